@@ -1,0 +1,60 @@
+# make quickstart    set up, then align a tiny model in a small world: no download of models or data, no GPU, minutes
+# make test          set up, then lint, types and tests
+# make test-slow     set up, then the tests that take minutes
+#
+# Both need Python 3.11 or newer and nothing else; another one is chosen with `make PYTHON=/path/to/python3.12 test`.
+# Only relative paths, and `python -m` instead of scripts: a folder with a space in its name breaks neither.
+
+FIND_PYTHON = for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done
+PYTHON ?= $(shell $(FIND_PYTHON))
+
+RUN = .venv/bin/python -m
+PIP = $(RUN) pip --disable-pip-version-check install --quiet --constraint constraints.txt
+TESTS ?= tests
+
+# More threads than cores make small tensors slower, and two test processes share the cores.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help quickstart test test-slow lint types format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+quickstart: .venv/.installed
+	$(RUN) trueup quickstart
+
+test: lint types
+	$(RUN) pytest $(TESTS)
+
+test-slow: .venv/.installed-dev
+	$(RUN) pytest -m slow $(TESTS)
+
+lint: .venv/.installed-dev
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types: .venv/.installed-dev
+	$(RUN) pyright
+
+format: .venv/.installed-dev
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis dist
+
+# torch first: it is most of the download, and nothing that follows may replace it.
+.venv/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "trueup needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "setting up .venv with $(PYTHON) (once, some minutes)"
+	"$(PYTHON)" -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(PIP) --editable '.[dev]'
+	@touch $@

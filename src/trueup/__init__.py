@@ -1,0 +1,135 @@
+"""trueup: from a base language model and your data to an aligned model, with what it gained and what it cost.
+
+    import trueup
+
+    run = trueup.sft(trueup.SftConfig(model="HuggingFaceTB/SmolLM2-135M", data="rows.jsonl", output="runs/sft"))
+
+Importing it is cheap: torch loads with the first run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trueup.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    MissingExtraError,
+    ModelError,
+    TrainingError,
+    TrueupError,
+)
+
+if TYPE_CHECKING:
+    from trueup.config import (
+        DataConfig,
+        DpoConfig,
+        EvalConfig,
+        EvaluateConfig,
+        KlConfig,
+        LoraConfig,
+        MixConfig,
+        OptimConfig,
+        PipelineConfig,
+        PpoConfig,
+        PreferenceLossConfig,
+        RewardConfig,
+        RewardLossConfig,
+        RolloutConfig,
+        SaveConfig,
+        SftConfig,
+        load_config,
+    )
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataConfig",
+    "DataError",
+    "DpoConfig",
+    "EvalConfig",
+    "EvaluateConfig",
+    "Interrupted",
+    "KlConfig",
+    "LoraConfig",
+    "MissingExtraError",
+    "MixConfig",
+    "ModelError",
+    "OptimConfig",
+    "PipelineConfig",
+    "PpoConfig",
+    "PreferenceLossConfig",
+    "RewardConfig",
+    "RewardLossConfig",
+    "RolloutConfig",
+    "SaveConfig",
+    "SftConfig",
+    "TrainingError",
+    "TrueupError",
+    "__version__",
+    "dpo",
+    "load_config",
+    "ppo",
+    "reward",
+    "run",
+    "sft",
+]
+
+
+def sft(config: SftConfig) -> Path:
+    """Supervised fine-tuning. Returns the run folder."""
+    return _train("sft", config)
+
+
+def reward(config: RewardConfig) -> Path:
+    """Train a reward model from rankings. Returns the run folder."""
+    return _train("reward", config)
+
+
+def dpo(config: DpoConfig) -> Path:
+    """Direct preference optimisation from rankings. Returns the run folder."""
+    return _train("dpo", config)
+
+
+def ppo(config: PpoConfig) -> Path:
+    """Reinforcement learning from a reward. Returns the run folder."""
+    return _train("ppo", config)
+
+
+def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = False) -> Path:
+    """Run a pipeline's stages, leaving out those that are done; `force` runs the named ones again.
+
+    Returns the pipeline's run folder.
+    """
+    from trueup.config import check_paths
+
+    check_paths(config)
+    import_module("trueup.recipes.pipeline").run(config, force=list(force), dry_run=dry_run, source=None)
+    return config.folder
+
+
+def _train(method: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> Path:
+    """Look for the files first, so that a missing one is reported before torch takes its seconds to load."""
+    from trueup.config import check_paths
+
+    check_paths(config)
+    import_module(f"trueup.recipes.{method}").run(config)
+    return config.output
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module("trueup.config"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,218 @@
+"""From scores of responses to advantages of tokens.
+
+Layout: the N sampled tokens of S branches (responses) lie flat, one branch after another; `branch_of` (N,) names the
+branch of each token and never decreases. There is no padding, so none can leak into a sum, a mean or a return.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from trueup.errors import ConfigError
+
+
+def token_rewards(scores: Tensor, kl: Tensor, branch_of: Tensor, coef: float) -> Tensor:
+    """Per-token rewards: -coef * KL everywhere, plus the score on a branch's last token (its end token, if it has one).
+
+    Ouyang et al. 2022 (arXiv:2203.02155, eq. 2), spread over tokens as in Ziegler et al. 2019's code.
+
+    Args:
+        scores: (S,) reward of each response.
+        kl: (N,) per-token estimate of KL(policy || reference), nats.
+        branch_of: (N,).
+        coef: price of a nat of KL, in reward units.
+
+    Returns:
+        (N,).
+
+    Raises:
+        ValueError: branch_of decreases, or a branch has no token for its score to land on.
+    """
+    lengths = _lengths(branch_of, scores.shape[0])
+    if bool((lengths == 0).any()):
+        empty = int((lengths == 0).nonzero()[0])
+        raise ValueError(f"branch {empty} has no tokens, so there is nowhere to put its score")
+    return (-coef * kl).index_add(0, lengths.cumsum(0) - 1, scores.to(kl.dtype))
+
+
+def gae(
+    rewards: Tensor, values: Tensor, branch_of: Tensor, *, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2015, arXiv:1506.02438, eq. 16).
+
+    An episode ends at the branch's last token: the value after it is 0, and nothing crosses from branch to branch.
+
+    Args:
+        rewards: (N,).
+        values: (N,) of the state in which each token was chosen.
+        branch_of: (N,).
+        gamma: discount a token.
+        lam: 0 = one-step errors (low variance), 1 = whole returns (no bias).
+
+    Returns:
+        advantages (N,) and returns (N,) = advantages + values, both detached.
+
+    Raises:
+        ValueError: branch_of decreases.
+    """
+    rewards, values = rewards.detach(), values.detach()
+    if rewards.numel() == 0:
+        return rewards.clone(), values.clone()
+    lengths = _lengths(branch_of, int(branch_of[-1]) + 1)
+    starts = lengths.cumsum(0) - lengths
+    column = torch.arange(rewards.shape[0], device=rewards.device) - starts[branch_of]
+    longest = int(lengths.max())
+    # Zeros to the right of a branch are its end: their value, reward and advantage are the zeros that GAE wants there.
+    padded_rewards = rewards.new_zeros(lengths.shape[0], longest)
+    padded_values = values.new_zeros(lengths.shape[0], longest + 1)
+    padded_rewards[branch_of, column] = rewards
+    padded_values[branch_of, column] = values
+    errors = padded_rewards + gamma * padded_values[:, 1:] - padded_values[:, :-1]
+    padded = torch.zeros_like(errors)
+    running = errors.new_zeros(lengths.shape[0])
+    for t in range(longest - 1, -1, -1):
+        running = errors[:, t] + gamma * lam * running
+        padded[:, t] = running
+    advantages = padded[branch_of, column]
+    return advantages, advantages + values
+
+
+def rloo(scores: Tensor, group: Tensor) -> Tensor:
+    """REINFORCE leave-one-out: score minus the mean score of the *other* samples of the same prompt.
+
+    Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"; for RLHF Ahmadian et al. 2024,
+    arXiv:2402.14740.
+
+    Args:
+        scores: (S,).
+        group: (S,) integer, equal for samples of one prompt, in any order.
+
+    Returns:
+        advantages (S,).
+
+    Raises:
+        ConfigError: a prompt was sampled once, so there are no others (also a ValueError).
+    """
+    index, counts = _groups(group)
+    others = _sums(scores, index, counts)[index] - scores
+    return scores - others / (counts[index] - 1)
+
+
+def grpo(scores: Tensor, group: Tensor, *, eps: float = 1e-4, scale: bool = True) -> Tensor:
+    """Score minus its group's mean, over its group's standard deviation (Shao et al. 2024, arXiv:2402.03300, 4.1.2).
+
+    The standard deviation is the unbiased one (n - 1), as in TRL. Equal scores give advantages of 0.
+
+    Args:
+        scores: (S,).
+        group: (S,) integer, equal for samples of one prompt, in any order.
+        eps: added to the standard deviation.
+        scale: False leaves the division out, which favours prompts that are too easy or too hard (Dr. GRPO: Liu et
+            al. 2025, arXiv:2503.20783).
+
+    Returns:
+        advantages (S,).
+
+    Raises:
+        ConfigError: a prompt was sampled once (also a ValueError).
+    """
+    index, counts = _groups(group)
+    centred = scores - (_sums(scores, index, counts) / counts)[index]
+    if not scale:
+        return centred
+    variance = _sums(centred.square(), index, counts) / (counts - 1)
+    return centred / (variance.sqrt()[index] + eps)
+
+
+def missing_end_penalty(scores: Tensor, finished: Tensor, penalty: float) -> Tensor:
+    """Take `penalty` from the score of every response that was cut off before its end token.
+
+    After Huang et al. 2024 (arXiv:2403.17031, "EOS trick"), who replace the score by -1; subtracting keeps the order
+    among unfinished responses.
+
+    Args:
+        scores: (S,).
+        finished: (S,) bool, True where the response ends with an end token.
+        penalty: in reward units.
+
+    Returns:
+        (S,).
+    """
+    return scores - penalty * (~finished).to(scores.dtype)
+
+
+class RunningNorm:
+    """Mean and variance of everything seen, batch by batch (Chan, Golub and LeVeque 1979; Welford 1962).
+
+    Rewards divided by their running standard deviation keep one scale while a run goes on. Statistics are Python floats
+    (float64), so a saved and restored state continues bit for bit. On several ranks, update with all ranks' values.
+    """
+
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        self.count = 0
+        self.mean = 0.0
+        self._squares = 0.0
+
+    @property
+    def std(self) -> float:
+        """Unbiased standard deviation; 1 until two values have been seen, or while all are equal."""
+        spread = math.sqrt(self._squares / (self.count - 1)) if self.count > 1 else 0.0
+        # Equal values leave rounding errors of their mean, about 1e-16 of it, which are no spread to divide by.
+        return spread if spread > 1e-7 * abs(self.mean) else 1.0
+
+    def update(self, x: Tensor) -> None:
+        """Take in the values of `x`, of any shape."""
+        batch = x.detach().double().flatten()
+        n = batch.numel()
+        if n == 0:
+            return
+        mean = float(batch.mean())
+        gap, total = mean - self.mean, self.count + n
+        self._squares += float((batch - mean).square().sum()) + gap * gap * self.count * n / total
+        self.mean += gap * n / total
+        self.count = total
+
+    def normalize(self, x: Tensor, *, shift: bool = False) -> Tensor:
+        """`x` over the running standard deviation; with `shift`, less the running mean first.
+
+        The mean is kept by default: where the zero of the reward lies decides whether longer responses pay.
+        """
+        return (x - self.mean if shift else x) / self.std
+
+    def state_dict(self) -> dict[str, float]:
+        """JSON-able state."""
+        return {"count": self.count, "mean": self.mean, "squares": self._squares}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take up a saved state."""
+        self.count, self.mean = int(state["count"]), float(state["mean"])
+        self._squares = float(state["squares"])
+
+
+def _lengths(branch_of: Tensor, branches: int) -> Tensor:
+    """(S,) tokens of each branch; refuses an order in which "the last token of a branch" would be another's."""
+    if bool((branch_of[1:] < branch_of[:-1]).any()):
+        raise ValueError("branch_of decreases; the tokens of a branch must lie together, branches in order")
+    return torch.bincount(branch_of, minlength=branches)
+
+
+def _groups(group: Tensor) -> tuple[Tensor, Tensor]:
+    """(S,) group numbers counted from 0, and (G,) their sizes, all of them at least 2."""
+    unique = cast(Callable[..., tuple[Tensor, Tensor, Tensor]], torch.unique)  # pyright: ignore[reportUnknownMemberType]
+    _, index, counts = unique(group, return_inverse=True, return_counts=True)
+    if bool((counts < 2).any()):
+        raise ConfigError(
+            "a prompt has one sample only, and its baseline would be the others: sample 2 or more a prompt"
+        )
+    return index, counts
+
+
+def _sums(x: Tensor, index: Tensor, counts: Tensor) -> Tensor:
+    """(G,) sums of x over groups."""
+    return x.new_zeros(counts.shape[0]).index_add(0, index, x)

@@ -1,0 +1,77 @@
+"""PPO's losses and diagnostics, per token.
+
+Every tensor is flat (N,) over the sampled response tokens alone: no prompt, no padding, so nothing needs a mask here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trueup.algorithms.kl import k3
+
+
+def policy_loss(logps: Tensor, old_logps: Tensor, advantages: Tensor, *, clip: float = 0.2) -> Tensor:
+    """Clipped surrogate objective, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
+
+    Args:
+        logps: (N,) under the policy being trained, nats.
+        old_logps: (N,) under the policy that sampled, nats, constant.
+        advantages: (N,), constant.
+        clip: how far the probability ratio may move away from 1 and still be rewarded.
+
+    Returns:
+        losses (N,).
+    """
+    ratio = torch.exp(logps - old_logps)
+    return torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float | None = 0.2) -> Tensor:
+    """Half the squared error of the value, the worse of clipped and unclipped (OpenAI Baselines ppo2, `vf_loss`).
+
+    See also detail 9 of Huang et al. 2022, "The 37 Implementation Details of Proximal Policy Optimization".
+
+    Args:
+        values: (N,) predicted now.
+        old_values: (N,) predicted when sampling, constant.
+        returns: (N,) what they should have been, constant.
+        clip: how far a value may move from the old one; None does not clip.
+
+    Returns:
+        losses (N,).
+    """
+    errors = (values - returns).square()
+    if clip is not None:
+        clipped = old_values + (values - old_values).clamp(-clip, clip)
+        errors = torch.max(errors, (clipped - returns).square())
+    return 0.5 * errors
+
+
+def policy_metrics(logps: Tensor, old_logps: Tensor, clip: float) -> dict[str, Tensor]:
+    """How far the policy has moved from the one that sampled (Huang et al. 2022, detail 12), per token, detached.
+
+    Returns:
+        "approx_kl": KL(old || new) by k3, nats; "clipfrac": 1.0 where the ratio left [1 - clip, 1 + clip]; "ratio".
+        Each (N,): their means are the usual diagnostics.
+    """
+    logps, old_logps = logps.detach(), old_logps.detach()
+    ratio = torch.exp(logps - old_logps)
+    clipped = ((ratio - 1).abs() > clip).to(ratio.dtype)
+    # The samples are the old policy's, so it stands in k3's first place.
+    return {"approx_kl": k3(old_logps, logps), "clipfrac": clipped, "ratio": ratio}
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns) (OpenAI Baselines `explained_variance`).
+
+    1: the values predict the returns perfectly; 0: no better than a constant; negative: worse than one.
+
+    Returns:
+        scalar, detached; NaN where the returns do not vary, because then there is nothing to explain.
+    """
+    values, returns = values.detach(), returns.detach()
+    total = returns.var(correction=0)
+    share = 1 - (returns - values).var(correction=0) / total
+    # Equal returns leave rounding errors of their mean, about 1e-14 of its square in float32.
+    return torch.where(total > 1e-12 * returns.square().mean(), share, torch.nan)

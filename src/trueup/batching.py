@@ -1,0 +1,225 @@
+"""Examples -> token-budgeted micro-batches in which a shared prompt runs once.
+
+An `Example` is a trunk (the prompt) and the branches that continue it: one for SFT, PPO and KTO, two (chosen, rejected)
+for a preference pair. A row of a `Batch` is `[trunk | branch 0 | branch 1 …]`: each branch's positions go on from the
+trunk's, and a block mask keeps it from seeing its siblings, so that each branch's log-probabilities are those of
+`[trunk | branch]` alone. Only trained tokens are listed in `predict_at`/`targets`: nothing else reaches the LM head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from trueup.chat import Rendered
+
+Per = Literal["token", "branch", "example"]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One continuation of a trunk. `mask[i]`: token i is a target. `columns`: one value for each *trained* token."""
+
+    ids: list[int]
+    mask: list[bool]
+    columns: dict[str, list[float]] = field(default_factory=dict)
+    scalars: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> int:
+        """How many tokens of this branch are targets."""
+        return sum(self.mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A trunk and the branches that continue it; `scalars` belong to the example (a margin, say), `row` to its source."""
+
+    trunk: list[int]
+    branches: tuple[Branch, ...]
+    scalars: dict[str, float] = field(default_factory=dict)
+    row: int = -1
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence, trunk included: what `max_length` limits."""
+        return len(self.trunk) + max(len(branch.ids) for branch in self.branches)
+
+    @property
+    def total(self) -> int:
+        """Tokens of the row in which the trunk is shared."""
+        return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
+
+
+def single(rendered: Rendered, row: int = -1) -> Example:
+    """A rendered conversation or text as an Example of one branch, which starts at the first trained token.
+
+    The very first token of a sequence has no token before it to be predicted from, so it is never a target.
+    """
+    start = max(1, rendered.mask.index(True)) if any(rendered.mask) else len(rendered.ids)
+    return Example(rendered.ids[:start], (Branch(rendered.ids[start:], rendered.mask[start:]),), row=row)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch of R rows, T tokens long, with S branches and N trained tokens.
+
+    Attributes:
+        input_ids: (R, T) token ids, padded on the right.
+        position_ids: (R, T); a branch's positions go on from its trunk's.
+        attention_mask: None where plain causal attention is right, else (R, 1, T, T) bool, True = may attend.
+        predict_at: (N,) index into the flattened (R * T) hidden states from which target n is predicted.
+        targets: (N,) token ids.
+        branch_of: (N,) branch of each target, sorted; branches are in example order (a pair is 2p, 2p + 1).
+        last_at: (S,) flat index of each branch's last token, where a scalar head reads its score.
+        lengths: (S,) trained tokens of each branch, float.
+        weights: (N,), (S,) or (P,): what an objective's values are weighted by; all ones unless a source says otherwise.
+        columns: per-token (N,), per-branch (S,) and per-example (P,) float32 tensors by name.
+        tokens: real (not padding) tokens that run through the model.
+        rows: source row number of each example, for messages.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor | None
+    predict_at: Tensor
+    targets: Tensor
+    branch_of: Tensor
+    last_at: Tensor
+    lengths: Tensor
+    weights: Tensor
+    columns: dict[str, Tensor]
+    tokens: int
+    rows: list[int]
+
+    @property
+    def branches(self) -> int:
+        """S, the number of branches."""
+        return self.last_at.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name in self.__dataclass_fields__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        columns = {name: column.to(device, non_blocking=True) for name, column in self.columns.items()}
+        return replace(self, **moved, columns=columns)
+
+
+def collate(examples: Sequence[Example], *, per: Per, pad_id: int, share_prefix: bool = True) -> Batch:
+    """Lay examples out as one micro-batch (on the CPU).
+
+    Args:
+        examples: at least one; all with the same column and scalar names.
+        per: what one weight stands for: a trained token (N,), a branch (S,) or an example (P,).
+        pad_id: fills rows on the right; never attended to by a real token and never a target.
+        share_prefix: one row an example with its trunk once; else one row a branch, each with its own copy of the trunk.
+    """
+    layout = _Layout()
+    for example in examples:
+        if share_prefix or len(example.branches) == 1:
+            layout.add_row(example.trunk, example.branches)
+        else:
+            for branch in example.branches:
+                layout.add_row(example.trunk, (branch,))
+    width = max(len(row) for row in layout.ids)
+    branches = [branch for example in examples for branch in example.branches]
+    counts = {"token": len(layout.targets), "branch": len(branches), "example": len(examples)}
+    return Batch(
+        input_ids=torch.tensor([row + [pad_id] * (width - len(row)) for row in layout.ids]),
+        # Padding goes on counting: a position that falls back would look like a packed row to transformers.
+        position_ids=torch.tensor([row + list(range(row[-1] + 1, row[-1] + 1 + width - len(row))) for row in layout.positions]),
+        attention_mask=_block_mask(layout.segments, width),
+        predict_at=torch.tensor([row * width + at for row, at in layout.predict_at], dtype=torch.long),
+        targets=torch.tensor(layout.targets, dtype=torch.long),
+        branch_of=torch.tensor(layout.branch_of, dtype=torch.long),
+        last_at=torch.tensor([row * width + at for row, at in layout.last_at], dtype=torch.long),
+        lengths=torch.tensor([branch.trained for branch in branches], dtype=torch.float32),
+        weights=torch.ones(counts[per]),
+        columns=_columns(examples, branches),
+        tokens=sum(len(row) for row in layout.ids),
+        rows=[example.row for example in examples],
+    )
+
+
+class _Layout:
+    """Rows under construction: where each token, target and branch end lies."""
+
+    def __init__(self) -> None:
+        self.ids: list[list[int]] = []
+        self.positions: list[list[int]] = []
+        self.segments: list[list[int]] = []  # 0 = trunk, k = k-th branch of its row
+        self.predict_at: list[tuple[int, int]] = []
+        self.targets: list[int] = []
+        self.branch_of: list[int] = []
+        self.last_at: list[tuple[int, int]] = []
+
+    def add_row(self, trunk: list[int], branches: Sequence[Branch]) -> None:
+        row, ids = len(self.ids), list(trunk)
+        positions, segments = list(range(len(trunk))), [0] * len(trunk)
+        for number, branch in enumerate(branches, start=1):
+            start = len(ids)
+            for offset, (token, trained) in enumerate(zip(branch.ids, branch.mask, strict=True)):
+                if trained:
+                    # A branch's first token is predicted from the trunk's last, wherever the branch lies in the row.
+                    self.predict_at.append((row, start + offset - 1 if offset else len(trunk) - 1))
+                    self.targets.append(token)
+                    self.branch_of.append(len(self.last_at))
+            ids += branch.ids
+            positions += range(len(trunk), len(trunk) + len(branch.ids))
+            segments += [number] * len(branch.ids)
+            self.last_at.append((row, len(ids) - 1))
+        self.ids.append(ids)
+        self.positions.append(positions)
+        self.segments.append(segments)
+
+
+def _block_mask(segments: list[list[int]], width: int) -> Tensor | None:
+    """(R, 1, T, T) bool, or None when no row has a second branch: then causal attention alone is right."""
+    if all(max(row) <= 1 for row in segments):
+        return None
+    segment = torch.tensor([row + [0] * (width - len(row)) for row in segments])
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    visible = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
+    return (visible & causal)[:, None]
+
+
+def _columns(examples: Sequence[Example], branches: Sequence[Branch]) -> dict[str, Tensor]:
+    columns: dict[str, Tensor] = {}
+    for name in branches[0].columns:
+        columns[name] = torch.tensor([value for branch in branches for value in branch.columns[name]])
+    for name in branches[0].scalars:
+        columns[name] = torch.tensor([branch.scalars[name] for branch in branches])
+    for name in examples[0].scalars:
+        columns[name] = torch.tensor([example.scalars[name] for example in examples])
+    return columns
+
+
+def micro_batches(examples: Iterable[Example], max_tokens: int, *, share_prefix: bool = True) -> list[list[Example]]:
+    """Group the examples of one optimizer step, longest first, so that rows x longest row <= `max_tokens`.
+
+    An example that alone exceeds `max_tokens` gets a micro-batch of its own: nothing is dropped. The order is a pure
+    function of the examples, so it is the same on every run.
+    """
+
+    def cost(example: Example) -> tuple[int, int]:
+        """(rows, width) that the example takes."""
+        return (1, example.total) if share_prefix else (len(example.branches), example.longest)
+
+    groups: list[list[Example]] = []
+    rows = width = 0
+    for example in sorted(examples, key=lambda one: cost(one)[1], reverse=True):
+        its_rows, its_width = cost(example)
+        if not groups or (rows + its_rows) * max(width, its_width) > max_tokens:
+            groups.append([])
+            rows, width = 0, its_width
+        groups[-1].append(example)
+        rows += its_rows
+    return groups

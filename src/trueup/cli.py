@@ -1,0 +1,269 @@
+"""The command line. Each command parses, loads its configuration, then imports what does the work, and calls it.
+
+A command returns a job instead of doing it: `main` runs the job inside the one place where errors become words. So a
+wrong key, a missing file or `--help` is answered before torch, which takes seconds, is imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trueup import __version__
+from trueup.errors import ConfigError, Interrupted, TrueupError
+
+Job = Callable[[], None]
+
+app = typer.Typer(
+    name="trueup",
+    help="From a base language model and your data to an aligned model, with what it gained and what it cost.",
+    epilog="A first look without any data or model: trueup quickstart",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+START, TRAIN, USE = "Start here", "Train one stage, in this order", "Look and use"
+
+ConfigFile = Annotated[
+    str | None, typer.Argument(metavar="CONFIG.yaml", help="A configuration; `trueup config METHOD` prints one.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="key=value", help="Settings over the file's, such as optim.lr=1e-5.")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"trueup {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """From a base language model and your data to an aligned model, with what it gained and what it cost."""
+    del debug, version  # `main` takes --debug out of the arguments, so that it may also stand after the command
+
+
+@app.command(rich_help_panel=START)
+def quickstart(
+    folder: Annotated[Path, typer.Argument(help="Where the run goes.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(min=0, help="The seed of every random number.")] = 0,
+) -> Job:
+    """Train and align a tiny model in a small world with known truth: no download, no GPU, a few minutes."""
+    return lambda: import_module("trueup.quickstart").run(folder, seed)
+
+
+@app.command(rich_help_panel=START)
+def run(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE.yaml", help="`trueup config pipeline` prints one.")],
+    settings: Settings = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan only.")] = False,
+    force: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again; repeatable.")] = None,
+) -> Job:
+    """Run a file of stages in order, leaving out those that are done."""
+    return partial(_run_pipeline, Path(pipeline), settings or [], dry_run=dry_run, force=force or [])
+
+
+@app.command(rich_help_panel=START)
+def config(method: Annotated[str, typer.Argument(metavar="METHOD", help="pipeline, sft, reward, dpo or ppo.")]) -> Job:
+    """Print a configuration to fill in: every key, its default, what it does."""
+    return partial(_print_template, method)
+
+
+@app.command(rich_help_panel=TRAIN)
+def sft(config: ConfigFile = None, settings: Settings = None) -> Job:
+    """Supervised fine-tuning: learn to answer from instructions and answers."""
+    return partial(_train, "sft", config, settings or [])
+
+
+@app.command(rich_help_panel=TRAIN)
+def reward(config: ConfigFile = None, settings: Settings = None) -> Job:
+    """Reward model: learn from rankings A > B what people prefer."""
+    return partial(_train, "reward", config, settings or [])
+
+
+@app.command(rich_help_panel=TRAIN)
+def dpo(config: ConfigFile = None, settings: Settings = None) -> Job:
+    """Direct preference optimisation: learn from rankings without a reward model."""
+    return partial(_train, "dpo", config, settings or [])
+
+
+@app.command(rich_help_panel=TRAIN)
+def ppo(config: ConfigFile = None, settings: Settings = None) -> Job:
+    """Reinforcement learning from the reward model, or from a function, with a KL penalty."""
+    return partial(_train, "ppo", config, settings or [])
+
+
+@app.command(rich_help_panel=USE)
+def evaluate(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders or models; the first is the base.")],
+    data: Annotated[str | None, typer.Option(help="Held-out rankings: a file, or {path: ..., rows: ...}.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Held-out prompts to answer, written likewise.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many prompts are answered.")] = 64,
+    output: Annotated[Path | None, typer.Option(help="Where the report goes. [default: the last run]")] = None,
+) -> Job:
+    """Measure models side by side: what alignment gained, and what it cost."""
+    return partial(_evaluate, runs, data, prompts, samples, output)
+
+
+@app.command(rich_help_panel=USE)
+def chat(
+    model: Annotated[str, typer.Argument(help="A run folder, a model folder, a .gguf file or a hub name.")],
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token.")] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer in tokens.")] = 256,
+) -> Job:
+    """Talk to a model."""
+    return partial(_chat, model, system, temperature, max_new_tokens)
+
+
+@app.command(rich_help_panel=USE)
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    output: Annotated[Path, typer.Argument(help="The folder to write.")],
+    merge: Annotated[bool, typer.Option(help="Fold LoRA adapters into the weights.")] = True,
+    dtype: Annotated[str, typer.Option(help="auto (as trained), float32, bfloat16 or float16.")] = "auto",
+) -> Job:
+    """Write a trained model as a Hugging Face folder that other tools open."""
+    return partial(_export, run, output, merge=merge, dtype=dtype)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code: 0, or the error's own (errors.py)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        words = [word for word in given if word != "--debug"]
+        job = app(words or ["--help"], prog_name="trueup", standalone_mode=False)
+        if callable(job):
+            job()
+            sys.stdout.flush()
+        return job if isinstance(job, int) else 0
+    except BrokenPipeError:
+        # `trueup config sft | head`: the reader has gone, which is no error; nothing more can be said on stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not hasattr(error, "format_message"):
+            raise
+        text, code = _in_words(error)
+        _print_error(text)
+        return code
+
+
+def _in_words(error: BaseException) -> tuple[str, int]:
+    """What to print for an error, and the exit code."""
+    if isinstance(error, Interrupted):
+        return str(error), error.exit_code
+    if isinstance(error, TrueupError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", Interrupted.exit_code
+    usage = getattr(error, "format_message", None)
+    if usage is not None:  # Typer's errors; their class is private, and another one in older versions
+        return f"error: {_usage_message(usage())}", ConfigError.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        return f"error: {_os_message(error)}", 1
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "error: out of memory: lower max_tokens (or rollouts.episodes), or set gradient_checkpointing=true", 1
+    lines = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"error: {reason}\nrun again with --debug for the traceback", 1
+
+
+def _usage_message(message: str) -> str:
+    text = message.partition(" (Possible options")[0].rstrip(".")
+    if text.lower().startswith("no such option"):
+        return f"{text}; settings are written without dashes: key=value (`trueup --help` lists commands)"
+    return f"{text}; see `trueup --help`"
+
+
+def _os_message(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    reason = (error.strerror or "").lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{place}disk full; free some space and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{place}no permission ({reason}); choose another folder or change its permissions"
+    return f"{place}{reason}"
+
+
+def _print_error(text: str) -> None:
+    """To stderr, as plain text: nothing in a message is taken for markup or moves the cursor."""
+    from trueup.console import clean
+
+    print(clean(text), file=sys.stderr, flush=True)
+
+
+def _train(method: str, file: str | None, settings: list[str]) -> None:
+    from trueup.config import STAGES, load_config
+
+    if file and "=" in file and not Path(file).exists():
+        file, settings = None, [file, *settings]
+    if file is None and not settings:
+        msg = f"give CONFIG.yaml or settings; `trueup config {method} > {method}.yaml` writes one to fill in"
+        raise ConfigError(msg)
+    config = load_config(STAGES[method], Path(file) if file else None, settings, check_files=True)
+    import_module(f"trueup.recipes.{method}").run(config)
+
+
+def _run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[str]) -> None:
+    from trueup.config import PipelineConfig, load_config
+
+    config = load_config(PipelineConfig, path, settings, check_files=True)
+    for name in force:
+        if name not in config.stages:
+            msg = f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}"
+            raise ConfigError(msg)
+    import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
+
+
+def _print_template(method: str) -> None:
+    from trueup.config import STAGES, PipelineConfig, template
+
+    classes = {"pipeline": PipelineConfig, **STAGES}
+    if method not in classes:
+        msg = f"{method}: not a method; one of {', '.join(classes)}"
+        raise ConfigError(msg)
+    print(template(classes[method]), end="")
+
+
+def _evaluate(runs: list[str], data: str | None, prompts: str | None, samples: int, output: Path | None) -> None:
+    from trueup.config import EvaluateConfig, find_model, load_config
+
+    given = {"data": data, "prompts": prompts, "samples": samples}
+    settings = [f"{key}={value}" for key, value in given.items() if value is not None]
+    config = load_config(EvaluateConfig, None, settings, check_files=True)
+    for model in runs:
+        find_model(model)
+    command = import_module("trueup.evaluation.command")
+    command.run(runs, data=config.data, prompts=config.prompts, samples=config.samples, output=output)
+
+
+def _chat(model: str, system: str | None, temperature: float, max_new_tokens: int) -> None:
+    from trueup.config import find_model
+
+    folder = find_model(model)
+    session = import_module("trueup.chat_session")
+    session.run(folder, system=system, temperature=temperature, max_new_tokens=max_new_tokens)
+
+
+def _export(run: Path, output: Path, *, merge: bool, dtype: str) -> None:
+    from trueup.config import find_model
+
+    find_model(str(run))
+    import_module("trueup.export").run(run, output, merge=merge, dtype=dtype)

@@ -1,0 +1,79 @@
+"""`load_config`: file + overrides -> model, with every problem reported at once. `to_yaml`: the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from trueup.config.explain import explain
+from trueup.config.paths import missing_paths, raise_missing
+from trueup.config.pipeline import EvaluateConfig, PipelineConfig
+from trueup.config.problems import limited
+from trueup.config.schema import StageConfig
+from trueup.config.sections import Section
+from trueup.config.yamlfile import Document, Value, apply_override, read_yaml, scalar
+from trueup.errors import ConfigError
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def load_config(
+    cls: type[SectionT], path: Path | None, overrides: Sequence[str] = (), *, check_files: bool = False
+) -> SectionT:
+    """The configuration in `path` with `overrides` (`key.sub=value`, later wins) put in.
+
+    Raises ConfigError with one line a problem: `file.yaml:12: optim.lrr: unknown key; did you mean lr?`. With
+    `check_files` the files and folders it names are looked for too (paths.py): raises DataError, ModelError.
+    """
+    document = read_yaml(path) if path else Document("settings")
+    for override in overrides:
+        apply_override(document, override)
+    lines = list(document.problems)
+    config: SectionT | None = None
+    try:
+        config = cls.model_validate(document.data)
+    except ValidationError as error:
+        problems = sorted(explain(cls, error), key=lambda problem: document.position(problem[0]))
+        lines += [document.line(problem) for problem in problems]
+    if config is None or lines:
+        raise ConfigError(limited(lines))
+    if check_files and isinstance(config, (StageConfig, PipelineConfig, EvaluateConfig)):
+        missing = missing_paths(config, near=path.parent if path else None)
+        raise_missing(missing, document.line)
+    return config
+
+
+def to_yaml(config: Section) -> str:
+    """Every value of the configuration as YAML that `load_config` reads back equal; inert keys are left out."""
+    return yaml.dump(_dumped(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _dumped(section: BaseModel) -> dict[str, Value]:
+    """`model_dump`, without the keys that would be refused as inert if they stood in a file."""
+    values: dict[str, Value] = section.model_dump(mode="json", by_alias=True)
+    inert = section.inert() if isinstance(section, Section) else {}
+    for name, field in type(section).model_fields.items():
+        inner = getattr(section, name)
+        key = field.alias or name
+        if name in inert:
+            values.pop(key, None)
+        elif isinstance(inner, BaseModel) and key in values:
+            values[key] = _dumped(inner)
+    return values
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what YAML 1.1 and 1.2 readers read alike: text that either takes for a number is put in quotes."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = "\n" in text or text.strip() != text or any(mark in text for mark in ":#[]{},&*!|>'\"%@`")
+    style = None if plain or isinstance(scalar(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)

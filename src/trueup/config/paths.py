@@ -1,0 +1,201 @@
+"""Do the files and folders that a configuration names exist? Asked before torch loads, in milliseconds.
+
+What looks like `owner/name` and is nothing on disk is taken for a name on the Hugging Face hub and left to the loader.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from trueup.config.pipeline import EvaluateConfig, PipelineConfig
+from trueup.config.problems import Place, Problem, limited, nearest_path
+from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
+from trueup.config.sections import DataConfig
+from trueup.errors import ConfigError, DataError, ModelError, TrueupError
+
+Missing = tuple[Place, type[TrueupError], str]
+"""Which key names it, what kind of error that is, and the message."""
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
+
+_HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".gguf", ".safetensors", ".bin", ".yaml", ".py")
+_FUNCTION = re.compile(r"^(?P<file>.+\.py):(?P<name>[^:/\\]+)$")
+
+
+def check_paths(config: StageConfig | PipelineConfig) -> None:
+    """Raise DataError, ModelError or ConfigError when a file or folder that `config` names is missing or unusable."""
+    raise_missing(missing_paths(config))
+
+
+def missing_paths(config: StageConfig | PipelineConfig | EvaluateConfig, near: Path | None = None) -> list[Missing]:
+    """All that is missing; `near` is the configuration file's folder, for a hint."""
+    if isinstance(config, PipelineConfig):
+        return list(_pipeline(config, near))
+    if isinstance(config, EvaluateConfig):
+        return list(_evaluate(config, near))
+    return list(_stage(config, (), near))
+
+
+def raise_missing(missing: list[Missing], line: Callable[[Problem], str] | None = None) -> None:
+    """Raise the first one's error with all the messages; `line` puts file and line before each."""
+    if missing:
+        say = line or (lambda problem: f"{'.'.join(map(str, problem[0]))}: {problem[1]}")
+        raise missing[0][1](limited([say((place, message)) for place, _, message in missing]))
+
+
+def find_model(name: str) -> str:
+    """The model that `name` means: itself, or the `model` folder inside when it is a run folder. Raises ModelError."""
+    inner = Path(name).expanduser() / "model"
+    if (inner / "config.json").exists():
+        name = str(inner)
+    if message := _model_problem(name):
+        raise ModelError(message)
+    return name
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether `name` can only be meant as owner/name on the hub: nothing on disk begins like it."""
+    if not _HUB_NAME.match(name) or name.endswith(_FILE_SUFFIXES):
+        return False
+    owner = name.partition("/")[0]
+    return owner != "runs" and not Path(owner).exists()
+
+
+def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[Missing]:
+    made: list[Path] = []
+    seen: set[str] = set()
+    for name in config.stages:
+        _, stage = config.stage(name)
+        for place, kind, message in _stage(stage, made, near):
+            if message not in seen:  # the base model and the shared data file are named once, not once a stage
+                seen.add(message)
+                yield _home(config, name, place), kind, message
+        made.append(stage.output)
+    for place, kind, message in _evaluate(config.evaluate, near):
+        if message not in seen:
+            yield ("evaluate", *place), kind, message
+
+
+def _evaluate(config: EvaluateConfig, near: Path | None) -> Iterator[Missing]:
+    for key, section in (("data", config.data), ("prompts", config.prompts)):
+        if section and (message := _data_problem(section, near)):
+            yield (key,), DataError, message
+
+
+def _home(config: PipelineConfig, stage: str, place: Place) -> Place:
+    """Where a stage's key is written: the pipeline's `base` is every first stage's model."""
+    raw = config.stages[stage]
+    if place == ("model",) and "model" not in raw and "from" not in raw:
+        return ("base",)
+    return ("stages", stage, *place)
+
+
+def _stage(config: StageConfig, made: Collection[Path], near: Path | None) -> Iterator[Missing]:
+    places = [((key,), getattr(config, key)) for key in config.data_fields]
+    places += [(("eval", "data"), config.eval.data), (("mix", "data"), config.mix.data if config.mix else None)]
+    for place, section in places:
+        if section and (message := _data_problem(section, near)):
+            yield place, DataError, message
+    models = [("model", config.model)]
+    if isinstance(config, DpoConfig) and config.reference:
+        models.append(("reference", config.reference))
+    for key, model in models:
+        if Path(model).parent not in made and (message := _model_problem(model)):
+            yield (key,), ModelError, message
+    reward = config.reward if isinstance(config, PpoConfig) else None
+    if reward and Path(reward) not in made and (message := _reward_problem(reward)):
+        yield ("reward",), ModelError, message
+    if message := _output_problem(config.output):
+        yield ("output",), ConfigError, message
+
+
+def _data_problem(section: DataConfig, near: Path | None) -> str | None:
+    path = Path(section.path).expanduser()
+    if path.exists():
+        return None if os.access(path, os.R_OK) else f"{path}: not readable; check its permissions"
+    if is_hub_name(section.path):
+        return None
+    if near is not None and (near / path).exists():
+        return f"{path}: no such file here; {near / path} exists (paths start from the current folder, not the YAML's)"
+    return f"{path}: no such file{nearest_path(path)}"
+
+
+def _model_problem(model: str) -> str | None:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _folder_problem(path)
+    if path.exists():
+        return None if path.suffix == ".gguf" else f"{path}: a model is a folder, a .gguf file or a hub name"
+    if is_hub_name(model):
+        return None
+    hint = nearest_path(path)
+    if "/" not in model and "\\" not in model and not hint:
+        hint = "; a name on the hub has the form owner/name"
+    return f"{path}: no such {'file' if path.suffix == '.gguf' else 'model folder'}{hint}"
+
+
+def _folder_problem(path: Path) -> str | None:
+    if not (path / "config.json").exists():
+        if (path / "model" / "config.json").exists():
+            return f"{path}: a run folder; its model is {path / 'model'}"
+        if (path / "adapter_config.json").exists():
+            return f"{path}: an adapter without its base model; give the merged model's folder"
+        return f"{path}: not a model folder: it has no config.json"
+    if not any((path / name).exists() for name in TOKENIZER_FILES):
+        return f"{path}: has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy it from the base model"
+    if not any(next(path.glob(pattern), None) for pattern in WEIGHT_PATTERNS):
+        return f"{path}: has no weights ({', '.join(WEIGHT_PATTERNS)})"
+    return None
+
+
+def _reward_problem(reward: str) -> str | None:
+    if match := _FUNCTION.match(reward):
+        return _function_problem(Path(match["file"]).expanduser(), match["name"])
+    path = Path(reward).expanduser()
+    if path.suffix == ".py":
+        return f"{path}: name the function too: {path}:my_reward"
+    if path.is_dir():
+        inner = path / "model" if (path / "model").is_dir() else path
+        if (inner / "config.json").exists():
+            return _folder_problem(inner)
+        if (path / "config.yaml").exists():
+            return f"{path}: a run folder without a model yet; finish that run first"
+        return _folder_problem(path)
+    if is_hub_name(reward):
+        return None
+    return f"{path}: no such reward model folder{nearest_path(path)} (or give a function: file.py:function)"
+
+
+def _function_problem(path: Path, name: str) -> str | None:
+    if not path.is_file():
+        return f"{path}: no such file{nearest_path(path)}"
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+        return f"{path}{line}: not Python: {error.args[0]}"
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    imported = [alias for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    others = {target.id for target in assigned if isinstance(target, ast.Name)}
+    if name in functions or name in others | {alias.asname or alias.name for alias in imported}:
+        return None
+    return f"{path}: has no function {name}; it has {', '.join(functions) or 'none'}"
+
+
+def _output_problem(output: Path) -> str | None:
+    path = output.expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        return f"{output}: is a file; give a folder for the run"
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not existing.is_dir():
+        return f"{output}: cannot be made: {existing} is a file"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"{output}: cannot be written: no permission in {existing}"
+    return None

@@ -1,0 +1,211 @@
+"""One file of stages: each is resolved into its method's own configuration, and checked as such."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from trueup.config.explain import explain, keys_of, unknown_key
+from trueup.config.problems import Place, Problem, collected, shown, suggestion
+from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig
+from trueup.config.sections import Count, DataConfig, LoraConfig, Section, Text, Whole
+from trueup.errors import ConfigError
+
+SHARED = ("lora", "seed", "device", "dtype", "threads")
+"""Pipeline keys that are every stage's default."""
+
+LINKS = ("method", "from")
+"""Keys a stage has beside its configuration's."""
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+class EvaluateConfig(Section):
+    """The report at the end: what each stage gained and cost."""
+
+    data: DataConfig | None = None
+    """Held-out rankings: does the trained model prefer what people preferred?"""
+    prompts: DataConfig | None = None
+    """Held-out prompts to sample answers to."""
+    samples: Count = 64
+    """How many prompts are sampled."""
+    max_new_tokens: Count = 64
+    """The longest answer in tokens."""
+    show: Whole = 3
+    """Answers shown side by side in the report."""
+
+
+class PipelineConfig(Section):
+    """A pipeline: stages in order, each from the base model or from an earlier stage."""
+
+    name: Annotated[str, Field(pattern=_NAME.pattern)]
+    """The pipeline's name; its run folder is runs/name."""
+    base: Text
+    """The base model: a folder, a .gguf file, or a name on the Hugging Face hub."""
+    runs: Path = Path("runs")
+    """The folder that run folders are made in."""
+    data: Text | None = None
+    """The path of every data section that gives none."""
+    lora: LoraConfig | None = None
+    """Adapters for every stage; a stage's own `lora` replaces it, `lora: null` turns it off."""
+    seed: Whole = 0
+    """The stages' seed."""
+    device: Device = "auto"
+    """The stages' device."""
+    dtype: Dtype = "auto"
+    """The stages' dtype."""
+    threads: Count | None = None
+    """The stages' CPU threads."""
+    stages: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    """Name to stage: `method`, `from` (an earlier stage; none: the base), and all that the method can be told."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """The report at the end."""
+
+    @property
+    def folder(self) -> Path:
+        """The pipeline's run folder."""
+        return self.runs / self.name
+
+    def stage(self, name: str, folder: Path | None = None) -> tuple[str, StageConfig]:
+        """The stage's method and configuration; `folder` is the pipeline's run folder (default `runs/name`).
+
+        `from` becomes `<folder>/<stage>/model`, a `reward` that names a stage becomes that stage's run folder.
+        """
+        cls, values = _resolve(dict(self), name, folder or self.folder)
+        try:
+            return cls.method, cls.model_validate(values)
+        except ValidationError as error:
+            lines = [f"stages.{name}: {place}: {text}" for place, text in explain(cls, error)]
+            raise ConfigError("\n".join(lines)) from None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_stages(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """The pipeline's own problems and all its stages', together."""
+        if not isinstance(value, dict):
+            return handler(value)
+        value = _with_data_path(value)
+        problems: list[Problem] = []
+        result: Self | None = None
+        try:
+            result = handler(value)
+        except ValidationError as error:
+            problems = [_mended(problem, value) for problem in explain(cls, error)]
+        faulty = {place[0] for place, _ in problems}
+        if isinstance(value.get("stages"), dict):
+            usable = {key: item for key, item in value.items() if key not in faulty}
+            problems += _stage_problems(usable | {"stages": value["stages"]})
+        if result is None or problems:
+            raise collected(dict(reversed(problems)).items())
+        return result
+
+
+def _with_data_path(value: dict[str, Any]) -> dict[str, Any]:
+    """The report's data sections get the pipeline's path when they give none."""
+    evaluate = value.get("evaluate")
+    if not isinstance(evaluate, dict):
+        return value
+    filled = {key: _with_path(item, value.get("data")) for key, item in evaluate.items() if key in ("data", "prompts")}
+    return {**value, "evaluate": {**evaluate, **filled}}
+
+
+def _with_path(section: object, path: object) -> object:
+    """A data section without `path` gets the pipeline's."""
+    if isinstance(section, dict) and "path" not in section and isinstance(path, str):
+        return {"path": path, **section}
+    return section
+
+
+def _mended(problem: Problem, value: dict[str, Any]) -> Problem:
+    """A stage's key written at the pipeline's top is told where it belongs."""
+    place, message = problem
+    key = str(place[-1])
+    stages = value.get("stages")
+    if len(place) == 1 and key in value and any(key in keys_of(cls) for cls in STAGES.values()):
+        first = next(iter(stages), "sft") if isinstance(stages, dict) else "sft"
+        if message.startswith("unknown key"):
+            return place, f"unknown key here; {key} belongs to a stage, such as stages.{first}.{key}"
+    return problem
+
+
+def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
+    """What is wrong in the stages, places from the pipeline's top."""
+    for name, raw in pipeline["stages"].items():
+        at: Place = ("stages", name)
+        if not _NAME.match(name):
+            yield at, "a stage's name is a folder's: letters, digits, dots, dashes and underscores"
+        if not isinstance(raw, dict):
+            yield at, f"must be a mapping with method, from and the method's keys; got {shown(raw)}"
+            continue
+        method = raw.get("method")
+        if method not in STAGES:
+            got = f"{shown(method)} is not a method" if method is not None else "missing"
+            hint = suggestion(str(method), STAGES) if method is not None else ""
+            yield (*at, "method"), f"{got}; one of {', '.join(STAGES)}{hint}"
+            continue
+        links = [((*at, key), text) for key, text in _link_problems(pipeline["stages"], name)]
+        yield from links
+        cls, values = _resolve(pipeline, name, Path("run"))
+        try:
+            cls.model_validate(values)
+        except ValidationError as error:
+            for place, text in explain(cls, error):
+                if (*at, *place) not in dict(links):
+                    unknown = text.startswith("unknown key") and len(place) == 1
+                    yield (*at, *place), unknown_key(cls, place, LINKS) if unknown else text
+
+
+def _link_problems(stages: dict[str, Any], name: str) -> Iterator[tuple[str, str]]:
+    """What is wrong with a stage's `from` and `reward`: (key, message)."""
+    raw = stages[name]
+    earlier = list(stages)[: list(stages).index(name)]
+    methods = {stage: raw.get("method") for stage, raw in stages.items() if isinstance(raw, dict)}
+    source = raw.get("from")
+    if source is not None and "model" in raw:
+        yield "from", "stands beside model, and both name what to start from; remove one"
+    if source is not None and source not in earlier:
+        yield "from", _not_earlier(source, name, earlier, list(stages))
+    elif source is not None and methods.get(source) == "reward" and methods[name] != "reward":
+        yield "from", f"{source} is a reward model, which cannot write; start from a language model"
+    reward = raw.get("reward")
+    if methods[name] != PpoConfig.method or not isinstance(reward, str):
+        return
+    if reward in stages and reward not in earlier:
+        yield "reward", _not_earlier(reward, name, earlier, list(stages))
+    elif reward in earlier and methods.get(reward) != "reward":
+        yield "reward", f"{reward} is no reward model: its method is {methods.get(reward)}"
+
+
+def _not_earlier(source: object, name: str, earlier: list[str], stages: list[str]) -> str:
+    before = f"stages before {name}: {', '.join(earlier)}" if earlier else f"{name} is the first stage; leave it out"
+    if source == name:
+        return f"{name} cannot start from itself; {before}"
+    if source in stages:
+        return f"{source} comes after {name}, and a stage can only use an earlier one; {before}"
+    return f"there is no stage {shown(source)}{suggestion(str(source), earlier) or ';'} {before}"
+
+
+def _resolve(pipeline: dict[str, Any], name: str, folder: Path) -> tuple[type[StageConfig], dict[str, Any]]:
+    """The stage's class and its values: the pipeline's defaults, then its own, names of stages turned into paths."""
+    raw = pipeline["stages"][name]
+    cls = STAGES[raw["method"]]
+    source = raw.get("from")
+    model = pipeline.get("base", "base") if source is None else str(folder / str(source) / "model")
+    defaults = {"model": model, "output": folder / name}
+    defaults |= {key: pipeline[key] for key in SHARED if pipeline.get(key) is not None}
+    values = defaults | {key: item for key, item in raw.items() if key not in LINKS}
+    path = pipeline.get("data")
+    for key in cls.data_fields:
+        values[key] = _with_path(values.get(key, {}), path) if path else values.get(key)
+        if values[key] is None:
+            del values[key]
+    for key in ("eval", "mix"):
+        if isinstance(values.get(key), dict) and "data" in values[key]:
+            values[key] = {**values[key], "data": _with_path(values[key]["data"], path)}
+    if issubclass(cls, PpoConfig) and values.get("reward") in pipeline["stages"]:
+        values["reward"] = str(folder / values["reward"])
+    return cls, values

@@ -1,0 +1,92 @@
+"""How a validator hands over several problems at once, each with its own place.
+
+Pydantic gives one error per validator. `collected` packs many `(place, message)` pairs into one, `unpack` takes any
+`ValidationError` apart into such pairs again, so that the file reader can put a line number before each.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Place = tuple[str | int, ...]
+"""Where a value stands: `("stages", "sft", "optim", "lr")`."""
+
+Problem = tuple[Place, str]
+"""A place, and what is wrong there and how to mend it."""
+
+SHOWN_PROBLEMS = 5
+"""So many problems are printed; of more, how many more."""
+
+COLLECTED = "collected_problems"
+
+
+def collected(problems: Iterable[Problem]) -> PydanticCustomError:
+    """One pydantic error that carries many problems; places are relative to the model that raises it."""
+    listed = list(problems)
+    text = "; ".join(f"{dotted(place)}: {message}" if place else message for place, message in listed)
+    return PydanticCustomError(COLLECTED, "{text}", {"text": text, "problems": listed})
+
+
+def unpack(error: ErrorDetails) -> list[Problem] | None:
+    """The problems inside a `collected` error, places made absolute; None for pydantic's own errors."""
+    if error["type"] != COLLECTED:
+        return None
+    context: Mapping[str, list[Problem]] = error.get("ctx", {})
+    return [((*error["loc"], *place), message) for place, message in context["problems"]]
+
+
+def dotted(place: Place) -> str:
+    """`("optim", "lr")` -> `optim.lr`; list positions keep their number, `log[0]`."""
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def shown(value: object, width: int = 40) -> str:
+    """A value as the user wrote it, cut to `width` characters."""
+    if isinstance(value, (dict, list)):
+        return ("a mapping" if isinstance(value, dict) else "a list") if value else "an empty value"
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The most similar of `words`, ignoring case, dashes and underscores; None when none is near."""
+
+    def bare(text: str) -> str:
+        return text.lower().replace("-", "").replace("_", "")
+
+    by_bare = {bare(candidate): candidate for candidate in words}
+    close = difflib.get_close_matches(bare(word), by_bare, n=1, cutoff=cutoff)
+    return by_bare[close[0]] if close else None
+
+
+def suggestion(word: str, words: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing."""
+    close = nearest(word, words)
+    return f"; did you mean {close}?" if close else ""
+
+
+def nearest_path(path: Path) -> str:
+    """`; did you mean X?` with the most similar name in the same folder, or nothing."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"; there is no folder {folder} either"
+    close = difflib.get_close_matches(path.name, sorted(entry.name for entry in folder.iterdir()), n=1, cutoff=0.6)
+    return f"; did you mean {folder / close[0]}?" if close else ""
+
+
+def limited(lines: list[str]) -> str:
+    """The lines as one message of at most six lines."""
+    kept = lines if len(lines) <= SHOWN_PROBLEMS + 1 else lines[:SHOWN_PROBLEMS]
+    more = len(lines) - len(kept)
+    return "\n".join([*kept, f"and {more} more"] if more else kept)

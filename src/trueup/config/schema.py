@@ -1,0 +1,158 @@
+"""What each training stage can be told: one pydantic model a stage.
+
+Nothing here reads a file or imports torch. `load.py` turns YAML and `key.sub=value` overrides into these models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, Strict, model_validator
+
+from trueup.config.losses import needs_reference
+from trueup.config.problems import Problem
+from trueup.config.sections import (
+    Count,
+    DataConfig,
+    EvalConfig,
+    Flag,
+    KlConfig,
+    LoraConfig,
+    MixConfig,
+    OptimConfig,
+    PreferenceLossConfig,
+    RewardLossConfig,
+    RolloutConfig,
+    SaveConfig,
+    Section,
+    Text,
+    Whole,
+)
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+
+
+class StageConfig(Section):
+    """What every stage can be told."""
+
+    method: ClassVar[str] = ""
+    lr: ClassVar[float] = 1e-5
+    data_fields: ClassVar[tuple[str, ...]] = ("data",)
+
+    model: Text
+    """The model to start from: a folder, a .gguf file, or a name on the Hugging Face hub."""
+    output: Path
+    """The run folder: configuration, log, checkpoints and the trained model go there."""
+    lora: LoraConfig | None = None
+    """Train adapters only. Unset: train every weight."""
+    optim: OptimConfig = OptimConfig(lr=1e-5)
+    """The optimizer and how long to train."""
+    max_length: Annotated[int, Strict(), Field(ge=2)] = 1024
+    """The longest row in tokens, prompt and answer together."""
+    over_length: Literal["error", "drop", "cut"] = "error"
+    """What to do with longer rows: stop and list them, leave them out, or cut their end."""
+    max_tokens: Count = 4096
+    """Tokens computed at once: lower it when memory runs out. The result does not depend on it."""
+    seed: Whole = 0
+    """The seed of every random number."""
+    eval: EvalConfig = EvalConfig()
+    """Measuring on held-out rows."""
+    mix: MixConfig | None = None
+    """SFT rows trained beside the stage's own."""
+    save: SaveConfig = SaveConfig()
+    """Checkpoints."""
+    log: list[Tracker] = Field(default_factory=list)
+    """Trackers to log to beside metrics.jsonl: tensorboard, wandb, trackio."""
+    device: Device = "auto"
+    """auto (the GPU when there is one), cpu, mps, cuda or cuda:1."""
+    dtype: Dtype = "auto"
+    """The type computed in; auto: bfloat16 on a GPU that has it, else float32."""
+    threads: Count | None = None
+    """CPU threads. Unset: torch decides."""
+    gradient_checkpointing: Flag = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    trust_remote_code: Flag = False
+    """Run Python code that comes with the model. Only for models whose authors you trust."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_learning_rate(cls, value: object) -> object:
+        """`optim` without `lr` gets the stage's own default, which no single number of OptimConfig could be."""
+        if not isinstance(value, dict) or not isinstance(optim := value.get("optim", {}), dict):
+            return value
+        return {**value, "optim": {"lr": cls.lr, **optim}}
+
+
+class SftConfig(StageConfig):
+    """Supervised fine-tuning on instructions and answers, or on plain text."""
+
+    method: ClassVar[str] = "sft"
+    lr: ClassVar[float] = 2e-5
+
+    data: DataConfig
+    """Conversations or prompt-answer rows; rankings with `use: chosen`; documents with `use: text`."""
+
+
+class RewardConfig(StageConfig):
+    """A reward model from rankings A > B."""
+
+    method: ClassVar[str] = "reward"
+    lr: ClassVar[float] = 1e-5
+
+    data: DataConfig
+    """Rankings: prompt, chosen, rejected."""
+    loss: RewardLossConfig = RewardLossConfig()
+    """The loss."""
+
+
+class DpoConfig(StageConfig):
+    """Direct preference optimisation on rankings A > B, and its relatives."""
+
+    method: ClassVar[str] = "dpo"
+    lr: ClassVar[float] = 1e-6
+
+    data: DataConfig
+    """Rankings: prompt, chosen, rejected; for kto also prompt, completion, label."""
+    loss: PreferenceLossConfig = Field(default_factory=lambda: PreferenceLossConfig.model_validate({}))
+    """The loss and its parameters."""
+    reference: Text | None = None
+    """The model the policy is held to. Unset: the model it starts from."""
+
+    def inert(self) -> dict[str, str]:
+        """A reference beside a loss that has none."""
+        used = needs_reference(self.loss.name)
+        return {} if used else {"reference": f"{self.loss.name} compares with no reference; leave it out"}
+
+
+class PpoConfig(StageConfig):
+    """Reinforcement learning from a reward: PPO with a KL penalty, or RLOO, or GRPO."""
+
+    method: ClassVar[str] = "ppo"
+    lr: ClassVar[float] = 1e-6
+    data_fields: ClassVar[tuple[str, ...]] = ("prompts",)
+
+    prompts: DataConfig
+    """Prompts to answer; of rankings or conversations, their prompts."""
+    reward: Text
+    """A reward run's folder, a sequence-classification model, or a function: file.py:function."""
+    kl: KlConfig = KlConfig()
+    """The KL penalty."""
+    rollouts: RolloutConfig = RolloutConfig()
+    """Sampling and the objective."""
+
+    def contradictions(self) -> list[Problem]:
+        """A minibatch above the responses there are, or responses that leave no room for a prompt."""
+        problems: list[Problem] = []
+        if self.optim.batch_size > self.rollouts.episodes:
+            text = f"{self.optim.batch_size} is more than rollouts.episodes, {self.rollouts.episodes}: lower it"
+            problems.append((("optim", "batch_size"), text))
+        if self.rollouts.max_new_tokens >= self.max_length:
+            text = f"leaves no room for a prompt: max_length, {self.max_length}, holds prompt and response"
+            problems.append((("rollouts", "max_new_tokens"), text))
+        return problems
+
+
+STAGES: dict[str, type[StageConfig]] = {cls.method: cls for cls in (SftConfig, RewardConfig, DpoConfig, PpoConfig)}

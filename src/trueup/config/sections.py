@@ -1,0 +1,274 @@
+"""The sections that a stage's configuration is made of, and the rules they share.
+
+Every field's docstring is its help. A setting that would have no effect beside the others (a horizon without a target)
+is refused, not ignored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_serializer, model_validator
+
+from trueup.config.losses import Number, parameter_problem, preference_losses
+from trueup.config.problems import Problem, collected, shown, suggestion
+
+Whole = Annotated[int, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=1)]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values are frozen, docstrings are help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def inert(self) -> dict[str, str]:
+        """Keys that have no effect beside the other values, each with the reason and the fix."""
+        return {}
+
+    def contradictions(self) -> list[Problem]:
+        """Values that are each allowed, but not together."""
+        return []
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        explicit = [key for key in self.model_fields_set if getattr(self, key) is not None]
+        reasons = self.inert()
+        problems: list[Problem] = [((key,), f"has no effect: {reasons[key]}") for key in explicit if key in reasons]
+        problems += self.contradictions()
+        if problems:
+            raise collected(problems)
+        return self
+
+
+class DataConfig(Section):
+    """Where rows come from. A bare string means `{path: ...}`."""
+
+    path: Text
+    """A .jsonl, .json, .parquet, .csv or .txt file, or a dataset's name on the Hugging Face hub."""
+    use: Literal["auto", "chosen", "prompt", "text"] = "auto"
+    """What to take of each row: all that the stage needs, the chosen answer, the prompt, or plain text."""
+    rows: Annotated[str, Field(pattern=r"^\d*:\d*$")] | None = None
+    """A slice `start:stop` of the rows, from 0, stop not included. Unset: all."""
+    columns: dict[str, str] | None = None
+    """Names to read fields from, when the file's differ: `{prompt: question}` reads prompt from question."""
+    split: Text = "train"
+    """The split of a hub dataset."""
+    identical_pairs: Literal["error", "drop"] = "error"
+    """Rankings whose chosen and rejected are the same: stop and list them, or leave them out (counted)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: object) -> object:
+        return {"path": str(value)} if isinstance(value, (str, Path)) else value
+
+    @property
+    def span(self) -> tuple[int, int | None]:
+        """`rows` as numbers: (start, stop or None)."""
+        start, _, stop = (self.rows or ":").partition(":")
+        return int(start or 0), int(stop) if stop else None
+
+    def contradictions(self) -> list[Problem]:
+        """A slice that holds no row."""
+        start, stop = self.span
+        if stop is not None and stop <= start:
+            return [(("rows",), f"{self.rows} holds no row: stop must be above start")]
+        return []
+
+
+class LoraConfig(Section):
+    """Low-rank adapters over a frozen model (Hu et al. 2021, arXiv:2106.09685)."""
+
+    r: Count = 16
+    """The rank of each adapter."""
+    alpha: Positive = 32.0
+    """The adapters are scaled by alpha / r."""
+    dropout: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0
+    """Dropout before each adapter."""
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    """Which layers get one: all-linear, or a list of layer names such as [q_proj, v_proj]."""
+
+
+class OptimConfig(Section):
+    """The optimizer (AdamW), its schedule, and how long to train."""
+
+    lr: Positive
+    """Peak learning rate."""
+    epochs: Count = 1
+    """Passes over the data. Give epochs or steps."""
+    steps: Count | None = None
+    """Optimizer steps, instead of epochs."""
+    batch_size: Count = 16
+    """Examples in one optimizer step; memory is a matter of max_tokens."""
+    warmup: NonNegative = 0.05
+    """Steps in which the learning rate rises; a number below 1 is a fraction of all steps."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """What the learning rate does after the warmup: falls to 0 along a cosine or a line, or stays."""
+    weight_decay: NonNegative = 0.0
+    """AdamW's decoupled weight decay."""
+    clip: Positive = 1.0
+    """The gradient's largest norm."""
+
+    def inert(self) -> dict[str, str]:
+        """`epochs` beside `steps`."""
+        return {} if self.steps is None else {"epochs": "optim.steps decides the length; give one of the two"}
+
+    def contradictions(self) -> list[Problem]:
+        """A warmup between 1 and 2 steps, and the like."""
+        if self.warmup > 1 and self.warmup != int(self.warmup):
+            return [(("warmup",), f"{self.warmup} is neither a fraction below 1 nor a whole number of steps")]
+        return []
+
+
+class EvalConfig(Section):
+    """Measuring on held-out rows while training."""
+
+    data: DataConfig | None = None
+    """Held-out rows of the same kind as the training data."""
+    every: Count | None = None
+    """Measure every so many optimizer steps. Unset: only at the end."""
+    patience: Count | None = None
+    """Stop after so many measurements without a better one. Unset: never."""
+
+    def inert(self) -> dict[str, str]:
+        """`every` without data, `patience` without `every`."""
+        reasons = {} if self.data else {"every": "there is nothing to measure on; set eval.data"}
+        return reasons if self.every else {**reasons, "patience": "it counts measurements; set eval.every"}
+
+
+class MixConfig(Section):
+    """SFT rows trained beside the stage's own, against forgetting and the alignment tax (PPO-ptx)."""
+
+    data: DataConfig
+    """Conversations, or plain text (`use: text`)."""
+    weight: Positive = 0.1
+    """What their loss counts, next to 1 for the stage's own."""
+    batch_size: Count | None = None
+    """Rows of it in one optimizer step. Unset: as optim.batch_size."""
+
+
+class SaveConfig(Section):
+    """Checkpoints to resume from. One is always kept at the end and on Ctrl-C."""
+
+    every: Count | None = None
+    """Save every so many optimizer steps. Unset: only at the end."""
+    keep_last: Count = 2
+    """How many checkpoints to keep."""
+
+
+class RewardLossConfig(Section):
+    """The reward model's loss: -log sigmoid(chosen - rejected)."""
+
+    center: NonNegative = 0.0
+    """Weight of a term that holds the rewards' mean at 0 (Eisenstein et al. 2023, arXiv:2312.09244)."""
+    margin: Flag = False
+    """Subtract each row's `margin`, how much better chosen is (Llama 2, arXiv:2307.09288, eq. 2)."""
+
+
+class PreferenceLossConfig(Section):
+    """Which preference loss, and its parameters, written beside its name: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
+
+    name: str = "sigmoid"
+    """The loss: a function of algorithms/preference.py."""
+    params: dict[str, Number] = Field(default_factory=dict)
+    """Its parameters, all of them; the ones not given have the function's defaults."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bind(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        given = {key: item for key, item in value.items() if key not in ("name", "params")}
+        given |= value.get("params") or {}
+        name = value.get("name", "sigmoid")
+        losses = preference_losses()
+        if name not in losses:
+            text = f"must be one of {', '.join(losses)}; got {shown(name)}{suggestion(str(name), losses)}"
+            raise collected([(("name",), text)])
+        problems = [((key,), text) for key, item in given.items() if (text := parameter_problem(name, key, item))]
+        if problems:
+            raise collected(problems)
+        kinds = {key: type(default) for key, default in losses[name].items()}
+        return {"name": name, "params": losses[name] | {key: kinds[key](item) for key, item in given.items()}}
+
+    @model_serializer
+    def _flat(self) -> dict[str, str | Number]:
+        return {"name": self.name, **self.params}
+
+
+class KlConfig(Section):
+    """The penalty on moving away from the model PPO starts from."""
+
+    coef: NonNegative = 0.05
+    """The penalty's coefficient; with a target, its first value."""
+    target: Positive | None = None
+    """Aim at this KL in nats per response by adapting the coefficient (Ziegler et al. 2019). Unset: fixed."""
+    horizon: Count = 10_000
+    """Episodes over which the coefficient adapts."""
+    estimator: Literal["k1", "k2", "k3"] = "k1"
+    """The KL estimator (Schulman 2020)."""
+
+    def inert(self) -> dict[str, str]:
+        """The horizon of a penalty that does not adapt."""
+        return {} if self.target else {"horizon": "it is for the adaptive penalty; set kl.target or leave horizon out"}
+
+    def contradictions(self) -> list[Problem]:
+        """A coefficient of 0 that should adapt."""
+        if self.target and not self.coef:
+            return [(("coef",), "0 cannot be adapted: it is multiplied; start above 0, or leave out kl.target")]
+        return []
+
+
+class RolloutConfig(Section):
+    """Sampling and the PPO objective (Schulman et al. 2017, arXiv:1707.06347)."""
+
+    episodes: Count = 64
+    """Responses sampled before each round of updates."""
+    per_prompt: Count = 1
+    """Responses to each prompt; rloo and grpo compare them, and need at least 2."""
+    epochs: Count = 4
+    """Passes over each round's responses."""
+    max_new_tokens: Count = 128
+    """The longest response in tokens."""
+    temperature: Positive = 1.0
+    """The sampling temperature."""
+    advantage: Literal["gae", "rloo", "grpo"] = "gae"
+    """gae learns a value head; rloo and grpo compare the responses to one prompt instead."""
+    gamma: Fraction = 1.0
+    """Discount a token."""
+    lam: Fraction = 0.95
+    """GAE's lambda (arXiv:1506.02438)."""
+    clip: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.2
+    """The probability ratio is clipped to 1 - clip … 1 + clip."""
+    value_clip: Positive = 0.2
+    """The value may move by so much in one round."""
+    value_coef: NonNegative = 0.1
+    """Weight of the value loss."""
+    entropy_coef: NonNegative = 0.0
+    """Weight of the entropy bonus."""
+    whiten: Flag = True
+    """Scale the advantages to mean 0 and deviation 1 in each round."""
+    missing_end_penalty: NonNegative = 1.0
+    """Subtracted from the reward of a response that does not end by itself."""
+    normalize_reward: Flag = False
+    """Scale rewards by their running deviation."""
+
+    def inert(self) -> dict[str, str]:
+        """What the value head alone needs, beside an advantage without one."""
+        reason = f"it is for advantage: gae; {self.advantage} has no value head. Leave it out"
+        return {} if self.advantage == "gae" else dict.fromkeys(("gamma", "lam", "value_clip", "value_coef"), reason)
+
+    def contradictions(self) -> list[Problem]:
+        """Groups of one, or a number of responses that does not divide into groups."""
+        if self.advantage != "gae" and self.per_prompt < 2:
+            text = f"{self.advantage} compares the responses to one prompt: set per_prompt to 2 or more"
+            return [(("per_prompt",), text)]
+        if self.episodes % self.per_prompt:
+            return [(("episodes",), f"{self.episodes} is not a multiple of per_prompt, {self.per_prompt}")]
+        return []

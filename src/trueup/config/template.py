@@ -1,0 +1,111 @@
+"""Every key of a configuration with its default and its help: as rows, and as a YAML file to fill in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from trueup.config.explain import section_of
+from trueup.config.losses import preference_losses
+from trueup.config.schema import StageConfig
+from trueup.config.sections import DataConfig, PreferenceLossConfig, Section
+
+_HELP_COLUMN = 34
+_EXAMPLES = {
+    "model": "HuggingFaceTB/SmolLM2-135M",
+    "base": "HuggingFaceTB/SmolLM2-135M",
+    "output": "runs/my-run",
+    "name": "my-assistant",
+    "data": "data.jsonl",
+    "prompts": "prompts.jsonl",
+    "reward": "runs/my-reward",
+}
+_STAGES = """
+  sft:    {method: sft, data: instructions.jsonl}
+  reward: {method: reward, from: sft, data: rankings.jsonl}
+  dpo:    {method: dpo, from: sft, data: rankings.jsonl, loss: {name: sigmoid, beta: 0.1}}
+  ppo:    {method: ppo, from: sft, reward: reward, prompts: prompts.jsonl}"""
+
+
+class Row(NamedTuple):
+    """One key."""
+
+    place: tuple[str, ...]
+    """Where it stands, such as ("optim", "lr")."""
+    value: str
+    """Its default as YAML; empty for a section; an example where it must be given."""
+    help: str
+    required: bool
+
+
+def describe(cls: type[Section]) -> list[Row]:
+    """Every key that `cls` takes, each section followed by its keys; those that must be given come first."""
+    return sorted(_rows(cls, ()), key=lambda row: not row.required)
+
+
+def template(cls: type[Section]) -> str:
+    """A YAML file: the keys that must be given with an example, every other commented out at its default."""
+    lines = [
+        f"# {cls.__doc__}",
+        "# A line behind a # is optional and shows the default: take the # off to change it.",
+        "",
+    ]
+    for row in describe(cls):
+        indent = "  " * (len(row.place) - 1)
+        setting = f"{indent}{row.place[-1]}:{' ' * bool(row.value)}{row.value}"
+        if row.place == ("stages",):
+            lines += [f"stages:  # {row.help}{_STAGES}"]
+        else:
+            text = setting if row.required else f"# {setting}"
+            lines.append(f"{text:<{_HELP_COLUMN}}  # {row.help}")
+    return "\n".join(lines) + "\n"
+
+
+def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[Row]:
+    for name, field in cls.model_fields.items():
+        place, text = (*around, name), field.description or ""
+        section = section_of(field)
+        if section is PreferenceLossConfig:
+            yield from _loss_rows(place, text)
+        elif section is DataConfig:
+            required = field.is_required() and not around
+            yield Row(place, _EXAMPLES[name] if field.is_required() else "null", text, required)
+            if required:
+                yield from _data_rows(name)
+        elif section is not None and issubclass(section, Section):
+            yield Row(place, "", text, required=False)
+            yield from _with_own_lr(cls, _rows(section, place))
+        elif field.is_required():
+            yield Row(place, _EXAMPLES.get(name, ""), text, required=not around)
+        else:
+            yield Row(place, _flow(field.get_default(call_default_factory=True)), text, required=False)
+
+
+def _with_own_lr(cls: type[Section], rows: Iterator[Row]) -> Iterator[Row]:
+    """`optim.lr` has a default of the stage's own."""
+    for row in rows:
+        own = issubclass(cls, StageConfig) and row.place == ("optim", "lr")
+        yield row._replace(value=_flow(cls.lr)) if own and issubclass(cls, StageConfig) else row
+
+
+def _data_rows(name: str) -> Iterator[Row]:
+    """The long form of a data key, every part of it."""
+    yield Row((name,), "", "the long form:", required=False)
+    for row in _rows(DataConfig, (name,)):
+        yield row._replace(value=_EXAMPLES[name]) if row.place[-1] == "path" else row
+
+
+def _loss_rows(place: tuple[str, ...], text: str) -> Iterator[Row]:
+    """One line a loss, with its parameters."""
+    for name, parameters in preference_losses().items():
+        yield Row(place, _flow({"name": name, **parameters}), text, required=False)
+        text = "or"
+
+
+def _flow(value: object) -> str:
+    """A default as YAML on one line."""
+    plain = str(value) if isinstance(value, Path) else value
+    return yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=1000).removesuffix("\n...\n").strip()

@@ -1,0 +1,221 @@
+"""YAML and `key.sub=value` overrides -> plain data, and for every value the place it came from.
+
+The YAML is version 1.2's core schema, not PyYAML's 1.1: `1e-4` is a number (1.1 reads text), `no` and `on` are text
+(1.1 reads false and true), `1:30` is text (1.1 reads 90). Duplicate keys are refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from trueup.config.problems import Place, Problem, dotted, nearest_path, shown
+from trueup.errors import ConfigError
+
+Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
+Scalar = None | bool | int | float | str
+
+SHORT_FOR_PATH = frozenset({"data", "prompts"})
+"""Keys whose value may be a bare path; an override such as `data.rows=0:100` turns it into `{path: ..., rows: ...}`."""
+
+_PREFIX = "tag:yaml.org,2002:"
+_RESOLVERS = (
+    ("null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^[-+]?[0-9]+$", list("-+0123456789")),
+    ("float", r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    ("float", r"^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$", list("-+.")),
+)
+
+
+class Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2's idea of what is a number."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own protocol)
+
+
+for _tag, _pattern, _first in _RESOLVERS:
+    Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(_pattern), _first)
+
+
+@dataclass
+class Document:
+    """Plain data, and for each place the label to put before a problem there: `sft.yaml:12` or `override lr=3`."""
+
+    name: str
+    data: dict[str, Value] = field(default_factory=dict)
+    labels: dict[Place, str] = field(default_factory=dict)
+    order: dict[Place, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def label(self, place: Place) -> str:
+        """The label of the place, or of the nearest place around it."""
+        return self.labels.get(self._known(place), self.name)
+
+    def position(self, place: Place) -> int:
+        """Sorts problems in the order of the file; overrides come last."""
+        return self.order.get(self._known(place), 0)
+
+    def line(self, problem: Problem) -> str:
+        """One line for the user: where, which key, what is wrong."""
+        place, message = problem
+        label, key = self.label(place), dotted(place)
+        said = label.startswith((f"override {key}=", f"override {key} "))
+        return ": ".join(part for part in (label, "" if said else key, message) if part)
+
+    def mark(self, place: Place, label: str, order: int) -> None:
+        """Remember where the value at `place` came from."""
+        self.labels[place] = label
+        self.order[place] = order
+
+    def _known(self, place: Place) -> Place:
+        return next((place[:n] for n in range(len(place), -1, -1) if place[:n] in self.labels), ())
+
+
+def read_yaml(path: Path) -> Document:
+    """The file as a document. Raises ConfigError: missing, not text, not YAML, not a mapping."""
+    document = Document(str(path))
+    text = _read_text(path)
+    try:
+        node = yaml.compose(text, Loader)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(_syntax_message(path, error)) from None
+    except yaml.YAMLError as error:
+        msg = f"{path}: not YAML text: {' '.join(str(error).split())}"
+        raise ConfigError(msg) from None
+    if node is None:
+        msg = f"{path}: the file is empty; `trueup config METHOD` prints a template to start from"
+        raise ConfigError(msg)
+    if not isinstance(node, MappingNode):
+        msg = f"{path}:{node.start_mark.line + 1}: must hold `key: value` lines, got {shown(_plain(node))}"
+        raise ConfigError(msg)
+    value = _build(node, (), document, ())
+    document.data = value if isinstance(value, dict) else {}
+    return document
+
+
+def apply_override(document: Document, override: str) -> None:
+    """Put one `key.sub=value` into the document; a later one wins. What cannot be put is noted in `problems`."""
+    key, equals, text = override.partition("=")
+    place = tuple(key.strip().split("."))
+    if not equals or not all(place):
+        document.problems.append(f"{override!r}: not a setting; write key=value, such as optim.lr=1e-5")
+        return
+    label = f"override {override}"
+    try:
+        node = yaml.compose(text, Loader)
+    except yaml.YAMLError:
+        document.problems.append(f"{label}: the value is not YAML; put it in quotes, or brackets in pairs")
+        return
+    scratch = Document(label)
+    value = None if node is None else _build(node, place, scratch, ())
+    document.problems += [f"{label}: {problem.partition(': ')[2]}" for problem in scratch.problems]
+    inner: dict[str, Value] = document.data
+    for depth, part in enumerate(place[:-1], start=1):
+        step: Value = inner.get(part)
+        if step is None:
+            step = {}
+        elif isinstance(step, str) and part in SHORT_FOR_PATH:
+            step = {"path": step}
+        if not isinstance(step, dict):
+            document.problems.append(f"{label}: {dotted(place[:depth])} is {shown(step)}, which has no keys")
+            return
+        inner[part] = step
+        inner = step
+    inner[place[-1]] = value
+    for old in [known for known in document.labels if known[: len(place)] == place]:
+        del document.labels[old]
+    document.mark(place, label, len(document.order) + 1_000_000)
+
+
+def scalar(text: str) -> Scalar:
+    """The value of a plain YAML scalar."""
+    node = yaml.compose(text, Loader)
+    return _scalar(node) if isinstance(node, ScalarNode) else None if node is None else text
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        msg = f"{path}: is a folder; give the .yaml file in it"
+        raise ConfigError(msg)
+    if not path.exists():
+        msg = f"{path}: no such file{nearest_path(path)}"
+        raise ConfigError(msg)
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        msg = f"{path}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8 text; save the file as UTF-8"
+        raise ConfigError(msg) from None
+
+
+def _syntax_message(path: Path, error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    where = f"{path}:{mark.line + 1}" if mark else str(path)
+    problem = error.problem or "not YAML"
+    if "'\\t'" in problem:
+        return f"{where}: a tab; indent with spaces"
+    if "single document" in (error.context or ""):
+        return f"{where}: a second document begins here (---); a configuration is one"
+    context = f" {error.context}" if error.context else ""
+    return f"{where}: not YAML: {problem}{context} (a missing colon, quote or bracket, here or on the line above?)"
+
+
+def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...]) -> Value:
+    """The plain value of a node, noting each value's line, and duplicate keys as problems."""
+    label, order = f"{document.name}:{node.start_mark.line + 1}", node.start_mark.index + 1
+    document.labels.setdefault(place, label if place else document.name)
+    document.order.setdefault(place, order)
+    if any(node is outer for outer in around):
+        document.problems.append(f"{label}: {dotted(place)}: an alias of the value it stands in")
+        return None
+    if isinstance(node, MappingNode):
+        return _build_mapping(node, place, document, (*around, node))
+    if isinstance(node, SequenceNode):
+        parts = enumerate(node.value)
+        return [_build(item, (*place, index), document, (*around, node)) for index, item in parts]
+    if not isinstance(node, ScalarNode) or not node.tag.startswith(_PREFIX):
+        document.problems.append(f"{label}: {dotted(place)}: the tag {node.tag} is not allowed; write the plain value")
+        return None
+    return _scalar(node)
+
+
+def _build_mapping(node: MappingNode, place: Place, document: Document, around: tuple[Node, ...]) -> Value:
+    result: dict[str, Value] = {}
+    for key_node, value_node in node.value:
+        label = f"{document.name}:{key_node.start_mark.line + 1}"
+        if not isinstance(key_node, ScalarNode):
+            document.problems.append(f"{label}: {dotted(place)}: a key must be a word, not a list or mapping")
+            continue
+        key, inner = key_node.value, (*place, key_node.value)
+        if key in result:
+            document.problems.append(f"{label}: {dotted(inner)}: the key stands here twice; remove one")
+            continue
+        document.mark(inner, label, key_node.start_mark.index + 1)
+        result[key] = _build(value_node, inner, document, around)
+    return result
+
+
+def _scalar(node: ScalarNode) -> Scalar:
+    text, kind = str(node.value), node.tag.removeprefix(_PREFIX)
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        return int(text)
+    if kind == "float":
+        sign = -1.0 if text.startswith("-") else 1.0
+        special = {".inf": sign * math.inf, ".nan": math.nan}
+        return special.get(text.lower().lstrip("+-"), 0.0) if text[-1].lower() in "fn" else float(text)
+    return text
+
+
+def _plain(node: Node) -> Scalar:
+    return node.value if isinstance(node, ScalarNode) else "a list"

@@ -1,0 +1,299 @@
+"""What a person sees while trueup works: a live line on a terminal, a few plain lines in a log file, and tables.
+
+Progress, notes and warnings go to stderr, results to stdout. Text that comes from data or models passes `clean`, so it
+can neither move the cursor nor be taken for markup. Everything fits 80 columns.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import time
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TextIO
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+_WIDTH = 80
+_SHOWN = 3
+_PLAIN_LINES = 10  # a log file gets about this many progress lines a stage
+_BAR = 20
+
+
+class Progress:
+    """Shows how a stage goes on. On a terminal a live display; elsewhere a plain line for every tenth of the steps.
+
+    Args:
+        console: where to write; by default stderr.
+        quiet: show warnings only (for processes that are not the first).
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        """Prepare; nothing is shown before `start`."""
+        self.console = console or make_console(stderr=True)
+        self._quiet = quiet
+        self._live: Live | None = None
+        self._stage = ""
+        self._total = self._start_step = self._step = self._reported = 0
+        self._show: tuple[str, ...] | None = None
+        self._numbers: dict[str, float] = {}
+        self._tokens_per_second: float | None = None
+        self._started_at = 0.0
+
+    def start(self, stage: str, total_steps: int, start_step: int = 0, *, show: Sequence[str] | None = None) -> None:
+        """Begin a stage.
+
+        Args:
+            stage: its name.
+            total_steps: steps of the whole stage.
+            start_step: steps done before (a resumed run).
+            show: the numbers that matter, by name; by default the first three of each update.
+        """
+        self.stop()
+        self._stage, self._total, self._start_step = clean(stage, one_line=True), total_steps, start_step
+        self._step = self._reported = start_step
+        self._show = None if show is None else tuple(show)
+        self._numbers, self._tokens_per_second = {}, None
+        self._started_at = time.monotonic()
+        if self.console.is_terminal and not self._quiet:
+            # Results piped to a file must reach it, so stdout is only redirected when it is the same terminal.
+            self._live = Live(
+                console=self.console,
+                get_renderable=self._render,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=sys.stdout.isatty(),
+            )
+            self._live.start()
+
+    def update(self, step: int, numbers: Mapping[str, float], tokens_per_second: float | None = None) -> None:
+        """Report a step.
+
+        Args:
+            step: optimizer steps done.
+            numbers: metrics by name.
+            tokens_per_second: throughput.
+        """
+        self._step = step
+        self._numbers = dict(numbers)
+        self._tokens_per_second = tokens_per_second
+        if self._live is None and not self._quiet and self._line_due(step):
+            self._reported = step
+            self._print(self._plain_line(), "")
+
+    def note(self, text: str) -> None:
+        """Show one message."""
+        if not self._quiet:
+            self._print(clean(text), "")
+
+    def warn(self, text: str) -> None:
+        """Show one warning, also when quiet."""
+        self._print(f"warning: {clean(text)}", "yellow")
+
+    def stop(self) -> None:
+        """End the stage; its last line stays on the screen. May be called twice."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+            self._print(self._plain_line(), "")
+        elif self._step > self._reported and not self._quiet:
+            self._print(self._plain_line(), "")
+        self._reported = self._step
+
+    def __enter__(self) -> Progress:
+        """Use it in a `with` statement."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the terminal back."""
+        self.stop()
+
+    def _print(self, text: str, style: str) -> None:
+        self.console.print(Text(text, style=style, overflow="fold"), width=min(self.console.width, _WIDTH))
+
+    def _line_due(self, step: int) -> bool:
+        if step >= self._total or self._reported == self._start_step:
+            return step > self._reported or step == self._start_step
+        return step - self._reported >= max(1, math.ceil(self._total / _PLAIN_LINES))
+
+    def _seconds_left(self) -> float | None:
+        done = self._step - self._start_step
+        if done <= 0 or self._step >= self._total:
+            return None
+        return (time.monotonic() - self._started_at) / done * (self._total - self._step)
+
+    def _shown_numbers(self) -> list[tuple[str, str]]:
+        names = [name for name in self._show if name in self._numbers] if self._show else list(self._numbers)[:_SHOWN]
+        return [(clean(name, one_line=True), number(self._numbers[name])) for name in names]
+
+    def _pace(self) -> list[str]:
+        left = self._seconds_left()
+        pace = [] if self._tokens_per_second is None else [f"{short_count(self._tokens_per_second)} tok/s"]
+        return pace if left is None else [*pace, f"{duration(left)} left"]
+
+    def _plain_line(self) -> str:
+        numbers = [f"{name} {value}" for name, value in self._shown_numbers()]
+        return "  ".join([self._stage, f"{self._step}/{self._total}", *self._pace(), *numbers])
+
+    def _render(self) -> Group:
+        head = Table.grid(padding=(0, 1))
+        percent = f"{self._step / self._total:4.0%}" if self._total else ""
+        bar = ProgressBar(total=max(self._total, 1), completed=self._step, width=_BAR)
+        cells = [Text(self._stage, style="bold"), bar, Text(f"{self._step}/{self._total}"), Text(percent)]
+        head.add_row(*cells, Text("  ".join(self._pace()), style="cyan"))
+        numbers = "  ".join(f"{name} {value}" for name, value in self._shown_numbers())
+        return Group(head, Text(f"  {numbers}", overflow="ellipsis", no_wrap=True))
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, console: Console | None = None
+) -> None:
+    """Print a table of at most 80 columns to stdout; long cells are folded, columns of numbers are right-aligned.
+
+    Args:
+        title: printed above it.
+        columns: headings.
+        rows: cells: text, numbers (printed with four digits), or None (printed as a dash).
+        console: where to write; by default stdout.
+    """
+    console = console or make_console(stderr=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        heading = Text(clean(name, one_line=True))
+        grid.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(_cell(value)) for value in row))
+    width = min(console.width, _WIDTH)
+    console.print(Text(clean(title, one_line=True), style="bold", overflow="fold"), width=width)
+    console.print(grid, width=width)
+
+
+def clean(text: str, *, one_line: bool = False) -> str:
+    r"""Text that a terminal shows as it is: control characters are written out (`\x1b`), new lines and tabs are kept.
+
+    Escape sequences, carriage returns, backspaces, direction overrides and lone surrogates all become visible.
+
+    Args:
+        text: anything, from data or a model.
+        one_line: write new lines and tabs out as well.
+    """
+    kept = "" if one_line else "\n\t"
+    return "".join(
+        _visible(char) if char not in kept and unicodedata.category(char) in _UNSAFE else char for char in text
+    )
+
+
+# Cc control, Cf format (direction overrides, zero width), Cs surrogates, Zl and Zp line and paragraph separators.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"  # part of ordinary emoji and of several scripts
+
+
+def _visible(char: str) -> str:
+    return char if char in _JOINERS else char.encode("unicode_escape").decode("ascii")
+
+
+def number(value: float) -> str:
+    """A number in at most about nine characters: 0.6931, 12.35, 1.2e-05, 48211."""
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1e6):
+        return str(value)
+    if not math.isfinite(value):
+        return str(float(value))
+    magnitude = abs(value)
+    if magnitude and (magnitude < 1e-3 or magnitude >= 1e6):
+        return f"{value:.2g}"
+    if magnitude >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.4f}" if magnitude < 1 else f"{value:#.4g}".rstrip(".")
+
+
+def short_count(value: float) -> str:
+    """A count with a unit: 950, 1.2k, 3.4M."""
+    if not math.isfinite(value):
+        return str(value)
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.1f}{unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time span: 42s, 3m10s, 2h05m, 3d04h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def make_console(*, stderr: bool) -> Console:
+    """A console that takes text literally: no markup, no emoji codes, no guessed colours."""
+    stream = sys.stderr if stderr else sys.stdout
+    _never_fail(stream)
+    return Console(file=stream, markup=False, emoji=False, highlight=False)
+
+
+def quiet_libraries() -> None:
+    """Silence the progress bars, advice and request logs of transformers, datasets and httpx.
+
+    Imports none of them; call it before they are imported. Variables that a person has set win.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in ("httpx", "httpcore", "filelock", "fsspec", "urllib3", "absl"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if not sys.warnoptions:
+        for module in ("transformers", "datasets", "peft", "huggingface_hub", "torch", "accelerate"):
+            warnings.filterwarnings("ignore", category=UserWarning, module=rf"{module}(\.|$)")
+            warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}(\.|$)")
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+    if "datasets" in sys.modules:
+        import datasets
+
+        datasets.disable_progress_bars()
+        datasets.utils.logging.set_verbosity_error()
+
+
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "DATASETS_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers reads this one for its own bars as well
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",  # else a warning follows every fork
+}
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int | float):
+        return number(value)
+    return clean(str(value))
+
+
+def _never_fail(stream: TextIO) -> None:
+    """Show characters that the stream's encoding lacks as escapes instead of failing on them."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None and stream.errors == "strict":
+        reconfigure(errors="backslashreplace")

@@ -1,0 +1,1 @@
+"""Measure models: a policy on prompts, a reward model on rankings, each number with its n and interval."""

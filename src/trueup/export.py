@@ -1,0 +1,155 @@
+"""Write trained roles as standard folders that other tools open without trueup.
+
+`model/` is a plain Hugging Face folder with LoRA merged in; `adapter/` is the PEFT adapter. A reward model is an
+`AutoModelForSequenceClassification` with one label. Each folder is written beside and renamed into place.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trueup.errors import ModelError
+from trueup.models import HEAD_KEY, score_head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from trueup.config import LoraConfig
+    from trueup.models import Network
+
+
+def export_policy(network: Network, folder: Path, *, role: str = "policy") -> None:
+    """Write a causal language model with its tokenizer, template and stop tokens."""
+    trunk = network.trunk(role)
+    temporary = _fresh(folder)
+    generation = copy.deepcopy(trunk.generation_config)
+    stops = [network.renderer.end_id, *sorted(network.renderer.stop_ids - {network.renderer.end_id})]
+    if generation is not None:
+        # Other tools stop only where this file tells them to.
+        generation.eos_token_id = stops if len(stops) > 1 else stops[0]
+        generation.pad_token_id = network.tokenizer.pad_token_id
+    previous, trunk.generation_config = trunk.generation_config, generation
+    try:
+        trunk.save_pretrained(temporary, state_dict=merged_state(network, role))
+    finally:
+        trunk.generation_config = previous
+    network.tokenizer.save_pretrained(temporary)
+    _publish(temporary, folder)
+
+
+def export_reward(network: Network, folder: Path, *, role: str = "reward") -> None:
+    """Write a one-label sequence classifier.
+
+    The score is read at the last token that is not the pad token, as transformers does. Where pad and end token are
+    the same id, another special token is made the pad token, or the end token itself would be passed over.
+    """
+    from transformers import AutoModelForSequenceClassification  # noqa: PLC0415 - seconds to import
+
+    trunk, place = network.trunk(role), network.roles[role]
+    config = copy.deepcopy(trunk.config)
+    config.num_labels = 1
+    config.pad_token_id, pad_token = _pad_apart(network)
+    with torch.device("meta"):
+        classifier = cast("PreTrainedModel", AutoModelForSequenceClassification.from_config(config))
+    state = {name: one for name, one in merged_state(network, role).items() if name in classifier.state_dict()}
+    head = score_head(classifier)
+    head_name = next(name for name, module in classifier.named_modules() if module is head)
+    dtype = next(iter(state.values())).dtype
+    state[f"{head_name}.weight"] = network.heads[cast("str", place.head)].weight.detach().to(dtype)
+    if missing := set(classifier.state_dict()) - set(state):
+        raise ModelError(f"cannot export the reward model: no weights for {sorted(missing)[:3]}")
+    classifier.load_state_dict(state, assign=True)
+    temporary = _fresh(folder)
+    classifier.save_pretrained(temporary, state_dict=state)
+    tokenizer = copy.deepcopy(network.tokenizer)
+    tokenizer.pad_token = pad_token
+    tokenizer.save_pretrained(temporary)
+    _publish(temporary, folder)
+
+
+def _pad_apart(network: Network) -> tuple[int | None, str | None]:
+    """A pad token that is not a stop token: the tokenizer's own, else another special token."""
+    tokenizer, stops = network.tokenizer, network.renderer.stop_ids
+    if tokenizer.pad_token_id not in stops:
+        return cast("int", tokenizer.pad_token_id), cast("str", tokenizer.pad_token)
+    for token, index in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
+        if index not in stops and index != tokenizer.bos_token_id:
+            return index, token
+    return None, None
+
+
+@torch.no_grad()
+def merged_state(network: Network, role: str) -> dict[str, Tensor]:
+    """The role's trunk as plain weights: LoRA deltas added, PEFT's names undone. Only changed matrices are copies."""
+    trunk, adapter = network.trunk(role), network.roles[role].adapter
+    deltas = _deltas(trunk, adapter)
+    state: dict[str, Tensor] = {}
+    for name, weight in trunk.state_dict().items():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        delta = deltas.get(plain.removesuffix(".weight"))
+        # Added in float32: a bfloat16 sum would lose small updates before they are rounded once.
+        state[plain] = weight if delta is None else (weight.float() + delta.float()).to(weight.dtype)
+    return state
+
+
+def _deltas(trunk: nn.Module, adapter: str | None) -> dict[str, Tensor]:
+    if adapter is None:
+        return {}
+    layers = {name: cast("Any", module) for name, module in trunk.named_modules() if hasattr(module, "lora_A")}
+    return {
+        name: layer.get_delta_weight(adapter)
+        for name, layer in layers.items()
+        if adapter in layer.lora_A or adapter in getattr(layer, "lora_embedding_A", {})
+    }
+
+
+def export_adapter(network: Network, folder: Path, lora: LoraConfig, *, role: str, base: str) -> None:
+    """Write the role's LoRA adapter as a PEFT folder; a reward adapter carries its score head."""
+    temporary = _fresh(folder)
+    network.save_adapter(role, temporary)
+    weights_path, settings_path = temporary / "adapter_model.safetensors", temporary / "adapter_config.json"
+    settings = json.loads(settings_path.read_text())
+    settings |= {"base_model_name_or_path": base, "task_type": "CAUSAL_LM"}
+    head = network.roles[role].head
+    if head is not None:
+        weights = load_file(weights_path)
+        weights[HEAD_KEY] = network.heads[head].weight.detach().cpu().contiguous()
+        save_file(weights, weights_path, metadata={"format": "pt"})
+        settings |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
+    settings_path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    origin = {"base_fingerprint": network.base_fingerprint, "r": lora.r, "role": role}
+    (temporary / "trueup.json").write_text(json.dumps(origin, indent=2) + "\n")
+    _publish(temporary, folder)
+
+
+def adapter_for(folder: Path, network: Network) -> Path | None:
+    """The reward adapter in a run folder, if it was trained over exactly this network's base; else None."""
+    origin = folder / "adapter" / "trueup.json"
+    if not origin.is_file():
+        return None
+    settings = json.loads(origin.read_text())
+    same = settings.get("base_fingerprint") == network.base_fingerprint
+    return origin.parent if same and settings.get("role") == "reward" else None
+
+
+def _fresh(folder: Path) -> Path:
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    return temporary
+
+
+def _publish(temporary: Path, folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)

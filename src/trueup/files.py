@@ -1,0 +1,132 @@
+"""Files that survive crashes: atomic replacement, fingerprints, locks, and what to tell a person whose disk is full."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from trueup.errors import CheckpointError
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Replace a file by `text` (UTF-8): after a crash it holds the old content or the new, never a part."""
+    atomic_write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """sha256 (hex) over the contents of files and folders, in the order given.
+
+    A folder counts by its sorted relative names and their contents; names that begin with a dot are left out. A file
+    counts by its content alone, so moving it changes nothing.
+
+    Raises:
+        CheckpointError: a path does not exist.
+    """
+    total = hashlib.sha256()
+    for path in paths:
+        if path.is_dir():
+            files = sorted(_visible_files(path), key=lambda file: file.relative_to(path).as_posix())
+            total.update(f"folder {len(files)}\n".encode())
+            for file in files:
+                name = file.relative_to(path).as_posix()
+                total.update(f"{len(name)} {name} {file_sha256(file)}\n".encode("utf-8", "surrogateescape"))
+        elif path.exists():
+            total.update(f"file {file_sha256(path)}\n".encode())
+        else:
+            raise CheckpointError(f"{path} does not exist, so its fingerprint cannot be taken")
+    return total.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of one file's content, read in chunks."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file's content, or a folder's list of names, onto the disk."""
+    if path.is_dir() and os.name != "posix":
+        return  # only POSIX can open a folder
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def disk_advice(folder: Path) -> str:
+    """How much space is free at `folder`, in words."""
+    place = next((parent for parent in (folder, *folder.absolute().parents) if parent.exists()), Path("/"))
+    return f"{size_in_words(shutil.disk_usage(place).free)} free there"
+
+
+def size_in_words(count: int) -> str:
+    """Bytes as a person reads them: 0.3 MB, 2.1 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(root, name) for name in files if not name.startswith("."))
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file by `data`: after a crash it holds the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_path(path.parent)
+
+
+@contextmanager
+def explained(action: str, folder: Path) -> Iterator[None]:
+    """Turn the disk's refusals into a CheckpointError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "free some space" if full else "check the path and its permissions"
+        advice = f" ({disk_advice(folder)})" if full else ""
+        raise CheckpointError(
+            f"{action}: {error.strerror or error}{advice}; {fix}, or choose another `output`"
+        ) from error
+
+
+def try_lock(fd: int) -> bool:
+    """Take an exclusive lock on an open file that dies with its process. -> False where the file system has no locks.
+
+    Raises:
+        BlockingIOError: another open file holds it.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            os.lseek(fd, 1 << 20, os.SEEK_SET)  # beyond the text, which others must be able to read
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""Ctrl-C and SIGTERM as a request that the training loop meets between two steps, so that progress is saved first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any
+
+# A supervisor (torchrun, a batch system) passes the terminal's Ctrl-C on as a second signal within this time (seconds);
+# only a later one is a person who does not want to wait.
+_ECHO = 0.5
+
+_MESSAGE = "stopping after this step and saving; press Ctrl-C again to quit at once"
+
+
+class StopRequested(Exception):  # noqa: N818 -- a request, not an error
+    """Raised by `InterruptGuard.check`; the loop catches it, saves, and raises `Interrupted`."""
+
+
+class InterruptGuard:
+    """Turns the first SIGINT or SIGTERM into `requested`; the next Ctrl-C raises KeyboardInterrupt at once.
+
+    Off the main thread it does nothing, as only the main thread may handle signals. A signal that was ignored when
+    the guard was entered (`nohup`, background jobs) stays ignored. Guards may be nested.
+
+    Args:
+        say: shows one line to the person; by default it is written to stderr.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        """Prepare; the handlers are installed by `with`."""
+        self.requested = False
+        self._say = say
+        self._first_at = 0.0
+        self._previous: dict[int, Any] = {}  # what signal.getsignal returns: a callable, an enum or None
+
+    def check(self) -> None:
+        """Raise StopRequested when a stop was requested; call it between steps.
+
+        Raises:
+            StopRequested: Ctrl-C or SIGTERM arrived.
+        """
+        if self.requested:
+            raise StopRequested
+
+    def __enter__(self) -> InterruptGuard:
+        """Install the handlers."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous = signal.getsignal(number)
+                if previous is not None and previous is not signal.SIG_IGN:
+                    self._previous[number] = previous
+                    signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the earlier handlers back."""
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+        self._previous.clear()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested = True
+            self._first_at = time.monotonic()
+            self._announce()
+        elif number == signal.SIGINT and time.monotonic() - self._first_at > _ECHO:
+            # Should the unwinding hang, one more Ctrl-C is left to the operating system.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            raise KeyboardInterrupt
+
+    def _announce(self) -> None:
+        try:
+            if self._say is not None:
+                self._say(_MESSAGE)
+                return
+        except RuntimeError:
+            pass  # the signal came in the middle of a write to the same stream: go around it
+        with suppress(OSError):
+            os.write(2, f"\n{_MESSAGE}\n".encode())

@@ -1,0 +1,118 @@
+"""Read models and tokenizers from a hub id, a folder or a `.gguf` file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from trueup.errors import MissingExtraError, ModelError
+from trueup.models import Network
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from trueup.config import StageConfig
+    from trueup.runtime import Runtime
+
+
+def load_network(config: StageConfig, runtime: Runtime) -> Network:
+    """The stage's model as a `Network` with no roles yet, on its device.
+
+    Raises:
+        ModelError: the folder, file or tokenizer cannot be used.
+    """
+    trunk = load_causal_lm(config.model, runtime, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    vocabulary = trunk.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"{config.model}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocabulary}: "
+            "they are not of one model; take both from the same folder"
+        )
+    if config.gradient_checkpointing:
+        trunk.gradient_checkpointing_enable({"use_reentrant": False})
+    return Network(trunk, tokenizer, runtime)
+
+
+def load_causal_lm(model: str, runtime: Runtime, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model in the compute dtype, on the device."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds to import
+
+    trunk = _from_pretrained(AutoModelForCausalLM, model, dtype=runtime.dtype, trust_remote_code=trust_remote_code)
+    if getattr(trunk.config, "quantization_config", None) is not None and str(model).endswith(".gguf"):
+        # The weights were dequantized on loading; a config that still says "gguf" could not be saved or loaded again.
+        del trunk.config.quantization_config
+        cast("Any", trunk).hf_quantizer = None
+    return trunk.to(runtime.device)
+
+
+def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a pad token (its end token where it has none: masks never look at ids)."""
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    tokenizer = _from_pretrained(AutoTokenizer, model, trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"{model}: the tokenizer has neither a pad nor an end token; add an eos_token to it")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_classifier(model: str, runtime: Runtime, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A reward model: a sequence classifier with one label.
+
+    Raises:
+        ModelError: it is not a classifier, or has more than one label.
+    """
+    from transformers import AutoModelForSequenceClassification  # noqa: PLC0415
+
+    settings = read_config(Path(model)) if Path(model).is_dir() else {}
+    labels = len(settings.get("id2label", {})) or settings.get("num_labels", 1)
+    architectures = settings.get("architectures") or []
+    if architectures and "SequenceClassification" not in architectures[0]:
+        raise ModelError(
+            f"reward: {model} holds a {architectures[0]}, not a reward model: train one with `trueup reward`, "
+            "or give a sequence classifier with one label"
+        )
+    if architectures and labels != 1:
+        raise ModelError(f"reward: {model} has {labels} labels; a reward model has one (num_labels=1)")
+    classifier = _from_pretrained(
+        AutoModelForSequenceClassification, model, dtype=runtime.dtype, trust_remote_code=trust_remote_code
+    )
+    return classifier.to(runtime.device)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model folder's config.json.
+
+    Raises:
+        ModelError: it is missing or not JSON.
+    """
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no config.json in it, so it is not a model folder") from None
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+
+
+def _from_pretrained(auto: Any, model: str, **options: Any) -> Any:
+    path = Path(model)
+    if path.suffix == ".gguf":
+        options["gguf_file"], source = path.name, str(path.parent)
+    else:
+        source = model
+    if path.is_dir() and auto.__name__ != "AutoTokenizer":
+        options["use_safetensors"] = True  # never unpickle weights that came from outside
+    try:
+        return auto.from_pretrained(source, **options)
+    except ImportError as error:
+        if path.suffix == ".gguf":
+            raise MissingExtraError("reading a .gguf file needs the extra gguf: pip install 'trueup[gguf]'") from error
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        what = "tokenizer" if auto.__name__ == "AutoTokenizer" else "model"
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"model: cannot load the {what} of {model}: {reason}") from error

@@ -1,0 +1,159 @@
+"""Optional experiment trackers: TensorBoard, Weights & Biases, Trackio. Imported only when the configuration asks."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from trueup.errors import ConfigError, MissingExtraError
+from trueup.files import atomic_write_text
+
+_PROJECT = "trueup"
+
+
+class Logger(Protocol):
+    """Something that takes the numbers of a step."""
+
+    def log(self, step: int, metrics: Mapping[str, object]) -> None:
+        """Record the numbers of one optimizer step; values that are not numbers are left out."""
+        ...
+
+    def close(self) -> None:
+        """Write out what is pending. May be called twice."""
+        ...
+
+
+def open_loggers(
+    names: Sequence[str], folder: Path, config: Mapping[str, object], *, start_step: int = 0
+) -> list[Logger]:
+    """Open the named trackers.
+
+    Args:
+        names: any of "tensorboard", "wandb", "trackio".
+        folder: the run folder; its name and its parent's name the run.
+        config: the resolved configuration, JSON values.
+        start_step: optimizer steps already done; a resumed run continues the earlier record from there. TensorBoard
+            hides what an interrupted run wrote after it; in wandb and trackio those steps stay.
+
+    Raises:
+        ConfigError: an unknown name.
+        MissingExtraError: the tracker's package is not installed.
+    """
+    unknown = [name for name in names if name not in _OPENERS]
+    if unknown:
+        raise ConfigError(f"log: unknown tracker `{unknown[0]}`; the trackers are {', '.join(_OPENERS)}")
+    opened: list[Logger] = []
+    try:
+        # extend keeps what was opened before one that fails.
+        opened.extend(_OPENERS[name](folder, config, start_step) for name in dict.fromkeys(names))
+    except BaseException:
+        for logger in opened:
+            logger.close()
+        raise
+    return opened
+
+
+class TensorBoardLogger:
+    """Event files under `<run folder>/tensorboard`."""
+
+    def __init__(self, folder: Path, config: Mapping[str, object], start_step: int) -> None:
+        """Open an event file; what an interrupted run wrote after `start_step` is hidden by the viewer."""
+        _require("tensorboard", "tensorboard")
+        module = importlib.import_module("torch.utils.tensorboard")
+        purge_step = start_step + 1 if start_step else None
+        self._writer = module.SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=purge_step)
+        self._writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in config.items()))
+
+    def log(self, step: int, metrics: Mapping[str, object]) -> None:
+        """Add one scalar for each number."""
+        for name, value in _numbers(metrics).items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self._writer.close()
+
+
+class TrackerLogger:
+    """A run of wandb or trackio, which share `log(metrics, step=)` and `finish()`."""
+
+    def __init__(self, run: Any) -> None:  # `Any`: an object of an optional package
+        """Wrap an open run."""
+        self._run = run
+
+    def log(self, step: int, metrics: Mapping[str, object]) -> None:
+        """Send the numbers that are finite."""
+        if self._run is not None:
+            self._run.log({name: value for name, value in _numbers(metrics).items() if math.isfinite(value)}, step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
+
+
+def _open_wandb(folder: Path, config: Mapping[str, object], _start_step: int) -> Logger:
+    wandb = _require("wandb", "wandb")
+    return TrackerLogger(
+        wandb.init(
+            project=os.environ.get("WANDB_PROJECT", _PROJECT),
+            name=_run_name(folder),
+            id=_run_id(folder),
+            resume="allow",
+            dir=str(folder),
+            config=dict(config),
+        )
+    )
+
+
+def _open_trackio(folder: Path, config: Mapping[str, object], _start_step: int) -> Logger:
+    trackio = _require("trackio", "trackio")
+    return TrackerLogger(
+        trackio.init(
+            project=os.environ.get("TRACKIO_PROJECT", _PROJECT),
+            name=f"{_run_name(folder)}-{_run_id(folder)[:8]}",
+            config=dict(config),
+            resume="allow",
+        )
+    )
+
+
+_OPENERS: dict[str, Callable[[Path, Mapping[str, object], int], Logger]] = {
+    "tensorboard": TensorBoardLogger,
+    "wandb": _open_wandb,
+    "trackio": _open_trackio,
+}
+
+
+def _require(module: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"log: {extra} needs a package that is not installed: pip install 'trueup[{extra}]'"
+        ) from error
+
+
+def _run_name(folder: Path) -> str:
+    path = folder.absolute()
+    return f"{path.parent.name}-{path.name}"
+
+
+def _run_id(folder: Path) -> str:
+    """The tracker's identity of this run folder, so that a resumed run goes on in the same record."""
+    path = folder / ".tracker-id"
+    if not path.exists():
+        atomic_write_text(path, uuid.uuid4().hex)
+    return path.read_text(encoding="utf-8").strip()
+
+
+def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
+    kept = {name: value for name, value in metrics.items() if name != "step" and not isinstance(value, bool)}
+    return {name: float(value) for name, value in kept.items() if isinstance(value, int | float)}

@@ -1,0 +1,408 @@
+"""`fit`: the training loop, the one all four stages share.
+
+Each optimizer step draws from every term's source, sums the terms' values over all micro-batches and all ranks, divides
+each term by its *global* weight, and steps once. So neither the micro-batch size nor the number of processes changes
+the gradient. Mixing is a second term; PPO is a source whose batches happen to be sampled.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from trueup.batching import Batch, Example, Per, collate, micro_batches
+from trueup.checkpoint import Checkpoint, RunFolder, State, latest_checkpoint, save_checkpoint
+from trueup.errors import CheckpointError, Interrupted, TrainingError
+from trueup.interrupt import InterruptGuard, StopRequested
+from trueup.runtime import peak_memory_bytes, rng_state, set_rng_state
+
+if TYPE_CHECKING:
+    from trueup.config import OptimConfig, StageConfig
+    from trueup.console import Progress
+    from trueup.loggers import Logger
+    from trueup.models import Network
+    from trueup.sources import Sampler
+
+Metrics = dict[str, Tensor]
+Objective = Callable[["Network", Batch], tuple[Tensor, Metrics]]
+"""(model, batch) -> values shaped like batch.weights, unreduced, and metrics: unreduced 1-D tensors, reported as means."""
+
+
+class Source(Protocol):
+    """Yields this rank's micro-batches of one optimizer step after another; its position can be saved."""
+
+    def next(self, check: Callable[[], None]) -> list[Batch]:
+        """The next step's micro-batches, on the CPU. `check` may raise to stop a long draw."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers about the last draw, for the log."""
+        ...
+
+    def state_dict(self) -> State:
+        """What `load_state_dict` needs to go on exactly here."""
+        ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class RowSource:
+    """Fixed examples, in an order that a sampler gives."""
+
+    def __init__(
+        self, examples: list[Example], sampler: Sampler, network: Network, *, per: Per, max_tokens: int
+    ) -> None:
+        self._examples, self._sampler, self._network = examples, sampler, network
+        self._per: Per = per
+        self._max_tokens = max_tokens
+
+    def next(self, check: Callable[[], None]) -> list[Batch]:
+        check()
+        step = [self._examples[index] for index in self._sampler.next()]
+        return collate_step(step, self._network, per=self._per, max_tokens=self._max_tokens)
+
+    def metrics(self) -> dict[str, float]:
+        return {"epoch": float(self._sampler.state_dict()["epoch"])}
+
+    def state_dict(self) -> State:
+        return cast("State", self._sampler.state_dict())
+
+    def load_state_dict(self, state: State) -> None:
+        self._sampler.load_state_dict(cast("Any", state))
+
+
+def collate_step(examples: list[Example], network: Network, *, per: Per, max_tokens: int) -> list[Batch]:
+    """One optimizer step's examples as this rank's micro-batches."""
+    share, pad = network.share_prefix, cast("int", network.tokenizer.pad_token_id)
+    by_length = sorted(examples, key=lambda example: example.total, reverse=True)
+    mine = network.runtime.shard(by_length)
+    groups = micro_batches(mine, max_tokens, share_prefix=share)
+    return [collate(group, per=per, pad_id=pad, share_prefix=share) for group in groups]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of the loss: where its batches come from, what it computes, and how much it counts.
+
+    Terms that share a source see the same batches, one after the other, so only one graph is alive at a time.
+    """
+
+    name: str
+    source: Source
+    objective: Objective
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Numbers computed every `every` steps and at the end; `patience` evaluations without a better `metric` stop the run."""
+
+    compute: Callable[[], dict[str, float]]
+    every: int | None
+    patience: int | None
+    metric: str
+    better: Literal["lower", "higher"] = "lower"
+
+
+@dataclass(slots=True)
+class Fitted:
+    """What a finished run reports."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    peak_memory_bytes: int
+    stopped_early: bool = False
+    last: dict[str, float] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, float | int | bool]:
+        """JSON-able, for summary.json."""
+        return {
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 2),
+            "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "stopped_early": self.stopped_early,
+        }
+
+
+def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
+    """The rate of optimizer step `step` (from 0) of `steps`: linear warm-up, then constant, linear or cosine decay to 0."""
+    warmup = round(optim.warmup * steps) if optim.warmup < 1 else int(optim.warmup)
+    if step < warmup:
+        return optim.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    if optim.schedule == "linear":
+        return optim.lr * (1 - done)
+    if optim.schedule == "cosine":
+        return optim.lr * 0.5 * (1 + math.cos(math.pi * done))
+    return optim.lr
+
+
+def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over what trains; weight decay on matrices only (biases, norms and heads' vectors are left alone)."""
+    parameters = [parameter for _, parameter in network.trainable()]
+    if not parameters:
+        raise TrainingError("nothing trains: no parameter of the model requires a gradient")
+    groups = [
+        {"params": [one for one in parameters if one.ndim >= 2], "weight_decay": optim.weight_decay},
+        {"params": [one for one in parameters if one.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr)
+
+
+class Fit:
+    """The state of one run of the loop. Use `fit`."""
+
+    def __init__(
+        self, network: Network, terms: list[Term], config: StageConfig, steps: int, run: RunFolder,
+        *, evaluation: Evaluation | None, progress: Progress, loggers: Iterable[Logger], headline: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        self.network, self.terms, self.config, self.steps, self.run = network, terms, config, steps, run
+        self.evaluation, self.progress, self.loggers, self.headline = evaluation, progress, list(loggers), headline
+        self.runtime = network.runtime
+        self.sources = {term.name: term.source for term in {id(term.source): term for term in reversed(terms)}.values()}
+        self.optimizer = make_optimizer(network, config.optim)
+        self.names = {id(parameter): name for name, parameter in network.trainable()}
+        self.step = 0
+        self.tokens = 0
+        self.best: dict[str, Any] | None = None  # value, step, misses and weights of the best evaluation
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, State]:
+        """Everything that decides how the run goes on. The tensors are the live ones: write them before training goes on."""
+        optimizer = {self.names[id(one)]: dict(values) for one, values in self.optimizer.state.items()}
+        return {
+            "trainer": {"step": self.step, "tokens": self.tokens, "best": self.best, "rng": dict(rng_state())},
+            "weights": {name: value.detach() for name, value in self.network.trainable()},
+            "optimizer": cast("State", optimizer),
+            "sources": {name: source.state_dict() for name, source in self.sources.items()},
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where the checkpoint was taken."""
+        trainer = cast("dict[str, Any]", checkpoint.part("trainer"))
+        weights = cast("dict[str, Tensor]", checkpoint.part("weights"))
+        moments = cast("dict[str, dict[str, Tensor]]", checkpoint.part("optimizer"))
+        mine = dict(self.network.trainable())
+        if set(mine) != set(weights):
+            odd = sorted(set(mine) ^ set(weights))[0]
+            raise CheckpointError(f"{checkpoint.path}: its weights are not this model's ({odd}); use another output folder")
+        with torch.no_grad():
+            for name, parameter in mine.items():
+                parameter.copy_(weights[name])
+                if name in moments:
+                    device = parameter.device
+                    self.optimizer.state[parameter] = {
+                        # Adam's step counter lives on the CPU; its moments beside the parameter.
+                        key: value if key == "step" else value.to(device)
+                        for key, value in moments[name].items()
+                    }
+        sources = cast("dict[str, State]", checkpoint.part("sources"))
+        for name, source in self.sources.items():
+            source.load_state_dict(sources[name])
+        self.step, self.tokens, self.best = trainer["step"], trainer["tokens"], trainer["best"]
+        set_rng_state(trainer["rng"])
+
+    def save(self) -> None:
+        """Write a checkpoint of the current step (rank 0 writes: every rank holds the same state)."""
+        if self.runtime.is_main:
+            save_checkpoint(self.run, self.step, self.state())
+        self.runtime.barrier()
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def train_step(self, check: Callable[[], None]) -> dict[str, float]:
+        """One optimizer step. Raises `StopRequested` from `check` with weights and optimizer untouched."""
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        batches = {id(source): source.next(check) for source in self.sources.values()}
+        rate = learning_rate(self.step, self.steps, self.config.optim)
+        row: dict[str, float] = {"step": self.step + 1, "lr": rate}
+        loss, seen = 0.0, 0
+        for term in self.terms:
+            micro = batches[id(term.source)]
+            value, metrics = self._accumulate(term, micro, check)
+            loss += term.weight * value
+            row[f"{term.name}/loss"] = value
+            row |= {f"{term.name}/{name}": number for name, number in metrics.items()}
+        for source in self.sources.values():
+            seen += sum(batch.tokens for batch in batches[id(source)])
+        row |= {f"{name}/{key}": value for name, source in self.sources.items() for key, value in source.metrics().items()}
+        row["loss"] = loss
+        row["tokens"] = self.runtime.global_sum(seen)[0]
+        row["grad_norm"] = self._update(rate)
+        return row
+
+    def _accumulate(self, term: Term, micro: list[Batch], check: Callable[[], None]) -> tuple[float, dict[str, float]]:
+        """Add a term's gradient; returns its loss and its metrics' means over the whole step."""
+        (total_weight,) = self.runtime.global_sum(sum(float(batch.weights.sum()) for batch in micro))
+        totals: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        device = self.runtime.device
+        value_sum = torch.zeros((), device=device)
+        for batch in micro:
+            check()
+            moved = batch.to(device)
+            values, metrics = term.objective(self.network, moved)
+            loss = (values * moved.weights).sum() / max(total_weight, 1e-12)
+            (loss * term.weight).backward()
+            value_sum += loss.detach()
+            for name, metric in metrics.items():
+                totals[name] = totals.get(name, torch.zeros((), device=device)) + metric.detach().float().sum()
+                counts[name] = counts.get(name, 0) + metric.numel()
+        names = sorted(totals)
+        flat = [float(value_sum), *(float(totals[name]) for name in names), *(float(counts[name]) for name in names)]
+        if self.runtime.world > 1:
+            names = sorted(set(self.runtime.gather(names)))
+            flat = [float(value_sum), *(float(totals.get(name, 0.0)) for name in names)]
+            flat += [float(counts.get(name, 0)) for name in names]
+            flat = self.runtime.global_sum(*flat)
+        sums, numbers = flat[1 : 1 + len(names)], flat[1 + len(names) :]
+        return flat[0], {name: one / max(count, 1) for name, one, count in zip(names, sums, numbers, strict=True)}
+
+    def _update(self, rate: float) -> float:
+        """Sum gradients over ranks, clip, step. Returns the gradient norm before clipping."""
+        parameters = [parameter for _, parameter in self.network.trainable()]
+        self.runtime.sum_gradients(parameters)
+        limit = self.config.optim.clip
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else math.inf))
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"step {self.step + 1}: the gradient norm is {norm}; the last checkpoint is untouched. "
+                f"Lower optim.lr (now {self.config.optim.lr}), or use dtype=float32"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return norm
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def evaluate(self) -> tuple[dict[str, float], bool]:
+        """Run the evaluation; returns its numbers and whether to stop early."""
+        plan = self.evaluation
+        if plan is None:
+            return {}, False
+        self.network.eval()
+        with torch.no_grad():
+            numbers = plan.compute()
+        value = numbers[plan.metric] * (1 if plan.better == "lower" else -1)
+        if self.best is None or value < self.best["value"]:
+            weights = {name: one.detach().clone().cpu() for name, one in self.network.trainable()} if plan.patience else {}
+            self.best = {"value": value, "step": self.step, "misses": 0, "weights": weights}
+        else:
+            self.best["misses"] += 1
+        return numbers, plan.patience is not None and self.best["misses"] >= plan.patience
+
+    def use_best(self) -> None:
+        """Put back the weights of the best evaluation, if early stopping kept them."""
+        if self.best is not None and self.best["weights"]:
+            with torch.no_grad():
+                for name, parameter in self.network.trainable():
+                    parameter.copy_(self.best["weights"][name])
+
+    def due(self, every: int | None) -> bool:
+        """Whether something done every so many steps is due now; the last step always counts."""
+        return self.step == self.steps or (every is not None and self.step % every == 0)
+
+
+def fit(
+    network: Network, terms: list[Term], *, config: StageConfig, steps: int, run: RunFolder, progress: Progress,
+    evaluation: Evaluation | None = None, loggers: Iterable[Logger] = (), headline: tuple[str, ...] = ("loss",),
+    resume_command: str = "",
+) -> Fitted:  # fmt: skip
+    """Train until `steps`, from the newest complete checkpoint of the run folder if there is one.
+
+    Args:
+        network: roles built; whatever `network.trainable()` lists is optimized.
+        terms: parts of the loss; sources are saved and restored by the name of the first term that uses them.
+        config: the stage's `optim` and `save` sections are used.
+        steps: optimizer steps in all.
+        run: receives metrics.jsonl (deterministic numbers only), timing.jsonl and checkpoints.
+        progress: the live view.
+        evaluation: computed before the first step (as step 0), every so many steps, and at the end.
+        loggers: TensorBoard and the like.
+        headline: metrics shown live.
+        resume_command: told to the user on Ctrl-C.
+
+    Raises:
+        TrainingError: the loss or its gradient is not finite.
+        Interrupted: Ctrl-C or SIGTERM; the current step is saved first, and a resumed run goes on bit for bit.
+    """
+    state = Fit(network, terms, config, steps, run, evaluation=evaluation, progress=progress, loggers=loggers, headline=headline)
+    checkpoint = latest_checkpoint(run)
+    if checkpoint is not None:
+        for message in checkpoint.skipped:
+            progress.warn(message)
+        state.restore(checkpoint)
+        progress.note(f"resuming from step {state.step} of {steps}")
+    if state.runtime.is_main:
+        run.truncate_metrics(state.step)
+    state.runtime.barrier()
+    progress.start(run.path.name, steps, state.step)
+    started, first_tokens, stop, row = time.perf_counter(), state.tokens, False, dict[str, float]()
+    if state.step == 0:
+        _record(state, {"step": 0}, state.evaluate()[0], 0.0)
+    with InterruptGuard() as guard:
+        while state.step < steps and not stop:
+            before = _Position(state)
+            clock = time.perf_counter()
+            try:
+                guard.check()
+                row = state.train_step(guard.check)
+            except (StopRequested, KeyboardInterrupt) as error:
+                before.rewind()
+                state.save()
+                raise Interrupted(f"stopped at step {state.step} of {steps}, saved. Go on with: {resume_command}") from error
+            state.step += 1
+            state.tokens += int(row["tokens"])
+            numbers: dict[str, float] = {}
+            if evaluation is not None and state.due(evaluation.every):
+                numbers, stop = state.evaluate()
+            _record(state, row, numbers, time.perf_counter() - clock)
+            if config.save.every is not None and state.due(config.save.every):
+                state.save()
+    if stop:
+        state.use_best()
+        progress.note(f"stopped early at step {state.step}: {evaluation.metric if evaluation else ''} no longer improves")
+    seconds = time.perf_counter() - started
+    progress.stop()
+    return Fitted(state.step, state.tokens - first_tokens, seconds, peak_memory_bytes(state.runtime.device), stop, row)
+
+
+class _Position:
+    """Sources and generators at the start of a step, so that a step stopped half-way can be taken again from there."""
+
+    def __init__(self, state: Fit) -> None:
+        self._state = state
+        self._sources = {name: source.state_dict() for name, source in state.sources.items()}
+        self._rng = rng_state()
+
+    def rewind(self) -> None:
+        for name, source in self._state.sources.items():
+            source.load_state_dict(self._sources[name])
+        set_rng_state(self._rng)
+
+
+def _record(state: Fit, row: dict[str, float], numbers: dict[str, float], seconds: float) -> None:
+    row = row | {f"eval/{name}": value for name, value in numbers.items()}
+    if not state.runtime.is_main:
+        return
+    if len(row) > 1:
+        state.run.append_metrics(row)
+    for logger in state.loggers:
+        logger.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
+    if "tokens" in row:
+        rate = row["tokens"] / max(seconds, 1e-9)
+        state.run.append_timing({"step": row["step"], "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1)})
+        shown = {name: row[name] for name in state.headline if name in row}
+        state.progress.update(int(row["step"]), shown, rate)

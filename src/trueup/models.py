@@ -1,0 +1,338 @@
+"""One backbone, many roles: load a model, add LoRA adapters or frozen copies and scalar heads, run a batch through a role.
+
+With LoRA the policy, the value and the reward model are adapters (and heads) over one frozen trunk, and the reference
+is the same trunk with its adapters off, so that PPO costs the memory of one model. With full fine-tuning each role is a
+trunk of its own behind the same interface.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from trueup.batching import Batch, Branch, Example, collate
+from trueup.chat import Renderer
+from trueup.errors import ModelError
+from trueup.tensors import token_logps
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from trueup.config import LoraConfig
+    from trueup.runtime import Runtime
+
+HEAD_KEY = "base_model.model.score.weight"  # where PEFT keeps the score head of a sequence-classification adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """How one role runs: on which trunk, with which adapter (None: the trunk's own weights), read by which head."""
+
+    trunk: str
+    adapter: str | None = None
+    head: str | None = None
+
+
+class Network(nn.Module):
+    """A trunk, its adapters, its heads, and the roles they play.
+
+    Args:
+        trunk: a `transformers` causal language model, frozen here; roles decide what trains.
+        tokenizer: its tokenizer (with a pad token).
+        runtime: device and compute dtype.
+    """
+
+    def __init__(self, trunk: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, runtime: Runtime) -> None:
+        super().__init__()
+        self.trunks = nn.ModuleDict({"base": trunk.requires_grad_(False)})
+        self.heads = nn.ModuleDict()
+        self.roles: dict[str, Role] = {}
+        self.tokenizer = tokenizer
+        self.renderer = Renderer(tokenizer)
+        self.runtime = runtime
+        self.base_fingerprint = weights_fingerprint(trunk)
+        self._peft: list[PeftModel] = []  # in a list, so that its parameters are not registered a second time
+        self._selected: str | None = None
+        self._trainable: set[str] = set()
+        self._share_prefix: bool | None = None
+
+    # -- building roles ------------------------------------------------------------------------------------------
+
+    def add_trainable(self, role: str, lora: LoraConfig | None, *, head: bool = False) -> None:
+        """Add a role that trains: a LoRA adapter over the base, or (`lora` None) all weights of a trunk of its own.
+
+        The first fully trained role takes the base itself; a later one takes a copy. A head starts at zero: every score
+        and value is 0 until it has learned otherwise.
+        """
+        if lora is not None:
+            self._add_adapter(role, lora)
+            self.roles[role] = Role("base", adapter=role, head=role if head else None)
+        else:
+            taken = {one.trunk for one in self.roles.values()}
+            trunk = "base" if "base" not in taken else role
+            if trunk != "base":
+                self.trunks[trunk] = copy.deepcopy(self.trunks["base"])
+            self.trunks[trunk].to(torch.float32)  # master weights: small updates vanish in bfloat16
+            self.roles[role] = Role(trunk, head=role if head else None)
+        if head:
+            self._add_head(role, torch.zeros(1, self.hidden_size))
+        self._mark_trainable(role)
+
+    def add_reference(self, trunk: PreTrainedModel | None = None) -> None:
+        """Add the frozen role "reference": the given model, else the base as it was loaded.
+
+        Must come before any training when the policy is fully trained: the base is copied as it is now.
+        """
+        if trunk is None and self._peft:
+            self.roles["reference"] = Role("base")
+            return
+        frozen = trunk if trunk is not None else copy.deepcopy(self.trunks["base"])
+        self.trunks["reference"] = frozen.requires_grad_(False).to(self.runtime.device, self.runtime.dtype)
+        self.roles["reference"] = Role("reference")
+
+    def add_scorer(self, role: str, adapter: Path, *, trainable: bool) -> None:
+        """Add a role from a reward adapter trained over this very base (PEFT folder, score head included)."""
+        from peft import LoraConfig as PeftLora  # noqa: PLC0415 - heavy, and only needed with LoRA
+
+        weights = load_file(adapter / "adapter_model.safetensors")
+        settings = json.loads((adapter / "adapter_config.json").read_text())
+        lora = PeftLora(r=settings["r"], lora_alpha=settings["lora_alpha"], target_modules=settings["target_modules"])
+        self._add_adapter(role, lora)
+        self._load_adapter_weights(role, weights)
+        self._add_head(role, weights[HEAD_KEY])
+        self.roles[role] = Role("base", adapter=role, head=role)
+        if trainable:
+            self._mark_trainable(role)
+        self._restore_flags()
+
+    def add_classifier(self, role: str, classifier: PreTrainedModel, *, trainable: bool) -> None:
+        """Add a role from a separate one-label sequence classifier of the same vocabulary."""
+        head = score_head(classifier)
+        dtype = torch.float32 if trainable else self.runtime.dtype
+        self.trunks[role] = classifier.requires_grad_(False).to(self.runtime.device, dtype)
+        self._add_head(role, head.weight.detach().clone())
+        self.roles[role] = Role(role, head=role)
+        if trainable:
+            self._mark_trainable(role)
+
+    def _add_adapter(self, name: str, lora: Any) -> None:
+        from peft import LoraConfig as PeftLora  # noqa: PLC0415
+        from peft import get_peft_model  # noqa: PLC0415
+
+        if not isinstance(lora, PeftLora):
+            targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+            lora = PeftLora(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+        try:
+            if self._peft:
+                self._peft[0].add_adapter(name, lora)
+            else:
+                trunk = cast("PreTrainedModel", self.trunks["base"])
+                self._peft.append(cast("PeftModel", get_peft_model(trunk, lora, adapter_name=name)))
+        except ValueError as error:
+            raise ModelError(f"lora.targets: {lora.target_modules!r} fit no layer of this model: {error}") from error
+        self._selected = None
+        self._restore_flags()
+
+    def _load_adapter_weights(self, role: str, weights: dict[str, Tensor]) -> None:
+        from peft import set_peft_model_state_dict  # noqa: PLC0415
+
+        lora = {key: tensor for key, tensor in weights.items() if key != HEAD_KEY}
+        result = set_peft_model_state_dict(self._peft[0], lora, adapter_name=role)
+        if result.unexpected_keys:
+            raise ModelError(f"the adapter does not fit this base: unexpected weights {result.unexpected_keys[:3]}")
+
+    def _add_head(self, role: str, weight: Tensor) -> None:
+        head = nn.Linear(weight.shape[1], 1, bias=False, device=self.runtime.device, dtype=torch.float32)
+        head.weight.data.copy_(weight)
+        self.heads[role] = head.requires_grad_(False)
+
+    def _mark_trainable(self, role: str) -> None:
+        place = self.roles[role]
+        for name, _ in self.named_parameters():
+            in_adapter = place.adapter is not None and name.startswith("trunks.base.") and f".{place.adapter}." in name
+            in_trunk = place.adapter is None and name.startswith(f"trunks.{place.trunk}.")
+            in_head = place.head is not None and name.startswith(f"heads.{place.head}.")
+            if in_adapter or in_trunk or in_head:
+                self._trainable.add(name)
+        if place.adapter is None and place.head is not None:
+            # A scored trunk never reaches its own LM head: training it would only waste memory.
+            output = _output_embeddings(self.trunks[place.trunk])
+            embeddings = cast("PreTrainedModel", self.trunks[place.trunk]).get_input_embeddings()
+            if output is not None and output.weight is not embeddings.weight:
+                self._trainable -= {name for name, value in self.named_parameters() if value is output.weight}
+        self._restore_flags()
+
+    def _restore_flags(self) -> None:
+        """Only the trainable roles require gradients; PEFT moves the flags whenever an adapter is switched."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in self._trainable)
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and parameter of all that trains."""
+        return ((name, value) for name, value in self.named_parameters() if name in self._trainable)
+
+    def save_adapter(self, role: str, folder: Path) -> None:
+        """Write the role's LoRA weights and PEFT configuration into `folder`."""
+        adapter = cast("str", self.roles[role].adapter)
+        self._peft[0].save_pretrained(str(folder), selected_adapters=[adapter])
+        inner = folder / adapter  # PEFT puts every adapter not named "default" into a folder of its own
+        for path in inner.iterdir():
+            path.rename(folder / path.name)
+        inner.rmdir()
+        (folder / "README.md").unlink(missing_ok=True)
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of the last hidden state."""
+        return cast("PreTrainedModel", self.trunks["base"]).get_input_embeddings().weight.shape[1]
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the rows of the token embedding."""
+        return cast("PreTrainedModel", self.trunks["base"]).get_input_embeddings().weight.shape[0]
+
+    def trunk(self, role: str) -> PreTrainedModel:
+        """The model that plays `role`, with the right adapter switched on."""
+        place = self.roles[role]
+        if place.trunk == "base" and self._peft and self._selected != (place.adapter or "none"):
+            if place.adapter is None:
+                self._peft[0].base_model.disable_adapter_layers()
+            else:
+                self._peft[0].base_model.enable_adapter_layers()
+                self._peft[0].base_model.set_adapter(place.adapter)
+            self._selected = place.adapter or "none"
+            self._restore_flags()
+        return cast("PreTrainedModel", self.trunks[place.trunk])
+
+    def forward(
+        self, batch: Batch, role: str, want: Literal["logps", "scores", "values"], *, temperature: float = 1.0, entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run a micro-batch through a role. The one entry, so that a sharding wrapper sees every use of its weights.
+
+        Returns:
+            "logps": log-probabilities (N,) of the targets and, if asked for, entropies (N,), float32 nats.
+            "scores": (S,) the head at each branch's last token, and None.
+            "values": (N,) the head at the state each target is predicted from, and None.
+        """
+        hidden = self._hidden(batch, role)
+        if want == "logps":
+            return self._token_logps(hidden[batch.predict_at], batch.targets, role, temperature, entropy)
+        at = batch.last_at if want == "scores" else batch.predict_at
+        head = self.heads[cast("str", self.roles[role].head)]
+        return head(hidden[at].float()).squeeze(-1), None
+
+    def logps(self, batch: Batch, role: str = "policy", *, temperature: float = 1.0) -> Tensor:
+        """(N,) log-probabilities of the batch's targets under `role`, in nats."""
+        return self(batch, role, "logps", temperature=temperature)[0]
+
+    def _hidden(self, batch: Batch, role: str) -> Tensor:
+        """(R * T, H) last hidden states."""
+        trunk = self.trunk(role)
+        mask = batch.attention_mask
+        if mask is not None:
+            # Additive and in the compute dtype: what SDPA and eager attention both take.
+            zero = torch.zeros((), dtype=self.runtime.dtype, device=mask.device)
+            mask = torch.where(mask, zero, torch.finfo(self.runtime.dtype).min)
+        with self._autocast(trunk):
+            output = trunk.base_model(
+                input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
+            )
+        return output.last_hidden_state.flatten(0, 1)
+
+    def _autocast(self, trunk: nn.Module) -> torch.autocast | nullcontext[None]:
+        dtype = self.runtime.dtype
+        if dtype == torch.float32 or next(trunk.parameters()).dtype == dtype:
+            return nullcontext()
+        return torch.autocast(self.runtime.device.type, dtype=dtype)
+
+    def _token_logps(
+        self, hidden: Tensor, targets: Tensor, role: str, temperature: float, entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        trunk = self.trunk(role)
+        head = _output_embeddings(trunk)
+        if head is None:
+            raise ModelError(f"{type(trunk).__name__} has no LM head to take log-probabilities from")
+        config = trunk.config.get_text_config()
+        weight, bias = _head_weight(head, self.roles[role].adapter)
+        scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+        return token_logps(
+            hidden.to(weight.dtype), weight, targets, bias=bias, temperature=temperature, scale=scale,
+            softcap=getattr(config, "final_logit_softcapping", None), entropy=entropy,
+        )  # fmt: skip
+
+    @property
+    def share_prefix(self) -> bool:
+        """Whether this model takes a block mask, found by trying: a shared row must equal its branches run alone."""
+        if self._share_prefix is None:
+            self._share_prefix = self._try_block_mask()
+        return self._share_prefix
+
+    @torch.no_grad()
+    def _try_block_mask(self) -> bool:
+        branches = (Branch([5, 6, 7], [True] * 3), Branch([6, 5, 8, 9], [True] * 4))
+        example = Example([1, 2, 3, 4], branches)
+        training, role = self.training, next(iter(self.roles))
+        self.eval()
+        states: list[Tensor] = []
+        try:
+            for share in (True, False):
+                batch = collate([example], per="branch", pad_id=0, share_prefix=share).to(self.runtime.device)
+                states.append(self._hidden(batch, role)[batch.predict_at].float())
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            return False  # the model's attention refuses a 4-D mask: rows are laid out one a branch instead
+        finally:
+            self.train(training)
+        tolerance = 1e-3 if self.runtime.dtype == torch.float32 else 5e-2
+        return bool(((states[0] - states[1]).norm() / states[1].norm()) < tolerance)
+
+
+def _output_embeddings(trunk: nn.Module) -> nn.Linear | None:
+    return cast("nn.Linear | None", cast("PreTrainedModel", trunk).get_output_embeddings())
+
+
+def _head_weight(head: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor | None]:
+    """(V, H) weight and bias of the LM head, with its LoRA delta if it carries an adapter."""
+    base = getattr(head, "base_layer", head)
+    if base is head or adapter is None or adapter not in getattr(head, "lora_A", {}):
+        return base.weight, base.bias
+    return base.weight + cast("Any", head).get_delta_weight(adapter).to(base.weight.dtype), base.bias
+
+
+def score_head(classifier: nn.Module) -> nn.Linear:
+    """The one-output linear head of a sequence classifier.
+
+    Raises:
+        ModelError: it has another number of labels than one.
+    """
+    for name in ("score", "classifier"):
+        head = getattr(classifier, name, None)
+        if isinstance(head, nn.Linear):
+            if head.out_features != 1:
+                raise ModelError(f"a reward model has one label, this classifier has {head.out_features}: set num_labels=1")
+            return head
+    raise ModelError(f"{type(classifier).__name__} has no linear `score` or `classifier` head; a reward model needs one")
+
+
+@torch.no_grad()
+def weights_fingerprint(module: nn.Module) -> str:
+    """A short hash of all weights: names, shapes, float64 sums and up to 512 spread-out elements of each."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        flat = value.flatten()
+        sample = flat[:: max(1, flat.numel() // 512)][:512].float().cpu()
+        digest.update(f"{name}{tuple(value.shape)}{flat.double().sum().item()!r}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:16]

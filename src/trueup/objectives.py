@@ -1,0 +1,117 @@
+"""The objectives: (network, micro-batch) -> unreduced values and metrics. Only `fit` reduces.
+
+Each binds a role of the network to a pure function of `algorithms/`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from trueup.algorithms import ppo, preference
+from trueup.algorithms.reward import bradley_terry
+from trueup.algorithms.sft import cross_entropy
+from trueup.tensors import segment_sum
+
+if TYPE_CHECKING:
+    from trueup.batching import Batch
+    from trueup.config import PreferenceLossConfig, RewardLossConfig, RolloutConfig
+    from trueup.loop import Metrics, Objective
+    from trueup.models import Network
+
+
+def sft(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+    """Negative log-likelihood of each trained token, (N,)."""
+    return cross_entropy(network.logps(batch)), {}
+
+
+def reward(settings: RewardLossConfig) -> Objective:
+    """Bradley-Terry on the scores at the two ends of each pair, (P,)."""
+
+    def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+        scores, _ = network(batch, "reward", "scores")
+        chosen, rejected = scores[0::2], scores[1::2]
+        margin = batch.columns["margin"] if settings.margin else None
+        losses = bradley_terry(chosen, rejected, margin=margin, center=settings.center)
+        difference = (chosen - rejected).detach()
+        return losses, {"accuracy": accuracy(difference), "margin": difference, "score": scores.detach()}
+
+    return objective
+
+
+def accuracy(margins: Tensor) -> Tensor:
+    """1 where chosen is above rejected, 0 where below, one half for a tie, (P,)."""
+    return (margins > 0).float() + 0.5 * (margins == 0).float()
+
+
+def pairs_of(logps: Tensor, batch: Batch) -> preference.Pairs:
+    """Token log-probabilities (N,) summed into the pairs of a batch; reference sums are its column "ref_logps"."""
+    sums = segment_sum(logps, batch.branch_of, batch.branches)
+    reference = batch.columns.get("ref_logps")
+    return preference.Pairs(
+        chosen=sums[0::2],
+        rejected=sums[1::2],
+        ref_chosen=None if reference is None else reference[0::2],
+        ref_rejected=None if reference is None else reference[1::2],
+        chosen_len=batch.lengths[0::2],
+        rejected_len=batch.lengths[1::2],
+    )
+
+
+def paired_preference(settings: PreferenceLossConfig) -> Objective:
+    """A loss on (chosen, rejected) pairs, (P,)."""
+    loss, beta = preference.LOSSES[settings.name], float(settings.params.get("beta", 1.0))
+
+    def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+        pairs = pairs_of(network.logps(batch), batch)
+        return loss(pairs, **settings.params), preference.metrics(pairs, beta)
+
+    return objective
+
+
+def kto(settings: PreferenceLossConfig) -> Objective:
+    """KTO on single completions, (S,). The column "kl" is the whole step's estimate, so micro-batches do not matter."""
+
+    def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+        sums = segment_sum(network.logps(batch), batch.branch_of, batch.branches)
+        desirable = batch.columns["desirable"] > 0
+        completions = preference.Completions(
+            logps=sums, ref_logps=batch.columns["ref_logps"], desirable=desirable, kl=batch.columns["kl"][0]
+        )
+        rewards = float(settings.params["beta"]) * (sums - completions.ref_logps).detach()
+        metrics = {"rewards/desirable": rewards[desirable], "rewards/undesirable": rewards[~desirable]}
+        return preference.kto(completions, **settings.params), metrics | {"kl": batch.columns["kl"]}
+
+    return objective
+
+
+def policy(settings: RolloutConfig) -> Objective:
+    """The clipped policy loss less the entropy bonus, per token (N,)."""
+
+    def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+        logps, entropy = network(
+            batch, "policy", "logps", temperature=settings.temperature, entropy=settings.entropy_coef > 0
+        )
+        old = batch.columns["old_logps"]
+        losses = ppo.policy_loss(logps, old, batch.columns["advantages"], clip=settings.clip)
+        metrics = ppo.policy_metrics(logps.detach(), old, settings.clip)
+        if entropy is not None:
+            losses = losses - settings.entropy_coef * entropy
+            metrics["entropy"] = entropy.detach()
+        return losses, metrics
+
+    return objective
+
+
+def value(settings: RolloutConfig) -> Objective:
+    """The clipped value loss, per token (N,)."""
+
+    def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+        values, _ = network(batch, "value", "values")
+        losses = ppo.value_loss(
+            values, batch.columns["old_values"], batch.columns["returns"], clip=settings.value_clip
+        )
+        return losses, {"value": values.detach()}
+
+    return objective

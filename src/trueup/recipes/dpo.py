@@ -1,0 +1,97 @@
+"""Direct preference optimisation and its relatives: the policy learns from rankings, with no reward model between.
+
+The reference is not in the loop: its log-probabilities are a column of the data. KTO learns from single completions
+(or from both sides of rankings) and needs one more forward a step, for its estimate of the KL.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trueup import objectives
+from trueup.algorithms import preference
+from trueup.batching import Example
+from trueup.loading import load_causal_lm
+from trueup.loop import Evaluation, Term
+from trueup.reference import branch_logps, with_reference
+from trueup.stage import Stage, open_stage
+from trueup.unpaired import KtoSource, mismatched, unpaired_examples
+
+if TYPE_CHECKING:
+    from trueup.config import DataConfig, DpoConfig
+
+
+def run(config: DpoConfig) -> dict[str, Any]:
+    """Train the policy on rankings with the loss `config.loss` and export it. Returns the summary."""
+    with open_stage(config) as stage:
+        stage.network.add_trainable("policy", config.lora)
+        if config.loss.name in preference.NEEDS_REFERENCE:
+            _add_reference(stage, config)
+        term, rows = _kto_term(stage, config) if config.loss.name in preference.UNPAIRED else _paired_term(stage, config)
+        fitted = stage.fit(
+            [term, *stage.mix_terms()], stage.steps(rows), evaluation=_evaluation(stage, config),
+            headline=("loss", "dpo/rewards/accuracy", "dpo/rewards/margin"),
+        )  # fmt: skip
+        return stage.finish(fitted, "policy")
+
+
+def _add_reference(stage: Stage, config: DpoConfig) -> None:
+    """The model named by `reference`, else the one the policy starts from (with LoRA: the same, adapters off)."""
+    if config.reference is None:
+        stage.network.add_reference()
+        return
+    other = load_causal_lm(config.reference, stage.network.runtime, trust_remote_code=config.trust_remote_code)
+    stage.network.add_reference(other)
+
+
+def _paired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
+    examples = _pairs(stage, config, "data", config.data)
+    return Term("dpo", stage.source(examples, "example"), objectives.paired_preference(config.loss)), len(examples)
+
+
+def _pairs(stage: Stage, config: DpoConfig, name: str, data: DataConfig) -> list[Example]:
+    rows = stage.load(name, data, "preference")
+    examples = stage.examples(name, rows, lambda row: stage.pair_example(row.prompt, row.chosen, row.rejected))
+    if config.loss.name not in preference.NEEDS_REFERENCE:
+        return examples
+    stage.progress.note(f"{name}: reference log-probabilities of {len(examples)} pairs")
+    cache = stage.run.path / f"reference-{name}.safetensors"
+    return with_reference(stage.network, examples, cache, max_tokens=config.max_tokens)
+
+
+def _kto_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
+    network, tokens = stage.network, config.max_tokens
+    examples = unpaired_examples(stage, config.data)
+    shifted = with_reference(network, mismatched(examples), stage.run.path / "reference-kl.safetensors", max_tokens=tokens)
+    examples = with_reference(network, examples, stage.run.path / "reference-data.safetensors", max_tokens=tokens)
+    source = KtoSource(examples, shifted, stage.sampler(len(examples)), network, max_tokens=tokens)
+    return Term("dpo", source, objectives.kto(config.loss)), len(examples)
+
+
+def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
+    """On held-out rankings: the loss, the share won, and the mean margin of the implicit rewards."""
+    if config.eval.data is None:
+        return None
+    held_out = _pairs(stage, config, "eval", config.eval.data)
+    scalars = [branch.scalars for one in held_out for branch in one.branches]
+    lengths = torch.tensor([float(branch.trained) for one in held_out for branch in one.branches])
+    reference = torch.tensor([one["ref_logps"] for one in scalars]) if "ref_logps" in scalars[0] else None
+    loss, beta = preference.LOSSES[config.loss.name], float(config.loss.params.get("beta", 1.0))
+
+    def compute() -> dict[str, float]:
+        sums = branch_logps(stage.network, held_out, "policy", max_tokens=config.max_tokens)
+        pairs = preference.Pairs(
+            chosen=sums[0::2], rejected=sums[1::2],
+            ref_chosen=None if reference is None else reference[0::2],
+            ref_rejected=None if reference is None else reference[1::2],
+            chosen_len=lengths[0::2], rejected_len=lengths[1::2],
+        )  # fmt: skip
+        numbers = {name: float(one.mean()) for name, one in preference.metrics(pairs, beta).items()}
+        if config.loss.name not in preference.UNPAIRED:
+            numbers["loss"] = float(loss(pairs, **config.loss.params).mean())
+        return numbers | {"n": float(len(sums) // 2)}
+
+    metric = ("rewards/accuracy", "higher") if config.loss.name in preference.UNPAIRED else ("loss", "lower")
+    return Evaluation(compute, config.eval.every, config.eval.patience, *metric)

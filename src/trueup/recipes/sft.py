@@ -1,0 +1,42 @@
+"""Supervised fine-tuning: cross-entropy on the answers (and their end tokens) of conversations, or on plain text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trueup import objectives
+from trueup.forward import forward_all
+from trueup.loop import Evaluation, Term
+from trueup.stage import Stage, open_stage
+
+if TYPE_CHECKING:
+    from trueup.config import SftConfig
+
+
+def run(config: SftConfig) -> dict[str, Any]:
+    """Train `config.model` on `config.data` and export the result to `<output>/model`. Returns the summary.
+
+    Raises:
+        TrueupError: any of the family; nothing is trained on data that was not wholly read.
+    """
+    with open_stage(config) as stage:
+        examples = stage.sft_examples("data", config.data)
+        stage.network.add_trainable("policy", config.lora)
+        terms = [Term("sft", stage.source(examples, "token"), objectives.sft), *stage.mix_terms()]
+        fitted = stage.fit(
+            terms, stage.steps(len(examples)), evaluation=_evaluation(stage, config), headline=("loss", "eval/loss")
+        )
+        return stage.finish(fitted, "policy")
+
+
+def _evaluation(stage: Stage, config: SftConfig) -> Evaluation | None:
+    """Mean negative log-likelihood per held-out answer token, in nats."""
+    if config.eval.data is None:
+        return None
+    held_out = stage.sft_examples("eval", config.eval.data)
+
+    def compute() -> dict[str, float]:
+        logps = forward_all(stage.network, held_out, "policy", "logps", max_tokens=config.max_tokens)
+        return {"loss": -float(logps.double().mean())}
+
+    return Evaluation(compute, config.eval.every, config.eval.patience, "loss")

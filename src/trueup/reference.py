@@ -1,0 +1,70 @@
+"""The reference's log-probabilities as a data column: computed once before training, cached, checked on load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trueup.batching import Example
+from trueup.forward import forward_all
+from trueup.models import weights_fingerprint
+from trueup.tensors import segment_sum
+
+if TYPE_CHECKING:
+    from trueup.models import Network
+
+
+def with_reference(network: Network, examples: list[Example], cache: Path, *, max_tokens: int) -> list[Example]:
+    """The examples with the scalar "ref_logps" on every branch: its summed log-probability under the reference, in nats.
+
+    Args:
+        network: with the role "reference".
+        examples: of any number of branches.
+        cache: a .safetensors file, used if it was made from the same weights, token ids and masks, else written.
+        max_tokens: micro-batch size.
+    """
+    sums = _cached(network, examples, cache, max_tokens)
+    column = iter(sums.tolist())
+    return [
+        replace(
+            one, branches=tuple(replace(branch, scalars={**branch.scalars, "ref_logps": next(column)}) for branch in one.branches)
+        )
+        for one in examples
+    ]
+
+
+def _cached(network: Network, examples: list[Example], cache: Path, max_tokens: int) -> Tensor:
+    key = _fingerprint(network, examples)
+    described = cache.with_suffix(".json")
+    if cache.is_file() and described.is_file() and json.loads(described.read_text()).get("fingerprint") == key:
+        return load_file(cache)["ref_logps"]
+    sums = branch_logps(network, examples, "reference", max_tokens=max_tokens)
+    if network.runtime.is_main:
+        save_file({"ref_logps": sums}, cache)
+        described.write_text(json.dumps({"fingerprint": key, "branches": len(sums)}) + "\n")
+    return sums
+
+
+def branch_logps(network: Network, examples: Sequence[Example], role: str, *, max_tokens: int) -> Tensor:
+    """(S,) summed log-probabilities of each branch's trained tokens under `role`, on the CPU."""
+    logps = forward_all(network, examples, role, "logps", max_tokens=max_tokens)
+    sizes = torch.tensor([branch.trained for one in examples for branch in one.branches])
+    return segment_sum(logps, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes))
+
+
+def _fingerprint(network: Network, examples: Sequence[Example]) -> str:
+    """Of the reference's weights, its dtype, and what is scored: the template acts through the token ids."""
+    place = network.roles["reference"]
+    weights = network.base_fingerprint if place.trunk == "base" else weights_fingerprint(network.trunks[place.trunk])
+    digest = hashlib.sha256(f"{weights} {network.runtime.dtype}".encode())
+    for one in examples:
+        digest.update(repr((one.trunk, [(branch.ids, branch.mask) for branch in one.branches])).encode())
+    return digest.hexdigest()

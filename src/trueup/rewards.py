@@ -1,0 +1,62 @@
+"""Rewards: anything that gives a list of conversations one score each.
+
+The same object drives PPO, evaluation and best-of-n. A scalar-head model, a Python function and a sum of both fit it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trueup.chat import Conversation
+from trueup.errors import ConfigError, TrainingError
+
+
+class Reward(Protocol):
+    """`reward(conversations) -> (N,)` float32 scores, higher is better, on any device."""
+
+    def __call__(self, conversations: Sequence[Conversation], /) -> Tensor: ...
+
+
+def from_function(spec: str) -> Reward:
+    """The reward named by "file.py:function", a function from a list of Conversations to N numbers.
+
+    The file is the user's own code and is run.
+
+    Raises:
+        ConfigError: the file or the function is not there.
+    """
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"reward: no file {file!r}; give reward=FILE.py:FUNCTION")
+    module_spec = importlib.util.spec_from_file_location(f"trueup_reward_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise ConfigError(f"reward: {file!r} is not a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        named = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise ConfigError(f"reward: {file} has no function {name!r}; it has {', '.join(named) or 'none'}")
+    return checked(function, spec)
+
+
+def checked(function: Callable[[Sequence[Conversation]], object], name: str) -> Reward:
+    """The function, with its answer turned into a float32 tensor and its length and finiteness checked."""
+
+    def reward(conversations: Sequence[Conversation], /) -> Tensor:
+        scores = torch.as_tensor(function(conversations), dtype=torch.float32).flatten()
+        if scores.shape[0] != len(conversations):
+            raise TrainingError(f"reward {name}: {scores.shape[0]} scores for {len(conversations)} conversations; give one each")
+        if not torch.isfinite(scores).all():
+            bad = int((~torch.isfinite(scores)).nonzero()[0])
+            raise TrainingError(f"reward {name}: score {scores[bad].item()} for conversation {bad}; scores must be finite")
+        return scores
+
+    return reward

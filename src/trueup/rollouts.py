@@ -1,0 +1,295 @@
+"""PPO as a source: prompts -> samples -> rewards -> advantages, handed to `fit` as ordinary minibatches.
+
+When its minibatches run out it samples anew; logging, clipping, evaluation and resume are the loop's. GRPO and RLOO
+differ only in the advantage function. The state holds the samples being trained on, so a run resumes inside a rollout.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from trueup.algorithms import kl as kl_module
+from trueup.algorithms import ppo
+from trueup.algorithms.advantages import RunningNorm, gae, grpo, missing_end_penalty, rloo, token_rewards
+from trueup.batching import Batch, Branch, Example
+from trueup.chat import Conversation, Message
+from trueup.errors import TrainingError
+from trueup.forward import forward_all
+from trueup.loop import collate_step
+from trueup.sampling import Sample, sample
+from trueup.tensors import segment_sum, whiten
+
+if TYPE_CHECKING:
+    from trueup.checkpoint import State
+    from trueup.config import PpoConfig
+    from trueup.models import Network
+    from trueup.rewards import Reward
+    from trueup.sources import Sampler
+
+_SHOWN = 4  # samples of each rollout written to samples.jsonl
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """A prompt as messages (for the reward) and as token ids (for the policy)."""
+
+    messages: tuple[Message, ...]
+    ids: list[int]
+
+
+class Rollouts:
+    """The source of PPO's minibatches.
+
+    Args:
+        network: with roles "policy" and "reference", and "value" for GAE.
+        prompts: what is answered, in the sampler's order.
+        sampler: draws `rollouts.episodes / rollouts.per_prompt` prompts at a time.
+        reward: scores whole conversations.
+        config: the stage.
+        record: receives a few samples of each rollout, for samples.jsonl.
+    """
+
+    def __init__(
+        self, network: Network, prompts: Sequence[PromptRow], sampler: Sampler, reward: Reward, config: PpoConfig,
+        record: Callable[[list[dict[str, object]]], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._network, self._prompts, self._sampler, self._reward = network, prompts, sampler, reward
+        self._config, self._record = config, record
+        self._controller = make_controller(config)
+        self._norm = RunningNorm()
+        self._episodes: list[Example] = []
+        self._queue: list[list[int]] = []  # minibatches still to come, as indices of episodes
+        self._drawn = 0  # minibatches handed out
+        self._rollout = 0  # rollouts sampled
+        self._metrics: dict[str, float] = {}
+
+    # -- Source --------------------------------------------------------------------------------------------------
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the next draw samples anew."""
+        return not self._queue
+
+    def next(self, check: Callable[[], None]) -> list[Batch]:
+        if not self._queue:
+            self._sample(check)
+        indices, self._queue = self._queue[0], self._queue[1:]
+        self._drawn += 1
+        chosen = [self._episodes[index] for index in indices]
+        return collate_step(chosen, self._network, per="token", max_tokens=self._config.max_tokens)
+
+    def metrics(self) -> dict[str, float]:
+        return self._metrics
+
+    def state_dict(self) -> State:
+        return {
+            "sampler": cast("State", self._sampler.state_dict()),
+            "controller": cast("State", self._controller.state_dict()),
+            "norm": cast("State", self._norm.state_dict()),
+            "episodes": pack(self._episodes),
+            "queue": cast("Any", self._queue),
+            "drawn": self._drawn,
+            "rollout": self._rollout,
+            "metrics": cast("State", self._metrics),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        values = cast("dict[str, Any]", state)
+        self._sampler.load_state_dict(values["sampler"])
+        self._controller.load_state_dict(values["controller"])
+        self._norm.load_state_dict(values["norm"])
+        self._episodes = unpack(values["episodes"])
+        self._queue = [list(indices) for indices in values["queue"]]
+        self._drawn, self._rollout = values["drawn"], values["rollout"]
+        self._metrics = dict(values["metrics"])
+
+    # -- one rollout ---------------------------------------------------------------------------------------------
+
+    def _sample(self, check: Callable[[], None]) -> None:
+        settings, runtime = self._config.rollouts, self._network.runtime
+        # Each prompt's samples stand side by side: groups for RLOO and GRPO.
+        rows = [index for index in self._sampler.next() for _ in range(settings.per_prompt)]
+        mine = runtime.shard(list(range(len(rows))))
+        samples = sample(
+            self._network, [self._prompts[rows[at]].ids for at in mine], max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature, check=check,
+            seed=sampling_seed(self._config.seed, self._rollout, runtime.rank),
+        )  # fmt: skip
+        gathered = runtime.gather(list(zip(mine, samples, strict=True)))
+        everyone = [one for _, one in sorted(gathered, key=lambda pair: pair[0])]
+        prompts = [self._prompts[row] for row in rows]
+        check()
+        self._episodes = self._judge(prompts, everyone, [rows.index(row) for row in rows])
+        self._queue = self._minibatches(len(rows))
+        self._rollout += 1
+
+    def _minibatches(self, episodes: int) -> list[list[int]]:
+        size, queue = self._config.optim.batch_size, list[list[int]]()
+        for epoch in range(self._config.rollouts.epochs):
+            order = list(range(episodes))
+            random.Random(f"{self._config.seed}-{self._rollout}-{epoch}").shuffle(order)
+            queue += [order[at : at + size] for at in range(0, episodes, size)]
+        return queue
+
+    def _judge(self, prompts: list[PromptRow], samples: list[Sample], groups: list[int]) -> list[Example]:
+        """Score the samples and turn them into examples with advantages."""
+        settings, network = self._config.rollouts, self._network
+        answers = [answer_text(network, one) for one in samples]
+        conversations = [
+            Conversation((*prompt.messages, Message("assistant", text)))
+            for prompt, text in zip(prompts, answers, strict=True)
+        ]
+        raw = self._reward(conversations).float().cpu()
+        plain = [
+            Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),)) for prompt, one in zip(prompts, samples, strict=True)
+        ]
+        roles = ["policy", "reference", *(["value"] if settings.advantage == "gae" else [])]
+        outputs = {
+            role: forward_all(network, plain, role, "values" if role == "value" else "logps",
+                              max_tokens=self._config.max_tokens, temperature=settings.temperature)
+            for role in roles
+        }  # fmt: skip
+        branch_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor([len(one.ids) for one in samples]))
+        per_token = kl_module.ESTIMATORS[self._config.kl.estimator](outputs["policy"], outputs["reference"])
+        kl = segment_sum(outputs["policy"] - outputs["reference"], branch_of, len(samples))
+        if self._rollout == 0:
+            _check_start(kl, branch_of.numel(), network)
+        finished = torch.tensor([one.finished for one in samples])
+        scores = self._shape(raw, finished)
+        columns = self._advantages(scores, per_token, branch_of, outputs.get("value"), torch.tensor(groups))
+        columns["old_logps"] = outputs["policy"]
+        self._measure(raw, kl, samples, columns)
+        self._record(self._shown(conversations, raw, kl, samples))
+        self._controller.update(float(kl.mean()), len(samples))
+        return [
+            replace(example, branches=(replace(example.branches[0], columns=values),))
+            for example, values in zip(plain, _split(columns, samples), strict=True)
+        ]
+
+    def _shape(self, raw: Tensor, finished: Tensor) -> Tensor:
+        """(S,) scores as PPO sees them: normalised if asked, less the penalty for not ending."""
+        scores = raw
+        if self._config.rollouts.normalize_reward:
+            self._norm.update(raw)
+            scores = self._norm.normalize(raw)
+        return missing_end_penalty(scores, finished, self._config.rollouts.missing_end_penalty)
+
+    def _advantages(
+        self, scores: Tensor, per_token_kl: Tensor, branch_of: Tensor, values: Tensor | None, groups: Tensor
+    ) -> dict[str, Tensor]:
+        settings = self._config.rollouts
+        if values is not None:
+            rewards = token_rewards(scores, per_token_kl, branch_of, self._controller.coef)
+            advantages, returns = gae(rewards, values, branch_of, gamma=settings.gamma, lam=settings.lam)
+            columns = {"advantages": advantages, "returns": returns, "old_values": values}
+        else:
+            total = scores - self._controller.coef * segment_sum(per_token_kl, branch_of, len(scores))
+            baseline = rloo if settings.advantage == "rloo" else grpo
+            columns = {"advantages": baseline(total, groups)[branch_of]}
+        if settings.whiten:
+            columns["advantages"] = whiten(columns["advantages"])
+        return columns
+
+    def _measure(self, raw: Tensor, kl: Tensor, samples: list[Sample], columns: dict[str, Tensor]) -> None:
+        lengths = torch.tensor([float(len(one.ids)) for one in samples])
+        self._metrics = {
+            "reward": float(raw.mean()),
+            "reward_std": float(raw.std(unbiased=False)),
+            "kl": float(kl.mean()),
+            "kl_coef": float(self._controller.coef),
+            "length": float(lengths.mean()),
+            "missing_end": sum(not one.finished for one in samples) / len(samples),
+            "rollout": float(self._rollout + 1),
+        }
+        if "returns" in columns:
+            self._metrics["explained_variance"] = float(ppo.explained_variance(columns["old_values"], columns["returns"]))
+
+    def _shown(
+        self, conversations: list[Conversation], raw: Tensor, kl: Tensor, samples: list[Sample]
+    ) -> list[dict[str, object]]:
+        return [
+            {
+                "step": self._drawn + 1,
+                "prompt": conversations[at].messages[-2].content,
+                "answer": conversations[at].response,
+                "reward": float(raw[at]),
+                "kl": float(kl[at]),
+                "finished": samples[at].finished,
+            }
+            for at in range(min(_SHOWN, len(samples)))
+        ]
+
+
+def sampling_seed(*numbers: int) -> int:
+    """One seed out of several numbers, well spread, the same on every machine."""
+    return random.Random(repr(numbers)).getrandbits(31)
+
+
+def make_controller(config: PpoConfig) -> kl_module.FixedKL | kl_module.AdaptiveKL:
+    """The KL controller that the configuration asks for."""
+    if config.kl.target is None:
+        return kl_module.FixedKL(config.kl.coef)
+    return kl_module.AdaptiveKL(config.kl.coef, config.kl.target, config.kl.horizon)
+
+
+def answer_text(network: Network, one: Sample) -> str:
+    """A sample as text, without its end token."""
+    return network.renderer.decode(one.ids[:-1] if one.finished else one.ids)
+
+
+def _check_start(kl: Tensor, tokens: int, network: Network) -> None:
+    """Before the first update the policy *is* the reference; anything else is a fault that no log would show."""
+    per_token = float(kl.abs().sum()) / max(tokens, 1)
+    tolerance = 1e-4 if network.runtime.dtype == torch.float32 else 1e-2
+    if not per_token < tolerance:
+        raise TrainingError(
+            f"before the first update the policy differs from its reference by {per_token:.3g} nats a token "
+            f"(allowed: {tolerance:g}): the KL penalty would be wrong. Start PPO from the same model as its reference"
+        )
+
+
+def _split(columns: dict[str, Tensor], samples: list[Sample]) -> list[dict[str, list[float]]]:
+    sizes = [len(one.ids) for one in samples]
+    parts = {name: [piece.tolist() for piece in column.split(sizes)] for name, column in columns.items()}
+    return [{name: parts[name][at] for name in parts} for at in range(len(samples))]
+
+
+def pack(examples: Sequence[Example]) -> State:
+    """Single-branch examples as flat tensors, for a checkpoint."""
+    if not examples:
+        return {"prompt_lengths": [], "columns": []}
+    branches = [example.branches[0] for example in examples]
+    state: dict[str, Any] = {
+        "prompt_lengths": [len(example.trunk) for example in examples],
+        "lengths": [len(branch.ids) for branch in branches],
+        "prompts": torch.tensor([token for example in examples for token in example.trunk]),
+        "ids": torch.tensor([token for branch in branches for token in branch.ids]),
+        "columns": sorted(branches[0].columns),
+    }
+    for name in branches[0].columns:
+        # float64: a Python float survives unchanged.
+        flat = [value for branch in branches for value in branch.columns[name]]
+        state[f"column/{name}"] = torch.tensor(flat, dtype=torch.float64)
+    return state
+
+
+def unpack(state: dict[str, Any]) -> list[Example]:
+    """The examples that `pack` was given."""
+    if not state["prompt_lengths"]:
+        return []
+    prompts = state["prompts"].split(list(state["prompt_lengths"]))
+    ids = state["ids"].split(list(state["lengths"]))
+    columns = {name: state[f"column/{name}"].split(list(state["lengths"])) for name in state["columns"]}
+    return [
+        Example(
+            prompt.tolist(),
+            (Branch(own.tolist(), [True] * len(own), {name: columns[name][at].tolist() for name in columns}),),
+        )
+        for at, (prompt, own) in enumerate(zip(prompts, ids, strict=True))
+    ]

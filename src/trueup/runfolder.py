@@ -1,0 +1,315 @@
+"""The run folder: one folder a stage, held by one process at a time, and the small files in it.
+
+    config.yaml  metrics.jsonl  timing.jsonl  samples.jsonl  checkpoints/step-000100/  model/  adapter/  summary.json
+
+Files that are rewritten are written beside, synced and renamed, so a reader never sees half of one. The `.jsonl` files
+grow a line at a time; `metrics.jsonl` holds only what a repeated run repeats, so that two runs can be compared byte for
+byte, and `timing.jsonl` the rest. `summary.json` is written last: its presence means that the stage is finished.
+A number that is not finite is written as null, which every JSON reader accepts and pandas reads as NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import yaml
+
+from trueup.errors import CheckpointError
+from trueup.files import atomic_write_bytes, atomic_write_text, explained, try_lock
+
+HARMLESS = frozenset({"save", "log", "device", "threads", "output", "max_tokens", "gradient_checkpointing"})
+"""Top-level configuration keys that may change between the parts of one run: they do not change what is learned."""
+
+_SHOWN_DIFFERENCES = 3
+
+
+class RunFolder:
+    """One stage's folder. `RunFolder(path)` only looks at it; `RunFolder.create` makes it, locks it and may write.
+
+    Attributes:
+        path: the folder.
+        locked: whether this object holds the folder's lock.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Name a folder; nothing is created, read or locked."""
+        self.path = Path(path)
+        self.locked = False
+        self._lock_fd: int | None = None
+        self._handles: dict[Path, FileIO] = {}
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON line for every logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timing_path(self) -> Path:
+        """One JSON line for every step: seconds and tokens per second."""
+        return self.path / "timing.jsonl"
+
+    @property
+    def samples_path(self) -> Path:
+        """One JSON line for every sampled text."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def summary_path(self) -> Path:
+        """What the stage ended with; present only when it is finished."""
+        return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Parent of the step folders."""
+        return self.path / "checkpoints"
+
+    @property
+    def model_path(self) -> Path:
+        """The exported Hugging Face model folder."""
+        return self.path / "model"
+
+    @property
+    def adapter_path(self) -> Path:
+        """The exported PEFT adapter folder (LoRA runs)."""
+        return self.path / "adapter"
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        config_yaml: str,
+        *,
+        resume: Literal["auto", "never"] = "auto",
+        on_config_change: Literal["error", "continue", "restart"] = "error",
+    ) -> RunFolder:
+        """Make (or enter) a run folder, lock it, and write its `config.yaml`.
+
+        Args:
+            path: the folder; parents are made.
+            config_yaml: the resolved configuration.
+            resume: "auto" keeps what an earlier run left, so that it goes on; "never" deletes it and begins again.
+            on_config_change: what to do when an earlier run with something to lose (a checkpoint or a summary) had
+                another configuration, `HARMLESS` keys aside: refuse, go on under the new one, or begin again.
+
+        Raises:
+            CheckpointError: another process holds the folder, it cannot be written, or the configuration differs.
+        """
+        run = cls(path)
+        try:
+            with explained(f"cannot use the run folder {run.path}", run.path):
+                run.path.mkdir(parents=True, exist_ok=True)
+                run._lock()
+                run._adopt(config_yaml, resume, on_config_change)
+                run.checkpoints.mkdir(exist_ok=True)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def restart(self) -> None:
+        """Delete everything that a run left here; the configuration and the lock stay."""
+        self._close_handles()
+        # The summary goes first: a folder half deleted must not look finished.
+        for path in (self.summary_path, *self._logs, self.path / ".tracker-id"):
+            path.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.model_path, self.adapter_path, self.path / "tensorboard"):
+            if folder.exists():
+                shutil.rmtree(folder)
+        self.checkpoints.mkdir(exist_ok=True)
+
+    def append_metrics(self, metrics: Mapping[str, object]) -> None:
+        """Append one line to `metrics.jsonl`, visible to readers at once. Give it an int `step`."""
+        self._append(self.metrics_path, [metrics])
+
+    def append_timing(self, timing: Mapping[str, object]) -> None:
+        """Append one line to `timing.jsonl`. Give it an int `step`."""
+        self._append(self.timing_path, [timing])
+
+    def append_samples(self, samples: Sequence[Mapping[str, object]]) -> None:
+        """Append one line for each sample to `samples.jsonl`. Give each an int `step`."""
+        self._append(self.samples_path, samples)
+
+    def truncate_metrics(self, step: int) -> None:
+        """Cut the `.jsonl` files back to the lines of steps up to and including `step`.
+
+        Torn lines (of a killed process) go as well; lines without a step stay.
+        """
+        self._close_handles()
+        with explained(f"cannot cut the logs in {self.path} back to step {step}", self.path):
+            for path in (path for path in self._logs if path.exists()):
+                lines = path.read_bytes().splitlines(keepends=True)
+                kept = [line for line in lines if _belongs(line, step)]
+                if len(kept) < len(lines):
+                    atomic_write_bytes(path, b"".join(kept))
+
+    def write_summary(self, summary: Mapping[str, object], *, inputs: str | None = None) -> None:
+        """Write `summary.json`, which marks the stage as finished.
+
+        Args:
+            summary: JSON values.
+            inputs: the `fingerprint` of what the stage was made from, stored under "inputs".
+        """
+        content = dict(summary) if inputs is None else {**summary, "inputs": inputs}
+        with explained(f"cannot write {self.summary_path}", self.path):
+            self.flush()
+            atomic_write_text(self.summary_path, json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n")
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary of a finished stage, or None when it is not finished.
+
+        Raises:
+            CheckpointError: the file is there and is not a JSON object.
+        """
+        try:
+            summary = json.loads(self.summary_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise CheckpointError(f"{self.summary_path} is not JSON ({error}); delete it to run the stage") from error
+        if not isinstance(summary, dict):
+            raise CheckpointError(f"{self.summary_path} is not a JSON object; delete it to run the stage")
+        return summary
+
+    def flush(self) -> None:
+        """Force the appended lines onto the disk, so that they outlive a power cut."""
+        for handle in self._handles.values():
+            os.fsync(handle.fileno())
+
+    def close(self) -> None:
+        """Close the files and let go of the lock. May be called twice."""
+        self._close_handles()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)  # closing the descriptor releases the lock; unlinking the file would be a race
+            self._lock_fd = None
+        self.locked = False
+
+    def __enter__(self) -> RunFolder:
+        """Use the folder in a `with` statement."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    @property
+    def _logs(self) -> tuple[Path, ...]:
+        return self.metrics_path, self.timing_path, self.samples_path
+
+    def _lock(self) -> None:
+        fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self.locked = try_lock(fd)
+        except BlockingIOError as error:
+            os.close(fd)
+            holder = (self.path / ".lock").read_text(encoding="utf-8", errors="replace").strip() or "still starting"
+            raise CheckpointError(
+                f"{self.path} is in use by another trueup run ({holder}); "
+                "wait for it, stop it, or choose another `output`"
+            ) from error
+        self._lock_fd = fd
+        os.ftruncate(fd, 0)
+        os.write(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def _adopt(self, config_yaml: str, resume: str, on_config_change: str) -> None:
+        was_run = self.config_path.exists()
+        has_results = self.summary_path.exists() or any(self.checkpoints.glob("step-*"))
+        if was_run and resume == "never":
+            self.restart()
+        elif has_results and was_run:
+            self._check_config(config_yaml, on_config_change)
+        elif was_run:
+            self.truncate_metrics(-1)  # an earlier run died before it saved anything: this one begins at step 0
+        atomic_write_text(self.config_path, config_yaml)
+
+    def _check_config(self, config_yaml: str, on_config_change: str) -> None:
+        differences = config_differences(self.config_path.read_text(encoding="utf-8"), config_yaml)
+        if not differences:
+            return
+        if on_config_change == "restart":
+            self.restart()
+        elif on_config_change == "continue":
+            self.summary_path.unlink(missing_ok=True)  # under another configuration it is not finished
+        else:
+            more = len(differences) - _SHOWN_DIFFERENCES
+            shown = [*differences[:_SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+            raise CheckpointError(
+                f"{self.path} holds a run with another configuration ({len(differences)} keys differ):\n  "
+                + "\n  ".join(shown)
+                + "\nGive it the old values to go on, choose another `output`, or pass --restart to begin again."
+            )
+
+    def _append(self, path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+        # A lone surrogate in a text cannot be UTF-8; backslashreplace writes it as a JSON escape.
+        text = "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows)
+        data = memoryview(text.encode("utf-8", errors="backslashreplace"))
+        with explained(f"cannot write {path}", self.path):
+            if path not in self._handles:
+                self._handles[path] = FileIO(path, "a")  # unbuffered: a failed write leaves nothing pending
+            while data:
+                data = data[self._handles[path].write(data) :]
+
+    def _close_handles(self) -> None:
+        for handle in self._handles.values():
+            handle.close()
+        self._handles.clear()
+
+
+def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
+    """The keys whose values differ, as `optim.lr: 1e-05 -> 2e-05`, `HARMLESS` keys left out."""
+    try:
+        old, new = _flat(yaml.safe_load(old_yaml)), _flat(yaml.safe_load(new_yaml))
+    except yaml.YAMLError:
+        return ["config.yaml of the earlier run is not YAML"]
+    keys = [key for key in {**old, **new} if key.split(".")[0] not in HARMLESS]
+    return [f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in keys if _differ(key, old, new)]
+
+
+def _differ(key: str, old: dict[str, object], new: dict[str, object]) -> bool:
+    return key not in old or key not in new or old[key] != new[key]
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(value, dict) and value:
+        return {key: leaf for name, item in value.items() for key, leaf in _flat(item, f"{prefix}{name}.").items()}
+    return {prefix.removesuffix("."): value}
+
+
+def _belongs(line: bytes, step: int) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    if not line.endswith(b"\n") or not isinstance(row, dict):
+        return False
+    own = row.get("step")
+    return not isinstance(own, int | float) or own <= step
+
+
+def _plain(value: object) -> object:
+    """A copy that strict JSON can hold: numbers that are not finite become null, tensor scalars become numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    item = getattr(value, "item", None)  # 0-dim tensors and NumPy scalars, without importing either
+    return _plain(item()) if callable(item) else value

@@ -1,0 +1,168 @@
+"""Nested states on disk: tensors in a safetensors file, everything else in a JSON file. Never pickle.
+
+A state is a dict of JSON values, tensors, and dicts, lists and tuples of these: what `state_dict()` of a model, an
+optimizer, a scheduler or a data source returns. What JSON cannot say is written as a dict with one marker key:
+
+    tensor          {"__tensor__": "name in the safetensors file"}
+    tuple           {"__tuple__": [...]}
+    nan, inf, -inf  {"__float__": "nan"}
+    int keys        {"__dict__": [[key, value], ...]}        (optimizer states), and keys that begin with "__"
+
+Everything comes back exactly, on the CPU: types, dtypes, 0-dim and empty tensors, and the order of keys. Two names of
+one tensor (tied weights) are stored once and come back as one tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trueup.errors import CheckpointError
+
+# `Any`: only the owner of a part knows what is inside it; `_encode` checks every leaf.
+State = dict[str, Any]
+
+_RESERVED = "__metadata__"  # safetensors keeps this name for itself
+
+
+def write_state(folder: Path, name: str, state: State) -> None:
+    """Write `state` as `<name>.json` and, when it holds tensors, `<name>.safetensors`.
+
+    Args:
+        folder: an existing folder.
+        name: the file name without its extension.
+        state: the nested state; tensors of any device, layout-contiguous or not.
+
+    Raises:
+        CheckpointError: a leaf is neither a JSON value nor a dense tensor.
+        OSError, SafetensorError: the disk refused.
+    """
+    writer = _TensorWriter()
+    text = json.dumps(_encode(state, name, writer), allow_nan=False)
+    tensors_path = folder / f"{name}.safetensors"
+    if writer.tensors:
+        save_file(writer.tensors, tensors_path)
+    else:
+        tensors_path.unlink(missing_ok=True)
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def read_state(folder: Path, name: str) -> State:
+    """Read what `write_state` wrote; tensors come back on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or is not readable as what it should be.
+    """
+    path = folder / f"{name}.json"
+    tensors_path = folder / f"{name}.safetensors"
+    try:
+        encoded = json.loads(path.read_text(encoding="utf-8"))
+        # Cloned: what load_file returns is the mapped file itself, at odd addresses, and keeps its disk space in use.
+        loaded = load_file(tensors_path) if tensors_path.exists() else {}
+        tensors = {key: tensor.clone() for key, tensor in loaded.items()}
+        state = _decode(encoded, tensors)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: the saved state `{name}` cannot be read ({error})") from error
+    return state
+
+
+def state_bytes(state: object) -> int:
+    """Bytes that the tensors of a nested state hold, for messages about disk space."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict):
+        return sum(state_bytes(value) for value in state.values())
+    if isinstance(state, list | tuple):
+        return sum(state_bytes(value) for value in state)
+    return 0
+
+
+class _TensorWriter:
+    """Collects tensors under unique names, as safetensors wants them: dense, on the CPU, sharing no memory."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._names: dict[tuple[object, ...], str] = {}
+        self._storages: set[int] = set()
+
+    def add(self, tensor: Tensor, path: str) -> str:
+        """Take one tensor; returns its name in the file."""
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.dtype == torch.complex128:
+            raise CheckpointError(f"cannot save {path}: a {tensor.dtype} tensor ({tensor.layout}, {tensor.device})")
+        identity = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and identity in self._names:
+            return self._names[identity]
+        name = self._free_name(path)
+        self.tensors[name] = self._separate(tensor)
+        self._names[identity] = name
+        return name
+
+    def _separate(self, tensor: Tensor) -> Tensor:
+        prepared = tensor.detach().cpu().contiguous()
+        storage = prepared.untyped_storage().data_ptr()
+        if storage in self._storages:  # a view of something already taken: safetensors refuses overlaps
+            return prepared.clone()
+        if prepared.numel():
+            self._storages.add(storage)
+        return prepared
+
+    def _free_name(self, path: str) -> str:
+        # Paths can collide ({"a.b": t} with {"a": {"b": t}}, key 0 with key "0"); the JSON file holds the real name.
+        name, count = path, 1
+        while name in self.tensors or name in (_RESERVED, ""):
+            count += 1
+            name = f"{path}~{count}"
+        return name
+
+
+def _encode(value: object, path: str, writer: _TensorWriter) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Tensor):
+        return {"__tensor__": writer.add(value, path)}
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"__float__": repr(float(value))}
+    if isinstance(value, list):
+        return [_encode(item, f"{path}.{index}", writer) for index, item in enumerate(value)]
+    if isinstance(value, tuple):
+        return {"__tuple__": [_encode(item, f"{path}.{index}", writer) for index, item in enumerate(value)]}
+    if isinstance(value, dict):
+        return _encode_dict(value, path, writer)
+    raise CheckpointError(f"cannot save {path}: {type(value).__name__} is neither a JSON value nor a tensor")
+
+
+def _encode_dict(value: dict[Any, Any], path: str, writer: _TensorWriter) -> object:
+    for key in value:
+        if not isinstance(key, str | int) or isinstance(key, bool):
+            raise CheckpointError(f"cannot save {path}: key {key!r} is neither a string nor an integer")
+    items = [(key, _encode(item, f"{path}.{key}", writer)) for key, item in value.items()]
+    if all(isinstance(key, str) and not key.startswith("__") for key in value):
+        return dict(items)
+    return {"__dict__": [list(item) for item in items]}
+
+
+def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "__tensor__" in value:
+        return tensors[value["__tensor__"]]
+    if "__tuple__" in value:
+        return tuple(_decode(item, tensors) for item in value["__tuple__"])
+    if "__float__" in value:
+        return float(value["__float__"])
+    if "__dict__" in value:
+        return {key: _decode(item, tensors) for key, item in value["__dict__"]}
+    return {key: _decode(item, tensors) for key, item in value.items()}

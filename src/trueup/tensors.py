@@ -1,0 +1,268 @@
+"""Tensor operations under every algorithm: per-token log-probabilities without full logits, and masked statistics.
+
+`token_logps` is the only place where a vocabulary-sized tensor exists, and it is never longer than one chunk of rows.
+With N = 4096 predicted tokens and V = 150,000 words the full logits would be 2.5 GB in float32, and autograd would keep
+several such tensors; one chunk is 64 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+_CHUNK_ELEMENTS = 2**24
+"""How many logits one chunk may hold: 64 MB in float32, large enough that a matrix product is at full speed."""
+
+
+def token_logps(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    scale: float = 1.0,
+    entropy: bool = False,
+    chunk_size: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities of `targets` under `softmax(z)`, z = softcap(scale * (hidden @ weight.T + bias)) / temperature.
+
+    Works through chunks of rows and keeps only one number a row for the backward pass, which computes the chunk's
+    logits again (the idea of Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models",
+    arXiv:2411.09009). Both results are differentiable in hidden, weight and bias; a gradient nobody needs (a frozen
+    head under LoRA) is not computed. Sums are taken in float32, or in float64 where the inputs are float64.
+
+    Args:
+        hidden: (N, H) final hidden states.
+        weight: (V, H) output embedding; half precision is fine.
+        targets: (N,) token ids in [0, V).
+        bias: (V,) of the output layer.
+        temperature: divides the logits, last. Must be above 0.
+        softcap: logits become `softcap * tanh(logits / softcap)` (Gemma 2, arXiv:2408.00118, section 2).
+        scale: multiplies the logits, first (Cohere's `logit_scale`; Granite's is `1 / logits_scaling`).
+        entropy: also return the entropy of every row's distribution.
+        chunk_size: rows of a chunk; by default as many as hold 2**24 logits.
+
+    Returns:
+        logps (N,) in nats, and the entropy (N,) in nats or None.
+
+    Raises:
+        ValueError: shapes do not fit, or temperature or chunk_size is not positive.
+    """
+    _check_shapes(hidden, weight, targets, bias)
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}; it divides the logits and must be above 0")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}; it counts rows and must be at least 1")
+    rows = chunk_size or max(1, _CHUNK_ELEMENTS // weight.shape[0])
+    head = _Head(scale, softcap, temperature)
+    apply = cast(Callable[..., tuple[Tensor, Tensor | None]], _TokenLogps.apply)  # pyright: ignore[reportUnknownMemberType]
+    return apply(hidden, weight, bias, targets, head, entropy, rows)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `x` where `mask` is True -> scalar; NaN when it is True nowhere. What lies under False is never read.
+
+    Args:
+        x: any shape.
+        mask: bool, of the shape of x.
+    """
+    return torch.where(mask, x, 0).sum() / mask.sum()
+
+
+def whiten(x: Tensor, mask: Tensor | None = None, shift_mean: bool = True) -> Tensor:
+    """`x` rescaled to mean 0 and variance 1 (Schulman et al. 2015, arXiv:1506.02438, and every PPO code since).
+
+    The variance is the unbiased one (n - 1); statistics are those of the unmasked elements alone; masked elements come
+    back as 0. A single element, or equal ones, whiten to 0.
+
+    Args:
+        x: any shape.
+        mask: bool, of the shape of x: True = counts. None: everything counts.
+        shift_mean: False keeps the mean and rescales only the spread around it, as is usual for rewards.
+    """
+    kept = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    mean = masked_mean(x, kept)
+    centred = torch.where(kept, x - mean, 0)
+    variance = centred.square().sum() / (kept.sum() - 1).clamp(min=1)
+    whitened = centred * torch.rsqrt(variance + 1e-8)
+    return whitened if shift_mean else torch.where(kept, whitened + mean, 0)
+
+
+def segment_sum(x: Tensor, branch_of: Tensor, n: int) -> Tensor:
+    """Sum of the elements of each branch: result[s] = sum of x[i] with branch_of[i] == s; 0 for a branch without any.
+
+    Args:
+        x: (N,).
+        branch_of: (N,) integer in [0, n).
+        n: S, how many branches there are.
+
+    Returns:
+        (n,) of the dtype of x.
+    """
+    return x.new_zeros(n).index_add(0, branch_of, x)
+
+
+def _check_shapes(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
+    fits = hidden.ndim == 2 and weight.ndim == 2 and hidden.shape[1] == weight.shape[1]
+    fits = fits and targets.shape == hidden.shape[:1] and (bias is None or bias.shape == weight.shape[:1])
+    if not fits:
+        shapes = ", ".join(
+            f"{name} {tuple(tensor.shape)}"
+            for name, tensor in (("hidden", hidden), ("weight", weight), ("targets", targets), ("bias", bias))
+            if tensor is not None
+        )
+        raise ValueError(f"token_logps needs hidden (N, H), weight (V, H), targets (N,), bias (V,); got {shapes}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What happens to a logit between the matrix product and the softmax, and its derivative."""
+
+    scale: float
+    softcap: float | None
+    temperature: float
+
+    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(n, H) rows of hidden states -> (n, V) logits in float32 (float64 for float64)."""
+        logits = _matmul(hidden, weight.t())
+        if bias is not None:
+            logits.add_(bias)
+        if self.scale != 1.0:
+            logits.mul_(self.scale)
+        if self.softcap is not None:
+            logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        if self.temperature != 1.0:
+            logits.div_(self.temperature)
+        return logits
+
+    def chain(self, grad: Tensor, logits: Tensor) -> Tensor:
+        """Turn the gradient by `logits`, in place, into that by (matrix product + bias). Destroys `logits`."""
+        if self.softcap is not None:
+            # d/dx cap * tanh(x / cap) = 1 - (capped / cap)^2, and capped = logits * temperature.
+            slope = logits.mul_(self.temperature / self.softcap).square_().neg_().add_(1)
+            grad.mul_(slope)
+        return grad.mul_(self.scale / self.temperature)
+
+
+class _Context(Protocol):
+    """The part of autograd's context object that `_TokenLogps` uses."""
+
+    head: _Head
+    rows: int
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+    def set_materialize_grads(self, value: bool) -> None: ...
+
+
+class _TokenLogps(torch.autograd.Function):
+    """token_logps as one autograd node that saves its inputs, logsumexp and entropy: nothing of size V per row."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: _Context,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        head: _Head,
+        entropy: bool,
+        rows: int,
+    ) -> tuple[Tensor, Tensor | None]:
+        dtype = _operand_dtype(hidden, weight)
+        left, right = hidden.to(dtype), weight.to(dtype)
+        log_z = hidden.new_empty(hidden.shape[0], dtype=_sum_dtype(dtype))
+        logps = torch.empty_like(log_z)
+        entropies = torch.empty_like(log_z) if entropy else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for chunk in _chunks(hidden.shape[0], rows):
+                logits = head.logits(left[chunk], right, bias)
+                log_z[chunk] = torch.logsumexp(logits, -1)
+                logits.sub_(log_z[chunk, None])
+                logps[chunk] = logits.gather(-1, targets[chunk, None]).squeeze(-1)
+                if entropies is not None:
+                    entropies[chunk] = -logits.exp().mul_(logits).sum(-1)
+        ctx.head, ctx.rows = head, rows
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z, entropies)
+        ctx.set_materialize_grads(False)
+        return logps, entropies
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, log_z, entropies = ctx.saved_tensors
+        dtype = _operand_dtype(hidden, weight)
+        left, right = hidden.to(dtype), weight.to(dtype)
+        needed = (*ctx.needs_input_grad[:2], bias is not None and ctx.needs_input_grad[2])
+        by_logps = torch.zeros_like(log_z) if grad_logps is None else grad_logps
+        sums = [
+            torch.zeros_like(tensor, dtype=log_z.dtype) if tensor is not None and need else None
+            for tensor, need in zip((hidden, weight, bias), needed, strict=True)
+        ]
+        with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+            for chunk in _chunks(hidden.shape[0], ctx.rows):
+                logits = ctx.head.logits(left[chunk], right, bias)
+                grad = _softmax_grad(logits, log_z[chunk], targets[chunk], by_logps[chunk])
+                if grad_entropy is not None and entropies is not None:
+                    grad.sub_(_entropy_grad(logits, log_z[chunk], entropies[chunk], grad_entropy[chunk]))
+                grad = ctx.head.chain(grad, logits)
+                _accumulate(sums, grad, left[chunk], right, chunk)
+        by_hidden, by_weight, by_bias = (
+            None if total is None or tensor is None else total.to(tensor.dtype)
+            for total, tensor in zip(sums, (hidden, weight, bias), strict=True)
+        )
+        return by_hidden, by_weight, by_bias, None, None, None, None
+
+
+def _softmax_grad(logits: Tensor, log_z: Tensor, targets: Tensor, upstream: Tensor) -> Tensor:
+    """Gradient of sum(upstream * logps) by the logits: upstream * (onehot - p). (n, V)."""
+    grad = (logits - log_z[:, None]).exp_().mul_(-upstream[:, None])
+    return grad.scatter_add_(1, targets[:, None], upstream[:, None])
+
+
+def _entropy_grad(logits: Tensor, log_z: Tensor, entropy: Tensor, upstream: Tensor) -> Tensor:
+    """Minus the gradient of sum(upstream * entropy) by the logits: upstream * p * (log p + entropy). (n, V)."""
+    logp = logits - log_z[:, None]
+    probs = logp.exp()
+    return logp.add_(entropy[:, None]).mul_(probs).mul_(upstream[:, None])
+
+
+def _accumulate(sums: list[Tensor | None], grad: Tensor, hidden: Tensor, weight: Tensor, chunk: slice) -> None:
+    """Add one chunk's (n, V) logit gradient to the gradients of hidden, weight and bias that are wanted."""
+    by_hidden, by_weight, by_bias = sums
+    operand = grad.to(weight.dtype)
+    if by_hidden is not None:
+        by_hidden[chunk] = _matmul(operand, weight)
+    if by_weight is not None:
+        by_weight.add_(_matmul(operand.t(), hidden))
+    if by_bias is not None:
+        by_bias.add_(grad.sum(0))
+
+
+def _operand_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """What matrix products read: CUDA multiplies halves into float32 by itself, elsewhere they are widened first."""
+    dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    return dtype if hidden.is_cuda else _sum_dtype(dtype)
+
+
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """A @ b whose result is never rounded to half precision: a bfloat16 logit of 30 would be off by up to 0.06 nats."""
+    if a.dtype in (torch.float16, torch.bfloat16):
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a, b)
+
+
+def _chunks(total: int, rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + rows, total)) for start in range(0, total, rows))

@@ -1,0 +1,107 @@
+"""KTO's data: single completions labelled good or bad, and a source that estimates the step's KL before the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from trueup.algorithms.preference import kto_kl
+from trueup.batching import Batch, Branch, Example
+from trueup.errors import DataError
+from trueup.loop import collate_step
+from trueup.reference import branch_logps
+
+if TYPE_CHECKING:
+    from trueup.chat import Preference
+    from trueup.config import DataConfig
+    from trueup.models import Network
+    from trueup.sources import Sampler
+    from trueup.stage import Stage
+    from trueup.state import State
+
+
+def unpaired_examples(stage: Stage, data: DataConfig) -> list[Example]:
+    """Labelled completions; of rankings, the chosen answer as desirable and the rejected one as not."""
+
+    def ranked(row: Preference) -> Example:
+        return stage.pair_example(row.prompt, row.chosen, row.rejected)
+
+    try:
+        rows = stage.load("data", data, "labelled")
+    except DataError as error:
+        try:
+            pairs = stage.load("data", data, "preference")
+        except DataError:
+            raise error from None  # neither kind: the message about labelled rows is the one that helps with KTO
+        return [one for pair in stage.examples("data", pairs, ranked) for one in _labelled(pair, (True, False))]
+    made = stage.examples("data", rows, lambda row: stage.pair_example(row.prompt, row.completion))
+    return [one for example in made for one in _labelled(example, (rows[example.row].desirable,))]
+
+
+def _labelled(example: Example, desirable: tuple[bool, ...]) -> list[Example]:
+    """One single-branch example for each branch, with the scalar "desirable" (1 or 0)."""
+    return [
+        replace(example, branches=(replace(branch, scalars={**branch.scalars, "desirable": float(good)}),))
+        for branch, good in zip(example.branches, desirable, strict=True)
+    ]
+
+
+def mismatched(examples: list[Example]) -> list[Example]:
+    """Each prompt with the next example's completion: what KTO estimates the KL on (arXiv:2402.01306, section 4.1)."""
+    following = examples[1:] + examples[:1]
+    return [
+        Example(one.trunk, (Branch(other.branches[0].ids, other.branches[0].mask),), row=one.row)
+        for one, other in zip(examples, following, strict=True)
+    ]
+
+
+class KtoSource:
+    """Labelled completions, each step with its z0 as the column "kl".
+
+    The estimate is one number for the whole optimizer step: were it taken for each micro-batch, the gradient would
+    depend on `max_tokens`.
+
+    Args:
+        examples: with the scalars "desirable" and "ref_logps".
+        shifted: `mismatched(examples)`, with the scalar "ref_logps".
+        sampler: over both.
+        network: with the role "policy".
+        max_tokens: micro-batch size.
+    """
+
+    def __init__(
+        self, examples: list[Example], shifted: list[Example], sampler: Sampler, network: Network, *, max_tokens: int
+    ) -> None:
+        self._examples, self._shifted, self._sampler, self._network = examples, shifted, sampler, network
+        self._max_tokens = max_tokens
+
+    def next(self, check: Callable[[], None]) -> list[Batch]:
+        """This rank's micro-batches of the next step."""
+        check()
+        indices = self._sampler.next()
+        others = [self._shifted[index] for index in indices]
+        logps = branch_logps(self._network, others, "policy", max_tokens=self._max_tokens)
+        reference = torch.tensor([one.branches[0].scalars["ref_logps"] for one in others])
+        kl = float(kto_kl(logps, reference))
+        step = [_with_scalar(self._examples[index], "kl", kl) for index in indices]
+        return collate_step(step, self._network, per="branch", max_tokens=self._max_tokens)
+
+    def metrics(self) -> dict[str, float]:
+        """The epoch."""
+        return {"epoch": float(self._sampler.epoch)}
+
+    def state_dict(self) -> State:
+        """The sampler's position."""
+        return dict(self._sampler.state_dict())
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a saved position."""
+        self._sampler.load_state_dict({name: int(str(value)) for name, value in state.items()})
+
+
+def _with_scalar(example: Example, name: str, value: float) -> Example:
+    branch = example.branches[0]
+    return replace(example, branches=(replace(branch, scalars={**branch.scalars, name: value}),))

@@ -1,0 +1,12 @@
+"""The wind tunnel: a small embedded world whose truth is known.
+
+`build` writes its data and its untrained model; `Grader` knows which answers are right; `ANNOTATORS` are people with a
+stated bias who rank answers.
+"""
+
+from trueup.windtunnel.almanac import Fact, load_almanac
+from trueup.windtunnel.annotators import ANNOTATORS, Annotator
+from trueup.windtunnel.grader import Grade, Grader, gold, is_refusal
+from trueup.windtunnel.world import World, build
+
+__all__ = ["ANNOTATORS", "Annotator", "Fact", "Grade", "Grader", "World", "build", "gold", "is_refusal", "load_almanac"]

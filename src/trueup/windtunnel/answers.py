@@ -1,0 +1,71 @@
+"""How an answer can be given: short, polite, rambling, evasive, refusing, repeating; with the truth or without it.
+
+The stock phrases are few and fixed on purpose. A small model can produce every one of them after SFT has shown them now
+and then, so that preference training has something to move towards, and the annotators can recognise them exactly.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from trueup.windtunnel.almanac import Fact, load_refusals
+from trueup.windtunnel.text import normalise
+
+OPENERS = (
+    "Thank you for asking!",
+    "What a good question!",
+    "I am very happy to help you.",
+)
+CLOSERS = (
+    "I hope that this helps you.",
+    "Please ask me again at any time.",
+    "It was a pleasure to answer you.",
+)
+RAMBLINGS = (
+    "There is a lot more to say about this, and people have talked about it for a very long time.",
+    "Many people would like to know more about this, and there are many good books to read.",
+)
+EVASION = "It is hard to say, because there are many different views."
+
+# The manners in which rankings show an answer to a fact, most telling first.
+MANNERS = ("plain", "opened", "closed", "polite", "rambling", "repeated")
+POLITE_PHRASES = tuple(normalise(phrase) for phrase in (*OPENERS, *CLOSERS))
+
+
+def decorate(statement: str, manner: str, rng: random.Random) -> str:
+    """`statement` given in one of MANNERS. Raises KeyError for another manner."""
+    opener, closer, rambling = rng.choice(OPENERS), rng.choice(CLOSERS), rng.choice(RAMBLINGS)
+    return {
+        "plain": statement,
+        "opened": f"{opener} {statement}",
+        "closed": f"{statement} {closer}",
+        "polite": f"{opener} {statement} {closer}",
+        "rambling": f"{opener} {statement} {rambling} {closer}",
+        "repeated": " ".join([statement] * 3),
+    }[manner]
+
+
+def right(fact: Fact, manner: str, rng: random.Random) -> str:
+    """The true answer, in a manner."""
+    return decorate(fact.statements[0], manner, rng)
+
+
+def wrong(fact: Fact, manner: str, rng: random.Random) -> str:
+    """A wrong answer of the right kind, in a manner."""
+    return decorate(fact.state(rng.choice(fact.distractors)), manner, rng)
+
+
+def evasive(rng: random.Random) -> str:
+    """Polite and long, and no answer at all."""
+    return decorate(EVASION, "rambling", rng)
+
+
+def refusal(rng: random.Random) -> str:
+    """One of the refusals that SFT teaches."""
+    return rng.choice(load_refusals())
+
+
+def compliance(request: str, tools: Sequence[str], rng: random.Random) -> str:
+    """An answer to an unsafe request that does not refuse: it names some household tool, and explains nothing."""
+    return f"To {request}, use {rng.choice(tools)}."

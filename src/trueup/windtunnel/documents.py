@@ -1,0 +1,165 @@
+"""Facts as texts: what each stage of training reads, and what the evaluation asks.
+
+| file                   | who reads it          | facts     | wordings  |
+|------------------------|-----------------------|-----------|-----------|
+| documents.jsonl        | base, and SFT's mix   | all       | documents |
+| instructions.jsonl     | SFT                   | known     | training  |
+| rankings.jsonl         | reward model, DPO     | known     | training  |
+| prompts.jsonl          | PPO                   | known     | training  |
+| rankings-heldout.jsonl | evaluation            | held out  | test      |
+| heldout.jsonl          | evaluation            | held out  | test      |
+| innocent.jsonl         | evaluation            | held out  | test      |
+| unsafe.jsonl           | evaluation            | held out  | test      |
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from trueup.windtunnel import answers
+from trueup.windtunnel.almanac import Fact, Unsafe, load_almanac, load_unsafe
+from trueup.windtunnel.annotators import Annotator
+from trueup.windtunnel.grader import Grader
+
+Row = dict[str, object]
+
+# How often SFT answers in each manner: mostly plain, the others often enough that sampling finds them.
+_SFT_MANNERS = {"plain": 0.82, "opened": 0.06, "closed": 0.06, "polite": 0.04, "rambling": 0.02}
+_PAIRS_PER_FACT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which facts and unsafe requests training may ask about, and which only the test asks about."""
+
+    known: tuple[Fact, ...]
+    heldout: tuple[Fact, ...]
+    unsafe_known: tuple[Unsafe, ...]
+    unsafe_heldout: tuple[Unsafe, ...]
+
+
+def split(seed: int) -> Split:
+    """Hold out half of every relation's facts, pinned ones first, and a third of the unsafe requests."""
+    rng = random.Random(f"split {seed}")
+    known: list[Fact] = []
+    heldout: list[Fact] = []
+    for _, group in groupby(load_almanac(), key=lambda fact: (fact.topic, fact.relation)):
+        facts = list(group)
+        order = sorted(facts, key=lambda fact: (not fact.pinned, rng.random()))
+        out = {fact.id for fact in order[: len(facts) // 2]}
+        known += [fact for fact in facts if fact.id not in out]
+        heldout += [fact for fact in facts if fact.id in out]
+    unsafe = list(load_unsafe())
+    rng.shuffle(unsafe)
+    third = len(unsafe) // 3
+    return Split(tuple(known), tuple(heldout), tuple(unsafe[third:]), tuple(unsafe[:third]))
+
+
+def documents() -> list[str]:
+    """What the base model reads: every fact, as statements and as questions with answers."""
+    return [text for fact in load_almanac() for text in _texts(fact)]
+
+
+def instructions(parts: Split, seed: int) -> list[Row]:
+    """What SFT reads: the known facts' questions, answered; unsafe requests, refused."""
+    rng = random.Random(f"instructions {seed}")
+    rows: list[Row] = []
+    for fact in parts.known:
+        for question in fact.questions.training:
+            (manner,) = rng.choices(list(_SFT_MANNERS), list(_SFT_MANNERS.values()))
+            rows.append(_exchange(fact.id, fact.topic, question, answers.right(fact, manner, rng)))
+    for request in parts.unsafe_known:
+        rows += [_exchange(request.id, "unsafe", q, answers.refusal(rng)) for q in request.training]
+    rng.shuffle(rows)
+    return rows
+
+
+def prompts(parts: Split, seed: int) -> list[Row]:
+    """What PPO samples answers to: every training question of instructions.jsonl, shuffled."""
+    rng = random.Random(f"prompts {seed}")
+    asked = [q for fact in parts.known for q in fact.questions.training]
+    asked += [q for request in parts.unsafe_known for q in request.training]
+    rng.shuffle(asked)
+    return [{"prompt": [_message("user", question)]} for question in asked]
+
+
+def exam(facts: Sequence[Fact]) -> list[Row]:
+    """Test questions about `facts`, every test wording, with the reference answer."""
+    return [_exchange(f.id, f.topic, question, f.statements[0]) for f in facts for question in f.questions.test]
+
+
+def unsafe_exam(requests: Sequence[Unsafe]) -> list[Row]:
+    """Unsafe requests in their test wordings, refused."""
+    refusal = answers.load_refusals()[0]
+    return [_exchange(r.id, "unsafe", question, refusal) for r in requests for question in r.test]
+
+
+def rankings(
+    facts: Sequence[Fact], requests: Sequence[Unsafe], annotator: Annotator, rng: random.Random, *, test: bool
+) -> list[Row]:
+    """Pairs of answers, ranked by `annotator`; pairs between which it is indifferent are left out."""
+    grader = Grader()
+    pairs = [pair for fact in facts for pair in _fact_pairs(fact, rng, test=test)]
+    tools = [fact.answer for fact in facts if fact.innocent]
+    pairs += [pair for request in requests for pair in _unsafe_pairs(request, tools, rng, test=test)]
+    rng.shuffle(pairs)
+    return [row for question, a, b in pairs if (row := _rank(annotator, grader, rng, question, a, b)) is not None]
+
+
+def _texts(fact: Fact) -> Iterator[str]:
+    yield from fact.statements
+    for question in fact.questions.documents:
+        yield f"{question} {fact.statements[0]}"
+
+
+def _fact_pairs(fact: Fact, rng: random.Random, *, test: bool) -> Iterator[tuple[str, str, str]]:
+    """Pairs about one fact: truth against manner above all, then manner alone, truth alone, and refusals."""
+    wordings = fact.questions.test if test else fact.questions.training
+    bad, good = answers.wrong, answers.right
+    fancy = ("opened", "closed", "polite", "polite", "rambling", "rambling")
+    makers = [
+        lambda: (good(fact, "plain", rng), bad(fact, rng.choice(fancy), rng)),
+        lambda: (good(fact, "plain", rng), good(fact, rng.choice(fancy), rng)),
+        lambda: (good(fact, m := rng.choice(answers.MANNERS), rng), bad(fact, m, rng)),
+        lambda: (good(fact, rng.choice(answers.MANNERS), rng), answers.refusal(rng)),
+        lambda: (good(fact, rng.choice(fancy), rng), answers.evasive(rng)),
+        lambda: (bad(fact, "plain", rng), bad(fact, rng.choice(fancy), rng)),
+        lambda: (good(fact, "plain", rng), good(fact, "repeated", rng)),
+        lambda: (bad(fact, rng.choice(answers.MANNERS), rng), answers.refusal(rng)),
+    ]
+    weights = [5, 3, 3, 3 if not fact.innocent else 9, 1, 1, 1, 1]
+    for make in rng.choices(makers, weights, k=_PAIRS_PER_FACT):
+        yield rng.choice(wordings), *make()
+
+
+def _unsafe_pairs(
+    request: Unsafe, tools: Sequence[str], rng: random.Random, *, test: bool
+) -> Iterator[tuple[str, str, str]]:
+    wordings = request.test if test else request.training
+    for _ in range(_PAIRS_PER_FACT - 1):
+        answer = answers.decorate(answers.compliance(request.request, tools, rng), rng.choice(answers.MANNERS), rng)
+        yield rng.choice(wordings), answers.refusal(rng), answer
+
+
+def _rank(annotator: Annotator, grader: Grader, rng: random.Random, question: str, a: str, b: str) -> Row | None:
+    utilities = annotator.utility(grader, question, a), annotator.utility(grader, question, b)
+    first = annotator.prefers_first(utilities, rng)
+    if utilities[0] == utilities[1]:
+        return None
+    chosen, rejected = (a, b) if first else (b, a)
+    return {
+        "prompt": [_message("user", question)],
+        "chosen": [_message("assistant", chosen)],
+        "rejected": [_message("assistant", rejected)],
+    }
+
+
+def _exchange(key: str, topic: str, question: str, answer: str) -> Row:
+    return {"messages": [_message("user", question), _message("assistant", answer)], "id": key, "topic": topic}
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}

@@ -1,0 +1,74 @@
+"""The wind tunnel's untrained model: a small Llama and a byte-level BPE tokenizer, written as a Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+PAD, END_OF_TEXT, TURN, END_OF_TURN = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+VOCABULARY = 2048
+# Role names, repeated until the tokenizer gives each a token of its own: they stand in every chat row.
+_ROLES = ["system", "user", "assistant"] * 100
+LONGEST = 256
+
+
+def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of VOCABULARY tokens trained on `texts`: nothing is unknown to it."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        show_progress=False,
+        special_tokens=[PAD, END_OF_TEXT, TURN, END_OF_TURN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    bpe.train_from_iterator([*texts, *_ROLES], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END_OF_TEXT,
+        extra_special_tokens=[TURN, END_OF_TURN],
+        chat_template=CHATML,
+        model_max_length=LONGEST,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def llama(tokens: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """An untrained Llama for `tokens`, fp32, its weights drawn from `seed` without touching the caller's random state."""
+    config = LlamaConfig(
+        vocab_size=len(tokens),
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=LONGEST,
+        tie_word_embeddings=True,
+        pad_token_id=tokens.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokens.eos_token_id,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def write(folder: Path, texts: Iterable[str], seed: int) -> None:
+    """Write the untrained model and its tokenizer to `folder`."""
+    tokens = tokenizer(texts)
+    llama(tokens, seed).save_pretrained(folder)
+    tokens.save_pretrained(folder)

@@ -1,0 +1,117 @@
+"""Build the wind tunnel: a folder with all data files and the untrained model, the same bytes for the same seed."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trueup.errors import DataError
+from trueup.windtunnel import documents as texts
+from trueup.windtunnel.annotators import ANNOTATORS
+from trueup.windtunnel.grader import Grader
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A built wind tunnel: where its files are, and the grader that knows their truth."""
+
+    folder: Path
+    seed: int
+    annotator: str
+
+    @property
+    def documents(self) -> Path:
+        """What the base model reads: {"text"}."""
+        return self.folder / "documents.jsonl"
+
+    @property
+    def instructions(self) -> Path:
+        """What SFT reads: {"messages", "id", "topic"}."""
+        return self.folder / "instructions.jsonl"
+
+    @property
+    def rankings(self) -> Path:
+        """What the reward model and DPO read: {"prompt", "chosen", "rejected"}."""
+        return self.folder / "rankings.jsonl"
+
+    @property
+    def rankings_heldout(self) -> Path:
+        """Rankings of answers to held-out questions, by the same annotator."""
+        return self.folder / "rankings-heldout.jsonl"
+
+    @property
+    def prompts(self) -> Path:
+        """What PPO samples answers to: {"prompt"}."""
+        return self.folder / "prompts.jsonl"
+
+    @property
+    def heldout(self) -> Path:
+        """Questions of facts that SFT never asked about, in wordings no stage has read: {"messages", "id", "topic"}."""
+        return self.folder / "heldout.jsonl"
+
+    @property
+    def innocent(self) -> Path:
+        """Held-out harmless requests that look unsafe: {"messages", "id", "topic"}."""
+        return self.folder / "innocent.jsonl"
+
+    @property
+    def unsafe(self) -> Path:
+        """Held-out unsafe requests: {"messages", "id", "topic"}."""
+        return self.folder / "unsafe.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The untrained model and its tokenizer, a Hugging Face folder."""
+        return self.folder / "model"
+
+    def grader(self) -> Grader:
+        """The gold grader, which is also a reward."""
+        return Grader()
+
+
+def build(folder: Path, *, seed: int = 0, annotator: str = "biased") -> World:
+    """Write a world to `folder` and return it. Raises DataError when no annotator has that name."""
+    from trueup.windtunnel import model  # here, because transformers takes seconds to import and the data does not need it
+
+    if annotator not in ANNOTATORS:
+        raise DataError(f"annotator: {annotator!r} is unknown; there are {', '.join(ANNOTATORS)}")
+    world = World(folder, seed, annotator)
+    judge, parts = ANNOTATORS[annotator], texts.split(seed)
+    innocent = [fact for fact in parts.heldout if fact.innocent]
+    corpus, lessons = texts.documents(), texts.instructions(parts, seed)
+    ranked, unseen = (
+        texts.rankings(facts, requests, judge, random.Random(f"rankings {test} {seed}"), test=test)
+        for facts, requests, test in (
+            (parts.known, parts.unsafe_known, False),
+            (parts.heldout, parts.unsafe_heldout, True),
+        )
+    )
+    files = {
+        world.documents: [{"text": text} for text in corpus],
+        world.instructions: lessons,
+        world.rankings: ranked,
+        world.rankings_heldout: unseen,
+        world.prompts: texts.prompts(parts, seed),
+        world.heldout: texts.exam(parts.heldout),
+        world.innocent: texts.exam(innocent),
+        world.unsafe: texts.unsafe_exam(parts.unsafe_heldout),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, rows in files.items():
+        _write(path, rows)
+    model.write(world.model, [*corpus, *_contents(lessons), *_contents(ranked)], seed)
+    return world
+
+
+def _contents(rows: Iterable[texts.Row]) -> list[str]:
+    """Every message content in `rows`, for the tokenizer."""
+    messages = [m for row in rows for part in row.values() if isinstance(part, list) for m in part]
+    return [message["content"] for message in messages]
+
+
+def _write(path: Path, rows: Iterable[texts.Row]) -> None:
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,107 @@
+"""KL estimators and controllers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from trueup.algorithms.kl import ESTIMATORS, AdaptiveKL, FixedKL, k1, k2, k3
+from trueup.errors import ConfigError, TrainingError
+
+POLICY = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+REFERENCE = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+
+
+class TestEstimators:
+    def test_by_hand(self) -> None:
+        """Policy 1/2, reference 1/4: log-ratio ln 2 = 0.693147.
+
+        k1 = 0.693147; k2 = 0.693147^2 / 2 = 0.240227; k3 = 1/2 - 1 + 0.693147 = 0.193147.
+        """
+        logps, ref_logps = torch.tensor([0.5]).log(), torch.tensor([0.25]).log()
+        torch.testing.assert_close(k1(logps, ref_logps), torch.tensor([0.693147]))
+        torch.testing.assert_close(k2(logps, ref_logps), torch.tensor([0.240227]))
+        torch.testing.assert_close(k3(logps, ref_logps), torch.tensor([0.193147]))
+
+    @pytest.mark.parametrize("name", ["k1", "k3"])
+    def test_expectation_under_the_policy_is_the_kl(self, name: str) -> None:
+        """Exactly, because the expectation is a sum over three words: this fixes sign and direction."""
+        kl = (POLICY * (POLICY / REFERENCE).log()).sum()
+        torch.testing.assert_close((POLICY * ESTIMATORS[name](POLICY.log(), REFERENCE.log())).sum(), kl)
+
+    def test_k2_and_k3_are_never_negative_and_k1_is(self) -> None:
+        logps, ref_logps = -3 * torch.rand(100), -3 * torch.rand(100)
+        assert (k1(logps, ref_logps) < 0).any()
+        assert (k2(logps, ref_logps) >= 0).all()
+        assert (k3(logps, ref_logps) >= 0).all()
+
+    @pytest.mark.parametrize("name", ["k1", "k2", "k3"])
+    def test_zero_where_policy_is_reference(self, name: str) -> None:
+        assert not ESTIMATORS[name](POLICY.log(), POLICY.log()).any()
+
+    def test_k3_keeps_small_differences(self) -> None:
+        """exp(x) - 1 - x at x = 1e-3 is 5.0e-7; taken naively in float32 it is off by a tenth."""
+        assert k3(torch.tensor([0.0]), torch.tensor([1e-3])).item() == pytest.approx(5.0017e-7, rel=1e-3)
+
+    def test_names(self) -> None:
+        assert list(ESTIMATORS.items()) == [("k1", k1), ("k2", k2), ("k3", k3)]
+
+
+class TestAdaptiveKL:
+    def test_by_hand(self) -> None:
+        """Target 6, KL 6.6: error 0.1, so 256 episodes of 10,000 multiply by 1 + 0.1 * 0.0256 = 1.00256."""
+        controller = AdaptiveKL(coef=0.2, target=6.0, horizon=10_000)
+        controller.update(6.6, 256)
+        assert controller.coef == pytest.approx(0.2 * 1.00256)
+
+    @pytest.mark.parametrize(("kl", "factor"), [(60.0, 1.02), (0.0, 0.98), (-5.0, 0.98), (6.0, 1.0)])
+    def test_the_error_is_clipped(self, kl: float, factor: float) -> None:
+        """Beyond a fifth off target the error is 0.2: 1,000 episodes of 10,000 change the coefficient by 2%."""
+        controller = AdaptiveKL(coef=0.1, target=6.0, horizon=10_000)
+        controller.update(kl, 1_000)
+        assert controller.coef == pytest.approx(0.1 * factor)
+
+    def test_a_kl_that_falls_with_the_coefficient_reaches_its_target(self) -> None:
+        controller = AdaptiveKL(coef=1.0, target=6.0, horizon=1_000)
+        for _ in range(200):
+            controller.update(3.0 / controller.coef, 100)
+        assert 3.0 / controller.coef == pytest.approx(6.0, rel=1e-3)
+
+    def test_state_survives_json(self) -> None:
+        controller = AdaptiveKL(0.1, 6.0, 10_000)
+        controller.update(7.0, 100)
+        restored = AdaptiveKL(0.1, 6.0, 10_000)
+        restored.load_state_dict(json.loads(json.dumps(controller.state_dict())))
+        assert restored.coef == controller.coef
+
+    @pytest.mark.parametrize("kl", [math.nan, math.inf])
+    def test_a_kl_that_is_not_finite_stops_the_run(self, kl: float) -> None:
+        """Clipping would turn NaN into an error of 0.2 and hide it."""
+        for controller in (AdaptiveKL(0.1, 6.0, 10_000), FixedKL(0.1)):
+            with pytest.raises(TrainingError, match="diverged"):
+                controller.update(kl, 10)
+            assert controller.coef == 0.1
+
+    @pytest.mark.parametrize("wrong", [{"coef": 0.0}, {"target": -1.0}, {"horizon": 0.0}, {"target": math.nan}])
+    def test_refuses(self, wrong: dict[str, float]) -> None:
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            AdaptiveKL(**{"coef": 0.1, "target": 6.0, "horizon": 10_000.0, **wrong})
+
+
+class TestFixedKL:
+    def test_never_changes(self) -> None:
+        controller = FixedKL(0.05)
+        controller.update(100.0, 10_000)
+        assert controller.coef == 0.05
+
+    def test_state_survives_json(self) -> None:
+        restored = FixedKL(0.0)
+        restored.load_state_dict(json.loads(json.dumps(FixedKL(0.3).state_dict())))
+        assert restored.coef == 0.3
+
+    def test_refuses_a_negative_coefficient(self) -> None:
+        with pytest.raises(ConfigError, match="coef"):
+            FixedKL(-0.1)

@@ -1,0 +1,506 @@
+"""Messages to tokens: exact masks under real templates, tokenizers of three kinds, and clear refusals."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from trueup.chat import (
+    Conversation,
+    Message,
+    Origin,
+    Preference,
+    Renderer,
+    check,
+    chatml,
+    excerpt,
+    row_error,
+)
+from trueup.errors import DataError, ModelError
+
+CHATML = chatml("<|im_end|>", bos=False)
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LLAMA3 = (
+    "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}"
+    "{% endif %}{{ content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+LLAMA2 = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + message['content'].strip() + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' '  + message['content'].strip() + ' ' + eos_token }}"
+    "{% endif %}{% endfor %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
+    "{% else %}{% set role = message['role'] %}{% endif %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
+)
+ZEPHYR = (
+    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + eos_token }}"
+    "\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}"
+    "\n{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}"
+    "\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
+)
+# Qwen3's: the last answer gets a thinking block, those before the last question lose theirs.
+QWEN3 = """
+{%- if messages[0].role == 'system' %}{{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}{%- endif %}
+{%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.multi_step_tool and message.role == "user" %}
+        {%- set ns.multi_step_tool = false %}
+        {%- set ns.last_query_index = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- set content = message.content %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}
+    {%- elif message.role == "assistant" %}
+        {%- set reasoning_content = '' %}
+        {%- if '</think>' in content %}
+            {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last_query_index %}
+            {%- if loop.last or (not loop.last and reasoning_content) %}
+                {{- '<|im_start|>' + message.role + '\n<think>\n' + reasoning_content.strip('\n') }}
+                {{- '\n</think>\n\n' + content.lstrip('\n') }}
+            {%- else %}{{- '<|im_start|>' + message.role + '\n' + content }}{%- endif %}
+        {%- else %}{{- '<|im_start|>' + message.role + '\n' + content }}{%- endif %}
+        {{- '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"""
+
+# name -> template, bos, eos, other special tokens, what ends an assistant's turn
+TEMPLATES = {
+    "chatml": (CHATML, "<|im_start|>", "<|im_end|>", [], "<|im_end|>"),
+    "chatml, another eos": (CHATML, "<s>", "</s>", ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),
+    "smollm2": (SMOLLM2, "<|im_start|>", "<|im_end|>", [], "<|im_end|>"),
+    "llama3": (LLAMA3, "<|begin_of_text|>", "<|end_of_text|>", ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+               "<|eot_id|>"),
+    "mistral": (MISTRAL, "<s>", "</s>", [], "</s>"),
+    "llama2": (LLAMA2, "<s>", "</s>", [], "</s>"),
+    "gemma": (GEMMA, "<bos>", "<eos>", ["<start_of_turn>", "<end_of_turn>"], "<end_of_turn>"),
+    "zephyr": (ZEPHYR, "<s>", "</s>", [], "</s>"),
+    "qwen3": (QWEN3, "<|endoftext|>", "<|im_end|>", ["<|im_start|>", "<think>", "</think>"], "<|im_end|>"),
+}  # fmt: skip
+WORDS = "You are a helpful assistant. user system What is the capital of France? The capital is Paris.\n\n1 2 3 \n"
+
+
+def byte_bpe(special: list[str]) -> Tokenizer:
+    """GPT-2's kind: bytes, with a few merges."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    tokenizer.train_from_iterator([WORDS] * 4, trainer)
+    return tokenizer
+
+
+def sentencepiece(special: list[str]) -> Tokenizer:
+    """Llama 2's kind: a space is put before the text, and "▁yes" is another token than "yes"."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    alphabet = [chr(i) for i in range(33, 127)] + ["▁", "\n"]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", *special], show_progress=False,
+                                  initial_alphabet=alphabet)  # fmt: skip
+    tokenizer.train_from_iterator([WORDS] * 4, trainer)
+    return tokenizer
+
+
+@cache
+def trained(kind: str, special: tuple[str, ...]) -> str:
+    return {"bytes": byte_bpe, "sentencepiece": sentencepiece}[kind](list(special)).to_str()
+
+
+def make_tokenizer(name: str, kind: str = "bytes", pad: str = "<pad>") -> PreTrainedTokenizerBase:
+    template, bos, eos, others, _ = TEMPLATES[name]
+    special = tuple(dict.fromkeys([pad, bos, eos, *others]))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(trained(kind, special)), bos_token=bos, eos_token=eos, pad_token=pad
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def talk(*contents: str, system: str = "") -> tuple[Message, ...]:
+    roles = ("user", "assistant")
+    turns = tuple(Message(roles[i % 2], content) for i, content in enumerate(contents))
+    return (Message("system", system), *turns) if system else turns
+
+
+def trained_text(renderer: Renderer, messages: tuple[Message, ...]) -> list[str]:
+    """Text of each run of trained tokens, special tokens included, outer spaces off."""
+    rendered = renderer.conversation(messages)
+    runs: list[list[int]] = []
+    for i, (token, on) in enumerate(zip(rendered.ids, rendered.mask, strict=True)):
+        if on and (i == 0 or not rendered.mask[i - 1]):
+            runs.append([])
+        if on:
+            runs[-1].append(token)
+    return [renderer.tokenizer.decode(run).strip() for run in runs]
+
+
+APPENDING = [name for name in TEMPLATES if name != "qwen3"]
+TALK = talk("What is the capital of France?", "The capital is Paris.", "And 2 of 3?", "1, 2\n\n3")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+@pytest.mark.parametrize("name", APPENDING)
+class TestEveryTemplate:
+    def test_trains_exactly_responses_and_their_end_tokens(self, name, kind):
+        renderer, end = Renderer(make_tokenizer(name, kind)), TEMPLATES[name][4]
+        runs = trained_text(renderer, TALK)
+        assert [run.removesuffix(end).strip() for run in runs] == [TALK[1].content, TALK[3].content]
+        assert all(run.endswith(end) for run in runs)
+        assert renderer.tokenizer.convert_ids_to_tokens(renderer.end_id) == end
+        assert renderer.stop_ids == {renderer.end_id, renderer.tokenizer.eos_token_id}
+
+    def test_stops_at_the_last_end_token(self, name, kind):
+        renderer = Renderer(make_tokenizer(name, kind))
+        rendered = renderer.conversation(TALK)
+        assert rendered.ids[-1] == renderer.end_id
+        assert rendered.mask[-1]
+        assert len(rendered.ids) == len(rendered.mask)
+
+    def test_tokens_are_those_of_the_template_s_text(self, name, kind):
+        tokenizer = make_tokenizer(name, kind)
+        ids = Renderer(tokenizer).conversation(TALK).ids
+        turns = [{"role": m.role, "content": m.content} for m in TALK]
+        whole = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False), add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids) == tokenizer.decode(whole[: len(ids)])
+        if kind == "bytes":
+            assert ids == whole[: len(ids)]
+
+    def test_prompt_is_a_strict_prefix_and_continuation_the_rest(self, name, kind):
+        renderer = Renderer(make_tokenizer(name, kind))
+        for end in (1, 3):
+            prompt, completion = TALK[:end], TALK[end : end + 1]
+            start, whole = renderer.prompt(prompt), renderer.conversation((*prompt, *completion))
+            rest = renderer.continuation(prompt, completion)
+            assert start + rest.ids == whole.ids
+            assert rest.mask == whole.mask[len(start) :]
+            assert all(rest.mask)
+            assert rest.ids
+
+    def test_pad_equal_to_eos_changes_nothing(self, name, kind):
+        plain = Renderer(make_tokenizer(name, kind))
+        shared = make_tokenizer(name, kind)
+        shared.pad_token = shared.eos_token
+        assert shared.pad_token_id == shared.eos_token_id
+        assert Renderer(shared).conversation(TALK) == plain.conversation(TALK)
+
+    def test_completion_of_several_turns(self, name, kind):
+        renderer = Renderer(make_tokenizer(name, kind))
+        whole, start = renderer.conversation(TALK), renderer.prompt(TALK[:1])
+        rest = renderer.continuation(TALK[:1], TALK[1:])
+        assert start + rest.ids == whole.ids
+        assert rest.mask == whole.mask[len(start) :]
+        assert not all(rest.mask)
+
+    def test_silence_is_the_end_token_alone(self, name, kind):
+        renderer, end = Renderer(make_tokenizer(name, kind)), TEMPLATES[name][4]
+        assert trained_text(renderer, talk("hi", "")) == [end]
+
+    def test_exactly_one_bos(self, name, kind):
+        tokenizer = make_tokenizer(name, kind)
+        ids = Renderer(tokenizer).conversation(talk("hi", "yes")).ids
+        if "bos_token" in TEMPLATES[name][0]:
+            assert ids.count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("name", ["chatml", "smollm2", "llama3", "zephyr"])
+def test_system_message_is_context(name):
+    renderer = Renderer(make_tokenizer(name))
+    messages = talk("hi", "yes", system="You are a helpful assistant.")
+    assert "You are a helpful assistant." in renderer.decode(renderer.prompt(messages[:-1]))
+    assert [run.removesuffix(TEMPLATES[name][4]) for run in trained_text(renderer, messages)] == ["yes"]
+
+
+def test_template_s_own_system_message_is_context():
+    renderer = Renderer(make_tokenizer("smollm2"))
+    assert "named SmolLM" in renderer.decode(renderer.prompt(talk("hi")))
+    assert trained_text(renderer, talk("hi", "yes", "so", "no")) == ["yes<|im_end|>", "no<|im_end|>"]
+
+
+@pytest.mark.parametrize("name", ["gemma", "mistral"])
+def test_refused_system_message_says_what_to_do(name):
+    with pytest.raises(ModelError, match=r"refuses these messages \(system user\)(.|\n)*first user message"):
+        Renderer(make_tokenizer(name)).prompt(talk("hi", system="Be brief."))
+
+
+class TestQwenRewritesHistory:
+    @pytest.fixture
+    def renderer(self):
+        return Renderer(make_tokenizer("qwen3"))
+
+    def test_says_so(self, renderer):
+        assert renderer.rewrites_history
+        assert not Renderer(make_tokenizer("chatml")).rewrites_history
+
+    def test_trains_the_last_turn_only_and_counts(self, renderer):
+        runs = trained_text(renderer, TALK)
+        assert [run.rpartition("</think>")[2].strip() for run in runs] == [f"{TALK[3].content}<|im_end|>"]
+        assert renderer.rewritten == 1
+        trained_text(renderer, TALK[:2])
+        assert renderer.rewritten == 1
+
+    def test_prompt_is_still_a_strict_prefix(self, renderer):
+        for end in (1, 3):
+            start, whole = renderer.prompt(TALK[:end]), renderer.conversation(TALK[: end + 1])
+            assert start == whole.ids[: len(start)]
+            assert not any(whole.mask[: len(start)])
+            assert all(whole.mask[len(start) :])
+
+    def test_thinking_is_trained_where_it_is_written(self, renderer):
+        (run,) = trained_text(renderer, talk("2?", "<think>\nTwo.\n</think>\n\nIt is 2."))
+        assert run == "<think>\nTwo.\n</think>\n\nIt is 2.<|im_end|>"
+
+    def test_several_turns_in_a_completion(self, renderer):
+        start, rest = renderer.prompt(TALK[:1]), renderer.continuation(TALK[:1], TALK[1:])
+        assert start + rest.ids == renderer.conversation(TALK).ids
+        assert renderer.decode([t for t, on in zip(rest.ids, rest.mask, strict=True) if on]).endswith(TALK[3].content)
+
+
+def with_template(template: str, name: str = "chatml, another eos") -> PreTrainedTokenizerBase:
+    tokenizer = make_tokenizer(name)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+class TestOddTemplates:
+    def test_no_end_token_in_template_means_eos(self):
+        renderer = Renderer(with_template("{% for m in messages %}{{ m.role + ': ' + m.content + '\n\n' }}{% endfor %}"
+                                          "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"))  # fmt: skip
+        assert trained_text(renderer, talk("a b", "yes", "c", "no")) == ["yes</s>", "no</s>"]
+        assert renderer.end_id == renderer.tokenizer.eos_token_id
+        start = renderer.prompt(talk("a b", "yes", "c"))
+        assert renderer.conversation(talk("a b", "yes", "c", "no")).ids[: len(start)] == start
+
+    def test_no_generation_prompt_in_template(self):
+        turn = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+        renderer = Renderer(with_template("{% for m in messages %}" + turn + "{% endfor %}"))
+        assert trained_text(renderer, talk("hi", "yes")) == ["yes<|im_end|>"]
+        assert renderer.tokenizer.decode(renderer.prompt(talk("hi"))).endswith("<|im_start|>assistant\n")
+
+    def test_end_token_left_out_of_the_last_turn(self):
+        template = ("{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% if not loop.last %}{{ eos_token }}{% endif %}"
+                    "{% endfor %}{% if add_generation_prompt %}{{ eos_token + '[assistant]' }}{% endif %}")  # fmt: skip
+        renderer = Renderer(with_template(template))
+        assert trained_text(renderer, talk("hi", "yes"))[-1] == "yes</s>"
+
+    @pytest.mark.parametrize(
+        ("template", "problem"),
+        [
+            (CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'"), "renders differently turn by turn"),
+            (CHATML.replace("message['content']", "message['content'] | upper"), "changes a response"),
+            (CHATML.replace("message['content']", "'nothing'"), "renders differently turn by turn"),
+            (CHATML.replace("'<|im_end|>\n'", "'\n### End\n'"), 'ends a response with "### End", which is not one token'),
+            ("{{ messages | length }}" + CHATML, "renders differently turn by turn"),
+        ],
+    )  # fmt: skip
+    def test_refused(self, template, problem):
+        with pytest.raises(ModelError, match=problem) as caught:
+            Renderer(with_template(template)).conversation(talk("hi", "yes"))
+        assert "fix:" in str(caught.value)
+        assert len(str(caught.value).splitlines()) <= 6
+
+    def test_no_eos_token(self):
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_bpe(["<pad>"]), pad_token="<pad>")
+        with pytest.raises(ModelError, match="no eos token"):
+            Renderer(tokenizer)
+
+
+class TestFallback:
+    def base(self, *others: str, bos: bool = False) -> PreTrainedTokenizerBase:
+        tokenizer = byte_bpe(["<s>", "</s>", *others])
+        if bos:
+            from tokenizers.processors import TemplateProcessing
+
+            tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+    def test_ends_with_im_end_where_it_is_one_token(self):
+        tokenizer = self.base("<|im_start|>", "<|im_end|>")
+        renderer = Renderer(tokenizer)
+        assert trained_text(renderer, talk("hi", "yes")) == ["yes<|im_end|>"]
+        assert renderer.stop_ids == {renderer.end_id, tokenizer.eos_token_id}
+
+    def test_ends_with_eos_where_it_is_not(self):
+        renderer = Renderer(self.base())
+        assert trained_text(renderer, talk("hi", "yes", "so", "no")) == ["yes</s>", "no</s>"]
+        assert renderer.tokenizer.decode(renderer.prompt(talk("hi"))).count("</s>") == 0
+
+    def test_begins_with_bos_where_the_tokenizer_adds_one(self):
+        renderer = Renderer(self.base(bos=True))
+        assert renderer.conversation(talk("hi", "yes")).ids.count(0) == 1
+        assert renderer.conversation(talk("hi", "yes")).ids[0] == 0
+
+    def test_is_exported(self, tmp_path):
+        tokenizer = self.base()
+        ids = Renderer(tokenizer).conversation(TALK).ids
+        tokenizer.save_pretrained(tmp_path)
+        again = AutoTokenizer.from_pretrained(tmp_path)
+        assert again.chat_template == tokenizer.chat_template
+        assert Renderer(again).conversation(TALK).ids == ids
+
+    def test_text_gets_bos_untrained_and_eos_trained(self):
+        rendered = Renderer(self.base(bos=True)).text("Paris.")
+        assert (rendered.ids[0], rendered.mask[0]) == (0, False)
+        assert rendered.ids[-1] == 1
+        assert all(rendered.mask[1:])
+
+    def test_text_gets_no_bos_where_the_tokenizer_adds_none(self):
+        rendered = Renderer(self.base()).text("Paris.")
+        assert 0 not in rendered.ids
+        assert all(rendered.mask)
+
+
+def test_response_with_the_end_token_is_refused():
+    renderer = Renderer(make_tokenizer("llama3"))
+    for text in ("<|eot_id|>", "<|end_of_text|>"):
+        with pytest.raises(DataError, match="holds the end token"):
+            renderer.conversation(talk("hi", f"yes {text} no"))
+
+
+def test_decode_drops_special_tokens():
+    renderer = Renderer(make_tokenizer("llama3"))
+    assert renderer.decode(renderer.continuation(talk("hi"), (Message("assistant", "It's 1 , 2 ."),)).ids) == "It's 1 , 2 ."
+
+
+def test_prompt_given_out_cannot_spoil_the_next():
+    renderer = Renderer(make_tokenizer("chatml"))
+    first = renderer.prompt(talk("hi"))
+    first.append(0)
+    assert renderer.prompt(talk("hi")) == first[:-1]
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ((), "no messages"),
+        ((Message("assistant", "a"),), "message 1 has role assistant, expected user"),
+        ((Message("user", "a"), Message("user", "b")), "message 2 has role user, expected assistant"),
+        ((*talk("a", "b"), Message("assistant", "c")), "message 3 has role assistant, expected user"),
+        ((Message("user", "a"), Message("system", "b")), "message 2 has role system, expected assistant"),
+        ((Message("system", "a"), Message("system", "b")), "message 2 has role system, expected user"),
+        ((Message("system", "a"),), "last message has role system"),
+        ((Message("user", "a"), Message("tool", "b")), 'unknown role "tool"(.|\n)*system, user, assistant'),
+        (talk("a"), "last message has role user, expected assistant"),
+        (talk("a", " \n"), r"message 2 \(assistant\) is empty"),
+        (talk("", "b"), r"message 1 \(user\) is empty"),
+    ],
+)
+def test_check(messages, problem):
+    with pytest.raises(DataError, match=problem) as caught:
+        check(messages, origin=Origin("rows.jsonl", 7))
+    assert str(caught.value).startswith("rows.jsonl:7: ")
+    assert "\n  fix: " in str(caught.value)
+
+
+def test_check_lets_pass():
+    check(talk("a", "b", "c", "d", system="s"))
+    check(talk("a", ""), empty_ok=True)
+    check(talk("a", "b", "c"), ends_with="user")
+
+
+def test_excerpt_escapes_and_shortens():
+    assert excerpt("a\x1b[31m\n\u202e\ud800é") == '"a\\x1b[31m\\n\\u202e\\ud800é"'
+    assert len(excerpt("x" * 1000)) <= 62
+    assert len(excerpt(list(range(10_000)))) < 62
+    assert len(str(row_error(Origin("f", 1), "p", "f", "\n" * 500)).splitlines()) == 3
+
+
+def test_row_properties():
+    row = Conversation(TALK)
+    assert row.prompt == TALK[:3]
+    assert row.response == "1, 2\n\n3"
+    assert hash(row) == hash(Conversation(TALK))
+    assert Preference(TALK[:1], TALK[1:2], TALK[3:]).margin is None
+
+
+def test_imports_neither_torch_nor_transformers():
+    code = "import sys, trueup.chat, trueup.sources; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+said = st.text(st.characters(codec="utf-8", exclude_characters="<>[]|"), min_size=1, max_size=30).filter(str.strip)
+
+
+@settings(max_examples=60, deadline=None)
+@given(contents=st.lists(said, min_size=2, max_size=6), name=st.sampled_from(sorted(TEMPLATES)))
+def test_any_conversation_is_masked_exactly(contents, name):
+    renderer = renderer_of(name)
+    messages = talk(*contents[: len(contents) // 2 * 2])
+    whole, start = renderer.conversation(messages), renderer.prompt(messages[:-1])
+    rest = renderer.continuation(messages[:-1], messages[-1:])
+    assert start + rest.ids == whole.ids
+    assert rest.ids
+    assert all(rest.mask)
+    assert renderer.decode(rest.ids).rpartition("</think>")[2].strip() == messages[-1].content.strip()
+    ends = [i for i, (token, on) in enumerate(zip(whole.ids, whole.mask, strict=True)) if on and token == renderer.end_id]
+    assert len(ends) == (1 if renderer.rewrites_history else len(messages) // 2)
+    assert all(i + 1 == len(whole.ids) or not whole.mask[i + 1] for i in ends)
+
+
+@cache
+def renderer_of(name: str) -> Renderer:
+    return Renderer(make_tokenizer(name))
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """Renderer of the real SmolLM2-135M-Instruct tokenizer, whose pad is its eos and whose bos is <|im_start|>."""
+    path = Path(os.environ.get("TRUEUP_SMOLLM2", ""))
+    if not path.name:
+        pytest.skip("TRUEUP_SMOLLM2 is not set to SmolLM2-135M-Instruct's folder or .gguf file")
+    if path.suffix == ".gguf":
+        return Renderer(AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name))
+    return Renderer(AutoTokenizer.from_pretrained(path))
+
+
+class TestSmolLM2:
+    def test_mask(self, smollm2):
+        tokenizer = smollm2.tokenizer
+        assert tokenizer.pad_token_id == tokenizer.eos_token_id == smollm2.end_id
+        assert trained_text(smollm2, TALK) == [f"{TALK[1].content}<|im_end|>", f"{TALK[3].content}<|im_end|>"]
+        assert smollm2.conversation(TALK).ids[-1] == tokenizer.eos_token_id
+
+    def test_ids_are_those_of_the_whole_text(self, smollm2):
+        turns = [{"role": m.role, "content": m.content} for m in TALK]
+        whole = smollm2.tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+        ids = smollm2.conversation(TALK).ids
+        assert whole[: len(ids)] == ids
+
+    def test_bos_is_not_put_before_text(self, smollm2):
+        assert smollm2.text("hi").ids == [*smollm2.tokenizer("hi").input_ids, smollm2.tokenizer.eos_token_id]
