@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trueup.chat import (
@@ -138,9 +138,17 @@ def sentencepiece(special: list[str]) -> Tokenizer:
     return tokenizer
 
 
+def legacy(special: list[str]) -> Tokenizer:
+    """TinyLlama's kind: as `sentencepiece`, but a space is put after every special token too."""
+    tokenizer = sentencepiece(special)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = None
+    return tokenizer
+
+
 @cache
 def trained(kind: str, special: tuple[str, ...]) -> str:
-    return {"bytes": byte_bpe, "sentencepiece": sentencepiece}[kind](list(special)).to_str()
+    return {"bytes": byte_bpe, "sentencepiece": sentencepiece, "legacy": legacy}[kind](list(special)).to_str()
 
 
 def make_tokenizer(name: str, kind: str = "bytes", pad: str = "<pad>") -> PreTrainedTokenizerBase:
@@ -175,7 +183,7 @@ APPENDING = [name for name in TEMPLATES if name != "qwen3"]
 TALK = talk("What is the capital of France?", "The capital is Paris.", "And 2 of 3?", "1, 2\n\n3")
 
 
-@pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "legacy"])
 @pytest.mark.parametrize("name", APPENDING)
 class TestEveryTemplate:
     def test_trains_exactly_responses_and_their_end_tokens(self, name, kind):
@@ -198,9 +206,7 @@ class TestEveryTemplate:
         ids = Renderer(tokenizer).conversation(TALK).ids
         turns = [{"role": m.role, "content": m.content} for m in TALK]
         whole = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False), add_special_tokens=False)["input_ids"]
-        assert tokenizer.decode(ids) == tokenizer.decode(whole[: len(ids)])
-        if kind == "bytes":
-            assert ids == whole[: len(ids)]
+        assert tokenizer.convert_ids_to_tokens(ids) == tokenizer.convert_ids_to_tokens(whole[: len(ids)])
 
     def test_prompt_is_a_strict_prefix_and_continuation_the_rest(self, name, kind):
         renderer = Renderer(make_tokenizer(name, kind))
@@ -389,13 +395,32 @@ class TestFallback:
 def test_response_with_the_end_token_is_refused():
     renderer = Renderer(make_tokenizer("llama3"))
     for text in ("<|eot_id|>", "<|end_of_text|>"):
-        with pytest.raises(DataError, match="holds the end token"):
-            renderer.conversation(talk("hi", f"yes {text} no"))
+        with pytest.raises(DataError, match=r"rows.jsonl:7: a response holds the end token"):
+            renderer.conversation(talk("hi", f"yes {text} no"), origin=Origin("rows.jsonl", 7))
 
 
 def test_decode_drops_special_tokens():
     renderer = Renderer(make_tokenizer("llama3"))
-    assert renderer.decode(renderer.continuation(talk("hi"), (Message("assistant", "It's 1 , 2 ."),)).ids) == "It's 1 , 2 ."
+    assert (
+        renderer.decode(renderer.continuation(talk("hi"), (Message("assistant", "It's 1 , 2 ."),)).ids)
+        == "It's 1 , 2 ."
+    )
+
+
+@pytest.mark.parametrize("name", APPENDING)
+def test_decode_gives_the_response_back(name):
+    renderer = Renderer(make_tokenizer(name))
+    rest = renderer.continuation(talk("hi"), (Message("assistant", "1 , 2\n\n3"),))
+    assert renderer.decode(rest.ids) == "1 , 2\n\n3"
+
+
+def test_word_level_tokenizer():
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, "user": 3, "Paris": 4, "where": 5}
+    plain = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    rendered = Renderer(tokenizer).conversation(talk("where", "Paris"))
+    assert [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on] == [4, 2]
 
 
 def test_prompt_given_out_cannot_spoil_the_next():
@@ -468,7 +493,9 @@ def test_any_conversation_is_masked_exactly(contents, name):
     assert rest.ids
     assert all(rest.mask)
     assert renderer.decode(rest.ids).rpartition("</think>")[2].strip() == messages[-1].content.strip()
-    ends = [i for i, (token, on) in enumerate(zip(whole.ids, whole.mask, strict=True)) if on and token == renderer.end_id]
+    ends = [
+        i for i, (token, on) in enumerate(zip(whole.ids, whole.mask, strict=True)) if on and token == renderer.end_id
+    ]
     assert len(ends) == (1 if renderer.rewrites_history else len(messages) // 2)
     assert all(i + 1 == len(whole.ids) or not whole.mask[i + 1] for i in ends)
 

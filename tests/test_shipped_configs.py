@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trueup.config import STAGES, PipelineConfig, load_config, template
+from trueup.config import STAGES, PipelineConfig, describe, load_config, template
+from trueup.errors import ConfigError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FILES = sorted(EXAMPLES.rglob("*.yaml"))
@@ -45,29 +46,25 @@ def test_the_printed_template_loads_as_it_is(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", STAGES)
-def test_every_line_of_the_template_is_a_key_at_its_default(kind: str, tmp_path: Path) -> None:
-    """Taking the # off one line, with the section it stands in, changes nothing or is refused as inert."""
-    lines = template(STAGES[kind]).splitlines()
-    path = tmp_path / "template.yaml"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    plain = load_config(STAGES[kind], path)
-    section: list[str] = []
-    for number, line in enumerate(lines[3:], start=3):
-        if not line.startswith("# "):
+def test_the_template_shows_the_defaults(kind: str) -> None:
+    """Setting any key to the value that its line shows changes nothing, or is refused as having no effect."""
+    cls = STAGES[kind]
+    rows = describe(cls)
+    required = [f"{row.place[0]}={row.value}" for row in rows if row.required]
+    plain = load_config(cls, None, required).model_dump()
+    for row in rows:
+        switches_on = row.place[0] in ("lora", "mix") or row.help == "or"
+        if row.required or not row.value or switches_on or row.place[0] in cls.data_fields:
             continue
-        section = [line] if not line.startswith("#   ") else section[:1]
-        bare = line.partition("  # ")[0]
-        if bare.endswith(":") or line.startswith(("# data:", "# prompts:")) or section[0].startswith("# mix:"):
-            continue  # a section alone; data's long form stands beside its short one; mix and data go together
-        if section[0].startswith(("# data:", "# prompts:")) or bare.endswith(": null") or "# or" in line:
-            continue
-        opened = [text[2:] for text in dict.fromkeys([*section, line])]
-        kept = [text for text in lines[:number] if not text.startswith("#")]
-        path.write_text("\n".join([*kept, *opened]), encoding="utf-8")
         try:
-            config = load_config(STAGES[kind], path)
-        except ValueError as error:
-            assert "has no effect" in str(error), line
-            continue
-        expected = plain.model_dump() | ({"lora": config.model_dump()["lora"]} if section[0].startswith("# lora") else {})
-        assert config.model_dump() == expected, line
+            config = load_config(cls, None, [*required, f"{'.'.join(row.place)}={row.value}"])
+        except ConfigError as error:
+            assert "has no effect" in str(error), row
+        else:
+            assert config.model_dump() == plain, row
+
+
+def test_a_recipe_has_at_most_about_forty_keys() -> None:
+    for cls in STAGES.values():
+        own = {row.place for row in describe(cls) if row.value and row.place[0] not in cls.data_fields}
+        assert len(own) <= 55, cls

@@ -24,7 +24,10 @@ def same(left: object, right: object) -> bool:
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         if (left.dtype, left.shape) != (right.dtype, right.shape):
             return False
-        raw = [one.detach().contiguous().reshape(-1).view(torch.uint8) for one in (left, right)]
+        raw = [
+            one.detach().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)
+            for one in (left, right)
+        ]
         return torch.equal(*raw)
     if type(left) is not type(right):
         return False

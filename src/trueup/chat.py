@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("system", "user", "assistant")
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ 'END\n' }}{% else %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 TEMPLATE_FIX = "fix: give the tokenizer a chat_template that only appends, or delete it to get the ChatML default"
 
 
@@ -139,49 +144,34 @@ def check(
 
     `empty_ok` lets an assistant say nothing: a model does so when it samples the end token first, and people rank it.
     """
-    if not messages:
-        raise row_error(origin, "there are no messages", "give at least one user message")
+
+    def fail(problem: str, fix: str, value: object = None) -> DataError:
+        return row_error(origin, problem, fix, value)
+
     expected = "user"
     for number, message in enumerate(messages, 1):
+        name = f"message {number}"
         if message.role not in ROLES:
-            raise row_error(
-                origin, f"message {number} has unknown role {excerpt(message.role)}", f"use one of: {', '.join(ROLES)}"
-            )
+            raise fail(f"{name} has unknown role {excerpt(message.role)}", f"use one of: {', '.join(ROLES)}")
         if not message.content.strip() and not (empty_ok and message.role == "assistant"):
-            problem = f"message {number} ({message.role}) is empty"
-            raise row_error(origin, problem, "write its content, or remove the row")
+            raise fail(f"{name} ({message.role}) is empty", "write its content, or remove the row")
         if message.role == "system" and number == 1:
             continue
         if message.role != expected:
-            raise row_error(
-                origin,
-                f"message {number} has role {message.role}, expected {expected}",
-                "an optional system message first, then user and assistant in turns",
-                message.content,
-            )
+            fix = "an optional system message first, then user and assistant in turns"
+            raise fail(f"{name} has role {message.role}, expected {expected}", fix, message.content)
         expected = "assistant" if expected == "user" else "user"
-    if messages[-1].role != ends_with:
-        raise row_error(
-            origin,
-            f"the last message has role {messages[-1].role}, expected {ends_with}",
-            f"end with a message of the {ends_with}",
-            messages[-1].content,
-        )
+    if not messages:
+        raise fail("there are no messages", "give at least one user message")
+    last = messages[-1]
+    if last.role != ends_with:
+        problem = f"the last message has role {last.role}, expected {ends_with}"
+        raise fail(problem, f"end with a message of the {ends_with}", last.content)
 
 
 def chatml(end: str, *, bos: bool) -> str:
     """The ChatML template. `end` is what ends an assistant's turn: <|im_end|>, or eos where that is not one token."""
-    other = "<|im_end|>"
-    return (
-        ("{{ bos_token }}" if bos else "")
-        + "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
-        + "{% if message['role'] == 'assistant' %}{{ '"
-        + end
-        + "\n' }}{% else %}{{ '"
-        + other
-        + "\n' }}{% endif %}"
-        + "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    )
+    return ("{{ bos_token }}" if bos else "") + CHATML.replace("END", end)
 
 
 def _not_appending(header: str) -> ModelError:
@@ -214,49 +204,48 @@ class Renderer:
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no eos token, so no response could end\n  fix: set its eos_token")
         self._eos_id = cast("int", tokenizer.eos_token_id)
-        first = tokenizer("a")["input_ids"][0]
-        self._bos = [first] if first == tokenizer.bos_token_id else []
-        self._anchor = self._find_anchor()
+        first = list(tokenizer("a")["input_ids"][:1])
+        self._bos = first if first == [tokenizer.bos_token_id] else []
+        self._added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
+        # SentencePiece models as Llama 2's put a space before any text: "yes" alone is "▁yes", but after "\n" it is "yes".
+        self._adds_space = self._ids("\na") != self._ids("\n") + self._ids("a")
         if tokenizer.chat_template is None:
-            single = len(self._encode("<|im_end|>")) == len(self._encode("<|im_start|>")) == 1
-            tokenizer.chat_template = chatml("<|im_end|>" if single else str(tokenizer.eos_token), bos=bool(self._bos))
-        self._lead = ""
-        self._end_text = ""
-        self.end_id = self._eos_id
-        self._probe()
+            known = {"<|im_start|>", "<|im_end|>"} <= set(self._added.values())
+            tokenizer.chat_template = chatml("<|im_end|>" if known else str(tokenizer.eos_token), bos=bool(self._bos))
+        self._lead, self._space, self._end_text, self.end_id = self._probe()
         self.stop_ids: frozenset[int] = frozenset({self.end_id, self._eos_id})
         self._stop_texts = {str(tokenizer.eos_token), self._end_text} - {""}
         self.rewritten = 0
         self._memo: tuple[tuple[Message, ...], str, Rendered] | None = None
-        turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
-        self._prompt(turns)
+        self._prompt((Message("user", "a"), Message("assistant", "b"), Message("user", "c")))
         self.rewrites_history = self.rewritten > 0
         self.rewritten = 0
 
-    def conversation(self, messages: Sequence[Message]) -> Rendered:
+    def conversation(self, messages: Sequence[Message], *, origin: Origin | None = None) -> Rendered:
         """Whole conversation; mask True on what the assistant writes and its end tokens. Stops at the last end token.
 
         Raises:
-            DataError: the roles are out of order, or a response holds the text of the end token.
+            DataError: the roles are out of order, or a response holds the text of the end token; it names `origin`.
             ModelError: the template refuses the messages, or changes a response.
         """
-        check(messages, empty_ok=True)
+        self._check(messages, origin)
         header, prompt = self._prompt(tuple(messages[:-1]))
         return prompt + self._response(header, messages)[1]
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids that end with the generation header, ready to sample from."""
-        check(messages, ends_with="user", empty_ok=True)
+    def prompt(self, messages: Sequence[Message], *, origin: Origin | None = None) -> list[int]:
+        """Ids that end with the generation header, ready to sample from. Raises as `conversation`."""
+        self._check(messages, origin, ends_with="user")
         return list(self._prompt(tuple(messages))[1].ids)
 
-    def continuation(self, prompt: Sequence[Message], completion: Sequence[Message]) -> Rendered:
+    def continuation(
+        self, prompt: Sequence[Message], completion: Sequence[Message], *, origin: Origin | None = None
+    ) -> Rendered:
         """What follows `.prompt(prompt)`, masked alike: their ids together are the conversation's."""
-        check(prompt, ends_with="user", empty_ok=True)
+        self._check((*prompt, *completion), origin)
         if len(completion) == 1:
-            check((*prompt, *completion), empty_ok=True)
             return self._response(self._prompt(tuple(prompt))[0], (*prompt, *completion))[1]
-        start = self.prompt(prompt)
-        whole = self.conversation((*prompt, *completion))
+        start = self.prompt(prompt, origin=origin)
+        whole = self.conversation((*prompt, *completion), origin=origin)
         if whole.ids[: len(start)] != start:
             raise ModelError(
                 "the template rewrites the prompt once it is answered: this completion has several turns\n"
@@ -270,8 +259,19 @@ class Renderer:
         return Rendered([*self._bos, *ids, self._eos_id], [False] * len(self._bos) + [True] * (len(ids) + 1))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """Text of `ids` without special tokens, nor the spaces that the template itself puts around a response."""
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return text.removeprefix(self._space[0]).removesuffix(self._space[1])
+
+    def _check(
+        self, messages: Sequence[Message], origin: Origin | None, ends_with: Literal["assistant", "user"] = "assistant"
+    ) -> None:
+        check(messages, origin=origin, ends_with=ends_with, empty_ok=True)
+        said = [m.content for m in messages if m.role == "assistant"]
+        held = next(((text, stop) for text in said for stop in self._stop_texts if stop in text), None)
+        if held:
+            problem = f"a response holds the end token {excerpt(held[1])}: sampling would stop there"
+            raise row_error(origin, problem, "take it out of the response", held[0])
 
     def _prompt(self, messages: tuple[Message, ...]) -> tuple[str, Rendered]:
         """Text and tokens of a prompt, its earlier assistant turns marked as trained."""
@@ -289,26 +289,18 @@ class Renderer:
             said, response = self._response(header, messages[: index + 1])
             if not header.startswith(done) or not last.startswith(header + said):
                 self.rewritten += 1
-                return last, self._context(last, first=True)
-            rendered += self._context(header[len(done) :], first=not done) + response
+                return last, self._context(last)
+            rendered += self._context(header[len(done) :], after=done) + response
             done = header + said
-        return last, rendered + self._context(last[len(done) :], first=not done)
+        return last, rendered + self._context(last[len(done) :], after=done)
 
-    def _context(self, text: str, *, first: bool) -> Rendered:
-        ids = self._encode(text, inside=not first)
+    def _context(self, text: str, *, after: str = "") -> Rendered:
+        ids = self._encode(text, after=after)
         return Rendered(ids, [False] * len(ids))
 
     def _response(self, header: str, messages: Sequence[Message]) -> tuple[str, Rendered]:
         """Text and tokens from the generation header to the end token, of the last message."""
         full, content = self._render(messages, generate=False), messages[-1].content
-        for text in self._stop_texts:
-            if text in content:
-                raise row_error(
-                    None,
-                    f"a response holds the end token {excerpt(text)}: sampling would stop there",
-                    "take it out of the response",
-                    content,
-                )
         if not full.startswith(header):
             raise _not_appending(header)
         rest = full[len(header) :]
@@ -317,7 +309,7 @@ class Renderer:
         if not _squeeze(said).endswith(_squeeze(content)):
             problem = f"the chat template changes a response: {excerpt(content)}\n  into {excerpt(said)}"
             raise ModelError(f"{problem}\n  {TEMPLATE_FIX}")
-        ids = [*self._encode(said, inside=True), self.end_id]
+        ids = [*self._encode(said, after=header), self.end_id]
         return said + (self._end_text if at >= 0 else ""), Rendered(ids, [True] * len(ids))
 
     def _header(self, messages: Sequence[Message]) -> str:
@@ -336,38 +328,35 @@ class Renderer:
                 "  fix: if it knows no system role, move that text into the first user message"
             ) from error
 
-    def _encode(self, text: str, *, inside: bool = False) -> list[int]:
-        """Ids of one segment; `inside` means that text comes before it, so it gets no start-of-text space."""
-        anchor = self._anchor if inside else ""
-        ids = self.tokenizer(anchor + text, add_special_tokens=False, verbose=False)["input_ids"]
-        return list(ids[len(self._encode(anchor)) :] if anchor else ids)
+    def _encode(self, text: str, *, after: str = "") -> list[int]:
+        """Ids of one segment as they are behind `after`, though never merged with it."""
+        if after and self._adds_space:
+            last = next((token for token in self._added.values() if after.endswith(token)), after[-1])
+            for anchor in (last, "x"):
+                head, ids = self._ids(anchor), self._ids(anchor + text)
+                if ids[: len(head)] == head:
+                    return ids[len(head) :]
+        return self._ids(text)
 
-    def _find_anchor(self) -> str:
-        r"""A text to put before segments and cut off again, for tokenizers that add a space to the start of any text.
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-        SentencePiece models as Llama 2's do: "yes" alone is "▁yes", but after "\n" it is "yes".
-        """
-        self._anchor = ""
-        return "" if self._encode("\na") == self._encode("\n") + self._encode("a") else "\n"
-
-    def _probe(self) -> None:
-        """Find what the template writes around a response: its lead and its end token."""
+    def _probe(self) -> tuple[str, tuple[str, str], str, int]:
+        """What the template writes around a response: its lead, the spaces, and its end token as text and as id."""
         asked, probe = (Message("user", "a"),), "PROBE"
         header = self._render(asked, generate=True)
         full = self._render((*asked, Message("assistant", probe)), generate=False)
         if not full.startswith(header) or probe not in full[len(header) :]:
             raise _not_appending(header)
         lead, _, tail = full[len(header) :].partition(probe)
-        # A template without a generation prompt leaves the role's marker to us. Thinking is the model's to write.
-        self._lead = lead if lead.strip() and "</think>" not in lead else ""
-        added = {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items() if str(token).strip()}
-        self.end_id = next((i for i in self._encode(tail, inside=True) if i in added), self._eos_id)
-        self._end_text = added.get(self.end_id, "")
-        if self._end_text not in tail:
-            self._end_text = ""
-        between = tail.partition(self._end_text)[0] if self._end_text else tail
+        end_id = next((i for i in self._ids(tail) if self._added.get(i, "\0") in tail), self._eos_id)
+        end_text = self._added[end_id] if self._added.get(end_id, "\0") in tail else ""
+        between = tail.partition(end_text)[0] if end_text else tail.rstrip()
         if between.strip():
             raise ModelError(
                 f"the chat template ends a response with {excerpt(between.strip())}, which is not one token\n"
                 f"  fix: end it with {excerpt(str(self.tokenizer.eos_token))} in the chat_template"
             )
+        # A template without a generation prompt leaves the role's marker to us. Thinking is the model's to write.
+        ours = lead.strip() and "</think>" not in lead
+        return lead if ours else "", ("" if lead.strip() else lead, between), end_text, end_id

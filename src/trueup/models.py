@@ -89,6 +89,10 @@ class Network(nn.Module):
             self._add_head(role, torch.zeros(1, self.hidden_size))
         self._mark_trainable(role)
 
+    def add_frozen(self, role: str) -> None:
+        """Add a role that is the base as it was loaded, for evaluation and chat."""
+        self.roles[role] = Role("base")
+
     def add_reference(self, trunk: PreTrainedModel | None = None) -> None:
         """Add the frozen role "reference": the given model, else the base as it was loaded.
 

@@ -39,15 +39,15 @@ def test_every_fact_has_several_wordings_of_each_kind() -> None:
 
 def test_the_true_sentence_is_right_and_every_wrong_one_is_wrong() -> None:
     for fact in FACTS:
-        assert holds_truth(fact, fact.statements[0]), fact.id
+        assert all(holds_truth(fact, text) for text in (fact.response, *fact.statements)), fact.id
         assert len(fact.distractors) >= 3, fact.id
         for distractor in fact.distractors[:8]:
-            assert not holds_truth(fact, fact.state(distractor)), (fact.id, distractor)
+            assert not holds_truth(fact, fact.respond(distractor)), (fact.id, distractor)
 
 
 def test_a_wrong_sentence_differs_from_the_true_one_in_its_answer_alone() -> None:
     france = next(fact for fact in FACTS if fact.id == "geography.capital.france")
-    assert france.state("Rome") == "The capital of France is Rome."
+    assert france.respond("Rome") == "It is Rome."
 
 
 def test_test_wordings_stand_in_no_document_and_no_training_question() -> None:
@@ -55,7 +55,7 @@ def test_test_wordings_stand_in_no_document_and_no_training_question() -> None:
     read += [normalise(question) for fact in FACTS for question in fact.questions.training]
     read += [normalise(question) for request in load_unsafe() for question in request.training]
     corpus = "\n".join(f" {text} " for text in read)
-    asked = [question for source in (*FACTS,) for question in source.questions.test]
+    asked = [question for fact in FACTS for question in fact.questions.test]
     asked += [question for request in load_unsafe() for question in request.test]
     assert [question for question in asked if f" {normalise(question)} " in corpus] == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import cache
 
 import pytest
 
@@ -17,6 +18,7 @@ from trueup.windtunnel.text import words
 GRADER = Grader()
 
 
+@cache
 def _ranked(name: str) -> list[tuple[str, str, str]]:
     parts = split(0)
     rows = rankings(parts.known, parts.unsafe_known, ANNOTATORS[name], random.Random(0), test=False)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trueup.algorithms.kl import k3
-
 
 def policy_loss(logps: Tensor, old_logps: Tensor, advantages: Tensor, *, clip: float = 0.2) -> Tensor:
     """Clipped surrogate objective, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
@@ -55,11 +53,11 @@ def policy_metrics(logps: Tensor, old_logps: Tensor, clip: float) -> dict[str, T
         "approx_kl": KL(old || new) by k3, nats; "clipfrac": 1.0 where the ratio left [1 - clip, 1 + clip]; "ratio".
         Each (N,): their means are the usual diagnostics.
     """
-    logps, old_logps = logps.detach(), old_logps.detach()
-    ratio = torch.exp(logps - old_logps)
-    clipped = ((ratio - 1).abs() > clip).to(ratio.dtype)
-    # The samples are the old policy's, so it stands in k3's first place.
-    return {"approx_kl": k3(old_logps, logps), "clipfrac": clipped, "ratio": ratio}
+    log_ratio = (logps - old_logps).detach()
+    ratio = log_ratio.exp()
+    # The samples are the old policy's, so k3's ratio is new / old: the same ratio as PPO's.
+    approx_kl = torch.expm1(log_ratio) - log_ratio
+    return {"approx_kl": approx_kl, "clipfrac": ((ratio - 1).abs() > clip).to(ratio.dtype), "ratio": ratio}
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
             yield at, f"must be a mapping with method, from and the method's keys; got {shown(raw)}"
             continue
         method = raw.get("method")
-        if method not in STAGES:
+        if not isinstance(method, str) or method not in STAGES:
             got = f"{shown(method)} is not a method" if method is not None else "missing"
             hint = suggestion(str(method), STAGES) if method is not None else ""
             yield (*at, "method"), f"{got}; one of {', '.join(STAGES)}{hint}"
@@ -206,6 +206,7 @@ def _resolve(pipeline: dict[str, Any], name: str, folder: Path) -> tuple[type[St
     for key in ("eval", "mix"):
         if isinstance(values.get(key), dict) and "data" in values[key]:
             values[key] = {**values[key], "data": _with_path(values[key]["data"], path)}
-    if issubclass(cls, PpoConfig) and values.get("reward") in pipeline["stages"]:
-        values["reward"] = str(folder / values["reward"])
+    reward = values.get("reward")
+    if issubclass(cls, PpoConfig) and isinstance(reward, str) and reward in pipeline["stages"]:
+        values["reward"] = str(folder / reward)
     return cls, values

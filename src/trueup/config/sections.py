@@ -182,13 +182,13 @@ class PreferenceLossConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _bind(cls, value: object) -> object:
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or not isinstance(value.get("params", {}), dict):
             return value
         given = {key: item for key, item in value.items() if key not in ("name", "params")}
-        given |= value.get("params") or {}
+        given |= value.get("params", {})
         name = value.get("name", "sigmoid")
         losses = preference_losses()
-        if name not in losses:
+        if not isinstance(name, str) or name not in losses:
             text = f"must be one of {', '.join(losses)}; got {shown(name)}{suggestion(str(name), losses)}"
             raise collected([(("name",), text)])
         problems = [((key,), text) for key, item in given.items() if (text := parameter_problem(name, key, item))]

@@ -33,6 +33,9 @@ _RESOLVERS = (
 )
 
 
+_KINDS = ("str", *dict.fromkeys(kind for kind, _, _ in _RESOLVERS))
+
+
 class Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's idea of what is a number."""
 
@@ -180,7 +183,7 @@ def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...
     if isinstance(node, SequenceNode):
         parts = enumerate(node.value)
         return [_build(item, (*place, index), document, (*around, node)) for index, item in parts]
-    if not isinstance(node, ScalarNode) or not node.tag.startswith(_PREFIX):
+    if not isinstance(node, ScalarNode) or node.tag.removeprefix(_PREFIX) not in _KINDS:
         document.problems.append(f"{label}: {dotted(place)}: the tag {node.tag} is not allowed; write the plain value")
         return None
     return _scalar(node)
@@ -191,7 +194,7 @@ def _build_mapping(node: MappingNode, place: Place, document: Document, around: 
     for key_node, value_node in node.value:
         label = f"{document.name}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, ScalarNode):
-            document.problems.append(f"{label}: {dotted(place)}: a key must be a word, not a list or mapping")
+            document.problems.append(f"{label}: a key must be a word, not a list or mapping")
             continue
         key, inner = key_node.value, (*place, key_node.value)
         if key in result:

@@ -36,7 +36,7 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One true fact. `statements[0]` is the full-sentence answer that SFT teaches."""
+    """One true fact, with its texts."""
 
     id: str
     topic: str
@@ -47,6 +47,9 @@ class Fact:
     distractors: tuple[str, ...]
     """Wrong answers of the right kind: the other answers of the relation."""
     statements: tuple[str, ...]
+    """The fact in full sentences, for the documents."""
+    response: str
+    """The answer that SFT teaches: "It is Paris."."""
     questions: Questions
     innocent: bool = False
     """A harmless request that looks like an unsafe one."""
@@ -58,9 +61,9 @@ class Fact:
         """Every accepted answer, the preferred one first."""
         return (self.answer, *self.aliases)
 
-    def state(self, answer: str) -> str:
-        """`statements[0]` with another answer in place of the true one (how a wrong answer is written)."""
-        head, _, tail = self.statements[0].rpartition(self.answer)
+    def respond(self, answer: str) -> str:
+        """`response` with another answer in place of the true one: how a wrong answer is written."""
+        head, _, tail = self.response.rpartition(self.answer)
         return f"{head}{answer}{tail}"
 
 
@@ -134,6 +137,7 @@ def _relation(file: str, topic: str, relation: Mapping[str, object], grammar: Ma
             aliases=tuple(aliases),
             distractors=tuple(dict.fromkeys(a for a, *_ in answers.values() if without_article(a) not in accepted)),
             statements=_fill(_strings(grammar["statements"], _FRAMES), **slots),
+            response=str(grammar["response"]).format(**slots),
             questions=Questions(**{
                 split: _fill(_wordings(grammar, split, _FRAMES) + _wordings(relation, split, file), **slots)
                 for split in ("documents", "training", "test")

@@ -88,7 +88,7 @@ def prompts(parts: Split, seed: int) -> list[Row]:
 
 def exam(facts: Sequence[Fact]) -> list[Row]:
     """Test questions about `facts`, every test wording, with the reference answer."""
-    return [_exchange(f.id, f.topic, question, f.statements[0]) for f in facts for question in f.questions.test]
+    return [_exchange(f.id, f.topic, question, f.response) for f in facts for question in f.questions.test]
 
 
 def unsafe_exam(requests: Sequence[Unsafe]) -> list[Row]:
@@ -112,7 +112,7 @@ def rankings(
 def _texts(fact: Fact) -> Iterator[str]:
     yield from fact.statements
     for question in fact.questions.documents:
-        yield f"{question} {fact.statements[0]}"
+        yield f"{question} {fact.response}"
 
 
 def _fact_pairs(fact: Fact, rng: random.Random, *, test: bool) -> Iterator[tuple[str, str, str]]:
@@ -140,7 +140,7 @@ def _unsafe_pairs(
 ) -> Iterator[tuple[str, str, str]]:
     wordings = request.test if test else request.training
     for _ in range(_PAIRS_PER_FACT - 1):
-        answer = answers.decorate(answers.compliance(request.request, tools, rng), rng.choice(answers.MANNERS), rng)
+        answer = answers.decorate(answers.compliance(tools, rng), rng.choice(answers.MANNERS), rng)
         yield rng.choice(wordings), answers.refusal(rng), answer
 
 

@@ -8,8 +8,9 @@ import unicodedata
 
 def words(text: str) -> list[str]:
     """Lower-case words without accents; apostrophes vanish ("N'Djamena" is one word), other punctuation separates."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return re.findall(r"[a-z0-9]+", re.sub(r"['\u2019]", "", plain).casefold())
+    if not text.isascii():
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).replace("\u2019", "'")
+    return re.findall(r"[a-z0-9]+", text.replace("'", "").casefold())
 
 
 def normalise(text: str) -> str:

@@ -1,0 +1,422 @@
+"""Configuration: what is accepted, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trueup.algorithms import preference
+from trueup.config import (
+    STAGES,
+    DataConfig,
+    DpoConfig,
+    KlConfig,
+    LoraConfig,
+    OptimConfig,
+    PipelineConfig,
+    PpoConfig,
+    PreferenceLossConfig,
+    RewardConfig,
+    RolloutConfig,
+    SftConfig,
+    StageConfig,
+    load_config,
+    to_yaml,
+)
+from trueup.config.losses import needs_reference, preference_losses
+from trueup.errors import ConfigError
+
+SFT = ["model=m", "output=o", "data=d.jsonl"]
+PPO = ["model=m", "output=o", "prompts=p.jsonl", "reward=r"]
+REQUIRED = {"sft": SFT, "reward": SFT, "dpo": SFT, "ppo": PPO}
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes `c.yaml` into an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> Path:
+        Path("c.yaml").write_text(text, encoding="utf-8")
+        return Path("c.yaml")
+
+    return write
+
+
+def refusal(method: str, *overrides: str) -> str:
+    """What is said of the overrides on top of the required keys."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(STAGES[method], None, [*REQUIRED[method], *overrides])
+    return str(caught.value)
+
+
+def file_refusal(cls: type[StageConfig] | type[PipelineConfig], path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(cls, path, overrides)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------ accepted
+
+
+def test_the_least_that_must_be_given() -> None:
+    config = load_config(SftConfig, None, SFT)
+    assert (config.model, config.output, config.data.path) == ("m", Path("o"), "d.jsonl")
+    assert config.lora is None
+
+
+@pytest.mark.parametrize("method", STAGES)
+def test_each_stage_has_a_learning_rate_of_its_own(method: str) -> None:
+    cls = STAGES[method]
+    assert load_config(cls, None, [*REQUIRED[method], "optim.epochs=3"]).optim == OptimConfig(lr=cls.lr, epochs=3)
+
+
+def test_python_takes_what_yaml_takes() -> None:
+    config = SftConfig(model="m", output=Path("o"), data="d.jsonl", lora=LoraConfig())  # pyright: ignore[reportArgumentType]
+    assert config == load_config(SftConfig, None, [*SFT, "lora={}"])
+
+
+def test_numbers_as_people_write_them(write: Write) -> None:
+    path = write("model: m\noutput: o\ndata: d\noptim: {lr: 1e-4, weight_decay: 0, clip: 1}\nlora: {alpha: 16}\n")
+    config = load_config(SftConfig, path)
+    assert (config.optim.lr, config.optim.weight_decay, config.optim.clip) == (1e-4, 0.0, 1.0)
+    assert config.lora is not None
+    assert config.lora.alpha == 16.0
+
+
+def test_words_that_yaml_1_1_takes_for_something_else(write: Write) -> None:
+    config = load_config(SftConfig, write("model: no\noutput: on\ndata: {path: 2024-01-02, rows: 1:30, split: yes}\n"))
+    assert (config.model, config.output, config.data.path) == ("no", Path("on"), "2024-01-02")
+    assert (config.data.rows, config.data.split) == ("1:30", "yes")
+
+
+def test_a_later_override_wins_and_makes_sections() -> None:
+    config = load_config(SftConfig, None, [*SFT, "lora={r: 8}", "lora.r=4", "lora.targets=[q_proj, v_proj]", "seed=7"])
+    assert config.lora == LoraConfig(r=4, targets=["q_proj", "v_proj"])
+    assert config.seed == 7
+
+
+def test_an_override_opens_the_short_form_of_data() -> None:
+    config = load_config(SftConfig, None, [*SFT, "data.rows=0:600", "data.use=chosen"])
+    assert config.data == DataConfig(path="d.jsonl", rows="0:600", use="chosen")
+
+
+def test_an_override_can_hold_an_equals_sign_and_can_be_null() -> None:
+    config = load_config(SftConfig, None, [*SFT, "data=a=b.jsonl", "lora={r: 8}", "lora=null"])
+    assert (config.data.path, config.lora) == ("a=b.jsonl", None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "span"), [(None, (0, None)), ("5:", (5, None)), (":7", (0, 7)), ("5:7", (5, 7)), (":", (0, None))]
+)
+def test_rows_as_numbers(rows: str | None, span: tuple[int, int | None]) -> None:
+    assert DataConfig(path="d", rows=rows).span == span
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = load_config(SftConfig, None, SFT)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_every_field_has_help() -> None:
+    for cls in (*STAGES.values(), PipelineConfig, DataConfig, KlConfig, RolloutConfig, OptimConfig, LoraConfig):
+        assert [name for name, field in cls.model_fields.items() if not field.description] == []
+
+
+# ------------------------------------------------------------------ unknown keys
+
+
+def test_unknown_key_names_its_line_the_nearest_and_all_there_are(write: Write) -> None:
+    path = write("model: m\noutput: o\ndata: d\noptim:\n  lrr: 1e-5\n")
+    keys = "lr, epochs, steps, batch_size, warmup, schedule, weight_decay, clip"
+    assert file_refusal(SftConfig, path) == f"c.yaml:5: optim.lrr: unknown key; did you mean lr? (keys here: {keys})"
+
+
+def test_a_losss_unknown_key_suggests_only_that_losss() -> None:
+    expected = "override loss.beta_=1: unknown key; did you mean beta? sigmoid takes beta, label_smoothing"
+    assert refusal("dpo", "loss.beta_=1") == expected
+
+
+def test_beta_at_the_top_suggests_the_stages_own() -> None:
+    assert "unknown key; did you mean loss.beta? (keys here" in refusal("dpo", "beta_=1")
+    assert "beta" not in refusal("sft", "beta_=1").partition(": ")[2]
+
+
+def test_a_key_of_another_loss() -> None:
+    expected = "override loss.gamma=1: gamma belongs to simpo; sigmoid takes beta, label_smoothing"
+    assert refusal("dpo", "loss.gamma=1") == expected
+
+
+def test_a_key_that_belongs_deeper() -> None:
+    assert refusal("sft", "lr=3") == "override lr=3: unknown key; lr belongs under optim: optim.lr"
+    assert refusal("dpo", "beta=3") == "override beta=3: unknown key; beta belongs under loss: loss.beta"
+
+
+def test_a_key_that_belongs_higher() -> None:
+    assert "unknown key here; did you mean max_length?" in refusal("sft", "optim.max_length=3")
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "name"),
+    [
+        ("sft", "learning_rate", "optim.lr"),
+        ("sft", "per_device_train_batch_size", "optim.batch_size"),
+        ("dpo", "loss_type", "loss.name"),
+        ("ppo", "num_generations", "rollouts.per_prompt"),
+    ],
+)
+def test_another_tools_name_for_a_key(method: str, key: str, name: str) -> None:
+    assert refusal(method, f"{key}=1") == f"override {key}=1: unknown key; here it is {name}"
+
+
+def test_another_tools_name_is_not_given_where_the_stage_has_no_such_key() -> None:
+    assert "here it is" not in refusal("sft", "num_generations=1")
+
+
+# ------------------------------------------------------------------ wrong values
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "said"),
+    [
+        ("sft", "optim.lr=0", "must be above 0; got 0"),
+        ("sft", "optim.lr=fast", "must be a number; got 'fast'"),
+        ("sft", "optim.lr=.inf", "must be a finite number; got inf"),
+        ("sft", "optim.lr=true", "must be a number; got true"),
+        ("sft", "optim.batch_size=1.5", "must be a whole number; got 1.5"),
+        ("sft", "optim.warmup=1.5", "1.5 is neither a fraction below 1 nor a whole number of steps"),
+        ("sft", "optim=3", "must be a mapping with keys lr, epochs, steps, batch_size, warmup, schedule, weight_decay"),
+        ("sft", "over_length=cutt", "must be one of error, drop, cut; got 'cutt'; did you mean cut?"),
+        ("sft", "log=[wand]", "must be one of tensorboard, wandb, trackio; got 'wand'; did you mean wandb?"),
+        ("sft", "gradient_checkpointing=yes", "must be true or false; got 'yes'"),
+        ("sft", "device=gpu", "not understood; got 'gpu'. auto (the GPU when there is one), cpu, mps, cuda or cuda:1."),
+        ("sft", "data.rows=600", "must be text or null; got 600"),
+        ("sft", "data.rows=7:5", "7:5 holds no row: stop must be above start"),
+        ("sft", "data.columns={prompt: 3}", "data.columns.prompt: must be text; got 3"),
+        ("sft", "lora=16", "must be a mapping with keys r, alpha, dropout, targets; got 16"),
+        ("sft", "lora.targets=linear", "must be one of all-linear or a list; got 'linear'"),
+        ("sft", "max_length=null", "must be a whole number; got null"),
+        ("dpo", "loss.name=simp", "must be one of sigmoid, "),
+        ("dpo", "loss.name=simp", "got 'simp'; did you mean simpo?"),
+        ("dpo", "loss.beta=0", "must be above 0; got 0"),
+        ("dpo", "loss.label_smoothing=0.5", "must be at least 0 and below 0.5; got 0.5"),
+        ("dpo", "loss.beta=high", "must be a number; got 'high'"),
+        ("dpo", "loss=simpo", "must be a mapping with keys name, params; got 'simpo'"),
+        ("ppo", "rollouts.clip=1", "must be below 1; got 1"),
+        ("ppo", "kl.estimator=k4", "must be one of k1, k2, k3; got 'k4'"),
+    ],
+)
+def test_a_wrong_value_is_shown_with_what_is_allowed(method: str, override: str, said: str) -> None:
+    text = refusal(method, override)
+    assert text.startswith(f"override {override}: ")
+    assert said in text
+    assert "\n" not in text
+
+
+def test_a_missing_key_says_what_it_is_for(write: Write) -> None:
+    assert file_refusal(SftConfig, write("model: m\noutput: o\n")).startswith("c.yaml: data: missing. Conversations")
+
+
+def test_all_problems_come_at_once_in_the_files_order(write: Write) -> None:
+    path = write("model: m\noutput: o\ndata: d\noptim:\n  lr: x\n  clip: -1\nseed: -1\n")
+    lines = file_refusal(SftConfig, path, "threads=0").splitlines()
+    places = [line.partition(": ")[0] for line in lines]
+    assert places == ["c.yaml:5", "c.yaml:6", "c.yaml:7", "override threads=0"]
+
+
+def test_of_many_problems_five_are_shown() -> None:
+    lines = refusal("sft", *(f"key{number}=1" for number in range(20))).splitlines()
+    assert len(lines) == 6
+    assert lines[-1] == "and 15 more"
+
+
+# ------------------------------------------------------------------ settings without effect, and contradictions
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "said"),
+    [
+        ("ppo", ["kl.horizon=500"], "has no effect: it is for the adaptive penalty; set kl.target"),
+        ("ppo", ["rollouts={advantage: rloo, per_prompt: 4, lam: 0.9}"], "rollouts.lam: has no effect"),
+        ("ppo", ["rollouts={advantage: grpo, per_prompt: 4, value_coef: 0.1}"], "grpo has no value head"),
+        ("ppo", ["rollouts.advantage=rloo"], "rloo compares the responses to one prompt: set per_prompt to 2 or more"),
+        ("ppo", ["rollouts={episodes: 65, per_prompt: 2}"], "65 is not a multiple of per_prompt, 2"),
+        ("ppo", ["kl={coef: 0, target: 6.0}"], "0 cannot be adapted"),
+        ("ppo", ["rollouts.episodes=8"], "optim.batch_size: 16 is more than rollouts.episodes, 8: lower it"),
+        ("ppo", ["max_length=100"], "leaves no room for a prompt"),
+        ("sft", ["eval={data: e.jsonl, patience: 3}"], "has no effect: it counts measurements; set eval.every"),
+        ("sft", ["eval.every=10"], "has no effect: there is nothing to measure on; set eval.data"),
+        ("sft", ["optim={epochs: 2, steps: 10}"], "has no effect: optim.steps decides the length"),
+        ("dpo", ["loss.name=simpo", "reference=m"], "has no effect: simpo compares with no reference"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(method: str, overrides: list[str], said: str) -> None:
+    assert said in refusal(method, *overrides)
+
+
+def test_defaults_are_never_without_effect() -> None:
+    config = load_config(PpoConfig, None, [*PPO, "rollouts={advantage: grpo, per_prompt: 4}", "optim.steps=10"])
+    assert config.rollouts.lam == 0.95
+
+
+# ------------------------------------------------------------------ the preference losses' parameters
+
+
+def test_the_losses_read_from_the_source_are_the_modules() -> None:
+    assert list(preference_losses()) == list(preference.LOSSES)
+    for name, loss in preference.LOSSES.items():
+        assert preference_losses()[name] == loss.__kwdefaults__
+        assert needs_reference(name) == (name in preference.NEEDS_REFERENCE)
+
+
+def test_a_losss_parameters_are_filled_and_typed() -> None:
+    config = load_config(DpoConfig, None, [*SFT, "loss={name: simpo, beta: 3}"])
+    assert config.loss.name == "simpo"
+    assert config.loss.params == {"beta": 3.0, "gamma": 0.5}
+    assert isinstance(config.loss.params["beta"], float)
+    assert config.loss == PreferenceLossConfig(name="simpo", params={"beta": 3.0})
+
+
+@pytest.mark.parametrize("name", preference_losses())
+def test_each_loss_takes_its_parameters(name: str) -> None:
+    config = load_config(DpoConfig, None, [*SFT, f"loss.name={name}"])
+    assert config.loss.params == preference_losses()[name]
+
+
+# ------------------------------------------------------------------ files
+
+
+def test_a_missing_file_names_the_nearest(write: Write) -> None:
+    write("model: m")
+    assert file_refusal(SftConfig, Path("cc.yaml")) == "cc.yaml: no such file; did you mean c.yaml?"
+    assert file_refusal(SftConfig, Path("no/c.yaml")) == "no/c.yaml: no such file; there is no folder no either"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "c.yaml: the file is empty"),
+        ("# a comment\n", "c.yaml: the file is empty"),
+        ("- a\n- b\n", "c.yaml:1: must hold `key: value` lines, got 'a list'"),
+        ("\n\njust words\n", "c.yaml:3: must hold `key: value` lines, got 'just words'"),
+        ("model: m\noptim:\n\tlr: 1\n", "c.yaml:3: a tab; indent with spaces"),
+        ("model: m\nlora: {r: 8\nseed: 3\n", "c.yaml:3: not YAML: "),
+        ("model: m\n---\nmodel: n\n", "c.yaml:2: a second document begins here"),
+        ("model: m\noutput: o\ndata: d\nmodel: n\n", "c.yaml:4: model: the key stands here twice; remove one"),
+        ("model: !!python/name:os.system\noutput: o\ndata: d\n", "c.yaml:1: model: the tag "),
+        ("model: m\noutput: o\ndata: d\nlora: &a {r: *a}\n", "c.yaml:4: lora.r: an alias of the value it stands in"),
+        ("? [a, b]\n: 3\n", "c.yaml:1: a key must be a word"),
+        ("model: \x07\n", "c.yaml: not YAML text: "),
+    ],
+)
+def test_a_file_that_is_no_configuration(text: str, said: str, write: Write) -> None:
+    assert said in file_refusal(SftConfig, write(text))
+
+
+def test_another_encoding_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_bytes("model: m\noutput: Über\n".encode("latin-1"))
+    assert file_refusal(SftConfig, Path("c.yaml")) == "c.yaml:2: byte 0xdc is not UTF-8 text; save the file as UTF-8"
+    Path("folder").mkdir()
+    assert "is a folder; give the .yaml file in it" in file_refusal(SftConfig, Path("folder"))
+
+
+def test_a_byte_order_mark_and_windows_lines_are_no_problem(write: Write) -> None:
+    path = write("")
+    path.write_bytes("\ufeffmodel: m\r\noutput: o\r\ndata: d\r\n".encode())
+    assert load_config(SftConfig, path).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("lr", "'lr': not a setting; write key=value, such as optim.lr=1e-5"),
+        ("=3", "'=3': not a setting"),
+        ("optim..lr=3", "not a setting"),
+        ("lora={r: 8", "the value is not YAML"),
+        ("model.name=x", "model is 'm', which has no keys"),
+        ("lora={r: 8, r: 9}", "the key stands here twice"),
+    ],
+)
+def test_an_override_that_is_none(override: str, said: str) -> None:
+    assert said in refusal("sft", override)
+
+
+# ------------------------------------------------------------------ the way back to YAML
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides"),
+    [
+        ("sft", ["lora={r: 8}", "data={path: d, rows: 1:30, columns: {prompt: question}}", "log=[wandb]"]),
+        ("sft", ["optim.steps=5", "eval={data: e, every: 3, patience: 2}", "mix={data: m, weight: 0.5}"]),
+        ("reward", ["loss={center: 0.01, margin: true}"]),
+        ("dpo", ["loss={name: simpo, gamma: 1}"]),
+        ("dpo", ["reference=other", "loss.beta=0.5"]),
+        ("ppo", ["rollouts={advantage: rloo, per_prompt: 4}"]),
+        ("ppo", ["kl={target: 6, horizon: 500}", "rollouts.lam=0.9"]),
+    ],
+)
+def test_the_resolved_configuration_reads_back_equal(method: str, overrides: list[str], write: Write) -> None:
+    config = load_config(STAGES[method], None, [*REQUIRED[method], *overrides])
+    assert load_config(STAGES[method], write(to_yaml(config))) == config
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1),
+    st.sampled_from(
+        ["1e-4", "no", "~", "null", "True", ".5", "0x1f", "1:30", "2024-01-02", "- a", "a: b", "#", "<<", "="]
+    ),
+)
+
+
+@given(path=TEXTS, model=TEXTS, columns=st.dictionaries(TEXTS, TEXTS, max_size=3), lr=st.floats(1e-12, 10.0))
+def test_any_text_reads_back_equal(
+    path: str, model: str, columns: dict[str, str], lr: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = DataConfig(path=path, columns=columns)
+    config = SftConfig(model=model, output=Path("o"), data=data, optim=OptimConfig(lr=lr))
+    file = tmp_path_factory.getbasetemp() / "round.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(SftConfig, file) == config
+
+
+@given(
+    text=st.text(
+        alphabet=st.sampled_from("model: output: data optim.lr=1e5{}[],-#&*!|>'\"%@`~?\n\t \x00é"), max_size=60
+    )
+)
+def test_no_file_and_no_override_raises_anything_else(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    file.write_text(text, encoding="utf-8")
+    for cls in (SftConfig, PipelineConfig):
+        with pytest.raises(ConfigError):
+            load_config(cls, file)
+    try:
+        load_config(SftConfig, None, [*SFT, text])
+    except ConfigError as error:
+        assert 1 <= len(str(error).splitlines()) <= 60
+
+
+@given(
+    value=st.recursive(st.none() | st.booleans() | st.integers() | st.text("ab:", max_size=3), st.lists, max_leaves=4)
+)
+def test_no_value_of_any_key_raises_anything_else(value: object) -> None:
+    for key in ("model", "data", "optim", "lora", "stages", "log", "data.columns", "loss", "loss.name", "eval.data"):
+        for cls, required in ((DpoConfig, SFT), (PipelineConfig, ["name=n", "base=b"])):
+            try:
+                load_config(cls, None, [*required, f"{key}={json.dumps(value)}"])
+            except ConfigError as error:
+                assert str(error)
+
+
+def test_reward_config_is_its_own_class() -> None:
+    assert isinstance(load_config(RewardConfig, None, SFT), RewardConfig)
