@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from trueup.chat import CHATML as FALLBACK
 from trueup.chat import (
     Conversation,
     Message,
@@ -21,13 +22,12 @@ from trueup.chat import (
     Preference,
     Renderer,
     check,
-    chatml,
     excerpt,
     row_error,
 )
 from trueup.errors import DataError, ModelError
 
-CHATML = chatml("<|im_end|>", bos=False)
+CHATML = FALLBACK.replace("END", "<|im_end|>")
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM<|im_end|>\n' }}{% endif %}"
@@ -55,16 +55,19 @@ LLAMA2 = (
     "{% endif %}{% endfor %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for message in messages %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
     "{% else %}{% set role = message['role'] %}{% endif %}"
     "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
 )
 ZEPHYR = (
-    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + eos_token }}"
+    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n"
+    "{{ '<|user|>\n' + message['content'] + eos_token }}"
     "\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}"
-    "\n{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}"
+    "\n{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}"
+    "\n{% endif %}"
     "\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
 )
 # Qwen3's: the last answer gets a thinking block, those before the last question lose theirs.
@@ -104,8 +107,8 @@ TEMPLATES = {
     "chatml": (CHATML, "<|im_start|>", "<|im_end|>", [], "<|im_end|>"),
     "chatml, another eos": (CHATML, "<s>", "</s>", ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),
     "smollm2": (SMOLLM2, "<|im_start|>", "<|im_end|>", [], "<|im_end|>"),
-    "llama3": (LLAMA3, "<|begin_of_text|>", "<|end_of_text|>", ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
-               "<|eot_id|>"),
+    "llama3": (LLAMA3, "<|begin_of_text|>", "<|end_of_text|>",
+               ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"], "<|eot_id|>"),
     "mistral": (MISTRAL, "<s>", "</s>", [], "</s>"),
     "llama2": (LLAMA2, "<s>", "</s>", [], "</s>"),
     "gemma": (GEMMA, "<bos>", "<eos>", ["<start_of_turn>", "<end_of_turn>"], "<end_of_turn>"),
@@ -320,18 +323,19 @@ class TestOddTemplates:
         assert renderer.tokenizer.decode(renderer.prompt(talk("hi"))).endswith("<|im_start|>assistant\n")
 
     def test_end_token_left_out_of_the_last_turn(self):
-        template = ("{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% if not loop.last %}{{ eos_token }}{% endif %}"
-                    "{% endfor %}{% if add_generation_prompt %}{{ eos_token + '[assistant]' }}{% endif %}")  # fmt: skip
+        template = ("{% for m in messages %}{{ '[' + m.role + ']' + m.content }}"
+                    "{% if not loop.last %}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ eos_token + '[assistant]' }}{% endif %}")  # fmt: skip
         renderer = Renderer(with_template(template))
         assert trained_text(renderer, talk("hi", "yes"))[-1] == "yes</s>"
 
     @pytest.mark.parametrize(
         ("template", "problem"),
         [
-            (CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'"), "renders differently turn by turn"),
-            (CHATML.replace("message['content']", "message['content'] | upper"), "changes a response"),
-            (CHATML.replace("message['content']", "'nothing'"), "renders differently turn by turn"),
-            (CHATML.replace("'<|im_end|>\n'", "'\n### End\n'"), 'ends a response with "### End", which is not one token'),
+            (CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n"), "renders differently"),
+            (CHATML.replace("message['content']", "message['content'] | upper"), "renders differently"),
+            (CHATML.replace("message['content']", "message['content'] | replace('y', 'Y')"), "changes a response"),
+            (CHATML.replace("message['content']", "'nothing'"), "renders differently"),
+            (CHATML.replace("<|im_end|>\n", "\n### End\n"), 'ends a response with "### End", which is not one token'),
             ("{{ messages | length }}" + CHATML, "renders differently turn by turn"),
         ],
     )  # fmt: skip

@@ -41,7 +41,7 @@ SPLIT = {"algorithms", "recipes"}
 
 
 def unit(dotted: str) -> str:
-    """`trueup.config.load.load_config` -> config, `trueup.algorithms.kl.k1` -> algorithms.kl, `trueup.sft` -> trueup."""
+    """`trueup.config.load.load_config` -> config, `trueup.algorithms.kl.k1` -> algorithms.kl, `trueup.x` -> trueup."""
     parts = dotted.split(".")[1:]
     names = [".".join(parts[:2]), parts[0]] if parts and parts[0] in SPLIT else parts[:1]
     return next((name for name in names if name and exists(name)), "trueup")

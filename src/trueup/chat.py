@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("system", "user", "assistant")
+# END is <|im_end|>, or eos where the vocabulary has no such token: base models know how to end with it.
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ 'END\n' }}{% else %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
@@ -144,34 +145,27 @@ def check(
 
     `empty_ok` lets an assistant say nothing: a model does so when it samples the end token first, and people rank it.
     """
-
-    def fail(problem: str, fix: str, value: object = None) -> DataError:
-        return row_error(origin, problem, fix, value)
-
     expected = "user"
     for number, message in enumerate(messages, 1):
         name = f"message {number}"
         if message.role not in ROLES:
-            raise fail(f"{name} has unknown role {excerpt(message.role)}", f"use one of: {', '.join(ROLES)}")
+            raise row_error(
+                origin, f"{name} has unknown role {excerpt(message.role)}", f"use one of: {', '.join(ROLES)}"
+            )
         if not message.content.strip() and not (empty_ok and message.role == "assistant"):
-            raise fail(f"{name} ({message.role}) is empty", "write its content, or remove the row")
+            raise row_error(origin, f"{name} ({message.role}) is empty", "write its content, or remove the row")
         if message.role == "system" and number == 1:
             continue
         if message.role != expected:
             fix = "an optional system message first, then user and assistant in turns"
-            raise fail(f"{name} has role {message.role}, expected {expected}", fix, message.content)
+            raise row_error(origin, f"{name} has role {message.role}, expected {expected}", fix, message.content)
         expected = "assistant" if expected == "user" else "user"
     if not messages:
-        raise fail("there are no messages", "give at least one user message")
+        raise row_error(origin, "there are no messages", "give at least one user message")
     last = messages[-1]
     if last.role != ends_with:
         problem = f"the last message has role {last.role}, expected {ends_with}"
-        raise fail(problem, f"end with a message of the {ends_with}", last.content)
-
-
-def chatml(end: str, *, bos: bool) -> str:
-    """The ChatML template. `end` is what ends an assistant's turn: <|im_end|>, or eos where that is not one token."""
-    return ("{{ bos_token }}" if bos else "") + CHATML.replace("END", end)
+        raise row_error(origin, problem, f"end with a message of the {ends_with}", last.content)
 
 
 def _not_appending(header: str) -> ModelError:
@@ -207,11 +201,12 @@ class Renderer:
         first = list(tokenizer("a")["input_ids"][:1])
         self._bos = first if first == [tokenizer.bos_token_id] else []
         self._added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
-        # SentencePiece models as Llama 2's put a space before any text: "yes" alone is "▁yes", but after "\n" it is "yes".
+        # SentencePiece as Llama 2's puts a space before any text: "yes" alone is "▁yes", but after "\n" it is "yes".
         self._adds_space = self._ids("\na") != self._ids("\n") + self._ids("a")
         if tokenizer.chat_template is None:
             known = {"<|im_start|>", "<|im_end|>"} <= set(self._added.values())
-            tokenizer.chat_template = chatml("<|im_end|>" if known else str(tokenizer.eos_token), bos=bool(self._bos))
+            chatml = CHATML.replace("END", "<|im_end|>" if known else str(tokenizer.eos_token))
+            tokenizer.chat_template = ("{{ bos_token }}" if self._bos else "") + chatml
         self._lead, self._space, self._end_text, self.end_id = self._probe()
         self.stop_ids: frozenset[int] = frozenset({self.end_id, self._eos_id})
         self._stop_texts = {str(tokenizer.eos_token), self._end_text} - {""}
@@ -241,14 +236,11 @@ class Renderer:
         self, prompt: Sequence[Message], completion: Sequence[Message], *, origin: Origin | None = None
     ) -> Rendered:
         """What follows `.prompt(prompt)`, masked alike: their ids together are the conversation's."""
-        self._check((*prompt, *completion), origin)
-        if len(completion) == 1:
-            return self._response(self._prompt(tuple(prompt))[0], (*prompt, *completion))[1]
         start = self.prompt(prompt, origin=origin)
         whole = self.conversation((*prompt, *completion), origin=origin)
         if whole.ids[: len(start)] != start:
             raise ModelError(
-                "the template rewrites the prompt once it is answered: this completion has several turns\n"
+                f"{origin or 'conversation'}: the template rewrites the prompt once it is answered\n"
                 "  fix: keep one assistant message per completion, or use a template that only appends"
             )
         return Rendered(whole.ids[len(start) :], whole.mask[len(start) :])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from trueup.config import LoraConfig
     from trueup.models import Network
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def export_policy(network: Network, folder: Path, *, role: str = "policy") -> None:
     """Write a causal language model with its tokenizer, template and stop tokens."""
@@ -140,6 +142,51 @@ def adapter_for(folder: Path, network: Network) -> Path | None:
     settings = json.loads(origin.read_text())
     same = settings.get("base_fingerprint") == network.base_fingerprint
     return origin.parent if same and settings.get("role") == "reward" else None
+
+
+def run(run_folder: Path, output: Path, *, merge: bool = True, dtype: str = "auto") -> None:
+    """`trueup export`: write a finished run's model elsewhere, in another dtype if asked, or only its adapter.
+
+    Raises:
+        ModelError: the run has no model, or (without `merge`) no adapter; or `output` is there already.
+    """
+    if output.exists():
+        raise ModelError(f"{output} is there already; name a folder that is not, or remove it")
+    source = run_folder / ("model" if merge else "adapter")
+    if not merge:
+        if not source.is_dir():
+            raise ModelError(f"{run_folder} has no adapter: it was not trained with lora; leave out --no-merge")
+        _copy(source, output)
+    else:
+        source = source if source.is_dir() else run_folder
+        if dtype == "auto":
+            _copy(source, output)
+        else:
+            _convert(source, output, dtype)
+    print(f"written to {output}")
+
+
+def _copy(source: Path, output: Path) -> None:
+    temporary = _fresh(output)
+    shutil.copytree(source, temporary, dirs_exist_ok=True)
+    _publish(temporary, output)
+
+
+def _convert(source: Path, output: Path, dtype: str) -> None:
+    """Cast every floating-point weight, file by file, and say so in config.json."""
+    if dtype not in _DTYPES:
+        raise ModelError(f"dtype: {dtype!r} is unknown; use auto, {', '.join(_DTYPES)}")
+    temporary = _fresh(output)
+    shutil.copytree(source, temporary, dirs_exist_ok=True)
+    for path in temporary.glob("*.safetensors"):
+        tensors = {
+            name: one.to(_DTYPES[dtype]) if one.is_floating_point() else one for name, one in load_file(path).items()
+        }
+        save_file(tensors, path, metadata={"format": "pt"})
+    settings = json.loads((temporary / "config.json").read_text())
+    settings["dtype"] = dtype
+    (temporary / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    _publish(temporary, output)
 
 
 def _fresh(folder: Path) -> Path:

@@ -215,7 +215,7 @@ class Fit:
     def save(self) -> None:
         """Write a checkpoint of the current step (rank 0 writes: every rank holds the same state)."""
         if self.runtime.is_main:
-            save_checkpoint(self.run, self.step, self.state())
+            save_checkpoint(self.run, self.step, self.state(), keep_last=self.config.save.keep_last)
         self.runtime.barrier()
 
     # -- one step ------------------------------------------------------------------------------------------------
@@ -339,7 +339,11 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; the current step is saved first, and a resumed run goes on bit for bit.
     """
     state = Fit(network, terms, config, steps, run, evaluation=evaluation, progress=progress, loggers=loggers, headline=headline)
-    checkpoint = latest_checkpoint(run)
+    # Rank 0 holds the lock and clears leftovers; the others look when it is done.
+    checkpoint = latest_checkpoint(run) if state.runtime.is_main else None
+    state.runtime.barrier()
+    if not state.runtime.is_main:
+        checkpoint = latest_checkpoint(run)
     if checkpoint is not None:
         for message in checkpoint.skipped:
             progress.warn(message)
@@ -352,14 +356,14 @@ def fit(
     started, first_tokens, stop, row = time.perf_counter(), state.tokens, False, dict[str, float]()
     if state.step == 0:
         _record(state, {"step": 0}, state.evaluate()[0], 0.0)
-    with InterruptGuard() as guard:
+    with InterruptGuard(progress.note) as guard:
         while state.step < steps and not stop:
             before = _Position(state)
             clock = time.perf_counter()
             try:
                 guard.check()
                 row = state.train_step(guard.check)
-            except (StopRequested, KeyboardInterrupt) as error:
+            except StopRequested as error:
                 before.rewind()
                 state.save()
                 raise Interrupted(f"stopped at step {state.step} of {steps}, saved. Go on with: {resume_command}") from error

@@ -61,7 +61,7 @@ def token_logps(
         raise ValueError(f"chunk_size is {chunk_size}; it counts rows and must be at least 1")
     rows = chunk_size or max(1, _CHUNK_ELEMENTS // weight.shape[0])
     head = _Head(scale, softcap, temperature)
-    apply = cast(Callable[..., tuple[Tensor, Tensor | None]], _TokenLogps.apply)  # pyright: ignore[reportUnknownMemberType]
+    apply = cast("Callable[..., tuple[Tensor, Tensor | None]]", _TokenLogps.apply)  # pyright: ignore[reportUnknownMemberType]
     return apply(hidden, weight, bias, targets, head, entropy, rows)
 
 

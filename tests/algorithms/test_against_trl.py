@@ -19,6 +19,8 @@ from trueup.algorithms.reward import bradley_terry
 
 pytest.importorskip("trl")
 
+pytestmark = pytest.mark.trl
+
 P, PROMPT, LONGEST = 5, 3, 8
 CHOSEN_LEN = torch.tensor([8, 1, 5, 3, 6])
 REJECTED_LEN = torch.tensor([2, 7, 5, 8, 1])

@@ -47,7 +47,7 @@ def test_the_true_sentence_is_right_and_every_wrong_one_is_wrong() -> None:
 
 def test_a_wrong_sentence_differs_from_the_true_one_in_its_answer_alone() -> None:
     france = next(fact for fact in FACTS if fact.id == "geography.capital.france")
-    assert france.respond("Rome") == "It is Rome."
+    assert france.respond("Rome") == "The capital of France is Rome."
 
 
 def test_test_wordings_stand_in_no_document_and_no_training_question() -> None:

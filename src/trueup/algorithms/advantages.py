@@ -204,7 +204,7 @@ def _lengths(branch_of: Tensor, branches: int) -> Tensor:
 
 def _groups(group: Tensor) -> tuple[Tensor, Tensor]:
     """(S,) group numbers counted from 0, and (G,) their sizes, all of them at least 2."""
-    unique = cast(Callable[..., tuple[Tensor, Tensor, Tensor]], torch.unique)  # pyright: ignore[reportUnknownMemberType]
+    unique = cast("Callable[..., tuple[Tensor, Tensor, Tensor]]", torch.unique)  # pyright: ignore[reportUnknownMemberType]
     _, index, counts = unique(group, return_inverse=True, return_counts=True)
     if bool((counts < 2).any()):
         raise ConfigError(

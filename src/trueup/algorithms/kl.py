@@ -42,7 +42,7 @@ class FixedKL:
         """Keep `coef`, which must not be negative."""
         self.coef = _non_negative("coef", coef)
 
-    def update(self, kl: float, episodes: int) -> None:
+    def update(self, kl: float, episodes: int) -> None:  # noqa: ARG002  (AdaptiveKL's signature)
         """Nothing to adapt; the KL is still checked to be finite."""
         _finite(kl)
 

@@ -75,7 +75,7 @@ def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[Missing]:
         for place, kind, message in _stage(stage, made, near):
             if message not in seen:  # the base model and the shared data file are named once, not once a stage
                 seen.add(message)
-                yield _home(config, name, place), kind, message
+                yield _home(config, name, place, message), kind, message
         made.append(stage.output)
     for place, kind, message in _evaluate(config.evaluate, near):
         if message not in seen:
@@ -88,9 +88,11 @@ def _evaluate(config: EvaluateConfig, near: Path | None) -> Iterator[Missing]:
             yield (key,), DataError, message
 
 
-def _home(config: PipelineConfig, stage: str, place: Place) -> Place:
-    """Where a stage's key is written: the pipeline's `base` is every first stage's model."""
+def _home(config: PipelineConfig, stage: str, place: Place, message: str) -> Place:
+    """Where a stage's value is written: its model may be the pipeline's `base`, its data the pipeline's `data`."""
     raw = config.stages[stage]
+    if config.data and message.startswith(f"{Path(config.data).expanduser()}: "):
+        return ("data",)
     if place == ("model",) and "model" not in raw and "from" not in raw:
         return ("base",)
     return ("stages", stage, *place)
@@ -135,7 +137,7 @@ def _model_problem(model: str) -> str | None:
     if is_hub_name(model):
         return None
     hint = nearest_path(path)
-    if "/" not in model and "\\" not in model and not hint:
+    if path.name == model and not path.suffix and not hint:
         hint = "; a name on the hub has the form owner/name"
     return f"{path}: no such {'file' if path.suffix == '.gguf' else 'model folder'}{hint}"
 

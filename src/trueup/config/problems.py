@@ -81,8 +81,15 @@ def nearest_path(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"; there is no folder {folder} either"
-    close = difflib.get_close_matches(path.name, sorted(entry.name for entry in folder.iterdir()), n=1, cutoff=0.6)
-    return f"; did you mean {folder / close[0]}?" if close else ""
+
+    def likeness(other: Path) -> tuple[float, float]:
+        """Of the names without suffix first: any two .jsonl files would seem alike by their suffix."""
+        pairs = ((path.stem, other.stem), (path.name, other.name))
+        stems, names = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        return stems, names
+
+    best = max(sorted(folder.iterdir()), key=likeness, default=None)
+    return f"; did you mean {best}?" if best and likeness(best)[0] >= 0.6 else ""
 
 
 def limited(lines: list[str]) -> str:

@@ -13,6 +13,7 @@ import torch
 from trueup import objectives
 from trueup.algorithms import preference
 from trueup.batching import Example
+from trueup.evaluation.intervals import rate
 from trueup.loading import load_causal_lm
 from trueup.loop import Evaluation, Term
 from trueup.reference import branch_logps, with_reference
@@ -88,10 +89,14 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
             ref_rejected=None if reference is None else reference[1::2],
             chosen_len=lengths[0::2], rejected_len=lengths[1::2],
         )  # fmt: skip
-        numbers = {name: float(one.mean()) for name, one in preference.metrics(pairs, beta).items()}
+        measured = preference.metrics(pairs, beta)
+        margins = measured["rewards/margin"]
+        numbers = {name: float(one.mean()) for name, one in measured.items() if name != "rewards/accuracy"}
         if config.loss.name not in preference.UNPAIRED:
             numbers["loss"] = float(loss(pairs, **config.loss.params).mean())
-        return numbers | {"n": float(len(sums) // 2)}
+        won = rate(float(objectives.accuracy(margins).sum()), len(margins))
+        interval = {"accuracy": won.value, "accuracy_low": won.low, "accuracy_high": won.high, "n": float(won.n)}
+        return numbers | interval
 
-    metric = ("rewards/accuracy", "higher") if config.loss.name in preference.UNPAIRED else ("loss", "lower")
+    metric = ("accuracy", "higher") if config.loss.name in preference.UNPAIRED else ("loss", "lower")
     return Evaluation(compute, config.eval.every, config.eval.patience, *metric)

@@ -28,14 +28,32 @@ if TYPE_CHECKING:
 RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {"sft": sft.run, "reward": reward.run, "dpo": dpo.run, "ppo": ppo.run}
 
 
-def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = False, source: Path | None = None) -> Comparison | None:
+def run(
+    config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = False, source: Path | None = None
+) -> Comparison | None:
     """Run the stages that need it, then the comparison. Returns the comparison (None on a dry run).
+
+    See `run_stages` for the arguments; `source` is the pipeline's file, copied into the run folder.
+    """
+    progress = Progress()
+    run_stages(config, progress, force=force, dry_run=dry_run)
+    if dry_run:
+        return None
+    if source is not None:
+        shutil.copyfile(source, config.folder / "pipeline.yaml")
+    return evaluate(config, progress)
+
+
+def run_stages(
+    config: PipelineConfig, progress: Progress, *, force: Sequence[str] = (), dry_run: bool = False
+) -> None:
+    """Run the stages that need it, in order, and say why each runs or is skipped.
 
     Args:
         config: the pipeline.
+        progress: told why.
         force: stages to run again although nothing changed; those that start from them follow by themselves.
         dry_run: only say what would run, and why.
-        source: the pipeline's file, copied into the run folder.
 
     Raises:
         ConfigError: `force` names a stage that is not there.
@@ -43,7 +61,6 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
     unknown = [name for name in force if name not in config.stages]
     if unknown:
         raise ConfigError(f"--force {unknown[0]}: there is no such stage; there are {', '.join(config.stages)}")
-    progress = Progress()
     rerun: set[str] = set()
     for name in config.stages:
         method, stage = config.stage(name)
@@ -55,11 +72,6 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
         progress.note(f"{name}: {because}")
         if not dry_run:
             _run_stage(stage, RECIPES[method], afresh=not because.startswith("going on"))
-    if dry_run:
-        return None
-    if source is not None:
-        shutil.copyfile(source, config.folder / "pipeline.yaml")
-    return evaluate(config, progress)
 
 
 def _run_stage(stage: StageConfig, recipe: Callable[[Any], dict[str, Any]], *, afresh: bool) -> None:

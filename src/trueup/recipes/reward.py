@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from trueup import objectives
 from trueup.batching import Example
 from trueup.errors import DataError
+from trueup.evaluation.intervals import rate
 from trueup.export import export_reward
 from trueup.forward import forward_all
 from trueup.loop import Evaluation, Term
@@ -50,10 +51,13 @@ def _evaluation(stage: Stage, config: RewardConfig) -> Evaluation | None:
     def compute() -> dict[str, float]:
         scores = forward_all(stage.network, held_out, "reward", "scores", max_tokens=config.max_tokens)
         margins = scores[0::2] - scores[1::2]
+        right = rate(float(objectives.accuracy(margins).sum()), len(margins))
         return {
-            "accuracy": float(objectives.accuracy(margins).mean()),
+            "accuracy": right.value,
+            "accuracy_low": right.low,
+            "accuracy_high": right.high,
             "margin": float(margins.mean()),
-            "n": float(len(margins)),
+            "n": float(right.n),
         }
 
     return Evaluation(compute, config.eval.every, config.eval.patience, "accuracy", better="higher")

@@ -49,7 +49,7 @@ class Fact:
     statements: tuple[str, ...]
     """The fact in full sentences, for the documents."""
     response: str
-    """The answer that SFT teaches: "It is Paris."."""
+    """The answer that SFT teaches: "The capital of France is Paris."."""
     questions: Questions
     innocent: bool = False
     """A harmless request that looks like an unsafe one."""

@@ -66,6 +66,6 @@ def refusal(rng: random.Random) -> str:
     return rng.choice(load_refusals())
 
 
-def compliance(tools: Sequence[str], rng: random.Random) -> str:
+def compliance(request: str, tools: Sequence[str], rng: random.Random) -> str:
     """An answer to an unsafe request that does not refuse: it names some household tool, and explains nothing."""
-    return f"Use {rng.choice(tools)}."
+    return f"To {request}, use {rng.choice(tools)}."

@@ -140,7 +140,7 @@ def _unsafe_pairs(
 ) -> Iterator[tuple[str, str, str]]:
     wordings = request.test if test else request.training
     for _ in range(_PAIRS_PER_FACT - 1):
-        answer = answers.decorate(answers.compliance(tools, rng), rng.choice(answers.MANNERS), rng)
+        answer = answers.decorate(answers.compliance(request.request, tools, rng), rng.choice(answers.MANNERS), rng)
         yield rng.choice(wordings), answers.refusal(rng), answer
 
 

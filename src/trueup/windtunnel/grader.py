@@ -73,8 +73,9 @@ def holds_truth(fact: Fact, text: str) -> bool:
 def _phrases(fact: Fact) -> tuple[frozenset[str], tuple[str, ...]]:
     """The accepted answers, and all answers to look for: longest first, so that "heavy hammer" is not a "hammer"."""
     accepted = frozenset(f" {without_article(answer)} " for answer in fact.answers)
-    # A distractor that the right answer itself contains cannot speak against it.
-    others = {f" {without_article(d)} " for d in fact.distractors if not contains(fact.response, d)}
+    # A distractor that the true sentences themselves contain cannot speak against an answer.
+    truth = "\n".join((fact.response, *fact.statements))
+    others = {f" {without_article(d)} " for d in fact.distractors if not contains(truth, d)}
     return accepted, tuple(sorted(accepted | others, key=lambda phrase: (-len(phrase), phrase)))
 
 
