@@ -323,8 +323,11 @@ class TestOddTemplates:
         assert renderer.tokenizer.decode(renderer.prompt(talk("hi"))).endswith("<|im_start|>assistant\n")
 
     def test_end_token_left_out_of_the_last_turn(self):
-        template = ("{% for m in messages %}{{ '[' + m.role + ']' + m.content }}"
-                    "{% if not loop.last %}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ eos_token + '[assistant]' }}{% endif %}")  # fmt: skip
+        template = (
+            "{% for m in messages %}{{ '[' + m.role + ']' + m.content }}"
+            "{% if not loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
+            "{% if add_generation_prompt %}{{ eos_token + '[assistant]' }}{% endif %}"
+        )
         renderer = Renderer(with_template(template))
         assert trained_text(renderer, talk("hi", "yes"))[-1] == "yes</s>"
 
@@ -332,7 +335,7 @@ class TestOddTemplates:
         ("template", "problem"),
         [
             (CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n"), "renders differently"),
-            (CHATML.replace("message['content']", "message['content'] | upper"), "renders differently"),
+            (CHATML.replace("message['content']", "message['content'] | upper"), "changes a response"),
             (CHATML.replace("message['content']", "message['content'] | replace('y', 'Y')"), "changes a response"),
             (CHATML.replace("message['content']", "'nothing'"), "renders differently"),
             (CHATML.replace("<|im_end|>\n", "\n### End\n"), 'ends a response with "### End", which is not one token'),

@@ -38,7 +38,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A trunk and the branches that continue it; `scalars` belong to the example (a margin, say), `row` to its source."""
+    """A trunk and the branches that continue it. `scalars` belong to the example `row` to its source."""
 
     trunk: list[int]
     branches: tuple[Branch, ...]
@@ -78,7 +78,7 @@ class Batch:
         branch_of: (N,) branch of each target, sorted; branches are in example order (a pair is 2p, 2p + 1).
         last_at: (S,) flat index of each branch's last token, where a scalar head reads its score.
         lengths: (S,) trained tokens of each branch, float.
-        weights: (N,), (S,) or (P,): what an objective's values are weighted by; all ones unless a source says otherwise.
+        weights: (N,), (S,) or (P,): what an objective's values are weighted by; ones unless a source says otherwise.
         columns: per-token (N,), per-branch (S,) and per-example (P,) float32 tensors by name.
         tokens: real (not padding) tokens that run through the model.
         rows: source row number of each example, for messages.
@@ -120,7 +120,7 @@ def collate(examples: Sequence[Example], *, per: Per, pad_id: int, share_prefix:
         examples: at least one; all with the same column and scalar names.
         per: what one weight stands for: a trained token (N,), a branch (S,) or an example (P,).
         pad_id: fills rows on the right; never attended to by a real token and never a target.
-        share_prefix: one row an example with its trunk once; else one row a branch, each with its own copy of the trunk.
+        share_prefix: one row an example, its trunk once; else one row a branch, each with its own copy of the trunk.
     """
     layout = _Layout()
     for example in examples:
@@ -135,7 +135,9 @@ def collate(examples: Sequence[Example], *, per: Per, pad_id: int, share_prefix:
     return Batch(
         input_ids=torch.tensor([row + [pad_id] * (width - len(row)) for row in layout.ids]),
         # Padding goes on counting: a position that falls back would look like a packed row to transformers.
-        position_ids=torch.tensor([row + list(range(row[-1] + 1, row[-1] + 1 + width - len(row))) for row in layout.positions]),
+        position_ids=torch.tensor(
+            [row + list(range(row[-1] + 1, row[-1] + 1 + width - len(row))) for row in layout.positions]
+        ),
         attention_mask=_block_mask(layout.segments, width),
         predict_at=torch.tensor([row * width + at for row, at in layout.predict_at], dtype=torch.long),
         targets=torch.tensor(layout.targets, dtype=torch.long),

@@ -111,7 +111,7 @@ Row = Conversation | Preference | Labelled | Prompt | Text
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Token ids, and for each whether it is trained (is a target). Both of length T."""
+    """Token ids (T,), and for each whether it is trained (is a target)."""
 
     ids: list[int]
     mask: list[bool]
@@ -149,9 +149,8 @@ def check(
     for number, message in enumerate(messages, 1):
         name = f"message {number}"
         if message.role not in ROLES:
-            raise row_error(
-                origin, f"{name} has unknown role {excerpt(message.role)}", f"use one of: {', '.join(ROLES)}"
-            )
+            problem = f"{name} has unknown role {excerpt(message.role)}"
+            raise row_error(origin, problem, f"use one of: {', '.join(ROLES)}")
         if not message.content.strip() and not (empty_ok and message.role == "assistant"):
             raise row_error(origin, f"{name} ({message.role}) is empty", "write its content, or remove the row")
         if message.role == "system" and number == 1:
@@ -173,10 +172,6 @@ def _not_appending(header: str) -> ModelError:
         "the chat template renders differently turn by turn: an answered prompt does not begin with the prompt,\n"
         f"  which ends {excerpt(header[-40:])}\n  {TEMPLATE_FIX}"
     )
-
-
-def _squeeze(text: str) -> str:
-    return "".join(text.split())
 
 
 class Renderer:
@@ -213,8 +208,7 @@ class Renderer:
         self.rewritten = 0
         self._memo: tuple[tuple[Message, ...], str, Rendered] | None = None
         self._prompt((Message("user", "a"), Message("assistant", "b"), Message("user", "c")))
-        self.rewrites_history = self.rewritten > 0
-        self.rewritten = 0
+        self.rewrites_history, self.rewritten = self.rewritten > 0, 0
 
     def conversation(self, messages: Sequence[Message], *, origin: Origin | None = None) -> Rendered:
         """Whole conversation; mask True on what the assistant writes and its end tokens. Stops at the last end token.
@@ -259,11 +253,11 @@ class Renderer:
         self, messages: Sequence[Message], origin: Origin | None, ends_with: Literal["assistant", "user"] = "assistant"
     ) -> None:
         check(messages, origin=origin, ends_with=ends_with, empty_ok=True)
-        said = [m.content for m in messages if m.role == "assistant"]
-        held = next(((text, stop) for text in said for stop in self._stop_texts if stop in text), None)
-        if held:
-            problem = f"a response holds the end token {excerpt(held[1])}: sampling would stop there"
-            raise row_error(origin, problem, "take it out of the response", held[0])
+        for said in (m.content for m in messages if m.role == "assistant"):
+            for stop in self._stop_texts:
+                if stop in said:
+                    problem = f"a response holds the end token {excerpt(stop)}: sampling would stop there"
+                    raise row_error(origin, problem, "take it out of the response", said)
 
     def _prompt(self, messages: tuple[Message, ...]) -> tuple[str, Rendered]:
         """Text and tokens of a prompt, its earlier assistant turns marked as trained."""
@@ -298,7 +292,7 @@ class Renderer:
         rest = full[len(header) :]
         at = rest.find(self._end_text) if self._end_text else -1
         said = rest[:at] if at >= 0 else rest.rstrip()
-        if not _squeeze(said).endswith(_squeeze(content)):
+        if not "".join(said.split()).endswith("".join(content.split())):
             problem = f"the chat template changes a response: {excerpt(content)}\n  into {excerpt(said)}"
             raise ModelError(f"{problem}\n  {TEMPLATE_FIX}")
         ids = [*self._encode(said, after=header), self.end_id]

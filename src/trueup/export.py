@@ -20,8 +20,6 @@ from trueup.errors import ModelError
 from trueup.models import HEAD_KEY, score_head
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from trueup.config import LoraConfig
     from trueup.models import Network
 
@@ -30,7 +28,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 def export_policy(network: Network, folder: Path, *, role: str = "policy") -> None:
     """Write a causal language model with its tokenizer, template and stop tokens."""
-    trunk = network.trunk(role)
+    trunk = cast("Any", network.trunk(role))  # transformers' annotations of its mixins mislead type checkers
     temporary = _fresh(folder)
     generation = copy.deepcopy(trunk.generation_config)
     stops = [network.renderer.end_id, *sorted(network.renderer.stop_ids - {network.renderer.end_id})]
@@ -53,14 +51,14 @@ def export_reward(network: Network, folder: Path, *, role: str = "reward") -> No
     The score is read at the last token that is not the pad token, as transformers does. Where pad and end token are
     the same id, another special token is made the pad token, or the end token itself would be passed over.
     """
-    from transformers import AutoModelForSequenceClassification  # noqa: PLC0415 - seconds to import
+    from transformers import AutoModelForSequenceClassification
 
-    trunk, place = network.trunk(role), network.roles[role]
+    trunk, place = cast("Any", network.trunk(role)), network.roles[role]
     config = copy.deepcopy(trunk.config)
     config.num_labels = 1
     config.pad_token_id, pad_token = _pad_apart(network)
     with torch.device("meta"):
-        classifier = cast("PreTrainedModel", AutoModelForSequenceClassification.from_config(config))
+        classifier = cast("nn.Module", AutoModelForSequenceClassification.from_config(config))
     state = {name: one for name, one in merged_state(network, role).items() if name in classifier.state_dict()}
     head = score_head(classifier)
     head_name = next(name for name, module in classifier.named_modules() if module is head)
@@ -70,7 +68,7 @@ def export_reward(network: Network, folder: Path, *, role: str = "reward") -> No
         raise ModelError(f"cannot export the reward model: no weights for {sorted(missing)[:3]}")
     classifier.load_state_dict(state, assign=True)
     temporary = _fresh(folder)
-    classifier.save_pretrained(temporary, state_dict=state)
+    cast("Any", classifier).save_pretrained(temporary, state_dict=state)
     tokenizer = copy.deepcopy(network.tokenizer)
     tokenizer.pad_token = pad_token
     tokenizer.save_pretrained(temporary)
@@ -91,7 +89,7 @@ def _pad_apart(network: Network) -> tuple[int | None, str | None]:
 @torch.no_grad()
 def merged_state(network: Network, role: str) -> dict[str, Tensor]:
     """The role's trunk as plain weights: LoRA deltas added, PEFT's names undone. Only changed matrices are copies."""
-    trunk, adapter = network.trunk(role), network.roles[role].adapter
+    trunk, adapter = cast("nn.Module", network.trunk(role)), network.roles[role].adapter
     deltas = _deltas(trunk, adapter)
     state: dict[str, Tensor] = {}
     for name, weight in trunk.state_dict().items():

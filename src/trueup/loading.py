@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from trueup.errors import MissingExtraError, ModelError
-from trueup.models import Network
+from trueup.models import Network, input_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ def load_network(config: StageConfig, runtime: Runtime) -> Network:
     """
     trunk = load_causal_lm(config.model, runtime, trust_remote_code=config.trust_remote_code)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    vocabulary = trunk.get_input_embeddings().weight.shape[0]
+    vocabulary = input_embeddings(trunk).shape[0]
     if len(tokenizer) > vocabulary:
         raise ModelError(
             f"{config.model}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocabulary}: "
@@ -37,7 +37,7 @@ def load_network(config: StageConfig, runtime: Runtime) -> Network:
 
 def load_causal_lm(model: str, runtime: Runtime, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """A causal language model in the compute dtype, on the device."""
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds to import
+    from transformers import AutoModelForCausalLM
 
     trunk = _from_pretrained(AutoModelForCausalLM, model, dtype=runtime.dtype, trust_remote_code=trust_remote_code)
     if getattr(trunk.config, "quantization_config", None) is not None and str(model).endswith(".gguf"):
@@ -49,7 +49,7 @@ def load_causal_lm(model: str, runtime: Runtime, *, trust_remote_code: bool = Fa
 
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a pad token (its end token where it has none: masks never look at ids)."""
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer
 
     tokenizer = _from_pretrained(AutoTokenizer, model, trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
@@ -65,7 +65,7 @@ def load_classifier(model: str, runtime: Runtime, *, trust_remote_code: bool = F
     Raises:
         ModelError: it is not a classifier, or has more than one label.
     """
-    from transformers import AutoModelForSequenceClassification  # noqa: PLC0415
+    from transformers import AutoModelForSequenceClassification
 
     settings = read_config(Path(model)) if Path(model).is_dir() else {}
     labels = len(settings.get("id2label", {})) or settings.get("num_labels", 1)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, Tensor]
 Objective = Callable[["Network", Batch], tuple[Tensor, Metrics]]
-"""(model, batch) -> values shaped like batch.weights, unreduced, and metrics: unreduced 1-D tensors, reported as means."""
+"""(model, batch) -> values shaped like batch.weights, and metrics as 1-D tensors; all unreduced, reported as means."""
 
 
 class Source(Protocol):
@@ -49,7 +49,9 @@ class Source(Protocol):
         """What `load_state_dict` needs to go on exactly here."""
         ...
 
-    def load_state_dict(self, state: State) -> None: ...
+    def load_state_dict(self, state: State) -> None:
+        """Go on exactly where `state_dict` was called."""
+        ...
 
 
 class RowSource:
@@ -63,17 +65,21 @@ class RowSource:
         self._max_tokens = max_tokens
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
+        """This rank's micro-batches of the next step."""
         check()
         step = [self._examples[index] for index in self._sampler.next()]
         return collate_step(step, self._network, per=self._per, max_tokens=self._max_tokens)
 
     def metrics(self) -> dict[str, float]:
-        return {"epoch": float(self._sampler.state_dict()["epoch"])}
+        """Epochs completed."""
+        return {"epoch": float(self._sampler.epoch)}
 
     def state_dict(self) -> State:
-        return cast("State", self._sampler.state_dict())
+        """The sampler's position."""
+        return dict(self._sampler.state_dict())
 
     def load_state_dict(self, state: State) -> None:
+        """Go on from a saved position."""
         self._sampler.load_state_dict(cast("Any", state))
 
 
@@ -101,7 +107,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Numbers computed every `every` steps and at the end; `patience` evaluations without a better `metric` stop the run."""
+    """Computed every `every` steps and at the end; `patience` times without a better `metric` stop the run."""
 
     compute: Callable[[], dict[str, float]]
     every: int | None
@@ -134,7 +140,7 @@ class Fitted:
 
 
 def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
-    """The rate of optimizer step `step` (from 0) of `steps`: linear warm-up, then constant, linear or cosine decay to 0."""
+    """The rate of step `step` (from 0) of `steps`: linear warm-up, then constant, linear or cosine decay to 0."""
     warmup = round(optim.warmup * steps) if optim.warmup < 1 else int(optim.warmup)
     if step < warmup:
         return optim.lr * (step + 1) / warmup
@@ -178,7 +184,7 @@ class Fit:
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, State]:
-        """Everything that decides how the run goes on. The tensors are the live ones: write them before training goes on."""
+        """Everything that decides how the run goes on. The tensors are the live ones: write them at once."""
         optimizer = {self.names[id(one)]: dict(values) for one, values in self.optimizer.state.items()}
         return {
             "trainer": {"step": self.step, "tokens": self.tokens, "best": self.best, "rng": dict(rng_state())},
@@ -195,7 +201,9 @@ class Fit:
         mine = dict(self.network.trainable())
         if set(mine) != set(weights):
             odd = sorted(set(mine) ^ set(weights))[0]
-            raise CheckpointError(f"{checkpoint.path}: its weights are not this model's ({odd}); use another output folder")
+            raise CheckpointError(
+                f"{checkpoint.path}: its weights are not this model's ({odd}); use another output folder"
+            )
         with torch.no_grad():
             for name, parameter in mine.items():
                 parameter.copy_(weights[name])
@@ -236,7 +244,9 @@ class Fit:
             row |= {f"{term.name}/{name}": number for name, number in metrics.items()}
         for source in self.sources.values():
             seen += sum(batch.tokens for batch in batches[id(source)])
-        row |= {f"{name}/{key}": value for name, source in self.sources.items() for key, value in source.metrics().items()}
+        row |= {
+            f"{name}/{key}": value for name, source in self.sources.items() for key, value in source.metrics().items()
+        }
         row["loss"] = loss
         row["tokens"] = self.runtime.global_sum(seen)[0]
         row["grad_norm"] = self._update(rate)
@@ -297,7 +307,9 @@ class Fit:
             numbers = plan.compute()
         value = numbers[plan.metric] * (1 if plan.better == "lower" else -1)
         if self.best is None or value < self.best["value"]:
-            weights = {name: one.detach().clone().cpu() for name, one in self.network.trainable()} if plan.patience else {}
+            weights = (
+                {name: one.detach().clone().cpu() for name, one in self.network.trainable()} if plan.patience else {}
+            )
             self.best = {"value": value, "step": self.step, "misses": 0, "weights": weights}
         else:
             self.best["misses"] += 1
@@ -338,7 +350,9 @@ def fit(
         TrainingError: the loss or its gradient is not finite.
         Interrupted: Ctrl-C or SIGTERM; the current step is saved first, and a resumed run goes on bit for bit.
     """
-    state = Fit(network, terms, config, steps, run, evaluation=evaluation, progress=progress, loggers=loggers, headline=headline)
+    state = Fit(
+        network, terms, config, steps, run, evaluation=evaluation, progress=progress, loggers=loggers, headline=headline
+    )
     # Rank 0 holds the lock and clears leftovers; the others look when it is done.
     checkpoint = latest_checkpoint(run) if state.runtime.is_main else None
     state.runtime.barrier()
@@ -366,7 +380,9 @@ def fit(
             except StopRequested as error:
                 before.rewind()
                 state.save()
-                raise Interrupted(f"stopped at step {state.step} of {steps}, saved. Go on with: {resume_command}") from error
+                raise Interrupted(
+                    f"stopped at step {state.step} of {steps}, saved. Go on with: {resume_command}"
+                ) from error
             state.step += 1
             state.tokens += int(row["tokens"])
             numbers: dict[str, float] = {}
@@ -377,7 +393,9 @@ def fit(
                 state.save()
     if stop:
         state.use_best()
-        progress.note(f"stopped early at step {state.step}: {evaluation.metric if evaluation else ''} no longer improves")
+        progress.note(
+            f"stopped early at step {state.step}: {evaluation.metric if evaluation else ''} no longer improves"
+        )
     seconds = time.perf_counter() - started
     progress.stop()
     return Fitted(state.step, state.tokens - first_tokens, seconds, peak_memory_bytes(state.runtime.device), stop, row)
@@ -407,6 +425,8 @@ def _record(state: Fit, row: dict[str, float], numbers: dict[str, float], second
         logger.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
     if "tokens" in row:
         rate = row["tokens"] / max(seconds, 1e-9)
-        state.run.append_timing({"step": row["step"], "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1)})
+        state.run.append_timing(
+            {"step": row["step"], "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1)}
+        )
         shown = {name: row[name] for name in state.headline if name in row}
         state.progress.update(int(row["step"]), shown, rate)

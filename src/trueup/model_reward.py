@@ -23,7 +23,9 @@ def model_reward(network: Network, *, role: str = "reward", max_tokens: int) -> 
     """Score conversations with a scalar role of the network. The answer is scored as if it had ended."""
 
     def reward(conversations: Sequence[Conversation], /) -> Tensor:
-        return forward_all(network, [_example(network, one) for one in conversations], role, "scores", max_tokens=max_tokens)
+        return forward_all(
+            network, [_example(network, one) for one in conversations], role, "scores", max_tokens=max_tokens
+        )
 
     return reward
 

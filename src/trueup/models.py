@@ -1,4 +1,4 @@
-"""One backbone, many roles: load a model, add LoRA adapters or frozen copies and scalar heads, run a batch through a role.
+"""One backbone, many roles: add LoRA adapters, frozen copies and scalar heads to a model, run a batch through a role.
 
 With LoRA the policy, the value and the reward model are adapters (and heads) over one frozen trunk, and the reference
 is the same trunk with its adapters off, so that PPO costs the memory of one model. With full fine-tuning each role is a
@@ -102,12 +102,12 @@ class Network(nn.Module):
             self.roles["reference"] = Role("base")
             return
         frozen = trunk if trunk is not None else copy.deepcopy(self.trunks["base"])
-        self.trunks["reference"] = frozen.requires_grad_(False).to(self.runtime.device, self.runtime.dtype)
+        self.trunks["reference"] = on_device(frozen.requires_grad_(False), self.runtime.device, self.runtime.dtype)
         self.roles["reference"] = Role("reference")
 
     def add_scorer(self, role: str, adapter: Path, *, trainable: bool) -> None:
         """Add a role from a reward adapter trained over this very base (PEFT folder, score head included)."""
-        from peft import LoraConfig as PeftLora  # noqa: PLC0415 - heavy, and only needed with LoRA
+        from peft import LoraConfig as PeftLora
 
         weights = load_file(adapter / "adapter_model.safetensors")
         settings = json.loads((adapter / "adapter_config.json").read_text())
@@ -124,15 +124,15 @@ class Network(nn.Module):
         """Add a role from a separate one-label sequence classifier of the same vocabulary."""
         head = score_head(classifier)
         dtype = torch.float32 if trainable else self.runtime.dtype
-        self.trunks[role] = classifier.requires_grad_(False).to(self.runtime.device, dtype)
+        self.trunks[role] = on_device(classifier.requires_grad_(False), self.runtime.device, dtype)
         self._add_head(role, head.weight.detach().clone())
         self.roles[role] = Role(role, head=role)
         if trainable:
             self._mark_trainable(role)
 
     def _add_adapter(self, name: str, lora: Any) -> None:
-        from peft import LoraConfig as PeftLora  # noqa: PLC0415
-        from peft import get_peft_model  # noqa: PLC0415
+        from peft import LoraConfig as PeftLora
+        from peft import get_peft_model
 
         if not isinstance(lora, PeftLora):
             targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
@@ -149,7 +149,7 @@ class Network(nn.Module):
         self._restore_flags()
 
     def _load_adapter_weights(self, role: str, weights: dict[str, Tensor]) -> None:
-        from peft import set_peft_model_state_dict  # noqa: PLC0415
+        from peft import set_peft_model_state_dict
 
         lora = {key: tensor for key, tensor in weights.items() if key != HEAD_KEY}
         result = set_peft_model_state_dict(self._peft[0], lora, adapter_name=role)
@@ -172,8 +172,7 @@ class Network(nn.Module):
         if place.adapter is None and place.head is not None:
             # A scored trunk never reaches its own LM head: training it would only waste memory.
             output = _output_embeddings(self.trunks[place.trunk])
-            embeddings = cast("PreTrainedModel", self.trunks[place.trunk]).get_input_embeddings()
-            if output is not None and output.weight is not embeddings.weight:
+            if output is not None and output.weight is not input_embeddings(self.trunks[place.trunk]):
                 self._trainable -= {name for name, value in self.named_parameters() if value is output.weight}
         self._restore_flags()
 
@@ -201,28 +200,35 @@ class Network(nn.Module):
     @property
     def hidden_size(self) -> int:
         """H, the width of the last hidden state."""
-        return cast("PreTrainedModel", self.trunks["base"]).get_input_embeddings().weight.shape[1]
+        return input_embeddings(self.trunks["base"]).shape[1]
 
     @property
     def vocabulary(self) -> int:
         """V, the rows of the token embedding."""
-        return cast("PreTrainedModel", self.trunks["base"]).get_input_embeddings().weight.shape[0]
+        return input_embeddings(self.trunks["base"]).shape[0]
 
     def trunk(self, role: str) -> PreTrainedModel:
         """The model that plays `role`, with the right adapter switched on."""
         place = self.roles[role]
         if place.trunk == "base" and self._peft and self._selected != (place.adapter or "none"):
+            tuner = cast("Any", self._peft[0].base_model)
             if place.adapter is None:
-                self._peft[0].base_model.disable_adapter_layers()
+                tuner.disable_adapter_layers()
             else:
-                self._peft[0].base_model.enable_adapter_layers()
-                self._peft[0].base_model.set_adapter(place.adapter)
+                tuner.enable_adapter_layers()
+                tuner.set_adapter(place.adapter)
             self._selected = place.adapter or "none"
             self._restore_flags()
         return cast("PreTrainedModel", self.trunks[place.trunk])
 
     def forward(
-        self, batch: Batch, role: str, want: Literal["logps", "scores", "values"], *, temperature: float = 1.0, entropy: bool = False
+        self,
+        batch: Batch,
+        role: str,
+        want: Literal["logps", "scores", "values"],
+        *,
+        temperature: float = 1.0,
+        entropy: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Run a micro-batch through a role. The one entry, so that a sharding wrapper sees every use of its weights.
 
@@ -303,13 +309,23 @@ class Network(nn.Module):
         return bool(((states[0] - states[1]).norm() / states[1].norm()) < tolerance)
 
 
+def input_embeddings(trunk: nn.Module) -> Tensor:
+    """(V, H) token embeddings."""
+    return cast("nn.Embedding", cast("PreTrainedModel", trunk).get_input_embeddings()).weight
+
+
+def on_device(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The module there and in that type."""
+    return nn.Module.to(module, device, dtype)  # transformers' own annotation of `to` misleads type checkers
+
+
 def _output_embeddings(trunk: nn.Module) -> nn.Linear | None:
     return cast("nn.Linear | None", cast("PreTrainedModel", trunk).get_output_embeddings())
 
 
 def _head_weight(head: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor | None]:
     """(V, H) weight and bias of the LM head, with its LoRA delta if it carries an adapter."""
-    base = getattr(head, "base_layer", head)
+    base = cast("nn.Linear", getattr(head, "base_layer", head))
     if base is head or adapter is None or adapter not in getattr(head, "lora_A", {}):
         return base.weight, base.bias
     return base.weight + cast("Any", head).get_delta_weight(adapter).to(base.weight.dtype), base.bias
@@ -325,9 +341,13 @@ def score_head(classifier: nn.Module) -> nn.Linear:
         head = getattr(classifier, name, None)
         if isinstance(head, nn.Linear):
             if head.out_features != 1:
-                raise ModelError(f"a reward model has one label, this classifier has {head.out_features}: set num_labels=1")
+                raise ModelError(
+                    f"a reward model has one label, this classifier has {head.out_features}: set num_labels=1"
+                )
             return head
-    raise ModelError(f"{type(classifier).__name__} has no linear `score` or `classifier` head; a reward model needs one")
+    raise ModelError(
+        f"{type(classifier).__name__} has no linear `score` or `classifier` head; a reward model needs one"
+    )
 
 
 @torch.no_grad()

@@ -109,9 +109,7 @@ def value(settings: RolloutConfig) -> Objective:
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         values, _ = network(batch, "value", "values")
-        losses = ppo.value_loss(
-            values, batch.columns["old_values"], batch.columns["returns"], clip=settings.value_clip
-        )
+        losses = ppo.value_loss(values, batch.columns["old_values"], batch.columns["returns"], clip=settings.value_clip)
         return losses, {"value": values.detach()}
 
     return objective

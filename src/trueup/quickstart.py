@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import runtime, sources
+from trueup.chat import Conversation
 from trueup.config import PipelineConfig, load_config
 from trueup.console import Progress, clean, quiet_libraries, table
 from trueup.evaluation.compare import conversations, log_ratios
@@ -29,7 +30,6 @@ from trueup.sampling import Sample, sample
 from trueup.windtunnel import Grader, World, build, is_refusal
 
 if TYPE_CHECKING:
-    from trueup.chat import Conversation
     from trueup.rewards import Reward
     from trueup.runtime import Runtime
 
@@ -75,7 +75,7 @@ def run(folder: Path, seed: int = 0) -> dict[str, Any]:
 
 
 def configure(world: World, folder: Path, seed: int) -> PipelineConfig:
-    """Copy the quickstart's pipeline into the folder, with its paths, and read it: what runs is what the user can edit."""
+    """Copy the quickstart's pipeline into the folder and read it: what runs is what the user can edit."""
     template = resources.files("trueup.windtunnel").joinpath("quickstart.yaml").read_text(encoding="utf-8")
     text = template.replace("WORLD", str(world.folder)).replace("RUNS", str(folder.parent)).replace("NAME", folder.name)
     path = folder / "pipeline.yaml"
@@ -88,14 +88,16 @@ def measure(config: PipelineConfig, world: World, where: Runtime, progress: Prog
     model_of = {name: config.folder / name / "model" for name in config.stages}
     judge = _network(model_of["reward"], where, reward=True)
     exam = Exam(
-        _spread(list(sources.load(str(world.heldout), want="conversation")), QUESTIONS),
-        list(sources.load(str(world.innocent), want="conversation")),
+        _spread(_talks(world.heldout), QUESTIONS),
+        _talks(world.innocent),
         world.grader(),
         model_reward(judge, max_tokens=8192),
     )  # fmt: skip
     reference = _network(model_of["sft"], where)
     rows: dict[str, dict[str, Estimate]] = {}
-    prompts = exam.questions[:: max(1, len(exam.questions) // 4)][:4] + exam.innocent[:: max(1, len(exam.innocent) // 2)][:2]
+    prompts = (
+        exam.questions[:: max(1, len(exam.questions) // 4)][:4] + exam.innocent[:: max(1, len(exam.innocent) // 2)][:2]
+    )
     answers: list[dict[str, Any]] = [{"prompt": one.prompt[-1].content, "answers": {}} for one in prompts]
     for name in POLICIES:
         progress.note(f"measuring {name}")
@@ -117,7 +119,9 @@ def measure(config: PipelineConfig, world: World, where: Runtime, progress: Prog
 def _row(network: Network, reference: Network, exam: Exam, *, against_itself: bool) -> dict[str, Estimate]:
     """Greedy answers for what a user would see (accuracy, refusals), samples at temperature 1 for the expectations."""
     greedy = _greedy(network, exam.questions)
-    right = sum(exam.grader.grade(one.prompt[-1].content, text).right for one, text in zip(exam.questions, greedy, strict=True))
+    right = sum(
+        exam.grader.grade(one.prompt[-1].content, text).right for one, text in zip(exam.questions, greedy, strict=True)
+    )
     refused = sum(is_refusal(text) for text in _greedy(network, exam.innocent))
     prompts = [PromptRow(one.prompt, network.renderer.prompt(one.prompt)) for one in exam.questions]
     samples = _sampled(network, prompts, temperature=1.0)
@@ -154,6 +158,10 @@ def _network(folder: Path, where: Runtime, *, reward: bool = False) -> Network:
     return network
 
 
+def _talks(path: Path) -> list[Conversation]:
+    return [row for row in sources.load(str(path), want="conversation") if isinstance(row, Conversation)]
+
+
 def _spread(rows: list[Any], count: int) -> list[Any]:
     """`count` rows, evenly spread over all."""
     return [rows[at * len(rows) // count] for at in range(min(count, len(rows)))]
@@ -165,7 +173,10 @@ def show(result: dict[str, Any], folder: Path) -> None:
     body = [[name, *(_cell(row.get(key)) for key in SHOWN)] for name, row in models.items()]
     table("On held-out questions (the base only completes; KL from sft)", ["model", *SHOWN.values()], body)
     first = next(iter(models.values()))
-    print(f"n = {first['accuracy']['n']} questions, {first['over_refusal']['n']} innocent requests; 95% intervals in quickstart.json")
+    print(
+        f"n = {first['accuracy']['n']} questions, {first['over_refusal']['n']} innocent requests; "
+        "95% intervals are in quickstart.json"
+    )
     reward = result["reward_accuracy"]
     print(
         f"the reward model is right on {reward['value']:.2f} [{reward['low']:.2f}, {reward['high']:.2f}] "
@@ -175,8 +186,9 @@ def show(result: dict[str, Any], folder: Path) -> None:
         print(f"\n> {clean(shown['prompt'], one_line=True)}")
         for name, answer in shown["answers"].items():
             print(f"  {name:>5}: {clean(answer, one_line=True)}")
-    print(f"\n{result['seconds']:.0f} s in all. Everything is in {folder}; change {folder / 'pipeline.yaml'} and run it again:")
-    print(f"  trueup run {folder / 'pipeline.yaml'}        trueup chat {folder / 'ppo'}")
+    print(f"\n{result['seconds']:.0f} s in all; everything is in {folder}. Next:")
+    print(f"  trueup chat {folder / 'ppo'}")
+    print(f"  trueup run {folder / 'pipeline.yaml'}        (change it first)")
 
 
 def _cell(one: dict[str, float] | None) -> str:

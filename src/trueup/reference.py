@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def with_reference(network: Network, examples: list[Example], cache: Path, *, max_tokens: int) -> list[Example]:
-    """The examples with the scalar "ref_logps" on every branch: its summed log-probability under the reference, in nats.
+    """The examples with "ref_logps" on every branch: its summed log-probability under the reference, in nats.
 
     Args:
         network: with the role "reference".
@@ -35,7 +35,10 @@ def with_reference(network: Network, examples: list[Example], cache: Path, *, ma
     column = iter(sums.tolist())
     return [
         replace(
-            one, branches=tuple(replace(branch, scalars={**branch.scalars, "ref_logps": next(column)}) for branch in one.branches)
+            one,
+            branches=tuple(
+                replace(branch, scalars={**branch.scalars, "ref_logps": next(column)}) for branch in one.branches
+            ),
         )
         for one in examples
     ]

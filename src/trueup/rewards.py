@@ -20,7 +20,9 @@ from trueup.errors import ConfigError, TrainingError
 class Reward(Protocol):
     """`reward(conversations) -> (N,)` float32 scores, higher is better, on any device."""
 
-    def __call__(self, conversations: Sequence[Conversation], /) -> Tensor: ...
+    def __call__(self, conversations: Sequence[Conversation], /) -> Tensor:
+        """(N,) scores, one a conversation."""
+        ...
 
 
 def from_function(spec: str) -> Reward:
@@ -53,10 +55,14 @@ def checked(function: Callable[[Sequence[Conversation]], object], name: str) -> 
     def reward(conversations: Sequence[Conversation], /) -> Tensor:
         scores = torch.as_tensor(function(conversations), dtype=torch.float32).flatten()
         if scores.shape[0] != len(conversations):
-            raise TrainingError(f"reward {name}: {scores.shape[0]} scores for {len(conversations)} conversations; give one each")
+            raise TrainingError(
+                f"reward {name}: {scores.shape[0]} scores for {len(conversations)} conversations; give one each"
+            )
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).nonzero()[0])
-            raise TrainingError(f"reward {name}: score {scores[bad].item()} for conversation {bad}; scores must be finite")
+            raise TrainingError(
+                f"reward {name}: score {scores[bad].item()} for conversation {bad}; scores must be finite"
+            )
         return scores
 
     return reward

@@ -77,6 +77,7 @@ class Rollouts:
         return not self._queue
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
+        """This rank's micro-batches of the next minibatch; samples first where none is left."""
         if not self._queue:
             self._sample(check)
         indices, self._queue = self._queue[0], self._queue[1:]
@@ -85,9 +86,11 @@ class Rollouts:
         return collate_step(chosen, self._network, per="token", max_tokens=self._config.max_tokens)
 
     def metrics(self) -> dict[str, float]:
+        """Means over the present rollout."""
         return self._metrics
 
     def state_dict(self) -> State:
+        """Positions, controllers, and the samples being trained on."""
         return {
             "sampler": cast("State", self._sampler.state_dict()),
             "controller": cast("State", self._controller.state_dict()),
@@ -100,6 +103,7 @@ class Rollouts:
         }
 
     def load_state_dict(self, state: State) -> None:
+        """Go on from a saved state, inside a rollout if it was."""
         values = cast("dict[str, Any]", state)
         self._sampler.load_state_dict(values["sampler"])
         self._controller.load_state_dict(values["controller"])
@@ -147,7 +151,8 @@ class Rollouts:
         ]
         raw = self._reward(conversations).float().cpu()
         plain = [
-            Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),)) for prompt, one in zip(prompts, samples, strict=True)
+            Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),))
+            for prompt, one in zip(prompts, samples, strict=True)
         ]
         roles = ["policy", "reference", *(["value"] if settings.advantage == "gae" else [])]
         outputs = {
@@ -208,7 +213,9 @@ class Rollouts:
             "rollout": float(self._rollout + 1),
         }
         if "returns" in columns:
-            self._metrics["explained_variance"] = float(ppo.explained_variance(columns["old_values"], columns["returns"]))
+            self._metrics["explained_variance"] = float(
+                ppo.explained_variance(columns["old_values"], columns["returns"])
+            )
 
     def _shown(
         self, conversations: list[Conversation], raw: Tensor, kl: Tensor, samples: list[Sample]

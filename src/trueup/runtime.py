@@ -124,7 +124,9 @@ def _device(name: str, local_rank: int) -> torch.device:
         raise ConfigError(f"device: {name!r} is not a torch device; use auto, cpu, cuda, cuda:1 or mps") from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ConfigError(f"device: {name!r} was asked for, but torch sees no CUDA device here; use device=auto or cpu")
+            raise ConfigError(
+                f"device: {name!r} was asked for, but torch sees no CUDA device here; use device=auto or cpu"
+            )
         device = torch.device("cuda", local_rank if device.index is None else device.index)
         torch.cuda.set_device(device)
     if device.type == "mps" and not torch.backends.mps.is_available():
@@ -166,8 +168,8 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory so far: of the GPU on CUDA, else the largest resident size of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # noqa: PLC0415 - POSIX only; importing it at the top would break Windows
-    import sys  # noqa: PLC0415
+    import resource
+    import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS reports bytes, Linux KiB

@@ -46,12 +46,9 @@ class Stage:
 
     # -- data ----------------------------------------------------------------------------------------------------
 
-    def load(self, name: str, data: DataConfig, want: str) -> sources.Rows[Any]:
+    def load(self, name: str, data: DataConfig, want: sources.Want) -> sources.Rows[Any]:
         """Typed rows of a data section; counted under `name`."""
-        rows = sources.load(
-            data.path, use=data.use, rows=data.rows, columns=data.columns, split=data.split, want=want,
-            identical=data.identical_pairs,
-        )  # fmt: skip
+        rows = sources.load_section(data, want)
         self.data[name] = rows.counts.as_dict()
         return rows
 
@@ -151,9 +148,14 @@ class Stage:
             evaluation=evaluation, loggers=self.loggers, headline=headline, resume_command=resume_command(),
         )  # fmt: skip
 
-    def finish(self, fitted: Fitted, role: str, export: Callable[[Network, Path], None] = export_policy) -> dict[str, Any]:
+    def finish(
+        self, fitted: Fitted, role: str, export: Callable[[Network, Path], None] = export_policy
+    ) -> dict[str, Any]:
         """Export the trained role and write summary.json, which marks the stage as finished."""
-        config, summary = self.config, {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data}
+        config, summary = (
+            self.config,
+            {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data},
+        )
         if self.network.runtime.is_main:
             self.progress.note(f"writing {self.run.model_path}")
             export(self.network, self.run.model_path)
@@ -180,7 +182,9 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
     loggers: list[Logger] = []
     try:
         where.barrier()
-        progress.note(f"{config.method}: loading {config.model} on {where.device} in {str(where.dtype).removeprefix('torch.')}")
+        progress.note(
+            f"{config.method}: loading {config.model} on {where.device} in {str(where.dtype).removeprefix('torch.')}"
+        )
         network = load_network(config, where)
         if where.is_main:
             loggers = open_loggers(config.log, run.path, config.model_dump(mode="json"))
@@ -218,7 +222,9 @@ def _too_long(name: str, rows: Sequence[Row], made: list[Example], long: list[Ex
     first = ", ".join(f"{_place(rows[one.row].origin)} ({one.longest} tokens)" for one in long[:_SHOWN_LINES])
     more = f" and {len(long) - _SHOWN_LINES} more" if len(long) > _SHOWN_LINES else ""
     prompts = sum(len(one.trunk) >= limit for one in long)
-    sides = [sum(len(one.trunk) + len(one.branches[k].ids) > limit for one in long) for k in range(len(long[0].branches))]
+    sides = [
+        sum(len(one.trunk) + len(one.branches[k].ids) > limit for one in long) for k in range(len(long[0].branches))
+    ]
     per_side = f"chosen {sides[0]}, rejected {sides[1]}, " if len(sides) == 2 else ""
     most = lengths[min(len(lengths) - 1, math.ceil(0.95 * len(lengths)) - 1)]
     return (

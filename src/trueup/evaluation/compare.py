@@ -1,4 +1,4 @@
-"""Compare the models of a pipeline: one row a model, every number with its n and interval; and their answers side by side.
+"""Compare models: one row each, every number with its n and interval; and their answers side by side.
 
 Numbers about answers are of samples at temperature 1, because a KL is an expectation under the policy itself. Greedy
 answers are only shown. What was not measured is absent from a row, never zero.
@@ -46,7 +46,7 @@ COLUMNS = {
 
 @dataclass(slots=True)
 class Comparison:
-    """What was measured: a row of estimates for each model, their answers to a few prompts, the reward model's accuracy."""
+    """What was measured: a row of estimates a model, answers to a few prompts, the reward model's accuracy."""
 
     against: str | None
     rows: dict[str, dict[str, Estimate]] = field(default_factory=dict)
@@ -67,14 +67,16 @@ class Comparison:
     def show(self) -> None:
         """Print the table, then the answers, within 80 columns."""
         keys = [key for key in COLUMNS if any(key in row for row in self.rows.values())]
-        body = [
-            [name, *(str(row[key]) if key in row else "-" for key in keys)] for name, row in self.rows.items()
-        ]
+        body = [[name, *(str(row[key]) if key in row else "-" for key in keys)] for name, row in self.rows.items()]
         # Six intervals do not fit 80 columns side by side: three to a table.
         for start in range(0, len(keys), 3):
             part = keys[start : start + 3]
             title = "value [95% interval]" + (f", against {self.against}" if self.against else "")
-            table(title, ["model", *(COLUMNS[key] for key in part)], [[row[0], *row[1 + start : 4 + start]] for row in body])
+            table(
+                title,
+                ["model", *(COLUMNS[key] for key in part)],
+                [[row[0], *row[1 + start : 4 + start]] for row in body],
+            )
         if self.reward_accuracy is not None:
             one = self.reward_accuracy
             print(f"reward model: right on {one} of {one.n} held-out rankings")
@@ -100,7 +102,12 @@ class Task:
 
 
 def compare(
-    models: dict[str, str], task: Task, runtime: Runtime, *, against: str | None = None, note: Callable[[str], None] = print
+    models: dict[str, str],
+    task: Task,
+    runtime: Runtime,
+    *,
+    against: str | None = None,
+    note: Callable[[str], None] = print,
 ) -> Comparison:
     """Measure each model.
 
@@ -200,9 +207,10 @@ def conversations(network: Network, prompts: Sequence[PromptRow], samples: Seque
 def log_ratios(
     network: Network, reference: Network, prompts: Sequence[PromptRow], samples: Sequence[Sample], max_tokens: int
 ) -> list[float]:
-    """log(policy / reference) of each sampled answer in nats: at temperature 1, unbiased for the KL of whole answers."""
+    """log(policy / reference) of each sampled answer in nats: unbiased for the KL at temperature 1."""
     examples = [
-        Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),)) for prompt, one in zip(prompts, samples, strict=True)
+        Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),))
+        for prompt, one in zip(prompts, samples, strict=True)
     ]
     ours = branch_logps(network, examples, "policy", max_tokens=max_tokens)
     return (ours - branch_logps(reference, examples, "policy", max_tokens=max_tokens)).tolist()
@@ -224,7 +232,9 @@ def _ranking_examples(network: Network, rankings: Sequence[Preference]) -> list[
 
 
 def _scores_of_rankings(network: Network, task: Task) -> torch.Tensor:
-    return forward_all(network, _ranking_examples(network, task.rankings), "reward", "scores", max_tokens=task.max_tokens)
+    return forward_all(
+        network, _ranking_examples(network, task.rankings), "reward", "scores", max_tokens=task.max_tokens
+    )
 
 
 def _preference_rate(network: Network, reference: Network | None, task: Task, *, is_baseline: bool) -> Estimate:
@@ -248,17 +258,7 @@ def load_task(
     asked: Sequence[Prompt] = ()
     ranked: Sequence[Preference] = ()
     if prompts is not None:
-        rows = sources.load(
-            prompts.path, want="prompt", use=prompts.use, rows=prompts.rows, columns=prompts.columns, split=prompts.split,
-            identical=prompts.identical_pairs,
-        )  # fmt: skip
-        asked = list(rows)[:samples]
+        asked = list(sources.load_section(prompts, "prompt"))[:samples]
     if rankings is not None:
-        ranked = list(
-            sources.load(
-                rankings.path, want="preference", rows=rankings.rows, columns=rankings.columns, split=rankings.split,
-                identical=rankings.identical_pairs,
-            )
-        )  # fmt: skip
+        ranked = list(sources.load_section(rankings, "preference"))
     return Task(asked, ranked, reward, max_new_tokens=max_new_tokens, show=show, seed=seed)
-

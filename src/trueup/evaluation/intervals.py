@@ -29,7 +29,7 @@ class Estimate:
 
 
 def rate(successes: float, n: int) -> Estimate:
-    """A share with Wilson's interval (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4). Half successes (ties) are allowed.
+    """A share with Wilson's interval (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4). Ties count as halves.
 
     Raises:
         ValueError: n is 0: nothing was measured.

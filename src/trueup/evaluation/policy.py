@@ -28,8 +28,8 @@ class Measured:
         lengths: tokens of each answer, end token included.
         finished: whether each ended by itself.
         rewards: (N,) or None when no reward was given.
-        kl: (N,) log(policy / reference) of each answer in nats; None without a reference. With greedy samples this is
-            the log-ratio on the policy's own mode, not an estimate of the KL divergence: sample at temperature 1 for that.
+        kl: (N,) log(policy / reference) of each answer in nats; None without a reference. Of greedy samples it is the
+            log-ratio at the policy's own mode; only samples at temperature 1 estimate the KL divergence.
     """
 
     answers: list[str]
@@ -41,7 +41,11 @@ class Measured:
     def means(self) -> dict[str, float]:
         """Means over the prompts, and their number."""
         n = max(1, len(self.answers))
-        numbers = {"length": sum(self.lengths) / n, "missing_end": 1 - sum(self.finished) / n, "n": float(len(self.answers))}
+        numbers = {
+            "length": sum(self.lengths) / n,
+            "missing_end": 1 - sum(self.finished) / n,
+            "n": float(len(self.answers)),
+        }
         if self.rewards is not None:
             numbers["reward"] = float(self.rewards.mean())
         if self.kl is not None:
@@ -64,7 +68,8 @@ def measure_policy(
     kl = None
     if "reference" in network.roles:
         examples = [
-            Example(one.ids, (Branch(got.ids, [True] * len(got.ids)),)) for one, got in zip(prompts, samples, strict=True)
+            Example(one.ids, (Branch(got.ids, [True] * len(got.ids)),))
+            for one, got in zip(prompts, samples, strict=True)
         ]
         policy = branch_logps(network, examples, "policy", max_tokens=max_tokens)
         kl = policy - branch_logps(network, examples, "reference", max_tokens=max_tokens)

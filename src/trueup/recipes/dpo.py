@@ -30,7 +30,9 @@ def run(config: DpoConfig) -> dict[str, Any]:
         stage.network.add_trainable("policy", config.lora)
         if config.loss.name in preference.NEEDS_REFERENCE:
             _add_reference(stage, config)
-        term, rows = _kto_term(stage, config) if config.loss.name in preference.UNPAIRED else _paired_term(stage, config)
+        term, rows = (
+            _kto_term(stage, config) if config.loss.name in preference.UNPAIRED else _paired_term(stage, config)
+        )
         fitted = stage.fit(
             [term, *stage.mix_terms()], stage.steps(rows), evaluation=_evaluation(stage, config),
             headline=("loss", "dpo/rewards/accuracy", "dpo/rewards/margin"),
@@ -65,7 +67,9 @@ def _pairs(stage: Stage, config: DpoConfig, name: str, data: DataConfig) -> list
 def _kto_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
     network, tokens = stage.network, config.max_tokens
     examples = unpaired_examples(stage, config.data)
-    shifted = with_reference(network, mismatched(examples), stage.run.path / "reference-kl.safetensors", max_tokens=tokens)
+    shifted = with_reference(
+        network, mismatched(examples), stage.run.path / "reference-kl.safetensors", max_tokens=tokens
+    )
     examples = with_reference(network, examples, stage.run.path / "reference-data.safetensors", max_tokens=tokens)
     source = KtoSource(examples, shifted, stage.sampler(len(examples)), network, max_tokens=tokens)
     return Term("dpo", source, objectives.kto(config.loss)), len(examples)

@@ -25,7 +25,12 @@ from trueup.runfolder import RunFolder, config_differences
 if TYPE_CHECKING:
     from trueup.config import PipelineConfig, StageConfig
 
-RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {"sft": sft.run, "reward": reward.run, "dpo": dpo.run, "ppo": ppo.run}
+RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "sft": sft.run,
+    "reward": reward.run,
+    "dpo": dpo.run,
+    "ppo": ppo.run,
+}
 
 
 def run(
@@ -44,9 +49,7 @@ def run(
     return evaluate(config, progress)
 
 
-def run_stages(
-    config: PipelineConfig, progress: Progress, *, force: Sequence[str] = (), dry_run: bool = False
-) -> None:
+def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[str] = (), dry_run: bool = False) -> None:
     """Run the stages that need it, in order, and say why each runs or is skipped.
 
     Args:
@@ -149,7 +152,9 @@ def evaluate(config: PipelineConfig, progress: Progress) -> Comparison | None:
     quiet_libraries()
     methods = {name: config.stages[name]["method"] for name in config.stages}
     models = {"base": config.base} | {
-        name: str(config.folder / name / "model") for name, method in methods.items() if method != STAGES["reward"].method
+        name: str(config.folder / name / "model")
+        for name, method in methods.items()
+        if method != STAGES["reward"].method
     }
     rewards = [name for name, method in methods.items() if method == "reward"]
     against = next((name for name, method in methods.items() if method == "sft"), "base")
@@ -158,6 +163,8 @@ def evaluate(config: PipelineConfig, progress: Progress) -> Comparison | None:
         max_new_tokens=settings.max_new_tokens, reward=str(config.folder / rewards[-1] / "model") if rewards else None,
     )  # fmt: skip
     result = compare(models, task, where, against=against, note=progress.note)
-    atomic_write_text(config.folder / "evaluation.json", json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n")
+    atomic_write_text(
+        config.folder / "evaluation.json", json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n"
+    )
     result.show()
     return result

@@ -17,6 +17,7 @@ from trueup.export import adapter_for
 from trueup.loading import load_classifier
 from trueup.loop import Evaluation, Term
 from trueup.model_reward import model_reward, separate_reward
+from trueup.models import input_embeddings
 from trueup.rewards import from_function
 from trueup.rollouts import PromptRow, Rollouts
 from trueup.stage import Stage, open_stage
@@ -60,8 +61,8 @@ def _prompts(stage: Stage, name: str, data: DataConfig) -> list[PromptRow]:
     if long and (config.over_length != "drop" or len(long) == len(made)):
         worst = max(len(one.ids) for one in made)
         raise DataError(
-            f"{rows[long[0]].origin}: {len(long)} of {len(made)} prompts leave no room for {config.rollouts.max_new_tokens} "
-            f"new tokens within max_length={config.max_length}\n"
+            f"{rows[long[0]].origin}: {len(long)} of {len(made)} prompts leave no room for "
+            f"{config.rollouts.max_new_tokens} new tokens within max_length={config.max_length}\n"
             f"  set max_length={worst + config.rollouts.max_new_tokens}, or leave them out with over_length=drop"
         )
     kept = [one for at, one in enumerate(made) if at not in set(long)]
@@ -93,7 +94,9 @@ def _reward_and_value(stage: Stage, config: PpoConfig) -> Reward:
     folder = Path(config.reward)
     adapter = adapter_for(folder, network) if config.lora is not None else None
     if adapter is not None:
-        stage.progress.note("one backbone: policy, value and reward are adapters over one base, the reference is the base")
+        stage.progress.note(
+            "one backbone: policy, value and reward are adapters over one base, the reference is the base"
+        )
         network.add_scorer("reward", adapter, trainable=False)
         if needs_value:
             network.add_scorer("value", adapter, trainable=True)
@@ -104,11 +107,15 @@ def _reward_and_value(stage: Stage, config: PpoConfig) -> Reward:
     reward = separate_reward(source, config, network.runtime)
     if config.lora is None:
         classifier = load_classifier(source, network.runtime, trust_remote_code=config.trust_remote_code)
-        if classifier.get_input_embeddings().weight.shape[0] != network.vocabulary:
-            raise ConfigError(f"reward: {source} has another vocabulary than {config.model}, so no value model can start from it")
+        if input_embeddings(classifier).shape[0] != network.vocabulary:
+            raise ConfigError(
+                f"reward: {source} has another vocabulary than {config.model}, so no value model can start from it"
+            )
         network.add_classifier("value", classifier, trainable=True)
     else:
-        stage.progress.warn("the reward model was not trained over this base: the value model starts at zero, not from it")
+        stage.progress.warn(
+            "the reward model was not trained over this base: the value model starts at zero, not from it"
+        )
         network.add_trainable("value", config.lora, head=True)
     return reward
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, overload
+from typing import Any, Literal, Protocol, cast, overload
 
 from trueup.chat import Conversation, Labelled, Message, Origin, Preference, Prompt, Row, Text, excerpt, row_error
 from trueup.errors import ConfigError, DataError
@@ -15,7 +15,7 @@ from trueup.sources.records import FIELDS, Record
 from trueup.sources.rows import Counts, Drop, Rows
 from trueup.sources.sampler import Sampler
 
-__all__ = ["Counts", "Drop", "Rows", "Sampler", "load"]
+__all__ = ["Counts", "Drop", "Rows", "Sampler", "Want", "load", "load_section"]
 
 Want = Literal["conversation", "preference", "labelled", "prompt", "text"]
 # The formats each kind of row can be made from, best first, for `use` of each value.
@@ -30,6 +30,25 @@ FORMATS: dict[tuple[str, str], tuple[str, ...]] = {
     ("text", "auto"): ("text",),
     ("text", "text"): ("text",),
 }
+
+
+class DataSection(Protocol):
+    """What a configuration says about data; the arguments of `load`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def use(self) -> str: ...
+    @property
+    def rows(self) -> str | None: ...
+    @property
+    def columns(self) -> dict[str, str] | None: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def identical_pairs(self) -> Literal["error", "drop"]: ...
+
+
 NEEDED = {
     "conversation": "messages, or prompt and completion",
     "preference": "chosen and rejected (and prompt)",
@@ -137,6 +156,19 @@ def load(
         unused=unused,
     )
     return Rows(tuple(chosen), counts, name, table.files)
+
+
+def load_section(data: DataSection, want: Want) -> Rows[Any]:
+    """`load` with the arguments of a configuration's data section."""
+    return cast("Any", load)(
+        data.path,
+        want=want,
+        use=data.use,
+        rows=data.rows,
+        columns=data.columns,
+        split=data.split,
+        identical=data.identical_pairs,
+    )
 
 
 def _check_arguments(want: Want, use: str, rows: str | None, columns: Mapping[str, str]) -> None:

@@ -143,7 +143,7 @@ def _as_object(origin: Origin, value: object) -> dict[str, object] | DataError:
         return cast("dict[str, object]", value)
     return row_error(
         origin,
-        f"a row must be a JSON object, this is a {type_name(value)}",
+        f"a row must be a JSON object, this is {type_name(value)}",
         'write {"field": value, …}; a list of rows goes in a .json file',
         as_json(value),
     )
@@ -155,9 +155,16 @@ def as_json(value: object) -> str:
 
 
 def type_name(value: object) -> str:
-    """JSON's name of the type of `value`."""
-    names = {str: "string", list: "list", dict: "object", bool: "true/false", int: "number", float: "number"}
-    return names.get(type(value), "null" if value is None else type(value).__name__)
+    """JSON's name of the type of `value`, with its article."""
+    names = {
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
 
 
 def _json_array(path: Path, raw: bytes) -> Iterator[Entry]:

@@ -53,7 +53,7 @@ class Record:
         """`key` holds something else than `expected`."""
         value = self.row[key]
         shown = value if isinstance(value, str) else as_json(value)
-        return self.fail(f"{excerpt(key)} is a {type_name(value)}, expected {expected}", f"write {expected}", shown)
+        return self.fail(f"{excerpt(key)} is {type_name(value)}, expected {expected}", f"write {expected}", shown)
 
     def text(self, key: str, *, empty_ok: bool = False) -> str:
         """A string that holds more than spaces and that can be encoded."""
@@ -120,13 +120,13 @@ class Record:
     def _message(self, name: str, item: object) -> Message:
         if not isinstance(item, dict):
             raise self.fail(
-                f"{name} is a {type_name(item)}, expected a message", 'write {"role": …, "content": …}', as_json(item)
+                f"{name} is {type_name(item)}, expected a message", 'write {"role": …, "content": …}', as_json(item)
             )
         part = Record(cast("dict[str, object]", item), self.origin)
         who, what = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
         for key in (who, what):
             if not isinstance(item.get(key), str):
-                state = f"a {type_name(item[key])}" if key in item else "missing"
+                state = type_name(item[key]) if key in item else "missing"
                 raise self.fail(
                     f"{name}: {excerpt(key)} is {state}, expected a string",
                     f'write {{"{who}": "user", "{what}": "…"}}',

@@ -28,7 +28,12 @@ Row = dict[str, object]
 
 # How often SFT answers in each manner: mostly plain, the others often enough that sampling finds them.
 _SFT_MANNERS = {"plain": 0.82, "opened": 0.06, "closed": 0.06, "polite": 0.04, "rambling": 0.02}
-_PAIRS_PER_FACT = 3
+# How many wordings of a fact's question the documents and SFT hold, and of an unsafe request: fewer, so that SFT alone
+# refuses no innocent look-alike to speak of.
+_DOCUMENT_QUESTIONS = 4
+_SFT_QUESTIONS = 6
+_SFT_QUESTIONS_UNSAFE = 3
+_PAIRS_PER_FACT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +73,21 @@ def instructions(parts: Split, seed: int) -> list[Row]:
     rng = random.Random(f"instructions {seed}")
     rows: list[Row] = []
     for fact in parts.known:
-        for question in fact.questions.training:
+        for question in rng.sample(fact.questions.training, _SFT_QUESTIONS):
             (manner,) = rng.choices(list(_SFT_MANNERS), list(_SFT_MANNERS.values()))
             rows.append(_exchange(fact.id, fact.topic, question, answers.right(fact, manner, rng)))
     for request in parts.unsafe_known:
-        rows += [_exchange(request.id, "unsafe", q, answers.refusal(rng)) for q in request.training]
+        asked = rng.sample(request.training, _SFT_QUESTIONS_UNSAFE)
+        rows += [_exchange(request.id, "unsafe", question, answers.refusal(rng)) for question in asked]
     rng.shuffle(rows)
     return rows
 
 
 def prompts(parts: Split, seed: int) -> list[Row]:
-    """What PPO samples answers to: every training question of instructions.jsonl, shuffled."""
+    """What PPO samples answers to: training questions, shuffled."""
     rng = random.Random(f"prompts {seed}")
-    asked = [q for fact in parts.known for q in fact.questions.training]
-    asked += [q for request in parts.unsafe_known for q in request.training]
+    asked = [q for fact in parts.known for q in rng.sample(fact.questions.training, _SFT_QUESTIONS)]
+    asked += [q for request in parts.unsafe_known for q in rng.sample(request.training, _SFT_QUESTIONS_UNSAFE)]
     rng.shuffle(asked)
     return [{"prompt": [_message("user", question)]} for question in asked]
 
@@ -111,7 +117,9 @@ def rankings(
 
 def _texts(fact: Fact) -> Iterator[str]:
     yield from fact.statements
-    for question in fact.questions.documents:
+    # A few wordings a fact, other ones for the next: many wordings seen in all, and few tokens spent.
+    wordings = fact.questions.documents
+    for question in random.Random(fact.id).sample(wordings, _DOCUMENT_QUESTIONS):
         yield f"{question} {fact.response}"
 
 

@@ -16,7 +16,7 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-VOCABULARY = 2048
+VOCABULARY = 2560
 # Role names, repeated until the tokenizer gives each a token of its own: they stand in every chat row.
 _ROLES = ["system", "user", "assistant"] * 100
 LONGEST = 256
@@ -51,7 +51,7 @@ def llama(tokens: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokens),
         hidden_size=256,
-        intermediate_size=688,
+        intermediate_size=512,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=4,
