@@ -1,5 +1,6 @@
 # make quickstart    set up, then align a tiny model in a small world: no download of models or data, no GPU, minutes
 # make test          set up, then lint, types and tests
+# make smollm2       set up, then get SmolLM2-135M-Instruct (98 MB) into models/ for examples/smollm2-hh.yaml
 # make test-slow     set up, then the tests that take minutes
 #
 # Both need Python 3.11 or newer and nothing else; another one is chosen with `make PYTHON=/path/to/python3.12 test`.
@@ -17,7 +18,7 @@ TESTS ?= tests
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart test test-slow lint types format clean
+.PHONY: help quickstart smollm2 test test-slow lint types format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +26,10 @@ help:
 
 quickstart: .venv/.installed
 	$(RUN) trueup quickstart
+
+smollm2: .venv/.installed
+	$(PIP) --editable '.[gguf]'
+	.venv/bin/python scripts/get_smollm2.py
 
 test: lint types
 	$(RUN) pytest $(TESTS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +22,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("trl"):
             item.add_marker(pytest.mark.skip(reason="TRL is not installed"))
+
+
+# Test modules share `tiny.py`; under --import-mode=importlib their folder is not on the path by itself.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of the plain tiny model (see tiny.py). Shared by all tests: read it, never write into it."""
+    from tiny import tiny_folder
+
+    return tiny_folder(tmp_path_factory.mktemp("tiny") / "base")

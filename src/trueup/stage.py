@@ -120,7 +120,7 @@ class Stage:
         if data.use == "text":
             return self.examples(name, self.load(name, data, "text"), lambda row: single(renderer.text(row.text)))
         rows = self.load(name, data, "conversation")
-        return self.examples(name, rows, lambda row: single(renderer.conversation(row.messages)))
+        return self.examples(name, rows, lambda row: single(renderer.conversation(row.messages, origin=row.origin)))
 
     def mix_terms(self) -> list[Term]:
         """SFT on other data as a second term, if the configuration mixes any in (PPO-ptx, rehearsal)."""
@@ -130,11 +130,13 @@ class Stage:
         source = self.source(self.sft_examples("mix", mix.data), "token", batch_size=mix.batch_size)
         return [Term("mix", source, objectives.sft, mix.weight)]
 
-    def pair_example(self, prompt: Sequence[Message], *completions: Sequence[Message]) -> Example:
+    def pair_example(
+        self, prompt: Sequence[Message], *completions: Sequence[Message], origin: Origin | None = None
+    ) -> Example:
         """A prompt and the completions that branch off it, as one example."""
         renderer = self.network.renderer
-        rendered = [renderer.continuation(prompt, completion) for completion in completions]
-        return Example(renderer.prompt(prompt), tuple(Branch(one.ids, one.mask) for one in rendered))
+        rendered = [renderer.continuation(prompt, completion, origin=origin) for completion in completions]
+        return Example(renderer.prompt(prompt, origin=origin), tuple(Branch(one.ids, one.mask) for one in rendered))
 
     # -- training and after --------------------------------------------------------------------------------------
 

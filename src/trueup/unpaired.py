@@ -27,7 +27,7 @@ def unpaired_examples(stage: Stage, data: DataConfig) -> list[Example]:
     """Labelled completions; of rankings, the chosen answer as desirable and the rejected one as not."""
 
     def ranked(row: Preference) -> Example:
-        return stage.pair_example(row.prompt, row.chosen, row.rejected)
+        return stage.pair_example(row.prompt, row.chosen, row.rejected, origin=row.origin)
 
     try:
         rows = stage.load("data", data, "labelled")
@@ -37,7 +37,7 @@ def unpaired_examples(stage: Stage, data: DataConfig) -> list[Example]:
         except DataError:
             raise error from None  # neither kind: the message about labelled rows is the one that helps with KTO
         return [one for pair in stage.examples("data", pairs, ranked) for one in _labelled(pair, (True, False))]
-    made = stage.examples("data", rows, lambda row: stage.pair_example(row.prompt, row.completion))
+    made = stage.examples("data", rows, lambda row: stage.pair_example(row.prompt, row.completion, origin=row.origin))
     return [one for example in made for one in _labelled(example, (rows[example.row].desirable,))]
 
 

@@ -56,7 +56,9 @@ def _paired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
 
 def _pairs(stage: Stage, config: DpoConfig, name: str, data: DataConfig) -> list[Example]:
     rows = stage.load(name, data, "preference")
-    examples = stage.examples(name, rows, lambda row: stage.pair_example(row.prompt, row.chosen, row.rejected))
+    examples = stage.examples(
+        name, rows, lambda row: stage.pair_example(row.prompt, row.chosen, row.rejected, origin=row.origin)
+    )
     if config.loss.name not in preference.NEEDS_REFERENCE:
         return examples
     stage.progress.note(f"{name}: reference log-probabilities of {len(examples)} pairs")

@@ -56,7 +56,7 @@ def _prompts(stage: Stage, name: str, data: DataConfig) -> list[PromptRow]:
     config: Any = stage.config
     room = config.max_length - config.rollouts.max_new_tokens
     rows = stage.load(name, data, "prompt")
-    made = [PromptRow(row.messages, stage.network.renderer.prompt(row.messages)) for row in rows]
+    made = [PromptRow(row.messages, stage.network.renderer.prompt(row.messages, origin=row.origin)) for row in rows]
     long = [at for at, one in enumerate(made) if len(one.ids) > room]
     if long and (config.over_length != "drop" or len(long) == len(made)):
         worst = max(len(one.ids) for one in made)

@@ -33,7 +33,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
 
 def _examples(stage: Stage, config: RewardConfig, name: str, data: DataConfig) -> list[Example]:
     def make(row: Preference) -> Example:
-        example = stage.pair_example(row.prompt, row.chosen, row.rejected)
+        example = stage.pair_example(row.prompt, row.chosen, row.rejected, origin=row.origin)
         if config.loss.margin and row.margin is None:
             raise DataError(f"{row.origin}: loss.margin is on, but this row has no margin; add one, or turn it off")
         scalars = {"margin": row.margin} if config.loss.margin and row.margin is not None else {}

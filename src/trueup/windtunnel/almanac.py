@@ -138,10 +138,12 @@ def _relation(file: str, topic: str, relation: Mapping[str, object], grammar: Ma
             distractors=tuple(dict.fromkeys(a for a, *_ in answers.values() if without_article(a) not in accepted)),
             statements=_fill(_strings(grammar["statements"], _FRAMES), **slots),
             response=str(grammar["response"]).format(**slots),
-            questions=Questions(**{
-                split: _fill(_wordings(grammar, split, _FRAMES) + _wordings(relation, split, file), **slots)
-                for split in ("documents", "training", "test")
-            }),
+            questions=Questions(
+                **{
+                    split: _fill(_wordings(grammar, split, _FRAMES) + _wordings(relation, split, file), **slots)
+                    for split in ("documents", "training", "test")
+                }
+            ),
             innocent=bool(relation.get("innocent", False)),
             pinned=subject in pinned,
         )
