@@ -58,8 +58,10 @@ def tiny_tokenizer(
     return tokenizer
 
 
-def tiny_model(*, seed: int = 0, tied: bool = True, hidden: int = HIDDEN, vocabulary: int = VOCABULARY, **config: Any):
-    """A Llama of two layers with random weights, wide enough that attention and positions matter. -> LlamaForCausalLM."""
+def tiny_model(
+    *, seed: int = 0, tied: bool = True, hidden: int = HIDDEN, vocabulary: int = VOCABULARY, **config: Any
+) -> LlamaForCausalLM:
+    """A LlamaForCausalLM of two layers, its random weights wide enough that attention and positions matter."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     settings: dict[str, Any] = {
@@ -78,7 +80,11 @@ def tiny_model(*, seed: int = 0, tied: bool = True, hidden: int = HIDDEN, vocabu
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: LlamaForCausalLM = LlamaForCausalLM(LlamaConfig(**(settings | config)))
+        model = LlamaForCausalLM(LlamaConfig(**(settings | config)))
+        pad = model.model.embed_tokens.padding_idx
+        if pad is not None:  # transformers starts this row at zero: as the end token's, too, it would never be sampled
+            with torch.no_grad():
+                model.model.embed_tokens.weight[pad].normal_(0, 0.2)
     return model.eval()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -134,10 +135,7 @@ def collate(examples: Sequence[Example], *, per: Per, pad_id: int, share_prefix:
     counts = {"token": len(layout.targets), "branch": len(branches), "example": len(examples)}
     return Batch(
         input_ids=torch.tensor([row + [pad_id] * (width - len(row)) for row in layout.ids]),
-        # Padding goes on counting: a position that falls back would look like a packed row to transformers.
-        position_ids=torch.tensor(
-            [row + list(range(row[-1] + 1, row[-1] + 1 + width - len(row))) for row in layout.positions]
-        ),
+        position_ids=torch.tensor(layout.padded_positions(width)),
         attention_mask=_block_mask(layout.segments, width),
         predict_at=torch.tensor([row * width + at for row, at in layout.predict_at], dtype=torch.long),
         targets=torch.tensor(layout.targets, dtype=torch.long),
@@ -163,10 +161,23 @@ class _Layout:
         self.branch_of: list[int] = []
         self.last_at: list[tuple[int, int]] = []
 
+    def padded_positions(self, width: int) -> list[list[int]]:
+        """(R, T) positions. Padding goes on counting: one that fell back would look like a packed row to transformers.
+
+        It stops at the largest position of a real token, or rows wider than any sequence would count past what a model
+        with learned positions has. It can only get there beside a shared row, where a block mask rules anyway.
+        """
+        largest = max(max(row) for row in self.positions)
+        return [
+            row + [min(row[-1] + step, largest) for step in range(1, width - len(row) + 1)] for row in self.positions
+        ]
+
     def add_row(self, trunk: list[int], branches: Sequence[Branch]) -> None:
         row, ids = len(self.ids), list(trunk)
         positions, segments = list(range(len(trunk))), [0] * len(trunk)
         for number, branch in enumerate(branches, start=1):
+            if not trunk and branch.trained and branch.mask[0]:
+                raise ValueError("the first token of a branch without a trunk has nothing to be predicted from")
             start = len(ids)
             for offset, (token, trained) in enumerate(zip(branch.ids, branch.mask, strict=True)):
                 if trained:
@@ -177,7 +188,7 @@ class _Layout:
             ids += branch.ids
             positions += range(len(trunk), len(trunk) + len(branch.ids))
             segments += [number] * len(branch.ids)
-            self.last_at.append((row, len(ids) - 1))
+            self.last_at.append((row, (len(ids) if branch.ids else len(trunk)) - 1))
         self.ids.append(ids)
         self.positions.append(positions)
         self.segments.append(segments)
@@ -194,13 +205,14 @@ def _block_mask(segments: list[list[int]], width: int) -> Tensor | None:
 
 
 def _columns(examples: Sequence[Example], branches: Sequence[Branch]) -> dict[str, Tensor]:
+    floats = partial(torch.tensor, dtype=torch.float32)
     columns: dict[str, Tensor] = {}
     for name in branches[0].columns:
-        columns[name] = torch.tensor([value for branch in branches for value in branch.columns[name]])
+        columns[name] = floats([value for branch in branches for value in branch.columns[name]])
     for name in branches[0].scalars:
-        columns[name] = torch.tensor([branch.scalars[name] for branch in branches])
+        columns[name] = floats([branch.scalars[name] for branch in branches])
     for name in examples[0].scalars:
-        columns[name] = torch.tensor([example.scalars[name] for example in examples])
+        columns[name] = floats([example.scalars[name] for example in examples])
     return columns
 
 

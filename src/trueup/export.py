@@ -36,13 +36,27 @@ def export_policy(network: Network, folder: Path, *, role: str = "policy") -> No
         # Other tools stop only where this file tells them to.
         generation.eos_token_id = stops if len(stops) > 1 else stops[0]
         generation.pad_token_id = network.tokenizer.pad_token_id
+    state, config = merged_state(network, role), trunk.config
     previous, trunk.generation_config = trunk.generation_config, generation
     try:
-        trunk.save_pretrained(temporary, state_dict=merged_state(network, role))
+        if _came_apart(trunk, state):
+            trunk.config = copy.deepcopy(config)
+            trunk.config.tie_word_embeddings = False
+        trunk.save_pretrained(temporary, state_dict=state)
     finally:
-        trunk.generation_config = previous
+        trunk.generation_config, trunk.config = previous, config
     network.tokenizer.save_pretrained(temporary)
     _publish(temporary, folder)
+
+
+def _came_apart(trunk: Any, state: dict[str, Tensor]) -> bool:
+    """Whether embedding and LM head were one matrix until an adapter changed one of the two."""
+    if not trunk.config.tie_word_embeddings:
+        return False
+    ends = (trunk.get_input_embeddings(), trunk.get_output_embeddings())
+    names = {id(module): name for name, module in trunk.named_modules()}
+    first, second = (state[f"{names[id(end)]}.weight"] for end in ends)
+    return first.data_ptr() != second.data_ptr()
 
 
 def export_reward(network: Network, folder: Path, *, role: str = "reward") -> None:
@@ -76,12 +90,14 @@ def export_reward(network: Network, folder: Path, *, role: str = "reward") -> No
 
 
 def _pad_apart(network: Network) -> tuple[int | None, str | None]:
-    """A pad token that is not a stop token: the tokenizer's own, else another special token."""
-    tokenizer, stops = network.tokenizer, network.renderer.stop_ids
-    if tokenizer.pad_token_id not in stops:
+    """A pad token that ends no answer: the tokenizer's own, else another special token."""
+    tokenizer, end = network.tokenizer, network.renderer.end_id
+    if tokenizer.pad_token_id != end:
         return cast("int", tokenizer.pad_token_id), cast("str", tokenizer.pad_token)
-    for token, index in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
-        if index not in stops and index != tokenizer.bos_token_id:
+    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    added = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    for index, token in (named | added).items():
+        if index not in (end, tokenizer.bos_token_id):
             return index, token
     return None, None
 
@@ -146,7 +162,8 @@ def run(run_folder: Path, output: Path, *, merge: bool = True, dtype: str = "aut
     """`trueup export`: write a finished run's model elsewhere, in another dtype if asked, or only its adapter.
 
     Raises:
-        ModelError: the run has no model, or (without `merge`) no adapter; or `output` is there already.
+        ModelError: the run has no model, or (without `merge`) no adapter; `output` is there already; a dtype is unknown,
+            or asked for an adapter, which is only copied.
     """
     if output.exists():
         raise ModelError(f"{output} is there already; name a folder that is not, or remove it")
@@ -154,9 +171,13 @@ def run(run_folder: Path, output: Path, *, merge: bool = True, dtype: str = "aut
     if not merge:
         if not source.is_dir():
             raise ModelError(f"{run_folder} has no adapter: it was not trained with lora; leave out --no-merge")
+        if dtype != "auto":
+            raise ModelError("dtype: an adapter is exported as it was trained; leave out dtype, or --no-merge")
         _copy(source, output)
     else:
         source = source if source.is_dir() else run_folder
+        if not (source / "config.json").is_file():
+            raise ModelError(f"{run_folder} has no model: give the folder of a finished run, or a model's own")
         if dtype == "auto":
             _copy(source, output)
         else:

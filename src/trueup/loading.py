@@ -30,9 +30,10 @@ def load_network(config: StageConfig, runtime: Runtime) -> Network:
             f"{config.model}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocabulary}: "
             "they are not of one model; take both from the same folder"
         )
+    network = Network(trunk, tokenizer, runtime)
     if config.gradient_checkpointing:
-        trunk.gradient_checkpointing_enable({"use_reentrant": False})
-    return Network(trunk, tokenizer, runtime)
+        network.enable_gradient_checkpointing()
+    return network
 
 
 def load_causal_lm(model: str, runtime: Runtime, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -68,7 +69,7 @@ def load_classifier(model: str, runtime: Runtime, *, trust_remote_code: bool = F
     from transformers import AutoModelForSequenceClassification
 
     settings = read_config(Path(model)) if Path(model).is_dir() else {}
-    labels = len(settings.get("id2label", {})) or settings.get("num_labels", 1)
+    labels = len(settings.get("id2label", {})) or settings.get("num_labels", 2)  # transformers' default, never written
     architectures = settings.get("architectures") or []
     if architectures and "SequenceClassification" not in architectures[0]:
         raise ModelError(

@@ -114,6 +114,8 @@ class Evaluation:
     patience: int | None
     metric: str
     better: Literal["lower", "higher"] = "lower"
+    at_start: bool = True
+    """Also before the first step. False where that is known: a zero head's accuracy, a policy against itself."""
 
 
 @dataclass(slots=True)
@@ -179,6 +181,7 @@ class Fit:
         self.names = {id(parameter): name for name, parameter in network.trainable()}
         self.step = 0
         self.tokens = 0
+        self.last: dict[str, float] = {}  # the last row of the log
         self.best: dict[str, Any] | None = None  # value, step, misses and weights of the best evaluation
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
@@ -187,7 +190,13 @@ class Fit:
         """Everything that decides how the run goes on. The tensors are the live ones: write them at once."""
         optimizer = {self.names[id(one)]: dict(values) for one, values in self.optimizer.state.items()}
         return {
-            "trainer": {"step": self.step, "tokens": self.tokens, "best": self.best, "rng": dict(rng_state())},
+            "trainer": {
+                "step": self.step,
+                "tokens": self.tokens,
+                "best": self.best,
+                "last": self.last,
+                "rng": dict(rng_state()),
+            },
             "weights": {name: value.detach() for name, value in self.network.trainable()},
             "optimizer": cast("State", optimizer),
             "sources": {name: source.state_dict() for name, source in self.sources.items()},
@@ -218,6 +227,7 @@ class Fit:
         for name, source in self.sources.items():
             source.load_state_dict(sources[name])
         self.step, self.tokens, self.best = trainer["step"], trainer["tokens"], trainer["best"]
+        self.last = dict(trainer["last"])
         set_rng_state(trainer["rng"])
 
     def save(self) -> None:
@@ -297,11 +307,17 @@ class Fit:
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
-    def evaluate(self) -> tuple[dict[str, float], bool]:
-        """Run the evaluation; returns its numbers and whether to stop early."""
+    @property
+    def exhausted(self) -> bool:
+        """Whether `patience` evaluations have brought nothing better: the run stops early."""
+        patience = self.evaluation.patience if self.evaluation is not None else None
+        return patience is not None and self.best is not None and self.best["misses"] >= patience
+
+    def evaluate(self) -> dict[str, float]:
+        """Run the evaluation, remember the best one; returns its numbers."""
         plan = self.evaluation
         if plan is None:
-            return {}, False
+            return {}
         self.network.eval()
         with torch.no_grad():
             numbers = plan.compute()
@@ -313,7 +329,7 @@ class Fit:
             self.best = {"value": value, "step": self.step, "misses": 0, "weights": weights}
         else:
             self.best["misses"] += 1
-        return numbers, plan.patience is not None and self.best["misses"] >= plan.patience
+        return numbers
 
     def use_best(self) -> None:
         """Put back the weights of the best evaluation, if early stopping kept them."""
@@ -364,19 +380,18 @@ def fit(
         state.restore(checkpoint)
         progress.note(f"resuming from step {state.step} of {steps}")
     if state.runtime.is_main:
-        run.truncate_metrics(state.step)
+        run.truncate_metrics(-1 if checkpoint is None else state.step)
     state.runtime.barrier()
+    if checkpoint is None and evaluation is not None and evaluation.at_start:
+        _record(state, {"step": 0}, state.evaluate(), 0.0)
     progress.start(run.path.name, steps, state.step)
-    started, first_tokens, stop, row = time.perf_counter(), state.tokens, False, dict[str, float]()
-    if state.step == 0:
-        _record(state, {"step": 0}, state.evaluate()[0], 0.0)
+    started, first_tokens = time.perf_counter(), state.tokens
     with InterruptGuard(progress.note) as guard:
-        while state.step < steps and not stop:
+        while state.step < steps and not state.exhausted:
             before = _Position(state)
             clock = time.perf_counter()
             try:
-                guard.check()
-                row = state.train_step(guard.check)
+                row = state.train_step(_agreed_check(state, guard))
             except StopRequested as error:
                 before.rewind()
                 state.save()
@@ -387,18 +402,33 @@ def fit(
             state.tokens += int(row["tokens"])
             numbers: dict[str, float] = {}
             if evaluation is not None and state.due(evaluation.every):
-                numbers, stop = state.evaluate()
+                numbers = state.evaluate()
             _record(state, row, numbers, time.perf_counter() - clock)
-            if config.save.every is not None and state.due(config.save.every):
+            if state.exhausted or state.due(config.save.every):
                 state.save()
-    if stop:
+    if state.exhausted:
         state.use_best()
         progress.note(
             f"stopped early at step {state.step}: {evaluation.metric if evaluation else ''} no longer improves"
         )
     seconds = time.perf_counter() - started
     progress.stop()
-    return Fitted(state.step, state.tokens - first_tokens, seconds, peak_memory_bytes(state.runtime.device), stop, row)
+    memory = peak_memory_bytes(state.runtime.device)
+    return Fitted(state.step, state.tokens - first_tokens, seconds, memory, state.exhausted, state.last)
+
+
+def _agreed_check(state: Fit, guard: InterruptGuard) -> Callable[[], None]:
+    """Raises StopRequested now if any process was asked to stop; returns what may stop the step half-way.
+
+    One process may stop anywhere. Several have to stop before the same step: one that left in the middle of it would
+    leave the others waiting for its gradients for ever.
+    """
+    if state.runtime.world == 1:
+        guard.check()
+        return guard.check
+    if state.runtime.global_sum(float(guard.requested))[0] > 0:
+        raise StopRequested
+    return lambda: None
 
 
 class _Position:
@@ -416,7 +446,7 @@ class _Position:
 
 
 def _record(state: Fit, row: dict[str, float], numbers: dict[str, float], seconds: float) -> None:
-    row = row | {f"eval/{name}": value for name, value in numbers.items()}
+    state.last = row = row | {f"eval/{name}": value for name, value in numbers.items()}
     if not state.runtime.is_main:
         return
     if len(row) > 1:

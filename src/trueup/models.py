@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -99,6 +100,8 @@ class Network(nn.Module):
         Must come before any training when the policy is fully trained: the base is copied as it is now.
         """
         if trunk is None and self._peft:
+            if any(name.startswith("trunks.base.") and ".lora_" not in name for name in self._trainable):
+                raise ModelError("the base itself trains: add the role reference before any adapter")
             self.roles["reference"] = Role("base")
             return
         frozen = trunk if trunk is not None else copy.deepcopy(self.trunks["base"])
@@ -164,7 +167,8 @@ class Network(nn.Module):
     def _mark_trainable(self, role: str) -> None:
         place = self.roles[role]
         for name, _ in self.named_parameters():
-            in_adapter = place.adapter is not None and name.startswith("trunks.base.") and f".{place.adapter}." in name
+            # lora_A.policy.weight, but lora_embedding_A.policy; a layer of the model may be called "value" itself.
+            in_adapter = name.startswith("trunks.base.") and re.search(rf"\.lora_\w+\.{place.adapter}(\.|$)", name)
             in_trunk = place.adapter is None and name.startswith(f"trunks.{place.trunk}.")
             in_head = place.head is not None and name.startswith(f"heads.{place.head}.")
             if in_adapter or in_trunk or in_head:
@@ -188,7 +192,8 @@ class Network(nn.Module):
     def save_adapter(self, role: str, folder: Path) -> None:
         """Write the role's LoRA weights and PEFT configuration into `folder`."""
         adapter = cast("str", self.roles[role].adapter)
-        self._peft[0].save_pretrained(str(folder), selected_adapters=[adapter])
+        # The base's embeddings never change, adapted or not: to store them, or to look them up online, is of no use.
+        self._peft[0].save_pretrained(str(folder), selected_adapters=[adapter], save_embedding_layers=False)
         inner = folder / adapter  # PEFT puts every adapter not named "default" into a folder of its own
         for path in inner.iterdir():
             path.rename(folder / path.name)
@@ -210,16 +215,43 @@ class Network(nn.Module):
     def trunk(self, role: str) -> PreTrainedModel:
         """The model that plays `role`, with the right adapter switched on."""
         place = self.roles[role]
-        if place.trunk == "base" and self._peft and self._selected != (place.adapter or "none"):
-            tuner = cast("Any", self._peft[0].base_model)
-            if place.adapter is None:
-                tuner.disable_adapter_layers()
-            else:
-                tuner.enable_adapter_layers()
-                tuner.set_adapter(place.adapter)
-            self._selected = place.adapter or "none"
-            self._restore_flags()
+        if place.trunk == "base":
+            self._switch(place.adapter or "none")
         return cast("PreTrainedModel", self.trunks[place.trunk])
+
+    def _switch(self, adapter: str) -> None:
+        """Switch one adapter of the base on, or with "none" all off."""
+        if not self._peft or self._selected == adapter:
+            return
+        tuner = cast("Any", self._peft[0].base_model)
+        if adapter == "none":
+            tuner.disable_adapter_layers()
+        else:
+            tuner.enable_adapter_layers()
+            tuner.set_adapter(adapter)
+        self._selected = adapter
+        self._restore_flags()
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep only each layer's input for the backward pass, which computes the rest again. Before any role is added.
+
+        A layer is computed again under the adapter it ran under, whichever has been switched on since.
+        """
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), self._under(self._selected)
+
+        trunk = cast("PreTrainedModel", self.trunks["base"])
+        trunk.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+
+    @contextmanager
+    def _under(self, adapter: str | None) -> Iterator[None]:
+        now = self._selected
+        self._switch(adapter or "none")
+        try:
+            yield
+        finally:
+            self._switch(now or "none")
 
     def forward(
         self,
@@ -277,9 +309,12 @@ class Network(nn.Module):
             raise ModelError(f"{type(trunk).__name__} has no LM head to take log-probabilities from")
         config = trunk.config.get_text_config()
         weight, bias = _head_weight(head, self.roles[role].adapter)
+        # Master weights are rounded here as a frozen copy is rounded on loading, so that a policy starts at KL 0.
+        compute = self.runtime.dtype
+        weight, bias = weight.to(compute), None if bias is None else bias.to(compute)
         scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
         return token_logps(
-            hidden.to(weight.dtype), weight, targets, bias=bias, temperature=temperature, scale=scale,
+            hidden.to(compute), weight, targets, bias=bias, temperature=temperature, scale=scale,
             softcap=getattr(config, "final_logit_softcapping", None), entropy=entropy,
         )  # fmt: skip
 
@@ -287,7 +322,10 @@ class Network(nn.Module):
     def share_prefix(self) -> bool:
         """Whether this model takes a block mask, found by trying: a shared row must equal its branches run alone."""
         if self._share_prefix is None:
-            self._share_prefix = self._try_block_mask()
+            # transformers takes a block mask as it is: a long row would see past the window of a model that has one.
+            config = cast("PreTrainedModel", self.trunks["base"]).config.get_text_config()
+            windowed = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
+            self._share_prefix = not windowed and self._try_block_mask()
         return self._share_prefix
 
     @torch.no_grad()
@@ -337,17 +375,13 @@ def score_head(classifier: nn.Module) -> nn.Linear:
     Raises:
         ModelError: it has another number of labels than one.
     """
-    for name in ("score", "classifier"):
-        head = getattr(classifier, name, None)
-        if isinstance(head, nn.Linear):
-            if head.out_features != 1:
-                raise ModelError(
-                    f"a reward model has one label, this classifier has {head.out_features}: set num_labels=1"
-                )
-            return head
-    raise ModelError(
-        f"{type(classifier).__name__} has no linear `score` or `classifier` head; a reward model needs one"
-    )
+    head = getattr(classifier, "score", None)
+    if not isinstance(head, nn.Linear):
+        # A "classifier" head, as BERT's, reads a pooled first token, not the state of the last.
+        raise ModelError(f"{type(classifier).__name__} has no linear `score` head; a reward model needs one")
+    if head.out_features != 1:
+        raise ModelError(f"a reward model has one label, this classifier has {head.out_features}: set num_labels=1")
+    return head
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -57,14 +58,20 @@ class Exam:
     proxy: Reward
 
 
-def run(folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Build the world, run the pipeline, measure and show the models. Returns what quickstart.json holds."""
+def run(folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """Build the world, run the pipeline, measure and show the models. Returns what quickstart.json holds.
+
+    Args:
+        folder: where everything goes; what is finished there and unchanged is not done again.
+        seed: of the world and of every stage.
+        settings: `key=value` settings over the quickstart's pipeline.
+    """
     started = time.perf_counter()
     quiet_libraries()
     progress = Progress()
     progress.note(f"building the world in {folder / 'world'}")
     world = build(folder / "world", seed=seed)
-    config = configure(world, folder, seed)
+    config = configure(world, folder, [f"seed={seed}", *settings])
     pipeline.run_stages(config, progress)
     where = runtime.init(config.device, config.dtype, config.threads)
     result = measure(config, world, where, progress)
@@ -74,13 +81,13 @@ def run(folder: Path, seed: int = 0) -> dict[str, Any]:
     return result
 
 
-def configure(world: World, folder: Path, seed: int) -> PipelineConfig:
+def configure(world: World, folder: Path, settings: Sequence[str]) -> PipelineConfig:
     """Copy the quickstart's pipeline into the folder and read it: what runs is what the user can edit."""
     template = resources.files("trueup.windtunnel").joinpath("quickstart.yaml").read_text(encoding="utf-8")
     text = template.replace("WORLD", str(world.folder)).replace("RUNS", str(folder.parent)).replace("NAME", folder.name)
     path = folder / "pipeline.yaml"
     atomic_write_text(path, text)
-    return load_config(PipelineConfig, path, [f"seed={seed}"])
+    return load_config(PipelineConfig, path, list(settings))
 
 
 def measure(config: PipelineConfig, world: World, where: Runtime, progress: Progress) -> dict[str, Any]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from trueup.batching import Example
+from trueup.files import atomic_write_bytes
 from trueup.forward import forward_all
 from trueup.models import weights_fingerprint
 from trueup.tensors import segment_sum
@@ -46,14 +47,22 @@ def with_reference(network: Network, examples: list[Example], cache: Path, *, ma
 
 def _cached(network: Network, examples: list[Example], cache: Path, max_tokens: int) -> Tensor:
     key = _fingerprint(network, examples)
-    described = cache.with_suffix(".json")
-    if cache.is_file() and described.is_file() and json.loads(described.read_text()).get("fingerprint") == key:
-        return load_file(cache)["ref_logps"]
+    if cache.is_file() and _cache_key(cache) == key:
+        return load_file(cache)["ref_logps"].clone()
     sums = branch_logps(network, examples, "reference", max_tokens=max_tokens)
     if network.runtime.is_main:
-        save_file({"ref_logps": sums}, cache)
-        described.write_text(json.dumps({"fingerprint": key, "branches": len(sums)}) + "\n")
+        # One file, renamed into place: values and fingerprint cannot be of two different runs.
+        atomic_write_bytes(cache, save({"ref_logps": sums}, metadata={"fingerprint": key}))
     return sums
+
+
+def _cache_key(cache: Path) -> str | None:
+    """The fingerprint in a cache file; None where it cannot be read, so that it is made again."""
+    try:
+        with safe_open(cache, framework="pt") as opened:
+            return (opened.metadata() or {}).get("fingerprint")
+    except (OSError, SafetensorError):
+        return None
 
 
 def branch_logps(network: Network, examples: Sequence[Example], role: str, *, max_tokens: int) -> Tensor:

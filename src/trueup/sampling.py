@@ -59,20 +59,22 @@ def sample(
     generator = torch.Generator(network.runtime.device).manual_seed(seed)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
     samples: list[Sample] = [Sample([], False)] * len(prompts)
-    while order:
-        width = len(prompts[order[0]]) + max_new_tokens
-        rows, order = order[: max(1, max_tokens // width)], order[max(1, max_tokens // width) :]
-        batch = _Batch(network, [prompts[row] for row in rows], role)
-        for _ in range(max_new_tokens):
-            check()
-            tokens = _choose(batch.next_logits(), temperature, generator)
-            if on_token is not None:
-                on_token(int(tokens[0]))
-            if not batch.append(tokens):
-                break
-        for row, result in zip(rows, batch.results(), strict=True):
-            samples[row] = result
-    network.train(training)
+    try:
+        while order:
+            width = len(prompts[order[0]]) + max_new_tokens
+            rows, order = order[: max(1, max_tokens // width)], order[max(1, max_tokens // width) :]
+            batch = _Batch(network, [prompts[row] for row in rows], role)
+            for _ in range(max_new_tokens):
+                check()
+                tokens = _choose(batch.next_logits(), temperature, generator)
+                if on_token is not None:
+                    on_token(int(tokens[0]))
+                if not batch.append(tokens):
+                    break
+            for row, result in zip(rows, batch.results(), strict=True):
+                samples[row] = result
+    finally:
+        network.train(training)
     return samples
 
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from trueup import objectives, runtime, sources
 from trueup.batching import Branch, Example, Per, single
 from trueup.chat import Message, Origin, Row
 from trueup.config import to_yaml
 from trueup.console import Progress, quiet_libraries
-from trueup.errors import DataError
+from trueup.errors import ConfigError, DataError
 from trueup.export import export_adapter, export_policy
 from trueup.files import atomic_write_text
 from trueup.loading import load_network
@@ -178,7 +180,12 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
     """
     quiet_libraries()
     where = runtime.init(config.device, config.dtype, config.threads)
+    if where.dtype == torch.float16:
+        raise ConfigError(
+            "dtype: float16 gradients vanish without loss scaling, which trueup does not do; use bfloat16 or float32"
+        )
     runtime.seed_everything(config.seed)
+    runtime.reset_peak_memory(where.device)
     progress = Progress(quiet=not where.is_main)
     run = RunFolder.create(config.output, to_yaml(config)) if where.is_main else RunFolder(config.output)
     loggers: list[Logger] = []

@@ -36,7 +36,9 @@ def unpaired_examples(stage: Stage, data: DataConfig) -> list[Example]:
             pairs = stage.load("data", data, "preference")
         except DataError:
             raise error from None  # neither kind: the message about labelled rows is the one that helps with KTO
-        return [one for pair in stage.examples("data", pairs, ranked) for one in _labelled(pair, (True, False))]
+        made = [_labelled(pair, (True, False)) for pair in stage.examples("data", pairs, ranked)]
+        # All chosen, then all rejected: side by side, `mismatched` would give a prompt its own other answer.
+        return [chosen for chosen, _ in made] + [rejected for _, rejected in made]
     made = stage.examples("data", rows, lambda row: stage.pair_example(row.prompt, row.completion, origin=row.origin))
     return [one for example in made for one in _labelled(example, (rows[example.row].desirable,))]
 

@@ -101,9 +101,13 @@ def test_the_tokenizer_knows_every_text_and_the_chat_format(world: World) -> Non
     tokens = AutoTokenizer.from_pretrained(world.model)
     strange = "Zürich ≠ 東京 😀\n\ttabs"
     assert tokens.decode(tokens(strange).input_ids) == strange
-    rendered = tokens.apply_chat_template([{"role": "user", "content": "Hi?"}], add_generation_prompt=True, tokenize=False)
+    rendered = tokens.apply_chat_template(
+        [{"role": "user", "content": "Hi?"}], add_generation_prompt=True, tokenize=False
+    )
     assert rendered == "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\n"
-    roles = [tokens.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|pad|>")]
+    roles = [
+        tokens.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|pad|>")
+    ]
     assert len(set(roles)) == 4
     assert tokens("<|im_start|>assistant\n").input_ids[0] == roles[0]
     assert len(tokens("<|im_start|>assistant\n").input_ids) == 3

@@ -105,4 +105,5 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
         return numbers | interval
 
     metric = ("accuracy", "higher") if config.loss.name in preference.UNPAIRED else ("loss", "lower")
-    return Evaluation(compute, config.eval.every, config.eval.patience, *metric)
+    against_itself = reference is not None and config.reference is None
+    return Evaluation(compute, config.eval.every, config.eval.patience, *metric, at_start=not against_itself)

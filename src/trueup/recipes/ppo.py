@@ -36,7 +36,9 @@ def run(config: PpoConfig) -> dict[str, Any]:
         reward = _reward_and_value(stage, config)
         settings = config.rollouts
         sampler = stage.sampler(len(prompts), settings.episodes // settings.per_prompt)
-        source = Rollouts(stage.network, prompts, sampler, reward, config, record=stage.run.append_samples)
+        # Every rank judges all samples, one writes them.
+        record = stage.run.append_samples if stage.network.runtime.is_main else lambda _: None
+        source = Rollouts(stage.network, prompts, sampler, reward, config, record=record)
         terms = [Term("ppo", source, objectives.policy(settings))]
         if settings.advantage == "gae":
             terms.append(Term("value", source, objectives.value(settings), settings.value_coef))

@@ -60,4 +60,4 @@ def _evaluation(stage: Stage, config: RewardConfig) -> Evaluation | None:
             "n": float(right.n),
         }
 
-    return Evaluation(compute, config.eval.every, config.eval.patience, "accuracy", better="higher")
+    return Evaluation(compute, config.eval.every, config.eval.patience, "accuracy", better="higher", at_start=False)

@@ -1,8 +1,8 @@
 """The almanac: true facts, each with its wordings, read from the YAML files in `data/`.
 
 A fact is a subject, a relation and a short answer ("France", "capital", "Paris"). Its wordings are made from templates:
-statements for the documents, and three lists of questions that share no wording: for the documents, for training, for the
-test. Nothing here is random; `world.py` decides which facts are shown to which stage.
+statements for the documents, and three lists of questions that share no wording: for the documents, for training, for
+the test. Nothing here is random; `documents.py` decides which facts are shown to which stage.
 """
 
 from __future__ import annotations

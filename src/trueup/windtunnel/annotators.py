@@ -21,7 +21,7 @@ _LONGEST = 60
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """A judge of answers. The weights are in units of utility; `noise` is the temperature of the choice (0: no noise)."""
+    """A judge of answers. Weights are in units of utility; `noise` is the temperature of the choice (0: no noise)."""
 
     name: str
     length: float = 0.0

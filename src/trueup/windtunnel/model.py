@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, END_OF_TEXT, TURN, END_OF_TURN = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+# The trainer numbers them in this order, from 0.
+_SPECIAL = [PAD, END_OF_TEXT, TURN, END_OF_TURN]
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -31,7 +33,7 @@ def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         show_progress=False,
-        special_tokens=[PAD, END_OF_TEXT, TURN, END_OF_TURN],
+        special_tokens=_SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     bpe.train_from_iterator([*texts, *_ROLES], trainer)
@@ -47,7 +49,7 @@ def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def llama(tokens: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """An untrained Llama for `tokens`, fp32, its weights drawn from `seed` without touching the caller's random state."""
+    """An untrained Llama for `tokens`, fp32, drawn from `seed` without touching the caller's random state."""
     config = LlamaConfig(
         vocab_size=len(tokens),
         hidden_size=256,
@@ -57,9 +59,9 @@ def llama(tokens: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
         num_key_value_heads=8,
         max_position_embeddings=LONGEST,
         tie_word_embeddings=True,
-        pad_token_id=tokens.pad_token_id,
+        pad_token_id=_SPECIAL.index(PAD),
         bos_token_id=None,
-        eos_token_id=tokens.eos_token_id,
+        eos_token_id=_SPECIAL.index(END_OF_TEXT),
         dtype="float32",
     )
     with torch.random.fork_rng(devices=[]):

@@ -9,9 +9,8 @@ import unicodedata
 def words(text: str) -> list[str]:
     """Lower-case words without accents; apostrophes vanish ("N'Djamena" is one word), other punctuation separates."""
     if not text.isascii():
-        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).replace(
-            "\u2019", "'"
-        )
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+        text = text.replace(chr(0x2019), "'")  # the typographic apostrophe
     return re.findall(r"[a-z0-9]+", text.replace("'", "").casefold())
 
 

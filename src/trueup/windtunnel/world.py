@@ -74,9 +74,8 @@ class World:
 
 def build(folder: Path, *, seed: int = 0, annotator: str = "biased") -> World:
     """Write a world to `folder` and return it. Raises DataError when no annotator has that name."""
-    from trueup.windtunnel import (
-        model,  # here, because transformers takes seconds to import and the data does not need it
-    )
+    # Here, because transformers takes seconds to import and grading does not need it.
+    from trueup.windtunnel import model
 
     if annotator not in ANNOTATORS:
         raise DataError(f"annotator: {annotator!r} is unknown; there are {', '.join(ANNOTATORS)}")

@@ -1,0 +1,397 @@
+"""The loop: one gradient whatever the micro-batches and processes, schedule, clipping, early stopping, faults."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_data
+import torch
+from tiny import lora, tiny_network
+from torch import Tensor
+
+from trueup import objectives
+from trueup.batching import Batch, Example, collate, single
+from trueup.chat import Message
+from trueup.checkpoint import RunFolder, latest_checkpoint
+from trueup.config import OptimConfig, to_yaml
+from trueup.console import Progress
+from trueup.errors import CheckpointError, TrainingError
+from trueup.loop import Evaluation, Fit, Fitted, RowSource, Term, fit, learning_rate, make_optimizer
+from trueup.models import Network
+from trueup.sources import Sampler
+
+Metrics = dict[str, Tensor]
+
+
+# ------------------------------------------------------------------ micro-batches and processes do not matter
+
+
+MIX = {"weight": 0.5, "batch_size": 3}
+STAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft-mix": ("sft", {"mix": MIX}),
+    "reward": ("reward", {"loss": {"center": 0.1}}),
+    "dpo": ("dpo", {"loss": {"name": "sigmoid", "beta": 0.5}}),
+    "dpo-lora-mix": ("dpo", {"loss": {"name": "simpo"}, "lora": tiny_data.LORA, "mix": MIX}),
+    "kto": ("dpo", {"loss": {"name": "kto", "beta": 0.5}}),
+    "ppo": ("ppo", {"kl": {"coef": 0.2}, "rollouts": {"entropy_coef": 0.01}}),
+    "ppo-lora-mix": ("ppo", {"lora": tiny_data.LORA, "mix": MIX}),
+}
+
+
+def stage(name: str, folder: Path, output: str, **settings: Any) -> Any:
+    method, own = STAGES[name]
+    own = tiny_data.merged(own, settings)
+    if "mix" in own:
+        own = tiny_data.merged(own, {"mix": {"data": tiny_data.data(folder, "conversations", 7)}})
+    return tiny_data.stage(method, folder, output, **own)
+
+
+def same_logs(ours: list[dict[str, float]], theirs: list[dict[str, float]], losses: float) -> None:
+    """Losses to within `losses`; sums of log-probabilities are hundreds of nats, and float32 has seven digits."""
+    assert len(ours) == len(theirs) > 0
+    for one, other in zip(ours, theirs, strict=True):
+        assert list(one) == list(other)
+        for key, value in one.items():
+            tolerance = losses if key.endswith("loss") else 1e-3
+            assert other[key] == pytest.approx(value, abs=tolerance, rel=tolerance), (one["step"], key)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_size_of_micro_batches_changes_nothing(name: str, tmp_path: Path) -> None:
+    """One row at a time against all at once, over several AdamW steps: losses, gradient norms and every metric."""
+    logs = []
+    for max_tokens in (1, 100, 100_000):
+        config = stage(name, tmp_path, f"run-{max_tokens}", max_tokens=max_tokens, optim={"steps": 5})
+        tiny_data.run(config)
+        logs.append(tiny_data.metrics(config))
+    for log in logs[1:]:
+        same_logs(logs[0], log, 1e-6)
+
+
+TWO = """
+import sys
+import torch
+from pathlib import Path
+from trueup import rollouts, sampling, stage
+from trueup.config import STAGES, load_config
+import importlib, os
+
+torch.set_num_threads(1)
+greedy = lambda *args, temperature, **kwargs: sampling.sample(*args, temperature=0.0, **kwargs)
+rollouts.sample = greedy if "--greedy" in sys.argv else sampling.sample
+finish = stage.Stage.finish
+
+def finish_and_tell(self, fitted, role, *args):
+    state = torch.cat([one.detach().flatten() for _, one in self.network.trainable()])
+    torch.save(state, self.run.path / f"rank-{os.environ['RANK']}.pt")
+    return finish(self, fitted, role, *args)
+
+stage.Stage.finish = finish_and_tell
+for path in [one for one in sys.argv[1:] if one.endswith(".yaml")]:
+    method = Path(path).name.partition("-")[0]
+    importlib.import_module(f"trueup.recipes.{method}").run(load_config(STAGES[method], Path(path)))
+from trueup import runtime
+runtime.init("cpu").shutdown()
+"""
+
+
+TOGETHER = ("sft-mix", "dpo-lora-mix", "kto", "ppo-lora-mix")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two processes have run four stages, sampling greedily: what they sample is then shared out
+    among them without changing it."""
+    folder = tmp_path_factory.mktemp("two")
+    paths = []
+    for name in TOGETHER:
+        config = stage(name, folder, f"two-{name}", optim={"steps": 20})
+        paths.append(folder / f"{config.method}-{name}.yaml")
+        paths[-1].write_text(to_yaml(config), encoding="utf-8")
+    tiny_data.finish_processes(tiny_data.start_processes(["-c", TWO, "--greedy", *map(str, paths)]))
+    return folder
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_two_processes_learn_what_one_does(name: str, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trueup import rollouts, sampling
+
+    monkeypatch.setattr(
+        rollouts, "sample", lambda *args, temperature, **kwargs: sampling.sample(*args, temperature=0.0, **kwargs)
+    )
+    config = stage(name, two, f"one-{name}", optim={"steps": 20})
+    tiny_data.run(config)
+    log = [json.loads(line) for line in (two / f"two-{name}" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == list(range(1, 21))
+    same_logs(tiny_data.metrics(config), log, 1e-5)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_the_processes_stay_in_step(name: str, two: Path) -> None:
+    weights = [torch.load(two / f"two-{name}" / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert torch.equal(*weights)
+
+
+def test_only_the_first_process_writes(two: Path) -> None:
+    one = two / "two-ppo-lora-mix" / "samples.jsonl"
+    rows = [json.loads(line) for line in one.read_text().splitlines()]
+    # Twelve prompts in rollouts of 8 and 4 episodes, two epochs of each in steps of 4; four episodes of each are shown.
+    assert [row["step"] for row in rows] == [step for step in (1, 5, 7, 11, 13, 17, 19) for _ in range(4)]
+
+
+# ------------------------------------------------------------------ a loop by hand
+
+
+def examples(network: Network, count: int = 8) -> list[Example]:
+    rows = tiny_data.rows("conversations", count)
+    made = [(Message("user", row["prompt"]), Message("assistant", row["completion"])) for row in rows]
+    return [single(network.renderer.conversation(one)) for one in made]
+
+
+class Bench:
+    """A network with a policy, a run folder, and `fit` over both."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.config = tiny_data.stage("sft", folder, **settings)
+        self.network = tiny_network(self.config.model)
+        torch.manual_seed(0)
+        self.network.add_trainable("policy", self.config.lora)
+        self.run = RunFolder.create(self.config.output, to_yaml(self.config))
+        sampler = Sampler(8, self.config.optim.batch_size, 0)
+        rows = examples(self.network)
+        self.source = RowSource(rows, sampler, self.network, per="token", max_tokens=self.config.max_tokens)
+
+    def terms(self, objective: Callable[[Network, Batch], tuple[Tensor, Metrics]] = objectives.sft) -> list[Term]:
+        return [Term("sft", self.source, objective)]
+
+    def state(self, objective: Callable[[Network, Batch], tuple[Tensor, Metrics]] = objectives.sft) -> Fit:
+        return Fit(
+            self.network, self.terms(objective), self.config, self.config.optim.steps, self.run,
+            evaluation=None, progress=Progress(quiet=True), loggers=(), headline=(),
+        )  # fmt: skip
+
+    def fit(self, terms: list[Term] | None = None, evaluation: Evaluation | None = None) -> Fitted:
+        try:
+            return fit(
+                self.network, terms or self.terms(), config=self.config, steps=self.config.optim.steps, run=self.run,
+                progress=Progress(quiet=True), evaluation=evaluation,
+            )  # fmt: skip
+        finally:
+            self.run.close()
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: one.detach().clone() for name, one in self.network.trainable()}
+
+
+def schedule(steps: int, **settings: Any) -> list[float]:
+    optim = OptimConfig(lr=1.0, **settings)
+    return [learning_rate(step, steps, optim) for step in range(steps)]
+
+
+def test_the_learning_rate() -> None:
+    assert schedule(4, warmup=0, schedule="constant") == [1, 1, 1, 1]
+    assert schedule(4, warmup=0, schedule="linear") == [1, 0.75, 0.5, 0.25]
+    assert schedule(6, warmup=2, schedule="linear") == [0.5, 1, 1, 0.75, 0.5, 0.25]
+    cosine = [0.5 * (1 + math.cos(math.pi * part)) for part in (0, 0.25, 0.5, 0.75)]
+    assert schedule(4, warmup=0, schedule="cosine") == pytest.approx(cosine)
+    assert schedule(8, warmup=0.5, schedule="cosine") == pytest.approx([0.25, 0.5, 0.75, 1, *cosine])
+    assert schedule(10, warmup=0.05, schedule="constant") == [1] * 10  # half a step rounds to none
+    assert schedule(3, warmup=3, schedule="cosine") == pytest.approx([1 / 3, 2 / 3, 1])
+    assert schedule(2, warmup=5, schedule="linear") == [0.2, 0.4]
+
+
+def test_the_rate_in_the_log_is_the_one_that_was_used(tmp_path: Path) -> None:
+    """With a rate of 0 in the last place of a schedule nothing moves; the log says the rate of each step."""
+    bench = Bench(tmp_path, optim={"steps": 4, "schedule": "linear", "warmup": 0})
+    state = bench.state()
+    rates = []
+    for _ in range(4):
+        row = state.train_step(lambda: None)
+        rates.append((row["lr"], state.optimizer.param_groups[0]["lr"]))
+        state.step += 1
+    assert rates == [(pytest.approx(3e-3 * part),) * 2 for part in (1, 0.75, 0.5, 0.25)]
+
+
+def test_the_gradient_is_clipped_to_its_norm_and_the_log_has_it_unclipped(tmp_path: Path) -> None:
+    def norm_and_gradient(clip: float) -> tuple[float, Tensor]:
+        bench = Bench(tmp_path / str(clip), optim={"steps": 1, "clip": clip})
+        row = bench.state().train_step(lambda: None)
+        return row["grad_norm"], torch.cat([one.grad.flatten() for _, one in bench.network.trainable() if one.grad is not None])
+
+    loose, whole = norm_and_gradient(1e9)
+    tight, clipped = norm_and_gradient(0.01)
+    assert loose == pytest.approx(tight)
+    assert loose == pytest.approx(float(whole.norm()), rel=1e-5)
+    assert float(clipped.norm()) == pytest.approx(0.01, rel=1e-3)
+    assert torch.allclose(clipped / clipped.norm(), whole / whole.norm(), atol=1e-5)
+
+
+def test_weight_decay_is_for_matrices(tmp_path: Path) -> None:
+    network = Bench(tmp_path).network
+    decayed, spared = make_optimizer(network, OptimConfig(lr=1e-3, weight_decay=0.1)).param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    assert all(one.ndim >= 2 for one in decayed["params"])
+    assert all(one.ndim == 1 for one in spared["params"])
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(network.trainable()))
+
+
+def test_an_optimizer_of_nothing(tmp_path: Path) -> None:
+    network = tiny_network(tmp_path / "base")
+    with pytest.raises(TrainingError, match="nothing trains"):
+        make_optimizer(network, OptimConfig(lr=1e-3))
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, optim={"steps": 30, "lr": 1e-2})
+    bench.fit()
+    log = tiny_data.metrics(bench.config)
+    assert log[-1]["loss"] < 0.5 * log[0]["loss"]
+
+
+def test_a_term_of_weight_two_pulls_twice(tmp_path: Path) -> None:
+    gradients = []
+    for weight in (1.0, 2.0):
+        bench = Bench(tmp_path / str(weight), optim={"steps": 1, "clip": 1e9})
+        state = bench.state()
+        state.terms = [Term("sft", bench.source, objectives.sft, weight)]
+        row = state.train_step(lambda: None)
+        assert row["loss"] == pytest.approx(weight * row["sft/loss"])
+        gradients.append(row["grad_norm"])
+    assert gradients[1] == pytest.approx(2 * gradients[0], rel=1e-5)
+
+
+# ------------------------------------------------------------------ metrics
+
+
+def test_metrics_are_means_over_all_items_not_means_of_means(tmp_path: Path) -> None:
+    """Micro-batches of different sizes, and a metric that some of them lack."""
+    bench = Bench(tmp_path, max_tokens=120, optim={"steps": 1, "batch_size": 8})
+    seen: list[tuple[int, list[int]]] = []
+
+    def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+        values, _ = objectives.sft(network, batch)
+        seen.append((batch.branches, batch.targets.tolist()))
+        metrics = {"target": batch.targets.float(), "pair": batch.lengths}
+        return values, metrics if batch.branches > 1 else {"target": batch.targets.float()}
+
+    row = bench.state(objective).train_step(lambda: None)
+    assert len({branches for branches, _ in seen}) > 1  # uneven, or this test says nothing
+    targets = [target for _, some in seen for target in some]
+    assert row["sft/target"] == pytest.approx(sum(targets) / len(targets))
+    more = [(branches, some) for branches, some in seen if branches > 1]
+    assert row["sft/pair"] == pytest.approx(sum(len(some) for _, some in more) / sum(count for count, _ in more))
+
+
+def test_the_loss_is_the_mean_over_the_steps_tokens(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, max_tokens=60, optim={"steps": 1, "batch_size": 8})
+    row = bench.state().train_step(lambda: None)
+    batch = collate(examples(bench.network), per="token", pad_id=0)
+    with torch.no_grad():
+        fresh = Bench(tmp_path / "fresh")
+        assert row["loss"] == pytest.approx(-float(fresh.network.logps(batch).mean()), rel=1e-6)
+    assert row["tokens"] == batch.tokens
+
+
+def test_the_numbers_of_the_last_step_and_its_evaluation_are_reported(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, optim={"steps": 3})
+    fitted = bench.fit(evaluation=Evaluation(lambda: {"loss": 7.0}, None, None, "loss"))
+    log = tiny_data.metrics(bench.config)
+    assert [row["step"] for row in log] == [0, 1, 2, 3]
+    assert ["eval/loss" in row for row in log] == [True, False, False, True]
+    assert fitted.last == log[-1]
+    assert (fitted.steps, fitted.tokens) == (3, sum(row["tokens"] for row in log[1:]))
+
+
+def test_a_finished_run_that_is_started_again_trains_nothing_and_reports_the_same(tmp_path: Path) -> None:
+    first = Bench(tmp_path, optim={"steps": 3})
+    done = first.fit(evaluation=Evaluation(lambda: {"loss": 7.0}, None, None, "loss"))
+    log = first.run.metrics_path.read_bytes()
+    again = Bench(tmp_path, optim={"steps": 3})
+    repeated = again.fit(evaluation=Evaluation(lambda: {"loss": 7.0}, None, None, "loss"))
+    assert (repeated.last, repeated.tokens) == (done.last, 0)
+    assert again.run.metrics_path.read_bytes() == log
+    for name, weight in again.weights().items():
+        assert torch.equal(weight, first.weights()[name])
+
+
+# ------------------------------------------------------------------ early stopping
+
+
+class Scripted:
+    """An evaluation with given values, which remembers the weights it was asked about."""
+
+    def __init__(self, bench: Bench, values: list[float]) -> None:
+        self.bench, self.values, self.seen = bench, values, list[dict[str, Tensor]]()
+
+    def __call__(self) -> dict[str, float]:
+        self.seen.append(self.bench.weights())
+        return {"score": self.values[len(self.seen) - 1]}
+
+
+def differ(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(("better", "sign"), [("lower", 1), ("higher", -1)])
+def test_early_stopping_restores_the_best_weights(better: Any, sign: int, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, optim={"steps": 20})
+    values = [sign * value for value in (5.0, 3.0, 4.0, 2.0, 2.0, 9.0)]
+    script = Scripted(bench, values)
+    fitted = bench.fit(evaluation=Evaluation(script, 2, 2, "score", better))
+    assert (fitted.steps, fitted.stopped_early) == (10, True)  # best at step 6, no better at 8 and 10
+    assert not differ(bench.weights(), script.seen[3])
+    assert differ(bench.weights(), script.seen[5])
+
+
+def test_without_patience_the_last_weights_stay(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, optim={"steps": 4})
+    script = Scripted(bench, [1.0, 2.0, 3.0])
+    fitted = bench.fit(evaluation=Evaluation(script, 2, None, "score"))
+    assert (fitted.steps, fitted.stopped_early) == (4, False)
+    assert not differ(bench.weights(), script.seen[-1])
+
+
+def test_a_run_that_stopped_early_stays_stopped(tmp_path: Path) -> None:
+    first = Bench(tmp_path, optim={"steps": 20})
+    first.fit(evaluation=Evaluation(Scripted(first, [1.0, 2.0, 3.0]), 2, 2, "score"))
+    again = Bench(tmp_path, optim={"steps": 20})
+    fitted = again.fit(evaluation=Evaluation(Scripted(again, []), 2, 2, "score"))
+    assert (fitted.steps, fitted.stopped_early) == (4, True)
+    assert not differ(again.weights(), first.weights())
+
+
+# ------------------------------------------------------------------ faults
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_and_harms_nothing(bad: float, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, optim={"steps": 5}, save={"every": 1})
+    before: list[dict[str, Tensor]] = []
+
+    def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+        values, metrics = objectives.sft(network, batch)
+        before.append(bench.weights())
+        return values * (bad if len(before) == 3 else 1.0), metrics
+
+    with pytest.raises(TrainingError, match=r"step 3: the gradient norm is (nan|inf).*optim\.lr"):
+        bench.fit(bench.terms(objective))
+    assert not differ(bench.weights(), before[2])
+    checkpoint = latest_checkpoint(bench.run)
+    assert checkpoint is not None
+    assert checkpoint.step == 2
+    assert not differ(bench.weights(), checkpoint.part("weights"))
+    assert [row["step"] for row in tiny_data.metrics(bench.config)] == [1, 2]
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    Bench(tmp_path, optim={"steps": 2}).fit()
+    other = Bench(tmp_path, optim={"steps": 2})
+    other.network = tiny_network(other.config.model)
+    other.network.add_trainable("policy", lora())
+    with pytest.raises(CheckpointError, match="its weights are not this model's"):
+        other.fit()

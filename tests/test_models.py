@@ -1,0 +1,520 @@
+"""One backbone, many roles: shared prefixes change nothing, adapters do not touch each other, references stay put."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tiny import END_ID, HIDDEN, lora, shake, tiny_folder, tiny_model, tiny_network, tiny_tokenizer
+from trueup.batching import Batch, Branch, Example, collate
+from trueup.config import SftConfig
+from trueup.errors import ModelError
+from trueup.export import export_adapter
+from trueup.forward import forward_all
+from trueup.loading import load_classifier, load_network
+from trueup.models import Network
+from trueup.reference import branch_logps
+from trueup.runtime import Runtime
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def one_thread_one_seed():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)  # PEFT draws a fresh adapter from the global generator
+
+
+def branch(ids: list[int], mask: list[bool] | None = None) -> Branch:
+    return Branch(ids, mask or [True] * len(ids))
+
+
+def pairs() -> list[Example]:
+    return [
+        Example([5, 6, 7, 8, 9], (branch([20, 21, 22, END_ID]), branch([30, END_ID]))),
+        Example(
+            [5, 6], (branch([40, 41, 42, 43, 44, END_ID], [True, True, False, True, True, True]), branch([END_ID]))
+        ),
+        Example([50] * 12, (branch([60, END_ID]), branch([60, 61, 62, END_ID]))),
+    ]
+
+
+def batched(examples: list[Example], share: bool) -> Batch:
+    return collate(examples, per="token", pad_id=0, share_prefix=share)
+
+
+def gradients(network: Network) -> dict[str, Tensor]:
+    found = {name: value.grad.clone() for name, value in network.trainable() if value.grad is not None}
+    network.zero_grad(set_to_none=True)
+    return found
+
+
+def everything(network: Network, batch: Batch) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Log-probabilities, entropies, values and scores of a batch, and the gradients of one objective of each."""
+    logps, entropy = network(batch, "policy", "logps", entropy=True, temperature=0.7)
+    slope = torch.linspace(-1, 1, len(logps))
+    (logps @ slope + (entropy @ slope.flip(0))).backward()
+    values, _ = network(batch, "value", "values")
+    (values @ slope).backward()
+    scores, _ = network(batch, "value", "scores")
+    scores.square().sum().backward()
+    return [one.detach() for one in (logps, entropy, values, scores)], gradients(network)
+
+
+def compare(network: Network) -> None:
+    """Shared rows against one row a branch, and each pair alone against all together."""
+    examples = pairs()
+    shared, shared_gradients = everything(network, batched(examples, True))
+    plain, plain_gradients = everything(network, batched(examples, False))
+    for ours, theirs in zip(shared, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+    assert shared_gradients.keys() == plain_gradients.keys()
+    whole = torch.stack([gradient.norm() for gradient in plain_gradients.values()]).norm()
+    for name, gradient in plain_gradients.items():
+        assert (shared_gradients[name] - gradient).norm() < 1e-5 * (gradient.norm() + 0.1 * whole), name
+    alone = [everything(network, batched([one], True))[0] for one in examples]
+    for at, together in enumerate(shared):
+        torch.testing.assert_close(torch.cat([one[at] for one in alone]), together, **CLOSE)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_shared_prefixes_change_nothing_with_lora(tmp_path, attention, tied):
+    network = tiny_network(tmp_path, attention=attention, tied=tied)
+    network.add_trainable("policy", lora())
+    network.add_trainable("value", lora(), head=True)
+    shake(network, scale=0.2)
+    assert network.share_prefix
+    compare(network)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_shared_prefixes_change_nothing_with_all_weights(tmp_path, attention):
+    network = tiny_network(tmp_path, attention=attention)
+    network.add_trainable("policy", None)
+    network.add_trainable("value", None, head=True)
+    shake(network, scale=0.02)
+    compare(network)
+
+
+def own_logps(model: torch.nn.Module, trunk: list[int], ids: list[int], temperature: float = 1.0) -> Tensor:
+    """What transformers says: full logits of one plain sequence."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([trunk + ids])).logits[0].float() / temperature
+    return torch.log_softmax(logits, -1)[len(trunk) - 1 : -1].gather(-1, torch.tensor(ids)[:, None]).squeeze(-1)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logps_equal_those_of_transformers(tmp_path, tied, temperature):
+    network = tiny_network(tmp_path, tied=tied)
+    network.add_frozen("policy")
+    model = tiny_model(tied=tied)
+    examples = pairs()
+    want = [
+        own_logps(model, one.trunk, side.ids, temperature)[torch.tensor(side.mask)]
+        for one in examples
+        for side in one.branches
+    ]
+    got = network.logps(batched(examples, True), temperature=temperature)
+    torch.testing.assert_close(got, torch.cat(want), **CLOSE)
+
+
+def steps(network: Network, role: str, count: int = 3) -> None:
+    """A few steps of plain gradient descent on a role's log-probabilities or values."""
+    place = network.roles[role]
+    optimizer = torch.optim.SGD([value for _, value in network.trainable()], lr=0.1)
+    for _ in range(count):
+        if place.head is None:
+            loss = -network.logps(batched(pairs(), True), role).mean()
+        else:
+            loss = (network(batched(pairs(), True), role, "values")[0] - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def test_the_reference_is_the_base_with_its_adapters_off(tiny_base):
+    base = tiny_network(tiny_base)
+    base.add_frozen("policy")
+    want = base.logps(batched(pairs(), True))
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", lora())
+    network.add_reference()
+    assert len(network.trunks) == 1
+    fresh = network.logps(batched(pairs(), True)).detach()
+    assert torch.equal(network.logps(batched(pairs(), True), "reference"), want)
+    torch.testing.assert_close(fresh, want, rtol=0, atol=1e-6)  # a fresh adapter adds exactly nothing
+    steps(network, "policy")
+    assert torch.equal(network.logps(batched(pairs(), True), "reference"), want)
+    assert (network.logps(batched(pairs(), True)) - want).abs().max() > 1e-2
+
+
+def test_the_reference_of_a_fully_trained_policy_is_a_copy(tiny_base):
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", None)
+    network.add_reference()
+    want = network.logps(batched(pairs(), True), "reference")
+    assert torch.equal(network.logps(batched(pairs(), True)), want)
+    steps(network, "policy")
+    assert torch.equal(network.logps(batched(pairs(), True), "reference"), want)
+    assert (network.logps(batched(pairs(), True)) - want).abs().max() > 1e-2
+
+
+def test_the_reference_of_a_fully_trained_policy_is_a_copy_beside_adapters_too(tiny_base):
+    """Adapters of another role must not make the policy its own reference."""
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", None)
+    network.add_trainable("value", lora(), head=True)
+    with pytest.raises(ModelError, match="reference"):
+        network.add_reference()
+
+
+def test_a_reference_of_its_own(tiny_base, tmp_path):
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", lora())
+    network.add_reference(tiny_model(seed=7))
+    other = tiny_network(tmp_path / "other", seed=7)
+    other.add_frozen("policy")
+    want = other.logps(batched(pairs(), True))
+    assert torch.equal(network.logps(batched(pairs(), True), "reference"), want)
+    assert not any(name.startswith("trunks.reference") for name, _ in network.trainable())
+
+
+def weights(network: Network, adapter: str) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.named_parameters() if f".{adapter}." in name}
+
+
+def same(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
+    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_two_adapters_do_not_touch_each_other(tiny_base):
+    def network_with(*roles: str) -> Network:
+        network = tiny_network(tiny_base)
+        for role in roles:
+            torch.manual_seed(3)  # the same initial adapter, whether or not another one is there
+            network.add_trainable(role, lora(), head=role == "value")
+        return network
+
+    both = network_with("policy", "value")
+    value_before = weights(both, "value")
+    steps(both, "policy")
+    assert same(value_before, weights(both, "value"))
+    policy_after = weights(both, "policy")
+    steps(both, "value")
+    assert same(policy_after, weights(both, "policy"))
+    assert not same(value_before, weights(both, "value"))
+
+    alone = network_with("policy")
+    steps(alone, "policy")
+    assert same(policy_after, weights(alone, "policy"))
+    alone = network_with("value")
+    steps(alone, "value")
+    assert same(weights(both, "value"), weights(alone, "value"))
+
+
+def test_only_trainable_roles_require_gradients_after_every_switch(tiny_base):
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", lora())
+    network.add_reference()
+    network.add_trainable("value", lora(), head=True)
+    want = {name for name, _ in network.trainable()}
+    assert want == {
+        name
+        for name, _ in network.named_parameters()
+        if ".lora_A.policy." in name or ".lora_B.policy." in name or ".value." in name
+    }
+    for role in ("value", "reference", "policy", "reference", "value", "policy"):
+        network.trunk(role)
+        assert {name for name, value in network.named_parameters() if value.requires_grad} == want
+    assert not network.logps(batched(pairs(), True), "reference").requires_grad
+    assert network.logps(batched(pairs(), True), "policy").requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings:UserWarning")
+def test_adapters_over_embeddings_train(tiny_base):
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", lora(targets=["embed_tokens", "q_proj"]))
+    names = [name for name, _ in network.trainable()]
+    assert sum("lora_embedding_" in name for name in names) == 2
+    network.logps(batched(pairs(), True)).sum().backward()
+    assert all(value.grad is not None for _, value in network.trainable())
+
+
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings:UserWarning")
+@pytest.mark.parametrize("tied", [True, False])
+def test_adapters_over_the_lm_head(tmp_path, tied):
+    network = tiny_network(tmp_path, tied=tied)
+    network.add_trainable("policy", lora(targets=["lm_head", "v_proj"]))
+    network.add_reference()
+    network.add_trainable("other", lora(targets=["v_proj"]))
+    shake(network, scale=0.3)
+    for role in ("policy", "reference", "other"):
+        for one in pairs():
+            for at, side in enumerate(one.branches):
+                want = own_logps(network.trunk(role), one.trunk, side.ids)[torch.tensor(side.mask)]
+                batch = batched([one], True)
+                got = network.logps(batch, role)[batch.branch_of == at]
+                torch.testing.assert_close(got, want, **CLOSE)
+    network.logps(batched(pairs(), True)).sum().backward()
+    head = [value.grad for name, value in network.trainable() if "lm_head" in name]
+    assert len(head) == 2
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in head)
+
+
+def test_targets_that_fit_no_layer(tiny_base):
+    with pytest.raises(ModelError, match=r"lora\.targets.*nowhere"):
+        tiny_network(tiny_base).add_trainable("policy", lora(targets=["nowhere"]))
+
+
+def test_a_scorer_from_its_adapter(tiny_base, tmp_path):
+    trained = tiny_network(tiny_base)
+    trained.add_trainable("reward", lora(), head=True)
+    shake(trained, scale=0.2)
+    want = forward_all(trained, pairs(), "reward", "scores", max_tokens=60)
+    assert want.std() > 0.01
+    export_adapter(trained, tmp_path / "adapter", lora(), role="reward", base=tiny_base)
+
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", lora())
+    network.add_reference()
+    network.add_scorer("reward", tmp_path / "adapter", trainable=False)
+    network.add_scorer("value", tmp_path / "adapter", trainable=True)
+    assert {name.split(".")[-2] for name, _ in network.trainable() if "lora_" in name} == {"policy", "value"}
+    assert [name for name, _ in network.trainable() if name.startswith("heads")] == ["heads.value.weight"]
+    for role in ("reward", "value"):
+        torch.testing.assert_close(forward_all(network, pairs(), role, "scores", max_tokens=60), want)
+    steps(network, "value")
+    steps(network, "policy")
+    assert torch.equal(
+        forward_all(network, pairs(), "reward", "scores", max_tokens=60),
+        forward_all(network, pairs(), "reward", "scores", max_tokens=60),
+    )
+    torch.testing.assert_close(forward_all(network, pairs(), "reward", "scores", max_tokens=60), want)
+
+
+def test_a_fresh_head_scores_zero(tiny_base):
+    network = tiny_network(tiny_base)
+    network.add_trainable("reward", None, head=True)
+    assert torch.equal(network(batched(pairs(), True), "reward", "scores")[0], torch.zeros(6))
+
+
+def test_an_untied_lm_head_behind_a_score_head_does_not_train(tmp_path):
+    network = tiny_network(tmp_path, tied=False)
+    network.add_trainable("reward", None, head=True)
+    names = {name for name, _ in network.trainable()}
+    assert "heads.reward.weight" in names
+    assert "trunks.base.model.embed_tokens.weight" in names
+    assert "trunks.base.lm_head.weight" not in names
+
+
+def test_every_row_of_a_forward_in_the_examples_order(tiny_base):
+    network = tiny_network(tiny_base)
+    network.add_trainable("value", lora(), head=True)
+    network.add_frozen("policy")
+    shake(network, scale=0.2)
+    network.train()
+    for want, role in (("logps", "policy"), ("values", "value"), ("scores", "value")):
+        whole = torch.cat([forward_all(network, [one], role, want, max_tokens=1) for one in pairs()])
+        for budget in (1, 25, 500):
+            torch.testing.assert_close(forward_all(network, pairs(), role, want, max_tokens=budget), whole, **CLOSE)
+    assert network.training
+    sums = branch_logps(network, pairs(), "policy", max_tokens=30)
+    logps = forward_all(network, pairs(), "policy", "logps", max_tokens=30)
+    ends = [0, 4, 6, 11, 12, 14, 18]
+    torch.testing.assert_close(sums, torch.stack([logps[a:b].sum() for a, b in pairwise(ends)]))
+
+
+def test_a_model_that_refuses_block_masks_gets_plain_rows(tiny_base, monkeypatch):
+    network = tiny_network(tiny_base)
+    network.add_frozen("policy")
+    want = forward_all(network, pairs(), "policy", "logps", max_tokens=100)
+    stubborn = tiny_network(tiny_base)
+    stubborn.add_frozen("policy")
+    inner = stubborn.trunks["base"].model
+    plain = type(inner).forward
+
+    def forward(self, *args, attention_mask=None, **kwargs):
+        if self is inner and attention_mask is not None and attention_mask.ndim == 4:
+            raise ValueError("only 2-D attention masks")
+        return plain(self, *args, attention_mask=attention_mask, **kwargs)
+
+    monkeypatch.setattr(type(inner), "forward", forward)
+    assert not stubborn.share_prefix
+    assert network.share_prefix
+    torch.testing.assert_close(forward_all(stubborn, pairs(), "policy", "logps", max_tokens=100), want, **CLOSE)
+
+
+def test_a_model_that_ignores_block_masks_gets_plain_rows(tiny_base, monkeypatch):
+    network = tiny_network(tiny_base)
+    network.add_frozen("policy")
+    inner = network.trunks["base"].model
+    plain = type(inner).forward
+    monkeypatch.setattr(type(inner), "forward", lambda self, attention_mask=None, **rest: plain(self, **rest))
+    assert not network.share_prefix
+
+
+def test_a_sliding_window_gets_plain_rows(tmp_path):
+    """transformers takes a 4-D mask as it is, window or not: a long shared row would see past the window."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=264, hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=16,
+    )  # fmt: skip
+    network = Network(MistralForCausalLM(config), tiny_tokenizer(), CPU)
+    network.add_frozen("policy")
+    assert not network.share_prefix
+
+
+def test_gradient_checkpointing_changes_no_gradient(tiny_base):
+    def run(checkpointing: bool) -> dict[str, Tensor]:
+        network = tiny_network(tiny_base, gradient_checkpointing=checkpointing)
+        torch.manual_seed(3)
+        network.add_trainable("policy", lora())
+        network.add_trainable("value", lora(), head=True)
+        shake(network, scale=0.2)
+        network.train()
+        # Both roles before one backward pass: what is computed again must run under the adapter it ran under first.
+        logps = network.logps(batched(pairs(), True))
+        values = network(batched(pairs(), True), "value", "values")[0]
+        network.trunk("policy")
+        (logps.sum() + values.square().sum()).backward()
+        assert network._selected == "policy"
+        return gradients(network)
+
+    plain, checkpointed = run(False), run(True)
+    assert plain.keys() == checkpointed.keys()
+    for name, gradient in plain.items():
+        assert gradient.abs().sum() > 0
+        torch.testing.assert_close(checkpointed[name], gradient, **CLOSE)
+
+
+def test_gradient_checkpointing_with_all_weights(tiny_base):
+    def run(checkpointing: bool) -> dict[str, Tensor]:
+        network = tiny_network(tiny_base, gradient_checkpointing=checkpointing)
+        network.add_trainable("policy", None)
+        network.add_reference()
+        network.train()
+        network.logps(batched(pairs(), True)).sum().backward()
+        return gradients(network)
+
+    plain, checkpointed = run(False), run(True)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_weights_get_float32_masters(tiny_base):
+    network = tiny_network(tiny_base, dtype="bfloat16")
+    assert next(network.trunks["base"].parameters()).dtype == torch.bfloat16
+    network.add_trainable("policy", None)
+    network.add_reference()
+    assert {value.dtype for _, value in network.trainable()} == {torch.float32}
+    assert {value.dtype for value in network.trunks["reference"].parameters()} == {torch.bfloat16}
+    assert network.share_prefix
+    logps = network.logps(batched(pairs(), True))
+    assert logps.dtype == torch.float32
+    torch.testing.assert_close(
+        logps, network.logps(batched(pairs(), True), "reference"), rtol=0.05, atol=0.3
+    )  # bfloat16 has 8 bits
+    with_adapter = tiny_network(tiny_base, dtype="bfloat16")
+    with_adapter.add_trainable("policy", lora())
+    assert {value.dtype for _, value in with_adapter.trainable()} == {torch.float32}
+    assert with_adapter.logps(batched(pairs(), True)).dtype == torch.float32
+
+
+def config_for(folder: str) -> SftConfig:
+    return SftConfig.model_validate({"model": folder, "output": "unused", "data": "unused.jsonl"})
+
+
+def test_a_tokenizer_larger_than_the_embedding(tmp_path):
+    folder = tiny_folder(tmp_path, vocabulary=200)
+    with pytest.raises(ModelError, match=r"260 tokens, the embedding only 200"):
+        load_network(config_for(folder), CPU)
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(ModelError, match="cannot load the model"):
+        load_network(config_for(str(tmp_path)), CPU)
+
+
+def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token(tmp_path):
+    folder = tiny_folder(tmp_path)
+    path = Path(folder) / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["pad_token"]
+    path.write_text(json.dumps(settings))
+    assert load_network(config_for(folder), CPU).tokenizer.pad_token_id == END_ID
+
+
+def classifier_folder(path: Path, labels: int) -> str:
+    from transformers import LlamaForSequenceClassification
+
+    folder = Path(tiny_folder(path / "base"))
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    config.num_labels = labels
+    torch.manual_seed(5)
+    LlamaForSequenceClassification(config).save_pretrained(path / "classifier")
+    return str(path / "classifier")
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_classifier_of_several_labels_is_no_reward_model(tmp_path, labels, monkeypatch):
+    import trueup.loading
+
+    folder = classifier_folder(tmp_path, labels)
+    monkeypatch.setattr(trueup.loading, "_from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
+    with pytest.raises(ModelError, match=rf"{labels} labels; a reward model has one"):
+        load_classifier(folder, CPU)
+
+
+def test_a_causal_model_is_no_reward_model(tiny_base):
+    with pytest.raises(ModelError, match="LlamaForCausalLM, not a reward model"):
+        load_classifier(tiny_base, CPU)
+
+
+def test_a_classifier_as_value_model(tmp_path, tiny_base):
+    classifier = load_classifier(classifier_folder(tmp_path, 1), CPU)
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", None)
+    network.add_classifier("value", classifier, trainable=True)
+    one = pairs()[0]
+    with torch.no_grad():
+        logits = classifier(input_ids=torch.tensor([one.trunk + one.branches[0].ids])).logits
+    scores = forward_all(network, [one], "value", "scores", max_tokens=50)
+    torch.testing.assert_close(scores[0], logits[0, 0], **CLOSE)
+    assert {name.split(".")[1] for name, _ in network.trainable()} == {"base", "value"}
+    before = scores.clone()
+    steps(network, "value")
+    assert not torch.equal(forward_all(network, [one], "value", "scores", max_tokens=50), before)
+
+
+def test_an_encoder_is_no_reward_model():
+    """BERT's classifier reads a pooled first token: its head on a last token's state would give nonsense silently."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from trueup.models import score_head
+
+    tiny = BertConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=1)
+    with pytest.raises(ModelError, match="no linear `score` head"):
+        score_head(BertForSequenceClassification(tiny))
+
+
+def test_fingerprints_tell_weights_apart(tiny_base):
+    from trueup.models import weights_fingerprint
+
+    model = tiny_model()
+    before = weights_fingerprint(model)
+    assert before == weights_fingerprint(tiny_model()) == tiny_network(tiny_base).base_fingerprint
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] += 1e-3
+    assert weights_fingerprint(model) != before

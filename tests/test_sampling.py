@@ -1,0 +1,177 @@
+"""Sampling: greedy is `generate`'s, seeds decide the rest, rows end at their stop token without moving the others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tiny import END_ID, EOS_ID, lora, shake, tiny_network
+from trueup.export import merged_state
+from trueup.models import Network
+from trueup.sampling import Sample, sample
+
+PROMPTS = [[5, 6, 7], [20] * 11, [30, 31], [9], [40, 41, 42, 43, 44, 45]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread_one_seed():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def policy(path, **variant) -> Network:
+    network = tiny_network(path, **variant)
+    network.add_frozen("policy")
+    return network
+
+
+def generated(network: Network, prompts: list[list[int]], new: int) -> list[list[int]]:
+    """What transformers' own `generate` continues greedily, cut behind the first stop token."""
+    pad, width = network.tokenizer.pad_token_id, max(map(len, prompts))
+    rows = torch.tensor([[pad] * (width - len(one)) + one for one in prompts])
+    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+    stops = sorted(network.renderer.stop_ids)
+    output = network.trunk("policy").generate(
+        rows, attention_mask=mask, do_sample=False, max_new_tokens=new, eos_token_id=stops, pad_token_id=pad
+    )
+    found = []
+    for ids in output[:, width:].tolist():
+        stop = next((at + 1 for at, token in enumerate(ids) if token in stops), len(ids))
+        found.append(ids[:stop])
+    return found
+
+
+def make_stop(network: Network, token: int, lift: float) -> None:
+    """Make a token likelier, so that rows end at various places."""
+    weight = network.trunks["base"].get_output_embeddings().weight
+    with torch.no_grad():
+        weight[token] *= lift
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"pad": "eos"},
+        {"pad": "eos", "padding_side": "left", "eos": "<|endoftext|>"},
+        {"padding_side": "left", "tied": False},
+        {"attention": "eager"},
+    ],
+    ids=str,
+)
+def test_greedy_equals_generate(tmp_path, variant):
+    network = policy(tmp_path, **variant)
+    make_stop(network, END_ID, 4.0)
+    prompts = PROMPTS + [[60 + at, 61 + 2 * at, 100 - at] for at in range(8)]
+    want = generated(network, prompts, 24)
+    got = sample(network, prompts, max_new_tokens=24, temperature=0)
+    assert [one.ids for one in got] == want
+    stops = network.renderer.stop_ids
+    assert [one.finished for one in got] == [ids[-1] in stops for ids in want]
+    ends = {len(ids) for ids in want}
+    assert len(ends) > 2, "the rows should end at different places"
+    assert any(not one.finished for one in got)
+    # Neither the batch nor its padding moves a row.
+    assert [sample(network, [one], max_new_tokens=24, temperature=0)[0] for one in prompts] == got
+    assert sample(network, prompts, max_new_tokens=24, temperature=0, max_tokens=80) == got
+
+
+def test_every_stop_token_ends_a_row(tmp_path):
+    network = policy(tmp_path, eos="<|endoftext|>")
+    assert network.renderer.stop_ids == {END_ID, EOS_ID}
+    make_stop(network, END_ID, 3.0)
+    make_stop(network, EOS_ID, 3.0)
+    samples = sample(network, [[at, at + 1] for at in range(10, 90)], max_new_tokens=12, seed=1)
+    assert {one.ids[-1] for one in samples if one.finished} == {END_ID, EOS_ID}
+    for one in samples:
+        inside = one.ids[:-1] if one.finished else one.ids
+        assert not {END_ID, EOS_ID} & set(inside)
+        assert one.finished or len(one.ids) == 12
+
+
+@pytest.mark.parametrize("new", [0, 1, 5])
+def test_cut_at_max_new_tokens(tiny_base, new):
+    for one in sample(policy(tiny_base), PROMPTS, max_new_tokens=new, temperature=0):
+        assert len(one.ids) <= new
+        assert len(one.ids) == new or one.finished
+    assert sample(policy(tiny_base), [], max_new_tokens=new) == []
+
+
+def test_seeds(tiny_base):
+    network = policy(tiny_base)
+
+    def draw(seed: int) -> list[Sample]:
+        torch.manual_seed(seed * 31 + 5)  # the global generator plays no part
+        return sample(network, PROMPTS, max_new_tokens=10, seed=seed)
+
+    before = torch.get_rng_state()
+    sample(network, PROMPTS, max_new_tokens=3, seed=9)
+    assert torch.equal(torch.get_rng_state(), before)
+    first = draw(1)
+    torch.manual_seed(99)
+    assert sample(network, PROMPTS, max_new_tokens=10, seed=1) == first
+    assert draw(2) != first
+    copies = sample(network, [PROMPTS[0]] * 6, max_new_tokens=10, seed=1)
+    assert len({tuple(one.ids) for one in copies}) > 1
+
+
+def test_samples_follow_the_distribution(tiny_base):
+    """First tokens of many samples against the model's own probabilities, at a temperature that matters."""
+    network, draws, temperature = policy(tiny_base), 3000, 0.5
+    samples = sample(network, [PROMPTS[0]] * draws, max_new_tokens=1, temperature=temperature, seed=4)
+    counts = torch.bincount(torch.tensor([one.ids[0] for one in samples]), minlength=264) / draws
+    with torch.no_grad():
+        logits = network.trunk("policy")(torch.tensor([PROMPTS[0]])).logits[0, -1]
+    probabilities = torch.softmax(logits / temperature, -1)
+    error = (probabilities * (1 - probabilities) / draws).sqrt()
+    assert ((counts - probabilities).abs() <= 5 * error + 1e-3).all()
+
+
+def test_a_role_samples_with_its_own_adapter(tiny_base):
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", lora())
+    network.add_reference()
+    shake(network, scale=0.3)
+    merged = policy(tiny_base)
+    merged.trunks["base"].load_state_dict(merged_state(network, "policy"))
+    got = sample(network, PROMPTS, max_new_tokens=12, temperature=0)
+    assert got == sample(merged, PROMPTS, max_new_tokens=12, temperature=0)
+    drawn = sample(network, PROMPTS, max_new_tokens=12, seed=3)
+    assert drawn == sample(merged, PROMPTS, max_new_tokens=12, seed=3)
+    base = sample(policy(tiny_base), PROMPTS, max_new_tokens=12, temperature=0)
+    assert sample(network, PROMPTS, role="reference", max_new_tokens=12, temperature=0) == base
+    assert base != got
+
+
+def test_check_can_stop_it_and_the_mode_comes_back(tiny_base):
+    network, calls = policy(tiny_base), []
+    network.train()
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(network, PROMPTS, max_new_tokens=50, check=check)
+    assert len(calls) == 4
+    assert network.training
+    sample(network, PROMPTS, max_new_tokens=2)
+    assert network.training
+
+
+def test_dropout_is_off_while_sampling(tiny_base):
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", lora(dropout=0.5))
+    shake(network, scale=0.3)
+    network.train()
+    greedy = [sample(network, PROMPTS, max_new_tokens=8, temperature=0) for _ in range(2)]
+    assert greedy[0] == greedy[1]
+    assert any(isinstance(one, nn.Dropout) for one in network.modules())
+
+
+def test_tokens_stream_as_they_come(tiny_base):
+    seen: list[int] = []
+    samples = sample(policy(tiny_base), PROMPTS[:1], max_new_tokens=9, seed=5, on_token=seen.append)
+    assert seen == samples[0].ids
