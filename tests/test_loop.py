@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_data
 import torch
-from tiny import lora, tiny_network
 from torch import Tensor
 
+import tiny_data
+from tiny import lora, tiny_network
 from trueup import objectives
 from trueup.batching import Batch, Example, collate, single
 from trueup.chat import Message
@@ -221,7 +221,9 @@ def test_the_gradient_is_clipped_to_its_norm_and_the_log_has_it_unclipped(tmp_pa
     def norm_and_gradient(clip: float) -> tuple[float, Tensor]:
         bench = Bench(tmp_path / str(clip), optim={"steps": 1, "clip": clip})
         row = bench.state().train_step(lambda: None)
-        return row["grad_norm"], torch.cat([one.grad.flatten() for _, one in bench.network.trainable() if one.grad is not None])
+        return row["grad_norm"], torch.cat(
+            [one.grad.flatten() for _, one in bench.network.trainable() if one.grad is not None]
+        )
 
     loose, whole = norm_and_gradient(1e9)
     tight, clipped = norm_and_gradient(0.01)

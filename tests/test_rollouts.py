@@ -1,4 +1,4 @@
-"""PPO as a source: the KL at the start, where scores land, advantages by plain arithmetic, its state, its controllers."""
+"""PPO as a source: the KL at the start, where scores land, advantages by plain arithmetic, state, controllers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_data
 import torch
-from tiny import END_ID, lora, shake, tiny_model, tiny_network
 
+import tiny_data
+from tiny import END_ID, lora, shake, tiny_model, tiny_network
 from trueup import rollouts
 from trueup.chat import Conversation, Message
 from trueup.checkpoint import read_state, write_state
@@ -127,9 +127,7 @@ def gae_by_hand(rewards: list[float], values: list[float], gamma: float, lam: fl
     """Schulman et al. 2015, eq. 16, written as the sum it is."""
     after = [*values[1:], 0.0]
     deltas = [reward + gamma * nxt - value for reward, nxt, value in zip(rewards, after, values, strict=True)]
-    return [
-        sum((gamma * lam) ** (k - at) * deltas[k] for k in range(at, len(deltas))) for at in range(len(deltas))
-    ]
+    return [sum((gamma * lam) ** (k - at) * deltas[k] for k in range(at, len(deltas))) for at in range(len(deltas))]
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k3"])
@@ -341,10 +339,10 @@ def test_a_fixed_coefficient_stays(tmp_path: Path) -> None:
     assert controller.coef == 0.1
 
 
-COUNT_E = '''
+COUNT_E = """
 def score(conversations):
     return [float(one.response.count("e")) for one in conversations]
-'''
+"""
 
 
 def test_the_penalty_holds_the_policy_nearer(tmp_path: Path) -> None:

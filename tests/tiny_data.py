@@ -57,10 +57,10 @@ def data(folder: Path, kind: str, count: int = 12) -> str:
     return str(path) if path.exists() else write(path, rows(kind, count))
 
 
-LENGTH = '''
+LENGTH = """
 def score(conversations):
     return [len(one.response) / 10 for one in conversations]
-'''
+"""
 
 
 def reward_function(folder: Path, source: str = LENGTH) -> str:
@@ -161,13 +161,51 @@ def start_processes(arguments: list[str], world: int = 2, **options: Any) -> lis
 
 def finish_processes(processes: list[subprocess.Popen[str]], code: int = 0, timeout: float = 300) -> list[str]:
     """Wait for all; -> what each printed. One that does not end is killed, and the test fails."""
-    outputs = []
     try:
-        for process in processes:
-            outputs.append(process.communicate(timeout=timeout)[0])
+        outputs = [process.communicate(timeout=timeout)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == code, output[-3000:]
     return outputs
+
+
+def account(config: Any, name: str = "data") -> dict[str, Any]:
+    """The account of a data section in data.json, checked to add up and to stand in summary.json too."""
+    folder = Path(config.output)
+    counts: dict[str, Any] = json.loads((folder / "data.json").read_text())[name]
+    assert json.loads((folder / "summary.json").read_text())["data"][name] == counts
+    left_out = len(counts["dropped"]) + counts["unselected"] + len(counts.get("over_length", {"rows": []})["rows"])
+    assert counts["read"] == counts["used"] + left_out
+    return counts
+
+
+def networks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collects the network of every stage that trains from now on."""
+    from trueup.stage import Stage
+
+    seen: list[Any] = []
+    fit = Stage.fit
+
+    def remembering(self: Stage, *args: Any, **kwargs: Any) -> Any:
+        seen.append(self.network)
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(Stage, "fit", remembering)
+    return seen
+
+
+def run_stopped(config: Any, checks: int) -> str:
+    """Run the stage until a stop at its `checks`-th look. -> what was said, "" if it came to its end before."""
+    import pytest
+
+    from trueup.errors import Interrupted
+
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(checks, patch)
+        try:
+            run(config)
+        except Interrupted as error:
+            return str(error)
+    return ""

@@ -53,7 +53,7 @@ def _came_apart(trunk: Any, state: dict[str, Tensor]) -> bool:
     """Whether embedding and LM head were one matrix until an adapter changed one of the two."""
     if not trunk.config.tie_word_embeddings:
         return False
-    ends = (trunk.get_input_embeddings(), trunk.get_output_embeddings())
+    ends: tuple[nn.Module, nn.Module] = (trunk.get_input_embeddings(), trunk.get_output_embeddings())
     names = {id(module): name for name, module in trunk.named_modules()}
     first, second = (state[f"{names[id(end)]}.weight"] for end in ends)
     return first.data_ptr() != second.data_ptr()
@@ -77,7 +77,8 @@ def export_reward(network: Network, folder: Path, *, role: str = "reward") -> No
     head = score_head(classifier)
     head_name = next(name for name, module in classifier.named_modules() if module is head)
     dtype = next(iter(state.values())).dtype
-    state[f"{head_name}.weight"] = network.heads[cast("str", place.head)].weight.detach().to(dtype)
+    score = cast("nn.Linear", network.heads[cast("str", place.head)])
+    state[f"{head_name}.weight"] = score.weight.detach().to(dtype)
     if missing := set(classifier.state_dict()) - set(state):
         raise ModelError(f"cannot export the reward model: no weights for {sorted(missing)[:3]}")
     classifier.load_state_dict(state, assign=True)
@@ -139,7 +140,7 @@ def export_adapter(network: Network, folder: Path, lora: LoraConfig, *, role: st
     head = network.roles[role].head
     if head is not None:
         weights = load_file(weights_path)
-        weights[HEAD_KEY] = network.heads[head].weight.detach().cpu().contiguous()
+        weights[HEAD_KEY] = cast("nn.Linear", network.heads[head]).weight.detach().cpu().contiguous()
         save_file(weights, weights_path, metadata={"format": "pt"})
         settings |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
     settings_path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -162,8 +163,8 @@ def run(run_folder: Path, output: Path, *, merge: bool = True, dtype: str = "aut
     """`trueup export`: write a finished run's model elsewhere, in another dtype if asked, or only its adapter.
 
     Raises:
-        ModelError: the run has no model, or (without `merge`) no adapter; `output` is there already; a dtype is unknown,
-            or asked for an adapter, which is only copied.
+        ModelError: the run has no model, or (without `merge`) no adapter; `output` is there already; the dtype is
+            unknown, or asked for an adapter, which is only copied.
     """
     if output.exists():
         raise ModelError(f"{output} is there already; name a folder that is not, or remove it")

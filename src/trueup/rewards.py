@@ -6,6 +6,7 @@ The same object drives PPO, evaluation and best-of-n. A scalar-head model, a Pyt
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -36,11 +37,12 @@ def from_function(spec: str) -> Reward:
     file, _, name = spec.rpartition(":")
     path = Path(file)
     if not path.is_file():
-        raise ConfigError(f"reward: no file {file!r}; give reward=FILE.py:FUNCTION")
+        raise ConfigError(f"reward: no file {file or name!r}; give reward=FILE.py:FUNCTION")
     module_spec = importlib.util.spec_from_file_location(f"trueup_reward_{path.stem}", path)
     if module_spec is None or module_spec.loader is None:
         raise ConfigError(f"reward: {file!r} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses and pickle look their module up there
     module_spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not callable(function):
@@ -53,7 +55,11 @@ def checked(function: Callable[[Sequence[Conversation]], object], name: str) -> 
     """The function, with its answer turned into a float32 tensor and its length and finiteness checked."""
 
     def reward(conversations: Sequence[Conversation], /) -> Tensor:
-        scores = torch.as_tensor(function(conversations), dtype=torch.float32).flatten()
+        answer = function(conversations)
+        try:
+            scores = torch.as_tensor(answer, dtype=torch.float32).flatten()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TrainingError(f"reward {name}: gave no list of numbers but {str(answer)[:80]!r}") from error
         if scores.shape[0] != len(conversations):
             raise TrainingError(
                 f"reward {name}: {scores.shape[0]} scores for {len(conversations)} conversations; give one each"

@@ -125,12 +125,16 @@ def _device(name: str, local_rank: int) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device: {name!r} is not a torch device; use auto, cpu, cuda, cuda:1 or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device: {name!r} is none that trueup runs on; use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(
                 f"device: {name!r} was asked for, but torch sees no CUDA device here; use device=auto or cpu"
             )
         device = torch.device("cuda", local_rank if device.index is None else device.index)
+        if (there := torch.cuda.device_count()) <= device.index:
+            raise ConfigError(f"device: '{device}' was asked for, but there are {there} CUDA devices, from cuda:0")
         torch.cuda.set_device(device)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device: 'mps' was asked for, but torch has no MPS here; use device=auto or cpu")

@@ -67,7 +67,8 @@ def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[st
     rerun: set[str] = set()
     for name in config.stages:
         method, stage = config.stage(name)
-        because = _upstream_reason(config, name, rerun) or _reason(stage, forced=name in force)
+        upstream = _upstream_reason(config, name, rerun) if _inputs_path(stage).is_file() else None
+        because = upstream or _reason(stage, forced=name in force)
         if because is None:
             progress.note(f"{name}: finished before, and nothing it was made from has changed: skipped")
             continue

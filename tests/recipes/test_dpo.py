@@ -1,0 +1,187 @@
+"""DPO and its relatives end to end on tiny rankings, KTO on labels too, and the cache of the reference."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_data
+from tiny import tiny_folder
+from trueup import reference
+from trueup.algorithms.preference import LOSSES, NEEDS_REFERENCE, UNPAIRED
+from trueup.batching import Example
+from trueup.errors import DataError
+from trueup.unpaired import mismatched
+
+# The loss where the policy is its own reference: the log-ratios are 0.
+AT_START = {
+    "sigmoid": math.log(2),
+    "robust": math.log(2),
+    "ipo": (1 / (2 * 0.1)) ** 2,
+    "hinge": 1.0,
+    "sigmoid_norm": math.log(2),
+    "dpop": math.log(2),
+    "kto": 0.5,
+}
+
+
+def test_all_losses_with_a_reference_are_listed_here() -> None:
+    assert set(AT_START) == set(NEEDS_REFERENCE)
+
+
+@pytest.mark.parametrize("lora", [None, tiny_data.LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_learns(name: str, lora: Any, tmp_path: Path) -> None:
+    config = tiny_data.stage(
+        "dpo", tmp_path, lora=lora, loss={"name": name}, optim={"steps": 9, "lr": 3e-3, "warmup": 0}
+    )
+    summary = tiny_data.run(config)
+    log = tiny_data.metrics(config)
+    if name in AT_START:
+        assert log[0]["loss"] == pytest.approx(AT_START[name], rel=1e-4)
+    assert log[-1]["loss"] < log[0]["loss"]
+    if name not in UNPAIRED:
+        assert log[-1]["dpo/rewards/margin"] > log[0]["dpo/rewards/margin"]
+    assert summary["steps"] == 9
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    assert (tmp_path / "run" / "reference-data.safetensors").is_file() == (name in NEEDS_REFERENCE)
+    assert tiny_data.account(config)["used"] == 12
+
+
+def test_without_a_reference_no_second_model_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = tiny_data.networks(monkeypatch)
+    tiny_data.run(tiny_data.stage("dpo", tmp_path, "a", loss={"name": "simpo"}, optim={"steps": 1}))
+    tiny_data.run(tiny_data.stage("dpo", tmp_path, "b", lora=tiny_data.LORA, optim={"steps": 1}))
+    assert [set(network.trunks) for network in seen] == [{"base"}, {"base"}]
+
+
+def test_the_reference_can_be_another_model(tmp_path: Path) -> None:
+    other = tiny_folder(tmp_path / "other", seed=5)
+    config = tiny_data.stage("dpo", tmp_path, reference=other, optim={"steps": 1, "batch_size": 12})
+    tiny_data.run(config)
+    assert abs(tiny_data.metrics(config)[0]["loss"] - math.log(2)) > 1e-3
+
+
+def test_held_out_rankings(tmp_path: Path) -> None:
+    held_out = {"data": tiny_data.data(tmp_path, "rankings", 6), "every": 2}
+    for name in ("sigmoid", "simpo", "kto"):
+        config = tiny_data.stage("dpo", tmp_path, name, loss={"name": name}, eval=held_out, optim={"steps": 4})
+        last = tiny_data.run(config)["last"]
+        assert last["eval/n"] == 6
+        assert 0 <= last["eval/accuracy_low"] <= last["eval/accuracy"] <= last["eval/accuracy_high"] <= 1
+        assert ("eval/loss" in last) == (name != "kto")
+
+
+def test_mixed_instructions(tmp_path: Path) -> None:
+    mix = {"data": tiny_data.data(tmp_path, "conversations", 5), "weight": 0.5}
+    config = tiny_data.stage("dpo", tmp_path, mix=mix, optim={"steps": 2})
+    tiny_data.run(config)
+    for row in tiny_data.metrics(config):
+        assert row["loss"] == pytest.approx(row["dpo/loss"] + 0.5 * row["mix/loss"])
+
+
+# ------------------------------------------------------------------ KTO
+
+
+def kto(tmp_path: Path, kind: str, **settings: Any) -> Any:
+    data = tiny_data.data(tmp_path, kind, 6)
+    options = {"data": data, "loss": {"name": "kto"}, "optim": {"steps": 2, "batch_size": 12}}
+    return tiny_data.stage("dpo", tmp_path, **tiny_data.merged(options, settings))
+
+
+def test_kto_on_labels(tmp_path: Path) -> None:
+    config = kto(tmp_path, "labelled")
+    tiny_data.run(config)
+    made = tiny_data.rows("labelled", 6)
+    counts = tiny_data.account(config)
+    assert counts["used"] == 6
+    assert counts["trained_tokens"] == sum(len(row["completion"]) + 1 for row in made)
+
+
+def test_kto_on_rankings_takes_both_sides(tmp_path: Path) -> None:
+    data = tiny_data.data(tmp_path, "rankings", 6)
+    config = tiny_data.stage("dpo", tmp_path, data=data, loss={"name": "kto"}, optim={"epochs": 1})
+    assert tiny_data.run(config)["steps"] == 3  # six rankings, twelve completions
+    assert tiny_data.account(config)["used"] == 6
+
+
+def test_kto_never_estimates_the_kl_on_a_prompts_own_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trueup.recipes import dpo
+
+    made: list[list[Example]] = []
+    monkeypatch.setattr(dpo, "mismatched", lambda examples: made.append(examples) or mismatched(examples))
+    tiny_data.run(kto(tmp_path, "rankings"))
+    [examples] = made
+    own = {(tuple(one.trunk), tuple(one.branches[0].ids)) for one in examples}
+    assert len(own) == 12
+    assert sum(one.branches[0].scalars["desirable"] for one in examples) == 6
+    for one in mismatched(examples):
+        assert (tuple(one.trunk), tuple(one.branches[0].ids)) not in own
+
+
+def test_kto_on_rows_of_neither_kind_says_what_labels_need(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="prompt, completion and label"):
+        tiny_data.run(kto(tmp_path, "conversations"))
+
+
+# ------------------------------------------------------------------ the reference's cache
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many examples each pass through the reference had."""
+    passes: list[int] = []
+    original = reference.branch_logps
+
+    def counting(network: Any, examples: Any, role: str, *, max_tokens: int) -> Any:
+        passes.append(len(examples))
+        return original(network, examples, role, max_tokens=max_tokens)
+
+    monkeypatch.setattr(reference, "branch_logps", counting)
+    return passes
+
+
+def cached(tmp_path: Path, **settings: Any) -> Any:
+    return tiny_data.stage("dpo", tmp_path, **tiny_data.merged({"optim": {"steps": 1}}, settings))
+
+
+def test_the_cache_is_used_when_nothing_changed(tmp_path: Path, computed: list[int]) -> None:
+    tiny_data.run(cached(tmp_path))
+    assert computed == [12]
+    cache = (tmp_path / "run" / "reference-data.safetensors").read_bytes()
+    tiny_data.run(cached(tmp_path, max_tokens=50))
+    assert computed == [12]
+    assert (tmp_path / "run" / "reference-data.safetensors").read_bytes() == cache
+
+
+def test_changed_rows_are_computed_again(tmp_path: Path, computed: list[int]) -> None:
+    made = tiny_data.rows("rankings", 6)
+    path = tiny_data.write(tmp_path / "rows.jsonl", made)
+    tiny_data.run(cached(tmp_path, data=path))
+    made[3]["chosen"] += "!"
+    tiny_data.write(tmp_path / "rows.jsonl", made)
+    tiny_data.run(cached(tmp_path, data=path))
+    assert computed == [6, 6]
+
+
+def test_a_changed_reference_is_computed_again(tmp_path: Path, computed: list[int]) -> None:
+    other = tiny_folder(tmp_path / "other", seed=5)
+    tiny_data.run(cached(tmp_path, reference=other))
+    (tmp_path / "other" / "config.json").unlink()
+    tiny_folder(tmp_path / "other", seed=6)
+    tiny_data.run(cached(tmp_path, reference=other))
+    assert computed == [12, 12]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors at all", None])
+def test_a_cache_that_cannot_be_read_is_made_again(damage: bytes | None, tmp_path: Path, computed: list[int]) -> None:
+    tiny_data.run(cached(tmp_path))
+    cache = tmp_path / "run" / "reference-data.safetensors"
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:-8] if damage is None else damage)
+    tiny_data.run(cached(tmp_path))
+    assert computed == [12, 12]
+    assert cache.read_bytes() == whole

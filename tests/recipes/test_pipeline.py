@@ -1,0 +1,232 @@
+"""A pipeline: what runs, what is left out and why, going on after a stop, the comparison at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_data
+from tiny import tiny_folder
+from trueup.config import PipelineConfig
+from trueup.console import Progress
+from trueup.errors import ConfigError, Interrupted
+from trueup.recipes import pipeline
+
+OPTIM = {"steps": 2, "batch_size": 4, "lr": 1e-3}
+
+
+class Notes(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.said: dict[str, str] = {}
+
+    def note(self, text: str) -> None:
+        name, _, why = text.partition(": ")
+        self.said[name] = why
+
+
+def settings(folder: Path, name: str = "p", **stages: Any) -> PipelineConfig:
+    """SFT, then a reward model and DPO from it; `dpo={"seed": 1}` changes a stage."""
+    folder.mkdir(exist_ok=True)
+    rankings = tiny_data.data(folder, "rankings", 8)
+    made: dict[str, Any] = {
+        "sft": {"method": "sft", "data": tiny_data.data(folder, "conversations", 8), "optim": OPTIM},
+        "reward": {"method": "reward", "from": "sft", "data": rankings, "optim": OPTIM},
+        "dpo": {"method": "dpo", "from": "sft", "data": rankings, "optim": OPTIM},
+    }
+    return PipelineConfig.model_validate(
+        {
+            "name": name,
+            "base": tiny_folder(folder / "base"),
+            "runs": str(folder / "runs"),
+            "stages": tiny_data.merged(made, stages),
+            "device": "cpu",
+            "threads": 1,
+        }
+    )
+
+
+def go(config: PipelineConfig, **options: Any) -> dict[str, str]:
+    """Run the stages; -> what was said of each."""
+    notes = Notes()
+    pipeline.run_stages(config, notes, **options)
+    return notes.said
+
+
+def ran(said: dict[str, str]) -> list[str]:
+    return [name for name, why in said.items() if "skipped" not in why]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A finished pipeline."""
+    assert go(settings(tmp_path)) == dict.fromkeys(("sft", "reward", "dpo"), "running for the first time")
+    return tmp_path
+
+
+def test_what_is_finished_and_unchanged_is_skipped(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
+    said = go(settings(folder))
+    assert ran(said) == []
+    assert set(said.values()) == {"finished before, and nothing it was made from has changed: skipped"}
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
+
+
+def test_a_changed_setting_runs_the_stage_and_those_that_start_from_it(folder: Path) -> None:
+    said = go(settings(folder, dpo={"loss": {"beta": 0.5}}))
+    assert ran(said) == ["dpo"]
+    assert said["dpo"] == "running again, because its configuration changed: loss.beta: 0.1 -> 0.5"
+    said = go(settings(folder, sft={"seed": 1}, dpo={"loss": {"beta": 0.5}}))
+    assert ran(said) == ["sft", "reward", "dpo"]
+    assert said["dpo"] == "running, because sft runs again"
+
+
+def test_a_harmless_setting_runs_nothing(folder: Path) -> None:
+    assert ran(go(settings(folder, sft={"max_tokens": 77, "save": {"every": 1}}))) == []
+
+
+def test_changed_rows_run_the_stages_that_read_them(folder: Path) -> None:
+    path = Path(tiny_data.data(folder, "rankings", 8))
+    path.write_text(path.read_text() + json.dumps({"prompt": "New?", "chosen": "Yes.", "rejected": "No."}) + "\n")
+    said = go(settings(folder))
+    assert ran(said) == ["reward", "dpo"]
+    assert said["dpo"] == "running again, because what it is made from changed: data"
+    data = json.loads((folder / "runs" / "p" / "dpo" / "data.json").read_text())
+    assert data["data"]["used"] == 9
+
+
+def test_rows_of_the_same_content_run_nothing(folder: Path) -> None:
+    path = Path(tiny_data.data(folder, "rankings", 8))
+    os.utime(path, (1, 1))
+    assert ran(go(settings(folder))) == []
+
+
+def test_a_changed_base_runs_everything(folder: Path) -> None:
+    (folder / "base" / "config.json").unlink()
+    tiny_folder(folder / "base", seed=9)
+    said = go(settings(folder))
+    assert said["sft"] == "running again, because what it is made from changed: model"
+    assert ran(said) == ["sft", "reward", "dpo"]
+
+
+def test_a_model_changed_behind_the_pipelines_back_runs_what_uses_it(folder: Path) -> None:
+    note = folder / "runs" / "p" / "sft" / "model" / "note.txt"
+    note.write_text("x")
+    said = go(settings(folder))
+    assert ran(said) == ["reward", "dpo"]
+    assert said["reward"] == "running again, because what it is made from changed: model"
+
+
+def test_force(folder: Path) -> None:
+    said = go(settings(folder), force=["reward"])
+    assert ran(said) == ["reward"]
+    assert said["reward"] == "running, because --force asks for it"
+    assert ran(go(settings(folder), force=["sft"])) == ["sft", "reward", "dpo"]
+    with pytest.raises(ConfigError, match="--force pdo: there is no such stage; there are sft, reward, dpo"):
+        go(settings(folder), force=["pdo"])
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(tmp_path: Path) -> None:
+    assert ran(go(settings(tmp_path), dry_run=True)) == ["sft", "reward", "dpo"]
+    assert not (tmp_path / "runs").exists()
+    go(settings(tmp_path))
+    assert ran(go(settings(tmp_path), dry_run=True)) == []
+    changed = settings(tmp_path, sft={"seed": 1})
+    assert ran(go(changed, dry_run=True)) == ran(go(changed, dry_run=True)) == ["sft", "reward", "dpo"]
+    assert ran(go(settings(tmp_path))) == []
+
+
+def test_a_stage_without_its_model_goes_on(folder: Path) -> None:
+    (folder / "runs" / "p" / "dpo" / "summary.json").unlink()
+    before = tiny_data.result(settings(folder).stage("dpo")[1])
+    said = go(settings(folder))
+    assert ran(said) == ["dpo"]
+    assert said["dpo"] == "going on, because it was stopped before its end"
+    assert tiny_data.result(settings(folder).stage("dpo")[1]) == before
+
+
+def test_a_stopped_pipeline_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SFT is done, the reward model stopped in its second step: it goes on, and all ends as if never stopped."""
+    config, whole = settings(tmp_path), settings(tmp_path, name="whole")
+    go(whole)
+    real = pipeline.RECIPES["reward"]
+
+    def stopped(stage: Any) -> dict[str, Any]:
+        tiny_data.stop_after(3, monkeypatch)
+        return real(stage)
+
+    monkeypatch.setitem(pipeline.RECIPES, "reward", stopped)
+    with pytest.raises(Interrupted, match="stopped at step 1 of 2"):
+        go(config)
+    monkeypatch.undo()
+    said = go(config)
+    assert said == {
+        "sft": "finished before, and nothing it was made from has changed: skipped",
+        "reward": "going on, because it was stopped before its end",
+        "dpo": "running for the first time",
+    }
+    for name in config.stages:
+        assert tiny_data.result(config.stage(name)[1]) == tiny_data.result(whole.stage(name)[1])
+
+
+def test_a_stopped_stage_whose_data_changed_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_data.stop_after(3, monkeypatch)
+    with pytest.raises(Interrupted):
+        go(settings(tmp_path))
+    monkeypatch.undo()
+    path = Path(tiny_data.data(tmp_path, "conversations", 8))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+    said = go(settings(tmp_path))
+    assert said["sft"] == "running again, because what it is made from changed: data"
+    log = tiny_data.metrics(settings(tmp_path).stage("sft")[1])
+    assert [row["step"] for row in log] == [1, 2]
+
+
+def test_the_comparison_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"optim": OPTIM, "rollouts": {"episodes": 4, "epochs": 1, "max_new_tokens": 5}, "max_length": 200}
+    ppo = {
+        "method": "ppo",
+        "from": "sft",
+        "reward": "reward",
+        "prompts": tiny_data.data(tmp_path, "prompts", 4),
+    } | small
+    evaluate = {
+        "data": tiny_data.data(tmp_path, "rankings", 6),
+        "prompts": tiny_data.data(tmp_path, "prompts", 5),
+        "samples": 5,
+        "max_new_tokens": 6,
+        "show": 2,
+    }
+    base = settings(tmp_path, ppo=ppo).model_dump(by_alias=True)
+    base["stages"]["ppo"] = ppo
+    config = PipelineConfig.model_validate(base | {"evaluate": evaluate})
+    source = tmp_path / "mine.yaml"
+    source.write_text("name: p\n")
+    result = pipeline.run(config, source=source)
+    assert result is not None
+    written = json.loads((tmp_path / "runs" / "p" / "evaluation.json").read_text())
+    assert written == json.loads(json.dumps(result.as_dict()))
+    assert (tmp_path / "runs" / "p" / "pipeline.yaml").read_text() == "name: p\n"
+    assert list(written["models"]) == ["base", "sft", "dpo", "ppo"]
+    assert written["against"] == "sft"
+    assert written["reward_accuracy"]["n"] == 6
+    for name, row in written["models"].items():
+        assert set(row) >= {"reward", "length", "ended", "prefers"}
+        assert {"kl", "wins"} <= set(row) or name == "sft"
+        assert all(set(number) == {"value", "low", "high", "n"} for number in row.values())
+        assert {number["n"] for number in row.values()} == {5, 6}
+    assert [set(one["answers"]) for one in written["answers"]] == [{"base", "sft", "dpo", "ppo"}] * 2
+    printed = capsys.readouterr().out
+    assert "95% interval" in printed
+    assert max(len(line) for line in printed.splitlines() if "│" in line or "─" in line) <= 80
+
+
+def test_a_dry_run_compares_nothing(tmp_path: Path) -> None:
+    assert pipeline.run(settings(tmp_path), dry_run=True) is None
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,92 @@
+"""Rewards from a user's Python file: found, loaded, and their answers checked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trueup.chat import Conversation, Message
+from trueup.errors import ConfigError, TrainingError
+from trueup.rewards import checked, from_function
+
+TALKS = [Conversation((Message("user", "Hi"), Message("assistant", answer))) for answer in ("Hello!", "Yo", "")]
+
+
+def write(path, body: str) -> str:
+    file = path / "mine.py"
+    file.write_text(body)
+    return str(file)
+
+
+def test_a_function_of_a_file(tmp_path):
+    file = write(tmp_path, "def shorter(talks):\n    return [-len(one.response) for one in talks]\n")
+    scores = from_function(f"{file}:shorter")(TALKS)
+    assert scores.tolist() == [-6.0, -2.0, 0.0]
+    assert scores.dtype == torch.float32
+
+
+def test_a_file_with_dataclasses_of_its_own(tmp_path):
+    body = (
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\nclass Rule:\n    word: str\n    worth: float = 2.0\n"
+        "RULE = Rule('Hello')\n"
+        "def rule(talks):\n    return [RULE.worth * (RULE.word in one.response) for one in talks]\n"
+    )
+    assert from_function(f"{write(tmp_path, body)}:rule")(TALKS).tolist() == [2.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64), (1, 2, 3), [torch.tensor(1), torch.tensor(2), 3.0]],
+    ids=["column", "tuple", "list of tensors"],
+)
+def test_answers_of_other_shapes(answer):
+    scores = checked(lambda _: answer, "mine")(TALKS)
+    assert scores.tolist() == [1.0, 2.0, 3.0]
+    assert scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ([1.0, 2.0], "reward mine: 2 scores for 3 conversations"),
+        (1.0, "1 scores for 3 conversations"),
+        ([1.0, float("nan"), 2.0], "score nan for conversation 1; scores must be finite"),
+        ([1.0, 2.0, float("-inf")], "score -inf for conversation 2"),
+        (["good", "bad", "bad"], "gave no list of numbers but"),
+        (None, "gave no list of numbers but 'None'"),
+        ([1.0, None, 2.0], "gave no list of numbers"),
+    ],
+)
+def test_wrong_answers_are_named(answer, complaint):
+    with pytest.raises(TrainingError, match=complaint):
+        checked(lambda _: answer, "mine")(TALKS)
+
+
+def test_the_functions_own_error_is_its_own():
+    def broken(_):
+        raise KeyError("answer")
+
+    with pytest.raises(KeyError, match="answer"):
+        checked(broken, "mine")(TALKS)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"no file .*gone\.py'; give reward=FILE\.py:FUNCTION"):
+        from_function(f"{tmp_path / 'gone.py'}:score")
+    with pytest.raises(ConfigError, match=r"no file 'mine\.py'"):
+        from_function("mine.py")
+
+
+def test_a_file_that_is_not_python(tmp_path):
+    (tmp_path / "reward.txt").write_text("score")
+    with pytest.raises(ConfigError, match="not a Python file"):
+        from_function(f"{tmp_path / 'reward.txt'}:score")
+
+
+@pytest.mark.parametrize("name", ["other", "NUMBER", ""])
+def test_a_function_that_is_not_there(tmp_path, name):
+    file = write(tmp_path, "NUMBER = 3\ndef score(talks): ...\ndef second(talks): ...\ndef _hidden(talks): ...\n")
+    with pytest.raises(ConfigError, match=rf"no function '{name}'; it has score, second$"):
+        from_function(f"{file}:{name}")
