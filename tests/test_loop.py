@@ -65,12 +65,11 @@ def same_logs(ours: list[dict[str, float]], theirs: list[dict[str, float]], loss
 def test_the_size_of_micro_batches_changes_nothing(name: str, tmp_path: Path) -> None:
     """One row at a time against all at once, over several AdamW steps: losses, gradient norms and every metric."""
     logs = []
-    for max_tokens in (1, 100, 100_000):
+    for max_tokens in (1, 100_000):
         config = stage(name, tmp_path, f"run-{max_tokens}", max_tokens=max_tokens, optim={"steps": 5})
         tiny_data.run(config)
         logs.append(tiny_data.metrics(config))
-    for log in logs[1:]:
-        same_logs(logs[0], log, 1e-6)
+    same_logs(*logs, 1e-6)
 
 
 TWO = """
@@ -100,12 +99,12 @@ runtime.init("cpu").shutdown()
 """
 
 
-TOGETHER = ("sft-mix", "dpo-lora-mix", "kto", "ppo-lora-mix")
+TOGETHER = ("sft-mix", "dpo-lora-mix", "ppo-lora-mix")
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which two processes have run four stages, sampling greedily: what they sample is then shared out
+    """A folder in which two processes have run three stages, sampling greedily: what they sample is then shared out
     among them without changing it."""
     folder = tmp_path_factory.mktemp("two")
     paths = []

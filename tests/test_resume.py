@@ -48,7 +48,16 @@ def config(name: str, folder: Path, output: str) -> Any:
     return tiny_data.stage(method, folder, output, **tiny_data.merged(extra, settings))
 
 
-@pytest.mark.parametrize(("name", "checks"), [(name, stop) for name in RUNS for stop in STOPS.get(name, (10,))])
+FAST = {"sft": (9,), "sft-patience": (10,), "reward": (10,), "dpo-lora": (10,), "ppo": (4, 23), "ppo-lora": (19,)}
+
+
+def cases() -> list[Any]:
+    """Every run and stop; some of them only with the slow tests."""
+    every = [(name, stop) for name in RUNS for stop in STOPS.get(name, (10,))]
+    return [pytest.param(*case, marks=[] if case[1] in FAST.get(case[0], ()) else [pytest.mark.slow]) for case in every]
+
+
+@pytest.mark.parametrize(("name", "checks"), cases())
 def test_stopped_and_resumed_is_never_stopped(name: str, checks: int, tmp_path: Path) -> None:
     whole, parts = config(name, tmp_path, "whole"), config(name, tmp_path, "parts")
     tiny_data.run(whole)

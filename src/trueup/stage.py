@@ -196,7 +196,10 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         )
         network = load_network(config, where)
         if where.is_main:
-            loggers = open_loggers(config.log, run.path, config.model_dump(mode="json"))
+            saved = [int(path.name.removeprefix("step-")) for path in run.checkpoints.glob("step-*")]
+            loggers = open_loggers(
+                config.log, run.path, config.model_dump(mode="json"), start_step=max(saved, default=0)
+            )
         yield Stage(config, run, network, progress, loggers)
     finally:
         progress.stop()

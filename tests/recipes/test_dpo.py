@@ -32,9 +32,9 @@ def test_all_losses_with_a_reference_are_listed_here() -> None:
     assert set(AT_START) == set(NEEDS_REFERENCE)
 
 
-@pytest.mark.parametrize("lora", [None, tiny_data.LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_learns(name: str, lora: Any, tmp_path: Path) -> None:
+def test_every_loss_learns(name: str, tmp_path: Path) -> None:
+    lora = tiny_data.LORA if name in ("robust", "orpo", "kto") else None
     config = tiny_data.stage(
         "dpo", tmp_path, lora=lora, loss={"name": name}, optim={"steps": 9, "lr": 3e-3, "warmup": 0}
     )
