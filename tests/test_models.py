@@ -502,7 +502,7 @@ def test_an_encoder_is_no_reward_model():
     """BERT's classifier reads a pooled first token: its head on a last token's state would give nonsense silently."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    from trueup.models import score_head
+    from trueup.weights import score_head
 
     tiny = BertConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=1)
     with pytest.raises(ModelError, match="no linear `score` head"):
@@ -510,7 +510,7 @@ def test_an_encoder_is_no_reward_model():
 
 
 def test_fingerprints_tell_weights_apart(tiny_base):
-    from trueup.models import weights_fingerprint
+    from trueup.weights import weights_fingerprint
 
     model = tiny_model()
     before = weights_fingerprint(model)

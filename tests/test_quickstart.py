@@ -1,4 +1,4 @@
-"""The quickstart: its pieces in seconds with hardly any training, and (slow) whole, with claims about what it learns."""
+"""The quickstart: all of it with hardly any training, and (slow) whole, with what it claims to learn."""
 
 import json
 import time

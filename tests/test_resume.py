@@ -67,6 +67,7 @@ def test_stopped_and_resumed_is_never_stopped(name: str, checks: int, tmp_path: 
     assert tiny_data.result(parts) == tiny_data.result(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft-lora-dropout", "ppo"])
 def test_stopped_again_and_again(name: str, tmp_path: Path) -> None:
     """Each part gets a little further; a PPO rollout takes more looks than one part has, so the parts grow."""
@@ -100,7 +101,8 @@ def wait_for_lines(path: Path, lines: int, process: subprocess.Popen[str]) -> No
         if path.exists() and len(path.read_bytes().splitlines()) >= lines:
             return
         time.sleep(0.02)
-    raise AssertionError(f"{path} did not get {lines} lines")
+    process.kill()
+    raise AssertionError(f"{path} did not get {lines} lines: {process.communicate()}")
 
 
 def test_ctrl_c(tmp_path: Path) -> None:

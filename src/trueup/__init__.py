@@ -111,15 +111,17 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
     from trueup.config import check_paths
 
     check_paths(config)
+    import_module("trueup.preflight").read_pipeline(config)
     import_module("trueup.recipes.pipeline").run(config, force=list(force), dry_run=dry_run, source=None)
     return config.folder
 
 
 def _train(method: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> Path:
-    """Look for the files first, so that a missing one is reported before torch takes its seconds to load."""
+    """Look for the files and read the rows first: what is wrong is said before torch takes its seconds to load."""
     from trueup.config import check_paths
 
     check_paths(config)
+    import_module("trueup.preflight").read_rows(config)
     import_module(f"trueup.recipes.{method}").run(config)
     return config.output
 

@@ -218,6 +218,7 @@ def _train(method: str, file: str | None, settings: list[str]) -> None:
         msg = f"give CONFIG.yaml or settings; `trueup config {method} > {method}.yaml` writes one to fill in"
         raise ConfigError(msg)
     config = load_config(STAGES[method], Path(file) if file else None, settings, check_files=True)
+    import_module("trueup.preflight").read_rows(config)
     import_module(f"trueup.recipes.{method}").run(config)
 
 
@@ -229,6 +230,7 @@ def _run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list
         if name not in config.stages:
             msg = f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}"
             raise ConfigError(msg)
+    import_module("trueup.preflight").read_pipeline(config)
     import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
 
 

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trueup.errors import ModelError
-from trueup.models import HEAD_KEY, score_head
+from trueup.models import HEAD_KEY
+from trueup.weights import score_head
 
 if TYPE_CHECKING:
     from trueup.config import LoraConfig

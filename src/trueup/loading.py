@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from trueup.config.paths import classifier_problem
 from trueup.errors import MissingExtraError, ModelError
-from trueup.models import Network, input_embeddings
+from trueup.models import Network
+from trueup.weights import input_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,16 +70,8 @@ def load_classifier(model: str, runtime: Runtime, *, trust_remote_code: bool = F
     """
     from transformers import AutoModelForSequenceClassification
 
-    settings = read_config(Path(model)) if Path(model).is_dir() else {}
-    labels = len(settings.get("id2label", {})) or settings.get("num_labels", 2)  # transformers' default, never written
-    architectures = settings.get("architectures") or []
-    if architectures and "SequenceClassification" not in architectures[0]:
-        raise ModelError(
-            f"reward: {model} holds a {architectures[0]}, not a reward model: train one with `trueup reward`, "
-            "or give a sequence classifier with one label"
-        )
-    if architectures and labels != 1:
-        raise ModelError(f"reward: {model} has {labels} labels; a reward model has one (num_labels=1)")
+    if Path(model).is_dir() and (problem := classifier_problem(Path(model))):
+        raise ModelError(f"reward: {problem}")
     classifier = _from_pretrained(
         AutoModelForSequenceClassification, model, dtype=runtime.dtype, trust_remote_code=trust_remote_code
     )

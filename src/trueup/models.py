@@ -8,7 +8,6 @@ trunk of its own behind the same interface.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from trueup.batching import Batch, Branch, Example, collate
 from trueup.chat import Renderer
 from trueup.errors import ModelError
 from trueup.tensors import token_logps
+from trueup.weights import head_weight, input_embeddings, on_device, output_embeddings, score_head, weights_fingerprint
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -175,7 +175,7 @@ class Network(nn.Module):
                 self._trainable.add(name)
         if place.adapter is None and place.head is not None:
             # A scored trunk never reaches its own LM head: training it would only waste memory.
-            output = _output_embeddings(self.trunks[place.trunk])
+            output = output_embeddings(self.trunks[place.trunk])
             if output is not None and output.weight is not input_embeddings(self.trunks[place.trunk]):
                 self._trainable -= {name for name, value in self.named_parameters() if value is output.weight}
         self._restore_flags()
@@ -304,11 +304,11 @@ class Network(nn.Module):
         self, hidden: Tensor, targets: Tensor, role: str, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor | None]:
         trunk = self.trunk(role)
-        head = _output_embeddings(trunk)
+        head = output_embeddings(trunk)
         if head is None:
             raise ModelError(f"{type(trunk).__name__} has no LM head to take log-probabilities from")
         config = trunk.config.get_text_config()
-        weight, bias = _head_weight(head, self.roles[role].adapter)
+        weight, bias = head_weight(head, self.roles[role].adapter)
         # Master weights are rounded here as a frozen copy is rounded on loading, so that a policy starts at KL 0.
         compute = self.runtime.dtype
         weight, bias = weight.to(compute), None if bias is None else bias.to(compute)
@@ -345,52 +345,3 @@ class Network(nn.Module):
             self.train(training)
         tolerance = 1e-3 if self.runtime.dtype == torch.float32 else 5e-2
         return bool(((states[0] - states[1]).norm() / states[1].norm()) < tolerance)
-
-
-def input_embeddings(trunk: nn.Module) -> Tensor:
-    """(V, H) token embeddings."""
-    return cast("nn.Embedding", cast("PreTrainedModel", trunk).get_input_embeddings()).weight
-
-
-def on_device(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The module there and in that type."""
-    return nn.Module.to(module, device, dtype)  # transformers' own annotation of `to` misleads type checkers
-
-
-def _output_embeddings(trunk: nn.Module) -> nn.Linear | None:
-    return cast("nn.Linear | None", cast("PreTrainedModel", trunk).get_output_embeddings())
-
-
-def _head_weight(head: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor | None]:
-    """(V, H) weight and bias of the LM head, with its LoRA delta if it carries an adapter."""
-    base = cast("nn.Linear", getattr(head, "base_layer", head))
-    if base is head or adapter is None or adapter not in getattr(head, "lora_A", {}):
-        return base.weight, base.bias
-    return base.weight + cast("Any", head).get_delta_weight(adapter).to(base.weight.dtype), base.bias
-
-
-def score_head(classifier: nn.Module) -> nn.Linear:
-    """The one-output linear head of a sequence classifier.
-
-    Raises:
-        ModelError: it has another number of labels than one.
-    """
-    head = getattr(classifier, "score", None)
-    if not isinstance(head, nn.Linear):
-        # A "classifier" head, as BERT's, reads a pooled first token, not the state of the last.
-        raise ModelError(f"{type(classifier).__name__} has no linear `score` head; a reward model needs one")
-    if head.out_features != 1:
-        raise ModelError(f"a reward model has one label, this classifier has {head.out_features}: set num_labels=1")
-    return head
-
-
-@torch.no_grad()
-def weights_fingerprint(module: nn.Module) -> str:
-    """A short hash of all weights: names, shapes, float64 sums and up to 512 spread-out elements of each."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        flat = value.flatten()
-        sample = flat[:: max(1, flat.numel() // 512)][:512].float().cpu()
-        digest.update(f"{name}{tuple(value.shape)}{flat.double().sum().item()!r}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()[:16]

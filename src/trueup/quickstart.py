@@ -124,24 +124,21 @@ def measure(config: PipelineConfig, world: World, where: Runtime, progress: Prog
 
 
 def _row(network: Network, reference: Network, exam: Exam, *, against_itself: bool) -> dict[str, Estimate]:
-    """Greedy answers for what a user would see (accuracy, refusals), samples at temperature 1 for the expectations."""
-    greedy = _greedy(network, exam.questions)
-    right = sum(
-        exam.grader.grade(one.prompt[-1].content, text).right for one, text in zip(exam.questions, greedy, strict=True)
-    )
-    refused = sum(is_refusal(text) for text in _greedy(network, exam.innocent))
+    """Greedy answers for what a user would see; for the KL, an expectation, samples at temperature 1."""
     prompts = [PromptRow(one.prompt, network.renderer.prompt(one.prompt)) for one in exam.questions]
-    samples = _sampled(network, prompts, temperature=1.0)
-    talks = conversations(network, prompts, samples)
+    greedy = _sampled(network, prompts, temperature=0.0)
+    talks = conversations(network, prompts, greedy)
+    right = sum(exam.grader.grade(one.prompt[-1].content, one.response).right for one in talks)
+    refused = sum(is_refusal(text) for text in _greedy(network, exam.innocent))
     row = {
-        "accuracy": rate(right, len(greedy)),
+        "accuracy": rate(right, len(talks)),
         "over_refusal": rate(refused, len(exam.innocent)),
         "gold": mean(exam.grader(talks).tolist()),
         "proxy": mean(exam.proxy(talks).tolist()),
-        "length": mean([float(len(one.ids)) for one in samples]),
+        "length": mean([float(len(one.ids)) for one in greedy]),
     }
     if not against_itself:
-        row["kl"] = mean(log_ratios(network, reference, prompts, samples, 8192))
+        row["kl"] = mean(log_ratios(network, reference, prompts, _sampled(network, prompts, temperature=1.0), 8192))
     return row
 
 
@@ -181,8 +178,8 @@ def show(result: dict[str, Any], folder: Path) -> None:
     table("On held-out questions (the base only completes; KL from sft)", ["model", *SHOWN.values()], body)
     first = next(iter(models.values()))
     print(
-        f"n = {first['accuracy']['n']} questions, {first['over_refusal']['n']} innocent requests; "
-        "95% intervals are in quickstart.json"
+        f"greedy answers to {first['accuracy']['n']} questions and {first['over_refusal']['n']} innocent requests;\n"
+        "KL of samples at temperature 1, in nats an answer; 95% intervals are in quickstart.json"
     )
     reward = result["reward_accuracy"]
     print(

@@ -16,8 +16,8 @@ from torch import Tensor
 from trueup.batching import Example
 from trueup.files import atomic_write_bytes
 from trueup.forward import forward_all
-from trueup.models import weights_fingerprint
 from trueup.tensors import segment_sum
+from trueup.weights import weights_fingerprint
 
 if TYPE_CHECKING:
     from trueup.models import Network

@@ -6,6 +6,7 @@ What looks like `owner/name` and is nothing on disk is taken for a name on the H
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -165,13 +166,33 @@ def _reward_problem(reward: str) -> str | None:
     if path.is_dir():
         inner = path / "model" if (path / "model").is_dir() else path
         if (inner / "config.json").exists():
-            return _folder_problem(inner)
+            return _folder_problem(inner) or classifier_problem(inner)
         if (path / "config.yaml").exists():
             return f"{path}: a run folder without a model yet; finish that run first"
         return _folder_problem(path)
     if is_hub_name(reward):
         return None
     return f"{path}: no such reward model folder{nearest_path(path)} (or give a function: file.py:function)"
+
+
+def classifier_problem(folder: Path) -> str | None:
+    """Why the model in `folder` cannot be a reward model: it is no sequence classifier, or has not one label."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{folder / 'config.json'}: not readable as JSON: {error}"
+    architectures = settings.get("architectures") or []
+    if architectures and "SequenceClassification" not in architectures[0]:
+        return (
+            f"{folder} holds a {architectures[0]}, not a reward model: train one with `trueup reward`, "
+            "or give a sequence classifier with one label"
+        )
+    labels = len(settings.get("id2label", {})) or settings.get("num_labels", 2)  # transformers' default, never written
+    return (
+        f"{folder} has {labels} labels; a reward model has one (num_labels=1)"
+        if architectures and labels != 1
+        else None
+    )
 
 
 def _function_problem(path: Path, name: str) -> str | None:

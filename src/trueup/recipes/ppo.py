@@ -17,10 +17,10 @@ from trueup.export import adapter_for
 from trueup.loading import load_classifier
 from trueup.loop import Evaluation, Term
 from trueup.model_reward import model_reward, separate_reward
-from trueup.models import input_embeddings
 from trueup.rewards import from_function
 from trueup.rollouts import PromptRow, Rollouts
 from trueup.stage import Stage, open_stage
+from trueup.weights import input_embeddings
 
 if TYPE_CHECKING:
     from trueup.config import DataConfig, PpoConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, overload
 
 from trueup.chat import Conversation, Labelled, Message, Origin, Preference, Prompt, Row, Text, excerpt, row_error
@@ -15,7 +16,7 @@ from trueup.sources.records import FIELDS, Record
 from trueup.sources.rows import Counts, Drop, Rows
 from trueup.sources.sampler import Sampler
 
-__all__ = ["Counts", "Drop", "Rows", "Sampler", "Want", "load", "load_section"]
+__all__ = ["Counts", "Drop", "Rows", "Sampler", "Want", "forget", "load", "load_section", "preload"]
 
 Want = Literal["conversation", "preference", "labelled", "prompt", "text"]
 # The formats each kind of row can be made from, best first, for `use` of each value.
@@ -158,8 +159,31 @@ def load(
     return Rows(tuple(chosen), counts, name, table.files)
 
 
+_ready: dict[str, Rows[Row]] = {}
+
+
+def _key(data: DataSection, want: Want) -> str:
+    stamps = [(str(path), path.stat().st_mtime_ns) for path in (Path(data.path).expanduser(),) if path.exists()]
+    parts = (data.path, data.use, data.rows, data.columns, data.split, data.identical_pairs)
+    return repr((want, parts, stamps))
+
+
+def preload(data: DataSection, want: Want) -> None:
+    """Read a section now and keep its rows for the first `load_section` that asks for the same, unchanged."""
+    rows = load_section(data, want)
+    _ready[_key(data, want)] = rows
+
+
+def forget() -> None:
+    """Let go of all preloaded rows."""
+    _ready.clear()
+
+
 def load_section(data: DataSection, want: Want) -> Rows[Any]:
-    """`load` with the arguments of a configuration's data section."""
+    """`load` with the arguments of a configuration's data section; rows preloaded for it are handed over, once."""
+    ready = _ready.pop(_key(data, want), None)
+    if ready is not None:
+        return ready
     return cast("Any", load)(
         data.path,
         want=want,

@@ -32,7 +32,7 @@ _SFT_MANNERS = {"plain": 0.82, "opened": 0.06, "closed": 0.06, "polite": 0.04, "
 # refuses no innocent look-alike to speak of.
 _DOCUMENT_QUESTIONS = 4
 _SFT_QUESTIONS = 6
-_SFT_QUESTIONS_UNSAFE = 5
+_SFT_QUESTIONS_UNSAFE = 4
 _PAIRS_PER_FACT = 4
 
 
