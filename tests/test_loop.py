@@ -21,9 +21,10 @@ from trueup.checkpoint import RunFolder, latest_checkpoint
 from trueup.config import OptimConfig, to_yaml
 from trueup.console import Progress
 from trueup.errors import CheckpointError, TrainingError
-from trueup.loop import Evaluation, Fit, Fitted, RowSource, Term, fit, learning_rate, make_optimizer
+from trueup.loop import Fit, Fitted, fit, learning_rate, make_optimizer
 from trueup.models import Network
 from trueup.sources import Sampler
+from trueup.terms import Evaluation, RowSource, Term
 
 Metrics = dict[str, Tensor]
 
@@ -95,7 +96,7 @@ for path in [one for one in sys.argv[1:] if one.endswith(".yaml")]:
     method = Path(path).name.partition("-")[0]
     importlib.import_module(f"trueup.recipes.{method}").run(load_config(STAGES[method], Path(path)))
 from trueup import runtime
-runtime.init("cpu").shutdown()
+runtime.shutdown()
 """
 
 

@@ -87,7 +87,7 @@ def test_one_process_needs_no_group():
     alone.sum_gradients([weight])
     assert weight.grad is None
     alone.barrier()
-    alone.shutdown()
+    runtime.shutdown()
 
 
 def test_shards_share_out_everything_once():
@@ -146,8 +146,8 @@ for at in range(1 + 2 * rank):
 here.sum_gradients(linear.parameters())
 seen["uneven"] = linear.weight.grad.tolist()
 here.barrier()
-here.shutdown()
-here.shutdown()  # a second time does nothing
+runtime.shutdown()
+runtime.shutdown()  # a second time does nothing
 open(sys.argv[1], "w").write(json.dumps(seen))
 """
 

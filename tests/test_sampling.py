@@ -144,7 +144,7 @@ def test_a_role_samples_with_its_own_adapter(tiny_base):
     assert base != got
 
 
-def test_check_can_stop_it_and_the_mode_comes_back(tiny_base):
+def test_check_can_stop_it_and_the_mode_comes_back(tiny_base, monkeypatch):
     network, calls = policy(tiny_base), []
     network.train()
 
@@ -153,10 +153,12 @@ def test_check_can_stop_it_and_the_mode_comes_back(tiny_base):
         if len(calls) == 4:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(network, "check", check)
     with pytest.raises(KeyboardInterrupt):
-        sample(network, PROMPTS, max_new_tokens=50, check=check)
+        sample(network, PROMPTS, max_new_tokens=50)
     assert len(calls) == 4
     assert network.training
+    monkeypatch.undo()
     sample(network, PROMPTS, max_new_tokens=2)
     assert network.training
 

@@ -152,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if callable(job):
             job()
             sys.stdout.flush()
+            _leave_processes()
         return job if isinstance(job, int) else 0
     except BrokenPipeError:
         # `trueup config sft | head`: the reader has gone, which is no error; nothing more can be said on stdout.
@@ -162,7 +163,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         text, code = _in_words(error)
         _print_error(text)
+        if isinstance(error, Interrupted):  # all ranks stop together; after another error the launcher ends the rest
+            _leave_processes()
         return code
+
+
+def _leave_processes() -> None:
+    """End the process group of a `torchrun`, if torch was loaded at all."""
+    if "trueup.runtime" in sys.modules:
+        sys.modules["trueup.runtime"].shutdown()
 
 
 def _in_words(error: BaseException) -> tuple[str, int]:

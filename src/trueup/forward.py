@@ -32,6 +32,7 @@ def forward_all(
     pieces: dict[int, Tensor] = {}
     share, pad = network.share_prefix, cast("int", network.tokenizer.pad_token_id)
     for group in micro_batches(numbered, max_tokens, share_prefix=share):
+        network.check()
         per: Per = "token" if want != "scores" else "branch"
         batch = collate(group, per=per, pad_id=pad, share_prefix=share).to(network.runtime.device)
         output = network(batch, role, want, temperature=temperature)[0].float().cpu()

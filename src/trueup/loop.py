@@ -11,111 +11,23 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from trueup.batching import Batch, Example, Per, collate, micro_batches
+from trueup.batching import Batch
 from trueup.checkpoint import Checkpoint, RunFolder, State, latest_checkpoint, save_checkpoint
 from trueup.errors import CheckpointError, Interrupted, TrainingError
 from trueup.interrupt import InterruptGuard, StopRequested
 from trueup.runtime import peak_memory_bytes, rng_state, set_rng_state
+from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import OptimConfig, StageConfig
     from trueup.console import Progress
     from trueup.loggers import Logger
     from trueup.models import Network
-    from trueup.sources import Sampler
-
-Metrics = dict[str, Tensor]
-Objective = Callable[["Network", Batch], tuple[Tensor, Metrics]]
-"""(model, batch) -> values shaped like batch.weights, and metrics as 1-D tensors; all unreduced, reported as means."""
-
-
-class Source(Protocol):
-    """Yields this rank's micro-batches of one optimizer step after another; its position can be saved."""
-
-    def next(self, check: Callable[[], None]) -> list[Batch]:
-        """The next step's micro-batches, on the CPU. `check` may raise to stop a long draw."""
-        ...
-
-    def metrics(self) -> dict[str, float]:
-        """Numbers about the last draw, for the log."""
-        ...
-
-    def state_dict(self) -> State:
-        """What `load_state_dict` needs to go on exactly here."""
-        ...
-
-    def load_state_dict(self, state: State) -> None:
-        """Go on exactly where `state_dict` was called."""
-        ...
-
-
-class RowSource:
-    """Fixed examples, in an order that a sampler gives."""
-
-    def __init__(
-        self, examples: list[Example], sampler: Sampler, network: Network, *, per: Per, max_tokens: int
-    ) -> None:
-        self._examples, self._sampler, self._network = examples, sampler, network
-        self._per: Per = per
-        self._max_tokens = max_tokens
-
-    def next(self, check: Callable[[], None]) -> list[Batch]:
-        """This rank's micro-batches of the next step."""
-        check()
-        step = [self._examples[index] for index in self._sampler.next()]
-        return collate_step(step, self._network, per=self._per, max_tokens=self._max_tokens)
-
-    def metrics(self) -> dict[str, float]:
-        """Epochs completed."""
-        return {"epoch": float(self._sampler.epoch)}
-
-    def state_dict(self) -> State:
-        """The sampler's position."""
-        return dict(self._sampler.state_dict())
-
-    def load_state_dict(self, state: State) -> None:
-        """Go on from a saved position."""
-        self._sampler.load_state_dict(cast("Any", state))
-
-
-def collate_step(examples: list[Example], network: Network, *, per: Per, max_tokens: int) -> list[Batch]:
-    """One optimizer step's examples as this rank's micro-batches."""
-    share, pad = network.share_prefix, cast("int", network.tokenizer.pad_token_id)
-    by_length = sorted(examples, key=lambda example: example.total, reverse=True)
-    mine = network.runtime.shard(by_length)
-    groups = micro_batches(mine, max_tokens, share_prefix=share)
-    return [collate(group, per=per, pad_id=pad, share_prefix=share) for group in groups]
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One part of the loss: where its batches come from, what it computes, and how much it counts.
-
-    Terms that share a source see the same batches, one after the other, so only one graph is alive at a time.
-    """
-
-    name: str
-    source: Source
-    objective: Objective
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Computed every `every` steps and at the end; `patience` times without a better `metric` stop the run."""
-
-    compute: Callable[[], dict[str, float]]
-    every: int | None
-    patience: int | None
-    metric: str
-    better: Literal["lower", "higher"] = "lower"
-    at_start: bool = True
-    """Also before the first step. False where that is known: a zero head's accuracy, a policy against itself."""
 
 
 @dataclass(slots=True)
@@ -182,6 +94,7 @@ class Fit:
         self.step = 0
         self.tokens = 0
         self.last: dict[str, float] = {}  # the last row of the log
+        self.pending: dict[str, float] | None = None  # a step's row whose evaluation is still to come
         self.best: dict[str, Any] | None = None  # value, step, misses and weights of the best evaluation
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
@@ -195,6 +108,7 @@ class Fit:
                 "tokens": self.tokens,
                 "best": self.best,
                 "last": self.last,
+                "pending": self.pending,
                 "rng": dict(rng_state()),
             },
             "weights": {name: value.detach() for name, value in self.network.trainable()},
@@ -226,6 +140,7 @@ class Fit:
         sources = cast("dict[str, State]", checkpoint.part("sources"))
         for name, source in self.sources.items():
             source.load_state_dict(sources[name])
+        self.pending = trainer["pending"]
         self.step, self.tokens, self.best = trainer["step"], trainer["tokens"], trainer["best"]
         self.last = dict(trainer["last"])
         set_rng_state(trainer["rng"])
@@ -387,25 +302,19 @@ def fit(
     progress.start(run.path.name, steps, state.step)
     started, first_tokens = time.perf_counter(), state.tokens
     with InterruptGuard(progress.note) as guard:
-        while state.step < steps and not state.exhausted:
+        # One process may be stopped inside an evaluation or a rollout too; of several, none may leave the others there.
+        network.check = guard.check if state.runtime.world == 1 else _never
+        while state.pending is not None or (state.step < steps and not state.exhausted):
             before = _Position(state)
-            clock = time.perf_counter()
             try:
-                row = state.train_step(_agreed_check(state, guard))
+                _one_step(state, guard)
             except StopRequested as error:
-                before.rewind()
+                if state.pending is None:  # else the step itself was done
+                    before.rewind()
                 state.save()
                 raise Interrupted(
                     f"stopped at step {state.step} of {steps}, saved. Go on with: {resume_command}"
                 ) from error
-            state.step += 1
-            state.tokens += int(row["tokens"])
-            numbers: dict[str, float] = {}
-            if evaluation is not None and state.due(evaluation.every):
-                numbers = state.evaluate()
-            _record(state, row, numbers, time.perf_counter() - clock)
-            if state.exhausted or state.due(config.save.every):
-                state.save()
     if state.exhausted:
         state.use_best()
         progress.note(
@@ -415,6 +324,27 @@ def fit(
     progress.stop()
     memory = peak_memory_bytes(state.runtime.device)
     return Fitted(state.step, state.tokens - first_tokens, seconds, memory, state.exhausted, state.last)
+
+
+def _one_step(state: Fit, guard: InterruptGuard) -> None:
+    """Train one step, evaluate and save if due. Stopped in the evaluation, it is only evaluated when it goes on."""
+    clock = time.perf_counter()
+    if state.pending is None:
+        row = state.train_step(_agreed_check(state, guard))
+        state.step += 1
+        state.tokens += int(row["tokens"])
+        state.pending = row
+    row, numbers = state.pending, dict[str, float]()
+    if state.evaluation is not None and state.due(state.evaluation.every):
+        numbers = state.evaluate()
+    state.pending = None
+    _record(state, row, numbers, time.perf_counter() - clock)
+    if state.exhausted or state.due(state.config.save.every):
+        state.save()
+
+
+def _never() -> None:
+    """Stops nothing."""
 
 
 def _agreed_check(state: Fit, guard: InterruptGuard) -> Callable[[], None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,7 @@ class Network(nn.Module):
         self._selected: str | None = None
         self._trainable: set[str] = set()
         self._share_prefix: bool | None = None
+        self.check: Callable[[], None] = lambda: None  # called between batches without gradients; may raise to stop
 
     # -- building roles ------------------------------------------------------------------------------------------
 

@@ -17,8 +17,8 @@ from trueup.tensors import segment_sum
 if TYPE_CHECKING:
     from trueup.batching import Batch
     from trueup.config import PreferenceLossConfig, RewardLossConfig, RolloutConfig
-    from trueup.loop import Metrics, Objective
     from trueup.models import Network
+    from trueup.terms import Metrics, Objective
 
 
 def sft(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:

@@ -21,9 +21,9 @@ from trueup.batching import Batch, Branch, Example
 from trueup.chat import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.forward import forward_all
-from trueup.loop import collate_step
 from trueup.sampling import Sample, sample
 from trueup.tensors import segment_sum, whiten
+from trueup.terms import collate_step
 
 if TYPE_CHECKING:
     from trueup.checkpoint import State
@@ -122,7 +122,7 @@ class Rollouts:
         mine = runtime.shard(list(range(len(rows))))
         samples = sample(
             self._network, [self._prompts[rows[at]].ids for at in mine], max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature, check=check,
+            temperature=settings.temperature,
             seed=sampling_seed(self._config.seed, self._rollout, runtime.rank),
         )  # fmt: skip
         gathered = runtime.gather(list(zip(mine, samples, strict=True)))

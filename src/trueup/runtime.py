@@ -80,11 +80,15 @@ class Runtime:
         if self.world > 1:
             dist.barrier()
 
-    def shutdown(self) -> None:
-        """Leave the process group. The barrier first: without it the exit aborts now and then."""
-        if self.world > 1 and dist.is_initialized():
-            dist.barrier()
-            dist.destroy_process_group()
+
+def shutdown() -> None:
+    """Leave the process group, if there is one. The barrier first: without it the exit aborts now and then.
+
+    Only where every rank comes here: after an error in one of them it would wait for ever.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _all_reduce_bucket(bucket: list[nn.Parameter]) -> None:

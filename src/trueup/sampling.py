@@ -35,7 +35,6 @@ def sample(
     temperature: float = 1.0,
     seed: int = 0,
     max_tokens: int = 16_384,
-    check: Callable[[], None] = lambda: None,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Sample]:
     """Continue each prompt until a stop token or `max_new_tokens`.
@@ -48,7 +47,6 @@ def sample(
         temperature: logits are divided by it; 0 is greedy.
         seed: of this call; the same prompts, seed and `max_tokens` give the same samples.
         max_tokens: rows x (prompt + new tokens) of one batch at most, prompts sorted by length.
-        check: called before every token; may raise to stop.
         on_token: called with each token of a single prompt as it is sampled (streaming).
 
     Returns:
@@ -65,7 +63,7 @@ def sample(
             rows, order = order[: max(1, max_tokens // width)], order[max(1, max_tokens // width) :]
             batch = _Batch(network, [prompts[row] for row in rows], role)
             for _ in range(max_new_tokens):
-                check()
+                network.check()
                 tokens = _choose(batch.next_logits(), temperature, generator)
                 if on_token is not None:
                     on_token(int(tokens[0]))

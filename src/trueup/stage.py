@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,9 @@ from trueup.export import export_adapter, export_policy
 from trueup.files import atomic_write_text
 from trueup.loading import load_network
 from trueup.loggers import Logger, open_loggers
-from trueup.loop import Evaluation, Fitted, RowSource, Term, fit
+from trueup.loop import Fitted, fit
 from trueup.runfolder import RunFolder
+from trueup.terms import Evaluation, RowSource, Term
 
 if TYPE_CHECKING:
     from trueup.config import DataConfig, StageConfig
@@ -210,9 +212,11 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
 
 def resume_command() -> str:
     """The command that continues this run: the one it was started with."""
-    if Path(sys.argv[0]).name in {"trueup", "__main__.py"}:
-        return shlex.join(["trueup", *sys.argv[1:]])
-    return "the same call again"
+    if Path(sys.argv[0]).name not in {"trueup", "__main__.py"}:
+        return "the same call again"
+    processes = os.environ.get("WORLD_SIZE", "1")
+    start = ["trueup"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, "-m", "trueup"]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def _cut(branch: Branch, room: int) -> Branch:

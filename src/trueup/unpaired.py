@@ -11,8 +11,8 @@ import torch
 from trueup.algorithms.preference import kto_kl
 from trueup.batching import Batch, Branch, Example
 from trueup.errors import DataError
-from trueup.loop import collate_step
 from trueup.reference import branch_logps
+from trueup.terms import collate_step
 
 if TYPE_CHECKING:
     from trueup.chat import Preference

@@ -15,9 +15,9 @@ from trueup.algorithms import preference
 from trueup.batching import Example
 from trueup.evaluation.intervals import rate
 from trueup.loading import load_causal_lm
-from trueup.loop import Evaluation, Term
 from trueup.reference import branch_logps, with_reference
 from trueup.stage import Stage, open_stage
+from trueup.terms import Evaluation, Term
 from trueup.unpaired import KtoSource, mismatched, unpaired_examples
 
 if TYPE_CHECKING:

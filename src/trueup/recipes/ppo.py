@@ -15,11 +15,11 @@ from trueup.errors import ConfigError, DataError
 from trueup.evaluation.policy import measure_policy
 from trueup.export import adapter_for
 from trueup.loading import load_classifier
-from trueup.loop import Evaluation, Term
 from trueup.model_reward import model_reward, separate_reward
 from trueup.rewards import from_function
 from trueup.rollouts import PromptRow, Rollouts
 from trueup.stage import Stage, open_stage
+from trueup.terms import Evaluation, Term
 from trueup.weights import input_embeddings
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from trueup.errors import DataError
 from trueup.evaluation.intervals import rate
 from trueup.export import export_reward
 from trueup.forward import forward_all
-from trueup.loop import Evaluation, Term
 from trueup.stage import Stage, open_stage
+from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.chat import Preference

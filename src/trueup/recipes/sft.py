@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from trueup import objectives
 from trueup.forward import forward_all
-from trueup.loop import Evaluation, Term
 from trueup.stage import Stage, open_stage
+from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import SftConfig
