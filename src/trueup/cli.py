@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from trueup import __version__
+from trueup.console import quiet_libraries
 from trueup.errors import ConfigError, Interrupted, TrueupError
 
 Job = Callable[[], None]
@@ -150,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = [word for word in given if word != "--debug"]
         job = app(words or ["--help"], prog_name="trueup", standalone_mode=False)
         if callable(job):
+            quiet_libraries()  # before any of them is imported: some read their settings only then
             job()
             sys.stdout.flush()
             _leave_processes()
