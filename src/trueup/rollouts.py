@@ -64,6 +64,7 @@ class Rollouts:
         self._controller = make_controller(config)
         self._norm = RunningNorm()
         self._episodes: list[Example] = []
+        self._packed: State | None = None  # the episodes as a checkpoint holds them: the same until the next rollout
         self._queue: list[list[int]] = []  # minibatches still to come, as indices of episodes
         self._drawn = 0  # minibatches handed out
         self._rollout = 0  # rollouts sampled
@@ -91,11 +92,13 @@ class Rollouts:
 
     def state_dict(self) -> State:
         """Positions, controllers, and the samples being trained on."""
+        if self._packed is None:
+            self._packed = pack(self._episodes)
         return {
             "sampler": cast("State", self._sampler.state_dict()),
             "controller": cast("State", self._controller.state_dict()),
             "norm": cast("State", self._norm.state_dict()),
-            "episodes": pack(self._episodes),
+            "episodes": self._packed,
             "queue": cast("Any", self._queue),
             "drawn": self._drawn,
             "rollout": self._rollout,
@@ -108,7 +111,7 @@ class Rollouts:
         self._sampler.load_state_dict(values["sampler"])
         self._controller.load_state_dict(values["controller"])
         self._norm.load_state_dict(values["norm"])
-        self._episodes = unpack(values["episodes"])
+        self._episodes, self._packed = unpack(values["episodes"]), values["episodes"]
         self._queue = [list(indices) for indices in values["queue"]]
         self._drawn, self._rollout = values["drawn"], values["rollout"]
         self._metrics = dict(values["metrics"])
@@ -130,6 +133,7 @@ class Rollouts:
         prompts = [self._prompts[row] for row in rows]
         check()
         self._episodes = self._judge(prompts, everyone, [rows.index(row) for row in rows])
+        self._packed = None
         self._queue = self._minibatches(len(rows))
         self._rollout += 1
 
