@@ -13,11 +13,12 @@ STEPS = {"base": 3, "sft": 2, "reward": 2, "dpo": 2, "ppo": 2}
 @pytest.fixture
 def brief(monkeypatch):
     monkeypatch.setattr(quickstart, "QUESTIONS", 12)
-    return [f"stages.{name}.optim.steps={steps}" for name, steps in STEPS.items()] + ["stages.ppo.rollouts.episodes=32"]
+    short = [f"stages.{name}.optim={{lr: 1e-4, steps: {steps}, batch_size: 8}}" for name, steps in STEPS.items()]
+    return [*short, "stages.ppo.rollouts.episodes=16", "stages.dpo.data.rows=0:16", "stages.reward.eval.data.rows=0:8"]
 
 
 def test_every_stage_is_run_and_every_model_measured(tmp_path, brief, capsys):
-    folder = tmp_path / "with a space"
+    folder = tmp_path / 'with a space: "é" #1'
     result = quickstart.run(folder, settings=brief)
     assert list(result["models"]) == ["base", "sft", "dpo", "ppo"]
     for name, row in result["models"].items():
@@ -35,9 +36,9 @@ def test_every_stage_is_run_and_every_model_measured(tmp_path, brief, capsys):
 
 def test_a_second_quickstart_in_the_same_folder_trains_nothing(tmp_path, brief, capsys):
     first = quickstart.run(tmp_path / "q", settings=brief)
-    stamps = {name: (tmp_path / "q" / name / "summary.json").stat().st_mtime_ns for name in STEPS}
+    stamps = {name: (tmp_path / "q" / "stages" / name / "summary.json").stat().st_mtime_ns for name in STEPS}
     second = quickstart.run(tmp_path / "q", settings=brief)
-    assert {name: (tmp_path / "q" / name / "summary.json").stat().st_mtime_ns for name in STEPS} == stamps
+    assert {name: (tmp_path / "q" / "stages" / name / "summary.json").stat().st_mtime_ns for name in STEPS} == stamps
     assert first["models"] == second["models"]  # measured again, the same to the last bit
     assert capsys.readouterr().err.count("skipped") == len(STEPS)
 

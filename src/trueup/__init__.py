@@ -109,9 +109,10 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
     Returns the pipeline's run folder.
     """
     from trueup.config import check_paths
+    from trueup.preflight import read_pipeline
 
     check_paths(config)
-    import_module("trueup.preflight").read_pipeline(config)
+    read_pipeline(config)
     import_module("trueup.recipes.pipeline").run(config, force=list(force), dry_run=dry_run, source=None)
     return config.folder
 
@@ -119,9 +120,10 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
 def _train(method: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> Path:
     """Look for the files and read the rows first: what is wrong is said before torch takes its seconds to load."""
     from trueup.config import check_paths
+    from trueup.preflight import read_rows
 
     check_paths(config)
-    import_module("trueup.preflight").read_rows(config)
+    read_rows(config)
     import_module(f"trueup.recipes.{method}").run(config)
     return config.output
 

@@ -222,6 +222,7 @@ def _print_error(text: str) -> None:
 
 def _train(method: str, file: str | None, settings: list[str]) -> None:
     from trueup.config import STAGES, load_config
+    from trueup.preflight import read_rows
 
     if file and "=" in file and not Path(file).exists():
         file, settings = None, [file, *settings]
@@ -229,19 +230,20 @@ def _train(method: str, file: str | None, settings: list[str]) -> None:
         msg = f"give CONFIG.yaml or settings; `trueup config {method} > {method}.yaml` writes one to fill in"
         raise ConfigError(msg)
     config = load_config(STAGES[method], Path(file) if file else None, settings, check_files=True)
-    import_module("trueup.preflight").read_rows(config)
+    read_rows(config)
     import_module(f"trueup.recipes.{method}").run(config)
 
 
 def _run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[str]) -> None:
     from trueup.config import PipelineConfig, load_config
+    from trueup.preflight import read_pipeline
 
     config = load_config(PipelineConfig, path, settings, check_files=True)
     for name in force:
         if name not in config.stages:
             msg = f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}"
             raise ConfigError(msg)
-    import_module("trueup.preflight").read_pipeline(config)
+    read_pipeline(config)
     import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
 
 

@@ -84,7 +84,11 @@ def run(folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> dict[str, 
 def configure(world: World, folder: Path, settings: Sequence[str]) -> PipelineConfig:
     """Copy the quickstart's pipeline into the folder and read it: what runs is what the user can edit."""
     template = resources.files("trueup.windtunnel").joinpath("quickstart.yaml").read_text(encoding="utf-8")
-    text = template.replace("WORLD", str(world.folder)).replace("RUNS", str(folder.parent)).replace("NAME", folder.name)
+    # Inside double quotes JSON's escapes are YAML's too: any folder name will do.
+    places = {"WORLD": world.folder, "FOLDER": folder}
+    text = template
+    for mark, place in places.items():
+        text = text.replace(mark, json.dumps(str(place), ensure_ascii=False)[1:-1])
     path = folder / "pipeline.yaml"
     atomic_write_text(path, text)
     return load_config(PipelineConfig, path, list(settings))
@@ -191,7 +195,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
         for name, answer in shown["answers"].items():
             print(f"  {name:>5}: {clean(answer, one_line=True)}")
     print(f"\n{result['seconds']:.0f} s in all; everything is in {folder}. Next:")
-    print(f"  trueup chat {folder / 'ppo'}")
+    print(f"  trueup chat {folder / 'stages' / 'ppo'}")
     print(f"  trueup run {folder / 'pipeline.yaml'}        (change it first)")
 
 
