@@ -37,7 +37,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("3 models and what is saved of them", {"models", "checkpoint"}),
     ("3 what is done with a model", {"sampling", "forward", "loading", "export"}),
     ("3 models as reference and reward", {"reference", "model_reward"}),
-    ("4 what the loop is given", {"terms"}),
+    ("4 what the loop is given", {"terms", "optimizer"}),
     ("4 the loop", {"loop"}),
     ("4 what it trains on", {"objectives", "rollouts"}),
     ("4 measuring, and a stage's frame", {"evaluation", "stage"}),

@@ -20,11 +20,12 @@ from trueup.batching import Batch
 from trueup.checkpoint import Checkpoint, RunFolder, State, latest_checkpoint, save_checkpoint
 from trueup.errors import CheckpointError, Interrupted, TrainingError
 from trueup.interrupt import InterruptGuard, StopRequested
+from trueup.optimizer import learning_rate, make_optimizer
 from trueup.runtime import peak_memory_bytes, rng_state, set_rng_state
 from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
-    from trueup.config import OptimConfig, StageConfig
+    from trueup.config import StageConfig
     from trueup.console import Progress
     from trueup.loggers import Logger
     from trueup.models import Network
@@ -51,31 +52,6 @@ class Fitted:
             "peak_memory_bytes": self.peak_memory_bytes,
             "stopped_early": self.stopped_early,
         }
-
-
-def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
-    """The rate of step `step` (from 0) of `steps`: linear warm-up, then constant, linear or cosine decay to 0."""
-    warmup = round(optim.warmup * steps) if optim.warmup < 1 else int(optim.warmup)
-    if step < warmup:
-        return optim.lr * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    if optim.schedule == "linear":
-        return optim.lr * (1 - done)
-    if optim.schedule == "cosine":
-        return optim.lr * 0.5 * (1 + math.cos(math.pi * done))
-    return optim.lr
-
-
-def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over what trains; weight decay on matrices only (biases, norms and heads' vectors are left alone)."""
-    parameters = [parameter for _, parameter in network.trainable()]
-    if not parameters:
-        raise TrainingError("nothing trains: no parameter of the model requires a gradient")
-    groups = [
-        {"params": [one for one in parameters if one.ndim >= 2], "weight_decay": optim.weight_decay},
-        {"params": [one for one in parameters if one.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr)
 
 
 class Fit:

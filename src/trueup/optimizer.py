@@ -1,0 +1,39 @@
+"""The optimizer (AdamW) and its learning rate, a pure function of the step: there is no scheduler state to save."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from trueup.errors import TrainingError
+
+if TYPE_CHECKING:
+    from trueup.config import OptimConfig
+    from trueup.models import Network
+
+
+def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
+    """The rate of step `step` (from 0) of `steps`: linear warm-up, then constant, linear or cosine decay to 0."""
+    warmup = round(optim.warmup * steps) if optim.warmup < 1 else int(optim.warmup)
+    if step < warmup:
+        return optim.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    if optim.schedule == "linear":
+        return optim.lr * (1 - done)
+    if optim.schedule == "cosine":
+        return optim.lr * 0.5 * (1 + math.cos(math.pi * done))
+    return optim.lr
+
+
+def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over what trains; weight decay on matrices only (biases, norms and heads' vectors are left alone)."""
+    parameters = [parameter for _, parameter in network.trainable()]
+    if not parameters:
+        raise TrainingError("nothing trains: no parameter of the model requires a gradient")
+    groups = [
+        {"params": [one for one in parameters if one.ndim >= 2], "weight_decay": optim.weight_decay},
+        {"params": [one for one in parameters if one.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr)
