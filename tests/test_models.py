@@ -15,11 +15,12 @@ from trueup.batching import Batch, Branch, Example, collate
 from trueup.config import SftConfig
 from trueup.errors import ModelError
 from trueup.export import export_adapter
-from trueup.forward import forward_all
+from trueup.forward import check_head, forward_all
 from trueup.loading import load_classifier, load_network
 from trueup.models import Network
 from trueup.reference import branch_logps
 from trueup.runtime import Runtime
+from trueup.weights import without_dropout
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -518,3 +519,19 @@ def test_fingerprints_tell_weights_apart(tiny_base):
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 4] += 1e-3
     assert weights_fingerprint(model) != before
+
+
+def test_a_model_whose_logits_are_made_otherwise_is_refused(tiny_base):
+    """Its configuration says that logits are doubled, which a Llama does not do."""
+    network = tiny_network(tiny_base)
+    network.add_frozen("policy")
+    check_head(network)
+    network.trunk("policy").config.logit_scale = 2.0
+    with pytest.raises(ModelError, match="LM head"):
+        check_head(network)
+
+
+def test_a_models_own_dropout_is_off_and_loras_is_not(tiny_base):
+    trunk = tiny_network(tiny_base).trunks["base"]
+    trunk.extra = torch.nn.Dropout(0.3)
+    assert without_dropout(trunk).extra.p == 0.0

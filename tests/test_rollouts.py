@@ -16,7 +16,7 @@ from trueup.chat import Conversation, Message
 from trueup.checkpoint import read_state, write_state
 from trueup.errors import TrainingError
 from trueup.models import Network
-from trueup.rollouts import PromptRow, Rollouts, make_controller, pack, unpack
+from trueup.rollouts import PromptRow, Rollouts, answer_text, make_controller, pack, unpack
 from trueup.sampling import Sample
 from trueup.sources import Sampler
 
@@ -363,3 +363,17 @@ def test_the_penalty_holds_the_policy_nearer(tmp_path: Path) -> None:
     assert free[0]["ppo/reward"] == held[0]["ppo/reward"]  # the same start
     assert free[-1]["ppo/reward"] > free[0]["ppo/reward"] + 0.5  # it learns
     assert held[-1]["ppo/kl"] < 0.5 * free[-1]["ppo/kl"]
+
+
+# ------------------------------------------------------------------ what a policy may write
+
+
+def test_an_end_token_spelled_out_in_ordinary_tokens_ends_the_answer(tmp_path: Path) -> None:
+    """Such ids decode to the end token's text; the reward then gets what a reader would have read."""
+    bench = Bench(tmp_path)
+    renderer = bench.network.renderer
+    end = bench.network.tokenizer.convert_ids_to_tokens(renderer.end_id)
+    spelled = bench.network.tokenizer(f"yes{end[:2]}", add_special_tokens=False)["input_ids"]
+    spelled += bench.network.tokenizer(f"{end[2:]} no", add_special_tokens=False)["input_ids"]
+    assert renderer.end_id not in spelled
+    assert answer_text(bench.network, Sample(spelled, finished=False)) == "yes"

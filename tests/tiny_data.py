@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def start_processes(arguments: list[str], world: int = 2, **options: Any) -> lis
         subprocess.Popen(
             [sys.executable, *arguments],
             env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            **(pipes | options),
+            **({"preexec_fn": hear_ctrl_c} | pipes | options),
         )
         for rank in range(world)
     ]
@@ -209,3 +210,8 @@ def run_stopped(config: Any, checks: int) -> str:
         except Interrupted as error:
             return str(error)
     return ""
+
+
+def hear_ctrl_c() -> None:
+    """In a child before it starts: a shell's background job ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -204,7 +204,7 @@ class Renderer:
             tokenizer.chat_template = ("{{ bos_token }}" if self._bos else "") + chatml
         self._lead, self._space, self._end_text, self.end_id = self._probe()
         self.stop_ids: frozenset[int] = frozenset({self.end_id, self._eos_id})
-        self._stop_texts = {str(tokenizer.eos_token), self._end_text} - {""}
+        self.stop_texts = {str(tokenizer.eos_token), self._end_text} - {""}
         self.rewritten = 0
         self._memo: tuple[tuple[Message, ...], str, Rendered] | None = None
         self._prompt((Message("user", "a"), Message("assistant", "b"), Message("user", "c")))
@@ -244,6 +244,13 @@ class Renderer:
         ids = self._encode(text)
         return Rendered([*self._bos, *ids, self._eos_id], [False] * len(self._bos) + [True] * (len(ids) + 1))
 
+    def answer(self, ids: Sequence[int]) -> str:
+        """Sampled tokens as the text a reader gets: up to an end token, also one spelled out in ordinary tokens."""
+        text = self.decode(ids)
+        for stop in self.stop_texts:
+            text = text.partition(stop)[0]
+        return text
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens, nor the spaces that the template itself puts around a response."""
         text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -254,7 +261,7 @@ class Renderer:
     ) -> None:
         check(messages, origin=origin, ends_with=ends_with, empty_ok=True)
         for said in (m.content for m in messages if m.role == "assistant"):
-            for stop in self._stop_texts:
+            for stop in self.stop_texts:
                 if stop in said:
                     problem = f"a response holds the end token {excerpt(stop)}: sampling would stop there"
                     raise row_error(origin, problem, "take it out of the response", said)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor
 
-from trueup.batching import Example, Per, collate, micro_batches
+from trueup.batching import Branch, Example, Per, collate, micro_batches
+from trueup.errors import ModelError
 
 if TYPE_CHECKING:
     from trueup.models import Network
@@ -42,3 +43,28 @@ def forward_all(
         pieces |= dict(zip((one.row for one in group), output.split(sizes), strict=True))
     network.train(training)
     return torch.cat([pieces[at] for at in range(len(numbered))])
+
+
+@torch.no_grad()
+def check_head(network: Network, role: str = "policy") -> None:
+    """Compare the log-probabilities computed here with the model's own logits, on five tokens.
+
+    Raises:
+        ModelError: they differ: the model does more between its last hidden state and its logits than is known here.
+    """
+    tokens = torch.tensor([1, 2, 3, 4, 5], device=network.runtime.device)
+    ours = forward_all(network, [Example([1], (Branch([2, 3, 4, 5], [True] * 4),))], role, "logps", max_tokens=64)
+    training = network.training
+    network.eval()
+    trunk = network.trunk(role)
+    with network.autocast(trunk):
+        logits = trunk(input_ids=tokens[None], use_cache=False).logits[0, :-1].float()
+    network.train(training)
+    theirs = logits.log_softmax(-1).gather(-1, tokens[1:, None]).squeeze(-1).cpu()
+    tolerance = 1e-3 if network.runtime.dtype == torch.float32 else 0.2
+    worst = float((ours - theirs).abs().max())
+    if not worst < tolerance:
+        raise ModelError(
+            f"{type(trunk).__name__}: its logits are not its last hidden states times its LM head (they differ by "
+            f"{worst:.2g} nats), so trueup cannot train it"
+        )

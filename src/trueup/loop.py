@@ -185,7 +185,7 @@ class Fit:
         parameters = [parameter for _, parameter in self.network.trainable()]
         self.runtime.sum_gradients(parameters)
         limit = self.config.optim.clip
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else math.inf))
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         if not math.isfinite(norm):
             raise TrainingError(
                 f"step {self.step + 1}: the gradient norm is {norm}; the last checkpoint is untouched. "
@@ -211,13 +211,14 @@ class Fit:
             return {}
         self.network.eval()
         with torch.no_grad():
-            numbers = plan.compute()
+            # Rank 0's numbers count: were a reward to answer differently elsewhere, the ranks would stop apart.
+            numbers = self.runtime.gather([plan.compute()])[0]
         value = numbers[plan.metric] * (1 if plan.better == "lower" else -1)
-        if self.best is None or value < self.best["value"]:
+        if self.best is None or not value >= self.best["value"]:  # `not >=`: a NaN is beaten by anything
             weights = (
                 {name: one.detach().clone().cpu() for name, one in self.network.trainable()} if plan.patience else {}
             )
-            self.best = {"value": value, "step": self.step, "misses": 0, "weights": weights}
+            self.best = {"value": value, "step": self.step, "misses": 0, "weights": weights, "row": numbers}
         else:
             self.best["misses"] += 1
         return numbers
@@ -255,7 +256,8 @@ def fit(
 
     Raises:
         TrainingError: the loss or its gradient is not finite.
-        Interrupted: Ctrl-C or SIGTERM; the current step is saved first, and a resumed run goes on bit for bit.
+        Interrupted: Ctrl-C or SIGTERM; the current step is saved first. A resumed run goes on bit for bit on the CPU;
+            on a GPU as far as its kernels repeat themselves.
     """
     state = Fit(
         network, terms, config, steps, run, evaluation=evaluation, progress=progress, loggers=loggers, headline=headline
@@ -291,8 +293,11 @@ def fit(
                 raise Interrupted(
                     f"stopped at step {state.step} of {steps}, saved. Go on with: {resume_command}"
                 ) from error
-    if state.exhausted:
+    if state.best is not None and state.best["weights"] and state.best["misses"]:
         state.use_best()
+        state.last |= {f"eval/{name}": value for name, value in state.best["row"].items()}
+        progress.note(f"the weights are those of step {state.best['step']}, the best evaluation")
+    if state.exhausted:
         progress.note(
             f"stopped early at step {state.step}: {evaluation.metric if evaluation else ''} no longer improves"
         )

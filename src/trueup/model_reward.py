@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from trueup.batching import Branch, Example
-from trueup.chat import Conversation
+from trueup.chat import Conversation, Message
 from trueup.forward import forward_all
 from trueup.loading import load_classifier, load_tokenizer
 from trueup.models import Network
@@ -41,8 +41,10 @@ def separate_reward(source: str, config: StageConfig, runtime: Runtime) -> Rewar
 def _example(network: Network, conversation: Conversation) -> Example:
     """Prompt as trunk, answer as branch. An empty answer is scored too: sampling can end at once."""
     renderer = network.renderer
-    trunk = renderer.prompt(conversation.prompt)
-    if conversation.response.strip():
-        rendered = renderer.continuation(conversation.prompt, conversation.messages[-1:])
+    trunk, text = renderer.prompt(conversation.prompt), conversation.response
+    for stop in renderer.stop_texts:  # another model's text may spell out this one's end token
+        text = text.partition(stop)[0]
+    if text.strip():
+        rendered = renderer.continuation(conversation.prompt, [Message("assistant", text)])
         return Example(trunk, (Branch(rendered.ids, rendered.mask),))
     return Example(trunk, (Branch([renderer.end_id], [True]),))

@@ -24,7 +24,16 @@ from trueup.batching import Batch, Branch, Example, collate
 from trueup.chat import Renderer
 from trueup.errors import ModelError
 from trueup.tensors import token_logps
-from trueup.weights import head_weight, input_embeddings, on_device, output_embeddings, score_head, weights_fingerprint
+from trueup.weights import (
+    head_weight,
+    input_embeddings,
+    logit_scale,
+    on_device,
+    output_embeddings,
+    score_head,
+    weights_fingerprint,
+    without_dropout,
+)
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -56,7 +65,7 @@ class Network(nn.Module):
 
     def __init__(self, trunk: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, runtime: Runtime) -> None:
         super().__init__()
-        self.trunks = nn.ModuleDict({"base": trunk.requires_grad_(False)})
+        self.trunks = nn.ModuleDict({"base": without_dropout(trunk).requires_grad_(False)})
         self.heads = nn.ModuleDict()
         self.roles: dict[str, Role] = {}
         self.tokenizer = tokenizer
@@ -128,7 +137,7 @@ class Network(nn.Module):
         """Add a role from a separate one-label sequence classifier of the same vocabulary."""
         head = score_head(classifier)
         dtype = torch.float32 if trainable else self.runtime.dtype
-        self.trunks[role] = on_device(classifier.requires_grad_(False), self.runtime.device, dtype)
+        self.trunks[role] = on_device(without_dropout(classifier).requires_grad_(False), self.runtime.device, dtype)
         self._add_head(role, head.weight.detach().clone())
         self.roles[role] = Role(role, head=role)
         if trainable:
@@ -289,13 +298,14 @@ class Network(nn.Module):
             # Additive and in the compute dtype: what SDPA and eager attention both take.
             zero = torch.zeros((), dtype=self.runtime.dtype, device=mask.device)
             mask = torch.where(mask, zero, torch.finfo(self.runtime.dtype).min)
-        with self._autocast(trunk):
+        with self.autocast(trunk):
             output = trunk.base_model(
                 input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
             )
         return output.last_hidden_state.flatten(0, 1)
 
-    def _autocast(self, trunk: nn.Module) -> torch.autocast | nullcontext[None]:
+    def autocast(self, trunk: nn.Module) -> torch.autocast | nullcontext[None]:
+        """The context that computes in the runtime's dtype where the trunk's weights are float32 masters."""
         dtype = self.runtime.dtype
         if dtype == torch.float32 or next(trunk.parameters()).dtype == dtype:
             return nullcontext()
@@ -313,9 +323,8 @@ class Network(nn.Module):
         # Master weights are rounded here as a frozen copy is rounded on loading, so that a policy starts at KL 0.
         compute = self.runtime.dtype
         weight, bias = weight.to(compute), None if bias is None else bias.to(compute)
-        scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
         return token_logps(
-            hidden.to(compute), weight, targets, bias=bias, temperature=temperature, scale=scale,
+            hidden.to(compute), weight, targets, bias=bias, temperature=temperature, scale=logit_scale(config),
             softcap=getattr(config, "final_logit_softcapping", None), entropy=entropy,
         )  # fmt: skip
 

@@ -33,7 +33,12 @@ def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
     if not parameters:
         raise TrainingError("nothing trains: no parameter of the model requires a gradient")
     groups = [
-        {"params": [one for one in parameters if one.ndim >= 2], "weight_decay": optim.weight_decay},
-        {"params": [one for one in parameters if one.ndim < 2], "weight_decay": 0.0},
+        {"params": [one for one in parameters if _decays(one)], "weight_decay": optim.weight_decay},
+        {"params": [one for one in parameters if not _decays(one)], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr)
+
+
+def _decays(parameter: torch.nn.Parameter) -> bool:
+    """A matrix; a scalar head's weight is (1, H), a vector in all but name."""
+    return parameter.ndim >= 2 and parameter.shape[0] > 1

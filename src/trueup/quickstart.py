@@ -183,7 +183,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
     first = next(iter(models.values()))
     print(
         f"greedy answers to {first['accuracy']['n']} questions and {first['over_refusal']['n']} innocent requests;\n"
-        "KL of samples at temperature 1, in nats an answer; 95% intervals are in quickstart.json"
+        "KL of samples at temperature 1, nats an answer; 95% intervals: quickstart.json"
     )
     reward = result["reward_accuracy"]
     print(

@@ -116,7 +116,7 @@ def init(device: str = "auto", dtype: str = "auto", threads: int | None = None) 
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if world > 1 and not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=10))
+        dist.init_process_group(backend, timeout=timedelta(hours=2))
         if dist.get_world_size() != world:
             raise ConfigError(f"WORLD_SIZE is {world}, but the process group has {dist.get_world_size()} processes")
     return Runtime(chosen, _dtype(dtype, chosen), rank, world)

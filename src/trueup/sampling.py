@@ -99,7 +99,7 @@ class _Batch:
         self._input = torch.tensor([[pad] * (width - len(one)) + one for one in prompts], device=device)
         self._mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=device)
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        self._autocast = network._autocast(self._trunk)
+        self._autocast = network.autocast(self._trunk)
         self._rows = list(range(len(prompts)))  # which prompt each live row continues
         self._ids: list[list[int]] = [[] for _ in prompts]
         self._finished = [False] * len(prompts)

@@ -23,6 +23,7 @@ from trueup.console import Progress, quiet_libraries
 from trueup.errors import ConfigError, DataError
 from trueup.export import export_adapter, export_policy
 from trueup.files import atomic_write_text
+from trueup.forward import check_head
 from trueup.loading import load_network
 from trueup.loggers import Logger, open_loggers
 from trueup.loop import Fitted, fit
@@ -148,6 +149,8 @@ class Stage:
         self, terms: list[Term], steps: int, *, evaluation: Evaluation | None = None, headline: tuple[str, ...]
     ) -> Fitted:
         """Train. See `loop.fit`."""
+        if "policy" in self.network.roles:
+            check_head(self.network)
         atomic_write_text(self.run.path / "data.json", json.dumps(self.data, indent=2) + "\n")
         return fit(
             self.network, terms, config=self.config, steps=steps, run=self.run, progress=self.progress,

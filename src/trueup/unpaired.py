@@ -51,13 +51,16 @@ def _labelled(example: Example, desirable: tuple[bool, ...]) -> list[Example]:
     ]
 
 
-def mismatched(examples: list[Example]) -> list[Example]:
-    """Each prompt with the next example's completion: what KTO estimates the KL on (arXiv:2402.01306, section 4.1)."""
-    following = examples[1:] + examples[:1]
-    return [
-        Example(one.trunk, (Branch(other.branches[0].ids, other.branches[0].mask),), row=one.row)
-        for one, other in zip(examples, following, strict=True)
-    ]
+def mismatched(examples: list[Example], max_length: int) -> list[Example]:
+    """Each prompt with the next example's completion: what KTO estimates the KL on (arXiv:2402.01306, section 4.1).
+
+    The pair was never held to `max_length`, so the completion is cut to what the prompt leaves of it.
+    """
+    shifted: list[Example] = []
+    for one, other in zip(examples, examples[1:] + examples[:1], strict=True):
+        room, branch = max_length - len(one.trunk), other.branches[0]
+        shifted.append(Example(one.trunk, (Branch(branch.ids[:room], branch.mask[:room]),), row=one.row))
+    return shifted
 
 
 class KtoSource:
@@ -68,7 +71,7 @@ class KtoSource:
 
     Args:
         examples: with the scalars "desirable" and "ref_logps".
-        shifted: `mismatched(examples)`, with the scalar "ref_logps".
+        shifted: `mismatched(examples, …)`, with the scalar "ref_logps".
         sampler: over both.
         network: with the role "policy".
         max_tokens: micro-batch size.

@@ -11,12 +11,24 @@ from torch import Tensor, nn
 from trueup.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def input_embeddings(trunk: nn.Module) -> Tensor:
     """(V, H) token embeddings."""
     return cast("nn.Embedding", cast("PreTrainedModel", trunk).get_input_embeddings()).weight
+
+
+def without_dropout(trunk: PreTrainedModel) -> PreTrainedModel:
+    """The model with its own dropout off; LoRA's, which is asked for, comes later.
+
+    The log-probabilities that PPO and DPO compare with are taken without dropout: with it, the policy would differ from
+    itself.
+    """
+    for module in trunk.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return trunk
 
 
 def on_device(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -35,6 +47,12 @@ def head_weight(head: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor | 
     if base is head or adapter is None or adapter not in getattr(head, "lora_A", {}):
         return base.weight, base.bias
     return base.weight + cast("Any", head).get_delta_weight(adapter).to(base.weight.dtype), base.bias
+
+
+def logit_scale(config: PreTrainedConfig) -> float:
+    """What the model multiplies its logits by (Cohere, Falcon-H1) or divides them by (Granite)."""
+    factor = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
+    return factor or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
 
 
 def score_head(classifier: nn.Module) -> nn.Linear:

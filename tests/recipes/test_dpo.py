@@ -112,13 +112,13 @@ def test_kto_never_estimates_the_kl_on_a_prompts_own_answers(tmp_path: Path, mon
     from trueup.recipes import dpo
 
     made: list[list[Example]] = []
-    monkeypatch.setattr(dpo, "mismatched", lambda examples: made.append(examples) or mismatched(examples))
+    monkeypatch.setattr(dpo, "mismatched", lambda examples, limit: made.append(examples) or mismatched(examples, limit))
     tiny_data.run(kto(tmp_path, "rankings"))
     [examples] = made
     own = {(tuple(one.trunk), tuple(one.branches[0].ids)) for one in examples}
     assert len(own) == 12
     assert sum(one.branches[0].scalars["desirable"] for one in examples) == 6
-    for one in mismatched(examples):
+    for one in mismatched(examples, 10_000):
         assert (tuple(one.trunk), tuple(one.branches[0].ids)) not in own
 
 

@@ -29,7 +29,7 @@ def run(
         data: held-out rankings.
         prompts: held-out prompts.
         samples: prompts answered.
-        output: where evaluation.json goes; None: beside the last run's model, if that is a folder.
+        output: where evaluation.json goes; None: into the last run's folder, if it is one.
         max_new_tokens: longest answer.
         show: answers shown side by side.
 
@@ -38,7 +38,11 @@ def run(
     """
     if data is None and prompts is None:
         raise ConfigError("evaluate: nothing to measure on; give --prompts, --data (held-out rankings), or both")
-    models = {_name(one): _model(one) for one in runs}
+    names = [_name(one) for one in runs]
+    names = [run if not name or names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
+    models = {name: _model(one) for name, one in zip(names, runs, strict=True)}
+    if len(models) < len(runs):
+        raise ConfigError("evaluate: a model is given twice; give each once")
     rewards = [name for name, model in models.items() if _is_reward(model)]
     policies = {name: model for name, model in models.items() if name not in rewards}
     if not policies:

@@ -133,7 +133,11 @@ def compare(
     for name in order:
         note(f"evaluating {name}")
         network = reference if name == against and reference is not None else _policy_network(models[name], runtime)
-        row, rewards = _measure(network, reference, reward, task, baseline, is_baseline=name == against)
+        comparable = reference
+        if reference is not None and network.tokenizer.get_vocab() != reference.tokenizer.get_vocab():
+            comparable = None
+            result.not_measured[f"KL of {name}"] = f"its tokenizer is not {against}'s"
+        row, rewards = _measure(network, comparable, reward, task, baseline, is_baseline=name == against)
         baseline = rewards if name == against else baseline
         result.rows[name] = row
         for shown, answer in zip(result.answers, _greedy(network, task), strict=True):

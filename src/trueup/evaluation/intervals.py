@@ -39,7 +39,8 @@ def rate(successes: float, n: int) -> Estimate:
     p, z2 = successes / n, Z_95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), n)
+    # At 0 and n the interval touches the rate itself; rounding must not put it a hair beside.
+    return Estimate(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n)
 
 
 def mean(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Estimate:

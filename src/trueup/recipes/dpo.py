@@ -13,8 +13,9 @@ import torch
 from trueup import objectives
 from trueup.algorithms import preference
 from trueup.batching import Example
+from trueup.errors import ConfigError
 from trueup.evaluation.intervals import rate
-from trueup.loading import load_causal_lm
+from trueup.loading import load_causal_lm, load_tokenizer
 from trueup.reference import branch_logps, with_reference
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
@@ -46,6 +47,9 @@ def _add_reference(stage: Stage, config: DpoConfig) -> None:
         stage.network.add_reference()
         return
     other = load_causal_lm(config.reference, stage.network.runtime, trust_remote_code=config.trust_remote_code)
+    vocabulary = load_tokenizer(config.reference, trust_remote_code=config.trust_remote_code).get_vocab()
+    if vocabulary != stage.network.tokenizer.get_vocab():
+        raise ConfigError(f"reference: {config.reference} has another tokenizer than {config.model}; use one like it")
     stage.network.add_reference(other)
 
 
@@ -70,7 +74,7 @@ def _kto_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
     network, tokens = stage.network, config.max_tokens
     examples = unpaired_examples(stage, config.data)
     shifted = with_reference(
-        network, mismatched(examples), stage.run.path / "reference-kl.safetensors", max_tokens=tokens
+        network, mismatched(examples, config.max_length), stage.run.path / "reference-kl.safetensors", max_tokens=tokens
     )
     examples = with_reference(network, examples, stage.run.path / "reference-data.safetensors", max_tokens=tokens)
     source = KtoSource(examples, shifted, stage.sampler(len(examples)), network, max_tokens=tokens)

@@ -44,8 +44,9 @@ def run(
     run_stages(config, progress, force=force, dry_run=dry_run)
     if dry_run:
         return None
-    if source is not None:
-        shutil.copyfile(source, config.folder / "pipeline.yaml")
+    target = config.folder / "pipeline.yaml"
+    if source is not None and source.resolve() != target.resolve() and runtime.init(config.device).is_main:
+        shutil.copyfile(source, target)
     return evaluate(config, progress)
 
 

