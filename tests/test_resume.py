@@ -114,7 +114,11 @@ def test_ctrl_c(tmp_path: Path) -> None:
     path.write_text(to_yaml(parts), encoding="utf-8")
     command = [sys.executable, "-m", "trueup", "sft", str(path), "seed=0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=tiny_data.hear_ctrl_c
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=tiny_data.hear_ctrl_c,  # noqa: PLW1509 - unsafe beside threads; it only resets a signal
     )
     try:
         wait_for_lines(tmp_path / "parts" / "metrics.jsonl", 5, process)
