@@ -262,20 +262,8 @@ def fit(
     state = Fit(
         network, terms, config, steps, run, evaluation=evaluation, progress=progress, loggers=loggers, headline=headline
     )
-    # Rank 0 holds the lock and clears leftovers; the others look when it is done.
-    checkpoint = latest_checkpoint(run) if state.runtime.is_main else None
-    state.runtime.barrier()
-    if not state.runtime.is_main:
-        checkpoint = latest_checkpoint(run)
-    if checkpoint is not None:
-        for message in checkpoint.skipped:
-            progress.warn(message)
-        state.restore(checkpoint)
-        progress.note(f"resuming from step {state.step} of {steps}")
-    if state.runtime.is_main:
-        run.truncate_metrics(-1 if checkpoint is None else state.step)
-    state.runtime.barrier()
-    if checkpoint is None and evaluation is not None and evaluation.at_start:
+    resumed = _resume(state)
+    if not resumed and evaluation is not None and evaluation.at_start:
         _record(state, {"step": 0}, state.evaluate(), 0.0)
     progress.start(run.path.name, steps, state.step)
     started, first_tokens = time.perf_counter(), state.tokens
@@ -305,6 +293,25 @@ def fit(
     progress.stop()
     memory = peak_memory_bytes(state.runtime.device)
     return Fitted(state.step, state.tokens - first_tokens, seconds, memory, state.exhausted, state.last)
+
+
+def _resume(state: Fit) -> bool:
+    """Go on from the newest complete checkpoint, the logs cut back to it. Returns whether there was one."""
+    run, progress = state.run, state.progress
+    # Rank 0 holds the lock and clears leftovers; the others look when it is done.
+    checkpoint = latest_checkpoint(run) if state.runtime.is_main else None
+    state.runtime.barrier()
+    if not state.runtime.is_main:
+        checkpoint = latest_checkpoint(run)
+    if checkpoint is not None:
+        for message in checkpoint.skipped:
+            progress.warn(message)
+        state.restore(checkpoint)
+        progress.note(f"resuming from step {state.step} of {state.steps}")
+    if state.runtime.is_main:
+        run.truncate_metrics(-1 if checkpoint is None else state.step)
+    state.runtime.barrier()
+    return checkpoint is not None
 
 
 def _one_step(state: Fit, guard: InterruptGuard) -> None:
