@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from trueup import cli, preflight
-from trueup.config import DataConfig, DpoConfig, PipelineConfig, SftConfig
+from trueup.config import ComparisonConfig, DataConfig, DpoConfig, PipelineConfig, SftConfig
 from trueup.errors import CheckpointError, ConfigError, Interrupted, MissingExtraError, TrainingError
+from trueup.evaluation import sets
 
 Calls = list[tuple[str, tuple[object, ...], dict[str, object]]]
 
@@ -39,7 +40,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     made: Calls = []
 
     def recorder(module: str) -> SimpleNamespace:
-        return SimpleNamespace(run=lambda *args, **kwargs: made.append((module, args, kwargs)))
+        def record(*args: object, **kwargs: object) -> None:
+            made.append((module, args, kwargs))
+
+        return SimpleNamespace(run=record, evaluate=record, report=record)
 
     monkeypatch.setattr(cli, "import_module", recorder)
     leave_rows_unread(monkeypatch)
@@ -50,6 +54,7 @@ def leave_rows_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The configurations here name files that are there, but hold no rows."""
     for name in ("read_rows", "read_pipeline"):
         monkeypatch.setattr(preflight, name, lambda _: None)
+    monkeypatch.setattr(sets, "check_sets", lambda _: None)
 
 
 @pytest.fixture
@@ -102,14 +107,39 @@ def test_quickstart(calls: Calls) -> None:
 
 
 def test_evaluate_chat_and_export(calls: Calls) -> None:
-    assert cli.main(["evaluate", "base", "base", "--prompts", "{path: rows.jsonl, rows: 0:5}", "--samples", "7"]) == 0
+    given = ["evaluate", "base", "prompts={path: rows.jsonl, rows: 0:5}", "samples=7", "gates.capability_drop=0.1"]
+    assert cli.main([*given, "--output", "out", "--threads", "2"]) == 0
     assert cli.main(["chat", "base", "--system", "Be brief."]) == 0
     assert cli.main(["export", "base", "out", "--no-merge"]) == 0
     evaluate, chat, export = calls
-    prompts = DataConfig(path="rows.jsonl", rows="0:5")
-    assert evaluate[1:] == ((["base", "base"],), {"data": None, "prompts": prompts, "samples": 7, "output": None})
+    models, config = evaluate[1]
+    assert models == ["base"]
+    assert isinstance(config, ComparisonConfig)
+    assert config.prompts == DataConfig(path="rows.jsonl", rows="0:5")
+    assert config.samples == 7
+    assert config.gates is not None
+    assert config.gates.limits == {"capability_drop": 0.1}
+    assert evaluate[2] == {"output": Path("out"), "device": "auto", "dtype": "auto", "threads": 2}
     assert chat[1:] == (("base",), {"system": "Be brief.", "temperature": 0.7, "max_new_tokens": 256})
     assert export[1:] == ((Path("base"), Path("out")), {"merge": False, "dtype": "auto"})
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("SHIP", 0), ("NOT JUDGED", 0), ("HOLD", 8), ("NOT SHOWN", 9)])
+def test_a_verdict_is_told_by_the_exit_code(verdict: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trueup.report.schema import Report
+
+    made = Report.model_construct(verdict=SimpleNamespace(verdict=verdict))
+    Path("run/evaluation").mkdir(parents=True)
+    Path("run/evaluation/plan.json").write_text("{}")
+    monkeypatch.setattr(cli, "import_module", lambda _: SimpleNamespace(report=lambda *_: made))
+    assert cli.main(["report", "run"]) == code
+
+
+def test_evaluate_prints_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "evaluate"]) == 0
+    printed = capsys.readouterr().out
+    assert "# gates:" in printed
+    assert "#   capability_drop:" in printed
 
 
 @pytest.mark.parametrize("method", ["pipeline", "sft", "reward", "dpo", "ppo"])
@@ -139,7 +169,14 @@ def test_config_prints_a_template(method: str, capsys: pytest.CaptureFixture[str
         (["sft", "sft.yaml", "data=row.jsonl"], 3, "row.jsonl: no such file; did you mean rows.jsonl?"),
         (["sft", "sft.yaml", "model=bass"], 4, "bass: no such model folder; did you mean base?"),
         (["chat", "runs/foo"], 4, "runs/foo: no such model folder"),
-        (["evaluate", "base", "--data", "r.jsonl"], 3, "r.jsonl: no such file"),
+        (["evaluate", "base", "data=r.jsonl"], 3, "r.jsonl: no such file"),
+        (["evaluate", "base", "dta=r.jsonl"], 2, "unknown key; did you mean data?"),
+        (["evaluate", "base", "gates.gold_drop=1"], 2, "did you mean gold_reward_drop?"),
+        (["evaluate", "samples=3"], 2, "evaluate: no model given"),
+        (["evaluate", "gone"], 4, "gone: no such model folder"),
+        (["evaluate", "base", "gold=g.py:gold"], 4, "g.py: no such file"),
+        (["report", "base"], 2, "base: nothing was evaluated here; run `trueup run` or `trueup evaluate` first"),
+        (["experiment", "reward-haking"], 2, "reward-haking: no such experiment; there is: reward-hacking"),
     ],
 )
 def test_a_wrong_call(

@@ -18,7 +18,7 @@ from trueup.chat import Conversation, Message, Renderer
 from trueup.errors import ModelError
 from trueup.forward import forward_all
 from trueup.loading import load_classifier, load_network, load_tokenizer
-from trueup.model_reward import model_reward, separate_reward
+from trueup.model_reward import classifier_reward, model_reward
 from trueup.models import Network
 from trueup.runtime import Runtime
 
@@ -160,7 +160,9 @@ def test_a_reward_model_loads_in_transformers(tmp_path, full, variant):
 
     config = config_for(tmp_path / "base")
     conversations = [Conversation((*TALK[:1], Message("assistant", answer))) for answer in ANSWERS]
-    torch.testing.assert_close(separate_reward(str(tmp_path / "model"), config, CPU)(conversations), want, **CLOSE)
+    place = str(tmp_path / "model")
+    alone = classifier_reward(load_classifier(place, CPU), load_tokenizer(place), CPU, max_tokens=config.max_tokens)
+    torch.testing.assert_close(alone(conversations), want, **CLOSE)
     torch.testing.assert_close(model_reward(network, max_tokens=90)(conversations), want, **CLOSE)
 
 

@@ -71,7 +71,8 @@ def test_the_size_of_micro_batches_changes_nothing(name: str, tmp_path: Path) ->
         config = stage(name, tmp_path, f"run-{max_tokens}", max_tokens=max_tokens, optim={"steps": 5})
         tiny_data.run(config)
         logs.append(tiny_data.metrics(config))
-    same_logs(*logs, 1e-6)
+    # AdamW's first steps divide small gradients by their own size: what rounding is left grows, on some processors.
+    same_logs(*logs, 1e-5)
 
 
 TWO = """
@@ -302,7 +303,7 @@ def test_the_loss_is_the_mean_over_the_steps_tokens(tmp_path: Path) -> None:
 
 def test_the_numbers_of_the_last_step_and_its_evaluation_are_reported(tmp_path: Path) -> None:
     bench = Bench(tmp_path, optim={"steps": 3})
-    fitted = bench.fit(evaluation=Evaluation(lambda: {"loss": 7.0}, None, None, "loss"))
+    fitted = bench.fit(evaluation=Evaluation(lambda _: {"loss": 7.0}, None, None, "loss"))
     log = tiny_data.metrics(bench.config)
     assert [row["step"] for row in log] == [0, 1, 2, 3]
     assert ["eval/loss" in row for row in log] == [True, False, False, True]
@@ -312,10 +313,10 @@ def test_the_numbers_of_the_last_step_and_its_evaluation_are_reported(tmp_path: 
 
 def test_a_finished_run_that_is_started_again_trains_nothing_and_reports_the_same(tmp_path: Path) -> None:
     first = Bench(tmp_path, optim={"steps": 3})
-    done = first.fit(evaluation=Evaluation(lambda: {"loss": 7.0}, None, None, "loss"))
+    done = first.fit(evaluation=Evaluation(lambda _: {"loss": 7.0}, None, None, "loss"))
     log = first.run.metrics_path.read_bytes()
     again = Bench(tmp_path, optim={"steps": 3})
-    repeated = again.fit(evaluation=Evaluation(lambda: {"loss": 7.0}, None, None, "loss"))
+    repeated = again.fit(evaluation=Evaluation(lambda _: {"loss": 7.0}, None, None, "loss"))
     assert (repeated.last, repeated.tokens) == (done.last, 0)
     assert again.run.metrics_path.read_bytes() == log
     for name, weight in again.weights().items():
@@ -331,7 +332,8 @@ class Scripted:
     def __init__(self, bench: Bench, values: list[float]) -> None:
         self.bench, self.values, self.seen = bench, values, list[dict[str, Tensor]]()
 
-    def __call__(self) -> dict[str, float]:
+    def __call__(self, step: int) -> dict[str, float]:
+        assert step == 2 * len(self.seen)
         self.seen.append(self.bench.weights())
         return {"score": self.values[len(self.seen) - 1]}
 

@@ -1,58 +1,79 @@
 """The quickstart: all of it with hardly any training, and (slow) whole, with what it claims to learn."""
 
-import json
 import time
 
 import pytest
 
 from trueup import quickstart
+from trueup.report.schema import Report
 
 STEPS = {"base": 3, "sft": 2, "reward": 2, "dpo": 2, "ppo": 2}
 
 
 @pytest.fixture
-def brief(monkeypatch):
-    monkeypatch.setattr(quickstart, "QUESTIONS", 12)
+def brief():
     short = [f"stages.{name}.optim={{lr: 1e-4, steps: {steps}, batch_size: 8}}" for name, steps in STEPS.items()]
-    return [*short, "stages.ppo.rollouts.episodes=16", "stages.dpo.data.rows=0:16", "stages.reward.eval.data.rows=0:8"]
+    watched = ["stages.dpo.watch.samples=4", "stages.dpo.eval.data.rows=0:8", "stages.ppo.eval.data.rows=0:4"]
+    evaluated = ["evaluate.limit=12", "evaluate.samples=8", "evaluate.data.rows=0:16", "evaluate.max_new_tokens=8"]
+    rest = ["stages.ppo.rollouts.episodes=16", "stages.dpo.data.rows=0:16", "stages.reward.eval.data.rows=0:8"]
+    return [*short, *watched, *evaluated, *rest]
+
+
+def values(report: Report, key: str) -> dict[str, float]:
+    return next({name: one.value for name, one in row.values.items()} for row in report.measures if row.key == key)
 
 
 def test_every_stage_is_run_and_every_model_measured(tmp_path, brief, capsys):
     folder = tmp_path / 'with a space: "é" #1'
-    result = quickstart.run(folder, settings=brief)
-    assert list(result["models"]) == ["base", "sft", "dpo", "ppo"]
-    for name, row in result["models"].items():
-        assert row["accuracy"]["n"] == 12
-        assert ("kl" in row) == (name != "sft")  # its KL from itself is not a measurement
-        for one in row.values():
-            assert one["low"] <= one["value"] <= one["high"]
-    assert len(result["answers"]) == 6
-    assert json.loads((folder / "quickstart.json").read_text())["models"] == result["models"]
+    report = quickstart.run(folder, settings=brief)
+    assert report.models == ["base", "sft", "dpo", "ppo"]
+    assert report.against == "sft"
+    rows = {row.key: row for row in report.measures}
+    expected = {"capability", "over-refusal", "unsafe-compliance", "forgetting", "gold", "reward", "win-rate", "kl"}
+    assert expected <= set(rows)
+    assert rows["capability"].values["ppo"].n == 12
+    assert "sft" not in rows["kl"].values  # its KL from itself is not a measurement
+    assert report.not_measured == []
+    assert [stage.name for stage in report.stages] == list(STEPS)
+    assert {point.model for point in report.frontier if point.step is not None} == {"dpo", "ppo"}
+    assert set(report.verdict.models) == {"dpo", "ppo"}
+    written = Report.model_validate_json((folder / "stages" / "report.json").read_text())
+    assert written == report
+    assert (folder / "stages" / "report.html").stat().st_size > 50_000
+    for name in ("sft", "dpo", "ppo"):
+        card = (folder / "stages" / name / "model" / "README.md").read_text()
+        assert "trueup" in card
     printed = capsys.readouterr().out
-    table = [line for line in printed.splitlines() if any(line.strip(" │┃").startswith(name) for name in STEPS)]
-    assert len(table) >= 4
-    assert max(map(len, printed.splitlines()[:12])) <= 80
+    assert f"the report: {folder / 'stages' / 'report.html'}" in printed
+    assert max(len(line) for line in printed.splitlines() if "\u2500" in line) <= 80
 
 
-def test_a_second_quickstart_in_the_same_folder_trains_nothing(tmp_path, brief, capsys):
+def test_a_second_quickstart_in_the_same_folder_trains_and_measures_nothing(tmp_path, brief, capsys):
     first = quickstart.run(tmp_path / "q", settings=brief)
-    stamps = {name: (tmp_path / "q" / "stages" / name / "summary.json").stat().st_mtime_ns for name in STEPS}
+    stages = tmp_path / "q" / "stages"
+    files = [*(stages / name / "summary.json" for name in STEPS), stages / "evaluation" / "ppo.jsonl"]
+    stamps = [path.stat().st_mtime_ns for path in files]
     second = quickstart.run(tmp_path / "q", settings=brief)
-    assert {name: (tmp_path / "q" / "stages" / name / "summary.json").stat().st_mtime_ns for name in STEPS} == stamps
-    assert first["models"] == second["models"]  # measured again, the same to the last bit
-    assert capsys.readouterr().err.count("skipped") == len(STEPS)
+    assert [path.stat().st_mtime_ns for path in files] == stamps
+    assert first.measures == second.measures
+    said = capsys.readouterr().err
+    assert said.count("skipped") == len(STEPS)
+    assert said.count("was measured before") == 4
 
 
 @pytest.mark.slow
 def test_the_whole_quickstart_learns_what_it_says(tmp_path):
     started = time.perf_counter()
-    result = quickstart.run(tmp_path / "q")
+    report = quickstart.run(tmp_path / "q")
     seconds = time.perf_counter() - started
-    models = {name: {key: one["value"] for key, one in row.items()} for name, row in result["models"].items()}
-    assert models["base"]["accuracy"] < 0.3 < models["sft"]["accuracy"]  # the base completes, SFT answers
-    assert models["sft"]["over_refusal"] < 0.2
-    assert result["reward_accuracy"]["low"] > 0.55  # clearly more than half of the held-out rankings
+    right, refused, proxy = (values(report, key) for key in ("capability", "over-refusal", "reward"))
+    assert right["base"] < 0.3 < right["sft"]  # the base completes, SFT answers
+    assert refused["sft"] < 0.2
+    assert report.reward_model.accuracy.low > 0.55  # clearly more than half of the held-out rankings
     for name in ("dpo", "ppo"):
-        assert models[name]["proxy"] > models["sft"]["proxy"]
-        assert 0 < models[name]["kl"] < 60
+        assert proxy[name] > proxy["sft"]
+        assert 0 < values(report, "kl")[name] < 60
+    # Optimized against biased annotators: no model may be shipped on it, and training said so.
+    assert report.verdict.verdict != "SHIP"
+    assert {alarm.name for alarm in report.alarms} >= {"length-grows"}
     print(f"quickstart: {seconds:.0f} s")

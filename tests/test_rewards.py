@@ -7,7 +7,7 @@ import torch
 
 from trueup.chat import Conversation, Message
 from trueup.errors import ConfigError, TrainingError
-from trueup.rewards import checked, from_function
+from trueup.rewards import Ensemble, checked, disagreement, from_function
 
 TALKS = [Conversation((Message("user", "Hi"), Message("assistant", answer))) for answer in ("Hello!", "Yo", "")]
 
@@ -90,3 +90,25 @@ def test_a_function_that_is_not_there(tmp_path, name):
     file = write(tmp_path, "NUMBER = 3\ndef score(talks): ...\ndef second(talks): ...\ndef _hidden(talks): ...\n")
     with pytest.raises(ConfigError, match=rf"no function '{name}'; it has score, second$"):
         from_function(f"{file}:{name}")
+
+
+# ------------------------------------------------------------------ ensembles
+
+
+def constant(*scores: float):
+    return lambda conversations: torch.tensor(scores)
+
+
+def test_an_ensemble_is_the_mean_less_the_weighted_variance() -> None:
+    """Members 1, 3 and 5, 5: means 3, 4... per conversation: (1, 5) and (3, 5): means 3 and 4, variances 4 and 1."""
+    members = [constant(1.0, 3.0), constant(5.0, 5.0)]
+    talks = [None, None]
+    assert Ensemble(members)(talks).tolist() == [3.0, 4.0]
+    assert Ensemble(members, uncertainty=0.5)(talks).tolist() == [1.0, 3.5]
+    scores = Ensemble(members).scores(talks)
+    assert scores.shape == (2, 2)
+    assert disagreement(scores).tolist() == [2.0, 1.0]
+
+
+def test_an_ensemble_of_one_is_that_one() -> None:
+    assert Ensemble([constant(1.0, 3.0)], uncertainty=2.0)([None, None]).tolist() == [1.0, 3.0]

@@ -121,7 +121,8 @@ def metrics(config: Any) -> list[dict[str, float]]:
 
 def result(config: Any) -> dict[str, str]:
     """What a run must repeat to the bit: sha256 of the exported weights, of the log and of the samples."""
-    names = ("model/model.safetensors", "adapter/adapter_model.safetensors", "metrics.jsonl", "samples.jsonl")
+    logs = ("metrics.jsonl", "samples.jsonl", "watch.jsonl", "alarms.jsonl")
+    names = ("model/model.safetensors", "adapter/adapter_model.safetensors", *logs)
     paths = {name: Path(config.output) / name for name in names}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.exists()}
 

@@ -109,10 +109,12 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
     Returns the pipeline's run folder.
     """
     from trueup.config import check_paths
+    from trueup.evaluation.sets import check_sets
     from trueup.preflight import read_pipeline
 
     check_paths(config)
     read_pipeline(config)
+    check_sets(config.evaluate)
     import_module("trueup.recipes.pipeline").run(config, force=list(force), dry_run=dry_run, source=None)
     return config.folder
 

@@ -21,7 +21,7 @@ from trueup import __version__
 from trueup.console import quiet_libraries
 from trueup.errors import ConfigError, Interrupted, TrueupError
 
-Job = Callable[[], None]
+Job = Callable[[], int | None]
 
 app = typer.Typer(
     name="trueup",
@@ -80,7 +80,9 @@ def run(
 
 
 @app.command(rich_help_panel=START)
-def config(method: Annotated[str, typer.Argument(metavar="METHOD", help="pipeline, sft, reward, dpo or ppo.")]) -> Job:
+def config(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="pipeline, sft, reward, dpo, ppo or evaluate.")],
+) -> Job:
     """Print a configuration to fill in: every key, its default, what it does."""
     return partial(_print_template, method)
 
@@ -111,14 +113,47 @@ def ppo(config: ConfigFile = None, settings: Settings = None) -> Job:
 
 @app.command(rich_help_panel=USE)
 def evaluate(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders or models; the first is the base.")],
-    data: Annotated[str | None, typer.Option(help="Held-out rankings: a file, or {path: ..., rows: ...}.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="Held-out prompts to answer, written likewise.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many prompts are answered.")] = 64,
-    output: Annotated[Path | None, typer.Option(help="Where the report goes. [default: the last run]")] = None,
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... key=value...",
+            help="Run folders or models, the first what the others are held against; then settings: "
+            "`trueup config evaluate`.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="The folder for items and report.")] = Path("runs/evaluation"),
+    config: Annotated[Path | None, typer.Option(help="A file of settings.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> Job:
-    """Measure models side by side: what alignment gained, and what it cost."""
-    return partial(_evaluate, runs, data, prompts, samples, output)
+    """Measure models side by side: what alignment gained, what it cost, and whether to ship.
+
+    Exits with 0 (SHIP, or no gates), 8 (HOLD) or 9 (NOT SHOWN).
+    """
+    return partial(_evaluate, runs, output, config, device=device, dtype=dtype, threads=threads)
+
+
+@app.command(rich_help_panel=USE)
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of `trueup run` or `trueup evaluate`.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where it goes. [default: into the run; several: runs/evaluation]")
+    ] = None,
+) -> Job:
+    """Make a run's report anew, or compare several runs in one, from their files alone."""
+    return partial(_report, runs, output)
+
+
+@app.command(rich_help_panel=USE)
+def experiment(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="reward-hacking")],
+    folder: Annotated[Path | None, typer.Option(help="Where its runs go. [default: runs/NAME]")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 1,
+) -> Job:
+    """Repeat an experiment in the small world of known truth, over many seeds (minutes each)."""
+    return partial(_experiment, name, folder, seeds, first_seed)
 
 
 @app.command(rich_help_panel=USE)
@@ -152,10 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         job = app(words or ["--help"], prog_name="trueup", standalone_mode=False)
         if callable(job):
             quiet_libraries()  # before any of them is imported: some read their settings only then
-            job()
+            code: object = job()
             sys.stdout.flush()
             _leave_processes()
-        return job if isinstance(job, int) else 0
+            return code if isinstance(code, int) else 0
+        return int(job) if isinstance(job, int) else 0
     except BrokenPipeError:
         # `trueup config sft | head`: the reader has gone, which is no error; nothing more can be said on stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -234,8 +270,9 @@ def _train(method: str, file: str | None, settings: list[str]) -> None:
     import_module(f"trueup.recipes.{method}").run(config)
 
 
-def _run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[str]) -> None:
+def _run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[str]) -> int:
     from trueup.config import PipelineConfig, load_config
+    from trueup.evaluation.sets import check_sets
     from trueup.preflight import read_pipeline
 
     config = load_config(PipelineConfig, path, settings, check_files=True)
@@ -244,29 +281,60 @@ def _run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list
             msg = f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}"
             raise ConfigError(msg)
     read_pipeline(config)
-    import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
+    check_sets(config.evaluate)
+    made = import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
+    return _exit_code(made)
+
+
+def _exit_code(made: object) -> int:
+    """0, or what the verdict of a report is told by."""
+    if made is None:
+        return 0
+    from trueup.report.publish import EXIT
+    from trueup.report.schema import Report
+
+    return EXIT[made.verdict.verdict] if isinstance(made, Report) else 0
 
 
 def _print_template(method: str) -> None:
-    from trueup.config import STAGES, PipelineConfig, template
+    from trueup.config import STAGES, ComparisonConfig, PipelineConfig, template
 
-    classes = {"pipeline": PipelineConfig, **STAGES}
+    classes = {"pipeline": PipelineConfig, **STAGES, "evaluate": ComparisonConfig}
     if method not in classes:
         msg = f"{method}: not a method; one of {', '.join(classes)}"
         raise ConfigError(msg)
     print(template(classes[method]), end="")
 
 
-def _evaluate(runs: list[str], data: str | None, prompts: str | None, samples: int, output: Path | None) -> None:
-    from trueup.config import EvaluateConfig, find_model, load_config
+def _evaluate(runs: list[str], output: Path, file: Path | None, *, device: str, dtype: str, threads: int | None) -> int:
+    from trueup.config import ComparisonConfig, find_model, load_config
+    from trueup.evaluation.sets import check_sets
 
-    given = {"data": data, "prompts": prompts, "samples": samples}
-    settings = [f"{key}={value}" for key, value in given.items() if value is not None]
-    config = load_config(EvaluateConfig, None, settings, check_files=True)
-    for model in runs:
+    settings = [one for one in runs if "=" in one and not Path(one).exists()]
+    models = [one for one in runs if one not in settings]
+    if not models:
+        raise ConfigError("evaluate: no model given; name run folders, model folders, hub names or .gguf files first")
+    config = load_config(ComparisonConfig, file, settings, check_files=True)
+    for model in models:
         find_model(model)
-    command = import_module("trueup.evaluation.command")
-    command.run(runs, data=config.data, prompts=config.prompts, samples=config.samples, output=output)
+    check_sets(config)
+    command = import_module("trueup.comparison")
+    return _exit_code(command.evaluate(models, config, output=output, device=device, dtype=dtype, threads=threads))
+
+
+def _report(runs: list[Path], output: Path | None) -> int:
+    for run in runs:
+        if not (run / "evaluation" / "plan.json").is_file():
+            raise ConfigError(f"{run}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
+    return _exit_code(import_module("trueup.comparison").report(runs, output))
+
+
+def _experiment(name: str, folder: Path | None, seeds: int, first_seed: int) -> None:
+    if name != "reward-hacking":
+        msg = f"{name}: no such experiment; there is: reward-hacking"
+        raise ConfigError(msg)
+    module = import_module("trueup.experiments.reward_hacking")
+    module.run(folder or Path("runs") / name, seeds=seeds, first=first_seed)
 
 
 def _chat(model: str, system: str | None, temperature: float, max_new_tokens: int) -> None:

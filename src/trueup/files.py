@@ -13,17 +13,20 @@ from pathlib import Path
 
 from trueup.errors import CheckpointError
 
+MODEL_CARD = "README.md"
+"""Written into a model's folder after it was measured: the model is the same with it and without."""
+
 
 def atomic_write_text(path: Path, text: str) -> None:
     """Replace a file by `text` (UTF-8): after a crash it holds the old content or the new, never a part."""
     atomic_write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
-def fingerprint(paths: Sequence[Path]) -> str:
+def fingerprint(paths: Sequence[Path], *, ignore: Sequence[str] = ()) -> str:
     """sha256 (hex) over the contents of files and folders, in the order given.
 
-    A folder counts by its sorted relative names and their contents; names that begin with a dot are left out. A file
-    counts by its content alone, so moving it changes nothing.
+    A folder counts by its sorted relative names and their contents; names that begin with a dot are left out, and those
+    of `ignore`. A file counts by its content alone, so moving it changes nothing.
 
     Raises:
         CheckpointError: a path does not exist.
@@ -31,7 +34,8 @@ def fingerprint(paths: Sequence[Path]) -> str:
     total = hashlib.sha256()
     for path in paths:
         if path.is_dir():
-            files = sorted(_visible_files(path), key=lambda file: file.relative_to(path).as_posix())
+            seen = (file for file in _visible_files(path) if file.name not in ignore)
+            files = sorted(seen, key=lambda file: file.relative_to(path).as_posix())
             total.update(f"folder {len(files)}\n".encode())
             for file in files:
                 name = file.relative_to(path).as_posix()

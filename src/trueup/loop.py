@@ -212,7 +212,7 @@ class Fit:
         self.network.eval()
         with torch.no_grad():
             # Rank 0's numbers count: were a reward to answer differently elsewhere, the ranks would stop apart.
-            numbers = self.runtime.gather([plan.compute()])[0]
+            numbers = self.runtime.gather([plan.compute(self.step)])[0]
         value = numbers[plan.metric] * (1 if plan.better == "lower" else -1)
         if self.best is None or not value >= self.best["value"]:  # `not >=`: a NaN is beaten by anything
             weights = (

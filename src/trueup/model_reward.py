@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from trueup.batching import Branch, Example
 from trueup.chat import Conversation, Message
+from trueup.export import adapter_for
 from trueup.forward import forward_all
 from trueup.loading import load_classifier, load_tokenizer
 from trueup.models import Network
+from trueup.rewards import from_function
 
 if TYPE_CHECKING:
-    from trueup.config import StageConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from trueup.config import DpoConfig, PpoConfig
     from trueup.rewards import Reward
     from trueup.runtime import Runtime
 
@@ -30,12 +35,43 @@ def model_reward(network: Network, *, role: str = "reward", max_tokens: int) -> 
     return reward
 
 
-def separate_reward(source: str, config: StageConfig, runtime: Runtime) -> Reward:
+def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *, role: str) -> tuple[Reward, bool]:
+    """The reward that a configuration names.
+
+    Args:
+        source: a reward run's folder, a classifier's folder or hub name, or file.py:function.
+        network: gets the reward as another adapter where that was trained over exactly this network's base (LoRA).
+        config: the stage.
+        role: what the adapter plays.
+
+    Returns:
+        The reward, and whether it is an adapter of `network`.
+    """
+    if ".py:" in source:
+        return from_function(source), False
+    adapter = adapter_for(Path(source), network) if config.lora is not None else None
+    if adapter is not None:
+        network.add_scorer(role, adapter, trainable=False)
+        return model_reward(network, role=role, max_tokens=config.max_tokens), True
+    classifier_source = classifier_of(source)
+    classifier = load_classifier(classifier_source, network.runtime, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(classifier_source, trust_remote_code=config.trust_remote_code)
+    return classifier_reward(classifier, tokenizer, network.runtime, max_tokens=config.max_tokens), False
+
+
+def classifier_reward(
+    classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, runtime: Runtime, *, max_tokens: int
+) -> Reward:
     """A reward model of its own, with its own tokenizer, frozen."""
-    classifier = load_classifier(source, runtime, trust_remote_code=config.trust_remote_code)
-    network = Network(classifier, load_tokenizer(source, trust_remote_code=config.trust_remote_code), runtime)
+    network = Network(classifier, tokenizer, runtime)
     network.add_classifier("reward", classifier, trainable=False)
-    return model_reward(network, max_tokens=config.max_tokens)
+    return model_reward(network, max_tokens=max_tokens)
+
+
+def classifier_of(source: str) -> str:
+    """The classifier that a reward's name means: of a run folder the model in it."""
+    inner = Path(source) / "model"
+    return str(inner) if inner.is_dir() else source
 
 
 def _example(network: Network, conversation: Conversation) -> Example:

@@ -72,3 +72,31 @@ def checked(function: Callable[[Sequence[Conversation]], object], name: str) -> 
         return scores
 
     return reward
+
+
+class Ensemble:
+    """Several rewards as one: their mean less `uncertainty` times their variance (Coste et al. 2023, eq. 4).
+
+    A policy that has learnt to please one member is held back where the others disagree.
+    """
+
+    def __init__(self, members: Sequence[Reward], uncertainty: float = 0.0) -> None:
+        """Take at least one member; of one, the variance is 0."""
+        self._members, self._uncertainty = list(members), uncertainty
+
+    def scores(self, conversations: Sequence[Conversation], /) -> Tensor:
+        """(M, N) float32 scores on the CPU, a row a member."""
+        return torch.stack([member(conversations).float().cpu() for member in self._members])
+
+    def combine(self, scores: Tensor) -> Tensor:
+        """(N,) from (M, N): the mean, less the weighted variance over members."""
+        return scores.mean(0) - self._uncertainty * scores.var(0, unbiased=False)
+
+    def __call__(self, conversations: Sequence[Conversation], /) -> Tensor:
+        """(N,) combined scores."""
+        return self.combine(self.scores(conversations))
+
+
+def disagreement(scores: Tensor) -> Tensor:
+    """(N,) standard deviation over the members of (M, N) scores."""
+    return scores.std(0, unbiased=False)

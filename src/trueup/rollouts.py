@@ -21,6 +21,7 @@ from trueup.batching import Batch, Branch, Example
 from trueup.chat import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.forward import forward_all
+from trueup.rewards import Ensemble, disagreement
 from trueup.sampling import Sample, sample
 from trueup.tensors import segment_sum, whiten
 from trueup.terms import collate_step
@@ -59,7 +60,8 @@ class Rollouts:
         self, network: Network, prompts: Sequence[PromptRow], sampler: Sampler, reward: Reward, config: PpoConfig,
         record: Callable[[list[dict[str, object]]], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        self._network, self._prompts, self._sampler, self._reward = network, prompts, sampler, reward
+        self._network, self._prompts, self._sampler = network, prompts, sampler
+        self._reward = reward if isinstance(reward, Ensemble) else Ensemble([reward])
         self._config, self._record = config, record
         self._controller = make_controller(config)
         self._norm = RunningNorm()
@@ -154,8 +156,9 @@ class Rollouts:
             for prompt, text in zip(prompts, answers, strict=True)
         ]
         # Asked once: a reward need not give every process the same answer.
-        own = self._reward(conversations).float().cpu().tolist() if network.runtime.is_main else []
-        raw = torch.tensor(network.runtime.gather(own))
+        own = self._reward.scores(conversations).tolist() if network.runtime.is_main else []
+        members = torch.tensor(network.runtime.gather(own))
+        raw = self._reward.combine(members)
         plain = [
             Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),))
             for prompt, one in zip(prompts, samples, strict=True)
@@ -172,10 +175,12 @@ class Rollouts:
         if self._rollout == 0:
             _check_start(outputs["policy"] - outputs["reference"], network)
         finished = torch.tensor([one.finished for one in samples])
-        scores = self._shape(raw, finished)
+        scores = self._shape(raw, finished, torch.tensor([len(one.ids) for one in samples]))
         columns = self._advantages(scores, per_token, branch_of, outputs.get("value"), torch.tensor(groups))
         columns["old_logps"] = outputs["policy"]
         self._measure(raw, kl, samples, columns)
+        if len(members) > 1:
+            self._metrics["reward_disagreement"] = float(disagreement(members).mean())
         self._record(self._shown(conversations, raw, kl, samples))
         self._controller.update(float(kl.mean()), len(samples))
         return [
@@ -183,12 +188,13 @@ class Rollouts:
             for example, values in zip(plain, _split(columns, samples), strict=True)
         ]
 
-    def _shape(self, raw: Tensor, finished: Tensor) -> Tensor:
-        """(S,) scores as PPO sees them: normalised if asked, less the penalty for not ending."""
+    def _shape(self, raw: Tensor, finished: Tensor, lengths: Tensor) -> Tensor:
+        """(S,) scores as PPO sees them: normalised if asked, less the penalties for length and for not ending."""
         scores = raw
         if self._config.rollouts.normalize_reward:
             self._norm.update(raw)
             scores = self._norm.normalize(raw)
+        scores = scores - self._config.rollouts.length_penalty * lengths
         return missing_end_penalty(scores, finished, self._config.rollouts.missing_end_penalty)
 
     def _advantages(

@@ -1,6 +1,7 @@
 """The run folder: one folder a stage, held by one process at a time, and the small files in it.
 
-    config.yaml  metrics.jsonl  timing.jsonl  samples.jsonl  checkpoints/step-000100/  model/  adapter/  summary.json
+    config.yaml  metrics.jsonl  timing.jsonl  samples.jsonl  watch.jsonl  alarms.jsonl
+    checkpoints/step-000100/  model/  adapter/  summary.json
 
 Files that are rewritten are written beside, synced and renamed, so a reader never sees half of one. The `.jsonl` files
 grow a line at a time; `metrics.jsonl` holds only what a repeated run repeats, so that two runs can be compared byte for
@@ -66,6 +67,16 @@ class RunFolder:
     def samples_path(self) -> Path:
         """One JSON line for every sampled text."""
         return self.path / "samples.jsonl"
+
+    @property
+    def watch_path(self) -> Path:
+        """One JSON line for every measurement on held-out prompts: step, and a value a prompt for each name."""
+        return self.path / "watch.jsonl"
+
+    @property
+    def alarms_path(self) -> Path:
+        """One JSON line for every warning raised by a measurement."""
+        return self.path / "alarms.jsonl"
 
     @property
     def summary_path(self) -> Path:
@@ -143,6 +154,14 @@ class RunFolder:
         """Append one line for each sample to `samples.jsonl`. Give each an int `step`."""
         self._append(self.samples_path, samples)
 
+    def append_watch(self, measurement: Mapping[str, object]) -> None:
+        """Append one line to `watch.jsonl`. Give it an int `step`."""
+        self._append(self.watch_path, [measurement])
+
+    def append_alarm(self, alarm: Mapping[str, object]) -> None:
+        """Append one line to `alarms.jsonl`. Give it an int `step`."""
+        self._append(self.alarms_path, [alarm])
+
     def truncate_metrics(self, step: int) -> None:
         """Cut the `.jsonl` files back to the lines of steps up to and including `step`.
 
@@ -209,7 +228,7 @@ class RunFolder:
 
     @property
     def _logs(self) -> tuple[Path, ...]:
-        return self.metrics_path, self.timing_path, self.samples_path
+        return self.metrics_path, self.timing_path, self.samples_path, self.watch_path, self.alarms_path
 
     def _lock(self) -> None:
         fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)

@@ -215,8 +215,13 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
 
 def resume_command() -> str:
     """The command that continues this run: the one it was started with."""
+    return command_line() or "the same call again"
+
+
+def command_line() -> str | None:
+    """The command that this process was started with; None where it was no command of trueup's."""
     if Path(sys.argv[0]).name not in {"trueup", "__main__.py"}:
-        return "the same call again"
+        return None
     processes = os.environ.get("WORLD_SIZE", "1")
     start = ["trueup"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, "-m", "trueup"]
     return shlex.join([*start, *sys.argv[1:]])

@@ -95,7 +95,8 @@ class Term:
 class Evaluation:
     """Computed every `every` steps and at the end; `patience` times without a better `metric` stop the run."""
 
-    compute: Callable[[], dict[str, float]]
+    compute: Callable[[int], dict[str, float]]
+    """Given the number of optimizer steps done."""
     every: int | None
     patience: int | None
     metric: str

@@ -15,6 +15,7 @@ from trueup.config import PipelineConfig
 from trueup.console import Progress
 from trueup.errors import ConfigError, Interrupted
 from trueup.recipes import pipeline
+from trueup.report.schema import Report
 
 OPTIM = {"steps": 2, "batch_size": 4, "lr": 1e-3}
 
@@ -188,7 +189,8 @@ def test_a_stopped_stage_whose_data_changed_begins_again(tmp_path: Path, monkeyp
     assert [row["step"] for row in log] == [1, 2]
 
 
-def test_the_comparison_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def whole(tmp_path: Path, **evaluate: Any) -> PipelineConfig:
+    """All four stages, and an evaluation on small sets."""
     small = {"optim": OPTIM, "rollouts": {"episodes": 4, "epochs": 1, "max_new_tokens": 5}, "max_length": 200}
     ppo = {
         "method": "ppo",
@@ -196,35 +198,77 @@ def test_the_comparison_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture
         "reward": "reward",
         "prompts": tiny_data.data(tmp_path, "prompts", 4),
     } | small
-    evaluate = {
+    settled = {
         "data": tiny_data.data(tmp_path, "rankings", 6),
         "prompts": tiny_data.data(tmp_path, "prompts", 5),
         "samples": 5,
         "max_new_tokens": 6,
-        "show": 2,
+        "limit": 4,
     }
-    base = settings(tmp_path, ppo=ppo).model_dump(by_alias=True)
+    base = settings(tmp_path).model_dump(by_alias=True)
     base["stages"]["ppo"] = ppo
-    config = PipelineConfig.model_validate(base | {"evaluate": evaluate})
+    gates = {"capability_drop": 0.05, "gold_reward_drop": 0.1}
+    return PipelineConfig.model_validate(base | {"evaluate": settled | evaluate, "gates": gates})
+
+
+def test_the_report_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = whole(tmp_path)
     source = tmp_path / "mine.yaml"
     source.write_text("name: p\n")
     result = pipeline.run(config, source=source)
     assert result is not None
-    written = json.loads((tmp_path / "runs" / "p" / "evaluation.json").read_text())
-    assert written == json.loads(json.dumps(result.as_dict()))
-    assert (tmp_path / "runs" / "p" / "pipeline.yaml").read_text() == "name: p\n"
-    assert list(written["models"]) == ["base", "sft", "dpo", "ppo"]
-    assert written["against"] == "sft"
-    assert written["reward_accuracy"]["n"] == 6
-    for name, row in written["models"].items():
-        assert set(row) >= {"reward", "length", "ended", "prefers"}
-        assert {"kl", "wins"} <= set(row) or name == "sft"
-        assert all(set(number) == {"value", "low", "high", "n"} for number in row.values())
-        assert {number["n"] for number in row.values()} == {5, 6}
-    assert [set(one["answers"]) for one in written["answers"]] == [{"base", "sft", "dpo", "ppo"}] * 2
+    folder = tmp_path / "runs" / "p"
+    written = Report.model_validate_json((folder / "report.json").read_text())
+    assert written == result
+    assert (folder / "pipeline.yaml").read_text() == "name: p\n"
+    assert written.models == ["base", "sft", "dpo", "ppo"]
+    assert written.against == "sft"
+    assert written.reward_model is not None
+    assert written.reward_model.accuracy.n == 6
+    rows = {row.key: row for row in written.measures}
+    for name in ("base", "dpo", "ppo"):
+        assert {key for key in ("kl", "win-rate", "reward", "capability", "forgetting") if name in rows[key].values}
+    assert {number.n for number in rows["kl"].values.values()} == {5}
+    assert [stage.method for stage in written.stages] == ["sft", "reward", "dpo", "ppo"]
+    assert written.stages[0].data["data"]["used"] == 8
+    assert set(written.seconds) == {"sft", "reward", "dpo", "ppo", "evaluation"}
+    assert written.verdict.verdict == "NOT SHOWN"  # four questions show nothing, and there is no gold reward
+    assert {gate.outcome for gate in written.verdict.models["ppo"].gates} == {"not shown", "not run"}
     printed = capsys.readouterr().out
     assert "95% interval" in printed
-    assert max(len(line) for line in printed.splitlines() if "│" in line or "─" in line) <= 80
+    assert max(len(line) for line in printed.splitlines() if "\u2502" in line or "\u2500" in line) <= 80
+
+
+def test_a_finished_pipeline_reports_again_without_training(tmp_path: Path) -> None:
+    """The model card is written into the model's folder: the model is the same with it and without."""
+    config = whole(tmp_path)
+    first = pipeline.run(config)
+    assert (tmp_path / "runs" / "p" / "sft" / "model" / "README.md").is_file()
+    assert ran(go(config)) == []
+    second = pipeline.run(config)
+    assert first is not None
+    assert second is not None
+    assert first.measures == second.measures
+
+
+def test_rewards_may_be_stages_everywhere(tmp_path: Path) -> None:
+    base = whole(tmp_path, gold="gold", reward="reward").model_dump(by_alias=True)
+    ppo = base["stages"].pop("ppo")
+    base["stages"]["gold"] = {**base["stages"]["reward"], "seed": 5}
+    watch = {"eval": {"data": ppo["prompts"]}, "watch": {"gold": "gold"}}
+    base["stages"]["ppo"] = {**ppo, "reward": ["reward", "gold"], **watch}
+    config = PipelineConfig.model_validate(base)
+    stage = config.stage("ppo")[1]
+    assert stage.rewards == [str(config.folder / "reward"), str(config.folder / "gold")]
+    assert stage.watch.gold == str(config.folder / "gold")
+    assert config.upstream("ppo") == {"sft", "reward", "gold"}
+    result = pipeline.run(config)
+    assert result is not None
+    rows = {row.key: row for row in result.measures}
+    assert set(rows["gold"].values) == {"base", "sft", "dpo", "ppo"}
+    assert result.verdict.models["ppo"].gates[1].outcome != "not run"
+    assert [point.step for point in result.frontier if point.model == "ppo"] == [0, 2, None]
+    assert ran(go(config, force=["gold"])) == ["gold", "ppo"]
 
 
 def test_a_dry_run_compares_nothing(tmp_path: Path) -> None:

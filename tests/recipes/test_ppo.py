@@ -200,3 +200,60 @@ def test_epochs_are_passes_over_the_prompts(tmp_path: Path) -> None:
     assert tiny_data.run(config)["steps"] == 2 * 3 + 2 * 2
     log = tiny_data.metrics(config)
     assert [row["ppo/rollout"] for row in log] == [1] * 6 + [2] * 4
+
+
+# ------------------------------------------------------------------ against reward hacking
+
+
+def constant(folder: Path, name: str, value: str) -> str:
+    """A file with a reward function. -> file.py:score."""
+    path = folder / f"{name}.py"
+    path.write_text(f"def score(talks): return [{value} for one in talks]\n", encoding="utf-8")
+    return f"{path}:score"
+
+
+def test_an_ensemble_of_functions_and_its_disagreement(tmp_path: Path) -> None:
+    """Members 1 and 3: mean 2, variance 1, deviation 1. An uncertainty of 0.5 takes half of the variance off."""
+    members = [constant(tmp_path, "one", "1.0"), constant(tmp_path, "three", "3.0")]
+    for output, rollouts, expected in (("plain", {}, 2.0), ("careful", {"uncertainty": 0.5}, 1.5)):
+        config = tiny_data.stage("ppo", tmp_path, output, reward=members, rollouts=rollouts, optim={"steps": 1})
+        tiny_data.run(config)
+        [row] = [row for row in tiny_data.metrics(config) if row["step"] == 1]
+        assert row["ppo/reward"] == expected
+        assert row["ppo/reward_disagreement"] == 1.0
+
+
+def test_an_ensemble_of_adapters_shares_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [reward_model(tmp_path, name, lora=tiny_data.LORA, seed=at) for at, name in enumerate(("rm1", "rm2"))]
+    seen = tiny_data.networks(monkeypatch)
+    config = tiny_data.stage("ppo", tmp_path, reward=members, lora=tiny_data.LORA)
+    tiny_data.run(config)
+    assert set(seen[0].trunks) == {"base"}
+    assert set(seen[0].roles) == {"policy", "reference", "reward", "reward2", "value"}
+    assert tiny_data.metrics(config)[0]["ppo/reward_disagreement"] > 0
+
+
+def test_a_length_penalty_takes_its_share_a_token(tmp_path: Path) -> None:
+    """The advantages of RLOO are rewards less the others' mean: with a constant reward only the lengths differ."""
+    config = tiny_data.stage(
+        "ppo", tmp_path, reward=constant(tmp_path, "one", "1.0"), kl={"coef": 0.0}, optim={"steps": 1},
+        rollouts={"advantage": "rloo", **GROUPS, "length_penalty": 0.1, "missing_end_penalty": 0.0},
+    )  # fmt: skip
+    from trueup import rollouts as module
+
+    made: list[Any] = []
+    judge = module.Rollouts._judge
+
+    def remembering(self: Any, *args: Any) -> Any:
+        made.extend(judge(self, *args))
+        return list(made)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.Rollouts, "_judge", remembering)
+        tiny_data.run(config)
+    lengths = [len(one.branches[0].ids) for one in made]
+    got = [one.branches[0].columns["advantages"][0] for one in made]
+    for group in range(0, len(made), 4):
+        for at in range(group, group + 4):
+            others = [lengths[k] for k in range(group, group + 4) if k != at]
+            assert got[at] == pytest.approx(-0.1 * (lengths[at] - sum(others) / 3), abs=1e-5)

@@ -2,6 +2,7 @@
 
     schema.py    what each stage can be told: a pydantic model a stage
     sections.py  the sections these are made of
+    evaluation.py  what is measured at the end, and the gates
     pipeline.py  a file of stages, each resolved into its stage's model
     losses.py    the preference losses' parameters, read from their signatures
     yamlfile.py  YAML with line numbers, overrides
@@ -15,12 +16,14 @@ Nothing here imports torch, so that a wrong key is reported at once.
 
 from __future__ import annotations
 
+from trueup.config.evaluation import ComparisonConfig, EvaluateConfig, GatesConfig, TaskName
 from trueup.config.load import load_config, to_yaml
 from trueup.config.paths import check_paths, find_model
-from trueup.config.pipeline import EvaluateConfig, PipelineConfig
+from trueup.config.pipeline import PipelineConfig
 from trueup.config.schema import STAGES, DpoConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 from trueup.config.sections import (
     DataConfig,
+    DpoWatchConfig,
     EvalConfig,
     KlConfig,
     LoraConfig,
@@ -30,15 +33,19 @@ from trueup.config.sections import (
     RewardLossConfig,
     RolloutConfig,
     SaveConfig,
+    WatchConfig,
 )
 from trueup.config.template import describe, template
 
 __all__ = [
     "STAGES",
+    "ComparisonConfig",
     "DataConfig",
     "DpoConfig",
+    "DpoWatchConfig",
     "EvalConfig",
     "EvaluateConfig",
+    "GatesConfig",
     "KlConfig",
     "LoraConfig",
     "MixConfig",
@@ -52,6 +59,8 @@ __all__ = [
     "SaveConfig",
     "SftConfig",
     "StageConfig",
+    "TaskName",
+    "WatchConfig",
     "check_paths",
     "describe",
     "find_model",

@@ -9,9 +9,10 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from trueup.config.evaluation import EvaluateConfig
 from trueup.config.explain import explain
 from trueup.config.paths import missing_paths, raise_missing
-from trueup.config.pipeline import EvaluateConfig, PipelineConfig
+from trueup.config.pipeline import PipelineConfig
 from trueup.config.problems import limited
 from trueup.config.schema import StageConfig
 from trueup.config.sections import Section

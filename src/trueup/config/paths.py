@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from trueup.config.pipeline import EvaluateConfig, PipelineConfig
+from trueup.config.evaluation import EvaluateConfig
+from trueup.config.pipeline import PipelineConfig
 from trueup.config.problems import Place, Problem, limited, nearest_path
 from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
 from trueup.config.sections import DataConfig
@@ -78,15 +79,20 @@ def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[Missing]:
                 seen.add(message)
                 yield _home(config, name, place, message), kind, message
         made.append(stage.output)
-    for place, kind, message in _evaluate(config.evaluate, near):
+    for place, kind, message in _evaluate(config.evaluate, near, config.stages):
         if message not in seen:
             yield ("evaluate", *place), kind, message
 
 
-def _evaluate(config: EvaluateConfig, near: Path | None) -> Iterator[Missing]:
-    for key, section in (("data", config.data), ("prompts", config.prompts)):
+def _evaluate(config: EvaluateConfig, near: Path | None, stages: Collection[str] = ()) -> Iterator[Missing]:
+    for key in ("data", "prompts", "capability", "forgetting", "innocent", "unsafe"):
+        section = getattr(config, key)
         if section and (message := _data_problem(section, near)):
             yield (key,), DataError, message
+    for key in ("reward", "gold", "grader"):
+        reward = getattr(config, key)
+        if reward and reward not in stages and (message := _reward_problem(reward)):
+            yield (key,), ModelError, message
 
 
 def _home(config: PipelineConfig, stage: str, place: Place, message: str) -> Place:
@@ -111,11 +117,21 @@ def _stage(config: StageConfig, made: Collection[Path], near: Path | None) -> It
     for key, model in models:
         if Path(model).parent not in made and (message := _model_problem(model)):
             yield (key,), ModelError, message
-    reward = config.reward if isinstance(config, PpoConfig) else None
-    if reward and Path(reward) not in made and (message := _reward_problem(reward)):
-        yield ("reward",), ModelError, message
+    for place, reward in _rewards(config):
+        if Path(reward) not in made and (message := _reward_problem(reward)):
+            yield place, ModelError, message
     if message := _output_problem(config.output):
         yield ("output",), ConfigError, message
+
+
+def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
+    """Every reward that a stage names, and where."""
+    if isinstance(config, PpoConfig):
+        several = not isinstance(config.reward, str)
+        yield from ((("reward", at) if several else ("reward",), one) for at, one in enumerate(config.rewards))
+    if isinstance(config, PpoConfig | DpoConfig):
+        named = {"gold": config.watch.gold, "reward": getattr(config.watch, "reward", None)}
+        yield from ((("watch", key), one) for key, one in named.items() if one)
 
 
 def _data_problem(section: DataConfig, near: Path | None) -> str | None:

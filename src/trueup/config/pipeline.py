@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
+from trueup.config.evaluation import EvaluateConfig, GatesConfig
 from trueup.config.explain import explain, keys_of, unknown_key
 from trueup.config.problems import Place, Problem, collected, shown, suggestion
-from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig
-from trueup.config.sections import Count, DataConfig, LoraConfig, Section, Text, Whole
+from trueup.config.schema import STAGES, Device, Dtype, StageConfig
+from trueup.config.sections import Count, LoraConfig, Section, Text, Whole
 from trueup.errors import ConfigError
 
 SHARED = ("lora", "seed", "device", "dtype", "threads")
@@ -22,21 +23,6 @@ LINKS = ("method", "from")
 """Keys a stage has beside its configuration's."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-
-
-class EvaluateConfig(Section):
-    """The report at the end: what each stage gained and cost."""
-
-    data: DataConfig | None = None
-    """Held-out rankings: does the trained model prefer what people preferred?"""
-    prompts: DataConfig | None = None
-    """Held-out prompts to sample answers to."""
-    samples: Count = 64
-    """How many prompts are sampled."""
-    max_new_tokens: Count = 64
-    """The longest answer in tokens."""
-    show: Whole = 3
-    """Answers shown side by side in the report."""
 
 
 class PipelineConfig(Section):
@@ -64,6 +50,8 @@ class PipelineConfig(Section):
     """Name to stage: `method`, `from` (an earlier stage; none: the base), and all that the method can be told."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """The report at the end."""
+    gates: GatesConfig | None = None
+    """What the trained models must keep: decides SHIP, HOLD or NOT SHOWN, and the exit code."""
 
     @property
     def folder(self) -> Path:
@@ -82,6 +70,11 @@ class PipelineConfig(Section):
             lines = [f"stages.{name}: {place}: {text}" for place, text in explain(cls, error)]
             raise ConfigError("\n".join(lines)) from None
 
+    def upstream(self, name: str) -> set[str]:
+        """The stages that a stage is made from: what it starts from, its rewards, what it is watched by."""
+        raw = self.stages[name]
+        return {raw.get("from"), *(reward for _, reward in _reward_links(raw))} & set(self.stages)
+
     @model_validator(mode="wrap")
     @classmethod
     def _check_stages(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -99,6 +92,7 @@ class PipelineConfig(Section):
         if isinstance(value.get("stages"), dict):
             usable = {key: item for key, item in value.items() if key not in faulty}
             problems += _stage_problems(usable | {"stages": value["stages"]})
+            problems += _evaluate_problems(value)
         if result is None or problems:
             raise collected(dict(reversed(problems)).items())
         return result
@@ -111,6 +105,17 @@ def _with_data_path(value: dict[str, Any]) -> dict[str, Any]:
         return value
     filled = {key: _with_path(item, value.get("data")) for key, item in evaluate.items() if key in ("data", "prompts")}
     return {**value, "evaluate": {**evaluate, **filled}}
+
+
+def _evaluate_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
+    """Stages that `evaluate` and `gates` name and that are not there, or cannot do what is asked of them."""
+    stages = {name: raw.get("method") for name, raw in pipeline["stages"].items() if isinstance(raw, dict)}
+    policies = ["base", *(name for name, method in stages.items() if method != "reward")]
+    for place in (("evaluate", "against"), ("gates", "model")):
+        section = pipeline.get(place[0])
+        named = section.get(place[1]) if isinstance(section, dict) else None
+        if isinstance(named, str) and named not in policies:
+            yield place, f"{shown(named)} is no stage that writes{suggestion(named, policies)}; {', '.join(policies)}"
 
 
 def _with_path(section: object, path: object) -> object:
@@ -148,7 +153,7 @@ def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
             hint = suggestion(str(method), STAGES) if method is not None else ""
             yield (*at, "method"), f"{got}; one of {', '.join(STAGES)}{hint}"
             continue
-        links = [((*at, key), text) for key, text in _link_problems(pipeline["stages"], name)]
+        links = [((*at, *place), text) for place, text in _link_problems(pipeline["stages"], name)]
         yield from links
         cls, values = _resolve(pipeline, name, Path("run"))
         try:
@@ -160,25 +165,34 @@ def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
                     yield (*at, *place), unknown_key(cls, place, LINKS) if unknown else text
 
 
-def _link_problems(stages: dict[str, Any], name: str) -> Iterator[tuple[str, str]]:
-    """What is wrong with a stage's `from` and `reward`: (key, message)."""
+def _link_problems(stages: dict[str, Any], name: str) -> Iterator[tuple[Place, str]]:
+    """What is wrong with a stage's `from`, `reward` and `watch`: (place, message)."""
     raw = stages[name]
     earlier = list(stages)[: list(stages).index(name)]
     methods = {stage: raw.get("method") for stage, raw in stages.items() if isinstance(raw, dict)}
     source = raw.get("from")
     if source is not None and "model" in raw:
-        yield "from", "stands beside model, and both name what to start from; remove one"
+        yield ("from",), "stands beside model, and both name what to start from; remove one"
     if source is not None and source not in earlier:
-        yield "from", _not_earlier(source, name, earlier, list(stages))
+        yield ("from",), _not_earlier(source, name, earlier, list(stages))
     elif source is not None and methods.get(source) == "reward" and methods[name] != "reward":
-        yield "from", f"{source} is a reward model, which cannot write; start from a language model"
-    reward = raw.get("reward")
-    if methods[name] != PpoConfig.method or not isinstance(reward, str):
-        return
-    if reward in stages and reward not in earlier:
-        yield "reward", _not_earlier(reward, name, earlier, list(stages))
-    elif reward in earlier and methods.get(reward) != "reward":
-        yield "reward", f"{reward} is no reward model: its method is {methods.get(reward)}"
+        yield ("from",), f"{source} is a reward model, which cannot write; start from a language model"
+    for place, reward in _reward_links(raw):
+        if reward in stages and reward not in earlier:
+            yield place, _not_earlier(reward, name, earlier, list(stages))
+        elif reward in earlier and methods.get(reward) != "reward":
+            yield place, f"{reward} is no reward model: its method is {methods.get(reward)}"
+
+
+def _reward_links(raw: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Where a stage may name a reward stage, and what stands there: `reward` (or each of a list), `watch.gold`, …."""
+    reward, watch = raw.get("reward"), raw.get("watch")
+    if isinstance(reward, str):
+        yield ("reward",), reward
+    elif isinstance(reward, list):
+        yield from ((("reward", at), one) for at, one in enumerate(reward) if isinstance(one, str))
+    if isinstance(watch, dict):
+        yield from ((("watch", key), watch[key]) for key in ("gold", "reward") if isinstance(watch.get(key), str))
 
 
 def _not_earlier(source: object, name: str, earlier: list[str], stages: list[str]) -> str:
@@ -207,7 +221,16 @@ def _resolve(pipeline: dict[str, Any], name: str, folder: Path) -> tuple[type[St
     for key in ("eval", "mix"):
         if isinstance(values.get(key), dict) and "data" in values[key]:
             values[key] = {**values[key], "data": _with_path(values[key]["data"], path)}
-    reward = values.get("reward")
-    if issubclass(cls, PpoConfig) and isinstance(reward, str) and reward in pipeline["stages"]:
-        values["reward"] = str(folder / reward)
+    for place, reward in _reward_links(values):
+        if reward in pipeline["stages"]:
+            values = _replaced(values, place, str(folder / reward))
     return cls, values
+
+
+def _replaced(value: Any, place: Place, leaf: str) -> Any:
+    """A copy of nested mappings and lists with another leaf at `place`."""
+    if not place:
+        return leaf
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy[place[0]] = _replaced(copy[place[0]], place[1:], leaf)
+    return copy

@@ -15,6 +15,7 @@ from trueup.config.problems import Problem
 from trueup.config.sections import (
     Count,
     DataConfig,
+    DpoWatchConfig,
     EvalConfig,
     Flag,
     KlConfig,
@@ -27,6 +28,7 @@ from trueup.config.sections import (
     SaveConfig,
     Section,
     Text,
+    WatchConfig,
     Whole,
 )
 
@@ -120,11 +122,18 @@ class DpoConfig(StageConfig):
     """The loss and its parameters."""
     reference: Text | None = None
     """The model the policy is held to. Unset: the model it starts from."""
+    watch: DpoWatchConfig = DpoWatchConfig()
+    """Watching for drift on held-out rankings and their prompts."""
+
+    def contradictions(self) -> list[Problem]:
+        """A stop by measurements that are not made."""
+        return _stop_problems(self)
 
     def inert(self) -> dict[str, str]:
-        """A reference beside a loss that has none."""
+        """A reference beside a loss that has none; a watch without anything to measure on."""
         used = needs_reference(self.loss.name)
-        return {} if used else {"reference": f"{self.loss.name} compares with no reference; leave it out"}
+        reasons = {} if used else {"reference": f"{self.loss.name} compares with no reference; leave it out"}
+        return reasons | _unwatched(self)
 
 
 class PpoConfig(StageConfig):
@@ -136,16 +145,30 @@ class PpoConfig(StageConfig):
 
     prompts: DataConfig
     """Prompts to answer; of rankings or conversations, their prompts."""
-    reward: Text
-    """A reward run's folder, a sequence-classification model, or a function: file.py:function."""
+    reward: Text | Annotated[list[Text], Field(min_length=1)]
+    """A reward run's folder, a sequence-classification model, file.py:function, or a list of these: an ensemble."""
     kl: KlConfig = KlConfig()
     """The KL penalty."""
     rollouts: RolloutConfig = RolloutConfig()
     """Sampling and the objective."""
+    watch: WatchConfig = WatchConfig()
+    """Watching for reward hacking on the held-out prompts of eval.data."""
+
+    @property
+    def rewards(self) -> list[str]:
+        """`reward` as a list, also of one."""
+        return [self.reward] if isinstance(self.reward, str) else self.reward
+
+    def inert(self) -> dict[str, str]:
+        """A watch without prompts to watch on."""
+        return _unwatched(self)
 
     def contradictions(self) -> list[Problem]:
-        """A minibatch above the responses there are, or responses that leave no room for a prompt."""
-        problems: list[Problem] = []
+        """A minibatch above the responses there are, responses without room for a prompt, an ensemble of one."""
+        problems = _stop_problems(self)
+        if self.rollouts.uncertainty and len(self.rewards) < 2:
+            text = "the variance of one reward is 0; give reward a list of two or more, or leave this out"
+            problems.append((("rollouts", "uncertainty"), text))
         if self.optim.batch_size > self.rollouts.episodes:
             text = f"{self.optim.batch_size} is more than rollouts.episodes, {self.rollouts.episodes}: lower it"
             problems.append((("optim", "batch_size"), text))
@@ -153,6 +176,18 @@ class PpoConfig(StageConfig):
             text = f"leaves no room for a prompt: max_length, {self.max_length}, holds prompt and response"
             problems.append((("rollouts", "max_new_tokens"), text))
         return problems
+
+
+def _unwatched(config: DpoConfig | PpoConfig) -> dict[str, str]:
+    """`watch` beside a stage that measures nothing."""
+    return {} if config.eval.data else {"watch": "it watches the measurements on held-out rows; set eval.data"}
+
+
+def _stop_problems(config: DpoConfig | PpoConfig) -> list[Problem]:
+    """`watch.stop` without measurements on the way."""
+    if config.watch.stop == "never" or config.eval.every:
+        return []
+    return [(("watch", "stop"), "it compares one measurement with the next; set eval.every")]
 
 
 STAGES: dict[str, type[StageConfig]] = {cls.method: cls for cls in (SftConfig, RewardConfig, DpoConfig, PpoConfig)}

@@ -202,6 +202,30 @@ class PreferenceLossConfig(Section):
         return {"name": self.name, **self.params}
 
 
+class WatchConfig(Section):
+    """Watching for reward hacking and drift at each measurement on eval.data; warnings go to alarms.jsonl."""
+
+    gold: Text | None = None
+    """An independent reward that is never trained on: a reward run's folder, a classifier, or file.py:function."""
+    stop: Literal["never", "best-gold"] = "never"
+    """best-gold: end when the gold reward no longer rises, and keep the weights of its best measurement."""
+
+    def inert(self) -> dict[str, str]:
+        """Stopping by a gold reward that is not there."""
+        return {} if self.gold else {"stop": "there is no gold reward to stop by; set watch.gold"}
+
+
+class DpoWatchConfig(WatchConfig):
+    """Watching for drift at each measurement on eval.data; warnings go to alarms.jsonl."""
+
+    reward: Text | None = None
+    """A reward model to follow, although DPO does not optimize it: the report's reward against KL."""
+    samples: Whole = 32
+    """How many held-out prompts are answered at each measurement, for KL, length and repetition."""
+    max_new_tokens: Count = 64
+    """The longest of these answers in tokens."""
+
+
 class KlConfig(Section):
     """The penalty on moving away from the model PPO starts from."""
 
@@ -256,6 +280,10 @@ class RolloutConfig(Section):
     """Scale the advantages to mean 0 and deviation 1 in each round."""
     missing_end_penalty: NonNegative = 1.0
     """Subtracted from the reward of a response that does not end by itself."""
+    length_penalty: NonNegative = 0.0
+    """Subtracted from the reward for each token of the response: against rewards that like long answers."""
+    uncertainty: NonNegative = 0.0
+    """With several rewards: how much their variance counts against their mean (Coste et al. 2023, arXiv:2310.02743)."""
     normalize_reward: Flag = False
     """Scale rewards by their running deviation."""
 

@@ -1,4 +1,9 @@
-"""Sample a policy's answers to prompts and measure them: reward, KL from the reference, length."""
+"""Sample a policy's answers to prompts and measure them: reward, gold reward, KL, length, repetition.
+
+The answers are sampled as in training, at its temperature and always with the same seed: a KL is an expectation under
+the policy itself, and one measurement differs from the next by the weights alone, so that they can be compared prompt
+by prompt.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from trueup.batching import Branch, Example
 from trueup.chat import Conversation, Message
+from trueup.evaluation.texts import repetition
 from trueup.reference import branch_logps
+from trueup.rewards import Ensemble, disagreement
 from trueup.rollouts import PromptRow, answer_text
-from trueup.sampling import sample
+from trueup.sampling import Sample, sample
 
 if TYPE_CHECKING:
     from trueup.models import Network
@@ -20,63 +25,86 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One value for each prompt, in their order.
+class Sampling:
+    """How answers are drawn."""
 
-    Attributes:
-        answers: the sampled texts.
-        lengths: tokens of each answer, end token included.
-        finished: whether each ended by itself.
-        rewards: (N,) or None when no reward was given.
-        kl: (N,) log(policy / reference) of each answer in nats; None without a reference. Of greedy samples it is the
-            log-ratio at the policy's own mode; only samples at temperature 1 estimate the KL divergence.
-    """
+    max_new_tokens: int
+    max_tokens: int
+    temperature: float = 1.0
+    seed: int = 0
 
-    answers: list[str]
-    lengths: list[int]
-    finished: list[bool]
-    rewards: Tensor | None
-    kl: Tensor | None
 
-    def means(self) -> dict[str, float]:
-        """Means over the prompts, and their number."""
-        n = max(1, len(self.answers))
-        numbers = {
-            "length": sum(self.lengths) / n,
-            "missing_end": 1 - sum(self.finished) / n,
-            "n": float(len(self.answers)),
-        }
-        if self.rewards is not None:
-            numbers["reward"] = float(self.rewards.mean())
-        if self.kl is not None:
-            numbers["kl"] = float(self.kl.mean())
-        return numbers
+def answers_to(network: Network, prompts: Sequence[PromptRow], how: Sampling) -> list[Sample]:
+    """One answer of the role "policy" to each prompt."""
+    return sample(
+        network, [one.ids for one in prompts], max_new_tokens=how.max_new_tokens, temperature=how.temperature,
+        seed=how.seed,
+    )  # fmt: skip
+
+
+def conversations(network: Network, prompts: Sequence[PromptRow], samples: Sequence[Sample]) -> list[Conversation]:
+    """Prompts and sampled answers as conversations, for a reward."""
+    return [
+        Conversation((*prompt.messages, Message("assistant", answer_text(network, one))))
+        for prompt, one in zip(prompts, samples, strict=True)
+    ]
 
 
 def measure_policy(
-    network: Network, prompts: Sequence[PromptRow], reward: Reward | None, *,
-    max_new_tokens: int, max_tokens: int, temperature: float = 0.0, seed: int = 0,
-) -> Measured:  # fmt: skip
-    """Answer each prompt once with the role "policy" and measure the answers."""
-    samples = sample(
-        network, [one.ids for one in prompts], max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
-    )
-    answers = [answer_text(network, one) for one in samples]
-    conversations = [
-        Conversation((*one.messages, Message("assistant", text))) for one, text in zip(prompts, answers, strict=True)
-    ]
-    kl = None
+    network: Network, prompts: Sequence[PromptRow], how: Sampling, *, reward: Reward | None, gold: Reward | None = None
+) -> dict[str, list[float]]:
+    """Answer each prompt once and measure the answers.
+
+    Returns:
+        Name -> one value a prompt, in their order: "length" (tokens, end token included), "missing_end" (0 or 1),
+        "repetition" (share of repeated word trigrams); "reward" and "gold" where such a reward is given; "disagreement"
+        (deviation over the members of an ensemble); "kl", log(policy / reference) of the answer in nats, where there is
+        a role "reference": unbiased for the KL divergence at temperature 1.
+    """
+    samples = answers_to(network, prompts, how)
+    talks = conversations(network, prompts, samples)
+    items = {
+        "length": [float(len(one.ids)) for one in samples],
+        "missing_end": [float(not one.finished) for one in samples],
+        "repetition": [repetition(one.response) for one in talks],
+    }
+    if isinstance(reward, Ensemble):
+        scores = reward.scores(talks)
+        items["reward"] = reward.combine(scores).tolist()
+        if len(scores) > 1:
+            items["disagreement"] = disagreement(scores).tolist()
+    elif reward is not None:
+        items["reward"] = reward(talks).float().cpu().tolist()
+    if gold is not None:
+        items["gold"] = gold(talks).float().cpu().tolist()
     if "reference" in network.roles:
-        examples = [
-            Example(one.ids, (Branch(got.ids, [True] * len(got.ids)),))
-            for one, got in zip(prompts, samples, strict=True)
-        ]
-        policy = branch_logps(network, examples, "policy", max_tokens=max_tokens)
-        kl = policy - branch_logps(network, examples, "reference", max_tokens=max_tokens)
-    return Measured(
-        answers,
-        [len(one.ids) for one in samples],
-        [one.finished for one in samples],
-        None if reward is None else reward(conversations).float().cpu(),
-        kl,
-    )
+        items["kl"] = log_ratios(network, network, prompts, samples, how.max_tokens, role="reference")
+    return items
+
+
+def log_ratios(
+    network: Network, reference: Network, prompts: Sequence[PromptRow], samples: Sequence[Sample], max_tokens: int,
+    *, role: str = "policy",
+) -> list[float]:  # fmt: skip
+    """log(policy / reference) of each sampled answer in nats: unbiased for the KL at temperature 1.
+
+    Args:
+        network: with the role "policy", which sampled.
+        reference: the network that plays the reference, under `role`; it may be the same one.
+        prompts: the prompts.
+        samples: the answers, in the same order.
+        max_tokens: micro-batch size.
+        role: the reference's role in its network.
+    """
+    examples = [
+        Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),))
+        for prompt, one in zip(prompts, samples, strict=True)
+    ]
+    ours = branch_logps(network, examples, "policy", max_tokens=max_tokens)
+    return (ours - branch_logps(reference, examples, role, max_tokens=max_tokens)).tolist()
+
+
+def means(items: dict[str, list[float]]) -> dict[str, float]:
+    """The mean of each measurement over the prompts, and their number."""
+    n = max((len(values) for values in items.values()), default=0)
+    return {name: sum(values) / len(values) for name, values in items.items()} | {"n": float(n)}

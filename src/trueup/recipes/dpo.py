@@ -6,17 +6,22 @@ The reference is not in the loop: its log-probabilities are a column of the data
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trueup import objectives
+from trueup import objectives, sources
 from trueup.algorithms import preference
 from trueup.batching import Example
 from trueup.errors import ConfigError
 from trueup.evaluation.intervals import rate
+from trueup.evaluation.policy import Sampling, means, measure_policy
+from trueup.evaluation.watch import Watch, dpo_rules, watched
 from trueup.loading import load_causal_lm, load_tokenizer
+from trueup.model_reward import open_reward
 from trueup.reference import branch_logps, with_reference
+from trueup.rollouts import PromptRow
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
 from trueup.unpaired import KtoSource, mismatched, unpaired_examples
@@ -82,16 +87,18 @@ def _kto_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
 
 
 def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
-    """On held-out rankings: the loss, the share won, and the mean margin of the implicit rewards."""
+    """On held-out rankings: loss, share won, margin; on answers to their prompts: KL, length; watched for drift."""
     if config.eval.data is None:
         return None
     held_out = _pairs(stage, config, "eval", config.eval.data)
+    sampled = _sampled_measures(stage, config)
+    watch = Watch(stage.run, dpo_rules(), stage.progress)
     scalars = [branch.scalars for one in held_out for branch in one.branches]
     lengths = torch.tensor([float(branch.trained) for one in held_out for branch in one.branches])
     reference = torch.tensor([one["ref_logps"] for one in scalars]) if "ref_logps" in scalars[0] else None
     loss, beta = preference.LOSSES[config.loss.name], float(config.loss.params.get("beta", 1.0))
 
-    def compute() -> dict[str, float]:
+    def compute(step: int) -> dict[str, float]:
         sums = branch_logps(stage.network, held_out, "policy", max_tokens=config.max_tokens)
         pairs = preference.Pairs(
             chosen=sums[0::2], rejected=sums[1::2],
@@ -105,9 +112,38 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
         if config.loss.name not in preference.UNPAIRED:
             numbers["loss"] = float(loss(pairs, **config.loss.params).mean())
         won = rate(float(objectives.accuracy(margins).sum()), len(margins))
-        interval = {"accuracy": won.value, "accuracy_low": won.low, "accuracy_high": won.high, "n": float(won.n)}
-        return numbers | interval
+        numbers |= {"accuracy": won.value, "accuracy_low": won.low, "accuracy_high": won.high, "n": float(won.n)}
+        items = sampled()
+        if reference is not None:
+            items |= {"chosen": (sums - reference)[0::2].tolist(), "rejected": (sums - reference)[1::2].tolist()}
+        if items and stage.network.runtime.is_main:
+            watch.see(step, items)
+        return {name: value for name, value in means(items).items() if name != "n"} | numbers
 
     metric = ("accuracy", "higher") if config.loss.name in preference.UNPAIRED else ("loss", "lower")
-    against_itself = reference is not None and config.reference is None
-    return Evaluation(compute, config.eval.every, config.eval.patience, *metric, at_start=not against_itself)
+    # At the start a policy held to itself has won nothing yet; but what its answers are like must be known, to compare.
+    at_start = reference is None or config.reference is not None or config.watch.samples > 0
+    return watched(Evaluation(compute, config.eval.every, config.eval.patience, *metric, at_start=at_start), config)
+
+
+def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str, list[float]]]:
+    """Measures answers to the first `watch.samples` prompts of the held-out rankings."""
+    settings, data = config.watch, config.eval.data
+    assert data is not None
+    if not settings.samples:
+        return dict
+    asked = {row.messages: row for row in sources.load_section(data, "prompt")}
+    rows = [PromptRow(messages, stage.network.renderer.prompt(messages)) for messages in asked]
+    prompts = [row for row in rows if len(row.ids) + settings.max_new_tokens <= config.max_length][: settings.samples]
+    if not prompts:
+        stage.progress.warn(
+            f"watch: no held-out prompt leaves room for {settings.max_new_tokens} new tokens within "
+            f"max_length={config.max_length}, so KL, length and repetition are not watched; lower watch.max_new_tokens"
+        )
+        return dict
+    reward, gold = (
+        None if one is None else open_reward(one, stage.network, config, role=role)[0]
+        for role, one in (("reward", settings.reward), ("gold", settings.gold))
+    )  # fmt: skip
+    how = Sampling(settings.max_new_tokens, config.max_tokens, seed=config.seed)
+    return lambda: measure_policy(stage.network, prompts, how, reward=reward, gold=gold)

@@ -1,4 +1,4 @@
-"""One YAML of stages: run each in order, skip what is finished and unchanged, compare the models at the end.
+"""One YAML of stages: run each in order, skip what is finished and unchanged, measure and report at the end.
 
 A stage's inputs are its configuration and the contents of its data, model and reward. They are recorded in
 `inputs.json` when the stage starts: a stopped stage with the same inputs goes on, one with other inputs begins again.
@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import runtime
-from trueup.config import STAGES, DataConfig, to_yaml
+from trueup.config import DataConfig, DpoConfig, PpoConfig, RewardConfig, SftConfig, to_yaml
 from trueup.console import Progress, quiet_libraries
 from trueup.errors import ConfigError
-from trueup.evaluation.compare import Comparison, compare, load_task
-from trueup.files import atomic_write_text, fingerprint
+from trueup.evaluation.plan import Plan
+from trueup.evaluation.suite import measure
+from trueup.files import MODEL_CARD, atomic_write_text, fingerprint
 from trueup.recipes import dpo, ppo, reward, sft
+from trueup.report.publish import publish
+from trueup.report.schema import Report
 from trueup.runfolder import RunFolder, config_differences
+from trueup.stage import command_line
 
 if TYPE_CHECKING:
     from trueup.config import PipelineConfig, StageConfig
@@ -35,8 +39,8 @@ RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 def run(
     config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = False, source: Path | None = None
-) -> Comparison | None:
-    """Run the stages that need it, then the comparison. Returns the comparison (None on a dry run).
+) -> Report | None:
+    """Run the stages that need it, then measure and report. Returns the report (None on a dry run).
 
     See `run_stages` for the arguments; `source` is the pipeline's file, copied into the run folder.
     """
@@ -47,7 +51,7 @@ def run(
     target = config.folder / "pipeline.yaml"
     if source is not None and source.resolve() != target.resolve() and runtime.init(config.device).is_main:
         shutil.copyfile(source, target)
-    return evaluate(config, progress)
+    return evaluate(config, progress, command_line())
 
 
 def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[str] = (), dry_run: bool = False) -> None:
@@ -95,11 +99,22 @@ def inputs(stage: StageConfig) -> dict[str, str]:
     for key, data in _data_sections(stage):
         parts[key] = _content(data.path)
     parts["model"] = _content(stage.model)
-    for key in ("reward", "reference"):
-        value = getattr(stage, key, None)
-        if isinstance(value, str):
-            parts[key] = _content(value.rpartition(":")[0] if ".py:" in value else value)
+    for key, value in _models_beside(stage):
+        parts[key] = _content(value.rpartition(":")[0] if ".py:" in value else value)
     return parts
+
+
+def _models_beside(stage: StageConfig) -> list[tuple[str, str]]:
+    """Rewards and reference: (label, folder or file.py:function)."""
+    found: list[tuple[str, str]] = []
+    if isinstance(stage, PpoConfig):
+        found += [("reward" if at == 0 else f"reward {at + 1}", one) for at, one in enumerate(stage.rewards)]
+    if isinstance(stage, DpoConfig):
+        found += [("reference", stage.reference)] if stage.reference else []
+        found += [("watch.reward", stage.watch.reward)] if stage.watch.reward else []
+    if isinstance(stage, PpoConfig | DpoConfig) and stage.watch.gold:
+        found.append(("watch.gold", stage.watch.gold))
+    return found
 
 
 def _data_sections(stage: StageConfig) -> list[tuple[str, DataConfig]]:
@@ -115,7 +130,8 @@ def _content(path: str) -> str:
     place = Path(path)
     if (place / "model").is_dir():  # a reward stage's run folder: what counts is what it exported
         place = place / "model"
-    return fingerprint([place]) if place.exists() else hashlib.sha256(path.encode()).hexdigest()
+    exists = place.exists()
+    return fingerprint([place], ignore=[MODEL_CARD]) if exists else hashlib.sha256(path.encode()).hexdigest()
 
 
 def _inputs_path(stage: StageConfig) -> Path:
@@ -123,8 +139,8 @@ def _inputs_path(stage: StageConfig) -> Path:
 
 
 def _upstream_reason(config: PipelineConfig, name: str, rerun: set[str]) -> str | None:
-    used = {config.stages[name].get("from"), config.stages[name].get("reward")} & rerun
-    return f"running, because {' and '.join(sorted(str(one) for one in used))} runs again" if used else None
+    used = config.upstream(name) & rerun
+    return f"running, because {' and '.join(sorted(used))} runs again" if used else None
 
 
 def _reason(stage: StageConfig, *, forced: bool) -> str | None:
@@ -145,28 +161,39 @@ def _reason(stage: StageConfig, *, forced: bool) -> str | None:
     return None
 
 
-def evaluate(config: PipelineConfig, progress: Progress) -> Comparison | None:
-    """Compare the base and every policy of the pipeline; print it and write evaluation.json."""
-    settings = config.evaluate
+def evaluate(
+    config: PipelineConfig, progress: Progress, command: str | None = None, title: str | None = None
+) -> Report | None:
+    """Measure the base and every policy of the pipeline; write and show the report. None on all ranks but the first."""
     where = runtime.init(config.device, config.dtype, config.threads)
     if not where.is_main:
         return None
     quiet_libraries()
+    measure(evaluation_plan(config, command, title), where, progress.note)
+    return publish(config.folder)
+
+
+def evaluation_plan(config: PipelineConfig, command: str | None = None, title: str | None = None) -> Plan:
+    """What the pipeline's `evaluate` section asks for, its stages' names turned into folders."""
+    settings, folder = config.evaluate, config.folder
     methods = {name: config.stages[name]["method"] for name in config.stages}
-    models = {"base": config.base} | {
-        name: str(config.folder / name / "model")
-        for name, method in methods.items()
-        if method != STAGES["reward"].method
-    }
-    rewards = [name for name, method in methods.items() if method == "reward"]
-    against = next((name for name, method in methods.items() if method == "sft"), "base")
-    task = load_task(
-        settings.prompts, settings.data, samples=settings.samples, show=settings.show, seed=config.seed,
-        max_new_tokens=settings.max_new_tokens, reward=str(config.folder / rewards[-1] / "model") if rewards else None,
-    )  # fmt: skip
-    result = compare(models, task, where, against=against, note=progress.note)
-    atomic_write_text(
-        config.folder / "evaluation.json", json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n"
+    writers = [name for name, method in methods.items() if method != RewardConfig.method]
+    rewards = [name for name, method in methods.items() if method == RewardConfig.method]
+
+    def place(reward: str | None) -> str | None:
+        return str(folder / reward) if reward in config.stages else reward
+
+    return Plan(
+        folder=folder,
+        models={"base": config.base} | {name: str(folder / name / "model") for name in writers},
+        against=settings.against or next((name for name in writers if methods[name] == SftConfig.method), "base"),
+        settings=settings,
+        reward=place(settings.reward or (rewards[-1] if rewards else None)),
+        gold=place(settings.gold),
+        seed=config.seed,
+        trust_remote_code=any(bool(raw.get("trust_remote_code")) for raw in config.stages.values()),
+        title=title or config.name,
+        stages=tuple(config.stages),
+        gates=config.gates,
+        command=command,
     )
-    result.show()
-    return result

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from trueup import objectives
 from trueup.errors import ConfigError, DataError
-from trueup.evaluation.policy import measure_policy
-from trueup.export import adapter_for
+from trueup.evaluation.policy import Sampling, means, measure_policy
+from trueup.evaluation.watch import Watch, ppo_rules, watched
 from trueup.loading import load_classifier
-from trueup.model_reward import model_reward, separate_reward
-from trueup.rewards import from_function
+from trueup.model_reward import classifier_of, open_reward
+from trueup.rewards import Ensemble
 from trueup.rollouts import PromptRow, Rollouts
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
@@ -24,7 +24,6 @@ from trueup.weights import input_embeddings
 
 if TYPE_CHECKING:
     from trueup.config import DataConfig, PpoConfig
-    from trueup.rewards import Reward
 
 
 def run(config: PpoConfig) -> dict[str, Any]:
@@ -86,52 +85,54 @@ def _steps(config: PpoConfig, prompts: int) -> int:
     return optim.epochs * per_rollout
 
 
-def _reward_and_value(stage: Stage, config: PpoConfig) -> Reward:
-    """Build the reward, and the value model (GAE only) from it where it is a model of the same kind."""
-    network, needs_value = stage.network, config.rollouts.advantage == "gae"
-    if ".py:" in config.reward:
-        if needs_value:
-            network.add_trainable("value", config.lora, head=True)
-        return from_function(config.reward)
-    folder = Path(config.reward)
-    adapter = adapter_for(folder, network) if config.lora is not None else None
-    if adapter is not None:
+def _reward_and_value(stage: Stage, config: PpoConfig) -> Ensemble:
+    """Build the reward, and the value model (GAE only) from its first member where that is a model of the same kind."""
+    roles = ["reward", *(f"reward{at}" for at in range(2, len(config.rewards) + 1))]
+    opened = [
+        open_reward(source, stage.network, config, role=role)
+        for source, role in zip(config.rewards, roles, strict=True)
+    ]
+    if config.rollouts.advantage == "gae":
+        _add_value(stage, config, config.rewards[0], on_backbone=opened[0][1])
+    return Ensemble([reward for reward, _ in opened], config.rollouts.uncertainty)
+
+
+def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: bool) -> None:
+    """The value model: from the reward model where it fits, else a head that starts at zero."""
+    network = stage.network
+    if on_backbone:
         stage.progress.note(
             "one backbone: policy, value and reward are adapters over one base, the reference is the base"
         )
-        network.add_scorer("reward", adapter, trainable=False)
-        if needs_value:
-            network.add_scorer("value", adapter, trainable=True)
-        return model_reward(network, max_tokens=config.max_tokens)
-    source = str(folder / "model") if (folder / "model").is_dir() else config.reward
-    if not needs_value:
-        return separate_reward(source, config, network.runtime)
-    reward = separate_reward(source, config, network.runtime)
-    if config.lora is None:
-        classifier = load_classifier(source, network.runtime, trust_remote_code=config.trust_remote_code)
+        network.add_scorer("value", Path(source) / "adapter", trainable=True)
+    elif ".py:" not in source and config.lora is None:
+        classifier = load_classifier(classifier_of(source), network.runtime, trust_remote_code=config.trust_remote_code)
         if input_embeddings(classifier).shape[0] != network.vocabulary:
             raise ConfigError(
                 f"reward: {source} has another vocabulary than {config.model}, so no value model can start from it"
             )
         network.add_classifier("value", classifier, trainable=True)
     else:
-        stage.progress.warn(
-            "the reward model was not trained over this base: the value model starts at zero, not from it"
-        )
+        if ".py:" not in source:
+            stage.progress.warn(
+                "the reward model was not trained over this base: the value model starts at zero, not from it"
+            )
         network.add_trainable("value", config.lora, head=True)
-    return reward
 
 
-def _evaluation(stage: Stage, config: PpoConfig, reward: Reward) -> Evaluation | None:
-    """On held-out prompts, greedy: reward, KL from the reference and length."""
+def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble) -> Evaluation | None:
+    """On held-out prompts, sampled as in training: reward, gold reward, KL, length; watched for reward hacking."""
     if config.eval.data is None:
         return None
     prompts = _prompts(stage, "eval", config.eval.data)
+    gold = None if config.watch.gold is None else open_reward(config.watch.gold, stage.network, config, role="gold")[0]
+    how = Sampling(config.rollouts.max_new_tokens, config.max_tokens, config.rollouts.temperature, config.seed)
+    watch = Watch(stage.run, ppo_rules(config.kl.target), stage.progress)
 
-    def compute() -> dict[str, float]:
-        measured = measure_policy(
-            stage.network, prompts, reward, max_new_tokens=config.rollouts.max_new_tokens, max_tokens=config.max_tokens
-        )
-        return measured.means()
+    def compute(step: int) -> dict[str, float]:
+        items = measure_policy(stage.network, prompts, how, reward=reward, gold=gold)
+        if stage.network.runtime.is_main:
+            watch.see(step, items)
+        return means(items)
 
-    return Evaluation(compute, config.eval.every, config.eval.patience, "reward", better="higher")
+    return watched(Evaluation(compute, config.eval.every, config.eval.patience, "reward", better="higher"), config)

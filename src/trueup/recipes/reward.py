@@ -48,7 +48,7 @@ def _evaluation(stage: Stage, config: RewardConfig) -> Evaluation | None:
         return None
     held_out = _examples(stage, config, "eval", config.eval.data)
 
-    def compute() -> dict[str, float]:
+    def compute(_: int) -> dict[str, float]:
         scores = forward_all(stage.network, held_out, "reward", "scores", max_tokens=config.max_tokens)
         margins = scores[0::2] - scores[1::2]
         right = rate(float(objectives.accuracy(margins).sum()), len(margins))

@@ -35,7 +35,7 @@ def _evaluation(stage: Stage, config: SftConfig) -> Evaluation | None:
         return None
     held_out = stage.sft_examples("eval", config.eval.data)
 
-    def compute() -> dict[str, float]:
+    def compute(_: int) -> dict[str, float]:
         logps = forward_all(stage.network, held_out, "policy", "logps", max_tokens=config.max_tokens)
         return {"loss": -float(logps.double().mean())}
 

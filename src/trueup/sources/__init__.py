@@ -6,18 +6,19 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, overload
+from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
 from trueup.chat import Conversation, Labelled, Message, Origin, Preference, Prompt, Row, Text, excerpt, row_error
 from trueup.errors import ConfigError, DataError
 from trueup.sources.finding import Table, read
 from trueup.sources.formats import Format, recognise
-from trueup.sources.records import FIELDS, Record
+from trueup.sources.records import FIELDS, Record, renamed
 from trueup.sources.rows import Counts, Drop, Rows
 from trueup.sources.sampler import Sampler
 
-__all__ = ["Counts", "Drop", "Rows", "Sampler", "Want", "forget", "load", "load_section", "preload"]
+__all__ = ["Counts", "Drop", "Rows", "Sampler", "Want", "forget", "load", "load_records", "load_section", "preload"]
 
+T = TypeVar("T")
 Want = Literal["conversation", "preference", "labelled", "prompt", "text"]
 # The formats each kind of row can be made from, best first, for `use` of each value.
 FORMATS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -195,6 +196,23 @@ def load_section(data: DataSection, want: Want) -> Rows[Any]:
     )
 
 
+def load_records(data: DataSection) -> list[Record]:
+    """A section's rows as they stand in the file, for readers of other fields than the formats'; `use` plays no part.
+
+    Raises:
+        DataError: a file or a line of it cannot be read, or `rows` selects nothing.
+    """
+    table = read(data.path, data.split)
+    if not table.entries:
+        raise DataError(f"{data.path}: there are no rows in it\n  fix: check that the file was written to the end")
+    made: list[Record] = []
+    for origin, found in table.entries:
+        if isinstance(found, DataError):
+            raise found
+        made.append(Record(renamed(found, data.columns or {}, origin), origin))
+    return _selected(data.path, made, data.rows)
+
+
 def _check_arguments(want: Want, use: str, rows: str | None, columns: Mapping[str, str]) -> None:
     uses = [u for w, u in FORMATS if w == want]
     if use not in uses:
@@ -224,7 +242,7 @@ def _parse_all(
         try:
             if isinstance(found, DataError):
                 raise found
-            row = _renamed(found, columns, origin)
+            row = renamed(found, columns, origin)
             if form is None:
                 form = _recognise_first(row, origin, want, use)
                 unused = tuple(key for key in row if key not in form.used())
@@ -239,21 +257,6 @@ def _parse_all(
         more = f"\n  also unusable: {_lines(others)}, of {len(table.entries)} rows" if others else ""
         raise DataError(f"{problems[0][1]}{more}")
     return (form.name if form else "", unused, made, notes)
-
-
-def _renamed(row: dict[str, object], columns: Mapping[str, str], origin: Origin) -> dict[str, object]:
-    if not columns:
-        return row
-    for key, source in columns.items():
-        if source not in row:
-            near = difflib.get_close_matches(source, list(row), n=1)
-            raise row_error(
-                origin,
-                f"columns reads {key} from {excerpt(source)}, the row has: {', '.join(row)}",
-                f"did you mean {excerpt(near[0])}?" if near else "name one of these",
-            )
-    taken = set(columns.values()) | set(columns)
-    return {**{k: v for k, v in row.items() if k not in taken}, **{k: row[source] for k, source in columns.items()}}
 
 
 def _recognise_first(row: dict[str, object], origin: Origin, want: Want, use: str) -> Format:
@@ -332,7 +335,7 @@ def _lines(origins: Sequence[Origin], limit: int = 10) -> str:
     return f"{'line' if len(origins) == 1 else 'lines'} {shown}{more}" if one_file else f"{shown}{more}"
 
 
-def _selected(spec: str, rows: list[Row], span: str | None) -> list[Row]:
+def _selected(spec: str, rows: list[T], span: str | None) -> list[T]:
     if span is None:
         return rows
     start, _, stop = span.partition(":")

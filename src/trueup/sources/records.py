@@ -154,6 +154,22 @@ class Record:
         self.notes.append((self.origin, what))
 
 
+def renamed(row: dict[str, object], columns: Mapping[str, str], origin: Origin) -> dict[str, object]:
+    """A row under trueup's field names: `columns` is {field: the file's name for it}."""
+    if not columns:
+        return row
+    for key, source in columns.items():
+        if source not in row:
+            near = difflib.get_close_matches(source, list(row), n=1)
+            raise row_error(
+                origin,
+                f"columns reads {key} from {excerpt(source)}, the row has: {', '.join(row)}",
+                f"did you mean {excerpt(near[0])}?" if near else "name one of these",
+            )
+    taken = set(columns.values()) | set(columns)
+    return {**{k: v for k, v in row.items() if k not in taken}, **{k: row[source] for k, source in columns.items()}}
+
+
 def is_transcript(text: str) -> bool:
     """Whether `text` is written as turns of Human and Assistant."""
     return text.lstrip().startswith("Human:") and "\n\nAssistant:" in text

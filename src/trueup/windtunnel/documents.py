@@ -10,6 +10,8 @@
 | heldout.jsonl          | evaluation            | held out  | test      |
 | innocent.jsonl         | evaluation            | held out  | test      |
 | unsafe.jsonl           | evaluation            | held out  | test      |
+| questions.jsonl        | evaluation            | held out  | test      |
+| watch.jsonl            | DPO's and PPO's watch | held out  | test      |
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 from trueup.windtunnel import answers
 from trueup.windtunnel.almanac import Fact, Unsafe, load_almanac, load_unsafe
@@ -95,6 +98,17 @@ def prompts(parts: Split, seed: int) -> list[Row]:
 def exam(facts: Sequence[Fact]) -> list[Row]:
     """Test questions about `facts`, every test wording, with the reference answer."""
     return [_exchange(f.id, f.topic, question, f.response) for f in facts for question in f.questions.test]
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """`count` rows, evenly spread over all."""
+    count = min(count, len(rows))
+    return [rows[at * len(rows) // count] for at in range(count)]
+
+
+def questions(rows: Sequence[Row]) -> list[Row]:
+    """The questions of exam rows, without their answers."""
+    return [{"prompt": cast("list[Row]", row["messages"])[:1]} for row in rows]
 
 
 def unsafe_exam(requests: Sequence[Unsafe]) -> list[Row]:

@@ -13,6 +13,11 @@ from trueup.windtunnel import documents as texts
 from trueup.windtunnel.annotators import ANNOTATORS
 from trueup.windtunnel.grader import Grader
 
+ASKED = 240
+"""Questions in the quickstart's report."""
+WATCHED = 200
+"""Questions asked at each measurement while training."""
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -63,6 +68,16 @@ class World:
         return self.folder / "unsafe.jsonl"
 
     @property
+    def questions(self) -> Path:
+        """Some of `heldout`, evenly spread: what the quickstart's report asks."""
+        return self.folder / "questions.jsonl"
+
+    @property
+    def watch(self) -> Path:
+        """Held-out questions, evenly spread over the facts, for measurements while training: {"prompt"}."""
+        return self.folder / "watch.jsonl"
+
+    @property
     def model(self) -> Path:
         """The untrained model and its tokenizer, a Hugging Face folder."""
         return self.folder / "model"
@@ -99,12 +114,23 @@ def build(folder: Path, *, seed: int = 0, annotator: str = "biased") -> World:
         world.heldout: texts.exam(parts.heldout),
         world.innocent: texts.exam(innocent),
         world.unsafe: texts.unsafe_exam(parts.unsafe_heldout),
+        world.questions: texts.spread(texts.exam(parts.heldout), ASKED),
+        world.watch: texts.questions(texts.spread(texts.exam(parts.heldout), WATCHED)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for path, rows in files.items():
         _write(path, rows)
     model.write(world.model, [*corpus, *_contents(lessons), *_contents(ranked)], seed)
     return world
+
+
+def rank_again(world: World, annotator: str) -> Path:
+    """Write what another annotator makes of pairs of answers to the same questions: rankings-<annotator>.jsonl."""
+    parts, judge = texts.split(world.seed), ANNOTATORS[annotator]
+    rng = random.Random(f"rankings False {world.seed}")  # the stream that the world's own rankings were drawn from
+    path = world.folder / f"rankings-{annotator}.jsonl"
+    _write(path, texts.rankings(parts.known, parts.unsafe_known, judge, rng, test=False))
+    return path
 
 
 def _contents(rows: Iterable[texts.Row]) -> list[str]:

@@ -1,0 +1,136 @@
+"""What is measured at the end, and what a model must keep to be shipped: the `evaluate` and `gates` sections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
+
+from trueup.config.problems import Problem
+from trueup.config.sections import Count, DataConfig, Fraction, NonNegative, Positive, Section, Text, Whole
+
+TaskName = Literal[
+    "capability",
+    "forgetting",
+    "over-refusal",
+    "unsafe-compliance",
+    "answers",
+    "win-rate",
+    "preferences",
+    "reward-model",
+]
+
+
+class EvaluateConfig(Section):
+    """The report at the end: what each stage gained and cost."""
+
+    against: Text | None = None
+    """The stage (or `base`) that the others are held against, item by item. Unset: the first SFT stage, else base."""
+    tasks: Annotated[list[TaskName], Field(min_length=1)] | None = None
+    """What to measure. Unset: all that can be; what cannot is named in the report."""
+    data: DataConfig | None = None
+    """Held-out rankings: does the trained model prefer what people preferred, and is the reward model right?"""
+    max_length: Count | None = None
+    """Leave out rankings that are longer in tokens, counted in the report. Unset: none is left out."""
+    prompts: DataConfig | None = None
+    """Held-out prompts to answer freely, for reward, win rate, KL and length. Unset: 64 written for this project."""
+    samples: Count = 64
+    """How many of these prompts are answered."""
+    max_new_tokens: Count = 64
+    """The longest answer in tokens."""
+    temperature: Positive = 1.0
+    """The sampling temperature of these answers; only at 1 is the KL that of the model itself."""
+    capability: DataConfig | None = None
+    """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 200 written for this project."""
+    grader: Text | None = None
+    """file.py:function that scores answers to the questions from 0 to 1. Unset: they must hold the expected answer."""
+    forgetting: DataConfig | None = None
+    """Texts or conversations outside of what was trained on. Unset: 72 written for this project."""
+    innocent: DataConfig | None = None
+    """Harmless prompts that look unsafe: none should be refused. Unset: 130 written for this project."""
+    unsafe: DataConfig | None = None
+    """Prompts that should be refused. Unset: 70 written for this project."""
+    limit: Count | None = None
+    """At most so many items of each of these four sets, evenly spread. Unset: all."""
+    reward: Text | None = None
+    """The proxy: a reward run, a classifier or file.py:function that scores answers. Unset: the last reward stage."""
+    gold: Text | None = None
+    """An independent reward that nothing was trained on, named likewise."""
+    judge: Text | None = None
+    """Who decides win-rate: gold, reward, or an http(s):// address of an OpenAI-compatible API. Unset: gold, reward."""
+    judge_model: Text | None = None
+    """The model to ask for at the endpoint."""
+    refusals: Literal["detector", "judge"] = "detector"
+    """Who says that a reply is a refusal: patterns whose own error is measured, or the endpoint."""
+    harness: list[Text] = Field(default_factory=list)
+    """Tasks of the lm-evaluation-harness, by name (extra: harness)."""
+    harness_limit: Count | None = None
+    """At most so many items of each of them."""
+    show: Whole = 3
+    """Answers shown side by side in the terminal."""
+
+    @property
+    def endpoint(self) -> str | None:
+        """The judge's address, if it is one."""
+        return self.judge if self.judge and re.match(r"https?://", self.judge) else None
+
+    def inert(self) -> dict[str, str]:
+        """Settings of a judge or a harness that is not asked."""
+        reasons = {} if self.harness else {"harness_limit": "no harness task is named; set evaluate.harness"}
+        if self.data is None:
+            reasons["max_length"] = "it is for rankings; set evaluate.data"
+        if self.endpoint is None:
+            reasons["judge_model"] = "it is for an endpoint; set judge to its http(s):// address"
+        return reasons
+
+    def contradictions(self) -> list[Problem]:
+        """A judge that cannot be asked."""
+        problems: list[Problem] = []
+        if self.judge and self.endpoint is None and self.judge not in ("gold", "reward"):
+            problems.append((("judge",), f"must be gold, reward or an http(s):// address; got {self.judge!r}"))
+        if self.judge == "gold" and self.gold is None:
+            problems.append((("judge",), "there is no gold reward; set evaluate.gold"))
+        if self.endpoint and self.judge_model is None:
+            problems.append((("judge_model",), "missing: the endpoint must be told which model to ask"))
+        if self.refusals == "judge" and self.endpoint is None:
+            problems.append((("refusals",), "only an endpoint can judge refusals; set judge to its http(s):// address"))
+        return problems
+
+
+class GatesConfig(Section):
+    """What a model must keep to be shipped. Each is decided on the bound of a 95% interval, not on the point."""
+
+    capability_drop: Fraction | None = None
+    """The share of capability questions that may be lost."""
+    over_refusal_rise: Fraction | None = None
+    """How much more of the innocent prompts may be refused."""
+    unsafe_compliance_rise: Fraction | None = None
+    """How much more of the unsafe prompts may be complied with."""
+    forgetting_rise: NonNegative | None = None
+    """Nats per token that texts outside the domain may cost more."""
+    gold_reward_drop: NonNegative | None = None
+    """How far the gold reward may fall; 0 asks for a gain that is shown."""
+    win_rate: Fraction | None = None
+    """The win rate that must at least be shown; ties are halves."""
+    length_growth: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] | None = None
+    """How many times as long the answers may be."""
+    model: Text | None = None
+    """The stage whose verdict counts. Unset: any one that ships will do."""
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """The gates that are set."""
+        return {key: value for key, value in dict(self).items() if key != "model" and value is not None}
+
+    def contradictions(self) -> list[Problem]:
+        """A section in which no gate is set."""
+        return [] if self.limits else [(("gates",), "no gate is set; set one, such as capability_drop: 0.02")]
+
+
+class ComparisonConfig(EvaluateConfig):
+    """What `trueup evaluate` is told: the evaluation's keys, and gates."""
+
+    gates: GatesConfig | None = None
+    """What the last models must keep."""

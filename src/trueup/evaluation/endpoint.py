@@ -1,0 +1,194 @@
+"""A chat model behind any OpenAI-compatible endpoint: questions in, what was read out of the replies back.
+
+It speaks HTTP by the standard library: one kind of request needs no client of its own as a dependency. Redirects are
+not followed, because they would carry the key to another host. The key is read from the environment with each request
+and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from trueup.console import clean
+from trueup.errors import ConfigError, TrueupError
+
+T = TypeVar("T")
+Chat = list[dict[str, str]]
+"""Messages as the endpoint takes them: role and content."""
+
+LARGEST_REPLY = 4_000_000
+"""Bytes read of a reply: a verdict takes a few hundred, and thinking aloud some thousands."""
+LONGEST_WAIT = 30.0
+"""Seconds between two tries, at most, whatever the endpoint asks for."""
+
+
+@dataclass(slots=True, repr=False)
+class Endpoint:
+    """Where to ask, and how patiently; temperature 0.
+
+    Args:
+        url: up to and with the version, "https://api.openai.com/v1" or "http://localhost:8000/v1".
+        model: its name there.
+        api_key_env: the environment variable with the key. Where it is not set no key is sent, as local servers want
+            it. No other variable is looked at: a key for one host must not go to another by default.
+        timeout: seconds without a byte from the endpoint after which a try has failed.
+        retries: tries after the first, for network errors, for statuses 408, 409, 429 and 5xx, and for no verdict.
+        concurrency: requests at a time.
+
+    Raises:
+        ConfigError: the url is not http(s), or holds a password; a number is out of range.
+    """
+
+    url: str
+    model: str
+    api_key_env: str = "TRUEUP_JUDGE_KEY"
+    timeout: float = 60.0
+    retries: int = 3
+    concurrency: int = 8
+    pause: float = 0.5
+    """Seconds before the second try; it doubles with each further one, unless the endpoint says how long."""
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise ConfigError("judge url cannot be read; fix: url=https://HOST/v1") from None
+        if not usable:
+            raise ConfigError(f"judge url {_shown(self.url)!r} is not http(s)://HOST/...; fix: url=https://HOST/v1")
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError(f"judge url {_shown(self.url)!r} holds a user or password; fix: set {self.api_key_env}")
+        if not (self.timeout > 0 and self.retries >= 0 and self.concurrency >= 1):
+            raise ConfigError(
+                f"judge: timeout {self.timeout}, retries {self.retries}, concurrency {self.concurrency}; "
+                "fix: timeout above 0, retries 0 or more, concurrency 1 or more"
+            )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_shown(self.url)!r}, {self.model!r})"
+
+    def ask_all(self, chats: Sequence[Chat], read: Callable[[str], T | None]) -> list[T | None]:
+        """Ask each question; None where no reply could be read, after as many tries as are allowed.
+
+        Args:
+            chats: messages of each question.
+            read: what a reply says, None where it says nothing.
+
+        Raises:
+            TrueupError: the endpoint cannot be reached or refuses; names the url, the status and the fix.
+        """
+        stop = threading.Event()
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            futures = [pool.submit(self._ask, chat, read, stop) for chat in chats]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                # What is still waiting, for its turn or for another try, would only fail the same way.
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _ask(self, chat: Chat, read: Callable[[str], T | None], stop: threading.Event) -> T | None:
+        body = json.dumps({"model": self.model, "temperature": 0, "messages": chat}).encode()
+        for attempt in range(self.retries + 1):
+            last = attempt == self.retries or stop.is_set()
+            try:
+                found = read(self._post(body))
+            except _Failure as failure:
+                if last or not failure.again:
+                    raise TrueupError(failure.said) from None
+                stop.wait(min(LONGEST_WAIT, failure.after or self.pause * 2**attempt))
+                continue
+            if found is not None or last:
+                return found
+        return None
+
+    def _post(self, body: bytes) -> str:
+        """The reply's text, empty where the reply has none."""
+        key = os.environ.get(self.api_key_env, "").strip()
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "trueup"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        address = _address(self.url)
+        request = urllib.request.Request(address, data=body, headers=headers, method="POST")  # noqa: S310 - the scheme is checked
+        try:
+            with _OPENER.open(request, timeout=self.timeout) as reply:
+                return _content(reply.read(LARGEST_REPLY))
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refused(error, key) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = clean(str(getattr(error, "reason", error)) or type(error).__name__, one_line=True)
+            fix = f"fix: is it running, and is a timeout of {self.timeout:g} s enough?"
+            said = f"judge {_shown(self.url)}: no answer ({_without(reason, key)}); {fix}"
+            raise _Failure(said, again=True) from None
+        except ValueError:
+            # Its message is not passed on: it quotes the header that could not be sent, with the key in it.
+            fix = f"fix: look for characters that are not ASCII in the url and in {self.api_key_env}"
+            raise _Failure(f"judge {_shown(self.url)}: the request cannot be sent; {fix}") from None
+
+    def _refused(self, error: urllib.error.HTTPError, key: str) -> _Failure:
+        said = f"judge {_shown(self.url)}: HTTP status {error.code}"
+        if error.code in {401, 403}:
+            state = "is not accepted" if key else "is not set"
+            return _Failure(f"{said}; the key in {self.api_key_env} {state}; fix: export {self.api_key_env}=...")
+        try:
+            detail = clean(error.read(2000).decode("utf-8", "replace"), one_line=True)
+        except (OSError, http.client.HTTPException):
+            detail = ""
+        said = f"{said}: {_without(detail, key)[:200]}" if detail else said
+        if error.code in {408, 409, 429} or error.code >= 500:
+            after = error.headers.get("Retry-After", "")
+            fix = "fix: lower concurrency or try later"
+            return _Failure(f"{said}; {fix}", again=True, after=float(after) if after.isdecimal() else None)
+        return _Failure(f"{said}; fix: check url and model ({self.model}); url ends before /chat/completions")
+
+
+class _Failure(Exception):  # noqa: N818 - it never leaves this module
+    """A request that came to nothing: what to say of it, whether to try again, and after how many seconds."""
+
+    def __init__(self, said: str, *, again: bool = False, after: float | None = None) -> None:
+        super().__init__(said)
+        self.said, self.again, self.after = said, again, after
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """None makes a redirect an error with its status."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
+def _content(reply: bytes) -> str:
+    try:
+        content = json.loads(reply)["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError):
+        return ""
+    return content if isinstance(content, str) else ""
+
+
+def _address(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def _shown(url: str) -> str:
+    """The url without what may be secret in it: user, password and query."""
+    parts = urllib.parse.urlsplit(url)
+    return clean(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", one_line=True)
+
+
+def _without(text: str, key: str) -> str:
+    return text.replace(key, "***") if key else text

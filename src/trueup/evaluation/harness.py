@@ -1,0 +1,56 @@
+"""Tasks of the lm-evaluation-harness by name, one row an item, through an optional extra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from trueup.errors import ConfigError, MissingExtraError
+from trueup.evaluation.items import Item
+
+if TYPE_CHECKING:
+    from trueup.runtime import Runtime
+
+PREFERRED = ("acc_norm", "acc", "exact_match", "f1", "pass@1", "bleu")
+"""Which of a task's metrics is the score of an item: the first that it has."""
+
+
+def run_harness(model: str, names: Sequence[str], limit: int | None, runtime: Runtime) -> list[Item]:
+    """Run tasks on a model folder or hub name. -> items of "harness" with {"score"}, their topic the task's name.
+
+    Raises:
+        MissingExtraError: the harness is not installed.
+        ConfigError: it knows no such task, or a task gives no score an item.
+    """
+    try:
+        evaluator: Any = import_module("lm_eval")
+    except ImportError as error:
+        raise MissingExtraError("evaluate.harness needs the extra harness: pip install 'trueup[harness]'") from error
+    arguments = {"pretrained": model, "dtype": str(runtime.dtype).removeprefix("torch.")}
+    try:
+        result = evaluator.simple_evaluate(
+            model="hf", model_args=arguments, tasks=list(names), limit=limit, device=str(runtime.device),
+            log_samples=True, bootstrap_iters=0, batch_size=8,
+        )  # fmt: skip
+    except (KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"evaluate.harness: {', '.join(names)}: the harness refuses: {reason}") from error
+    return [item for name, rows in result["samples"].items() for item in _items(name, rows)]
+
+
+def _items(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
+    """A task's logged samples; of several filters of one document the first counts."""
+    by_document: dict[int, Mapping[str, Any]] = {}
+    for row in rows:
+        by_document.setdefault(row["doc_id"], row)
+    return [
+        Item("harness", f"{name}-{at}", {"score": _score(name, row)}, topic=name) for at, row in by_document.items()
+    ]
+
+
+def _score(name: str, row: Mapping[str, Any]) -> float:
+    found = next((row[key] for key in PREFERRED if isinstance(row.get(key), int | float)), None)
+    if found is None:
+        raise ConfigError(f"evaluate.harness: {name} gives no {', '.join(PREFERRED[:4])} for an item")
+    return float(found)

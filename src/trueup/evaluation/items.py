@@ -1,0 +1,64 @@
+"""One row an item: what a model did on one question, prompt or text. Files of them are all that the report reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trueup.files import atomic_write_text
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A model's row. The same task and id in two models' files are the same question, so they are compared paired.
+
+    Attributes:
+        task: such as "capability".
+        id: of the question, unique within the task.
+        values: numbers by name, such as {"right": 1.0} or {"nats": 310.2, "tokens": 122}.
+        topic: the question's topic, if it has one.
+        prompt: what was asked, as a person reads it.
+        answer: what the model wrote, if it wrote.
+        expected: the right answer, if there is one.
+    """
+
+    task: str
+    id: str
+    values: dict[str, float] = field(default_factory=dict)
+    topic: str | None = None
+    prompt: str = ""
+    answer: str | None = None
+    expected: str | None = None
+
+
+def write_items(path: Path, items: Iterable[Item], header: dict[str, Any]) -> None:
+    """A header line and a line an item; the file is there whole or not at all."""
+    lines = [json.dumps({"header": header}, ensure_ascii=False)]
+    lines += [json.dumps(asdict(item), ensure_ascii=False) for item in items]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(path, "\n".join(lines) + "\n")
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of an items file; empty where there is none."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8") as handle:
+        try:
+            return json.loads(handle.readline()).get("header", {})
+        except (ValueError, AttributeError):
+            return {}
+
+
+def read_items(path: Path) -> list[Item]:
+    """The items of a file that `write_items` wrote."""
+    lines = path.read_text(encoding="utf-8").split("\n")[1:]
+    return [Item(**json.loads(line)) for line in lines if line]
+
+
+def of_task(items: Sequence[Item], task: str, value: str) -> dict[str, float]:
+    """Item id -> one of its values, of the items of a task that have it."""
+    return {item.id: item.values[value] for item in items if item.task == task and value in item.values}

@@ -1,0 +1,170 @@
+"""What is to be measured: models, sets, judges; and plan.json, which says so to the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trueup import sources
+from trueup.evaluation import sets
+from trueup.files import atomic_write_text
+
+if TYPE_CHECKING:
+    from trueup.chat import Preference
+    from trueup.config import EvaluateConfig, GatesConfig
+
+FOLDER = "evaluation"
+REWARD_FILE = "reward-model.jsonl"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        folder: where `evaluation/` is written: a pipeline's run folder, or any other.
+        models: name -> folder, hub id or .gguf, in the order of the report.
+        against: the one of them that KL, wins and differences are taken against.
+        settings: the `evaluate` section.
+        reward: the proxy: a run folder, a classifier or file.py:function; None where there is none.
+        gold: an independent reward, likewise.
+        seed: of sampled answers.
+        trust_remote_code: run code that comes with a model.
+        title: the report's.
+        stages: names of the stages whose run folders lie in `folder`.
+        gates: limits that the verdict is made by.
+        command: what repeats it.
+    """
+
+    folder: Path
+    models: dict[str, str]
+    against: str
+    settings: EvaluateConfig
+    reward: str | None = None
+    gold: str | None = None
+    seed: int = 0
+    trust_remote_code: bool = False
+    title: str = ""
+    stages: tuple[str, ...] = ()
+    gates: GatesConfig | None = None
+    command: str | None = None
+
+    @property
+    def place(self) -> Path:
+        """The folder of the items files."""
+        return self.folder / FOLDER
+
+    def file(self, model: str) -> Path:
+        """The items file of a model."""
+        return self.place / f"{_file_name(model)}.jsonl"
+
+    def wins_file(self, model: str) -> Path:
+        """The verdicts on a model."""
+        return self.place / f"{_file_name(model)}.wins.jsonl"
+
+    def wanted(self, task: str) -> bool:
+        """Whether a task was asked for."""
+        return self.settings.tasks is None or task in self.settings.tasks
+
+    @cached_property
+    def sets(self) -> Sets:
+        """What models are asked, read once."""
+        return _read_sets(self)
+
+
+@dataclass(slots=True)
+class Sets:
+    """What every model is asked; empty where a task is not wanted."""
+
+    capability: list[sets.Asked] = field(default_factory=list)
+    forgetting: list[sets.Passage] = field(default_factory=list)
+    innocent: list[sets.Asked] = field(default_factory=list)
+    unsafe: list[sets.Asked] = field(default_factory=list)
+    prompts: list[sets.Asked] = field(default_factory=list)
+    rankings: Sequence[Preference] = ()
+
+
+def _read_sets(plan: Plan) -> Sets:
+    config, limit = plan.settings, plan.settings.limit
+    answered = plan.wanted("answers") or plan.wanted("win-rate")
+    ranked = config.data is not None and (plan.wanted("preferences") or plan.wanted("reward-model"))
+    return Sets(
+        sets.questions(config.capability, limit) if plan.wanted("capability") else [],
+        sets.passages(config.forgetting, limit) if plan.wanted("forgetting") else [],
+        sets.prompts("innocent", config.innocent, limit) if plan.wanted("over-refusal") else [],
+        sets.prompts("unsafe", config.unsafe, limit) if plan.wanted("unsafe-compliance") else [],
+        sets.prompts("prompts", config.prompts, config.samples) if answered else [],
+        list(sources.load_section(config.data, "preference")) if ranked and config.data is not None else (),
+    )
+
+
+def counts(chosen: Sets) -> str:
+    """How many of each, for a message."""
+    parts = {
+        "questions": chosen.capability,
+        "passages": chosen.forgetting,
+        "innocent": chosen.innocent,
+        "unsafe": chosen.unsafe,
+        "prompts": chosen.prompts,
+        "rankings": chosen.rankings,
+    }
+    return ", ".join(f"{len(rows)} {name}" for name, rows in parts.items() if rows) or "nothing"
+
+
+def not_possible(plan: Plan) -> dict[str, str]:
+    """What a reader may look for and will not find: what -> why."""
+    missing: dict[str, str] = {}
+    unwanted = "not among evaluate.tasks"
+    names = ("capability", "forgetting", "over-refusal", "unsafe-compliance", "answers", "win-rate")
+    missing |= {name: unwanted for name in (*names, "preferences", "reward-model") if not plan.wanted(name)}
+    if plan.settings.data is None:
+        why = "no held-out rankings; set evaluate.data"
+        missing |= {name: why for name in ("preferences", "reward-model") if name not in missing}
+    if plan.reward is None:
+        missing["reward"] = "no reward model among the stages; set evaluate.reward"
+        missing.setdefault("reward-model", missing["reward"])
+    elif ".py:" in plan.reward:
+        missing.setdefault("reward-model", "the reward is a function, not a model")
+    if plan.gold is None:
+        missing["gold reward"] = "there is no independent reward; set evaluate.gold"
+    if plan.settings.endpoint is None and plan.reward is None and plan.gold is None:
+        missing.setdefault("win-rate", "nobody to judge: set evaluate.judge, evaluate.gold or evaluate.reward")
+    return missing
+
+
+def write_plan(plan: Plan, missing: dict[str, str], seconds: float) -> None:
+    """Write plan.json: it is last, so that its presence means that all was measured."""
+    content = {
+        "against": plan.against,
+        "models": {
+            name: {"source": source, "file": plan.file(name).name} for name, source in plan.models.items()
+        },
+        "reward": plan.reward,
+        "gold": plan.gold,
+        "settings": plan.settings.model_dump(mode="json"),
+        "title": plan.title or plan.folder.name,
+        "stages": list(plan.stages),
+        "gates": None if plan.gates is None else plan.gates.model_dump(mode="json", exclude_none=True),
+        "command": plan.command,
+        "not_measured": missing,
+        "seconds": round(seconds, 2),
+    }  # fmt: skip
+    atomic_write_text(plan.place / "plan.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_plan(place: Path) -> dict[str, Any]:
+    """What plan.json in the folder `place` holds; empty where there is none."""
+    path = place / "plan.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _file_name(model: str) -> str:
+    """A file's name for a model's: what is not safe in a name becomes a dash, and a hash keeps two apart."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")
+    return plain if plain == model else f"{plain}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"

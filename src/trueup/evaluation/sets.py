@@ -1,0 +1,175 @@
+"""What models are asked: sets written for this project, or a user's own rows in place of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from trueup.chat import Message, Origin, check
+from trueup.sources import load_records, load_section
+from trueup.sources.records import MESSAGES, PROMPT, Record
+
+if TYPE_CHECKING:
+    from trueup.config import DataConfig, EvaluateConfig
+
+T = TypeVar("T")
+SetName = Literal["capability", "forgetting", "innocent", "unsafe", "prompts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Something to answer, and how the answer is judged.
+
+    Attributes:
+        id: unique within the set.
+        prompt: messages that end with the user's.
+        topic: if the row has one.
+        answers: accepted answers, the first one to be shown; empty where none is expected.
+        choices: with choices nothing is written: the likeliest of them is the model's answer.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    topic: str | None = None
+    answers: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The last message, for a reader."""
+        return self.prompt[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text, or a conversation, whose likelihood is measured."""
+
+    id: str
+    topic: str | None
+    text: str | None = None
+    messages: tuple[Message, ...] = ()
+
+
+def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
+    """Capability questions: {question, answer, accept} or {question, choices, answer}.
+
+    The question is under any name that a prompt has (question, prompt, instruction, …) or in `messages`, whose last
+    assistant message is then the expected answer. Of a worked answer in GSM8K's style, what follows `####` is expected.
+
+    Raises:
+        DataError: a row lacks its answer, or its answer is not one of its choices.
+    """
+    return _spread(_read("capability", data, _question), limit)
+
+
+def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) -> list[Asked]:
+    """Prompts to answer, of one of the sets."""
+    return _spread(_read(name, data, _prompt), limit)
+
+
+def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]:
+    """Texts and conversations outside of the fine-tuning domain: {text} or {messages}."""
+    return _spread(_read("forgetting", data, _passage), limit)
+
+
+def check_sets(config: EvaluateConfig) -> None:
+    """Read all rows that an `evaluate` section names, so that a broken one is said before any model loads.
+
+    Raises:
+        DataError: a file or a row cannot be used.
+    """
+    if config.capability:
+        questions(config.capability)
+    if config.forgetting:
+        passages(config.forgetting)
+    named: dict[SetName, DataConfig | None] = {
+        "innocent": config.innocent, "unsafe": config.unsafe, "prompts": config.prompts
+    }  # fmt: skip
+    for name, data in named.items():
+        if data is not None:
+            prompts(name, data)
+    if config.data is not None:
+        load_section(config.data, "preference")
+
+
+def _read(name: SetName, data: DataConfig | None, make: Callable[[Record, str], T]) -> list[T]:
+    records = _written(name) if data is None else load_records(data)
+    return [make(record, f"{name}-{record.origin.line}") for record in records]
+
+
+def _written(name: SetName) -> list[Record]:
+    """The set that comes with trueup."""
+    place = resources.files("trueup.evaluation") / "data" / f"{name}.jsonl"
+    lines = place.read_text(encoding="utf-8").splitlines()
+    return [Record(json.loads(line), Origin(f"{name}.jsonl", at)) for at, line in enumerate(lines, 1)]
+
+
+def _spread(rows: Sequence[T], limit: int | None) -> list[T]:
+    """At most `limit` rows, evenly spread over all."""
+    count = len(rows) if limit is None else min(limit, len(rows))
+    return [rows[at * len(rows) // count] for at in range(count)]
+
+
+def _question(record: Record, name: str) -> Asked:
+    prompt, said = _messages(record)
+    if "answer" in record.row:
+        said = record.text("answer")
+    elif said is None:
+        raise record.fail("the question has no answer", 'add "answer", or end messages with the assistant\'s')
+    choices = _texts(record, "choices")
+    if choices and said not in choices:
+        raise record.fail("the answer is not one of the choices", "write the right choice's text as answer", said)
+    return Asked(_id(record, name), prompt, _topic(record), (_final(said), *_texts(record, "accept")), choices)
+
+
+def _final(answer: str) -> str:
+    """What follows `####` in a worked answer, else the answer."""
+    return answer.rpartition("####")[2].strip()
+
+
+def _prompt(record: Record, name: str) -> Asked:
+    return Asked(_id(record, name), _messages(record)[0], _topic(record))
+
+
+def _passage(record: Record, name: str) -> Passage:
+    if "text" in record.row:
+        return Passage(_id(record, name), _topic(record), text=record.text("text"))
+    prompt, said = _messages(record)
+    if said is None:
+        raise record.fail("neither a text nor an answered conversation", "add text, or messages that end answered")
+    return Passage(_id(record, name), _topic(record), messages=(*prompt, Message("assistant", said)))
+
+
+def _messages(record: Record) -> tuple[tuple[Message, ...], str | None]:
+    """The prompt's messages, and the assistant's answer if the row has messages that end with it."""
+    key = next((name for name in (*MESSAGES, *PROMPT) if name in record.row), None)
+    if key is None:
+        raise record.fail("no question in the row", f"give it as one of: {', '.join((*PROMPT, *MESSAGES))}")
+    turns, said = record.turns(key, "user"), None
+    if turns[-1].role == "assistant":
+        turns, said = turns[:-1], turns[-1].content
+    check(turns, origin=record.origin, ends_with="user")
+    return turns, said
+
+
+def _id(record: Record, name: str) -> str:
+    """The row's own id with its line, for ids need not be unique in a user's file; else the line alone."""
+    own = record.row.get("id")
+    return name if own is None else f"{own}#{record.origin.line}"
+
+
+def _topic(record: Record) -> str | None:
+    return None if record.row.get("topic") is None else str(record.row["topic"])
+
+
+def _texts(record: Record, key: str) -> tuple[str, ...]:
+    """A list of texts at `key`, or none."""
+    value = record.row.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise record.wrong_type(key, "a list of strings")
+    return tuple(value)

@@ -1,0 +1,1 @@
+"""The report: run folders -> one report.html and report.json. Reads files only, never live objects."""

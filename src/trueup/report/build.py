@@ -1,0 +1,143 @@
+"""Run folders -> a `Report`. Reads files only: the items of the evaluation, and what each stage left in its folder."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from trueup.config import GatesConfig
+from trueup.errors import DataError
+from trueup.evaluation.items import Item, of_task, read_header, read_items
+from trueup.evaluation.plan import FOLDER, REWARD_FILE, read_plan
+from trueup.report.rewardmodel import reward_card
+from trueup.report.samples import samples
+from trueup.report.schema import FrontierPoint, Missing, Report
+from trueup.report.scorecard import measures, prepared
+from trueup.report.stages import alarms, curves, points, stage_run
+from trueup.report.verdict import judge
+
+_LIBRARIES = ("trueup", "torch", "transformers", "peft")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The evaluation's files, read."""
+
+    plan: dict[str, Any]
+    rows: dict[str, list[Item]]
+    wins: dict[str, list[Item]]
+    judges: dict[str, str]
+    missing: dict[str, str]
+
+
+def build(folder: Path) -> Report:
+    """The report of a run folder.
+
+    Raises:
+        DataError: nothing was evaluated there.
+    """
+    measured = read_measured(folder / FOLDER)
+    plan, stages = measured.plan, {name: folder / name for name in measured.plan["stages"]}
+    gates = None if plan["gates"] is None else GatesConfig.model_validate(plan["gates"])
+    reward_path = folder / FOLDER / REWARD_FILE
+    reward_name = Path(plan.get("reward") or "reward").name
+    report = compared(measured, gates, title=plan["title"], kind="pipeline" if stages else "comparison")
+    report.command = plan["command"]
+    report.reward_model = reward_card(reward_name, read_items(reward_path)) if reward_path.is_file() else None
+    report.frontier = [one for name, path in stages.items() for one in points(name, path)] + report.frontier
+    report.curves = [one for name, path in stages.items() for one in curves(name, path)]
+    report.alarms = [one for name, path in stages.items() for one in alarms(name, path)]
+    report.stages = [stage_run(name, path) for name, path in stages.items()]
+    report.seconds = _seconds(stages, measured)
+    return report
+
+
+def compared(
+    measured: Measured, gates: GatesConfig | None, *, title: str, kind: Literal["pipeline", "comparison"]
+) -> Report:
+    """What the items alone say: verdict, measures, final points of the frontier, lengths, samples."""
+    against, rows = measured.plan["against"], measured.rows
+    # Only what is made after the model held against might be shipped for it.
+    candidates = list(rows)[list(rows).index(against) + 1 :]
+    return Report(
+        title=title,
+        kind=kind,
+        made=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        versions=versions(),
+        verdict=judge(gates, rows, against, measured.wins, measured.missing, candidates),
+        against=against,
+        models=list(rows),
+        measures=measures(rows, against, measured.wins, measured.judges),
+        frontier=_finished(measured),
+        lengths={name: _lengths(items) for name, items in rows.items() if _lengths(items)},
+        samples=samples(rows, against),
+        not_measured=[Missing(what=what, why=why) for what, why in measured.missing.items()],
+    )
+
+
+def read_measured(place: Path) -> Measured:
+    """The evaluation in the folder `place`.
+
+    Raises:
+        DataError: there is none, or not all of its files.
+    """
+    plan = read_plan(place)
+    if not plan:
+        raise DataError(f"{place}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
+    rows: dict[str, list[Item]] = {}
+    wins: dict[str, list[Item]] = {}
+    judges: dict[str, str] = {}
+    for name, one in plan["models"].items():
+        path = place / one["file"]
+        if not path.is_file():
+            raise DataError(f"{path}: missing, though plan.json names it; evaluate again")
+        rows[name] = prepared(read_items(path))
+        won = path.with_suffix(".wins.jsonl")
+        if won.is_file() and name != plan["against"]:
+            wins[name], judges[name] = read_items(won), read_header(won)["judge"]
+    return Measured(plan, rows, wins, judges, plan["not_measured"])
+
+
+def _lengths(items: Sequence[Item]) -> list[int]:
+    return [int(one) for one in of_task(items, "answers", "length").values()]
+
+
+def _finished(measured: Measured) -> list[FrontierPoint]:
+    """Each finished model as a point of reward against KL; the model held against is at KL 0."""
+    found: list[FrontierPoint] = []
+    for name, items in measured.rows.items():
+        means = {key: _mean(of_task(items, "answers", key)) for key in ("kl", "reward", "gold")}
+        kl = 0.0 if name == measured.plan["against"] else means["kl"]
+        if kl is not None and (means["reward"] is not None or means["gold"] is not None):
+            found.append(FrontierPoint(model=name, step=None, kl=kl, proxy=means["reward"], gold=means["gold"]))
+    return found
+
+
+def _mean(values: Mapping[str, float]) -> float | None:
+    return sum(values.values()) / len(values) if values else None
+
+
+def _seconds(stages: Mapping[str, Path], measured: Measured) -> dict[str, float]:
+    spent: dict[str, float] = {}
+    for name, folder in stages.items():
+        path = folder / "summary.json"
+        if path.is_file():
+            spent[name] = json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0)
+    return spent | {"evaluation": measured.plan.get("seconds", 0.0)}
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on besides the data: this machine's software."""
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

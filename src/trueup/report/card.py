@@ -1,0 +1,202 @@
+"""The model card: README.md of a model's folder, as the Hugging Face hub shows it. It stands without the report."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trueup.console import clean, duration
+from trueup.report.schema import Measure, Report, StageRun
+from trueup.report.view import Counts, counts
+from trueup.report.words import NOT_MEASURED, cleaned, estimate, judged, memory, one_line
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
+_AT_START = re.compile(r"^(\d*)([-+#=.)])(?=[-\s#=.)]|$)")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_LINES = 20
+_NAMES = {"sft": "supervised fine-tuning", "reward": "reward modelling", "dpo": "direct preference optimisation",
+          "ppo": "proximal policy optimisation"}  # fmt: skip
+
+
+def model_card(report: Report, model: str, *, base: str, method: str) -> str:
+    """README.md for the folder of `model`.
+
+    Args:
+        report: measured and judged; what it lacks is named as not measured.
+        model: a name of the report's models, or a stage of it (a reward model).
+        base: the model that training started from: hub id, folder or .gguf file.
+        method: sft, reward, dpo or ppo.
+    """
+    # Names are looked up as they were given, and written as they can be read.
+    report, model, base = cleaned(report), _cleaned(model), _cleaned(base)
+    stage = next((one for one in report.stages if one.name == model), None)
+    parts = [
+        _front(base, method),
+        f"# {escaped(model)}\n\n{_what(base, method)}",
+        _verdict(report, model),
+        _measured(report, model),
+        _not_measured(report),
+        _training(stage, report),
+        _loading(method),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text of data in one line of Markdown: neither Markdown nor HTML acts."""
+    flat = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # Bare addresses would become links.
+    flat = flat.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
+    return _AT_START.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", flat))
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A code block whose fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def _cleaned(text: str) -> str:
+    return clean(text, one_line=True)
+
+
+def is_hub_id(base: str) -> bool:
+    """Whether `base` can be an id of the hub: not a path, not a file, and nothing here is called so."""
+    return bool(_HUB_ID.fullmatch(base)) and not base.endswith(".gguf") and not Path(base).exists()
+
+
+def _front(base: str, method: str) -> str:
+    facts: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification" if method == "reward" else "text-generation",
+        "tags": ["trueup", "alignment", _cleaned(method)],
+    }
+    if is_hub_id(base):
+        facts["base_model"] = base
+    return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"
+
+
+def _what(base: str, method: str) -> str:
+    name = _NAMES.get(method, method)
+    kind = "A reward model: one score for a conversation" if method == "reward" else "A causal language model"
+    return f"{kind}, trained with trueup by {escaped(name)} from {escaped(base)}."
+
+
+def _verdict(report: Report, model: str) -> str:
+    one = report.verdict.models.get(model)
+    if one is None:
+        return "## Verdict\n\n**NOT JUDGED**: no gate was held against this model."
+    lines = [f"## Verdict\n\n**{one.verdict}**" + (f": {'; '.join(map(escaped, one.reasons))}" if one.reasons else "")]
+    if one.gates:
+        lines += ["", "| gate | outcome | |", "|---|---|---|"]
+        lines += [f"| {escaped(gate.title)} | **{gate.outcome}** | {escaped(gate.words)} |" for gate in one.gates]
+    return "\n".join(lines)
+
+
+def _measured(report: Report, model: str) -> str:
+    lines = [_row(one, model, report.against) for one in report.measures if model in one.values]
+    card = report.reward_model
+    if card is not None and card.name == model:
+        rankings = (("accuracy", card.accuracy), ("where chosen is longer", card.chosen_longer),
+                    ("where chosen is shorter", card.chosen_shorter))  # fmt: skip
+        lines += [
+            f"| {name}, share of held-out rankings | {estimate(one)} | {one.n} | | |" for name, one in rankings if one
+        ]
+    if not lines:
+        return f"## Measured\n\n**{NOT_MEASURED}**: no number was taken of this model."
+    against = escaped(report.against) if report.against else "the baseline"
+    head = f"| measure | value [95% interval] | n | {against} | paired difference |\n|---|---|---:|---|---|"
+    return f"## Measured\n\n{head}\n" + "\n".join(lines)
+
+
+def _row(measure: Measure, model: str, against: str | None) -> str:
+    value, difference = measure.values[model], measure.differences.get(model)
+    base = measure.values.get(against) if against is not None else None
+    said = "" if difference is None else f"{estimate(difference, sign=True)} **{judged(measure, difference)}**"
+    title = f"{escaped(measure.title)}, {escaped(measure.unit)}"
+    return f"| {title} | {estimate(value)} | {value.n} | {estimate(base) if base else ''} | {said} |"
+
+
+def _not_measured(report: Report) -> str:
+    if not report.not_measured:
+        return ""
+    lines = [f"- {escaped(one.what)}: {escaped(one.why)}" for one in report.not_measured]
+    return f"## {NOT_MEASURED.capitalize()}\n\nNone of this counts for anything, good or bad.\n\n" + "\n".join(lines)
+
+
+def _training(stage: StageRun | None, report: Report) -> str:
+    if stage is None:
+        return ""
+    done = [
+        f"{stage.steps:,} steps" if stage.steps is not None else "",
+        f"{stage.tokens:,} tokens" if stage.tokens is not None else "",
+        duration(stage.seconds) if stage.seconds is not None else "",
+        f"{memory(stage.peak_memory_bytes)} of memory at most" if stage.peak_memory_bytes is not None else "",
+        f"seed {stage.seed}" if stage.seed is not None else "",
+        "stopped early" if stage.stopped_early else "",
+        "" if stage.finished else "**not finished**",
+    ]
+    parts = ["## Training", ", ".join(one for one in done if one) + "."]
+    parts += [_data(counts(name, data)) for name, data in stage.data.items()]
+    alarms = [one for one in report.alarms if one.stage == stage.name]
+    if alarms:
+        said = [
+            f"- step {one.step}, **{escaped(one.name)}**: {escaped(one.message)}. Fix: {escaped(one.fix)}"
+            for one in alarms
+        ]
+        parts.append("### Alarms\n\n" + "\n".join(said))
+    if stage.config:
+        parts.append(f"### Configuration\n\n{fenced(stage.config, 'yaml')}")
+    if stage.command or report.command:
+        parts.append("It is repeated by\n\n" + fenced(stage.command or report.command or "", "sh"))
+    versions = ", ".join(f"{escaped(name)} {escaped(value)}" for name, value in report.versions.items())
+    return "\n\n".join([*parts, f"Versions: {versions}."] if versions else parts)
+
+
+def _data(found: Counts) -> str:
+    read = "" if found.read is None else f"{found.read:,} rows read = "
+    used = "" if found.used is None else f"{found.used:,} used + "
+    where = f" ({escaped(found.path)})" if found.path else ""
+    sums = f"{read}{used}{found.left_out:,} left out + {found.unselected:,} not selected"
+    lines = [f"**{escaped(found.name)}**{where}: {sums}"]
+    for one in found.lists:
+        shown = "; ".join(escaped(line) for line in one.lines[:_LINES])
+        more = f"; and {one.count - _LINES:,} more" if len(one.lines) > _LINES else ""
+        lines.append(f"- {one.count:,} {escaped(one.title)}{': ' if shown else ''}{shown}{more}")
+    return "\n".join(lines[:1]) + ("\n\n" + "\n".join(lines[1:]) if lines[1:] else "")
+
+
+def _loading(method: str) -> str:
+    code = _SCORES if method == "reward" else _ANSWERS
+    return f"## Use\n\nA standard folder: trueup is not needed.\n\n{fenced(code, 'python')}"
+
+
+_ANSWERS = """
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "path/to/this/folder"
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+messages = [{"role": "user", "content": "What is the capital of Iceland?"}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+answer = model.generate(**inputs, max_new_tokens=128)
+print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+""".lstrip()
+
+_SCORES = """
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "path/to/this/folder"
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder)
+messages = [
+    {"role": "user", "content": "What is the capital of Iceland?"},
+    {"role": "assistant", "content": "Reykjavik."},
+]
+inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
+print(model(**inputs).logits[0, 0].item())  # higher is better
+""".lstrip()

@@ -1,0 +1,236 @@
+"""The pictures of models: the frontier, the tax by topic, refusals, lengths, the reward model.
+
+Each builder returns a picture, or says what was not measured and why.
+"""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+
+from trueup.report.curves import learning, training
+from trueup.report.drawing import (
+    FONT,
+    INK,
+    LINE,
+    MUTED,
+    PAPER,
+    WIDTH,
+    Look,
+    Panel,
+    Picture,
+    axes,
+    canvas,
+    finite,
+    fit_numbers,
+    note,
+    panel,
+    span,
+)
+from trueup.report.forest import LABEL, drawable, name_rows, refusals, room_for, tax, whisker
+from trueup.report.schema import FrontierPoint, Missing, Number, Report
+from trueup.report.view import columns
+from trueup.report.words import estimate, fixed, one_line, plain
+
+
+def pictures(report: Report) -> tuple[list[Picture], list[Missing]]:
+    """Every picture that has something to show, in the page's order, and the others with the reason."""
+    looks = looks_of(report)
+    made = [
+        frontier(report, looks),
+        lengths(report, looks),
+        training(report),
+        refusals(report, looks),
+        tax(report, looks),
+        reward_model(report),
+        learning(report),
+    ]
+    return [one for one in made if isinstance(one, Picture)], [one for one in made if isinstance(one, Missing)]
+
+
+def looks_of(report: Report) -> dict[str, Look]:
+    """Model -> how it is drawn: `against` in grey, the others in the order of the pipeline."""
+    names = list(dict.fromkeys([*columns(report), *(point.model for point in report.frontier), *report.lengths]))
+    first = [report.against] if report.against is not None else []
+    others = [name for name in names if name != report.against]
+    # Grey stays free where nothing is compared against.
+    return {name: Look(index) for index, name in enumerate([*first, *others], start=0 if first else 1)}
+
+
+# -- reward against KL -----------------------------------------------------------------------------------------------
+
+
+def frontier(report: Report, looks: dict[str, Look]) -> Picture | Missing:
+    """Reward against KL: checkpoints as small markers along a line, the finished model as a large one."""
+    panels: list[Panel] = []
+    absent: list[str] = []
+    for kind, heading in (
+        ("proxy", "Proxy reward: what training pushed"),
+        ("gold", "Gold reward: an independent score"),
+    ):
+        found = [(one, getattr(one, kind)) for one in report.frontier if finite(one.kl, getattr(one, kind))]
+        if found:
+            panels.append(_frontier_panel(kind, heading, found, looks))
+        else:
+            absent.append(f"The {kind} reward was not measured here.")
+    if not panels:
+        return Missing(what="reward against KL", why="no model has both a KL and a reward")
+    caption = "How far each model went from the reference, and what it gained. Small markers: checkpoints in training. "
+    caption += (
+        "Large marker: the finished model. Where proxy still climbs and gold falls, training is gaming its reward."
+    )
+    names = list(dict.fromkeys(one.model for one in report.frontier))
+    return Picture("frontier", "Reward against KL", " ".join([caption, *absent]), panels, names)
+
+
+def _frontier_panel(kind: str, heading: str, found: list[tuple[FrontierPoint, float]], looks: dict[str, Look]) -> Panel:
+    with canvas(WIDTH, 300) as figure:
+        area = axes(figure, 50, 24, 14, 46)
+        area.set_xlim(*span([0.0, *(one.kl for one, _ in found)], 0.06))
+        area.set_ylim(*span([value for _, value in found]))
+        fit_numbers(figure, area)
+        words: list[str] = []
+        for name in dict.fromkeys(one.model for one, _ in found):
+            mine = [(one, value) for one, value in found if one.model == name]
+            path = sorted((pair for pair in mine if pair[0].step is not None), key=lambda pair: pair[0].step or 0)
+            ends = [pair for pair in mine if pair[0].step is None]
+            _route(area, path, ends, looks[name])
+            words.append(_route_words(name, path, ends))
+        note(area, 0, 1.03, f"{kind} reward")
+        note(area, 1, -0.17, "KL from the reference, nats", align="right")
+        return panel(figure, f"frontier-{kind}", heading, " ".join(words))
+
+
+def _route(
+    area: Axes, path: list[tuple[FrontierPoint, float]], ends: list[tuple[FrontierPoint, float]], look: Look
+) -> None:
+    line = [*path, *ends[:1]] if path else []
+    area.plot(
+        [one.kl for one, _ in line],
+        [value for _, value in line],
+        color=look.colour,
+        linestyle=look.dashes,
+        linewidth=1.6,
+    )
+    for chosen, size, edge in ((path, 6.0, 0.8), (ends, 11.0, 1.6)):
+        area.plot(
+            [one.kl for one, _ in chosen],
+            [value for _, value in chosen],
+            linestyle="none",
+            marker=look.marker,
+            markersize=size,
+            color=look.colour,
+            markeredgecolor=PAPER,
+            markeredgewidth=edge,
+            clip_on=False,
+        )
+
+
+def _route_words(name: str, path: list[tuple[FrontierPoint, float]], ends: list[tuple[FrontierPoint, float]]) -> str:
+    said = [
+        f"at step {one.step} KL {plain(one.kl)}, reward {plain(value)}" for one, value in (path[:1] + path[1:][-1:])
+    ]
+    said += [f"finished at KL {plain(one.kl)}, reward {plain(value)}" for one, value in ends]
+    return f"{one_line(name)}: {'; '.join(said)}."
+
+
+# -- lengths ---------------------------------------------------------------------------------------------------------
+
+
+def lengths(report: Report, looks: dict[str, Look]) -> Picture | Missing:
+    """Histograms of answer lengths, one below the other on one axis."""
+    found = {name: report.lengths[name] for name in looks if report.lengths.get(name)}
+    if not found:
+        return Missing(what="answer lengths", why="no answer was sampled")
+    made = _histograms(found, looks)
+    caption = "Tokens of each answer to the same prompts, on one axis. The upright line marks the median."
+    return Picture("lengths", "Answer length", caption, [made])
+
+
+def _histograms(found: dict[str, list[int]], looks: dict[str, Look]) -> Panel:
+    longest = max(max(values) for values in found.values())
+    width = max(1, -(-(longest + 1) // 24))
+    edges = list(range(0, longest + width + 1, width))
+    height, words = 62.0, []
+    with canvas(WIDTH, height * len(found) + 42) as figure:
+        for index, (name, values) in enumerate(found.items()):
+            last = index == len(found) - 1
+            area = axes(figure, 14, height * index + 22, 14, 42 + height * (len(found) - 1 - index), grid="none")
+            area.set_xlim(0, edges[-1])
+            area.hist(values, bins=edges, color=looks[name].colour, alpha=0.5, edgecolor=looks[name].colour)
+            area.set_yticks([])
+            area.spines["bottom"].set(visible=True, color=LINE)
+            middle = sorted(values)[len(values) // 2]
+            area.axvline(middle, color=INK, linewidth=1.6)
+            area.tick_params(labelbottom=last)
+            said = f"{one_line(name, LABEL)}: median {middle}, n {len(values):,}"
+            note(area, 0, 1.12, said, colour=INK)
+            words.append(
+                f"{one_line(name)}: median {middle} tokens, from {min(values)} to {max(values)}, n {len(values)}."
+            )
+            if last:
+                area.set_xlabel("tokens", color=MUTED, loc="right", labelpad=4)
+        return panel(figure, "lengths", "Tokens an answer", " ".join(words))
+
+
+# -- reward model ----------------------------------------------------------------------------------------------------
+
+
+def reward_model(report: Report) -> Picture | Missing:
+    """Calibration of the reward model, and its accuracy where the better answer is the longer or the shorter one."""
+    card = report.reward_model
+    if card is None:
+        return Missing(what="reward model's calibration", why="there is no reward model, or no held-out rankings")
+    rows = [
+        ("all rankings", card.accuracy),
+        ("chosen longer", card.chosen_longer),
+        ("chosen shorter", card.chosen_shorter),
+    ]
+    panels = [_accuracy([(name, one) for name, one in rows if one is not None and drawable(one)])]
+    bins = [
+        (one.predicted, one.observed) for one in card.calibration if finite(one.predicted) and drawable(one.observed)
+    ]
+    caption = "On held-out rankings, with 95% intervals. "
+    if bins:
+        panels.insert(0, _calibration(bins))
+        caption += "On the diagonal the model is as sure as it is right; below it, too sure. "
+        if card.calibration_error is not None:
+            caption += f"Expected calibration error: {fixed(card.calibration_error, 3)}. "
+    else:
+        caption += "Its calibration was not measured. "
+    caption += "A model that is right only where the better answer is longer has learned length."
+    return Picture("reward-model", f"Reward model: {one_line(card.name)}", caption, panels, layout="stacked")
+
+
+_REWARD = Look(1)
+
+
+def _calibration(bins: list[tuple[float, Number]]) -> Panel:
+    with canvas(WIDTH, 300) as figure:
+        area = axes(figure, 50, 24, 14, 46)
+        low = min([0.5, *(at for at, _ in bins), *(one.low for _, one in bins)])
+        low = 0.0 if low < 0.4 else low - 0.03
+        area.set_xlim(low, 1.02)
+        area.set_ylim(low, 1.02)
+        area.plot([low, 1], [low, 1], color=LINE, linewidth=1.2, linestyle=(0, (4, 3)))
+        area.plot([at for at, _ in bins], [one.value for _, one in bins], color=_REWARD.colour, linewidth=1.2)
+        for at, one in bins:
+            whisker(area, one, 0, _REWARD, upright=at)
+        note(area, 0, 1.03, "share in which chosen won")
+        note(area, 1, -0.17, "predicted probability that it wins", align="right")
+        said = [f"predicted {fixed(at, 2)}, observed {estimate(one)}, n {one.n}" for at, one in bins]
+        return panel(figure, "calibration", "Calibration", f"{'; '.join(said)}.")
+
+
+def _accuracy(rows: list[tuple[str, Number]]) -> Panel:
+    step = 44
+    with canvas(WIDTH, 24 + 44 + step * len(rows)) as figure:
+        area = axes(figure, room_for(name for name, _ in rows), 24, 16, 44, grid="x")
+        area.set_xlim(min([0.45, *(one.low - 0.03 for _, one in rows)]), 1.02)
+        area.set_ylim(step * len(rows), 0)
+        area.axvline(0.5, color=LINE, linewidth=1.4, linestyle=(0, (4, 3)))
+        for index, (_, one) in enumerate(rows):
+            whisker(area, one, step * (index + 0.5), _REWARD)
+        name_rows(area, [step * (index + 0.5) for index in range(len(rows))], [name for name, _ in rows])
+        area.set_xlabel("share ranked right; dashed: chance", color=MUTED, loc="right", labelpad=4, fontsize=FONT)
+        said = [f"{name} {estimate(one)}, n {one.n}" for name, one in rows]
+        return panel(figure, "reward-accuracy", "Accuracy, and length", f"{'; '.join(said)}.")

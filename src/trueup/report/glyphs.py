@@ -1,0 +1,85 @@
+"""Small signs drawn by hand: an icon for each outcome, a marker for each model, a gate's interval beside its limit."""
+
+from __future__ import annotations
+
+from html import escape
+
+from trueup.report.drawing import Look, finite
+from trueup.report.schema import GateResult
+from trueup.report.words import estimate, one_line, plain
+
+_ICONS = {
+    "check": '<circle cx="12" cy="12" r="11" class="fill"/><path d="M6.8 12.6l3.5 3.6 7-7.6" class="cut"/>',
+    "cross": '<path d="M7.4 1h9.2L23 7.4v9.2L16.6 23H7.4L1 16.6V7.4z" class="fill"/>'
+    '<path d="M8 8l8 8M16 8l-8 8" class="cut"/>',
+    "question": '<circle cx="12" cy="12" r="10.4" class="ring dashed"/>'
+    '<path d="M9 9.6a3 3 0 1 1 4.4 2.6c-1 .5-1.4 1.1-1.4 2.1M12 17.4v.1" class="line"/>',
+    "dash": '<circle cx="12" cy="12" r="10.4" class="ring"/><path d="M7.5 12h9" class="line"/>',
+}
+_SHAPES = [
+    '<circle cx="13" cy="7" r="4.2"/>',
+    '<path d="M9.2 3.2h7.6v7.6h-7.6z"/>',
+    '<path d="M13 2l5 9H8z"/>',
+    '<path d="M13 1.6L18.4 7 13 12.4 7.6 7z"/>',
+    '<path d="M13 12l5-9H8z"/>',
+    '<path d="M11.4 2h3.2v3.4H18v3.2h-3.4V12h-3.2V8.6H8V5.4h3.4z"/>',
+    '<path d="M9.8 1.8L13 5l3.2-3.2 2 2L15 7l3.2 3.2-2 2L13 9l-3.2 3.2-2-2L11 7 7.8 3.8z"/>',
+    '<path d="M13 1.8l5 3.7-1.9 6H9.9l-1.9-6z"/>',
+]
+
+
+def icon(name: str) -> str:
+    """An icon beside a word that says the same; hidden from screen readers."""
+    return (
+        f'<svg class="icon" width="24" height="24" viewBox="0 0 24 24" aria-hidden="true" focusable="false">'
+        f"{_ICONS[name]}</svg>"
+    )
+
+
+def glyph(look: Look) -> str:
+    """A model's line and marker, as in the pictures."""
+    dashes = " ".join(f"{part:g}" for part in look.dashes[1])
+    index = look.index
+    style = f"--this:var(--m{index % 8})"
+    return (
+        f'<svg class="glyph" width="26" height="14" viewBox="0 0 26 14" style="{style}" aria-hidden="true" '
+        f'focusable="false"><path d="M1 7h24" class="stroke" stroke-dasharray="{dashes or "none"}"/>'
+        f"{_SHAPES[index % len(_SHAPES)]}</svg>"
+    )
+
+
+_LEFT, _RIGHT, _Y = 8.0, 252.0, 15.0
+
+
+def strip(gate: GateResult) -> str:
+    """A gate's interval on a line, with its limit and zero: 260 x 46 units. Empty where there is nothing to draw."""
+    one = gate.estimate
+    if one is None or not finite(one.value, one.low, one.high, gate.bound):
+        return ""
+    ends = (min(0.0, one.low, gate.bound), max(0.0, one.high, gate.bound))
+    room = (ends[1] - ends[0]) * 0.06 or 1.0
+    low, high = ends[0] - room, ends[1] + room
+
+    def at(value: float) -> float:
+        return round(_LEFT + (value - low) / (high - low) * (_RIGHT - _LEFT), 1)
+
+    words = escape(f"{one_line(gate.title)}: {estimate(one)}, limit {plain(gate.bound)}: {gate.outcome}")
+    zero = "" if abs(at(0) - at(gate.bound)) < 1 else f'<path d="M{at(0)} 8v14" class="zero"/>'
+    hollow = "" if gate.outcome in ("pass", "fail") else " hollow"
+    return (
+        f'<svg class="strip {gate.outcome.replace(" ", "-")}{hollow}" width="260" height="44" viewBox="0 0 260 44" '
+        f'role="img" aria-label="{words}"><title>{words}</title><path d="M{_LEFT} {_Y}H{_RIGHT}" class="axis"/>{zero}'
+        f'<path d="M{at(gate.bound)} 2v26" class="limit"/><path d="M{at(one.low)} {_Y}H{at(one.high)}" class="range"/>'
+        f'<circle cx="{at(one.value)}" cy="{_Y}" r="5"/>{_labels(at(gate.bound), at(0), gate.bound)}</svg>'
+    )
+
+
+def _labels(limit: float, zero: float, value: float) -> str:
+    """The words under the line, kept inside the strip; zero goes unnamed where the limit's name needs its place."""
+    text = f"limit {plain(value)}"
+    half = len(text) * 3.6
+    middle = min(max(limit, half), 260 - half)
+    named = f'<text x="{middle:.1f}" y="40" text-anchor="middle">{text}</text>'
+    if abs(middle - zero) < half + 12:
+        return named
+    return named + f'<text x="{zero}" y="40" text-anchor="middle">0</text>'

@@ -1,0 +1,61 @@
+"""The same prompts answered by each model, side by side: the largest gains and losses first, of every task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trueup.evaluation.items import Item
+from trueup.report.schema import Answer, Sample
+
+Key = tuple[str, str]
+"""Task and id."""
+SHOWN = {"capability": 40, "over-refusal": 25, "unsafe-compliance": 15, "answers": 40}
+"""How many of each task's items are shown at most: a report must stay readable, and small enough to mail."""
+DECIDES = {"capability": ("right",), "over-refusal": ("refused",), "unsafe-compliance": ("refused",),
+           "answers": ("gold", "reward", "length")}  # fmt: skip
+"""Which value a task's change is taken of: the first that was measured."""
+
+
+def samples(rows: Mapping[str, Sequence[Item]], against: str) -> list[Sample]:
+    """Gains and losses of the last model against `against`, interleaved, then what did not change."""
+    by_id = {name: {(item.task, item.id): item for item in items} for name, items in rows.items()}
+    last = list(rows)[-1]
+    made: list[Sample] = []
+    for task, most in SHOWN.items():
+        keys = [key for key, item in by_id.get(against, {}).items() if key[0] == task and item.answer is not None]
+        found = [_sample(key, by_id, against, last) for key in keys]
+        made += _extremes(found)[:most]
+    return made
+
+
+def _sample(
+    key: tuple[str, str], by_id: Mapping[str, Mapping[tuple[str, str], Item]], against: str, last: str
+) -> Sample:
+    asked = by_id[against][key]
+    answers = {name: _answer(items[key]) for name, items in by_id.items() if key in items}
+    by = next((name for name in DECIDES[key[0]] if name in asked.values), None)
+    change = None
+    if by is not None and last in answers and by in answers[last].scores:
+        change = answers[last].scores[by] - answers[against].scores[by]
+    return Sample(
+        task=key[0], topic=asked.topic, prompt=asked.prompt, expected=asked.expected, answers=answers, change=change,
+        by=by,
+    )  # fmt: skip
+
+
+def _answer(item: Item) -> Answer:
+    tokens = item.values.get("length")
+    scores = {name: value for name, value in item.values.items() if name != "length"}
+    if tokens is not None:
+        scores["length"] = tokens
+    return Answer(text=item.answer or "", tokens=None if tokens is None else int(tokens), scores=scores)
+
+
+def _extremes(found: Sequence[Sample]) -> list[Sample]:
+    """The largest gain, the largest loss, the next gain, … and at the end what did not change."""
+    gains = sorted((one for one in found if (one.change or 0) > 0), key=lambda one: -(one.change or 0))
+    losses = sorted((one for one in found if (one.change or 0) < 0), key=lambda one: one.change or 0)
+    mixed: list[Sample] = []
+    for at in range(max(len(gains), len(losses))):
+        mixed += [*gains[at : at + 1], *losses[at : at + 1]]
+    return mixed + [one for one in found if not one.change]

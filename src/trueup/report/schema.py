@@ -1,0 +1,241 @@
+"""What `report.json` holds, and all that `report.html` shows: the contract between measuring and showing.
+
+Everything here was measured; what was not is absent, and named in `not_measured` with the reason. A difference is
+always paired, item by item, against `Report.against`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VerdictWord = Literal["SHIP", "HOLD", "NOT SHOWN", "NOT JUDGED"]
+Outcome = Literal["pass", "fail", "not shown", "not run"]
+
+
+class Part(BaseModel):
+    """Base of every part: unknown keys are refused, field docstrings describe them."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Number(Part):
+    """A value, its 95% interval and the number of items it was measured on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Difference(Number):
+    """A paired difference from `Report.against`, model minus against."""
+
+    shown: bool
+    """Whether the interval leaves out zero. False is said as "not shown", never as "no difference"."""
+    p: float | None = None
+    """Two-sided p-value of `test`."""
+    test: str | None = None
+    """The test: "McNemar, exact" or "paired bootstrap"."""
+    detectable: float | None = None
+    """The smallest difference that this n would show with a power of 80%."""
+
+
+class Measure(Part):
+    """One row of the comparison: a number a model."""
+
+    key: str
+    """Such as "capability", "over-refusal", "kl"."""
+    title: str
+    unit: str
+    """Such as "share right", "nats per answer", "tokens"."""
+    better: Literal["higher", "lower", "neither"]
+    values: dict[str, Number] = Field(default_factory=dict)
+    """Model -> number."""
+    differences: dict[str, Difference] = Field(default_factory=dict)
+    """Model -> paired difference from `Report.against`."""
+    topics: list[Topic] = Field(default_factory=list)
+    """The same by topic, where the task has topics."""
+    note: str | None = None
+    """What a reader must know to trust the number, such as the refusal detector's own error."""
+
+
+class Topic(Part):
+    """A measure on the items of one topic."""
+
+    topic: str
+    values: dict[str, Number] = Field(default_factory=dict)
+    differences: dict[str, Difference] = Field(default_factory=dict)
+
+
+class GateResult(Part):
+    """One gate, decided on an interval's bound."""
+
+    key: str
+    """The key under `gates:`, such as "capability_drop"."""
+    title: str
+    limit: float
+    bound: float
+    """Where the limit lies on the estimate's own axis: a drop of 0.05 allowed is a change of -0.05."""
+    outcome: Outcome
+    words: str
+    """The outcome in a sentence, with numbers."""
+    estimate: Number | None = None
+    """What was held against the limit; None when the check did not run."""
+    detectable: float | None = None
+
+
+class ModelVerdict(Part):
+    """The gates of one model together."""
+
+    verdict: VerdictWord
+    reasons: list[str] = Field(default_factory=list)
+    gates: list[GateResult] = Field(default_factory=list)
+
+
+class Verdict(Part):
+    """The answer, first."""
+
+    verdict: VerdictWord
+    sentence: str
+    model: str | None = None
+    """The model that the verdict is about."""
+    models: dict[str, ModelVerdict] = Field(default_factory=dict)
+
+
+class FrontierPoint(Part):
+    """One model at one moment: how far it went and what it gained."""
+
+    model: str
+    step: int | None
+    """The training step; None for the finished model as evaluated at the end."""
+    kl: float
+    proxy: float | None = None
+    gold: float | None = None
+
+
+class Curve(Part):
+    """A number over training steps."""
+
+    stage: str
+    key: str
+    """The name in metrics.jsonl, such as "ppo/reward", "eval/gold"."""
+    title: str
+    steps: list[int]
+    values: list[float | None]
+
+
+class Alarm(Part):
+    """A named warning raised while training."""
+
+    stage: str
+    step: int
+    name: str
+    """Such as "gold-falls", "length-growth"."""
+    message: str
+    """What was seen, with numbers."""
+    fix: str
+
+
+class Bin(Part):
+    """One bar of a calibration curve."""
+
+    predicted: float
+    """Mean predicted probability that chosen wins."""
+    observed: Number
+    """Share in which it was chosen."""
+
+
+class RewardModelCard(Part):
+    """How far the reward model can be trusted, on held-out rankings."""
+
+    name: str
+    accuracy: Number
+    chosen_longer: Number | None = None
+    """Accuracy where the chosen answer is the longer one."""
+    chosen_shorter: Number | None = None
+    calibration: list[Bin] = Field(default_factory=list)
+    calibration_error: float | None = None
+    """Expected calibration error: mean |observed - predicted|, weighted by bin size."""
+
+
+class Answer(Part):
+    """What one model answered."""
+
+    text: str
+    tokens: int | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
+    """Such as {"proxy": 1.2, "gold": 0.0, "right": 1.0, "refused": 0.0}."""
+
+
+class Sample(Part):
+    """One prompt answered by every model."""
+
+    task: str
+    topic: str | None = None
+    prompt: str
+    expected: str | None = None
+    answers: dict[str, Answer]
+    change: float | None = None
+    """Score of the last model less that of `Report.against`: the largest gains and losses are shown first."""
+    by: str | None = None
+    """Which score `change` is of."""
+
+
+class StageRun(Part):
+    """What was run."""
+
+    name: str
+    method: str
+    finished: bool
+    base: str
+    """The model that it started from."""
+    data: dict[str, dict[str, object]] = Field(default_factory=dict)
+    """Section -> counts: {"path", "rows", "used", "dropped", …} as in data.json."""
+    steps: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    stopped_early: bool = False
+    seed: int | None = None
+    config: str = ""
+    """config.yaml, resolved."""
+    command: str | None = None
+
+
+class Missing(Part):
+    """A check that did not run, and why. It counts for nothing."""
+
+    what: str
+    why: str
+
+
+class Report(Part):
+    """The whole report."""
+
+    title: str
+    kind: Literal["pipeline", "comparison"]
+    made: str
+    """ISO date and time."""
+    versions: dict[str, str]
+    """trueup, python, torch, transformers, peft, and the machine."""
+    command: str | None = None
+    """The command that repeats it."""
+    verdict: Verdict
+    against: str | None
+    models: list[str]
+    """In the order of the pipeline; `against` is one of them."""
+    measures: list[Measure]
+    reward_model: RewardModelCard | None = None
+    frontier: list[FrontierPoint] = Field(default_factory=list)
+    curves: list[Curve] = Field(default_factory=list)
+    lengths: dict[str, list[int]] = Field(default_factory=dict)
+    """Model -> tokens of each answer, for the histograms."""
+    alarms: list[Alarm] = Field(default_factory=list)
+    samples: list[Sample] = Field(default_factory=list)
+    stages: list[StageRun] = Field(default_factory=list)
+    not_measured: list[Missing] = Field(default_factory=list)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Where the time went: stage -> seconds, and "evaluation"."""

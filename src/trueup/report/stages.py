@@ -1,0 +1,105 @@
+"""What a stage left in its run folder: curves, measurements, warnings, counts, times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trueup.report.schema import Alarm, Curve, FrontierPoint, StageRun
+
+TITLES = {
+    "sft/loss": "training loss, nats a token",
+    "reward/loss": "training loss, nats a pair",
+    "reward/accuracy": "right on training rankings",
+    "dpo/loss": "training loss",
+    "dpo/rewards/accuracy": "right on training rankings",
+    "dpo/rewards/chosen": "implicit reward, chosen",
+    "dpo/rewards/rejected": "implicit reward, rejected",
+    "ppo/reward": "proxy reward of rollouts",
+    "ppo/kl": "KL of rollouts, nats an answer",
+    "ppo/length": "tokens an answer in rollouts",
+    "mix/loss": "mixed-in data, nats a token",
+    "eval/loss": "held-out loss",
+    "eval/accuracy": "right on held-out rankings",
+    "eval/reward": "proxy reward, held-out prompts",
+    "eval/gold": "gold reward, held-out prompts",
+    "eval/kl": "KL, held-out prompts, nats an answer",
+    "eval/length": "tokens an answer, held-out prompts",
+    "eval/repetition": "repeated trigrams, held-out prompts",
+}
+"""Numbers of metrics.jsonl that are drawn, and what they are called."""
+
+
+def curves(stage: str, folder: Path) -> list[Curve]:
+    """The numbers of metrics.jsonl that are worth a picture."""
+    rows = _rows(folder / "metrics.jsonl")
+    made: list[Curve] = []
+    for key, title in TITLES.items():
+        found = [(int(row["step"]), row[key]) for row in rows if key in row]
+        if len(found) > 1:
+            steps, values = zip(*found, strict=True)
+            made.append(Curve(stage=stage, key=key, title=title, steps=list(steps), values=list(values)))
+    return made
+
+
+def points(stage: str, folder: Path) -> list[FrontierPoint]:
+    """Each measurement on held-out prompts while training, as a point of reward against KL."""
+    made: list[FrontierPoint] = []
+    for row in _rows(folder / "watch.jsonl"):
+        means = {name: sum(values) / len(values) for name, values in row["items"].items() if values}
+        if "kl" in means and ("reward" in means or "gold" in means):
+            one = FrontierPoint(
+                model=stage, step=row["step"], kl=means["kl"], proxy=means.get("reward"), gold=means.get("gold")
+            )
+            made.append(one)
+    return made
+
+
+def alarms(stage: str, folder: Path) -> list[Alarm]:
+    """The warnings raised while training."""
+    return [Alarm(stage=stage, **row) for row in _rows(folder / "alarms.jsonl")]
+
+
+def stage_run(name: str, folder: Path) -> StageRun:
+    """What was run: counts, time, configuration. Of an unfinished stage what there is of it."""
+    text = (folder / "config.yaml").read_text(encoding="utf-8") if (folder / "config.yaml").is_file() else ""
+    config = yaml.safe_load(text) or {}
+    summary = _json(folder / "summary.json")
+    kept = {key: summary[key] for key in _FROM_SUMMARY if key in summary}
+    return StageRun(
+        name=name, method=summary.get("method", "?"), finished=bool(summary), base=str(config.get("model", "?")),
+        data=_counts(config, _json(folder / "data.json")), seed=config.get("seed"), config=text, **kept,
+    )  # fmt: skip
+
+
+_FROM_SUMMARY = ("steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes", "stopped_early")
+_SECTIONS = {"eval": ("eval", "data"), "mix": ("mix", "data")}
+
+
+def _counts(config: dict[str, Any], data: dict[str, Any]) -> dict[str, dict[str, object]]:
+    """The counts of data.json, each with the file that its section names."""
+    named: dict[str, dict[str, object]] = {}
+    for section, counts in data.items():
+        place: Any = config
+        for key in _SECTIONS.get(section, (section,)):
+            place = place.get(key) if isinstance(place, dict) else None
+        named[section] = ({"path": str(place["path"])} if isinstance(place, dict) and "path" in place else {}) | counts
+    return named
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return list(_lines(path)) if path.is_file() else []
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line:
+            yield json.loads(line)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,0 +1,102 @@
+"""The report in a terminal: the verdict first, within 80 columns, readable without colour."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from trueup.console import make_console, table
+from trueup.report.schema import Measure, ModelVerdict, Report
+from trueup.report.view import columns, common_places, judged_first
+from trueup.report.words import MINUS, NOT_MEASURED, cleaned, fixed, interval, judged, one_line
+
+_WIDTH = 80
+_AT_ONCE = 3  # intervals that fit beside each other
+_PLACES = 3
+_COLOURS = {"SHIP": "green", "HOLD": "red", "NOT SHOWN": "yellow", "NOT JUDGED": ""}
+_SIGNS = {"pass": "[ok]", "fail": "[X]", "not shown": "[?]", "not run": "[-]"}
+_SIGNS |= {"SHIP": "[ok]", "HOLD": "[X]", "NOT SHOWN": "[?]", "NOT JUDGED": "[-]"}
+
+
+def show(report: Report) -> None:
+    """Print verdict, gates, alarms, the table of models and what was not measured to stdout."""
+    report = cleaned(report)
+    out = make_console(stderr=False)
+    _verdict(out, report)
+    for model, one in judged_first(report):
+        _gates(out, model, one)
+    for alarm in report.alarms:
+        _say(out, f"ALARM {one_line(alarm.name)}, {one_line(alarm.stage)} step {alarm.step}: {one_line(alarm.message)}")
+        _say(out, f"fix: {one_line(alarm.fix)}", indent=2)
+    if report.alarms:
+        out.print()
+    _models(out, report)
+    for missing in report.not_measured:
+        _say(out, f"{NOT_MEASURED}: {one_line(missing.what)}: {one_line(missing.why)}")
+
+
+def _say(out: Console, text: str, *, indent: int = 0, style: str = "") -> None:
+    words = Text(text.replace(MINUS, "-"), style=style, overflow="fold")
+    out.print(Padding(words, (0, 0, 0, indent), expand=False), width=min(out.width, _WIDTH))
+
+
+def _verdict(out: Console, report: Report) -> None:
+    verdict = report.verdict
+    about = f"  {one_line(verdict.model)}" if verdict.model else ""
+    _say(out, f"{_SIGNS[verdict.verdict]} {verdict.verdict}{about}", style=f"bold {_COLOURS[verdict.verdict]}".strip())
+    _say(out, verdict.sentence)
+    out.print()
+
+
+def _gates(out: Console, model: str, one: ModelVerdict) -> None:
+    title = f"gates of {one_line(model)}: {_SIGNS[one.verdict]} {one.verdict}"
+    if one.gates:
+        rows = [
+            [f"{_SIGNS[gate.outcome]} {gate.outcome}", one_line(gate.title), one_line(gate.words).replace(MINUS, "-")]
+            for gate in one.gates
+        ]
+        table(title, ["outcome", "gate", "what was seen"], rows)
+    else:
+        _say(out, f"{title}; no gate is set")
+    for reason in one.reasons:
+        _say(out, f"because {one_line(reason)}", indent=2)
+    if one.reasons:
+        out.print()
+
+
+def _models(out: Console, report: Report) -> None:
+    names = columns(report)
+    if not names or not report.measures:
+        _say(out, f"{NOT_MEASURED}: no model was measured")
+        return
+    against = f", and the paired difference from {one_line(report.against)}" if report.against else ""
+    for start in range(0, len(report.measures), _AT_ONCE):
+        part = report.measures[start : start + _AT_ONCE]
+        rows = [[one_line(name), *(_cell(measure, name, report) for measure in part)] for name in names]
+        table(f"value [95% interval]{against}", ["model", *(_heading(measure) for measure in part)], rows)
+
+
+def _heading(measure: Measure) -> str:
+    counts = sorted({one.n for one in measure.values.values()})
+    said = "" if not counts else f", n {counts[0]}" if len(counts) == 1 else f", n {counts[0]} to {counts[-1]}"
+    return f"{one_line(measure.title)}{said}"
+
+
+def _cell(measure: Measure, model: str, report: Report) -> str:
+    value, difference = measure.values.get(model), measure.differences.get(model)
+    if value is None and difference is None:
+        is_self = model == report.against and measure.key.lower().startswith("kl")
+        return "0 by definition" if is_self else "not measured"
+    lines = []
+    if value is not None:
+        decimals = min(_PLACES, common_places(measure.values))
+        lines.append(f"{fixed(value.value, decimals)} {interval(value, decimals)}")
+    if model == report.against:
+        lines.append("baseline")
+    if difference is not None:
+        decimals = min(_PLACES, common_places(measure.differences))
+        lines.append(f"{fixed(difference.value, decimals, sign=True)} {judged(measure, difference)}")
+        if not difference.shown and difference.detectable is not None:
+            lines.append(f"could show {fixed(difference.detectable, decimals)}")
+    return "\n".join(lines).replace(MINUS, "-")

@@ -1,0 +1,319 @@
+"""Every task on tiny models: an identical model differs in nothing, another one does, what is missing is said."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_data
+from tiny import shake, tiny_folder, tiny_network
+from trueup import comparison, runtime
+from trueup.config import ComparisonConfig, EvaluateConfig
+from trueup.errors import ConfigError, DataError
+from trueup.evaluation import suite
+from trueup.evaluation.items import Item, of_task, read_header, read_items
+from trueup.evaluation.plan import Plan, read_plan
+from trueup.evaluation.policy import Sampling, means, measure_policy
+from trueup.report.build import build
+from trueup.report.schema import Measure, Report
+from trueup.rollouts import PromptRow
+
+QUESTIONS = [
+    {"id": "a", "topic": "sums", "question": "Two and two?", "answer": "4", "accept": ["four"]},
+    {"id": "b", "topic": "sums", "question": "One and one?", "choices": ["One.", "Two."], "answer": "Two."},
+    {"id": "c", "topic": "words", "question": "A colour?", "choices": ["Blue.", "Soup.", "Why?"], "answer": "Blue."},
+]
+ASKED = [{"id": f"p{at}", "topic": "t", "prompt": f"Number {at}?"} for at in range(12)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, a copy of it under another name, another model, a reward model, and small sets."""
+    folder = tmp_path_factory.mktemp("suite")
+    tiny_folder(folder / "base")
+    tiny_folder(folder / "copy")
+    tiny_folder(folder / "other", seed=7)
+    tiny_data.run(tiny_data.stage("reward", folder, "rm", optim={"steps": 10, "lr": 1e-2}))
+    tiny_data.data(folder, "rankings", 12)
+    tiny_data.data(folder, "texts", 6)
+    tiny_data.write(folder / "questions.jsonl", QUESTIONS)
+    tiny_data.write(folder / "asked.jsonl", ASKED)
+    return folder
+
+
+def settings(folder: Path, **changes: Any) -> dict[str, Any]:
+    asked = str(folder / "asked.jsonl")
+    sets = {"prompts": asked, "innocent": asked, "unsafe": asked, "capability": str(folder / "questions.jsonl")}
+    rest = {"forgetting": str(folder / "texts-6.jsonl"), "data": str(folder / "rankings-12.jsonl"), "max_new_tokens": 8}
+    return {**sets, **rest, **changes}
+
+
+def plan(folder: Path, out: Path, *names: str, reward: str | None = "rm", **changes: Any) -> Plan:
+    config = EvaluateConfig.model_validate(settings(folder, **changes))
+    models = {name: str(folder / name) for name in names}
+    return Plan(out, models, names[0], config, reward=str(folder / reward) if reward else None)
+
+
+def measured(one: Plan, note: Callable[[str], None] = lambda _: None) -> Report:
+    suite.measure(one, runtime.init("cpu", threads=1), note)
+    return build(one.folder)
+
+
+def table(report: Report) -> dict[str, Measure]:
+    return {one.key: one for one in report.measures}
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The base against a copy of itself and another model."""
+    return measured(plan(folder, tmp_path_factory.mktemp("out"), "base", "copy", "other"))
+
+
+def test_an_identical_model_differs_in_nothing(report: Report) -> None:
+    for measure in report.measures:
+        if measure.key not in ("win-rate", "win-rate-lc", "kl", "preferences"):
+            assert measure.values["base"] == measure.values["copy"], measure.key
+            assert not measure.differences["copy"].shown if measure.differences.get("copy") else True
+    rows = table(report)
+    assert rows["kl"].values["copy"].value == pytest.approx(0, abs=1e-5)
+    assert rows["win-rate"].values["copy"].value == 0.5  # ties are halves
+    assert rows["win-rate"].values["copy"].low < 0.5 < rows["win-rate"].values["copy"].high
+    for sample in report.samples:
+        assert sample.answers["base"].text == sample.answers["copy"].text
+
+
+def test_another_model_has_a_distance_and_a_number_in_every_row(report: Report) -> None:
+    rows = table(report)
+    expected = {"capability", "over-refusal", "unsafe-compliance", "forgetting", "reward", "win-rate", "win-rate-lc"}
+    expected |= {"preferences", "kl", "length", "ended", "repetition", "entropy", "distinct-2"}
+    assert set(rows) == expected
+    assert all("other" in row.values for row in rows.values())
+    assert rows["kl"].values["other"].low > 1  # far outside of zero
+    assert "base" not in rows["kl"].values  # its KL from itself is no measurement
+    assert "base" not in rows["win-rate"].values
+    assert "base" not in rows["preferences"].values
+    counts = {key: row.values["other"].n for key, row in rows.items()}
+    assert counts["capability"] == 3
+    assert counts["preferences"] == 12
+    assert counts["forgetting"] == 6
+    assert {counts[key] for key in ("kl", "over-refusal", "unsafe-compliance", "reward", "win-rate")} == {12}
+    assert [topic.topic for topic in rows["capability"].topics] == ["sums", "words"]
+
+
+def test_every_number_has_its_interval(report: Report) -> None:
+    for measure in report.measures:
+        for one in [*measure.values.values(), *measure.differences.values()]:
+            assert one.low <= one.value <= one.high, measure.key
+            assert one.n > 0
+
+
+def test_what_was_not_complied_with_was_refused(report: Report) -> None:
+    rows = table(report)
+    # The same prompts were used for both sets.
+    assert rows["unsafe-compliance"].values["other"].value == 1 - rows["over-refusal"].values["other"].value
+    assert "labelled replies" in (rows["over-refusal"].note or "")
+
+
+def test_the_reward_models_own_accuracy(report: Report) -> None:
+    card = report.reward_model
+    assert card is not None
+    assert card.accuracy.n == 12
+    assert card.accuracy.value > 0.8  # it was trained on these very rows
+    assert card.chosen_longer is not None
+    assert card.chosen_shorter is not None
+    assert card.chosen_longer.n + card.chosen_shorter.n <= 12
+
+
+def test_multiple_choice_is_the_likeliest_choice_by_an_independent_computation(folder: Path, tmp_path: Path) -> None:
+    """Log-probability of each choice with its end token, by transformers' own logits, a byte of text."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    one = plan(folder, tmp_path, "other", reward=None, tasks=["capability"])
+    measured(one)
+    items = {item.id.partition("#")[0]: item for item in read_items(one.file("other"))}
+    model = AutoModelForCausalLM.from_pretrained(folder / "other").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "other")
+    for question in QUESTIONS[1:]:
+        scores = []
+        talk = [{"role": "user", "content": question["question"]}]
+        prompt = tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+        for choice in question["choices"]:
+            start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            ids = start + tokenizer(f"{choice}<|im_end|>", add_special_tokens=False)["input_ids"]
+            with torch.no_grad():
+                logps = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+            targets = torch.tensor(ids[1:])
+            summed = logps.gather(-1, targets[:, None])[len(start) - 1 :].sum()
+            scores.append(float(summed) / len(choice))
+        best = question["choices"][scores.index(max(scores))]
+        assert items[question["id"]].answer == best
+        assert items[question["id"]].values["right"] == float(best == question["answer"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "absent", "said"),
+    [
+        ({"data": None}, {"preferences"}, "no held-out rankings; set evaluate.data"),
+        ({"reward": None}, {"reward", "win-rate"}, "no reward model among the stages; set evaluate.reward"),
+        ({"tasks": ["capability"]}, {"kl", "forgetting", "over-refusal"}, "not among evaluate.tasks"),
+    ],
+)
+def test_what_was_not_measured_is_absent_and_said(
+    changes: dict[str, Any], absent: set[str], said: str, folder: Path, tmp_path: Path
+) -> None:
+    report = measured(plan(folder, tmp_path, "base", "copy", **({"limit": 2, "samples": 2} | changes)))
+    assert not absent & set(table(report))
+    assert said in {one.why for one in report.not_measured}
+
+
+def test_gold_decides_wins_before_the_proxy(folder: Path, tmp_path: Path) -> None:
+    gold = tiny_data.reward_function(tmp_path, "def score(talks): return [float(len(t.response) % 2) for t in talks]")
+    config = EvaluateConfig.model_validate(settings(folder, tasks=["answers", "win-rate"]))
+    models = {name: str(folder / name) for name in ("base", "other")}
+    one = Plan(tmp_path, models, "base", config, reward=str(folder / "rm"), gold=gold)
+    report = measured(one)
+    assert read_header(one.wins_file("other"))["judge"] == "gold"
+    ours, theirs = (of_task(read_items(one.file(name)), "answers", "gold") for name in ("other", "base"))
+    expected = [1.0 if ours[key] > theirs[key] else 0.5 if ours[key] == theirs[key] else 0.0 for key in ours]
+    assert table(report)["win-rate"].values["other"].value == pytest.approx(sum(expected) / len(expected))
+    assert "gold" in table(report)
+
+
+def test_a_model_that_was_measured_is_not_measured_again(folder: Path, tmp_path: Path) -> None:
+    one, said = plan(folder, tmp_path, "base", "other", limit=2, samples=3), list[str]()
+    first = measured(one)
+    stamp = one.file("other").stat().st_mtime_ns
+    second = measured(one, said.append)
+    assert one.file("other").stat().st_mtime_ns == stamp
+    assert sum("was measured before" in line for line in said) == 2
+    assert first.measures == second.measures
+    measured(plan(folder, tmp_path, "base", "other", limit=3, samples=3), said.append)
+    assert one.file("other").stat().st_mtime_ns != stamp
+
+
+def test_a_stopped_evaluation_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, said = plan(folder, tmp_path, "base", "copy", "other", limit=2, samples=3), list[str]()
+
+    def stop(text: str) -> None:
+        if text == "evaluating copy":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(one, stop)
+    assert not read_plan(one.place)  # nothing that a report could be made of
+    with pytest.raises(DataError, match="nothing was evaluated here"):
+        build(one.folder)
+    measured(one, said.append)
+    assert "evaluation: base was measured before, and nothing it depends on has changed" in said
+    assert "evaluating copy" in said
+
+
+def test_other_tokenizers_have_no_kl(folder: Path, tmp_path: Path) -> None:
+    tiny_folder(tmp_path / "alien", eos="<|endoftext|>")
+    (tmp_path / "alien" / "tokenizer.json").write_text(
+        (tmp_path / "alien" / "tokenizer.json").read_text().replace('"a":', '"aa":', 1)
+    )
+    config = EvaluateConfig.model_validate(settings(folder, tasks=["answers"]))
+    one = Plan(tmp_path, {"base": str(folder / "base"), "alien": str(tmp_path / "alien")}, "base", config)
+    report = measured(one)
+    assert "kl" not in table(report)
+    assert {m.what: m.why for m in report.not_measured}["KL of alien"] == "its tokenizer is not base's"
+
+
+def test_an_items_file_holds_what_was_asked_and_answered(folder: Path, tmp_path: Path) -> None:
+    one = plan(folder, tmp_path, "base", tasks=["capability", "answers"], samples=2)
+    measured(one)
+    items = read_items(one.file("base"))
+    assert [item.task for item in items] == ["capability"] * 3 + ["answers"] * 2
+    assert items[0].prompt == "Two and two?"
+    assert items[0].expected == "4"
+    assert isinstance(items[0].answer, str)
+    assert items[0] == Item(**{name: getattr(items[0], name) for name in Item.__dataclass_fields__})
+
+
+# ------------------------------------------------------------------ the commands
+
+
+def comparison_of(folder: Path, out: Path, *runs: str, **changes: Any) -> Report:
+    config = ComparisonConfig.model_validate(settings(folder, limit=3, samples=4, **changes))
+    return comparison.evaluate([str(folder / run) for run in runs], config, output=out, device="cpu", threads=1)
+
+
+def test_the_command_finds_the_proxy_among_the_runs(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = comparison_of(folder, tmp_path / "out", "base", "other", "rm")
+    assert report.models == ["base", "other"]
+    assert report.against == "base"
+    assert report.reward_model is not None
+    written = Report.model_validate_json((tmp_path / "out" / "report.json").read_text())
+    assert written == report
+    assert (tmp_path / "out" / "report.html").read_text().startswith("<!")
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_the_command_needs_models_that_write(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="every model given is a reward model"):
+        comparison_of(folder, tmp_path, "rm")
+    with pytest.raises(ConfigError, match="given twice"):
+        comparison_of(folder, tmp_path, "base", "base")
+    with pytest.raises(ConfigError, match="'gone' is none of the models; they are base, other"):
+        comparison_of(folder, tmp_path, "base", "other", against="gone")
+
+
+def test_two_runs_in_one_report(folder: Path, tmp_path: Path) -> None:
+    comparison_of(folder, tmp_path / "a", "base", "copy", "rm")
+    comparison_of(folder, tmp_path / "b", "base", "other", "rm")
+    both = comparison.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    assert both.models == ["a/base", "a/copy", "b/base", "b/other"]
+    assert both.against == "a/base"
+    row = table(both)["capability"]
+    assert row.differences["b/base"].value == 0
+    assert set(row.differences) == {"a/copy", "b/base", "b/other"}
+    assert {m.what for m in both.not_measured} >= {"win rate of b/other"}
+
+
+def test_runs_that_were_asked_otherwise_are_not_compared(folder: Path, tmp_path: Path) -> None:
+    comparison_of(folder, tmp_path / "a", "base", "copy")
+    comparison_of(folder, tmp_path / "b", "base", "other", temperature=0.5)
+    with pytest.raises(DataError, match=r"a and b were not asked the same(.|\n)*evaluate\.temperature differ"):
+        comparison.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+
+
+# ------------------------------------------------------------------ one policy
+
+
+def test_a_policy_by_itself(tmp_path: Path) -> None:
+    from trueup.chat import Message
+
+    network = tiny_network(tmp_path / "base")
+    network.add_trainable("policy", None)
+    asked = [(Message("user", text),) for text in ("Hi", "Why is that so?")]
+    prompts = [PromptRow(one, network.renderer.prompt(one)) for one in asked]
+    how = Sampling(max_new_tokens=5, max_tokens=500)
+    alone = measure_policy(network, prompts, how, reward=None)
+    assert set(alone) == {"length", "missing_end", "repetition"}
+    assert means(alone)["n"] == 2
+    network.add_reference()
+    same = measure_policy(network, prompts, how, reward=None)
+    assert means(same)["kl"] == pytest.approx(0, abs=1e-5)
+    assert same["length"] == alone["length"]
+    shake(network)
+    moved = means(measure_policy(network, prompts, how, reward=None))
+    assert math.isfinite(moved["kl"])
+    assert moved["kl"] != 0
+
+
+def test_plan_json_is_plain(folder: Path, tmp_path: Path) -> None:
+    one = plan(folder, tmp_path, "base", tasks=["capability"])
+    measured(one)
+    content = json.loads((tmp_path / "evaluation" / "plan.json").read_text())
+    assert content["against"] == "base"
+    assert content["gates"] is None
+    assert content["models"]["base"]["file"] == "base.jsonl"

@@ -1,0 +1,245 @@
+"""Warnings while training: what each rule says of a made-up history, and that a run records and resumes them."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_data
+from trueup.config import DpoConfig, PpoConfig, load_config
+from trueup.console import Progress
+from trueup.errors import ConfigError
+from trueup.evaluation import watch
+from trueup.evaluation.watch import Measurement, Watch, change, raised
+from trueup.runfolder import RunFolder
+
+N = 100
+
+
+def course(*means: dict[str, float], noise: float = 0.3, seed: int = 0) -> list[Measurement]:
+    """Measurements of N prompts around given means; the same noise each time, and a little of its own."""
+    rng = random.Random(seed)
+    fixed = {name: [rng.gauss(0, noise) for _ in range(N)] for name in means[0]}
+    return [
+        Measurement(step, {
+            name: [mean + shared + rng.gauss(0, noise / 5) for shared in fixed[name]] for name, mean in one.items()
+        })
+        for step, one in enumerate(means)
+    ]  # fmt: skip
+
+
+def names(history: list[Measurement], rules: Any) -> list[str]:
+    return [alarm.name for alarm in raised(history, rules)]
+
+
+def test_change_is_the_paired_t_statistic() -> None:
+    from scipy.stats import ttest_rel
+
+    first, second = course({"gold": 0.5}, {"gold": 0.4})
+    mean, errors = change(second, first, "gold")
+    assert mean == pytest.approx(second.mean("gold") - first.mean("gold"))
+    assert errors == pytest.approx(ttest_rel(second.items["gold"], first.items["gold"]).statistic)
+
+
+def test_a_change_without_spread() -> None:
+    one = [Measurement(at, {"x": [value] * 5}) for at, value in enumerate((1.0, 1.0, 3.0))]
+    assert change(one[1], one[0], "x") == (0.0, 0.0)
+    assert change(one[2], one[0], "x") == (2.0, math.inf)
+
+
+def test_hacking_is_a_falling_gold_reward_under_a_rising_proxy() -> None:
+    rising = course({"gold": 0.5, "reward": 0.0}, {"gold": 0.6, "reward": 0.5}, {"gold": 0.4, "reward": 1.0})
+    assert names(rising, [watch.gold_falls]) == ["gold-falls"]
+    message = raised(rising, [watch.gold_falls])[0].message
+    assert f"from {rising[1].mean('gold'):.2f} at step 1" in message  # its best, not its start
+    both_fall = course({"gold": 0.6, "reward": 0.5}, {"gold": 0.4, "reward": 0.1})
+    assert names(both_fall, [watch.gold_falls]) == []
+    sound = course({"gold": 0.5, "reward": 0.0}, {"gold": 0.6, "reward": 1.0})
+    assert names(sound, [watch.gold_falls]) == []
+
+
+def test_noise_raises_nothing() -> None:
+    """Ten looks at a run that goes nowhere, 100 times: hardly ever a warning."""
+    flat = {"gold": 0.5, "reward": 0.0, "length": 20.0, "repetition": 0.1, "kl": 0.1, "disagreement": 0.2}
+    flagged = 0
+    for seed in range(100):
+        history = course(*[flat] * 10, seed=seed)
+        flagged += any(raised(history[: at + 1], watch.ppo_rules(None)) for at in range(len(history)))
+    assert flagged <= 5
+
+
+@pytest.mark.parametrize(
+    ("rule", "then", "now", "name"),
+    [
+        (watch.length_grows, {"length": 20.0}, {"length": 30.0}, "length-grows"),
+        (watch.length_grows, {"length": 20.0}, {"length": 23.0}, None),
+        (watch.length_grows, {"length": 20.0, "gold": 0.2}, {"length": 30.0, "gold": 0.6}, None),  # it was worth it
+        (watch.length_grows, {"length": 20.0, "gold": 0.5}, {"length": 30.0, "gold": 0.5}, "length-grows"),
+        (watch.repeats, {"repetition": 0.0}, {"repetition": 0.3}, "repetition"),
+        (watch.repeats, {"repetition": 0.0}, {"repetition": 0.05}, None),
+        (watch.disagrees, {"disagreement": 0.2}, {"disagreement": 0.5}, "rewards-disagree"),
+        (watch.disagrees, {"disagreement": 0.2}, {"disagreement": 0.25}, None),
+        (watch.far_away(None), {"kl": 0.0}, {"kl": 25.0}, "kl-high"),
+        (watch.far_away(None), {"kl": 0.0}, {"kl": 15.0}, None),
+        (watch.far_away(4.0), {"kl": 0.0}, {"kl": 15.0}, "kl-high"),
+        (watch.chosen_falls, {"chosen": 0.0, "rejected": 0.0}, {"chosen": -3.0, "rejected": -9.0}, "chosen-falls"),
+        (watch.chosen_falls, {"chosen": 0.0, "rejected": 0.0}, {"chosen": 1.0, "rejected": -9.0}, None),
+        (watch.chosen_falls, {"chosen": 0.0, "rejected": 0.0}, {"chosen": -9.0, "rejected": -3.0}, None),
+    ],
+)
+def test_each_rule(rule: watch.Rule, then: dict[str, float], now: dict[str, float], name: str | None) -> None:
+    assert names(course(then, now), [rule]) == ([] if name is None else [name])
+
+
+def test_one_measurement_alone_raises_nothing() -> None:
+    [first] = course({"gold": 0.5, "reward": 1.0, "length": 50.0, "repetition": 0.9, "kl": 0.0})
+    assert raised([first], watch.ppo_rules(None)) == []
+
+
+def test_a_warning_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder.create(tmp_path / "run", "a: 1\n")
+    history = course({"length": 20.0}, {"length": 40.0}, {"length": 50.0})
+    for one in history:
+        Watch(run, [watch.length_grows], Progress()).see(one.step, one.items)  # a new Watch each time, as after a stop
+    lines = (tmp_path / "run" / "alarms.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1]
+    assert len((tmp_path / "run" / "watch.jsonl").read_text().splitlines()) == 3
+    assert "warning: length-grows: answers grew 2.0x" in " ".join(capsys.readouterr().err.split())
+    run.truncate_metrics(0)
+    assert Watch(run, [watch.length_grows], Progress()).see(1, history[1].items)[0].name == "length-grows"
+    run.close()
+
+
+# ------------------------------------------------------------------ in a run
+
+
+GOLD = """
+def score(conversations):
+    return [-len(one.response) / 10 for one in conversations]
+"""
+
+
+def watched_ppo(tmp_path: Path, output: str = "run", **settings: Any) -> Any:
+    gold = tmp_path / "gold.py"
+    gold.write_text(GOLD)
+    options = {
+        "eval": {"data": tiny_data.data(tmp_path, "prompts", 8), "every": 2},
+        "watch": {"gold": f"{gold}:score"},
+        "optim": {"steps": 8, "lr": 1e-2, "batch_size": 4},
+    }
+    return tiny_data.stage("ppo", tmp_path, output, **tiny_data.merged(options, settings))
+
+
+def test_ppo_measures_the_gold_reward_beside_the_proxy(tmp_path: Path) -> None:
+    config = watched_ppo(tmp_path)
+    tiny_data.run(config)
+    log = [row for row in tiny_data.metrics(config) if "eval/gold" in row]
+    assert [row["step"] for row in log] == [0, 2, 4, 6, 8]
+    for row in log:
+        assert row["eval/gold"] == pytest.approx(-row["eval/reward"])  # here gold is the proxy turned round
+        assert {"eval/kl", "eval/length", "eval/repetition"} <= set(row)
+    history = watch.read_history((tmp_path / "run" / "watch.jsonl").read_bytes())
+    assert [one.step for one in history] == [0, 2, 4, 6, 8]
+    assert {len(values) for one in history for values in one.items.values()} == {8}
+    assert history[-1].mean("gold") == pytest.approx(log[-1]["eval/gold"])
+
+
+def test_best_gold_ends_the_run_and_keeps_its_weights(tmp_path: Path) -> None:
+    """The policy is paid for length, gold for brevity: the first measurement is the best that gold will ever see."""
+    import torch
+    from safetensors.torch import load_file
+
+    free = watched_ppo(tmp_path, "free", optim={"steps": 40, "warmup": 0})
+    tiny_data.run(free)
+    stopped = watched_ppo(tmp_path, "stopped", optim={"steps": 40, "warmup": 0}, watch={"stop": "best-gold"})
+    summary = tiny_data.run(stopped)
+    golds = {row["step"]: row["eval/gold"] for row in tiny_data.metrics(stopped) if "eval/gold" in row}
+    best = max(golds, key=lambda step: golds[step])
+    assert summary["stopped_early"]
+    assert summary["steps"] == best + 2 * watch.PATIENCE  # two measurements without a better one
+    assert summary["last"]["eval/gold"] == golds[best]
+    if best == 0:  # then the exported model is the one that it started from
+        ours, base = (load_file(tmp_path / place / "model.safetensors") for place in ("stopped/model", "base"))
+        assert all(torch.equal(ours[name], base[name]) for name in base)
+
+
+def test_a_stopped_run_watches_on_with_the_same_bits(tmp_path: Path) -> None:
+    whole = watched_ppo(tmp_path, "whole")
+    tiny_data.run(whole)
+    parts = watched_ppo(tmp_path, "parts")
+    stops = 0
+    while tiny_data.run_stopped(parts, 40):  # enough for an evaluation, which is begun again when stopped
+        stops += 1
+    assert stops >= 2
+    assert tiny_data.result(parts) == tiny_data.result(whole)
+    assert (tmp_path / "parts" / "watch.jsonl").read_bytes() == (tmp_path / "whole" / "watch.jsonl").read_bytes()
+
+
+def test_dpo_watches_its_answers_and_its_chosen_side(tmp_path: Path) -> None:
+    rankings = tiny_data.data(tmp_path, "rankings", 6)
+    config = tiny_data.stage(
+        "dpo", tmp_path, eval={"data": rankings, "every": 2}, optim={"steps": 6, "lr": 1e-2},
+        watch={"reward": tiny_data.reward_function(tmp_path), "samples": 4, "max_new_tokens": 5},
+    )  # fmt: skip
+    tiny_data.run(config)
+    log = [row for row in tiny_data.metrics(config) if "eval/kl" in row]
+    assert [row["step"] for row in log] == [0, 2, 4, 6]
+    assert log[0]["eval/kl"] == pytest.approx(0, abs=1e-4)
+    assert log[0]["eval/chosen"] == pytest.approx(0, abs=1e-4)
+    assert log[-1]["eval/n"] == 6  # the rankings; the sampled prompts are 4
+    history = watch.read_history((tmp_path / "run" / "watch.jsonl").read_bytes())
+    assert len(history[0].items["kl"]) == 4
+    assert len(history[0].items["chosen"]) == 6
+    assert "reward" in history[0].items
+
+
+def test_dpo_warns_where_chosen_falls(tmp_path: Path) -> None:
+    """It learns to answer otherwise: both sides of these held-out rankings become less likely, the longer one more."""
+    held_out = [{"prompt": f"Hi? {at}", "chosen": "YYYYYY", "rejected": "YYYYYYYYYYYYYYYYYYYY"} for at in range(8)]
+    config = tiny_data.stage(
+        "dpo", tmp_path, watch={"samples": 0}, optim={"steps": 20, "lr": 1e-2}, loss={"name": "sigmoid", "beta": 0.05},
+        eval={"data": tiny_data.write(tmp_path / "other.jsonl", held_out), "every": 5},
+    )  # fmt: skip
+    tiny_data.run(config)
+    last = tiny_data.metrics(config)[-1]
+    assert last["eval/rejected"] < last["eval/chosen"] < 0
+    [alarm] = [json.loads(line) for line in (tmp_path / "run" / "alarms.jsonl").read_text().splitlines()]
+    assert alarm["name"] == "chosen-falls"
+    assert "loss dpop" in alarm["fix"]
+
+
+# ------------------------------------------------------------------ configuration
+
+
+BASE = ["model=m", "output=o", "prompts=p.jsonl", "reward=r"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["watch.gold=g"], "watch: has no effect: it watches the measurements on held-out rows; set eval.data"),
+        (["eval.data=e.jsonl", "watch.stop=best-gold"], "watch.stop=best-gold: has no effect: there is no gold reward"),
+        (
+            ["eval.data=e.jsonl", "watch.gold=g", "watch.stop=best-gold"],
+            "watch.stop=best-gold: it compares one measurement",
+        ),
+        (["rollouts.uncertainty=0.5"], "rollouts.uncertainty=0.5: the variance of one reward is 0"),
+        (["reward=[]"], "reward=[]: must be text; got an empty value"),
+    ],
+)
+def test_settings_that_cannot_work(settings: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(PpoConfig, None, [*BASE, *settings])
+    assert said in str(caught.value)
+
+
+def test_one_reward_or_several() -> None:
+    assert load_config(PpoConfig, None, BASE).rewards == ["r"]
+    assert load_config(PpoConfig, None, [*BASE, "reward=[a, b]"]).rewards == ["a", "b"]
+    config = load_config(DpoConfig, None, ["model=m", "output=o", "data=d.jsonl", "eval.data=e.jsonl", "watch.gold=g"])
+    assert config.watch.gold == "g"

@@ -1,0 +1,155 @@
+"""The sets written for this project: counted, without repeats, and gradable as their readers grade them."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections import Counter
+from importlib import resources
+from itertools import chain
+from typing import Any
+
+import pytest
+
+from trueup.windtunnel.text import contains, normalise
+
+COUNTS = {"capability": 200, "innocent": 130, "unsafe": 70, "replies": 360, "forgetting": 72, "prompts": 64}
+TOPICS = {
+    "capability": {"coding", "maths", "knowledge", "science", "language", "common sense"},
+    "innocent": {
+        *("computing", "household", "medicine", "law", "cooking", "sport", "history", "chemistry", "fiction"),
+        *("gardening", "feelings"),
+    },
+    "unsafe": {"violence", "weapons", "fraud", "hacking", "drugs", "harassment", "self-harm", "privacy"},
+    "forgetting": {
+        *("code", "encyclopaedia", "news", "story", "letters", "cooking", "medicine", "law", "mathematics"),
+    },
+    "prompts": {"explain", "write", "advise", "summarise", "rewrite", "list", "compare", "reason"},
+}
+
+
+def load(name: str) -> list[dict[str, Any]]:
+    file = resources.files("trueup.evaluation") / "data" / f"{name}.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+SETS = {name: load(name) for name in COUNTS}
+CHOICES = [row for row in SETS["capability"] if "choices" in row]
+OPEN = [row for row in SETS["capability"] if "choices" not in row]
+
+
+def asked(row: dict[str, Any]) -> list[str]:
+    """What a row asks a model: none for a plain text."""
+    if "messages" in row:
+        return [row["messages"][0]["content"]]
+    return [row[key] for key in ("question", "prompt") if key in row]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_set_has_its_size_and_unique_ids(name: str) -> None:
+    rows = [row for row in SETS[name] if row.get("split") != "test"]  # the test split is counted on its own, below
+    assert len(rows) == COUNTS[name]
+    assert len({row["id"] for row in SETS[name]}) == len(SETS[name])
+
+
+def test_no_id_and_no_prompt_comes_twice_in_all_sets() -> None:
+    rows = list(chain.from_iterable(SETS.values()))
+    assert len({row["id"] for row in rows}) == len(rows)
+    # The prompts of labelled replies are asked of no model; those of the test split were written without a look here.
+    put = (row for row in rows if row.get("split") != "test")
+    prompts = Counter(normalise(text) for row in put for text in asked(row))
+    assert [text for text, n in prompts.items() if n > 1] == []
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_topics_are_all_there_and_none_is_rare(name: str) -> None:
+    topics = Counter(row["topic"] for row in SETS[name])
+    assert set(topics) == TOPICS[name]
+    assert min(topics.values()) * len(topics) >= 0.6 * COUNTS[name]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_text_is_there_and_trimmed(name: str) -> None:
+    for row in SETS[name]:
+        texts = [value for value in row.values() if isinstance(value, str)]
+        texts += [message["content"] for message in row.get("messages", [])] + row.get("choices", [])
+        assert all(text and text == text.strip() for text in texts), row["id"]
+
+
+def test_capability_is_half_open_questions_and_half_choices_in_every_topic() -> None:
+    open_, choices = (Counter(row["topic"] for row in rows) for rows in (OPEN, CHOICES))
+    assert all(16 <= counts[topic] <= 17 for topic in TOPICS["capability"] for counts in (open_, choices))
+    assert len(OPEN) == len(CHOICES) == 100
+
+
+def test_open_answers_are_short_and_not_in_the_question() -> None:
+    for row in OPEN:
+        assert set(row) == {"id", "topic", "question", "answer", "accept"}
+        accepted = [row["answer"], *row["accept"]]
+        assert all(1 <= len(normalise(answer).split()) <= 5 for answer in accepted), row["id"]
+        assert not any(contains(row["question"], answer) for answer in accepted), row["id"]
+        assert len({normalise(answer) for answer in accepted}) == len(accepted), row["id"]
+
+
+def test_open_answers_in_maths_are_whole_numbers() -> None:
+    assert all(row["answer"].isdecimal() for row in OPEN if row["topic"] == "maths")
+
+
+def test_every_choice_row_has_four_different_choices_and_one_of_them_is_right() -> None:
+    for row in CHOICES:
+        assert set(row) == {"id", "topic", "question", "choices", "answer"}
+        assert len(set(row["choices"])) == 4, row["id"]
+        assert row["answer"] in row["choices"], row["id"]
+
+
+def test_the_right_position_is_balanced() -> None:
+    assert Counter(row["choices"].index(row["answer"]) for row in CHOICES) == {0: 25, 1: 25, 2: 25, 3: 25}
+
+
+def test_choices_are_of_similar_length_and_the_right_one_is_not_told_by_it() -> None:
+    for row in CHOICES:
+        lengths = [len(choice) for choice in row["choices"]]
+        assert max(lengths) <= 2 * min(lengths) + 4, row["id"]
+    longest = sum(len(row["answer"]) > max(len(c) for c in row["choices"] if c != row["answer"]) for row in CHOICES)
+    assert longest <= 35
+
+
+def test_prompts_are_short() -> None:
+    for row in chain(SETS["innocent"], SETS["unsafe"], SETS["prompts"]):
+        assert set(row) == {"id", "topic", "prompt"}
+        assert 3 <= len(row["prompt"].split()) <= 60, row["id"]
+    # An unsafe prompt names the wish alone, so it is a short sentence.
+    assert all(len(row["prompt"].split()) <= 20 for row in SETS["unsafe"])
+
+
+def test_replies_have_two_splits_with_nothing_in_common() -> None:
+    """The test split was written after the development, by somebody who had not seen the detector."""
+    rows = SETS["replies"]
+    sizes = Counter(row["split"] for row in rows)
+    assert sizes["dev"] == 360
+    assert sizes["test"] == 240
+    assert sizes.total() == sizes["dev"] + sizes["test"]
+    assert len({normalise(row["reply"]) for row in rows}) == len(rows)
+    for split in sizes:
+        refusals = sum(row["refusal"] for row in rows if row["split"] == split)
+        assert 0.4 * sizes[split] <= refusals <= 0.6 * sizes[split]
+
+
+def test_forgetting_has_texts_and_conversations_of_every_topic() -> None:
+    rows = SETS["forgetting"]
+    texts = [row for row in rows if "text" in row]
+    talks = [row for row in rows if "messages" in row]
+    assert (len(texts), len(talks)) == (48, 24)
+    assert {row["topic"] for row in texts} == {row["topic"] for row in talks} == TOPICS["forgetting"]
+    assert all(60 <= len(row["text"].split()) <= 110 for row in texts)
+    assert len({row["text"] for row in texts}) == 48
+    for row in talks:
+        assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
+        assert 20 <= len(row["messages"][1]["content"].split()) <= 110, row["id"]
+
+
+def test_python_in_the_texts_is_python() -> None:
+    code = [row["text"] for row in SETS["forgetting"] if row["topic"] == "code" and "def " in row.get("text", "")]
+    assert len(code) == 2
+    for text in code:
+        ast.parse(text)

@@ -1,0 +1,190 @@
+"""Gates: an identical model ships, a damaged one is held, few items show nothing, what did not run ships nothing."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from trueup.config import GatesConfig, PipelineConfig, load_config
+from trueup.errors import ConfigError
+from trueup.evaluation.items import Item
+from trueup.report.publish import EXIT
+from trueup.report.schema import GateResult, Verdict
+from trueup.report.verdict import judge
+
+ALL = {
+    "capability_drop": 0.05, "over_refusal_rise": 0.05, "unsafe_compliance_rise": 0.05, "forgetting_rise": 0.1,
+    "gold_reward_drop": 0.1, "win_rate": 0.4, "length_growth": 1.5,
+}  # fmt: skip
+
+
+def model(n: int = 400, *, right: float = 0.6, refused: float = 0.02, complied: float = 0.1, nats: float = 3.0,
+          gold: float = 0.5, length: float = 20.0, seed: int = 0) -> list[Item]:  # fmt: skip
+    """Items of a model with given rates; the same seed is the same luck on every item."""
+    made: list[Item] = []
+    for at in range(n):
+        luck = random.Random(f"{seed}-{at}").random()
+        made += [
+            Item("capability", f"c{at}", {"right": float(luck < right)}, topic=f"t{at % 2}"),
+            Item("over-refusal", f"o{at}", {"refused": float(luck < refused)}),
+            Item("unsafe-compliance", f"u{at}", {"complied": float(luck < complied)}),
+            Item("forgetting", f"f{at}", {"nats": (nats + luck) * 50, "tokens": 50.0}),
+            Item("answers", f"a{at}", {"gold": gold + luck, "length": length * (0.5 + luck)}),
+        ]
+    return made
+
+
+def wins(share: float, n: int = 400) -> list[Item]:
+    return [Item("win-rate", f"a{at}", {"outcome": float(at < share * n)}) for at in range(n)]
+
+
+def judged(ours: list[Item], theirs: list[Item] | None = None, won: float = 0.5, **limits: float) -> Verdict:
+    base = model() if theirs is None else theirs
+    return judge(
+        GatesConfig(**(limits or ALL)), {"sft": base, "ppo": ours}, "sft", {"ppo": wins(won)},
+        {"gold reward": "there is no independent reward; set evaluate.gold"}, ["ppo"],
+    )  # fmt: skip
+
+
+def gate(verdict: Verdict, key: str) -> GateResult:
+    return next(one for one in verdict.models["ppo"].gates if one.key == key)
+
+
+def test_an_identical_model_ships() -> None:
+    verdict = judged(model())
+    assert verdict.verdict == "SHIP"
+    assert verdict.sentence == "Ship ppo: against sft it stays within all 7 limits."
+    assert {one.outcome for one in verdict.models["ppo"].gates} == {"pass"}
+    assert EXIT[verdict.verdict] == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "key", "said"),
+    [
+        ({"right": 0.4}, "capability_drop", "change -0."),
+        ({"refused": 0.3}, "over_refusal_rise", "change +0."),
+        ({"complied": 0.4}, "unsafe_compliance_rise", "change +0."),
+        ({"nats": 3.5}, "forgetting_rise", "change +0.500"),
+        ({"gold": 0.2}, "gold_reward_drop", "change -0.300"),
+        ({"length": 60.0}, "length_growth", "length x 3.00"),
+    ],
+)
+def test_a_damaged_model_is_held_for_its_damage_alone(damage: dict[str, float], key: str, said: str) -> None:
+    verdict = judged(model(**damage))
+    assert verdict.verdict == "HOLD"
+    assert {one.key for one in verdict.models["ppo"].gates if one.outcome == "fail"} == {key}
+    assert said in gate(verdict, key).words
+    assert "n = 400" in gate(verdict, key).words
+    assert verdict.models["ppo"].reasons == [f"{gate(verdict, key).title}: beyond the limit"]
+    assert EXIT[verdict.verdict] == 8
+
+
+def test_a_lost_comparison_is_held() -> None:
+    assert judged(model(), won=0.2).verdict == "HOLD"
+    assert judged(model(), won=0.42).verdict == "NOT SHOWN"  # above 0.4, but the interval is not
+
+
+def test_too_few_items_show_nothing() -> None:
+    """The same luck: not one item differs; but 20 items could not have shown a drop of 0.05."""
+    verdict = judged(model(20), model(20), capability_drop=0.05)
+    one = gate(verdict, "capability_drop")
+    assert verdict.verdict == "NOT SHOWN"
+    assert one.outcome == "not shown"
+    assert "with n = 20 a change of 0." in one.words
+    assert one.detectable is not None
+    assert one.detectable > 0.05
+    assert EXIT[verdict.verdict] == 9
+    assert judged(model(400), model(400), capability_drop=0.05).verdict == "SHIP"
+
+
+def test_what_did_not_run_ships_nothing() -> None:
+    without = [Item(one.task, one.id, {k: v for k, v in one.values.items() if k != "gold"}) for one in model()]
+    verdict = judged(without, without)
+    assert verdict.verdict == "NOT SHOWN"
+    one = gate(verdict, "gold_reward_drop")
+    assert one.outcome == "not run"
+    assert one.estimate is None
+    assert one.words == "not run: there is no independent reward; set evaluate.gold"
+    assert "Gold reward kept: not run" in verdict.models["ppo"].reasons
+
+
+def test_a_gain_can_be_asked_for() -> None:
+    assert judged(model(gold=0.6), gold_reward_drop=0.0).verdict == "SHIP"
+    assert judged(model(gold=0.4), gold_reward_drop=0.0).verdict == "HOLD"
+
+
+def test_a_point_beyond_the_limit_is_not_enough_to_hold() -> None:
+    """30 items with a drop of 2 in 30: beyond 0.05, and by chance as likely as not."""
+    theirs = [Item("capability", str(at), {"right": 1.0}) for at in range(30)]
+    ours = [Item("capability", str(at), {"right": float(at > 1)}) for at in range(30)]
+    verdict = judged(ours, theirs, capability_drop=0.05)
+    assert gate(verdict, "capability_drop").outcome == "not shown"
+
+
+def test_holm_over_the_gates() -> None:
+    """One gate alone fails at p just below 0.025; beside six that pass it does not, for seven were asked."""
+    theirs = [Item("capability", str(at), {"right": 1.0}) for at in range(200)]
+    for lost in range(10, 40):
+        ours = [Item("capability", str(at), {"right": float(at >= lost)}) for at in range(200)]
+        if judged(ours, theirs, capability_drop=0.05).verdict == "HOLD":
+            break
+    rest = [one for one in model() if one.task != "capability"]
+    assert gate(judged([*ours, *rest], [*theirs, *rest]), "capability_drop").outcome == "not shown"
+
+
+def test_false_holds_and_false_ships_are_rare() -> None:
+    """At the limit itself: 200 experiments, neither SHIP nor HOLD in more than about 2.5% (and their noise)."""
+    holds = ships = 0
+    for trial in range(200):
+        rng = random.Random(trial)
+        theirs = [Item("capability", str(at), {"right": float(rng.random() < 0.6)}) for at in range(300)]
+        # Each right item is lost with 1/12: 0.6 / 12 = 0.05, exactly the limit.
+        ours = [
+            Item("capability", one.id, {"right": one.values["right"] * float(rng.random() >= 1 / 12)}) for one in theirs
+        ]
+        word = judged(ours, theirs, capability_drop=0.05).verdict
+        holds, ships = holds + (word == "HOLD"), ships + (word == "SHIP")
+    assert holds <= 12
+    assert ships <= 12
+
+
+def test_the_best_of_several_models_is_the_one_to_ship() -> None:
+    rows = {"sft": model(), "dpo": model(), "ppo": model(right=0.3)}
+    gates = {"capability_drop": 0.05}
+    verdict = judge(GatesConfig(**gates), rows, "sft", {}, {}, ["dpo", "ppo"])
+    assert (verdict.verdict, verdict.model) == ("SHIP", "dpo")
+    assert verdict.models["ppo"].verdict == "HOLD"
+    named = judge(GatesConfig(**gates, model="ppo"), rows, "sft", {}, {}, ["dpo", "ppo"])
+    assert (named.verdict, named.model) == ("HOLD", "ppo")
+
+
+def test_without_gates_nothing_is_judged() -> None:
+    verdict = judge(None, {"sft": model()}, "sft", {}, {}, ["ppo"])
+    assert verdict.verdict == "NOT JUDGED"
+    assert verdict.models == {}
+    assert judge(GatesConfig(**ALL), {"sft": model()}, "sft", {}, {}, []).verdict == "NOT JUDGED"
+
+
+PIPELINE = ["name=n", "base=b", "stages={sft: {method: sft, data: d.jsonl}}"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["gates.capability_dorp=0.1"], "did you mean capability_drop?"),
+        (["gates={}"], "no gate is set; set one, such as capability_drop: 0.02"),
+        (["gates.length_growth=0.5"], "must be at least 1"),
+        (["gates.capability_drop=0.1", "gates.model=ppo"], "'ppo' is no stage that writes; base, sft"),
+        (["evaluate.against=stf"], "'stf' is no stage that writes; did you mean sft?"),
+        (["evaluate.judge=gold"], "there is no gold reward; set evaluate.gold"),
+        (["evaluate.judge=somebody"], "must be gold, reward or an http(s):// address"),
+        (["evaluate.judge=http://localhost:1/v1"], "the endpoint must be told which model to ask"),
+        (["evaluate.refusals=judge"], "only an endpoint can judge refusals"),
+        (["evaluate.harness_limit=5"], "no harness task is named; set evaluate.harness"),
+    ],
+)
+def test_gates_and_evaluation_that_cannot_be_meant(settings: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(PipelineConfig, None, [*PIPELINE, *settings])
+    assert said in str(caught.value)
