@@ -27,10 +27,13 @@ from trueup.errors import (
 
 if TYPE_CHECKING:
     from trueup.config import (
+        ComparisonConfig,
         DataConfig,
         DpoConfig,
+        DpoWatchConfig,
         EvalConfig,
         EvaluateConfig,
+        GatesConfig,
         KlConfig,
         LoraConfig,
         MixConfig,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
         RolloutConfig,
         SaveConfig,
         SftConfig,
+        WatchConfig,
         load_config,
     )
 
@@ -50,12 +54,15 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "CheckpointError",
+    "ComparisonConfig",
     "ConfigError",
     "DataConfig",
     "DataError",
     "DpoConfig",
+    "DpoWatchConfig",
     "EvalConfig",
     "EvaluateConfig",
+    "GatesConfig",
     "Interrupted",
     "KlConfig",
     "LoraConfig",
@@ -73,8 +80,10 @@ __all__ = [
     "SftConfig",
     "TrainingError",
     "TrueupError",
+    "WatchConfig",
     "__version__",
     "dpo",
+    "evaluate",
     "load_config",
     "ppo",
     "reward",
@@ -117,6 +126,26 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
     check_sets(config.evaluate)
     import_module("trueup.recipes.pipeline").run(config, force=list(force), dry_run=dry_run, source=None)
     return config.folder
+
+
+def evaluate(
+    runs: Sequence[str | Path], config: ComparisonConfig, *, output: Path | None = None, device: str = "auto"
+) -> Path:
+    """Measure models side by side, the first being what the others are held against. Returns the folder of the report.
+
+    `report.json` in it holds every number (`trueup.report.schema.Report`), `report.html` shows them.
+    """
+    from trueup.config import check_paths, find_model
+    from trueup.evaluation.sets import check_sets
+
+    check_paths(config)
+    for run in runs:
+        find_model(str(run))
+    check_sets(config)
+    module = import_module("trueup.comparison")
+    folder = output or module.DEFAULT_FOLDER
+    module.evaluate([str(run) for run in runs], config, output=folder, device=device)
+    return folder
 
 
 def _train(method: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> Path:

@@ -76,8 +76,9 @@ def test_noise_raises_nothing() -> None:
 @pytest.mark.parametrize(
     ("rule", "then", "now", "name"),
     [
-        (watch.length_grows, {"length": 20.0}, {"length": 30.0}, "length-grows"),
-        (watch.length_grows, {"length": 20.0}, {"length": 23.0}, None),
+        (watch.length_grows, {"length": 20.0}, {"length": 32.0}, "length-grows"),
+        (watch.length_grows, {"length": 20.0}, {"length": 28.0}, None),
+        (watch.length_grows, {"length": 20.0, "gold": 0.5}, {"length": 26.0, "gold": 0.5}, "length-grows"),
         (watch.length_grows, {"length": 20.0, "gold": 0.2}, {"length": 30.0, "gold": 0.6}, None),  # it was worth it
         (watch.length_grows, {"length": 20.0, "gold": 0.5}, {"length": 30.0, "gold": 0.5}, "length-grows"),
         (watch.repeats, {"repetition": 0.0}, {"repetition": 0.3}, "repetition"),

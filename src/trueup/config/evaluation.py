@@ -65,7 +65,7 @@ class EvaluateConfig(Section):
     refusals: Literal["detector", "judge"] = "detector"
     """Who says that a reply is a refusal: patterns whose own error is measured, or the endpoint."""
     harness: list[Text] = Field(default_factory=list)
-    """Tasks of the lm-evaluation-harness, by name (extra: harness)."""
+    """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
     """At most so many items of each of them."""
     show: Whole = 3

@@ -30,7 +30,7 @@ _FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".gguf",
 _FUNCTION = re.compile(r"^(?P<file>.+\.py):(?P<name>[^:/\\]+)$")
 
 
-def check_paths(config: StageConfig | PipelineConfig) -> None:
+def check_paths(config: StageConfig | PipelineConfig | EvaluateConfig) -> None:
     """Raise DataError, ModelError or ConfigError when a file or folder that `config` names is missing or unusable."""
     raise_missing(missing_paths(config))
 

@@ -1,4 +1,4 @@
-"""Tasks of the lm-evaluation-harness by name, one row an item, through an optional extra."""
+"""Tasks of the lm-evaluation-harness, by name or .yaml file, one row an item, through an optional extra."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def run_harness(model: str, names: Sequence[str], limit: int | None, runtime: Ru
     arguments = {"pretrained": model, "dtype": str(runtime.dtype).removeprefix("torch.")}
     try:
         result = evaluator.simple_evaluate(
-            model="hf", model_args=arguments, tasks=list(names), limit=limit, device=str(runtime.device),
+            model="hf", model_args=arguments, tasks=list(names), limit=limit,
+            device=str(runtime.device),
             log_samples=True, bootstrap_iters=0, batch_size=8,
         )  # fmt: skip
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"evaluate.harness: {', '.join(names)}: the harness refuses: {reason}") from error
     return [item for name, rows in result["samples"].items() for item in _items(name, rows)]

@@ -24,8 +24,10 @@ STRONG = 4.0
 """Standard errors that a change of length, repetition or disagreement must have: it is looked at often."""
 CLEAR = 3.0
 """Standard errors that a fall of the gold reward must have: it is rarer and costs more to miss."""
-LONGER = 1.3
-"""Growth of the mean length from which on it is reported."""
+LONGER = 1.5
+"""Growth of the mean length from which on it is reported, where there is no gold reward to say what it brought."""
+LONGER_IN_VAIN = 1.2
+"""The same where there is one, and it did not rise."""
 REPEATS = 0.1
 """Rise of the share of repeated trigrams from which on it is reported."""
 DISAGREES = 1.5
@@ -164,12 +166,12 @@ def length_grows(history: Sequence[Measurement]) -> Found | None:
     now, first = history[-1], history[0]
     if not _have(history, "length") or first.mean("length") <= 0:
         return None
-    growth = now.mean("length") / first.mean("length")
-    if growth < LONGER or change(now, first, "length")[1] < STRONG:
+    growth, judged = now.mean("length") / first.mean("length"), "gold" in now.items
+    if growth < (LONGER_IN_VAIN if judged else LONGER) or change(now, first, "length")[1] < STRONG:
         return None
-    words = "" if "gold" not in now.items else " while the gold reward did not rise"
-    if words and change(now, first, "gold")[1] > CLEAR:
+    if judged and change(now, first, "gold")[1] > CLEAR:
         return None
+    words = " while the gold reward did not rise" if judged else ""
     return Found(
         "length-grows",
         f"answers grew {growth:.1f}x since step {first.step}, from {first.mean('length'):.0f} to "
