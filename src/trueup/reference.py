@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from trueup.batching import Example
+from trueup.errors import TrainingError
 from trueup.files import atomic_write_bytes
 from trueup.forward import forward_all
 from trueup.tensors import segment_sum
@@ -21,6 +22,12 @@ from trueup.weights import weights_fingerprint
 
 if TYPE_CHECKING:
     from trueup.models import Network
+
+
+START_TOLERANCE = {True: 1e-4, False: 0.1}
+"""Nats a token by which a policy may differ from itself, in float32 and not: in half precision under full fine-tuning
+master weights and frozen copies round differently here and there."""
+_COMPARED = 8
 
 
 def with_reference(network: Network, examples: list[Example], cache: Path, *, max_tokens: int) -> list[Example]:
@@ -70,6 +77,25 @@ def branch_logps(network: Network, examples: Sequence[Example], role: str, *, ma
     logps = forward_all(network, examples, role, "logps", max_tokens=max_tokens)
     sizes = torch.tensor([branch.trained for one in examples for branch in one.branches])
     return segment_sum(logps, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes))
+
+
+def check_start(network: Network, examples: Sequence[Example], *, max_tokens: int) -> None:
+    """Before the first update a policy held to where it starts from *is* its reference: compare them on a few rows.
+
+    Raises:
+        TrainingError: they differ: it would be trained against the wrong reference, and no log would show it.
+    """
+    few = list(examples[:_COMPARED])
+    ours = branch_logps(network, few, "policy", max_tokens=max_tokens)
+    theirs = torch.tensor([branch.scalars["ref_logps"] for one in few for branch in one.branches])
+    tokens = torch.tensor([float(branch.trained) for one in few for branch in one.branches])
+    apart = float(((ours - theirs).abs() / tokens).max())
+    tolerance = START_TOLERANCE[network.runtime.dtype == torch.float32]
+    if not apart < tolerance:
+        raise TrainingError(
+            f"before the first update the policy differs from its reference by {apart:.3g} nats a token "
+            f"(allowed: {tolerance:g}): it would be held to another model than it starts from"
+        )
 
 
 def _fingerprint(network: Network, examples: Sequence[Example]) -> str:

@@ -21,6 +21,7 @@ from trueup.batching import Batch, Branch, Example
 from trueup.chat import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.forward import forward_all
+from trueup.reference import START_TOLERANCE
 from trueup.rewards import Ensemble, disagreement
 from trueup.sampling import Sample, sample
 from trueup.tensors import segment_sum, whiten
@@ -265,8 +266,7 @@ def answer_text(network: Network, one: Sample) -> str:
 def _check_start(log_ratios: Tensor, network: Network) -> None:
     """Before the first update the policy *is* the reference; anything else is a fault that no log would show."""
     per_token = float(log_ratios.abs().mean())
-    # Under full fine-tuning in half precision the master weights and the frozen copy round differently here and there.
-    tolerance = 1e-4 if network.runtime.dtype == torch.float32 else 0.1
+    tolerance = START_TOLERANCE[network.runtime.dtype == torch.float32]
     if not per_token < tolerance:
         raise TrainingError(
             f"before the first update the policy differs from its reference by {per_token:.3g} nats a token "

@@ -137,7 +137,8 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     original = reference.branch_logps
 
     def counting(network: Any, examples: Any, role: str, *, max_tokens: int) -> Any:
-        passes.append(len(examples))
+        if role == "reference":
+            passes.append(len(examples))
         return original(network, examples, role, max_tokens=max_tokens)
 
     monkeypatch.setattr(reference, "branch_logps", counting)
@@ -185,3 +186,21 @@ def test_a_cache_that_cannot_be_read_is_made_again(damage: bytes | None, tmp_pat
     tiny_data.run(cached(tmp_path))
     assert computed == [12, 12]
     assert cache.read_bytes() == whole
+
+
+def test_a_policy_that_is_not_its_reference_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference computed with something else than the policy's start: silent elsewhere, an error here."""
+    from trueup.errors import TrainingError
+    from trueup.models import Network
+
+    add = Network.add_reference
+
+    def wrong(self: Network, trunk: Any = None) -> None:
+        add(self, trunk)
+        weight = next(iter(self.trunks["reference"].parameters()))
+        weight.data += 0.05
+
+    monkeypatch.setattr(Network, "add_reference", wrong)
+    with pytest.raises(TrainingError, match="the policy differs from its reference by"):
+        tiny_data.run(tiny_data.stage("dpo", tmp_path))
+    assert not (tmp_path / "run" / "metrics.jsonl").is_file()

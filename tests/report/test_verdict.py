@@ -54,7 +54,7 @@ def gate(verdict: Verdict, key: str) -> GateResult:
 def test_an_identical_model_ships() -> None:
     verdict = judged(model())
     assert verdict.verdict == "SHIP"
-    assert verdict.sentence == "Ship ppo: against sft it stays within all 7 limits."
+    assert verdict.sentence == "Ship ppo: against sft it is shown to stay within all 7 limits."
     assert {one.outcome for one in verdict.models["ppo"].gates} == {"pass"}
     assert EXIT[verdict.verdict] == 0
 

@@ -225,6 +225,11 @@ class DpoWatchConfig(WatchConfig):
     max_new_tokens: Count = 64
     """The longest of these answers in tokens."""
 
+    def inert(self) -> dict[str, str]:
+        """What judges answers, where none are sampled."""
+        unheard = dict.fromkeys(("gold", "reward", "max_new_tokens"), "no answers are sampled: watch.samples is 0")
+        return WatchConfig.inert(self) | ({} if self.samples else unheard)
+
 
 class KlConfig(Section):
     """The penalty on moving away from the model PPO starts from."""

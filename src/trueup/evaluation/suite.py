@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Raised when the same inputs would be measured otherwise, so that older files are not taken for new ones."""
-_SETTINGS_OF_NO_EFFECT = {"against", "show", "judge", "judge_model"}
+_SETTINGS_OF_NO_EFFECT = {"against", "show", "judge", "gates"}
+"""Keys that change no row of a model; the model held against is in the key by its contents."""
 
 
 def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:

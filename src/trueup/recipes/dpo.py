@@ -14,13 +14,13 @@ import torch
 from trueup import objectives, sources
 from trueup.algorithms import preference
 from trueup.batching import Example
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, DataError
 from trueup.evaluation.intervals import rate
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, dpo_rules, watched
 from trueup.loading import load_causal_lm, load_tokenizer
 from trueup.model_reward import open_reward
-from trueup.reference import branch_logps, with_reference
+from trueup.reference import branch_logps, check_start, with_reference
 from trueup.rollouts import PromptRow
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
@@ -71,8 +71,11 @@ def _pairs(stage: Stage, config: DpoConfig, name: str, data: DataConfig) -> list
     if config.loss.name not in preference.NEEDS_REFERENCE:
         return examples
     stage.progress.note(f"{name}: reference log-probabilities of {len(examples)} pairs")
-    cache = stage.run.path / f"reference-{name}.safetensors"
-    return with_reference(stage.network, examples, cache, max_tokens=config.max_tokens)
+    cache, tokens = stage.run.path / f"reference-{name}.safetensors", config.max_tokens
+    examples = with_reference(stage.network, examples, cache, max_tokens=tokens)
+    if config.reference is None:
+        check_start(stage.network, examples, max_tokens=tokens)
+    return examples
 
 
 def _kto_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
@@ -129,18 +132,17 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
 def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str, list[float]]]:
     """Measures answers to the first `watch.samples` prompts of the held-out rankings."""
     settings, data = config.watch, config.eval.data
-    assert data is not None
-    if not settings.samples:
+    if data is None or not settings.samples:
         return dict
-    asked = {row.messages: row for row in sources.load_section(data, "prompt")}
+    asked = dict.fromkeys(row.messages for row in sources.load_section(data, "prompt"))
     rows = [PromptRow(messages, stage.network.renderer.prompt(messages)) for messages in asked]
     prompts = [row for row in rows if len(row.ids) + settings.max_new_tokens <= config.max_length][: settings.samples]
     if not prompts:
-        stage.progress.warn(
-            f"watch: no held-out prompt leaves room for {settings.max_new_tokens} new tokens within "
-            f"max_length={config.max_length}, so KL, length and repetition are not watched; lower watch.max_new_tokens"
+        raise DataError(
+            f"eval: no prompt leaves room for watch.max_new_tokens={settings.max_new_tokens} within "
+            f"max_length={config.max_length}; lower it, or set watch.samples=0 to watch no answers"
         )
-        return dict
+    stage.progress.note(f"watch: {len(prompts)} of {len(rows)} held-out prompts are answered at each measurement")
     reward, gold = (
         None if one is None else open_reward(one, stage.network, config, role=role)[0]
         for role, one in (("reward", settings.reward), ("gold", settings.gold))

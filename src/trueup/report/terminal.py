@@ -59,10 +59,7 @@ def _gates(out: Console, model: str, one: ModelVerdict) -> None:
         table(title, ["outcome", "gate", "what was seen"], rows)
     else:
         _say(out, f"{title}; no gate is set")
-    for reason in one.reasons:
-        _say(out, f"because {one_line(reason)}", indent=2)
-    if one.reasons:
-        out.print()
+    out.print()
 
 
 def _models(out: Console, report: Report) -> None:

@@ -232,11 +232,15 @@ def _overall(gates: GatesConfig, models: Mapping[str, ModelVerdict], against: st
     chosen = models[name]
     short = [one.partition(":")[0].lower() for one in chosen.reasons]
     sentence = {
-        "SHIP": f"Ship {name}: against {against} it stays within all {len(chosen.gates)} limits.",
+        "SHIP": f"Ship {name}: against {against} it is shown to stay within {_all(len(chosen.gates))}.",
         "HOLD": f"Hold {name}: against {against} it breaks a limit ({', '.join(_failed(chosen))}).",
         "NOT SHOWN": f"It is not shown that {name} stays within its limits: {', '.join(short)}.",
     }[chosen.verdict]
     return Verdict(verdict=chosen.verdict, sentence=sentence, model=name, models=dict(models))
+
+
+def _all(count: int) -> str:
+    return "the one limit that was set" if count == 1 else f"all {count} limits"
 
 
 def _failed(one: ModelVerdict) -> list[str]:

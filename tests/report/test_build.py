@@ -1,0 +1,196 @@
+"""From files to a report: measures against independent arithmetic, the reward model's card, samples, stages."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from trueup.errors import DataError
+from trueup.evaluation.intervals import mean, rate
+from trueup.evaluation.items import Item, write_items
+from trueup.evaluation.paired import difference, weighted_difference
+from trueup.report.build import build, read_measured
+from trueup.report.rewardmodel import calibration, reward_card
+from trueup.report.samples import samples
+from trueup.report.scorecard import SPECS, Rows, measures, paired, prepared
+from trueup.report.stages import alarms, curves, points, stage_run
+
+
+def spec(key: str):
+    return next(one for one in SPECS if one.key == key)
+
+
+def rows(**rights: list[float]) -> Rows:
+    return {
+        name: [Item("capability", f"q{at}", {"right": value}, topic="ab"[at % 2]) for at, value in enumerate(values)]
+        for name, values in rights.items()
+    }
+
+
+def test_a_share_and_its_paired_difference() -> None:
+    ours, theirs = [1.0, 0.0, 1.0, 1.0] * 10, [1.0, 1.0, 0.0, 1.0] * 10
+    [capability] = [one for one in measures(rows(sft=theirs, ppo=ours), "sft", {}, {}) if one.key == "capability"]
+    expected = rate(30, 40)
+    assert capability.values["ppo"].model_dump() == expected.as_dict()
+    told = difference(ours, theirs)
+    got = capability.differences["ppo"]
+    assert (got.value, got.low, got.high, got.p, got.test) == (told.value, told.low, told.high, told.p, told.test)
+    assert got.shown is False
+    assert set(capability.differences) == {"ppo"}
+
+
+def test_topics_are_parts_of_the_whole() -> None:
+    [capability] = [one for one in measures(rows(sft=[1.0, 0.0] * 8), "sft", {}, {}) if one.key == "capability"]
+    assert {topic.topic: topic.values["sft"].value for topic in capability.topics} == {"a": 1.0, "b": 0.0}
+    assert sum(topic.values["sft"].n for topic in capability.topics) == capability.values["sft"].n
+
+
+def test_items_are_matched_by_id_and_not_by_place() -> None:
+    ours = [Item("capability", str(at), {"right": float(at < 5)}) for at in range(10)]
+    theirs = [*reversed(ours), Item("capability", "only here", {"right": 1.0})]
+    one = paired(spec("capability"), ours, theirs)
+    assert one is not None
+    assert (one.value, one.n) == (0.0, 10)
+
+
+def test_nats_per_token_weigh_long_texts_more() -> None:
+    """30 nats of 10 tokens and 100 of 50: 130 / 60, and not the mean of 3 and 2."""
+    items = [
+        Item("forgetting", "a", {"nats": 30.0, "tokens": 10.0}),
+        Item("forgetting", "b", {"nats": 100.0, "tokens": 50.0}),
+    ]
+    more = [Item(one.task, f"{one.id}{at}", one.values) for one in items for at in range(6)]
+    worse = [Item(one.task, one.id, {**one.values, "nats": one.values["nats"] * 1.1}) for one in more]
+    [got] = [one for one in measures({"sft": more, "ppo": worse}, "sft", {}, {}) if one.key == "forgetting"]
+    assert got.values["sft"].value == pytest.approx(130 / 60)
+    nats, other, tokens = (
+        [one.values[key] for one in part] for part, key in ((worse, "nats"), (more, "nats"), (more, "tokens"))
+    )
+    assert got.differences["ppo"].value == pytest.approx(weighted_difference(nats, other, tokens).value)
+    assert got.differences["ppo"].shown
+
+
+def test_what_was_derived() -> None:
+    items = prepared([
+        Item("unsafe-compliance", "a", {"refused": 1.0}), Item("preferences", "b", {"margin": 0.0}),
+        Item("preferences", "c", {"margin": -1.0}), Item("unsafe-compliance", "d", {}),
+    ])  # fmt: skip
+    assert [one.values.get("complied", one.values.get("won")) for one in items] == [0.0, 0.5, 0.0, None]
+
+
+def test_too_few_items_have_no_difference() -> None:
+    """Two equal differences of a mean: no interval has ends, so none is shown."""
+    ours = [Item("answers", str(at), {"reward": 1.0 + at, "length": 3.0}) for at in range(2)]
+    theirs = [Item("answers", str(at), {"reward": float(at), "length": 3.0}) for at in range(2)]
+    assert paired(spec("reward"), ours, theirs) is None
+
+
+def test_wins() -> None:
+    won = [
+        Item("win-rate", str(at), {"outcome": float(at < 30), "ours": 10.0 + at % 3, "theirs": 11.0})
+        for at in range(40)
+    ]
+    unjudged = Item("win-rate", "x", {"ours": 3.0, "theirs": 3.0})
+    made = {
+        one.key: one for one in measures(rows(sft=[1.0], ppo=[1.0]), "sft", {"ppo": [*won, unjudged]}, {"ppo": "gold"})
+    }
+    assert made["win-rate"].values["ppo"].model_dump() == rate(30, 40).as_dict()
+    assert made["win-rate"].note == "judged by gold; 0.5 is a draw"
+    assert made["win-rate-lc"].values["ppo"].n == 40
+
+
+# ------------------------------------------------------------------ the reward model
+
+
+def ranked(margins: list[float], longer: list[int]) -> list[Item]:
+    return [
+        Item("reward-model", str(at), {"margin": margin, "chosen_longer": float(more)})
+        for at, (margin, more) in enumerate(zip(margins, longer, strict=True))
+    ]
+
+
+def test_accuracy_by_length() -> None:
+    card = reward_card("rm", ranked([1.0, 1.0, -1.0, 0.0], [5, 5, -5, -5]))
+    assert card.accuracy.value == 2.5 / 4  # a tie is half right
+    assert card.chosen_longer is not None
+    assert card.chosen_shorter is not None
+    assert (card.chosen_longer.value, card.chosen_shorter.value) == (1.0, 0.25)
+
+
+def test_calibration_by_hand() -> None:
+    """40 pairs of margin ±1, right 3 times in 4: it says sigmoid(1) = 0.731 and is right in 0.75."""
+    bins = calibration([1.0, 1.0, 1.0, -1.0] * 10)
+    assert all(one.predicted == pytest.approx(1 / (1 + math.exp(-1))) for one in bins)
+    assert sum(one.observed.n for one in bins) == 40
+    card = reward_card("rm", ranked([1.0, 1.0, 1.0, -1.0] * 10, [1] * 40))
+    right = sum(one.observed.value * one.observed.n for one in card.calibration)
+    assert right == 30
+    assert card.chosen_shorter is None
+
+
+# ------------------------------------------------------------------ samples
+
+
+def test_the_largest_changes_come_first_and_ties_stay() -> None:
+    def answered(values: list[float]) -> list[Item]:
+        return [
+            Item("capability", str(at), {"right": one}, prompt=f"Q{at}", answer="x") for at, one in enumerate(values)
+        ]
+
+    shown = samples({"sft": answered([0.0, 1.0, 0.0, 1.0]), "ppo": answered([0.0, 0.0, 1.0, 1.0])}, "sft")
+    assert [(one.prompt, one.change) for one in shown] == [("Q2", 1.0), ("Q1", -1.0), ("Q0", 0.0), ("Q3", 0.0)]
+    assert set(shown[0].answers) == {"sft", "ppo"}
+
+
+# ------------------------------------------------------------------ a run folder
+
+
+def test_a_stages_files(tmp_path: Path) -> None:
+    folder = tmp_path / "ppo"
+    folder.mkdir()
+    log = [
+        {"step": 0, "eval/gold": 0.5},
+        {"step": 1, "ppo/reward": 1.0},
+        {"step": 2, "ppo/reward": None, "eval/gold": 0.4},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    watched = {"step": 2, "items": {"kl": [1.0, 3.0], "reward": [0.0, 1.0], "gold": [1.0, 1.0]}}
+    (folder / "watch.jsonl").write_text(json.dumps(watched) + "\n")
+    (folder / "alarms.jsonl").write_text(json.dumps({"step": 2, "name": "n", "message": "m", "fix": "f"}) + "\n")
+    (folder / "config.yaml").write_text("model: base\nseed: 3\nprompts: {path: p.jsonl}\n")
+    (folder / "data.json").write_text(json.dumps({"prompts": {"read": 5, "used": 4}}))
+    (folder / "summary.json").write_text(json.dumps({"method": "ppo", "steps": 2, "tokens": 9, "seconds": 1.5}))
+    drawn = {one.key: (one.steps, one.values) for one in curves("ppo", folder)}
+    assert drawn == {"eval/gold": ([0, 2], [0.5, 0.4]), "ppo/reward": ([1, 2], [1.0, None])}
+    [point] = points("ppo", folder)
+    assert (point.step, point.kl, point.proxy, point.gold) == (2, 2.0, 0.5, 1.0)
+    assert alarms("ppo", folder)[0].fix == "f"
+    run = stage_run("ppo", folder)
+    assert (run.finished, run.method, run.base, run.seed, run.tokens) == (True, "ppo", "base", 3, 9)
+    assert run.data == {"prompts": {"path": "p.jsonl", "read": 5, "used": 4}}
+    (folder / "summary.json").unlink()
+    assert stage_run("ppo", folder).finished is False
+
+
+def test_nothing_is_made_of_half_an_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing was evaluated here; run `trueup run` or `trueup evaluate` first"):
+        build(tmp_path)
+    place = tmp_path / "evaluation"
+    write_items(place / "sft.jsonl", [Item("capability", "a", {"right": 1.0})], {"key": "k"})
+    plan = {
+        "against": "sft",
+        "models": {"sft": {"file": "sft.jsonl"}, "ppo": {"file": "ppo.jsonl"}},
+        "not_measured": {},
+    }
+    (place / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(DataError, match=r"ppo\.jsonl: missing, though plan\.json names it; evaluate again"):
+        read_measured(place)
+
+
+def test_means_have_the_bootstraps_interval() -> None:
+    items = [Item("answers", str(at), {"reward": float(at % 5), "length": 1.0}) for at in range(50)]
+    [reward] = [one for one in measures({"sft": items}, "sft", {}, {}) if one.key == "reward"]
+    assert reward.values["sft"].model_dump() == mean([float(at % 5) for at in range(50)]).as_dict()
