@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trueup import runtime
-from trueup.config import GatesConfig
+from trueup.config import GatesConfig, gate_problems
 from trueup.console import Progress, quiet_libraries
 from trueup.errors import ConfigError, DataError
+from trueup.evaluation.items import Item
 from trueup.evaluation.plan import FOLDER, Plan
 from trueup.evaluation.suite import measure
 from trueup.loading import read_config
@@ -49,15 +50,34 @@ def evaluate(
         raise ConfigError("evaluate: every model given is a reward model; give at least one that writes")
     if config.against is not None and config.against not in writers:
         raise ConfigError(f"against: {config.against!r} is none of the models; they are {', '.join(writers)}")
+    against = config.against or next(iter(writers))
+    proxy = config.reward or (models[rewards[-1]] if rewards else None)
+    candidates = tuple(name for name in writers if name != against)
+    _check_gates(config, candidates, proxy)
     quiet_libraries()
     folder = output or DEFAULT_FOLDER
     plan = Plan(
-        folder=folder, models=writers, against=config.against or next(iter(writers)), settings=config,
-        reward=config.reward or (models[rewards[-1]] if rewards else None), gold=config.gold,
-        title=" and ".join(writers), gates=config.gates, command=command_line(),
+        folder=folder, models=writers, against=against, settings=config, reward=proxy, gold=config.gold,
+        title=" and ".join(writers), gates=config.gates, candidates=candidates, command=command_line(),
     )  # fmt: skip
-    measure(plan, runtime.init(device, dtype, threads), Progress().note)
+    where = runtime.init(device, dtype, threads)
+    if where.world > 1:
+        raise ConfigError("evaluate: runs in one process; start it without torchrun")
+    measure(plan, where, Progress().note)
     return publish(folder)
+
+
+def _check_gates(config: ComparisonConfig, candidates: Sequence[str], proxy: str | None) -> None:
+    """Raise ConfigError for a gate that could only end as "not run", and for a verdict on nobody."""
+    if config.gates is None:
+        return
+    problems = [f"{'.'.join(map(str, place))}: {text}" for place, text in gate_problems(config, config.gates, proxy)]
+    if not candidates:
+        problems.append("gates: there is no second model to judge; name one")
+    elif config.gates.model is not None and config.gates.model not in candidates:
+        problems.append(f"gates.model: {config.gates.model!r} is not judged; {', '.join(candidates)}")
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def named(runs: Sequence[str]) -> dict[str, str]:
@@ -85,7 +105,7 @@ def report(runs: Sequence[Path], output: Path | None = None) -> Report:
     parts = {_short(run, runs): read_measured(run / FOLDER) for run in runs}
     together = _merged(parts)
     gates = together.plan["gates"]
-    limits = None if gates is None else GatesConfig.model_validate({**gates, "model": None})
+    limits = None if gates is None else GatesConfig.model_validate(gates)
     made = compared(together, limits, title=" and ".join(parts), kind="comparison")
     made.command = command_line()
     return publish(_made(output or DEFAULT_FOLDER), made)
@@ -99,61 +119,73 @@ def _made(folder: Path) -> Path:
 def _merged(parts: dict[str, Measured]) -> Measured:
     """All models of all runs; held against the first run's model, on the items that they share.
 
-    Verdicts of a judge are kept where a run's own are against that same model; the others are not there to be had.
+    What was measured against another model than that one, or scored by another reward, is left out and named.
     """
     (first, base), *others = parts.items()
+    rows = {f"{first}/{name}": items for name, items in base.rows.items()}
+    missing = {f"{first}: {what}": why for what, why in base.missing.items()}
     for name, part in others:
-        _check_same(first, base, name, part)
-    against = f"{first}/{base.plan['against']}"
-    rows = {f"{run}/{name}": items for run, part in parts.items() for name, items in part.rows.items()}
-    wins = {f"{first}/{name}": items for name, items in base.wins.items()}
-    missing = {f"{run}: {what}": why for run, part in parts.items() for what, why in part.missing.items()}
-    missing |= {
-        f"win rate of {run}/{name}": f"its answers were judged against {run}/{part.plan['against']}"
-        for run, part in others
-        for name in part.wins
+        lost = _incomparable(first, base, name, part)
+        rows |= {f"{name}/{model}": _without(items, lost) for model, items in part.rows.items()}
+        missing |= {f"{name}: {what}": why for what, why in part.missing.items()} | {
+            f"{name}: {what}": why for what, (_, why) in lost.items()
+        }
+    gates = base.plan["gates"]
+    if gates is not None and gates.get("model") is not None:
+        gates = {**gates, "model": f"{first}/{gates['model']}"}
+    plan = {
+        **base.plan,
+        "against": f"{first}/{base.plan['against']}",
+        "candidates": [f"{name}/{one}" for name, part in parts.items() for one in part.plan["candidates"]],
+        "gates": gates,
     }
+    wins = {f"{first}/{name}": items for name, items in base.wins.items()}
     judges = {f"{first}/{name}": judge for name, judge in base.judges.items()}
-    return replace(base, plan={**base.plan, "against": against}, rows=rows, wins=wins, judges=judges, missing=missing)
+    for name, part in others:
+        if part.plan["asked"]["reference"] == base.plan["asked"]["reference"]:
+            wins |= {f"{name}/{model}": items for model, items in part.wins.items()}
+            judges |= {f"{name}/{model}": judge for model, judge in part.judges.items()}
+    return replace(base, plan=plan, rows=rows, wins=wins, judges=judges, missing=missing)
 
 
-ASKED = (
-    "data",
-    "prompts",
-    "samples",
-    "max_new_tokens",
-    "temperature",
-    "capability",
-    "grader",
-    "forgetting",
-    "innocent",
-    "unsafe",
-    "limit",
-    "refusals",
-)
-"""Settings that decide what models were asked and how answers were judged."""
+Lost = dict[str, tuple[tuple[str, str], str]]
+"""What cannot be compared -> ((task, value), why)."""
 
 
-def _check_same(first: str, base: Measured, name: str, part: Measured) -> None:
-    ours, theirs = base.plan["settings"], part.plan["settings"]
-    differing = [key for key in ASKED if ours.get(key) != theirs.get(key)]
-    differing += [key for key in ("reward", "gold") if base.plan.get(key) != part.plan.get(key)]
-    if set(differing) - {"reward", "gold"}:
+def _incomparable(first: str, base: Measured, name: str, part: Measured) -> Lost:
+    """What another run's numbers cannot be held against.
+
+    Raises:
+        DataError: the runs were not asked the same questions.
+    """
+    ours, theirs = base.plan["asked"], part.plan["asked"]
+    judges = {"reward", "gold", "reference"}
+    differing = sorted(key for key in ours if key not in judges and ours[key] != theirs.get(key))
+    if differing:
         raise DataError(
-            f"{first} and {name} were not asked the same, so they cannot be compared: evaluate."
-            f"{', evaluate.'.join(differing)} differ; evaluate both with the same settings: trueup evaluate MODEL MODEL"
+            f"{first} and {name} were not asked the same, so they cannot be compared: {', '.join(differing)} differ; "
+            "evaluate both with the same settings and sets: trueup evaluate MODEL MODEL key=value"
         )
-    if differing:  # each run's own reward: a score of one is not a score of the other
-        _forget(part, differing)
+    lost: Lost = {}
+    for key in ("reward", "gold"):
+        if ours[key] != theirs[key]:
+            lost[f"{key} beside the first run's"] = (("answers", key), "scored by another reward")
+    if ours["reference"] != theirs["reference"]:
+        why = f"measured against {part.plan['against']} of {name}, which is another model"
+        lost |= {
+            "KL": (("answers", "kl"), why),
+            "preferences": (("preferences", "won"), why),
+            "win-rate": (("", ""), why),
+        }
+    return lost
 
 
-def _forget(part: Measured, names: Sequence[str]) -> None:
-    for items in part.rows.values():
-        for item in items:
-            for name in names:
-                item.values.pop(name, None)
-    for name in names:
-        part.missing[f"{name} beside the first run's"] = "scored by another reward"
+def _without(items: Sequence[Item], lost: Lost) -> list[Item]:
+    gone = {place for place, _ in lost.values()}
+    return [
+        replace(item, values={key: one for key, one in item.values.items() if (item.task, key) not in gone})
+        for item in items
+    ]
 
 
 def _name(run: str) -> str:

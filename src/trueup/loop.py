@@ -309,7 +309,9 @@ def _resume(state: Fit) -> bool:
         state.restore(checkpoint)
         progress.note(f"resuming from step {state.step} of {state.steps}")
     if state.runtime.is_main:
-        run.truncate_metrics(-1 if checkpoint is None else state.step)
+        # A step whose evaluation is still to come has no row yet; one from an earlier try would come twice.
+        recorded = state.step if state.pending is None else state.step - 1
+        run.truncate_metrics(-1 if checkpoint is None else recorded)
     state.runtime.barrier()
     return checkpoint is not None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tiny_data
+from trueup.chat import Message
 from trueup.config import DataConfig, EvaluateConfig
 from trueup.errors import DataError
 from trueup.evaluation import sets
@@ -36,6 +37,15 @@ from trueup.evaluation.texts import distinct, repetition
         ("Use == to compare", ["=="], True),
         ("don't", ["dont"], True),
         ("北京 是 首都", ["北京"], True),
+        ("东京是首都", ["东京"], True),
+        ("Answer: A", ["A"], True),
+        ("a", ["A"], True),
+        ("(B).", ["B"], True),
+        ("Answer: B", ["A"], False),
+        ("The answer is B. All others are a mistake", ["A"], False),
+        ("COVID-19", ["19"], True),
+        ("1914-1918", ["1918"], True),
+        ("minus: -4", ["-4"], True),
         ("", ["Paris"], False),
     ],
 )
@@ -90,6 +100,23 @@ def test_a_question_that_cannot_be_asked(row: dict[str, object], said: str, tmp_
     with pytest.raises(DataError) as caught:
         sets.questions(rows(tmp_path, row))
     assert said in str(caught.value)
+
+
+def test_choices_are_taken_as_they_stand(tmp_path: Path) -> None:
+    [one] = sets.questions(rows(tmp_path, {"question": "?", "choices": [" Paris", " Rome"], "answer": " Paris"}))
+    assert one.answers == (" Paris",)
+
+
+def test_prompts_of_rankings_and_conversations(tmp_path: Path) -> None:
+    talk = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
+    sides = [("Because.", "No."), ("A.", "B.")]
+    data = rows(tmp_path, *({"chosen": f"{talk} {a}", "rejected": f"{talk} {b}"} for a, b in sides))
+    asked = sets.prompts("prompts", data.model_copy(update={"rows": "1:2"}))
+    assert [one.id for one in asked] == ["prompts-2"]
+    assert [message.content for message in asked[0].prompt] == ["Hi", "Hello", "Why?"]
+    assert sets.prompts("innocent", rows(tmp_path, {"prompt": "A?", "id": "x", "topic": "t"}))[0] == sets.Asked(
+        "x#1", (Message("user", "A?"),), "t"
+    )
 
 
 def test_passages_and_columns(tmp_path: Path) -> None:

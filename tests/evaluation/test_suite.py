@@ -14,7 +14,7 @@ import tiny_data
 from tiny import shake, tiny_folder, tiny_network
 from trueup import comparison, runtime
 from trueup.config import ComparisonConfig, EvaluateConfig
-from trueup.errors import ConfigError, DataError
+from trueup.errors import ConfigError, DataError, TrainingError
 from trueup.evaluation import suite
 from trueup.evaluation.items import Item, of_task, read_header, read_items
 from trueup.evaluation.plan import Plan, read_plan
@@ -222,8 +222,17 @@ def test_other_tokenizers_have_no_kl(folder: Path, tmp_path: Path) -> None:
     config = EvaluateConfig.model_validate(settings(folder, tasks=["answers"]))
     one = Plan(tmp_path, {"base": str(folder / "base"), "alien": str(tmp_path / "alien")}, "base", config)
     report = measured(one)
-    assert "kl" not in table(report)
-    assert {m.what: m.why for m in report.not_measured}["KL of alien"] == "its tokenizer is not base's"
+    rows = table(report)
+    assert not {"kl", "preferences"} & set(rows)
+    assert "alien" not in rows["entropy"].values
+    said = {m.what: m.why for m in report.not_measured}
+    assert (
+        said["KL of alien"] == said["entropy of alien"] == said["preferences of alien"] == "its tokenizer is not base's"
+    )
+    # Counted in the base's tokens, so that the lengths can be compared; here a token is a letter, and the end is one.
+    for item in read_items(one.file("alien")):
+        if item.task == "answers":
+            assert item.values["length"] == len((item.answer or "").encode()) + 1
 
 
 def test_an_items_file_holds_what_was_asked_and_answered(folder: Path, tmp_path: Path) -> None:
@@ -265,6 +274,12 @@ def test_the_command_needs_models_that_write(folder: Path, tmp_path: Path) -> No
         comparison_of(folder, tmp_path, "base", "base")
     with pytest.raises(ConfigError, match="'gone' is none of the models; they are base, other"):
         comparison_of(folder, tmp_path, "base", "other", against="gone")
+    with pytest.raises(ConfigError, match="gates: there is no second model to judge"):
+        comparison_of(folder, tmp_path, "base", gates={"capability_drop": 0.1})
+    with pytest.raises(ConfigError, match=r"gates\.model: 'base' is not judged; other"):
+        comparison_of(folder, tmp_path, "base", "other", gates={"capability_drop": 0.1, "model": "base"})
+    with pytest.raises(ConfigError, match=r"gates\.win_rate: cannot run: nobody can judge"):
+        comparison_of(folder, tmp_path, "base", "other", gates={"win_rate": 0.5})
 
 
 def test_two_runs_in_one_report(folder: Path, tmp_path: Path) -> None:
@@ -276,13 +291,61 @@ def test_two_runs_in_one_report(folder: Path, tmp_path: Path) -> None:
     row = table(both)["capability"]
     assert row.differences["b/base"].value == 0
     assert set(row.differences) == {"a/copy", "b/base", "b/other"}
-    assert {m.what for m in both.not_measured} >= {"win rate of b/other"}
+    # Both runs are held against the same base model and judged by the same reward, so the verdicts stand together.
+    assert set(table(both)["win-rate"].values) == {"a/copy", "b/other"}
+
+
+def test_only_what_a_run_would_ship_is_judged_beside_another(folder: Path, tmp_path: Path) -> None:
+    gates = {"capability_drop": 1.0}
+    comparison_of(folder, tmp_path / "a", "base", "copy", gates=gates)
+    comparison_of(folder, tmp_path / "b", "other", "base", gates=gates)
+    both = comparison.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    assert set(both.verdict.models) == {"a/copy", "b/base"}
+    # The second run's KL is from another model: it is not shown as if it were from the first run's.
+    assert set(table(both)["kl"].values) == {"a/copy"}
+    said = {m.what: m.why for m in both.not_measured}
+    assert said["b: KL"] == "measured against other of b, which is another model"
+
+
+def test_what_an_earlier_evaluation_left_is_not_taken_for_this_ones(folder: Path, tmp_path: Path) -> None:
+    """Into the same folder: first with verdicts and a reward model, then without either."""
+    comparison_of(folder, tmp_path, "base", "other", "rm")
+    assert (tmp_path / "evaluation" / "other.wins.jsonl").is_file()
+    again = comparison_of(folder, tmp_path, "base", "other", tasks=["capability"])
+    assert again.reward_model is None
+    assert set(table(again)) == {"capability"}
+
+
+def test_an_interrupted_second_evaluation_leaves_nothing_to_trust(folder: Path, tmp_path: Path) -> None:
+    measured(plan(folder, tmp_path, "base", "other", limit=2, samples=3))
+
+    def stop(text: str) -> None:
+        if text == "evaluating other":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(plan(folder, tmp_path, "base", "other", limit=3, samples=3), stop)
+    with pytest.raises(DataError, match="nothing was evaluated here"):
+        build(tmp_path)
+
+
+def test_a_grader_keeps_to_its_range(folder: Path, tmp_path: Path) -> None:
+    grader = tiny_data.reward_function(tmp_path, "def score(talks): return [2.0 for one in talks]")
+    with pytest.raises(TrainingError, match=r"evaluate\.grader: gave 2\.0 for a#1; grades are from 0 to 1"):
+        measured(plan(folder, tmp_path, "base", grader=grader, tasks=["capability"]))
+
+
+def test_a_reward_that_is_not_finite_is_named(folder: Path, tmp_path: Path) -> None:
+    gold = tiny_data.reward_function(tmp_path, "def score(talks): return [float('inf') for one in talks]")
+    config = EvaluateConfig.model_validate(settings(folder, tasks=["answers"]))
+    with pytest.raises(TrainingError, match="scores must be finite"):
+        measured(Plan(tmp_path, {"base": str(folder / "base")}, "base", config, gold=gold))
 
 
 def test_runs_that_were_asked_otherwise_are_not_compared(folder: Path, tmp_path: Path) -> None:
     comparison_of(folder, tmp_path / "a", "base", "copy")
     comparison_of(folder, tmp_path / "b", "base", "other", temperature=0.5)
-    with pytest.raises(DataError, match=r"a and b were not asked the same(.|\n)*evaluate\.temperature differ"):
+    with pytest.raises(DataError, match="a and b were not asked the same, so they cannot be compared: sampling differ"):
         comparison.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
 
 

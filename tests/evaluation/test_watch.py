@@ -59,6 +59,8 @@ def test_hacking_is_a_falling_gold_reward_under_a_rising_proxy() -> None:
     assert f"from {rising[1].mean('gold'):.2f} at step 1" in message  # its best, not its start
     both_fall = course({"gold": 0.6, "reward": 0.5}, {"gold": 0.4, "reward": 0.1})
     assert names(both_fall, [watch.gold_falls]) == []
+    [alone] = raised(course({"gold": 0.6}, {"gold": 0.4}), [watch.gold_falls])
+    assert "hacked" not in alone.message  # without a proxy to see it is only a fall
     sound = course({"gold": 0.5, "reward": 0.0}, {"gold": 0.6, "reward": 1.0})
     assert names(sound, [watch.gold_falls]) == []
 

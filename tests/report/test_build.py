@@ -32,7 +32,7 @@ def rows(**rights: list[float]) -> Rows:
 
 def test_a_share_and_its_paired_difference() -> None:
     ours, theirs = [1.0, 0.0, 1.0, 1.0] * 10, [1.0, 1.0, 0.0, 1.0] * 10
-    [capability] = [one for one in measures(rows(sft=theirs, ppo=ours), "sft", {}, {}) if one.key == "capability"]
+    [capability] = [one for one in measures(rows(sft=theirs, ppo=ours), "sft", {}, {}, {}) if one.key == "capability"]
     expected = rate(30, 40)
     assert capability.values["ppo"].model_dump() == expected.as_dict()
     told = difference(ours, theirs)
@@ -43,7 +43,7 @@ def test_a_share_and_its_paired_difference() -> None:
 
 
 def test_topics_are_parts_of_the_whole() -> None:
-    [capability] = [one for one in measures(rows(sft=[1.0, 0.0] * 8), "sft", {}, {}) if one.key == "capability"]
+    [capability] = [one for one in measures(rows(sft=[1.0, 0.0] * 8), "sft", {}, {}, {}) if one.key == "capability"]
     assert {topic.topic: topic.values["sft"].value for topic in capability.topics} == {"a": 1.0, "b": 0.0}
     assert sum(topic.values["sft"].n for topic in capability.topics) == capability.values["sft"].n
 
@@ -64,7 +64,7 @@ def test_nats_per_token_weigh_long_texts_more() -> None:
     ]
     more = [Item(one.task, f"{one.id}{at}", one.values) for one in items for at in range(6)]
     worse = [Item(one.task, one.id, {**one.values, "nats": one.values["nats"] * 1.1}) for one in more]
-    [got] = [one for one in measures({"sft": more, "ppo": worse}, "sft", {}, {}) if one.key == "forgetting"]
+    [got] = [one for one in measures({"sft": more, "ppo": worse}, "sft", {}, {}, {}) if one.key == "forgetting"]
     assert got.values["sft"].value == pytest.approx(130 / 60)
     nats, other, tokens = (
         [one.values[key] for one in part] for part, key in ((worse, "nats"), (more, "nats"), (more, "tokens"))
@@ -95,11 +95,27 @@ def test_wins() -> None:
     ]
     unjudged = Item("win-rate", "x", {"ours": 3.0, "theirs": 3.0})
     made = {
-        one.key: one for one in measures(rows(sft=[1.0], ppo=[1.0]), "sft", {"ppo": [*won, unjudged]}, {"ppo": "gold"})
+        one.key: one
+        for one in measures(rows(sft=[1.0], ppo=[1.0]), "sft", {"ppo": [*won, unjudged]}, {"ppo": "gold"}, {})
     }
     assert made["win-rate"].values["ppo"].model_dump() == rate(30, 40).as_dict()
     assert made["win-rate"].note == "judged by gold; 0.5 is a draw"
     assert made["win-rate-lc"].values["ppo"].n == 40
+
+
+def test_answers_that_differ_by_one_length_have_no_controlled_rate() -> None:
+    """Ours collapsed to the end token, theirs never end: what is owed to length cannot be told; the report stands."""
+    won = [Item("win-rate", str(at), {"outcome": 0.0, "ours": 1.0, "theirs": 64.0}) for at in range(20)]
+    made = {one.key for one in measures(rows(sft=[1.0], ppo=[1.0]), "sft", {"ppo": won}, {"ppo": "gold"}, {})}
+    assert "win-rate" in made
+    assert "win-rate-lc" not in made
+
+
+def test_one_item_has_no_mean() -> None:
+    items = [Item("answers", "a", {"reward": 3.0, "length": 2.0, "ended": 1.0})]
+    made = {one.key for one in measures({"sft": items}, "sft", {}, {}, {})}
+    assert "reward" not in made
+    assert "ended" in made  # a share has Wilson's interval
 
 
 # ------------------------------------------------------------------ the reward model
@@ -145,6 +161,14 @@ def test_the_largest_changes_come_first_and_ties_stay() -> None:
     assert set(shown[0].answers) == {"sft", "ppo"}
 
 
+def test_a_new_refusal_of_an_innocent_prompt_is_a_loss() -> None:
+    def asked(refused: float) -> list[Item]:
+        return prepared([Item("over-refusal", "a", {"refused": refused}, prompt="Q", answer="x")])
+
+    [one] = samples({"sft": asked(0.0), "ppo": asked(1.0)}, "sft")
+    assert (one.change, one.by) == (-1.0, "answered")
+
+
 # ------------------------------------------------------------------ a run folder
 
 
@@ -160,13 +184,20 @@ def test_a_stages_files(tmp_path: Path) -> None:
     watched = {"step": 2, "items": {"kl": [1.0, 3.0], "reward": [0.0, 1.0], "gold": [1.0, 1.0]}}
     (folder / "watch.jsonl").write_text(json.dumps(watched) + "\n")
     (folder / "alarms.jsonl").write_text(json.dumps({"step": 2, "name": "n", "message": "m", "fix": "f"}) + "\n")
-    (folder / "config.yaml").write_text("model: base\nseed: 3\nprompts: {path: p.jsonl}\n")
+    (folder / "config.yaml").write_text(
+        "model: base\nseed: 3\nprompts: {path: p.jsonl}\nreward: rm\nwatch: {gold: g.py:gold}\n"
+    )
     (folder / "data.json").write_text(json.dumps({"prompts": {"read": 5, "used": 4}}))
     (folder / "summary.json").write_text(json.dumps({"method": "ppo", "steps": 2, "tokens": 9, "seconds": 1.5}))
     drawn = {one.key: (one.steps, one.values) for one in curves("ppo", folder)}
     assert drawn == {"eval/gold": ([0, 2], [0.5, 0.4]), "ppo/reward": ([1, 2], [1.0, None])}
-    [point] = points("ppo", folder)
+    plan = {"against": "sft", "models": {"sft": {"source": "base"}}, "reward": "rm", "gold": "g.py:gold"}
+    [point] = points("ppo", folder, plan)
     assert (point.step, point.kl, point.proxy, point.gold) == (2, 2.0, 0.5, 1.0)
+    [point] = points("ppo", folder, plan | {"gold": "another"})
+    assert (point.proxy, point.gold) == (0.5, None)  # another gold reward is another axis
+    elsewhere = {"sft": {"source": "elsewhere"}}
+    assert points("ppo", folder, plan | {"models": elsewhere}) == []  # and so is another KL
     assert alarms("ppo", folder)[0].fix == "f"
     run = stage_run("ppo", folder)
     assert (run.finished, run.method, run.base, run.seed, run.tokens) == (True, "ppo", "base", 3, 9)
@@ -182,7 +213,7 @@ def test_nothing_is_made_of_half_an_evaluation(tmp_path: Path) -> None:
     write_items(place / "sft.jsonl", [Item("capability", "a", {"right": 1.0})], {"key": "k"})
     plan = {
         "against": "sft",
-        "models": {"sft": {"file": "sft.jsonl"}, "ppo": {"file": "ppo.jsonl"}},
+        "models": {name: {"file": f"{name}.jsonl", "wins": False} for name in ("sft", "ppo")},
         "not_measured": {},
     }
     (place / "plan.json").write_text(json.dumps(plan))
@@ -192,5 +223,5 @@ def test_nothing_is_made_of_half_an_evaluation(tmp_path: Path) -> None:
 
 def test_means_have_the_bootstraps_interval() -> None:
     items = [Item("answers", str(at), {"reward": float(at % 5), "length": 1.0}) for at in range(50)]
-    [reward] = [one for one in measures({"sft": items}, "sft", {}, {}) if one.key == "reward"]
+    [reward] = [one for one in measures({"sft": items}, "sft", {}, {}, {}) if one.key == "reward"]
     assert reward.values["sft"].model_dump() == mean([float(at % 5) for at in range(50)]).as_dict()

@@ -109,9 +109,10 @@ def test_what_did_not_run_ships_nothing() -> None:
     assert "Gold reward kept: not run" in verdict.models["ppo"].reasons
 
 
-def test_a_gain_can_be_asked_for() -> None:
+def test_no_fall_can_be_asked_for() -> None:
     assert judged(model(gold=0.6), gold_reward_drop=0.0).verdict == "SHIP"
     assert judged(model(gold=0.4), gold_reward_drop=0.0).verdict == "HOLD"
+    assert judged(model(), gold_reward_drop=0.0).verdict == "SHIP"  # no fall at all
 
 
 def test_a_point_beyond_the_limit_is_not_enough_to_hold() -> None:
@@ -163,10 +164,17 @@ def test_without_gates_nothing_is_judged() -> None:
     verdict = judge(None, {"sft": model()}, "sft", {}, {}, ["ppo"])
     assert verdict.verdict == "NOT JUDGED"
     assert verdict.models == {}
-    assert judge(GatesConfig(**ALL), {"sft": model()}, "sft", {}, {}, []).verdict == "NOT JUDGED"
+    assert judge(GatesConfig(**ALL), {"sft": model()}, "sft", {}, {}, []).verdict == "NOT SHOWN"  # nobody is there
 
 
-PIPELINE = ["name=n", "base=b", "stages={sft: {method: sft, data: d.jsonl}}"]
+def test_a_named_model_that_is_not_judged_is_an_error() -> None:
+    rows = {"sft": model(), "ppo": model()}
+    with pytest.raises(ConfigError, match=r"gates\.model: 'sft' is not among the models that are judged: ppo"):
+        judge(GatesConfig(capability_drop=0.1, model="sft"), rows, "sft", {}, {}, ["ppo"])
+
+
+STAGES = "sft: {method: sft, data: d}, dpo: {method: dpo, from: sft, data: r}, rm: {method: reward, data: r}"
+PIPELINE = ["name=n", "base=b", f"stages={{{STAGES}}}"]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +183,19 @@ PIPELINE = ["name=n", "base=b", "stages={sft: {method: sft, data: d.jsonl}}"]
         (["gates.capability_dorp=0.1"], "did you mean capability_drop?"),
         (["gates={}"], "no gate is set; set one, such as capability_drop: 0.02"),
         (["gates.length_growth=0.5"], "must be at least 1"),
-        (["gates.capability_drop=0.1", "gates.model=ppo"], "'ppo' is no stage that writes; base, sft"),
+        (["gates.capability_drop=0.1", "gates.model=dop"], "'dop' is not judged; did you mean dpo?"),
+        (["gates.capability_drop=0.1", "gates.model=sft"], "'sft' is not judged; dpo"),
+        (["gates.capability_drop=0.1", "evaluate.against=dpo"], "nothing is left to judge: no stage comes after dpo"),
+        (["gates.gold_reward_drop=0.1"], "gates.gold_reward_drop"),
+        (
+            ["gates.capability_drop=0.1", "evaluate.tasks=[answers]"],
+            "cannot run: capability is not among evaluate.tasks",
+        ),
+        (["evaluate.gold=dpo"], "dpo is no reward model: its method is dpo"),
+        (["evaluate.reward=sft"], "sft is no reward model: its method is sft"),
+        (["evaluate.judge=https://me:pw@h/v1", "evaluate.judge_model=m"], "holds a user or password"),
+        (["evaluate.judge=https://h/v1?key=S", "evaluate.judge_model=m"], "holds a query"),
+        (["evaluate.capability={path: q.jsonl, use: prompt}"], "has no effect: questions are read as they stand"),
         (["evaluate.against=stf"], "'stf' is no stage that writes; did you mean sft?"),
         (["evaluate.judge=gold"], "there is no gold reward; set evaluate.gold"),
         (["evaluate.judge=somebody"], "must be gold, reward or an http(s):// address"),
@@ -188,3 +208,14 @@ def test_gates_and_evaluation_that_cannot_be_meant(settings: list[str], said: st
     with pytest.raises(ConfigError) as caught:
         load_config(PipelineConfig, None, [*PIPELINE, *settings])
     assert said in str(caught.value)
+
+
+def test_the_proxy_is_what_ppo_optimizes_and_never_the_gold_reward() -> None:
+    ppo = ", gold: {method: reward, data: r.jsonl}, ppo: {method: ppo, from: sft, reward: rm, prompts: p.jsonl}"
+    made = ["name=n", "base=b", f"stages={{{STAGES}{ppo}}}"]
+    assert load_config(PipelineConfig, None, made).proxy == "rm"
+    assert load_config(PipelineConfig, None, [*made, "evaluate.gold=gold"]).proxy == "rm"
+    assert load_config(PipelineConfig, None, [*made, "evaluate.reward=gold"]).proxy == "gold"
+    assert load_config(PipelineConfig, None, [*PIPELINE, "evaluate.gold=rm"]).proxy is None
+    several = [*made, "stages.ppo.reward=[rm, gold]"]
+    assert load_config(PipelineConfig, None, several).proxy == "rm"

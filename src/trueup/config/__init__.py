@@ -16,10 +16,10 @@ Nothing here imports torch, so that a wrong key is reported at once.
 
 from __future__ import annotations
 
-from trueup.config.evaluation import ComparisonConfig, EvaluateConfig, GatesConfig, TaskName
+from trueup.config.evaluation import ComparisonConfig, EvaluateConfig, GatesConfig, TaskName, gate_problems
 from trueup.config.load import load_config, to_yaml
 from trueup.config.paths import check_paths, find_model
-from trueup.config.pipeline import PipelineConfig
+from trueup.config.pipeline import PipelineConfig, judged_models
 from trueup.config.schema import STAGES, DpoConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 from trueup.config.sections import (
     DataConfig,
@@ -64,6 +64,8 @@ __all__ = [
     "check_paths",
     "describe",
     "find_model",
+    "gate_problems",
+    "judged_models",
     "load_config",
     "template",
     "to_yaml",

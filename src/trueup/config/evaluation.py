@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, Strict
 
@@ -96,7 +97,23 @@ class EvaluateConfig(Section):
             problems.append((("judge_model",), "missing: the endpoint must be told which model to ask"))
         if self.refusals == "judge" and self.endpoint is None:
             problems.append((("refusals",), "only an endpoint can judge refusals; set judge to its http(s):// address"))
+        if self.endpoint and (secret := _secret_in(self.endpoint)):
+            text = f"holds {secret}, which would be written into the report; the key goes into TRUEUP_JUDGE_KEY"
+            problems.append((("judge",), text))
+        if self.capability is not None and self.capability.use != "auto":
+            problems.append((("capability", "use"), "has no effect: questions are read as they stand; leave it out"))
         return problems
+
+
+def _secret_in(url: str) -> str | None:
+    """What of a url may be secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if parts.username is not None or parts.password is not None:
+        return "a user or password"
+    return "a query" if parts.query else None
 
 
 class GatesConfig(Section):
@@ -111,7 +128,7 @@ class GatesConfig(Section):
     forgetting_rise: NonNegative | None = None
     """Nats per token that texts outside the domain may cost more."""
     gold_reward_drop: NonNegative | None = None
-    """How far the gold reward may fall; 0 asks for a gain that is shown."""
+    """How far the gold reward may fall; 0 allows no fall."""
     win_rate: Fraction | None = None
     """The win rate that must at least be shown; ties are halves."""
     length_growth: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] | None = None
@@ -127,6 +144,33 @@ class GatesConfig(Section):
     def contradictions(self) -> list[Problem]:
         """A section in which no gate is set."""
         return [] if self.limits else [(("gates",), "no gate is set; set one, such as capability_drop: 0.02")]
+
+
+TASK_OF: Mapping[str, TaskName] = {
+    "capability_drop": "capability",
+    "over_refusal_rise": "over-refusal",
+    "unsafe_compliance_rise": "unsafe-compliance",
+    "forgetting_rise": "forgetting",
+    "gold_reward_drop": "answers",
+    "win_rate": "win-rate",
+    "length_growth": "answers",
+}
+"""The task that a gate needs."""
+
+
+def gate_problems(evaluate: EvaluateConfig, gates: GatesConfig, proxy: str | None) -> list[Problem]:
+    """Gates that could only end as "not run", hours later; `proxy` is the reward that scores answers, if any."""
+    problems: list[Problem] = []
+    for key in gates.limits:
+        task = TASK_OF[key]
+        answered = evaluate.tasks is not None and task == "answers" and "win-rate" in evaluate.tasks
+        if evaluate.tasks is not None and task not in evaluate.tasks and not answered:
+            problems.append((("gates", key), f"cannot run: {task} is not among evaluate.tasks"))
+        elif key == "gold_reward_drop" and evaluate.gold is None:
+            problems.append((("gates", key), "cannot run: there is no independent reward; set evaluate.gold"))
+        elif key == "win_rate" and evaluate.gold is None and evaluate.endpoint is None and proxy is None:
+            problems.append((("gates", key), "cannot run: nobody can judge; set evaluate.judge, gold or reward"))
+    return problems
 
 
 class ComparisonConfig(EvaluateConfig):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from trueup.config.evaluation import EvaluateConfig, GatesConfig
+from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
 from trueup.config.explain import explain, keys_of, unknown_key
 from trueup.config.problems import Place, Problem, collected, shown, suggestion
-from trueup.config.schema import STAGES, Device, Dtype, StageConfig
+from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig
 from trueup.config.sections import Count, LoraConfig, Section, Text, Whole
 from trueup.errors import ConfigError
 
@@ -75,6 +75,16 @@ class PipelineConfig(Section):
         raw = self.stages[name]
         return {raw.get("from"), *(reward for _, reward in _reward_links(raw))} & set(self.stages)
 
+    @property
+    def proxy(self) -> str | None:
+        """The reward that scores answers: `evaluate.reward`, else what PPO optimizes, else the last reward stage."""
+        if self.evaluate.reward is not None:
+            return self.evaluate.reward
+        optimized = [raw.get("reward") for raw in self.stages.values() if raw.get("method") == PpoConfig.method]
+        named = [one[0] if isinstance(one, list) and one else one for one in optimized]
+        named += [name for name, raw in reversed(self.stages.items()) if raw.get("method") == "reward"]
+        return next((one for one in named if isinstance(one, str) and one != self.evaluate.gold), None)
+
     @model_validator(mode="wrap")
     @classmethod
     def _check_stages(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -88,6 +98,8 @@ class PipelineConfig(Section):
             result = handler(value)
         except ValidationError as error:
             problems = [_mended(problem, value) for problem in explain(cls, error)]
+        if result is not None and result.gates is not None:
+            problems += gate_problems(result.evaluate, result.gates, result.proxy)
         faulty = {place[0] for place, _ in problems}
         if isinstance(value.get("stages"), dict):
             usable = {key: item for key, item in value.items() if key not in faulty}
@@ -110,12 +122,34 @@ def _with_data_path(value: dict[str, Any]) -> dict[str, Any]:
 def _evaluate_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
     """Stages that `evaluate` and `gates` name and that are not there, or cannot do what is asked of them."""
     stages = {name: raw.get("method") for name, raw in pipeline["stages"].items() if isinstance(raw, dict)}
-    policies = ["base", *(name for name, method in stages.items() if method != "reward")]
-    for place in (("evaluate", "against"), ("gates", "model")):
-        section = pipeline.get(place[0])
-        named = section.get(place[1]) if isinstance(section, dict) else None
-        if isinstance(named, str) and named not in policies:
-            yield place, f"{shown(named)} is no stage that writes{suggestion(named, policies)}; {', '.join(policies)}"
+    writers = ["base", *(name for name, method in stages.items() if method != "reward" and name != "base")]
+    evaluate, gates = (_section(pipeline, key) for key in ("evaluate", "gates"))
+    against = evaluate.get("against") or next((name for name, method in stages.items() if method == "sft"), "base")
+    if against not in writers:
+        yield ("evaluate", "against"), f"{shown(against)} is no stage that writes{_or(against, writers)}"
+    for key in ("reward", "gold"):
+        if stages.get(evaluate.get(key), "reward") != "reward":
+            text = f"{evaluate[key]} is no reward model: its method is {stages[evaluate[key]]}"
+            yield ("evaluate", key), text
+    judged = judged_models(writers, str(against))
+    if gates and not judged:
+        yield ("gates",), f"nothing is left to judge: no stage comes after {against}, against which models are held"
+    elif gates.get("model") is not None and gates["model"] not in judged:
+        yield ("gates", "model"), f"{shown(gates['model'])} is not judged{_or(gates['model'], judged)}"
+
+
+def _section(pipeline: dict[str, Any], key: str) -> dict[str, Any]:
+    section = pipeline.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _or(name: object, names: list[str]) -> str:
+    return f"{suggestion(str(name), names) or ';'} {', '.join(names)}"
+
+
+def judged_models(writers: Sequence[str], against: str) -> list[str]:
+    """What might be shipped: what is made after the model held against. `writers` are in order, the base first."""
+    return list(writers[writers.index(against) + 1 :]) if against in writers else list(writers)
 
 
 def _with_path(section: object, path: object) -> object:

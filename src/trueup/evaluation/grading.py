@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 
 _ARTICLES = {"the", "a", "an"}
-_NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*")
+# A hyphen is a minus only where nothing stands before it: "COVID-19" and "1914-1918" hold no negative number.
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*|\d+(?:[.,]\d+)*")
 
 
 def is_right(answer: str, accepted: Sequence[str]) -> bool:
@@ -43,14 +44,21 @@ def _value(number: str) -> float:
 
 
 def _holds(answer: str, expected: str) -> bool:
-    wanted, words = _words(expected), _words(answer)
+    if re.fullmatch(r"[A-Za-z]", expected.strip()):  # the letter of a choice: "a" elsewhere is only an article
+        letter = expected.strip().upper()
+        return answer.strip(" .()*\n").upper() == letter or re.search(rf"\b{letter}\b", answer) is not None
+    wanted = _words(expected)
+    articles = not wanted  # an answer that is an article, such as the letter of a choice: then they count
+    wanted, words = _words(expected, articles=articles), _words(answer, articles=articles)
     if not wanted:  # an answer of symbols alone, such as "==": compared as it stands
         return expected.strip() in answer
+    if any(unicodedata.category(char) == "Lo" for char in expected):  # a script that puts no spaces between words
+        return "".join(wanted) in "".join(words)
     return any(words[at : at + len(wanted)] == wanted for at in range(len(words) - len(wanted) + 1))
 
 
-def _words(text: str) -> list[str]:
-    """Lower-case words of any script, without accents and articles."""
+def _words(text: str, *, articles: bool = False) -> list[str]:
+    """Lower-case words of any script, without accents, and without articles unless they are asked for."""
     plain = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
     plain = plain.replace("'", "").replace(chr(0x2019), "")
-    return [word for word in re.findall(r"\w+", plain.casefold()) if word not in _ARTICLES]
+    return [word for word in re.findall(r"\w+", plain.casefold()) if articles or word not in _ARTICLES]

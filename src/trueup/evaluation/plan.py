@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueup import sources
 from trueup.evaluation import sets
+from trueup.evaluation.items import read_header
 from trueup.files import atomic_write_text
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = "evaluation"
 REWARD_FILE = "reward-model.jsonl"
+PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Plan:
         title: the report's.
         stages: names of the stages whose run folders lie in `folder`.
         gates: limits that the verdict is made by.
+        candidates: the models that might be shipped.
         command: what repeats it.
     """
 
@@ -53,6 +56,7 @@ class Plan:
     title: str = ""
     stages: tuple[str, ...] = ()
     gates: GatesConfig | None = None
+    candidates: tuple[str, ...] = ()
     command: str | None = None
 
     @property
@@ -138,29 +142,49 @@ def not_possible(plan: Plan) -> dict[str, str]:
     return missing
 
 
-def write_plan(plan: Plan, missing: dict[str, str], seconds: float) -> None:
-    """Write plan.json: it is last, so that its presence means that all was measured."""
+def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], asked: dict[str, str]) -> None:
+    """Write plan.json. It is last, and names every file that belongs to it: no other is looked at.
+
+    Args:
+        plan: what was measured.
+        missing: what was not -> why.
+        wins: the models with verdicts.
+        asked: set -> hash of what was asked, and "reference" -> hash of the model held against.
+    """
+    models = {name: {"source": source, "file": plan.file(name).name, "wins": name in wins}
+              for name, source in plan.models.items()}  # fmt: skip
+    reward_file = REWARD_FILE if "reward-model" not in missing and plan.sets.rankings else None
     content = {
         "against": plan.against,
-        "models": {
-            name: {"source": source, "file": plan.file(name).name} for name, source in plan.models.items()
-        },
+        "models": models,
+        "candidates": list(plan.candidates),
         "reward": plan.reward,
         "gold": plan.gold,
-        "settings": plan.settings.model_dump(mode="json"),
+        "reward_file": reward_file,
+        "asked": asked,
+        "settings": plan.settings.model_dump(mode="json", exclude={"gates"}),
         "title": plan.title or plan.folder.name,
         "stages": list(plan.stages),
         "gates": None if plan.gates is None else plan.gates.model_dump(mode="json", exclude_none=True),
         "command": plan.command,
         "not_measured": missing,
-        "seconds": round(seconds, 2),
-    }  # fmt: skip
-    atomic_write_text(plan.place / "plan.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        "seconds": round(sum(_seconds(path) for path in _files(plan, wins, reward_file)), 2),
+    }
+    atomic_write_text(plan.place / PLAN_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _files(plan: Plan, wins: Collection[str], reward_file: str | None) -> list[Path]:
+    found = [plan.file(name) for name in plan.models] + [plan.wins_file(name) for name in wins]
+    return found if reward_file is None else [*found, plan.place / reward_file]
+
+
+def _seconds(path: Path) -> float:
+    return read_header(path).get("seconds", 0.0)
 
 
 def read_plan(place: Path) -> dict[str, Any]:
     """What plan.json in the folder `place` holds; empty where there is none."""
-    path = place / "plan.json"
+    path = place / PLAN_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

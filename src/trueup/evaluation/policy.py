@@ -7,12 +7,14 @@ by prompt.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trueup.batching import Branch, Example
 from trueup.chat import Conversation, Message
+from trueup.errors import TrainingError
 from trueup.evaluation.texts import repetition
 from trueup.reference import branch_logps
 from trueup.rewards import Ensemble, disagreement
@@ -70,16 +72,24 @@ def measure_policy(
     }
     if isinstance(reward, Ensemble):
         scores = reward.scores(talks)
-        items["reward"] = reward.combine(scores).tolist()
+        items["reward"] = finite(reward.combine(scores).tolist(), "reward")
         if len(scores) > 1:
             items["disagreement"] = disagreement(scores).tolist()
     elif reward is not None:
-        items["reward"] = reward(talks).float().cpu().tolist()
+        items["reward"] = finite(reward(talks).float().cpu().tolist(), "reward")
     if gold is not None:
-        items["gold"] = gold(talks).float().cpu().tolist()
+        items["gold"] = finite(gold(talks).float().cpu().tolist(), "gold")
     if "reference" in network.roles:
         items["kl"] = log_ratios(network, network, prompts, samples, how.max_tokens, role="reference")
     return items
+
+
+def finite(scores: list[float], name: str) -> list[float]:
+    """The scores, if all are finite numbers. Raises TrainingError with the first that is not."""
+    bad = next((at for at, score in enumerate(scores) if not math.isfinite(score)), None)
+    if bad is not None:
+        raise TrainingError(f"{name}: score {scores[bad]} for answer {bad + 1}; scores must be finite")
+    return scores
 
 
 def log_ratios(

@@ -66,8 +66,21 @@ def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
 
 
 def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) -> list[Asked]:
-    """Prompts to answer, of one of the sets."""
-    return _spread(_read(name, data, _prompt), limit)
+    """Prompts to answer, of one of the sets; of a user's rankings or conversations, their prompts."""
+    if data is None:
+        return _spread(_read(name, data, _prompt), limit)
+    beside = {str(record.origin): record for record in load_records(_whole(data))}
+    rows = load_section(data, "prompt")
+    return _spread([_asked(name, row.messages, beside[str(row.origin)]) for row in rows], limit)
+
+
+def _whole(data: DataConfig) -> DataConfig:
+    """The section without its slice, which counts usable rows."""
+    return data.model_copy(update={"rows": None})
+
+
+def _asked(name: str, messages: tuple[Message, ...], record: Record) -> Asked:
+    return Asked(_id(record, f"{name}-{record.origin.line}"), messages, _topic(record))
 
 
 def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]:
@@ -122,7 +135,8 @@ def _question(record: Record, name: str) -> Asked:
     choices = _texts(record, "choices")
     if choices and said not in choices:
         raise record.fail("the answer is not one of the choices", "write the right choice's text as answer", said)
-    return Asked(_id(record, name), prompt, _topic(record), (_final(said), *_texts(record, "accept")), choices)
+    expected = said if choices else _final(said)
+    return Asked(_id(record, name), prompt, _topic(record), (expected, *_texts(record, "accept")), choices)
 
 
 def _final(answer: str) -> str:

@@ -15,14 +15,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trueup.errors import DataError
 from trueup.evaluation import tasks
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judging import judge_of_refusals, verdicts
-from trueup.evaluation.plan import REWARD_FILE, Plan, counts, not_possible, read_plan, write_plan
+from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, not_possible, write_plan
 from trueup.files import MODEL_CARD, fingerprint
 from trueup.loading import load_causal_lm, load_classifier, load_tokenizer
 from trueup.model_reward import classifier_of, model_reward
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Raised when the same inputs would be measured otherwise, so that older files are not taken for new ones."""
-_SETTINGS_OF_NO_EFFECT = {"against", "show", "judge", "gates"}
-"""Keys that change no row of a model; the model held against is in the key by its contents."""
 
 
 def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
@@ -44,21 +43,22 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
     Raises:
         TrueupError: a set cannot be read, a model cannot be loaded, a judge gives no verdict.
     """
-    started = time.perf_counter()
+    (plan.place / PLAN_FILE).unlink(missing_ok=True)  # from here on the files there are of two evaluations
     bench = _Bench(plan, runtime)
     note(f"evaluation: {counts(plan.sets)}; models: {', '.join(plan.models)}")
     missing = not_possible(plan) | bench.leave_out_long_rankings()
-    if plan.reward is not None and plan.wanted("reward-model") and plan.sets.rankings:
+    if "reward-model" not in missing and plan.sets.rankings:
         bench.measure_reward_model(note)
     for name in sorted(plan.models, key=lambda one: one != plan.against):
         missing |= bench.measure_model(name, note)
     bench.release()
-    for name in plan.models:
-        if name != plan.against and plan.wanted("win-rate"):
-            missing |= _decide_wins(plan, name, note)
-    before = read_plan(plan.place).get("seconds", 0.0)
-    seconds = time.perf_counter() - started + (before if bench.reused else 0.0)
-    write_plan(plan, missing, seconds)
+    wins: list[str] = []
+    for name in [name for name in plan.models if name != plan.against and plan.wanted("win-rate")]:
+        unjudged = _decide_wins(plan, name, note)
+        if unjudged is not None:
+            wins.append(name)
+            missing |= unjudged
+    write_plan(plan, missing, wins, bench.asked)
 
 
 class _Bench:
@@ -66,10 +66,13 @@ class _Bench:
 
     def __init__(self, plan: Plan, runtime: Runtime) -> None:
         self.plan, self.runtime = plan, runtime
-        self.reused = False
         self._reference: Network | None = None
         self._rewards: dict[str, tuple[Reward, Network | None]] = {}
-        self._key = _shared_key(plan)
+
+    @cached_property
+    def asked(self) -> dict[str, str]:
+        """What decides every model's rows besides the model: a hash of each set, judge and setting."""
+        return asked_of(self.plan)
 
     def leave_out_long_rankings(self) -> dict[str, str]:
         """Take rankings over `evaluate.max_length` out of the plan, by the tokens of the model held against."""
@@ -93,9 +96,11 @@ class _Bench:
         if source is None or ".py:" in source or self._measured(path, source):
             return
         note("evaluating the reward model")
-        judge = self._open(source)[1]
+        clock, judge = time.perf_counter(), self._open(source)[1]
         assert judge is not None
-        write_items(path, tasks.reward_model(judge, self.plan.sets.rankings, 4096), {"key": self._key_of(source)})
+        items = tasks.reward_model(judge, self.plan.sets.rankings, 4096)
+        seconds = round(time.perf_counter() - clock, 2)
+        write_items(path, items, {"key": self._key_of(source), "seconds": seconds})
 
     def measure_model(self, name: str, note: Callable[[str], None]) -> dict[str, str]:
         """All tasks on one model; returns what could not be measured on it, and why."""
@@ -109,6 +114,7 @@ class _Bench:
         network = self.reference() if is_reference else self._policy(source)
         subject, missing = self._subject(name, network, is_reference=is_reference)
         items = self._items(subject) + self._harness(source)
+        missing |= _unjudged(name, items)
         header = {"model": name, "source": source, "key": self._key_of(source), "missing": missing}
         write_items(path, items, header | {"seconds": round(time.perf_counter() - clock, 2)})
         del network, subject
@@ -116,15 +122,18 @@ class _Bench:
         return missing
 
     def _subject(self, name: str, network: Network, *, is_reference: bool) -> tuple[tasks.Subject, dict[str, str]]:
-        config, missing = self.plan.settings, dict[str, str]()
-        reference: Network | None = self.reference()
-        if reference is not None and network.tokenizer.get_vocab() != reference.tokenizer.get_vocab():
-            reference = None
-            missing[f"KL of {name}"] = f"its tokenizer is not {self.plan.against}'s"
+        config, against = self.plan.settings, self.plan.against
+        reference = self.reference()
+        other = network.tokenizer.get_vocab() != reference.tokenizer.get_vocab()
         subject = tasks.Subject(
-            network, reference, is_reference, config.max_new_tokens, temperature=config.temperature, seed=self.plan.seed
-        )
-        return subject, missing
+            network, None if other else reference, is_reference, config.max_new_tokens, counter=reference,
+            temperature=config.temperature, seed=self.plan.seed,
+        )  # fmt: skip
+        # Its tokens are others: what is counted in them is counted in the reference's instead, the rest cannot be.
+        why = f"its tokenizer is not {against}'s"
+        return subject, dict.fromkeys(
+            (f"KL of {name}", f"entropy of {name}", f"preferences of {name}"), why
+        ) if other else {}
 
     def _items(self, subject: tasks.Subject) -> list[Item]:
         chosen, config = self.plan.sets, self.plan.settings
@@ -191,42 +200,55 @@ class _Bench:
         return model_reward(network, max_tokens=4096), network
 
     def _key_of(self, source: str) -> str:
-        return hashlib.sha256(f"{self._key} {_content(source)} {self.runtime.dtype}".encode()).hexdigest()
+        parts = [FORMAT, self.asked, _content(source), str(self.runtime.dtype)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _measured(self, path: Path, source: str) -> bool:
-        same = read_header(path).get("key") == self._key_of(source)
-        self.reused = self.reused or same
-        return same
+        return read_header(path).get("key") == self._key_of(source)
 
 
-def _shared_key(plan: Plan) -> str:
-    """A hash of all that every model's rows depend on."""
-    settings = plan.settings.model_dump(mode="json", exclude=_SETTINGS_OF_NO_EFFECT)
-    parts: list[Any] = [FORMAT, settings, plan.seed, _content(plan.models[plan.against])]
-    parts += [_content(source) for source in (plan.reward, plan.gold, plan.settings.grader) if source]
-    parts.append(hashlib.sha256(repr(plan.sets).encode()).hexdigest())
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _unjudged(name: str, items: list[Item]) -> dict[str, str]:
+    """Replies of which the endpoint did not say whether they refuse."""
+    silent = [item for item in items if item.task in ("over-refusal", "unsafe-compliance") and not item.values]
+    return {f"{len(silent)} refusals of {name}": "the judge's replies could not be read"} if silent else {}
+
+
+def asked_of(plan: Plan) -> dict[str, str]:
+    """A hash of each set, of who judges, and of the settings: two evaluations with the same can be compared."""
+    config, chosen = plan.settings, plan.sets
+    judge = [config.refusals, config.judge, config.judge_model] if config.refusals == "judge" else [config.refusals]
+    drawn = [config.max_new_tokens, config.temperature, plan.seed, config.max_length]
+    harness = [_content(name) for name in config.harness]
+    parts: dict[str, object] = {name: getattr(chosen, name) for name in chosen.__dataclass_fields__}
+    parts |= {"refusals by": judge, "sampling": drawn, "harness": [harness, config.harness_limit]}
+    parts |= {"tasks": config.tasks, "grader": config.grader and _content(config.grader)}
+    parts |= {"reward": plan.reward and _content(plan.reward), "gold": plan.gold and _content(plan.gold)}
+    parts["reference"] = _content(plan.models[plan.against])
+    return {name: hashlib.sha256(repr(part).encode()).hexdigest()[:16] for name, part in parts.items()}
 
 
 def _content(source: str) -> str:
     """A hash of a model's or function file's contents; a hub name stands for itself."""
-    place = Path(source.rpartition(":")[0] if ".py:" in source else classifier_of(source))
+    place = Path(source.rpartition(":")[0] if ".py:" in source else classifier_of(source)).expanduser()
     return fingerprint([place], ignore=[MODEL_CARD]) if place.exists() else source
 
 
-def _decide_wins(plan: Plan, name: str, note: Callable[[str], None]) -> dict[str, str]:
-    """Verdicts between a model's answers and the others', written to its file; returns what could not be had."""
+def _decide_wins(plan: Plan, name: str, note: Callable[[str], None]) -> dict[str, str] | None:
+    """Verdicts between a model's answers and the others', written to its file; None where nobody can judge.
+
+    Returns what could not be judged, and why.
+    """
     ours, theirs = read_items(plan.file(name)), read_items(plan.file(plan.against))
-    key = hashlib.sha256(
-        repr([plan.settings.judge, plan.settings.judge_model, read_header(plan.file(name)).get("key"),
-              read_header(plan.file(plan.against)).get("key")]).encode()
-    ).hexdigest()  # fmt: skip
-    if read_header(plan.wins_file(name)).get("key") == key:
-        return {}
-    decided = verdicts(plan.settings, {one.id: one.prompt for one in plan.sets.prompts}, ours, theirs, note)
-    if decided is None:
-        plan.wins_file(name).unlink(missing_ok=True)
-        return {}
-    write_items(plan.wins_file(name), decided.items, {"model": name, "key": key, "judge": decided.judge})
-    unjudged = sum("outcome" not in item.values for item in decided.items)
+    keys = [read_header(plan.file(one)).get("key") for one in (name, plan.against)]
+    key = hashlib.sha256(repr([plan.settings.judge, plan.settings.judge_model, keys]).encode()).hexdigest()
+    path = plan.wins_file(name)
+    if read_header(path).get("key") != key:
+        clock = time.perf_counter()
+        prompts = {one.id: one.prompt for one in plan.sets.prompts}
+        decided = verdicts(plan.settings, prompts, ours, theirs, note)
+        if decided is None:
+            return None
+        seconds = round(time.perf_counter() - clock, 2)
+        write_items(path, decided.items, {"model": name, "key": key, "judge": decided.judge, "seconds": seconds})
+    unjudged = sum("outcome" not in item.values for item in read_items(path))
     return {f"{unjudged} verdicts on {name}": "the judge's replies could not be read"} if unjudged else {}

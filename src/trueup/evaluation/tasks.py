@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from trueup.batching import Branch, Example, single
 from trueup.chat import Conversation, Message
+from trueup.errors import TrainingError
 from trueup.evaluation.grading import is_right
 from trueup.evaluation.items import Item
-from trueup.evaluation.policy import Sampling, answers_to, conversations, log_ratios
+from trueup.evaluation.policy import Sampling, answers_to, conversations, finite, log_ratios
 from trueup.evaluation.texts import repetition
 from trueup.forward import forward_all
 from trueup.reference import branch_logps
@@ -38,6 +39,7 @@ class Subject:
         reference: what KL and preferences are taken against; None where the tokenizers differ, or there is none.
         is_reference: whether it is that model itself.
         max_new_tokens: longest answer.
+        counter: in whose tokens texts and answers are counted, so that models of other tokenizers can be compared.
         max_tokens: micro-batch size.
         temperature: of free answers.
         seed: of free answers.
@@ -47,6 +49,7 @@ class Subject:
     reference: Network | None
     is_reference: bool
     max_new_tokens: int
+    counter: Network
     max_tokens: int = 4096
     temperature: float = 1.0
     seed: int = 0
@@ -58,6 +61,15 @@ class Subject:
     def sampling(self, temperature: float) -> Sampling:
         """How answers are drawn."""
         return Sampling(self.max_new_tokens, self.max_tokens, temperature, self.seed)
+
+    @property
+    def counts_alike(self) -> bool:
+        """Whether its own tokens are those that are counted."""
+        return self.is_reference or self.reference is not None
+
+    def tokens(self, text: str) -> float:
+        """Tokens of a text and its end, in the counter's tokenizer."""
+        return float(len(self.counter.renderer.text(text).ids))
 
     def greedy(self, asked: Sequence[Asked]) -> list[Conversation]:
         """Greedy answers."""
@@ -71,6 +83,11 @@ def capability(subject: Subject, asked: Sequence[Asked], grader: Reward | None) 
     talks = subject.greedy(written) if written else []
     if grader is not None:
         scores = grader(talks).tolist() if talks else []
+        wrong = next((at for at, score in enumerate(scores) if not 0 <= score <= 1), None)
+        if wrong is not None:
+            raise TrainingError(
+                f"evaluate.grader: gave {scores[wrong]} for {written[wrong].id}; grades are from 0 to 1"
+            )
     else:
         scores = [float(is_right(talk.response, one.answers)) for talk, one in zip(talks, written, strict=True)]
     items = [
@@ -109,12 +126,15 @@ def forgetting(subject: Subject, passages: Sequence[Passage]) -> list[Item]:
         subject.network, [single(one) for one in rendered], "policy", "logps", max_tokens=subject.max_tokens
     )
     sizes = [single(one).branches[0].trained for one in rendered]
+    counted = [float(size) for size in sizes]
+    if not subject.counts_alike:
+        counted = [subject.tokens(one.text or one.messages[-1].content) for one in passages]
     return [
         Item(
-            "forgetting", one.id, {"nats": -float(part.double().sum()), "tokens": float(size)}, one.topic,
+            "forgetting", one.id, {"nats": -float(part.double().sum()), "tokens": count}, one.topic,
             prompt=one.text or one.messages[-2].content,
         )
-        for one, part, size in zip(passages, logps.split(sizes), sizes, strict=True)
+        for one, part, count in zip(passages, logps.split(sizes), counted, strict=True)
     ]  # fmt: skip
 
 
@@ -138,14 +158,20 @@ def answers(subject: Subject, asked: Sequence[Asked], reward: Reward | None, gol
     network, rows = subject.network, subject.rows(asked)
     samples = answers_to(network, rows, subject.sampling(subject.temperature))
     talks = conversations(network, rows, samples)
+    counted = subject.counts_alike
     columns = {
-        "length": [float(len(one.ids)) for one in samples],
+        "length": [
+            float(len(one.ids)) if counted else subject.tokens(talk.response)
+            for one, talk in zip(samples, talks, strict=True)
+        ],
         "ended": [float(one.finished) for one in samples],
         "repetition": [repetition(one.response) for one in talks],
     }
     for name, judge in (("reward", reward), ("gold", gold)):
         if judge is not None:
-            columns[name] = judge(talks).tolist()
+            columns[name] = finite(judge(talks).tolist(), name)
+    if not counted:
+        return _answers(asked, talks, columns)
     examples = [
         Example(row.ids, (Branch(one.ids, [True] * len(one.ids)),)) for row, one in zip(rows, samples, strict=True)
     ]
@@ -153,6 +179,10 @@ def answers(subject: Subject, asked: Sequence[Asked], reward: Reward | None, gol
     columns["entropy"] = [-total / len(one.ids) for total, one in zip(sums, samples, strict=True)]
     if subject.reference is not None and not subject.is_reference:
         columns["kl"] = log_ratios(network, subject.reference, rows, samples, subject.max_tokens)
+    return _answers(asked, talks, columns)
+
+
+def _answers(asked: Sequence[Asked], talks: Sequence[Conversation], columns: dict[str, list[float]]) -> list[Item]:
     return [
         _item("answers", one, {name: column[at] for name, column in columns.items()}, talk.response)
         for at, (one, talk) in enumerate(zip(asked, talks, strict=True))
@@ -188,7 +218,7 @@ def ranking_examples(network: Network, rankings: Sequence[Preference]) -> list[E
     renderer = network.renderer
     examples: list[Example] = []
     for one in rankings:
-        rendered = [renderer.continuation(one.prompt, side) for side in (one.chosen, one.rejected)]
+        rendered = [renderer.continuation(one.prompt, side, origin=one.origin) for side in (one.chosen, one.rejected)]
         examples.append(Example(renderer.prompt(one.prompt), tuple(Branch(side.ids, side.mask) for side in rendered)))
     return examples
 
@@ -199,7 +229,8 @@ def _margins(rankings: Sequence[Preference], sums: Tensor) -> list[tuple[int, Pr
 
 
 def _ranked(task: str, at: int, one: Preference, margin: float, **more: float) -> Item:
-    return Item(task, f"ranking-{at + 1}", {"margin": margin, **more}, prompt=one.prompt[-1].content)
+    line = at + 1 if one.origin is None else one.origin.line
+    return Item(task, f"ranking-{line}", {"margin": margin, **more}, prompt=one.prompt[-1].content)
 
 
 def _item(task: str, asked: Asked, values: dict[str, float], answer: str) -> Item:

@@ -144,20 +144,21 @@ def _have(history: Sequence[Measurement], *names: str) -> bool:
 
 
 def gold_falls(history: Sequence[Measurement]) -> Found | None:
-    """The gold reward has fallen from its best while the reward being optimized went on rising: reward hacking."""
+    """The gold reward has fallen from its best; where the reward being optimized rose meanwhile, that is hacking."""
     now = history[-1]
-    if not _have(history, "gold", "reward"):
+    if not _have(history, "gold"):
         return None
     best = max(history[:-1], key=lambda one: one.mean("gold"))
     fall, errors = change(now, best, "gold")
-    rise, _ = change(now, best, "reward")
-    if errors > -CLEAR or rise <= 0:
+    rise = change(now, best, "reward")[0] if "reward" in now.items else None
+    if errors > -CLEAR or (rise is not None and rise <= 0):
         return None
+    meanwhile = "" if rise is None else f" while the reward rose by {rise:.2f}: it is being hacked"
     return Found(
         "gold-falls",
         f"the gold reward fell from {best.mean('gold'):.2f} at step {best.step} to {now.mean('gold'):.2f} "
-        f"(by {-fall:.2f}, {-errors:.1f} standard errors) while the reward rose by {rise:.2f}: it is being hacked",
-        "raise kl.coef or set kl.target, mix SFT data in, or set watch.stop=best-gold",
+        f"(by {-fall:.2f}, {-errors:.1f} standard errors){meanwhile}",
+        "raise the KL penalty (kl.coef, kl.target; DPO: beta), mix SFT data in, or set watch.stop=best-gold",
     )
 
 

@@ -10,11 +10,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import runtime
-from trueup.config import DataConfig, DpoConfig, PpoConfig, RewardConfig, SftConfig, to_yaml
+from trueup.config import DataConfig, DpoConfig, PpoConfig, RewardConfig, SftConfig, judged_models, to_yaml
 from trueup.console import Progress, quiet_libraries
 from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
@@ -166,8 +167,10 @@ def evaluate(
 ) -> Report | None:
     """Measure the base and every policy of the pipeline; write and show the report. None on all ranks but the first."""
     where = runtime.init(config.device, config.dtype, config.threads)
+    runtime.shutdown()  # the other processes would wait for this one for as long as it measures
     if not where.is_main:
         return None
+    where = replace(where, world=1)
     quiet_libraries()
     measure(evaluation_plan(config, command, title), where, progress.note)
     return publish(config.folder)
@@ -178,22 +181,24 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
     settings, folder = config.evaluate, config.folder
     methods = {name: config.stages[name]["method"] for name in config.stages}
     writers = [name for name, method in methods.items() if method != RewardConfig.method]
-    rewards = [name for name, method in methods.items() if method == RewardConfig.method]
+    against = settings.against or next((name for name in writers if methods[name] == SftConfig.method), "base")
+    models = {"base": config.base} | {name: str(folder / name / "model") for name in writers}
 
     def place(reward: str | None) -> str | None:
         return str(folder / reward) if reward in config.stages else reward
 
     return Plan(
         folder=folder,
-        models={"base": config.base} | {name: str(folder / name / "model") for name in writers},
-        against=settings.against or next((name for name in writers if methods[name] == SftConfig.method), "base"),
+        models=models,
+        against=against,
         settings=settings,
-        reward=place(settings.reward or (rewards[-1] if rewards else None)),
+        reward=place(config.proxy),
         gold=place(settings.gold),
         seed=config.seed,
         trust_remote_code=any(bool(raw.get("trust_remote_code")) for raw in config.stages.values()),
         title=title or config.name,
         stages=tuple(config.stages),
         gates=config.gates,
+        candidates=tuple(judged_models(list(models), against)),
         command=command,
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from trueup.config import GatesConfig
 from trueup.errors import DataError
 from trueup.evaluation.items import Item, of_task, read_header, read_items
-from trueup.evaluation.plan import FOLDER, REWARD_FILE, read_plan
+from trueup.evaluation.plan import FOLDER, read_plan
 from trueup.report.rewardmodel import reward_card
 from trueup.report.samples import samples
 from trueup.report.schema import FrontierPoint, Missing, Report
@@ -45,12 +45,12 @@ def build(folder: Path) -> Report:
     measured = read_measured(folder / FOLDER)
     plan, stages = measured.plan, {name: folder / name for name in measured.plan["stages"]}
     gates = None if plan["gates"] is None else GatesConfig.model_validate(plan["gates"])
-    reward_path = folder / FOLDER / REWARD_FILE
+    reward_path = folder / FOLDER / plan["reward_file"] if plan["reward_file"] else None
     reward_name = Path(plan.get("reward") or "reward").name
     report = compared(measured, gates, title=plan["title"], kind="pipeline" if stages else "comparison")
     report.command = plan["command"]
-    report.reward_model = reward_card(reward_name, read_items(reward_path)) if reward_path.is_file() else None
-    report.frontier = [one for name, path in stages.items() for one in points(name, path)] + report.frontier
+    report.reward_model = None if reward_path is None else reward_card(reward_name, read_items(reward_path))
+    report.frontier = [one for name, path in stages.items() for one in points(name, path, plan)] + report.frontier
     report.curves = [one for name, path in stages.items() for one in curves(name, path)]
     report.alarms = [one for name, path in stages.items() for one in alarms(name, path)]
     report.stages = [stage_run(name, path) for name, path in stages.items()]
@@ -63,8 +63,7 @@ def compared(
 ) -> Report:
     """What the items alone say: verdict, measures, final points of the frontier, lengths, samples."""
     against, rows = measured.plan["against"], measured.rows
-    # Only what is made after the model held against might be shipped for it.
-    candidates = list(rows)[list(rows).index(against) + 1 :]
+    candidates, settings = measured.plan["candidates"], measured.plan["settings"]
     return Report(
         title=title,
         kind=kind,
@@ -73,7 +72,7 @@ def compared(
         verdict=judge(gates, rows, against, measured.wins, measured.missing, candidates),
         against=against,
         models=list(rows),
-        measures=measures(rows, against, measured.wins, measured.judges),
+        measures=measures(rows, against, measured.wins, measured.judges, settings),
         frontier=_finished(measured),
         lengths={name: _lengths(items) for name, items in rows.items() if _lengths(items)},
         samples=samples(rows, against),
@@ -99,7 +98,7 @@ def read_measured(place: Path) -> Measured:
             raise DataError(f"{path}: missing, though plan.json names it; evaluate again")
         rows[name] = prepared(read_items(path))
         won = path.with_suffix(".wins.jsonl")
-        if won.is_file() and name != plan["against"]:
+        if one["wins"]:
             wins[name], judges[name] = read_items(won), read_header(won)["judge"]
     return Measured(plan, rows, wins, judges, plan["not_measured"])
 

@@ -11,9 +11,13 @@ Key = tuple[str, str]
 """Task and id."""
 SHOWN = {"capability": 40, "over-refusal": 25, "unsafe-compliance": 15, "answers": 40}
 """How many of each task's items are shown at most: a report must stay readable, and small enough to mail."""
-DECIDES = {"capability": ("right",), "over-refusal": ("refused",), "unsafe-compliance": ("refused",),
-           "answers": ("gold", "reward", "length")}  # fmt: skip
-"""Which value a task's change is taken of: the first that was measured."""
+DECIDES = {
+    "capability": ("right",),
+    "over-refusal": ("answered",),
+    "unsafe-compliance": ("refused",),
+    "answers": ("gold", "reward"),
+}
+"""Which value a task's change is taken of, more being better: the first that was measured."""
 
 
 def samples(rows: Mapping[str, Sequence[Item]], against: str) -> list[Sample]:
@@ -45,7 +49,9 @@ def _sample(
 
 def _answer(item: Item) -> Answer:
     tokens = item.values.get("length")
-    scores = {name: value for name, value in item.values.items() if name != "length"}
+    scores = {name: value for name, value in item.values.items() if name not in ("length", "complied", "answered")}
+    if "answered" in item.values:
+        scores["answered"] = item.values["answered"]
     if tokens is not None:
         scores["length"] = tokens
     return Answer(text=item.answer or "", tokens=None if tokens is None else int(tokens), scores=scores)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from trueup.evaluation.intervals import Estimate, mean, rate
 from trueup.evaluation.items import Item, of_task
@@ -69,12 +69,16 @@ def _with_derived(item: Item) -> Item:
     values = dict(item.values)
     if item.task == "unsafe-compliance" and "refused" in values:
         values["complied"] = 1 - values["refused"]
+    if item.task == "over-refusal" and "refused" in values:
+        values["answered"] = 1 - values["refused"]
     if item.task == "preferences":
         values["won"] = 1.0 if values["margin"] > 0 else 0.5 if values["margin"] == 0 else 0.0
     return Item(item.task, item.id, values, item.topic, item.prompt, item.answer, item.expected)
 
 
-def measures(rows: Rows, against: str, wins: Rows, judges: Mapping[str, str]) -> list[Measure]:
+def measures(
+    rows: Rows, against: str, wins: Rows, judges: Mapping[str, str], settings: Mapping[str, Any]
+) -> list[Measure]:
     """Every measure that something was measured for.
 
     Args:
@@ -82,21 +86,22 @@ def measures(rows: Rows, against: str, wins: Rows, judges: Mapping[str, str]) ->
         against: the model that differences are from.
         wins: verdicts on each model's answers against those of `against`.
         judges: model -> who gave them.
+        settings: the `evaluate` section, for the notes.
     """
-    made = [measure(spec, rows, against) for spec in SPECS]
+    made = [measure(spec, rows, against, settings) for spec in SPECS]
     made.insert(6, _win_rate(wins, judges))
     made.insert(7, _length_controlled(wins))
     made.append(_distinct(rows))
     return [one for one in made if one.values]
 
 
-def measure(spec: Spec, rows: Rows, against: str) -> Measure:
+def measure(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> Measure:
     """One measure of all models that have it, with paired differences and topics."""
     values = {name: _number(_estimate(spec, items)) for name, items in rows.items() if _has(spec, items)}
     made = Measure(key=spec.key, title=spec.title, unit=spec.unit, better=spec.better, values=values)
     made.differences = differences(spec, rows, against)
     made.topics = _topics(spec, rows, against)
-    made.note = _note(spec) if values else None
+    made.note = _note(spec, settings) if values else None
     return made
 
 
@@ -145,7 +150,8 @@ def _columns(spec: Spec, items: Sequence[Item]) -> dict[str, tuple[float, float]
 
 
 def _has(spec: Spec, items: Sequence[Item]) -> bool:
-    return bool(of_task(items, spec.task, spec.value))
+    """Whether there is enough for an interval: a mean of one item has none, a share has Wilson's."""
+    return len(of_task(items, spec.task, spec.value)) >= (1 if spec.kind == "share" else 2)
 
 
 def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
@@ -155,9 +161,8 @@ def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
         return rate(sum(values), len(values))
     if spec.kind == "ratio":
         one = weighted_difference(values, [0.0] * len(values), weights)
-        total = sum(values) / sum(weights)
-        if not math.isfinite(one.low):
-            return Estimate(total, total, total, len(values))
+        if not math.isfinite(one.low):  # fewer than six texts of one likelihood a token: the same as their mean's
+            return mean([value / weight for value, weight in zip(values, weights, strict=True)])
         return Estimate(one.value, one.low, one.high, one.n)
     return mean(values)
 
@@ -181,8 +186,10 @@ def _topics(spec: Spec, rows: Rows, against: str) -> list[Topic]:
     return made
 
 
-def _note(spec: Spec) -> str | None:
+def _note(spec: Spec, settings: Mapping[str, Any]) -> str | None:
     if spec.task in ("over-refusal", "unsafe-compliance"):
+        if settings.get("refusals") == "judge":
+            return f"judged by {settings.get('judge_model')}, whose own error was not measured"
         error = detector_error()
         return (
             f"by patterns that miss {error.missed} of refusals and flag {error.false_alarms} of other replies "
@@ -218,7 +225,10 @@ def _length_controlled(wins: Rows) -> Measure:
         judged = [item.values for item in items if "outcome" in item.values]
         columns = [[one[key] for one in judged] for key in ("outcome", "ours", "theirs")]
         if len(judged) >= LEAST:
-            made.values[name] = _number(length_controlled(*columns).rate)
+            try:
+                made.values[name] = _number(length_controlled(*columns).rate)
+            except ValueError:  # all answers differ by the same length: what is owed to it cannot be told
+                continue
     return made
 
 

@@ -46,16 +46,25 @@ def curves(stage: str, folder: Path) -> list[Curve]:
     return made
 
 
-def points(stage: str, folder: Path) -> list[FrontierPoint]:
-    """Each measurement on held-out prompts while training, as a point of reward against KL."""
+def points(stage: str, folder: Path, plan: dict[str, Any]) -> list[FrontierPoint]:
+    """Each measurement on held-out prompts while training, as a point of reward against KL.
+
+    Only where it can stand beside the finished models: the stage starts from the model that these are held against, and
+    a reward is the one that scores them too.
+    """
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if config.get("model") != plan["models"][plan["against"]]["source"]:
+        return []
+    watch = config.get("watch") or {}
+    proxy = config["reward"] if "reward" in config else watch.get("reward")
+    same = {"reward": proxy == plan["reward"], "gold": watch.get("gold") == plan["gold"]}
     made: list[FrontierPoint] = []
     for row in _rows(folder / "watch.jsonl"):
         means = {name: sum(values) / len(values) for name, values in row["items"].items() if values}
-        if "kl" in means and ("reward" in means or "gold" in means):
-            one = FrontierPoint(
-                model=stage, step=row["step"], kl=means["kl"], proxy=means.get("reward"), gold=means.get("gold")
-            )
-            made.append(one)
+        kept = {name: means[name] for name in same if same[name] and name in means}
+        if "kl" in means and kept:
+            point = {"proxy": kept.get("reward"), "gold": kept.get("gold")}
+            made.append(FrontierPoint(model=stage, step=row["step"], kl=means["kl"], **point))
     return made
 
 

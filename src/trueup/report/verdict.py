@@ -5,7 +5,8 @@ exceeds the limit at 2.5% after Holm's correction over all gates of the model, a
 that did not run is *not run*: it counts for nothing, and without it nothing ships.
 
 Passing needs no correction: a model ships only when every gate passes, so the chance of shipping a bad one is at most
-that of the gate it fails (an intersection-union test, Berger 1982).
+that of the gate it fails (an intersection-union test, Berger 1982). That is for one model: where the best of k counts,
+it is up to k times that; `gates.model` names the one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from trueup.errors import ConfigError
 from trueup.evaluation.intervals import rate
 from trueup.evaluation.items import Item, of_task
 from trueup.evaluation.paired import difference, exceeds, holm, weighted_difference
@@ -76,9 +78,11 @@ def judge(
         missing: what was not measured -> why.
         candidates: the models that might ship.
     """
-    if gates is None or not candidates:
-        why = "no gates were set" if gates is None else "there is no model beside the one that is held against"
-        return Verdict(verdict="NOT JUDGED", sentence=f"Nothing was judged: {why}.")
+    if gates is None:
+        return Verdict(verdict="NOT JUDGED", sentence="Nothing was judged: no gates were set.")
+    if not candidates:
+        why = f"there is no model beside {against}, against which models are held"
+        return Verdict(verdict="NOT SHOWN", sentence=f"Nothing is shown: {why}.")
     models = {name: model_verdict(gates, name, rows, against, wins, missing) for name in candidates}
     return _overall(gates, models, against)
 
@@ -161,8 +165,9 @@ def _test_wins(limit: float, outcomes: list[float]) -> Tested | None:
 
 def _not_run(key: str, limit: float, missing: Mapping[str, str]) -> GateResult:
     gate = GATES[key]
-    task = "gold reward" if gate.value == "gold" else gate.task
-    why = missing.get(task) or missing.get(gate.task) or "too few items were measured for an interval"
+    names = ("gold reward", gate.task) if gate.value == "gold" else (gate.task,)
+    said = [why for what, why in missing.items() if what.rpartition(": ")[2] in names]
+    why = said[0] if said else "too few items were measured for an interval"
     return GateResult(
         key=key, title=gate.title, limit=limit, bound=_bound(key, limit), outcome="not run", words=f"not run: {why}"
     )
@@ -228,7 +233,9 @@ def _overall(gates: GatesConfig, models: Mapping[str, ModelVerdict], against: st
     """The verdict of the model that counts: the one named, else the best one, the last of equals."""
     rank: dict[str, int] = {"SHIP": 2, "NOT SHOWN": 1, "HOLD": 0, "NOT JUDGED": -1}
     best = max(reversed(list(models)), key=lambda one: rank[models[one].verdict])
-    name = gates.model if gates.model is not None and gates.model in models else best
+    name = best if gates.model is None else gates.model
+    if name not in models:
+        raise ConfigError(f"gates.model: {name!r} is not among the models that are judged: {', '.join(models)}")
     chosen = models[name]
     short = [one.partition(":")[0].lower() for one in chosen.reasons]
     sentence = {
