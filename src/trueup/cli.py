@@ -150,7 +150,7 @@ def experiment(
     name: Annotated[str, typer.Argument(metavar="NAME", help="reward-hacking")],
     folder: Annotated[Path | None, typer.Option(help="Where its runs go. [default: runs/NAME]")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 1,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first; the rules were set on 0 to 10.")] = 11,
 ) -> Job:
     """Repeat an experiment in the small world of known truth, over many seeds (minutes each)."""
     return partial(_experiment, name, folder, seeds, first_seed)

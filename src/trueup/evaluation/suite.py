@@ -31,6 +31,8 @@ from trueup.models import Network
 from trueup.rewards import Reward, from_function
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trueup.runtime import Runtime
 
 FORMAT = 1
@@ -151,7 +153,8 @@ class _Bench:
         if chosen.prompts:
             items += tasks.answers(subject, chosen.prompts, proxy, gold)
         if chosen.rankings and self.plan.wanted("preferences"):
-            items += tasks.preferences(subject, chosen.rankings)
+            reference = self.reference_rankings if subject.counts_alike and not subject.is_reference else None
+            items += tasks.preferences(subject, chosen.rankings, reference)
         return items
 
     def _harness(self, source: str) -> list[Item]:
@@ -167,6 +170,11 @@ class _Bench:
         if self._reference is None:
             self._reference = self._policy(self.plan.models[self.plan.against])
         return self._reference
+
+    @cached_property
+    def reference_rankings(self) -> Tensor:
+        """What the model held against makes of the rankings: computed once for all the others."""
+        return tasks.ranking_logps(self.reference(), self.plan.sets.rankings, 4096)
 
     def release(self) -> None:
         """Let go of the networks."""

@@ -189,17 +189,21 @@ def _answers(asked: Sequence[Asked], talks: Sequence[Conversation], columns: dic
     ]
 
 
-def preferences(subject: Subject, rankings: Sequence[Preference]) -> list[Item]:
+def preferences(subject: Subject, rankings: Sequence[Preference], reference: Tensor | None) -> list[Item]:
     """Has the chosen side of a ranking gained more over the reference than the rejected one? -> {"margin": nats}.
 
     It is DPO's implicit reward without its beta. The reference itself has none: its ratio to itself is 0 everywhere.
+    `reference` are its `ranking_logps`, (2 N,); None where the tokenizers differ.
     """
-    if subject.reference is None or subject.is_reference:
+    if reference is None or subject.is_reference:
         return []
-    examples = ranking_examples(subject.network, rankings)
-    sums = branch_logps(subject.network, examples, "policy", max_tokens=subject.max_tokens)
-    sums = sums - branch_logps(subject.reference, examples, "policy", max_tokens=subject.max_tokens)
+    sums = ranking_logps(subject.network, rankings, subject.max_tokens) - reference
     return [_ranked("preferences", at, one, margin) for at, one, margin in _margins(rankings, sums)]
+
+
+def ranking_logps(network: Network, rankings: Sequence[Preference], max_tokens: int) -> Tensor:
+    """(2 N,) summed log-probabilities of chosen and rejected, side by side, under the role "policy"."""
+    return branch_logps(network, ranking_examples(network, rankings), "policy", max_tokens=max_tokens)
 
 
 def reward_model(judge: Network, rankings: Sequence[Preference], max_tokens: int) -> list[Item]:

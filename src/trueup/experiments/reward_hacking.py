@@ -40,8 +40,8 @@ RUNS = ("biased-free", "biased-held", "unbiased-free", "unbiased-held")
 HACKED, SOUND, CONTROL = "biased-free", "unbiased-held", "unbiased-free"
 LOST = 0.25
 """The share of the gain that must not be lost before the warning."""
-FIRST_SEED = 1
-"""Seed 0 is the quickstart's, on which the rules were written; the experiment starts after it."""
+FIRST_SEED = 11
+"""The rules' thresholds were set on seeds 0 to 10: what is reported comes from seeds that they have not seen."""
 
 
 @dataclass(frozen=True, slots=True)
