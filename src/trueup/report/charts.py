@@ -74,7 +74,9 @@ def frontier(report: Report, looks: dict[str, Look]) -> Picture | Missing:
             absent.append(f"The {kind} reward was not measured here.")
     if not panels:
         return Missing(what="reward against KL", why="no model has both a KL and a reward")
-    caption = "How far each model went from the reference, and what it gained. Small markers: checkpoints in training. "
+    caption = (
+        "How far each model went from the reference, and what it gained. Small markers: measurements in training. "
+    )
     caption += (
         "Large marker: the finished model. Where proxy still climbs and gold falls, training is gaming its reward."
     )

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from trueup.console import make_console, table
 from trueup.report.schema import Measure, ModelVerdict, Report
-from trueup.report.view import columns, common_places, judged_first
+from trueup.report.view import by_definition, columns, common_places, judged_first
 from trueup.report.words import MINUS, NOT_MEASURED, cleaned, fixed, interval, judged, one_line
 
 _WIDTH = 80
@@ -83,8 +83,8 @@ def _heading(measure: Measure) -> str:
 def _cell(measure: Measure, model: str, report: Report) -> str:
     value, difference = measure.values.get(model), measure.differences.get(model)
     if value is None and difference is None:
-        is_self = model == report.against and measure.key.lower().startswith("kl")
-        return "0 by definition" if is_self else "not measured"
+        known = by_definition(measure) if model == report.against else None
+        return "not measured" if known is None else f"{known} by definition"
     lines = []
     if value is not None:
         decimals = min(_PLACES, common_places(measure.values))

@@ -90,12 +90,17 @@ _BY_DEFINITION = {"kl": "0", "win-rate": "0.5", "preferences": "0.5"}
 """What the model that others are held against has against itself."""
 
 
+def by_definition(measure: Measure) -> str | None:
+    """The number that a model has when it is held against itself, where that is known without measuring."""
+    return next((value for key, value in _BY_DEFINITION.items() if measure.key.lower().startswith(key)), None)
+
+
 def _value(model: str, measure: Measure, value: Number | None, report: Report, decimals: int) -> Cell:
     baseline = model == report.against
     if value is not None:
         text = fixed(value.value, decimals)
         return Cell(model, text, interval(value, decimals), value.n, word="baseline" if baseline else "")
-    known = next((value for key, value in _BY_DEFINITION.items() if measure.key.lower().startswith(key)), None)
+    known = by_definition(measure)
     if baseline and known is not None:
         return Cell(model, value=known, word="baseline", detail=["by definition"])
     return Cell(model, word="not measured", detail=_reason(report.not_measured, model, measure))
