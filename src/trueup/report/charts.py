@@ -75,7 +75,7 @@ def frontier(report: Report, looks: dict[str, Look]) -> Picture | Missing:
     if not panels:
         return Missing(what="reward against KL", why="no model has both a KL and a reward")
     caption = (
-        "How far each model went from the reference, and what it gained. Small markers: measured while training, on the "
+        "How far each model went from the reference, and what it gained. Small markers: measured in training, on the "
         "prompts of eval.data. Large marker: the finished model. Where proxy still climbs and gold falls, training is "
         "gaming its reward."
     )
