@@ -263,8 +263,9 @@ def _train(method: str, file: str | None, settings: list[str]) -> None:
     if file and "=" in file and not Path(file).exists():
         file, settings = None, [file, *settings]
     if file is None and not settings:
-        msg = f"give CONFIG.yaml or settings; `trueup config {method} > {method}.yaml` writes one to fill in"
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"give CONFIG.yaml or settings; `trueup config {method} > {method}.yaml` writes one to fill in"
+        )
     config = load_config(STAGES[method], Path(file) if file else None, settings, check_files=True)
     read_rows(config)
     import_module(f"trueup.recipes.{method}").run(config)
@@ -278,8 +279,7 @@ def _run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list
     config = load_config(PipelineConfig, path, settings, check_files=True)
     for name in force:
         if name not in config.stages:
-            msg = f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}"
-            raise ConfigError(msg)
+            raise ConfigError(f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}")
     read_pipeline(config)
     check_sets(config.evaluate)
     made = import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
@@ -301,8 +301,7 @@ def _print_template(method: str) -> None:
 
     classes = {"pipeline": PipelineConfig, **STAGES, "evaluate": ComparisonConfig}
     if method not in classes:
-        msg = f"{method}: not a method; one of {', '.join(classes)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"{method}: not a method; one of {', '.join(classes)}")
     print(template(classes[method]), end="")
 
 
@@ -331,8 +330,7 @@ def _report(runs: list[Path], output: Path | None) -> int:
 
 def _experiment(name: str, folder: Path | None, seeds: int, first_seed: int) -> None:
     if name != "reward-hacking":
-        msg = f"{name}: no such experiment; there is: reward-hacking"
-        raise ConfigError(msg)
+        raise ConfigError(f"{name}: no such experiment; there is: reward-hacking")
     module = import_module("trueup.experiments.reward_hacking")
     module.run(folder or Path("runs") / name, seeds=seeds, first=first_seed)
 

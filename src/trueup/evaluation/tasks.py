@@ -6,6 +6,7 @@ answers are sampled at temperature 1 with a fixed seed, because a KL is an expec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -145,7 +146,7 @@ def refusals(
     talks = subject.greedy(asked)
     verdicts = judge(talks)
     return [
-        _item(task, one, {"refused": verdict} if verdict == verdict else {}, talk.response)  # noqa: PLR0124 (NaN)
+        _item(task, one, {} if math.isnan(verdict) else {"refused": verdict}, talk.response)
         for one, talk, verdict in zip(asked, talks, verdicts, strict=True)
     ]
 
