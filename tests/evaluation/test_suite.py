@@ -329,6 +329,21 @@ def test_an_interrupted_second_evaluation_leaves_nothing_to_trust(folder: Path, 
         build(tmp_path)
 
 
+def test_what_is_too_long_is_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
+    """A token is a letter here: a prompt of 100 more letters than the others, and rankings of several lengths."""
+    made = [*ASKED, {"prompt": "x" * 100}]
+    prompts = tiny_data.write(tmp_path / "long.jsonl", made)
+    one = plan(folder, tmp_path, "base", tasks=["answers", "preferences"], prompts=prompts, samples=5, max_length=70)
+    report = measured(one)
+    assert len(of_task(read_items(one.file("base")), "answers", "length")) == 5
+    said = {m.what: m.why for m in report.not_measured}
+    assert said["1 of 13 prompts"] == "longer than evaluate.max_length=70 tokens with their answers"
+    [left] = [what for what in said if what.endswith(" rankings") and "of 12" in what]
+    assert said[left] == "longer than evaluate.max_length=70 tokens"
+    with pytest.raises(DataError, match=r"evaluate\.max_length=9 leaves none of 12 rankings; raise it"):
+        measured(plan(folder, tmp_path, "base", max_length=9))
+
+
 def test_a_grader_keeps_to_its_range(folder: Path, tmp_path: Path) -> None:
     grader = tiny_data.reward_function(tmp_path, "def score(talks): return [2.0 for one in talks]")
     with pytest.raises(TrainingError, match=r"evaluate\.grader: gave 2\.0 for a#1; grades are from 0 to 1"):

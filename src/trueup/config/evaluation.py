@@ -34,7 +34,7 @@ class EvaluateConfig(Section):
     data: DataConfig | None = None
     """Held-out rankings: does the trained model prefer what people preferred, and is the reward model right?"""
     max_length: Count | None = None
-    """Leave out rankings that are longer in tokens, counted in the report. Unset: none is left out."""
+    """Leave out rankings and prompts (with an answer) that are longer, counted in the report. Unset: none is."""
     prompts: DataConfig | None = None
     """Held-out prompts to answer freely, for reward, win rate, KL and length. Unset: 64 written for this project."""
     samples: Count = 64
@@ -80,8 +80,8 @@ class EvaluateConfig(Section):
     def inert(self) -> dict[str, str]:
         """Settings of a judge or a harness that is not asked."""
         reasons = {} if self.harness else {"harness_limit": "no harness task is named; set evaluate.harness"}
-        if self.data is None:
-            reasons["max_length"] = "it is for rankings; set evaluate.data"
+        if self.data is None and self.prompts is None:
+            reasons["max_length"] = "it is for rankings and prompts; set evaluate.data or evaluate.prompts"
         if self.endpoint is None:
             reasons["judge_model"] = "it is for an endpoint; set judge to its http(s):// address"
         return reasons

@@ -103,7 +103,7 @@ def _read_sets(plan: Plan) -> Sets:
         sets.passages(config.forgetting, limit) if plan.wanted("forgetting") else [],
         sets.prompts("innocent", config.innocent, limit) if plan.wanted("over-refusal") else [],
         sets.prompts("unsafe", config.unsafe, limit) if plan.wanted("unsafe-compliance") else [],
-        sets.prompts("prompts", config.prompts, config.samples) if answered else [],
+        sets.prompts("prompts", config.prompts, None if config.max_length else config.samples) if answered else [],
         list(sources.load_section(config.data, "preference")) if ranked and config.data is not None else (),
     )
 

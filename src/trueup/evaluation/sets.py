@@ -62,16 +62,16 @@ def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
     Raises:
         DataError: a row lacks its answer, or its answer is not one of its choices.
     """
-    return _spread(_read("capability", data, _question), limit)
+    return spread(_read("capability", data, _question), limit)
 
 
 def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) -> list[Asked]:
     """Prompts to answer, of one of the sets; of a user's rankings or conversations, their prompts."""
     if data is None:
-        return _spread(_read(name, data, _prompt), limit)
+        return spread(_read(name, data, _prompt), limit)
     beside = {str(record.origin): record for record in load_records(_whole(data))}
     rows = load_section(data, "prompt")
-    return _spread([_asked(name, row.messages, beside[str(row.origin)]) for row in rows], limit)
+    return spread([_asked(name, row.messages, beside[str(row.origin)]) for row in rows], limit)
 
 
 def _whole(data: DataConfig) -> DataConfig:
@@ -85,7 +85,7 @@ def _asked(name: str, messages: tuple[Message, ...], record: Record) -> Asked:
 
 def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]:
     """Texts and conversations outside of the fine-tuning domain: {text} or {messages}."""
-    return _spread(_read("forgetting", data, _passage), limit)
+    return spread(_read("forgetting", data, _passage), limit)
 
 
 def check_sets(config: EvaluateConfig) -> None:
@@ -120,7 +120,7 @@ def _written(name: SetName) -> list[Record]:
     return [Record(json.loads(line), Origin(f"{name}.jsonl", at)) for at, line in enumerate(lines, 1)]
 
 
-def _spread(rows: Sequence[T], limit: int | None) -> list[T]:
+def spread(rows: Sequence[T], limit: int | None) -> list[T]:
     """At most `limit` rows, evenly spread over all."""
     count = len(rows) if limit is None else min(limit, len(rows))
     return [rows[at * len(rows) // count] for at in range(count)]

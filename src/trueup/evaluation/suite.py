@@ -24,6 +24,7 @@ from trueup.evaluation import tasks
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judging import judge_of_refusals, verdicts
 from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, not_possible, write_plan
+from trueup.evaluation.sets import spread
 from trueup.files import MODEL_CARD, fingerprint
 from trueup.loading import load_causal_lm, load_classifier, load_tokenizer
 from trueup.model_reward import classifier_of, model_reward
@@ -47,8 +48,8 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
     """
     (plan.place / PLAN_FILE).unlink(missing_ok=True)  # from here on the files there are of two evaluations
     bench = _Bench(plan, runtime)
+    missing = not_possible(plan) | bench.leave_out_long()
     note(f"evaluation: {counts(plan.sets)}; models: {', '.join(plan.models)}")
-    missing = not_possible(plan) | bench.leave_out_long_rankings()
     if "reward-model" not in missing and plan.sets.rankings:
         bench.measure_reward_model(note)
     for name in sorted(plan.models, key=lambda one: one != plan.against):
@@ -76,21 +77,29 @@ class _Bench:
         """What decides every model's rows besides the model: a hash of each set, judge and setting."""
         return asked_of(self.plan)
 
-    def leave_out_long_rankings(self) -> dict[str, str]:
-        """Take rankings over `evaluate.max_length` out of the plan, by the tokens of the model held against."""
-        limit, rankings = self.plan.settings.max_length, self.plan.sets.rankings
-        if limit is None or not rankings:
+    def leave_out_long(self) -> dict[str, str]:
+        """Take rankings and prompts over `evaluate.max_length` out of the plan, by the tokens of the reference.
+
+        Returns what was left out, and why.
+        """
+        limit, chosen = self.plan.settings.max_length, self.plan.sets
+        if limit is None:
             return {}
-        examples = tasks.ranking_examples(self.reference(), rankings)
-        kept = [row for row, one in zip(rankings, examples, strict=True) if one.longest <= limit]
-        if not kept:
-            most = max(one.longest for one in examples)
-            raise DataError(f"evaluate.max_length={limit} leaves no ranking; the longest has {most} tokens")
-        self.plan.sets.rankings = kept
-        left = len(rankings) - len(kept)
-        return (
-            {f"{left} of {len(rankings)} rankings": f"longer than evaluate.max_length={limit} tokens"} if left else {}
-        )
+        rankings = [one.longest for one in tasks.ranking_examples(self.reference(), chosen.rankings)]
+        answered = [len(self.reference().renderer.prompt(one.prompt)) for one in chosen.prompts]
+        kept = [row for row, size in zip(chosen.rankings, rankings, strict=True) if size <= limit]
+        room = limit - self.plan.settings.max_new_tokens
+        asked = [row for row, size in zip(chosen.prompts, answered, strict=True) if size <= room]
+        left: dict[str, str] = {}
+        for what, before, after in (("rankings", chosen.rankings, kept), ("prompts", chosen.prompts, asked)):
+            if before and not after:
+                raise DataError(f"evaluate.max_length={limit} leaves none of {len(before)} {what}; raise it")
+            if len(after) < len(before):
+                with_answer = " with their answers" if what == "prompts" else ""
+                why = f"longer than evaluate.max_length={limit} tokens{with_answer}"
+                left[f"{len(before) - len(after)} of {len(before)} {what}"] = why
+        chosen.rankings, chosen.prompts = kept, spread(asked, self.plan.settings.samples)
+        return left
 
     def measure_reward_model(self, note: Callable[[str], None]) -> None:
         """The reward model on held-out rankings."""
