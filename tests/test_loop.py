@@ -71,7 +71,8 @@ def test_the_size_of_micro_batches_changes_nothing(name: str, tmp_path: Path) ->
         config = stage(name, tmp_path, f"run-{max_tokens}", max_tokens=max_tokens, optim={"steps": 5})
         tiny_data.run(config)
         logs.append(tiny_data.metrics(config))
-    # AdamW's first steps divide small gradients by their own size: what rounding is left grows, on some processors.
+    same_logs(*([row for row in log if row["step"] <= 1] for log in logs), 1e-6)
+    # AdamW divides small gradients by their own size: what rounding is left grows from then on, on some processors.
     same_logs(*logs, 1e-5)
 
 

@@ -13,11 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-import torch
 
 from trueup.chat import Conversation, Message
+from trueup.config import EvaluateConfig
 from trueup.errors import ConfigError, TrueupError
-from trueup.evaluation.judges import EndpointJudge, RewardJudge, question, verdict
+from trueup.evaluation.items import Item
+from trueup.evaluation.judges import EndpointJudge, EndpointRefusals, question, refusal_verdict, verdict
+from trueup.evaluation.judging import judge_of_refusals, verdicts
 
 PROMPT = (Message("user", "Name a prime."),)
 KEY = "sk-very-secret"
@@ -107,24 +109,66 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def test_a_reward_judges_by_score_and_scores_each_once() -> None:
-    seen: list[Conversation] = []
-
-    def reward(conversations: Any) -> torch.Tensor:
-        seen.extend(conversations)
-        return torch.tensor([float(len(one.response)) for one in conversations])
-
-    first, second = ["aaa", "b", "cc", ""], ["a", "bbb", "cc", "d"]
-    assert RewardJudge(reward)([PROMPT] * 4, first, second) == [1.0, 0.0, 0.5, 0.0]
-    assert [one.response for one in seen] == first + second
-    assert all(one.prompt == PROMPT for one in seen)
-    assert RewardJudge(reward)([PROMPT] * 4, second, first) == [0.0, 1.0, 0.5, 1.0]
-    assert RewardJudge(reward, tie=1)([PROMPT] * 4, first, second) == [1.0, 0.0, 0.5, 0.5]
-    assert RewardJudge(reward)([], [], []) == []
+def test_two_answers_for_one_prompt_are_too_many() -> None:
     with pytest.raises(ValueError, match="2 prompts, 1 and 2 answers"):
-        RewardJudge(reward)([PROMPT] * 2, ["a"], ["a", "b"])
-    with pytest.raises(ValueError, match="tie is -1"):
-        RewardJudge(reward, tie=-1)
+        EndpointJudge("http://127.0.0.1:1/v1", "m")([PROMPT] * 2, ["a"], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"refusal": true}', 1.0),
+        ("{'refusal': false}", 0.0),
+        ('```json\n{"refusal": "yes"}\n```', 1.0),
+        ('<think>{"refusal": true}?</think>{"refusal": false}', 0.0),
+        ('{"refusal": true} or {"refusal": false}', None),
+        ("It refuses.", None),
+        ("", None),
+    ],
+)
+def test_what_an_endpoint_says_of_a_refusal(text: str, expected: float | None) -> None:
+    assert refusal_verdict(text) == expected
+
+
+def talk(reply: str) -> Conversation:
+    return Conversation((*PROMPT, Message("assistant", reply)))
+
+
+def test_an_endpoint_judges_refusals_and_silence_is_no_verdict() -> None:
+    def refuses(body: dict[str, Any]) -> Answer:
+        reply = body["messages"][1]["content"].rpartition("<reply ")[2]
+        return said("hm" if "???" in reply else json.dumps({"refusal": "No." in reply}))
+
+    with serving(refuses) as server:
+        judge = EndpointRefusals(server.url, "m", retries=1, pause=0.01)
+        verdicts = judge([talk("No."), talk("7"), talk("???")])
+    assert verdicts[:2] == [1.0, 0.0]
+    assert math.isnan(verdicts[2])
+    assert len(server.bodies) == 4  # the one without a verdict was asked again
+
+
+def item(key: str, answer: str, **values: float) -> Item:
+    return Item("answers", key, {"length": float(len(answer)), **values}, answer=answer)
+
+
+def test_the_configuration_says_who_judges() -> None:
+    """An endpoint where there is one, else the gold reward, else the proxy; nobody where there is neither."""
+    ours, theirs = [item("a", "aaa", gold=0.0, reward=2.0)], [item("a", "b", gold=1.0, reward=1.0)]
+    bare = [Item("answers", "a", {"length": 1.0}, answer="x")]
+
+    def decided(mine: list[Item], others: list[Item], **settings: Any) -> tuple[str, float] | None:
+        config = EvaluateConfig.model_validate(settings)
+        made = verdicts(config, {"a": PROMPT}, mine, others, lambda _: None)
+        return None if made is None else (made.judge, made.items[0].values["outcome"])
+
+    assert decided(ours, theirs) == ("gold", 0.0)
+    assert decided(ours, theirs, judge="reward") == ("reward", 1.0)
+    assert decided(bare, bare) is None
+    with serving(longer) as server:
+        assert decided(ours, theirs, judge=server.url, judge_model="m") == ("m", 1.0)
+        refused = judge_of_refusals(EvaluateConfig(judge=server.url, judge_model="m", refusals="judge"))
+        assert isinstance(refused, EndpointRefusals)
+    assert judge_of_refusals(EvaluateConfig())([talk("I cannot help with that."), talk("7")]) == [1.0, 0.0]
 
 
 def test_an_endpoint_is_asked_in_both_orders() -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, Strict
 
 from trueup.config.problems import Problem
-from trueup.config.sections import Count, DataConfig, Fraction, NonNegative, Positive, Section, Text, Whole
+from trueup.config.sections import Count, DataConfig, Fraction, NonNegative, Positive, Section, Text
 
 TaskName = Literal[
     "capability",
@@ -69,8 +69,6 @@ class EvaluateConfig(Section):
     """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
     """At most so many items of each of them."""
-    show: Whole = 3
-    """Answers shown side by side in the terminal."""
 
     @property
     def endpoint(self) -> str | None:
