@@ -104,8 +104,14 @@ def _conversation(record: Record, keys: Keys) -> Row:
     if turns[-1].role == "user":
         check(turns, origin=record.origin, ends_with="user")
         return Prompt(turns, record.origin)
-    check(turns, origin=record.origin)
+    check(turns, origin=record.origin, empty_ok=record.allow_empty)
+    _note_silence(record, cast("str", keys["messages"]), turns)
     return Conversation(turns, record.origin)
+
+
+def _note_silence(record: Record, key: str, turns: Sequence[Message]) -> None:
+    if not turns[-1].content.strip():
+        record.note(f"{key}: the response is empty")
 
 
 def _answer(record: Record, prompt: tuple[Message, ...], key: str) -> tuple[Message, ...]:
@@ -126,9 +132,8 @@ def _answer(record: Record, prompt: tuple[Message, ...], key: str) -> tuple[Mess
             "give only the answer, or the same prompt in it",
             turns[0].content,
         )
-    check((*prompt, *turns), origin=record.origin, empty_ok=silence_ok)
-    if not turns[-1].content:
-        record.note(f"{key}: the response is empty")
+    check((*prompt, *turns), origin=record.origin, empty_ok=silence_ok or record.allow_empty)
+    _note_silence(record, key, turns)
     return turns
 
 

@@ -11,7 +11,7 @@ from typing import cast
 
 from trueup.chat import Message, Origin, excerpt, row_error
 from trueup.errors import DataError
-from trueup.sources.reading import as_json, type_name
+from trueup.sources.wording import as_json, listed, type_name
 
 MESSAGES = ("messages", "conversations", "conversation")
 PROMPT = ("prompt", "question", "instruction", "query", "input")
@@ -20,16 +20,21 @@ SYSTEM = ("system", "system_prompt")
 SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
 FIELDS = (*MESSAGES, *PROMPT, *COMPLETION, *SYSTEM, "chosen", "rejected", "margin", "label", "text", *SCORES[0])
 SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+CALLS = ("tool_calls", "function_call")
 TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 @dataclass(slots=True)
 class Record:
-    """One row of a file and where it stands. Its getters check; `notes` collects what was read but is odd."""
+    """One row of a file and where it stands. Its getters check; `notes` collects what was read but is odd.
+
+    With `allow_empty` an assistant may have said nothing.
+    """
 
     row: Mapping[str, object]
     origin: Origin
     notes: list[tuple[Origin, str]] = field(default_factory=list)
+    allow_empty: bool = False
 
     def fail(self, problem: str, fix: str, value: object = None) -> DataError:
         """A DataError at this row's place."""
@@ -44,7 +49,7 @@ class Record:
                 if near
                 else "add it; every row needs the first row's fields"
             )
-            raise self.fail(f"no {excerpt(key)}, the row has: {', '.join(self.row) or 'nothing'}", hint)
+            raise self.fail(f"no {excerpt(key)}, the row has: {listed(self.row)}", hint)
         if self.row[key] is None:
             raise self.fail(f"{excerpt(key)} is null", "write its value, or remove the row")
         return self.row[key]
@@ -82,7 +87,11 @@ class Record:
             raise self.wrong_type(key, "a number")
         try:
             number = float(value)
-        except (ValueError, OverflowError):
+        except OverflowError:
+            raise self.fail(
+                f"{excerpt(key)} is over a float's range", "write a number below 1e308", as_json(value)
+            ) from None
+        except ValueError:
             raise self.wrong_type(key, "a number") from None
         if not math.isfinite(number):
             raise self.fail(f"{excerpt(key)} is {number}", "write a finite number, or remove the row")
@@ -106,7 +115,7 @@ class Record:
             raise self.wrong_type(key, "a string or a list of messages")
         if is_transcript(value):
             return self.transcript(key)
-        return (Message(role, self.text(key)),)
+        return (Message(role, self.text(key, empty_ok=self.allow_empty and role == "assistant")),)
 
     def messages(self, key: str) -> tuple[Message, ...]:
         """A list of messages, {role, content} or {from, value}."""
@@ -122,18 +131,24 @@ class Record:
             raise self.fail(
                 f"{name} is {type_name(item)}, expected a message", 'write {"role": …, "content": …}', as_json(item)
             )
-        part = Record(cast("dict[str, object]", item), self.origin)
+        call = next((key for key in CALLS if item.get(key)), None)
+        if call is not None:
+            fix = "write the call as text in its content, or remove the row: only text is trained"
+            raise self.fail(f"{name} holds {excerpt(call)}", fix, as_json(item[call]))
         who, what = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
         for key in (who, what):
             if not isinstance(item.get(key), str):
-                state = type_name(item[key]) if key in item else "missing"
-                raise self.fail(
-                    f"{name}: {excerpt(key)} is {state}, expected a string",
-                    f'write {{"{who}": "user", "{what}": "…"}}',
-                    as_json(item),
-                )
+                raise self._no_string(name, cast("dict[str, object]", item), key, f'{{"{who}": "user", "{what}": "…"}}')
         role = str(item[who])
-        return Message(SPEAKERS.get(role, role), part.encodable(f"{name}.{what}", str(item[what])))
+        return Message(SPEAKERS.get(role, role), self.encodable(f"{name}.{what}", str(item[what])))
+
+    def _no_string(self, name: str, item: Mapping[str, object], key: str, form: str) -> DataError:
+        """A message whose `key` holds no string."""
+        if isinstance(item.get(key), list):
+            fix = "join the texts of its parts into one string; images and sound cannot be trained on"
+            return self.fail(f"{name}: {excerpt(key)} is a list of parts, expected a string", fix, as_json(item[key]))
+        state = type_name(item[key]) if key in item else "missing"
+        return self.fail(f"{name}: {excerpt(key)} is {state}, expected a string", f"write {form}", as_json(item))
 
     def transcript(self, key: str) -> tuple[Message, ...]:
         r"""A string of "\n\nHuman:" and "\n\nAssistant:" turns (Anthropic hh). Each turn's outer spaces go.
@@ -163,7 +178,7 @@ def renamed(row: dict[str, object], columns: Mapping[str, str], origin: Origin) 
             near = difflib.get_close_matches(source, list(row), n=1)
             raise row_error(
                 origin,
-                f"columns reads {key} from {excerpt(source)}, the row has: {', '.join(row)}",
+                f"columns reads {key} from {excerpt(source)}, the row has: {listed(row)}",
                 f"did you mean {excerpt(near[0])}?" if near else "name one of these",
             )
     taken = set(columns.values()) | set(columns)
