@@ -1,0 +1,13 @@
+"""The mask view: what a model will really see of some data, read back from the batch that trains.
+
+seen = view(examples, renderer, method="dpo", per="example", max_tokens=4096, share_prefix=True, shown=3)
+print_view(seen)
+write_html(seen, Path("rows.html"))
+"""
+
+from trueup.show.layout import view
+from trueup.show.page import write_html
+from trueup.show.schema import View
+from trueup.show.terminal import print_view
+
+__all__ = ["View", "print_view", "view", "write_html"]

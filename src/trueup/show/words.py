@@ -1,0 +1,127 @@
+"""What the terminal and the page say alike: lead, headings, totals, and text whose invisible characters are seen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from trueup.console import clean
+from trueup.show.schema import FAULTS, SCORE_FAULT, Fault, Row, Segment, View
+
+Kind = Literal["text", "newline", "tab", "space"]
+_PARTS = re.compile(r"(?P<newline>\n)|(?P<tab>\t)|(?P<space> +(?=\n|$))|(?P<text>[^\n\t ]+| +)")
+_PLACES = 3  # rows named of those that share a fault
+
+_LEADS = {
+    "text": "Trained is all of a document and its end token, each token predicted from those before it.",
+    "sft": "Trained is what the assistant writes, each token predicted from those before it; the rest is only read.",
+    "reward": "A reward model gives each answer one score, read at its last token: that score is what trains. "
+    "No other token carries a loss.",
+    "dpo": "Trained are the answers, by the probability the model gives their tokens; the prompt is only read.",
+    "ppo": "The model writes the answers itself; what it writes is trained, the prompt is only read.",
+}
+
+
+def parts(text: str) -> Iterator[tuple[Kind, str]]:
+    """(kind, text) of ordinary text; spaces before a line's end are kinds of their own, controls are written out."""
+    for match in _PARTS.finditer(text):
+        kind = match.lastgroup
+        assert kind in ("text", "newline", "tab", "space")
+        yield kind, clean(match[0], one_line=True) if kind == "text" else match[0]
+
+
+def lead(view: View) -> str:
+    """What trains, in a sentence or two."""
+    return _LEADS["text" if list(view.totals.ends) == ["document"] else view.method]
+
+
+def count(number: int, noun: str, more: str = "") -> str:
+    """`1 row`, `2,048 rows`."""
+    return f"{number:,} {noun if number == 1 else more or noun + 's'}"
+
+
+def title(view: View) -> str:
+    """`dpo: the first 3 of 120 rows as they train`."""
+    shown, rows = len({row.number for row in view.rows}), view.totals.rows
+    if rows == 1:
+        return f"{view.method}: the one row as it trains"
+    which = f"all {shown:,}" if shown == rows else f"the first {shown:,} of {rows:,}"
+    return f"{view.method}: {which} rows as they train"
+
+
+def row_title(row: Row) -> str:
+    """`row 1, the chosen answer: pairs.jsonl:12`."""
+    side = f", the {row.side} answer" if row.side else ""
+    return f"row {row.number}{side}" + (f": {clean(row.origin, one_line=True)}" if row.origin else "")
+
+
+def row_size(row: Row, view: View) -> str:
+    """`81 tokens, padded to 96; 39 trained (48.1%)`."""
+    padded = "" if len(row.tokens) == row.width else f", padded to {row.width:,}"
+    if view.method == "reward":
+        return f"{count(len(row.tokens), 'token')}{padded}; {count(row.trained, 'score')}"
+    return f"{count(len(row.tokens), 'token')}{padded}; {row.trained:,} trained ({share(row.trained, len(row.tokens))})"
+
+
+def segment_size(segment: Segment, view: View) -> str:
+    """`positions 42-58 (restart), 17 tokens, all trained`."""
+    first, last = segment.positions
+    where = f"position {first}" if first == last else f"positions {first}-{last}"
+    tokens, trained = len(segment.tokens), segment.trained
+    how = "none" if not trained else "all" if trained == tokens else f"{trained:,}"
+    said = "scored at its last token" if view.method == "reward" and trained else f"{how} trained"
+    if view.method == "reward" and not trained:
+        said = "only read"
+    return f"{where}{' (restart)' if segment.restarts else ''}, {count(tokens, 'token')}, {said}"
+
+
+def sums(view: View) -> list[tuple[str, str]]:
+    """(label, words) of the totals."""
+    all_of = view.totals
+    trained = f"{all_of.trained:,} trained ({share(all_of.trained, all_of.tokens)})"
+    if view.method == "reward":
+        trained = f"{count(all_of.trained, 'score')}, one an answer"
+    said = [
+        ("data", f"{count(all_of.rows, 'row')}, {count(all_of.tokens, 'token')}, {trained}"),
+        ("score" if view.method == "reward" else "end token", _ends(view)),
+        ("longest", f"{count(all_of.longest, 'token')}: {clean(all_of.longest_at, one_line=True)}"),
+    ]
+    if "rejected" in all_of.ends:
+        rows = f"{all_of.sharing:,} of {count(all_of.rows, 'row')}"
+        once = (
+            f"runs once for both answers in {rows}" if all_of.sharing else "no: each answer has a row with its own copy"
+        )
+        said.append(("shared prompt", once))
+    shapes = ", ".join(f"{rows:,} x {width:,} tokens" for rows, width in view.shapes)
+    name = "one micro-batch" if len(view.shapes) == 1 else f"{len(view.shapes)} micro-batches"
+    return [*said, ("padding", f"{view.padding:.1%} of the rows shown ({name}: {shapes})")]
+
+
+def _ends(view: View) -> str:
+    all_of = view.totals
+    verb = {"reward": "read at the end token", "ppo": "written and trained"}.get(view.method, "trained")
+    if not all_of.answered:
+        return "no answer is there yet: the model writes them, with or without an end token"
+    whole = f"{verb} in {all_of.end_rows:,} of {count(all_of.answered, 'row')}"
+    by_side = ", ".join(f"{side} {done:,} of {of:,}" for side, (done, of) in all_of.ends.items())
+    return f"{whole}: {by_side}" if len(all_of.ends) > 1 else whole
+
+
+def wrong(view: View) -> list[str]:
+    """What is wrong in any row of the data, with the first rows' places."""
+    said: list[str] = []
+    for fault, places in view.totals.wrong.items():
+        more = f" and {len(places) - _PLACES:,} more" if len(places) > _PLACES else ""
+        first = ", ".join(clean(place, one_line=True) for place in places[:_PLACES])
+        said.append(f"{len(places):,} of {count(view.totals.rows, 'row')}: {_fault(fault, view)} ({first}{more})")
+    return said
+
+
+def _fault(fault: Fault, view: View) -> str:
+    return SCORE_FAULT if view.method == "reward" and fault != "bos twice" else FAULTS[fault]
+
+
+def share(part: int, whole: int) -> str:
+    """`48.1%`."""
+    return f"{part / whole:.1%}" if whole else "0%"
