@@ -1,64 +1,346 @@
-"""Talk to a model in the terminal: multi-turn, streaming, with what it says cleaned of control characters."""
+"""Talk to a model in the terminal, or to two side by side, and keep what was said as data.
+
+With two models each goes on with its own answers. `/a` or `/b` prefers one: from there both go on with that model's
+conversation, and the choice is a ranking. The same seed and conversation give the same answers.
+"""
 
 from __future__ import annotations
 
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
 from trueup import runtime
-from trueup.chat import Message
-from trueup.console import clean, quiet_libraries
-from trueup.loading import load_causal_lm, load_tokenizer
-from trueup.models import Network
-from trueup.rollouts import answer_text
-from trueup.sampling import sample
+from trueup.chat import Message, excerpt
+from trueup.console import clean, make_console, quiet_libraries, short_count
+from trueup.errors import ConfigError, TrueupError
+from trueup.rollouts import sampling_seed
+from trueup.talk.dialogue import SIDES, Answer, Dialogue, Exchange, Row
+from trueup.talk.saved import Saved
+from trueup.talk.screen import Entry, Reader, answers, ctrl_c, say
+from trueup.talk.speaker import Sampling, Speaker, a_stop_text, a_temperature, a_whole_number, spoken_name
 
 
-def run(model: str, *, system: str | None = None, temperature: float = 0.7, max_new_tokens: int = 256) -> None:
-    """Read the user's lines and answer each until end of file, Ctrl-C or /quit; /new begins a new conversation."""
-    quiet_libraries()
-    where = runtime.init()
-    network = Network(load_causal_lm(model, where), load_tokenizer(model), where)
-    network.add_frozen("policy")
-    start = [Message("system", system)] if system else []
-    messages = list(start)
-    print(f"talking to {model}; /new begins again, /quit ends")
-    turn = 0
-    while (line := _ask()) not in (None, "/quit"):
-        if line == "/new":
-            messages = list(start)
-            continue
-        if not line:
-            continue
-        messages.append(Message("user", line))
-        answer = _answer(network, messages, temperature, max_new_tokens, seed=turn)
-        messages.append(Message("assistant", answer))
-        turn += 1
+def run(
+    model: str,
+    *,
+    against: str | None = None,
+    system: str | None = None,
+    temperature: float = 0.7,
+    max_new_tokens: int = 256,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+) -> None:
+    r"""Answer what comes from stdin until its end or /quit.
 
+    At a terminal a mistake is said and the chat goes on; where the input is piped, it ends the chat as an error.
 
-def _ask() -> str | None:
-    """The user's next line; None at the end of the input."""
-    try:
-        return input("> ").strip()
-    except EOFError:
-        print()
-        return None
+    Args:
+        model: a hub id, a model folder or a .gguf file.
+        against: a second one, which answers the same messages.
+        system: the system prompt.
+        temperature: 0 always takes the likeliest token.
+        max_new_tokens: an answer's length in tokens at most.
+        stop: texts that end an answer and are not part of it; `\n` and `\t` in them are a new line and a tab.
+        seed: of all answers.
+        device: as a stage's.
+        dtype: as a stage's.
+        threads: as a stage's.
 
-
-def _answer(network: Network, messages: list[Message], temperature: float, max_new_tokens: int, seed: int) -> str:
-    """Sample an answer, printing the text as it grows."""
-    ids: list[int] = []
-    shown = ""
-
-    def stream(token: int) -> None:
-        nonlocal shown
-        if token not in network.renderer.stop_ids:
-            ids.append(token)
-        text = network.renderer.decode(ids)
-        if not text.endswith("\ufffd"):  # half of a character: wait for the rest
-            print(clean(text[len(shown) :]), end="", flush=True)
-            shown = text
-
-    prompt = network.renderer.prompt(messages)
-    [got] = sample(
-        network, [prompt], max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, on_token=stream
+    Raises:
+        ConfigError: a setting cannot be meant.
+        ModelError: a model cannot be loaded, writes no text, or takes no system prompt.
+        KeyboardInterrupt: Ctrl-C twice at the prompt.
+    """
+    sampling = Sampling(
+        a_temperature(temperature), a_whole_number("max_new_tokens", max_new_tokens, 1), tuple(map(a_stop_text, stop))
     )
-    print(f"{clean(answer_text(network, got)[len(shown) :])}")
-    return answer_text(network, got)
+    if against is not None and Path(against).resolve() == Path(model).resolve():
+        raise ConfigError(
+            f"against: {spoken_name(against)} is the model itself\n  fix: name another one, or leave it out"
+        )
+    quiet_libraries()
+    where = runtime.init(device, dtype, threads)
+    if where.world > 1:
+        raise ConfigError("chat: runs in one process; start it without torchrun")
+    reader = Reader()
+    speakers: list[Speaker] = []
+    for name in [model] if against is None else [model, against]:
+        if reader.interactive:
+            say(f"loading {spoken_name(name)}")
+        speakers.append(Speaker(name, where))
+    session = Session(speakers, sampling, seed, reader)
+    session.set_system(system or "")
+    session.talk()
+
+
+class Session:
+    """One sitting: what is being said, the settings, and what was saved."""
+
+    def __init__(self, speakers: Sequence[Speaker], sampling: Sampling, seed: int, reader: Reader) -> None:
+        """Prepare; `talk` begins."""
+        self._speakers = speakers
+        self._sampling = sampling
+        self._seed = seed
+        self._reader = reader
+        self._console = make_console(stderr=False)
+        self._names = [one.name for one in speakers]
+        self._now = Dialogue(self._names)
+        self._past: list[Row] = []  # choices between answers that are no longer in the conversation
+        self._kept: list[Row] = []
+        self._saved = Saved()
+        self._file: Path | None = None
+        self._done = self._warned = False
+        self._check: Callable[[], None] = lambda: None
+
+    # -- the conversation ----------------------------------------------------------------------------------------
+
+    def talk(self) -> None:
+        """Read and answer until the end of the input or /quit."""
+        if self._reader.interactive:
+            pair = "; /a or /b prefers an answer" if self.is_pair else ""
+            say(f"talking to {' and '.join(self._labels()).replace('  ', ' ')}{pair}; /help lists the commands")
+        while not self._done:
+            try:
+                entry = self._reader.read()
+                if entry is None:
+                    break
+                with ctrl_c(self._reader.interactive) as self._check:
+                    self._take(entry)
+            except TrueupError as error:
+                if not self._reader.interactive:
+                    raise
+                say(f"error: {error}")
+        if unsaved := self._unsaved():
+            say(f"{_count(unsaved, 'choice')} not saved")
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether two models answer."""
+        return len(self._speakers) > 1
+
+    def _labels(self) -> list[str]:
+        names = [clean(name, one_line=True) for name in self._names]
+        return [f"{side}  {name}" for side, name in zip(SIDES, names, strict=True)] if self.is_pair else names
+
+    def _choices(self) -> list[Row]:
+        return [*self._past, *self._now.rankings()]
+
+    def _unsaved(self) -> int:
+        return sum(row not in self._kept for row in self._choices())
+
+    def _take(self, entry: Entry) -> None:
+        if not entry.command:
+            self._reply(entry.text)
+            return
+        name, *rest = entry.text.split(maxsplit=1)
+        command = COMMANDS.get(name)
+        if command is None or (command.pair and not self.is_pair):
+            raise ConfigError(self._unknown(name))
+        if rest and not command.argument:
+            raise ConfigError(f"{name}: takes nothing after it, and got {excerpt(rest[0])}")
+        command.run(self, "".join(rest))
+
+    def _unknown(self, name: str) -> str:
+        if name in COMMANDS:
+            return f"{name}: there is one model only; --against MODEL brings a second"
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "/help lists the commands."
+        return (
+            f"{excerpt(name)} is no command; {hint} Nothing was sent (a message that begins with / needs a space first)"
+        )
+
+    def _reply(self, text: str, attempt: int = 0) -> bool:
+        """Let each model answer. -> whether the exchange is part of the conversation now."""
+        asked = Message("user", text)
+        prompts = [one.prompt([*self._now.history(at), asked]) for at, one in enumerate(self._speakers)]
+        seed = sampling_seed(self._seed, len(self._now.exchanges), attempt)
+        given: list[Answer] = []
+        with answers(self._console, self._labels()) as show:
+            for at, (speaker, prompt) in enumerate(zip(self._speakers, prompts, strict=True)):
+                show(at, "")
+                piece = partial(show, at)
+                given.append(speaker.answer(prompt, self._sampling, seed=seed, show=piece, check=self._check))
+                if given[-1].ended == "interrupted" and not self._reader.interactive:
+                    raise KeyboardInterrupt
+        self._comment(prompts, given)
+        if all(one.ended == "interrupted" and not one.text for one in given):
+            kept = "the answer before it stays" if attempt else "the message is not kept"
+            say(f"(interrupted before anything was said; {kept})")
+            return False
+        self._now.exchanges.append(Exchange(text, tuple(given), attempt))
+        return True
+
+    def _comment(self, prompts: Sequence[list[int]], given: Sequence[Answer]) -> None:
+        """Say what the text of the answers does not show."""
+        for side, speaker, prompt, answer in zip(SIDES, self._speakers, prompts, given, strict=False):
+            who = f"{side}: " if self.is_pair else ""
+            if answer.ended == "interrupted" and answer.text:
+                say(f"({who}interrupted; kept as far as it came: /again asks anew, /undo takes it back)")
+            elif answer.ended == "cut" and speaker.room(prompt, self._sampling) < self._sampling.max_new_tokens:
+                say(f"({who}… cut at {answer.tokens} tokens: the model's context is full; /new begins again)")
+            elif answer.ended == "cut":
+                say(f"({who}… cut at {answer.tokens} tokens; /max raises it)")
+            elif not answer.text.strip() and answer.whole:
+                say(f"({who}it said nothing)")
+        if self.is_pair:
+            say("   ".join(f"{side} {_pace(one)}" for side, one in zip(SIDES, given, strict=True)))
+
+    # -- commands ------------------------------------------------------------------------------------------------
+
+    def show_help(self, _: str) -> None:
+        """/help."""
+        for name, command in COMMANDS.items():
+            if self.is_pair or not command.pair:
+                print(f"{f'{name} {command.argument}':20}{command.help}")
+        print('a line that ends in \\ goes on; lines between two lines of """ are one message')
+
+    def set_system(self, text: str) -> None:
+        """/system: another prompt begins another conversation, since the answers so far were given under the old."""
+        text = text.strip()
+        changed = Dialogue(self._names, text or None)
+        for one in self._speakers if text else ():
+            one.prompt([*changed.opening(), Message("user", "a")])  # a template may refuse a system prompt
+        if changed.system != self._now.system:
+            begun = "; a new conversation begins" if self._now.exchanges else ""
+            self._begin(changed)
+            self._tell(("the system prompt is set" if text else "no system prompt") + begun)
+
+    def start_again(self, _: str) -> None:
+        """/new."""
+        self._begin(Dialogue(self._names, self._now.system))
+        self._tell("a new conversation")
+
+    def _begin(self, dialogue: Dialogue) -> None:
+        self._past += self._now.rankings()
+        self._now = dialogue
+
+    def _tell(self, text: str) -> None:
+        """Confirm to a person; a script needs no confirmation."""
+        if self._reader.interactive:
+            say(text)
+
+    def set_temperature(self, text: str) -> None:
+        """/temperature."""
+        if text:
+            self._sampling = replace(self._sampling, temperature=a_temperature(text))
+        self._tell(f"temperature {self._sampling.temperature:g}")
+
+    def set_max(self, text: str) -> None:
+        """/max."""
+        if text:
+            self._sampling = replace(self._sampling, max_new_tokens=a_whole_number("/max", text, 1))
+        self._tell(f"at most {self._sampling.max_new_tokens} tokens an answer")
+
+    def add_stop(self, text: str) -> None:
+        """/stop: one more, or none at all."""
+        stops = dict.fromkeys([*self._sampling.stops, a_stop_text(text)]) if text else ()
+        self._sampling = replace(self._sampling, stops=tuple(stops))
+        self._tell(f"an answer ends before {' or '.join(map(json.dumps, stops))}" if stops else "no stop texts")
+
+    def set_seed(self, text: str) -> None:
+        """/seed."""
+        if text:
+            self._seed = a_whole_number("/seed", text, 0)
+        self._tell(f"seed {self._seed}")
+
+    def undo(self, _: str) -> None:
+        """/undo: a choice goes with its answers."""
+        last = self._now.last()
+        self._now.exchanges.pop()
+        self._tell(f"taken back: {excerpt(last.asked)}")
+
+    def again(self, _: str) -> None:
+        """/again: the answers so far go only once there are others, and a choice between them stays made."""
+        last = self._now.last()
+        if self._sampling.temperature == 0:
+            say("(temperature 0: the likeliest answer once more)")
+        self._now.exchanges.pop()
+        replaced = False
+        try:
+            replaced = self._reply(last.asked, last.attempt + 1)
+        finally:
+            if not replaced:
+                self._now.exchanges.append(last)
+        self._past += [last.ranking] if replaced and last.ranking else []
+
+    def show(self, _: str) -> None:
+        """/show."""
+        lines = self._now.lines(SIDES if self.is_pair else ("model",))
+        if not lines:
+            self._now.last()
+        for who, what in lines:
+            print(f"{who}: {clean(what)}")
+
+    def choose(self, side: int) -> None:
+        """/a and /b."""
+        said, self._warned = self._now.choose(side), False
+        if self._reader.interactive or not self._now.last().ranking:
+            say(said)
+
+    def save(self, text: str) -> None:
+        """/save."""
+        file = Path(text) if text else self._file
+        if file is None:
+            raise ConfigError("/save: to which file?\n  fix: /save FILE.jsonl")
+        what = "ranking" if self.is_pair else "conversation"
+        rows = self._choices() if self.is_pair else [self._now.row()]
+        if not rows:
+            raise ConfigError("/save: no answer was preferred yet\n  fix: /a or /b prefers the last answer of a model")
+        made = self._saved.save(file, rows, what)
+        self._file, self._kept = file, rows
+        parts = [f"{_count(made.added, what)} added"] if made.added else []
+        parts += [f"{_count(made.updated, what)} brought up to date"] if made.updated else []
+        say(f"{file}: {', '.join(parts) or 'nothing new'}; {_count(made.total, 'row')} in it")
+        if parts and not self.is_pair and (unfinished := self._now.unfinished()):
+            say(f"note: {_count(unfinished, 'answer')} cut or interrupted: a model trained on it learns to stop there")
+
+    def quit(self, _: str) -> None:
+        """/quit: a person who would lose choices is told so first."""
+        self._done = self._warned or not self._reader.interactive or not self._unsaved()
+        if not self._done:
+            self._warned = True
+            say(f"{_count(self._unsaved(), 'choice')} not saved: /save FILE.jsonl keeps them, another /quit does not")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a command takes, says of itself, and does; `pair`: only where two models answer."""
+
+    argument: str
+    help: str
+    run: Callable[[Session, str], None]
+    pair: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "/help": Command("", "this list", Session.show_help),
+    "/new": Command("", "begin a new conversation", Session.start_again),
+    "/again": Command("", "another answer to the last message", Session.again),
+    "/undo": Command("", "take the last message and its answer back", Session.undo),
+    "/a": Command("", "prefer A's answer; both go on with A's conversation", lambda s, _: s.choose(0), pair=True),
+    "/b": Command("", "prefer B's answer; both go on with B's conversation", lambda s, _: s.choose(1), pair=True),
+    "/show": Command("", "the conversation so far", Session.show),
+    "/save": Command("FILE.jsonl", "add the conversation, or what was preferred, to a data file", Session.save),
+    "/system": Command("TEXT", "set the system prompt (no TEXT: none) and begin again", Session.set_system),
+    "/temperature": Command("X", "0: always the likeliest token", Session.set_temperature),
+    "/max": Command("N", "an answer's length in tokens at most", Session.set_max),
+    "/stop": Command("TEXT", r"end answers before TEXT (\n: a new line); no TEXT: nowhere", Session.add_stop),
+    "/seed": Command("N", "other answers to the same messages", Session.set_seed),
+    "/quit": Command("", "end", Session.quit),
+}
+
+
+def _count(number: int, what: str) -> str:
+    plural = what[:-1] + "ies" if what.endswith("y") else what + "s"
+    return f"{number} {what if number == 1 else plural}"
+
+
+def _pace(answer: Answer) -> str:
+    return f"{_count(answer.tokens, 'token')}, {short_count(answer.tokens / max(answer.seconds, 1e-9))} tok/s"

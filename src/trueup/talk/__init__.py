@@ -1,0 +1,9 @@
+"""`trueup chat`: talk to a model, or to two side by side, and keep what was said as data.
+
+session.py    the commands and the loop
+dialogue.py   what was said to whom, and which answer was preferred
+speaker.py    a loaded model that answers
+streaming.py  text as it is sampled, stop texts cut exactly
+screen.py     lines read from a person, answers in columns
+saved.py      conversations and rankings appended to data files
+"""

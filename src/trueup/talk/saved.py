@@ -1,0 +1,139 @@
+"""Rows that a person made while chatting, kept in a JSONL file that `trueup.sources` reads.
+
+A file holds conversations or rankings, never both. What is already in it is not written again; a row that has grown, or
+a choice that was turned round, takes the place of the row it was.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from trueup.chat import Conversation, Origin, Preference
+from trueup.errors import DataError
+from trueup.files import atomic_write_bytes
+from trueup.sources.formats import recognise
+from trueup.sources.records import Record
+
+Kind = Literal["conversation", "ranking"]
+Row = dict[str, Any]
+_ESCAPED = frozenset({"Cc", "Cf", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the rows: new ones, ones brought up to date, and how many the file now holds."""
+
+    added: int
+    updated: int
+    total: int
+
+
+class Saved:
+    """Writes a session's rows, and knows which of a file's rows are its own."""
+
+    def __init__(self) -> None:
+        """Begin a session."""
+        self._own: dict[Path, list[Row]] = {}
+
+    def save(self, path: Path, rows: Sequence[Row], kind: Kind) -> Outcome:
+        """Bring `rows` into the file, which is made if there is none.
+
+        Raises:
+            DataError: the name does not end in .jsonl, the file holds something else or cannot be written, or a row
+                could not be read together with the file's.
+        """
+        path = path.expanduser().resolve()  # a link stays a link
+        if path.suffix != ".jsonl":
+            raise DataError(f"{path.name}: rows are saved as JSON lines\n  fix: end the name in .jsonl")
+        try:
+            return self._save(path, rows, kind)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise DataError(f"{path}: cannot be saved to: {reason}\n  fix: name another file") from error
+
+    def _save(self, path: Path, rows: Sequence[Row], kind: Kind) -> Outcome:
+        content = path.read_bytes() if path.exists() else b""
+        lines = [one for one in content.split(b"\n") if one.strip()]
+        _check(path, content, rows, kind)
+        own = self._own.setdefault(path, [])
+        added = updated = 0
+        for row in rows:
+            line = as_line(row)
+            if line in lines:
+                continue
+            old = next((one for one in own if as_line(one) in lines and _supersedes(row, one)), None)
+            if old is None:
+                lines.append(line)
+                added += 1
+            else:
+                lines[lines.index(as_line(old))] = line
+                updated += 1
+            own.append(row)
+        if added or updated:
+            _write(path, content, lines[-added:] if not updated else lines, anew=updated > 0)
+        return Outcome(added, updated, len(lines))
+
+
+def as_line(row: Row) -> bytes:
+    """A row as JSON; control and format characters are escaped, letters of all scripts are not."""
+    text = json.dumps(row, ensure_ascii=False)
+    # Such characters stand inside strings only: json.dumps itself writes none.
+    escaped = (json.dumps(char)[1:-1] if unicodedata.category(char) in _ESCAPED else char for char in text)
+    return "".join(escaped).encode()
+
+
+def _supersedes(new: Row, old: Row) -> bool:
+    """Whether `new` is `old` grown (a conversation that went on) or turned round (a choice that was changed)."""
+    if "messages" in new:
+        length = len(old["messages"])
+        return length < len(new["messages"]) and new["messages"][:length] == old["messages"]
+    sides = new["chosen"], new["rejected"]
+    return new["prompt"] == old["prompt"] and sides == (old["rejected"], old["chosen"])
+
+
+def _write(path: Path, content: bytes, lines: Sequence[bytes], *, anew: bool) -> None:
+    data = b"".join(line + b"\n" for line in lines)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if anew:
+        mode = path.stat().st_mode
+        atomic_write_bytes(path, data)
+        path.chmod(mode)
+    else:
+        with path.open("ab") as handle:
+            handle.write((b"" if not content or content.endswith(b"\n") else b"\n") + data)
+
+
+def _check(path: Path, content: bytes, rows: Sequence[Row], kind: Kind) -> None:
+    """Raise DataError unless the file's first and last line and the new rows are read alike, and as `kind`."""
+    numbered = [(at, line) for at, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+    ends = [numbered[0], *numbered[1:][-1:]] if numbered else []
+    there = [(Origin(path.name, at), _parsed(path, at, line)) for at, line in ends]
+    after = numbered[-1][0] if numbered else 0
+    new = [(Origin(path.name, after + at), row) for at, row in enumerate(rows, 1)]
+    form = recognise(there[0][1] if there else new[0][1], (kind,))
+    for origin, row in [*there, *new]:
+        try:
+            made = form.parse(Record(row, origin), form.keys) if form else None
+        except DataError as error:
+            problem = str(error).partition("\n")[0]
+            raise DataError(f"{problem}\n  fix: /save the {kind}s to another file") from error
+        if not isinstance(made, Conversation if kind == "conversation" else Preference):
+            raise DataError(
+                f"{origin}: the file holds no {kind}s, and a file's rows are of one kind\n"
+                f"  fix: /save the {kind}s to another file"
+            )
+
+
+def _parsed(path: Path, line: int, content: bytes) -> Row:
+    try:
+        row = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{path.name}:{line}: not JSON: {error}\n  fix: mend the line, or name another file") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{path.name}:{line}: is no row of named fields\n  fix: name another file")
+    return cast("Row", row)
