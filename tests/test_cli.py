@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from trueup import cli, preflight
+from trueup import cli, jobs, preflight
 from trueup.config import ComparisonConfig, DataConfig, DpoConfig, PipelineConfig, SftConfig
 from trueup.errors import CheckpointError, ConfigError, Interrupted, MissingExtraError, TrainingError
 from trueup.evaluation import sets
@@ -45,7 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
         return SimpleNamespace(run=record, evaluate=record, report=record)
 
-    monkeypatch.setattr(cli, "import_module", recorder)
+    monkeypatch.setattr(jobs, "import_module", recorder)
     leave_rows_unread(monkeypatch)
     return made
 
@@ -65,7 +65,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
         def raising(_: object) -> None:
             raise error
 
-        monkeypatch.setattr(cli, "import_module", lambda _: SimpleNamespace(run=raising))
+        monkeypatch.setattr(jobs, "import_module", lambda _: SimpleNamespace(run=raising))
         leave_rows_unread(monkeypatch)
         return cli.main(["sft", "sft.yaml", *options])
 
@@ -120,7 +120,9 @@ def test_evaluate_chat_and_export(calls: Calls) -> None:
     assert config.gates is not None
     assert config.gates.limits == {"capability_drop": 0.1}
     assert evaluate[2] == {"output": Path("out"), "device": "auto", "dtype": "auto", "threads": 2}
-    assert chat[1:] == (("base",), {"system": "Be brief.", "temperature": 0.7, "max_new_tokens": 256})
+    chat_settings = {"temperature": 0.7, "max_new_tokens": 256, "stop": [], "seed": 0, "device": "auto", "dtype": "auto"}
+    chat_settings |= {"against": None, "system": "Be brief.", "threads": None}
+    assert chat[1:] == (("base",), chat_settings)
     assert export[1:] == ((Path("base"), Path("out")), {"merge": False, "dtype": "auto"})
 
 
@@ -131,7 +133,7 @@ def test_a_verdict_is_told_by_the_exit_code(verdict: str, code: int, monkeypatch
     made = Report.model_construct(verdict=SimpleNamespace(verdict=verdict))
     Path("run/evaluation").mkdir(parents=True)
     Path("run/evaluation/plan.json").write_text("{}")
-    monkeypatch.setattr(cli, "import_module", lambda _: SimpleNamespace(report=lambda *_: made))
+    monkeypatch.setattr(jobs, "import_module", lambda _: SimpleNamespace(report=lambda *_: made))
     assert cli.main(["report", "run"]) == code
 
 

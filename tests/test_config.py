@@ -105,7 +105,7 @@ def test_a_later_override_wins_and_makes_sections() -> None:
 
 def test_an_override_opens_the_short_form_of_data() -> None:
     config = load_config(SftConfig, None, [*SFT, "data.rows=0:600", "data.use=chosen"])
-    assert config.data == DataConfig(path="d.jsonl", rows="0:600", use="chosen")
+    assert config.data == TrainDataConfig(path="d.jsonl", rows="0:600", use="chosen")
 
 
 def test_an_override_can_hold_an_equals_sign_and_can_be_null() -> None:

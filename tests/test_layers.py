@@ -13,10 +13,13 @@ import pytest
 ROOT = Path(__file__).parent.parent / "src" / "trueup"
 
 # Lowest first. A module imports only from rows above its own here, never from its own row: so nothing is sideways,
-# and there is no cycle. A package without its modules in the list (config, sources, ...) counts as one module.
+# and there is no cycle. A package counts as one module, but for those of its modules that are in the list themselves.
 FLOORS: list[tuple[str, set[str]]] = [
     ("0 nothing of trueup", {"errors", "tensors", "interrupt", "console", "algorithms", "recipes"}),
-    ("1 text and numbers", {"chat", "files", "algorithms.kl", "algorithms.advantages", "algorithms.sft"}),
+    ("1 messages", {"messages"}),
+    ("1 templates and their tokens", {"encoding", "chat_template", "evaluation.intervals"}),
+    ("1 text and numbers", {"chat", "files", "evaluation.refusal", "algorithms.kl", "algorithms.advantages", "algorithms.sft"}),
+    ("1 rows as token ids", {"examples"}),
     ("1 losses", {"algorithms.ppo", "algorithms.preference", "algorithms.reward"}),
     (
         "2 one thing each",
@@ -33,32 +36,36 @@ FLOORS: list[tuple[str, set[str]]] = [
             "state",
         },
     ),
-    ("2 rows before torch", {"preflight"}),
+    ("2 rows before torch", {"preflight", "guess"}),
+    ("2 rows as tokens, checked", {"dataset"}),
     ("3 models and what is saved of them", {"models", "checkpoint"}),
     ("3 what is done with a model", {"sampling", "forward", "loading", "export"}),
     ("3 models as reference and reward", {"reference", "model_reward"}),
     ("4 what the loop is given", {"terms", "optimizer"}),
     ("4 the loop", {"loop"}),
     ("4 what it trains on", {"objectives", "rollouts"}),
-    ("4 measuring, and a stage's frame", {"evaluation", "stage"}),
+    ("4 measuring", {"evaluation"}),
+    ("4 the check, with models", {"checking"}),
+    ("4 a stage's frame, and rows as they train", {"stage", "show"}),
     ("4 labels without pairs", {"unpaired"}),
     ("4 run folders as a report", {"report"}),
     ("5 recipes", {"recipes.sft", "recipes.reward", "recipes.dpo", "recipes.ppo"}),
-    ("5 recipes in a row, any models side by side", {"recipes.pipeline", "chat_session", "comparison"}),
+    ("5 recipes in a row, any models side by side", {"recipes.pipeline", "talk", "comparison", "showing", "check"}),
     ("5 the embedded example", {"quickstart", "experiments"}),
     ("6 the public face", {"trueup"}),
+    ("6 what the commands do", {"jobs"}),
     ("6 the command line", {"cli"}),
     ("6 python -m trueup", {"__main__"}),
 ]
 RANK = {module: rank for rank, (_, modules) in enumerate(FLOORS) for module in modules}
-SPLIT = {"algorithms", "recipes"}
+SPLIT = {"algorithms", "recipes", "evaluation"}
 
 
 def unit(dotted: str) -> str:
     """`trueup.config.load.load_config` -> config, `trueup.algorithms.kl.k1` -> algorithms.kl, `trueup.x` -> trueup."""
     parts = dotted.split(".")[1:]
     names = [".".join(parts[:2]), parts[0]] if parts and parts[0] in SPLIT else parts[:1]
-    return next((name for name in names if name and exists(name)), "trueup")
+    return next((name for name in names if name in RANK or (name == parts[0] and exists(name))), "trueup")
 
 
 def exists(name: str) -> bool:

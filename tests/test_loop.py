@@ -20,11 +20,11 @@ from trueup.chat import Message
 from trueup.checkpoint import RunFolder, latest_checkpoint
 from trueup.config import OptimConfig, to_yaml
 from trueup.console import Progress
+from trueup.dataset.sampler import Sampler
 from trueup.errors import CheckpointError, TrainingError
 from trueup.loop import Fit, Fitted, fit
 from trueup.models import Network
 from trueup.optimizer import learning_rate, make_optimizer
-from trueup.sources import Sampler
 from trueup.terms import Evaluation, RowSource, Term
 
 Metrics = dict[str, Tensor]

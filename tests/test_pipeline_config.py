@@ -84,9 +84,9 @@ def test_data_without_a_path_has_the_pipelines(good: PipelineConfig) -> None:
     assert isinstance(sft, SftConfig)
     assert isinstance(reward, RewardConfig)
     assert isinstance(ppo, PpoConfig)
-    assert sft.data == DataConfig(path="all.jsonl", rows="0:600", use="chosen")
-    assert reward.data == DataConfig(path="all.jsonl")
-    assert ppo.prompts == DataConfig(path="prompts.jsonl")
+    assert sft.data == TrainDataConfig(path="all.jsonl", rows="0:600", use="chosen")
+    assert reward.data == TrainDataConfig(path="all.jsonl")
+    assert ppo.prompts == TrainDataConfig(path="prompts.jsonl")
     assert ppo.mix is not None
     assert ppo.mix.data == DataConfig(path="all.jsonl", rows="0:10")
     assert ppo.eval.data == DataConfig(path="all.jsonl", rows="600:700", use="prompt")
@@ -111,7 +111,7 @@ def test_overrides_reach_into_stages(tmp_path: Path, monkeypatch: pytest.MonkeyP
     config = load(GOOD, tmp_path, monkeypatch, "stages.sft.data.rows=0:5", "stages.dpo.optim.lr=1e-3", "runs=out")
     sft, dpo = config.stage("sft")[1], config.stage("dpo")[1]
     assert isinstance(sft, SftConfig)
-    assert sft.data == DataConfig(path="all.jsonl", rows="0:5", use="chosen")
+    assert sft.data == TrainDataConfig(path="all.jsonl", rows="0:5", use="chosen")
     assert dpo.optim.lr == 1e-3
     assert dpo.output == Path("out/assistant/dpo")
 

@@ -44,7 +44,7 @@ def config(name: str, folder: Path, output: str) -> Any:
     if "mix" in settings:
         extra["mix"] = {"data": tiny_data.data(folder, "conversations", 7)}
     if "eval" in settings:
-        extra["eval"] = {"data": tiny_data.data(folder, tiny_data.KIND[method], 5)}
+        extra |= {"eval": {"data": tiny_data.data(folder, tiny_data.KIND[method], 5)}, "allow": ["eval-overlap"]}
     return tiny_data.stage(method, folder, output, **tiny_data.merged(extra, settings))
 
 

@@ -1,7 +1,6 @@
 """Examples -> token-budgeted micro-batches in which a shared prompt runs once.
 
-An `Example` is a trunk (the prompt) and the branches that continue it: one for SFT, PPO and KTO, two (chosen, rejected)
-for a preference pair. A row of a `Batch` is `[trunk | branch 0 | branch 1 …]`: each branch's positions go on from the
+An `Example` (examples.py) is a trunk and the branches that continue it. A row of a `Batch` is `[trunk | branch 0 | branch 1 …]`: each branch's positions go on from the
 trunk's, and a block mask keeps it from seeing its siblings, so that each branch's log-probabilities are those of
 `[trunk | branch]` alone. Only trained tokens are listed in `predict_at`/`targets`: nothing else reaches the LM head.
 """
@@ -9,61 +8,18 @@ trunk's, and a block mask keeps it from seeing its siblings, so that each branch
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from trueup.chat import Rendered
+from trueup.examples import Branch, Example, single
+
+__all__ = ["Batch", "Branch", "Example", "Per", "collate", "micro_batches", "single"]
 
 Per = Literal["token", "branch", "example"]
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """One continuation of a trunk. `mask[i]`: token i is a target. `columns`: one value for each *trained* token."""
-
-    ids: list[int]
-    mask: list[bool]
-    columns: dict[str, list[float]] = field(default_factory=dict)
-    scalars: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def trained(self) -> int:
-        """How many tokens of this branch are targets."""
-        return sum(self.mask)
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A trunk and the branches that continue it. `scalars` belong to the example `row` to its source."""
-
-    trunk: list[int]
-    branches: tuple[Branch, ...]
-    scalars: dict[str, float] = field(default_factory=dict)
-    row: int = -1
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence, trunk included: what `max_length` limits."""
-        return len(self.trunk) + max(len(branch.ids) for branch in self.branches)
-
-    @property
-    def total(self) -> int:
-        """Tokens of the row in which the trunk is shared."""
-        return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
-
-
-def single(rendered: Rendered, row: int = -1) -> Example:
-    """A rendered conversation or text as an Example of one branch, which starts at the first trained token.
-
-    The very first token of a sequence has no token before it to be predicted from, so it is never a target.
-    """
-    start = max(1, rendered.mask.index(True)) if any(rendered.mask) else len(rendered.ids)
-    return Example(rendered.ids[:start], (Branch(rendered.ids[start:], rendered.mask[start:]),), row=row)
 
 
 @dataclass(frozen=True, slots=True)

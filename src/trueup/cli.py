@@ -11,13 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trueup import __version__
+from trueup import __version__, jobs
 from trueup.console import quiet_libraries
 from trueup.errors import ConfigError, Interrupted, TrueupError
 
@@ -65,7 +64,7 @@ def quickstart(
     seed: Annotated[int, typer.Option(min=0, help="The seed of every random number.")] = 0,
 ) -> Job:
     """Train and align a tiny model in a small world with known truth: no download, no GPU, a few minutes."""
-    return lambda: import_module("trueup.quickstart").run(folder, seed)
+    return partial(jobs.quickstart, folder, seed)
 
 
 @app.command(rich_help_panel=START)
@@ -76,7 +75,7 @@ def run(
     force: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again; repeatable.")] = None,
 ) -> Job:
     """Run a file of stages in order, leaving out those that are done."""
-    return partial(_run_pipeline, Path(pipeline), settings or [], dry_run=dry_run, force=force or [])
+    return partial(jobs.run_pipeline, Path(pipeline), settings or [], dry_run=dry_run, force=force or [])
 
 
 @app.command(rich_help_panel=START)
@@ -84,31 +83,61 @@ def config(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="pipeline, sft, reward, dpo, ppo or evaluate.")],
 ) -> Job:
     """Print a configuration to fill in: every key, its default, what it does."""
-    return partial(_print_template, method)
+    return partial(jobs.print_template, method)
+
+
+@app.command(rich_help_panel=START)
+def check(
+    target: Annotated[str, typer.Argument(metavar="CONFIG.yaml|DATA", help="A configuration, or a data file.")],
+    settings: Settings = None,
+    model: Annotated[str | None, typer.Option(help="Whose tokenizer reads a data file.")] = None,
+    method: Annotated[str | None, typer.Option(help="sft, reward, dpo or ppo, where the file does not say.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 on warnings too.")] = False,
+) -> Job:
+    """Look for what would silently spoil a training: in the data, the template, the models.
+
+    Exits with 0, or with 3 (data) or 4 (models) where a training would be refused.
+    """
+    return partial(jobs.check, target, settings or [], model, method, as_json=as_json, strict=strict)
+
+
+@app.command(rich_help_panel=START)
+def show(
+    target: Annotated[str, typer.Argument(metavar="CONFIG.yaml|DATA", help="A configuration, or a data file.")],
+    settings: Settings = None,
+    model: Annotated[str | None, typer.Option(help="Whose tokenizer reads a data file.")] = None,
+    method: Annotated[str | None, typer.Option(help="sft, reward, dpo or ppo, where the file does not say.")] = None,
+    rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many rows.")] = 3,
+    tokens: Annotated[bool, typer.Option("--tokens", help="One line a token, with its position and id.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
+) -> Job:
+    """Show what the model will really see: tokens, which of them are trained, special tokens, positions."""
+    return partial(jobs.show, target, settings or [], model, method, rows=rows, tokens=tokens, html=html)
 
 
 @app.command(rich_help_panel=TRAIN)
 def sft(config: ConfigFile = None, settings: Settings = None) -> Job:
     """Supervised fine-tuning: learn to answer from instructions and answers."""
-    return partial(_train, "sft", config, settings or [])
+    return partial(jobs.train, "sft", config, settings or [])
 
 
 @app.command(rich_help_panel=TRAIN)
 def reward(config: ConfigFile = None, settings: Settings = None) -> Job:
     """Reward model: learn from rankings A > B what people prefer."""
-    return partial(_train, "reward", config, settings or [])
+    return partial(jobs.train, "reward", config, settings or [])
 
 
 @app.command(rich_help_panel=TRAIN)
 def dpo(config: ConfigFile = None, settings: Settings = None) -> Job:
     """Direct preference optimisation: learn from rankings without a reward model."""
-    return partial(_train, "dpo", config, settings or [])
+    return partial(jobs.train, "dpo", config, settings or [])
 
 
 @app.command(rich_help_panel=TRAIN)
 def ppo(config: ConfigFile = None, settings: Settings = None) -> Job:
     """Reinforcement learning from the reward model, or from a function, with a KL penalty."""
-    return partial(_train, "ppo", config, settings or [])
+    return partial(jobs.train, "ppo", config, settings or [])
 
 
 @app.command(rich_help_panel=USE)
@@ -131,7 +160,7 @@ def evaluate(
 
     Exits with 0 (SHIP, or no gates), 8 (HOLD) or 9 (NOT SHOWN).
     """
-    return partial(_evaluate, runs, output, config, device=device, dtype=dtype, threads=threads)
+    return partial(jobs.evaluate, runs, output, config, device=device, dtype=dtype, threads=threads)
 
 
 @app.command(rich_help_panel=USE)
@@ -142,7 +171,7 @@ def report(
     ] = None,
 ) -> Job:
     """Make a run's report anew, or compare several runs in one, from their files alone."""
-    return partial(_report, runs, output)
+    return partial(jobs.report, runs, output)
 
 
 @app.command(rich_help_panel=USE)
@@ -153,18 +182,32 @@ def experiment(
     first_seed: Annotated[int, typer.Option(min=0, help="The first; the rules were set on 0 to 10.")] = 11,
 ) -> Job:
     """Repeat an experiment in the small world of known truth, over many seeds (minutes each)."""
-    return partial(_experiment, name, folder, seeds, first_seed)
+    return partial(jobs.experiment, name, folder, seeds, first_seed)
 
 
 @app.command(rich_help_panel=USE)
 def chat(
-    model: Annotated[str, typer.Argument(help="A run folder, a model folder, a .gguf file or a hub name.")],
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    model: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder, a model folder, a .gguf file or a hub name.")
+    ],
+    against: Annotated[str | None, typer.Option(metavar="RUN", help="A second model, which answers beside it.")] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system prompt.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token.")] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer in tokens.")] = 256,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help=r"A text that ends an answer (\n: a new line); may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all answers.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> Job:
-    """Talk to a model."""
-    return partial(_chat, model, system, temperature, max_new_tokens)
+    """Talk to a model, or to two side by side, and keep what was said as data."""
+    return partial(
+        jobs.chat, model, against, system=system, temperature=temperature, max_new_tokens=max_new_tokens,
+        stop=stop or [], seed=seed, device=device, dtype=dtype, threads=threads,
+    )  # fmt: skip
 
 
 @app.command(rich_help_panel=USE)
@@ -175,7 +218,7 @@ def export(
     dtype: Annotated[str, typer.Option(help="auto (as trained), float32, bfloat16 or float16.")] = "auto",
 ) -> Job:
     """Write a trained model as a Hugging Face folder that other tools open."""
-    return partial(_export, run, output, merge=merge, dtype=dtype)
+    return partial(jobs.export, run, output, merge=merge, dtype=dtype)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -254,97 +297,3 @@ def _print_error(text: str) -> None:
     from trueup.console import clean
 
     print(clean(text), file=sys.stderr, flush=True)
-
-
-def _train(method: str, file: str | None, settings: list[str]) -> None:
-    from trueup.config import STAGES, load_config
-    from trueup.preflight import read_rows
-
-    if file and "=" in file and not Path(file).exists():
-        file, settings = None, [file, *settings]
-    if file is None and not settings:
-        raise ConfigError(
-            f"give CONFIG.yaml or settings; `trueup config {method} > {method}.yaml` writes one to fill in"
-        )
-    config = load_config(STAGES[method], Path(file) if file else None, settings, check_files=True)
-    read_rows(config)
-    import_module(f"trueup.recipes.{method}").run(config)
-
-
-def _run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[str]) -> int:
-    from trueup.config import PipelineConfig, load_config
-    from trueup.evaluation.sets import check_sets
-    from trueup.preflight import read_pipeline
-
-    config = load_config(PipelineConfig, path, settings, check_files=True)
-    for name in force:
-        if name not in config.stages:
-            raise ConfigError(f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}")
-    read_pipeline(config)
-    check_sets(config.evaluate)
-    made = import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
-    return _exit_code(made)
-
-
-def _exit_code(made: object) -> int:
-    """0, or what the verdict of a report is told by."""
-    if made is None:
-        return 0
-    from trueup.report.publish import EXIT
-    from trueup.report.schema import Report
-
-    return EXIT[made.verdict.verdict] if isinstance(made, Report) else 0
-
-
-def _print_template(method: str) -> None:
-    from trueup.config import STAGES, ComparisonConfig, PipelineConfig, template
-
-    classes = {"pipeline": PipelineConfig, **STAGES, "evaluate": ComparisonConfig}
-    if method not in classes:
-        raise ConfigError(f"{method}: not a method; one of {', '.join(classes)}")
-    print(template(classes[method]), end="")
-
-
-def _evaluate(runs: list[str], output: Path, file: Path | None, *, device: str, dtype: str, threads: int | None) -> int:
-    from trueup.config import ComparisonConfig, find_model, load_config
-    from trueup.evaluation.sets import check_sets
-
-    settings = [one for one in runs if "=" in one and not Path(one).exists()]
-    models = [one for one in runs if one not in settings]
-    if not models:
-        raise ConfigError("evaluate: no model given; name run folders, model folders, hub names or .gguf files first")
-    config = load_config(ComparisonConfig, file, settings, check_files=True)
-    for model in models:
-        find_model(model)
-    check_sets(config)
-    command = import_module("trueup.comparison")
-    return _exit_code(command.evaluate(models, config, output=output, device=device, dtype=dtype, threads=threads))
-
-
-def _report(runs: list[Path], output: Path | None) -> int:
-    for run in runs:
-        if not (run / "evaluation" / "plan.json").is_file():
-            raise ConfigError(f"{run}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
-    return _exit_code(import_module("trueup.comparison").report(runs, output))
-
-
-def _experiment(name: str, folder: Path | None, seeds: int, first_seed: int) -> None:
-    if name != "reward-hacking":
-        raise ConfigError(f"{name}: no such experiment; there is: reward-hacking")
-    module = import_module("trueup.experiments.reward_hacking")
-    module.run(folder or Path("runs") / name, seeds=seeds, first=first_seed)
-
-
-def _chat(model: str, system: str | None, temperature: float, max_new_tokens: int) -> None:
-    from trueup.config import find_model
-
-    folder = find_model(model)
-    session = import_module("trueup.chat_session")
-    session.run(folder, system=system, temperature=temperature, max_new_tokens=max_new_tokens)
-
-
-def _export(run: Path, output: Path, *, merge: bool, dtype: str) -> None:
-    from trueup.config import find_model
-
-    find_model(str(run))
-    import_module("trueup.export").run(run, output, merge=merge, dtype=dtype)

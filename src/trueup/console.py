@@ -13,7 +13,8 @@ import sys
 import time
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
 
@@ -28,6 +29,7 @@ _WIDTH = 80
 _SHOWN = 3
 _PLAIN_LINES = 10  # a log file gets about this many progress lines a stage
 _BAR = 20
+_READING_SHOWN, _READING_TOLD = 1.0, 10.0  # seconds: before a reading is shown, between two lines of a log
 
 
 class Progress:
@@ -99,6 +101,38 @@ class Progress:
     def warn(self, text: str) -> None:
         """Show one warning, also when quiet."""
         self._print(f"warning: {clean(text)}", "yellow")
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Callable[[int, float], None]]:
+        """Show how far a source is read: yields what is to be called with the rows done and the share of the bytes.
+
+        A bar on a terminal, elsewhere a plain line every ten seconds; nothing where it takes less than a second.
+        """
+        started = told = time.monotonic()
+        bar: Live | None = None
+        shown = ""
+
+        def tick(rows: int, share: float) -> None:
+            nonlocal bar, told, shown
+            now = time.monotonic()
+            if self._quiet or now - started < _READING_SHOWN:
+                return
+            left = f", {duration((now - started) * (1 - share) / share)} left" if share > 0 else ""
+            percent = f" ({share:.0%})" if share > 0 else ""
+            shown = f"{name}: {rows:,} rows{percent}, {short_count(rows / (now - started))} rows/s{left}"
+            if self.console.is_terminal:
+                if bar is None:
+                    bar = Live(console=self.console, get_renderable=lambda: Text(shown), transient=True)
+                    bar.start()
+            elif now - told >= _READING_TOLD:
+                told = now
+                self._print(shown, "")
+
+        try:
+            yield tick
+        finally:
+            if bar is not None:
+                bar.stop()
 
     def stop(self) -> None:
         """End the stage; its last line stays on the screen. May be called twice."""

@@ -6,42 +6,68 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trueup.config.paths import classifier_problem
+from trueup.chat import Renderer
+from trueup.config.paths import adapter_base, classifier_problem, has_tokenizer, is_adapter
 from trueup.errors import MissingExtraError, ModelError
 from trueup.models import Network
-from trueup.weights import input_embeddings
+from trueup.weights import input_embeddings, weights_fingerprint
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from trueup.config import StageConfig
     from trueup.runtime import Runtime
 
 
-def load_network(config: StageConfig, runtime: Runtime) -> Network:
-    """The stage's model as a `Network` with no roles yet, on its device.
+def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | None = None) -> Network:
+    """The stage's model as a `Network` with no roles yet, on its device; `renderer` if its tokenizer is there already.
 
     Raises:
         ModelError: the folder, file or tokenizer cannot be used.
     """
-    trunk = load_causal_lm(config.model, runtime, trust_remote_code=config.trust_remote_code)
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    trunk = load_causal_lm(
+        config.model, runtime, trust_remote_code=config.trust_remote_code, other_base="other-base" in config.allow
+    )
+    if "non-finite-weights" not in config.allow and (bad := first_non_finite(trunk)):
+        raise ModelError(
+            f"{config.model}: the weights {bad} hold NaN or infinity\n"
+            "  fix: take an earlier checkpoint, or allow it: allow=[non-finite-weights]"
+        )
+    renderer = renderer or Renderer(load_tokenizer(config.model, trust_remote_code=config.trust_remote_code))
+    tokenizer = renderer.tokenizer
     vocabulary = input_embeddings(trunk).shape[0]
     if len(tokenizer) > vocabulary:
         raise ModelError(
             f"{config.model}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocabulary}: "
             "they are not of one model; take both from the same folder"
         )
-    network = Network(trunk, tokenizer, runtime)
+    network = Network(trunk, tokenizer, runtime, renderer)
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     return network
 
 
-def load_causal_lm(model: str, runtime: Runtime, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model in the compute dtype, on the device."""
+def first_non_finite(module: nn.Module) -> str | None:
+    """The name of the first tensor that holds NaN or infinity."""
+    bad = (name for name, one in module.state_dict().items() if one.is_floating_point() and not one.isfinite().all())
+    return next(bad, None)
+
+
+def load_causal_lm(
+    model: str, runtime: Runtime, *, trust_remote_code: bool = False, other_base: bool = False
+) -> PreTrainedModel:
+    """A causal language model in the compute dtype, on the device.
+
+    Of a PEFT adapter's folder: its base with the adapter merged in; `other_base` accepts one of other weights.
+
+    Raises:
+        ModelError: it cannot be loaded, or the adapter does not belong to its base.
+    """
     from transformers import AutoModelForCausalLM
 
+    if is_adapter(Path(model)):
+        return _with_adapter(Path(model), runtime, trust_remote_code=trust_remote_code, other_base=other_base)
     trunk = _from_pretrained(AutoModelForCausalLM, model, dtype=runtime.dtype, trust_remote_code=trust_remote_code)
     if getattr(trunk.config, "quantization_config", None) is not None and str(model).endswith(".gguf"):
         # The weights were dequantized on loading; a config that still says "gguf" could not be saved or loaded again.
@@ -50,10 +76,34 @@ def load_causal_lm(model: str, runtime: Runtime, *, trust_remote_code: bool = Fa
     return trunk.to(runtime.device)
 
 
+def _with_adapter(folder: Path, runtime: Runtime, *, trust_remote_code: bool, other_base: bool) -> PreTrainedModel:
+    """The base that an adapter names, with the adapter merged into it."""
+    from peft import PeftModel
+
+    name = adapter_base(folder)
+    base = load_causal_lm(name, runtime, trust_remote_code=trust_remote_code)
+    origin = folder / "trueup.json"
+    told = json.loads(origin.read_text(encoding="utf-8")).get("base_fingerprint") if origin.is_file() else None
+    if told is not None and told != weights_fingerprint(base) and not other_base:
+        raise ModelError(
+            f"{folder}: this adapter was trained over other weights than those of {name}\n"
+            "  fix: put the base back that it was trained over, or allow it: allow=[other-base]"
+        )
+    try:
+        whole = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
+    except (ValueError, RuntimeError, OSError) as error:  # RuntimeError: the shapes are another model's
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{folder}: this adapter does not fit {name}: {reason}") from error
+    merged = cast("Any", whole).merge_and_unload(safe_merge=False)
+    return cast("PreTrainedModel", merged)
+
+
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a pad token (its end token where it has none: masks never look at ids)."""
     from transformers import AutoTokenizer
 
+    if is_adapter(Path(model)) and not has_tokenizer(Path(model)):
+        model = adapter_base(Path(model))
     tokenizer = _from_pretrained(AutoTokenizer, model, trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:

@@ -61,15 +61,19 @@ class Network(nn.Module):
         trunk: a `transformers` causal language model, frozen here; roles decide what trains.
         tokenizer: its tokenizer (with a pad token).
         runtime: device and compute dtype.
+        renderer: of the tokenizer, if there is one already.
     """
 
-    def __init__(self, trunk: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, runtime: Runtime) -> None:
+    def __init__(
+        self, trunk: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, runtime: Runtime,
+        renderer: Renderer | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.trunks = nn.ModuleDict({"base": without_dropout(trunk).requires_grad_(False)})
         self.heads = nn.ModuleDict()
         self.roles: dict[str, Role] = {}
         self.tokenizer = tokenizer
-        self.renderer = Renderer(tokenizer)
+        self.renderer = renderer or Renderer(tokenizer)
         self.runtime = runtime
         self.base_fingerprint = weights_fingerprint(trunk)
         self._peft: list[PeftModel] = []  # in a list, so that its parameters are not registered a second time

@@ -1,59 +1,66 @@
 """Read a stage's rows before torch is imported: a broken line 37 is said in a second, not after a model has loaded.
 
-The rows are kept for the stage that asks for them next (`sources.load_section` hands them over once).
+Of large data only the beginning is read here, for two seconds; the rest is read when it is turned into tokens, which is
+still before the weights are loaded.
 """
 
 from __future__ import annotations
+
+import time
 
 from trueup import sources
 from trueup.config import DataConfig, DpoConfig, PipelineConfig, PpoConfig, SftConfig, StageConfig
 from trueup.errors import DataError
 
-
-def wants(config: StageConfig) -> list[tuple[DataConfig, tuple[sources.Want, ...]]]:
-    """Every data section of the stage with the kinds of row it may hold, the likeliest first."""
-    found: list[tuple[DataConfig, tuple[sources.Want, ...]]] = []
-    for section in (*(getattr(config, key) for key in config.data_fields), config.eval.data):
-        if section is None:
-            continue
-        if isinstance(config, SftConfig):
-            found.append((section, _sft_kind(section)))
-        elif isinstance(config, PpoConfig):
-            found.append((section, ("prompt",)))
-        elif isinstance(config, DpoConfig) and config.loss.name == "kto" and section is not config.eval.data:
-            found.append((section, ("labelled", "preference")))
-        else:
-            found.append((section, ("preference",)))
-    if config.mix is not None:
-        found.append((config.mix.data, _sft_kind(config.mix.data)))
-    return found
+SECONDS = 2.0
+"""How long each section is read at most."""
+_LOOK = 256  # rows between two looks at the clock
 
 
-def _sft_kind(section: DataConfig) -> tuple[sources.Want, ...]:
-    return ("text",) if section.use == "text" else ("conversation",)
+def wants(config: StageConfig) -> list[tuple[tuple[str | int, ...], DataConfig, tuple[sources.Want, ...]]]:
+    """Every data section of the stage: its place, itself, and the kinds of row it may hold, the likeliest first."""
+    return [(place, section, _kinds(config, place, section)) for place, section in config.data_sections]
+
+
+def _kinds(config: StageConfig, place: tuple[str | int, ...], section: DataConfig) -> tuple[sources.Want, ...]:
+    if place[0] == "mix" or isinstance(config, SftConfig):
+        return ("text",) if section.use == "text" else ("conversation",)
+    if isinstance(config, PpoConfig):
+        return ("prompt",)
+    if isinstance(config, DpoConfig) and config.loss.name == "kto" and place[0] != "eval":
+        return ("labelled", "preference")
+    return ("preference",)
 
 
 def read_rows(config: StageConfig) -> None:
-    """Read every data section of the stage.
+    """Read the beginning of every data section of the stage.
 
     Raises:
         DataError: a file or a row cannot be used.
     """
-    for section, kinds in wants(config):
-        first: DataError | None = None
-        for kind in kinds:
-            try:
-                sources.preload(section, kind)
-                break
-            except DataError as error:
-                first = first or error
+    for _, section, kinds in wants(config):
+        _read(section, kinds, allow_empty="empty-response" in config.allow)
+
+
+def _read(section: DataConfig, kinds: tuple[sources.Want, ...], *, allow_empty: bool) -> None:
+    first: DataError | None = None
+    for kind in kinds:
+        try:
+            until, rows = time.monotonic() + SECONDS, sources.stream(section, kind, allow_empty=allow_empty)
+            for number, _ in enumerate(rows):
+                if number % _LOOK == 0 and time.monotonic() > until:
+                    rows.judge()  # what was wrong so far
+                    break
+        except DataError as error:
+            first = first or error
         else:
-            assert first is not None
-            raise first
+            return
+    assert first is not None
+    raise first
 
 
 def read_pipeline(config: PipelineConfig) -> None:
-    """Read the rows of every stage of a pipeline; they are not kept, as stages that are finished will not ask for them.
+    """Read the beginning of the rows of every stage of a pipeline.
 
     Raises:
         DataError: a file or a row cannot be used.
@@ -61,8 +68,8 @@ def read_pipeline(config: PipelineConfig) -> None:
     seen: set[str] = set()
     for name in config.stages:
         stage = config.stage(name)[1]
-        key = repr(wants(stage))
-        if key not in seen:
-            seen.add(key)
-            read_rows(stage)
-    sources.forget()
+        for _, section, kinds in wants(stage):
+            key = repr((section.model_dump(exclude={"weight", "limit", "holdout"}), kinds, stage.allow))
+            if key not in seen:
+                seen.add(key)
+                _read(section, kinds, allow_empty="empty-response" in stage.allow)

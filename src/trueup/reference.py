@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trueup.batching import Example
 from trueup.errors import TrainingError
+from trueup.examples import Lazy
 from trueup.files import atomic_write_bytes
 from trueup.forward import forward_all
 from trueup.tensors import segment_sum
@@ -28,35 +29,39 @@ START_TOLERANCE = {True: 1e-4, False: 0.1}
 """Nats a token by which a policy may differ from itself, in float32 and not: in half precision under full fine-tuning
 master weights and frozen copies round differently here and there."""
 _COMPARED = 8
+_AT_ONCE = 4096  # examples whose log-probabilities are held at once, token by token
 
 
-def with_reference(network: Network, examples: list[Example], cache: Path, *, max_tokens: int) -> list[Example]:
+def with_reference(network: Network, examples: Sequence[Example], cache: Path, *, max_tokens: int) -> Sequence[Example]:
     """The examples with "ref_logps" on every branch: its summed log-probability under the reference, in nats.
 
     Args:
         network: with the role "reference".
-        examples: of any number of branches.
+        examples: all of as many branches.
         cache: a .safetensors file, used if it was made from the same weights, token ids and masks, else written.
         max_tokens: micro-batch size.
     """
-    sums = _cached(network, examples, cache, max_tokens)
-    column = iter(sums.tolist())
-    return [
-        replace(
-            one,
-            branches=tuple(
-                replace(branch, scalars={**branch.scalars, "ref_logps": next(column)}) for branch in one.branches
-            ),
+    sums = _cached(network, examples, cache, max_tokens).view(len(examples), -1)
+
+    def scored(at: int) -> Example:
+        one = examples[at]
+        own = zip(one.branches, sums[at].tolist(), strict=True)
+        return replace(
+            one, branches=tuple(replace(branch, scalars={**branch.scalars, "ref_logps": sum_}) for branch, sum_ in own)
         )
-        for one in examples
-    ]
+
+    return Lazy(len(examples), scored)
 
 
-def _cached(network: Network, examples: list[Example], cache: Path, max_tokens: int) -> Tensor:
+def _cached(network: Network, examples: Sequence[Example], cache: Path, max_tokens: int) -> Tensor:
     key = _fingerprint(network, examples)
     if cache.is_file() and _cache_key(cache) == key:
         return load_file(cache)["ref_logps"].clone()
-    sums = branch_logps(network, examples, "reference", max_tokens=max_tokens)
+    pieces = [
+        branch_logps(network, examples[at : at + _AT_ONCE], "reference", max_tokens=max_tokens)
+        for at in range(0, len(examples), _AT_ONCE)
+    ]
+    sums = torch.cat(pieces)
     if network.runtime.is_main:
         # One file, renamed into place: values and fingerprint cannot be of two different runs.
         atomic_write_bytes(cache, save({"ref_logps": sums}, metadata={"fingerprint": key}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from trueup.algorithms import ppo
 from trueup.algorithms.advantages import RunningNorm, gae, grpo, missing_end_penalty, rloo, token_rewards
 from trueup.batching import Batch, Branch, Example
 from trueup.chat import Conversation, Message
+from trueup.dataset.select import Examples
 from trueup.errors import TrainingError
 from trueup.forward import forward_all
 from trueup.reference import START_TOLERANCE
@@ -30,9 +31,9 @@ from trueup.terms import collate_step
 if TYPE_CHECKING:
     from trueup.checkpoint import State
     from trueup.config import PpoConfig
+    from trueup.dataset.sampler import Sampler
     from trueup.models import Network
     from trueup.rewards import Reward
-    from trueup.sources import Sampler
 
 _SHOWN = 4  # samples of each rollout written to samples.jsonl
 
@@ -43,6 +44,28 @@ class PromptRow:
 
     messages: tuple[Message, ...]
     ids: list[int]
+
+
+class Prompts(Sequence[PromptRow]):
+    """Prompts that stay on disk until they are asked for."""
+
+    def __init__(self, rows: Examples) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> PromptRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PromptRow]: ...
+    def __getitem__(self, index: int | slice) -> PromptRow | list[PromptRow]:
+        """One prompt, or a list of them."""
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = index + len(self) if index < 0 else index
+        return PromptRow(self._rows.prompt(at), self._rows[at].trunk)
 
 
 class Rollouts:

@@ -10,19 +10,20 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, TrueupError
 
+T = TypeVar("T")
 _BUCKET_ELEMENTS = 2**24
 
 
@@ -120,6 +121,26 @@ def init(device: str = "auto", dtype: str = "auto", threads: int | None = None) 
         if dist.get_world_size() != world:
             raise ConfigError(f"WORLD_SIZE is {world}, but the process group has {dist.get_world_size()} processes")
     return Runtime(chosen, _dtype(dtype, chosen), rank, world)
+
+
+def first_then_all(where: Runtime, work: Callable[[], T]) -> T:
+    """`work` by the first process, then, when it is done there, by the others, who find what it left on disk.
+
+    Raises:
+        TrueupError: on every rank, what the first one met.
+    """
+    if where.world == 1:
+        return work()
+    outcome: T | TrueupError | None = None
+    if where.is_main:
+        try:
+            outcome = work()
+        except TrueupError as error:
+            outcome = error
+    met = where.gather([outcome if isinstance(outcome, TrueupError) else None])[0]
+    if met is not None:
+        raise met
+    return cast("T", outcome) if where.is_main else work()
 
 
 def _device(name: str, local_rank: int) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -12,8 +12,8 @@ from trueup.batching import Batch, Example, Per, collate, micro_batches
 from trueup.state import State
 
 if TYPE_CHECKING:
+    from trueup.dataset.sampler import Sampler
     from trueup.models import Network
-    from trueup.sources import Sampler
 
 Metrics = dict[str, Tensor]
 Objective = Callable[["Network", Batch], tuple[Tensor, Metrics]]
@@ -44,7 +44,7 @@ class RowSource:
     """Fixed examples, in an order that a sampler gives."""
 
     def __init__(
-        self, examples: list[Example], sampler: Sampler, network: Network, *, per: Per, max_tokens: int
+        self, examples: Sequence[Example], sampler: Sampler, network: Network, *, per: Per, max_tokens: int
     ) -> None:
         self._examples, self._sampler, self._network = examples, sampler, network
         self._per: Per = per

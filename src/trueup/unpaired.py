@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,57 +10,64 @@ import torch
 
 from trueup.algorithms.preference import kto_kl
 from trueup.batching import Batch, Branch, Example
+from trueup.dataset.sampler import Sampler
+from trueup.dataset.select import Examples
 from trueup.errors import DataError
+from trueup.examples import Lazy
 from trueup.reference import branch_logps
 from trueup.terms import collate_step
 
 if TYPE_CHECKING:
-    from trueup.chat import Preference
-    from trueup.config import DataConfig
     from trueup.models import Network
-    from trueup.sources import Sampler
     from trueup.stage import Stage
     from trueup.state import State
 
 
-def unpaired_examples(stage: Stage, data: DataConfig) -> list[Example]:
-    """Labelled completions; of rankings, the chosen answer as desirable and the rejected one as not."""
+def unpaired_examples(rows: Examples) -> Sequence[Example]:
+    """Labelled completions as examples with the scalar "desirable" (1 or 0).
 
-    def ranked(row: Preference) -> Example:
-        return stage.pair_example(row.prompt, row.chosen, row.rejected, origin=row.origin)
-
-    try:
-        rows = stage.load("data", data, "labelled")
-    except DataError as error:
-        try:
-            pairs = stage.load("data", data, "preference")
-        except DataError:
-            raise error from None  # neither kind: the message about labelled rows is the one that helps with KTO
-        made = [_labelled(pair, (True, False)) for pair in stage.examples("data", pairs, ranked)]
-        # All chosen, then all rejected: side by side, `mismatched` would give a prompt its own other answer.
-        return [chosen for chosen, _ in made] + [rejected for _, rejected in made]
-    made = stage.examples("data", rows, lambda row: stage.pair_example(row.prompt, row.completion, origin=row.origin))
-    return [one for example in made for one in _labelled(example, (rows[example.row].desirable,))]
+    Of rankings, the chosen answers as desirable and the rejected ones as not: all chosen, then all rejected, because
+    side by side `mismatched` would give a prompt its own other answer.
+    """
+    n = len(rows)
+    if not ranked(rows):
+        return Lazy(n, lambda at: _labelled(rows[at], 0, rows.scalar(at)))
+    return Lazy(2 * n, lambda at: _labelled(rows[at % n], at // n, float(at < n)))
 
 
-def _labelled(example: Example, desirable: tuple[bool, ...]) -> list[Example]:
-    """One single-branch example for each branch, with the scalar "desirable" (1 or 0)."""
-    return [
-        replace(example, branches=(replace(branch, scalars={**branch.scalars, "desirable": float(good)}),))
-        for branch, good in zip(example.branches, desirable, strict=True)
-    ]
+def ranked(rows: Examples) -> bool:
+    """Whether these are rankings, and not labelled completions."""
+    kinds = {part.meta["want"] for part in rows.parts}
+    if len(kinds) > 1:
+        raise DataError("data: rankings and labelled completions in one mixture\n  fix: give data of one kind")
+    return kinds == {"preference"}
 
 
-def mismatched(examples: list[Example], max_length: int) -> list[Example]:
+def unpaired_sampler(stage: Stage) -> Sampler:
+    """Over the completions; both sides of a ranking are as often seen as its section's weight says."""
+    sizes, weights = [len(one) for one in stage.train.rows], list(stage.prepared.weights)
+    sides = 2 if ranked(stage.train) else 1
+    return Sampler(sizes * sides, stage.config.optim.batch_size, stage.config.seed, weights=weights * sides)
+
+
+def _labelled(example: Example, side: int, desirable: float) -> Example:
+    branch = example.branches[side]
+    return replace(example, branches=(replace(branch, scalars={**branch.scalars, "desirable": desirable}),))
+
+
+def mismatched(examples: Sequence[Example], max_length: int) -> Sequence[Example]:
     """Each prompt with the next example's completion: what KTO estimates the KL on (arXiv:2402.01306, section 4.1).
 
     The pair was never held to `max_length`, so the completion is cut to what the prompt leaves of it.
     """
-    shifted: list[Example] = []
-    for one, other in zip(examples, examples[1:] + examples[:1], strict=True):
+    n = len(examples)
+
+    def shifted(at: int) -> Example:
+        one, other = examples[at], examples[(at + 1) % n]
         room, branch = max_length - len(one.trunk), other.branches[0]
-        shifted.append(Example(one.trunk, (Branch(branch.ids[:room], branch.mask[:room]),), row=one.row))
-    return shifted
+        return Example(one.trunk, (Branch(branch.ids[:room], branch.mask[:room]),))
+
+    return Lazy(n, shifted)
 
 
 class KtoSource:
@@ -78,7 +85,13 @@ class KtoSource:
     """
 
     def __init__(
-        self, examples: list[Example], shifted: list[Example], sampler: Sampler, network: Network, *, max_tokens: int
+        self,
+        examples: Sequence[Example],
+        shifted: Sequence[Example],
+        sampler: Sampler,
+        network: Network,
+        *,
+        max_tokens: int,
     ) -> None:
         self._examples, self._shifted, self._sampler, self._network = examples, shifted, sampler, network
         self._max_tokens = max_tokens

@@ -132,6 +132,7 @@ def watched_ppo(tmp_path: Path, output: str = "run", **settings: Any) -> Any:
     gold.write_text(GOLD)
     options = {
         "eval": {"data": tiny_data.data(tmp_path, "prompts", 8), "every": 2},
+        "allow": ["eval-overlap"],
         "watch": {"gold": f"{gold}:score"},
         "optim": {"steps": 8, "lr": 1e-2, "batch_size": 4},
     }
@@ -186,7 +187,7 @@ def test_a_stopped_run_watches_on_with_the_same_bits(tmp_path: Path) -> None:
 def test_dpo_watches_its_answers_and_its_chosen_side(tmp_path: Path) -> None:
     rankings = tiny_data.data(tmp_path, "rankings", 6)
     config = tiny_data.stage(
-        "dpo", tmp_path, eval={"data": rankings, "every": 2}, optim={"steps": 6, "lr": 1e-2},
+        "dpo", tmp_path, eval={"data": rankings, "every": 2}, allow=["eval-overlap"], optim={"steps": 6, "lr": 1e-2},
         watch={"reward": tiny_data.reward_function(tmp_path), "samples": 4, "max_new_tokens": 5},
     )  # fmt: skip
     tiny_data.run(config)

@@ -68,7 +68,9 @@ def test_the_reference_can_be_another_model(tmp_path: Path) -> None:
 def test_held_out_rankings(tmp_path: Path) -> None:
     held_out = {"data": tiny_data.data(tmp_path, "rankings", 6), "every": 2}
     for name in ("sigmoid", "simpo", "kto"):
-        config = tiny_data.stage("dpo", tmp_path, name, loss={"name": name}, eval=held_out, optim={"steps": 4})
+        config = tiny_data.stage(
+            "dpo", tmp_path, name, loss={"name": name}, eval=held_out, optim={"steps": 4}, allow=["eval-overlap"]
+        )
         last = tiny_data.run(config)["last"]
         assert last["eval/n"] == 6
         assert 0 <= last["eval/accuracy_low"] <= last["eval/accuracy"] <= last["eval/accuracy_high"] <= 1
@@ -164,7 +166,9 @@ def test_changed_rows_are_computed_again(tmp_path: Path, computed: list[int]) ->
     tiny_data.run(cached(tmp_path, data=path))
     made[3]["chosen"] += "!"
     tiny_data.write(tmp_path / "rows.jsonl", made)
-    tiny_data.run(cached(tmp_path, data=path))
+    with pytest.raises(DataError, match="not those of the checkpoint"):
+        tiny_data.run(cached(tmp_path, data=path))
+    tiny_data.run(cached(tmp_path, data=path, output=str(tmp_path / "again")))
     assert computed == [6, 6]
 
 

@@ -255,7 +255,7 @@ def test_rewards_may_be_stages_everywhere(tmp_path: Path) -> None:
     base = whole(tmp_path, gold="gold", reward="reward").model_dump(by_alias=True)
     ppo = base["stages"].pop("ppo")
     base["stages"]["gold"] = {**base["stages"]["reward"], "seed": 5}
-    watch = {"eval": {"data": ppo["prompts"]}, "watch": {"gold": "gold"}}
+    watch = {"eval": {"data": ppo["prompts"]}, "watch": {"gold": "gold"}, "allow": ["eval-overlap"]}
     base["stages"]["ppo"] = {**ppo, "reward": ["reward", "gold"], **watch}
     config = PipelineConfig.model_validate(base)
     stage = config.stage("ppo")[1]

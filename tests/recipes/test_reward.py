@@ -93,7 +93,7 @@ def test_centering_costs_the_square_of_the_scores_sum(tmp_path: Path) -> None:
 
 def test_held_out_accuracy_has_its_n_and_interval(tmp_path: Path) -> None:
     held_out = {"data": tiny_data.data(tmp_path, "rankings", 6), "every": 2}
-    config = tiny_data.stage("reward", tmp_path, eval=held_out, optim={"steps": 4})
+    config = tiny_data.stage("reward", tmp_path, allow=["eval-overlap"], eval=held_out, optim={"steps": 4})
     last = tiny_data.run(config)["last"]
     assert last["eval/n"] == 6
     assert 0 <= last["eval/accuracy_low"] <= last["eval/accuracy"] <= last["eval/accuracy_high"] <= 1

@@ -80,7 +80,7 @@ def test_mix_is_a_second_term_with_its_own_rows(tmp_path: Path) -> None:
 
 def test_held_out_rows_are_measured_before_during_and_after(tmp_path: Path) -> None:
     held_out = {"data": tiny_data.data(tmp_path, "conversations", 3), "every": 2}
-    config = tiny_data.stage("sft", tmp_path, eval=held_out, optim={"steps": 5})
+    config = tiny_data.stage("sft", tmp_path, allow=["eval-overlap"], eval=held_out, optim={"steps": 5})
     summary = tiny_data.run(config)
     losses = {row["step"]: row["eval/loss"] for row in tiny_data.metrics(config) if "eval/loss" in row}
     assert list(losses) == [0, 2, 4, 5]
@@ -140,8 +140,10 @@ def test_long_rows_are_left_out_and_counted(tmp_path: Path, capsys: pytest.Captu
 
 def test_cut_rows_keep_their_end_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Any] = []
-    examples = Stage.examples
-    monkeypatch.setattr(Stage, "examples", lambda *args: [kept.append(one) or one for one in examples(*args)])
+    source = Stage.source
+    monkeypatch.setattr(
+        Stage, "source", lambda stage, rows, *args, **more: kept.extend(rows) or source(stage, rows, *args, **more)
+    )
     config = over_length(tmp_path, "cut")
     tiny_data.run(config)
     counts = tiny_data.account(config)

@@ -33,6 +33,7 @@ from trueup.config.sections import (
     RewardLossConfig,
     RolloutConfig,
     SaveConfig,
+    TrainDataConfig,
     WatchConfig,
 )
 from trueup.config.template import describe, template
@@ -60,6 +61,7 @@ __all__ = [
     "SftConfig",
     "StageConfig",
     "TaskName",
+    "TrainDataConfig",
     "WatchConfig",
     "check_paths",
     "describe",

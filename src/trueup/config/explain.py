@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from trueup.config.losses import preference_losses
 from trueup.config.problems import Place, Problem, dotted, nearest, shown, suggestion, unpack
-from trueup.config.sections import PreferenceLossConfig
+from trueup.config.sections import MANY, ONE, PreferenceLossConfig
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -96,7 +96,7 @@ def explain(cls: type[BaseModel], error: ValidationError) -> list[Problem]:
             place, field = locate(cls, details["loc"])
             several = [(place, _message(cls, place, field, details))]
         for place, message in several:
-            problems.setdefault(place, message)
+            problems.setdefault(tuple(part for part in place if part not in (ONE, MANY)), message)
     return list(problems.items())
 
 
@@ -106,7 +106,9 @@ def locate(cls: type[BaseModel], loc: Place) -> tuple[Place, FieldInfo | None]:
     model: type[BaseModel] | None = cls
     field: FieldInfo | None = None
     for part in loc:
-        if model is not None:
+        if part in (ONE, MANY):
+            continue
+        if model is not None and not isinstance(part, int):  # a number is a place in a list of sections
             field = model.model_fields.get(str(part)) or _by_alias(model, str(part))
             model = section_of(field) if field else None
         elif not isinstance(part, int) and not (field and _holds_dict(field.annotation)):
@@ -165,6 +167,8 @@ def section_at(cls: type[BaseModel], place: Place) -> type[BaseModel] | None:
     """The section class at a place: `("optim",)` -> OptimConfig."""
     section: type[BaseModel] | None = cls
     for part in place:
+        if isinstance(part, int):
+            continue
         field = section.model_fields.get(str(part)) if section else None
         section = section_of(field) if field else None
     return section

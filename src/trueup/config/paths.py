@@ -106,10 +106,8 @@ def _home(config: PipelineConfig, stage: str, place: Place, message: str) -> Pla
 
 
 def _stage(config: StageConfig, made: Collection[Path], near: Path | None) -> Iterator[Missing]:
-    places = [((key,), getattr(config, key)) for key in config.data_fields]
-    places += [(("eval", "data"), config.eval.data), (("mix", "data"), config.mix.data if config.mix else None)]
-    for place, section in places:
-        if section and (message := _data_problem(section, near)):
+    for place, section in config.data_sections:
+        if message := _data_problem(section, near):
             yield place, DataError, message
     models = [("model", config.model)]
     if isinstance(config, DpoConfig) and config.reference:
@@ -163,14 +161,51 @@ def _folder_problem(path: Path) -> str | None:
     if not (path / "config.json").exists():
         if (path / "model" / "config.json").exists():
             return f"{path}: a run folder; its model is {path / 'model'}"
-        if (path / "adapter_config.json").exists():
-            return f"{path}: an adapter without its base model; give the merged model's folder"
+        if is_adapter(path):
+            return _adapter_problem(path)
         return f"{path}: not a model folder: it has no config.json"
-    if not any((path / name).exists() for name in TOKENIZER_FILES):
+    if not has_tokenizer(path):
         return f"{path}: has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy it from the base model"
     if not any(next(path.glob(pattern), None) for pattern in WEIGHT_PATTERNS):
         return f"{path}: has no weights ({', '.join(WEIGHT_PATTERNS)})"
     return None
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds a PEFT adapter and no model."""
+    return (path / "adapter_config.json").is_file() and not (path / "config.json").exists()
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Whether a folder holds a tokenizer."""
+    return any((path / name).exists() for name in TOKENIZER_FILES)
+
+
+def adapter_base(path: Path) -> str:
+    """The model that an adapter was trained over.
+
+    Raises:
+        ModelError: it does not say.
+    """
+    settings = path / "adapter_config.json"
+    try:
+        told = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{settings}: not readable as JSON: {error}") from None
+    if not isinstance(told, str) or not told:
+        raise ModelError(f"{settings}: it names no base_model_name_or_path; write the base model's folder or hub name")
+    return told
+
+
+def _adapter_problem(path: Path) -> str | None:
+    try:
+        base = adapter_base(path)
+    except ModelError as error:
+        return str(error)
+    if json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("task_type") == "SEQ_CLS":
+        return f"{path}: the adapter of a reward model, which cannot write; give a language model's"
+    problem = _model_problem(base)
+    return f"{path}: the adapter's base model is not there: {problem}" if problem else None
 
 
 def _reward_problem(reward: str) -> str | None:

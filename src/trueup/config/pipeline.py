@@ -153,7 +153,9 @@ def judged_models(writers: Sequence[str], against: str) -> list[str]:
 
 
 def _with_path(section: object, path: object) -> object:
-    """A data section without `path` gets the pipeline's."""
+    """A data section without `path` gets the pipeline's, also one in a list."""
+    if isinstance(section, list):
+        return [_with_path(one, path) for one in section]
     if isinstance(section, dict) and "path" not in section and isinstance(path, str):
         return {"path": path, **section}
     return section

@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, Strict, model_validator
 
 from trueup.config.losses import needs_reference
-from trueup.config.problems import Problem
+from trueup.config.problems import Place, Problem
 from trueup.config.sections import (
+    Allowed,
     Count,
     DataConfig,
     DpoWatchConfig,
@@ -28,6 +29,8 @@ from trueup.config.sections import (
     SaveConfig,
     Section,
     Text,
+    TrainData,
+    TrainDataConfig,
     WatchConfig,
     Whole,
 )
@@ -56,6 +59,8 @@ class StageConfig(Section):
     """The longest row in tokens, prompt and answer together."""
     over_length: Literal["error", "drop", "cut"] = "error"
     """What to do with longer rows: stop and list them, leave them out, or cut their end."""
+    allow: list[Allowed] = Field(default_factory=list)
+    """Faults of data or model that are known and meant: `trueup check` names them; others stop the training."""
     max_tokens: Count = 4096
     """Tokens computed at once: lower it when memory runs out. The result does not depend on it."""
     seed: Whole = 0
@@ -79,6 +84,37 @@ class StageConfig(Section):
     trust_remote_code: Flag = False
     """Run Python code that comes with the model. Only for models whose authors you trust."""
 
+    @property
+    def data_sections(self) -> list[tuple[Place, DataConfig]]:
+        """Every data section and its place: what is trained on, then eval.data and mix.data."""
+        found: list[tuple[Place, DataConfig]] = []
+        for key in self.data_fields:
+            value: TrainDataConfig | list[TrainDataConfig] = getattr(self, key)
+            several = isinstance(value, list)
+            found += [((key, at) if several else (key,), one) for at, one in enumerate(value if several else [value])]
+        found += [(("eval", "data"), self.eval.data)] if self.eval.data else []
+        return found + ([(("mix", "data"), self.mix.data)] if self.mix else [])
+
+    @property
+    def train_sections(self) -> list[TrainDataConfig]:
+        """What is trained on."""
+        return [one for _, one in self.data_sections if isinstance(one, TrainDataConfig)]
+
+    @property
+    def measures(self) -> bool:
+        """Whether there are held-out rows: eval.data, or a share of what is trained on."""
+        return self.eval.data is not None or any(one.holdout for one in self.train_sections)
+
+    def contradictions(self) -> list[Problem]:
+        """Measuring without rows to measure on, and held-out rows from two places."""
+        problems: list[Problem] = []
+        if self.eval.every and not self.measures:
+            text = "has no effect: there is nothing to measure on; set eval.data, or holdout in the data section"
+            problems.append((("eval", "every"), text))
+        if self.eval.data is not None and any(one.holdout for one in self.train_sections):
+            problems.append((("eval", "data"), "stands beside a holdout, and both are to measure on; remove one"))
+        return problems
+
     @model_validator(mode="before")
     @classmethod
     def _own_learning_rate(cls, value: object) -> object:
@@ -94,7 +130,7 @@ class SftConfig(StageConfig):
     method: ClassVar[str] = "sft"
     lr: ClassVar[float] = 2e-5
 
-    data: DataConfig
+    data: TrainData
     """Conversations or prompt-answer rows; rankings with `use: chosen`; documents with `use: text`."""
 
 
@@ -104,7 +140,7 @@ class RewardConfig(StageConfig):
     method: ClassVar[str] = "reward"
     lr: ClassVar[float] = 1e-5
 
-    data: DataConfig
+    data: TrainData
     """Rankings: prompt, chosen, rejected."""
     loss: RewardLossConfig = RewardLossConfig()
     """The loss."""
@@ -116,7 +152,7 @@ class DpoConfig(StageConfig):
     method: ClassVar[str] = "dpo"
     lr: ClassVar[float] = 1e-6
 
-    data: DataConfig
+    data: TrainData
     """Rankings: prompt, chosen, rejected; for kto also prompt, completion, label."""
     loss: PreferenceLossConfig = Field(default_factory=lambda: PreferenceLossConfig.model_validate({}))
     """The loss and its parameters."""
@@ -127,7 +163,7 @@ class DpoConfig(StageConfig):
 
     def contradictions(self) -> list[Problem]:
         """A stop by measurements that are not made."""
-        return _stop_problems(self)
+        return super().contradictions() + _stop_problems(self)
 
     def inert(self) -> dict[str, str]:
         """A reference beside a loss that has none; a watch without anything to measure on."""
@@ -143,7 +179,7 @@ class PpoConfig(StageConfig):
     lr: ClassVar[float] = 1e-6
     data_fields: ClassVar[tuple[str, ...]] = ("prompts",)
 
-    prompts: DataConfig
+    prompts: TrainData
     """Prompts to answer; of rankings or conversations, their prompts."""
     reward: Text | Annotated[list[Text], Field(min_length=1)]
     """A reward run's folder, a sequence-classification model, file.py:function, or a list of these: an ensemble."""
@@ -165,7 +201,7 @@ class PpoConfig(StageConfig):
 
     def contradictions(self) -> list[Problem]:
         """A minibatch above the responses there are, responses without room for a prompt, an ensemble of one."""
-        problems = _stop_problems(self)
+        problems = super().contradictions() + _stop_problems(self)
         if self.rollouts.uncertainty and len(self.rewards) < 2:
             text = "the variance of one reward is 0; give reward a list of two or more, or leave this out"
             problems.append((("rollouts", "uncertainty"), text))
@@ -180,7 +216,7 @@ class PpoConfig(StageConfig):
 
 def _unwatched(config: DpoConfig | PpoConfig) -> dict[str, str]:
     """`watch` beside a stage that measures nothing."""
-    return {} if config.eval.data else {"watch": "it watches the measurements on held-out rows; set eval.data"}
+    return {} if config.measures else {"watch": "it watches the measurements on held-out rows; set eval.data"}
 
 
 def _stop_problems(config: DpoConfig | PpoConfig) -> list[Problem]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_serializer, model_validator
 
 from trueup.config.losses import Number, parameter_problem, preference_losses
 from trueup.config.problems import Problem, collected, shown, suggestion
@@ -66,6 +66,8 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _from_path(cls, value: object) -> object:
+        if type(value) is DataConfig and cls is not DataConfig:  # from Python: what has no weight has weight 1
+            return {key: getattr(value, key) for key in value.model_fields_set}
         return {"path": str(value)} if isinstance(value, (str, Path)) else value
 
     @property
@@ -80,6 +82,44 @@ class DataConfig(Section):
         if stop is not None and stop <= start:
             return [(("rows",), f"{self.rows} holds no row: stop must be above start")]
         return []
+
+
+class TrainDataConfig(DataConfig):
+    """Where the rows to train on come from. A list of these is a mixture."""
+
+    weight: Positive = 1.0
+    """How often each row is seen in an epoch: 2 is twice, 0.25 a quarter of the rows, other ones the next epoch."""
+    limit: Count | None = None
+    """At most so many of the rows, drawn by the seed. Unset: all."""
+    holdout: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0
+    """The share of the rows kept out of training, to measure on as eval.data; near-duplicates go together."""
+
+
+def _one_or_many(value: object) -> str:
+    return MANY if isinstance(value, list) else ONE
+
+
+ONE, MANY = "one section", "a list of sections"
+"""Pydantic's tags of the two forms of `TrainData`; `explain.locate` takes them out of a problem's place."""
+TrainData = Annotated[
+    Annotated[TrainDataConfig, Tag(ONE)] | Annotated[list[TrainDataConfig], Field(min_length=1), Tag(MANY)],
+    Discriminator(_one_or_many),
+]
+Allowed = Literal[
+    "missing-template",
+    "rewritten-history",
+    "doubled-special-tokens",
+    "applied-template",
+    "special-text",
+    "empty-response",
+    "untrained-end",
+    "eval-overlap",
+    "other-tokenizer",
+    "other-base",
+    "non-finite-weights",
+    "changed-data",
+]
+"""Faults that stop a training; `allow` names those that are meant. What each is: `trueup.dataset.findings`."""
 
 
 class LoraConfig(Section):
@@ -137,9 +177,8 @@ class EvalConfig(Section):
     """Stop after so many measurements without a better one. Unset: never."""
 
     def inert(self) -> dict[str, str]:
-        """`every` without data, `patience` without `every`."""
-        reasons = {} if self.data else {"every": "there is nothing to measure on; set eval.data"}
-        return reasons if self.every else {**reasons, "patience": "it counts measurements; set eval.every"}
+        """`patience` without `every`."""
+        return {} if self.every else {"patience": "it counts measurements; set eval.every"}
 
 
 class MixConfig(Section):

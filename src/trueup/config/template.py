@@ -11,7 +11,7 @@ import yaml
 from trueup.config.explain import section_of
 from trueup.config.losses import preference_losses
 from trueup.config.schema import StageConfig
-from trueup.config.sections import DataConfig, PreferenceLossConfig, Section
+from trueup.config.sections import DataConfig, PreferenceLossConfig, Section, TrainDataConfig
 
 _HELP_COLUMN = 34
 _EXAMPLES = {
@@ -70,7 +70,7 @@ def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[Row]:
         section = section_of(field)
         if section is PreferenceLossConfig:
             yield from _loss_rows(place, text)
-        elif section is DataConfig:
+        elif section is not None and issubclass(section, DataConfig):
             required = field.is_required() and not around
             yield Row(place, _EXAMPLES[name] if field.is_required() else "null", text, required)
             if required:
@@ -93,8 +93,8 @@ def _with_own_lr(cls: type[Section], rows: Iterator[Row]) -> Iterator[Row]:
 
 def _data_rows(name: str) -> Iterator[Row]:
     """The long form of a data key, every part of it."""
-    yield Row((name,), "", "the long form:", required=False)
-    for row in _rows(DataConfig, (name,)):
+    yield Row((name,), "", "the long form; a list of such sections is a mixture:", required=False)
+    for row in _rows(TrainDataConfig, (name,)):
         yield row._replace(value=_EXAMPLES[name]) if row.place[-1] == "path" else row
 
 

@@ -69,14 +69,9 @@ def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) ->
     """Prompts to answer, of one of the sets; of a user's rankings or conversations, their prompts."""
     if data is None:
         return spread(_read(name, data, _prompt), limit)
-    beside = {str(record.origin): record for record in load_records(_whole(data))}
+    beside = {str(record.origin): record for record in load_records(data)}
     rows = load_section(data, "prompt")
     return spread([_asked(name, row.messages, beside[str(row.origin)]) for row in rows], limit)
-
-
-def _whole(data: DataConfig) -> DataConfig:
-    """The section without its slice, which counts usable rows."""
-    return data.model_copy(update={"rows": None})
 
 
 def _asked(name: str, messages: tuple[Message, ...], record: Record) -> Asked:

@@ -6,28 +6,30 @@ The reference is not in the loop: its log-probabilities are a column of the data
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trueup import objectives, sources
+from trueup import objectives
 from trueup.algorithms import preference
-from trueup.batching import Example
-from trueup.errors import ConfigError, DataError
+from trueup.chat import Message
+from trueup.dataset.select import Examples
+from trueup.errors import DataError
 from trueup.evaluation.intervals import rate
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, dpo_rules, watched
-from trueup.loading import load_causal_lm, load_tokenizer
+from trueup.examples import Example
+from trueup.loading import load_causal_lm
 from trueup.model_reward import open_reward
 from trueup.reference import branch_logps, check_start, with_reference
 from trueup.rollouts import PromptRow
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
-from trueup.unpaired import KtoSource, mismatched, unpaired_examples
+from trueup.unpaired import KtoSource, mismatched, unpaired_examples, unpaired_sampler
 
 if TYPE_CHECKING:
-    from trueup.config import DataConfig, DpoConfig
+    from trueup.config import DpoConfig
 
 
 def run(config: DpoConfig) -> dict[str, Any]:
@@ -36,11 +38,11 @@ def run(config: DpoConfig) -> dict[str, Any]:
         stage.network.add_trainable("policy", config.lora)
         if config.loss.name in preference.NEEDS_REFERENCE:
             _add_reference(stage, config)
-        term, rows = (
+        term, epoch = (
             _kto_term(stage, config) if config.loss.name in preference.UNPAIRED else _paired_term(stage, config)
         )
         fitted = stage.fit(
-            [term, *stage.mix_terms()], stage.steps(rows), evaluation=_evaluation(stage, config),
+            [term, *stage.mix_terms()], stage.steps(epoch), evaluation=_evaluation(stage, config),
             headline=("loss", "dpo/rewards/accuracy", "dpo/rewards/margin"),
         )  # fmt: skip
         return stage.finish(fitted, "policy")
@@ -52,27 +54,22 @@ def _add_reference(stage: Stage, config: DpoConfig) -> None:
         stage.network.add_reference()
         return
     other = load_causal_lm(config.reference, stage.network.runtime, trust_remote_code=config.trust_remote_code)
-    vocabulary = load_tokenizer(config.reference, trust_remote_code=config.trust_remote_code).get_vocab()
-    if vocabulary != stage.network.tokenizer.get_vocab():
-        raise ConfigError(f"reference: {config.reference} has another tokenizer than {config.model}; use one like it")
     stage.network.add_reference(other)
 
 
 def _paired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
-    examples = _pairs(stage, config, "data", config.data)
-    return Term("dpo", stage.source(examples, "example"), objectives.paired_preference(config.loss)), len(examples)
+    """The term, and how many pairs an epoch has."""
+    source = stage.source(_pairs(stage, config, "data", stage.train), "example", sampler=(sampler := stage.sampler()))
+    return Term("dpo", source, objectives.paired_preference(config.loss)), sampler.n
 
 
-def _pairs(stage: Stage, config: DpoConfig, name: str, data: DataConfig) -> list[Example]:
-    rows = stage.load(name, data, "preference")
-    examples = stage.examples(
-        name, rows, lambda row: stage.pair_example(row.prompt, row.chosen, row.rejected, origin=row.origin)
-    )
+def _pairs(stage: Stage, config: DpoConfig, name: str, rows: Examples) -> Sequence[Example]:
+    """The rows, with the reference's log-probabilities where the loss compares with them."""
     if config.loss.name not in preference.NEEDS_REFERENCE:
-        return examples
-    stage.progress.note(f"{name}: reference log-probabilities of {len(examples)} pairs")
+        return rows
+    stage.progress.note(f"{name}: reference log-probabilities of {len(rows)} pairs")
     cache, tokens = stage.run.path / f"reference-{name}.safetensors", config.max_tokens
-    examples = with_reference(stage.network, examples, cache, max_tokens=tokens)
+    examples = with_reference(stage.network, rows, cache, max_tokens=tokens)
     if config.reference is None:
         check_start(stage.network, examples, max_tokens=tokens)
     return examples
@@ -80,20 +77,21 @@ def _pairs(stage: Stage, config: DpoConfig, name: str, data: DataConfig) -> list
 
 def _kto_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
     network, tokens = stage.network, config.max_tokens
-    examples = unpaired_examples(stage, config.data)
+    examples = unpaired_examples(stage.train)
     shifted = with_reference(
         network, mismatched(examples, config.max_length), stage.run.path / "reference-kl.safetensors", max_tokens=tokens
     )
     examples = with_reference(network, examples, stage.run.path / "reference-data.safetensors", max_tokens=tokens)
-    source = KtoSource(examples, shifted, stage.sampler(len(examples)), network, max_tokens=tokens)
-    return Term("dpo", source, objectives.kto(config.loss)), len(examples)
+    sampler = unpaired_sampler(stage)
+    source = KtoSource(examples, shifted, sampler, network, max_tokens=tokens)
+    return Term("dpo", source, objectives.kto(config.loss)), sampler.n
 
 
 def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
     """On held-out rankings: loss, share won, margin; on answers to their prompts: KL, length; watched for drift."""
-    if config.eval.data is None:
+    if stage.held_out is None:
         return None
-    held_out = _pairs(stage, config, "eval", config.eval.data)
+    held_out = _pairs(stage, config, "eval", stage.held_out)
     sampled = _sampled_measures(stage, config)
     watch = Watch(stage.run, dpo_rules(), stage.progress)
     scalars = [branch.scalars for one in held_out for branch in one.branches]
@@ -131,21 +129,31 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
 
 def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str, list[float]]]:
     """Measures answers to the first `watch.samples` prompts of the held-out rankings."""
-    settings, data = config.watch, config.eval.data
-    if data is None or not settings.samples:
+    settings, rows = config.watch, stage.held_out
+    if rows is None or not settings.samples:
         return dict
-    asked = dict.fromkeys(row.messages for row in sources.load_section(data, "prompt"))
-    rows = [PromptRow(messages, stage.network.renderer.prompt(messages)) for messages in asked]
-    prompts = [row for row in rows if len(row.ids) + settings.max_new_tokens <= config.max_length][: settings.samples]
+    prompts = _prompts(rows, config.max_length - settings.max_new_tokens, settings.samples)
     if not prompts:
         raise DataError(
             f"eval: no prompt leaves room for watch.max_new_tokens={settings.max_new_tokens} within "
             f"max_length={config.max_length}; lower it, or set watch.samples=0 to watch no answers"
         )
-    stage.progress.note(f"watch: {len(prompts)} of {len(rows)} held-out prompts are answered at each measurement")
+    stage.progress.note(f"watch: {len(prompts)} held-out prompts are answered at each measurement")
     reward, gold = (
         None if one is None else open_reward(one, stage.network, config, role=role)[0]
         for role, one in (("reward", settings.reward), ("gold", settings.gold))
     )  # fmt: skip
     how = Sampling(settings.max_new_tokens, config.max_tokens, seed=config.seed)
     return lambda: measure_policy(stage.network, prompts, how, reward=reward, gold=gold)
+
+
+def _prompts(rows: Examples, room: int, count: int) -> list[PromptRow]:
+    """The first `count` different prompts that leave room for an answer."""
+    found: dict[tuple[Message, ...], PromptRow] = {}
+    for at in range(len(rows)):
+        ids = rows[at].trunk
+        if len(ids) <= room and (messages := rows.prompt(at)) not in found:
+            found[messages] = PromptRow(messages, ids)
+        if len(found) == count:
+            break
+    return list(found.values())

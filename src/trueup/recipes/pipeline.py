@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import runtime
-from trueup.config import DataConfig, DpoConfig, PpoConfig, RewardConfig, SftConfig, judged_models, to_yaml
+from trueup.config import DpoConfig, PpoConfig, RewardConfig, SftConfig, judged_models, to_yaml
 from trueup.console import Progress, quiet_libraries
 from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
@@ -97,8 +97,8 @@ def _run_stage(stage: StageConfig, recipe: Callable[[Any], dict[str, Any]], *, a
 def inputs(stage: StageConfig) -> dict[str, str]:
     """What the stage is made from: label -> hash of its contents (a hub id stands for itself)."""
     parts: dict[str, str] = {"config": to_yaml(stage)}
-    for key, data in _data_sections(stage):
-        parts[key] = _content(data.path)
+    for place, data in stage.data_sections:
+        parts[".".join(map(str, place))] = _content(data.path)
     parts["model"] = _content(stage.model)
     for key, value in _models_beside(stage):
         parts[key] = _content(value.rpartition(":")[0] if ".py:" in value else value)
@@ -116,15 +116,6 @@ def _models_beside(stage: StageConfig) -> list[tuple[str, str]]:
     if isinstance(stage, PpoConfig | DpoConfig) and stage.watch.gold:
         found.append(("watch.gold", stage.watch.gold))
     return found
-
-
-def _data_sections(stage: StageConfig) -> list[tuple[str, DataConfig]]:
-    sections = [(key, getattr(stage, key)) for key in stage.data_fields]
-    if stage.eval.data is not None:
-        sections.append(("eval.data", stage.eval.data))
-    if stage.mix is not None:
-        sections.append(("mix.data", stage.mix.data))
-    return sections
 
 
 def _content(path: str) -> str:

@@ -11,30 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import objectives
-from trueup.errors import ConfigError, DataError
+from trueup.errors import ConfigError
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, ppo_rules, watched
 from trueup.loading import load_classifier
 from trueup.model_reward import classifier_of, open_reward
 from trueup.rewards import Ensemble
-from trueup.rollouts import PromptRow, Rollouts
+from trueup.rollouts import Prompts, Rollouts
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
 from trueup.weights import input_embeddings
 
 if TYPE_CHECKING:
-    from trueup.config import DataConfig, PpoConfig
+    from trueup.config import PpoConfig
 
 
 def run(config: PpoConfig) -> dict[str, Any]:
     """Train the policy against `config.reward` and export it. Returns the summary."""
     with open_stage(config) as stage:
-        prompts = _prompts(stage, "prompts", config.prompts)
+        prompts = Prompts(stage.train)
         stage.network.add_trainable("policy", config.lora)
         stage.network.add_reference()
         reward = _reward_and_value(stage, config)
         settings = config.rollouts
-        sampler = stage.sampler(len(prompts), settings.episodes // settings.per_prompt)
+        sampler = stage.sampler(batch_size=settings.episodes // settings.per_prompt)
         # Every rank judges all samples, one writes them.
         record = stage.run.append_samples if stage.network.runtime.is_main else lambda _: None
         source = Rollouts(stage.network, prompts, sampler, reward, config, record=record)
@@ -42,35 +42,10 @@ def run(config: PpoConfig) -> dict[str, Any]:
         if settings.advantage == "gae":
             terms.append(Term("value", source, objectives.value(settings), settings.value_coef))
         fitted = stage.fit(
-            [*terms, *stage.mix_terms()], _steps(config, len(prompts)),
+            [*terms, *stage.mix_terms()], _steps(config, sampler.n),
             evaluation=_evaluation(stage, config, reward), headline=("ppo/reward", "ppo/kl", "ppo/length"),
         )  # fmt: skip
         return stage.finish(fitted, "policy")
-
-
-def _prompts(stage: Stage, name: str, data: DataConfig) -> list[PromptRow]:
-    """Rendered prompts that leave room for an answer.
-
-    Raises:
-        DataError: one does not; no prompt is ever cut, and none left out unless `over_length` is "drop".
-    """
-    config: Any = stage.config
-    room = config.max_length - config.rollouts.max_new_tokens
-    rows = stage.load(name, data, "prompt")
-    made = [PromptRow(row.messages, stage.network.renderer.prompt(row.messages, origin=row.origin)) for row in rows]
-    long = [at for at, one in enumerate(made) if len(one.ids) > room]
-    if long and (config.over_length != "drop" or len(long) == len(made)):
-        worst = max(len(one.ids) for one in made)
-        raise DataError(
-            f"{rows[long[0]].origin}: {len(long)} of {len(made)} prompts leave no room for "
-            f"{config.rollouts.max_new_tokens} new tokens within max_length={config.max_length}\n"
-            f"  set max_length={worst + config.rollouts.max_new_tokens}, or leave them out with over_length=drop"
-        )
-    kept = [one for at, one in enumerate(made) if at not in set(long)]
-    stage.data[name] |= {"used": len(kept), "over_length": {"rows": [str(rows[at].origin) for at in long]}}
-    if long:
-        stage.progress.warn(f"{name}: {len(long)} of {len(made)} prompts without room for an answer were left out")
-    return kept
 
 
 def _steps(config: PpoConfig, prompts: int) -> int:
@@ -122,9 +97,9 @@ def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: boo
 
 def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble) -> Evaluation | None:
     """On held-out prompts, sampled as in training: reward, gold reward, KL, length; watched for reward hacking."""
-    if config.eval.data is None:
+    if stage.held_out is None:
         return None
-    prompts = _prompts(stage, "eval", config.eval.data)
+    prompts = Prompts(stage.held_out)
     gold = None if config.watch.gold is None else open_reward(config.watch.gold, stage.network, config, role="gold")[0]
     how = Sampling(config.rollouts.max_new_tokens, config.max_tokens, config.rollouts.temperature, config.seed)
     watch = Watch(stage.run, ppo_rules(config.kl.target), stage.progress)

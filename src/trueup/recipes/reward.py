@@ -2,51 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trueup import objectives
-from trueup.batching import Example
+from trueup.dataset.select import Examples
 from trueup.errors import DataError
 from trueup.evaluation.intervals import rate
+from trueup.examples import Example, Lazy
 from trueup.export import export_reward
 from trueup.forward import forward_all
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
-    from trueup.chat import Preference
-    from trueup.config import DataConfig, RewardConfig
+    from trueup.config import RewardConfig
 
 
 def run(config: RewardConfig) -> dict[str, Any]:
     """Train a reward model on rankings and export it as a one-label sequence classifier. Returns the summary."""
     with open_stage(config) as stage:
-        examples = _examples(stage, config, "data", config.data)
+        examples, sampler = _with_margins(stage.train, config), stage.sampler()
         stage.network.add_trainable("reward", config.lora, head=True)
-        terms = [Term("reward", stage.source(examples, "example"), objectives.reward(config.loss))]
+        source = stage.source(examples, "example", sampler=sampler)
         fitted = stage.fit(
-            terms, stage.steps(len(examples)), evaluation=_evaluation(stage, config),
+            [Term("reward", source, objectives.reward(config.loss))], stage.steps(sampler.n), evaluation=_evaluation(stage, config),
             headline=("loss", "reward/accuracy", "eval/accuracy"),
         )  # fmt: skip
         return stage.finish(fitted, "reward", export_reward)
 
 
-def _examples(stage: Stage, config: RewardConfig, name: str, data: DataConfig) -> list[Example]:
-    def make(row: Preference) -> Example:
-        example = stage.pair_example(row.prompt, row.chosen, row.rejected, origin=row.origin)
-        if config.loss.margin and row.margin is None:
-            raise DataError(f"{row.origin}: loss.margin is on, but this row has no margin; add one, or turn it off")
-        scalars = {"margin": row.margin} if config.loss.margin and row.margin is not None else {}
-        return Example(example.trunk, example.branches, scalars)
+def _with_margins(rows: Examples, config: RewardConfig) -> Sequence[Example]:
+    """The rows, each with its margin as a scalar where the loss wants it.
 
-    return stage.examples(name, stage.load(name, data, "preference"), make)
+    Raises:
+        DataError: a row has none.
+    """
+    if not config.loss.margin:
+        return rows
+    lacking: list[int] = []
+    seen = 0
+
+    def see(records: NDArray[np.void]) -> None:
+        nonlocal seen
+        lacking.extend((np.flatnonzero(np.isnan(records["scalar"])) + seen).tolist())
+        seen += len(records)
+
+    rows.map_records(see)
+    if lacking:
+        place = rows.origin(lacking[0])
+        raise DataError(f"{place}: loss.margin is on, but this row has no margin; add one, or turn it off")
+    return Lazy(len(rows), lambda at: replace(rows[at], scalars={"margin": rows.scalar(at)}))
 
 
 def _evaluation(stage: Stage, config: RewardConfig) -> Evaluation | None:
     """Share of held-out rankings on which the chosen answer scores higher, and the mean margin."""
-    if config.eval.data is None:
+    held_out = stage.held_out
+    if held_out is None:
         return None
-    held_out = _examples(stage, config, "eval", config.eval.data)
 
     def compute(_: int) -> dict[str, float]:
         scores = forward_all(stage.network, held_out, "reward", "scores", max_tokens=config.max_tokens)

@@ -20,20 +20,20 @@ def run(config: SftConfig) -> dict[str, Any]:
         TrueupError: any of the family; nothing is trained on data that was not wholly read.
     """
     with open_stage(config) as stage:
-        examples = stage.sft_examples("data", config.data)
         stage.network.add_trainable("policy", config.lora)
-        terms = [Term("sft", stage.source(examples, "token"), objectives.sft), *stage.mix_terms()]
+        sampler = stage.sampler()
+        terms = [Term("sft", stage.source(stage.train, "token", sampler=sampler), objectives.sft), *stage.mix_terms()]
         fitted = stage.fit(
-            terms, stage.steps(len(examples)), evaluation=_evaluation(stage, config), headline=("loss", "eval/loss")
+            terms, stage.steps(sampler.n), evaluation=_evaluation(stage, config), headline=("loss", "eval/loss")
         )
         return stage.finish(fitted, "policy")
 
 
 def _evaluation(stage: Stage, config: SftConfig) -> Evaluation | None:
     """Mean negative log-likelihood per held-out answer token, in nats."""
-    if config.eval.data is None:
+    held_out = stage.held_out
+    if held_out is None:
         return None
-    held_out = stage.sft_examples("eval", config.eval.data)
 
     def compute(_: int) -> dict[str, float]:
         logps = forward_all(stage.network, held_out, "policy", "logps", max_tokens=config.max_tokens)

@@ -1,0 +1,139 @@
+"""The check before every stage, and behind `trueup check`: data and models are what they should be, or training stops.
+
+What is looked for in the data is in `trueup.dataset`; here are the models' faults and what is said of all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from trueup.chat import Renderer
+from trueup.config import DpoConfig, PpoConfig, StageConfig
+from trueup.dataset import findings as found
+from trueup.dataset.build import Ticker
+from trueup.dataset.findings import Finding, fault
+from trueup.dataset.prepare import Prepared, prepare
+from trueup.files import atomic_write_text
+from trueup.loading import load_tokenizer
+from trueup.model_reward import classifier_of
+
+if TYPE_CHECKING:
+    from trueup.console import Progress
+    from trueup.runfolder import RunFolder
+
+REPORT = "checks.json"
+
+
+def checked(config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder | None = None) -> Prepared:
+    """A stage's data, prepared and checked, with warnings told and, in a run folder, all findings written down.
+
+    Raises:
+        DataError: a row cannot be used, or there is a fault that `allow` does not name.
+    """
+    prepared = examine(config, renderer, progress, run)
+    for name, counts in prepared.counts.items():
+        progress.note(_account(name, counts))
+        for key, verb in (("over_length", "left out"), ("cut", "cut")):
+            if key in counts:
+                rows = len(counts[key]["rows"])
+                of = rows + counts["used"] if key == "over_length" else counts["used"]
+                what = (
+                    "prompts without room for an answer"
+                    if _asks(config, name)
+                    else f"rows over max_length={config.max_length}"
+                )
+                progress.warn(f"{name}: {rows} of {of} {what} were {verb}")
+    for one in prepared.findings:
+        if one.level in ("warning", "allowed"):
+            progress.warn(one.in_words())
+    found.raise_errors(prepared.findings)
+    if run is not None:
+        told = [one.as_dict() for one in prepared.findings]
+        atomic_write_text(run.path / REPORT, json.dumps(told, indent=2) + "\n")
+    return prepared
+
+
+def examine(
+    config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder | None = None, *, collect: bool = False
+) -> Prepared:
+    """The same, nothing told or raised of what is found; `collect` as for `prepare`."""
+
+    @contextmanager
+    def reading(name: str) -> Iterator[Ticker]:
+        with progress.reading(name) as tick:
+            yield tick
+
+    prepared = prepare(config, renderer, workers=processes(config), reading=reading, collect=collect)
+    prepared.findings[:0] = [*_template(config, renderer), *_tokenizers(config, renderer)]
+    if run is not None:
+        prepared.findings += _changed(config, run, prepared)
+    return prepared
+
+
+def processes(config: StageConfig) -> int:
+    """How many processes may turn rows into tokens: as many as `threads`, else as there are cores."""
+    return config.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _asks(config: StageConfig, name: str) -> bool:
+    return isinstance(config, PpoConfig) and name != "mix"
+
+
+def _account(name: str, counts: dict[str, Any]) -> str:
+    """One line on what became of a section's rows."""
+    line = f"{name}: {counts['read']} rows read, {counts['used']} used"
+    if held := counts.get("held_out"):
+        line += f", {held} held out" if name != "eval" else ""
+    if "trained_tokens" in counts:
+        line += f", {counts['trained_tokens']:,} trained tokens, end token trained in {counts['end_trained']}"
+    return line
+
+
+def _template(config: StageConfig, renderer: Renderer) -> list[Finding]:
+    if not renderer.missing_template:
+        return []
+    text = f"the tokenizer of {config.model} has no chat template; ChatML would be used, and saved with the model"
+    fix = "use the tokenizer of an instruct model of the same family"
+    return [fault("missing-template", "model", text, fix, config.allow)]
+
+
+def _tokenizers(config: StageConfig, renderer: Renderer) -> list[Finding]:
+    """Models beside the policy that read other tokens than it does."""
+    beside: list[tuple[str, str]] = []
+    if isinstance(config, DpoConfig) and config.reference:
+        beside.append(("reference", config.reference))
+    if isinstance(config, PpoConfig):
+        beside += [("reward", classifier_of(one)) for one in config.rewards if ".py:" not in one]
+    made: list[Finding] = []
+    vocabulary = renderer.tokenizer.get_vocab() if beside else {}
+    for section, model in beside:
+        other = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
+        if other.get_vocab() != vocabulary:
+            text = f"{model} has another tokenizer than {config.model}"
+            if section == "reward":
+                text += "; answers are read to it as text, and no value model can start from it"
+            made.append(fault("other-tokenizer", section, text, "use a model of the same family", config.allow))
+    return made
+
+
+def _changed(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Finding]:
+    """Rows that are not those the checkpoints were made with."""
+    path = run.path / "data.json"
+    if not path.is_file() or not any(run.checkpoints.glob("step-*")):
+        return []
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return []
+    now, made = prepared.fingerprints, list[Finding]()
+    for name in now:
+        was = before.get(name, {}).get("fingerprint") if isinstance(before.get(name), dict) else None
+        if was is not None and was != now[name]:
+            text = f"the rows (or the tokenizer) are not those of the checkpoint in {run.path}"
+            fix = "put the old rows back, or train anew into another output folder"
+            made.append(fault("changed-data", name, text, fix, config.allow))
+    return made

@@ -1,0 +1,338 @@
+"""A data section as tokens: taken from the cache where the same rows were tokenized before, else made by all cores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Protocol
+
+from trueup.chat import Origin, Renderer
+from trueup.config import DataConfig
+from trueup.dataset.pack import Packed, Task, pack
+from trueup.dataset.store import Tokenized, Writer
+from trueup.errors import DataError
+from trueup.files import file_sha256, fingerprint
+from trueup.sources import Parser, Reader, Want, lines, open_reader, unusable
+from trueup.sources.reading import Entry
+
+CHUNK = 512
+_ALONE = 16_384  # rows that are made in this process before others are started for the rest
+_KEPT_SECONDS = 30 * 86400
+_OURS = re.compile(r"[0-9a-f]{32}|once-\d+-\d+|\.([0-9a-f]{32}|once-\d+-\d+)-[0-9a-f]{8}")
+_SHOWN = 10
+_SHOWN_NOTES = 1_000
+
+
+class Ticker(Protocol):
+    """Told how far the reading is."""
+
+    def __call__(self, rows: int, share: float, /) -> None:
+        """Rows done, and the share of the source's bytes read (0 where that is not known)."""
+        ...
+
+
+def cache_folder() -> Path:
+    """Where tokenized data is kept: $TRUEUP_CACHE, else ~/.cache/trueup. Anything in it may be removed at any time."""
+    named = os.environ.get("TRUEUP_CACHE")
+    return (Path(named).expanduser() if named else Path.home() / ".cache" / "trueup") / "tokens"
+
+
+def tokenize(
+    section: DataConfig, wants: Sequence[Want], renderer: Renderer, *, allow_empty: bool = False, workers: int = 1,
+    tick: Ticker = lambda _rows, _share: None,
+) -> Tokenized:  # fmt: skip
+    """The section's rows as tokens.
+
+    Args:
+        section: where they are.
+        wants: the kinds of row they may be, the likeliest first.
+        renderer: turns messages into tokens.
+        allow_empty: accept empty answers (they are flagged).
+        workers: processes to use when there are many rows; the result is the same.
+        tick: told how far it is.
+
+    Raises:
+        DataError: a row cannot be used; it names the first place, and the others' lines.
+        ModelError: the chat template cannot be used for these rows.
+    """
+    reader = open_reader(section.path, section.split)
+    parser = _started(reader, section, wants, allow_empty=allow_empty)
+    key = _key(reader, section, parser, renderer)
+    if key is not None and (found := opened(key)) is not None:
+        return found
+    start, stop = section.span
+    task = Task(parser, renderer, start, stop, drop_identical=section.identical_pairs == "drop")
+    return _build(reader, section, task, key or f"once-{os.getpid()}-{time.time_ns()}", workers, tick)
+
+
+def opened(key: str) -> Tokenized | None:
+    """What the cache holds under a key; None where it holds nothing whole."""
+    folder = cache_folder() / key
+    try:
+        found = Tokenized(folder)
+    except (OSError, ValueError):
+        return None
+    with suppress(OSError):  # a cache of somebody else's can be read all the same
+        os.utime(folder / "meta.json")  # used today: not to be removed yet
+    return found
+
+
+def _started(reader: Reader, section: DataConfig, wants: Sequence[Want], *, allow_empty: bool) -> Parser:
+    """A parser that knows the format, by the first row that can be read.
+
+    Raises:
+        DataError: there is no row, or its format gives none of the kinds wanted.
+    """
+    first = next((entry for entry in reader.entries() if isinstance(entry[1], dict)), None)
+    if first is None:
+        broken = next((found for _, found in reader.entries() if isinstance(found, DataError)), None)
+        raise broken or DataError(f"{section.path}: there are no rows in it\n  fix: check that the file was written")
+    problem: DataError | None = None
+    for want in wants:
+        parser = Parser(want, section.use, section.columns or {}, allow_empty=allow_empty)
+        try:
+            parser.start(first[0], first[1])
+        except DataError as error:
+            problem = problem or error
+        else:
+            return parser
+    assert problem is not None
+    raise problem
+
+
+def _key(reader: Reader, section: DataConfig, parser: Parser, renderer: Renderer) -> str | None:
+    """Of all that the tokens depend on; None where the source's contents cannot be told beforehand."""
+    contents = [_content(name) for name in reader.files]
+    if None in contents:
+        return None
+    keys = ("use", "rows", "columns", "split", "identical_pairs")
+    told = [list(reader.files), contents, {key: getattr(section, key) for key in keys}]
+    told += [parser.want, parser.allow_empty, tokenizer_version(renderer), code_version()]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _content(name: str) -> str | None:
+    path = Path(name)
+    if path.is_dir():
+        return fingerprint([path])
+    if path.is_file():
+        return file_sha256(path)
+    return _hub_revision(name)
+
+
+def _hub_revision(name: str) -> str | None:
+    """The commit a hub data set stands at; None where the hub cannot be asked."""
+    try:
+        from huggingface_hub import HfApi
+
+        return HfApi().dataset_info(name.partition(":")[0], timeout=10).sha
+    except Exception:  # noqa: BLE001 (whatever its network stack raises: then the rows are read anew)
+        return None
+
+
+def tokenizer_version(renderer: Renderer) -> str:
+    """A hash of the tokenizer, its template, and the versions of the packages that apply them."""
+    tokenizer = renderer.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    told = [type(tokenizer).__name__, tokenizer.chat_template, sorted(map(str, tokenizer.special_tokens_map.items()))]
+    told.append(backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()))
+    told += [[package, version(package)] for package in ("transformers", "tokenizers", "jinja2")]
+    return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+CODE = ("chat.py", "chat_template.py", "encoding.py", "messages.py", "examples.py", "sources", "dataset")
+"""What makes tokens of rows, with `evaluation/refusal.py`."""
+
+
+@cache
+def code_version() -> str:
+    """A hash of the code that makes tokens of rows: another version may make other ones."""
+    root = Path(__file__).parent.parent
+    return fingerprint([root / part for part in (*CODE, "evaluation/refusal.py")], ignore=["__pycache__"])
+
+
+def _build(
+    reader: Reader, section: DataConfig, task: Task, key: str, workers: int, tick: Callable[[int, float], None]
+) -> Tokenized:
+    folder = cache_folder()
+    temporary = folder / f".{key}-{token_hex(4)}"
+    try:
+        _tidy(folder)
+        writer = Writer(temporary)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: tokenized data cannot be kept there: {error.strerror}\n"
+            "  fix: set TRUEUP_CACHE to a folder that can be written"
+        ) from error
+    try:
+        account = _Account(section.path)
+        for chunk in _packed(task, reader.entries(), workers):
+            account.add(chunk)
+            if not account.first:  # after the first fault nothing will be kept
+                writer.add(chunk)
+            tick(account.read, reader.done)
+        account.check(rows=section.rows)
+        meta = account.counts(reader.blank)
+        writer.close(meta | {"format": task.parser.format, "want": task.parser.want, "unused": task.parser.unused})
+        _publish(temporary, folder / key)
+        return Tokenized(folder / key)
+    finally:
+        writer.abandon()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary: Path, folder: Path) -> None:
+    """Rename into place; another process may have been first with the same."""
+    if folder.exists() and opened(folder.name) is None:
+        shutil.rmtree(folder)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if opened(folder.name) is None:
+            raise
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what was not used for a month, and after a day what was made for once or left unfinished.
+
+    Only what has the names of this module's own: the folder may have been somebody's before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in folder.iterdir():
+        if _OURS.fullmatch(entry.name):
+            with suppress(OSError):  # another process may remove or rename it at this moment
+                age = time.time() - max(path.stat().st_mtime for path in (entry, *entry.iterdir()))
+                if age > (_KEPT_SECONDS if entry.name.isalnum() else _KEPT_SECONDS / 30):
+                    shutil.rmtree(entry, ignore_errors=True)
+
+
+class _Account:
+    """What became of the rows: `read == used + dropped + unselected` once nothing was wrong."""
+
+    def __init__(self, spec: str) -> None:
+        self.spec = spec
+        self.read = self.used = self.unselected = 0
+        self.dropped: list[dict[str, str]] = []
+        self.notes: list[dict[str, str]] = []
+        self.note_counts: Counter[str] = Counter()
+        self.first: DataError | None = None
+        self.others: list[Origin] = []
+        self.wrong = self.identical = 0
+        self.same: list[Origin] = []
+
+    def add(self, chunk: Packed) -> None:
+        """Count a chunk; of faults the first is kept, and the places of ten."""
+        self.read += chunk.read
+        self.used += len(chunk.records)
+        self.unselected += chunk.unselected
+        self.dropped += [{"at": str(drop.origin), "reason": drop.reason} for drop in chunk.dropped]
+        self.note_counts.update(note for _, note in chunk.notes)
+        room = max(0, _SHOWN_NOTES - len(self.notes))
+        self.notes += [{"at": str(origin), "note": note} for origin, note in chunk.notes[:room]]
+        for origin, text in chunk.problems:
+            if self.first is None:
+                self.first = DataError(text)
+            elif len(self.others) < _SHOWN:
+                self.others.append(origin)
+        self.wrong += len(chunk.problems)
+        self.identical += len(chunk.identical)
+        self.same += chunk.identical[: max(0, _SHOWN - len(self.same))]
+
+    def check(self, *, rows: str | None) -> None:
+        """Raise a DataError where rows could not be used, pairs are identical, or no row is left."""
+        if self.first is not None:
+            raise unusable(self.first, self.others, self.wrong - 1, self.read)
+        if self.identical:
+            raise DataError(
+                f"{self.spec}: {self.identical} of {self.read - self.unselected} pairs have the same chosen and "
+                f"rejected: {lines(self.same, self.identical)}\n  fix: remove them, or set identical_pairs: drop"
+            )
+        if not self.used and self.dropped:
+            problem = f"all {len(self.dropped)} pairs have the same chosen and rejected"
+            raise DataError(f"{self.spec}: {problem}\n  fix: check how it was made")
+        if not self.used:
+            raise DataError(
+                f"{self.spec}: rows: {rows} selects nothing of {self.read} rows\n  fix: stay within 0:{self.read}"
+            )
+
+    def counts(self, blank: int) -> dict[str, Any]:
+        """Fit for JSON."""
+        kept = {"read": self.read, "used": self.used, "dropped": self.dropped, "unselected": self.unselected}
+        return {**kept, "blank": blank, "notes": self.notes, "note_counts": dict(self.note_counts)}
+
+
+def _packed(task: Task, entries: Iterator[Entry], workers: int) -> Iterator[Packed]:
+    """The chunks in order; the first thousands made here, the rest, if there are more, by `workers` processes."""
+    chunks = _chunks(entries)
+    for first, chunk in islice(chunks, _ALONE // CHUNK):
+        yield pack(task, first, chunk)
+    following = next(chunks, None)
+    if following is None:
+        return
+    rest = _again(following, chunks)
+    if workers < 2:
+        yield from (pack(task, first, chunk) for first, chunk in rest)
+    else:
+        yield from _by_processes(task, rest, workers)
+
+
+def _again(
+    first: tuple[int, list[Entry]], rest: Iterable[tuple[int, list[Entry]]]
+) -> Iterator[tuple[int, list[Entry]]]:
+    yield first
+    yield from rest
+
+
+def _chunks(entries: Iterator[Entry]) -> Iterator[tuple[int, list[Entry]]]:
+    first = 0
+    while chunk := list(islice(entries, CHUNK)):
+        yield first, chunk
+        first += len(chunk)
+
+
+def _by_processes(task: Task, chunks: Iterator[tuple[int, list[Entry]]], workers: int) -> Iterator[Packed]:
+    """Spread over processes that know nothing of torch; at most four chunks a process are under way."""
+    context = get_context("spawn")  # a fork would copy locks that other threads hold
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(task,))
+    under_way: deque[Future[Packed]] = deque()
+    try:
+        for first, chunk in chunks:
+            under_way.append(pool.submit(_pack_there, first, chunk))
+            if len(under_way) >= 4 * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that tokenizes rows was ended (out of memory, or killed)\n  fix: set threads=1 to use one process"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_task: list[Task] = []
+
+
+def _begin(task: Task) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _task.append(task)
+
+
+def _pack_there(first: int, chunk: list[Entry]) -> Packed:
+    return pack(_task[0], first, chunk)

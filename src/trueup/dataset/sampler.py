@@ -1,0 +1,122 @@
+"""Which rows go into which optimizer step: each as often an epoch as its weight says, and a position to be saved."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Mapping, Sequence
+
+from trueup.errors import CheckpointError, DataError
+
+
+class Sampler:
+    """Indices of the rows of each optimizer step, without end.
+
+    An epoch's order follows from (seed, epoch) alone, so the position is two numbers and a resumed run needs no replay.
+    The last batch of an epoch is short: with weight 1 no row is repeated within an epoch, and none is left out. With
+    weight w each row is seen floor(w) times; of what remains, a fraction f, the epoch takes round(f * n) rows, and the
+    next epoch those that follow in an order of the part's own, so that all have had their turn before one comes again.
+
+    Args:
+        n: how many rows there are, or how many in each part of a mixture (indices go on from part to part).
+        batch_size: rows of an optimizer step.
+        seed: of the order.
+        shuffle: False leaves the rows in their order.
+        weights: one a part; by default all 1.
+
+    Raises:
+        DataError: there is no row, or a weight so small that no row of its part would be seen.
+
+    Attributes:
+        n: rows of an epoch.
+        epoch: epochs completed.
+        index: rows of the present epoch already given, 0 <= index < n.
+    """
+
+    def __init__(
+        self, n: int | Sequence[int], batch_size: int, seed: int, shuffle: bool = True, *,
+        weights: Sequence[float] | None = None,
+    ) -> None:  # fmt: skip
+        self.sizes = [n] if isinstance(n, int) else list(n)
+        self.weights = [1.0] * len(self.sizes) if weights is None else list(weights)
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        for part, (size, weight) in enumerate(self._parts()):
+            if size and int(weight) * size + self._extra(part) < 1:
+                raise DataError(
+                    f"weight={weight:g} of {size} rows is less than one row an epoch: none would ever be seen\n"
+                    f"  fix: give that section a weight of at least {1 / size:.2g}"
+                )
+        self.n = sum(int(weight) * size + self._extra(part) for part, (size, weight) in enumerate(self._parts()))
+        if self.n < 1 or batch_size < 1:
+            raise DataError(
+                f"{self.n} rows in batches of {batch_size}: both must be at least 1\n  fix: give usable rows"
+            )
+        self.epoch = self.index = 0
+        self._order = self._permutation()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch, the short last one included."""
+        return -(-self.n // self.batch_size)
+
+    def next(self) -> list[int]:
+        """Indices of the next optimizer step, 1 to `batch_size` of them."""
+        batch = self._order[self.index : self.index + self.batch_size].tolist()
+        self.index += len(batch)
+        if self.index == self.n:  # roll over at once, so that a checkpoint at an epoch's end has one form
+            self.epoch, self.index = self.epoch + 1, 0
+            self._order = self._permutation()
+        return batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Position, fit for JSON."""
+        return {"epoch": self.epoch, "index": self.index}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go to a saved position.
+
+        Raises:
+            CheckpointError: it is no position in this many rows (the data changed since).
+        """
+        epoch, index = state.get("epoch", -1), state.get("index", -1)
+        if epoch < 0 or not 0 <= index < self.n:
+            raise CheckpointError(
+                f"data position {dict(state)} does not fit {self.n} rows\n"
+                "  fix: resume with the data the run began with"
+            )
+        self.epoch, self.index = epoch, index
+        self._order = self._permutation()
+
+    def _parts(self) -> list[tuple[int, float]]:
+        return list(zip(self.sizes, self.weights, strict=True))
+
+    def _extra(self, part: int) -> int:
+        """How many rows of a part come from the fraction of its weight."""
+        return round((self.weights[part] % 1) * self.sizes[part])
+
+    def _permutation(self) -> array[int]:
+        """The epoch's indices; four bytes a row."""
+        order = array("I")
+        start = 0
+        for part, (size, weight) in enumerate(self._parts()):
+            for _ in range(int(weight)):
+                order.extend(range(start, start + size))
+            order.extend(start + row for row in self._turn(part))
+            start += size
+        if self.shuffle:
+            random.Random(f"{self.seed}-{self.epoch}").shuffle(order)
+        return order
+
+    def _turn(self, part: int) -> list[int]:
+        """The rows whose turn it is in this epoch, of a part that is seen a fraction of a time."""
+        size, count = self.sizes[part], self._extra(part)
+        taken: list[int] = []
+        at = self.epoch * count
+        while len(taken) < count:
+            cycle, offset = divmod(at, size)
+            rows = list(range(size))
+            random.Random(f"{self.seed}-part {part}-{cycle}").shuffle(rows)
+            piece = rows[offset : offset + count - len(taken)]
+            taken += piece
+            at += len(piece)
+        return taken

@@ -1,0 +1,181 @@
+"""What the commands do, each imported only when it runs: an error must be said before torch loads."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trueup.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trueup.config import PipelineConfig, StageConfig
+
+
+def quickstart(folder: Path, seed: int) -> None:
+    """Train and align a tiny model."""
+    import_module("trueup.quickstart").run(folder, seed)
+
+
+def check(
+    target: str, settings: list[str], model: str | None, method: str | None, *, as_json: bool, strict: bool
+) -> int:
+    """Look for faults. Returns the exit code."""
+    from trueup.config import PipelineConfig
+    from trueup.preflight import read_pipeline, read_rows
+
+    config = _opened(target, settings, model, method)
+    command = import_module
+    if isinstance(config, PipelineConfig):
+        read_pipeline(config)
+        result = command("trueup.check").check_pipeline(config)
+    else:
+        read_rows(config)
+        result = command("trueup.check").check_stage(config)
+    command("trueup.check").show(result, as_json=as_json)
+    return result.exit_code(strict=strict)
+
+
+def show(
+    target: str,
+    settings: list[str],
+    model: str | None,
+    method: str | None,
+    *,
+    rows: int,
+    tokens: bool,
+    html: Path | None,
+) -> None:
+    """Show rows as they train."""
+    from trueup.config import PipelineConfig
+    from trueup.preflight import read_rows
+
+    config = _opened(target, settings, model, method)
+    stages = [config.stage(name)[1] for name in config.stages] if isinstance(config, PipelineConfig) else [config]
+    for stage in stages:
+        read_rows(stage)
+    import_module("trueup.showing").run(stages, getattr(config, "base", None), rows=rows, tokens=tokens, html=html)
+
+
+def _opened(target: str, settings: list[str], model: str | None, method: str | None) -> PipelineConfig | StageConfig:
+    """What a configuration file, or a data file and `--model`, mean. Nothing heavy is imported."""
+    from trueup.config import STAGES, PipelineConfig, find_model, load_config
+    from trueup.config.yamlfile import read_yaml
+    from trueup.guess import stage_for
+
+    path = Path(target).expanduser()
+    if path.suffix not in (".yaml", ".yml"):
+        if model is None:
+            raise ConfigError(f"{target}: give the model whose tokenizer reads it: --model MODEL")
+        return stage_for(target, find_model(model), method, settings)
+    if model is not None:
+        settings = [*settings, f"model={model}"]
+    keys = set(read_yaml(path).data) if path.is_file() else set()
+    if "stages" in keys:
+        return load_config(PipelineConfig, path, settings, check_files=True)
+    if method is None and "prompts" in keys:
+        method = "ppo"
+    if method not in STAGES:
+        raise ConfigError(f"{target}: which stage is it for? Give --method {', '.join(STAGES)}")
+    return load_config(STAGES[method], path, settings, check_files=True)
+
+
+def train(method: str, file: str | None, settings: list[str]) -> None:
+    """Run one stage."""
+    from trueup.config import STAGES, load_config
+    from trueup.preflight import read_rows
+
+    if file and "=" in file and not Path(file).exists():
+        file, settings = None, [file, *settings]
+    if file is None and not settings:
+        raise ConfigError(
+            f"give CONFIG.yaml or settings; `trueup config {method} > {method}.yaml` writes one to fill in"
+        )
+    config = load_config(STAGES[method], Path(file) if file else None, settings, check_files=True)
+    read_rows(config)
+    import_module(f"trueup.recipes.{method}").run(config)
+
+
+def run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[str]) -> int:
+    """Run a file of stages. Returns the exit code."""
+    from trueup.config import PipelineConfig, load_config
+    from trueup.evaluation.sets import check_sets
+    from trueup.preflight import read_pipeline
+
+    config = load_config(PipelineConfig, path, settings, check_files=True)
+    for name in force:
+        if name not in config.stages:
+            raise ConfigError(f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}")
+    read_pipeline(config)
+    check_sets(config.evaluate)
+    made = import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
+    return _exit_code(made)
+
+
+def _exit_code(made: object) -> int:
+    """0, or what the verdict of a report is told by."""
+    if made is None:
+        return 0
+    from trueup.report.publish import EXIT
+    from trueup.report.schema import Report
+
+    return EXIT[made.verdict.verdict] if isinstance(made, Report) else 0
+
+
+def print_template(method: str) -> None:
+    """Print a configuration to fill in."""
+    from trueup.config import STAGES, ComparisonConfig, PipelineConfig, template
+
+    classes = {"pipeline": PipelineConfig, **STAGES, "evaluate": ComparisonConfig}
+    if method not in classes:
+        raise ConfigError(f"{method}: not a method; one of {', '.join(classes)}")
+    print(template(classes[method]), end="")
+
+
+def evaluate(runs: list[str], output: Path, file: Path | None, *, device: str, dtype: str, threads: int | None) -> int:
+    """Measure models side by side. Returns the exit code."""
+    from trueup.config import ComparisonConfig, find_model, load_config
+    from trueup.evaluation.sets import check_sets
+
+    settings = [one for one in runs if "=" in one and not Path(one).exists()]
+    models = [one for one in runs if one not in settings]
+    if not models:
+        raise ConfigError("evaluate: no model given; name run folders, model folders, hub names or .gguf files first")
+    config = load_config(ComparisonConfig, file, settings, check_files=True)
+    for model in models:
+        find_model(model)
+    check_sets(config)
+    command = import_module("trueup.comparison")
+    return _exit_code(command.evaluate(models, config, output=output, device=device, dtype=dtype, threads=threads))
+
+
+def report(runs: list[Path], output: Path | None) -> int:
+    """Make a report anew. Returns the exit code."""
+    for run in runs:
+        if not (run / "evaluation" / "plan.json").is_file():
+            raise ConfigError(f"{run}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
+    return _exit_code(import_module("trueup.comparison").report(runs, output))
+
+
+def experiment(name: str, folder: Path | None, seeds: int, first_seed: int) -> None:
+    """Repeat an experiment."""
+    if name != "reward-hacking":
+        raise ConfigError(f"{name}: no such experiment; there is: reward-hacking")
+    module = import_module("trueup.experiments.reward_hacking")
+    module.run(folder or Path("runs") / name, seeds=seeds, first=first_seed)
+
+
+def chat(model: str, against: str | None, **settings: Any) -> None:
+    """Talk to a model, or to two."""
+    from trueup.config import find_model
+
+    first, second = find_model(model), None if against is None else find_model(against)
+    import_module("trueup.talk.session").run(first, against=second, **settings)
+
+
+def export(run: Path, output: Path, *, merge: bool, dtype: str) -> None:
+    """Write a trained model elsewhere."""
+    from trueup.config import find_model
+
+    find_model(str(run))
+    import_module("trueup.export").run(run, output, merge=merge, dtype=dtype)

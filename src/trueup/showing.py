@@ -1,0 +1,77 @@
+"""`trueup show`: the first rows of a stage's data, as they will train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from trueup.batching import Per
+from trueup.chat import Renderer
+from trueup.config import DpoConfig, StageConfig, TrainDataConfig
+from trueup.console import quiet_libraries
+from trueup.dataset.prepare import prepare
+from trueup.errors import DataError
+from trueup.examples import Example
+from trueup.loading import load_tokenizer
+from trueup.show import print_view, view, write_html
+from trueup.unpaired import unpaired_examples
+
+_PER: dict[str, Per] = {"sft": "token", "reward": "example", "dpo": "example", "ppo": "token"}
+
+
+def run(
+    stages: Sequence[StageConfig], base: str | None, *, rows: int, tokens: bool = False, html: Path | None = None
+) -> None:
+    """Show the first rows of each stage in the terminal, and (of one stage) as a page.
+
+    Args:
+        stages: whose data; of a pipeline several.
+        base: the model whose tokenizer stands in for stages that are not made yet.
+        rows: how many rows of each data section.
+        tokens: one line a token.
+        html: the page's path; of several stages one file each, `NAME-stage.html`.
+
+    Raises:
+        DataError: a row cannot be used.
+    """
+    quiet_libraries()
+    for stage in stages:
+        model = stage.model if base is None or Path(stage.model).exists() else base
+        renderer = Renderer(load_tokenizer(model, trust_remote_code=stage.trust_remote_code))
+        prepared = prepare(_beginning(stage, rows), renderer, collect=True)
+        if any(one.code == "unusable" for one in prepared.findings):
+            raise DataError(prepared.findings[0].text)
+        train = prepared.train
+        examples: Sequence[Example] = train
+        kto = isinstance(stage, DpoConfig) and stage.loss.name == "kto"
+        if kto:
+            examples = unpaired_examples(train)
+        seen = view(
+            examples, renderer, method=cast("Any", stage.method), per="branch" if kto else _PER[stage.method],
+            max_tokens=stage.max_tokens, share_prefix=True, shown=min(rows, len(examples)),
+            origins=[train.origin(at % len(train)) for at in range(len(examples))],
+        )  # fmt: skip
+        if len(stages) > 1:
+            print(f"\n== {stage.output.name} ==")
+        print_view(seen, tokens=tokens)
+        if html is not None:
+            path = html if len(stages) == 1 else html.with_name(f"{html.stem}-{stage.output.name}{html.suffix}")
+            write_html(seen, path)
+            print(f"written to {path}")
+
+
+def _beginning(stage: StageConfig, rows: int) -> StageConfig:
+    """The stage with the first `rows` rows of each section that is trained on, and nothing beside."""
+    changed: dict[str, Any] = {"eval": stage.eval.model_copy(update={"data": None}), "mix": None}
+    for key in stage.data_fields:
+        value: TrainDataConfig | list[TrainDataConfig] = getattr(stage, key)
+        sections = [_first(one, rows) for one in (value if isinstance(value, list) else [value])]
+        changed[key] = sections if isinstance(value, list) else sections[0]
+    return stage.model_copy(update=changed)
+
+
+def _first(section: TrainDataConfig, rows: int) -> TrainDataConfig:
+    start, stop = section.span
+    last = start + rows if stop is None else min(stop, start + rows)
+    return section.model_copy(update={"rows": f"{start}:{last}", "holdout": 0.0, "limit": None})

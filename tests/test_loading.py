@@ -1,0 +1,82 @@
+"""Models are what they say: adapters belong to their base, weights are numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny_data
+from tiny import tiny_folder
+from trueup import runtime
+from trueup.errors import ModelError
+from trueup.loading import load_causal_lm, load_tokenizer
+
+IDS = torch.tensor([[4, 9, 30, 77, 5]])
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A finished LoRA run: adapter/ and model/."""
+    config = tiny_data.stage("sft", tmp_path, lora={"r": 4}, optim={"steps": 3, "lr": 0.05})
+    tiny_data.run(config)
+    return Path(config.output)
+
+
+def logits(folder: Path | str, **more: Any) -> torch.Tensor:
+    model = load_causal_lm(str(folder), runtime.init("cpu", "float32"), **more)
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+def test_an_adapter_is_its_base_with_the_adapter_merged(trained: Path) -> None:
+    base = json.loads((trained / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    whole, merged = logits(trained / "adapter"), logits(trained / "model")
+    assert torch.allclose(whole, merged, atol=1e-5)
+    assert not torch.allclose(whole, logits(base), atol=1e-3)
+    assert load_tokenizer(str(trained / "adapter")).get_vocab() == load_tokenizer(base).get_vocab()
+
+
+def test_training_goes_on_from_an_adapter(trained: Path, tmp_path: Path) -> None:
+    config = tiny_data.stage("sft", tmp_path / "on", model=str(trained / "adapter"), optim={"steps": 1})
+    tiny_data.run(config)
+    assert (Path(config.output) / "model" / "config.json").is_file()
+
+
+def test_an_adapter_of_another_base_is_refused(trained: Path, tmp_path: Path) -> None:
+    settings = trained / "adapter" / "adapter_config.json"
+    told = json.loads(settings.read_text()) | {"base_model_name_or_path": tiny_folder(tmp_path / "other", seed=9)}
+    settings.write_text(json.dumps(told))
+    with pytest.raises(ModelError, match=r"trained over other weights than those of .*other"):
+        logits(trained / "adapter")
+    assert logits(trained / "adapter", other_base=True).isfinite().all()
+    with pytest.raises(ModelError, match="trained over other weights"):
+        tiny_data.run(tiny_data.stage("sft", tmp_path / "no", model=str(trained / "adapter")))
+    allowed = {"model": str(trained / "adapter"), "allow": ["other-base"], "optim": {"steps": 1}}
+    tiny_data.run(tiny_data.stage("sft", tmp_path / "yes", **allowed))
+
+
+def test_an_adapter_of_another_shape_is_refused(trained: Path, tmp_path: Path) -> None:
+    settings = trained / "adapter" / "adapter_config.json"
+    wide = tiny_folder(tmp_path / "wide", hidden=64)
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": wide}))
+    (trained / "adapter" / "trueup.json").unlink()  # as an adapter of another tool
+    with pytest.raises(ModelError, match="does not fit"):
+        logits(trained / "adapter")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, tiny_base: str, value: float) -> None:
+    shutil.copytree(tiny_base, tmp_path / "bad")
+    path = tmp_path / "bad" / "model.safetensors"
+    weights = load_file(path)
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name][3, 5] = value
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"{name} hold NaN or infinity.*(?s:allow=\[non-finite-weights\])"):
+        tiny_data.run(tiny_data.stage("sft", tmp_path, model=str(tmp_path / "bad")))
