@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tiny_data
 from tiny import END_ID
 from trueup.errors import DataError
 from trueup.stage import Stage
+from trueup.terms import RowSource
 
 
 def test_it_learns_and_writes_a_model_that_transformers_opens(tmp_path: Path) -> None:
@@ -182,3 +184,44 @@ def test_epochs_are_passes_over_the_rows(tmp_path: Path) -> None:
     config = tiny_data.stage("sft", tmp_path, optim={"epochs": 2, "batch_size": 5})
     assert tiny_data.run(config)["steps"] == 6  # 12 rows: 5, 5 and 2
     assert [row["sft/epoch"] for row in tiny_data.metrics(config)] == [0, 0, 1, 1, 1, 2]
+
+
+# ------------------------------------------------------------------ held-out shares and mixtures
+
+
+def test_a_held_out_share_is_measured_and_not_trained(tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {n} plus {n + 3}, please?", "completion": f"It is {2 * n + 3}."} for n in range(60)]
+    path = tiny_data.write(tmp_path / "rows.jsonl", rows)
+    config = tiny_data.stage("sft", tmp_path, data={"path": path, "holdout": 0.25}, optim={"epochs": 1})
+    summary = tiny_data.run(config)
+    train, held_out = tiny_data.account(config), tiny_data.account(config, "eval")
+    assert train["read"] == 60 == train["used"] + train["unselected"]
+    assert train["used"] + held_out["used"] == 60
+    assert train["held_out"] == held_out["used"] > 0
+    assert summary["steps"] == -(-train["used"] // 4)
+    assert summary["last"]["eval/loss"] > 0
+
+
+def test_a_mixture_is_seen_by_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [
+        tiny_data.write(
+            tmp_path / f"{name}.jsonl", [{"prompt": f"{name} {n}?", "completion": f"{n}"} for n in range(size)]
+        )
+        for name, size in (("a", 4), ("b", 8), ("c", 6))
+    ]
+    data = [{"path": paths[0], "weight": 2.0}, {"path": paths[1], "weight": 0.5}, {"path": paths[2], "limit": 3}]
+    drawn: list[int] = []
+    step = RowSource.next
+    monkeypatch.setattr(RowSource, "next", lambda source, check: _noted(step(source, check), drawn))
+    summary = tiny_data.run(tiny_data.stage("sft", tmp_path, data=data, optim={"epochs": 2, "batch_size": 5}))
+    assert summary["steps"] == 2 * 3  # 4 x 2 + 8 x 0.5 + 3 rows an epoch, five a step
+    seen = Counter(drawn)
+    assert [seen[at] for at in range(4)] == [4] * 4
+    assert [seen[at] for at in range(4, 12)] == [1] * 8  # half of them an epoch, the other half in the next
+    assert [seen[at] for at in range(12, 15)] == [2] * 3
+    assert len(seen) == 15
+
+
+def _noted(batches: list[Any], drawn: list[int]) -> list[Any]:
+    drawn.extend(row for batch in batches for row in batch.rows)
+    return batches

@@ -13,10 +13,10 @@ from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
 from trueup.config.explain import explain, keys_of, unknown_key
 from trueup.config.problems import Place, Problem, collected, shown, suggestion
 from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig
-from trueup.config.sections import Count, LoraConfig, Section, Text, Whole
+from trueup.config.sections import Allowed, Count, LoraConfig, Section, Text, Whole
 from trueup.errors import ConfigError
 
-SHARED = ("lora", "seed", "device", "dtype", "threads")
+SHARED = ("lora", "allow", "seed", "device", "dtype", "threads")
 """Pipeline keys that are every stage's default."""
 
 LINKS = ("method", "from")
@@ -38,6 +38,8 @@ class PipelineConfig(Section):
     """The path of every data section that gives none."""
     lora: LoraConfig | None = None
     """Adapters for every stage; a stage's own `lora` replaces it, `lora: null` turns it off."""
+    allow: list[Allowed] = Field(default_factory=list)
+    """Faults of data or models that every stage knows of, as a stage's own `allow`."""
     seed: Whole = 0
     """The stages' seed."""
     device: Device = "auto"
