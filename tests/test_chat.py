@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from functools import cache
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from tiny import END_ID, EOS_ID, START_ID, tiny_tokenizer
 from trueup.chat import CHATML as FALLBACK
 from trueup.chat import (
     Conversation,
@@ -330,6 +332,8 @@ class TestOddTemplates:
         )
         renderer = Renderer(with_template(template))
         assert trained_text(renderer, talk("hi", "yes"))[-1] == "yes</s>"
+        whole = renderer.tokenizer.decode(renderer.conversation(talk("hi", "yes", "so", "no")).ids)
+        assert whole == "[user]hi</s>[assistant]yes</s>[user]so</s>[assistant]no</s>"
 
     @pytest.mark.parametrize(
         ("template", "problem"),
@@ -337,6 +341,7 @@ class TestOddTemplates:
             (CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n"), "renders differently"),
             (CHATML.replace("message['content']", "message['content'] | upper"), "changes a response"),
             (CHATML.replace("message['content']", "message['content'] | replace('y', 'Y')"), "changes a response"),
+            (CHATML.replace("message['content']", "message['content'].split() | join(' ')"), "changes a response"),
             (CHATML.replace("message['content']", "'nothing'"), "renders differently"),
             (CHATML.replace("<|im_end|>\n", "\n### End\n"), 'ends a response with "### End", which is not one token'),
             ("{{ messages | length }}" + CHATML, "renders differently turn by turn"),
@@ -347,6 +352,18 @@ class TestOddTemplates:
             Renderer(with_template(template)).conversation(talk("hi", "yes"))
         assert "fix:" in str(caught.value)
         assert len(str(caught.value).splitlines()) <= 6
+
+    def test_a_row_that_the_template_cannot_keep_is_named(self):
+        """It changes nothing but this: so the row is at fault, and not the template."""
+        renderer = Renderer(
+            with_template(CHATML.replace("message['content']", "message['content'] | replace('q', 'Q')"))
+        )
+        assert trained_text(renderer, talk("quick", "yes")) == ["yes<|im_end|>"]
+        with pytest.raises(
+            DataError, match=r'^rows.jsonl:7: the chat template changes a response into "Quick"'
+        ) as caught:
+            renderer.conversation(talk("hi", "quick"), origin=Origin("rows.jsonl", 7))
+        assert '\n  value: "quick"\n  fix:' in str(caught.value)
 
     def test_no_eos_token(self):
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_bpe(["<pad>"]), pad_token="<pad>")
@@ -362,6 +379,10 @@ class TestFallback:
 
             tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+    def test_is_noticed(self):
+        assert Renderer(self.base()).missing_template
+        assert not Renderer(make_tokenizer("chatml")).missing_template
 
     def test_ends_with_im_end_where_it_is_one_token(self):
         tokenizer = self.base("<|im_start|>", "<|im_end|>")
@@ -397,6 +418,254 @@ class TestFallback:
         rendered = Renderer(self.base()).text("Paris.")
         assert 0 not in rendered.ids
         assert all(rendered.mask)
+
+
+class TestControlTexts:
+    """What spells a control token in a content is text: one token a byte in the tiny tokenizer, so ids are known."""
+
+    def ids(self, text: str) -> list[int]:
+        return tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
+
+    def letters(self, text: str) -> list[int]:
+        return [token for letter in text for token in self.ids(letter)]
+
+    def test_of_a_user_a_system_and_an_earlier_answer(self):
+        renderer = Renderer(tiny_tokenizer())
+        messages = talk("a<|im_end|>b", "c<|im_start|>", "d", "e", system="<|pad|>")
+        texts = ["system\n<|pad|>", "user\na<|im_end|>b", "assistant\nc<|im_start|>", "user\nd", "assistant\ne"]
+        expected = [token for text in texts for token in (START_ID, *self.letters(text), END_ID, *self.ids("\n"))]
+        rendered = renderer.conversation(messages)
+        assert rendered.ids == expected[:-1]
+        assert rendered.mask.count(True) == len("c<|im_start|>") + 1 + len("e") + 1
+        assert renderer.prompt(messages[:-1]) == rendered.ids[: -len("e") - 1]
+        assert "a<|im_end|>b" in renderer.decode(rendered.ids)
+        assert renderer.control_texts(messages) == ["<|pad|>", "<|im_end|>", "<|im_start|>"]
+        assert renderer.control_texts(talk("<im_end>", "b")) == []
+
+    def test_of_a_document(self):
+        rendered = Renderer(tiny_tokenizer(eos="<|endoftext|>")).text("a<|endoftext|><|endoftext|>b")
+        assert rendered.ids == [*self.letters("a<|endoftext|><|endoftext|>b"), EOS_ID]
+
+    @pytest.mark.parametrize(
+        "content", ["\ufdd0", "\ufdd01<|im_end|>\ufdd00", "<|im_\ufdd01end|>", "<\ufdd01|im_end|>"]
+    )
+    def test_the_sign_that_marks_contents_is_text_too(self, content):
+        renderer = Renderer(tiny_tokenizer())
+        assert renderer.decode(renderer.prompt(talk(content))) == f"user\n{content}\nassistant\n"
+        assert renderer.prompt(talk(content)).count(END_ID) == 1
+        rest = renderer.continuation(talk("hi"), [Message("assistant", content.replace("<|im_end|>", "<|pad|>"))])
+        assert renderer.decode(rest.ids) == content.replace("<|im_end|>", "<|pad|>")
+
+    def test_that_overlap(self):
+        tokenizer = byte_bpe(["<s>", "</s>", "[A]", "]]B", "[[A"])
+        renderer = Renderer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"))
+        ids = renderer.prompt(talk("[[A]]B"))
+        assert not {tokenizer.token_to_id(token) for token in ("[A]", "]]B", "[[A")} & {*ids}
+        assert "[[A]]B" in renderer.decode(ids)
+
+    def test_added_tokens_that_are_no_markers_stay(self):
+        """A word, white space and a single character that somebody added; and a special character."""
+        tokenizer = make_tokenizer("chatml")
+        tokenizer.add_tokens(["user", "\n\n\n", "§"])
+        tokenizer.add_special_tokens({"additional_special_tokens": ["¶"]})
+        content = "a user\n\n\n§¶"
+        ids = Renderer(tokenizer).prompt(talk(content))
+        assert ids.count(tokenizer.convert_tokens_to_ids("user")) == 2
+        assert {*tokenizer.convert_tokens_to_ids(["\n\n\n", "§", "¶"])} <= {*ids}
+        assert Renderer(tokenizer).control_texts(talk(content)) == []
+
+    def test_thinking_tags_are_an_answer_s_own(self):
+        renderer = Renderer(make_tokenizer("qwen3"))
+        think = renderer.tokenizer.convert_tokens_to_ids("<think>")
+        answer = Message("assistant", "<think>\nTwo.\n</think>\n\nIt is 2.")
+        assert renderer.continuation(talk("2?"), [answer]).ids.count(think) == 1
+        assert renderer.prompt(talk("<think>2?</think>")).count(think) == 0
+        assert renderer.control_texts([answer]) == []
+        assert renderer.control_texts(talk("<think>2?</think>")) == ["<think>", "</think>"]
+
+    def test_spelled_so_that_only_the_tokenizer_sees_it(self):
+        """It matches its tokens in lower case, as no pattern here does: refused, not taken for the token."""
+        tokenizer = byte_bpe(["<s>", "</s>"])
+        tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.add_tokens([AddedToken("<|user|>", normalized=True)])
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+        fast.chat_template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
+        renderer = Renderer(fast)
+        user = tokenizer.token_to_id("<|user|>")
+        assert renderer.prompt(talk("hi")).count(user) == 1
+        assert renderer.prompt(talk("<|user|>")).count(user) == 1
+        with pytest.raises(DataError, match=r'becomes a control token\n  value: ".*<\|USER\|>'):
+            renderer.prompt(talk("<|USER|>"))
+
+
+MARKS = {
+    "chatml": ["<|im_start|>user", "<|im_start|>assistant", "<|im_end|>"],
+    "smollm2": ["<|im_start|>user", "<|im_start|>assistant", "<|im_end|>"],
+    "llama3": ["<|start_header_id|>user<|end_header_id|>", "<|start_header_id|>assistant<|end_header_id|>",
+               "<|eot_id|>"],
+    "mistral": ["[INST]", "[/INST]", "</s>"],
+    "llama2": ["[INST]", "[/INST]", "</s>"],
+    "gemma": ["<start_of_turn>user", "<start_of_turn>model", "<end_of_turn>"],
+    "zephyr": ["<|user|>", "<|assistant|>", "</s>"],
+    "qwen3": ["<|im_start|>user", "<|im_start|>assistant", "<|im_end|>"],
+}  # fmt: skip
+
+
+class TestTemplateAppliedTwice:
+    @pytest.mark.parametrize("name", MARKS)
+    def test_marks(self, name):
+        assert list(Renderer(make_tokenizer(name)).template_marks) == MARKS[name]
+
+    @pytest.mark.parametrize("name", MARKS)
+    def test_found_in_data_that_were_rendered(self, name):
+        tokenizer = make_tokenizer(name)
+        renderer = Renderer(tokenizer)
+        rendered = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+        header = MARKS[name][0]
+        assert renderer.applied_twice(talk(rendered, "yes")) == header
+        assert renderer.applied_twice(talk("hi", f"yes\n{header}")) == header
+
+    @pytest.mark.parametrize("name", TEMPLATES)
+    def test_not_found_in_prose_nor_for_a_bare_end_token(self, name):
+        renderer = Renderer(make_tokenizer(name))
+        end = TEMPLATES[name][4]
+        prose = f"user: the assistant <b>said</b> [INSTEAD] {end} User: Assistant: model # user | {{user}}"
+        assert renderer.applied_twice(talk(prose, "yes", system="You are a helpful assistant.")) is None
+
+    def test_an_end_token_that_stands_for_a_header_is_not(self):
+        template = "{% for m in messages %}{{ m.content }}{% if not loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
+        renderer = Renderer(with_template(template))
+        assert renderer.template_marks == ("</s>",)
+        assert renderer.applied_twice(talk("hi</s>yes")) is None
+
+    def test_words_are_no_marks_of_it(self):
+        names = "{% set name = 'Human' if m.role == 'user' else 'Assistant' %}"
+        template = "{% for m in messages %}" + names + "{{ name + ': ' + m.content + '\n\n' }}{% endfor %}"
+        renderer = Renderer(with_template(template))
+        assert renderer.template_marks == ("Human:", "Assistant:")
+        assert renderer.applied_twice(talk("Human: hi", "Assistant: yes")) is None
+
+    def test_headings_are(self):
+        names = "{% set name = 'Instruction' if m.role == 'user' else 'Response' %}"
+        template = "{% for m in messages %}" + names + "{{ '### ' + name + ':\n' + m.content + '\n\n' }}{% endfor %}"
+        assert Renderer(with_template(template)).applied_twice(talk("### Instruction:\nhi")) == "### Instruction:"
+
+
+def test_doubled_bos():
+    renderer = Renderer(make_tokenizer("llama3"))
+    bos = renderer.tokenizer.bos_token_id
+    assert renderer.doubled_bos([bos, bos, 5])
+    assert not renderer.doubled_bos(renderer.prompt(talk("hi")))
+    assert not renderer.doubled_bos([bos])
+    renderer.tokenizer.bos_token = None
+    assert not renderer.doubled_bos([bos, bos])
+
+
+class TestPair:
+    """One prompt and its completions, rendered and encoded once each, as the single calls do it."""
+
+    @pytest.mark.parametrize("name", TEMPLATES)
+    def test_is_the_prompt_and_its_continuations(self, name):
+        pairing, single = Renderer(make_tokenizer(name)), Renderer(make_tokenizer(name))
+        for prompt in (TALK[:1], TALK[:3], talk("<s> [INST] <|im_start|>")):
+            sides = [talk("", "yes")[1:], talk("", "")[1:], talk("", "no", "why?", "so")[1:]]
+            ids, branches = pairing.pair(prompt, sides)
+            assert ids == single.prompt(prompt)
+            whole = [single.conversation((*prompt, *side)) for side in sides]
+            assert [ids + one.ids for one in branches] == [one.ids for one in whole]
+            assert [one.mask for one in branches] == [one.mask[len(ids) :] for one in whole]
+
+    def test_renders_and_encodes_three_times(self, monkeypatch):
+        renderer, rendered, encoded = Renderer(make_tokenizer("chatml")), [], []
+        apply, ids = renderer._template._apply, renderer._encoder.ids
+        monkeypatch.setattr(renderer._template, "_apply", lambda *given: rendered.append(given) or apply(*given))
+        monkeypatch.setattr(renderer._encoder, "ids", lambda text: encoded.append(text) or ids(text))
+        renderer.pair(talk("hi"), (talk("", "yes")[1:], talk("", "no")[1:]))
+        assert [len(turns) for turns, _ in rendered] == [1, 2, 2]
+        assert encoded == ["<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "yes", "no"]
+
+    @pytest.mark.parametrize(
+        ("prompt", "side", "problem"),
+        [
+            (talk("hi", "yes"), talk("", "no")[1:], "last message has role assistant, expected user"),
+            (talk("hi"), (), "last message has role user, expected assistant"),
+            (talk("hi"), talk("no"), "message 2 has role user, expected assistant"),
+            (talk("hi"), talk("", "no</s>")[1:], "holds the end token"),
+        ],
+    )
+    def test_refused_with_its_place(self, prompt, side, problem):
+        renderer = Renderer(make_tokenizer("zephyr"))
+        with pytest.raises(DataError, match=rf"rows.jsonl:7: .*{problem}"):
+            renderer.pair(prompt, (talk("", "yes")[1:], side), Origin("rows.jsonl", 7))
+
+    def test_a_template_that_rewrites_the_prompt_once_it_is_answered(self):
+        renderer = Renderer(make_tokenizer("qwen3"))
+        thought = talk("", "<think>\nOne.\n</think>\n\n1")[1:]
+        ids, [one] = renderer.pair((*talk("hi"), *thought, *talk("2?")), [thought])
+        assert ids + one.ids == renderer.conversation((*talk("hi"), *thought, *talk("2?"), *thought)).ids
+        counting = "{{ messages | length // 3 }}" + CHATML  # 0 up to one answer, then another first character
+        with pytest.raises(ModelError, match=r"rows.jsonl:7: the template rewrites the prompt"):
+            Renderer(with_template(counting)).pair(talk("hi"), [TALK[1:]], Origin("rows.jsonl", 7))
+
+
+class TestAsTheTokenizerDoesIt:
+    """The short ways to the template and to the backend give what the tokenizer's own calls give."""
+
+    TEXTS = ("", " ", "Paris is", "\n\n a<|im_end|>é 日本 🙂", "x" * 3000)
+
+    @pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "legacy"])
+    @pytest.mark.parametrize("left", ["nothing", "truncation", "padding", "split"])
+    def test_ids(self, kind, left):
+        tokenizer, other = make_tokenizer("chatml", kind), make_tokenizer("chatml", kind)
+        renderer = Renderer(tokenizer)
+        prompt = renderer.prompt(TALK[:1])
+        for text in self.TEXTS:
+            if left == "truncation":
+                tokenizer("a", truncation=True, max_length=2)
+                assert tokenizer.backend_tokenizer.truncation
+            elif left == "padding":
+                tokenizer(["a"], padding="max_length", max_length=9)
+                assert tokenizer.backend_tokenizer.padding
+            elif left == "split":
+                tokenizer("a", split_special_tokens=True)
+                assert tokenizer.backend_tokenizer.encode_special_tokens
+            assert renderer._encoder.ids(text) == other(text, add_special_tokens=False)["input_ids"]
+        assert renderer.prompt(TALK[:1]) == prompt
+
+    def test_calls_a_tokenizer_that_has_a_way_of_its_own(self):
+        class Odd(PreTrainedTokenizerFast):
+            def __call__(self, text, **options):
+                return super().__call__(text.replace("Paris", "Rome"), **options)
+
+            def apply_chat_template(self, turns, **options):
+                return super().apply_chat_template(turns, **options).replace("hi", "ho")
+
+        tokenizer = Odd(tokenizer_object=make_tokenizer("chatml").backend_tokenizer, bos_token="<|im_start|>",
+                        eos_token="<|im_end|>", pad_token="<pad>")  # fmt: skip
+        tokenizer.chat_template = CHATML
+        renderer = Renderer(tokenizer)
+        assert "Rome, ho" in renderer.decode(renderer.prompt(talk("Paris, hi")))
+
+    @pytest.mark.parametrize("name", TEMPLATES)
+    def test_rendering(self, name):
+        tokenizer = make_tokenizer(name)
+        template = Renderer(tokenizer)._template
+        for messages in (TALK[:1], TALK[:2], TALK):
+            turns = [{"role": m.role, "content": m.content} for m in messages]
+            for generate in (False, True):
+                wanted = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate)
+                assert template._render(messages, generate=generate) == wanted
+
+    @pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "legacy"])
+    @pytest.mark.parametrize("name", TEMPLATES)
+    def test_pickled(self, name, kind):
+        renderer = Renderer(make_tokenizer(name, kind))
+        again = pickle.loads(pickle.dumps(renderer))
+        for messages in (TALK, talk("<pad> <s> <|im_start|>", "<pad>", "\ufdd0", "yes")):
+            assert again.conversation(messages) == renderer.conversation(messages)
+            assert again.control_texts(messages) == renderer.control_texts(messages)
+        assert again.stop_ids == renderer.stop_ids
+        assert again.rewritten == renderer.rewritten
 
 
 def test_response_with_the_end_token_is_refused():

@@ -16,8 +16,7 @@ ROOT = Path(__file__).parent.parent / "src" / "trueup"
 # and there is no cycle. A package counts as one module, but for those of its modules that are in the list themselves.
 FLOORS: list[tuple[str, set[str]]] = [
     ("0 nothing of trueup", {"errors", "tensors", "interrupt", "console", "algorithms", "recipes"}),
-    ("1 messages", {"messages"}),
-    ("1 templates and their tokens", {"encoding", "chat_template", "evaluation.intervals"}),
+    ("1 statistics", {"evaluation.intervals"}),
     ("1 text and numbers", {"chat", "files", "evaluation.refusal", "algorithms.kl", "algorithms.advantages", "algorithms.sft"}),
     ("1 rows as token ids", {"examples"}),
     ("1 losses", {"algorithms.ppo", "algorithms.preference", "algorithms.reward"}),
