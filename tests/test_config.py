@@ -25,6 +25,7 @@ from trueup.config import (
     RolloutConfig,
     SftConfig,
     StageConfig,
+    TrainDataConfig,
     load_config,
     to_yaml,
 )

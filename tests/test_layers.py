@@ -17,7 +17,10 @@ ROOT = Path(__file__).parent.parent / "src" / "trueup"
 FLOORS: list[tuple[str, set[str]]] = [
     ("0 nothing of trueup", {"errors", "tensors", "interrupt", "console", "algorithms", "recipes"}),
     ("1 statistics", {"evaluation.intervals"}),
-    ("1 text and numbers", {"chat", "files", "evaluation.refusal", "algorithms.kl", "algorithms.advantages", "algorithms.sft"}),
+    (
+        "1 text and numbers",
+        {"chat", "files", "evaluation.refusal", "algorithms.kl", "algorithms.advantages", "algorithms.sft"},
+    ),
     ("1 rows as token ids", {"examples"}),
     ("1 losses", {"algorithms.ppo", "algorithms.preference", "algorithms.reward"}),
     (

@@ -14,6 +14,7 @@ from trueup.config import (
     PpoConfig,
     RewardConfig,
     SftConfig,
+    TrainDataConfig,
     load_config,
     to_yaml,
 )
