@@ -120,10 +120,20 @@ def test_evaluate_chat_and_export(calls: Calls) -> None:
     assert config.gates is not None
     assert config.gates.limits == {"capability_drop": 0.1}
     assert evaluate[2] == {"output": Path("out"), "device": "auto", "dtype": "auto", "threads": 2}
-    chat_settings = {"temperature": 0.7, "max_new_tokens": 256, "stop": [], "seed": 0, "device": "auto", "dtype": "auto"}
+    chat_settings = {
+        "temperature": 0.7,
+        "max_new_tokens": 256,
+        "stop": [],
+        "seed": 0,
+        "device": "auto",
+        "dtype": "auto",
+    }
     chat_settings |= {"against": None, "system": "Be brief.", "threads": None}
     assert chat[1:] == (("base",), chat_settings)
-    assert export[1:] == ((Path("base"), Path("out")), {"merge": False, "dtype": "auto"})
+    assert export[1:] == (
+        (Path("base"), Path("out")),
+        {"merge": False, "dtype": "auto", "push_to_hub": None, "private": False},
+    )
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("SHIP", 0), ("NOT JUDGED", 0), ("HOLD", 8), ("NOT SHOWN", 9)])

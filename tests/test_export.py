@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+    pipeline,
+)
 
 from tiny import END_ID, EOS_ID, lora, shake, tiny_network
-from trueup import export
-from trueup.batching import Branch, Example
+from trueup.batching import Branch, Example, single
 from trueup.chat import Conversation, Message, Renderer
 from trueup.errors import ModelError
+from trueup.export import writing as export
+from trueup.export.merging import kept
+from trueup.export.proof import OUTPUTS, Proof, record_outputs
+from trueup.export.proof_files import check_files, check_weights
+from trueup.export.proof_fresh import Check, Record
 from trueup.forward import forward_all
 from trueup.loading import load_classifier, load_network, load_tokenizer
 from trueup.model_reward import classifier_reward, model_reward
@@ -238,19 +252,66 @@ def test_a_reward_adapter_fits_only_its_own_base(tmp_path):
     assert export.adapter_for(tmp_path / "sft", policy) is None
 
 
+def half_kept(network: Network, *deltas: float) -> None:
+    """Every weight of the adapted layers 1; every row of a layer's delta one of `deltas`, in turn."""
+    with torch.no_grad():
+        for module in network.modules():
+            if "policy" in getattr(module, "lora_A", {}):
+                module.get_base_layer().weight.fill_(1.0)
+                down, up = module.lora_A["policy"].weight, module.lora_B["policy"].weight
+                down.zero_()[0] = 1.0
+                rows = torch.tensor(deltas).repeat(up.shape[0] // len(deltas))
+                up.zero_()[:, 0] = rows / module.scaling["policy"]
+
+
+@pytest.mark.parametrize(
+    ("deltas", "share"),
+    [((0.003, 0.003), 0.0), ((0.003, 0.006), 0.006 * 0.0078125 / (0.003**2 + 0.006**2)), ((0.0078125, 0.015625), 1.0)],
+)
+def test_a_merge_that_bfloat16_would_undo_is_written_in_float32(tmp_path, deltas, share):
+    """After 1, bfloat16 goes on with 1 + 2^-7 = 1.0078: 1.003 rounds back to 1, 1.006 up to 1.0078."""
+    network = tiny_network(tmp_path / "base", dtype="bfloat16")
+    network.add_trainable("policy", lora(targets=["down_proj"]))
+    half_kept(network, *deltas)
+    assert kept(network, "policy") == pytest.approx(share, abs=1e-6)
+    export.export_policy(network, tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert model.dtype == (torch.bfloat16 if share == 1 else torch.float32)
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["tie_word_embeddings"]
+    weight = model.model.layers[1].mlp.down_proj.weight.float()
+    assert weight[:2, 0].tolist() == pytest.approx([1 + delta for delta in deltas], abs=1e-7)
+    assert network.trunk("policy").dtype == torch.bfloat16
+
+
+def test_without_adapter_nothing_is_lost(tmp_path):
+    assert kept(trained(tmp_path / "base", full=True), "policy") == 1.0
+
+
 @pytest.fixture
 def finished_run(tmp_path):
     network = trained(tmp_path / "base")
     run = tmp_path / "run"
     run.mkdir()
+    record_outputs(network, "policy", [single(network.renderer.conversation(TALK))], run / OUTPUTS)
     export.export_policy(network, run / "model")
     export.export_adapter(network, run / "adapter", lora(), role="policy", base=str(tmp_path / "base"))
     return run
 
 
-def test_run_copies_converts_and_takes_adapters(finished_run, tmp_path, capsys):
+@pytest.fixture
+def believed(monkeypatch):
+    """The proofs pass unseen: test_proof.py looks at them, and they take seconds."""
+
+    def prove(folder: Path, record: Path, **_: object) -> Proof:
+        versions = dict.fromkeys(("torch", "transformers", "peft"), "1")
+        return Proof((Check("files", True, "believed"),), versions, Record(str(record)), 0.0)
+
+    monkeypatch.setattr(export, "prove", prove)
+
+
+def test_run_copies_converts_and_takes_adapters(finished_run, tmp_path, capsys, believed):
     want = logits_of(AutoModelForCausalLM.from_pretrained(finished_run / "model"))
-    export.run(finished_run, tmp_path / "plain")
+    assert export.run(finished_run, tmp_path / "plain") == tmp_path / "plain"
     assert f"written to {tmp_path / 'plain'}" in " ".join(capsys.readouterr().out.split())
     assert torch.equal(logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "plain")), want)
     export.run(finished_run, tmp_path / "half", dtype="bfloat16")
@@ -263,9 +324,125 @@ def test_run_copies_converts_and_takes_adapters(finished_run, tmp_path, capsys):
     export.run(finished_run, tmp_path / "adapter", merge=False)
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     torch.testing.assert_close(logits_of(PeftModel.from_pretrained(base, tmp_path / "adapter")), want, **CLOSE)
+    assert AutoTokenizer.from_pretrained(tmp_path / "adapter").chat_template
+    assert GenerationConfig.from_pretrained(tmp_path / "adapter").eos_token_id == END_ID
     export.run(finished_run / "model", tmp_path / "from-model", dtype="float16")  # a model folder is as good as its run
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "from-model").dtype == torch.float16
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".partial")]
+
+
+def test_where_it_is_written_by_default(finished_run, believed):
+    found = [export.run(finished_run), export.run(finished_run, merge=False), export.run(finished_run, dtype="float16")]
+    assert [path.relative_to(finished_run).name for path in found] == ["export", "export-adapter", "export-float16"]
+    assert export.run(finished_run / "model") == finished_run / "model-export"
+    with pytest.raises(ModelError, match="is there already"):
+        export.run(finished_run)
+    with pytest.raises(ModelError, match="lies inside"):
+        export.run(finished_run, finished_run / "model" / "inside")
+
+
+def test_a_model_in_shards_is_cast_with_its_index(finished_run, tmp_path, believed):
+    model = AutoModelForCausalLM.from_pretrained(finished_run / "model")
+    want = logits_of(model)
+    (finished_run / "model" / "model.safetensors").unlink()
+    model.save_pretrained(finished_run / "model", max_shard_size="30KB")
+    assert len(list((finished_run / "model").glob("*.safetensors"))) > 2
+    export.run(finished_run, tmp_path / "half", dtype="float16")
+    half = AutoModelForCausalLM.from_pretrained(tmp_path / "half")
+    assert (half.dtype, (logits_of(half) - want).norm() < 0.01 * want.norm()) == (torch.float16, True)
+    assert check_files(tmp_path / "half").passed
+    assert check_weights(tmp_path / "half").passed
+    index = json.loads((tmp_path / "half" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(2 * one.numel() for one in half.parameters())
+
+
+def test_weights_are_as_readable_as_what_lies_beside_them(finished_run, tmp_path, believed):
+    export.run(finished_run, tmp_path / "half", dtype="float16")
+    for folder in (finished_run / "model", finished_run / "adapter", tmp_path / "half"):
+        assert len({path.stat().st_mode & 0o777 for path in folder.iterdir()}) == 1
+
+
+def test_a_reward_model_scores_in_a_pipeline(tmp_path):
+    """The text up to and with the end token is what was trained on; a template's own new line behind it is not."""
+    network = trained(tmp_path / "base", head=True)
+    talks = [(TALK[0], Message("assistant", answer)) for answer in ANSWERS if answer]
+    examples = [single(network.renderer.conversation(talk)) for talk in talks]
+    want = forward_all(network, examples, "reward", "scores", max_tokens=200)
+    export.export_reward(network, tmp_path / "model")
+    score = pipeline("text-classification", model=str(tmp_path / "model"), function_to_apply="none", batch_size=3)
+    turns = [[{"role": one.role, "content": one.content} for one in talk] for talk in talks]
+    texts = [score.tokenizer.apply_chat_template(one, tokenize=False).removesuffix("\n") for one in turns]
+    scores = torch.tensor([one["score"] for one in score(texts)])
+    torch.testing.assert_close(scores, want, **CLOSE)
+
+
+class Hub:
+    """Stands for huggingface_hub.HfApi."""
+
+    def __init__(self, *, files=(), private=False, error: Exception | None = None) -> None:
+        self.files, self.private, self.error, self.calls = list(files), private, error, []
+
+    def __call__(self) -> Hub:
+        return self
+
+    def create_repo(self, name: str, *, private: bool | None, exist_ok: bool) -> str:
+        self.calls.append(("create", name, private))
+        if self.error:
+            raise self.error
+        return f"https://hub/{name}"
+
+    def repo_info(self, name: str):
+        return SimpleNamespace(private=self.private)
+
+    def list_repo_files(self, name: str) -> list[str]:
+        return self.files
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        self.calls.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+
+
+def test_what_is_proven_is_uploaded(finished_run, monkeypatch, believed, capsys):
+    hub = Hub(files=["README.md", "model.safetensors"])
+    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
+    output = export.run(finished_run, push_to_hub="me/mine")
+    assert hub.calls[0] == ("create", "me/mine", None)  # the owner's default
+    assert hub.calls[1] == ("upload", "me/mine", sorted(path.name for path in output.iterdir()))
+    assert OUTPUTS not in hub.calls[1][2]
+    assert "uploaded to https://hub/me/mine" in capsys.readouterr().out
+    hub = Hub(private=True)
+    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
+    export.run(finished_run, dtype="float16", push_to_hub="me/mine", private=True)
+    assert hub.calls[0] == ("create", "me/mine", True)
+
+
+@pytest.mark.parametrize(
+    ("hub", "says"),
+    [
+        (Hub(error=huggingface_hub.errors.LocalTokenNotFoundError("Token is required")), "hf auth login"),
+        (Hub(error=ConnectionError("no route")), "ConnectionError: no route"),
+        (Hub(files=["model-00001-of-00002.safetensors"]), "holds weights that this export has not"),
+        (Hub(private=False), "--private: me/mine is there already, and public"),
+    ],
+)
+def test_what_cannot_be_uploaded_stays(finished_run, monkeypatch, believed, hub, says):
+    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
+    with pytest.raises(ModelError, match=re.escape(says)) as caught:
+        export.run(finished_run, push_to_hub="me/mine", private="public" in says)
+    assert f"hf upload me/mine {finished_run / 'export'}" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 6
+    assert not [call for call in hub.calls if call[0] == "upload"]
+    assert (finished_run / "export" / "model.safetensors").is_file()
+
+
+def test_what_is_not_proven_is_not_uploaded(finished_run, monkeypatch):
+    hub = Hub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
+    shutil.copy(finished_run.parent / "base" / "model.safetensors", finished_run / "model")
+    with pytest.raises(ModelError, match="this is the base, unchanged"):
+        export.run(finished_run, push_to_hub="me/mine")
+    assert hub.calls == []
+    with pytest.raises(ModelError, match="owner/name"):
+        export.run(finished_run, push_to_hub="mine")
 
 
 def test_run_refuses(finished_run, tmp_path):

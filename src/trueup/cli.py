@@ -213,12 +213,16 @@ def chat(
 @app.command(rich_help_panel=USE)
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    output: Annotated[Path, typer.Argument(help="The folder to write.")],
+    output: Annotated[
+        Path | None, typer.Argument(help="The folder to write. [default: export in the run folder]")
+    ] = None,
     merge: Annotated[bool, typer.Option(help="Fold LoRA adapters into the weights.")] = True,
     dtype: Annotated[str, typer.Option(help="auto (as trained), float32, bfloat16 or float16.")] = "auto",
+    push_to_hub: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload it, once it is proven.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> Job:
-    """Write a trained model as a Hugging Face folder that other tools open."""
-    return partial(jobs.export, run, output, merge=merge, dtype=dtype)
+    """Write a trained model as a Hugging Face folder, and prove in a fresh process that it is what was trained."""
+    return partial(jobs.export, run, output, merge=merge, dtype=dtype, push_to_hub=push_to_hub, private=private)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

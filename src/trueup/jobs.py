@@ -70,7 +70,7 @@ def _opened(target: str, settings: list[str], model: str | None, method: str | N
         return stage_for(target, find_model(model), method, settings)
     if model is not None:
         settings = [*settings, f"model={model}"]
-    keys = set(read_yaml(path).data) if path.is_file() else set()
+    keys = set(read_yaml(path).data)
     if "stages" in keys:
         return load_config(PipelineConfig, path, settings, check_files=True)
     if method is None and "prompts" in keys:
@@ -173,9 +173,9 @@ def chat(model: str, against: str | None, **settings: Any) -> None:
     import_module("trueup.talk.session").run(first, against=second, **settings)
 
 
-def export(run: Path, output: Path, *, merge: bool, dtype: str) -> None:
-    """Write a trained model elsewhere."""
+def export(run: Path, output: Path | None, **settings: Any) -> None:
+    """Write a trained model elsewhere, and prove it."""
     from trueup.config import find_model
 
     find_model(str(run))
-    import_module("trueup.export").run(run, output, merge=merge, dtype=dtype)
+    import_module("trueup.export").run(run, output, **settings)

@@ -89,6 +89,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def outputs_path(self) -> Path:
+        """What the trained network computed on a few rows; exports are compared with it."""
+        return self.path / "outputs.safetensors"
+
+    @property
     def model_path(self) -> Path:
         """The exported Hugging Face model folder."""
         return self.path / "model"
@@ -135,7 +140,7 @@ class RunFolder:
         """Delete everything that a run left here; the configuration and the lock stay."""
         self._close_handles()
         # The summary goes first: a folder half deleted must not look finished.
-        for path in (self.summary_path, *self._logs, self.path / ".tracker-id"):
+        for path in (self.summary_path, self.outputs_path, *self._logs, self.path / ".tracker-id"):
             path.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.model_path, self.adapter_path, self.path / "tensorboard"):
             if folder.exists():

@@ -26,6 +26,8 @@ from trueup.dataset.sampler import Sampler
 from trueup.dataset.select import Examples
 from trueup.errors import ConfigError
 from trueup.export import export_adapter, export_policy
+from trueup.export.merging import kept
+from trueup.export.proof import record_outputs
 from trueup.files import atomic_write_text
 from trueup.forward import check_head
 from trueup.loading import load_network, load_tokenizer
@@ -37,6 +39,9 @@ from trueup.terms import Evaluation, RowSource, Term
 if TYPE_CHECKING:
     from trueup.config import StageConfig
     from trueup.models import Network
+
+
+_LOST = 0.02  # of what LoRA changed; above it the merged model is written in float32
 
 
 @dataclass(slots=True)
@@ -76,7 +81,7 @@ class Stage:
         """Which rows each optimizer step takes, shuffled by the stage's seed.
 
         Args:
-            rows: how many there are; by default those that are trained on, seen as often as their sections' weights say.
+            rows: how many there are; by default those that are trained on, each as often as its section's weight says.
             batch_size: rows at once; by default `optim.batch_size`.
         """
         sizes = [len(one) for one in self.train.rows] if rows is None else [rows]
@@ -121,7 +126,10 @@ class Stage:
             {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data},
         )
         if self.network.runtime.is_main:
+            record_outputs(self.network, role, self.train, self.run.outputs_path, prompt=self.train.prompt)
             self.progress.note(f"writing {self.run.model_path}")
+            if abs(kept(self.network, role) - 1) > _LOST:
+                self.progress.note("model/ is float32: rounding to bfloat16 would undo part of the training")
             export(self.network, self.run.model_path)
             if config.lora is not None:
                 export_adapter(self.network, self.run.adapter_path, config.lora, role=role, base=config.model)

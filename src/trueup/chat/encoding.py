@@ -90,12 +90,13 @@ class Encoder:
         return self._behind(text, self._anchors(after)) if after and self._adds_space else self.ids(text)
 
     def ids(self, text: str) -> list[int]:
-        """As `tokenizer(text, add_special_tokens=False)`, but by its backend where it has one: a quarter faster."""
+        """As `tokenizer(text, add_special_tokens=False)`, but by its backend where it has one: in half the time."""
         if self._fast:
             backend = cast("Any", self.tokenizer).backend_tokenizer
             # What a call of somebody else's left switched on, the tokenizer itself switches off, as on every call.
             if backend.truncation is None and backend.padding is None and not backend.encode_special_tokens:
-                return backend.encode(text, add_special_tokens=False).ids
+                # A batch of one: only batches can do without the offsets, which take a third of the time.
+                return backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _piecewise(self, text: str, after: str) -> list[int]:

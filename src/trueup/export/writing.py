@@ -1,7 +1,8 @@
 """Write trained roles as standard folders that other tools open without trueup.
 
 `model/` is a plain Hugging Face folder with LoRA merged in; `adapter/` is the PEFT adapter. A reward model is an
-`AutoModelForSequenceClassification` with one label. Each folder is written beside and renamed into place.
+`AutoModelForSequenceClassification` with one label. Each folder is written beside and renamed into place; what
+`trueup export` writes is first proven to compute what the trained network computed (`proof.py`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,23 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trueup.errors import ModelError
+from trueup.export.hub import check_name, push
+from trueup.export.merging import merged_state
+from trueup.export.proof import OUTPUTS, PROOF, Proof, prove, record_folder
+from trueup.export.proof_files import INDEX
+from trueup.export.proof_fresh import CHANGE
+from trueup.files import explained
+from trueup.loading import load_tokenizer
 from trueup.models import HEAD_KEY
 from trueup.weights import score_head
 
@@ -46,8 +56,16 @@ def export_policy(network: Network, folder: Path, *, role: str = "policy") -> No
         trunk.save_pretrained(temporary, state_dict=state)
     finally:
         trunk.generation_config, trunk.config = previous, config
+    _say_dtype(temporary, next(one.dtype for one in state.values() if one.is_floating_point()))
     network.tokenizer.save_pretrained(temporary)
     _publish(temporary, folder)
+
+
+def _say_dtype(folder: Path, dtype: torch.dtype) -> None:
+    """Set the dtype that config.json names: what other tools load the weights in."""
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings["dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _came_apart(trunk: Any, state: dict[str, Tensor]) -> bool:
@@ -104,33 +122,6 @@ def _pad_apart(network: Network) -> tuple[int | None, str | None]:
     return None, None
 
 
-@torch.no_grad()
-def merged_state(network: Network, role: str) -> dict[str, Tensor]:
-    """The role's trunk as plain weights: LoRA deltas added, PEFT's names undone. Only changed matrices are copies."""
-    trunk, adapter = cast("nn.Module", network.trunk(role)), network.roles[role].adapter
-    deltas = _deltas(trunk, adapter)
-    state: dict[str, Tensor] = {}
-    for name, weight in trunk.state_dict().items():
-        if ".lora_" in name:
-            continue
-        plain = name.replace(".base_layer.", ".")
-        delta = deltas.get(plain.removesuffix(".weight"))
-        # Added in float32: a bfloat16 sum would lose small updates before they are rounded once.
-        state[plain] = weight if delta is None else (weight.float() + delta.float()).to(weight.dtype)
-    return state
-
-
-def _deltas(trunk: nn.Module, adapter: str | None) -> dict[str, Tensor]:
-    if adapter is None:
-        return {}
-    layers = {name: cast("Any", module) for name, module in trunk.named_modules() if hasattr(module, "lora_A")}
-    return {
-        name: layer.get_delta_weight(adapter)
-        for name, layer in layers.items()
-        if adapter in layer.lora_A or adapter in getattr(layer, "lora_embedding_A", {})
-    }
-
-
 def export_adapter(network: Network, folder: Path, lora: LoraConfig, *, role: str, base: str) -> None:
     """Write the role's LoRA adapter as a PEFT folder; a reward adapter carries its score head."""
     temporary = _fresh(folder)
@@ -160,54 +151,136 @@ def adapter_for(folder: Path, network: Network) -> Path | None:
     return origin.parent if same and settings.get("role") == "reward" else None
 
 
-def run(run_folder: Path, output: Path, *, merge: bool = True, dtype: str = "auto") -> None:
-    """`trueup export`: write a finished run's model elsewhere, in another dtype if asked, or only its adapter.
+def run(
+    run_folder: Path, output: Path | None = None, *, merge: bool = True, dtype: str = "auto",
+    push_to_hub: str | None = None, private: bool = False,
+) -> Path:  # fmt: skip
+    """`trueup export`: write a finished run's model, in another dtype if asked, or its adapter; and prove it.
+
+    A folder that a fresh process finds to compute anything else than the trained network did is not published.
+
+    Args:
+        run_folder: a run's folder, or a model's own.
+        output: a folder that is not there; by default `export` in the run folder, or `export-adapter`, `export-DTYPE`.
+        merge: the whole model; else its LoRA adapter alone.
+        dtype: "auto" (as trained), "float32", "bfloat16" or "float16".
+        push_to_hub: owner/name of a hub repository to upload to, once it is proven.
+        private: make that repository private.
+
+    Returns:
+        The folder.
 
     Raises:
-        ModelError: the run has no model, or (without `merge`) no adapter; `output` is there already; the dtype is
-            unknown, or asked for an adapter, which is only copied.
+        ModelError: there is no model or adapter to export, `output` is there already, the dtype is unknown, the export
+            differs from what was trained, or it could not be uploaded.
     """
+    source = _source(run_folder, merge=merge, dtype=dtype)
+    output = _default(run_folder, source, dtype) if output is None else output
     if output.exists():
         raise ModelError(f"{output} is there already; name a folder that is not, or remove it")
+    if output.resolve().is_relative_to(source.resolve()):
+        raise ModelError(f"{output} lies inside {source}, which is copied; name a folder elsewhere")
+    if push_to_hub is not None:
+        check_name(push_to_hub)
+    temporary = _fresh(output)
+    try:
+        with explained(f"cannot write {output}", output.parent):
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+            if not merge:
+                _add_tokenizer(source.with_name("model"), temporary)
+            if dtype != "auto":
+                _cast(temporary, dtype)
+        proof = _proof(source, temporary, cast=dtype != "auto")
+        proof.write(temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    proof.show()
+    if proof.failures:
+        raise ModelError(_set_aside(temporary, output, proof))
+    _publish(temporary, output)
+    print(f"written to {output}")
+    if push_to_hub is not None:
+        print(f"uploaded to {push(output, push_to_hub, private=private)}")
+    return output
+
+
+def _source(run_folder: Path, *, merge: bool, dtype: str) -> Path:
     source = run_folder / ("model" if merge else "adapter")
     if not merge:
         if not source.is_dir():
             raise ModelError(f"{run_folder} has no adapter: it was not trained with lora; leave out --no-merge")
         if dtype != "auto":
             raise ModelError("dtype: an adapter is exported as it was trained; leave out dtype, or --no-merge")
-        _copy(source, output)
-    else:
-        source = source if source.is_dir() else run_folder
-        if not (source / "config.json").is_file():
-            raise ModelError(f"{run_folder} has no model: give the folder of a finished run, or a model's own")
-        if dtype == "auto":
-            _copy(source, output)
-        else:
-            _convert(source, output, dtype)
-    print(f"written to {output}")
-
-
-def _copy(source: Path, output: Path) -> None:
-    temporary = _fresh(output)
-    shutil.copytree(source, temporary, dirs_exist_ok=True)
-    _publish(temporary, output)
-
-
-def _convert(source: Path, output: Path, dtype: str) -> None:
-    """Cast every floating-point weight, file by file, and say so in config.json."""
-    if dtype not in _DTYPES:
+        return source
+    source = source if source.is_dir() else run_folder
+    if not (source / "config.json").is_file():
+        raise ModelError(f"{run_folder} has no model: give the folder of a finished run, or a model's own")
+    if dtype not in ("auto", *_DTYPES):
         raise ModelError(f"dtype: {dtype!r} is unknown; use auto, {', '.join(_DTYPES)}")
-    temporary = _fresh(output)
-    shutil.copytree(source, temporary, dirs_exist_ok=True)
-    for path in temporary.glob("*.safetensors"):
+    return source
+
+
+def _default(run_folder: Path, source: Path, dtype: str) -> Path:
+    name = "export-adapter" if source.name == "adapter" else "export" if dtype == "auto" else f"export-{dtype}"
+    return run_folder / name if source != run_folder else run_folder.with_name(f"{run_folder.name}-{name}")
+
+
+def _add_tokenizer(model: Path, folder: Path) -> None:
+    """Beside an adapter: the tokenizer with the template it was trained in, and where to stop."""
+    load_tokenizer(str(model)).save_pretrained(folder)
+    if (model / "generation_config.json").is_file():
+        shutil.copy(model / "generation_config.json", folder)
+
+
+def _cast(folder: Path, dtype: str) -> None:
+    """Cast every floating-point weight, file by file, and say so in config.json and in the index, if there is one."""
+    size = 0
+    for path in sorted(folder.glob("*.safetensors")):
         tensors = {
             name: one.to(_DTYPES[dtype]) if one.is_floating_point() else one for name, one in load_file(path).items()
         }
+        size += sum(one.nbytes for one in tensors.values())
         save_file(tensors, path, metadata={"format": "pt"})
-    settings = json.loads((temporary / "config.json").read_text())
-    settings["dtype"] = dtype
-    (temporary / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    _publish(temporary, output)
+    _say_dtype(folder, _DTYPES[dtype])
+    if (folder / INDEX).is_file():
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index["metadata"] = index.get("metadata", {}) | {"total_size": size}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _proof(source: Path, folder: Path, *, cast: bool) -> Proof:
+    """Against the outputs that the run recorded; where it recorded none, against what trueup makes of its files."""
+    in_run = source.name in ("model", "adapter")
+    config = source.parent / "config.yaml"
+    settings = yaml.safe_load(config.read_text(encoding="utf-8")) if in_run and config.is_file() else {}
+    trust = bool(settings.get("trust_remote_code"))
+    record = source.parent / OUTPUTS
+    with tempfile.TemporaryDirectory() as place:
+        if not (in_run and record.is_file()):
+            record = Path(place) / OUTPUTS
+            record_folder(source, record, trust_remote_code=trust)
+        return prove(folder, record, source=source if cast else None, trust_remote_code=trust)
+
+
+def _set_aside(temporary: Path, output: Path, proof: Proof) -> str:
+    """Keep what failed, under a name that says so. Returns the message."""
+    failed = output.with_name(f"{output.name}.failed")
+    if (failed / PROOF).is_file():  # of an earlier export, so ours to replace
+        shutil.rmtree(failed)
+    if failed.exists():
+        failed = temporary
+    else:
+        temporary.rename(failed)
+    shown = [f"  {check.name}: {check.found} (limit: {check.limit})" for check in proof.failures[:3]]
+    more = len(proof.failures) - len(shown)
+    shown += [f"  and {more} more"] if more > 0 else []
+    if [check.name for check in proof.failures] == [CHANGE]:
+        shown.append(
+            "  fix: where a cast rounds so small a change away, export as float32, or the adapter (--no-merge)"
+        )
+    return "\n".join([f"{output} was not written: the export is not the model that was trained", *shown,
+                      f"  it is kept, with {PROOF}, as {failed}"])  # fmt: skip
 
 
 def _fresh(folder: Path) -> Path:
@@ -218,6 +291,10 @@ def _fresh(folder: Path) -> Path:
 
 
 def _publish(temporary: Path, folder: Path) -> None:
+    # safetensors makes files that only their owner may read; these are to be as readable as the ones beside them.
+    mode = next(path for path in temporary.glob("*.json")).stat().st_mode & 0o777
+    for path in temporary.glob("*.safetensors"):
+        path.chmod(mode)
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)

@@ -30,8 +30,8 @@ def run(config: RewardConfig) -> dict[str, Any]:
         stage.network.add_trainable("reward", config.lora, head=True)
         source = stage.source(examples, "example", sampler=sampler)
         fitted = stage.fit(
-            [Term("reward", source, objectives.reward(config.loss))], stage.steps(sampler.n), evaluation=_evaluation(stage, config),
-            headline=("loss", "reward/accuracy", "eval/accuracy"),
+            [Term("reward", source, objectives.reward(config.loss))], stage.steps(sampler.n),
+            evaluation=_evaluation(stage, config), headline=("loss", "reward/accuracy", "eval/accuracy"),
         )  # fmt: skip
         return stage.finish(fitted, "reward", export_reward)
 

@@ -1,0 +1,68 @@
+"""LoRA merged: the weights that another tool needs to compute what the trunk with its adapter computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from trueup.models import Network
+
+_LOST = 0.02  # the share of the trained change that a merge may lose (or gain) by rounding; beyond it, float32
+
+
+@torch.no_grad()
+def merged_state(network: Network, role: str) -> dict[str, Tensor]:
+    """The role's trunk as plain weights: LoRA deltas added, PEFT's names undone. What changed is a copy on the CPU.
+
+    Merged weights have the trunk's dtype, unless rounding to it would undo the training: then all are float32.
+    """
+    trunk, layers = cast("nn.Module", network.trunk(role)), _adapted(network, role)
+    wide = abs(kept(network, role) - 1) > _LOST
+    state: dict[str, Tensor] = {}
+    widened: dict[int, Tensor] = {}  # by address, so that tied weights stay one
+    for name, weight in trunk.state_dict().items():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        layer = layers.get(plain.removesuffix(".weight")) if plain.endswith(".weight") else None
+        if layer is not None:
+            # Added in float32: a bfloat16 sum would lose small updates before they are rounded once.
+            merged = weight.float() + layer.get_delta_weight(network.roles[role].adapter).float()
+            state[plain] = (merged if wide else merged.to(weight.dtype)).cpu()
+        else:
+            state[plain] = weight
+            if wide and weight.is_floating_point():
+                state[plain] = widened.setdefault(weight.data_ptr(), weight.float().cpu())
+    return state
+
+
+@torch.no_grad()
+def kept(network: Network, role: str) -> float:
+    """The share of what LoRA learned that is left when it is merged in the trunk's dtype; 1 for any other role.
+
+    With deltas D and weights W, sum(D * (round(W + D) - W)) / sum(D * D). In bfloat16 a delta below half of the last of
+    8 bits rounds away: forty steps on SmolLM2-135M at lr 2e-5 leave 0.34, at 2e-4 0.96, at 1e-3 0.999.
+    """
+    adapter, left, whole = network.roles[role].adapter, 0.0, 0.0
+    for layer in _adapted(network, role).values():
+        weight, delta = layer.get_base_layer().weight, layer.get_delta_weight(adapter).float()
+        change = (weight.float() + delta).to(weight.dtype).float() - weight.float()
+        left += float((change * delta).sum(dtype=torch.float64))
+        whole += float((delta * delta).sum(dtype=torch.float64))
+    return left / whole if whole else 1.0
+
+
+def _adapted(network: Network, role: str) -> dict[str, Any]:
+    """The layers that carry the role's adapter, by their plain names."""
+    adapter, trunk = network.roles[role].adapter, cast("nn.Module", network.trunk(role))
+    if adapter is None:
+        return {}
+    layers = {name: cast("Any", module) for name, module in trunk.named_modules() if hasattr(module, "lora_A")}
+    return {
+        name: layer
+        for name, layer in layers.items()
+        if adapter in layer.lora_A or adapter in getattr(layer, "lora_embedding_A", {})
+    }

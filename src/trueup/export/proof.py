@@ -1,0 +1,339 @@
+"""The proof that an exported folder holds the model that was trained.
+
+At the end of a stage `record_outputs` writes what the network in memory computes on a few rows of its own data.
+`prove` has a fresh process (`proof_fresh.py`) load the exported folder with plain transformers and peft and compare.
+Nothing of the export takes part in the recording: LoRA is not merged, the weights are not cast, no file is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trueup.batching import Branch, Example, single
+from trueup.chat import Message
+from trueup.config import LoraConfig
+from trueup.config.paths import classifier_problem
+from trueup.console import table
+from trueup.errors import ModelError
+from trueup.export import proof_fresh
+from trueup.export.proof_files import check_files, check_rounding, check_weights, dtype_of
+from trueup.export.proof_fresh import Check, Record, base_of, is_adapter, policy_outputs
+from trueup.files import atomic_write_text
+from trueup.forward import forward_all
+from trueup.loading import load_causal_lm, load_classifier, load_tokenizer
+from trueup.models import Network, Role
+from trueup.runtime import Runtime
+
+OUTPUTS = "outputs.safetensors"
+PROOF = "proof.json"
+LIVE = "the trained network, in memory"
+_LOOKED_AT, _ROWS, _TOKENS = 256, 8, 256  # with two (rows, vocabulary) tables of logits: 3 MB at 49k tokens
+_ASKED = (
+    ("What is the capital of France?", "The capital of France is Paris."),
+    ("Add 2 and 3.", "5"),
+    ("Name a colour, and say where one sees it.", "Green: grass is green, and so are leaves in summer."),
+    ("Is ice cold?", "Yes."),
+)
+
+
+# -- recording -------------------------------------------------------------------------------------------------------
+
+
+def record_outputs(
+    network: Network, role: str, examples: Sequence[Example], path: Path,
+    *, prompt: Callable[[int], Sequence[Message]] = lambda _: (), source: str = LIVE,
+) -> None:  # fmt: skip
+    """Write what `role` computes on up to 8 of the shortest examples (their first branch), and how they are rendered.
+
+    Of a policy: the logits after each row, every token's log-probability, the likeliest token at every position. Of a
+    role with a head: its scores. Of a LoRA role, both also with the adapter off, to tell a merged model from the base.
+    Computed in float32, whatever the run's dtype, from the weights as they are in memory.
+
+    Args:
+        network: with the role, as it is; neither its weights nor its mode are changed.
+        role: what was trained.
+        examples: at least one; the first 256 are looked at.
+        path: the safetensors file to write. It holds text of the data: it stays in the run folder.
+        prompt: the messages before an example's answer, for the check of the template; none for plain text.
+        source: whose outputs these are, in words.
+    """
+    first = [examples[at] for at in range(min(len(examples), _LOOKED_AT))]
+    at = _shortest([_length(one) for one in first])
+    rows = [_row(first[one]) for one in at]
+    computed, dtype = _computed(network, role, rows)
+    talks = [_turns(*_ASKED[0]), *(messages for one in at if (messages := prompt(one)))]
+    about = {
+        "format": 1,
+        "trueup": version("trueup"),
+        "source": source,
+        "kind": "policy" if network.roles[role].head is None else "reward",
+        "dtype": str(dtype).removeprefix("torch."),
+        "loaded": str(network.runtime.dtype).removeprefix("torch."),
+        "device": network.runtime.device.type,
+        "base_fingerprint": network.base_fingerprint,
+        "lengths": [len(row) for row in rows],
+        "end_id": network.renderer.end_id,
+        "stop_ids": sorted(network.renderer.stop_ids),
+        "time": datetime.now().isoformat(),
+        "texts": [text for one in talks for text in _texts(network, one)],
+    }
+    tensors = {"ids": torch.tensor([token for row in rows for token in row]), **computed}
+    temporary = path.with_name(f".{path.name}.partial")
+    save_file(tensors, temporary, metadata={"trueup": json.dumps(about)})
+    temporary.replace(path)
+
+
+def _length(example: Example) -> int:
+    return len(example.trunk) + (len(example.branches[0].ids) if example.branches else 0)
+
+
+def _shortest(lengths: Sequence[int]) -> list[int]:
+    """Which examples: the shortest, of different lengths where there are any, so that a batch of them has padding."""
+    order = sorted(range(len(lengths)), key=lambda at: lengths[at])
+    distinct = list({lengths[at]: at for at in reversed(order)}.values())[::-1]
+    return [*distinct, *(at for at in order if at not in distinct)][:_ROWS]
+
+
+def _row(example: Example) -> list[int]:
+    """The first branch behind its trunk, cut to `_TOKENS`; its last token, where a score is read, stays the last."""
+    ids = example.trunk + (example.branches[0].ids if example.branches else [])
+    return ids if len(ids) <= _TOKENS else [*ids[: _TOKENS - 1], ids[-1]]
+
+
+def _outputs(network: Network, role: str, rows: list[list[int]]) -> dict[str, Tensor]:
+    training = network.training
+    network.eval()
+    try:
+        if network.roles[role].head is None:
+            trunk = network.trunk(role)
+            with network.autocast(trunk):
+                return policy_outputs(trunk, rows, network.runtime.device)
+        one_by_one = [Example(row[:-1], (Branch(row[-1:], [False]),)) for row in rows]
+        scores = [forward_all(network, [row], role, "scores", max_tokens=_TOKENS) for row in one_by_one]
+        return {"scores": torch.cat(scores)}
+    finally:
+        network.train(training)
+
+
+@contextmanager
+def _in_float32(network: Network) -> Iterator[None]:
+    """The network computes in float32, from the weights as they are: each module's are widened while it runs.
+
+    So the rounding of a bfloat16 run's arithmetic, far larger than many faults, is not in what is compared; and no more
+    than one module is ever held twice.
+    """
+    narrow: dict[nn.Parameter, Tensor] = {}
+    runtime, network.runtime = network.runtime, replace(network.runtime, dtype=torch.float32)
+
+    def widen(module: nn.Module, _: Any) -> None:
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point() and parameter.dtype != torch.float32 and parameter not in narrow:
+                narrow[parameter] = parameter.data
+                parameter.data = parameter.data.float()
+
+    def restore(module: nn.Module, *_: Any) -> None:
+        for parameter in module.parameters(recurse=False):
+            if parameter in narrow:
+                parameter.data = narrow.pop(parameter)
+
+    handles = [one for module in network.modules() if module._parameters
+               for one in (module.register_forward_pre_hook(widen), module.register_forward_hook(restore))]  # fmt: skip
+    try:
+        yield
+    finally:
+        network.runtime = runtime
+        for handle in handles:
+            handle.remove()
+        for parameter, data in narrow.items():
+            parameter.data = data
+
+
+def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[str, Tensor], torch.dtype]:
+    """The outputs, in float32 if the model can be run so; and the dtype they were computed in."""
+    place, check = network.roles[role], network.check
+    network.check = lambda: None  # training is over: nothing is to be stopped for
+    roles = {"": role}
+    if place.adapter is not None:
+        network.roles["adapter off"] = Role(place.trunk, head=place.head)
+        roles["base_"] = "adapter off"
+    try:
+        with _in_float32(network):
+            found = {key: _outputs(network, one, rows) for key, one in roles.items()}
+        dtype = torch.float32
+    except (RuntimeError, TypeError, ValueError):
+        found = {key: _outputs(network, one, rows) for key, one in roles.items()}
+        dtype = network.runtime.dtype
+    finally:
+        network.roles.pop("adapter off", None)
+        network.check = check
+    base = {f"base_{name}": value for name, value in found.get("base_", {}).items() if name in ("logits", "scores")}
+    return found[""] | base, dtype
+
+
+def _texts(network: Network, messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The prompt, and the whole conversation where it is answered: text, the text's ids, the ids trained on."""
+    answered = messages[-1].role == "assistant"
+    tokenizer, prompt = network.tokenizer, list(messages[:-1] if answered else messages)
+    made: list[dict[str, Any]] = []
+    for part, is_prompt in ((prompt, True), (messages, False))[: 1 + answered]:
+        turns = [{"role": one.role, "content": one.content} for one in part]
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_prompt))
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        trained = network.renderer.prompt(part) if is_prompt else None
+        made.append({"messages": turns, "prompt": is_prompt, "text": text, "ids": ids, "trained": trained})
+    return made
+
+
+def _turns(asked: str, answered: str) -> tuple[Message, ...]:
+    return Message("user", asked), Message("assistant", answered)
+
+
+def record_folder(folder: Path, path: Path, *, trust_remote_code: bool = False) -> None:
+    """`record_outputs` for a run that left no record: of its model, or adapter over its base, as trueup loads them.
+
+    Raises:
+        ModelError: the folder, or an adapter's base, cannot be loaded.
+    """
+    cpu = torch.device("cpu")
+    if is_adapter(folder):
+        network, role = _adapted(folder, Runtime(cpu, torch.float32), trust_remote_code)
+    else:
+        dtype = getattr(torch, dtype_of(folder), torch.float32)
+        network, role = _loaded(str(folder), Runtime(cpu, dtype), trust_remote_code)
+    examples = [single(network.renderer.conversation(_turns(*one))) for one in _ASKED]
+    record_outputs(network, role, examples, path, source=f"{folder}, as trueup loads it")
+
+
+def _loaded(folder: str, runtime: Runtime, trust: bool) -> tuple[Network, str]:
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+    if classifier_problem(Path(folder)) is None:
+        classifier = load_classifier(folder, runtime, trust_remote_code=trust)
+        network = Network(classifier, tokenizer, runtime)
+        network.add_classifier("reward", classifier, trainable=False)
+        return network, "reward"
+    network = Network(load_causal_lm(folder, runtime, trust_remote_code=trust), tokenizer, runtime)
+    network.add_frozen("policy")
+    return network, "policy"
+
+
+def _adapted(folder: Path, runtime: Runtime, trust: bool) -> tuple[Network, str]:
+    base, settings = base_of(folder), json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    trunk = load_causal_lm(base, runtime, trust_remote_code=trust)
+    network = Network(trunk, load_tokenizer(base, trust_remote_code=trust), runtime)
+    if settings["task_type"] == "SEQ_CLS":
+        network.add_scorer("reward", folder, trainable=False)
+        return network, "reward"
+    lora = LoraConfig(r=settings["r"], alpha=settings["lora_alpha"], targets=settings["target_modules"])
+    network.add_trainable("policy", lora)
+    network._load_adapter_weights("policy", load_file(folder / "adapter_model.safetensors"))
+    return network, "policy"
+
+
+# -- proving ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was checked of an exported folder, against whose outputs, and with which versions."""
+
+    checks: tuple[Check, ...]
+    versions: dict[str, str]
+    record: Record
+    seconds: float
+
+    @property
+    def failures(self) -> list[Check]:
+        """The checks that did not pass."""
+        return [check for check in self.checks if not check.passed]
+
+    def write(self, folder: Path) -> None:
+        """Write `proof.json`: everything but the text of the rows, which may not be for the public, and no path."""
+        about = self.record.about
+        content = {
+            "passed": not self.failures,
+            "compared_with": about["source"],
+            "computed": {
+                "dtype": about["dtype"],
+                "loaded": about["loaded"],
+                "device": about["device"],
+                "time": about["time"],
+            },
+            "rows": [{"tokens": len(row), "sha256": _sha256(row)} for row in self.record.rows],
+            "checks": [asdict(check) for check in self.checks],
+            "versions": self.versions | {"trueup": version("trueup")},
+            "seconds": round(self.seconds, 1),
+        }
+        atomic_write_text(folder / PROOF, json.dumps(content, indent=2) + "\n")
+
+    def show(self) -> None:
+        """Print it as a table, and what it was compared with."""
+        used = ", ".join(f"{name} {self.versions[name]}" for name in ("torch", "transformers", "peft"))
+        verdict = "FAILED" if self.failures else "proven"
+        rows = [("" if check.passed else "FAILED", check.name, check.found, check.limit) for check in self.checks]
+        table(f"{verdict}, in a fresh process with {used}", ["", "check", "found", "limit"], rows)
+        source, lengths = self.record.about["source"], self.record.about["lengths"]
+        print(f"compared with {source}, on {len(lengths)} rows of up to {max(lengths)} tokens")
+        if source != LIVE:
+            print(f"(the run left no {OUTPUTS}, so what the network in memory computed is not known)")
+
+
+def prove(folder: Path, record: Path, *, source: Path | None = None, trust_remote_code: bool = False) -> Proof:
+    """Compare an exported folder with recorded outputs, in a fresh process that has nothing of trueup.
+
+    Args:
+        folder: a model's or an adapter's.
+        record: what `record_outputs` wrote.
+        source: the model's folder before its weights were cast, where they were.
+        trust_remote_code: run code that comes with the model, as in training.
+
+    Raises:
+        ModelError: the fresh process died. Differences raise nothing: they are `failures`.
+    """
+    started = time.monotonic()
+    checks = [check_files(folder), check_weights(folder)]
+    if source is not None:
+        checks.append(check_rounding(folder, source))
+    with tempfile.TemporaryDirectory() as place:
+        request, answer = Path(place, "request.json"), Path(place, "answer.json")
+        content = {
+            "folder": str(folder), "record": str(record), "answer": str(answer),
+            "source": None if source is None else str(source), "trust_remote_code": trust_remote_code,
+        }  # fmt: skip
+        request.write_text(json.dumps(content), encoding="utf-8")
+        command = [sys.executable, "-P", proof_fresh.__file__, str(request)]
+        done = subprocess.run(command, env=_environment(folder), capture_output=True, text=True, check=False)
+        if not answer.is_file():
+            reason = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1][:300]
+            raise ModelError(f"the process that loads the export died with code {done.returncode}: {reason}")
+        said = json.loads(answer.read_text(encoding="utf-8"))
+    checks += [Check(**check) for check in said]
+    versions = {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")}
+    return Proof(tuple(checks), versions, Record(str(record)), time.monotonic() - started)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Quiet, and offline: a merged model needs nothing from elsewhere. An adapter may need its base from the hub."""
+    offline = {} if is_adapter(folder) else {"HF_HUB_OFFLINE": "1"}
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return {"TRANSFORMERS_VERBOSITY": "error", **threads, **os.environ, **offline}
+
+
+def _sha256(row: list[int]) -> str:
+    return hashlib.sha256(json.dumps(row).encode()).hexdigest()
