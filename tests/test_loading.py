@@ -80,3 +80,17 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, tiny_base: str,
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match=rf"(?s){name} hold NaN or infinity.*allow=.non-finite-weights"):
         tiny_data.run(tiny_data.stage("sft", tmp_path, model=str(tmp_path / "bad")))
+
+
+def test_a_merge_that_half_precision_would_undo_is_not_trained_on_in_it(tmp_path: Path) -> None:
+    small = {"lora": {"r": 4}, "dtype": "bfloat16", "optim": {"steps": 2, "lr": 1e-6}}
+    first = tiny_data.stage("sft", tmp_path, **small)
+    tiny_data.run(first)
+    model = Path(first.output) / "model"
+    assert json.loads((model / "rounding.json").read_text())["kept"] < 0.9
+    assert {one.dtype for one in load_file(model / "model.safetensors").values()} == {torch.float32}
+    again = {"model": str(model), "optim": {"steps": 1}}
+    with pytest.raises(ModelError, match=r"(?s)only \d+% of what was trained .*dtype=float32"):
+        tiny_data.run(tiny_data.stage("sft", tmp_path / "half", dtype="bfloat16", **again))
+    tiny_data.run(tiny_data.stage("sft", tmp_path / "known", dtype="bfloat16", allow=["rounded-weights"], **again))
+    tiny_data.run(tiny_data.stage("sft", tmp_path / "full", dtype="float32", **again))

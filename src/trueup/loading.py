@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
 from trueup.chat import Renderer
 from trueup.config.paths import adapter_base, classifier_problem, has_tokenizer, is_adapter
 from trueup.errors import MissingExtraError, ModelError
@@ -20,12 +22,17 @@ if TYPE_CHECKING:
     from trueup.runtime import Runtime
 
 
+ROUNDING = "rounding.json"
+"""In a model's folder: how much of its training half precision would leave. Written where that is too little."""
+
+
 def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | None = None) -> Network:
     """The stage's model as a `Network` with no roles yet, on its device; `renderer` if its tokenizer is there already.
 
     Raises:
         ModelError: the folder, file or tokenizer cannot be used.
     """
+    _check_rounding(config, runtime)
     trunk = load_causal_lm(
         config.model, runtime, trust_remote_code=config.trust_remote_code, other_base="other-base" in config.allow
     )
@@ -46,6 +53,18 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     return network
+
+
+def _check_rounding(config: StageConfig, runtime: Runtime) -> None:
+    """Raise where half precision would round away what an earlier stage has learned (see `export.merging.kept`)."""
+    path = Path(config.model) / ROUNDING
+    if runtime.dtype == torch.float32 or "rounded-weights" in config.allow or not path.is_file():
+        return
+    share = json.loads(path.read_text(encoding="utf-8"))["kept"]
+    raise ModelError(
+        f"{config.model}: in half precision only {share:.0%} of what was trained into these weights would be left\n"
+        "  fix: set dtype=float32, or train the stage before with a higher optim.lr; or allow=[rounded-weights]"
+    )
 
 
 def first_non_finite(module: nn.Module) -> str | None:

@@ -26,7 +26,7 @@ from trueup.dataset.sampler import Sampler
 from trueup.dataset.select import Examples
 from trueup.errors import ConfigError
 from trueup.export import export_adapter, export_policy
-from trueup.export.merging import kept
+from trueup.export.merging import LOST, kept
 from trueup.export.proof import record_outputs
 from trueup.files import atomic_write_text
 from trueup.forward import check_head
@@ -39,9 +39,6 @@ from trueup.terms import Evaluation, RowSource, Term
 if TYPE_CHECKING:
     from trueup.config import StageConfig
     from trueup.models import Network
-
-
-_LOST = 0.02  # of what LoRA changed; above it the merged model is written in float32
 
 
 @dataclass(slots=True)
@@ -128,7 +125,7 @@ class Stage:
         if self.network.runtime.is_main:
             record_outputs(self.network, role, self.train, self.run.outputs_path, prompt=self.train.prompt)
             self.progress.note(f"writing {self.run.model_path}")
-            if abs(kept(self.network, role) - 1) > _LOST:
+            if abs(kept(self.network, role) - 1) > LOST:
                 self.progress.note("model/ is float32: rounding to bfloat16 would undo part of the training")
             export(self.network, self.run.model_path)
             if config.lora is not None:

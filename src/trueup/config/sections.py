@@ -117,6 +117,7 @@ Allowed = Literal[
     "other-tokenizer",
     "other-base",
     "non-finite-weights",
+    "rounded-weights",
     "changed-data",
 ]
 """Faults that stop a training; `allow` names those that are meant. What each is: `trueup.dataset.findings`."""

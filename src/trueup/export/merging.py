@@ -10,7 +10,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from trueup.models import Network
 
-_LOST = 0.02  # the share of the trained change that a merge may lose (or gain) by rounding; beyond it, float32
+LOST = 0.02  # the share of the trained change that a merge may lose (or gain) by rounding; beyond it, float32
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def merged_state(network: Network, role: str) -> dict[str, Tensor]:
     Merged weights have the trunk's dtype, unless rounding to it would undo the training: then all are float32.
     """
     trunk, layers = cast("nn.Module", network.trunk(role)), _adapted(network, role)
-    wide = abs(kept(network, role) - 1) > _LOST
+    wide = abs(kept(network, role) - 1) > LOST
     state: dict[str, Tensor] = {}
     widened: dict[int, Tensor] = {}  # by address, so that tied weights stay one
     for name, weight in trunk.state_dict().items():

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from trueup.errors import ModelError
 from trueup.export.hub import check_name, push
-from trueup.export.merging import merged_state
+from trueup.export.merging import LOST, kept, merged_state
 from trueup.export.proof import OUTPUTS, PROOF, Proof, prove, record_folder
 from trueup.export.proof_files import INDEX
 from trueup.export.proof_fresh import CHANGE
 from trueup.files import explained
-from trueup.loading import load_tokenizer
+from trueup.loading import ROUNDING, load_tokenizer
 from trueup.models import HEAD_KEY
 from trueup.weights import score_head
 
@@ -58,6 +58,8 @@ def export_policy(network: Network, folder: Path, *, role: str = "policy") -> No
         trunk.generation_config, trunk.config = previous, config
     _say_dtype(temporary, next(one.dtype for one in state.values() if one.is_floating_point()))
     network.tokenizer.save_pretrained(temporary)
+    if abs((share := kept(network, role)) - 1) > LOST:  # whoever loads it in half precision has to know
+        (temporary / ROUNDING).write_text(json.dumps({"kept": round(share, 4)}) + "\n", encoding="utf-8")
     _publish(temporary, folder)
 
 
