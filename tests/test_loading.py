@@ -78,7 +78,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, tiny_base: str,
     name = "model.layers.1.mlp.up_proj.weight"
     weights[name][3, 5] = value
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=rf"(?s){name} hold NaN or infinity.*allow=.non-finite-weights"):
+    with pytest.raises(ModelError, match=rf"{name} hold NaN or infinity"):
         tiny_data.run(tiny_data.stage("sft", tmp_path, model=str(tmp_path / "bad")))
 
 

@@ -1,13 +1,15 @@
-"""Rows are read before torch is imported, whatever the stage, and handed over once."""
+"""Rows are read before torch is imported, whatever the stage: of large data the beginning."""
 
+import itertools
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from trueup import preflight, sources
-from trueup.config import DataConfig, DpoConfig, PipelineConfig, PpoConfig, RewardConfig, SftConfig
+from trueup.config import DpoConfig, PipelineConfig, PpoConfig, RewardConfig, SftConfig
 from trueup.errors import DataError
 
 PAIR = {"prompt": "q", "completion": "a"}
@@ -55,16 +57,52 @@ def test_evaluation_and_mixed_rows_are_read_too(tmp_path):
             preflight.read_rows(stage(SftConfig, good, **more))
 
 
-def test_preloaded_rows_are_handed_over_once_and_never_stale(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    section = DataConfig(path=write(path, PAIR))
-    sources.preload(section, "conversation")
-    first = sources.load_section(section, "conversation")
-    assert sources.load_section(section, "conversation") is not first
-    sources.preload(section, "conversation")
-    write(path, PAIR, PAIR)
-    assert len(sources.load_section(section, "conversation")) == 2
-    sources.forget()
+def looked_at(monkeypatch):
+    """How many rows are parsed from now on, with no time to read more than need be."""
+    seen = []
+    parse = sources.Parser.parse
+
+    def counted(self, origin, found, notes):
+        seen.append(origin.line)
+        return parse(self, origin, found, notes)
+
+    monkeypatch.setattr(sources.Parser, "parse", counted)
+    monkeypatch.setattr(preflight, "SECONDS", 0.0)
+    monkeypatch.setattr(preflight, "_LOOK", 4)
+    return seen
+
+
+def test_of_large_data_only_the_beginning_is_read(tmp_path, monkeypatch):
+    seen = looked_at(monkeypatch)
+    preflight.read_rows(stage(SftConfig, write(tmp_path / "rows.jsonl", *[PAIR] * 1000)))
+    assert 1 <= len(seen) <= 4
+
+
+@pytest.mark.parametrize("bad", ["{oops\n", {"prompt": "q"}, {"prompt": "q", "completion": 5}])
+def test_what_was_seen_to_be_wrong_is_said_when_time_is_up(tmp_path, monkeypatch, bad):
+    """A second passes at each look: time is up at the second good row, line 3 of 50."""
+    clock = itertools.count()
+    monkeypatch.setattr(preflight, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(preflight, "SECONDS", 1.5)
+    monkeypatch.setattr(preflight, "_LOOK", 1)
+    path = write(tmp_path / "rows.jsonl", PAIR, bad, PAIR, *[PAIR] * 46, "{late\n")
+    with pytest.raises(DataError, match=r"rows\.jsonl:2") as caught:
+        preflight.read_rows(stage(SftConfig, path))
+    assert "50" not in str(caught.value)
+    assert next(clock) == 3
+
+
+def test_an_empty_answer_may_be_allowed(tmp_path):
+    path = write(tmp_path / "rows.jsonl", PAIR, {**PAIR, "completion": ""})
+    with pytest.raises(DataError, match=r"rows\.jsonl:2"):
+        preflight.read_rows(stage(SftConfig, path))
+    preflight.read_rows(stage(SftConfig, path, allow=["empty-response"]))
+
+
+def test_every_section_of_a_mixture_is_read(tmp_path):
+    good, bad = write(tmp_path / "good.jsonl", PAIR), write(tmp_path / "bad.jsonl", {"prompt": "q"})
+    with pytest.raises(DataError, match=r"bad\.jsonl:1"):
+        preflight.read_rows(stage(SftConfig, [good, {"path": bad, "weight": 0.5}]))
 
 
 def test_a_pipeline_reads_the_rows_of_all_its_stages(tmp_path):
@@ -73,6 +111,19 @@ def test_a_pipeline_reads_the_rows_of_all_its_stages(tmp_path):
     config = PipelineConfig.model_validate({"name": "p", "base": "m", "stages": stages})
     with pytest.raises(DataError, match=r"bad\.jsonl:1"):
         preflight.read_pipeline(config)
+
+
+def test_a_pipeline_reads_the_same_rows_once(tmp_path, monkeypatch):
+    path, read = write(tmp_path / "rows.jsonl", RANKING, RANKING), []
+    stages = {
+        "reward": {"method": "reward", "data": path},
+        "dpo": {"method": "dpo", "data": {"path": path, "limit": 1}},
+        "kto": {"method": "dpo", "data": path, "loss": {"name": "kto"}},
+        "half": {"method": "dpo", "data": {"path": path, "rows": "1:"}},
+    }
+    monkeypatch.setattr(preflight, "_read", lambda section, kinds, **_: read.append((section.rows, kinds)))
+    preflight.read_pipeline(PipelineConfig.model_validate({"name": "p", "base": "m", "stages": stages}))
+    assert read == [(None, ("preference",)), (None, ("labelled", "preference")), ("1:", ("preference",))]
 
 
 def test_a_broken_line_is_reported_without_importing_torch(tmp_path):

@@ -17,6 +17,7 @@ import pytest
 import tiny_data
 from tiny_data import finish_processes, start_processes
 from trueup.config import to_yaml
+from trueup.errors import DataError
 
 MIX = {"weight": 0.5, "batch_size": 3}
 LORA = tiny_data.LORA
@@ -161,3 +162,15 @@ def test_ctrl_c_with_two_processes(told: tuple[int, ...], tmp_path: Path) -> Non
     finish_processes(start_processes([*command, f"output={tmp_path / 'whole'}"]))
     whole = config.model_copy(update={"output": tmp_path / "whole"})
     assert tiny_data.result(config) == tiny_data.result(whole)
+
+
+def test_changed_rows_are_allowed_when_the_run_goes_on(tmp_path: Path) -> None:
+    """The word that the message names can be added to a run that is there already."""
+    rows = tiny_data.rows("conversations", 6)
+    path = tiny_data.write(tmp_path / "rows.jsonl", rows)
+    tiny_data.run(tiny_data.stage("sft", tmp_path, data=path, optim={"steps": 2}))
+    tiny_data.write(tmp_path / "rows.jsonl", [*rows[:5], rows[5] | {"completion": "Something else."}])
+    again = tiny_data.stage("sft", tmp_path, data=path, optim={"steps": 2})
+    with pytest.raises(DataError, match="changed-data"):
+        tiny_data.run(again)
+    tiny_data.run(tiny_data.stage("sft", tmp_path, data=path, optim={"steps": 2}, allow=["changed-data"]))

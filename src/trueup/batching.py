@@ -1,9 +1,9 @@
 """Examples -> token-budgeted micro-batches in which a shared prompt runs once.
 
 An `Example` (examples.py) is a trunk and the branches that continue it. A row of a `Batch` is
-`[trunk | branch 0 | branch 1 …]`: each branch's positions go on from the trunk's, and a block mask keeps it from seeing its
-siblings, so that each branch's log-probabilities are those of `[trunk | branch]` alone. Only trained tokens are listed in
-`predict_at`/`targets`: nothing else reaches the LM head.
+`[trunk | branch 0 | branch 1 …]`: each branch's positions go on from the trunk's, and a block mask keeps it from
+seeing its siblings, so that each branch's log-probabilities are those of `[trunk | branch]` alone. Only trained tokens
+are listed in `predict_at`/`targets`: nothing else reaches the LM head.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 from rich.text import Text
 
 from trueup.chat import Renderer
-from trueup.checking import examine
-from trueup.config import PipelineConfig, StageConfig
+from trueup.checking import examine, models_beside
+from trueup.config import PipelineConfig, PpoConfig, StageConfig
+from trueup.config.paths import is_adapter
 from trueup.console import Progress, clean, make_console
-from trueup.dataset.findings import Finding, fault
+from trueup.dataset.findings import Finding
 from trueup.dataset.prepare import Prepared
 from trueup.errors import DataError, ModelError
-from trueup.loading import load_tokenizer
+from trueup.loading import load_tokenizer, read_config
 
 _BAR = 30
 _ORDER = ("error", "allowed", "warning", "note")
@@ -53,41 +54,48 @@ class Checked:
 
 def check_stage(config: StageConfig) -> Checked:
     """Check one stage."""
-    return _check([("", config)], config.model)
+    return _check([("", config)])
 
 
 def check_pipeline(config: PipelineConfig) -> Checked:
     """Check every stage of a pipeline. A stage whose model is not made yet is read with the base's tokenizer."""
-    return _check([(name, config.stage(name)[1]) for name in config.stages], config.base)
+    stages = [(name, config.stage(name)[1]) for name in config.stages]
+    made = {str(stage.output) for _, stage in stages}
+    return _check([(name, _as_of_now(stage, config.base, made)) for name, stage in stages])
 
 
-def _check(stages: Sequence[tuple[str, StageConfig]], base: str) -> Checked:
+def _as_of_now(config: StageConfig, base: str, made: Collection[str]) -> StageConfig:
+    """The stage without what other stages (whose folders are `made`) did not make yet: it starts from `base` then."""
+
+    def missing(folder: Path) -> bool:
+        return str(folder) in made and not (folder / "model" / "config.json").is_file()
+
+    changed: dict[str, Any] = {"model": base} if missing(Path(config.model).parent) else {}
+    if isinstance(config, PpoConfig):
+        changed["reward"] = [one for one in config.rewards if not missing(Path(one))] or ["not-made-yet.py:reward"]
+    return config.model_copy(update=changed)
+
+
+def _check(stages: Sequence[tuple[str, StageConfig]]) -> Checked:
     result, progress = Checked(), Progress()
     renderers: dict[str, Renderer] = {}
+    told: set[tuple[str, str, str, str | None]] = set()
     for name, config in stages:
-        model = config.model if Path(config.model).exists() or config.model == base else base
-        if model not in renderers:
-            renderers[model] = Renderer(load_tokenizer(model, trust_remote_code=config.trust_remote_code))
-        made = _examined(replaced_model(config, model), renderers[model], progress)
+        fresh = config.model not in renderers
+        if fresh:
+            tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+            renderers[config.model] = Renderer(tokenizer)
+        renderer = renderers[config.model]
+        made = _examined(config, renderer, progress)
         result.stages[name or config.method] = made.counts
-        made.findings += list(_weights(config, model, renderers[model]))
-        for one in made.findings:
-            if all(
-                (one.code, one.text, one.level) != (other.code, other.text, other.level) for other in result.findings
-            ):
+        before, prints = set(told), made.fingerprints
+        for one in [*made.findings, *(_weights(config, renderer) if fresh else ())]:
+            rows = prints.get(one.section.partition("[")[0])  # the same rows in two stages are told of once
+            if (one.code, one.text, one.level, rows) not in before:
+                told.add((one.code, one.text, one.level, rows))
                 result.findings.append(replace(one, section=f"{name}.{one.section}" if name else one.section))
     result.findings.sort(key=lambda one: _ORDER.index(one.level))
     return result
-
-
-def replaced_model(config: StageConfig, model: str) -> StageConfig:
-    """The stage as if it started from `model`, without rewards and references that are not made yet."""
-    changed: dict[str, Any] = {"model": model}
-    rewards = getattr(config, "rewards", None)
-    if rewards is not None:
-        there = [one for one in rewards if ".py:" in one or Path(one).exists()]
-        changed["reward"] = there or ["not-made-yet.py:reward"]
-    return config.model_copy(update=changed)
 
 
 def _examined(config: StageConfig, renderer: Renderer, progress: Progress) -> Prepared:
@@ -100,24 +108,23 @@ def _examined(config: StageConfig, renderer: Renderer, progress: Progress) -> Pr
         return Prepared.empty([found])
 
 
-def _weights(config: StageConfig, model: str, renderer: Renderer) -> Iterator[Finding]:
+def _weights(config: StageConfig, renderer: Renderer) -> Iterator[Finding]:
     """What can be told of a model's files without building it: its vocabulary, and numbers that are none."""
-    folder = Path(model)
-    if not (folder / "config.json").is_file():
-        return
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{folder / 'config.json'}: not readable as JSON: {error}") from None
+    model, folder = config.model, Path(config.model)
+    settings = read_config(folder) if (folder / "config.json").is_file() else {}
     words = settings.get("vocab_size") or settings.get("text_config", {}).get("vocab_size")
     if isinstance(words, int) and len(renderer.tokenizer) > words:
         text = f"the tokenizer of {model} has {len(renderer.tokenizer)} tokens, the embedding only {words}"
         yield Finding("vocabulary", "error", "model", text, "take both from the same model")
-    for path in sorted(folder.glob("*.safetensors")):
-        if name := non_finite(path):
-            text = f"{path}: {name} holds NaN or infinity"
-            yield fault("non-finite-weights", "model", text, "take an earlier checkpoint", config.allow)
-            return
+    if is_adapter(folder):
+        text = "whether the adapter was trained over these weights of its base is looked at when a training starts"
+        yield Finding("other-base", "note", "model", text)
+    for section, place in [("model", model), *models_beside(config)]:
+        paths = sorted(Path(place).glob("*.safetensors"))
+        found = next(((path, name) for path in paths if (name := non_finite(path))), None)
+        if found is not None:
+            text = f"{found[0]}: {found[1]} holds NaN or infinity"
+            yield Finding("non-finite-weights", "error", section, text, "take an earlier checkpoint")
 
 
 def non_finite(path: Path) -> str | None:
@@ -145,7 +152,7 @@ def show(result: Checked, *, as_json: bool) -> None:
     for stage, sections in result.stages.items():
         for name, counts in sections.items():
             console.print(Text(f"{stage} · {name}", style="bold"))
-            console.print(Text(f"  {_sum(counts)}", overflow="fold"), width=width)
+            console.print(Text(f"  {_sum(name, counts)}", overflow="fold"), width=width)
     for one in result.findings:
         style = {"error": "red", "warning": "yellow", "allowed": "yellow"}.get(one.level, "")
         console.print(
@@ -154,22 +161,25 @@ def show(result: Checked, *, as_json: bool) -> None:
         if "histogram" in one.numbers:
             _draw(one.numbers["histogram"], console)
     verdict = "training would be refused" if result.count("error") else "nothing here stops a training"
-    total = f"{result.count('error')} errors, {result.count('warning')} warnings: {verdict}"
-    console.print(Text(total, style="bold"))
+    total = ", ".join(f"{n} {level}{'s' * (n != 1)}" for level in ("error", "warning") for n in [result.count(level)])
+    console.print(Text(f"{total}: {verdict}", style="bold"))
     sys.stdout.flush()
 
 
-def _sum(counts: dict[str, Any]) -> str:
-    """read = used + left out + not selected."""
-    over = len(counts.get("over_length", {}).get("rows", ()))
+def _sum(name: str, counts: dict[str, Any]) -> str:
+    """What became of the rows: read = used + left out + held out + not selected."""
+    over = counts.get("over_length", {}).get("count", 0)
+    held = counts.get("held_out", 0) if name != "eval" else 0
+    rest = counts["unselected"] - held
     parts = [f"{counts['used']:,} used"]
     parts += [f"{len(counts['dropped']):,} identical pairs left out"] if counts["dropped"] else []
     parts += [f"{over:,} too long, left out"] if over else []
-    parts += [f"{counts['unselected']:,} not selected"] if counts["unselected"] else []
+    parts += [f"{held:,} held out"] if held else []
+    parts += [f"{rest:,} not selected"] if rest else []
     return f"{counts['read']:,} rows read = {' + '.join(parts)}"
 
 
 def _draw(bars: Any, console: Any) -> None:
-    most = max((bar[2] for bar in bars), default=1)
+    most, width = max((bar[2] for bar in bars), default=1), max(4, min(_BAR, console.width - 36))
     for low, high, rows in bars:
-        console.print(Text(f"      {low:>7,}-{high:<7,} {'█' * round(_BAR * rows / most) or '▏':<{_BAR}} {rows:,}"))
+        console.print(Text(f"      {low:>7,}-{high:<7,} {'█' * round(width * rows / most) or '▏':<{width}} {rows:,}"))

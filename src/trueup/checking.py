@@ -39,7 +39,7 @@ def checked(config: StageConfig, renderer: Renderer, progress: Progress, run: Ru
         progress.note(_account(name, counts))
         for key, verb in (("over_length", "left out"), ("cut", "cut")):
             if key in counts:
-                rows = len(counts[key]["rows"])
+                rows = counts[key]["count"]
                 of = rows + counts["used"] if key == "over_length" else counts["used"]
                 what = (
                     "prompts without room for an answer"
@@ -76,7 +76,8 @@ def examine(
 
 def processes(config: StageConfig) -> int:
     """How many processes may turn rows into tokens: as many as `threads`, else as there are cores."""
-    return config.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return config.threads or there or 1
 
 
 def _asks(config: StageConfig, name: str) -> bool:
@@ -94,6 +95,11 @@ def _account(name: str, counts: dict[str, Any]) -> str:
 
 
 def _template(config: StageConfig, renderer: Renderer) -> list[Finding]:
+    if not renderer.missing_template and not renderer.writes_end:
+        end = renderer.tokenizer.convert_ids_to_tokens(renderer.end_id)
+        text = f"the chat template writes no end token after an answer; {end} is trained there all the same"
+        fix = "let the template write it: tools that render conversations by it would train a model that never stops"
+        return [Finding("template-without-end", "warning", "model", text, fix)]
     if not renderer.missing_template:
         return []
     text = f"the tokenizer of {config.model} has no chat template; ChatML would be used, and saved with the model"
@@ -101,13 +107,19 @@ def _template(config: StageConfig, renderer: Renderer) -> list[Finding]:
     return [fault("missing-template", "model", text, fix, config.allow)]
 
 
-def _tokenizers(config: StageConfig, renderer: Renderer) -> list[Finding]:
-    """Models beside the policy that read other tokens than it does."""
+def models_beside(config: StageConfig) -> list[tuple[str, str]]:
+    """(section, model) of the reference and the reward models that a stage names."""
     beside: list[tuple[str, str]] = []
     if isinstance(config, DpoConfig) and config.reference:
         beside.append(("reference", config.reference))
     if isinstance(config, PpoConfig):
         beside += [("reward", classifier_of(one)) for one in config.rewards if ".py:" not in one]
+    return beside
+
+
+def _tokenizers(config: StageConfig, renderer: Renderer) -> list[Finding]:
+    """Models beside the policy that read other tokens than it does."""
+    beside = models_beside(config)
     made: list[Finding] = []
     vocabulary = renderer.tokenizer.get_vocab() if beside else {}
     for section, model in beside:

@@ -330,5 +330,5 @@ def _cell(value: object) -> str:
 def _never_fail(stream: TextIO) -> None:
     """Show characters that the stream's encoding lacks as escapes instead of failing on them."""
     reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None and stream.errors == "strict":
+    if reconfigure is not None and stream.errors in ("strict", "surrogateescape"):  # the latter in the C locale
         reconfigure(errors="backslashreplace")

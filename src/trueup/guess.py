@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from trueup.config import STAGES, StageConfig, load_config
-from trueup.errors import ConfigError, DataError, TrueupError
+from trueup.errors import ConfigError, DataError
 from trueup.sources import open_reader
 from trueup.sources.formats import recognise
 
@@ -18,8 +18,11 @@ def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]
         DataError: there is no row, or its format is not known.
         ConfigError: a setting cannot be meant.
     """
-    kind, more = _kind(path)
-    method = method or kind
+    if method is None:
+        kind, more = _kind(path)
+        method = kind
+    else:
+        kind, more = _kind_if_known(path)
     if method not in STAGES:
         raise ConfigError(f"--method {method}: there is no such stage; use one of: {', '.join(STAGES)}")
     key = STAGES[method].data_fields[0]
@@ -28,6 +31,14 @@ def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]
     if method == "ppo" and not any(one.startswith("reward=") for one in settings):
         given.append("reward=not-made-yet.py:reward")  # looked at by nothing here
     return load_config(STAGES[method], None, [*given, *settings])
+
+
+def _kind_if_known(path: str) -> tuple[str, tuple[str, ...]]:
+    """The same where the format is one that can be told; else nothing more is set than the user sets."""
+    try:
+        return _kind(path)
+    except DataError:
+        return "", ()
 
 
 def _kind(path: str) -> tuple[str, tuple[str, ...]]:
@@ -40,20 +51,25 @@ def _kind(path: str) -> tuple[str, tuple[str, ...]]:
         "prompt": ("ppo", ()),
         "text": ("sft", ("{key}.use=text",)),
     }
-    broken: TrueupError | None = None
+    broken: DataError | None = None
+    rows = 0
     for _, found in open_reader(path, "train").entries():
         if isinstance(found, DataError):
             broken = broken or found
             continue
+        rows += 1
         form = recognise(found, tuple(kinds))
         if form is None:
             break
         if form.name == "conversation" and _asks(found):
             return kinds["prompt"]
         return kinds[form.name]
-    raise broken or DataError(
-        f"{path}: no rows of a known format\n  fix: give messages, prompt and completion, chosen and rejected, or text"
-    )
+    if broken is not None:
+        raise broken
+    if not rows:
+        raise DataError(f"{path}: there are no rows in it\n  fix: check that the file was written to the end")
+    fix = "name the fields messages, prompt and completion, chosen and rejected, or text; or give --method and columns"
+    raise DataError(f"{path}: no rows of a known format\n  fix: {fix}")
 
 
 def _asks(row: dict[str, object]) -> bool:

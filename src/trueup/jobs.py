@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, TrueupError
 
 if TYPE_CHECKING:
     from trueup.config import PipelineConfig, StageConfig
@@ -24,15 +25,22 @@ def check(
     from trueup.config import PipelineConfig
     from trueup.preflight import read_pipeline, read_rows
 
-    config = _opened(target, settings, model, method)
-    command = import_module
-    if isinstance(config, PipelineConfig):
-        read_pipeline(config)
-        result = command("trueup.check").check_pipeline(config)
-    else:
-        read_rows(config)
-        result = command("trueup.check").check_stage(config)
-    command("trueup.check").show(result, as_json=as_json)
+    try:
+        config = _opened(target, settings, model, method)
+        if isinstance(config, PipelineConfig):
+            read_pipeline(config)
+            result = import_module("trueup.check").check_pipeline(config)
+        else:
+            read_rows(config)
+            result = import_module("trueup.check").check_stage(config)
+    except TrueupError as error:
+        if not as_json:
+            raise
+        found = {"code": "unusable", "level": "error", "section": "", "text": str(error)}
+        told = {"ok": False, "errors": 1, "warnings": 0, "notes": 0, "stages": {}, "findings": [found]}
+        print(json.dumps(told, indent=2))
+        return error.exit_code
+    import_module("trueup.check").show(result, as_json=as_json)
     return result.exit_code(strict=strict)
 
 
@@ -50,6 +58,8 @@ def show(
     from trueup.config import PipelineConfig
     from trueup.preflight import read_rows
 
+    if html is not None and not html.absolute().parent.is_dir():
+        raise ConfigError(f"--html {html}: there is no folder {html.parent}; make it, or name another")
     config = _opened(target, settings, model, method)
     stages = [config.stage(name)[1] for name in config.stages] if isinstance(config, PipelineConfig) else [config]
     for stage in stages:

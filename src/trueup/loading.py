@@ -15,7 +15,6 @@ from trueup.models import Network
 from trueup.weights import input_embeddings, weights_fingerprint
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from trueup.config import StageConfig
@@ -36,11 +35,6 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
     trunk = load_causal_lm(
         config.model, runtime, trust_remote_code=config.trust_remote_code, other_base="other-base" in config.allow
     )
-    if "non-finite-weights" not in config.allow and (bad := first_non_finite(trunk)):
-        raise ModelError(
-            f"{config.model}: the weights {bad} hold NaN or infinity\n"
-            "  fix: take an earlier checkpoint, or allow it: allow=[non-finite-weights]"
-        )
     renderer = renderer or Renderer(load_tokenizer(config.model, trust_remote_code=config.trust_remote_code))
     tokenizer = renderer.tokenizer
     vocabulary = input_embeddings(trunk).shape[0]
@@ -67,10 +61,16 @@ def _check_rounding(config: StageConfig, runtime: Runtime) -> None:
     )
 
 
-def first_non_finite(module: nn.Module) -> str | None:
-    """The name of the first tensor that holds NaN or infinity."""
-    bad = (name for name, one in module.state_dict().items() if one.is_floating_point() and not one.isfinite().all())
-    return next(bad, None)
+def _finite(module: Any, model: str) -> Any:
+    """The module, if all of its weights are numbers.
+
+    Raises:
+        ModelError: one holds NaN or infinity.
+    """
+    for name, weight in module.state_dict().items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise ModelError(f"{model}: the weights {name} hold NaN or infinity\n  fix: take an earlier checkpoint")
+    return module
 
 
 def load_causal_lm(
@@ -92,7 +92,7 @@ def load_causal_lm(
         # The weights were dequantized on loading; a config that still says "gguf" could not be saved or loaded again.
         del trunk.config.quantization_config
         cast("Any", trunk).hf_quantizer = None
-    return trunk.to(runtime.device)
+    return _finite(trunk, model).to(runtime.device)
 
 
 def _with_adapter(folder: Path, runtime: Runtime, *, trust_remote_code: bool, other_base: bool) -> PreTrainedModel:
@@ -114,7 +114,7 @@ def _with_adapter(folder: Path, runtime: Runtime, *, trust_remote_code: bool, ot
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: this adapter does not fit {name}: {reason}") from error
     merged = cast("Any", whole).merge_and_unload(safe_merge=False)
-    return cast("PreTrainedModel", merged)
+    return cast("PreTrainedModel", _finite(merged, str(folder)))
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -144,7 +144,7 @@ def load_classifier(model: str, runtime: Runtime, *, trust_remote_code: bool = F
     classifier = _from_pretrained(
         AutoModelForSequenceClassification, model, dtype=runtime.dtype, trust_remote_code=trust_remote_code
     )
-    return classifier.to(runtime.device)
+    return _finite(classifier, model).to(runtime.device)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

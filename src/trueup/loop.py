@@ -149,7 +149,7 @@ class Fit:
             f"{name}/{key}": value for name, source in self.sources.items() for key, value in source.metrics().items()
         }
         row["loss"] = loss
-        row["tokens"] = self.runtime.global_sum(seen)[0]
+        row["tokens"] = round(self.runtime.global_sum(seen)[0])  # whole on any number of processes
         row["grad_norm"] = self._update(rate)
         return row
 

@@ -27,8 +27,9 @@ import yaml
 from trueup.errors import CheckpointError
 from trueup.files import atomic_write_bytes, atomic_write_text, explained, try_lock
 
-HARMLESS = frozenset({"save", "log", "device", "threads", "output", "max_tokens", "gradient_checkpointing"})
-"""Top-level configuration keys that may change between the parts of one run: they do not change what is learned."""
+HARMLESS = frozenset({"save", "log", "device", "threads", "output", "max_tokens", "gradient_checkpointing", "allow"})
+"""Top-level configuration keys that may change between the parts of one run: they do not change what is learned, or (as
+`allow`) only let pass what is then told."""
 
 _SHOWN_DIFFERENCES = 3
 
@@ -275,7 +276,7 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path} holds a run with another configuration ({len(differences)} keys differ):\n  "
                 + "\n  ".join(shown)
-                + "\nGive it the old values to go on, choose another `output`, or pass --restart to begin again."
+                + "\nGive it the old values to go on, choose another `output`, or remove this folder to begin again."
             )
 
     def _append(self, path: Path, rows: Iterable[Mapping[str, object]]) -> None:

@@ -74,4 +74,4 @@ def _beginning(stage: StageConfig, rows: int) -> StageConfig:
 def _first(section: TrainDataConfig, rows: int) -> TrainDataConfig:
     start, stop = section.span
     last = start + rows if stop is None else min(stop, start + rows)
-    return section.model_copy(update={"rows": f"{start}:{last}", "holdout": 0.0, "limit": None})
+    return section.model_copy(update={"rows": f"{start}:{last}", "holdout": 0.0, "limit": None, "weight": 1.0})

@@ -150,7 +150,8 @@ def score(conversations):
 
 def test_mixed_instructions_and_held_out_prompts(tmp_path: Path) -> None:
     config = tiny_data.stage(
-        "ppo", tmp_path, allow=["eval-overlap"], mix={"data": tiny_data.data(tmp_path, "conversations", 5), "weight": 0.5},
+        "ppo", tmp_path, allow=["eval-overlap"],
+        mix={"data": tiny_data.data(tmp_path, "conversations", 5), "weight": 0.5},
         eval={"data": tiny_data.data(tmp_path, "prompts", 3), "every": 2}, kl={"target": 4.0, "horizon": 100},
     )  # fmt: skip
     tiny_data.run(config)

@@ -10,6 +10,7 @@ from typing import Literal
 from trueup.errors import DataError
 
 ROLES = ("system", "user", "assistant")
+_ALLOW = ", or allow it: allow=[empty-response]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ def check(
             problem = f"message {number} has unknown role {excerpt(role)}"
             raise row_error(origin, problem, f"use one of: {', '.join(ROLES)}")
         if (not content or content.isspace()) and not (empty_ok and role == "assistant"):
-            raise row_error(origin, f"message {number} ({role}) is empty", "write its content, or remove the row")
+            fix = "write its content, or remove the row" + (_ALLOW if role == "assistant" else "")
+            raise row_error(origin, f"message {number} ({role}) is empty", fix)
         if role == "system" and number == 1:
             continue
         if role != expected:

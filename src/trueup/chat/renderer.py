@@ -41,6 +41,7 @@ class Renderer:
         rewrites_history: the template renders an earlier turn otherwise than the last one (Qwen3 drops its thinking),
             so of a conversation only the last assistant turn can be trained as it was written.
         rewritten: how many prompts met so far had their history rewritten.
+        writes_end: the template writes the end token after an answer; else eos is put there.
         missing_template: the tokenizer had no chat template and was given ChatML.
         template_marks: what the template writes before and after a user's and an assistant's content, from four
             characters: "<|im_start|>user", "<|im_end|>", "[/INST]".
@@ -59,7 +60,7 @@ class Renderer:
         self._template = ChatTemplate(tokenizer, self._bos)
         self._encoder, self._frame = self._template.encoder, self._template.frame
         self.missing_template, self.template_marks = self._template.missing, self._template.marks
-        self.end_id = self._frame.end_id
+        self.end_id, self.writes_end = self._frame.end_id, bool(self._frame.end_text)
         self.stop_ids: frozenset[int] = frozenset({self.end_id, self._eos_id})
         self.stop_texts = {str(tokenizer.eos_token), self._frame.end_text} - {""}
         self.rewritten = 0

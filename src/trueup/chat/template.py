@@ -149,20 +149,31 @@ def _not_appending(header: str) -> ModelError:
 
 
 def _applier(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, str]], bool], str]:
-    """`(turns, generate)` -> the rendered text, as by `apply_chat_template`, but ready to go: a third faster."""
+    """`(turns, generate)` -> the rendered text, as by `apply_chat_template`, but ready to go: in half the time."""
     from transformers import PreTrainedTokenizerBase
-    from transformers.utils.chat_template_utils import render_jinja_template
 
+    slowly = partial(_apply_slowly, tokenizer)
     if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
-        return partial(_apply_slowly, tokenizer)
+        return slowly
     template = tokenizer.get_chat_template()
     tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if name in template}
-    ready = partial(render_jinja_template, chat_template=template, **cast("Any", tokens))
-    return partial(_apply, ready)
+    fast = partial(_apply, template, tokens)
+    turns = [{"role": one.role, "content": one.content} for one in (_ASKED, _ANSWERED)]
+    try:
+        same = all(fast(turns[:n], n == 1) == slowly(turns[:n], n == 1) for n in (1, 2))
+    except Exception:  # noqa: BLE001 (what a template raises is told where it is rendered in earnest)
+        same = False
+    return fast if same else slowly
 
 
-def _apply(ready: Callable[..., Any], turns: list[dict[str, str]], generate: bool) -> str:
-    return ready([turns], add_generation_prompt=generate)[0][0]
+def _apply(template: str, tokens: dict[str, str], turns: list[dict[str, str]], generate: bool) -> str:
+    """Render by transformers' own compiled template (sandboxed, cached), past the copies it makes of the messages."""
+    from transformers.utils import chat_template_utils
+
+    compiled = cast("Any", chat_template_utils)._compile_jinja_template(template)
+    return compiled.render(
+        messages=turns, tools=None, documents=None, add_generation_prompt=generate, **tokens
+    )  # fmt: skip
 
 
 def _apply_slowly(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], generate: bool) -> str:

@@ -116,7 +116,6 @@ Allowed = Literal[
     "eval-overlap",
     "other-tokenizer",
     "other-base",
-    "non-finite-weights",
     "rounded-weights",
     "changed-data",
 ]

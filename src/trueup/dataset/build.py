@@ -7,17 +7,13 @@ import json
 import os
 import re
 import shutil
-import signal
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
-from itertools import islice
-from multiprocessing import get_context
+from itertools import chain, islice
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Protocol
@@ -25,13 +21,14 @@ from typing import Any, Protocol
 from trueup.chat import Origin, Renderer
 from trueup.config import DataConfig
 from trueup.dataset.pack import Packed, Task, pack
+from trueup.dataset.spread import Chunk, by_processes
 from trueup.dataset.store import Tokenized, Writer
 from trueup.errors import DataError
 from trueup.files import file_sha256, fingerprint
 from trueup.sources import Parser, Reader, Want, lines, open_reader, unusable
 from trueup.sources.reading import Entry
 
-CHUNK = 512
+CHUNK, _CHUNK_SIZE = 512, 1 << 20  # rows, and characters, of a chunk
 _ALONE = 16_384  # rows that are made in this process before others are started for the rest
 _KEPT_SECONDS = 30 * 86400
 _OURS = re.compile(r"[0-9a-f]{32}|once-\d+-\d+|\.([0-9a-f]{32}|once-\d+-\d+)-[0-9a-f]{8}")
@@ -72,13 +69,15 @@ def tokenize(
         ModelError: the chat template cannot be used for these rows.
     """
     reader = open_reader(section.path, section.split)
+    stamps = _stamps(reader)
     parser = _started(reader, section, wants, allow_empty=allow_empty)
     key = _key(reader, section, parser, renderer)
     if key is not None and (found := opened(key)) is not None:
         return found
     start, stop = section.span
     task = Task(parser, renderer, start, stop, drop_identical=section.identical_pairs == "drop")
-    return _build(reader, section, task, key or f"once-{os.getpid()}-{time.time_ns()}", workers, tick)
+    key = key or f"once-{os.getpid()}-{time.time_ns()}"
+    return _build(reader, section, task, key, workers, tick, stamps)
 
 
 def opened(key: str) -> Tokenized | None:
@@ -99,15 +98,15 @@ def _started(reader: Reader, section: DataConfig, wants: Sequence[Want], *, allo
     Raises:
         DataError: there is no row, or its format gives none of the kinds wanted.
     """
-    first = next((entry for entry in reader.entries() if isinstance(entry[1], dict)), None)
+    first = next(((origin, row) for origin, row in reader.entries() if not isinstance(row, DataError)), None)
     if first is None:
-        broken = next((found for _, found in reader.entries() if isinstance(found, DataError)), None)
+        broken = next((row for _, row in reader.entries() if isinstance(row, DataError)), None)
         raise broken or DataError(f"{section.path}: there are no rows in it\n  fix: check that the file was written")
     problem: DataError | None = None
     for want in wants:
         parser = Parser(want, section.use, section.columns or {}, allow_empty=allow_empty)
         try:
-            parser.start(first[0], first[1])
+            parser.start(*first)
         except DataError as error:
             problem = problem or error
         else:
@@ -156,7 +155,7 @@ def tokenizer_version(renderer: Renderer) -> str:
     return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-CODE = ("chat.py", "chat_template.py", "encoding.py", "messages.py", "examples.py", "sources", "dataset")
+CODE = ("chat", "examples.py", "sources", "dataset")
 """What makes tokens of rows, with `evaluation/refusal.py`."""
 
 
@@ -167,8 +166,14 @@ def code_version() -> str:
     return fingerprint([root / part for part in (*CODE, "evaluation/refusal.py")], ignore=["__pycache__"])
 
 
+def _stamps(reader: Reader) -> list[tuple[int, int]]:
+    """Size and time of each file that is read: another one afterwards was changed meanwhile."""
+    stats = [path.stat() for path in map(Path, reader.files) if path.is_file()]
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
 def _build(
-    reader: Reader, section: DataConfig, task: Task, key: str, workers: int, tick: Callable[[int, float], None]
+    reader: Reader, section: DataConfig, task: Task, key: str, workers: int, tick: Ticker, stamps: list[tuple[int, int]]
 ) -> Tokenized:
     folder = cache_folder()
     temporary = folder / f".{key}-{token_hex(4)}"
@@ -187,6 +192,8 @@ def _build(
             if not account.first:  # after the first fault nothing will be kept
                 writer.add(chunk)
             tick(account.read, reader.done)
+        if _stamps(reader) != stamps:
+            raise DataError(f"{section.path}: it was changed while it was read\n  fix: run again when it is whole")
         account.check(rows=section.rows)
         meta = account.counts(reader.blank)
         writer.close(meta | {"format": task.parser.format, "want": task.parser.want, "unused": task.parser.unused})
@@ -285,54 +292,30 @@ def _packed(task: Task, entries: Iterator[Entry], workers: int) -> Iterator[Pack
     following = next(chunks, None)
     if following is None:
         return
-    rest = _again(following, chunks)
+    rest = chain([following], chunks)
     if workers < 2:
         yield from (pack(task, first, chunk) for first, chunk in rest)
     else:
-        yield from _by_processes(task, rest, workers)
+        yield from by_processes(task, rest, workers)
 
 
-def _again(
-    first: tuple[int, list[Entry]], rest: Iterable[tuple[int, list[Entry]]]
-) -> Iterator[tuple[int, list[Entry]]]:
-    yield first
-    yield from rest
-
-
-def _chunks(entries: Iterator[Entry]) -> Iterator[tuple[int, list[Entry]]]:
-    first = 0
-    while chunk := list(islice(entries, CHUNK)):
+def _chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:
+    """Some hundreds of rows at a time, fewer where they are long: what a chunk needs of memory is bounded."""
+    first, chunk, size = 0, list[Entry](), 0
+    for entry in entries:
+        chunk.append(entry)
+        size += _size(entry[1])
+        if len(chunk) == CHUNK or size >= _CHUNK_SIZE:
+            yield first, chunk
+            first, chunk, size = first + len(chunk), [], 0
+    if chunk:
         yield first, chunk
-        first += len(chunk)
 
 
-def _by_processes(task: Task, chunks: Iterator[tuple[int, list[Entry]]], workers: int) -> Iterator[Packed]:
-    """Spread over processes that know nothing of torch; at most four chunks a process are under way."""
-    context = get_context("spawn")  # a fork would copy locks that other threads hold
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(task,))
-    under_way: deque[Future[Packed]] = deque()
-    try:
-        for first, chunk in chunks:
-            under_way.append(pool.submit(_pack_there, first, chunk))
-            if len(under_way) >= 4 * workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a process that tokenizes rows was ended (out of memory, or killed)\n  fix: set threads=1 to use one process"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_task: list[Task] = []
-
-
-def _begin(task: Task) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    _task.append(task)
-
-
-def _pack_there(first: int, chunk: list[Entry]) -> Packed:
-    return pack(_task[0], first, chunk)
+def _size(value: object) -> int:
+    """Characters in the texts of a row."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0

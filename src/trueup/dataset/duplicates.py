@@ -1,10 +1,10 @@
 """Rows that occur twice, exactly or nearly, among millions of them: MinHash signatures and buckets on disk.
 
 A text's shingles are the 8-byte windows of its normalised form (letters and digits of any script, signs beside a digit,
-lower case, single spaces). Two texts are near-duplicates when the Jaccard similarity of their shingles is at least `NEAR`. The signature
-holds the minimum of 32 hash functions over the shingles; two signatures agree in one place with the probability of that
-similarity (Broder 1997), so texts that agree in one of 8 bands of 4 places are compared, the others are not: at a
-similarity of 0.8 a pair is overlooked with probability (1 - 0.8^4)^8 = 0.015, at 0.9 with 2e-4.
+lower case, single spaces). Two texts are near-duplicates when the Jaccard similarity of their shingles is at least
+`NEAR`. The signature holds the minimum of 32 hash functions over the shingles; two signatures agree in one place with
+the probability of that similarity (Broder 1997), so texts that agree in one of 8 bands of 4 places are compared, the
+others are not: at a similarity of 0.8 a pair is overlooked with probability (1 - 0.8^4)^8 = 0.015, at 0.9 with 2e-4.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def band_keys(signature: NDArray[np.uint32]) -> Words:
 
 
 class Buckets:
-    """Numbers grouped by equal 64-bit keys, in memory that does not grow with them: parted on disk, sorted part by part.
+    """Numbers grouped by equal 64-bit keys, with little memory: they are parted on disk, and sorted part by part.
 
     with Buckets() as found:
         found.add(keys, numbers)     # any number of times

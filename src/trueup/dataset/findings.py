@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ def fault(code: str, section: str, text: str, fix: str, allow: Sequence[str], pl
 FAULTS: dict[Flag, tuple[str, str, str]] = {
     Flag.SPECIAL: (
         "special-text",
-        "the text of control tokens (such as <|im_end|>) stands in {n} of {rows} rows; it is ordinary text to the model",
+        "the text of control tokens ({spelled}) is in {n} of {rows} rows: to the model it is ordinary text",
         "take it out of the messages",
     ),
     Flag.APPLIED: (
@@ -83,13 +84,13 @@ FAULTS: dict[Flag, tuple[str, str, str]] = {
     Flag.EMPTY: ("empty-response", "{n} of {rows} rows have an empty response", "remove these rows"),
     Flag.REWRITTEN: (
         "rewritten-history",
-        "the chat template renders earlier answers otherwise than the last: in {n} of {rows} rows only the last is trained",
+        "the chat template changes answers once others follow: in {n} of {rows} rows only the last one is trained",
         "use a template that only appends, or split conversations so that each answer is the last",
     ),
 }
 
 
-def of_rows(section: str, found: Survey, allow: Sequence[str], *, trains: bool) -> list[Finding]:
+def of_rows(section: str, found: Survey, allow: Sequence[str], *, trains: bool, spelled: str = "") -> list[Finding]:
     """Faults and warnings that follow from one section's rows.
 
     Args:
@@ -97,12 +98,13 @@ def of_rows(section: str, found: Survey, allow: Sequence[str], *, trains: bool) 
         found: its survey.
         allow: faults that are known.
         trains: whether these rows' tokens are targets (not so for PPO's prompts).
+        spelled: the control tokens that the first of the rows that spell one spells.
     """
-    made = [
-        fault(code, section, text.format(n=f"{found.flags[flag]:,}", rows=f"{found.rows:,}"), fix, allow, found.places[flag])
-        for flag, (code, text, fix) in FAULTS.items()
-        if found.flags[flag]
-    ]  # fmt: skip
+    made: list[Finding] = []
+    for flag, (code, text, fix) in FAULTS.items():
+        if count := found.flags[flag]:
+            told = text.format(n=f"{count:,}", rows=f"{found.rows:,}", spelled=spelled)
+            made.append(fault(code, section, told, fix, allow, found.places[flag]))
     endless = found.rows - found.flags[Flag.ENDS]
     if trains and endless:
         text = f"the end token is not trained in {endless:,} of {found.rows:,} rows: the model would not learn to stop"
@@ -145,7 +147,9 @@ def _pairs(section: str, found: Survey) -> list[Finding]:
     share, d = found.longer / n, found.cohens_d
     text = f"chosen is longer than rejected in {share:.0%} of {n:,} pairs, shorter in {found.shorter / n:.0%}; "
     text += f"mean {found.chosen.mean:.1f} against {found.rejected.mean:.1f} tokens, Cohen's d {d:+.2f}"
-    numbers = {"longer": share, "shorter": found.shorter / n, "cohens_d": d, "pairs": n}
+    numbers = {"longer": share, "shorter": found.shorter / n, "pairs": n}
+    if math.isfinite(d):  # JSON has no infinity
+        numbers["cohens_d"] = d
     if abs(d) < SMALL_EFFECT:
         return [Finding("length-bias", "note", section, text, numbers=numbers)]
     way = "longer" if d > 0 else "shorter"
@@ -176,7 +180,8 @@ def _words(section: str, found: Survey) -> list[Finding]:
     if refuses and judged:
         share = rate(refuses, judged)
         who = "chosen answers" if found.chosen.n else "answers"
-        text = f"{refuses:,} of {judged:,} {who} looked at are refusals ({share.value:.1%} [{share.low:.1%}, {share.high:.1%}])"
+        text = f"{refuses:,} of {judged:,} {who} looked at are refusals "
+        text += f"({share.value:.1%} [{share.low:.1%}, {share.high:.1%}])"
         numbers = {"refusals": refuses, "judged": judged, "share": share.value}
         many = share.value > MANY_REFUSALS
         fix = (
@@ -211,13 +216,14 @@ def duplicates(section: str, near: int, exact: int, rows: int) -> Finding:
     return Finding("duplicates", "note", section, text, numbers=numbers)
 
 
-def contradicting(section: str, count: int, shown: Sequence[tuple[str, str]]) -> list[Finding]:
-    """Pairs of answers that were ranked both ways."""
+def contradicting(section: str, count: int, shown: Sequence[tuple[str, str]], *, labelled: bool) -> list[Finding]:
+    """Pairs of answers that were ranked both ways, or answers with both labels."""
     if not count:
         return []
     places = tuple(f"{one} and {other}" for one, other in shown)
-    text, fix = f"{count:,} pairs of answers are ranked both ways", "keep one verdict, or count votes"
-    return [Finding("contradictions", "warning", section, text, fix, places, {"pairs": count})]
+    what = "answers are labelled both true and false" if labelled else "pairs of answers are ranked both ways"
+    fix = "keep one verdict, or count votes"
+    return [Finding("contradictions", "warning", section, f"{count:,} {what}", fix, places, {"pairs": count})]
 
 
 def overlapping(
@@ -231,17 +237,17 @@ def overlapping(
 
 
 def raise_errors(findings: Sequence[Finding]) -> None:
-    """Raise a DataError that tells the faults that are not allowed, three at most.
+    """Raise a DataError that tells the faults that are not allowed, in six lines at most.
 
     Raises:
         DataError: there is one.
     """
     errors = [one for one in findings if one.level == "error"]
     if errors:
-        more = f"\n(and {len(errors) - _LISTED} more: `trueup check` tells all)" if len(errors) > _LISTED else ""
-        raise DataError("\n".join(one.in_words() for one in errors[:_LISTED]) + more)
+        shown = errors if len(errors) <= 3 else errors[:2]
+        more = f"\n(and {len(errors) - 2} more: `trueup check` tells all)" if len(errors) > 3 else ""
+        raise DataError("\n".join(one.in_words() for one in shown) + more)
 
 
 def _listed(places: Sequence[str]) -> str:
-    more = f" and {len(places) - _LISTED} more" if len(places) > _LISTED else ""
-    return ", ".join(places[:_LISTED]) + more
+    return ", ".join([*places[:_LISTED], *(["…"] if len(places) > _LISTED else [])])  # how many is in the text

@@ -14,7 +14,7 @@ from trueup.chat import Origin
 from trueup.dataset.select import Examples, Selected, lengths
 from trueup.errors import DataError
 
-_SHOWN = 5
+_SHOWN, _LISTED = 5, 1_000
 
 
 @dataclass(slots=True)
@@ -35,23 +35,27 @@ def fitted(
     """The rows that are used, and what is to be said of the long ones in the account of the data.
 
     Raises:
-        DataError: rows are too long and `rule` is "error", none would be left, or a prompt leaves no room to cut to.
+        DataError: rows are too long and `rule` is "error", none would be left, a prompt leaves no room to cut to, or
+            the two answers of a pair are the same once they are cut.
     """
     found = _long_rows(examples, limit)
     if not found.rows:
         return examples, {}
     if rule == "error" or (rule == "drop" and len(found.rows) == len(examples)):
         raise DataError(_too_long(name, examples, found, limit))
-    told = {"max_length": limit, "rows": [str(examples.origin(at)) for at in found.rows]}
+    told = _account(limit, examples, found)
     if rule == "drop":
         return without(examples, found.rows), {"over_length": told}
+    cut = Examples(examples.parts, examples.rows, cut=limit)
     for at in found.rows:
+        problem = None
         if (trunk := len(examples[at].trunk)) > limit - 2:
-            raise DataError(
-                f"{examples.origin(at)}: the prompt alone has {trunk} tokens, max_length is {limit}; "
-                f"raise max_length, or set over_length=drop"
-            )
-    return Examples(examples.parts, examples.rows, cut=limit), {"cut": told}
+            problem = f"the prompt alone has {trunk} tokens, max_length is {limit}"
+        elif len(sides := cut[at].branches) == 2 and sides[0].ids == sides[1].ids:
+            problem = f"cut to max_length={limit} tokens, chosen and rejected are the same"
+        if problem is not None:
+            raise DataError(f"{examples.origin(at)}: {problem}; raise max_length, or set over_length=drop")
+    return cut, {"cut": told}
 
 
 def fitted_prompts(examples: Examples, limit: int, new_tokens: int, rule: str) -> tuple[Examples, dict[str, Any]]:
@@ -69,8 +73,14 @@ def fitted_prompts(examples: Examples, limit: int, new_tokens: int, rule: str) -
             f"{new_tokens} new tokens within max_length={limit}\n"
             f"  set max_length={worst + new_tokens}, or leave them out with over_length=drop"
         )
-    told = {"max_length": room, "rows": [str(examples.origin(at)) for at in found.rows]}
+    told = _account(room, examples, found)
     return without(examples, found.rows), {"over_length": told} if found.rows else {}
+
+
+def _account(limit: int, examples: Examples, found: _Long) -> dict[str, Any]:
+    """How many rows are longer than `limit`, and the places of the first thousand."""
+    rows = [str(examples.origin(at)) for at in found.rows[:_LISTED]]
+    return {"max_length": limit, "count": len(found.rows), "rows": rows}
 
 
 def without(examples: Examples, left_out: Sequence[int]) -> Examples:

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.dataset.duplicates import NEAR, PLACES, Buckets, Groups, band_keys, normalised, similarity
-from trueup.dataset.pack import compared
+from trueup.dataset.duplicates import NEAR, PLACES, Buckets, Groups, band_keys, similarity
+from trueup.dataset.pack import near_text
 from trueup.dataset.store import Tokenized
 
-_SCAN = 16_384
-_TOGETHER = 0.7  # estimated: a margin below NEAR, so that few true near-duplicates are put on two sides
-_ALL_PAIRS = 16
+_SCAN = 8_192
+_LIKELY = 20  # places of 32 that must agree before texts are compared: of pairs at 0.8 one in a hundred has fewer
+_HEADS = 32  # rows of one bucket that every further row of it is compared with
+_COMPARED = 200_000  # pairs whose texts are compared (20 s); where there are more, the estimate decides about the rest
 _LOOKED_AT = 4096  # candidates of one bucket
 
 
-def near_groups(rows: Tokenized, threshold: float = _TOGETHER) -> Groups:
-    """Rows that are equal, or whose signatures agree in at least `threshold` of their places."""
+def near_groups(rows: Tokenized) -> Groups:
+    """Rows that are equal, or whose texts have a similarity of at least NEAR (candidates by their signatures)."""
     groups = Groups(len(rows))
     with Buckets() as same:
         for start, records in rows.records():
@@ -28,29 +29,55 @@ def near_groups(rows: Tokenized, threshold: float = _TOGETHER) -> Groups:
             for row in group[1:].tolist():
                 groups.join(int(group[0]), row)
     alone = groups.parent == np.arange(len(rows))  # of equal rows the first stands for all
+    joiner = _Joiner(groups, rows)
     with Buckets() as near:
         for start, signature in _signatures(rows):
             kept = np.flatnonzero(alone[start : start + len(signature)])
             keys = band_keys(signature[kept])
             near.add(keys.ravel(), np.repeat(kept + start, keys.shape[1]))
         for group in near.groups():
-            _join(groups, rows, np.unique(group), threshold)
+            joiner.join(np.unique(group))
     return groups
 
 
-def _join(groups: Groups, rows: Tokenized, group: NDArray[np.int64], threshold: float) -> None:
-    """Join those of a bucket that are alike: each with each, in large buckets each with the first and the one before.
+class _Joiner:
+    """Joins the rows of a bucket that are alike."""
 
-    They are put in the order of their signatures, so that what is joined does not depend on the order of the rows.
-    """
-    signature = np.concatenate([rows.signatures(int(row), 1) for row in group])
-    order = np.lexsort(signature.T)
-    group, signature = group[order], signature[order]
-    for at in range(1, len(group)):
-        others = range(at) if len(group) <= _ALL_PAIRS else (0, at - 1)
-        for other in others:
-            if (signature[at] == signature[other]).sum() >= threshold * PLACES:
-                groups.join(int(group[at]), int(group[other]))
+    def __init__(self, groups: Groups, rows: Tokenized) -> None:
+        self._groups, self._rows = groups, rows
+        self._left = _COMPARED
+
+    def join(self, bucket: NDArray[np.int64]) -> None:
+        """Compare each row of a bucket with the first of those before it.
+
+        In the order of their signatures, so that what is joined does not depend on the order of the rows.
+        """
+        signature = np.concatenate([self._rows.signatures(int(row), 1) for row in bucket])
+        order = np.lexsort(signature.T)
+        bucket, signature = bucket[order], signature[order]
+        heads, texts = [0], dict[int, str]()
+        for at in range(1, len(bucket)):
+            agree = (signature[heads] == signature[at]).sum(axis=1)
+            alike = [
+                head
+                for head, places in zip(list(heads), agree.tolist(), strict=True)
+                if places >= _LIKELY and self._alike(int(bucket[head]), int(bucket[at]), places, texts)
+            ]
+            for head in alike:
+                self._groups.join(int(bucket[head]), int(bucket[at]))
+            if len(heads) < _HEADS:
+                heads.append(at)
+
+    def _alike(self, a: int, b: int, places: int, texts: dict[int, str]) -> bool:
+        if self._groups.first(a) == self._groups.first(b):
+            return True
+        if not self._left:
+            return places >= NEAR * PLACES
+        self._left -= 1
+        for row in (a, b):
+            if row not in texts:
+                texts[row] = near_text(self._rows.parts(row))
+        return similarity(texts[a], texts[b]) >= NEAR
 
 
 def _signatures(rows: Tokenized) -> Iterator[tuple[int, NDArray[np.uint32]]]:
@@ -129,10 +156,10 @@ def _compare(
     signatures = np.concatenate([other.signatures(int(one), 1) for one in candidates])
     for row in asked:
         alike = (signatures == rows.signatures(row, 1)).sum(axis=1)
-        likeliest = [at for at in np.argsort(-alike, kind="stable")[:_ALL_PAIRS] if alike[at] >= PLACES / 2]
-        text = normalised(compared(rows.parts(row))) if likeliest else ""
+        likeliest = [at for at in np.argsort(-alike, kind="stable")[:_HEADS] if alike[at] >= PLACES / 2]
+        text = near_text(rows.parts(row)) if likeliest else ""
         for match in candidates[likeliest].tolist():
-            if similarity(text, normalised(compared(other.parts(match)))) >= NEAR:
+            if similarity(text, near_text(other.parts(match))) >= NEAR:
                 found[row] = match
                 break
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +18,9 @@ from trueup.examples import Branch, Example, single
 from trueup.sources import Drop, Parser, same_answers
 from trueup.sources.reading import Entry
 
-JUDGED_ALL, JUDGED_EVERY = 20_000, 16
-"""Of the rows after the first 20,000 every sixteenth is judged for language and refusals: each takes 0.2 ms."""
+_SIGNED = 65_536  # characters of a text that its signature is taken of: with books, memory would grow with their length
+JUDGED_ALL, JUDGED_EVERY = 10_000, 64
+"""Of the rows after the first 10,000 every 64th is judged for language and refusals: each takes 0.1 ms."""
 
 
 @dataclass(slots=True)
@@ -119,10 +120,18 @@ def parts_of(row: Row) -> list[list[tuple[str, str]]]:
     return [_plain(row.prompt), *map(_plain, sides)]
 
 
-def compared(parts: Sequence[Sequence[Sequence[str]]]) -> str:
-    """The text by which rows are compared: all contents, a ranking's two sides in sorted order."""
-    texts = ["\n".join(content for _, content in part) for part in parts]
+def compared(parts: Sequence[Sequence[Sequence[str]]], *, system: bool = False) -> str:
+    """The text by which rows are compared: their contents, a ranking's two sides in sorted order.
+
+    Without the system message, which many rows share: it would make near-duplicates of all of them.
+    """
+    texts = ["\n".join(content for role, content in part if system or role != "system") for part in parts]
     return "\n".join([*texts[:1], *sorted(texts[1:])])
+
+
+def near_text(parts: Sequence[Sequence[Sequence[str]]]) -> str:
+    """The normalised text by which near-duplicates are found: of long rows the beginning."""
+    return normalised(compared(parts)[:_SIGNED])
 
 
 def _plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
@@ -133,22 +142,21 @@ def _plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
 class _Made:
     example: Example
     text: bytes
-    compared: str
+    near: str
     record: dict[str, int | float]
     origin: Origin
 
 
 def _made(renderer: Renderer, row: Row, *, judged: bool) -> _Made:
     example, parts = example_of(renderer, row), parts_of(row)
-    text = compared(parts)
     flags = _seen(renderer, row, example, parts)
     answers = ["\n".join(content for _, content in part) for part in parts[1:]]
     if len(answers) == 2 and answers[0] <= answers[1]:
-        flags |= Flag.SORTED
-    record: dict[str, int | float] = {"scalar": _scalar(row), "content": content_hash(text)}
+        flags |= int(Flag.SORTED)
+    record: dict[str, int | float] = {"scalar": _scalar(row), "content": content_hash(compared(parts, system=True))}
     if judged:
-        said = answers or [text]
-        flags |= Flag.JUDGED | _refusals(answers)
+        said = answers or [compared(parts)]
+        flags |= int(Flag.JUDGED | _refusals(answers))
         record |= {"script": script_of(said[0]), "language": language_of(said[0])}
     lengths = [len(branch.ids) for branch in example.branches]
     record |= {
@@ -156,37 +164,45 @@ def _made(renderer: Renderer, row: Row, *, judged: bool) -> _Made:
         "first": lengths[0] if lengths else 0,
         "second": lengths[1] if len(lengths) > 1 else -1,
         "trained": sum(branch.trained for branch in example.branches),
-        "flags": int(flags),
+        "flags": flags,
     }
     origin = row.origin or Origin("", 0)
-    return _Made(example, json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass"), text, record, origin)
+    return _Made(
+        example,
+        json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+        near_text(parts),
+        record,
+        origin,
+    )
 
 
-def _seen(renderer: Renderer, row: Row, example: Example, parts: list[list[tuple[str, str]]]) -> Flag:
+def _seen(renderer: Renderer, row: Row, example: Example, parts: list[list[tuple[str, str]]]) -> int:
+    """The row's flags, as a plain number: enums take a microsecond an operation."""
     messages = [Message(role, content) for part in parts for role, content in part]
-    flags = Flag(0) if isinstance(row, Prompt) else _trained(renderer, example)
+    flags = 0 if isinstance(row, Prompt) else trained_flags(example, renderer.stop_ids)
     if isinstance(row, Conversation) and _rewritten(row, example):
-        flags |= Flag.REWRITTEN
+        flags |= int(Flag.REWRITTEN)
     if renderer.control_texts(messages):
-        flags |= Flag.SPECIAL
+        flags |= int(Flag.SPECIAL)
     if renderer.applied_twice(messages):
-        flags |= Flag.APPLIED
+        flags |= int(Flag.APPLIED)
     if renderer.doubled_bos((example.trunk + [one for branch in example.branches[:1] for one in branch.ids[:2]])[:2]):
-        flags |= Flag.DOUBLED
+        flags |= int(Flag.DOUBLED)
     replies = [part[-1][1] for part in parts[1:]]
     if isinstance(row, Conversation):  # its earlier answers are trained too
         replies = [message.content for message in row.messages if message.role == "assistant"]
     if not all(map(str.strip, replies)):
-        flags |= Flag.EMPTY
+        flags |= int(Flag.EMPTY)
     return flags
 
 
-def _trained(renderer: Renderer, example: Example) -> Flag:
-    flags, stops = Flag(0), renderer.stop_ids
+def trained_flags(example: Example, stops: Collection[int]) -> int:
+    """Whether the end token (one of `stops`) is trained, and whether there is a branch in which nothing is."""
+    flags = 0
     if all(branch.mask and branch.mask[-1] and branch.ids[-1] in stops for branch in example.branches):
-        flags |= Flag.ENDS
+        flags |= int(Flag.ENDS)
     if not all(branch.trained for branch in example.branches):
-        flags |= Flag.UNTRAINED
+        flags |= int(Flag.UNTRAINED)
     return flags
 
 
@@ -226,7 +242,8 @@ def _laid_out(result: Packed, made: list[_Made]) -> Packed:
     names = RECORD.names or ()
     result.records = np.array([tuple(one.record.get(name, 0) for name in names) for one in made], dtype=RECORD)
     result.texts, result.files = bytes(texts), [one.origin.file for one in made]
-    result.signatures = signatures([normalised(one.compared) for one in made]) if made else result.signatures
+    if made:
+        result.signatures = signatures([one.near for one in made])
     return result
 
 

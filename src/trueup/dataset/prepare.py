@@ -5,9 +5,8 @@ Needs a tokenizer, no weights: a wrong row is said before the model loads.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.chat import Origin, Renderer
+from trueup.chat import Message, Origin, Renderer
 from trueup.config import DataConfig, PpoConfig, StageConfig, TrainDataConfig
 from trueup.dataset import findings as found
 from trueup.dataset.build import Ticker, tokenize
@@ -23,11 +22,11 @@ from trueup.dataset.findings import Finding
 from trueup.dataset.fitting import fitted, fitted_prompts
 from trueup.dataset.near import overlap
 from trueup.dataset.record import Flag
-from trueup.dataset.select import Examples, Selected, everything, lengths, limited, split
-from trueup.dataset.store import Tokenized
-from trueup.dataset.survey import Survey, contradictions, duplicate_rows, survey
+from trueup.dataset.sampler import epoch_rows
+from trueup.dataset.select import Examples, Selected, everything, limited, split
+from trueup.dataset.store import Tokenized, read_sealed, write_sealed
+from trueup.dataset.survey import contradictions, duplicate_rows, survey
 from trueup.errors import DataError
-from trueup.files import atomic_write_text
 from trueup.preflight import wants
 
 Reading = Callable[[str], AbstractContextManager[Ticker]]
@@ -95,22 +94,27 @@ def prepare(
     sections = [_open(config, place, data, kinds, renderer, workers, reading) for place, data, kinds in wants(config)]
     trained = [one for one in sections if isinstance(one.config, TrainDataConfig)]
     aside = {one.name: one for one in sections if one not in trained}
-    weights = tuple(one.config.weight for one in trained if isinstance(one.config, TrainDataConfig))
+    _one_kind(trained)
+    weights = tuple(one.weight for one in config.train_sections)
     made = Prepared(Examples([], []), weights, None, None, collect=collect)
-    main = config.data_fields[0]
+    main, trains = config.data_fields[0], not isinstance(config, PpoConfig)
     train = Examples([one.rows for one in trained], [one.train for one in trained])
-    made.train = _use(made, config, main, train, trained, renderer, trains=not isinstance(config, PpoConfig))
-    if "eval" in aside or any(len(one.held_out) for one in trained):
-        measured = [aside["eval"]] if "eval" in aside else trained
+    made.train = _use(made, config, main, train, trained, renderer, trains=trains)
+    for one, rows, weight in zip(trained, made.train.rows, weights, strict=True):
+        if not epoch_rows(len(rows), weight):
+            raise DataError(_unseen(one, len(rows), weight))
+    measured = [aside["eval"]] if "eval" in aside else [one for one in trained if len(one.held_out)]
+    if measured:
         rows = [one.train if "eval" in aside else one.held_out for one in measured]
         held_out = Examples([one.rows for one in measured], rows)
-        made.held_out = _use(
-            made, config, "eval", held_out, measured, renderer, trains=not isinstance(config, PpoConfig)
-        )
+        made.held_out = _use(made, config, "eval", held_out, measured, renderer, trains=trains)
     if "mix" in aside:
         mixed = aside["mix"]
         made.mix = _use(made, config, "mix", Examples([mixed.rows], [mixed.train]), [mixed], renderer, trains=True)
-    made.findings += _between(config, made, aside.get("eval"), trained)
+    learnt = [*zip(trained, made.train.rows, strict=True)]
+    if made.mix is not None:
+        learnt.append((aside["mix"], made.mix.rows[0]))
+    made.findings += _between(config, made.held_out, measured, learnt)
     return made
 
 
@@ -127,10 +131,14 @@ def _open(
     selected = everything(rows)
     if not isinstance(data, TrainDataConfig):
         return _Section(name, data, rows, selected, selected[:0])
-    sides = split(rows, limited(rows, selected, data.limit, config.seed), data.holdout, config.seed)
+    selected = limited(rows, selected, data.limit, config.seed)
+    sides = split(rows, selected, data.holdout, config.seed)
     for side, problem in ((sides.train, "leaves no row to train on"), (sides.held_out, "holds out no row")):
         if data.holdout and not len(side):
-            raise DataError(f"{data.path}: holdout={data.holdout:g} of {len(rows)} rows {problem}\n  fix: change it")
+            raise DataError(
+                f"{data.path}: holdout={data.holdout:g} of {len(selected)} rows {problem}\n"
+                "  fix: take another share or seed (near-duplicates go together), or give rows in eval.data"
+            )
     return _Section(name, data, rows, sides.train, sides.held_out)
 
 
@@ -144,11 +152,9 @@ def _use(
     except DataError as error:
         if not made.collect:
             raise
-        made.findings.append(Finding("over-length", "error", name, str(error)))
+        made.findings.append(Finding("over-length", "error", name, str(error).removeprefix(f"{name}: ")))
         used, long = examples, {}
-    found_rows = survey(used)
-    if used.cut is not None:
-        _recount(found_rows, used, renderer)
+    found_rows = survey(used, renderer.stop_ids)
     if found_rows.flags[Flag.UNTRAINED] and trains:
         where = found_rows.places[Flag.UNTRAINED][0]
         raise DataError(f"{where}: no token of this row is trained; give the row an answer that is not empty")
@@ -156,32 +162,28 @@ def _use(
     made.counts[name]["fingerprint"] = "+".join(one.rows.fingerprint for one in sections)
     if trains:
         made.counts[name] |= {"trained_tokens": found_rows.trained, "end_trained": found_rows.flags[Flag.ENDS]}
-    made.findings += found.of_rows(name, found_rows, config.allow, trains=trains)
-    for one in sections if name != "eval" or len(sections) == 1 else ():
-        if not (name == "eval" and isinstance(one.config, TrainDataConfig)):
+    spelled = _spelled(used, renderer) if found_rows.flags[Flag.SPECIAL] else ""
+    made.findings += found.of_rows(name, found_rows, config.allow, trains=trains, spelled=spelled)
+    for one in sections:
+        if name != "eval" or not isinstance(one.config, TrainDataConfig):  # of a holdout it was said before
             made.findings += _repeated(one)
     return used
 
 
-def _recount(found_rows: Survey, used: Examples, renderer: Renderer) -> None:
-    """What the cut rows train, and whether their end tokens are among it: the records tell of whole rows."""
-    limit, seen, long = used.cut or 0, 0, list[int]()
+def _spelled(examples: Examples, renderer: Renderer) -> str:
+    """The control tokens that the first row that spells some of them does spell."""
+    seen, first = 0, list[int]()
 
     def see(records: NDArray[np.void]) -> None:
         nonlocal seen
-        long.extend((np.flatnonzero(lengths(records) > limit) + seen).tolist())
-        found_rows.trained -= int(records["trained"][lengths(records) > limit].sum())
+        if not first:
+            first.extend((np.flatnonzero(records["flags"] & np.uint32(Flag.SPECIAL))[:1] + seen).tolist())
         seen += len(records)
 
-    used.map_records(see)
-    for at in long:
-        branches = used[at].branches
-        found_rows.trained += sum(branch.trained for branch in branches)
-        ends = all(branch.ids and branch.mask[-1] and branch.ids[-1] in renderer.stop_ids for branch in branches)
-        found_rows.flags[Flag.ENDS] -= not ends
-        found_rows.flags[Flag.UNTRAINED] += not all(branch.trained for branch in branches)
-        if not all(branch.trained for branch in branches):
-            found_rows.places[Flag.UNTRAINED].append(str(used.origin(at)))
+    examples.map_records(see)
+    part, row = examples.place(first[0])
+    messages = [Message(role, content) for answers in part.parts(row) for role, content in answers]
+    return ", ".join(renderer.control_texts(messages)[:3])
 
 
 def _fitted(config: StageConfig, name: str, examples: Examples) -> tuple[Examples, dict[str, Any]]:
@@ -214,34 +216,60 @@ def _counts(sections: Sequence[_Section], examples: Examples, used: Examples) ->
 
 def _repeated(section: _Section) -> list[Finding]:
     """Duplicates and contradictions; they take seconds of a million rows, and are kept beside the tokens."""
-    path = Path(section.rows.folder) / "repeated.json"
+    path, want = section.rows.folder / "repeated.json", section.rows.meta["want"]
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_sealed(path)
     except (OSError, ValueError):
         near, exact = duplicate_rows(section.rows)
-        count, shown = contradictions(section.rows) if section.rows.meta["want"] == "preference" else (0, [])
+        count, shown = contradictions(section.rows) if want in ("preference", "labelled") else (0, [])
         told = {"near": near, "exact": exact, "contradicting": count, "shown": shown}
-        atomic_write_text(path, json.dumps(told))
+        with suppress(OSError):  # a cache of somebody else's can be read all the same
+            write_sealed(path, told)
     rows = len(section.rows)
     return [
         found.duplicates(section.name, told["near"], told["exact"], rows),
-        *found.contradicting(section.name, told["contradicting"], told["shown"]),
+        *found.contradicting(section.name, told["contradicting"], told["shown"], labelled=want == "labelled"),
     ]
 
 
+def _one_kind(trained: Sequence[_Section]) -> None:
+    """KTO learns from rankings or from labels, not both at once, and is measured on rankings.
+
+    Raises:
+        DataError: it would be otherwise.
+    """
+    labelled = [one for one in trained if one.rows.meta["want"] == "labelled"]
+    if 0 < len(labelled) < len(trained):
+        raise DataError("data: rankings and labelled completions in one mixture\n  fix: give data of one kind")
+    for one in labelled:
+        if len(one.held_out):
+            problem = "holdout of labelled completions, but what is measured on are rankings"
+            raise DataError(f"{one.name}: {problem}\n  fix: give rankings in eval.data, and no holdout")
+
+
+def _unseen(section: _Section, rows: int, weight: float) -> str:
+    if not rows:
+        return f"{section.name}: no row of {section.config.path} is left\n  fix: raise max_length, or take it out"
+    problem = f"weight={weight:g} of its {rows} rows is less than one row an epoch: none would be seen"
+    return f"{section.name}: {problem}\n  fix: give it a weight of at least {1 / rows:.2g}"
+
+
 def _between(
-    config: StageConfig, made: Prepared, held_out: _Section | None, trained: Sequence[_Section]
-) -> list[Finding]:
-    """Held-out rows that are trained on. Rows of one section that were parted by `holdout` cannot be."""
-    if held_out is None or made.held_out is None:
+    config: StageConfig, held_out: Examples | None, measured: Sequence[_Section],
+    learnt: Sequence[tuple[_Section, Selected]],
+) -> list[Finding]:  # fmt: skip
+    """Held-out rows that are trained on. Of one section the rows that `holdout` parted cannot be."""
+    if held_out is None:
         return []
     exact = near = 0
     shown: list[str] = []
-    for at, one in enumerate(trained):
-        both = overlap(held_out.rows, made.held_out.rows[0], one.rows, made.train.rows[at])
-        exact, near = exact + both.exact, near + both.near
-        shown += [_same_row(held_out.rows.origin(row), one.rows.origin(match)) for row, match in both.shown]
-    return found.overlapping("eval", exact, near, len(made.held_out), shown, config.allow)
+    for section, rows in zip(measured, held_out.rows, strict=True):
+        for other, others in learnt:
+            if section is not other:
+                both = overlap(section.rows, rows, other.rows, others)
+                exact, near = exact + both.exact, near + both.near
+                shown += [_same_row(section.rows.origin(row), other.rows.origin(match)) for row, match in both.shown]
+    return found.overlapping("eval", exact, near, len(held_out), shown, config.allow)
 
 
 def _same_row(held_out: Origin, trained: Origin) -> str:

@@ -9,6 +9,11 @@ from collections.abc import Mapping, Sequence
 from trueup.errors import CheckpointError, DataError
 
 
+def epoch_rows(size: int, weight: float) -> int:
+    """How many rows of `size` an epoch takes: each floor(weight) times, and of what remains a whole number."""
+    return int(weight) * size + round((weight % 1) * size)
+
+
 class Sampler:
     """Indices of the rows of each optimizer step, without end.
 
@@ -25,7 +30,7 @@ class Sampler:
         weights: one a part; by default all 1.
 
     Raises:
-        DataError: there is no row, or a weight so small that no row of its part would be seen.
+        DataError: an epoch has no row.
 
     Attributes:
         n: rows of an epoch.
@@ -40,13 +45,7 @@ class Sampler:
         self.sizes = [n] if isinstance(n, int) else list(n)
         self.weights = [1.0] * len(self.sizes) if weights is None else list(weights)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        for part, (size, weight) in enumerate(self._parts()):
-            if size and int(weight) * size + self._extra(part) < 1:
-                raise DataError(
-                    f"weight={weight:g} of {size} rows is less than one row an epoch: none would ever be seen\n"
-                    f"  fix: give that section a weight of at least {1 / size:.2g}"
-                )
-        self.n = sum(int(weight) * size + self._extra(part) for part, (size, weight) in enumerate(self._parts()))
+        self.n = sum(epoch_rows(size, weight) for size, weight in self._parts())
         if self.n < 1 or batch_size < 1:
             raise DataError(
                 f"{self.n} rows in batches of {batch_size}: both must be at least 1\n  fix: give usable rows"
@@ -90,10 +89,6 @@ class Sampler:
     def _parts(self) -> list[tuple[int, float]]:
         return list(zip(self.sizes, self.weights, strict=True))
 
-    def _extra(self, part: int) -> int:
-        """How many rows of a part come from the fraction of its weight."""
-        return round((self.weights[part] % 1) * self.sizes[part])
-
     def _permutation(self) -> array[int]:
         """The epoch's indices; four bytes a row."""
         order = array("I")
@@ -109,7 +104,8 @@ class Sampler:
 
     def _turn(self, part: int) -> list[int]:
         """The rows whose turn it is in this epoch, of a part that is seen a fraction of a time."""
-        size, count = self.sizes[part], self._extra(part)
+        size = self.sizes[part]
+        count = epoch_rows(size, self.weights[part] % 1)
         taken: list[int] = []
         at = self.epoch * count
         while len(taken) < count:

@@ -1,4 +1,4 @@
-"""Which of the tokenized rows are used: a limit, a share held out, the length rule; and views that leave them on disk."""
+"""Which of the tokenized rows are used: a limit, a share held out; and views that leave the rows on disk."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ sha256, and its own: a folder without it, or whose files are not as it says, is 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from trueup.examples import Branch, Example
 from trueup.files import atomic_write_text, file_sha256
 
 FILES = ("tokens.u32", "records.bin", "signatures.u32", "texts.json")
-_SCAN = 65_536  # records read at once
+_SCAN = 8_192  # records read at once
 
 
 class Writer:
@@ -105,7 +106,7 @@ class Tokenized:
             ValueError: it is not whole.
         """
         self.folder = folder
-        self._opened: dict[str, IO[bytes]] = {}
+        self._opened: dict[str, io.FileIO] = {}
         self.meta: dict[str, Any] = read_sealed(folder / "meta.json")
         for name, stored in self.meta["stored"].items():
             opened = self._open(name)
@@ -176,12 +177,12 @@ class Tokenized:
         return json.loads(raw.decode("utf-8", "surrogatepass"))
 
     def prompt(self, row: int) -> tuple[Message, ...]:
-        """The messages of a row's prompt."""
-        return tuple(Message(role, content) for role, content in self.parts(row)[0])
+        """The messages of a row's prompt; a document has none."""
+        return tuple(Message(role, content) for role, content in self.parts(row)[0] if role != "text")
 
-    def _open(self, name: str) -> IO[bytes]:
+    def _open(self, name: str) -> io.FileIO:
         if name not in self._opened:
-            self._opened[name] = (self.folder / name).open("rb", buffering=0)
+            self._opened[name] = io.FileIO(self.folder / name)
         return self._opened[name]
 
     def _read(self, name: str, at: int, size: int) -> bytes:
@@ -190,7 +191,9 @@ class Tokenized:
         opened.seek(at)
         found = opened.read(size)
         if len(found) != size:
-            raise DataError(f"{self.folder / name}: it was changed while it is in use\n  fix: run again; it is made anew")
+            raise DataError(
+                f"{self.folder / name}: it was changed while it is in use\n  fix: run again; it is made anew"
+            )
         return found
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,5 +201,5 @@ class Tokenized:
         return {**self.__dict__, "_opened": {}}
 
 
-def _sha256(opened: IO[bytes]) -> str:
+def _sha256(opened: io.FileIO) -> str:
     return hashlib.file_digest(opened, "sha256").hexdigest()

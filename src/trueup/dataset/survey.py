@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trueup.dataset.duplicates import Buckets
 from trueup.dataset.near import near_groups
+from trueup.dataset.pack import trained_flags
 from trueup.dataset.record import LANGUAGES, SCRIPTS, Flag
 from trueup.dataset.select import Examples, lengths
 from trueup.dataset.store import Tokenized
@@ -96,9 +99,7 @@ class Survey:
     def histogram(self) -> list[tuple[int, int, int]]:
         """(from, to, rows) of lengths in powers of two, from the first that holds a row to the last."""
         edges = [0, 16, *(2**power for power in range(5, 21)), _LONGEST + 1]
-        bars = [
-            (low, high - 1, int(self.by_length[low:high].sum())) for low, high in zip(edges, edges[1:], strict=False)
-        ]
+        bars = [(low, high - 1, int(self.by_length[low:high].sum())) for low, high in pairwise(edges)]
         filled = [at for at, bar in enumerate(bars) if bar[2]]
         return bars[filled[0] : filled[-1] + 1] if filled else []
 
@@ -107,16 +108,31 @@ class Survey:
         return int(self.by_length[length + 1 :].sum())
 
 
-def survey(examples: Examples) -> Survey:
-    """Look at every record once."""
-    found = Survey()
+def survey(examples: Examples, stops: Collection[int] = ()) -> Survey:
+    """Look at every record once, and at each row that is cut. `stops` are the end tokens."""
+    found, seen = Survey(), 0
     for part, rows in zip(examples.parts, examples.rows, strict=True):
         labelled = part.meta["want"] == "labelled"
         for start, records in part.records():
             first, last = np.searchsorted(rows, [start, start + len(records)])
             if last > first:
-                _see(found, part, records[rows[first:last] - start], labelled=labelled)
+                some = records[rows[first:last] - start]
+                if examples.cut is not None:
+                    _cut(some, examples, seen, stops)
+                _see(found, part, some, labelled=labelled)
+                seen += len(some)
     return found
+
+
+def _cut(records: NDArray[np.void], examples: Examples, start: int, stops: Collection[int]) -> None:
+    """Make the records, which begin with that of example `start`, tell of the rows as they are cut."""
+    for at in np.flatnonzero(lengths(records) > (examples.cut or 0)).tolist():
+        example = examples[start + at]
+        for side, branch in zip(("first", "second"), example.branches, strict=False):
+            records[side][at] = len(branch.ids)
+        records["trained"][at] = sum(branch.trained for branch in example.branches)
+        kept = int(records["flags"][at]) & ~int(Flag.ENDS | Flag.UNTRAINED)
+        records["flags"][at] = kept | trained_flags(example, stops)
 
 
 def _see(found: Survey, part: Tokenized, records: NDArray[np.void], *, labelled: bool) -> None:
@@ -150,17 +166,20 @@ def _see(found: Survey, part: Tokenized, records: NDArray[np.void], *, labelled:
 def duplicate_rows(part: Tokenized) -> tuple[int, int]:
     """(near-duplicates, exact ones among them): rows that have an equal or nearly equal one before them."""
     equal = sum(len(group) - 1 for group in _same(part))
-    first = near_groups(part, 0.8).firsts()
+    first = near_groups(part).firsts()
     return int((first != np.arange(len(first))).sum()), equal
 
 
 def contradictions(part: Tokenized) -> tuple[int, list[tuple[str, str]]]:
-    """Pairs of answers ranked both ways: how many, and the places of the first ten."""
+    """Pairs of answers ranked both ways, or answers with both labels: how many, and the places of the first ten."""
     count, shown = 0, []
+    labelled = part.meta["want"] == "labelled"
     for group in _same(part):
         ways: dict[bool, int] = {}
         for row in group.tolist():
-            ways.setdefault(bool(part.record(row)["flags"] & np.uint32(Flag.SORTED)), row)
+            record = part.record(row)
+            way = record["scalar"] == 1 if labelled else record["flags"] & np.uint32(Flag.SORTED)
+            ways.setdefault(bool(way), row)
         if len(ways) == 2:
             count += 1
             if len(shown) < SHOWN:

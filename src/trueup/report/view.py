@@ -223,7 +223,9 @@ def _listed(title: str, value: object) -> Listed:
     if isinstance(value, Mapping):
         found = value.get("rows", [])
         lines = [str(one) for one in found] if isinstance(found, list) else []
-        return Listed(f"{title} ({value['max_length']} tokens)" if "max_length" in value else title, len(lines), lines)
+        count = _whole(value.get("count"))  # of many rows the first are listed
+        title = f"{title} ({value['max_length']} tokens)" if "max_length" in value else title
+        return Listed(title, len(lines) if count is None else count, lines)
     entries = value if isinstance(value, list) else [value]
     return Listed(title, len(entries), [_line(one) for one in entries])
 

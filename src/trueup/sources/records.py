@@ -66,7 +66,9 @@ class Record:
         if not isinstance(value, str):
             raise self.wrong_type(key, "a string")
         if not value.strip() and not empty_ok:
-            raise self.fail(f"{excerpt(key)} is empty", "write its text, or remove the row")
+            answer = key in (*COMPLETION, "chosen", "rejected")
+            more = ", or allow it: allow=[empty-response]" if answer else ""
+            raise self.fail(f"{excerpt(key)} is empty", f"write its text, or remove the row{more}")
         return self.encodable(key, value)
 
     def encodable(self, key: str, text: str) -> str:
