@@ -1,5 +1,6 @@
 """Rows are read before torch is imported, whatever the stage: of large data the beginning."""
 
+import importlib
 import itertools
 import json
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from trueup import preflight, sources
 from trueup.config import DpoConfig, PipelineConfig, PpoConfig, RewardConfig, SftConfig
 from trueup.errors import DataError
+
+stream = importlib.import_module("trueup.sources.stream")  # the package names its function alike
 
 PAIR = {"prompt": "q", "completion": "a"}
 RANKING = {"prompt": "q", "chosen": "a", "rejected": "b"}
@@ -68,7 +71,7 @@ def looked_at(monkeypatch):
 
     monkeypatch.setattr(sources.Parser, "parse", counted)
     monkeypatch.setattr(preflight, "SECONDS", 0.0)
-    monkeypatch.setattr(preflight, "_LOOK", 4)
+    monkeypatch.setattr(stream, "_LOOK", 4)
     return seen
 
 
@@ -80,11 +83,11 @@ def test_of_large_data_only_the_beginning_is_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("bad", ["{oops\n", {"prompt": "q"}, {"prompt": "q", "completion": 5}])
 def test_what_was_seen_to_be_wrong_is_said_when_time_is_up(tmp_path, monkeypatch, bad):
-    """A second passes at each look: time is up at the second good row, line 3 of 50."""
+    """A second passes at each look: time is up at the second row of 50."""
     clock = itertools.count()
-    monkeypatch.setattr(preflight, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(preflight, "SECONDS", 1.5)
-    monkeypatch.setattr(preflight, "_LOOK", 1)
+    monkeypatch.setattr(stream, "_LOOK", 1)
     path = write(tmp_path / "rows.jsonl", PAIR, bad, PAIR, *[PAIR] * 46, "{late\n")
     with pytest.raises(DataError, match=r"rows\.jsonl:2") as caught:
         preflight.read_rows(stage(SftConfig, path))
@@ -142,3 +145,14 @@ def test_a_broken_line_is_reported_without_importing_torch(tmp_path):
     assert done.stdout.strip() == "3 False"
     assert "rows.jsonl:2" in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+def test_the_clock_is_looked_at_whatever_the_slice(tmp_path, monkeypatch):
+    """All rows before the slice are judged too; their time counts."""
+    monkeypatch.setattr(preflight, "SECONDS", 0.0)
+    rows = [PAIR] * 3000
+    path = write(tmp_path / "late.jsonl", *rows, "{oops\n")
+    preflight.read_rows(stage(SftConfig, {"path": path, "rows": "2990:"}))  # ends before it comes to the last line
+    early = write(tmp_path / "early.jsonl", "{oops\n", *rows)
+    with pytest.raises(DataError, match=r"early\.jsonl:1"):
+        preflight.read_rows(stage(SftConfig, {"path": early, "rows": "2990:"}))

@@ -178,7 +178,7 @@ def account(config: Any, name: str = "data") -> dict[str, Any]:
     folder = Path(config.output)
     counts: dict[str, Any] = json.loads((folder / "data.json").read_text())[name]
     assert json.loads((folder / "summary.json").read_text())["data"][name] == counts
-    left_out = len(counts["dropped"]) + counts["unselected"] + len(counts.get("over_length", {"rows": []})["rows"])
+    left_out = len(counts["dropped"]) + counts["unselected"] + counts.get("over_length", {"count": 0})["count"]
     assert counts["read"] == counts["used"] + left_out
     return counts
 

@@ -28,33 +28,40 @@ if TYPE_CHECKING:
 REPORT = "checks.json"
 
 
-def checked(config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder | None = None) -> Prepared:
-    """A stage's data, prepared and checked, with warnings told and, in a run folder, all findings written down.
+def checked(config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder, *, tell: bool) -> Prepared:
+    """A stage's data, prepared and checked.
+
+    Args:
+        config: the stage.
+        renderer: its tokenizer's.
+        progress: shows the reading.
+        run: the run that would go on; its data must not have changed.
+        tell: warn, and write all findings into the run folder: for one of several processes.
 
     Raises:
         DataError: a row cannot be used, or there is a fault that `allow` does not name.
     """
     prepared = examine(config, renderer, progress, run)
+    if tell:
+        _tell(config, prepared, progress)
+        told = [one.as_dict() for one in prepared.findings]
+        atomic_write_text(run.path / REPORT, json.dumps(told, indent=2) + "\n")
+    found.raise_errors(prepared.findings)
+    return prepared
+
+
+def _tell(config: StageConfig, prepared: Prepared, progress: Progress) -> None:
     for name, counts in prepared.counts.items():
         progress.note(_account(name, counts))
-        for key, verb in (("over_length", "left out"), ("cut", "cut")):
-            if key in counts:
-                rows = counts[key]["count"]
-                of = rows + counts["used"] if key == "over_length" else counts["used"]
-                what = (
-                    "prompts without room for an answer"
-                    if _asks(config, name)
-                    else f"rows over max_length={config.max_length}"
-                )
-                progress.warn(f"{name}: {rows} of {of} {what} were {verb}")
+        asks = isinstance(config, PpoConfig) and name != "mix"
+        what = "prompts without room for an answer" if asks else f"rows over max_length={config.max_length}"
+        if long := counts.get("over_length"):
+            progress.warn(f"{name}: {long['count']} of {long['count'] + counts['used']} {what} were left out")
+        if long := counts.get("cut"):
+            progress.warn(f"{name}: {long['count']} of {counts['used']} {what} were cut")
     for one in prepared.findings:
         if one.level in ("warning", "allowed"):
             progress.warn(one.in_words())
-    found.raise_errors(prepared.findings)
-    if run is not None:
-        told = [one.as_dict() for one in prepared.findings]
-        atomic_write_text(run.path / REPORT, json.dumps(told, indent=2) + "\n")
-    return prepared
 
 
 def examine(
@@ -78,10 +85,6 @@ def processes(config: StageConfig) -> int:
     """How many processes may turn rows into tokens: as many as `threads`, else as there are cores."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return config.threads or there or 1
-
-
-def _asks(config: StageConfig, name: str) -> bool:
-    return isinstance(config, PpoConfig) and name != "mix"
 
 
 def _account(name: str, counts: dict[str, Any]) -> str:

@@ -6,15 +6,12 @@ still before the weights are loaded.
 
 from __future__ import annotations
 
-import time
-
 from trueup import sources
 from trueup.config import DataConfig, DpoConfig, PipelineConfig, PpoConfig, SftConfig, StageConfig
 from trueup.errors import DataError
 
 SECONDS = 2.0
 """How long each section is read at most."""
-_LOOK = 256  # rows between two looks at the clock
 
 
 def wants(config: StageConfig) -> list[tuple[tuple[str | int, ...], DataConfig, tuple[sources.Want, ...]]]:
@@ -46,11 +43,7 @@ def _read(section: DataConfig, kinds: tuple[sources.Want, ...], *, allow_empty: 
     first: DataError | None = None
     for kind in kinds:
         try:
-            until, rows = time.monotonic() + SECONDS, sources.stream(section, kind, allow_empty=allow_empty)
-            for number, _ in enumerate(rows):
-                if number % _LOOK == 0 and time.monotonic() > until:
-                    rows.judge()  # what was wrong so far
-                    break
+            sources.stream(section, kind, allow_empty=allow_empty).look(SECONDS)
         except DataError as error:
             first = first or error
         else:

@@ -158,7 +158,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         where.barrier()
         tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
         renderer = Renderer(tokenizer)
-        prepared = runtime.first_then_all(where, lambda: checked(config, renderer, progress, run))
+        prepared = runtime.first_then_all(where, lambda: checked(config, renderer, progress, run, tell=where.is_main))
         progress.note(
             f"{config.method}: loading {config.model} on {where.device} in {str(where.dtype).removeprefix('torch.')}"
         )

@@ -11,7 +11,7 @@ import pytest
 
 from dataset import making
 from trueup.dataset import near
-from trueup.dataset.duplicates import NEAR, normalised, similarity
+from trueup.dataset.duplicates import NEAR, alike, normalised, similarity
 from trueup.dataset.near import near_groups, overlap
 from trueup.dataset.pack import compared
 from trueup.dataset.select import everything
@@ -131,9 +131,10 @@ class TestGroups:
         stored = tokens(tmp_path / "a.jsonl", mixed(120, seed))
         first = near_groups(stored).firsts()
         texts = [normalised(text(stored, row)) for row in range(120)]
-        alike = {(a, b): similarity(texts[a], texts[b]) for a in range(120) for b in range(a)}
-        assert all(first[a] == first[b] for (a, b), value in alike.items() if value >= 0.92)
-        assert sum(value >= 0.92 for value in alike.values()) > 10
+        pairs = [(a, b) for a in range(120) for b in range(a) if alike(texts[a], texts[b])]
+        close = [(a, b) for a, b in pairs if similarity(texts[a], texts[b]) >= 0.92]
+        assert all(first[a] == first[b] for a, b in close)
+        assert len(close) > 10
         groups: dict[int, set[int]] = {}
         for row, one in enumerate(first.tolist()):
             groups.setdefault(one, set()).add(row)
@@ -163,3 +164,18 @@ class TestGroups:
         monkeypatch.setattr("trueup.dataset.store._SCAN", 5)
         assert near_groups(stored).firsts().tolist() == whole
         assert overlap(stored, everything(stored), stored, np.arange(10, 20)) == found
+
+
+def test_rows_that_differ_in_a_number_are_no_near_duplicates(tmp_path: Path) -> None:
+    """ "What is 13 plus 14?" is another question than with 15, although 0.8 and more of the letters are the same."""
+    rows = [
+        {
+            "prompt": f"What do you get if you add {n} apples to a big, heavy basket in which there are 14 already?",
+            "completion": "Many.",
+        }
+        for n in range(13, 23)
+    ]
+    texts = [normalised(row["prompt"]) for row in rows]
+    assert similarity(texts[0], texts[1]) > 0.8
+    stored = tokens(tmp_path / "a.jsonl", [*rows, rows[0] | {"completion": "Many!"}])
+    assert near_groups(stored).firsts().tolist() == [*range(10), 0]

@@ -25,6 +25,7 @@ SHINGLE = 8  # bytes
 _BUCKETS = 64
 # A sign beside a digit says what is reckoned: without it 3+4 and 3*4 would be one text.
 _PIECE = re.compile(r"(?:[^\w+*/<>=^%-]|_|(?<!\d)(?<!\d\s)[-+*/<>=^%](?!\s?\d))+")
+_NUMBER = re.compile(r"\d+")
 
 
 Words = NDArray[np.uint64]
@@ -55,6 +56,14 @@ def similarity(a: str, b: str) -> float:
     """Jaccard similarity of two normalised texts' shingles, 0 to 1."""
     one, other = shingles(a), shingles(b)
     return len(one & other) / len(one | other)
+
+
+def alike(a: str, b: str) -> bool:
+    """Whether two normalised texts are near-duplicates: as similar as that, and with the same numbers.
+
+    "13 plus 14" and "13 plus 15" are two questions, however alike they are.
+    """
+    return _NUMBER.findall(a) == _NUMBER.findall(b) and similarity(a, b) >= NEAR
 
 
 def content_hash(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from trueup.dataset.record import Flag
@@ -111,7 +111,13 @@ def of_rows(section: str, found: Survey, allow: Sequence[str], *, trains: bool, 
         made.append(fault("untrained-end", section, text, "end each answer with the end token", allow))
     if trains:
         made.append(_trained(section, found))
-    return [*made, _lengths(section, found), *_pairs(section, found), *_labels(section, found), *_words(section, found)]
+    made += [_lengths(section, found), *_pairs(section, found), *_labels(section, found), *_words(section, found)]
+    return [_unlearnt(one) if section == "eval" else one for one in made]
+
+
+def _unlearnt(one: Finding) -> Finding:
+    """Of rows that are only measured on: what a model would learn of them is no warning."""
+    return replace(one, level="note", fix="", places=()) if one.code in ("length-bias", "refusals") else one
 
 
 def _trained(section: str, found: Survey) -> Finding:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.dataset.duplicates import NEAR, PLACES, Buckets, Groups, band_keys, similarity
+from trueup.dataset.duplicates import NEAR, PLACES, Buckets, Groups, alike, band_keys
 from trueup.dataset.pack import near_text
 from trueup.dataset.store import Tokenized
 
@@ -20,7 +20,7 @@ _LOOKED_AT = 4096  # candidates of one bucket
 
 
 def near_groups(rows: Tokenized) -> Groups:
-    """Rows that are equal, or whose texts have a similarity of at least NEAR (candidates by their signatures)."""
+    """Rows that are equal or near-duplicates (`duplicates.alike`; candidates by their signatures)."""
     groups = Groups(len(rows))
     with Buckets() as same:
         for start, records in rows.records():
@@ -58,12 +58,12 @@ class _Joiner:
         heads, texts = [0], dict[int, str]()
         for at in range(1, len(bucket)):
             agree = (signature[heads] == signature[at]).sum(axis=1)
-            alike = [
+            same = [
                 head
                 for head, places in zip(list(heads), agree.tolist(), strict=True)
                 if places >= _LIKELY and self._alike(int(bucket[head]), int(bucket[at]), places, texts)
             ]
-            for head in alike:
+            for head in same:
                 self._groups.join(int(bucket[head]), int(bucket[at]))
             if len(heads) < _HEADS:
                 heads.append(at)
@@ -77,7 +77,7 @@ class _Joiner:
         for row in (a, b):
             if row not in texts:
                 texts[row] = near_text(self._rows.parts(row))
-        return similarity(texts[a], texts[b]) >= NEAR
+        return alike(texts[a], texts[b])
 
 
 def _signatures(rows: Tokenized) -> Iterator[tuple[int, NDArray[np.uint32]]]:
@@ -105,7 +105,7 @@ class _Side:
 def overlap(
     rows: Tokenized, among: NDArray[np.int64], other: Tokenized, others: NDArray[np.int64], *, shown: int = 10
 ) -> Overlap:
-    """Which of `rows[among]` are in `other[others]`, word for word or nearly (Jaccard similarity of at least NEAR).
+    """Which of `rows[among]` are in `other[others]`, word for word or nearly (`duplicates.alike`).
 
     Candidates come from the signatures; each is then compared by its text.
     """
@@ -155,11 +155,11 @@ def _compare(
     """Enter those that are near one of the candidates; their texts are compared with the likeliest ones'."""
     signatures = np.concatenate([other.signatures(int(one), 1) for one in candidates])
     for row in asked:
-        alike = (signatures == rows.signatures(row, 1)).sum(axis=1)
-        likeliest = [at for at in np.argsort(-alike, kind="stable")[:_HEADS] if alike[at] >= PLACES / 2]
+        agree = (signatures == rows.signatures(row, 1)).sum(axis=1)
+        likeliest = [at for at in np.argsort(-agree, kind="stable")[:_HEADS] if agree[at] >= PLACES / 2]
         text = near_text(rows.parts(row)) if likeliest else ""
         for match in candidates[likeliest].tolist():
-            if similarity(text, near_text(other.parts(match))) >= NEAR:
+            if alike(text, near_text(other.parts(match))):
                 found[row] = match
                 break
 

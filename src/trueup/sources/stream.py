@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast
@@ -18,6 +19,7 @@ R = TypeVar("R", bound=Row)
 LISTED = 10
 """Lines that a message lists; the others are counted."""
 SAME = "chosen and rejected are the same"
+_LOOK = 256  # entries between two looks at the clock
 
 
 class DataSection(Protocol):
@@ -153,6 +155,22 @@ class Stream(Generic[R]):
 
     def __iter__(self) -> Iterator[R]:
         """Raises DataError, at the end, if a row is unusable, a pair is no pair, or nothing is selected."""
+        yield from (row for row in self._pass() if row is not None)
+
+    def look(self, seconds: float) -> None:
+        """Judge the rows from the first on, for so long.
+
+        Raises:
+            DataError: one of them is unusable; or, where all were seen, as iterating does.
+        """
+        until = time.monotonic() + seconds
+        for number, _ in enumerate(self._pass()):
+            if number % _LOOK == 0 and time.monotonic() > until:
+                self._judge_so_far()
+                return
+
+    def _pass(self) -> Iterator[R | None]:
+        """Every entry's row, None where it is not used."""
         self._clear()
         parser, notes = self.parser, self._notes
         start, stop = self.span.start or 0, self.span.stop
@@ -167,11 +185,13 @@ class Stream(Generic[R]):
                 self._refuse(origin, error)
                 if not parser.started and not isinstance(found, DataError):
                     break  # the format is not known: no other row can be judged
+                yield None
                 continue
             if start <= at and (stop is None or at < stop) and self._keeps(row):
                 yield cast("R", row)
             else:
                 del notes[noted:]  # notes are of rows that are used
+                yield None
         self._judge()
 
     def _refuse(self, origin: Origin, error: DataError) -> None:
@@ -192,15 +212,14 @@ class Stream(Generic[R]):
             self._dropped.append(Drop(row.origin, SAME))
         return False
 
-    def judge(self) -> None:
-        """Raise a DataError if an entry seen so far is unusable."""
+    def _judge_so_far(self) -> None:
         if self._first is not None:
             raise unusable(self._first, self._others.origins, self._others.total, self._read)
 
     def _judge(self) -> None:
         """Raise what has to be said now that every entry was seen."""
         name = shown(self.reader.spec)
-        self.judge()
+        self._judge_so_far()
         if not self._read:
             raise DataError(f"{name}: there are no rows in it\n  fix: check that the file was written to the end")
         if not self._selected:
