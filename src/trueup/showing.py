@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 from trueup.batching import Per
-from trueup.chat import Renderer
+from trueup.chat import Origin, Renderer
 from trueup.config import DpoConfig, StageConfig, TrainDataConfig
 from trueup.console import quiet_libraries
 from trueup.dataset.prepare import prepare
+from trueup.dataset.select import Examples
 from trueup.errors import DataError
 from trueup.examples import Example
 from trueup.loading import load_tokenizer
 from trueup.show import print_view, view, write_html
 from trueup.unpaired import unpaired_examples
 
+_LOOKED_AT = 10_000
+"""Rows of each section that the totals are of: reading a million to show three would be long."""
 _PER: dict[str, Per] = {"sft": "token", "reward": "example", "dpo": "example", "ppo": "token"}
 
 
@@ -28,7 +31,7 @@ def run(
     Args:
         stages: whose data; of a pipeline several.
         base: the model whose tokenizer stands in for stages that are not made yet.
-        rows: how many rows of each data section.
+        rows: how many rows.
         tokens: one line a token.
         html: the page's path; of several stages one file each, `NAME-stage.html`.
 
@@ -39,7 +42,7 @@ def run(
     for stage in stages:
         model = stage.model if base is None or Path(stage.model).exists() else base
         renderer = Renderer(load_tokenizer(model, trust_remote_code=stage.trust_remote_code))
-        prepared = prepare(_beginning(stage, rows), renderer, collect=True)
+        prepared = prepare(_beginning(stage, max(rows, _LOOKED_AT)), renderer, collect=True)
         if any(one.code == "unusable" for one in prepared.findings):
             raise DataError(prepared.findings[0].text)
         train = prepared.train
@@ -50,7 +53,7 @@ def run(
         seen = view(
             examples, renderer, method=cast("Any", stage.method), per="branch" if kto else _PER[stage.method],
             max_tokens=stage.max_tokens, share_prefix=True, shown=min(rows, len(examples)),
-            origins=[train.origin(at % len(train)) for at in range(len(examples))],
+            origins=_Origins(train, len(examples)),
         )  # fmt: skip
         if len(stages) > 1:
             print(f"\n== {stage.output.name} ==")
@@ -59,6 +62,27 @@ def run(
             path = html if len(stages) == 1 else html.with_name(f"{html.stem}-{stage.output.name}{html.suffix}")
             write_html(seen, path)
             print(f"written to {path}")
+
+
+class _Origins(Sequence[Origin]):
+    """Where each example came from; of KTO's rankings each row is two."""
+
+    def __init__(self, rows: Examples, count: int) -> None:
+        self._rows, self._count = rows, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Origin: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Origin]: ...
+    def __getitem__(self, index: int | slice) -> Origin | list[Origin]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(self._count))]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._rows.origin(index % len(self._rows))
 
 
 def _beginning(stage: StageConfig, rows: int) -> StageConfig:
