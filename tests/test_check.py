@@ -18,7 +18,7 @@ import tiny
 import tiny_data
 from dataset import making
 from trueup import cli
-from trueup.check import check_pipeline
+from trueup.checking.command import check_pipeline
 from trueup.config import PipelineConfig
 
 Capture = pytest.CaptureFixture[str]
@@ -269,7 +269,7 @@ class TestPipelines:
             asked.append(model)
             return tiny.tiny_tokenizer()
 
-        monkeypatch.setattr("trueup.check.load_tokenizer", load)
+        monkeypatch.setattr("trueup.checking.command.load_tokenizer", load)
         stages = {
             "sft": {"method": "sft", "data": tiny_data.data(Path(), "conversations"), "model": "somebody/model"},
             "dpo": {"method": "dpo", "data": "rankings.jsonl", "from": "sft"},

@@ -53,7 +53,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("4 labels without pairs", {"unpaired"}),
     ("4 run folders as a report", {"report"}),
     ("5 recipes", {"recipes.sft", "recipes.reward", "recipes.dpo", "recipes.ppo"}),
-    ("5 recipes in a row, any models side by side", {"recipes.pipeline", "talk", "comparison", "showing", "check"}),
+    ("5 recipes in a row, any models side by side", {"recipes.pipeline", "talk", "comparison", "showing"}),
     ("5 the embedded example", {"quickstart", "experiments"}),
     ("6 the public face", {"trueup"}),
     ("6 what the commands do", {"jobs"}),

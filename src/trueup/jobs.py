@@ -29,10 +29,10 @@ def check(
         config = _opened(target, settings, model, method)
         if isinstance(config, PipelineConfig):
             read_pipeline(config)
-            result = import_module("trueup.check").check_pipeline(config)
+            result = import_module("trueup.checking.command").check_pipeline(config)
         else:
             read_rows(config)
-            result = import_module("trueup.check").check_stage(config)
+            result = import_module("trueup.checking.command").check_stage(config)
     except TrueupError as error:
         if not as_json:
             raise
@@ -40,7 +40,7 @@ def check(
         told = {"ok": False, "errors": 1, "warnings": 0, "notes": 0, "stages": {}, "findings": [found]}
         print(json.dumps(told, indent=2))
         return error.exit_code
-    import_module("trueup.check").show(result, as_json=as_json)
+    import_module("trueup.checking.command").show(result, as_json=as_json)
     return result.exit_code(strict=strict)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.text import Text
 
 from trueup.chat import Renderer
-from trueup.checking import examine, models_beside
+from trueup.checking.stages import examine, models_beside
 from trueup.config import PipelineConfig, PpoConfig, StageConfig
 from trueup.config.paths import is_adapter
 from trueup.console import Progress, clean, make_console
