@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -558,10 +560,12 @@ def test_at_a_terminal(tiny_base, tmp_path):
     def until(text: bytes) -> None:
         nonlocal seen
         while text not in seen:
+            assert select.select([main], [], [], 60)[0], f"{text!r} did not come: {seen!r}"
             seen += os.read(main, 4096)
         seen = seen.partition(text)[2]
 
     until(b"> ")
+    time.sleep(1)  # the prompt stands there a moment before the reading of a line begins
     program.send_signal(signal.SIGINT)
     until(b"(Ctrl-C again or /quit ends)\r\n")
     until(b"> ")
