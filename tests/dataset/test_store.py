@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -203,3 +205,17 @@ def test_sealed_json(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "near": 4}))
     with pytest.raises(ValueError, match=r"told\.json is not as it was written"):
         read_sealed(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_collected_in_a_cycle_its_files_are_closed_without_a_word(tmp_path: Path) -> None:
+    """As a stage's are: the stage, its network and its sources hold each other."""
+    stored = making.tokens(tmp_path / "rows.jsonl", making.pairs(3))
+    descriptors = list(stored._opened.values())
+    circle: list[Any] = [stored]
+    circle.append(circle)
+    del stored, circle
+    gc.collect()
+    for one in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(one)

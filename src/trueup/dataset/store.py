@@ -8,8 +8,8 @@ sha256, and its own: a folder without it, or whose files are not as it says, is 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -106,7 +106,8 @@ class Tokenized:
             ValueError: it is not whole.
         """
         self.folder = folder
-        self._opened: dict[str, io.FileIO] = {}
+        # Descriptors, not file objects: collected in a cycle, those warn before `__del__` can close them.
+        self._opened: dict[str, int] = {}
         self.meta: dict[str, Any] = read_sealed(folder / "meta.json")
         for name, stored in self.meta["stored"].items():
             opened = self._open(name)
@@ -121,7 +122,7 @@ class Tokenized:
     def __del__(self) -> None:
         """Close what was opened."""
         for opened in getattr(self, "_opened", {}).values():
-            opened.close()
+            os.close(opened)
 
     @property
     def fingerprint(self) -> str:
@@ -180,16 +181,18 @@ class Tokenized:
         """The messages of a row's prompt; a document has none."""
         return tuple(Message(role, content) for role, content in self.parts(row)[0] if role != "text")
 
-    def _open(self, name: str) -> io.FileIO:
+    def _open(self, name: str) -> int:
         if name not in self._opened:
-            self._opened[name] = io.FileIO(self.folder / name)
+            self._opened[name] = os.open(self.folder / name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         return self._opened[name]
 
     def _read(self, name: str, at: int, size: int) -> bytes:
         """Read without a mapping: mapped pages would count as this process's memory, and grow with the rows seen."""
         opened = self._open(name)
-        opened.seek(at)
-        found = opened.read(size)
+        os.lseek(opened, at, os.SEEK_SET)
+        found = os.read(opened, size)
+        while 0 < len(found) < size and (more := os.read(opened, size - len(found))):
+            found += more
         if len(found) != size:
             raise DataError(
                 f"{self.folder / name}: it was changed while it is in use\n  fix: run again; it is made anew"
@@ -201,5 +204,6 @@ class Tokenized:
         return {**self.__dict__, "_opened": {}}
 
 
-def _sha256(opened: io.FileIO) -> str:
-    return hashlib.file_digest(opened, "sha256").hexdigest()
+def _sha256(opened: int) -> str:
+    with open(opened, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
