@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trueup.chat import Renderer
 from trueup.config import DpoConfig, PpoConfig, StageConfig
 from trueup.dataset import findings as found
-from trueup.dataset.build import Ticker
 from trueup.dataset.findings import Finding, fault
 from trueup.dataset.prepare import Prepared, prepare
 from trueup.files import atomic_write_text
@@ -68,13 +65,7 @@ def examine(
     config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder | None = None, *, collect: bool = False
 ) -> Prepared:
     """The same, nothing told or raised of what is found; `collect` as for `prepare`."""
-
-    @contextmanager
-    def reading(name: str) -> Iterator[Ticker]:
-        with progress.reading(name) as tick:
-            yield tick
-
-    prepared = prepare(config, renderer, workers=processes(config), reading=reading, collect=collect)
+    prepared = prepare(config, renderer, workers=processes(config), reading=progress.reading, collect=collect)
     prepared.findings[:0] = [*_template(config, renderer), *_tokenizers(config, renderer)]
     if run is not None:
         prepared.findings += _changed(config, run, prepared)
@@ -128,10 +119,12 @@ def _tokenizers(config: StageConfig, renderer: Renderer) -> list[Finding]:
     for section, model in beside:
         other = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         if other.get_vocab() != vocabulary:
-            text = f"{model} has another tokenizer than {config.model}"
-            if section == "reward":
-                text += "; answers are read to it as text, and no value model can start from it"
-            made.append(fault("other-tokenizer", section, text, "use a model of the same family", config.allow))
+            text, fix = f"{model} has another tokenizer than {config.model}", "use a model of the same family"
+            if section == "reference":  # the same ids are other words to it: no number of it would mean anything
+                made.append(Finding("other-tokenizer", "error", section, text, fix))
+                continue
+            text += "; answers are read to it as text, and no value model can start from it"
+            made.append(fault("other-tokenizer", section, text, fix, config.allow))
     return made
 
 

@@ -67,6 +67,8 @@ class _Joiner:
                 self._groups.join(int(bucket[head]), int(bucket[at]))
             if len(heads) < _HEADS:
                 heads.append(at)
+            else:  # only the heads' texts are asked for again: a bucket may hold most of the rows
+                texts.pop(int(bucket[at]), None)
 
     def _alike(self, a: int, b: int, places: int, texts: dict[int, str]) -> bool:
         if self._groups.first(a) == self._groups.first(b):

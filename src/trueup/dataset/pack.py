@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -245,6 +245,3 @@ def _laid_out(result: Packed, made: list[_Made]) -> Packed:
     if made:
         result.signatures = signatures([one.near for one in made])
     return result
-
-
-Packer = Callable[[int, Sequence[Entry]], Packed]
