@@ -18,7 +18,7 @@ import typer
 
 from trueup import __version__, jobs
 from trueup.console import quiet_libraries
-from trueup.errors import ConfigError, Interrupted, TrueupError
+from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
 
 Job = Callable[[], int | None]
 
@@ -236,8 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             quiet_libraries()  # before any of them is imported: some read their settings only then
             code: object = job()
             sys.stdout.flush()
-            _leave_processes()
-            return code if isinstance(code, int) else 0
+            return _leave_processes(code if isinstance(code, int) else 0)
         return int(job) if isinstance(job, int) else 0
     except BrokenPipeError:
         # `trueup config sft | head`: the reader has gone, which is no error; nothing more can be said on stdout.
@@ -248,15 +247,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         text, code = _in_words(error)
         _print_error(text)
-        if isinstance(error, Interrupted):  # all ranks stop together; after another error the launcher ends the rest
-            _leave_processes()
-        return code
+        # All ranks stop together; after another error the rest notice, or the launcher ends them.
+        return _leave_processes(code, together=isinstance(error, Interrupted))
 
 
-def _leave_processes() -> None:
-    """End the process group of a `torchrun`, if torch was loaded at all."""
-    if "trueup.runtime" in sys.modules:
-        sys.modules["trueup.runtime"].shutdown()
+def _leave_processes(code: int, *, together: bool = True) -> int:
+    """Leave the process group of a `torchrun`, if torch was loaded at all and there is one. Returns the exit code."""
+    if "trueup.runtime" in sys.modules and sys.modules["trueup.runtime"].shutdown(together=together):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # the group's threads may outlive it, and abort an ordinary exit now and then
+    return code
 
 
 def _in_words(error: BaseException) -> tuple[str, int]:
@@ -267,6 +268,12 @@ def _in_words(error: BaseException) -> tuple[str, int]:
         return f"error: {error}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", Interrupted.exit_code
+    if "trueup.runtime" in sys.modules and sys.modules["trueup.runtime"].lost_peer(error):
+        text = "another process of this run has ended, so this one ends too: what that one said is the cause"
+        return (
+            f"error: {text}\nthe last checkpoint is good: the same command goes on from there",
+            LostPeerError.exit_code,
+        )
     usage = getattr(error, "format_message", None)
     if usage is not None:  # Typer's errors; their class is private, and another one in older versions
         return f"error: {_usage_message(usage())}", ConfigError.exit_code

@@ -92,7 +92,7 @@ def load_causal_lm(
         # The weights were dequantized on loading; a config that still says "gguf" could not be saved or loaded again.
         del trunk.config.quantization_config
         cast("Any", trunk).hf_quantizer = None
-    return _finite(trunk, model).to(runtime.device)
+    return _finite(trunk, model).to(runtime.home)
 
 
 def _with_adapter(folder: Path, runtime: Runtime, *, trust_remote_code: bool, other_base: bool) -> PreTrainedModel:
@@ -144,7 +144,7 @@ def load_classifier(model: str, runtime: Runtime, *, trust_remote_code: bool = F
     classifier = _from_pretrained(
         AutoModelForSequenceClassification, model, dtype=runtime.dtype, trust_remote_code=trust_remote_code
     )
-    return _finite(classifier, model).to(runtime.device)
+    return _finite(classifier, model).to(runtime.home)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,9 @@ import yaml
 from trueup.errors import CheckpointError
 from trueup.files import atomic_write_bytes, atomic_write_text, explained, try_lock
 
-HARMLESS = frozenset({"save", "log", "device", "threads", "output", "max_tokens", "gradient_checkpointing", "allow"})
+HARMLESS = frozenset(
+    {"save", "log", "device", "threads", "strategy", "output", "max_tokens", "gradient_checkpointing", "allow"}
+)
 """Top-level configuration keys that may change between the parts of one run: they do not change what is learned, or (as
 `allow`) only let pass what is then told."""
 

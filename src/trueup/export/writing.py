@@ -38,7 +38,12 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def export_policy(network: Network, folder: Path, *, role: str = "policy") -> None:
-    """Write a causal language model with its tokenizer, template and stop tokens."""
+    """Write a causal language model with its tokenizer, template and stop tokens. Every rank calls, one writes."""
+    state, share = merged_state(network, role), kept(network, role)
+    network.runtime.from_first(lambda: _write_policy(network, folder, role, state, share))
+
+
+def _write_policy(network: Network, folder: Path, role: str, state: dict[str, Tensor], share: float) -> None:
     trunk = cast("Any", network.trunk(role))  # transformers' annotations of its mixins mislead type checkers
     temporary = _fresh(folder)
     generation = copy.deepcopy(trunk.generation_config)
@@ -47,7 +52,7 @@ def export_policy(network: Network, folder: Path, *, role: str = "policy") -> No
         # Other tools stop only where this file tells them to.
         generation.eos_token_id = stops if len(stops) > 1 else stops[0]
         generation.pad_token_id = network.tokenizer.pad_token_id
-    state, config = merged_state(network, role), trunk.config
+    config = trunk.config
     previous, trunk.generation_config = trunk.generation_config, generation
     try:
         if _came_apart(trunk, state):
@@ -58,7 +63,7 @@ def export_policy(network: Network, folder: Path, *, role: str = "policy") -> No
         trunk.generation_config, trunk.config = previous, config
     _say_dtype(temporary, next(one.dtype for one in state.values() if one.is_floating_point()))
     network.tokenizer.save_pretrained(temporary)
-    if abs((share := kept(network, role)) - 1) > LOST:  # whoever loads it in half precision has to know
+    if abs(share - 1) > LOST:  # whoever loads it in half precision has to know
         (temporary / ROUNDING).write_text(json.dumps({"kept": round(share, 4)}) + "\n", encoding="utf-8")
     _publish(temporary, folder)
 
@@ -81,11 +86,16 @@ def _came_apart(trunk: Any, state: dict[str, Tensor]) -> bool:
 
 
 def export_reward(network: Network, folder: Path, *, role: str = "reward") -> None:
-    """Write a one-label sequence classifier.
+    """Write a one-label sequence classifier. Every rank calls, the first writes.
 
     The score is read at the last token that is not the pad token, as transformers does. Where pad and end token are
     the same id, another special token is made the pad token, or the end token itself would be passed over.
     """
+    state = merged_state(network, role)
+    network.runtime.from_first(lambda: _write_reward(network, folder, role, state))
+
+
+def _write_reward(network: Network, folder: Path, role: str, merged: dict[str, Tensor]) -> None:
     from transformers import AutoModelForSequenceClassification
 
     trunk, place = cast("Any", network.trunk(role)), network.roles[role]
@@ -94,7 +104,7 @@ def export_reward(network: Network, folder: Path, *, role: str = "reward") -> No
     config.pad_token_id, pad_token = _pad_apart(network)
     with torch.device("meta"):
         classifier = cast("nn.Module", AutoModelForSequenceClassification.from_config(config))
-    state = {name: one for name, one in merged_state(network, role).items() if name in classifier.state_dict()}
+    state = {name: one for name, one in merged.items() if name in classifier.state_dict()}
     head = score_head(classifier)
     head_name = next(name for name, module in classifier.named_modules() if module is head)
     dtype = next(iter(state.values())).dtype
@@ -125,7 +135,11 @@ def _pad_apart(network: Network) -> tuple[int | None, str | None]:
 
 
 def export_adapter(network: Network, folder: Path, lora: LoraConfig, *, role: str, base: str) -> None:
-    """Write the role's LoRA adapter as a PEFT folder; a reward adapter carries its score head."""
+    """Write the role's LoRA adapter as a PEFT folder; a reward adapter carries its score head. One rank writes."""
+    network.runtime.from_first(lambda: _write_adapter(network, folder, lora, role, base))
+
+
+def _write_adapter(network: Network, folder: Path, lora: LoraConfig, role: str, base: str) -> None:
     temporary = _fresh(folder)
     network.save_adapter(role, temporary)
     weights_path, settings_path = temporary / "adapter_model.safetensors", temporary / "adapter_config.json"

@@ -83,7 +83,10 @@ def _kto_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
     )
     examples = with_reference(network, examples, stage.run.path / "reference-data.safetensors", max_tokens=tokens)
     sampler = unpaired_sampler(stage)
-    source = KtoSource(examples, shifted, sampler, network, max_tokens=tokens)
+    rows = stage.train  # of a ranking both sides, the chosen ones first
+    source = KtoSource(
+        examples, shifted, sampler, network, max_tokens=tokens, origin=lambda at: rows.origin(at % len(rows))
+    )
     return Term("dpo", source, objectives.kto(config.loss)), sampler.n
 
 

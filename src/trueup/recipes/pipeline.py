@@ -85,7 +85,7 @@ def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[st
 
 
 def _run_stage(stage: StageConfig, recipe: Callable[[Any], dict[str, Any]], *, afresh: bool) -> None:
-    where = runtime.init(stage.device, stage.dtype, stage.threads)
+    where = runtime.init(stage.device, stage.dtype, stage.threads, stage.strategy)
     if where.is_main:
         if afresh:
             RunFolder.create(stage.output, to_yaml(stage), resume="never").close()
@@ -161,7 +161,7 @@ def evaluate(
     runtime.shutdown()  # the other processes would wait for this one for as long as it measures
     if not where.is_main:
         return None
-    where = replace(where, world=1)
+    where = replace(where, world=1, strategy="one")
     quiet_libraries()
     measure(evaluation_plan(config, command, title), where, progress.note)
     return publish(config.folder)
