@@ -155,12 +155,13 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    strategy: Annotated[str, typer.Option(help="Of several processes: auto, ddp or fsdp.")] = "auto",
 ) -> Job:
     """Measure models side by side: what alignment gained, what it cost, and whether to ship.
 
     Exits with 0 (SHIP, or no gates), 8 (HOLD) or 9 (NOT SHOWN).
     """
-    return partial(jobs.evaluate, runs, output, config, device=device, dtype=dtype, threads=threads)
+    return partial(jobs.evaluate, runs, output, config, device=device, dtype=dtype, threads=threads, strategy=strategy)
 
 
 @app.command(rich_help_panel=USE)

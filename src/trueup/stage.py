@@ -205,6 +205,8 @@ def command_line() -> str | None:
     """The command that this process was started with; None where it was no command of trueup's."""
     if Path(sys.argv[0]).name not in {"trueup", "__main__.py"}:
         return None
-    processes = os.environ.get("WORLD_SIZE", "1")
-    start = ["trueup"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, "-m", "trueup"]
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    several = [] if here == world else ["--nnodes", str(world // here)]  # how the nodes find each other is their own
+    start = ["trueup"] if world == 1 else ["torchrun", *several, "--nproc-per-node", str(here), "-m", "trueup"]
     return shlex.join([*start, *sys.argv[1:]])

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +45,14 @@ def run(
 
     See `run_stages` for the arguments; `source` is the pipeline's file, copied into the run folder.
     """
-    progress = Progress()
+    where = _processes(config)
+    progress = Progress(quiet=not where.is_main)
     run_stages(config, progress, force=force, dry_run=dry_run)
     if dry_run:
         return None
     target = config.folder / "pipeline.yaml"
-    if source is not None and source.resolve() != target.resolve() and runtime.init(config.device).is_main:
-        shutil.copyfile(source, target)
+    if source is not None and source.resolve() != target.resolve():
+        where.from_first(lambda: shutil.copyfile(source, target))
     return evaluate(config, progress, command_line())
 
 
@@ -71,10 +72,12 @@ def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[st
     if unknown:
         raise ConfigError(f"--force {unknown[0]}: there is no such stage; there are {', '.join(config.stages)}")
     rerun: set[str] = set()
+    where = _processes(config)
     for name in config.stages:
         method, stage = config.stage(name)
-        upstream = _upstream_reason(config, name, rerun) if _inputs_path(stage).is_file() else None
-        because = upstream or _reason(stage, forced=name in force)
+        upstream = _upstream_reason(config, name, rerun)
+        # Decided once: the first process may be changing what the others would look at.
+        because = where.from_first(partial(_because, stage, upstream, forced=name in force))
         if because is None:
             progress.note(f"{name}: finished before, and nothing it was made from has changed: skipped")
             continue
@@ -82,6 +85,15 @@ def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[st
         progress.note(f"{name}: {because}")
         if not dry_run:
             _run_stage(stage, RECIPES[method], afresh=not because.startswith("going on"))
+
+
+def _processes(config: PipelineConfig) -> runtime.Runtime:
+    return runtime.init(config.device, config.dtype, config.threads, config.strategy)
+
+
+def _because(stage: StageConfig, upstream: str | None, *, forced: bool) -> str | None:
+    """Why the stage has to run; None if it need not."""
+    return (upstream if _inputs_path(stage).is_file() else None) or _reason(stage, forced=forced)
 
 
 def _run_stage(stage: StageConfig, recipe: Callable[[Any], dict[str, Any]], *, afresh: bool) -> None:
@@ -157,14 +169,10 @@ def evaluate(
     config: PipelineConfig, progress: Progress, command: str | None = None, title: str | None = None
 ) -> Report | None:
     """Measure the base and every policy of the pipeline; write and show the report. None on all ranks but the first."""
-    where = runtime.init(config.device, config.dtype, config.threads)
-    runtime.shutdown()  # the other processes would wait for this one for as long as it measures
-    if not where.is_main:
-        return None
-    where = replace(where, world=1, strategy="one")
+    where = _processes(config)
     quiet_libraries()
     measure(evaluation_plan(config, command, title), where, progress.note)
-    return publish(config.folder)
+    return publish(config.folder) if where.is_main else None
 
 
 def evaluation_plan(config: PipelineConfig, command: str | None = None, title: str | None = None) -> Plan:
