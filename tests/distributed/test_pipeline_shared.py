@@ -30,7 +30,7 @@ def written(folder: Path, name: str) -> Path:
         "evaluate": {"data": tiny_data.data(folder / "five", "rankings", 5), "max_new_tokens": 8, "limit": 7},
     }  # fmt: skip
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
 
 
