@@ -129,7 +129,8 @@ def latest_checkpoint(run: RunFolder) -> Checkpoint | None:
         problem = _problem(folder, step)
         if problem is None:
             return Checkpoint(step, folder, tuple(skipped))
-        skipped.append(f"skipped the damaged checkpoint {folder}: {problem}")
+        brief = " ".join(problem.split())[:300]  # it may hold names and values of a damaged manifest
+        skipped.append(f"skipped the damaged checkpoint {folder}: {brief}")
     if skipped:
         raise CheckpointError("\n".join([*skipped[:3], "No undamaged checkpoint is left; --restart begins again."]))
     return None
@@ -211,7 +212,7 @@ def _sizes_agree(folder: Path) -> bool:
     try:
         files = _read_manifest(folder)["files"]
         return all((folder / name).stat().st_size == entry["size"] for name, entry in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -224,6 +225,8 @@ def _problem(folder: Path, step: int) -> str | None:
         if manifest["step"] != step:
             return f"its manifest says step {manifest['step']!r}"
         for name, entry in manifest["files"].items():
+            if name != Path(name).name:
+                return f"its manifest names {name!r}, which is no file of it"
             if not (folder / name).exists():
                 return f"{name} is missing"
             if (folder / name).stat().st_size != entry["size"]:
@@ -232,7 +235,7 @@ def _problem(folder: Path, step: int) -> str | None:
                 return f"{name} has other content than was written (sha256 differs)"
     except FileNotFoundError:
         return "it has no manifest.json"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"its manifest.json cannot be used ({error!r})"
     return None
 
