@@ -36,6 +36,7 @@ FLOORS: list[tuple[str, set[str]]] = [
             "loggers",
             "runfolder",
             "state",
+            "surroundings",
         },
     ),
     ("2 rows before torch", {"preflight", "guess"}),
