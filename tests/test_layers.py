@@ -35,6 +35,7 @@ FLOORS: list[tuple[str, set[str]]] = [
             "windtunnel",
             "loggers",
             "runfolder",
+            "surroundings",
         },
     ),
     ("2 nested states on disk", {"state"}),

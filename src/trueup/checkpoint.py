@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -169,7 +169,8 @@ def latest_checkpoint(run: RunFolder) -> Checkpoint | None:
         problem = _problem(folder, step)
         if problem is None:
             return Checkpoint(step, folder, tuple(skipped))
-        skipped.append(f"skipped the damaged checkpoint {folder}: {problem}")
+        brief = " ".join(problem.split())[:300]  # it may hold names and values of a damaged manifest
+        skipped.append(f"skipped the damaged checkpoint {folder}: {brief}")
     if skipped:
         raise CheckpointError("\n".join([*skipped[:3], "No undamaged checkpoint is left; --restart begins again."]))
     return None
@@ -253,7 +254,7 @@ def _sizes_agree(folder: Path) -> bool:
     try:
         files = _read_manifest(folder)["files"]
         return all((folder / name).stat().st_size == entry["size"] for name, entry in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -267,7 +268,7 @@ def _problem(folder: Path, step: int) -> str | None:
             return f"its manifest says step {manifest['step']!r}"
         for name, entry in manifest["files"].items():
             if not _inside(name):
-                return f"its manifest names a file outside of it: {name!r}"
+                return f"its manifest names {name!r}, which is no file of it"
             if not (folder / name).exists():
                 return f"{name} is missing"
             if (folder / name).stat().st_size != entry["size"]:
@@ -276,15 +277,15 @@ def _problem(folder: Path, step: int) -> str | None:
                 return f"{name} has other content than was written (sha256 differs)"
     except FileNotFoundError:
         return "it has no manifest.json"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"its manifest.json cannot be used ({error!r})"
     return None
 
 
 def _inside(name: str) -> bool:
-    """Whether a manifest's file name stays in the folder."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+    """Whether a manifest's file name is one of its folder, or of the folder of shards in it."""
+    folder, _, file = name.rpartition("/")
+    return folder in ("", _SHARDED) and file not in ("", "..") and file == Path(file).name
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

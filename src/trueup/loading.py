@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +12,7 @@ import torch
 
 from trueup.chat import Renderer
 from trueup.config.paths import adapter_base, classifier_problem, has_tokenizer, is_adapter
-from trueup.errors import MissingExtraError, ModelError
+from trueup.errors import MissingExtraError, ModelError, TrueupError
 from trueup.models import Network
 from trueup.weights import input_embeddings, weights_fingerprint
 
@@ -54,9 +56,10 @@ def _check_rounding(config: StageConfig, runtime: Runtime) -> None:
     path = Path(config.model) / ROUNDING
     if runtime.dtype == torch.float32 or "rounded-weights" in config.allow or not path.is_file():
         return
-    share = json.loads(path.read_text(encoding="utf-8"))["kept"]
+    share = _read_json(path).get("kept")
+    much = f"only {share:.0%}" if isinstance(share, float) else "too little"
     raise ModelError(
-        f"{config.model}: in half precision only {share:.0%} of what was trained into these weights would be left\n"
+        f"{config.model}: in half precision {much} of what was trained into these weights would be left\n"
         "  fix: set dtype=float32, or train the stage before with a higher optim.lr; or allow=[rounded-weights]"
     )
 
@@ -102,18 +105,17 @@ def _with_adapter(folder: Path, runtime: Runtime, *, trust_remote_code: bool, ot
     name = adapter_base(folder)
     base = load_causal_lm(name, runtime, trust_remote_code=trust_remote_code)
     origin = folder / "trueup.json"
-    told = json.loads(origin.read_text(encoding="utf-8")).get("base_fingerprint") if origin.is_file() else None
+    told = _read_json(origin).get("base_fingerprint") if origin.is_file() else None
+    if _read_json(folder / "adapter_config.json").get("megatron_config"):
+        raise ModelError(f"{folder}: an adapter for Megatron layers, which imports a module it names; use a plain LoRA")
     if told is not None and told != weights_fingerprint(base) and not other_base:
         raise ModelError(
             f"{folder}: this adapter was trained over other weights than those of {name}\n"
             "  fix: put the base back that it was trained over, or allow it: allow=[other-base]"
         )
-    try:
+    with _used_by_others(f"{folder}: this adapter does not fit {name}"):
         whole = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
-    except (ValueError, RuntimeError, OSError) as error:  # RuntimeError: the shapes are another model's
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{folder}: this adapter does not fit {name}: {reason}") from error
-    merged = cast("Any", whole).merge_and_unload(safe_merge=False)
+        merged = cast("Any", whole).merge_and_unload(safe_merge=False)
     return cast("PreTrainedModel", _finite(merged, str(folder)))
 
 
@@ -128,6 +130,8 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{model}: the tokenizer has neither a pad nor an end token; add an eos_token to it")
         tokenizer.pad_token = tokenizer.eos_token
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise ModelError(f"{model}: tokenizer_config.json's model_max_length is no number; mend it, or remove it")
     return tokenizer
 
 
@@ -154,12 +158,37 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: it is missing or not JSON.
     """
     path = folder / "config.json"
+    if not path.exists():
+        raise ModelError(f"{folder}: no config.json in it, so it is not a model folder")
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError: the file holds something else, or cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{folder}: no config.json in it, so it is not a model folder") from None
+        told = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ModelError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not readable as JSON: {str(error)[:200]}") from None
+    if not isinstance(told, dict):
+        raise ModelError(f"{path}: must hold a JSON object")
+    return told
+
+
+@contextmanager
+def _used_by_others(problem: str) -> Iterator[None]:
+    """Let whatever transformers, peft, tokenizers or safetensors raise over a folder's files be a ModelError.
+
+    A folder may come from anywhere, and each of these has errors of its own (tokenizers a bare `Exception`).
+    """
+    try:
+        yield
+    except (TrueupError, ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(f"{problem}: {reason}") from error
 
 
 def _from_pretrained(auto: Any, model: str, **options: Any) -> Any:
@@ -170,13 +199,12 @@ def _from_pretrained(auto: Any, model: str, **options: Any) -> Any:
         source = model
     if path.is_dir() and auto.__name__ != "AutoTokenizer":
         options["use_safetensors"] = True  # never unpickle weights that came from outside
+    what = "tokenizer" if auto.__name__ == "AutoTokenizer" else "model"
     try:
-        return auto.from_pretrained(source, **options)
+        with _used_by_others(f"model: cannot load the {what} of {model}"):
+            return auto.from_pretrained(source, **options)
     except ImportError as error:
         if path.suffix == ".gguf":
             raise MissingExtraError("reading a .gguf file needs the extra gguf: pip install 'trueup[gguf]'") from error
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        what = "tokenizer" if auto.__name__ == "AutoTokenizer" else "model"
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"model: cannot load the {what} of {model}: {reason}") from error
+        raise MissingExtraError(f"model: the {what} of {model} needs a package: {reason}") from error

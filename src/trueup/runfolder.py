@@ -34,6 +34,7 @@ HARMLESS = frozenset(
 `allow`) only let pass what is then told."""
 
 _SHOWN_DIFFERENCES = 3
+_SHOWN_LENGTH = 120  # characters of a key or value that differs
 
 
 class RunFolder:
@@ -205,7 +206,7 @@ class RunFolder:
             summary = json.loads(self.summary_path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.summary_path} is not JSON ({error}); delete it to run the stage") from error
         if not isinstance(summary, dict):
             raise CheckpointError(f"{self.summary_path} is not a JSON object; delete it to run the stage")
@@ -265,7 +266,8 @@ class RunFolder:
         atomic_write_text(self.config_path, config_yaml)
 
     def _check_config(self, config_yaml: str, on_config_change: str) -> None:
-        differences = config_differences(self.config_path.read_text(encoding="utf-8"), config_yaml)
+        earlier = self.config_path.read_text(encoding="utf-8", errors="backslashreplace")
+        differences = config_differences(earlier, config_yaml)
         if not differences:
             return
         if on_config_change == "restart":
@@ -300,11 +302,27 @@ class RunFolder:
 def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
     """The keys whose values differ, as `optim.lr: 1e-05 -> 2e-05`, `HARMLESS` keys left out."""
     try:
-        old, new = _flat(yaml.safe_load(old_yaml)), _flat(yaml.safe_load(new_yaml))
-    except yaml.YAMLError:
-        return ["config.yaml of the earlier run is not YAML"]
+        old, new = (_flat(yaml.load(text, _Loader)) for text in (old_yaml, new_yaml))  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or a number that Python has not
+        return ["config.yaml of the earlier run is not YAML that trueup wrote"]
     keys = [key for key in {**old, **new} if key.split(".")[0] not in HARMLESS]
-    return [f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in keys if _differ(key, old, new)]
+    pairs = [(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys if _differ(key, old, new)]
+    return [f"{_brief(key)}: {_brief(was)} -> {_brief(now)}" for key, was, now in pairs]
+
+
+class _Loader(yaml.SafeLoader):
+    """Without aliases: `to_yaml` writes none, and nine lines of them can mean a billion values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """A node that is written out."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
+def _brief(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 1]}…"
 
 
 def _differ(key: str, old: dict[str, object], new: dict[str, object]) -> bool:
@@ -320,7 +338,7 @@ def _flat(value: object, prefix: str = "") -> dict[str, object]:
 def _belongs(line: bytes, step: int) -> bool:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     if not line.endswith(b"\n") or not isinstance(row, dict):
         return False

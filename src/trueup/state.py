@@ -80,8 +80,9 @@ def read_state(folder: Path, name: str) -> State:
         loaded = load_file(tensors_path) if tensors_path.exists() else {}
         tensors = {key: tensor.clone() for key, tensor in loaded.items()}
         state = _decode(encoded, tensors)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: the saved state `{name}` cannot be read ({error})") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: the saved state `{name}` cannot be read ({reason})") from error
     return state
 
 

@@ -72,6 +72,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    if not text.replace("\n", "").isprintable():  # other line ends fold, control characters are no YAML but escaped
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
     plain = "\n" in text or text.strip() != text or any(mark in text for mark in ":#[]{},&*!|>'\"%@`")
     style = None if plain or isinstance(scalar(text), str) else "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def parameter_problem(name: str, key: str, value: object) -> str | None:
         return _not_a_parameter(name, key)
     if isinstance(own[key], bool):
         return None if isinstance(value, bool) else f"must be true or false; got {shown(value)}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         return f"must be a number; got {shown(value)}"
     if isinstance(own[key], int) and not isinstance(value, int):
         return f"must be a whole number; got {shown(value)}"

@@ -190,7 +190,7 @@ def adapter_base(path: Path) -> str:
     settings = path / "adapter_config.json"
     try:
         told = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{settings}: not readable as JSON: {error}") from None
     if not isinstance(told, str) or not told:
         raise ModelError(f"{settings}: it names no base_model_name_or_path; write the base model's folder or hub name")
@@ -230,12 +230,14 @@ def classifier_problem(folder: Path) -> str | None:
     """Why the model in `folder` cannot be a reward model: it is no sequence classifier, or has not one label."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{folder / 'config.json'}: not readable as JSON: {error}"
-    architectures = settings.get("architectures") or []
-    if architectures and "SequenceClassification" not in architectures[0]:
+    architectures = (settings.get("architectures") or []) if isinstance(settings, dict) else None
+    if not isinstance(architectures, list) or not isinstance(settings.get("id2label", {}), dict):
+        return f"{folder / 'config.json'}: architectures must be a list, and id2label a mapping"
+    if architectures and "SequenceClassification" not in str(architectures[0]):
         return (
-            f"{folder} holds a {architectures[0]}, not a reward model: train one with `trueup reward`, "
+            f"{folder} holds a {str(architectures[0])[:60]}, not a reward model: train one with `trueup reward`, "
             "or give a sequence classifier with one label"
         )
     labels = len(settings.get("id2label", {})) or settings.get("num_labels", 2)  # transformers' default, never written

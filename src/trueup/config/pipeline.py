@@ -168,9 +168,9 @@ def _with_path(section: object, path: object) -> object:
 def _mended(problem: Problem, value: dict[str, Any]) -> Problem:
     """A stage's key written at the pipeline's top is told where it belongs."""
     place, message = problem
-    key = str(place[-1])
+    key = str(place[0]) if len(place) == 1 else ""
     stages = value.get("stages")
-    if len(place) == 1 and key in value and any(key in keys_of(cls) for cls in STAGES.values()):
+    if key in value and any(key in keys_of(cls) for cls in STAGES.values()):
         first = next(iter(stages), "sft") if isinstance(stages, dict) else "sft"
         if message.startswith("unknown key"):
             return place, f"unknown key here; {key} belongs to a stage, such as stages.{first}.{key}"

@@ -47,8 +47,16 @@ def dotted(place: Place) -> str:
     """`("optim", "lr")` -> `optim.lr`; list positions keep their number, `log[0]`."""
     text = ""
     for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{spelled(part)}"
     return text
+
+
+def spelled(text: str, width: int = 60) -> str:
+    r"""A key or an override for a message: on one line, cut to `width`, control characters written out (`\x1b`)."""
+    if text.isprintable() and len(text) <= width:
+        return text
+    cut = text if len(text) <= width else f"{text[: width - 1]}…"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in cut)
 
 
 def shown(value: object, width: int = 40) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from trueup.config.problems import Place, Problem, dotted, nearest_path, shown
+from trueup.config.problems import Place, Problem, dotted, nearest_path, shown, spelled
 from trueup.errors import ConfigError
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
@@ -22,6 +22,12 @@ Scalar = None | bool | int | float | str
 
 SHORT_FOR_PATH = frozenset({"data", "prompts"})
 """Keys whose value may be a bare path; an override such as `data.rows=0:100` turns it into `{path: ..., rows: ...}`."""
+
+SIZE_LIMIT = 2**20
+"""Bytes that a configuration file may have."""
+VALUES_LIMIT = 100_000
+"""Values that a file may hold, those that an alias repeats counted each time: nine lines of aliases can mean 10^9."""
+_DIGITS = 4300  # of a whole number: Python reads no more
 
 _PREFIX = "tag:yaml.org,2002:"
 _RESOLVERS = (
@@ -54,6 +60,7 @@ class Document:
     data: dict[str, Value] = field(default_factory=dict)
     labels: dict[Place, str] = field(default_factory=dict)
     order: dict[Place, int] = field(default_factory=dict)
+    values: int = 0
     problems: list[str] = field(default_factory=list)
 
     def label(self, place: Place) -> str:
@@ -86,10 +93,12 @@ def read_yaml(path: Path) -> Document:
     text = _read_text(path)
     try:
         node = yaml.compose(text, Loader)
+    except RecursionError:
+        raise ConfigError(f"{path}: brackets or lists nested too deep") from None
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_syntax_message(path, error)) from None
     except yaml.YAMLError as error:
-        msg = f"{path}: not YAML text: {' '.join(str(error).split())}"
+        msg = f"{path}: not YAML text: {spelled(' '.join(str(error).split()), 200)}"
         raise ConfigError(msg) from None
     if node is None:
         msg = f"{path}: the file is empty; `trueup config METHOD` prints a template to start from"
@@ -104,14 +113,20 @@ def read_yaml(path: Path) -> Document:
 
 def apply_override(document: Document, override: str) -> None:
     """Put one `key.sub=value` into the document; a later one wins. What cannot be put is noted in `problems`."""
+    label = f"override {spelled(override, 100)}"
+    if half_characters(override):
+        document.problems.append(f"{label}: not UTF-8 text")
+        return
     key, equals, text = override.partition("=")
     place = tuple(key.strip().split("."))
     if not equals or not all(place):
-        document.problems.append(f"{override!r}: not a setting; write key=value, such as optim.lr=1e-5")
+        document.problems.append(f"{shown(override, 100)}: not a setting; write key=value, such as optim.lr=1e-5")
         return
-    label = f"override {override}"
     try:
         node = yaml.compose(text, Loader)
+    except RecursionError:
+        document.problems.append(f"{label}: brackets nested too deep")
+        return
     except yaml.YAMLError:
         document.problems.append(f"{label}: the value is not YAML; put it in quotes, or brackets in pairs")
         return
@@ -149,7 +164,13 @@ def _read_text(path: Path) -> str:
     if not path.exists():
         msg = f"{path}: no such file{nearest_path(path)}"
         raise ConfigError(msg)
-    raw = path.read_bytes()
+    try:
+        with path.open("rb") as file:
+            raw = file.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
+    if len(raw) > SIZE_LIMIT:
+        raise ConfigError(f"{path}: over {SIZE_LIMIT:,} bytes, which no configuration has; is it a file of data?")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -161,12 +182,12 @@ def _read_text(path: Path) -> str:
 def _syntax_message(path: Path, error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     where = f"{path}:{mark.line + 1}" if mark else str(path)
-    problem = error.problem or "not YAML"
+    problem = spelled(error.problem or "not YAML", 200)
     if "'\\t'" in problem:
         return f"{where}: a tab; indent with spaces"
     if "single document" in (error.context or ""):
         return f"{where}: a second document begins here (---); a configuration is one"
-    context = f" {error.context}" if error.context else ""
+    context = f" {spelled(error.context)}" if error.context else ""
     return f"{where}: not YAML: {problem}{context} (a missing colon, quote or bracket, here or on the line above?)"
 
 
@@ -175,6 +196,9 @@ def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...
     label, order = f"{document.name}:{node.start_mark.line + 1}", node.start_mark.index + 1
     document.labels.setdefault(place, label if place else document.name)
     document.order.setdefault(place, order)
+    document.values += 1
+    if document.values > VALUES_LIMIT:
+        raise ConfigError(f"{label}: over {VALUES_LIMIT:,} values; write out what its aliases (*name) stand for")
     if any(node is outer for outer in around):
         document.problems.append(f"{label}: {dotted(place)}: an alias of the value it stands in")
         return None
@@ -184,17 +208,32 @@ def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...
         parts = enumerate(node.value)
         return [_build(item, (*place, index), document, (*around, node)) for index, item in parts]
     if not isinstance(node, ScalarNode) or node.tag.removeprefix(_PREFIX) not in _KINDS:
-        document.problems.append(f"{label}: {dotted(place)}: the tag {node.tag} is not allowed; write the plain value")
+        tag = spelled(str(node.tag))
+        document.problems.append(f"{label}: {dotted(place)}: the tag {tag} is not allowed; write the plain value")
         return None
-    return _scalar(node)
+    return _checked_scalar(node, f"{label}: {dotted(place)}", document)
+
+
+def _checked_scalar(node: ScalarNode, where: str, document: Document) -> Scalar:
+    """The value of a scalar; what no reader of it could use is noted."""
+    if half_characters(str(node.value)):
+        document.problems.append(f"{where}: holds half a surrogate pair; write the whole character")
+        return None
+    try:
+        return _scalar(node)
+    except (ValueError, IndexError):  # a tag such as !!int before a text, or a number without end
+        kind = node.tag.removeprefix(_PREFIX)
+        wrong = f"more than {_DIGITS:,} digits" if len(node.value) > _DIGITS else f"not of the kind {kind}"
+        document.problems.append(f"{where}: {shown(node.value)} is {wrong}")
+        return None
 
 
 def _build_mapping(node: MappingNode, place: Place, document: Document, around: tuple[Node, ...]) -> Value:
     result: dict[str, Value] = {}
     for key_node, value_node in node.value:
         label = f"{document.name}:{key_node.start_mark.line + 1}"
-        if not isinstance(key_node, ScalarNode):
-            document.problems.append(f"{label}: a key must be a word, not a list or mapping")
+        if not isinstance(key_node, ScalarNode) or half_characters(str(key_node.value)):
+            document.problems.append(f"{label}: a key must be a word, not a list, mapping or half a character")
             continue
         key, inner = key_node.value, (*place, key_node.value)
         if key in result:
@@ -218,6 +257,11 @@ def _scalar(node: ScalarNode) -> Scalar:
         special = {".inf": sign * math.inf, ".nan": math.nan}
         return special.get(text.lower().lstrip("+-"), 0.0) if text[-1].lower() in "fn" else float(text)
     return text
+
+
+def half_characters(text: str) -> bool:
+    """Whether a text holds half a surrogate pair: nothing can write or compare it."""
+    return re.search("[\ud800-\udfff]", text) is not None
 
 
 def _plain(node: Node) -> Scalar:

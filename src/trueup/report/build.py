@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from typing import Any, Literal
 
 from trueup.config import GatesConfig
 from trueup.errors import DataError
-from trueup.evaluation.items import Item, of_task, read_header, read_items
-from trueup.evaluation.plan import FOLDER, read_plan
+from trueup.evaluation.items import Item, of_task, read_header
+from trueup.evaluation.plan import FOLDER
+from trueup.report import reading
+from trueup.report.reading import usable
 from trueup.report.rewardmodel import reward_card
 from trueup.report.samples import samples
 from trueup.report.schema import FrontierPoint, Missing, Report
@@ -40,16 +41,21 @@ def build(folder: Path) -> Report:
     """The report of a run folder.
 
     Raises:
-        DataError: nothing was evaluated there.
+        DataError: nothing was evaluated there, or a file cannot be used.
     """
     measured = read_measured(folder / FOLDER)
+    with usable(folder):
+        return _built(folder, measured)
+
+
+def _built(folder: Path, measured: Measured) -> Report:
     plan, stages = measured.plan, {name: folder / name for name in measured.plan["stages"]}
     gates = None if plan["gates"] is None else GatesConfig.model_validate(plan["gates"])
     reward_path = folder / FOLDER / plan["reward_file"] if plan["reward_file"] else None
     reward_name = Path(plan.get("reward") or "reward").name
     report = compared(measured, gates, title=plan["title"], kind="pipeline" if stages else "comparison")
     report.command = plan["command"]
-    report.reward_model = None if reward_path is None else reward_card(reward_name, read_items(reward_path))
+    report.reward_model = None if reward_path is None else reward_card(reward_name, reading.items(reward_path))
     report.frontier = [one for name, path in stages.items() for one in points(name, path, plan)] + report.frontier
     report.curves = [one for name, path in stages.items() for one in curves(name, path)]
     report.alarms = [one for name, path in stages.items() for one in alarms(name, path)]
@@ -84,9 +90,9 @@ def read_measured(place: Path) -> Measured:
     """The evaluation in the folder `place`.
 
     Raises:
-        DataError: there is none, or not all of its files.
+        DataError: there is none, or not all of its files, or one cannot be used.
     """
-    plan = read_plan(place)
+    plan = reading.plan(place)
     if not plan:
         raise DataError(f"{place}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
     rows: dict[str, list[Item]] = {}
@@ -96,10 +102,12 @@ def read_measured(place: Path) -> Measured:
         path = place / one["file"]
         if not path.is_file():
             raise DataError(f"{path}: missing, though plan.json names it; evaluate again")
-        rows[name] = prepared(read_items(path))
+        with usable(path):
+            rows[name] = prepared(reading.items(path))
         won = path.with_suffix(".wins.jsonl")
         if one["wins"]:
-            wins[name], judges[name] = read_items(won), read_header(won)["judge"]
+            with usable(won):
+                wins[name], judges[name] = reading.items(won), str(read_header(won)["judge"])
     return Measured(plan, rows, wins, judges, plan["not_measured"])
 
 
@@ -125,9 +133,8 @@ def _mean(values: Mapping[str, float]) -> float | None:
 def _seconds(stages: Mapping[str, Path], measured: Measured) -> dict[str, float]:
     spent: dict[str, float] = {}
     for name, folder in stages.items():
-        path = folder / "summary.json"
-        if path.is_file():
-            spent[name] = json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0)
+        if (folder / "summary.json").is_file():
+            spent[name] = reading.mapping(folder / "summary.json").get("seconds", 0.0)
     return spent | {"evaluation": measured.plan.get("seconds", 0.0)}
 
 

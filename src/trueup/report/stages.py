@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from trueup.report import reading
+from trueup.report.reading import usable
 from trueup.report.schema import Alarm, Curve, FrontierPoint, StageRun
 
 TITLES = {
@@ -36,13 +34,14 @@ TITLES = {
 
 def curves(stage: str, folder: Path) -> list[Curve]:
     """The numbers of metrics.jsonl that are worth a picture."""
-    rows = _rows(folder / "metrics.jsonl")
+    rows = reading.rows(folder / "metrics.jsonl")
     made: list[Curve] = []
-    for key, title in TITLES.items():
-        found = [(int(row["step"]), row[key]) for row in rows if key in row]
-        if len(found) > 1:
-            steps, values = zip(*found, strict=True)
-            made.append(Curve(stage=stage, key=key, title=title, steps=list(steps), values=list(values)))
+    with usable(folder / "metrics.jsonl"):
+        for key, title in TITLES.items():
+            found = [(int(row["step"]), row[key]) for row in rows if key in row]
+            if len(found) > 1:
+                steps, values = zip(*found, strict=True)
+                made.append(Curve(stage=stage, key=key, title=title, steps=list(steps), values=list(values)))
     return made
 
 
@@ -52,37 +51,39 @@ def points(stage: str, folder: Path, plan: dict[str, Any]) -> list[FrontierPoint
     Only where it can stand beside the finished models: the stage starts from the model that these are held against, and
     a reward is the one that scores them too.
     """
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    _, config = reading.settings(folder / "config.yaml")
     if config.get("model") != plan["models"][plan["against"]]["source"]:
         return []
-    watch = config.get("watch") or {}
+    watch = config["watch"] if isinstance(config.get("watch"), dict) else {}
     proxy = config["reward"] if "reward" in config else watch.get("reward")
     same = {"reward": proxy == plan["reward"], "gold": watch.get("gold") == plan["gold"]}
     made: list[FrontierPoint] = []
-    for row in _rows(folder / "watch.jsonl"):
-        means = {name: sum(values) / len(values) for name, values in row["items"].items() if values}
-        kept = {name: means[name] for name in same if same[name] and name in means}
-        if "kl" in means and kept:
-            point = {"proxy": kept.get("reward"), "gold": kept.get("gold")}
-            made.append(FrontierPoint(model=stage, step=row["step"], kl=means["kl"], **point))
+    with usable(folder / "watch.jsonl"):
+        for row in reading.rows(folder / "watch.jsonl"):
+            means = {name: sum(values) / len(values) for name, values in row["items"].items() if values}
+            kept = {name: means[name] for name in same if same[name] and name in means}
+            if "kl" in means and kept:
+                point = {"proxy": kept.get("reward"), "gold": kept.get("gold")}
+                made.append(FrontierPoint(model=stage, step=row["step"], kl=means["kl"], **point))
     return made
 
 
 def alarms(stage: str, folder: Path) -> list[Alarm]:
     """The warnings raised while training."""
-    return [Alarm(stage=stage, **row) for row in _rows(folder / "alarms.jsonl")]
+    with usable(folder / "alarms.jsonl"):
+        return [Alarm(stage=stage, **row) for row in reading.rows(folder / "alarms.jsonl")]
 
 
 def stage_run(name: str, folder: Path) -> StageRun:
     """What was run: counts, time, configuration. Of an unfinished stage what there is of it."""
-    text = (folder / "config.yaml").read_text(encoding="utf-8") if (folder / "config.yaml").is_file() else ""
-    config = yaml.safe_load(text) or {}
-    summary = _json(folder / "summary.json")
+    text, config = reading.settings(folder / "config.yaml")
+    summary = reading.mapping(folder / "summary.json")
     kept = {key: summary[key] for key in _FROM_SUMMARY if key in summary}
-    return StageRun(
-        name=name, method=summary.get("method", "?"), finished=bool(summary), base=str(config.get("model", "?")),
-        data=_counts(config, _json(folder / "data.json")), seed=config.get("seed"), config=text, **kept,
-    )  # fmt: skip
+    with usable(folder):
+        return StageRun(
+            name=name, method=summary.get("method", "?"), finished=bool(summary), base=str(config.get("model", "?")),
+            data=_counts(config, reading.mapping(folder / "data.json")), seed=config.get("seed"), config=text, **kept,
+        )  # fmt: skip
 
 
 _FROM_SUMMARY = ("steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes", "stopped_early")
@@ -98,17 +99,3 @@ def _counts(config: dict[str, Any], data: dict[str, Any]) -> dict[str, dict[str,
             place = place.get(key) if isinstance(place, dict) else None
         named[section] = ({"path": str(place["path"])} if isinstance(place, dict) and "path" in place else {}) | counts
     return named
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return list(_lines(path)) if path.is_file() else []
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        if line:
-            yield json.loads(line)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

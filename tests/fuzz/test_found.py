@@ -1,0 +1,85 @@
+"""What fuzzing found, each as the small input it came down to: refused in words, or read as it was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_fuzz_config import BOMB
+
+from trueup.config import STAGES, DpoConfig, PipelineConfig, SftConfig, load_config, to_yaml
+from trueup.errors import ConfigError
+
+SFT = "model: base\noutput: run\ndata: a.jsonl\n"
+
+
+def said(tmp_path: Path, text: str | bytes, *overrides: str, method: str = "sft") -> str:
+    """What `load_config` refuses it with."""
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ConfigError) as caught:
+        load_config({**STAGES, "pipeline": PipelineConfig}[method], path, overrides)
+    assert str(caught.value).count("\n") < 6
+    assert all(len(line) < 400 for line in str(caught.value).splitlines())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "over 100,000 values"),
+        ("[" * 5000, "nested too deep"),
+        (SFT + f"seed: {'9' * 5000}\n", "more than 4,300 digits"),
+        (SFT + "seed: !!int x\n", "not of the kind int"),
+        (SFT + 'seed: !!float ""\n', "not of the kind float"),
+        (SFT + 'report: "\\ud800"\n', "half a surrogate pair"),
+        (SFT + '"\\ud800": 1\n', "half a character"),
+        (SFT + f"# {'x' * 2**20}\n", "over 1,048,576 bytes"),
+        (SFT + f"seed: *{'x' * 5000}\n", "undefined alias"),
+        (SFT + f"seed: !{'x' * 5000} 1\n", "is not allowed"),
+    ],
+)  # fmt: skip
+def test_a_file_that_broke_the_reader(tmp_path: Path, text: str | bytes, words: str) -> None:
+    assert words in said(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data=" + "{" * 5000, "nested too deep"),
+        ("loss\udcb2=1", "not UTF-8 text"),
+        ("seed=" + "9" * 5000, "more than 4,300 digits"),
+        ("data={prompt: " * 900, "not YAML"),
+        ("se\x1b[2Jed=3", "\\x1b"),
+        ("x" * 9000, "not a setting"),
+    ],
+)
+def test_an_override_that_broke_the_reader(tmp_path: Path, override: str, words: str) -> None:
+    told = said(tmp_path, SFT, override)
+    assert words in told
+    assert told.replace("\n", "").isprintable()
+
+
+def test_a_number_beyond_floats_is_no_parameter_of_a_loss(tmp_path: Path) -> None:
+    assert "must be a number" in said(tmp_path, SFT + f"loss: {{name: ipo, beta: {10**400}}}\n", method="dpo")
+
+
+def test_a_key_of_half_a_character_in_a_pipeline_from_python() -> None:
+    with pytest.raises(ValueError, match="stages"):
+        PipelineConfig.model_validate({"a\udcf2": 1})
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x00b", "a\x85b", "\x85", "a\u2028b", "\ufeff", "a\nb", "tab\tbed", "é😀", "-\x1b[2J"]
+)
+def test_odd_text_is_written_so_that_it_comes_back(name: str, tmp_path: Path) -> None:
+    config = SftConfig.model_validate({"model": name, "output": "run", "data": "a.jsonl"})
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(SftConfig, path) == config
+
+
+def test_a_pipe_is_read_to_its_limit_and_no_further(tmp_path: Path) -> None:
+    """`trueup sft <(envsubst < x.yaml)` is a pipe; /dev/zero has no end."""
+    with pytest.raises(ConfigError, match="over 1,048,576 bytes"):
+        load_config(DpoConfig, Path("/dev/zero"))
