@@ -38,6 +38,7 @@ class Plan:
         gold: an independent reward, likewise.
         seed: of sampled answers.
         trust_remote_code: run code that comes with a model.
+        pickles: read weights that are pickled.
         title: the report's.
         stages: names of the stages whose run folders lie in `folder`.
         gates: limits that the verdict is made by.
@@ -53,6 +54,7 @@ class Plan:
     gold: str | None = None
     seed: int = 0
     trust_remote_code: bool = False
+    pickles: bool = False
     title: str = ""
     stages: tuple[str, ...] = ()
     gates: GatesConfig | None = None
