@@ -57,7 +57,7 @@ def adapter(folder: Path, base: Path | str, **settings: Any) -> Path:
     from transformers import AutoModelForCausalLM
 
     trunk = AutoModelForCausalLM.from_pretrained(base)
-    get_peft_model(trunk, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
+    get_peft_model(trunk, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(str(folder))
     change(folder / "adapter_config.json", base_model_name_or_path=str(base), **settings)
     return folder
 

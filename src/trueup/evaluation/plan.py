@@ -192,5 +192,6 @@ def read_plan(place: Path) -> dict[str, Any]:
 
 def _file_name(model: str) -> str:
     """A file's name for a model's: what is not safe in a name becomes a dash, and a hash keeps two apart."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")
-    return plain if plain == model else f"{plain}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[:100]
+    told = hashlib.sha256(model.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return plain if plain == model else f"{plain}-{told}"
