@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import sources
+from trueup.console import harmless_json
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
 from trueup.files import atomic_write_text
@@ -172,7 +173,7 @@ def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], asked
         "not_measured": missing,
         "seconds": round(sum(_seconds(path) for path in _files(plan, wins, reward_file)), 2),
     }
-    atomic_write_text(plan.place / PLAN_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    atomic_write_text(plan.place / PLAN_FILE, harmless_json(json.dumps(content, indent=2, ensure_ascii=False)) + "\n")
 
 
 def _files(plan: Plan, wins: Collection[str], reward_file: str | None) -> list[Path]:
