@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trueup.batching import Branch, Example
 from trueup.chat import Conversation, Message
+from trueup.config.paths import trust_of
 from trueup.export import adapter_for
 from trueup.forward import forward_all
 from trueup.loading import load_classifier, load_tokenizer
@@ -55,8 +56,9 @@ def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *,
         network.add_scorer(role, adapter, trainable=False)
         return model_reward(network, role=role, max_tokens=config.max_tokens), True
     classifier_source = classifier_of(source)
-    classifier = load_classifier(classifier_source, network.runtime, trust_remote_code=config.trust_remote_code)
-    tokenizer = load_tokenizer(classifier_source, trust_remote_code=config.trust_remote_code)
+    code, pickles = trust_of(config)
+    classifier = load_classifier(classifier_source, network.runtime, trust_remote_code=code, pickles=pickles)
+    tokenizer = load_tokenizer(classifier_source, trust_remote_code=code)
     return classifier_reward(classifier, tokenizer, network.runtime, max_tokens=config.max_tokens), False
 
 

@@ -118,6 +118,7 @@ Allowed = Literal[
     "other-base",
     "rounded-weights",
     "changed-data",
+    "pickled-weights",
 ]
 """Faults that stop a training; `allow` names those that are meant. What each is: `trueup.dataset.findings`."""
 

@@ -199,7 +199,7 @@ class _Bench:
 
     def _policy(self, source: str) -> Network:
         trust = self.plan.trust_remote_code
-        trunk = load_causal_lm(source, self.runtime, trust_remote_code=trust)
+        trunk = load_causal_lm(source, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles)
         network = Network(trunk, load_tokenizer(source, trust_remote_code=trust), self.runtime)
         network.add_frozen("policy")
         return network
@@ -217,7 +217,7 @@ class _Bench:
         if ".py:" in source:
             return asked_once(from_function(source), self.runtime), None
         folder, trust = classifier_of(source), self.plan.trust_remote_code
-        classifier = load_classifier(folder, self.runtime, trust_remote_code=trust)
+        classifier = load_classifier(folder, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles)
         network = Network(classifier, load_tokenizer(folder, trust_remote_code=trust), self.runtime)
         network.add_classifier("reward", classifier, trainable=False)
         return model_reward(network, max_tokens=4096), network

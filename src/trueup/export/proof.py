@@ -30,7 +30,7 @@ from trueup.batching import Branch, Example, single
 from trueup.chat import Message
 from trueup.config import LoraConfig
 from trueup.config.paths import classifier_problem
-from trueup.console import table
+from trueup.console import clean, table
 from trueup.errors import ModelError
 from trueup.export import proof_fresh
 from trueup.export.proof_files import check_files, check_rounding, check_weights, dtype_of
@@ -297,7 +297,9 @@ class Proof:
         rows = [("" if check.passed else "FAILED", check.name, check.found, check.limit) for check in self.checks]
         table(f"{verdict}, in a fresh process with {used}", ["", "check", "found", "limit"], rows)
         source, lengths = self.record.about["source"], self.record.about["lengths"]
-        print(f"compared with {source}, on {len(lengths)} rows of up to {max(lengths)} tokens")
+        print(
+            f"compared with {clean(str(source), one_line=True)}, on {len(lengths)} rows of up to {max(lengths)} tokens"
+        )
         if source != LIVE:
             print(f"(the run left no {OUTPUTS}, so what the network in memory computed is not known)")
 

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trueup.config.untrusted import read_json
+from trueup.console import clean
 from trueup.errors import ModelError
+from trueup.export.copying import copy_model
 from trueup.export.hub import check_name, push
 from trueup.export.merging import LOST, kept, merged_state
 from trueup.export.proof import OUTPUTS, PROOF, Proof, prove, record_folder
@@ -169,7 +172,7 @@ def adapter_for(folder: Path, network: Network) -> Path | None:
 
 def run(
     run_folder: Path, output: Path | None = None, *, merge: bool = True, dtype: str = "auto",
-    push_to_hub: str | None = None, private: bool = False,
+    push_to_hub: str | None = None, private: bool = False, trust_remote_code: bool = False,
 ) -> Path:  # fmt: skip
     """`trueup export`: write a finished run's model, in another dtype if asked, or its adapter; and prove it.
 
@@ -182,6 +185,8 @@ def run(
         dtype: "auto" (as trained), "float32", "bfloat16" or "float16".
         push_to_hub: owner/name of a hub repository to upload to, once it is proven.
         private: make that repository private.
+        trust_remote_code: run code that comes with the model. What the run's own settings say of it is not asked: they
+            may have come with the model.
 
     Returns:
         The folder.
@@ -201,12 +206,12 @@ def run(
     temporary = _fresh(output)
     try:
         with explained(f"cannot write {output}", output.parent):
-            shutil.copytree(source, temporary, dirs_exist_ok=True)
+            copy_model(source, temporary)
             if not merge:
-                _add_tokenizer(source.with_name("model"), temporary)
+                _add_tokenizer(source.with_name("model"), temporary, trust_remote_code)
             if dtype != "auto":
                 _cast(temporary, dtype)
-        proof = _proof(source, temporary, cast=dtype != "auto")
+        proof = _proof(source, temporary, cast=dtype != "auto", trust=trust_remote_code)
         proof.write(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -215,7 +220,7 @@ def run(
     if proof.failures:
         raise ModelError(_set_aside(temporary, output, proof))
     _publish(temporary, output)
-    print(f"written to {output}")
+    print(f"written to {clean(str(output), one_line=True)}")
     if push_to_hub is not None:
         print(f"uploaded to {push(output, push_to_hub, private=private)}")
     return output
@@ -242,9 +247,9 @@ def _default(run_folder: Path, source: Path, dtype: str) -> Path:
     return run_folder / name if source != run_folder else run_folder.with_name(f"{run_folder.name}-{name}")
 
 
-def _add_tokenizer(model: Path, folder: Path) -> None:
+def _add_tokenizer(model: Path, folder: Path, trust: bool) -> None:
     """Beside an adapter: the tokenizer with the template it was trained in, and where to stop."""
-    load_tokenizer(str(model)).save_pretrained(folder)
+    load_tokenizer(str(model), trust_remote_code=trust).save_pretrained(folder)
     if (model / "generation_config.json").is_file():
         shutil.copy(model / "generation_config.json", folder)
 
@@ -253,24 +258,23 @@ def _cast(folder: Path, dtype: str) -> None:
     """Cast every floating-point weight, file by file, and say so in config.json and in the index, if there is one."""
     size = 0
     for path in sorted(folder.glob("*.safetensors")):
-        tensors = {
-            name: one.to(_DTYPES[dtype]) if one.is_floating_point() else one for name, one in load_file(path).items()
-        }
+        try:
+            weights = load_file(path)
+        except SafetensorError as error:
+            raise ModelError(f"{path}: not a readable safetensors file: {error}") from None
+        tensors = {name: one.to(_DTYPES[dtype]) if one.is_floating_point() else one for name, one in weights.items()}
         size += sum(one.nbytes for one in tensors.values())
         save_file(tensors, path, metadata={"format": "pt"})
     _say_dtype(folder, _DTYPES[dtype])
     if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        index["metadata"] = index.get("metadata", {}) | {"total_size": size}
+        index = read_json(folder / INDEX)
+        index["metadata"] = {**(index.get("metadata") or {}), "total_size": size}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _proof(source: Path, folder: Path, *, cast: bool) -> Proof:
+def _proof(source: Path, folder: Path, *, cast: bool, trust: bool) -> Proof:
     """Against the outputs that the run recorded; where it recorded none, against what trueup makes of its files."""
     in_run = source.name in ("model", "adapter")
-    config = source.parent / "config.yaml"
-    settings = yaml.safe_load(config.read_text(encoding="utf-8")) if in_run and config.is_file() else {}
-    trust = bool(settings.get("trust_remote_code"))
     record = source.parent / OUTPUTS
     with tempfile.TemporaryDirectory() as place:
         if not (in_run and record.is_file()):

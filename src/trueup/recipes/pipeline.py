@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueup import runtime
 from trueup.config import DpoConfig, PpoConfig, RewardConfig, SftConfig, judged_models, to_yaml
+from trueup.config.paths import trust_of
 from trueup.console import Progress, quiet_libraries
 from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
@@ -181,6 +182,7 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
     methods = {name: config.stages[name]["method"] for name in config.stages}
     writers = [name for name, method in methods.items() if method != RewardConfig.method]
     against = settings.against or next((name for name in writers if methods[name] == SftConfig.method), "base")
+    trust = trust_of(*(config.stage(name)[1] for name in config.stages))
     models = {"base": config.base} | {name: str(folder / name / "model") for name in writers}
 
     def place(reward: str | None) -> str | None:
@@ -194,7 +196,8 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
         reward=place(config.proxy),
         gold=place(settings.gold),
         seed=config.seed,
-        trust_remote_code=any(bool(raw.get("trust_remote_code")) for raw in config.stages.values()),
+        trust_remote_code=trust.code,
+        pickles=trust.pickles,
         title=title or config.name,
         stages=tuple(config.stages),
         gates=config.gates,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -72,6 +73,7 @@ def files_of(folder: Path, split: str) -> list[Path]:
 def open_saved(path: Path, split: str) -> Any:
     """A data set of `datasets.save_to_disk`: it stays on the disk, and is iterated as plain Python values."""
     datasets = _datasets(str(path))
+    _refuse_elsewhere(path)
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:
@@ -83,6 +85,25 @@ def open_saved(path: Path, split: str) -> Any:
             raise DataError(f"{shown(path)}: no split {excerpt(split)}\n  fix: {fix}")
         found = found[split]
     return found.with_format(None)  # it may have been saved to give tensors
+
+
+def _refuse_elsewhere(path: Path) -> None:
+    """Raise DataError where a saved data set names splits or files that do not lie in its folder."""
+    for described in sorted(path.rglob("*.json")):
+        try:
+            told = json.loads(described.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            said = excerpt(f"{type(error).__name__}: {cannot_read(error)}", 120)
+            raise DataError(f"{shown(described)}: not readable as JSON: {said}\n  fix: save it again") from None
+        told = told if isinstance(told, dict) else {}
+        files, splits = told.get("_data_files"), told.get("splits")
+        named = [one.get("filename") for one in files if isinstance(one, dict)] if isinstance(files, list) else []
+        named += splits if isinstance(splits, list) else []
+        for name in named:
+            if Path(str(name)).name != str(name) or name == "..":
+                raise DataError(
+                    f"{shown(described)}: names {excerpt(name)}, which does not lie in the folder\n  fix: save it again"
+                )
 
 
 def open_hub(spec: str, split: str) -> Any:
