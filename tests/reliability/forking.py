@@ -49,8 +49,9 @@ class Forks:
         self._process = subprocess.Popen([sys.executable, __file__], env=env, **pipes)
 
     def run(
-        self, *arguments: str, kill_after: float | None = None, kill_at: int | None = None, under: Path | None = None
-    ) -> Ended:
+        self, *arguments: str, kill_after: float | None = None, kill_at: int | None = None, under: Path | None = None,
+        by: signal.Signals = signal.SIGKILL, times: int = 1,
+    ) -> Ended:  # fmt: skip
         """Run a command to its end, or until it is killed.
 
         Args:
@@ -58,10 +59,13 @@ class Forks:
             kill_after: seconds.
             kill_at: the change of a file, from 1, that is not made any more.
             under: the folder whose changes count and are told.
+            by: another signal, which need not end it: then the change is made.
+            times: how often that signal comes, with a second between.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked = {"arguments": arguments, "after": kill_after, "at": kill_at, "under": str(under) if under else None}
+        asked: dict[str, Any] = {"arguments": arguments, "after": kill_after, "at": kill_at, "under": str(under) if under else None}
+        asked |= {"by": by, "times": times}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
@@ -95,7 +99,7 @@ def serve() -> None:
         if asked["after"] is not None:
             watched = os.pidfd_open(child)
             if not select.select([watched], [], [], asked["after"])[0]:
-                os.kill(child, signal.SIGKILL)
+                _send(child, asked)
             os.close(watched)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         seconds = time.monotonic() - started
@@ -116,6 +120,12 @@ def _warm_up() -> None:
             tiny_data.run(config)
 
 
+def _send(process: int, asked: dict[str, Any]) -> None:
+    for time_ in range(asked["times"]):
+        time.sleep(bool(time_))
+        os.kill(process, asked["by"])
+
+
 def _child(asked: dict[str, Any], said: int, told: int) -> None:
     """One run; never returns."""
     code = 70
@@ -123,9 +133,10 @@ def _child(asked: dict[str, Any], said: int, told: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(said, 1)
         os.dup2(said, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore it
         sys.argv = ["trueup", *asked["arguments"]]
         if asked["under"] is not None:
-            _watch(asked["under"], asked["at"], told)
+            _watch(asked, told)
         from trueup.cli import main
 
         code = main(asked["arguments"])
@@ -147,17 +158,18 @@ def _all(descriptor: int) -> str:
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def _watch(under: str, at: int | None, told: int) -> None:
+def _watch(asked: dict[str, Any], told: int) -> None:
     """Tell every change of a file below a folder; die at the one whose turn it is."""
-    changes = 0
+    under, changes = asked["under"], 0
 
     def change(what: str, path: object, half: Callable[[], object] = lambda: None) -> None:
         nonlocal changes
         changes += 1
         os.write(told, f"{what} {str(path).removeprefix(under)}\n".encode())
-        if changes == at:
-            half()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if changes == asked["at"]:
+            if asked["by"] == signal.SIGKILL:
+                half()
+            _send(os.getpid(), asked)
 
     def audit(event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
