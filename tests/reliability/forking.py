@@ -181,18 +181,20 @@ def _watch(asked: dict[str, Any], told: int) -> None:
             if str(path).startswith(under) or not str(path).startswith("/"):  # relative: rmtree, in an open folder
                 change(event.removeprefix("os."), " -> ".join(map(str, args[: 1 + (event == "os.rename")])))
 
-    _watch_writes(change)
+    _watch_writes(change, under)
     sys.addaudithook(audit)
 
 
-def _watch_writes(change: Callable[..., None]) -> None:
+def _watch_writes(change: Callable[..., None], under: str) -> None:
     """What no audit event is told of: syncs, appended lines, and tensors, which safetensors writes by itself."""
     from trueup import runfolder, state
 
     sync, save = os.fsync, state.save_file
 
     def fsync(descriptor: int) -> None:
-        change("sync", Path(f"/proc/self/fd/{descriptor}").readlink())
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if path.startswith(under):
+            change("sync", path)
         sync(descriptor)
 
     def save_file(tensors: Any, path: Path, *rest: Any) -> None:
