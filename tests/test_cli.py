@@ -215,7 +215,7 @@ def test_a_wrong_call(
             130,
             "saved step 7; go on with: trueup sft c.yaml\n",
         ),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from what was saved before\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "run/x"),
             1,
