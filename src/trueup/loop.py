@@ -21,6 +21,7 @@ from trueup.interrupt import InterruptGuard, StopRequested
 from trueup.runtime import copy_into, is_sharded, peak_memory_bytes
 from trueup.state import Stored
 from trueup.step import Stepper
+from trueup.surroundings import record, surroundings, warning
 from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
@@ -273,8 +274,20 @@ def _resume(state: Fit) -> bool:
         # A step whose evaluation is still to come has no row yet; one from an earlier try would come twice.
         recorded = state.step if state.pending is None else state.step - 1
         run.truncate_metrics(-1 if checkpoint is None else recorded)
+        _tell_surroundings(state)
     state.runtime.barrier()
     return checkpoint is not None
+
+
+def _tell_surroundings(state: Fit) -> None:
+    """Record what the bits depend on beside the configuration and the data; tell what changed since the last part."""
+    where = state.runtime
+    attention = getattr(state.network.trunks["base"].config, "_attn_implementation", None)
+    now = surroundings(
+        where.device, where.dtype, world=where.world, strategy=where.strategy, attention=cast("str | None", attention)
+    )
+    if changed := record(state.run.path, state.step, now):
+        state.progress.warn(warning(changed))
 
 
 def _one_step(state: Fit, guard: InterruptGuard) -> None:
