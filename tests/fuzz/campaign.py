@@ -242,7 +242,9 @@ def _watch(event: str, arguments: tuple[object, ...]) -> None:
         writes = bool(isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         _within(event, path, reads=not writes and not (isinstance(mode, str) and set(mode) & set("wax+")))
     elif event in CHANGING:
-        paths, folders = (arguments[:2], arguments[2:]) if event in ("os.rename", "os.link") else (arguments[:1], arguments[-1:])
+        paths, folders = (
+            (arguments[:2], arguments[2:]) if event in ("os.rename", "os.link") else (arguments[:1], arguments[-1:])
+        )
         if all(folder == -1 or not isinstance(folder, int) for folder in folders):  # else within one judged already
             for path in paths:
                 _within(event, path, reads=False)
