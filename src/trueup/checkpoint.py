@@ -225,7 +225,7 @@ def _problem(folder: Path, step: int) -> str | None:
         if manifest["step"] != step:
             return f"its manifest says step {manifest['step']!r}"
         for name, entry in manifest["files"].items():
-            if name != Path(name).name:
+            if name != Path(name).name or name == "..":
                 return f"its manifest names {name!r}, which is no file of it"
             if not (folder / name).exists():
                 return f"{name} is missing"
