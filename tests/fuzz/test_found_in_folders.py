@@ -10,14 +10,22 @@ from typing import Any
 
 import pytest
 import torch
+from folders import retold
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from tiny import tiny_folder
+from dataset import making
+from tiny import lora, tiny_folder, tiny_network
 from trueup import runtime
 from trueup.checkpoint import latest_checkpoint, save_checkpoint
 from trueup.config.paths import classifier_problem
+from trueup.dataset.build import opened
+from trueup.dataset.store import FILES, Tokenized, write_sealed
 from trueup.errors import CheckpointError, DataError, ModelError, TrueupError
 from trueup.evaluation.items import Item, write_items
+from trueup.examples import Branch, Example
 from trueup.loading import load_causal_lm, load_tokenizer, read_config
+from trueup.reference import with_reference
 from trueup.report.build import build, read_measured
 from trueup.report.stages import alarms, curves, points, stage_run
 from trueup.runfolder import RunFolder
@@ -185,6 +193,55 @@ def test_and_over_an_adapter(
     with pytest.raises(ModelError, match=words) as caught:
         load_causal_lm(str(tmp_path), runtime.init("cpu", "float32"))
     short(caught.value)
+
+
+# -- caches ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenized:
+    monkeypatch.setenv("TRUEUP_CACHE", str(tmp_path / "cache"))
+    return making.tokens(tmp_path / "rows.jsonl", making.pairs(3))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"stored": 3}, {"stored": {}}, {"names": 3}, {"names": [3]}, {"stored": {name: 3 for name in FILES}},
+     {"stored": {"../../rows.jsonl": {"size": 1, "sha256": ""}}}],
+)  # fmt: skip
+def test_a_cache_sealed_by_somebody_else_is_made_again(kept: Tokenized, told: dict[str, Any]) -> None:
+    write_sealed(kept.folder / "meta.json", kept.meta | told)
+    with pytest.raises(ValueError, match="not of this version"):
+        Tokenized(kept.folder)
+    assert opened(kept.folder.name) is None
+
+
+def test_so_is_one_of_endless_brackets(kept: Tokenized) -> None:
+    (kept.folder / "meta.json").write_bytes(DEEP)
+    assert opened(kept.folder.name) is None
+
+
+@pytest.mark.parametrize(("name", "damage"), [("records.bin", b"\xff"), ("records.bin", b"\x7f"), ("texts.json", b"[")])
+def test_records_that_point_elsewhere_are_refused(kept: Tokenized, name: str, damage: bytes) -> None:
+    (kept.folder / name).write_bytes(damage * (kept.folder / name).stat().st_size)
+    retold(kept.folder, name)
+    found = Tokenized(kept.folder)
+    with pytest.raises(DataError, match="it was changed while it is in use"):
+        [(found.example(row), found.parts(row), found.origin(row)) for row in range(len(found))]
+
+
+@pytest.mark.parametrize("values", [{}, {"ref_logps": torch.zeros(3)}, {"ref_logps": torch.zeros(2, dtype=torch.int8)}])
+def test_a_reference_cache_of_other_shape_is_made_again(tmp_path: Path, values: dict[str, torch.Tensor]) -> None:
+    network = tiny_network(tmp_path / "base")
+    network.add_trainable("policy", lora())
+    network.add_reference()
+    rows, cache = [Example([5], (Branch([6, 7], [True, True]), Branch([8], [True])))], tmp_path / "c.safetensors"
+    sums = [one.scalars["ref_logps"] for one in with_reference(network, rows, cache, max_tokens=64)[0].branches]
+    with safe_open(cache, framework="pt") as file:
+        told = file.metadata()
+    save_file(values, cache, metadata=told)
+    again = with_reference(network, rows, cache, max_tokens=64)[0].branches
+    assert [one.scalars["ref_logps"] for one in again] == sums
 
 
 # -- what a report reads ---------------------------------------------------------------------------------------------
