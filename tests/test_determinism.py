@@ -1,8 +1,8 @@
-"""What a seed fixes: to the bit where nothing of the arithmetic changes, to a rounding where sums are grouped anew.
+"""What a seed fixes: to the bit where the arithmetic is the same, to a rounding where sums are grouped anew.
 
-The bits: weights as exported, metrics.jsonl, samples.jsonl (`tiny_data.result`). To a rounding, over 8 steps in float32:
-the same rows a step, the same samples, losses within 1e-5 (relative, and as much absolute), weights within 1e-5 of
-their norm. Not promised: LoRA's dropout under other micro-batches, which draws a mask a micro-batch.
+The bits: weights as exported, metrics.jsonl, samples.jsonl (`tiny_data.result`). To a rounding, over 8 steps of
+float32: the same rows a step, the same samples, losses within 1e-5 (relative, and as much absolute), each tensor of the
+weights within 1e-5 of its norm. Not promised: LoRA's dropout under other micro-batches, as each draws a mask.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from random import Random
 from typing import Any, cast
 
 import pytest
-import tiny
-import tiny_data
 from campaign import SECONDS, Case, fuzz
 from mutation import JSON_TOKENS, exchanged_json, mutated
 
+import tiny
+import tiny_data
 from trueup.chat import Renderer
 from trueup.config import STAGES, DataConfig
 from trueup.dataset.prepare import prepare
@@ -34,8 +34,10 @@ ROWS: dict[str, list[list[dict[str, Any]]]] = {
         [{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}],
     ],
     "preference": [
-        tiny_data.rows("rankings", 3), tiny_data.rows("margins", 2), [{"chosen": f"{TALK}yes", "rejected": f"{TALK}no"}] * 2,
-        [{"chosen": TURNS, "rejected": [*TURNS[:2], {"role": "assistant", "content": "b"}], "score_chosen": 2, "score_rejected": 1}],
+        tiny_data.rows("rankings", 3), tiny_data.rows("margins", 2), [{"chosen": f"{TALK}yes",
+        "rejected": f"{TALK}no"}] * 2,
+        [{"chosen": TURNS, "rejected": [*TURNS[:2], {"role": "assistant", "content": "b"}], "score_chosen": 2,
+        "score_rejected": 1}],
     ],
     "labelled": [tiny_data.rows("labelled", 4)],
     "prompt": [tiny_data.rows("prompts", 3), [{"messages": TURNS[:2]}], tiny_data.rows("rankings", 2)],
