@@ -23,6 +23,7 @@ from tiny import tiny_network
 from trueup import rollouts, terms
 from trueup.checking import stages as checking
 from trueup.dataset import build
+from trueup.files import fingerprint
 from trueup.sampling import sample
 
 METHODS = ("sft", "reward", "dpo", "ppo")
@@ -119,6 +120,16 @@ def test_workers_and_the_cache_change_no_bit(method: str, tmp_path: Path, monkey
         found += [tiny_data.result(trained(method, tmp_path, f"{number}-{name}")) for name in ("cold", "warm")]
     assert started == [3]
     assert found == [found[0]] * 4
+
+
+def test_what_python_compiles_is_no_part_of_the_caches_key(tmp_path: Path) -> None:
+    """Else a second run would tokenize all rows again, because the first one left its .pyc files."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.py").write_text("1")
+    before = fingerprint([tmp_path / "code"], ignore=["__pycache__"])
+    (tmp_path / "code" / "__pycache__").mkdir()
+    (tmp_path / "code" / "__pycache__" / "a.pyc").write_bytes(b"2")
+    assert fingerprint([tmp_path / "code"], ignore=["__pycache__"]) == before
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
