@@ -249,7 +249,7 @@ def test_a_reference_cache_of_other_shape_is_made_again(tmp_path: Path, values: 
 PLAN = {
     "against": "sft", "models": {"sft": {"source": "s", "file": "sft.jsonl", "wins": False}}, "candidates": [],
     "reward": None, "gold": None, "reward_file": None, "settings": {}, "title": "t", "stages": [], "gates": None,
-    "command": None, "not_measured": {},
+    "command": None, "not_measured": {}, "asked": {}, "seconds": 1.0,
 }  # fmt: skip
 
 
@@ -279,6 +279,14 @@ def test_a_plan_names_what_lies_beside_it_and_nothing_else(tmp_path: Path, plan:
     with pytest.raises(DataError, match="not as trueup writes it") as caught:
         build(build_folder)
     short(caught.value)
+
+
+def test_a_plan_is_whole(tmp_path: Path) -> None:
+    place = evaluation(tmp_path)
+    for key in PLAN:
+        (place / "plan.json").write_text(json.dumps({name: value for name, value in PLAN.items() if name != key}))
+        with pytest.raises(DataError, match=key):
+            read_measured(place)
 
 
 @pytest.mark.parametrize("line", [b"\xff", b"{", b"3", DEEP, b'{"task": "a"}',
