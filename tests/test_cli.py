@@ -28,6 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("base").mkdir()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         Path("base", name).touch()
+    Path("base", "config.json").write_text("{}", encoding="utf-8")
     Path("sft.yaml").write_text("model: base\noutput: run\ndata: rows.jsonl\n", encoding="utf-8")
     stages = "stages:\n  sft: {method: sft}\n  dpo: {method: dpo, from: sft}\n"
     Path("pipe.yaml").write_text(f"name: p\nbase: base\ndata: rows.jsonl\n{stages}", encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import socket
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def test_nothing_of_the_person_or_the_environment(monkeypatch: pytest.MonkeyPatc
     assert socket.gethostname() not in told
     assert str(Path.home()) not in told
     assert getpass.getuser() not in told
-    assert os.getcwd() not in told
+    assert str(Path.cwd()) not in told
 
 
 def test_the_code_has_a_version_that_does_not_hang_on_compiled_files() -> None:

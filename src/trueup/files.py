@@ -26,7 +26,7 @@ def fingerprint(paths: Sequence[Path], *, ignore: Sequence[str] = ()) -> str:
     """sha256 (hex) over the contents of files and folders, in the order given.
 
     A folder counts by its sorted relative names and their contents; names that begin with a dot are left out, and those
-    of `ignore`. A file counts by its content alone, so moving it changes nothing.
+    of `ignore`, files and folders. A file counts by its content alone, so moving it changes nothing.
 
     Raises:
         CheckpointError: a path does not exist.
@@ -34,8 +34,7 @@ def fingerprint(paths: Sequence[Path], *, ignore: Sequence[str] = ()) -> str:
     total = hashlib.sha256()
     for path in paths:
         if path.is_dir():
-            seen = (file for file in _visible_files(path) if file.name not in ignore)
-            files = sorted(seen, key=lambda file: file.relative_to(path).as_posix())
+            files = sorted(_visible_files(path, ignore), key=lambda file: file.relative_to(path).as_posix())
             total.update(f"folder {len(files)}\n".encode())
             for file in files:
                 name = file.relative_to(path).as_posix()
@@ -75,10 +74,13 @@ def size_in_words(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
+def _visible_files(folder: Path, ignore: Sequence[str]) -> Iterator[Path]:
+    def seen(names: list[str]) -> list[str]:
+        return [name for name in names if not name.startswith(".") and name not in ignore]
+
     for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(root, name) for name in files if not name.startswith("."))
+        folders[:] = seen(folders)
+        yield from (Path(root, name) for name in seen(files))
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

@@ -308,7 +308,7 @@ class RunFolder:
 def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
     """The keys whose values differ, as `optim.lr: 1e-05 -> 2e-05`, `HARMLESS` keys left out."""
     try:
-        old, new = (_flat(yaml.load(text, _Loader)) for text in (old_yaml, new_yaml))  # noqa: S506 (a SafeLoader)
+        old, new = (_flat(yaml.load(text, _Loader)) for text in (old_yaml, new_yaml))
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or a number that Python has not
         return ["config.yaml of the earlier run is not YAML that trueup wrote"]
     keys = [key for key in {**old, **new} if key.split(".")[0] not in HARMLESS]

@@ -145,5 +145,6 @@ def _cuda(device: torch.device) -> dict[str, str]:
         "driver": driver,
         "cuda": str(torch.version.cuda or torch.version.hip),
         "cudnn": str(torch.backends.cudnn.version()),
-        "cudnn choice": f"deterministic {torch.backends.cudnn.deterministic}, benchmark {torch.backends.cudnn.benchmark}",
+        "cudnn deterministic": str(torch.backends.cudnn.deterministic).lower(),
+        "cudnn benchmark": str(torch.backends.cudnn.benchmark).lower(),
     }

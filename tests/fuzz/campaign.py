@@ -38,11 +38,11 @@ SOURCES = str(Path(errors.__file__).parent)
 FAMILY = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.TrueupError)}
 
 
-class Hang(BaseException):  # noqa: N818 - no error that code under test may catch
+class Hang(BaseException):
     """An input took too long."""
 
 
-class Breach(BaseException):  # noqa: N818 - likewise
+class Breach(BaseException):
     """A file outside of the folder, or another program."""
 
 
@@ -116,7 +116,8 @@ def fuzz(
     print(told)
     for at, finding in enumerate(campaign.findings.values()):
         small = shrunk(campaign, finding)
-        told += f"\n\n#{finding.number}, {finding.seen} times: {finding.signature}\n{finding.details}\n{written(folder, at, small)}"
+        told += f"\n\n#{finding.number}, {finding.seen} times: {finding.signature}\n{finding.details}\n"
+        told += written(folder, at, small)
     assert not campaign.findings, told
 
 
@@ -190,7 +191,8 @@ def patient() -> Iterator[None]:
 # -- files outside ---------------------------------------------------------------------------------------------------
 
 READABLE = tuple(
-    {*map(os.path.realpath, (sys.prefix, sys.base_prefix, SOURCES, Path(__file__).parent.parent)), sys.prefix, "/usr", "/lib", "/proc",
+    {*map(os.path.realpath, (sys.prefix, sys.base_prefix, SOURCES, Path(__file__).parent.parent)), sys.prefix,
+    "/usr", "/lib", "/proc",
      "/sys", "/dev/null", "/dev/urandom", "/etc/localtime", "/etc/mime.types"}
 )  # fmt: skip
 CHANGING = {
@@ -242,7 +244,9 @@ def _watch(event: str, arguments: tuple[object, ...]) -> None:
         writes = bool(isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         _within(event, path, reads=not writes and not (isinstance(mode, str) and set(mode) & set("wax+")))
     elif event in CHANGING:
-        paths, folders = (arguments[:2], arguments[2:]) if event in ("os.rename", "os.link") else (arguments[:1], arguments[-1:])
+        paths, folders = (
+            (arguments[:2], arguments[2:]) if event in ("os.rename", "os.link") else (arguments[:1], arguments[-1:])
+        )
         if all(folder == -1 or not isinstance(folder, int) for folder in folders):  # else within one judged already
             for path in paths:
                 _within(event, path, reads=False)

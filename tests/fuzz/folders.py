@@ -9,10 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import tiny_data
 from mutation import exchanged
-from tiny import tiny_folder
 
+import tiny_data
+from tiny import tiny_folder
 from trueup.config import PipelineConfig
 from trueup.recipes import pipeline
 
@@ -27,7 +27,8 @@ def finished(folder: Path) -> Path:
     config = {
         "name": "p", "base": tiny_folder(folder / "base"), "runs": str(folder / "runs"), "device": "cpu", "threads": 1,
         "stages": {
-            "sft": {"method": "sft", "data": tiny_data.data(folder, "conversations", 8), "lora": tiny_data.LORA, **common},
+            "sft": {"method": "sft", "data": tiny_data.data(folder, "conversations", 8), "lora": tiny_data.LORA,
+            **common},
             "reward": {"method": "reward", "from": "sft", "data": rankings, **common},
             "dpo": {"method": "dpo", "from": "sft", "data": rankings, "watch": {"samples": 2, "max_new_tokens": 4},
                     "eval": {"data": rankings, "every": 1}, **common},

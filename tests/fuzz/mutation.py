@@ -30,23 +30,32 @@ PATHS = [
     "a/../../b",
     ".",
 ]
-NUMBERS = ["0", "-1", "1e999", "-0.0", "1e-400", "NaN", "Infinity", "-Infinity", "9" * 5000, "18446744073709551616", "0x1f",
+NUMBERS = ["0", "-1", "1e999", "-0.0", "1e-400", "NaN", "Infinity", "-Infinity", "9" * 5000, "18446744073709551616",
+"0x1f",
            "1_000", "01", "1.", ".5", "+1", "1e", "9223372036854775807", "-9223372036854775809"]  # fmt: skip
 JSON_TOKENS = [
-    *CONTROL, *PATHS, *NUMBERS, "{", "}", "[", "]", '"', ",", ":", "null", "true", "\\", '\\"', "\\ud800", "\\u0000", "\\x",
-    '{"a": 1, "a": 2}', "[" * 100_000, '{"a":' * 20_000, "//", "'", "undefined", "\n", "\r\n", "\n\n", "x" * 5000, "{}", "[]",
+    *CONTROL, *PATHS, *NUMBERS, "{", "}", "[", "]", '"', ",", ":", "null", "true", "\\", '\\"', "\\ud800",
+    "\\u0000", "\\x",
+    '{"a": 1, "a": 2}', "[" * 100_000, '{"a":' * 20_000, "//", "'", "undefined", "\n", "\r\n", "\n\n", "x" * 5000,
+    "{}", "[]",
     "<|im_end|>", "<|im_start|>", "\n\nHuman:", "\n\nAssistant:", "<script>", "{{7*7}}", "{% raw %}",
 ]  # fmt: skip
 YAML_TOKENS = [
-    *CONTROL, *PATHS, *NUMBERS, ": ", "- ", "? ", "| ", "> ", "&a ", "*a", "*b", "&a [*a]", "<<: *a", "<<: {x: 1}", "!!binary ",
-    "!!python/object/apply:os.system ['touch fuzzed']", "!!python/name:os.system ", "!!set ", "!!str ", "!!int ", "!!map ",
-    "!x ", "---\n", "...\n", "%YAML 1.1\n", "%TAG ! x\n", "\t", "[" * 3000, "{" * 3000, "- " * 2000, "[", "]", "{", "}", "'", '"',
-    "#", "~", "null", ".inf", "-.inf", ".nan", ".", "true", "no", "1:30", "@", "`", "%", "2024-01-01", "\n", "  ", "=", "\\",
+    *CONTROL, *PATHS, *NUMBERS, ": ", "- ", "? ", "| ", "> ", "&a ", "*a", "*b", "&a [*a]", "<<: *a", "<<: {x: 1}",
+    "!!binary ",
+    "!!python/object/apply:os.system ['touch fuzzed']", "!!python/name:os.system ", "!!set ", "!!str ", "!!int ",
+    "!!map ",
+    "!x ", "---\n", "...\n", "%YAML 1.1\n", "%TAG ! x\n", "\t", "[" * 3000, "{" * 3000, "- " * 2000, "[", "]", "{",
+    "}", "'", '"',
+    "#", "~", "null", ".inf", "-.inf", ".nan", ".", "true", "no", "1:30", "@", "`", "%", "2024-01-01", "\n", "  ",
+    "=", "\\",
     '"\\ud800"', '"\\x00"', '"\\e[2J"', "0o7", "x" * 5000,
 ]  # fmt: skip
 VALUES: list[Any] = [
-    None, True, False, 0, -1, 1, 2**63, -(2**70), 10**400, 1e308, float("nan"), float("inf"), "", " ", "x", "1", "nan", "x" * 300,
-    [], {}, [[]], [{}], {"": ""}, {"a": None}, [None], ["a", 1], [1, 2, 3], *CONTROL, *PATHS, "\ud800", "é😀", "auto", "null",
+    None, True, False, 0, -1, 1, 2**63, -(2**70), 10**400, 1e308, float("nan"), float("inf"), "", " ", "x", "1",
+    "nan", "x" * 300,
+    [], {}, [[]], [{}], {"": ""}, {"a": None}, [None], ["a", 1], [1, 2, 3], *CONTROL, *PATHS, "\ud800", "é😀",
+    "auto", "null",
 ]  # fmt: skip
 
 

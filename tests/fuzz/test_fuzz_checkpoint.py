@@ -6,10 +6,11 @@ the file before its reader sees it, half of the cases write the manifest anew.
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from random import Random
 
@@ -29,8 +30,11 @@ from trueup.dataset.build import tokenize
 from trueup.errors import ModelError
 from trueup.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
 from trueup.reference import with_reference
-from trueup.report.build import build
+from trueup.report import reading, terminal
+from trueup.report.build import build, read_measured
+from trueup.report.card import model_card
 from trueup.report.page import render
+from trueup.report.stages import alarms, curves, points, stage_run
 from trueup.runfolder import RunFolder
 from trueup.runtime import init
 from trueup.state import read_state
@@ -138,11 +142,29 @@ class Fixture:
         load_classifier(str(path.parent), self.runtime)
 
     def _report(self) -> None:
+        """`build` draws thousands of samples to make its intervals: what only reads is fuzzed more often."""
+        measured = files_of(self.run / "evaluation")
         of_stages = [one for stage in ("sft", "reward", "dpo") for one in (self.run / stage).glob("*.[jy]*")]
-        self.files["report"] = [*files_of(self.run / "evaluation"), *of_stages]
-        self.readers["report"] = lambda path, _: build(self.run)
-        self.files["page"] = self.files["report"]
-        self.readers["page"] = lambda path, _: render(build(self.run))
+        self.plan = reading.plan(self.run / "evaluation")
+        self.files |= {"measured": measured, "stage": of_stages}
+        self.readers["measured"] = lambda _path, _: read_measured(self.run / "evaluation")
+        self.readers["stage"] = self.read_stage
+        for kind, read in (("report", build), ("page", self.show)):
+            self.files[kind] = [*measured, *of_stages]
+            self.readers[kind] = lambda _path, _, read=read: read(self.run)
+
+    def read_stage(self, path: Path, _: bool) -> None:
+        for read in (curves, alarms, stage_run):
+            read("a", path.parent)
+        points("a", path.parent, self.plan)
+
+    def show(self, run: Path) -> None:
+        report = build(run)
+        render(report)
+        with redirect_stdout(StringIO()):
+            terminal.show(report)
+        for stage in report.stages:
+            model_card(report, stage.name, base=stage.base, method=stage.method)
 
     # -- cases ---------------------------------------------------------------------------------------------------
 
@@ -192,10 +214,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fixture]:
         (("checkpoint", "state", "summary", "run"), 0.3),
         (("tokens", "reference"), 0.1),
         (("model", "adapter", "classifier"), 0.3),
-        (("report",), 0.2),
-        (("page",), 0.1),
+        (("measured", "stage"), 0.15),
+        (("report", "page"), 0.15),
     ],
-    ids=["checkpoint", "tokens", "models", "report", "page"],
+    ids=["checkpoint", "tokens", "models", "reading", "report"],
 )
 def test_no_file_of_a_run_breaks_its_reader(kinds: tuple[str, ...], share: float, folders: Fixture) -> None:
     fuzz(kinds[0], lambda chance: folders.draw(list(kinds), chance), folders.check, folders.folder, SECONDS * share)

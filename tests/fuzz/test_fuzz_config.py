@@ -18,8 +18,10 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 SMALL = {
     "sft": "model: base\noutput: run\ndata: {path: a.jsonl, use: chosen, rows: '0:9'}\noptim: {lr: 1e-4, steps: 3}\n",
     "reward": "model: base\noutput: run\ndata: [{path: a.jsonl, weight: 2}, b.jsonl]\nlora: {r: 4, alpha: 8}\n",
-    "dpo": "model: base\noutput: run\ndata: a.jsonl\nloss: {name: ipo, beta: 0.2}\nwatch: {gold: 'f.py:g', samples: 2}\n",
-    "ppo": "model: base\noutput: run\nprompts: a.jsonl\nreward: [r, 'f.py:g']\nrollouts: {episodes: 8}\nkl: {target: 6.0}\n"
+    "dpo": "model: base\noutput: run\ndata: a.jsonl\nloss: {name: ipo, beta: 0.2}\n"
+           "watch: {gold: 'f.py:g', samples: 2}\n",
+    "ppo": "model: base\noutput: run\nprompts: a.jsonl\nreward: [r, 'f.py:g']\nrollouts: {episodes: 8}\n"
+           "kl: {target: 6.0}\n"
            "mix: {data: b.jsonl, weight: 0.5}\n",
     "pipeline": "name: p\nbase: base\ndata: a.jsonl\nstages:\n  s: {method: sft}\n  r: {method: reward, from: s}\n"
                 "  p:\n    method: ppo\n    from: s\n    reward: r\n    prompts: b.jsonl\nevaluate: {limit: 3}\n"
@@ -27,8 +29,10 @@ SMALL = {
     "comparison": "models: {a: one, b: two}\noutput: out\n",
 }  # fmt: skip
 OVERRIDES = [
-    "optim.lr=1e-5", "data.rows=0:4", "seed=3", "lora={r: 4}", "lora.r=8", "stages.s.optim.lr=1", "a=b", "=", "data=[x]", "x",
-    "allow=[empty-response]", "optim=", "data.columns={prompt: q}", "loss.name=ipo", "data.0.path=x", "watch.gold=f.py:g",
+    "optim.lr=1e-5", "data.rows=0:4", "seed=3", "lora={r: 4}", "lora.r=8", "stages.s.optim.lr=1", "a=b", "=",
+    "data=[x]", "x",
+    "allow=[empty-response]", "optim=", "data.columns={prompt: q}", "loss.name=ipo", "data.0.path=x",
+    "watch.gold=f.py:g",
 ]  # fmt: skip
 
 

@@ -14,11 +14,11 @@ from random import Random
 from typing import Any, cast
 
 import pytest
-import tiny
-import tiny_data
 from campaign import SECONDS, Case, fuzz
 from mutation import JSON_TOKENS, exchanged_json, mutated
 
+import tiny
+import tiny_data
 from trueup.chat import Renderer
 from trueup.config import STAGES, DataConfig
 from trueup.dataset.prepare import prepare
@@ -34,15 +34,30 @@ ROWS: dict[str, list[list[dict[str, Any]]]] = {
         [{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}],
     ],
     "preference": [
-        tiny_data.rows("rankings", 3), tiny_data.rows("margins", 2), [{"chosen": f"{TALK}yes", "rejected": f"{TALK}no"}] * 2,
-        [{"chosen": TURNS, "rejected": [*TURNS[:2], {"role": "assistant", "content": "b"}], "score_chosen": 2, "score_rejected": 1}],
+        tiny_data.rows("rankings", 3), tiny_data.rows("margins", 2), [{"chosen": f"{TALK}yes",
+        "rejected": f"{TALK}no"}] * 2,
+        [{"chosen": TURNS, "rejected": [*TURNS[:2], {"role": "assistant", "content": "b"}], "score_chosen": 2,
+        "score_rejected": 1}],
     ],
     "labelled": [tiny_data.rows("labelled", 4)],
     "prompt": [tiny_data.rows("prompts", 3), [{"messages": TURNS[:2]}], tiny_data.rows("rankings", 2)],
     "text": [tiny_data.rows("texts", 3)],
 }  # fmt: skip
 USES = list(FORMATS)
-SUFFIXES = (".jsonl", ".jsonl", ".json", ".json", ".csv", ".tsv", ".txt", ".parquet", ".jsonl.gz", ".csv.gz", ".json.gz", ".ndjson")
+SUFFIXES = (
+    ".jsonl",
+    ".jsonl",
+    ".json",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".parquet",
+    ".jsonl.gz",
+    ".csv.gz",
+    ".json.gz",
+    ".ndjson",
+)
 METHODS = {"conversation": "sft", "preference": "dpo", "labelled": "dpo", "prompt": "ppo", "text": "sft"}
 LONG = gzip.compress(bytes(100 * 2**20))
 """A hundred million bytes without a line's end, in a hundred thousand."""
@@ -95,12 +110,16 @@ def draw(chance: Random) -> Case:
         data = gzip.compress(data, 1)
         data = mutated(data, chance, [data], JSON_TOKENS) if chance.random() < 0.5 else data
         data = LONG if chance.random() < 0.0005 else data
-    settings: dict[str, Any] = {"use": use if use != "auto" else chance.choice(("auto", "auto", "prompt", "chosen", "text"))}
+    settings: dict[str, Any] = {
+        "use": use if use != "auto" else chance.choice(("auto", "auto", "prompt", "chosen", "text"))
+    }
     settings["identical_pairs"] = chance.choice(("error", "drop"))
     if chance.random() < 0.2:
         settings["rows"] = chance.choice(("0:2", "1:", ":1", "5:9", "0:99999999999999999999"))
     if chance.random() < 0.1:
-        settings["columns"] = chance.choice(({"prompt": "question"}, {"prompt": "prompt"}, {"x": "y"}, {"prompt": "chosen"}, {}))
+        settings["columns"] = chance.choice(
+            ({"prompt": "question"}, {"prompt": "prompt"}, {"x": "y"}, {"prompt": "chosen"}, {})
+        )
     return Case(suffix, data, (want, json.dumps(settings)))
 
 
@@ -130,7 +149,8 @@ def check_tokens(case: Case, folder: Path, renderer: Renderer) -> None:
     data = section(case, folder).model_dump(exclude_unset=True)
     rest = {"reward": "score.py:score", "rollouts": {"max_new_tokens": 8}} if method == "ppo" else {}
     config = STAGES[method].model_validate(
-        {"model": "m", "output": "o", "max_length": 64, "over_length": "drop", "allow": ["empty-response"], field: data} | rest
+        {"model": "m", "output": "o", "max_length": 64, "over_length": "drop", "allow": ["empty-response"], field: data}
+        | rest
     )
     ready = prepare(config, renderer)
     for counts in ready.counts.values():

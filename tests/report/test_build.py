@@ -213,9 +213,10 @@ def test_nothing_is_made_of_half_an_evaluation(tmp_path: Path) -> None:
     write_items(place / "sft.jsonl", [Item("capability", "a", {"right": 1.0})], {"key": "k"})
     plan = {
         "against": "sft",
-        "models": {name: {"file": f"{name}.jsonl", "wins": False} for name in ("sft", "ppo")},
-        "not_measured": {},
-    }
+        "models": {name: {"source": name, "file": f"{name}.jsonl", "wins": False} for name in ("sft", "ppo")},
+        "candidates": [], "reward": None, "gold": None, "reward_file": None, "asked": {}, "settings": {}, "title": "t",
+        "stages": [], "gates": None, "command": None, "not_measured": {}, "seconds": 1.0,
+    }  # fmt: skip
     (place / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(DataError, match=r"ppo\.jsonl: missing, though plan\.json names it; evaluate again"):
         read_measured(place)

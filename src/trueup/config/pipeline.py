@@ -104,7 +104,7 @@ class PipelineConfig(Section):
             problems = [_mended(problem, value) for problem in explain(cls, error)]
         if result is not None and result.gates is not None:
             problems += gate_problems(result.evaluate, result.gates, result.proxy)
-        faulty = {place[0] for place, _ in problems}
+        faulty = {place[0] for place, _ in problems if place}
         if isinstance(value.get("stages"), dict):
             usable = {key: item for key, item in value.items() if key not in faulty}
             problems += _stage_problems(usable | {"stages": value["stages"]})

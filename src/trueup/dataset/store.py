@@ -81,7 +81,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it is not as it was written.
     """
-    told = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        told = None
     if not isinstance(told, dict) or told.pop("seal", None) != _seal(told):
         raise ValueError(f"{path} is not as it was written")
     return told
@@ -109,6 +112,8 @@ class Tokenized:
         # Descriptors, not file objects: collected in a cycle, those warn before `__del__` can close them.
         self._opened: dict[str, int] = {}
         self.meta: dict[str, Any] = read_sealed(folder / "meta.json")
+        if not _is_meta(self.meta):
+            raise ValueError(f"{folder / 'meta.json'} is not of this version")
         for name, stored in self.meta["stored"].items():
             opened = self._open(name)
             if (folder / name).stat().st_size != stored["size"] or _sha256(opened) != stored["sha256"]:
@@ -169,13 +174,19 @@ class Tokenized:
 
     def origin_of(self, record: Any) -> Origin:
         """Where a record's row came from."""
-        return Origin(self.meta["names"][int(record["file"])], int(record["line"]))
+        try:
+            return Origin(self.meta["names"][int(record["file"])], int(record["line"]))
+        except IndexError:
+            raise self._odd("records.bin") from None
 
     def parts(self, row: int) -> list[list[list[str]]]:
         """A row's messages: its prompt, then what answers it, each as [role, content]."""
         record = self.record(row)
         raw = self._read("texts.json", int(record["text_at"]), int(record["text_size"]))
-        return json.loads(raw.decode("utf-8", "surrogatepass"))
+        try:
+            return json.loads(raw.decode("utf-8", "surrogatepass"))
+        except (ValueError, RecursionError):
+            raise self._odd("texts.json") from None
 
     def prompt(self, row: int) -> tuple[Message, ...]:
         """The messages of a row's prompt; a document has none."""
@@ -189,19 +200,35 @@ class Tokenized:
     def _read(self, name: str, at: int, size: int) -> bytes:
         """Read without a mapping: mapped pages would count as this process's memory, and grow with the rows seen."""
         opened = self._open(name)
+        if not 0 <= at <= at + size <= self.meta["stored"][name]["size"]:
+            raise self._odd(name)
         os.lseek(opened, at, os.SEEK_SET)
         found = os.read(opened, size)
         while 0 < len(found) < size and (more := os.read(opened, size - len(found))):
             found += more
         if len(found) != size:
-            raise DataError(
-                f"{self.folder / name}: it was changed while it is in use\n  fix: run again; it is made anew"
-            )
+            raise self._odd(name)
         return found
+
+    def _odd(self, name: str) -> DataError:
+        """Whole when it was opened, another now, or sealed by somebody else."""
+        fix = "run again; it is made anew. If that does not help, remove the folder"
+        return DataError(f"{self.folder / name}: it was changed while it is in use\n  fix: {fix}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Without open files."""
         return {**self.__dict__, "_opened": {}}
+
+
+def _is_meta(meta: dict[str, Any]) -> bool:
+    """Whether a sealed meta.json is one of ours: it may name these files and no other."""
+    names, stored = meta.get("names"), meta.get("stored")
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not whole or not isinstance(stored, dict) or set(stored) != set(FILES):
+        return False
+    return all(
+        isinstance(one, dict) and isinstance(one.get("size"), int) and "sha256" in one for one in stored.values()
+    )
 
 
 def _sha256(opened: int) -> str:

@@ -31,28 +31,28 @@ Beside = Annotated[str, AfterValidator(_plain_name)]
 
 
 class _Model(BaseModel):
-    source: str = ""
+    source: str
     file: Beside
     wins: bool
 
 
 class _Plan(BaseModel):
-    """What the report reads of plan.json, as far as it is there; see `evaluation.plan.write_plan`."""
+    """What plan.json must hold; see `evaluation.plan.write_plan`."""
 
-    against: str = ""
+    against: str
     models: dict[str, _Model]
-    candidates: list[str] = []
-    reward: str | None = None
-    gold: str | None = None
-    reward_file: Beside | None = None
-    asked: dict[str, str] = {}
-    settings: dict[str, Any] = {}
-    title: str = ""
-    stages: list[Beside] = []
-    gates: dict[str, Any] | None = None
-    command: str | None = None
-    not_measured: dict[str, str] = {}
-    seconds: float = 0.0
+    candidates: list[str]
+    reward: str | None
+    gold: str | None
+    reward_file: Beside | None
+    asked: dict[str, str]
+    settings: dict[str, Any]
+    title: str
+    stages: list[Beside]
+    gates: dict[str, Any] | None
+    command: str | None
+    not_measured: dict[str, str]
+    seconds: float
 
 
 _ITEM = TypeAdapter(Item)
