@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from trueup.chat import excerpt
+from trueup.console import masked
 from trueup.errors import DataError, MissingExtraError
 from trueup.sources.decoding import cannot_read
 from trueup.sources.reading import SUFFIXES, kind_of
@@ -113,7 +114,7 @@ def open_hub(spec: str, split: str) -> Any:
     try:
         return datasets.load_dataset(name, configuration or None, split=split, streaming=True)
     except Exception as error:
-        problem = f"no such file, and not loaded from the hub: {excerpt(str(error), 200)}"
+        problem = f"no such file, and not loaded from the hub: {excerpt(masked(str(error)), 200)}"
         fix = "check the path or the id owner/name[:configuration], the split, and the network"
         raise DataError(f"{spec}: {problem}\n  fix: {fix}") from error
 
