@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,12 +92,11 @@ def open_saved(path: Path, split: str) -> Any:
 def _refuse_elsewhere(path: Path) -> None:
     """Raise DataError where a saved data set names splits or files that do not lie in its folder."""
     for described in sorted(path.rglob("*.json")):
-        try:
+        told: object = None
+        with suppress(OSError, ValueError, RecursionError):  # `datasets` says better what is wrong with it
             told = json.loads(described.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            said = excerpt(f"{type(error).__name__}: {cannot_read(error)}", 120)
-            raise DataError(f"{shown(described)}: not readable as JSON: {said}\n  fix: save it again") from None
-        told = told if isinstance(told, dict) else {}
+        if not isinstance(told, dict):
+            continue
         files, splits = told.get("_data_files"), told.get("splits")
         named = [one.get("filename") for one in files if isinstance(one, dict)] if isinstance(files, list) else []
         named += splits if isinstance(splits, list) else []
