@@ -98,11 +98,11 @@ class Progress:
     def note(self, text: str) -> None:
         """Show one message."""
         if not self._quiet:
-            self._print(clean(text), "")
+            self._print(clean(masked(text)), "")
 
     def warn(self, text: str) -> None:
         """Show one warning, also when quiet."""
-        self._print(f"warning: {clean(text)}", "yellow")
+        self._print(f"warning: {clean(masked(text))}", "yellow")
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Callable[[int, float], None]]:
@@ -233,8 +233,22 @@ def clean(text: str, *, one_line: bool = False) -> str:
     )
 
 
+def masked(text: str) -> str:
+    """Text without secrets: users and passwords in addresses, and what the environment holds under a secret's name."""
+    text = _CREDENTIALS.sub(r"\1***@", text)
+    for name, value in os.environ.items():
+        if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name) and value in text:
+            text = text.replace(value, "***")
+    return text
+
+
+_CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://?)[^/?#\s@]*(?:@[^/?#\s@]*)*@")
+_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+_SECRET_LENGTH = 8  # a shorter one may be a word
+
+
 def harmless_json(text: str) -> str:
-    """JSON text in which what a terminal obeys is written as JSON's escapes: `cat` shows it, and it reads back equal."""
+    """JSON text in which what a terminal obeys is written as JSON's escapes: it reads back equal, and `cat` is safe."""
     return _NOT_PLAIN.sub(lambda at: _escaped(at[0]), text)
 
 

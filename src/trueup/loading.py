@@ -11,6 +11,7 @@ import torch
 from trueup.chat import Renderer, excerpt
 from trueup.config.paths import adapter_base, classifier_problem, has_tokenizer, is_adapter, trust_of
 from trueup.config.untrusted import Trust, pickled, read_json, refusal
+from trueup.console import masked
 from trueup.errors import MissingExtraError, ModelError
 from trueup.models import Network
 from trueup.weights import input_embeddings, weights_fingerprint
@@ -260,4 +261,5 @@ def _unloadable(model: str, error: Exception, what: str) -> str:
 
 def _reason(error: Exception, limit: int) -> str:
     known = isinstance(error, OSError | ValueError | RuntimeError)
-    return excerpt(" ".join(f"{'' if known else type(error).__name__ + ': '}{error}".split()), limit)[1:-1]
+    said = masked(f"{'' if known else type(error).__name__ + ': '}{error}")
+    return excerpt(" ".join(said.split()), limit)[1:-1]

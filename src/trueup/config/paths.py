@@ -17,6 +17,7 @@ from trueup.config.problems import Place, Problem, limited, nearest_path
 from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
 from trueup.config.sections import DataConfig
 from trueup.config.untrusted import Trust, read_json, refusal
+from trueup.console import masked
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
 
 Missing = tuple[Place, type[TrueupError], str]
@@ -28,6 +29,7 @@ _CHAIN = 8  # adapters over one another; beyond, they are taken to go in a circl
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".gguf", ".safetensors", ".bin", ".yaml", ".py")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}")  # of https://host a Path would make https:/host
 _FUNCTION = re.compile(r"^(?P<file>.+\.py):(?P<name>[^:/\\]+)$")
 
 
@@ -140,6 +142,8 @@ def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
 
 
 def _data_problem(section: DataConfig, near: Path | None) -> str | None:
+    if _ADDRESS.match(section.path):
+        return f"{masked(section.path)}: an address, and data is read from files; download it and give the file"
     path = Path(section.path).expanduser()
     if path.exists():
         return None if os.access(path, os.R_OK) else f"{path}: not readable; check its permissions"
@@ -151,6 +155,8 @@ def _data_problem(section: DataConfig, near: Path | None) -> str | None:
 
 
 def _model_problem(model: str, trust: Trust) -> str | None:
+    if _ADDRESS.match(model):
+        return f"{masked(model)}: an address; give the model's folder, or its name on the hub: owner/name"
     path = Path(model).expanduser()
     if path.is_dir():
         return _folder_problem(path, trust)
@@ -231,6 +237,8 @@ def _adapter_problem(path: Path, trust: Trust) -> str | None:
 
 
 def _reward_problem(reward: str, trust: Trust) -> str | None:
+    if _ADDRESS.match(reward):
+        return _model_problem(reward, trust)
     if match := _FUNCTION.match(reward):
         return _function_problem(Path(match["file"]).expanduser(), match["name"])
     path = Path(reward).expanduser()
@@ -289,6 +297,8 @@ def _function_problem(path: Path, name: str) -> str | None:
 
 
 def _output_problem(output: Path) -> str | None:
+    if _ADDRESS.match(str(output)):
+        return f"{masked(str(output))}: an address; give a folder for the run"
     path = output.expanduser().absolute()
     if path.exists() and not path.is_dir():
         return f"{output}: is a file; give a folder for the run"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from trueup.chat import excerpt
+from trueup.console import masked
 from trueup.errors import DataError, MissingExtraError
 from trueup.sources.decoding import cannot_read
 from trueup.sources.reading import SUFFIXES, kind_of
@@ -90,12 +92,11 @@ def open_saved(path: Path, split: str) -> Any:
 def _refuse_elsewhere(path: Path) -> None:
     """Raise DataError where a saved data set names splits or files that do not lie in its folder."""
     for described in sorted(path.rglob("*.json")):
-        try:
+        told: object = None
+        with suppress(OSError, ValueError, RecursionError):  # `datasets` says better what is wrong with it
             told = json.loads(described.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            said = excerpt(f"{type(error).__name__}: {cannot_read(error)}", 120)
-            raise DataError(f"{shown(described)}: not readable as JSON: {said}\n  fix: save it again") from None
-        told = told if isinstance(told, dict) else {}
+        if not isinstance(told, dict):
+            continue
         files, splits = told.get("_data_files"), told.get("splits")
         named = [one.get("filename") for one in files if isinstance(one, dict)] if isinstance(files, list) else []
         named += splits if isinstance(splits, list) else []
@@ -113,7 +114,7 @@ def open_hub(spec: str, split: str) -> Any:
     try:
         return datasets.load_dataset(name, configuration or None, split=split, streaming=True)
     except Exception as error:
-        problem = f"no such file, and not loaded from the hub: {excerpt(str(error), 200)}"
+        problem = f"no such file, and not loaded from the hub: {excerpt(masked(str(error)), 200)}"
         fix = "check the path or the id owner/name[:configuration], the split, and the network"
         raise DataError(f"{spec}: {problem}\n  fix: {fix}") from error
 

@@ -53,9 +53,9 @@ class _Room:
 def _csv_lines(name: str, handle: BinaryIO, room: _Room) -> Iterator[str]:
     for number, raw in enumerate(decoding.raw_lines(name, handle), 1):
         origin = Origin(name, number)
-        room.taken += len(raw)
-        if room.taken > decoding.LINE_LIMIT:
+        if room.taken > decoding.LINE_LIMIT:  # of one cell without end csv itself has said so by now
             raise decoding.too_long(Origin(name, room.line), "row")
+        room.taken += len(raw)
         text = decoding.decoded(origin, raw)
         wrong = text if isinstance(text, DataError) else decoding.mark_inside(origin, text)
         if wrong is not None:
