@@ -20,6 +20,7 @@ import typer
 from trueup import __version__, jobs
 from trueup.console import quiet_libraries
 from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
+from trueup.files import disk_full
 from trueup.interrupt import Quit, quitting
 
 Job = Callable[[], int | None]
@@ -256,9 +257,8 @@ def _run(words: list[str], *, debug: bool) -> int:
             raise
         text, code = _in_words(error, words[0] if words else "")
         _print_error(text)
-        if isinstance(error, Quit):  # at once: taking Python and torch down in order takes seconds
-            sys.stdout.flush()
-            os._exit(code)
+        if isinstance(error, Quit):
+            os._exit(code)  # at once: taking Python and torch down in order takes seconds
         # All ranks stop together; after another error the rest notice, or the launcher ends them.
         return _leave_processes(code, together=isinstance(error, Interrupted))
 
@@ -294,7 +294,7 @@ def _in_words(error: BaseException, command: str = "") -> tuple[str, int]:
         return f"error: {_usage_message(usage())}", ConfigError.exit_code
     if _out_of_memory(error):
         return f"error: out of memory{_memory_advice(_stage_of(error) or command)}", 1
-    if isinstance(error, OSError) and error.strerror:
+    if disk_full(error) or (isinstance(error, OSError) and error.strerror):
         return f"error: {_os_message(error)}", 1
     lines = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -339,11 +339,11 @@ def _usage_message(message: str) -> str:
     return f"{text}; see `trueup --help`"
 
 
-def _os_message(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    reason = (error.strerror or "").lower()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _os_message(error: BaseException) -> str:
+    place = f"{name}: " if (name := getattr(error, "filename", None)) else ""
+    if not isinstance(error, OSError) or disk_full(error):
         return f"{place}disk full; free some space and run the same command again"
+    reason = (error.strerror or "").lower()
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{place}no permission ({reason}); choose another folder or change its permissions"
     return f"{place}{reason}"

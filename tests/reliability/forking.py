@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -50,7 +51,7 @@ class Forks:
 
     def run(
         self, *arguments: str, kill_after: float | None = None, kill_at: int | None = None, under: Path | None = None,
-        by: signal.Signals = signal.SIGKILL, times: int = 1,
+        by: signal.Signals = signal.SIGKILL, times: int = 1, **more: Any,
     ) -> Ended:  # fmt: skip
         """Run a command to its end, or until it is killed.
 
@@ -61,11 +62,12 @@ class Forks:
             under: the folder whose changes count and are told.
             by: another signal, which need not end it: then the change is made.
             times: how often that signal comes, with a second between.
+            more: `env`, variables of its environment; `largest`, bytes that a file may have.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         asked: dict[str, Any] = {"arguments": arguments, "after": kill_after, "at": kill_at, "under": str(under) if under else None}
-        asked |= {"by": by, "times": times}
+        asked |= {"by": by, "times": times, **more}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
@@ -134,6 +136,10 @@ def _child(asked: dict[str, Any], said: int, told: int) -> None:
         os.dup2(said, 1)
         os.dup2(said, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore it
+        os.environ.update(asked.get("env", {}))
+        if "largest" in asked:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"], asked["largest"]))
         sys.argv = ["trueup", *asked["arguments"]]
         if asked["under"] is not None:
             _watch(asked, told)
