@@ -120,7 +120,7 @@ def test_evaluate_chat_and_export(calls: Calls) -> None:
     assert config.samples == 7
     assert config.gates is not None
     assert config.gates.limits == {"capability_drop": 0.1}
-    assert evaluate[2] == {"output": Path("out"), "device": "auto", "dtype": "auto", "threads": 2}
+    assert evaluate[2] == {"output": Path("out"), "device": "auto", "dtype": "auto", "threads": 2, "strategy": "auto"}
     chat_settings = {
         "temperature": 0.7,
         "max_new_tokens": 256,
