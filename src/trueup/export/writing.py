@@ -247,7 +247,7 @@ def _default(run_folder: Path, source: Path, dtype: str) -> Path:
     return run_folder / name if source != run_folder else run_folder.with_name(f"{run_folder.name}-{name}")
 
 
-def _add_tokenizer(model: Path, folder: Path, trust: bool) -> None:
+def _add_tokenizer(model: Path, folder: Path, trust: bool = False) -> None:
     """Beside an adapter: the tokenizer with the template it was trained in, and where to stop."""
     load_tokenizer(str(model), trust_remote_code=trust).save_pretrained(folder)
     if (model / "generation_config.json").is_file():
