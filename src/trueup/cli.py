@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from trueup import __version__, jobs
-from trueup.console import quiet_libraries
+from trueup.console import clean, masked, quiet_libraries
 from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
 from trueup.files import disk_full
 from trueup.interrupt import Quit, quitting
@@ -224,9 +224,15 @@ def export(
     dtype: Annotated[str, typer.Option(help="auto (as trained), float32, bfloat16 or float16.")] = "auto",
     push_to_hub: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload it, once it is proven.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    ] = False,
 ) -> Job:
     """Write a trained model as a Hugging Face folder, and prove in a fresh process that it is what was trained."""
-    return partial(jobs.export, run, output, merge=merge, dtype=dtype, push_to_hub=push_to_hub, private=private)
+    return partial(
+        jobs.export, run, output, merge=merge, dtype=dtype, push_to_hub=push_to_hub, private=private,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -254,7 +260,7 @@ def _run(words: list[str], *, debug: bool) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if debug and not hasattr(error, "format_message"):
-            raise
+            _print_error(traceback.format_exc())
         text, code = _in_words(error, words[0] if words else "")
         _print_error(text)
         if isinstance(error, Quit):
@@ -351,6 +357,4 @@ def _os_message(error: BaseException) -> str:
 
 def _print_error(text: str) -> None:
     """To stderr, as plain text: nothing in a message is taken for markup or moves the cursor."""
-    from trueup.console import clean
-
-    print(clean(text), file=sys.stderr, flush=True)
+    print(clean(masked(text)), file=sys.stderr, flush=True)

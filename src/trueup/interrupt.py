@@ -25,9 +25,10 @@ class StopRequested(Exception):  # noqa: N818 -- a request, not an error
     """Raised by `InterruptGuard.check`; the loop catches it, saves, and raises `Interrupted`."""
 
 
-class Quit(KeyboardInterrupt):  # noqa: N818 -- named after what is asked for
+class Quit(KeyboardInterrupt):
     """A Ctrl-C that ends the program. A class of its own: met inside `exec` (a dataclass being made, while libraries are
-    imported), a plain KeyboardInterrupt makes Python end by the signal, whatever exit code was asked for later."""
+    imported), a plain KeyboardInterrupt makes Python end by the signal, whatever exit code was asked for later.
+    """
 
 
 @contextmanager

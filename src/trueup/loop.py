@@ -241,9 +241,9 @@ def fit(
                 if state.pending is None:  # else the step itself was done
                     before.rewind()
                 state.save()
-                raise Interrupted(
-                    f"stopped at step {state.step} of {steps}, saved. Go on with: {resume_command}"
-                ) from error
+                raise _stopped(state, resume_command) from error
+        if _asked_to_stop(state, guard):  # in the last step, which is saved; neither export nor a next stage begins
+            raise _stopped(state, resume_command)
     if state.best is not None and state.best["weights"] and state.best["misses"]:
         state.use_best()
         state.last |= {f"eval/{name}": value for name, value in state.best["row"].items()}
@@ -321,9 +321,18 @@ def _agreed_check(state: Fit, guard: InterruptGuard) -> Callable[[], None]:
     if state.runtime.world == 1:
         guard.check()
         return guard.check
-    if state.runtime.global_sum(float(guard.requested))[0] > 0:
+    if _asked_to_stop(state, guard):
         raise StopRequested
-    return lambda: None
+    return _never
+
+
+def _asked_to_stop(state: Fit, guard: InterruptGuard) -> bool:
+    """Whether any process was asked to stop; every rank has to ask."""
+    return state.runtime.global_sum(float(guard.requested))[0] > 0
+
+
+def _stopped(state: Fit, resume_command: str) -> Interrupted:
+    return Interrupted(f"stopped at step {state.step} of {state.steps}, saved. Go on with: {resume_command}")
 
 
 class _Position:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import yaml
 
+from trueup.console import harmless_json
 from trueup.errors import CheckpointError
 from trueup.files import atomic_write_bytes, atomic_write_text, explained, try_lock
 
@@ -200,7 +201,8 @@ class RunFolder:
         content = dict(summary) if inputs is None else {**summary, "inputs": inputs}
         with explained(f"cannot write {self.summary_path}", self.path):
             self.flush()
-            atomic_write_text(self.summary_path, json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n")
+            text = harmless_json(json.dumps(_plain(content), indent=2, ensure_ascii=False))
+            atomic_write_text(self.summary_path, text + "\n")
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a finished stage, or None when it is not finished.
@@ -291,7 +293,7 @@ class RunFolder:
 
     def _append(self, path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         # A lone surrogate in a text cannot be UTF-8; backslashreplace writes it as a JSON escape.
-        text = "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(harmless_json(json.dumps(_plain(row), ensure_ascii=False)) + "\n" for row in rows)
         data = memoryview(text.encode("utf-8", errors="backslashreplace"))
         with explained(f"cannot write {path}", self.path):
             if path not in self._handles:

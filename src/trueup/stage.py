@@ -20,7 +20,7 @@ from trueup.batching import Example, Per
 from trueup.chat import Renderer
 from trueup.checking import checked
 from trueup.config import to_yaml
-from trueup.console import Progress, quiet_libraries
+from trueup.console import Progress, masked, quiet_libraries
 from trueup.dataset.prepare import Prepared
 from trueup.dataset.sampler import Sampler
 from trueup.dataset.select import Examples
@@ -209,4 +209,4 @@ def command_line() -> str | None:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     several = [] if here == world else ["--nnodes", str(world // here)]  # how the nodes find each other is their own
     start = ["trueup"] if world == 1 else ["torchrun", *several, "--nproc-per-node", str(here), "-m", "trueup"]
-    return shlex.join([*start, *sys.argv[1:]])
+    return masked(shlex.join([*start, *sys.argv[1:]]))

@@ -107,7 +107,6 @@ def test_nothing_on_the_terminal_acts(command: list[str], place: Path) -> None:
     assert "Traceback" not in told
 
 
-@pytest.mark.xfail(reason="cli.py raises what it was asked to show", strict=True)
 def test_a_traceback_that_was_asked_for_is_harmless(place: Path) -> None:
     done = trueup(place, "--debug", "chat", f"{NAME}none")
     assert "Traceback" in done.stderr
@@ -181,7 +180,6 @@ def test_what_a_run_keeps_is_harmless(kept: Path) -> None:
     assert [path.name for path in read if acting(path.read_text(encoding="utf-8"))] == []
 
 
-@pytest.mark.xfail(reason="runfolder.py and to_yaml write them without console.harmless_json", strict=True)
 def test_logs_of_a_run_are_harmless(kept: Path) -> None:
     assert [name for name in LOGS if acting((kept / name).read_text(encoding="utf-8"))] == []
 

@@ -17,6 +17,7 @@ from trueup.config.problems import limited
 from trueup.config.schema import StageConfig
 from trueup.config.sections import Section
 from trueup.config.yamlfile import Document, Value, apply_override, read_yaml, scalar
+from trueup.console import clean
 from trueup.errors import ConfigError
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -50,7 +51,8 @@ def load_config(
 
 def to_yaml(config: Section) -> str:
     """Every value of the configuration as YAML that `load_config` reads back equal; inert keys are left out."""
-    return yaml.dump(_dumped(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump(_dumped(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return clean(text)  # what a terminal obeys stands in double quotes, where these escapes are YAML's own
 
 
 def _dumped(section: BaseModel) -> dict[str, Value]:

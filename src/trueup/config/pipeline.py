@@ -181,7 +181,7 @@ def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
     """What is wrong in the stages, places from the pipeline's top."""
     for name, raw in pipeline["stages"].items():
         at: Place = ("stages", name)
-        if not isinstance(name, str) or not _NAME.match(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             yield at, "a stage's name is a folder's: letters, digits, dots, dashes and underscores"
             continue
         if not isinstance(raw, dict):
