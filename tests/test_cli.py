@@ -28,6 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("base").mkdir()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         Path("base", name).touch()
+    Path("base", "config.json").write_text("{}", encoding="utf-8")
     Path("sft.yaml").write_text("model: base\noutput: run\ndata: rows.jsonl\n", encoding="utf-8")
     stages = "stages:\n  sft: {method: sft}\n  dpo: {method: dpo, from: sft}\n"
     Path("pipe.yaml").write_text(f"name: p\nbase: base\ndata: rows.jsonl\n{stages}", encoding="utf-8")
@@ -215,7 +216,7 @@ def test_a_wrong_call(
             130,
             "saved step 7; go on with: trueup sft c.yaml\n",
         ),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from what was saved before\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "run/x"),
             1,

@@ -137,7 +137,7 @@ def test_every_field_has_help() -> None:
 
 def test_unknown_key_names_its_line_the_nearest_and_all_there_are(write: Write) -> None:
     path = write("model: m\noutput: o\ndata: d\noptim:\n  lrr: 1e-5\n")
-    keys = "lr, epochs, steps, batch_size, warmup, schedule, weight_decay, clip"
+    keys = "lr, epochs, steps, batch_size, warmup, schedule, weight_decay, clip, bad_steps"
     assert file_refusal(SftConfig, path) == f"c.yaml:5: optim.lrr: unknown key; did you mean lr? (keys here: {keys})"
 
 

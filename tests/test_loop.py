@@ -153,7 +153,7 @@ def test_only_the_first_process_writes(two: Path) -> None:
 def examples(network: Network, count: int = 8) -> list[Example]:
     rows = tiny_data.rows("conversations", count)
     made = [(Message("user", row["prompt"]), Message("assistant", row["completion"])) for row in rows]
-    return [single(network.renderer.conversation(one)) for one in made]
+    return [single(network.renderer.conversation(one), row=at) for at, one in enumerate(made)]
 
 
 class Bench:
@@ -214,8 +214,8 @@ def test_the_rate_in_the_log_is_the_one_that_was_used(tmp_path: Path) -> None:
     state = bench.state()
     rates = []
     for _ in range(4):
-        row = state.train_step(lambda: None)
-        rates.append((row["lr"], state.optimizer.param_groups[0]["lr"]))
+        row = state.stepper.take(state.step, lambda: None)
+        rates.append((row["lr"], state.stepper.optimizer.param_groups[0]["lr"]))
         state.step += 1
     assert rates == [(pytest.approx(3e-3 * part),) * 2 for part in (1, 0.75, 0.5, 0.25)]
 
@@ -223,7 +223,7 @@ def test_the_rate_in_the_log_is_the_one_that_was_used(tmp_path: Path) -> None:
 def test_the_gradient_is_clipped_to_its_norm_and_the_log_has_it_unclipped(tmp_path: Path) -> None:
     def norm_and_gradient(clip: float) -> tuple[float, Tensor]:
         bench = Bench(tmp_path / str(clip), optim={"steps": 1, "clip": clip})
-        row = bench.state().train_step(lambda: None)
+        row = bench.state().stepper.take(0, lambda: None)
         return row["grad_norm"], torch.cat(
             [one.grad.flatten() for _, one in bench.network.trainable() if one.grad is not None]
         )
@@ -263,8 +263,8 @@ def test_a_term_of_weight_two_pulls_twice(tmp_path: Path) -> None:
     for weight in (1.0, 2.0):
         bench = Bench(tmp_path / str(weight), optim={"steps": 1, "clip": 1e9})
         state = bench.state()
-        state.terms = [Term("sft", bench.source, objectives.sft, weight)]
-        row = state.train_step(lambda: None)
+        state.stepper.terms = [Term("sft", bench.source, objectives.sft, weight)]
+        row = state.stepper.take(0, lambda: None)
         assert row["loss"] == pytest.approx(weight * row["sft/loss"])
         gradients.append(row["grad_norm"])
     assert gradients[1] == pytest.approx(2 * gradients[0], rel=1e-5)
@@ -284,7 +284,7 @@ def test_metrics_are_means_over_all_items_not_means_of_means(tmp_path: Path) -> 
         metrics = {"target": batch.targets.float(), "pair": batch.lengths}
         return values, metrics if batch.branches > 1 else {"target": batch.targets.float()}
 
-    row = bench.state(objective).train_step(lambda: None)
+    row = bench.state(objective).stepper.take(0, lambda: None)
     assert len({branches for branches, _ in seen}) > 1  # uneven, or this test says nothing
     targets = [target for _, some in seen for target in some]
     assert row["sft/target"] == pytest.approx(sum(targets) / len(targets))
@@ -294,7 +294,7 @@ def test_metrics_are_means_over_all_items_not_means_of_means(tmp_path: Path) -> 
 
 def test_the_loss_is_the_mean_over_the_steps_tokens(tmp_path: Path) -> None:
     bench = Bench(tmp_path, max_tokens=60, optim={"steps": 1, "batch_size": 8})
-    row = bench.state().train_step(lambda: None)
+    row = bench.state().stepper.take(0, lambda: None)
     batch = collate(examples(bench.network), per="token", pad_id=0)
     with torch.no_grad():
         fresh = Bench(tmp_path / "fresh")
@@ -374,24 +374,86 @@ def test_a_run_that_stopped_early_stays_stopped(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ faults
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_the_run_and_harms_nothing(bad: float, tmp_path: Path) -> None:
-    bench = Bench(tmp_path, optim={"steps": 5}, save={"every": 1})
-    before: list[dict[str, Tensor]] = []
+class Spoiled:
+    """SFT whose loss is `bad` in the given optimizer steps (of one micro-batch each); keeps the weights before each."""
 
-    def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+    def __init__(self, bench: Bench, bad: float, steps: set[int], *, gradient_only: bool = False) -> None:
+        self.bench, self.bad, self.steps, self.gradient_only = bench, bad, steps, gradient_only
+        self.before: list[dict[str, Tensor]] = []
+        self.rows: list[list[int]] = []
+
+    def __call__(self, network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         values, metrics = objectives.sft(network, batch)
-        before.append(bench.weights())
-        return values * (bad if len(before) == 3 else 1.0), metrics
+        self.before.append(self.bench.weights())
+        self.rows.append(batch.rows)
+        if len(self.before) not in self.steps:
+            return values, metrics
+        if not self.gradient_only:
+            return values * self.bad, metrics
+        values.register_hook(lambda gradient: gradient * self.bad)
+        return values, metrics
 
-    with pytest.raises(TrainingError, match=r"step 3: the gradient norm is (nan|inf).*optim\.lr"):
-        bench.fit(bench.terms(objective))
-    assert not differ(bench.weights(), before[2])
+
+@pytest.mark.parametrize("gradient_only", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_is_left_out_and_counted(bad: float, gradient_only: bool, tmp_path: Path) -> None:
+    """Weights and moments stay as they were; the next step is as if the bad one had had no gradient."""
+    bench = Bench(tmp_path, optim={"steps": 6})
+    spoiled = Spoiled(bench, bad, {3, 4, 6}, gradient_only=gradient_only)
+    fitted = bench.fit(bench.terms(spoiled))
+    assert (fitted.steps, fitted.skipped_steps) == (6, 3)
+    assert not differ(spoiled.before[2], spoiled.before[3])
+    assert not differ(spoiled.before[2], spoiled.before[4])
+    assert differ(spoiled.before[4], spoiled.before[5])
+    log = tiny_data.metrics(bench.config)
+    assert [row.get("skipped") for row in log] == [None, None, 1.0, 1.0, None, 1.0]
     checkpoint = latest_checkpoint(bench.run)
     assert checkpoint is not None
-    assert checkpoint.step == 2
+    moments = checkpoint.part("optimizer")
+    assert {float(one["step"]) for one in moments.values()} == {3.0}
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_run_and_name_the_rows(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, optim={"steps": 9, "bad_steps": 2, "batch_size": 2}, save={"every": 1})
+    spoiled = Spoiled(bench, math.nan, {3, 5, 6, 7})
+    with pytest.raises(TrainingError) as met:
+        bench.fit(bench.terms(spoiled))
+    first, second = (f"row {row + 1}" for row in spoiled.rows[5])
+    message = str(met.value)
+    assert message.startswith("step 6: the loss is nan, the gradient's norm nan, and 2 steps in a row were left out")
+    assert f"rows: {first}, {second}\n" in message
+    assert "optim.lr" in message
+    assert not differ(bench.weights(), spoiled.before[4])
+    checkpoint = latest_checkpoint(bench.run)
+    assert checkpoint is not None
+    assert checkpoint.step == 5
     assert not differ(bench.weights(), checkpoint.part("weights"))
-    assert [row["step"] for row in tiny_data.metrics(bench.config)] == [1, 2]
+
+
+def test_bad_steps_in_a_row_are_counted_over_a_resume(tmp_path: Path) -> None:
+    optim = {"steps": 3, "bad_steps": 2}
+    bench = Bench(tmp_path, optim=optim, save={"every": 1})
+    spoiled = Spoiled(bench, math.nan, {2})
+
+    def dying(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
+        if len(spoiled.before) == 2:
+            raise MemoryError
+        return spoiled(network, batch)
+
+    with pytest.raises(MemoryError):
+        bench.fit(bench.terms(dying))
+    again = Bench(tmp_path, optim=optim)
+    with pytest.raises(TrainingError, match=r"step 3: .* 2 steps in a row"):
+        again.fit(again.terms(Spoiled(again, math.nan, {1})))
+
+
+def test_the_best_checkpoint_is_saved_when_it_is_measured_and_kept(tmp_path: Path) -> None:
+    """The best of the measurements at 0, 2, 4, 6, 8 is that of step 4: two newer checkpoints do not push it out."""
+    held_out = {"data": tiny_data.data(tmp_path, "conversations", 5)}
+    save = {"every": 3, "keep_last": 1, "keep_best": True}
+    bench = Bench(tmp_path, optim={"steps": 8}, save=save, eval=held_out)
+    bench.fit(evaluation=Evaluation(Scripted(bench, [3.0, 2.0, 1.0, 1.5, 1.4]), 2, None, "score"))
+    assert sorted(path.name for path in bench.run.checkpoints.iterdir()) == ["step-000004", "step-000008"]
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def trained_run(path: Path, *, full=False, head=False, scale=0.2, targets="all-l
     if not full:
         folder = run.path / "adapter"
         export.export_adapter(network, folder, lora(), role=role, base=str(path / "base"))
-        export._add_tokenizer(run.model, folder)
+        export._add_tokenizer(run.model, folder, False)
     return run
 
 
@@ -375,7 +375,7 @@ def test_another_adapter_and_another_base_are_told_apart(tmp_path):
     assert {"logits", "base"} <= failed(made)
     assert by_name(made)["base"].found == "the base is as it was: the adapter is another"
     export.export_adapter(run.network, run.path / "adapter", lora(), role="policy", base=str(tmp_path / "base"))
-    export._add_tokenizer(run.model, run.path / "adapter")
+    export._add_tokenizer(run.model, run.path / "adapter", False)
     assert failed(run.prove("adapter")) == set()
     shutil.copy(tiny_folder(tmp_path / "third", seed=9) + "/model.safetensors", tmp_path / "base")
     assert by_name(run.prove("adapter"))["base"].found == "the base is not the one trained over"

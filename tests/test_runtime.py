@@ -98,13 +98,17 @@ def test_shards_share_out_everything_once():
     assert [Runtime(CPU, torch.float32, rank, 3).is_main for rank in range(3)] == [True, False, False]
 
 
-def test_random_states_come_back():
+def test_a_seed_decides_every_generator():
     runtime.seed_everything(7)
-    state, first = runtime.rng_state(), (torch.rand(3).tolist(), random.random())
+    first = torch.rand(3).tolist(), random.random()
     runtime.seed_everything(7)
     assert (torch.rand(3).tolist(), random.random()) == first
-    runtime.set_rng_state(state)
-    assert torch.rand(3).tolist() == first[0]
+
+
+def test_seeds_mixed_of_several_numbers_differ():
+    made = [runtime.mixed_seed(seed, step, rank) for seed in range(3) for step in range(20) for rank in range(3)]
+    assert len(set(made)) == len(made)
+    assert runtime.mixed_seed(1, 2, 0) == made[1 * 60 + 2 * 3]  # and are the same every time
 
 
 def test_peak_memory_is_that_of_this_process():
@@ -117,6 +121,7 @@ import json, sys
 import torch
 from torch import nn
 from trueup import runtime
+from trueup.runtime import processes
 
 here = runtime.init("cpu", "float32", 1)
 rank = here.rank
@@ -126,7 +131,7 @@ seen["shard"] = here.shard("abcde")
 seen["gather"] = here.gather([{"rank": rank, "at": at} for at in range(rank + 1)])
 seen["nothing"] = here.gather([])
 
-runtime._BUCKET_ELEMENTS = 5  # several buckets, one of them overfull
+processes._BUCKET_ELEMENTS = 5  # several buckets, one of them overfull
 both, first, second, none = (nn.Parameter(torch.zeros(size)) for size in (3, 7, (2, 2), 1))
 frozen = nn.Parameter(torch.zeros(2), requires_grad=False)
 both.grad = torch.full((3,), 1.0 + rank)
@@ -161,7 +166,7 @@ def free_port() -> int:
 def test_two_processes(tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     port, processes = str(free_port()), []
-    source = str(Path(runtime.__file__).parents[1])
+    source = str(Path(runtime.__file__).parents[2])
     for rank in range(2):
         launched = {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
         environment = os.environ | launched | {"MASTER_PORT": port, "OMP_NUM_THREADS": "1", "PYTHONPATH": source}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
 from tiny import END_ID, EOS_ID, lora, shake, tiny_network
+from trueup.errors import TrainingError
 from trueup.export import merged_state
 from trueup.models import Network
-from trueup.sampling import Sample, sample
+from trueup.sampling import Sample, pick, sample
 
 PROMPTS = [[5, 6, 7], [20] * 11, [30, 31], [9], [40, 41, 42, 43, 44, 45]]
 
@@ -114,6 +117,54 @@ def test_seeds(tiny_base):
     assert draw(2) != first
     copies = sample(network, [PROMPTS[0]] * 6, max_new_tokens=10, seed=1)
     assert len({tuple(one.ids) for one in copies}) > 1
+
+
+def test_a_token_is_the_first_whose_cumulated_probability_exceeds_the_number():
+    """Probabilities 0.25, 0, 0.5, 0.25: the token of probability 0 is never drawn, not even at the sum before it."""
+    logits = torch.tensor([0.25, 0.0, 0.5, 0.25]).log().expand(6, 4)
+    draws = torch.tensor([0.0, 0.2499, 0.2501, 0.7499, 0.7501, 1 - 2**-53], dtype=torch.float64)
+    assert pick(logits, draws, 1.0).tolist() == [0, 0, 2, 2, 3, 3]
+    at_the_sums = pick(torch.tensor([0.0, -torch.inf, 0.0]).expand(2, 3), torch.tensor([0.5, 0.0]).double(), 1.0)
+    assert at_the_sums.tolist() == [2, 0]
+    # Temperature one half squares them: 1/6, 0, 4/6, 1/6.
+    assert pick(logits[:3], torch.tensor([0.166, 0.167, 0.834]).double(), 0.5).tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_not_numbers_are_not_sampled_from(bad):
+    with pytest.raises(TrainingError, match="logits are not numbers"):
+        pick(torch.tensor([[0.0, 1.0], [0.0, bad]]), torch.tensor([0.5, 0.5]).double(), 1.0)
+
+
+def test_a_sample_does_not_depend_on_the_rows_beside_it(tiny_base):
+    """Rows draw from numbers of their own: other batch sizes, and other processes' shares, change nothing."""
+    network = policy(tiny_base)
+    make_stop(network, END_ID, 3.0)  # rows end at various places
+    whole = sample(network, PROMPTS, max_new_tokens=12, seed=7)
+    assert len({len(one.ids) for one in whole}) > 1
+    for max_tokens in (1, 24, 40):
+        assert sample(network, PROMPTS, max_new_tokens=12, seed=7, max_tokens=max_tokens) == whole
+    shares: list[list[tuple[int, list[int], bool]]] = []
+    for rank in range(3):
+        network.runtime = Gathering(network.runtime, rank, shares)
+        with pytest.raises(KeyError) if rank < 2 else nullcontext():  # not all rows are there yet
+            together = sample(network, PROMPTS, max_new_tokens=12, seed=7)
+    assert together == whole
+
+
+class Gathering:
+    """One of three processes whose `gather` gives what those before it, and itself, brought."""
+
+    def __init__(self, runtime, rank: int, shares: list) -> None:
+        self.device, self.dtype, self.sharded = runtime.device, runtime.dtype, False
+        self._rank, self._shares = rank, shares
+
+    def shard(self, items):
+        return list(items[self._rank :: 3])
+
+    def gather(self, items):
+        self._shares.append(items)
+        return [one for share in self._shares for one in share]
 
 
 def test_samples_follow_the_distribution(tiny_base):

@@ -70,4 +70,4 @@ def outcome(cls: type[StageConfig], settings: list[str]) -> dict[str, object] | 
 def test_a_recipe_has_at_most_about_forty_keys() -> None:
     for cls in STAGES.values():
         own = {row.place for row in describe(cls) if row.value and row.place[0] not in cls.data_fields}
-        assert len(own) <= 58, cls
+        assert len(own) <= 60, cls

@@ -120,11 +120,22 @@ def metrics(config: Any) -> list[dict[str, float]]:
 
 
 def result(config: Any) -> dict[str, str]:
-    """What a run must repeat to the bit: sha256 of the exported weights, of the log and of the samples."""
+    """What a run must repeat to the bit: sha256 of exported weights, logs, samples, last checkpoint."""
+    folder = Path(config.output)
     logs = ("metrics.jsonl", "samples.jsonl", "watch.jsonl", "alarms.jsonl")
     names = ("model/model.safetensors", "adapter/adapter_model.safetensors", *logs)
-    paths = {name: Path(config.output) / name for name in names}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.exists()}
+    paths = {name: folder / name for name in names}
+    last = max((folder / "checkpoints").glob("step-*"), default=None)
+    paths |= {f"last/{path.name}": path for path in last.glob("*.*")} if last else {}
+    return {name: _sha256(path) for name, path in paths.items() if path.exists() and path.name != "manifest.json"}
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; of a .json its keys in any order, as a restored state may have another one."""
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        content = json.dumps(json.loads(content), sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def stop_after(checks: int, monkeypatch: pytest.MonkeyPatch) -> None:

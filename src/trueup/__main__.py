@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from trueup.cli import main
+from trueup.interrupt import quitting
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line. Returns the exit code."""
+    with quitting():
+        from trueup.cli import main as command
+
+        return command()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

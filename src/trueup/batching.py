@@ -40,6 +40,7 @@ class Batch:
         columns: per-token (N,), per-branch (S,) and per-example (P,) float32 tensors by name.
         tokens: real (not padding) tokens that run through the model.
         rows: source row number of each example, for messages.
+        idle: whether it only keeps other ranks company: it has no weight, and its metrics do not count.
     """
 
     input_ids: Tensor
@@ -54,11 +55,16 @@ class Batch:
     columns: dict[str, Tensor]
     tokens: int
     rows: list[int]
+    idle: bool = False
 
     @property
     def branches(self) -> int:
         """S, the number of branches."""
         return self.last_at.shape[0]
+
+    def weightless(self) -> Batch:
+        """The same batch, counting for nothing."""
+        return replace(self, weights=torch.zeros_like(self.weights), tokens=0, rows=[], idle=True)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""

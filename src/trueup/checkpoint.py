@@ -1,11 +1,13 @@
 """Checkpoints: complete or absent, checked when read, and never fewer than one good one.
 
-    checkpoints/step-000100/  <part>.json  <part>.safetensors  ...  manifest.json
+    checkpoints/step-000100/  <part>.json  <part>.safetensors  ...  sharded/  manifest.json
 
 `save_checkpoint` writes into a hidden folder beside, syncs every file, writes the manifest (size and sha256 of each
 file) last, and renames. `latest_checkpoint` believes a folder only when its manifest agrees with every byte, and falls
 back to the one before. Whoever holds the run folder's lock is its only writer, so it also clears what a killed process
 left half-written.
+
+With sharded weights every process writes its part into `sharded/`; any number of processes reads them again.
 """
 
 from __future__ import annotations
@@ -15,17 +17,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from trueup.errors import CheckpointError
 from trueup.files import atomic_write_text, disk_advice, file_sha256, fingerprint, fsync_path, size_in_words
 from trueup.runfolder import HARMLESS, RunFolder
-from trueup.state import State, read_state, state_bytes, write_state
+from trueup.runtime import Runtime, load_sharded, save_sharded
+from trueup.state import State, read_state, sharded_leaves, state_bytes, write_state
 
 __all__ = [
     "HARMLESS",
@@ -42,6 +48,8 @@ __all__ = [
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
+_SHARDED = "sharded"
+_ALONE = Runtime(torch.device("cpu"), torch.float32)
 _STEP = re.compile(r"step-(\d+)")
 _ASIDE = re.compile(r"\.old-(step-\d+)-\d+")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -55,11 +63,13 @@ class Checkpoint:
         step: optimizer steps done when it was taken.
         path: its folder.
         skipped: one message for each newer checkpoint that was damaged; tell the person.
+        where: the processes that read it.
     """
 
     step: int
     path: Path
     skipped: tuple[str, ...] = ()
+    where: Runtime = _ALONE
 
     @property
     def parts(self) -> frozenset[str]:
@@ -76,10 +86,23 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} has no part `{name}`; it has {', '.join(sorted(self.parts))}")
         return read_state(self.path, name)
 
+    def read_sharded(self, tensors: Mapping[str, Tensor]) -> None:
+        """Fill tensors by the names that a part's `Stored` leaves say; every rank has to call, with the same names.
 
-def save_checkpoint(run: RunFolder, step: int, parts: Mapping[str, State], *, keep_last: int = 2) -> Path:
-    """Save a checkpoint, then delete all but the newest `keep_last` (at least one).
+        Raises:
+            CheckpointError: they are not there, or not of this shape.
+        """
+        if tensors:
+            load_sharded(self.path / _SHARDED, tensors, self.where)
 
+
+def save_checkpoint(
+    run: RunFolder, step: int, parts: Mapping[str, State], *, keep_last: int = 2, keep: Collection[int] = (),
+    where: Runtime = _ALONE,
+) -> Path:  # fmt: skip
+    """Save a checkpoint, then delete all but the newest `keep_last` (at least one) and those of the steps `keep`.
+
+    Every rank calls; the first one writes, and each its part of what is sharded.
     Checkpoints of later steps are deleted too: they belong to a future that this run left by resuming before them.
 
     Args:
@@ -87,6 +110,8 @@ def save_checkpoint(run: RunFolder, step: int, parts: Mapping[str, State], *, ke
         step: optimizer steps done.
         parts: one nested state for each name, such as model, optimizer, scheduler, rng, source.
         keep_last: how many complete checkpoints stay, this one included.
+        keep: steps whose checkpoints stay beside them.
+        where: the processes.
 
     Returns:
         The checkpoint's folder.
@@ -96,22 +121,37 @@ def save_checkpoint(run: RunFolder, step: int, parts: Mapping[str, State], *, ke
     """
     _check_names(parts)
     final = run.checkpoints / f"step-{step:06d}"
-    temporary = run.checkpoints / f".tmp-{final.name}-{os.getpid()}"
+    temporary = run.checkpoints / where.from_first(lambda: f".tmp-{final.name}-{os.getpid()}")
+    sharded = {name: tensor for part, state in parts.items() for name, tensor in sharded_leaves(state, part)}
     try:
-        run.flush()  # the log must not be behind the checkpoint after a power cut
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, state in parts.items():
-            write_state(temporary, name, state)
-        _seal(temporary, step)
-        _publish(temporary, final)
+        where.from_first(partial(_write, run, temporary, parts))
+        if sharded:
+            save_sharded(temporary / _SHARDED, sharded, where)
+        where.from_first(partial(_finish, temporary, final, step))
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(_failure(run, final, parts, error)) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    _prune(run, step, keep_last)
+        if where.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+    where.from_first(partial(_prune, run, step, keep_last, frozenset(keep)))
     return final
+
+
+def _write(run: RunFolder, temporary: Path, parts: Mapping[str, State]) -> None:
+    """Write what is not sharded into a new folder."""
+    run.flush()  # the log must not be behind the checkpoint after a power cut
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / _SHARDED).mkdir(parents=True)
+    for name, state in parts.items():
+        write_state(temporary, name, state)
+
+
+def _finish(temporary: Path, final: Path, step: int) -> None:
+    """Seal what all ranks have written, and publish it."""
+    if not any((temporary / _SHARDED).iterdir()):
+        (temporary / _SHARDED).rmdir()
+    _seal(temporary, step)
+    _publish(temporary, final)
 
 
 def latest_checkpoint(run: RunFolder) -> Checkpoint | None:
@@ -144,9 +184,11 @@ def _check_names(parts: Mapping[str, State]) -> None:
 
 def _seal(folder: Path, step: int) -> None:
     """Sync every file, then write the manifest that makes the folder believable, then sync the folder."""
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     for name in names:
         fsync_path(folder / name)
+    if (folder / _SHARDED).is_dir():
+        fsync_path(folder / _SHARDED)
     files = {name: {"size": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)} for name in names}
     manifest = {"format": _FORMAT, "step": step, "files": files}
     atomic_write_text(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
@@ -179,10 +221,10 @@ def _failure(run: RunFolder, final: Path, parts: Mapping[str, State], error: Exc
     )
 
 
-def _prune(run: RunFolder, step: int, keep_last: int) -> None:
+def _prune(run: RunFolder, step: int, keep_last: int, keep: frozenset[int]) -> None:
     kept = 0
     for older, folder in reversed(_step_folders(run.checkpoints)):
-        if older <= step and kept < max(1, keep_last) and _sizes_agree(folder):
+        if older <= step and _sizes_agree(folder) and (kept < max(1, keep_last) or older in keep):
             kept += 1
             continue
         # Renamed before it is emptied, so that a crash in between leaves a leftover and not a damaged checkpoint.
@@ -225,7 +267,7 @@ def _problem(folder: Path, step: int) -> str | None:
         if manifest["step"] != step:
             return f"its manifest says step {manifest['step']!r}"
         for name, entry in manifest["files"].items():
-            if name != Path(name).name or name == "..":
+            if not _inside(name):
                 return f"its manifest names {name!r}, which is no file of it"
             if not (folder / name).exists():
                 return f"{name} is missing"
@@ -238,6 +280,12 @@ def _problem(folder: Path, step: int) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"its manifest.json cannot be used ({error!r})"
     return None
+
+
+def _inside(name: str) -> bool:
+    """Whether a manifest's file name is one of its folder, or of the folder of shards in it."""
+    folder, _, file = name.rpartition("/")
+    return folder in ("", _SHARDED) and file not in ("", "..") and file == Path(file).name
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

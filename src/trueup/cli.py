@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,9 @@ import typer
 
 from trueup import __version__, jobs
 from trueup.console import quiet_libraries
-from trueup.errors import ConfigError, Interrupted, TrueupError
+from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
+from trueup.files import disk_full
+from trueup.interrupt import Quit, quitting
 
 Job = Callable[[], int | None]
 
@@ -155,12 +158,13 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    strategy: Annotated[str, typer.Option(help="Of several processes: auto, ddp or fsdp.")] = "auto",
 ) -> Job:
     """Measure models side by side: what alignment gained, what it cost, and whether to ship.
 
     Exits with 0 (SHIP, or no gates), 8 (HOLD) or 9 (NOT SHOWN).
     """
-    return partial(jobs.evaluate, runs, output, config, device=device, dtype=dtype, threads=threads)
+    return partial(jobs.evaluate, runs, output, config, device=device, dtype=dtype, threads=threads, strategy=strategy)
 
 
 @app.command(rich_help_panel=USE)
@@ -228,16 +232,21 @@ def export(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, or the error's own (errors.py)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
+    words = [word for word in given if word != "--debug"]
+    with quitting():
+        return _run(words, debug=len(words) < len(given))
+
+
+def _run(words: list[str], *, debug: bool) -> int:
     try:
-        words = [word for word in given if word != "--debug"]
         job = app(words or ["--help"], prog_name="trueup", standalone_mode=False)
         if callable(job):
             quiet_libraries()  # before any of them is imported: some read their settings only then
             code: object = job()
             sys.stdout.flush()
-            _leave_processes()
-            return code if isinstance(code, int) else 0
+            return _leave_processes(code if isinstance(code, int) else 0)
+        if job == Interrupted.exit_code:  # Typer answers a Ctrl-C without a word
+            raise Quit
         return int(job) if isinstance(job, int) else 0
     except BrokenPipeError:
         # `trueup config sft | head`: the reader has gone, which is no error; nothing more can be said on stdout.
@@ -246,37 +255,81 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if debug and not hasattr(error, "format_message"):
             raise
-        text, code = _in_words(error)
+        text, code = _in_words(error, words[0] if words else "")
         _print_error(text)
-        if isinstance(error, Interrupted):  # all ranks stop together; after another error the launcher ends the rest
-            _leave_processes()
-        return code
+        if isinstance(error, Quit):
+            os._exit(code)  # at once: taking Python and torch down in order takes seconds
+        # All ranks stop together; after another error the rest notice, or the launcher ends them.
+        return _leave_processes(code, together=isinstance(error, Interrupted))
 
 
-def _leave_processes() -> None:
-    """End the process group of a `torchrun`, if torch was loaded at all."""
-    if "trueup.runtime" in sys.modules:
-        sys.modules["trueup.runtime"].shutdown()
+def _leave_processes(code: int, *, together: bool = True) -> int:
+    """Leave the process group of a `torchrun`, if torch was loaded at all and there is one. Returns the exit code."""
+    if "trueup.runtime" in sys.modules and sys.modules["trueup.runtime"].shutdown(together=together):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # the group's threads may outlive it, and abort an ordinary exit now and then
+    return code
 
 
-def _in_words(error: BaseException) -> tuple[str, int]:
-    """What to print for an error, and the exit code."""
+_TRAINING = ("sft", "reward", "dpo", "ppo")
+_GOES_ON = (*_TRAINING, "run", "quickstart", "experiment")  # given again, they begin where they were
+
+
+def _in_words(error: BaseException, command: str = "") -> tuple[str, int]:
+    """What to print for an error that a command met, and the exit code."""
     if isinstance(error, Interrupted):
         return str(error), error.exit_code
     if isinstance(error, TrueupError):
         return f"error: {error}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", Interrupted.exit_code
+        more = "; the same command goes on from what was saved before" if command in _GOES_ON else ""
+        return f"interrupted{more}", Interrupted.exit_code
+    if "trueup.runtime" in sys.modules and sys.modules["trueup.runtime"].lost_peer(error):
+        text = "another process of this run has ended, so this one ends too: what that one said is the cause"
+        more = "the last checkpoint is good: the same command goes on from there"
+        return f"error: {text}\n{more}", LostPeerError.exit_code
     usage = getattr(error, "format_message", None)
     if usage is not None:  # Typer's errors; their class is private, and another one in older versions
         return f"error: {_usage_message(usage())}", ConfigError.exit_code
-    if isinstance(error, OSError) and error.strerror:
+    if _out_of_memory(error):
+        return f"error: out of memory{_memory_advice(_stage_of(error) or command)}", 1
+    if disk_full(error) or (isinstance(error, OSError) and error.strerror):
         return f"error: {_os_message(error)}", 1
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "error: out of memory: lower max_tokens (or rollouts.episodes), or set gradient_checkpointing=true", 1
     lines = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return f"error: {reason}\nrun again with --debug for the traceback", 1
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or the GPU had no more memory. Torch says so by a RuntimeError, the CPU's in its own words."""
+    if isinstance(error, RuntimeError):
+        words = ("out of memory", "can't allocate memory", "alloc_failed")
+        return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in words)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+
+
+def _stage_of(error: BaseException) -> str | None:
+    """The kind of stage that an error was raised in: a pipeline runs several."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package, _, name = str(frame.f_globals.get("__name__")).rpartition(".")
+        found = name if package == "trueup.recipes" and name in _TRAINING else found
+    return found
+
+
+def _memory_advice(what: str) -> str:
+    """Which keys to lower: those that change no result first, for a run may go on with them."""
+    if what in ("run", "evaluate"):
+        return f": lower {'evaluate.' if what == 'run' else ''}max_new_tokens, or measure on a larger machine"
+    if what not in _TRAINING:
+        return ": use a smaller model, or dtype=bfloat16" if what == "chat" else ""
+    fewer = "rollouts.max_new_tokens" if what == "ppo" else "max_length"
+    return (
+        ": lower max_tokens, or set gradient_checkpointing=true\n"
+        "Neither changes the result, and with them the same command goes on from the last checkpoint.\n"
+        f"Else, into another `output`: lower {fewer}, or train adapters only (lora.r=16)."
+    )
 
 
 def _usage_message(message: str) -> str:
@@ -286,11 +339,11 @@ def _usage_message(message: str) -> str:
     return f"{text}; see `trueup --help`"
 
 
-def _os_message(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    reason = (error.strerror or "").lower()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _os_message(error: BaseException) -> str:
+    place = f"{name}: " if (name := getattr(error, "filename", None)) else ""
+    if not isinstance(error, OSError) or disk_full(error):
         return f"{place}disk full; free some space and run the same command again"
+    reason = (error.strerror or "").lower()
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{place}no permission ({reason}); choose another folder or change its permissions"
     return f"{place}{reason}"

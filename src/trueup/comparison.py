@@ -28,8 +28,8 @@ DEFAULT_FOLDER = Path("runs/evaluation")
 
 def evaluate(
     runs: Sequence[str], config: ComparisonConfig, *, output: Path | None = None, device: str = "auto",
-    dtype: str = "auto", threads: int | None = None,
-) -> Report:  # fmt: skip
+    dtype: str = "auto", threads: int | None = None, strategy: str = "auto",
+) -> Report | None:  # fmt: skip
     """Measure each model; the first is what the others are held against, a reward model among them is the proxy.
 
     Args:
@@ -39,6 +39,10 @@ def evaluate(
         device: as a stage's.
         dtype: as a stage's.
         threads: as a stage's.
+        strategy: as a stage's.
+
+    Returns:
+        The report; None on all processes but the first.
 
     Raises:
         ConfigError: a model is given twice, or none of them writes.
@@ -60,11 +64,9 @@ def evaluate(
         folder=folder, models=writers, against=against, settings=config, reward=proxy, gold=config.gold,
         title=" and ".join(writers), gates=config.gates, candidates=candidates, command=command_line(),
     )  # fmt: skip
-    where = runtime.init(device, dtype, threads)
-    if where.world > 1:
-        raise ConfigError("evaluate: runs in one process; start it without torchrun")
-    measure(plan, where, Progress().note)
-    return publish(folder)
+    where = runtime.init(device, dtype, threads, strategy)
+    measure(plan, where, Progress(quiet=not where.is_main).note)
+    return publish(folder) if where.is_main else None
 
 
 def _check_gates(config: ComparisonConfig, candidates: Sequence[str], proxy: str | None) -> None:

@@ -6,9 +6,11 @@ can neither move the cursor nor be taken for markup. Everything fits 80 columns.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 import unicodedata
@@ -96,11 +98,11 @@ class Progress:
     def note(self, text: str) -> None:
         """Show one message."""
         if not self._quiet:
-            self._print(clean(text), "")
+            self._print(clean(masked(text)), "")
 
     def warn(self, text: str) -> None:
         """Show one warning, also when quiet."""
-        self._print(f"warning: {clean(text)}", "yellow")
+        self._print(f"warning: {clean(masked(text))}", "yellow")
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Callable[[int, float], None]]:
@@ -119,7 +121,8 @@ class Progress:
                 return
             left = f", {duration((now - started) * (1 - share) / share)} left" if share > 0 else ""
             percent = f" ({share:.0%})" if share > 0 else ""
-            shown = f"{name}: {rows:,} rows{percent}, {short_count(rows / (now - started))} rows/s{left}"
+            pace = short_count(rows / (now - started))
+            shown = f"{clean(name, one_line=True)}: {rows:,} rows{percent}, {pace} rows/s{left}"
             if self.console.is_terminal:
                 if bar is None:
                     bar = Live(console=self.console, get_renderable=lambda: Text(shown), transient=True)
@@ -229,6 +232,31 @@ def clean(text: str, *, one_line: bool = False) -> str:
         _visible(char) if char not in kept and unicodedata.category(char) in _UNSAFE else char for char in text
     )
 
+
+def masked(text: str) -> str:
+    """Text without secrets: users and passwords in addresses, and what the environment holds under a secret's name."""
+    text = _CREDENTIALS.sub(r"\1***@", text)
+    for name, value in os.environ.items():
+        if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name) and value in text:
+            text = text.replace(value, "***")
+    return text
+
+
+_CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://?)[^/?#\s@]*(?:@[^/?#\s@]*)*@")
+_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+_SECRET_LENGTH = 8  # a shorter one may be a word
+
+
+def harmless_json(text: str) -> str:
+    """JSON text in which what a terminal obeys is written as JSON's escapes: it reads back equal, and `cat` is safe."""
+    return _NOT_PLAIN.sub(lambda at: _escaped(at[0]), text)
+
+
+def _escaped(char: str) -> str:
+    return json.dumps(char)[1:-1] if unicodedata.category(char) in _UNSAFE and char not in _JOINERS else char
+
+
+_NOT_PLAIN = re.compile(r"[^\n\t -~]")
 
 # Cc control, Cf format (direction overrides, zero width), Cs surrogates, Zl and Zp line and paragraph separators.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})

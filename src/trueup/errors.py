@@ -7,6 +7,7 @@
     ├── CheckpointError   (RuntimeError)       a run folder or checkpoint is unusable         exit 5
     ├── TrainingError     (RuntimeError)       training cannot go on (NaN, KL at step 0, …)   exit 6
     ├── MissingExtraError (ImportError)        an optional dependency is not installed        exit 7
+    ├── LostPeerError     (RuntimeError)       another process of the run has ended           exit 10
     └── Interrupted       (KeyboardInterrupt)  Ctrl-C or SIGTERM, progress was saved          exit 130
 
 A message names the place (file, 1-based line, key), the value, and the fix. The command line prints it without a
@@ -56,6 +57,12 @@ class MissingExtraError(TrueupError, ImportError):
     """An optional dependency is not installed."""
 
     exit_code = 7
+
+
+class LostPeerError(TrueupError, RuntimeError):
+    """Another process of this run has ended, so this one cannot go on."""
+
+    exit_code = 10
 
 
 class Interrupted(TrueupError, KeyboardInterrupt):

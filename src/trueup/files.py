@@ -84,7 +84,11 @@ def _visible_files(folder: Path, ignore: Sequence[str]) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file by `data`: after a crash it holds the old content or the new, never a part."""
+    """Replace a file by `data`: after a crash it holds the old content or the new, never a part.
+
+    Raises:
+        OSError: the disk refused; it names the file, which is as it was.
+    """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         with temporary.open("wb") as handle:
@@ -92,8 +96,10 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # that of a full disk names no file, others the temporary one
+            error.filename, error.filename2 = str(path), None
         raise
     fsync_path(path.parent)
 
@@ -103,13 +109,21 @@ def explained(action: str, folder: Path) -> Iterator[None]:
     """Turn the disk's refusals into a CheckpointError that says what to do."""
     try:
         yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    except Exception as error:
+        full = disk_full(error)
+        if not full and not isinstance(error, OSError):
+            raise
         fix = "free some space" if full else "check the path and its permissions"
         advice = f" ({disk_advice(folder)})" if full else ""
-        raise CheckpointError(
-            f"{action}: {error.strerror or error}{advice}; {fix}, or choose another `output`"
-        ) from error
+        reason = "No space left on device" if full else error.strerror if isinstance(error, OSError) else None
+        raise CheckpointError(f"{action}: {reason or error}{advice}; {fix}, or choose another `output`") from error
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no space left; safetensors says so in words only."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"os error {errno.ENOSPC}" in str(error)
 
 
 def try_lock(fd: int) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -14,6 +15,7 @@ from trueup.errors import ModelError
 
 if TYPE_CHECKING:
     from trueup.models import Network
+    from trueup.runtime import Runtime
 
 
 @torch.no_grad()
@@ -21,28 +23,48 @@ def forward_all(
     network: Network, examples: Sequence[Example], role: str, want: Literal["logps", "values", "scores"],
     *, max_tokens: int, temperature: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """Run examples through a role in micro-batches, without gradients.
+    """Run examples through a role in micro-batches, without gradients. Of several ranks each computes its share.
 
     Returns:
-        On the CPU, in the examples' order: (N,) for "logps" and "values" (each example's tokens side by side), (S,)
-        for "scores" (an example's branches side by side).
+        On the CPU and on every rank, in the examples' order: (N,) for "logps" and "values" (each example's tokens side
+        by side), (S,) for "scores" (an example's branches side by side).
     """
     training = network.training
     network.eval()
     numbered = [replace(example, row=at) for at, example in enumerate(examples)]
-    pieces: dict[int, Tensor] = {}
+    ends = list(accumulate(_width(example, want) for example in numbered))
+    result = torch.zeros(ends[-1])
     share, pad = network.share_prefix, cast("int", network.tokenizer.pad_token_id)
-    for group in micro_batches(numbered, max_tokens, share_prefix=share):
+    per: Per = "token" if want != "scores" else "branch"
+    for group, counts in _turns(micro_batches(numbered, max_tokens, share_prefix=share), network.runtime):
         network.check()
-        per: Per = "token" if want != "scores" else "branch"
         batch = collate(group, per=per, pad_id=pad, share_prefix=share).to(network.runtime.device)
         output = network(batch, role, want, temperature=temperature)[0].float().cpu()
-        sizes = [
-            sum(branch.trained for branch in one.branches) if want != "scores" else len(one.branches) for one in group
-        ]
-        pieces |= dict(zip((one.row for one in group), output.split(sizes), strict=True))
+        if counts:
+            sizes = [_width(one, want) for one in group]
+            for one, size, piece in zip(group, sizes, output.split(sizes), strict=True):
+                result[ends[one.row] - size : ends[one.row]] = piece
     network.train(training)
-    return torch.cat([pieces[at] for at in range(len(numbered))])
+    return network.runtime.sum_tensor(result)  # each number is one rank's, and 0 elsewhere
+
+
+def _width(example: Example, want: str) -> int:
+    """How many numbers come out of an example."""
+    return len(example.branches) if want == "scores" else sum(branch.trained for branch in example.branches)
+
+
+def _turns(groups: list[list[Example]], runtime: Runtime) -> Iterator[tuple[list[Example], bool]]:
+    """This rank's micro-batches, and whether each counts.
+
+    The groups are those of one process, so that each number is what one process computes. Where weights are sharded all
+    ranks run equally often: one that has none left runs the first group again, for the others' sake.
+    """
+    for start in range(0, len(groups), runtime.world):
+        at = start + runtime.rank
+        if at < len(groups):
+            yield groups[at], True
+        elif runtime.sharded:
+            yield groups[0], False
 
 
 @torch.no_grad()
@@ -57,8 +79,12 @@ def check_head(network: Network, role: str = "policy") -> None:
     training = network.training
     network.eval()
     trunk = network.trunk(role)
-    with network.autocast(trunk):
-        logits = trunk(input_ids=tokens[None], use_cache=False).logits[0, :-1].float()
+
+    def plain() -> Tensor:
+        with network.autocast(trunk):
+            return trunk(input_ids=tokens[None], use_cache=False).logits[0, :-1].float()
+
+    logits = network.run(role, plain)
     network.train(training)
     theirs = logits.log_softmax(-1).gather(-1, tokens[1:, None]).squeeze(-1).cpu()
     tolerance = 1e-3 if network.runtime.dtype == torch.float32 else 0.2

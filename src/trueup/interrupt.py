@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
+
+from trueup.errors import Interrupted
 
 # A supervisor (torchrun, a batch system) passes the terminal's Ctrl-C on as a second signal within this time (seconds);
 # only a later one is a person who does not want to wait.
@@ -22,8 +25,40 @@ class StopRequested(Exception):  # noqa: N818 -- a request, not an error
     """Raised by `InterruptGuard.check`; the loop catches it, saves, and raises `Interrupted`."""
 
 
+class Quit(KeyboardInterrupt):  # noqa: N818 -- named after what is asked for
+    """A Ctrl-C that ends the program. A class of its own: met inside `exec` (a dataclass being made, while libraries are
+    imported), a plain KeyboardInterrupt makes Python end by the signal, whatever exit code was asked for later."""
+
+
+@contextmanager
+def quitting() -> Iterator[None]:
+    """Inside, Ctrl-C raises `Quit`. Off the main thread, and where it was ignored or handled, nothing changes."""
+    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not plain or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _quit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_FRAGILE = ("trueup.cli", "numpy", "torch", "transformers", "peft")
+"""While one of these is being imported nothing is begun yet, and what is raised can end in an abort inside C++."""
+
+
+def _quit(_number: int, _frame: FrameType | None) -> None:
+    specs = [getattr(sys.modules.get(name), "__spec__", None) for name in _FRAGILE]
+    if any(getattr(spec, "_initializing", False) for spec in specs):
+        with suppress(OSError):
+            os.write(2, b"interrupted\n")
+        os._exit(Interrupted.exit_code)
+    raise Quit
+
+
 class InterruptGuard:
-    """Turns the first SIGINT or SIGTERM into `requested`; the next Ctrl-C raises KeyboardInterrupt at once.
+    """Turns the first SIGINT or SIGTERM into `requested`; the next Ctrl-C raises Quit at once.
 
     Off the main thread it does nothing, as only the main thread may handle signals. A signal that was ignored when
     the guard was entered (`nohup`, background jobs) stays ignored. Guards may be nested.
@@ -74,7 +109,7 @@ class InterruptGuard:
         elif number == signal.SIGINT and time.monotonic() - self._first_at > _ECHO:
             # Should the unwinding hang, one more Ctrl-C is left to the operating system.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            raise KeyboardInterrupt
+            raise Quit
 
     def _announce(self) -> None:
         try:

@@ -142,7 +142,7 @@ def print_template(method: str) -> None:
     print(template(classes[method]), end="")
 
 
-def evaluate(runs: list[str], output: Path, file: Path | None, *, device: str, dtype: str, threads: int | None) -> int:
+def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> int:
     """Measure models side by side. Returns the exit code."""
     from trueup.config import ComparisonConfig, find_model, load_config
     from trueup.evaluation.sets import check_sets
@@ -156,7 +156,7 @@ def evaluate(runs: list[str], output: Path, file: Path | None, *, device: str, d
         find_model(model)
     check_sets(config)
     command = import_module("trueup.comparison")
-    return _exit_code(command.evaluate(models, config, output=output, device=device, dtype=dtype, threads=threads))
+    return _exit_code(command.evaluate(models, config, output=output, **where))
 
 
 def report(runs: list[Path], output: Path | None) -> int:

@@ -1,27 +1,27 @@
 """`fit`: the training loop, the one all four stages share.
 
-Each optimizer step draws from every term's source, sums the terms' values over all micro-batches and all ranks, divides
-each term by its *global* weight, and steps once. So neither the micro-batch size nor the number of processes changes
-the gradient. Mixing is a second term; PPO is a source whose batches happen to be sampled.
+Each optimizer step (step.py) draws from every term's source, sums the terms' values over all micro-batches and all
+ranks, divides each term by its *global* weight, and steps once. So neither the micro-batch size nor the number of
+processes changes the gradient. Mixing is a second term; PPO is a source whose batches happen to be sampled.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from trueup.batching import Batch
 from trueup.checkpoint import Checkpoint, RunFolder, State, latest_checkpoint, save_checkpoint
-from trueup.errors import CheckpointError, Interrupted, TrainingError
+from trueup.errors import CheckpointError, Interrupted
 from trueup.interrupt import InterruptGuard, StopRequested
-from trueup.optimizer import learning_rate, make_optimizer
-from trueup.runtime import peak_memory_bytes, rng_state, set_rng_state
+from trueup.runtime import copy_into, is_sharded, peak_memory_bytes
+from trueup.state import Stored
+from trueup.step import Stepper
+from trueup.surroundings import record, surroundings, warning
 from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Fitted:
     seconds: float
     peak_memory_bytes: int
     stopped_early: bool = False
+    skipped_steps: int = 0
     last: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, float | int | bool]:
@@ -51,6 +52,7 @@ class Fitted:
             "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1),
             "peak_memory_bytes": self.peak_memory_bytes,
             "stopped_early": self.stopped_early,
+            "skipped_steps": self.skipped_steps,
         }
 
 
@@ -64,8 +66,8 @@ class Fit:
         self.network, self.terms, self.config, self.steps, self.run = network, terms, config, steps, run
         self.evaluation, self.progress, self.loggers, self.headline = evaluation, progress, list(loggers), headline
         self.runtime = network.runtime
-        self.sources = {term.name: term.source for term in {id(term.source): term for term in reversed(terms)}.values()}
-        self.optimizer = make_optimizer(network, config.optim)
+        self.stepper = Stepper(network, terms, config.optim, steps=steps, seed=config.seed, warn=progress.warn)
+        self.sources = self.stepper.sources
         self.names = {id(parameter): name for name, parameter in network.trainable()}
         self.step = 0
         self.tokens = 0
@@ -77,7 +79,7 @@ class Fit:
 
     def state(self) -> dict[str, State]:
         """Everything that decides how the run goes on. The tensors are the live ones: write them at once."""
-        optimizer = {self.names[id(one)]: dict(values) for one, values in self.optimizer.state.items()}
+        optimizer = {self.names[id(one)]: dict(values) for one, values in self.stepper.optimizer.state.items()}
         return {
             "trainer": {
                 "step": self.step,
@@ -85,7 +87,7 @@ class Fit:
                 "best": self.best,
                 "last": self.last,
                 "pending": self.pending,
-                "rng": dict(rng_state()),
+                "stepper": self.stepper.state_dict(),
             },
             "weights": {name: value.detach() for name, value in self.network.trainable()},
             "optimizer": cast("State", optimizer),
@@ -95,106 +97,40 @@ class Fit:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where the checkpoint was taken."""
         trainer = cast("dict[str, Any]", checkpoint.part("trainer"))
-        weights = cast("dict[str, Tensor]", checkpoint.part("weights"))
-        moments = cast("dict[str, dict[str, Tensor]]", checkpoint.part("optimizer"))
+        weights, moments = checkpoint.part("weights"), checkpoint.part("optimizer")
         mine = dict(self.network.trainable())
         if set(mine) != set(weights):
             odd = sorted(set(mine) ^ set(weights))[0]
             raise CheckpointError(
                 f"{checkpoint.path}: its weights are not this model's ({odd}); use another output folder"
             )
-        with torch.no_grad():
-            for name, parameter in mine.items():
-                parameter.copy_(weights[name])
-                if name in moments:
-                    device = parameter.device
-                    self.optimizer.state[parameter] = {
-                        # Adam's step counter lives on the CPU; its moments beside the parameter.
-                        key: value if key == "step" else value.to(device)
-                        for key, value in moments[name].items()
-                    }
+        reading = _Reading()
+        for name, parameter in mine.items():
+            reading.into(parameter, weights[name])
+            if name in moments:
+                self.stepper.optimizer.state[parameter] = {
+                    # Adam's step counter lives on the CPU; its moments are like the parameter.
+                    key: value if key == "step" else reading.like(parameter, value)
+                    for key, value in moments[name].items()
+                }
+        self.best = trainer["best"]
+        if self.best is not None:
+            kept = self.best["weights"]
+            self.best["weights"] = {name: reading.like(mine[name], value) for name, value in kept.items()}
+        reading.finish(checkpoint)
         sources = cast("dict[str, State]", checkpoint.part("sources"))
         for name, source in self.sources.items():
             source.load_state_dict(sources[name])
         self.pending = trainer["pending"]
-        self.step, self.tokens, self.best = trainer["step"], trainer["tokens"], trainer["best"]
-        self.last = dict(trainer["last"])
-        set_rng_state(trainer["rng"])
+        self.step, self.tokens, self.last = trainer["step"], trainer["tokens"], dict(trainer["last"])
+        self.stepper.load_state_dict(trainer["stepper"])
 
     def save(self) -> None:
-        """Write a checkpoint of the current step (rank 0 writes: every rank holds the same state)."""
-        if self.runtime.is_main:
-            save_checkpoint(self.run, self.step, self.state(), keep_last=self.config.save.keep_last)
-        self.runtime.barrier()
-
-    # -- one step ------------------------------------------------------------------------------------------------
-
-    def train_step(self, check: Callable[[], None]) -> dict[str, float]:
-        """One optimizer step. Raises `StopRequested` from `check` with weights and optimizer untouched."""
-        self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        batches = {id(source): source.next(check) for source in self.sources.values()}
-        rate = learning_rate(self.step, self.steps, self.config.optim)
-        row: dict[str, float] = {"step": self.step + 1, "lr": rate}
-        loss, seen = 0.0, 0
-        for term in self.terms:
-            micro = batches[id(term.source)]
-            value, metrics = self._accumulate(term, micro, check)
-            loss += term.weight * value
-            row[f"{term.name}/loss"] = value
-            row |= {f"{term.name}/{name}": number for name, number in metrics.items()}
-        for source in self.sources.values():
-            seen += sum(batch.tokens for batch in batches[id(source)])
-        row |= {
-            f"{name}/{key}": value for name, source in self.sources.items() for key, value in source.metrics().items()
-        }
-        row["loss"] = loss
-        row["tokens"] = round(self.runtime.global_sum(seen)[0])  # whole on any number of processes
-        row["grad_norm"] = self._update(rate)
-        return row
-
-    def _accumulate(self, term: Term, micro: list[Batch], check: Callable[[], None]) -> tuple[float, dict[str, float]]:
-        """Add a term's gradient; returns its loss and its metrics' means over the whole step."""
-        (total_weight,) = self.runtime.global_sum(sum(float(batch.weights.sum()) for batch in micro))
-        totals: dict[str, Tensor] = {}
-        counts: dict[str, int] = {}
-        device = self.runtime.device
-        value_sum = torch.zeros((), device=device)
-        for batch in micro:
-            check()
-            moved = batch.to(device)
-            values, metrics = term.objective(self.network, moved)
-            loss = (values * moved.weights).sum() / max(total_weight, 1e-12)
-            (loss * term.weight).backward()
-            value_sum += loss.detach()
-            for name, metric in metrics.items():
-                totals[name] = totals.get(name, torch.zeros((), device=device)) + metric.detach().float().sum()
-                counts[name] = counts.get(name, 0) + metric.numel()
-        names = sorted(totals)
-        flat = [float(value_sum), *(float(totals[name]) for name in names), *(float(counts[name]) for name in names)]
-        if self.runtime.world > 1:
-            names = sorted(set(self.runtime.gather(names)))
-            flat = [float(value_sum), *(float(totals.get(name, 0.0)) for name in names)]
-            flat += [float(counts.get(name, 0)) for name in names]
-            flat = self.runtime.global_sum(*flat)
-        sums, numbers = flat[1 : 1 + len(names)], flat[1 + len(names) :]
-        return flat[0], {name: one / max(count, 1) for name, one, count in zip(names, sums, numbers, strict=True)}
-
-    def _update(self, rate: float) -> float:
-        """Sum gradients over ranks, clip, step. Returns the gradient norm before clipping."""
-        parameters = [parameter for _, parameter in self.network.trainable()]
-        self.runtime.sum_gradients(parameters)
-        limit = self.config.optim.clip
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if not math.isfinite(norm):
-            raise TrainingError(
-                f"step {self.step + 1}: the gradient norm is {norm}; the last checkpoint is untouched. "
-                f"Lower optim.lr (now {self.config.optim.lr}), or use dtype=float32"
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        return norm
+        """Write a checkpoint of the current step: what is sharded every rank, the rest rank 0."""
+        keep = [self.best["step"]] if self.config.save.keep_best and self.best is not None else []
+        save_checkpoint(
+            self.run, self.step, self.state(), keep_last=self.config.save.keep_last, keep=keep, where=self.runtime
+        )
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -215,9 +151,7 @@ class Fit:
             numbers = self.runtime.gather([plan.compute(self.step)])[0]
         value = numbers[plan.metric] * (1 if plan.better == "lower" else -1)
         if self.best is None or not value >= self.best["value"]:  # `not >=`: a NaN is beaten by anything
-            weights = (
-                {name: one.detach().clone().cpu() for name, one in self.network.trainable()} if plan.patience else {}
-            )
+            weights = {name: _aside(one) for name, one in self.network.trainable()} if plan.patience else {}
             self.best = {"value": value, "step": self.step, "misses": 0, "weights": weights, "row": numbers}
         else:
             self.best["misses"] += 1
@@ -226,13 +160,42 @@ class Fit:
     def use_best(self) -> None:
         """Put back the weights of the best evaluation, if early stopping kept them."""
         if self.best is not None and self.best["weights"]:
-            with torch.no_grad():
-                for name, parameter in self.network.trainable():
-                    parameter.copy_(self.best["weights"][name])
+            for name, parameter in self.network.trainable():
+                copy_into(parameter, self.best["weights"][name])
 
     def due(self, every: int | None) -> bool:
         """Whether something done every so many steps is due now; the last step always counts."""
         return self.step == self.steps or (every is not None and self.step % every == 0)
+
+
+class _Reading:
+    """Puts saved tensors where they belong; what many processes wrote in parts is read at the end, all at once."""
+
+    def __init__(self) -> None:
+        self._stored: dict[str, Tensor] = {}
+
+    def into(self, target: Tensor, value: Tensor | Stored) -> None:
+        """Copy a saved tensor into one that is there."""
+        if isinstance(value, Stored):
+            self._stored[value.name] = target.detach()
+        else:
+            copy_into(target, value)
+
+    def like(self, parameter: Tensor, value: Tensor | Stored) -> Tensor:
+        """A saved tensor, where and as the parameter is."""
+        target = torch.zeros_like(parameter.detach())
+        self.into(target, value)
+        return target
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        """Read what is still to come."""
+        checkpoint.read_sharded(self._stored)
+
+
+def _aside(weight: Tensor) -> Tensor:
+    """A copy to keep: on the CPU, where this rank does not hold only a part of it."""
+    copied = weight.detach().clone()
+    return copied if is_sharded(copied) else copied.cpu()
 
 
 def fit(
@@ -255,7 +218,7 @@ def fit(
         resume_command: told to the user on Ctrl-C.
 
     Raises:
-        TrainingError: the loss or its gradient is not finite.
+        TrainingError: too many steps in a row had no finite loss or gradient.
         Interrupted: Ctrl-C or SIGTERM; the current step is saved first. A resumed run goes on bit for bit on the CPU;
             on a GPU as far as its kernels repeat themselves.
     """
@@ -292,17 +255,16 @@ def fit(
     seconds = time.perf_counter() - started
     progress.stop()
     memory = peak_memory_bytes(state.runtime.device)
-    return Fitted(state.step, state.tokens - first_tokens, seconds, memory, state.exhausted, state.last)
+    skipped = state.stepper.skipped
+    return Fitted(state.step, state.tokens - first_tokens, seconds, memory, state.exhausted, skipped, state.last)
 
 
 def _resume(state: Fit) -> bool:
     """Go on from the newest complete checkpoint, the logs cut back to it. Returns whether there was one."""
     run, progress = state.run, state.progress
-    # Rank 0 holds the lock and clears leftovers; the others look when it is done.
-    checkpoint = latest_checkpoint(run) if state.runtime.is_main else None
-    state.runtime.barrier()
-    if not state.runtime.is_main:
-        checkpoint = latest_checkpoint(run)
+    # Rank 0 holds the lock, clears leftovers, and reads every byte.
+    checkpoint = state.runtime.from_first(lambda: latest_checkpoint(run))
+    checkpoint = replace(checkpoint, where=state.runtime) if checkpoint is not None else None
     if checkpoint is not None:
         for message in checkpoint.skipped:
             progress.warn(message)
@@ -312,15 +274,27 @@ def _resume(state: Fit) -> bool:
         # A step whose evaluation is still to come has no row yet; one from an earlier try would come twice.
         recorded = state.step if state.pending is None else state.step - 1
         run.truncate_metrics(-1 if checkpoint is None else recorded)
+        _tell_surroundings(state)
     state.runtime.barrier()
     return checkpoint is not None
+
+
+def _tell_surroundings(state: Fit) -> None:
+    """Record what the bits depend on beside the configuration and the data; tell what changed since the last part."""
+    where = state.runtime
+    attention = getattr(state.network.trunks["base"].config, "_attn_implementation", None)
+    now = surroundings(
+        where.device, where.dtype, world=where.world, strategy=where.strategy, attention=cast("str | None", attention)
+    )
+    if changed := record(state.run.path, state.step, now):
+        state.progress.warn(warning(changed))
 
 
 def _one_step(state: Fit, guard: InterruptGuard) -> None:
     """Train one step, evaluate and save if due. Stopped in the evaluation, it is only evaluated when it goes on."""
     clock = time.perf_counter()
     if state.pending is None:
-        row = state.train_step(_agreed_check(state, guard))
+        row = state.stepper.take(state.step, _agreed_check(state, guard))
         state.step += 1
         state.tokens += int(row["tokens"])
         state.pending = row
@@ -329,7 +303,8 @@ def _one_step(state: Fit, guard: InterruptGuard) -> None:
         numbers = state.evaluate()
     state.pending = None
     _record(state, row, numbers, time.perf_counter() - clock)
-    if state.exhausted or state.due(state.config.save.every):
+    best_now = bool(numbers) and state.best is not None and state.best["step"] == state.step
+    if state.exhausted or state.due(state.config.save.every) or (state.config.save.keep_best and best_now):
         state.save()
 
 
@@ -352,17 +327,15 @@ def _agreed_check(state: Fit, guard: InterruptGuard) -> Callable[[], None]:
 
 
 class _Position:
-    """Sources and generators at the start of a step, so that a step stopped half-way can be taken again from there."""
+    """The sources at the start of a step, so that a step stopped half-way can be taken again from there."""
 
     def __init__(self, state: Fit) -> None:
         self._state = state
         self._sources = {name: source.state_dict() for name, source in state.sources.items()}
-        self._rng = rng_state()
 
     def rewind(self) -> None:
         for name, source in self._state.sources.items():
             source.load_state_dict(self._sources[name])
-        set_rng_state(self._rng)
 
 
 def _record(state: Fit, row: dict[str, float], numbers: dict[str, float], seconds: float) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from trueup.batching import Branch, Example
 from trueup.chat import Conversation, Message
+from trueup.config.paths import trust_of
 from trueup.export import adapter_for
 from trueup.forward import forward_all
 from trueup.loading import load_classifier, load_tokenizer
@@ -48,15 +50,25 @@ def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *,
         The reward, and whether it is an adapter of `network`.
     """
     if ".py:" in source:
-        return from_function(source), False
+        return asked_once(from_function(source), network.runtime), False
     adapter = adapter_for(Path(source), network) if config.lora is not None else None
     if adapter is not None:
         network.add_scorer(role, adapter, trainable=False)
         return model_reward(network, role=role, max_tokens=config.max_tokens), True
     classifier_source = classifier_of(source)
-    classifier = load_classifier(classifier_source, network.runtime, trust_remote_code=config.trust_remote_code)
-    tokenizer = load_tokenizer(classifier_source, trust_remote_code=config.trust_remote_code)
+    code, pickles = trust_of(config)
+    classifier = load_classifier(classifier_source, network.runtime, trust_remote_code=code, pickles=pickles)
+    tokenizer = load_tokenizer(classifier_source, trust_remote_code=code)
     return classifier_reward(classifier, tokenizer, network.runtime, max_tokens=config.max_tokens), False
+
+
+def asked_once(reward: Reward, runtime: Runtime) -> Reward:
+    """The reward, asked by the first process for all: it need not give every process the same answer."""
+
+    def scores(conversations: Sequence[Conversation], /) -> Tensor:
+        return torch.tensor(runtime.from_first(lambda: reward(conversations).tolist()), dtype=torch.float32)
+
+    return scores
 
 
 def classifier_reward(

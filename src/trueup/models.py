@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from safetensors.torch import load_file
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from trueup.batching import Batch, Branch, Example, collate
 from trueup.chat import Renderer
 from trueup.errors import ModelError
+from trueup.runtime import shard, unsharded
 from trueup.tensors import token_logps
 from trueup.weights import (
     head_weight,
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
 
     from trueup.config import LoraConfig
     from trueup.runtime import Runtime
+    from trueup.runtime.sharding import ShardedTrunk
 
+T = TypeVar("T")
 HEAD_KEY = "base_model.model.score.weight"  # where PEFT keeps the score head of a sequence-classification adapter
 
 
@@ -76,8 +80,10 @@ class Network(nn.Module):
         self.renderer = renderer or Renderer(tokenizer)
         self.runtime = runtime
         self.base_fingerprint = weights_fingerprint(trunk)
+        self.reference_fingerprint = self.base_fingerprint
         self._peft: list[PeftModel] = []  # in a list, so that its parameters are not registered a second time
         self._selected: str | None = None
+        self._roots: dict[str, ShardedTrunk] = {}  # of the sharded trunks, not registered a second time either
         self._trainable: set[str] = set()
         self._share_prefix: bool | None = None
         self.check: Callable[[], None] = lambda: None  # called between batches without gradients; may raise to stop
@@ -119,8 +125,9 @@ class Network(nn.Module):
             self.roles["reference"] = Role("base")
             return
         frozen = trunk if trunk is not None else copy.deepcopy(self.trunks["base"])
-        self.trunks["reference"] = on_device(frozen.requires_grad_(False), self.runtime.device, self.runtime.dtype)
+        self.trunks["reference"] = on_device(frozen.requires_grad_(False), self.runtime.home, self.runtime.dtype)
         self.roles["reference"] = Role("reference")
+        self.reference_fingerprint = weights_fingerprint(self.trunks["reference"])
 
     def add_scorer(self, role: str, adapter: Path, *, trainable: bool) -> None:
         """Add a role from a reward adapter trained over this very base (PEFT folder, score head included)."""
@@ -141,7 +148,7 @@ class Network(nn.Module):
         """Add a role from a separate one-label sequence classifier of the same vocabulary."""
         head = score_head(classifier)
         dtype = torch.float32 if trainable else self.runtime.dtype
-        self.trunks[role] = on_device(without_dropout(classifier).requires_grad_(False), self.runtime.device, dtype)
+        self.trunks[role] = on_device(without_dropout(classifier).requires_grad_(False), self.runtime.home, dtype)
         self._add_head(role, head.weight.detach().clone())
         self.roles[role] = Role(role, head=role)
         if trainable:
@@ -267,6 +274,30 @@ class Network(nn.Module):
         finally:
             self._switch(now or "none")
 
+    def run(self, role: str, work: Callable[[], T]) -> T:
+        """`work()` where the weights that play `role` are whole; where they are sharded, on every rank together."""
+        return self._root(role).run(work) if self.runtime.sharded else work()
+
+    def run_freely(self, role: str, work: Callable[[], T]) -> T:
+        """As `run`, without gradients: the ranks' numbers of forward passes in `work` may differ."""
+        return unsharded(self._root(role), work) if self.runtime.sharded else work()
+
+    def _root(self, role: str) -> ShardedTrunk:
+        """The role's sharded trunk, which is sharded here when it runs for the first time."""
+        name = self.roles[role].trunk
+        if name not in self._roots:
+            trunk = self.trunks[name]
+            adapters = [one for key, one in trunk.named_parameters() if ".lora_" in key]
+            self._roots[name] = shard(trunk, adapters, self.runtime)
+        return self._roots[name]
+
+    def settle(self) -> None:
+        """Shard, where weights are sharded, whatever has not run yet: an optimizer has to see the final parameters."""
+        if self.runtime.sharded:
+            for role in self.roles:
+                self._root(role)
+            self._restore_flags()
+
     def forward(
         self,
         batch: Batch,
@@ -276,13 +307,18 @@ class Network(nn.Module):
         temperature: float = 1.0,
         entropy: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run a micro-batch through a role. The one entry, so that a sharding wrapper sees every use of its weights.
+        """Run a micro-batch through a role.
 
         Returns:
             "logps": log-probabilities (N,) of the targets and, if asked for, entropies (N,), float32 nats.
             "scores": (S,) the head at each branch's last token, and None.
             "values": (N,) the head at the state each target is predicted from, and None.
         """
+        return self.run(role, lambda: self._read(batch, role, want, temperature, entropy))
+
+    def _read(
+        self, batch: Batch, role: str, want: Literal["logps", "scores", "values"], temperature: float, entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
         hidden = self._hidden(batch, role)
         if want == "logps":
             return self._token_logps(hidden[batch.predict_at], batch.targets, role, temperature, entropy)
@@ -352,7 +388,8 @@ class Network(nn.Module):
         try:
             for share in (True, False):
                 batch = collate([example], per="branch", pad_id=0, share_prefix=share).to(self.runtime.device)
-                states.append(self._hidden(batch, role)[batch.predict_at].float())
+                hidden = self.run(role, partial(self._hidden, batch, role))
+                states.append(hidden[batch.predict_at].float())
         except (RuntimeError, ValueError, TypeError, IndexError):
             return False  # the model's attention refuses a 4-D mask: rows are laid out one a branch instead
         finally:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trueup.errors import TrainingError
+from trueup.runtime import is_sharded
 
 if TYPE_CHECKING:
     from trueup.config import OptimConfig
@@ -32,9 +33,14 @@ def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
     parameters = [parameter for _, parameter in network.trainable()]
     if not parameters:
         raise TrainingError("nothing trains: no parameter of the model requires a gradient")
+    # Sharded and whole parameters cannot stand in one group: torch updates a group in one go.
     groups = [
-        {"params": [one for one in parameters if _decays(one)], "weight_decay": optim.weight_decay},
-        {"params": [one for one in parameters if not _decays(one)], "weight_decay": 0.0},
+        {
+            "params": [one for one in parameters if _decays(one) is decays and is_sharded(one) is sharded],
+            "weight_decay": optim.weight_decay if decays else 0.0,
+        }
+        for decays in (True, False)
+        for sharded in (False, True)
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr)
 

@@ -40,9 +40,9 @@ def run(folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> Report | N
     report = pipeline.evaluate(config, progress, f"trueup quickstart {folder} --seed {seed}", TITLE)
     if report is not None:
         _show_answers(report)
-        print(f"\n{time.perf_counter() - started:.0f} s in all; everything is in {folder}. Next:")
-        print(f"  trueup chat {config.folder / 'ppo'}")
-        print(f"  trueup run {folder / 'pipeline.yaml'}        (change it first)")
+        print(f"\n{time.perf_counter() - started:.0f} s in all; everything is in {clean(str(folder))}. Next:")
+        print(f"  trueup chat {clean(str(config.folder / 'ppo'))}")
+        print(f"  trueup run {clean(str(folder / 'pipeline.yaml'))}        (change it first)")
     return report
 
 

@@ -20,7 +20,6 @@ from trueup.examples import Lazy
 from trueup.files import atomic_write_bytes
 from trueup.forward import forward_all
 from trueup.tensors import segment_sum
-from trueup.weights import weights_fingerprint
 
 if TYPE_CHECKING:
     from trueup.models import Network
@@ -109,9 +108,7 @@ def check_start(network: Network, examples: Sequence[Example], *, max_tokens: in
 
 def _fingerprint(network: Network, examples: Sequence[Example]) -> str:
     """Of the reference's weights, its dtype, and what is scored: the template acts through the token ids."""
-    place = network.roles["reference"]
-    weights = network.base_fingerprint if place.trunk == "base" else weights_fingerprint(network.trunks[place.trunk])
-    digest = hashlib.sha256(f"{weights} {network.runtime.dtype}".encode())
+    digest = hashlib.sha256(f"{network.reference_fingerprint} {network.runtime.dtype}".encode())
     for one in examples:
         digest.update(repr((one.trunk, [(branch.ids, branch.mask) for branch in one.branches])).encode())
     return digest.hexdigest()

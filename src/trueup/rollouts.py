@@ -24,6 +24,7 @@ from trueup.errors import TrainingError
 from trueup.forward import forward_all
 from trueup.reference import START_TOLERANCE
 from trueup.rewards import Ensemble, disagreement
+from trueup.runtime import mixed_seed
 from trueup.sampling import Sample, sample
 from trueup.tensors import segment_sum, whiten
 from trueup.terms import collate_step
@@ -55,6 +56,10 @@ class Prompts(Sequence[PromptRow]):
     def __len__(self) -> int:
         """How many there are."""
         return len(self._rows)
+
+    def origin(self, at: int) -> object:
+        """Where a prompt came from."""
+        return self._rows.origin(at)
 
     @overload
     def __getitem__(self, index: int) -> PromptRow: ...
@@ -116,6 +121,10 @@ class Rollouts:
         """Means over the present rollout."""
         return self._metrics
 
+    def origin(self, row: int) -> object:
+        """Where a prompt came from."""
+        return self._prompts.origin(row) if isinstance(self._prompts, Prompts) else f"prompt {row + 1}"
+
     def state_dict(self) -> State:
         """Positions, controllers, and the samples being trained on."""
         if self._packed is None:
@@ -145,20 +154,16 @@ class Rollouts:
     # -- one rollout ---------------------------------------------------------------------------------------------
 
     def _sample(self, check: Callable[[], None]) -> None:
-        settings, runtime = self._config.rollouts, self._network.runtime
+        settings = self._config.rollouts
         # Each prompt's samples stand side by side: groups for RLOO and GRPO.
         rows = [index for index in self._sampler.next() for _ in range(settings.per_prompt)]
-        mine = runtime.shard(list(range(len(rows))))
-        samples = sample(
-            self._network, [self._prompts[rows[at]].ids for at in mine], max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            seed=sampling_seed(self._config.seed, self._rollout, runtime.rank),
-        )  # fmt: skip
-        gathered = runtime.gather(list(zip(mine, samples, strict=True)))
-        everyone = [one for _, one in sorted(gathered, key=lambda pair: pair[0])]
         prompts = [self._prompts[row] for row in rows]
+        samples = sample(
+            self._network, [prompt.ids for prompt in prompts], max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature, seed=mixed_seed(self._config.seed, self._rollout),
+        )  # fmt: skip
         check()
-        self._episodes = self._judge(prompts, everyone, [rows.index(row) for row in rows])
+        self._episodes = self._judge(prompts, samples, rows)
         self._packed = None
         self._queue = self._minibatches(len(rows))
         self._rollout += 1
@@ -171,7 +176,7 @@ class Rollouts:
             queue += [order[at : at + size] for at in range(0, episodes, size)]
         return queue
 
-    def _judge(self, prompts: list[PromptRow], samples: list[Sample], groups: list[int]) -> list[Example]:
+    def _judge(self, prompts: list[PromptRow], samples: list[Sample], rows: list[int]) -> list[Example]:
         """Score the samples and turn them into examples with advantages."""
         settings, network = self._config.rollouts, self._network
         answers = [answer_text(network, one) for one in samples]
@@ -179,13 +184,11 @@ class Rollouts:
             Conversation((*prompt.messages, Message("assistant", text)))
             for prompt, text in zip(prompts, answers, strict=True)
         ]
-        # Asked once: a reward need not give every process the same answer.
-        own = self._reward.scores(conversations).tolist() if network.runtime.is_main else []
-        members = torch.tensor(network.runtime.gather(own))
+        members = self._reward.scores(conversations)
         raw = self._reward.combine(members)
         plain = [
-            Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),))
-            for prompt, one in zip(prompts, samples, strict=True)
+            Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),), row=row)
+            for prompt, one, row in zip(prompts, samples, rows, strict=True)
         ]
         roles = ["policy", "reference", *(["value"] if settings.advantage == "gae" else [])]
         outputs = {
@@ -200,7 +203,9 @@ class Rollouts:
             _check_start(outputs["policy"] - outputs["reference"], network)
         finished = torch.tensor([one.finished for one in samples])
         scores = self._shape(raw, finished, torch.tensor([len(one.ids) for one in samples]))
-        columns = self._advantages(scores, per_token, branch_of, outputs.get("value"), torch.tensor(groups))
+        columns = self._advantages(
+            scores, per_token, branch_of, outputs.get("value"), torch.tensor([rows.index(row) for row in rows])
+        )
         columns["old_logps"] = outputs["policy"]
         self._measure(raw, kl, samples, columns)
         if len(members) > 1:
@@ -269,11 +274,6 @@ class Rollouts:
         ]
 
 
-def sampling_seed(*numbers: int) -> int:
-    """One seed out of several numbers, well spread, the same on every machine."""
-    return random.Random(repr(numbers)).getrandbits(31)
-
-
 def make_controller(config: PpoConfig) -> kl_module.FixedKL | kl_module.AdaptiveKL:
     """The KL controller that the configuration asks for."""
     if config.kl.target is None:
@@ -310,6 +310,7 @@ def pack(examples: Sequence[Example]) -> State:
     branches = [example.branches[0] for example in examples]
     state: dict[str, Any] = {
         "prompt_lengths": [len(example.trunk) for example in examples],
+        "rows": [example.row for example in examples],
         "lengths": [len(branch.ids) for branch in branches],
         "prompts": torch.tensor([token for example in examples for token in example.trunk]),
         "ids": torch.tensor([token for branch in branches for token in branch.ids]),
@@ -333,6 +334,7 @@ def unpack(state: dict[str, Any]) -> list[Example]:
         Example(
             prompt.tolist(),
             (Branch(own.tolist(), [True] * len(own), {name: columns[name][at].tolist() for name in columns}),),
+            row=state["rows"][at],
         )
         for at, (prompt, own) in enumerate(zip(prompts, ids, strict=True))
     ]

@@ -27,7 +27,9 @@ import yaml
 from trueup.errors import CheckpointError
 from trueup.files import atomic_write_bytes, atomic_write_text, explained, try_lock
 
-HARMLESS = frozenset({"save", "log", "device", "threads", "output", "max_tokens", "gradient_checkpointing", "allow"})
+HARMLESS = frozenset(
+    {"save", "log", "device", "threads", "strategy", "output", "max_tokens", "gradient_checkpointing", "allow"}
+)
 """Top-level configuration keys that may change between the parts of one run: they do not change what is learned, or (as
 `allow`) only let pass what is then told."""
 
@@ -141,10 +143,16 @@ class RunFolder:
     def restart(self) -> None:
         """Delete everything that a run left here; the configuration and the lock stay."""
         self._close_handles()
-        # The summary goes first: a folder half deleted must not look finished.
-        for path in (self.summary_path, self.outputs_path, *self._logs, self.path / ".tracker-id"):
+        # Killed in between, the folder must neither look finished nor go on from a checkpoint whose logs are gone: so
+        # first the summary goes, then the checkpoints, all at once.
+        self.summary_path.unlink(missing_ok=True)
+        gone = self.path / ".checkpoints-gone"
+        shutil.rmtree(gone, ignore_errors=True)  # of a restart that was killed
+        if self.checkpoints.exists():
+            self.checkpoints.rename(gone)
+        for path in (self.outputs_path, *self._logs, self.path / ".tracker-id"):
             path.unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.model_path, self.adapter_path, self.path / "tensorboard"):
+        for folder in (gone, self.model_path, self.adapter_path, self.path / "tensorboard"):
             if folder.exists():
                 shutil.rmtree(folder)
         self.checkpoints.mkdir(exist_ok=True)

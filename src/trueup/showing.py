@@ -9,7 +9,7 @@ from typing import Any, cast, overload
 from trueup.batching import Per
 from trueup.chat import Origin, Renderer
 from trueup.config import DpoConfig, StageConfig, TrainDataConfig
-from trueup.console import quiet_libraries
+from trueup.console import clean, quiet_libraries
 from trueup.dataset.prepare import prepare
 from trueup.dataset.select import Examples
 from trueup.errors import DataError
@@ -56,12 +56,12 @@ def run(
             origins=_Origins(train, len(examples)),
         )  # fmt: skip
         if len(stages) > 1:
-            print(f"\n== {stage.output.name} ==")
+            print(f"\n== {clean(stage.output.name, one_line=True)} ==")
         print_view(seen, tokens=tokens)
         if html is not None:
             path = html if len(stages) == 1 else html.with_name(f"{html.stem}-{stage.output.name}{html.suffix}")
             write_html(seen, path)
-            print(f"written to {path}")
+            print(f"written to {clean(str(path), one_line=True)}")
 
 
 class _Origins(Sequence[Origin]):

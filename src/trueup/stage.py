@@ -24,7 +24,7 @@ from trueup.console import Progress, quiet_libraries
 from trueup.dataset.prepare import Prepared
 from trueup.dataset.sampler import Sampler
 from trueup.dataset.select import Examples
-from trueup.errors import ConfigError
+from trueup.errors import CheckpointError, ConfigError
 from trueup.export import export_adapter, export_policy
 from trueup.export.merging import LOST, kept
 from trueup.export.proof import record_outputs
@@ -86,18 +86,22 @@ class Stage:
         size = batch_size or self.config.optim.batch_size
         return Sampler(sizes, size, self.config.seed, weights=weights)
 
-    def source(self, examples: Sequence[Example], per: Per, *, sampler: Sampler | None = None) -> RowSource:
-        """The examples as a source, in the order of `sampler`."""
+    def source(
+        self, examples: Sequence[Example], per: Per, *, sampler: Sampler, origin: Callable[[int], object] | None = None
+    ) -> RowSource:
+        """The examples as a source, in `sampler`'s order; `origin` says where one came from, if not from `train`."""
         return RowSource(
-            examples, sampler or self.sampler(len(examples)), self.network, per=per, max_tokens=self.config.max_tokens
-        )
+            examples, sampler, self.network, per=per, max_tokens=self.config.max_tokens,
+            origin=origin or self.train.origin,
+        )  # fmt: skip
 
     def mix_terms(self) -> list[Term]:
         """SFT on other data as a second term, if the configuration mixes any in (PPO-ptx, rehearsal)."""
         mix, examples = self.config.mix, self.prepared.mix
         if mix is None or examples is None:
             return []
-        source = self.source(examples, "token", sampler=self.sampler(len(examples), mix.batch_size))
+        sampler = self.sampler(len(examples), mix.batch_size)
+        source = self.source(examples, "token", sampler=sampler, origin=examples.origin)
         return [Term("mix", source, objectives.sft, mix.weight)]
 
     # -- training and after --------------------------------------------------------------------------------------
@@ -122,16 +126,15 @@ class Stage:
             self.config,
             {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data},
         )
-        if self.network.runtime.is_main:
-            record_outputs(self.network, role, self.train, self.run.outputs_path, prompt=self.train.prompt)
-            self.progress.note(f"writing {self.run.model_path}")
-            if abs(kept(self.network, role) - 1) > LOST:
-                self.progress.note("model/ is float32: rounding to bfloat16 would undo part of the training")
-            export(self.network, self.run.model_path)
-            if config.lora is not None:
-                export_adapter(self.network, self.run.adapter_path, config.lora, role=role, base=config.model)
-            self.run.write_summary(summary)
-        self.network.runtime.barrier()
+        # Every rank takes part, as each may hold only a part of the weights; the first one writes.
+        record_outputs(self.network, role, self.train, self.run.outputs_path, prompt=self.train.prompt)
+        self.progress.note(f"writing {self.run.model_path}")
+        if abs(kept(self.network, role) - 1) > LOST:
+            self.progress.note("model/ is float32: rounding to bfloat16 would undo part of the training")
+        export(self.network, self.run.model_path)
+        if config.lora is not None:
+            export_adapter(self.network, self.run.adapter_path, config.lora, role=role, base=config.model)
+        self.network.runtime.from_first(lambda: self.run.write_summary(summary))
         return summary
 
 
@@ -144,7 +147,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         ModelError: the model cannot be used.
     """
     quiet_libraries()
-    where = runtime.init(config.device, config.dtype, config.threads)
+    where = runtime.init(config.device, config.dtype, config.threads, config.strategy)
     if where.dtype == torch.float16:
         raise ConfigError(
             "dtype: float16 gradients vanish without loss scaling, which trueup does not do; use bfloat16 or float32"
@@ -152,10 +155,9 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
     runtime.seed_everything(config.seed)
     runtime.reset_peak_memory(where.device)
     progress = Progress(quiet=not where.is_main)
-    run = RunFolder.create(config.output, to_yaml(config)) if where.is_main else RunFolder(config.output)
+    run = _run_folder(config, where)
     loggers: list[Logger] = []
     try:
-        where.barrier()
         tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
         renderer = Renderer(tokenizer)
         prepared = runtime.first_then_all(where, lambda: checked(config, renderer, progress, run, tell=where.is_main))
@@ -176,6 +178,24 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         run.close()
 
 
+def _run_folder(config: StageConfig, where: runtime.Runtime) -> RunFolder:
+    """The run's folder, made and locked by the first process; the others only look at it.
+
+    Raises:
+        CheckpointError: it is in use, or holds a run of another configuration, or another node does not see it.
+    """
+    made: list[RunFolder] = []
+    where.from_first(lambda: made.append(RunFolder.create(config.output, to_yaml(config))))
+    run = made[0] if made else RunFolder(config.output)
+    if blind := [rank for rank, sees in enumerate(where.gather([run.config_path.is_file()])) if not sees]:
+        run.close()
+        raise CheckpointError(
+            f"{config.output}: process {blind[0]} does not see the run folder that process 0 has made\n"
+            "  fix: put `output` on a file system that all nodes share"
+        )
+    return run
+
+
 def resume_command() -> str:
     """The command that continues this run: the one it was started with."""
     return command_line() or "the same call again"
@@ -185,6 +205,8 @@ def command_line() -> str | None:
     """The command that this process was started with; None where it was no command of trueup's."""
     if Path(sys.argv[0]).name not in {"trueup", "__main__.py"}:
         return None
-    processes = os.environ.get("WORLD_SIZE", "1")
-    start = ["trueup"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, "-m", "trueup"]
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    several = [] if here == world else ["--nnodes", str(world // here)]  # how the nodes find each other is their own
+    start = ["trueup"] if world == 1 else ["torchrun", *several, "--nproc-per-node", str(here), "-m", "trueup"]
     return shlex.join([*start, *sys.argv[1:]])

@@ -7,6 +7,7 @@ optimizer, a scheduler or a data source returns. What JSON cannot say is written
     tuple           {"__tuple__": [...]}
     nan, inf, -inf  {"__float__": "nan"}
     int keys        {"__dict__": [[key, value], ...]}        (optimizer states), and keys that begin with "__"
+    sharded tensor  {"__sharded__": "its name"}              each process writes its part (runtime.save_sharded)
 
 Everything comes back exactly, on the CPU: types, dtypes, 0-dim and empty tensors, and the order of keys. Two names of
 one tensor (tied weights) are stored once and come back as one tensor.
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trueup.errors import CheckpointError
+from trueup.runtime import is_sharded
 
 # `Any`: only the owner of a part knows what is inside it; `_encode` checks every leaf.
 State = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """In place of a tensor that several processes wrote in parts: its name there."""
+
+    name: str
+
 
 _RESERVED = "__metadata__"  # safetensors keeps this name for itself
 
@@ -72,6 +84,19 @@ def read_state(folder: Path, name: str) -> State:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: the saved state `{name}` cannot be read ({reason})") from error
     return state
+
+
+def sharded_leaves(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
+    """The sharded tensors of a nested state, by the names that `write_state` gives them."""
+    if isinstance(value, Tensor):
+        if is_sharded(value):
+            yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from sharded_leaves(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for at, item in enumerate(value):
+            yield from sharded_leaves(item, f"{path}.{at}")
 
 
 def state_bytes(state: object) -> int:
@@ -127,7 +152,7 @@ def _encode(value: object, path: str, writer: _TensorWriter) -> object:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Tensor):
-        return {"__tensor__": writer.add(value, path)}
+        return {"__sharded__": path} if is_sharded(value) else {"__tensor__": writer.add(value, path)}
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
@@ -160,6 +185,8 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
         return value
     if "__tensor__" in value:
         return tensors[value["__tensor__"]]
+    if "__sharded__" in value:
+        return Stored(value["__sharded__"])
     if "__tuple__" in value:
         return tuple(_decode(item, tensors) for item in value["__tuple__"])
     if "__float__" in value:

@@ -31,6 +31,10 @@ class Source(Protocol):
         """Numbers about the last draw, for the log."""
         ...
 
+    def origin(self, row: int, /) -> object:
+        """Where row `row` of a batch came from, for messages: file and line."""
+        ...
+
     def state_dict(self) -> State:
         """What `load_state_dict` needs to go on exactly here."""
         ...
@@ -44,11 +48,13 @@ class RowSource:
     """Fixed examples, in an order that a sampler gives."""
 
     def __init__(
-        self, examples: Sequence[Example], sampler: Sampler, network: Network, *, per: Per, max_tokens: int
-    ) -> None:
+        self, examples: Sequence[Example], sampler: Sampler, network: Network, *, per: Per, max_tokens: int,
+        origin: Callable[[int], object] = lambda row: f"row {row + 1}",
+    ) -> None:  # fmt: skip
         self._examples, self._sampler, self._network = examples, sampler, network
         self._per: Per = per
         self._max_tokens = max_tokens
+        self.origin = origin
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
         """This rank's micro-batches of the next step."""
@@ -70,12 +76,20 @@ class RowSource:
 
 
 def collate_step(examples: list[Example], network: Network, *, per: Per, max_tokens: int) -> list[Batch]:
-    """One optimizer step's examples as this rank's micro-batches."""
+    """One optimizer step's examples as this rank's micro-batches.
+
+    Where weights are sharded, every rank gets as many: those that lack one get an example without weight.
+    """
     share, pad = network.share_prefix, cast("int", network.tokenizer.pad_token_id)
     by_length = sorted(examples, key=lambda example: example.total, reverse=True)
     mine = network.runtime.shard(by_length)
     groups = micro_batches(mine, max_tokens, share_prefix=share)
-    return [collate(group, per=per, pad_id=pad, share_prefix=share) for group in groups]
+    batches = [collate(group, per=per, pad_id=pad, share_prefix=share) for group in groups]
+    if network.runtime.sharded:
+        most = max(network.runtime.gather([len(batches)]))
+        idle = collate(by_length[-1:], per=per, pad_id=pad, share_prefix=share).weightless()
+        batches += [idle] * (most - len(batches))
+    return batches
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class KtoSource:
         sampler: over both.
         network: with the role "policy".
         max_tokens: micro-batch size.
+        origin: where a completion came from.
     """
 
     def __init__(
@@ -92,9 +93,11 @@ class KtoSource:
         network: Network,
         *,
         max_tokens: int,
+        origin: Callable[[int], object] = lambda row: f"row {row + 1}",
     ) -> None:
         self._examples, self._shifted, self._sampler, self._network = examples, shifted, sampler, network
         self._max_tokens = max_tokens
+        self.origin = origin
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
         """This rank's micro-batches of the next step."""

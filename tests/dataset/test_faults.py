@@ -17,8 +17,8 @@ from trueup.chat import Rendered, Renderer
 from trueup.config.sections import Allowed
 from trueup.errors import DataError
 
-OF_THE_WEIGHTS = {"other-base", "rounded-weights"}
-"""What is found only when the weights load: see test_loading.py."""
+OF_THE_WEIGHTS = {"other-base", "rounded-weights", "pickled-weights"}
+"""What is found of the weights: see test_loading.py, hostile/test_models.py."""
 Patch = pytest.MonkeyPatch
 
 

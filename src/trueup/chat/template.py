@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from trueup.chat.encoding import Encoder, added_texts
+from trueup.chat.limits import OverLimit, within_limits
 from trueup.chat.messages import Message, excerpt
 from trueup.errors import ModelError
 
@@ -22,6 +23,8 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TEMPLATE_FIX = "fix: give the tokenizer a chat_template that only appends, or delete it to get the ChatML default"
+WRITTEN_LIMIT = 1_000_000
+"""Characters that a template may write around contents; a conversation and its tokens stay of the data's size."""
 _ASKED, _ANSWERED = Message("user", "PROBE"), Message("assistant", "PROBE")
 _PROBE = _ANSWERED.content
 
@@ -91,13 +94,18 @@ class ChatTemplate:
         from jinja2 import TemplateError  # as light as it is, only rendering needs it
 
         try:
-            return self._apply([{"role": m.role, "content": m.content} for m in messages], generate)
+            text = within_limits(self._apply, [{"role": m.role, "content": m.content} for m in messages], generate)
         except TemplateError as error:
             roles = " ".join(m.role for m in messages)
             raise ModelError(
                 f"the chat template refuses these messages ({roles}): {excerpt(str(error), 120)}\n"
                 "  fix: if it knows no system role, move that text into the first user message"
             ) from error
+        except Exception as error:
+            raise _failed(self._tokenizer, error) from error
+        if len(text) > WRITTEN_LIMIT and len(text) > WRITTEN_LIMIT + 2 * sum(len(m.content) for m in messages):
+            raise _failed(self._tokenizer, OverLimit(f"{len(text):,} characters for one conversation"))
+        return text
 
     def _written(self) -> str:
         """All that the template writes around contents."""
@@ -148,6 +156,18 @@ def _not_appending(header: str) -> ModelError:
     )
 
 
+def _failed(tokenizer: PreTrainedTokenizerBase, error: Exception) -> ModelError:
+    """What is said of a template that runs away, or breaks in the middle."""
+    of = excerpt(str(tokenizer.name_or_path), 200)
+    if isinstance(error, OverLimit):
+        said = f"the chat template of {of} runs away: it takes {error}"
+    else:
+        said = f"the chat template of {of} breaks: {type(error).__name__}: {excerpt(str(error), 120)}"
+    return ModelError(
+        f"{said}\n  fix: give the tokenizer another chat_template, or delete it to get the ChatML default"
+    )
+
+
 def _applier(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, str]], bool], str]:
     """`(turns, generate)` -> the rendered text, as by `apply_chat_template`, but ready to go: in half the time."""
     from transformers import PreTrainedTokenizerBase
@@ -155,12 +175,17 @@ def _applier(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, str
     slowly = partial(_apply_slowly, tokenizer)
     if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
         return slowly
-    template = tokenizer.get_chat_template()
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as error:  # several templates, and none of them the default
+        raise _failed(tokenizer, error) from error
     tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if name in template}
     fast = partial(_apply, template, tokens)
     turns = [{"role": one.role, "content": one.content} for one in (_ASKED, _ANSWERED)]
     try:
-        same = all(fast(turns[:n], n == 1) == slowly(turns[:n], n == 1) for n in (1, 2))
+        same = all(within_limits(lambda n=n: fast(turns[:n], n == 1) == slowly(turns[:n], n == 1)) for n in (1, 2))
+    except OverLimit as error:
+        raise _failed(tokenizer, error) from None
     except Exception:  # noqa: BLE001 (what a template raises is told where it is rendered in earnest)
         same = False
     return fast if same else slowly

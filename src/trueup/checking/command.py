@@ -19,7 +19,7 @@ from trueup.console import Progress, clean, make_console
 from trueup.dataset.findings import Finding
 from trueup.dataset.prepare import Prepared
 from trueup.errors import DataError, ModelError
-from trueup.loading import load_tokenizer, read_config
+from trueup.loading import code_problem, load_tokenizer, read_config
 
 _BAR = 30
 _ORDER = ("error", "allowed", "warning", "note")
@@ -112,7 +112,11 @@ def _weights(config: StageConfig, renderer: Renderer) -> Iterator[Finding]:
     """What can be told of a model's files without building it: its vocabulary, and numbers that are none."""
     model, folder = config.model, Path(config.model)
     settings = read_config(folder) if (folder / "config.json").is_file() else {}
-    words = settings.get("vocab_size") or settings.get("text_config", {}).get("vocab_size")
+    inner = settings.get("text_config")
+    words = settings.get("vocab_size") or (inner.get("vocab_size") if isinstance(inner, dict) else None)
+    if settings and not config.trust_remote_code and (problem := code_problem(folder)):
+        text, _, fix = problem.partition("\n  fix: ")
+        yield Finding("unusable", "error", "model", text, fix)
     if isinstance(words, int) and len(renderer.tokenizer) > words:
         text = f"the tokenizer of {model} has {len(renderer.tokenizer)} tokens, the embedding only {words}"
         yield Finding("vocabulary", "error", "model", text, "take both from the same model")

@@ -11,6 +11,7 @@ from pydantic import Field, Strict
 
 from trueup.config.problems import Problem
 from trueup.config.sections import Count, DataConfig, Fraction, NonNegative, Positive, Section, Text
+from trueup.console import masked
 
 TaskName = Literal[
     "capability",
@@ -88,7 +89,7 @@ class EvaluateConfig(Section):
         """A judge that cannot be asked."""
         problems: list[Problem] = []
         if self.judge and self.endpoint is None and self.judge not in ("gold", "reward"):
-            problems.append((("judge",), f"must be gold, reward or an http(s):// address; got {self.judge!r}"))
+            problems.append((("judge",), f"must be gold, reward or an http(s):// address; got {masked(self.judge)!r}"))
         if self.judge == "gold" and self.gold is None:
             problems.append((("judge",), "there is no gold reward; set evaluate.gold"))
         if self.endpoint and self.judge_model is None:

@@ -6,7 +6,6 @@ What looks like `owner/name` and is nothing on disk is taken for a name on the H
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -17,6 +16,8 @@ from trueup.config.pipeline import PipelineConfig
 from trueup.config.problems import Place, Problem, limited, nearest_path
 from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
 from trueup.config.sections import DataConfig
+from trueup.config.untrusted import Trust, read_json, refusal
+from trueup.console import masked
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
 
 Missing = tuple[Place, type[TrueupError], str]
@@ -24,9 +25,11 @@ Missing = tuple[Place, type[TrueupError], str]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
+_CHAIN = 8  # adapters over one another; beyond, they are taken to go in a circle
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".gguf", ".safetensors", ".bin", ".yaml", ".py")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}")  # of https://host a Path would make https:/host
 _FUNCTION = re.compile(r"^(?P<file>.+\.py):(?P<name>[^:/\\]+)$")
 
 
@@ -40,7 +43,7 @@ def missing_paths(config: StageConfig | PipelineConfig | EvaluateConfig, near: P
     if isinstance(config, PipelineConfig):
         return list(_pipeline(config, near))
     if isinstance(config, EvaluateConfig):
-        return list(_evaluate(config, near))
+        return list(_evaluate(config, near, (), Trust()))
     return list(_stage(config, (), near))
 
 
@@ -56,9 +59,15 @@ def find_model(name: str) -> str:
     inner = Path(name).expanduser() / "model"
     if (inner / "config.json").exists():
         name = str(inner)
-    if message := _model_problem(name):
+    if message := _model_problem(name, Trust()):
         raise ModelError(message)
     return name
+
+
+def trust_of(*stages: StageConfig) -> Trust:
+    """What any of the stages allows models to do."""
+    code = any(stage.trust_remote_code for stage in stages)
+    return Trust(code, any("pickled-weights" in stage.allow for stage in stages))
 
 
 def is_hub_name(name: str) -> bool:
@@ -72,26 +81,26 @@ def is_hub_name(name: str) -> bool:
 def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[Missing]:
     made: list[Path] = []
     seen: set[str] = set()
-    for name in config.stages:
-        _, stage = config.stage(name)
+    stages = {name: config.stage(name)[1] for name in config.stages}
+    for name, stage in stages.items():
         for place, kind, message in _stage(stage, made, near):
             if message not in seen:  # the base model and the shared data file are named once, not once a stage
                 seen.add(message)
                 yield _home(config, name, place, message), kind, message
         made.append(stage.output)
-    for place, kind, message in _evaluate(config.evaluate, near, config.stages):
+    for place, kind, message in _evaluate(config.evaluate, near, config.stages, trust_of(*stages.values())):
         if message not in seen:
             yield ("evaluate", *place), kind, message
 
 
-def _evaluate(config: EvaluateConfig, near: Path | None, stages: Collection[str] = ()) -> Iterator[Missing]:
+def _evaluate(config: EvaluateConfig, near: Path | None, stages: Collection[str], trust: Trust) -> Iterator[Missing]:
     for key in ("data", "prompts", "capability", "forgetting", "innocent", "unsafe"):
         section = getattr(config, key)
         if section and (message := _data_problem(section, near)):
             yield (key,), DataError, message
     for key in ("reward", "gold", "grader"):
         reward = getattr(config, key)
-        if reward and reward not in stages and (message := _reward_problem(reward)):
+        if reward and reward not in stages and (message := _reward_problem(reward, trust)):
             yield (key,), ModelError, message
 
 
@@ -109,14 +118,14 @@ def _stage(config: StageConfig, made: Collection[Path], near: Path | None) -> It
     for place, section in config.data_sections:
         if message := _data_problem(section, near):
             yield place, DataError, message
-    models = [("model", config.model)]
+    models, trust = [("model", config.model)], trust_of(config)
     if isinstance(config, DpoConfig) and config.reference:
         models.append(("reference", config.reference))
     for key, model in models:
-        if Path(model).parent not in made and (message := _model_problem(model)):
+        if Path(model).parent not in made and (message := _model_problem(model, trust)):
             yield (key,), ModelError, message
     for place, reward in _rewards(config):
-        if Path(reward) not in made and (message := _reward_problem(reward)):
+        if Path(reward) not in made and (message := _reward_problem(reward, trust)):
             yield place, ModelError, message
     if message := _output_problem(config.output):
         yield ("output",), ConfigError, message
@@ -133,6 +142,8 @@ def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
 
 
 def _data_problem(section: DataConfig, near: Path | None) -> str | None:
+    if _ADDRESS.match(section.path):
+        return f"{masked(section.path)}: an address, and data is read from files; download it and give the file"
     path = Path(section.path).expanduser()
     if path.exists():
         return None if os.access(path, os.R_OK) else f"{path}: not readable; check its permissions"
@@ -143,10 +154,12 @@ def _data_problem(section: DataConfig, near: Path | None) -> str | None:
     return f"{path}: no such file{nearest_path(path)}"
 
 
-def _model_problem(model: str) -> str | None:
+def _model_problem(model: str, trust: Trust) -> str | None:
+    if _ADDRESS.match(model):
+        return f"{masked(model)}: an address; give the model's folder, or its name on the hub: owner/name"
     path = Path(model).expanduser()
     if path.is_dir():
-        return _folder_problem(path)
+        return _folder_problem(path, trust)
     if path.exists():
         return None if path.suffix == ".gguf" else f"{path}: a model is a folder, a .gguf file or a hub name"
     if is_hub_name(model):
@@ -157,18 +170,25 @@ def _model_problem(model: str) -> str | None:
     return f"{path}: no such {'file' if path.suffix == '.gguf' else 'model folder'}{hint}"
 
 
-def _folder_problem(path: Path) -> str | None:
+def _folder_problem(path: Path, trust: Trust) -> str | None:
     if not (path / "config.json").exists():
         if (path / "model" / "config.json").exists():
             return f"{path}: a run folder; its model is {path / 'model'}"
         if is_adapter(path):
-            return _adapter_problem(path)
+            return _adapter_problem(path, trust)
         return f"{path}: not a model folder: it has no config.json"
     if not has_tokenizer(path):
         return f"{path}: has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy it from the base model"
     if not any(next(path.glob(pattern), None) for pattern in WEIGHT_PATTERNS):
         return f"{path}: has no weights ({', '.join(WEIGHT_PATTERNS)})"
-    return None
+    return _refused(path, trust)
+
+
+def _refused(path: Path, trust: Trust) -> str | None:
+    try:
+        return refusal(path, trust)
+    except ModelError as error:
+        return str(error)
 
 
 def is_adapter(path: Path) -> bool:
@@ -182,33 +202,43 @@ def has_tokenizer(path: Path) -> bool:
 
 
 def adapter_base(path: Path) -> str:
-    """The model that an adapter was trained over.
+    """The model that an adapter was trained over; perhaps again an adapter.
 
     Raises:
-        ModelError: it does not say.
+        ModelError: it does not say, or its bases never come to a model.
     """
+    told = _named_base(path)
+    base = Path(told)
+    for _ in range(_CHAIN):
+        if not is_adapter(base):
+            return told
+        base = Path(_named_base(base))
+    raise ModelError(f"{path}: its base is an adapter, and so is that one's, in a circle\n  fix: name the base model")
+
+
+def _named_base(path: Path) -> str:
     settings = path / "adapter_config.json"
-    try:
-        told = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{settings}: not readable as JSON: {error}") from None
+    told = read_json(settings).get("base_model_name_or_path")
     if not isinstance(told, str) or not told:
         raise ModelError(f"{settings}: it names no base_model_name_or_path; write the base model's folder or hub name")
     return told
 
 
-def _adapter_problem(path: Path) -> str | None:
+def _adapter_problem(path: Path, trust: Trust) -> str | None:
     try:
         base = adapter_base(path)
+        task = read_json(path / "adapter_config.json").get("task_type")
     except ModelError as error:
         return str(error)
-    if json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("task_type") == "SEQ_CLS":
+    if task == "SEQ_CLS":
         return f"{path}: the adapter of a reward model, which cannot write; give a language model's"
-    problem = _model_problem(base)
-    return f"{path}: the adapter's base model is not there: {problem}" if problem else None
+    problem = _model_problem(base, trust)
+    return f"{path}: the adapter's base model is not there: {problem}" if problem else _refused(path, trust)
 
 
-def _reward_problem(reward: str) -> str | None:
+def _reward_problem(reward: str, trust: Trust) -> str | None:
+    if _ADDRESS.match(reward):
+        return _model_problem(reward, trust)
     if match := _FUNCTION.match(reward):
         return _function_problem(Path(match["file"]).expanduser(), match["name"])
     path = Path(reward).expanduser()
@@ -217,10 +247,10 @@ def _reward_problem(reward: str) -> str | None:
     if path.is_dir():
         inner = path / "model" if (path / "model").is_dir() else path
         if (inner / "config.json").exists():
-            return _folder_problem(inner) or classifier_problem(inner)
+            return _folder_problem(inner, trust) or classifier_problem(inner)
         if (path / "config.yaml").exists():
             return f"{path}: a run folder without a model yet; finish that run first"
-        return _folder_problem(path)
+        return _folder_problem(path, trust)
     if is_hub_name(reward):
         return None
     return f"{path}: no such reward model folder{nearest_path(path)} (or give a function: file.py:function)"
@@ -229,18 +259,19 @@ def _reward_problem(reward: str) -> str | None:
 def classifier_problem(folder: Path) -> str | None:
     """Why the model in `folder` cannot be a reward model: it is no sequence classifier, or has not one label."""
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        return f"{folder / 'config.json'}: not readable as JSON: {error}"
-    architectures = (settings.get("architectures") or []) if isinstance(settings, dict) else None
-    if not isinstance(architectures, list) or not isinstance(settings.get("id2label", {}), dict):
-        return f"{folder / 'config.json'}: architectures must be a list, and id2label a mapping"
-    if architectures and "SequenceClassification" not in str(architectures[0]):
+        settings = read_json(folder / "config.json")
+    except ModelError as error:
+        return str(error)
+    named, labelled = settings.get("architectures"), settings.get("id2label")
+    architectures = [str(one) for one in named] if isinstance(named, list) else []
+    if architectures and "SequenceClassification" not in architectures[0]:
         return (
-            f"{folder} holds a {str(architectures[0])[:60]}, not a reward model: train one with `trueup reward`, "
+            f"{folder} holds a {architectures[0]}, not a reward model: train one with `trueup reward`, "
             "or give a sequence classifier with one label"
         )
-    labels = len(settings.get("id2label", {})) or settings.get("num_labels", 2)  # transformers' default, never written
+    labels = (
+        len(labelled) if isinstance(labelled, dict) and labelled else settings.get("num_labels", 2)
+    )  # transformers' default, never written
     return (
         f"{folder} has {labels} labels; a reward model has one (num_labels=1)"
         if architectures and labels != 1
@@ -266,6 +297,8 @@ def _function_problem(path: Path, name: str) -> str | None:
 
 
 def _output_problem(output: Path) -> str | None:
+    if _ADDRESS.match(str(output)):
+        return f"{masked(str(output))}: an address; give a folder for the run"
     path = output.expanduser().absolute()
     if path.exists() and not path.is_dir():
         return f"{output}: is a file; give a folder for the run"

@@ -12,11 +12,11 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_va
 from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
 from trueup.config.explain import explain, keys_of, unknown_key
 from trueup.config.problems import Place, Problem, collected, shown, suggestion
-from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig
+from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig, Strategy
 from trueup.config.sections import Allowed, Count, LoraConfig, Section, Text, Whole
 from trueup.errors import ConfigError
 
-SHARED = ("lora", "allow", "seed", "device", "dtype", "threads")
+SHARED = ("lora", "allow", "seed", "device", "dtype", "threads", "strategy")
 """Pipeline keys that are every stage's default."""
 
 LINKS = ("method", "from")
@@ -44,6 +44,8 @@ class PipelineConfig(Section):
     """The stages' seed."""
     device: Device = "auto"
     """The stages' device."""
+    strategy: Strategy = "auto"
+    """How several processes share the stages' work: ddp (auto) or fsdp."""
     dtype: Dtype = "auto"
     """The stages' dtype."""
     threads: Count | None = None

@@ -37,6 +37,7 @@ from trueup.config.sections import (
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Strategy = Literal["auto", "ddp", "fsdp"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
@@ -77,6 +78,8 @@ class StageConfig(Section):
     """auto (the GPU when there is one), cpu, mps, cuda or cuda:1."""
     dtype: Dtype = "auto"
     """The type computed in; auto: bfloat16 on a GPU that has it, else float32."""
+    strategy: Strategy = "auto"
+    """How several processes (torchrun) share the work: ddp (auto), or fsdp, where each holds a part of every weight."""
     threads: Count | None = None
     """CPU threads. Unset: torch decides."""
     gradient_checkpointing: Flag = False
@@ -111,6 +114,9 @@ class StageConfig(Section):
         if self.eval.every and not self.measures:
             text = "has no effect: there is nothing to measure on; set eval.data, or holdout in the data section"
             problems.append((("eval", "every"), text))
+        if self.save.keep_best and not self.measures:
+            text = "has no effect: there is nothing to measure on; set eval.data, or holdout in the data section"
+            problems.append((("save", "keep_best"), text))
         if self.eval.data is not None and any(one.holdout for one in self.train_sections):
             problems.append((("eval", "data"), "stands beside a holdout, and both are to measure on; remove one"))
         return problems

@@ -118,6 +118,7 @@ Allowed = Literal[
     "other-base",
     "rounded-weights",
     "changed-data",
+    "pickled-weights",
 ]
 """Faults that stop a training; `allow` names those that are meant. What each is: `trueup.dataset.findings`."""
 
@@ -154,6 +155,8 @@ class OptimConfig(Section):
     """AdamW's decoupled weight decay."""
     clip: Positive = 1.0
     """The gradient's largest norm."""
+    bad_steps: Count = 3
+    """Stop after so many steps in a row whose loss or gradient is not finite; each is left out and told."""
 
     def inert(self) -> dict[str, str]:
         """`epochs` beside `steps`."""
@@ -199,6 +202,8 @@ class SaveConfig(Section):
     """Save every so many optimizer steps. Unset: only at the end."""
     keep_last: Count = 2
     """How many checkpoints to keep."""
+    keep_best: Flag = False
+    """Also save at each measurement that is the best so far, and keep that checkpoint."""
 
 
 class RewardLossConfig(Section):

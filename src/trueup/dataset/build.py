@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from itertools import chain, islice
@@ -24,7 +24,7 @@ from trueup.dataset.pack import Packed, Task, pack
 from trueup.dataset.spread import Chunk, by_processes
 from trueup.dataset.store import Tokenized, Writer
 from trueup.errors import DataError
-from trueup.files import file_sha256, fingerprint
+from trueup.files import disk_advice, disk_full, file_sha256, fingerprint
 from trueup.sources import Parser, Reader, Want, lines, open_reader, unusable
 from trueup.sources.reading import Entry
 
@@ -177,31 +177,43 @@ def _build(
 ) -> Tokenized:
     folder = cache_folder()
     temporary = folder / f".{key}-{token_hex(4)}"
-    try:
+    with _kept_in(folder):
         _tidy(folder)
         writer = Writer(temporary)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: tokenized data cannot be kept there: {error.strerror}\n"
-            "  fix: set TRUEUP_CACHE to a folder that can be written"
-        ) from error
     try:
         account = _Account(section.path)
         for chunk in _packed(task, reader.entries(), workers):
             account.add(chunk)
             if not account.first:  # after the first fault nothing will be kept
-                writer.add(chunk)
+                with _kept_in(folder):
+                    writer.add(chunk)
             tick(account.read, reader.done)
         if _stamps(reader) != stamps:
             raise DataError(f"{section.path}: it was changed while it was read\n  fix: run again when it is whole")
         account.check(rows=section.rows)
         meta = account.counts(reader.blank)
-        writer.close(meta | {"format": task.parser.format, "want": task.parser.want, "unused": task.parser.unused})
-        _publish(temporary, folder / key)
-        return Tokenized(folder / key)
+        told = {"format": task.parser.format, "want": task.parser.want, "unused": task.parser.unused}
+        with _kept_in(folder):
+            writer.close(meta | told)
+            _publish(temporary, folder / key)
+            return Tokenized(folder / key)
     finally:
         writer.abandon()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
+    """Turn the disk's refusals into a DataError that says how to keep the rows elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        advice = f" ({disk_advice(folder)})" if disk_full(error) else ""
+        fix = "free some space, or " if disk_full(error) else ""
+        raise DataError(
+            f"{folder}: tokenized data cannot be kept there: {error.strerror or error}{advice}\n"
+            f"  fix: {fix}set TRUEUP_CACHE to a folder that can be written"
+        ) from error
 
 
 def _publish(temporary: Path, folder: Path) -> None:

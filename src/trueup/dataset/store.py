@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,7 +67,8 @@ class Writer:
     def abandon(self) -> None:
         """Close the files of a folder that will not be finished."""
         for handle in self._handles:
-            handle.close()
+            with suppress(OSError):  # of a full disk: what is still unwritten fails once more
+                handle.close()
 
 
 def write_sealed(path: Path, told: dict[str, Any]) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +30,8 @@ Chat = list[dict[str, str]]
 
 LARGEST_REPLY = 4_000_000
 """Bytes read of a reply: a verdict takes a few hundred, and thinking aloud some thousands."""
+PATIENCE = 5
+"""Times the timeout that a whole reply may take: byte by byte, none of them late, it could come for years."""
 LONGEST_WAIT = 30.0
 """Seconds between two tries, at most, whatever the endpoint asks for."""
 
@@ -115,6 +119,10 @@ class Endpoint:
 
     def _post(self, body: bytes) -> str:
         """The reply's text, empty where the reply has none."""
+        with _cut_after(PATIENCE * self.timeout):
+            return self._posted(body)
+
+    def _posted(self, body: bytes) -> str:
         key = os.environ.get(self.api_key_env, "").strip()
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "trueup"}
         if key:
@@ -167,13 +175,62 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """None makes a redirect an error with its status."""
 
 
-_OPENER = urllib.request.build_opener(_NoRedirect)
+_present = threading.local()
+
+
+class _Noted:
+    """A connection that notes its socket, so that it can be closed from outside while it is read."""
+
+    sock: Any
+
+    def connect(self) -> None:
+        super().connect()  # pyright: ignore[reportAttributeAccessIssue] - of the connection that it is mixed into
+        _present.sockets.append(self.sock)
+
+
+class _Plain(_Noted, http.client.HTTPConnection): ...
+
+
+class _Secure(_Noted, http.client.HTTPSConnection): ...
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Plain, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Secure, req)
+
+
+@contextmanager
+def _cut_after(seconds: float) -> Iterator[None]:
+    """Close the connection of this thread's request after so many seconds."""
+    sockets: list[socket.socket] = []
+    _present.sockets = sockets
+
+    def cut() -> None:
+        for one in sockets:
+            with suppress(OSError):  # it is closed already
+                one.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect, _Http, _Https)
 
 
 def _content(reply: bytes) -> str:
     try:
         content = json.loads(reply)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""
     return content if isinstance(content, str) else ""
 

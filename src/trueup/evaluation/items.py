@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trueup.console import harmless_json
 from trueup.files import atomic_write_text
 
 
@@ -39,7 +40,7 @@ def write_items(path: Path, items: Iterable[Item], header: dict[str, Any]) -> No
     lines = [json.dumps({"header": header}, ensure_ascii=False)]
     lines += [json.dumps(asdict(item), ensure_ascii=False) for item in items]
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, "\n".join(lines) + "\n")
+    atomic_write_text(path, harmless_json("\n".join(lines) + "\n"))
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import sources
+from trueup.console import harmless_json
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
 from trueup.files import atomic_write_text
@@ -38,6 +39,7 @@ class Plan:
         gold: an independent reward, likewise.
         seed: of sampled answers.
         trust_remote_code: run code that comes with a model.
+        pickles: read weights that are pickled.
         title: the report's.
         stages: names of the stages whose run folders lie in `folder`.
         gates: limits that the verdict is made by.
@@ -53,6 +55,7 @@ class Plan:
     gold: str | None = None
     seed: int = 0
     trust_remote_code: bool = False
+    pickles: bool = False
     title: str = ""
     stages: tuple[str, ...] = ()
     gates: GatesConfig | None = None
@@ -170,7 +173,7 @@ def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], asked
         "not_measured": missing,
         "seconds": round(sum(_seconds(path) for path in _files(plan, wins, reward_file)), 2),
     }
-    atomic_write_text(plan.place / PLAN_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    atomic_write_text(plan.place / PLAN_FILE, harmless_json(json.dumps(content, indent=2, ensure_ascii=False)) + "\n")
 
 
 def _files(plan: Plan, wins: Collection[str], reward_file: str | None) -> list[Path]:
@@ -190,5 +193,6 @@ def read_plan(place: Path) -> dict[str, Any]:
 
 def _file_name(model: str) -> str:
     """A file's name for a model's: what is not safe in a name becomes a dash, and a hash keeps two apart."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")
-    return plain if plain == model else f"{plain}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[:100]
+    told = hashlib.sha256(model.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return plain if plain == model else f"{plain}-{told}"

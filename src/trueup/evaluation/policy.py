@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from trueup.batching import Branch, Example
 from trueup.chat import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.evaluation.texts import repetition
-from trueup.reference import branch_logps
+from trueup.forward import forward_all
 from trueup.rewards import Ensemble, disagreement
 from trueup.rollouts import PromptRow, answer_text
 from trueup.sampling import Sample, sample
+from trueup.tensors import segment_sum
 
 if TYPE_CHECKING:
     from trueup.models import Network
@@ -110,8 +113,11 @@ def log_ratios(
         Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),))
         for prompt, one in zip(prompts, samples, strict=True)
     ]
-    ours = branch_logps(network, examples, "policy", max_tokens=max_tokens)
-    return (ours - branch_logps(reference, examples, role, max_tokens=max_tokens)).tolist()
+    ours = forward_all(network, examples, "policy", "logps", max_tokens=max_tokens)
+    theirs = forward_all(reference, examples, role, "logps", max_tokens=max_tokens)
+    # Token by token: the difference of two sums of hundreds of nats would lose the small number that it is.
+    sizes = torch.tensor([len(one.ids) for one in samples])
+    return segment_sum(ours - theirs, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes)).tolist()
 
 
 def means(items: dict[str, list[float]]) -> dict[str, float]:

@@ -6,6 +6,8 @@
     evaluation/reward-model.jsonl what the reward model makes of held-out rankings
 
 A model whose file has the same fingerprint is not measured again, so a stopped evaluation goes on where it was.
+
+Of several processes each answers and scores its share; the first one asks functions and endpoints, decides and writes.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import gc
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trueup.errors import DataError
 from trueup.evaluation import tasks
@@ -27,13 +30,14 @@ from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, not_pos
 from trueup.evaluation.sets import spread
 from trueup.files import MODEL_CARD, fingerprint
 from trueup.loading import load_causal_lm, load_classifier, load_tokenizer
-from trueup.model_reward import classifier_of, model_reward
+from trueup.model_reward import asked_once, classifier_of, model_reward
 from trueup.models import Network
 from trueup.rewards import Reward, from_function
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trueup.chat import Conversation
     from trueup.runtime import Runtime
 
 FORMAT = 1
@@ -46,7 +50,8 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
     Raises:
         TrueupError: a set cannot be read, a model cannot be loaded, a judge gives no verdict.
     """
-    (plan.place / PLAN_FILE).unlink(missing_ok=True)  # from here on the files there are of two evaluations
+    # From here on the files there are of two evaluations.
+    runtime.from_first(lambda: (plan.place / PLAN_FILE).unlink(missing_ok=True))
     bench = _Bench(plan, runtime)
     missing = not_possible(plan) | bench.leave_out_long()
     note(f"evaluation: {counts(plan.sets)}; models: {', '.join(plan.models)}")
@@ -57,11 +62,11 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
     bench.release()
     wins: list[str] = []
     for name in [name for name in plan.models if name != plan.against and plan.wanted("win-rate")]:
-        unjudged = _decide_wins(plan, name, note)
+        unjudged = runtime.from_first(partial(_decide_wins, plan, name, note))
         if unjudged is not None:
             wins.append(name)
             missing |= unjudged
-    write_plan(plan, missing, wins, bench.asked)
+    runtime.from_first(lambda: write_plan(plan, missing, wins, bench.asked))
 
 
 class _Bench:
@@ -111,14 +116,14 @@ class _Bench:
         assert judge is not None
         items = tasks.reward_model(judge, self.plan.sets.rankings, 4096)
         seconds = round(time.perf_counter() - clock, 2)
-        write_items(path, items, {"key": self._key_of(source), "seconds": seconds})
+        self._write(path, items, {"key": self._key_of(source), "seconds": seconds})
 
     def measure_model(self, name: str, note: Callable[[str], None]) -> dict[str, str]:
         """All tasks on one model; returns what could not be measured on it, and why."""
         path, source = self.plan.file(name), self.plan.models[name]
         if self._measured(path, source):
             note(f"evaluation: {name} was measured before, and nothing it depends on has changed")
-            return read_header(path).get("missing", {})
+            return self.runtime.from_first(lambda: read_header(path).get("missing", {}))
         note(f"evaluating {name}")
         clock = time.perf_counter()
         is_reference = name == self.plan.against
@@ -127,7 +132,7 @@ class _Bench:
         items = self._items(subject) + self._harness(source)
         missing |= _unjudged(name, items)
         header = {"model": name, "source": source, "key": self._key_of(source), "missing": missing}
-        write_items(path, items, header | {"seconds": round(time.perf_counter() - clock, 2)})
+        self._write(path, items, header | {"seconds": round(time.perf_counter() - clock, 2)})
         del network, subject
         gc.collect()
         return missing
@@ -148,8 +153,8 @@ class _Bench:
 
     def _items(self, subject: tasks.Subject) -> list[Item]:
         chosen, config = self.plan.sets, self.plan.settings
-        grader = from_function(config.grader) if config.grader else None
-        refused = judge_of_refusals(config)
+        grader = asked_once(from_function(config.grader), self.runtime) if config.grader else None
+        refused = self._asked_once(judge_of_refusals(config))
         proxy, gold = self._reward(self.plan.reward), self._reward(self.plan.gold)
         items: list[Item] = []
         if chosen.capability:
@@ -172,7 +177,8 @@ class _Bench:
             return []
         from trueup.evaluation.harness import run_harness
 
-        return run_harness(source, config.harness, config.harness_limit, self.runtime)
+        alone = replace(self.runtime, world=1, strategy="one")
+        return self.runtime.from_first(lambda: run_harness(source, config.harness, config.harness_limit, alone))
 
     def reference(self) -> Network:
         """The model that others are held against, loaded once."""
@@ -193,7 +199,7 @@ class _Bench:
 
     def _policy(self, source: str) -> Network:
         trust = self.plan.trust_remote_code
-        trunk = load_causal_lm(source, self.runtime, trust_remote_code=trust)
+        trunk = load_causal_lm(source, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles)
         network = Network(trunk, load_tokenizer(source, trust_remote_code=trust), self.runtime)
         network.add_frozen("policy")
         return network
@@ -209,9 +215,9 @@ class _Bench:
 
     def _opened(self, source: str) -> tuple[Reward, Network | None]:
         if ".py:" in source:
-            return from_function(source), None
+            return asked_once(from_function(source), self.runtime), None
         folder, trust = classifier_of(source), self.plan.trust_remote_code
-        classifier = load_classifier(folder, self.runtime, trust_remote_code=trust)
+        classifier = load_classifier(folder, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles)
         network = Network(classifier, load_tokenizer(folder, trust_remote_code=trust), self.runtime)
         network.add_classifier("reward", classifier, trainable=False)
         return model_reward(network, max_tokens=4096), network
@@ -221,7 +227,13 @@ class _Bench:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _measured(self, path: Path, source: str) -> bool:
-        return read_header(path).get("key") == self._key_of(source)
+        return self.runtime.from_first(lambda: read_header(path).get("key") == self._key_of(source))
+
+    def _write(self, path: Path, items: list[Item], header: dict[str, Any]) -> None:
+        self.runtime.from_first(lambda: write_items(path, items, header))
+
+    def _asked_once(self, judge: Callable[[Sequence[Conversation]], list[float]]) -> Callable[..., list[float]]:
+        return lambda talks: self.runtime.from_first(lambda: judge(talks))
 
 
 def _unjudged(name: str, items: list[Item]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from trueup import runtime, sources
 from trueup.config import PipelineConfig, load_config
-from trueup.console import Progress, quiet_libraries, table
+from trueup.console import Progress, clean, quiet_libraries, table
 from trueup.evaluation.intervals import mean, rate
 from trueup.evaluation.policy import Sampling, measure_policy
 from trueup.evaluation.watch import Alarm, Measurement, ppo_rules, raised, read_history
@@ -124,7 +124,7 @@ def run(folder: Path, *, seeds: int, first: int = FIRST_SEED) -> dict[str, Any]:
     }
     atomic_write_text(folder / "reward-hacking.json", json.dumps(content, indent=1) + "\n")
     show(results, summary)
-    print(f"\nevery measurement: {folder / 'reward-hacking.json'}")
+    print(f"\nevery measurement: {clean(str(folder / 'reward-hacking.json'))}")
     return summary
 
 

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trueup.chat import excerpt
+from trueup.console import masked
 from trueup.errors import ModelError
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -42,10 +44,8 @@ def push(folder: Path, name: str, *, private: bool = False) -> str:
         address = _push(HfApi(), folder, name, private)
     except ModelError as error:
         raise ModelError(f"{error}\n  {again}") from None
-    except (
-        Exception
-    ) as error:  # the HTTP library underneath, and so its errors, differ between the hub client's versions
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # the HTTP library underneath, and so its errors, differ between the client's versions
+        reason = excerpt(" ".join(masked(str(error)).split()), 200)[1:-1]
         raise ModelError(
             f"--push-to-hub {name}: the upload failed: {type(error).__name__}: {reason}\n"
             f"  without a token: `hf auth login`, or set HF_TOKEN (one that may write); offline: unset HF_HUB_OFFLINE\n"

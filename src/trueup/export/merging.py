@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from trueup.runtime import is_sharded, whole
+
 if TYPE_CHECKING:
     from trueup.models import Network
 
@@ -17,26 +19,42 @@ LOST = 0.02  # the share of the trained change that a merge may lose (or gain) b
 def merged_state(network: Network, role: str) -> dict[str, Tensor]:
     """The role's trunk as plain weights: LoRA deltas added, PEFT's names undone. What changed is a copy on the CPU.
 
+    Of sharded weights every rank has to ask, and the first one gets them, on the CPU; the others get nothing.
+
     Merged weights have the trunk's dtype, unless rounding to it would undo the training: then all are float32.
     """
     trunk, layers = cast("nn.Module", network.trunk(role)), _adapted(network, role)
     wide = abs(kept(network, role) - 1) > LOST
     state: dict[str, Tensor] = {}
     widened: dict[int, Tensor] = {}  # by address, so that tied weights stay one
-    for name, weight in trunk.state_dict().items():
+    gathered: dict[int, Tensor] = {}  # likewise, by parameter
+    for name, held in trunk.state_dict(keep_vars=True).items():
         if ".lora_" in name:
+            continue
+        weight = _gathered(held, gathered)
+        if not network.runtime.is_main:
             continue
         plain = name.replace(".base_layer.", ".")
         layer = layers.get(plain.removesuffix(".weight")) if plain.endswith(".weight") else None
         if layer is not None:
             # Added in float32: a bfloat16 sum would lose small updates before they are rounded once.
-            merged = weight.float() + layer.get_delta_weight(network.roles[role].adapter).float()
+            delta = layer.get_delta_weight(network.roles[role].adapter).float()
+            merged = weight.float() + delta.to(weight.device)
             state[plain] = (merged if wide else merged.to(weight.dtype)).cpu()
         else:
             state[plain] = weight
             if wide and weight.is_floating_point():
                 state[plain] = widened.setdefault(weight.data_ptr(), weight.float().cpu())
     return state
+
+
+def _gathered(held: Tensor, known: dict[int, Tensor]) -> Tensor:
+    """The whole weight, on the CPU if it was sharded; one that stands in two places once."""
+    if not is_sharded(held):
+        return held.detach()
+    if id(held) not in known:
+        known[id(held)] = whole(held.detach()).cpu()
+    return known[id(held)]
 
 
 @torch.no_grad()
@@ -46,13 +64,13 @@ def kept(network: Network, role: str) -> float:
     With deltas D and weights W, sum(D * (round(W + D) - W)) / sum(D * D). In bfloat16 a delta below half of the last of
     8 bits rounds away: forty steps on SmolLM2-135M at lr 2e-5 leave 0.34, at 2e-4 0.96, at 1e-3 0.999.
     """
-    adapter, left, whole = network.roles[role].adapter, 0.0, 0.0
+    adapter, left, all_of_it = network.roles[role].adapter, 0.0, 0.0
     for layer in _adapted(network, role).values():
-        weight, delta = layer.get_base_layer().weight, layer.get_delta_weight(adapter).float()
+        weight, delta = whole(layer.get_base_layer().weight), layer.get_delta_weight(adapter).float()
         change = (weight.float() + delta).to(weight.dtype).float() - weight.float()
         left += float((change * delta).sum(dtype=torch.float64))
-        whole += float((delta * delta).sum(dtype=torch.float64))
-    return left / whole if whole else 1.0
+        all_of_it += float((delta * delta).sum(dtype=torch.float64))
+    return left / all_of_it if all_of_it else 1.0
 
 
 def _adapted(network: Network, role: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from trueup.batching import Branch, Example, single
 from trueup.chat import Message
 from trueup.config import LoraConfig
 from trueup.config.paths import classifier_problem
-from trueup.console import table
+from trueup.console import clean, table
 from trueup.errors import ModelError
 from trueup.export import proof_fresh
 from trueup.export.proof_files import check_files, check_rounding, check_weights, dtype_of
@@ -64,7 +64,8 @@ def record_outputs(
 
     Of a policy: the logits after each row, every token's log-probability, the likeliest token at every position. Of a
     role with a head: its scores. Of a LoRA role, both also with the adapter off, to tell a merged model from the base.
-    Computed in float32, whatever the run's dtype, from the weights as they are in memory.
+    Computed in float32, whatever the run's dtype (but in that where weights are sharded), from the weights as they are
+    in memory. Every rank calls, the first one writes.
 
     Args:
         network: with the role, as it is; neither its weights nor its mode are changed.
@@ -78,6 +79,8 @@ def record_outputs(
     at = _shortest([_length(one) for one in first])
     rows = [_row(first[one]) for one in at]
     computed, dtype = _computed(network, role, rows)
+    if not network.runtime.is_main:
+        return
     talks = [_turns(*_ASKED[0]), *(messages for one in at if (messages := prompt(one)))]
     about = {
         "format": 1,
@@ -123,8 +126,12 @@ def _outputs(network: Network, role: str, rows: list[list[int]]) -> dict[str, Te
     try:
         if network.roles[role].head is None:
             trunk = network.trunk(role)
-            with network.autocast(trunk):
-                return policy_outputs(trunk, rows, network.runtime.device)
+
+            def computed() -> dict[str, Tensor]:
+                with torch.no_grad(), network.autocast(trunk):
+                    return policy_outputs(trunk, rows, network.runtime.device)
+
+            return network.run(role, computed)
         one_by_one = [Example(row[:-1], (Branch(row[-1:], [False]),)) for row in rows]
         scores = [forward_all(network, [row], role, "scores", max_tokens=_TOKENS) for row in one_by_one]
         return {"scores": torch.cat(scores)}
@@ -174,9 +181,10 @@ def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[
         network.roles["adapter off"] = Role(place.trunk, head=place.head)
         roles["base_"] = "adapter off"
     try:
-        with _in_float32(network):
+        # Sharded weights are widened by no one: each layer is whole only while it runs.
+        with nullcontext() if network.runtime.sharded else _in_float32(network):
             found = {key: _outputs(network, one, rows) for key, one in roles.items()}
-        dtype = torch.float32
+        dtype = network.runtime.dtype if network.runtime.sharded else torch.float32
     except (RuntimeError, TypeError, ValueError):
         found = {key: _outputs(network, one, rows) for key, one in roles.items()}
         dtype = network.runtime.dtype
@@ -289,7 +297,9 @@ class Proof:
         rows = [("" if check.passed else "FAILED", check.name, check.found, check.limit) for check in self.checks]
         table(f"{verdict}, in a fresh process with {used}", ["", "check", "found", "limit"], rows)
         source, lengths = self.record.about["source"], self.record.about["lengths"]
-        print(f"compared with {source}, on {len(lengths)} rows of up to {max(lengths)} tokens")
+        print(
+            f"compared with {clean(str(source), one_line=True)}, on {len(lengths)} rows of up to {max(lengths)} tokens"
+        )
         if source != LIVE:
             print(f"(the run left no {OUTPUTS}, so what the network in memory computed is not known)")
 

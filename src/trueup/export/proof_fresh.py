@@ -103,10 +103,10 @@ def load(folder: Path, record: Record, trust: bool) -> tuple[Any, list[Check]]:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     auto = AutoModelForSequenceClassification if record.reward else AutoModelForCausalLM
-    options: dict[str, Any] = {"trust_remote_code": trust}
+    options: dict[str, Any] = {"trust_remote_code": trust, "use_safetensors": True}
     if is_adapter(folder):
         return load_adapter(folder, record, auto, options)
-    model, info = cast("Any", auto).from_pretrained(folder, output_loading_info=True, use_safetensors=True, **options)
+    model, info = cast("Any", auto).from_pretrained(folder, output_loading_info=True, **options)
     wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys}
     found = f"{type(model).__name__}, no weight missing or left over" if not wrong else f"{wrong}"[:200]
     return model.to(record.device).eval(), [Check("loading", not wrong, found)]

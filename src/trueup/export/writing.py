@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trueup.config.untrusted import read_json
+from trueup.console import clean
 from trueup.errors import ModelError
+from trueup.export.copying import copy_model
 from trueup.export.hub import check_name, push
 from trueup.export.merging import LOST, kept, merged_state
 from trueup.export.proof import OUTPUTS, PROOF, Proof, prove, record_folder
@@ -38,7 +41,12 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def export_policy(network: Network, folder: Path, *, role: str = "policy") -> None:
-    """Write a causal language model with its tokenizer, template and stop tokens."""
+    """Write a causal language model with its tokenizer, template and stop tokens. Every rank calls, one writes."""
+    state, share = merged_state(network, role), kept(network, role)
+    network.runtime.from_first(lambda: _write_policy(network, folder, role, state, share))
+
+
+def _write_policy(network: Network, folder: Path, role: str, state: dict[str, Tensor], share: float) -> None:
     trunk = cast("Any", network.trunk(role))  # transformers' annotations of its mixins mislead type checkers
     temporary = _fresh(folder)
     generation = copy.deepcopy(trunk.generation_config)
@@ -47,7 +55,7 @@ def export_policy(network: Network, folder: Path, *, role: str = "policy") -> No
         # Other tools stop only where this file tells them to.
         generation.eos_token_id = stops if len(stops) > 1 else stops[0]
         generation.pad_token_id = network.tokenizer.pad_token_id
-    state, config = merged_state(network, role), trunk.config
+    config = trunk.config
     previous, trunk.generation_config = trunk.generation_config, generation
     try:
         if _came_apart(trunk, state):
@@ -58,7 +66,7 @@ def export_policy(network: Network, folder: Path, *, role: str = "policy") -> No
         trunk.generation_config, trunk.config = previous, config
     _say_dtype(temporary, next(one.dtype for one in state.values() if one.is_floating_point()))
     network.tokenizer.save_pretrained(temporary)
-    if abs((share := kept(network, role)) - 1) > LOST:  # whoever loads it in half precision has to know
+    if abs(share - 1) > LOST:  # whoever loads it in half precision has to know
         (temporary / ROUNDING).write_text(json.dumps({"kept": round(share, 4)}) + "\n", encoding="utf-8")
     _publish(temporary, folder)
 
@@ -81,11 +89,16 @@ def _came_apart(trunk: Any, state: dict[str, Tensor]) -> bool:
 
 
 def export_reward(network: Network, folder: Path, *, role: str = "reward") -> None:
-    """Write a one-label sequence classifier.
+    """Write a one-label sequence classifier. Every rank calls, the first writes.
 
     The score is read at the last token that is not the pad token, as transformers does. Where pad and end token are
     the same id, another special token is made the pad token, or the end token itself would be passed over.
     """
+    state = merged_state(network, role)
+    network.runtime.from_first(lambda: _write_reward(network, folder, role, state))
+
+
+def _write_reward(network: Network, folder: Path, role: str, merged: dict[str, Tensor]) -> None:
     from transformers import AutoModelForSequenceClassification
 
     trunk, place = cast("Any", network.trunk(role)), network.roles[role]
@@ -94,7 +107,7 @@ def export_reward(network: Network, folder: Path, *, role: str = "reward") -> No
     config.pad_token_id, pad_token = _pad_apart(network)
     with torch.device("meta"):
         classifier = cast("nn.Module", AutoModelForSequenceClassification.from_config(config))
-    state = {name: one for name, one in merged_state(network, role).items() if name in classifier.state_dict()}
+    state = {name: one for name, one in merged.items() if name in classifier.state_dict()}
     head = score_head(classifier)
     head_name = next(name for name, module in classifier.named_modules() if module is head)
     dtype = next(iter(state.values())).dtype
@@ -125,7 +138,11 @@ def _pad_apart(network: Network) -> tuple[int | None, str | None]:
 
 
 def export_adapter(network: Network, folder: Path, lora: LoraConfig, *, role: str, base: str) -> None:
-    """Write the role's LoRA adapter as a PEFT folder; a reward adapter carries its score head."""
+    """Write the role's LoRA adapter as a PEFT folder; a reward adapter carries its score head. One rank writes."""
+    network.runtime.from_first(lambda: _write_adapter(network, folder, lora, role, base))
+
+
+def _write_adapter(network: Network, folder: Path, lora: LoraConfig, role: str, base: str) -> None:
     temporary = _fresh(folder)
     network.save_adapter(role, temporary)
     weights_path, settings_path = temporary / "adapter_model.safetensors", temporary / "adapter_config.json"
@@ -155,7 +172,7 @@ def adapter_for(folder: Path, network: Network) -> Path | None:
 
 def run(
     run_folder: Path, output: Path | None = None, *, merge: bool = True, dtype: str = "auto",
-    push_to_hub: str | None = None, private: bool = False,
+    push_to_hub: str | None = None, private: bool = False, trust_remote_code: bool = False,
 ) -> Path:  # fmt: skip
     """`trueup export`: write a finished run's model, in another dtype if asked, or its adapter; and prove it.
 
@@ -168,6 +185,8 @@ def run(
         dtype: "auto" (as trained), "float32", "bfloat16" or "float16".
         push_to_hub: owner/name of a hub repository to upload to, once it is proven.
         private: make that repository private.
+        trust_remote_code: run code that comes with the model. What the run's own settings say of it is not asked: they
+            may have come with the model.
 
     Returns:
         The folder.
@@ -187,12 +206,12 @@ def run(
     temporary = _fresh(output)
     try:
         with explained(f"cannot write {output}", output.parent):
-            shutil.copytree(source, temporary, dirs_exist_ok=True)
+            copy_model(source, temporary)
             if not merge:
-                _add_tokenizer(source.with_name("model"), temporary)
+                _add_tokenizer(source.with_name("model"), temporary, trust_remote_code)
             if dtype != "auto":
                 _cast(temporary, dtype)
-        proof = _proof(source, temporary, cast=dtype != "auto")
+        proof = _proof(source, temporary, cast=dtype != "auto", trust=trust_remote_code)
         proof.write(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -201,7 +220,7 @@ def run(
     if proof.failures:
         raise ModelError(_set_aside(temporary, output, proof))
     _publish(temporary, output)
-    print(f"written to {output}")
+    print(f"written to {clean(str(output), one_line=True)}")
     if push_to_hub is not None:
         print(f"uploaded to {push(output, push_to_hub, private=private)}")
     return output
@@ -228,9 +247,9 @@ def _default(run_folder: Path, source: Path, dtype: str) -> Path:
     return run_folder / name if source != run_folder else run_folder.with_name(f"{run_folder.name}-{name}")
 
 
-def _add_tokenizer(model: Path, folder: Path) -> None:
+def _add_tokenizer(model: Path, folder: Path, trust: bool) -> None:
     """Beside an adapter: the tokenizer with the template it was trained in, and where to stop."""
-    load_tokenizer(str(model)).save_pretrained(folder)
+    load_tokenizer(str(model), trust_remote_code=trust).save_pretrained(folder)
     if (model / "generation_config.json").is_file():
         shutil.copy(model / "generation_config.json", folder)
 
@@ -239,24 +258,23 @@ def _cast(folder: Path, dtype: str) -> None:
     """Cast every floating-point weight, file by file, and say so in config.json and in the index, if there is one."""
     size = 0
     for path in sorted(folder.glob("*.safetensors")):
-        tensors = {
-            name: one.to(_DTYPES[dtype]) if one.is_floating_point() else one for name, one in load_file(path).items()
-        }
+        try:
+            weights = load_file(path)
+        except SafetensorError as error:
+            raise ModelError(f"{path}: not a readable safetensors file: {error}") from None
+        tensors = {name: one.to(_DTYPES[dtype]) if one.is_floating_point() else one for name, one in weights.items()}
         size += sum(one.nbytes for one in tensors.values())
         save_file(tensors, path, metadata={"format": "pt"})
     _say_dtype(folder, _DTYPES[dtype])
     if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        index["metadata"] = index.get("metadata", {}) | {"total_size": size}
+        index = read_json(folder / INDEX)
+        index["metadata"] = {**(index.get("metadata") or {}), "total_size": size}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _proof(source: Path, folder: Path, *, cast: bool) -> Proof:
+def _proof(source: Path, folder: Path, *, cast: bool, trust: bool) -> Proof:
     """Against the outputs that the run recorded; where it recorded none, against what trueup makes of its files."""
     in_run = source.name in ("model", "adapter")
-    config = source.parent / "config.yaml"
-    settings = yaml.safe_load(config.read_text(encoding="utf-8")) if in_run and config.is_file() else {}
-    trust = bool(settings.get("trust_remote_code"))
     record = source.parent / OUTPUTS
     with tempfile.TemporaryDirectory() as place:
         if not (in_run and record.is_file()):

@@ -14,6 +14,7 @@ import torch
 from trueup import objectives
 from trueup.algorithms import preference
 from trueup.chat import Message
+from trueup.config.paths import trust_of
 from trueup.dataset.select import Examples
 from trueup.errors import DataError
 from trueup.evaluation.intervals import rate
@@ -53,7 +54,8 @@ def _add_reference(stage: Stage, config: DpoConfig) -> None:
     if config.reference is None:
         stage.network.add_reference()
         return
-    other = load_causal_lm(config.reference, stage.network.runtime, trust_remote_code=config.trust_remote_code)
+    code, pickles = trust_of(config)
+    other = load_causal_lm(config.reference, stage.network.runtime, trust_remote_code=code, pickles=pickles)
     stage.network.add_reference(other)
 
 
@@ -83,7 +85,10 @@ def _kto_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
     )
     examples = with_reference(network, examples, stage.run.path / "reference-data.safetensors", max_tokens=tokens)
     sampler = unpaired_sampler(stage)
-    source = KtoSource(examples, shifted, sampler, network, max_tokens=tokens)
+    rows = stage.train  # of a ranking both sides, the chosen ones first
+    source = KtoSource(
+        examples, shifted, sampler, network, max_tokens=tokens, origin=lambda at: rows.origin(at % len(rows))
+    )
     return Term("dpo", source, objectives.kto(config.loss)), sampler.n
 
 

@@ -10,12 +10,13 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import runtime
 from trueup.config import DpoConfig, PpoConfig, RewardConfig, SftConfig, judged_models, to_yaml
+from trueup.config.paths import trust_of
 from trueup.console import Progress, quiet_libraries
 from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
@@ -45,13 +46,14 @@ def run(
 
     See `run_stages` for the arguments; `source` is the pipeline's file, copied into the run folder.
     """
-    progress = Progress()
+    where = _processes(config)
+    progress = Progress(quiet=not where.is_main)
     run_stages(config, progress, force=force, dry_run=dry_run)
     if dry_run:
         return None
     target = config.folder / "pipeline.yaml"
-    if source is not None and source.resolve() != target.resolve() and runtime.init(config.device).is_main:
-        shutil.copyfile(source, target)
+    if source is not None and source.resolve() != target.resolve():
+        where.from_first(lambda: shutil.copyfile(source, target))
     return evaluate(config, progress, command_line())
 
 
@@ -71,10 +73,12 @@ def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[st
     if unknown:
         raise ConfigError(f"--force {unknown[0]}: there is no such stage; there are {', '.join(config.stages)}")
     rerun: set[str] = set()
+    where = _processes(config)
     for name in config.stages:
         method, stage = config.stage(name)
-        upstream = _upstream_reason(config, name, rerun) if _inputs_path(stage).is_file() else None
-        because = upstream or _reason(stage, forced=name in force)
+        upstream = _upstream_reason(config, name, rerun)
+        # Decided once: the first process may be changing what the others would look at.
+        because = where.from_first(partial(_because, stage, upstream, forced=name in force))
         if because is None:
             progress.note(f"{name}: finished before, and nothing it was made from has changed: skipped")
             continue
@@ -84,8 +88,17 @@ def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[st
             _run_stage(stage, RECIPES[method], afresh=not because.startswith("going on"))
 
 
+def _processes(config: PipelineConfig) -> runtime.Runtime:
+    return runtime.init(config.device, config.dtype, config.threads, config.strategy)
+
+
+def _because(stage: StageConfig, upstream: str | None, *, forced: bool) -> str | None:
+    """Why the stage has to run; None if it need not."""
+    return (upstream if _inputs_path(stage).is_file() else None) or _reason(stage, forced=forced)
+
+
 def _run_stage(stage: StageConfig, recipe: Callable[[Any], dict[str, Any]], *, afresh: bool) -> None:
-    where = runtime.init(stage.device, stage.dtype, stage.threads)
+    where = runtime.init(stage.device, stage.dtype, stage.threads, stage.strategy)
     if where.is_main:
         if afresh:
             RunFolder.create(stage.output, to_yaml(stage), resume="never").close()
@@ -157,14 +170,10 @@ def evaluate(
     config: PipelineConfig, progress: Progress, command: str | None = None, title: str | None = None
 ) -> Report | None:
     """Measure the base and every policy of the pipeline; write and show the report. None on all ranks but the first."""
-    where = runtime.init(config.device, config.dtype, config.threads)
-    runtime.shutdown()  # the other processes would wait for this one for as long as it measures
-    if not where.is_main:
-        return None
-    where = replace(where, world=1)
+    where = _processes(config)
     quiet_libraries()
     measure(evaluation_plan(config, command, title), where, progress.note)
-    return publish(config.folder)
+    return publish(config.folder) if where.is_main else None
 
 
 def evaluation_plan(config: PipelineConfig, command: str | None = None, title: str | None = None) -> Plan:
@@ -173,6 +182,7 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
     methods = {name: config.stages[name]["method"] for name in config.stages}
     writers = [name for name, method in methods.items() if method != RewardConfig.method]
     against = settings.against or next((name for name in writers if methods[name] == SftConfig.method), "base")
+    trust = trust_of(*(config.stage(name)[1] for name in config.stages))
     models = {"base": config.base} | {name: str(folder / name / "model") for name in writers}
 
     def place(reward: str | None) -> str | None:
@@ -186,7 +196,8 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
         reward=place(config.proxy),
         gold=place(settings.gold),
         seed=config.seed,
-        trust_remote_code=any(bool(raw.get("trust_remote_code")) for raw in config.stages.values()),
+        trust_remote_code=trust.code,
+        pickles=trust.pickles,
         title=title or config.name,
         stages=tuple(config.stages),
         gates=config.gates,

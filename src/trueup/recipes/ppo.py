@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import objectives
+from trueup.config.paths import trust_of
 from trueup.errors import ConfigError
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, ppo_rules, watched
@@ -81,7 +82,8 @@ def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: boo
         )
         network.add_scorer("value", Path(source) / "adapter", trainable=True)
     elif ".py:" not in source and config.lora is None:
-        classifier = load_classifier(classifier_of(source), network.runtime, trust_remote_code=config.trust_remote_code)
+        code, pickles = trust_of(config)
+        classifier = load_classifier(classifier_of(source), network.runtime, trust_remote_code=code, pickles=pickles)
         if input_embeddings(classifier).shape[0] != network.vocabulary:
             raise ConfigError(
                 f"reward: {source} has another vocabulary than {config.model}, so no value model can start from it"

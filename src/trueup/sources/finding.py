@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from trueup.chat import excerpt
+from trueup.console import masked
 from trueup.errors import DataError, MissingExtraError
 from trueup.sources.decoding import cannot_read
 from trueup.sources.reading import SUFFIXES, kind_of
@@ -72,6 +75,7 @@ def files_of(folder: Path, split: str) -> list[Path]:
 def open_saved(path: Path, split: str) -> Any:
     """A data set of `datasets.save_to_disk`: it stays on the disk, and is iterated as plain Python values."""
     datasets = _datasets(str(path))
+    _refuse_elsewhere(path)
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:
@@ -85,6 +89,24 @@ def open_saved(path: Path, split: str) -> Any:
     return found.with_format(None)  # it may have been saved to give tensors
 
 
+def _refuse_elsewhere(path: Path) -> None:
+    """Raise DataError where a saved data set names splits or files that do not lie in its folder."""
+    for described in sorted(path.rglob("*.json")):
+        told: object = None
+        with suppress(OSError, ValueError, RecursionError):  # `datasets` says better what is wrong with it
+            told = json.loads(described.read_bytes())
+        if not isinstance(told, dict):
+            continue
+        files, splits = told.get("_data_files"), told.get("splits")
+        named = [one.get("filename") for one in files if isinstance(one, dict)] if isinstance(files, list) else []
+        named += splits if isinstance(splits, list) else []
+        for name in named:
+            if Path(str(name)).name != str(name) or name == "..":
+                raise DataError(
+                    f"{shown(described)}: names {excerpt(name)}, which does not lie in the folder\n  fix: save it again"
+                )
+
+
 def open_hub(spec: str, split: str) -> Any:
     """A data set of the hub, its rows loaded as they are asked for."""
     datasets = _datasets(spec)
@@ -92,7 +114,7 @@ def open_hub(spec: str, split: str) -> Any:
     try:
         return datasets.load_dataset(name, configuration or None, split=split, streaming=True)
     except Exception as error:
-        problem = f"no such file, and not loaded from the hub: {excerpt(str(error), 200)}"
+        problem = f"no such file, and not loaded from the hub: {excerpt(masked(str(error)), 200)}"
         fix = "check the path or the id owner/name[:configuration], the split, and the network"
         raise DataError(f"{spec}: {problem}\n  fix: {fix}") from error
 

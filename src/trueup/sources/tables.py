@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -22,10 +23,12 @@ BATCH = 256
 
 def csv_rows(name: str, handle: BinaryIO, tally: Tally, delimiter: str) -> Iterator[Entry]:
     """Rows of a CSV file with a header; `line` is the line its row starts on. What follows a broken row is not read."""
-    reader = csv.reader(_csv_lines(name, handle), delimiter=delimiter, strict=True)
+    room = _Room()
+    reader = csv.reader(_csv_lines(name, handle, room), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
-        start = reader.line_num + 1
+        start = room.line = reader.line_num + 1
+        room.taken = 0
         cells = _next_cells(reader, Origin(name, start))
         if cells is None:
             return
@@ -39,9 +42,20 @@ def csv_rows(name: str, handle: BinaryIO, tally: Tally, delimiter: str) -> Itera
             yield origin, dict(zip(header, cells, strict=True)) if fits else _ragged(origin, cells, header)
 
 
-def _csv_lines(name: str, handle: BinaryIO) -> Iterator[str]:
+@dataclass(slots=True)
+class _Room:
+    """What the row that is being read has taken: with quotation marks it may go on over any number of lines."""
+
+    taken: int = 0
+    line: int = 1
+
+
+def _csv_lines(name: str, handle: BinaryIO, room: _Room) -> Iterator[str]:
     for number, raw in enumerate(decoding.raw_lines(name, handle), 1):
         origin = Origin(name, number)
+        if room.taken > decoding.LINE_LIMIT:  # of one cell without end csv itself has said so by now
+            raise decoding.too_long(Origin(name, room.line), "row")
+        room.taken += len(raw)
         text = decoding.decoded(origin, raw)
         wrong = text if isinstance(text, DataError) else decoding.mark_inside(origin, text)
         if wrong is not None:
@@ -148,6 +162,10 @@ def _guarded(batches: Iterator[Any], here: Callable[[], Origin]) -> Iterator[Any
 def _batch_rows(batch: Any) -> list[dict[str, object] | Exception]:
     """The rows of a batch as Python values; where one cannot be (text that is not UTF-8), its error in its place."""
     try:
+        if batch.nbytes > decoding.LINE_LIMIT and batch.num_rows == 1:
+            raise ValueError(f"a row of more than {decoding.LINE_LIMIT:,} bytes")
+        if batch.nbytes > decoding.LINE_LIMIT:  # one row at a time: one of them may be as large
+            return [row for at in range(batch.num_rows) for row in _batch_rows(batch.slice(at, 1))]
         rows: list[dict[str, object] | Exception] = batch.to_pylist()
     except Exception as error:  # noqa: BLE001 - as in `open_parquet`
         one = batch.num_rows == 1

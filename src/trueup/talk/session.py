@@ -17,7 +17,7 @@ from trueup import runtime
 from trueup.chat import Message, excerpt
 from trueup.console import clean, make_console, quiet_libraries, short_count
 from trueup.errors import ConfigError, TrueupError
-from trueup.rollouts import sampling_seed
+from trueup.runtime import mixed_seed
 from trueup.talk.dialogue import SIDES, Answer, Dialogue, Exchange, Row
 from trueup.talk.saved import Saved
 from trueup.talk.screen import Entry, Reader, answers, ctrl_c, say
@@ -160,7 +160,7 @@ class Session:
         """Let each model answer. -> whether the exchange is part of the conversation now."""
         asked = Message("user", text)
         prompts = [one.prompt([*self._now.history(at), asked]) for at, one in enumerate(self._speakers)]
-        seed = sampling_seed(self._seed, len(self._now.exchanges), attempt)
+        seed = mixed_seed(self._seed, len(self._now.exchanges), attempt)
         given: list[Answer] = []
         with answers(self._console, self._labels()) as show:
             for at, (speaker, prompt) in enumerate(zip(self._speakers, prompts, strict=True)):

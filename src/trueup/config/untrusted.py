@@ -1,0 +1,168 @@
+"""What a model's files must not do unless it was asked for: be unpickled, run code, or name files elsewhere.
+
+Looked at before torch loads, and again where the files are read. A pickle runs what its maker wrote when it is loaded;
+safetensors and JSON cannot. Code that comes with a model is refused by transformers, which alone knows whether it has
+the architecture itself; what is refused here are the ways around that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trueup.chat import excerpt
+from trueup.errors import ModelError
+
+PICKLED = ("pytorch_model*.bin", "model*.bin", "adapter_model.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+MERGEABLE = frozenset(
+    {
+        "LORA",
+        "ADALORA",
+        "LOHA",
+        "LOKR",
+        "IA3",
+        "OFT",
+        "BOFT",
+        "VERA",
+        "HRA",
+        "FOURIERFT",
+        "RANDLORA",
+        "MISS",
+        "LN_TUNING",
+    }
+)
+"""PEFT's adapters that can be merged. Others load further models, tokenizers or files that their settings name."""
+_JSON_LIMIT = 2**26  # bytes; the index of the largest models has some four million
+_KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
+
+
+class Trust(NamedTuple):
+    """What was asked for."""
+
+    code: bool = False
+    """The model's own code may run: `trust_remote_code`."""
+    pickles: bool = False
+    """Its weights may be pickled: `allow: [pickled-weights]`."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a model's JSON file.
+
+    Raises:
+        ModelError: it cannot be read, or holds something else.
+    """
+    try:
+        if path.stat().st_size > _JSON_LIMIT:
+            raise ModelError(
+                f"{excerpt(str(path), 300)[1:-1]}: more than {_JSON_LIMIT:,} bytes; it is no model's JSON file"
+            )
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ModelError(f"{path}: brackets nested too deep") from None
+    except (OSError, ValueError) as error:  # not JSON, not UTF-8, or a number of thousands of digits
+        raise ModelError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: must hold an object, not {type(value).__name__}")
+    return value
+
+
+def refusal(folder: Path, trust: Trust, *, weights: bool = True) -> str | None:
+    """Why the model or adapter in `folder` is not read: a message with the fix. None where there is nothing to say.
+
+    `weights`: they are in the folder and will be read too.
+
+    Raises:
+        ModelError: one of its JSON files cannot be read.
+    """
+    checks = [_mixed(folder), _settings(folder, trust.code), _adapter(folder), _names(folder, trust.pickles)]
+    checks += [_pickles(folder, trust.pickles)] if weights else []
+    return next((problem for found in checks for problem in found), None)
+
+
+def _pickles(folder: Path, allowed: bool) -> Iterator[str]:
+    found = (path.name for pattern in PICKLED for path in sorted(folder.glob(pattern)))
+    if not allowed and (name := next(found, None)) is not None and not any(folder.glob("*.safetensors")):
+        yield pickled(str(folder / name))
+
+
+def pickled(what: str) -> str:
+    """What is said of pickled weights."""
+    return (
+        f"{what}: these weights are pickled, and a pickle can run any code when it is read\n"
+        "  fix: take the model's .safetensors; or, if you trust who wrote it, allow=[pickled-weights]"
+    )
+
+
+def _mixed(folder: Path) -> Iterator[str]:
+    if (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
+        yield (
+            f"{folder}: holds a model (config.json) and an adapter (adapter_config.json): it is unclear what is meant\n"
+            "  fix: give each a folder of its own"
+        )
+
+
+def _settings(folder: Path, code: bool) -> Iterator[str]:
+    path = folder / "config.json"
+    settings = read_json(path) if path.is_file() else {}
+    weights = settings.get("transformers_weights")
+    if weights is not None and not (isinstance(weights, str) and _is_plain(weights) and ".safetensors" in weights):
+        yield _elsewhere(path, "transformers_weights", weights)
+    kernel = None if code else next(_kernels(settings), None)
+    if kernel is not None:
+        yield (
+            f"{path}: its attention ({excerpt(kernel)}) is code from the hub\n"
+            "  fix: take attn_implementation out of it; or, if you trust who wrote it, trust_remote_code=true"
+        )
+    path = folder / "tokenizer_config.json"
+    names = read_json(path).get("fast_tokenizer_files", []) if path.is_file() else []
+    yield from (_elsewhere(path, "fast_tokenizer_files", one) for one in _listed(names) if not _is_plain(one))
+
+
+def _kernels(settings: object, depth: int = 0) -> Iterator[str]:
+    """Attention that is named as a hub repository (`owner/name`), of the model or of a part of it."""
+    if not isinstance(settings, dict) or depth > 8:
+        return
+    for key, value in settings.items():
+        named = value.values() if isinstance(value, dict) else [value]
+        if key in _KERNELS:
+            yield from (one for one in named if isinstance(one, str) and "/" in one)
+        else:
+            yield from _kernels(value, depth + 1)
+
+
+def _adapter(folder: Path) -> Iterator[str]:
+    path = folder / "adapter_config.json"
+    settings = read_json(path) if path.is_file() else {"peft_type": "LORA"}
+    kind = settings.get("peft_type")
+    if not (isinstance(kind, str) and kind in MERGEABLE):
+        names = ", ".join(sorted(MERGEABLE))
+        yield f"{path}: an adapter of peft_type {excerpt(kind)} cannot be merged; use one of {names}"
+    if settings.get("megatron_config"):
+        yield f"{path}: megatron_config imports the module that megatron_core names; take both out"
+
+
+def _names(folder: Path, allowed: bool) -> Iterator[str]:
+    """Shards that an index names: files beside it, and no pickles."""
+    for path in sorted(folder.glob("*.index.json")):
+        if path.name.endswith(".bin.index.json") and any(folder.glob("*.safetensors")):
+            continue  # the other form's: not read
+        names = read_json(path).get("weight_map")
+        for name in sorted(set(map(str, names.values()))) if isinstance(names, dict) else ():
+            if not _is_plain(name):
+                yield _elsewhere(path, "weight_map", name)
+            elif not name.endswith(".safetensors") and not allowed:
+                yield pickled(f"{path}: {excerpt(name)}")
+
+
+def _is_plain(name: object) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _elsewhere(path: Path, key: str, name: object) -> str:
+    return f"{path}: {key} names {excerpt(name)}, which is not a file beside it\n  fix: get the model again"

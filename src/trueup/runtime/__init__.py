@@ -1,0 +1,31 @@
+"""Where and on how many processes the code runs. The only package that imports `torch.distributed`.
+
+One process is the ordinary case and needs no launcher. Under `torchrun -m trueup …` each process takes its share of
+every optimizer step's examples. With the strategy "ddp" each holds the whole model and gradients are added up once a
+step, by hand: ranks may run different numbers of micro-batches, adapters may go unused, and nothing hangs. With "fsdp"
+each holds its part of every weight (`sharding.py`).
+"""
+
+from trueup.runtime.devices import mixed_seed, peak_memory_bytes, reset_peak_memory, seed_everything
+from trueup.runtime.processes import Runtime, first_then_all, init, lost_peer, shutdown
+from trueup.runtime.sharded_files import load_sharded, save_sharded
+from trueup.runtime.sharding import copy_into, is_sharded, shard, unsharded, whole
+
+__all__ = [
+    "Runtime",
+    "copy_into",
+    "first_then_all",
+    "init",
+    "is_sharded",
+    "load_sharded",
+    "lost_peer",
+    "mixed_seed",
+    "peak_memory_bytes",
+    "reset_peak_memory",
+    "save_sharded",
+    "seed_everything",
+    "shard",
+    "shutdown",
+    "unsharded",
+    "whole",
+]
