@@ -147,6 +147,8 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{model}: the tokenizer has neither a pad nor an end token; add an eos_token to it")
         tokenizer.pad_token = tokenizer.eos_token
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise ModelError(f"{model}: tokenizer_config.json's model_max_length is no number; mend it, or remove it")
     return tokenizer
 
 

@@ -24,7 +24,7 @@ from trueup.dataset.store import FILES, Tokenized, write_sealed
 from trueup.errors import CheckpointError, DataError, ModelError, TrueupError
 from trueup.evaluation.items import Item, write_items
 from trueup.examples import Branch, Example
-from trueup.loading import load_causal_lm, load_tokenizer, read_config
+from trueup.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
 from trueup.reference import with_reference
 from trueup.report.build import build, read_measured
 from trueup.report.stages import alarms, curves, points, stage_run
@@ -127,8 +127,11 @@ def test_a_models_damaged_settings(tmp_path: Path, damage: bytes) -> None:
 @pytest.mark.parametrize("settings", [{"architectures": 1.5}, {"architectures": {"": 0}}, {"architectures": [3]},
                                       {"architectures": ["XForSequenceClassification"], "id2label": 1}])  # fmt: skip
 def test_odd_architectures_are_no_classifier(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Said by the look at config.json, or else by the loading."""
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    assert classifier_problem(tmp_path)
+    classifier_problem(tmp_path)
+    with pytest.raises(ModelError):
+        load_classifier(str(tmp_path), runtime.init("cpu", "float32"))
 
 
 @pytest.mark.parametrize(
@@ -174,11 +177,11 @@ def test_and_over_a_tokenizer(base: Path, tmp_path: Path, name: str, damage: Cal
     ("name", "content", "words"),
     [
         ("trueup.json", b"\xff", "trueup.json"),
-        ("trueup.json", b"3", "must hold a JSON object"),
-        ("trueup.json", DEEP, "not readable as JSON"),
+        ("trueup.json", b"3", "must hold an object"),
+        ("trueup.json", DEEP, "nested too deep"),
         ("adapter_model.safetensors", b"", "does not fit"),
-        ("adapter_config.json", {"peft_type": None}, "does not fit"),
-        ("adapter_config.json", {"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, "Megatron"),
+        ("adapter_config.json", {"peft_type": None}, "peft_type"),
+        ("adapter_config.json", {"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, "megatron"),
         ("adapter_config.json", {"r": 0}, "does not fit"),
     ],
 )

@@ -66,7 +66,12 @@ class Forks:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked: dict[str, Any] = {"arguments": arguments, "after": kill_after, "at": kill_at, "under": str(under) if under else None}
+        asked: dict[str, Any] = {
+            "arguments": arguments,
+            "after": kill_after,
+            "at": kill_at,
+            "under": str(under) if under else None,
+        }
         asked |= {"by": by, "times": times, **more}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()

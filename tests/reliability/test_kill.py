@@ -176,7 +176,12 @@ def pipeline(folder: Path) -> Path:
         "ppo": {"method": "ppo", "from": "sft", "reward": "reward", "rollouts": rollouts, "max_length": 200}
         | {"prompts": tiny_data.data(folder, "prompts", 4)},
     }
-    evaluate = {"tasks": ["answers"], "prompts": tiny_data.data(folder, "prompts", 5), "samples": 5, "max_new_tokens": 4}
+    evaluate = {
+        "tasks": ["answers"],
+        "prompts": tiny_data.data(folder, "prompts", 5),
+        "samples": 5,
+        "max_new_tokens": 4,
+    }
     told = {
         "name": "p", "base": tiny_data.tiny_folder(folder / "base"), "runs": str(folder / "runs"),
         "device": "cpu", "threads": 1, "evaluate": evaluate,

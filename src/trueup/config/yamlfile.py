@@ -25,7 +25,7 @@ SHORT_FOR_PATH = frozenset({"data", "prompts"})
 
 SIZE_LIMIT = 2**20
 """Bytes that a configuration file may have."""
-VALUES_LIMIT = 100_000
+VALUES_LIMIT = 20_000
 """Values that a file may hold, those that an alias repeats counted each time: nine lines of aliases can mean 10^9."""
 _DIGITS = 4300  # of a whole number: Python reads no more
 
@@ -211,20 +211,20 @@ def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...
         tag = spelled(str(node.tag))
         document.problems.append(f"{label}: {dotted(place)}: the tag {tag} is not allowed; write the plain value")
         return None
-    return _checked_scalar(node, f"{label}: {dotted(place)}", document)
+    return _checked_scalar(node, label, place, document)
 
 
-def _checked_scalar(node: ScalarNode, where: str, document: Document) -> Scalar:
+def _checked_scalar(node: ScalarNode, label: str, place: Place, document: Document) -> Scalar:
     """The value of a scalar; what no reader of it could use is noted."""
     if half_characters(str(node.value)):
-        document.problems.append(f"{where}: holds half a surrogate pair; write the whole character")
+        document.problems.append(f"{label}: {dotted(place)}: holds half a surrogate pair; write the whole character")
         return None
     try:
         return _scalar(node)
     except (ValueError, IndexError):  # a tag such as !!int before a text, or a number without end
         kind = node.tag.removeprefix(_PREFIX)
         wrong = f"more than {_DIGITS:,} digits" if len(node.value) > _DIGITS else f"not of the kind {kind}"
-        document.problems.append(f"{where}: {shown(node.value)} is {wrong}")
+        document.problems.append(f"{label}: {dotted(place)}: {shown(node.value)} is {wrong}")
         return None
 
 
