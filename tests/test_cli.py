@@ -133,7 +133,7 @@ def test_evaluate_chat_and_export(calls: Calls) -> None:
     assert chat[1:] == (("base",), chat_settings)
     assert export[1:] == (
         (Path("base"), Path("out")),
-        {"merge": False, "dtype": "auto", "push_to_hub": None, "private": False},
+        {"merge": False, "dtype": "auto", "push_to_hub": None, "private": False, "trust_remote_code": False},
     )
 
 
@@ -251,13 +251,17 @@ def test_a_message_is_neither_markup_nor_commands_to_the_terminal(
 
 
 @pytest.mark.parametrize("place", [0, 2])
-def test_debug_shows_the_traceback_wherever_it_stands(place: int, failing: Callable[..., int]) -> None:
-    with pytest.raises(ConfigError, match=r"^c$"):
-        failing(ConfigError("c"), "--debug")
+def test_debug_shows_the_traceback_wherever_it_stands(
+    place: int, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(ConfigError("c"), "--debug") == ConfigError.exit_code
     arguments = ["sft", "sft.yaml"]
     arguments.insert(place, "--debug")
-    with pytest.raises(ConfigError, match=r"^c$"):
-        cli.main(arguments)
+    capsys.readouterr()
+    assert cli.main(arguments) == ConfigError.exit_code
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback (most recent call last):")
+    assert said.endswith("trueup.errors.ConfigError: c\n\nerror: c\n")
 
 
 def test_debug_does_not_change_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trueup.checkpoint import Checkpoint, RunFolder, State, latest_checkpoint, save_checkpoint
-from trueup.errors import CheckpointError, Interrupted
+from trueup.errors import CheckpointError, Interrupted, TrueupError
 from trueup.interrupt import InterruptGuard, StopRequested
 from trueup.runtime import copy_into, is_sharded, peak_memory_bytes
 from trueup.state import Stored
@@ -268,7 +268,7 @@ def _resume(state: Fit) -> bool:
     if checkpoint is not None:
         for message in checkpoint.skipped:
             progress.warn(message)
-        state.restore(checkpoint)
+        _restore(state, checkpoint)
         progress.note(f"resuming from step {state.step} of {state.steps}")
     if state.runtime.is_main:
         # A step whose evaluation is still to come has no row yet; one from an earlier try would come twice.
@@ -277,6 +277,19 @@ def _resume(state: Fit) -> bool:
         _tell_surroundings(state)
     state.runtime.barrier()
     return checkpoint is not None
+
+
+def _restore(state: Fit, checkpoint: Checkpoint) -> None:
+    try:
+        state.restore(checkpoint)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if isinstance(error, TrueupError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{checkpoint.path}: what it holds is not what this run saves ({type(error).__name__}: {reason})\n"
+            "  fix: remove it, and the run goes on from the one before; or use another output folder"
+        ) from error
 
 
 def _tell_surroundings(state: Fit) -> None:

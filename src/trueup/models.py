@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -133,12 +134,18 @@ class Network(nn.Module):
         """Add a role from a reward adapter trained over this very base (PEFT folder, score head included)."""
         from peft import LoraConfig as PeftLora
 
-        weights = load_file(adapter / "adapter_model.safetensors")
-        settings = json.loads((adapter / "adapter_config.json").read_text())
-        lora = PeftLora(r=settings["r"], lora_alpha=settings["lora_alpha"], target_modules=settings["target_modules"])
-        self._add_adapter(role, lora)
-        self._load_adapter_weights(role, weights)
-        self._add_head(role, weights[HEAD_KEY])
+        try:
+            weights = load_file(adapter / "adapter_model.safetensors")
+            settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+            rank, alpha, targets = settings["r"], settings["lora_alpha"], settings["target_modules"]
+            self._add_adapter(role, PeftLora(r=rank, lora_alpha=alpha, target_modules=targets))
+            self._load_adapter_weights(role, weights)
+            self._add_head(role, weights[HEAD_KEY])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError, SafetensorError) as error:
+            if isinstance(error, ModelError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{adapter}: not a reward adapter of trueup ({type(error).__name__}: {reason})") from error
         self.roles[role] = Role("base", adapter=role, head=role)
         if trainable:
             self._mark_trainable(role)

@@ -135,8 +135,11 @@ def _changed(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Fi
         return []
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return []
+    except (OSError, ValueError, RecursionError):
+        before = None
+    if not isinstance(before, dict):
+        text = f"{path} cannot be read, so nothing tells whether the rows are those of the checkpoint there"
+        return [fault("changed-data", "data", text, "put the file back, or train anew elsewhere", config.allow)]
     now, made = prepared.fingerprints, list[Finding]()
     for name in now:
         was = before.get(name, {}).get("fingerprint") if isinstance(before.get(name), dict) else None

@@ -12,7 +12,10 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from trueup.errors import CheckpointError
 
 if TYPE_CHECKING:
     from trueup.config import DpoConfig, PpoConfig
@@ -88,7 +91,7 @@ class Watch:
     def see(self, step: int, items: dict[str, list[float]]) -> list[Alarm]:
         """Record a measurement; returns the warnings that it raises for the first time. Only the main process calls."""
         history = [*self.history(), Measurement(step, items)]
-        before = {row["name"] for row in _rows(self._run.alarms_path.read_bytes())} if self._has_alarms else set()
+        before = {row["name"] for row in _rows(self._run.alarms_path)} if self._has_alarms else set()
         alarms = [alarm for alarm in raised(history, self._rules) if alarm.name not in before]
         self._run.append_watch({"step": step, "items": items})
         for alarm in alarms:
@@ -103,16 +106,14 @@ class Watch:
     def history(self) -> list[Measurement]:
         """The measurements so far, the oldest first."""
         path = self._run.watch_path
-        return read_history(path.read_bytes()) if path.is_file() else []
+        return [Measurement(row["step"], row["items"]) for row in _rows(path)] if path.is_file() else []
 
 
-def read_history(lines: bytes) -> list[Measurement]:
-    """The measurements in a watch.jsonl."""
-    return [Measurement(row["step"], row["items"]) for row in _rows(lines)]
-
-
-def _rows(lines: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines.splitlines() if line.strip()]
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error})\n  fix: remove the file: warnings begin anew") from None
 
 
 def raised(history: Sequence[Measurement], rules: Sequence[Rule]) -> list[Alarm]:

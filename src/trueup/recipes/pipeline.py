@@ -143,6 +143,15 @@ def _inputs_path(stage: StageConfig) -> Path:
     return Path(stage.output) / "inputs.json"
 
 
+def _recorded(path: Path) -> dict[str, str] | None:
+    """What a stage was made from; None where its file is damaged."""
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return recorded if isinstance(recorded, dict) else None
+
+
 def _upstream_reason(config: PipelineConfig, name: str, rerun: set[str]) -> str | None:
     used = config.upstream(name) & rerun
     return f"running, because {' and '.join(sorted(used))} runs again" if used else None
@@ -155,7 +164,9 @@ def _reason(stage: StageConfig, *, forced: bool) -> str | None:
     path, folder = _inputs_path(stage), RunFolder(stage.output)
     if not path.is_file():
         return "running for the first time"
-    before, now = json.loads(path.read_text()), inputs(stage)
+    before, now = _recorded(path), inputs(stage)
+    if before is None:
+        return f"running again, because {path} cannot be read"
     if keys := config_differences(before.get("config", ""), now["config"]):
         return f"running again, because its configuration changed: {'; '.join(keys[:3])}"
     changed = [key for key in now if key != "config" and before.get(key) != now[key]]
