@@ -25,9 +25,12 @@ class StopRequested(Exception):  # noqa: N818 -- a request, not an error
     """Raised by `InterruptGuard.check`; the loop catches it, saves, and raises `Interrupted`."""
 
 
-class Quit(KeyboardInterrupt):  # noqa: N818 -- named after what is asked for
-    """A Ctrl-C that ends the program. A class of its own: met inside `exec` (a dataclass being made, while libraries are
-    imported), a plain KeyboardInterrupt makes Python end by the signal, whatever exit code was asked for later."""
+class Quit(KeyboardInterrupt):
+    """A Ctrl-C that ends the program.
+
+    A class of its own: where a plain KeyboardInterrupt is raised inside `exec` (a dataclass is made, while libraries
+    are imported), Python ends by the signal, whatever exit code it is given later.
+    """
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -66,7 +67,12 @@ class Forks:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked: dict[str, Any] = {"arguments": arguments, "after": kill_after, "at": kill_at, "under": str(under) if under else None}
+        asked: dict[str, Any] = {
+            "arguments": arguments,
+            "after": kill_after,
+            "at": kill_at,
+            "under": str(under) if under else None,
+        }
         asked |= {"by": by, "times": times, **more}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -146,9 +152,7 @@ def _child(asked: dict[str, Any], said: int, told: int) -> None:
         from trueup.cli import main
 
         code = main(asked["arguments"])
-    except BaseException:
-        import traceback
-
+    except BaseException:  # noqa: BLE001 -- whatever it is, this child must not go on as a second server
         traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -29,7 +29,9 @@ def mounted(place: Path, *options: str) -> bool:
     """Mount (or remount) a small file system in memory at a folder. -> False where that is not allowed."""
     place.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)]
-    return shutil.which("mount") is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return (
+        shutil.which("mount") is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def test_killed_where_other_kinds_write(name: str, forks: Forks, tmp_path: Path)
 
 
 def test_killed_while_it_goes_on(forks: Forks, tmp_path: Path) -> None:
-    """Killed inside a removal, it is killed again at each change of a file as it goes on: clearing, cutting logs back."""
+    """Killed in a removal, it is killed again at each change of a file as it goes on: clearing, cutting logs back."""
     stage = Killed(forks, tmp_path, "sft", "optim.steps=3", "save.keep_last=1")
     changes = stage.run(under=stage.parts).changes
     stage.result()
@@ -176,7 +176,12 @@ def pipeline(folder: Path) -> Path:
         "ppo": {"method": "ppo", "from": "sft", "reward": "reward", "rollouts": rollouts, "max_length": 200}
         | {"prompts": tiny_data.data(folder, "prompts", 4)},
     }
-    evaluate = {"tasks": ["answers"], "prompts": tiny_data.data(folder, "prompts", 5), "samples": 5, "max_new_tokens": 4}
+    evaluate = {
+        "tasks": ["answers"],
+        "prompts": tiny_data.data(folder, "prompts", 5),
+        "samples": 5,
+        "max_new_tokens": 4,
+    }
     told = {
         "name": "p", "base": tiny_data.tiny_folder(folder / "base"), "runs": str(folder / "runs"),
         "device": "cpu", "threads": 1, "evaluate": evaluate,
