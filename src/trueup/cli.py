@@ -308,7 +308,7 @@ def _in_words(error: BaseException, command: str = "") -> tuple[str, int]:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Whether the machine or the GPU had no more memory. Torch says so by a RuntimeError, the CPU's in its own words."""
+    """Whether the machine or the GPU had no more memory. Torch says so by a RuntimeError, each part in its words."""
     if isinstance(error, RuntimeError):
         words = ("out of memory", "can't allocate memory", "alloc_failed")
         return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in words)
@@ -333,7 +333,7 @@ def _memory_advice(what: str) -> str:
     fewer = "rollouts.max_new_tokens" if what == "ppo" else "max_length"
     return (
         ": lower max_tokens, or set gradient_checkpointing=true\n"
-        "Neither changes the result, and with them the same command goes on from the last checkpoint.\n"
+        "With these the same command goes on from the last checkpoint, to the same result up to rounding.\n"
         f"Else, into another `output`: lower {fewer}, or train adapters only (lora.r=16)."
     )
 

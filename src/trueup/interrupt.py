@@ -26,8 +26,10 @@ class StopRequested(Exception):  # noqa: N818 -- a request, not an error
 
 
 class Quit(KeyboardInterrupt):
-    """A Ctrl-C that ends the program. A class of its own: met inside `exec` (a dataclass being made, while libraries are
-    imported), a plain KeyboardInterrupt makes Python end by the signal, whatever exit code was asked for later.
+    """A Ctrl-C that ends the program.
+
+    A class of its own: where a plain KeyboardInterrupt is raised inside `exec` (a dataclass is made, while libraries
+    are imported), Python ends by the signal, whatever exit code it is given later.
     """
 
 

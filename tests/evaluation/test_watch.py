@@ -147,7 +147,7 @@ def test_ppo_measures_the_gold_reward_beside_the_proxy(tmp_path: Path) -> None:
     for row in log:
         assert row["eval/gold"] == pytest.approx(-row["eval/reward"])  # here gold is the proxy turned round
         assert {"eval/kl", "eval/length", "eval/repetition"} <= set(row)
-    history = watch.read_history((tmp_path / "run" / "watch.jsonl").read_bytes())
+    history = watch.read_history(tmp_path / "run" / "watch.jsonl")
     assert [one.step for one in history] == [0, 2, 4, 6, 8]
     assert {len(values) for one in history for values in one.items.values()} == {8}
     assert history[-1].mean("gold") == pytest.approx(log[-1]["eval/gold"])
@@ -196,7 +196,7 @@ def test_dpo_watches_its_answers_and_its_chosen_side(tmp_path: Path) -> None:
     assert log[0]["eval/kl"] == pytest.approx(0, abs=1e-4)
     assert log[0]["eval/chosen"] == pytest.approx(0, abs=1e-4)
     assert log[-1]["eval/n"] == 6  # the rankings; the sampled prompts are 4
-    history = watch.read_history((tmp_path / "run" / "watch.jsonl").read_bytes())
+    history = watch.read_history(tmp_path / "run" / "watch.jsonl")
     assert len(history[0].items["kl"]) == 4
     assert len(history[0].items["chosen"]) == 6
     assert "reward" in history[0].items

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -151,9 +152,7 @@ def _child(asked: dict[str, Any], said: int, told: int) -> None:
         from trueup.cli import main
 
         code = main(asked["arguments"])
-    except BaseException:
-        import traceback
-
+    except BaseException:  # noqa: BLE001 -- whatever it is, this child must not go on as a second server
         traceback.print_exc()
     finally:
         sys.stdout.flush()

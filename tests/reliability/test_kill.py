@@ -122,7 +122,7 @@ def test_killed_where_other_kinds_write(name: str, forks: Forks, tmp_path: Path)
 
 
 def test_killed_while_it_goes_on(forks: Forks, tmp_path: Path) -> None:
-    """Killed inside a removal, it is killed again at each change of a file as it goes on: clearing, cutting logs back."""
+    """Killed in a removal, it is killed again at each change of a file as it goes on: clearing, cutting logs back."""
     stage = Killed(forks, tmp_path, "sft", "optim.steps=3", "save.keep_last=1")
     changes = stage.run(under=stage.parts).changes
     stage.result()

@@ -24,9 +24,9 @@ from trueup.errors import Interrupted
 INTERRUPTED = Interrupted.exit_code
 
 
-def written(folder: Path, **settings: Any) -> tuple[Any, str]:
+def written(folder: Path) -> tuple[Any, str]:
     """A stage of SFT that takes some seconds, and its file."""
-    config = tiny_data.stage("sft", folder, **({"optim": {"steps": 2000}} | settings))
+    config = tiny_data.stage("sft", folder, optim={"steps": 2000})
     path = folder / "sft.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     return config, str(path)

@@ -113,11 +113,13 @@ class Tokenized:
         self.folder = folder
         # Descriptors, not file objects: collected in a cycle, those warn before `__del__` can close them.
         self._opened: dict[str, int] = {}
+        self._stamps: dict[str, tuple[int, int]] = {}  # of what the hash was taken of
         self.meta: dict[str, Any] = read_sealed(folder / "meta.json")
         if not _is_meta(self.meta):
             raise ValueError(f"{folder / 'meta.json'} is not of this version")
         for name, stored in self.meta["stored"].items():
             opened = self._open(name)
+            self._stamps[name] = _stamp(opened)
             if (folder / name).stat().st_size != stored["size"] or _sha256(opened) != stored["sha256"]:
                 raise ValueError(f"{folder / name} is not as it was written")
         self._size = self.meta["stored"]["records.bin"]["size"] // RECORD.itemsize
@@ -200,7 +202,11 @@ class Tokenized:
         return self._opened[name]
 
     def _read(self, name: str, at: int, size: int) -> bytes:
-        """Read without a mapping: mapped pages would count as this process's memory, and grow with the rows seen."""
+        """Read without a mapping: mapped pages would count as this process's memory, and grow with the rows seen.
+
+        Raises:
+            DataError: the file is no longer the one that was found whole: other rows would be trained, unsaid.
+        """
         opened = self._open(name)
         if not 0 <= at <= at + size <= self.meta["stored"][name]["size"]:
             raise self._odd(name)
@@ -208,7 +214,7 @@ class Tokenized:
         found = os.read(opened, size)
         while 0 < len(found) < size and (more := os.read(opened, size - len(found))):
             found += more
-        if len(found) != size:
+        if len(found) != size or not self._as_it_was(name, opened):
             raise self._odd(name)
         return found
 
@@ -216,6 +222,15 @@ class Tokenized:
         """Whole when it was opened, another now, or sealed by somebody else."""
         fix = "run again; it is made anew. If that does not help, remove the folder"
         return DataError(f"{self.folder / name}: it was changed while it is in use\n  fix: {fix}")
+
+    def _as_it_was(self, name: str, opened: int) -> bool:
+        """Whether a file still holds what was found whole; it is only read again where its time or size changed."""
+        stamp = _stamp(opened)
+        if stamp != self._stamps[name]:
+            if _sha256(opened) != self.meta["stored"][name]["sha256"]:
+                return False
+            self._stamps[name] = stamp  # touched, or copied
+        return True
 
     def __getstate__(self) -> dict[str, Any]:
         """Without open files."""
@@ -233,6 +248,13 @@ def _is_meta(meta: dict[str, Any]) -> bool:
     )
 
 
+def _stamp(opened: int) -> tuple[int, int]:
+    """Size and time of an open file: another one once it was written to."""
+    stat = os.fstat(opened)
+    return stat.st_size, stat.st_mtime_ns
+
+
 def _sha256(opened: int) -> str:
+    os.lseek(opened, 0, os.SEEK_SET)
     with open(opened, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -106,7 +106,12 @@ class Watch:
     def history(self) -> list[Measurement]:
         """The measurements so far, the oldest first."""
         path = self._run.watch_path
-        return [Measurement(row["step"], row["items"]) for row in _rows(path)] if path.is_file() else []
+        return read_history(path) if path.is_file() else []
+
+
+def read_history(path: Path) -> list[Measurement]:
+    """The measurements in a watch.jsonl, the oldest first."""
+    return [Measurement(row["step"], row["items"]) for row in _rows(path)]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

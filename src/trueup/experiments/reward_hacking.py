@@ -143,7 +143,7 @@ def one_seed(folder: Path, seed: int, progress: Progress) -> dict[str, Course]:
 
 def _course(run_folder: Path, base_gold: float) -> Course:
     """What was measured, and the warnings that today's rules raise on it, each the first time."""
-    history = read_history((run_folder / "watch.jsonl").read_bytes())
+    history = read_history(run_folder / "watch.jsonl")
     first: dict[str, Alarm] = {}
     for at in range(1, len(history) + 1):
         for alarm in raised(history[:at], ppo_rules(None)):
