@@ -205,6 +205,8 @@ def command_line() -> str | None:
     """The command that this process was started with; None where it was no command of trueup's."""
     if Path(sys.argv[0]).name not in {"trueup", "__main__.py"}:
         return None
-    processes = os.environ.get("WORLD_SIZE", "1")
-    start = ["trueup"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, "-m", "trueup"]
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    nodes = [] if here == processes else ["--nnodes", str(processes // here)]  # started once on each
+    start = ["trueup"] if processes == 1 else ["torchrun", *nodes, "--nproc-per-node", str(here), "-m", "trueup"]
     return shlex.join([*start, *sys.argv[1:]])
