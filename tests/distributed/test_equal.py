@@ -1,0 +1,136 @@
+"""Several processes compute what one computes: every stage, LoRA and full, with the strategies ddp and fsdp.
+
+Losses, metrics and measurements to 1e-5 over 20 steps, the same samples, the same exported weights and the same files;
+and of every step the same rows, none twice and none left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases import CASES, STEPS, config
+from groups import Job, differences, each_once, lines, rows_of, run_jobs
+from safetensors.torch import load_file, save_file
+
+from tiny_data import finish_processes, run, start_processes
+from trueup.config import to_yaml
+
+# In which order: what starts from another case's run comes after it.
+NAMES = sorted(CASES, key=lambda name: name not in ("reward-lora", "reward-full"))
+FAST = ("sft-full", "ppo-lora")
+THREE = ("sft-lora", "sft-one-row", "dpo-full", "ppo-full", "grpo-lora")  # with three processes
+
+
+def moved(one: Any) -> float:
+    """How far training has moved the weights, of their size: what a comparison has to stand out from."""
+    before, after = (load_file(Path(path) / "model.safetensors") for path in (one.model, f"{one.output}/model"))
+    shared = [name for name in after if name in before]
+    change = math.hypot(*((after[name] - before[name]).norm().item() for name in shared))
+    return change / math.hypot(*(before[name].norm().item() for name in shared))
+
+
+def same(name: str, folder: Path, how: str, world: int) -> None:
+    """The case's run by several processes is that of one."""
+    one, several = config(name, folder, "one"), config(name, folder, how)
+    assert differences(one, several) == []
+    assert rows_of(several, world) == rows_of(one, 1)
+    assert moved(one) > 1e-3
+    logged = [row for row in lines(Path(one.output) / "metrics.jsonl") if "loss" in row]
+    assert len(logged) == (STEPS if one.optim.steps else 21)
+    assert len({row["loss"] for row in logged}) > 10
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few cases: by one process, and by two with either strategy."""
+    folder = tmp_path_factory.mktemp("few")
+    run_jobs([Job(config(name, folder, "one")) for name in FAST], 1)
+    run_jobs([Job(config(name, folder, how, strategy=how)) for how in ("ddp", "fsdp") for name in FAST], 2)
+    return folder
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", FAST)
+def test_two_processes_quickly(name: str, strategy: str, few: Path) -> None:
+    same(name, few, strategy, 2)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the runs of one process."""
+    folder = tmp_path_factory.mktemp("equal")
+    run_jobs([Job(config(name, folder, "one")) for name in NAMES], 1)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[("ddp", 2), ("fsdp", 2), ("ddp", 3), ("fsdp", 3)], ids="{0[0]}-{0[1]}".format)
+def group(request: pytest.FixtureRequest, alone: Path) -> tuple[Path, str, int]:
+    """The folder, with the runs of several processes beside; their names' end; how many they are."""
+    strategy, world = request.param
+    names = NAMES if world == 2 else THREE
+    run_jobs([Job(config(name, alone, f"{strategy}{world}", strategy=strategy)) for name in names], world)
+    return alone, f"{strategy}{world}", world
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_several_processes(name: str, group: tuple[Path, str, int]) -> None:
+    folder, how, world = group
+    if world == 3 and name not in THREE:
+        pytest.skip("two processes are enough for this one")
+    same(name, folder, how, world)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sft-one-row", "dpo-full"])
+def test_no_row_twice_or_left_out(name: str, group: tuple[Path, str, int]) -> None:
+    """Over all processes, in every epoch of the 12 rows and the 8 mixed in; batches of 5 and 3 divide into neither."""
+    folder, how, world = group
+    seen = rows_of(config(name, folder, how), world)
+    assert [len(steps) for steps in seen.values()] == [STEPS, STEPS]
+    assert each_once(seen["RowSource of 12"], 12)
+    assert each_once(seen["RowSource of 8"], 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "strategy"), [("sft-lora", "ddp"), ("ppo-full", "fsdp")])
+def test_the_command_under_torchrun(name: str, strategy: str, tmp_path: Path) -> None:
+    one, several = config(name, tmp_path, "one"), config(name, tmp_path, strategy, strategy=strategy)
+    run(one)
+    path = tmp_path / "stage.yaml"
+    path.write_text(to_yaml(several), encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trueup"]
+    (said,) = finish_processes(start_processes([*launcher, one.method, str(path)], 1))
+    assert "Traceback" not in said
+    assert differences(one, several) == []
+
+
+def test_a_difference_is_seen(few: Path, tmp_path: Path) -> None:
+    """What the comparison stands on: one loss changed by 2e-5, one sample, one weight, one file."""
+    one = config("ppo-lora", few, "one")
+    copy = one.model_copy(update={"output": tmp_path / "copy"})
+    folder = tmp_path / "copy"
+    for change in ("loss", "sample", "weight", "file"):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(one.output, folder)
+        assert differences(one, copy) == []
+        if change == "loss":
+            rows = lines(folder / "metrics.jsonl")
+            rows[5]["loss"] *= 1 + 2e-5 * max(1, 1 / abs(rows[5]["loss"]))
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        elif change == "sample":
+            rows = lines(folder / "samples.jsonl")
+            rows[3]["answer"] += "!"
+            (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        elif change == "weight":
+            weights = load_file(folder / "model" / "model.safetensors")
+            weights["model.norm.weight"][3] += 2e-3
+            save_file(weights, folder / "model" / "model.safetensors")
+        else:
+            (folder / "timing.jsonl").unlink()
+        assert differences(one, copy) != [], change
