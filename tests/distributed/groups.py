@@ -61,15 +61,20 @@ def rows_of(config: Any, world: int) -> dict[str, list[list[int]]]:
     return together
 
 
-def differences(one: Any, two: Any) -> list[str]:
-    """What the runs of two configurations left that is not the same: numbers to 1e-5, all else exactly."""
+def differences(one: Any, two: Any, *, resumed: bool = False) -> list[str]:
+    """What the runs of two configurations left that is not the same: numbers to 1e-5, all else exactly.
+
+    A summary counts the tokens since the start, so those of a resumed run are not compared.
+    """
     first, second = Path(one.output), Path(two.output)
     found = [f"file {name}" for name in sorted(set(files(first)) ^ set(files(second)))]
     for name in _LINES:
         limit = TOLERANCE if name == "metrics.jsonl" else SUMS
         found += [f"{name}{place}" for place in _unequal(lines(first / name), lines(second / name), limit)]
+    left_out = _VOLATILE | ({"tokens"} if resumed else set())
     for name in ("summary.json", "data.json"):
-        found += [f"{name}{place}" for place in _unequal(_json(first / name), _json(second / name), TOLERANCE)]
+        two_of_them = (_json(folder / name, left_out) for folder in (first, second))
+        found += [f"{name}{place}" for place in _unequal(*two_of_them, TOLERANCE)]
     for name in ("model/model.safetensors", "adapter/adapter_model.safetensors", "outputs.safetensors"):
         if (first / name).exists() and (second / name).exists():
             found += [f"{name}: {place}" for place in _unequal_tensors(first / name, second / name)]
@@ -87,9 +92,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, left_out: set[str]) -> dict[str, Any]:
     read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {name: value for name, value in read.items() if name not in _VOLATILE}
+    return {name: value for name, value in read.items() if name not in left_out}
 
 
 def _unequal(one: Any, two: Any, sums: float, place: str = "", key: str = "") -> Iterator[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,37 +63,36 @@ def test_two_processes_quickly(name: str, strategy: str, few: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the runs of one process."""
+def all_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+    """(strategy, how many processes) -> the folder in which these runs are, beside those of one process."""
     folder = tmp_path_factory.mktemp("equal")
     run_jobs([Job(config(name, folder, "one")) for name in NAMES], 1)
-    return folder
+
+    @cache
+    def several(strategy: str, world: int) -> Path:
+        names = NAMES if world == 2 else THREE
+        run_jobs([Job(config(name, folder, f"{strategy}{world}", strategy=strategy)) for name in names], world)
+        return folder
+
+    return several
 
 
-@pytest.fixture(scope="module", params=[("ddp", 2), ("fsdp", 2), ("ddp", 3), ("fsdp", 3)], ids="{0[0]}-{0[1]}".format)
-def group(request: pytest.FixtureRequest, alone: Path) -> tuple[Path, str, int]:
-    """The folder, with the runs of several processes beside; their names' end; how many they are."""
-    strategy, world = request.param
-    names = NAMES if world == 2 else THREE
-    run_jobs([Job(config(name, alone, f"{strategy}{world}", strategy=strategy)) for name in names], world)
-    return alone, f"{strategy}{world}", world
+GROUPS = [(strategy, world) for world in (2, 3) for strategy in ("ddp", "fsdp")]
+EACH = [(strategy, world, name) for strategy, world in GROUPS for name in (NAMES if world == 2 else THREE)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_several_processes(name: str, group: tuple[Path, str, int]) -> None:
-    folder, how, world = group
-    if world == 3 and name not in THREE:
-        pytest.skip("two processes are enough for this one")
-    same(name, folder, how, world)
+@pytest.mark.parametrize(("strategy", "world", "name"), EACH)
+def test_several_processes(strategy: str, world: int, name: str, all_of: Callable[[str, int], Path]) -> None:
+    same(name, all_of(strategy, world), f"{strategy}{world}", world)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft-one-row", "dpo-full"])
-def test_no_row_twice_or_left_out(name: str, group: tuple[Path, str, int]) -> None:
+@pytest.mark.parametrize(("strategy", "world"), GROUPS)
+def test_no_row_twice_or_left_out(strategy: str, world: int, name: str, all_of: Callable[[str, int], Path]) -> None:
     """Over all processes, in every epoch of the 12 rows and the 8 mixed in; batches of 5 and 3 divide into neither."""
-    folder, how, world = group
-    seen = rows_of(config(name, folder, how), world)
+    seen = rows_of(config(name, all_of(strategy, world), f"{strategy}{world}"), world)
     assert [len(steps) for steps in seen.values()] == [STEPS, STEPS]
     assert each_once(seen["RowSource of 12"], 12)
     assert each_once(seen["RowSource of 8"], 8)

@@ -116,7 +116,7 @@ def test_one_of_three_killed_in_a_rollout(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killed_while_loading(victim: int, tmp_path: Path) -> None:
-    """Before the group has met: the others would wait for it. Process 0 holds the meeting place, and makes the folder."""
+    """While one reads rows and the model, and the other waits for it."""
     config = long_sft(tmp_path, "ddp")
     processes = start(config)
     wait_until((Path(config.output) / "config.yaml").exists, processes)
