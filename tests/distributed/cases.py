@@ -78,7 +78,12 @@ def _other(kind: str) -> Any:
     """A model that is built otherwise: biases, or learned positions and Conv1D."""
     from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
-    tokens = {"bos_token_id": START_ID, "eos_token_id": END_ID, "pad_token_id": PAD_ID, "vocab_size": VOCABULARY}
+    tokens: dict[str, Any] = {
+        "bos_token_id": START_ID,
+        "eos_token_id": END_ID,
+        "pad_token_id": PAD_ID,
+        "vocab_size": VOCABULARY,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if kind == "gpt2":

@@ -73,8 +73,8 @@ def differences(one: Any, two: Any, *, resumed: bool = False) -> list[str]:
         found += [f"{name}{place}" for place in _unequal(lines(first / name), lines(second / name), limit)]
     left_out = _VOLATILE | ({"tokens"} if resumed else set())
     for name in ("summary.json", "data.json"):
-        two_of_them = (_json(folder / name, left_out) for folder in (first, second))
-        found += [f"{name}{place}" for place in _unequal(*two_of_them, TOLERANCE)]
+        left, right = (_json(folder / name, left_out) for folder in (first, second))
+        found += [f"{name}{place}" for place in _unequal(left, right, TOLERANCE)]
     for name in ("model/model.safetensors", "adapter/adapter_model.safetensors", "outputs.safetensors"):
         if (first / name).exists() and (second / name).exists():
             found += [f"{name}: {place}" for place in _unequal_tensors(first / name, second / name)]

@@ -1,4 +1,4 @@
-"""Checkpoints that several processes write in parts: any number of processes goes on from them, with the same losses."""
+"""Checkpoints that several processes write in parts: any number goes on from them, with the same losses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from cases import config
 from groups import Job, differences, run_jobs
+
 from tiny_data import finish_processes, result, stage, start_processes
 from trueup.config import to_yaml
 

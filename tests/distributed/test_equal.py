@@ -19,7 +19,7 @@ from cases import CASES, STEPS, config
 from groups import Job, differences, each_once, lines, rows_of, run_jobs
 from safetensors.torch import load_file, save_file
 
-from tiny_data import finish_processes, run, start_processes
+from tiny_data import finish_processes, free_port, run, start_processes
 from trueup.config import to_yaml
 
 # In which order: what starts from another case's run comes after it.
@@ -108,6 +108,20 @@ def test_the_command_under_torchrun(name: str, strategy: str, tmp_path: Path) ->
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trueup"]
     (said,) = finish_processes(start_processes([*launcher, one.method, str(path)], 1))
     assert "Traceback" not in said
+    assert differences(one, several) == []
+
+
+@pytest.mark.slow
+def test_two_nodes(tmp_path: Path) -> None:
+    """Two launchers of a process each, which meet on the loopback; docs/scale.md names the command."""
+    one, several = config("sft-full", tmp_path, "one"), config("sft-full", tmp_path, "fsdp", strategy="fsdp")
+    run(one)
+    path = tmp_path / "stage.yaml"
+    path.write_text(to_yaml(several), encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1"]
+    command = [*launcher, "--master-port", str(free_port()), "-m", "trueup", one.method, str(path)]
+    nodes = [start_processes([*command[:4], "--node-rank", str(rank), *command[4:]], 1)[0] for rank in range(2)]
+    assert all("Traceback" not in said for said in finish_processes(nodes))
     assert differences(one, several) == []
 
 

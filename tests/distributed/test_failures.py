@@ -67,7 +67,8 @@ def lines_or_none(path: Path) -> list[str]:
 
 def long_sft(folder: Path, strategy: str, **settings: Any) -> Any:
     """A stage that would take minutes."""
-    return stage("sft", folder, strategy=strategy, **({"optim": {"steps": 5000}, "save": {"every": 3}} | settings))
+    long: dict[str, Any] = {"strategy": strategy, "optim": {"steps": 5000}, "save": {"every": 3}}
+    return stage("sft", folder, **(long | settings))
 
 
 def goes_on(config: Any, world: int = 2) -> None:
@@ -104,7 +105,7 @@ def test_killed_while_training(victim: int, strategy: str, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_one_of_three_killed_in_a_rollout(tmp_path: Path) -> None:
-    settings = {"rollouts": {"episodes": 8, "epochs": 1, "max_new_tokens": 200}, "save": {"every": 1}}
+    settings: dict[str, Any] = {"rollouts": {"episodes": 8, "epochs": 1, "max_new_tokens": 200}, "save": {"every": 1}}
     config = stage("ppo", tmp_path, strategy="fsdp", optim={"steps": 500}, max_length=300, **settings)
     processes = start(config, 3)
     wait_until(logged(config, 4), processes)  # two minibatches a rollout, whose sampling takes most of the time
