@@ -10,8 +10,9 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from typing import Any, cast
 
-from torch.distributed import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from trueup.console import clean
 from trueup.errors import LostPeerError
@@ -31,7 +32,8 @@ class Peers:
     """
 
     def __init__(self, store: Store, rank: int) -> None:
-        self._store, self._rank = PrefixStore("trueup-peers", store.clone()), rank
+        own = cast("Any", store).clone()  # torch's stubs lack it
+        self._store, self._rank = PrefixStore("trueup-peers", own), rank
         self._leaving = threading.Event()
         self._watching = threading.Thread(target=self._watch, daemon=True)
         self._watching.start()

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -183,7 +184,7 @@ def _join(device: torch.device, rank: int, world: int) -> None:
     # write a large export, meanwhile.
     store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))
     dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", store=dist.PrefixStore("group", store), rank=rank,
+        "nccl" if device.type == "cuda" else "gloo", store=PrefixStore("group", store), rank=rank,
         world_size=world, timeout=timedelta(hours=2),
     )  # fmt: skip
     _peers = Peers(store, rank)
