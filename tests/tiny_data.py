@@ -155,17 +155,22 @@ def stop_after(checks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "InterruptGuard", Guard)
 
 
-def start_processes(arguments: list[str], world: int = 2, **options: Any) -> list[subprocess.Popen[str]]:
-    """Start `python arguments...` as a group of `world` processes on this machine, as torchrun would."""
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+        return probe.getsockname()[1]
+
+
+def start_processes(arguments: list[str], world: int = 2, **options: Any) -> list[subprocess.Popen[str]]:
+    """Start `python arguments...` as a group of `world` processes on this machine, as torchrun would; one is alone."""
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | (group if world > 1 else {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return [
         subprocess.Popen(
             [sys.executable, *arguments],
-            env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            env=env | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}),
             **({"preexec_fn": hear_ctrl_c} | pipes | options),
         )
         for rank in range(world)

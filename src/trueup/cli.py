@@ -266,12 +266,16 @@ def _run(words: list[str], *, debug: bool) -> int:
         if isinstance(error, Quit):
             os._exit(code)  # at once: taking Python and torch down in order takes seconds
         # All ranks stop together; after another error the rest notice, or the launcher ends them.
-        return _leave_processes(code, together=isinstance(error, Interrupted))
+        why = text if code != LostPeerError.exit_code else None
+        return _leave_processes(code, together=isinstance(error, Interrupted), why=why)
 
 
-def _leave_processes(code: int, *, together: bool = True) -> int:
-    """Leave the process group of a `torchrun`, if torch was loaded at all and there is one. Returns the exit code."""
-    if "trueup.runtime" in sys.modules and sys.modules["trueup.runtime"].shutdown(together=together):
+def _leave_processes(code: int, *, together: bool = True, why: str | None = None) -> int:
+    """Leave the process group of a `torchrun`, if torch was loaded at all and there is one. Returns the exit code.
+
+    After an error of this process's own (`why`) the others are told of it.
+    """
+    if "trueup.runtime" in sys.modules and sys.modules["trueup.runtime"].shutdown(together=together, why=why):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # the group's threads may outlive it, and abort an ordinary exit now and then
@@ -291,10 +295,8 @@ def _in_words(error: BaseException, command: str = "") -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         more = "; the same command goes on from what was saved before" if command in _GOES_ON else ""
         return f"interrupted{more}", Interrupted.exit_code
-    if "trueup.runtime" in sys.modules and sys.modules["trueup.runtime"].lost_peer(error):
-        text = "another process of this run has ended, so this one ends too: what that one said is the cause"
-        more = "the last checkpoint is good: the same command goes on from there"
-        return f"error: {text}\n{more}", LostPeerError.exit_code
+    if "trueup.runtime" in sys.modules and (lost := sys.modules["trueup.runtime"].lost_peer(error)):
+        return f"error: {lost}", LostPeerError.exit_code
     usage = getattr(error, "format_message", None)
     if usage is not None:  # Typer's errors; their class is private, and another one in older versions
         return f"error: {_usage_message(usage())}", ConfigError.exit_code

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from trueup.batching import Batch, Branch, Example, collate
 from trueup.chat import Renderer
 from trueup.errors import ModelError
-from trueup.runtime import shard, unsharded
+from trueup.runtime import is_sharded, shard, unsharded
 from trueup.tensors import token_logps
 from trueup.weights import (
     head_weight,
@@ -299,7 +299,19 @@ class Network(nn.Module):
         return self._roots[name]
 
     def settle(self) -> None:
-        """Shard, where weights are sharded, whatever has not run yet: an optimizer has to see the final parameters."""
+        """Shard, where weights are sharded, whatever has not run yet: an optimizer has to see the final parameters.
+
+        Raises:
+            ModelError: the processes hold different weights, which training would never bring together.
+        """
+        whole = (value.detach() for _, value in self.trainable() if not is_sharded(value))
+        held = (self.base_fingerprint, float(sum(value.double().abs().sum() for value in whole)))
+        others = self.runtime.gather([held])
+        if odd := [rank for rank, one in enumerate(others) if one != others[0]]:
+            raise ModelError(
+                f"process {odd[0]} has loaded other weights than process 0\n"
+                "  fix: let all nodes read the same model, from a disk they share or from copies of one folder"
+            )
         if self.runtime.sharded:
             for role in self.roles:
                 self._root(role)

@@ -207,6 +207,6 @@ def command_line() -> str | None:
         return None
     world = int(os.environ.get("WORLD_SIZE", "1"))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    several = [] if here == world else ["--nnodes", str(world // here)]  # how the nodes find each other is their own
+    several = [] if here == world else ["--nnodes", str(world // here)]  # started once on each
     start = ["trueup"] if world == 1 else ["torchrun", *several, "--nproc-per-node", str(here), "-m", "trueup"]
     return masked(shlex.join([*start, *sys.argv[1:]]))

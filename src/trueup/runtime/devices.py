@@ -14,11 +14,16 @@ from trueup.errors import ConfigError
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_device(name: str, local_rank: int) -> torch.device:
+def choose_device(name: str, local_rank: int, local_world: int = 1) -> torch.device:
     """The device that a configuration names, "auto" being CUDA, else MPS, else the CPU.
 
+    Args:
+        name: the device.
+        local_rank: this process's number on its machine: of several GPUs each takes the one of its number.
+        local_world: how many processes this machine runs.
+
     Raises:
-        ConfigError: it is not there, or not one that trueup runs on.
+        ConfigError: it is not there, or not one that trueup runs on, or several processes would share it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -32,6 +37,11 @@ def choose_device(name: str, local_rank: int) -> torch.device:
         if not torch.cuda.is_available():
             raise ConfigError(
                 f"device: {name!r} was asked for, but torch sees no CUDA device here; use device=auto or cpu"
+            )
+        if device.index is not None and local_world > 1:
+            raise ConfigError(
+                f"device: {name!r} was asked for, but {local_world} processes run here, and would share it\n"
+                "  fix: set device=cuda, and each takes a GPU of its own; CUDA_VISIBLE_DEVICES says which there are"
             )
         device = torch.device("cuda", local_rank if device.index is None else device.index)
         if (there := torch.cuda.device_count()) <= device.index:

@@ -12,15 +12,19 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trueup.errors import ConfigError, TrueupError
 from trueup.runtime.devices import choose_device, choose_dtype
+from trueup.runtime.peers import Peers, in_words
 from trueup.runtime.sharding import is_sharded, whole
 
 T = TypeVar("T")
 Strategy = Literal["one", "ddp", "fsdp"]
 _BUCKET_ELEMENTS = 2**24
+_peers: Peers | None = None
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
@@ -153,19 +157,37 @@ class Runtime:
             dist.barrier()
 
 
-def shutdown(*, together: bool = True) -> bool:
+def shutdown(*, together: bool = True, why: str | None = None) -> bool:
     """Leave the process group. Returns whether there was one.
 
     Args:
         together: every rank comes here, and waits for the others: without that the exit aborts now and then. False
             after an error in one of them, when it would wait for ever.
+        why: that error, for the other processes to say.
     """
+    global _peers  # noqa: PLW0603 -- as many as there are groups: one or none
     if not (dist.is_available() and dist.is_initialized()):
         return False
+    if _peers is not None:
+        _peers.leave(None if together else why)
+        _peers = None
     if together:
         dist.barrier()
         dist.destroy_process_group()
     return True
+
+
+def _join(device: torch.device, rank: int, world: int) -> None:
+    """Join the process group, and begin to watch for those that end with an error."""
+    global _peers  # noqa: PLW0603 -- as above
+    # A process that never comes is noticed in minutes. Later they wait longer: the first one may prepare data, or
+    # write a large export, meanwhile.
+    store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", store=PrefixStore("group", store), rank=rank,
+        world_size=world, timeout=timedelta(hours=2),
+    )  # fmt: skip
+    _peers = Peers(store, rank)
 
 
 def init(device: str = "auto", dtype: str = "auto", threads: int | None = None, strategy: str = "auto") -> Runtime:
@@ -189,13 +211,12 @@ def init(device: str = "auto", dtype: str = "auto", threads: int | None = None, 
             f"strategy: {strategy} was asked for, but this is one process\n"
             "  fix: start it with `torchrun --nproc-per-node N -m trueup …` (docs/scale.md), or leave strategy out"
         )
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    if strategy == "fsdp" and chosen.type == "mps":
-        raise ConfigError("strategy: fsdp does not run on mps; use device=cpu, or leave strategy out")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")), here)
+    if world > 1 and chosen.type == "mps":
+        raise ConfigError("device: several processes do not run on mps; use device=cpu, or start one process")
     if world > 1 and not dist.is_initialized():
-        backend = "nccl" if chosen.type == "cuda" else "gloo"
-        # Long: the first process may prepare data, or write a large export, while the others wait.
-        dist.init_process_group(backend, timeout=timedelta(hours=2))
+        _join(chosen, rank, world)
     if world > 1 and dist.get_world_size() != world:
         raise ConfigError(f"WORLD_SIZE is {world}, but the process group has {dist.get_world_size()} processes")
     kind: Strategy = "one" if world == 1 else "fsdp" if strategy == "fsdp" else "ddp"
@@ -232,12 +253,19 @@ def _launched() -> tuple[int, int]:
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "Connection refused")
 
 
-def lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another process of the group has gone."""
+def is_lost(error: BaseException) -> bool:
+    """Whether an error means that another process of the group has gone."""
     if not (dist.is_available() and dist.is_initialized()):
         return False
     text = str(error)
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(one in text for one in _LOST))
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """What to say after an error by which another process of the group has gone; None after any other error."""
+    if not is_lost(error):
+        return None
+    return in_words(_peers.cause() if _peers is not None else None)
 
 
 def first_then_all(where: Runtime, work: Callable[[], T]) -> T:
