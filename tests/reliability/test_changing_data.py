@@ -19,7 +19,7 @@ from dataset import making
 from trueup.config import DataConfig
 from trueup.dataset.build import tokenize
 from trueup.errors import DataError
-from trueup.loop import Fit
+from trueup.step import Stepper
 
 
 def cached(folder: Path) -> Path:
@@ -37,15 +37,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def meddled(config: Any, meddle: Callable[[], object]) -> None:
     """Run a stage; before its third step somebody meddles."""
-    real = Fit.train_step
+    real = Stepper.take
 
-    def step(self: Fit, check: Callable[[], None]) -> dict[str, float]:
-        if self.step == 2:
+    def take(self: Stepper, step: int, check: Callable[[], None]) -> dict[str, float]:
+        if step == 2:
             meddle()
-        return real(self, check)
+        return real(self, step, check)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Fit, "train_step", step)
+        patch.setattr(Stepper, "take", take)
         tiny_data.run(config)
 
 

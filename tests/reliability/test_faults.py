@@ -20,8 +20,8 @@ import tiny_data
 from trueup import cli
 from trueup.config import STAGES, to_yaml
 from trueup.errors import CheckpointError
-from trueup.loop import Fit
 from trueup.runfolder import RunFolder
+from trueup.step import Stepper
 
 
 def written(config: Any) -> str:
@@ -110,14 +110,14 @@ def test_out_of_memory_names_keys_to_lower(
 ) -> None:
     """They exist for this stage, those named first may change as the run goes on, and it does, from its checkpoint."""
     config, whole = (tiny_data.stage(method, tmp_path, name, save={"every": 1}) for name in ("run", "whole"))
-    real = Fit.train_step
+    real = Stepper.take
 
-    def step(self: Fit, check: Callable[[], None]) -> dict[str, float]:
-        if self.step == 2:
+    def take(self: Stepper, step: int, check: Callable[[], None]) -> dict[str, float]:
+        if step == 2:
             OUT[kind]()
-        return real(self, check)
+        return real(self, step, check)
 
-    monkeypatch.setattr(Fit, "train_step", step)
+    monkeypatch.setattr(Stepper, "take", take)
     assert cli.main([method, written(config)]) == 1
     monkeypatch.undo()
     said = capsys.readouterr().err
