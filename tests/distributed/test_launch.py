@@ -58,9 +58,9 @@ def test_torchrun_script(nodes: int, tmp_path: Path) -> None:
 
 SRUN = '#!/usr/bin/env bash\nshift\n[ "$1" = python ] && shift\necho $$ > "$HERE/step"\nexec "$PYTHON" "$@"\n'
 SCANCEL = '#!/usr/bin/env bash\necho "$@" > "$HERE/cancelled"\nkill -TERM "$(cat "$HERE/step")"\n'
-SCONTROL = (
-    '#!/usr/bin/env bash\n[ "$1" = show ] && echo 127.0.0.1\n[ "$1" = requeue ] && echo "$2" > "$HERE/requeued"\n'
-)
+SCONTROL = """#!/usr/bin/env bash
+if [ "$1" = show ]; then echo 127.0.0.1; else echo "$2" > "$HERE/requeued"; fi
+"""
 
 
 @pytest.mark.slow
