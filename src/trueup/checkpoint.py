@@ -74,9 +74,7 @@ class Checkpoint:
     @property
     def parts(self) -> frozenset[str]:
         """Names of the saved parts."""
-        named = (
-            Path(name) for name in _read_manifest(self.path)["files"]
-        )  # what the manifest does not name is not ours
+        named = (Path(name) for name in _read_manifest(self.path)["files"])  # others are not ours
         return frozenset(path.stem for path in named if path.suffix == ".json" and path.name == str(path))
 
     def part(self, name: str) -> State:
@@ -175,14 +173,8 @@ def latest_checkpoint(run: RunFolder) -> Checkpoint | None:
         brief = " ".join(problem.split())[:300]  # it may hold names and values of a damaged manifest
         skipped.append(f"skipped the damaged checkpoint {folder}: {brief}")
     if skipped:
-        raise CheckpointError(
-            "\n".join(
-                [
-                    *skipped[:3],
-                    f"No undamaged checkpoint is left.\n  fix: put one back, or remove {run.checkpoints} to begin again",
-                ]
-            )
-        )
+        fix = f"No undamaged checkpoint is left.\n  fix: put one back, or remove {run.checkpoints} to begin again"
+        raise CheckpointError("\n".join([*skipped[:3], fix]))
     return None
 
 

@@ -258,7 +258,7 @@ def _run(words: list[str], *, debug: bool) -> int:
         # `trueup config sft | head`: the reader has gone, which is no error; nothing more can be said on stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the one place where errors become words
         if debug and not hasattr(error, "format_message"):
             _print_error(traceback.format_exc())
         text, code = _in_words(error, words[0] if words else "")

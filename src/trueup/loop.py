@@ -68,7 +68,6 @@ class Fit:
         self.runtime = network.runtime
         self.stepper = Stepper(network, terms, config.optim, steps=steps, seed=config.seed, warn=progress.warn)
         self.sources = self.stepper.sources
-        self.names = {id(parameter): name for name, parameter in network.trainable()}
         self.step = 0
         self.tokens = 0
         self.last: dict[str, float] = {}  # the last row of the log
@@ -79,7 +78,8 @@ class Fit:
 
     def state(self) -> dict[str, State]:
         """Everything that decides how the run goes on. The tensors are the live ones: write them at once."""
-        optimizer = {self.names[id(one)]: dict(values) for one, values in self.stepper.optimizer.state.items()}
+        moments = self.stepper.optimizer.state
+        optimizer = {name: dict(moments[one]) for name, one in self.network.trainable() if one in moments}
         return {
             "trainer": {
                 "step": self.step,

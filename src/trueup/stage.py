@@ -28,7 +28,7 @@ from trueup.errors import CheckpointError, ConfigError
 from trueup.export import export_adapter, export_policy
 from trueup.export.merging import LOST, kept
 from trueup.export.proof import record_outputs
-from trueup.files import atomic_write_text
+from trueup.files import atomic_write_text, explained
 from trueup.forward import check_head
 from trueup.loading import load_network, load_tokenizer
 from trueup.loggers import Logger, open_loggers
@@ -122,10 +122,17 @@ class Stage:
         self, fitted: Fitted, role: str, export: Callable[[Network, Path], None] = export_policy
     ) -> dict[str, Any]:
         """Export the trained role and write summary.json, which marks the stage as finished."""
-        config, summary = (
-            self.config,
-            {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data},
-        )
+        summary = {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data}
+        # A run that is exported anew is not finished until it is: killed between, it would have no model.
+        where = self.network.runtime
+        where.from_first(lambda: self.run.summary_path.unlink(missing_ok=True))
+        with explained(f"cannot write {self.run.path}", self.run.path):
+            self._export(role, export)
+        where.from_first(lambda: self.run.write_summary(summary))
+        return summary
+
+    def _export(self, role: str, export: Callable[[Network, Path], None]) -> None:
+        config = self.config
         # Every rank takes part, as each may hold only a part of the weights; the first one writes.
         record_outputs(self.network, role, self.train, self.run.outputs_path, prompt=self.train.prompt)
         self.progress.note(f"writing {self.run.model_path}")
@@ -134,8 +141,6 @@ class Stage:
         export(self.network, self.run.model_path)
         if config.lora is not None:
             export_adapter(self.network, self.run.adapter_path, config.lora, role=role, base=config.model)
-        self.network.runtime.from_first(lambda: self.run.write_summary(summary))
-        return summary
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from trueup.export.merging import LOST, kept, merged_state
 from trueup.export.proof import OUTPUTS, PROOF, Proof, prove, record_folder
 from trueup.export.proof_files import INDEX
 from trueup.export.proof_fresh import CHANGE
-from trueup.files import explained
+from trueup.files import explained, fsync_path
 from trueup.loading import ROUNDING, load_tokenizer
 from trueup.models import HEAD_KEY
 from trueup.weights import score_head
@@ -315,6 +315,9 @@ def _publish(temporary: Path, folder: Path) -> None:
     mode = next(path for path in temporary.glob("*.json")).stat().st_mode & 0o777
     for path in temporary.glob("*.safetensors"):
         path.chmod(mode)
+    for path in (*temporary.rglob("*"), temporary):  # a power cut must not leave names without their content
+        fsync_path(path)
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)
+    fsync_path(folder.parent)
