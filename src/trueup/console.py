@@ -342,6 +342,7 @@ _QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers reads this one for its own bars as well
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # else a lost connection prints frames of C++ before the words about it
     "TQDM_DISABLE": "1",  # the bars transformers draws itself, while it reads a .gguf
     "TOKENIZERS_PARALLELISM": "false",  # else a warning follows every fork
 }
