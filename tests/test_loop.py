@@ -362,6 +362,18 @@ def test_without_patience_the_last_weights_stay(tmp_path: Path) -> None:
     assert not differ(bench.weights(), script.seen[-1])
 
 
+def test_a_measurement_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    """Neither does it push out the best checkpoint, nor begin the count of misses anew; but any number beats it."""
+    held_out = {"data": tiny_data.data(tmp_path, "conversations", 5)}
+    save = {"every": 100, "keep_last": 1, "keep_best": True}
+    bench = Bench(tmp_path, optim={"steps": 8}, save=save, eval=held_out)
+    script = Scripted(bench, [math.nan, 1.0, math.nan, math.nan])
+    fitted = bench.fit(evaluation=Evaluation(script, 2, 2, "score"))
+    assert (fitted.steps, fitted.stopped_early) == (6, True)
+    assert sorted(path.name for path in bench.run.checkpoints.iterdir()) == ["step-000002", "step-000006"]
+    assert not differ(bench.weights(), script.seen[1])
+
+
 def test_a_run_that_stopped_early_stays_stopped(tmp_path: Path) -> None:
     first = Bench(tmp_path, optim={"steps": 20})
     first.fit(evaluation=Evaluation(Scripted(first, [1.0, 2.0, 3.0]), 2, 2, "score"))

@@ -208,3 +208,15 @@ def _fork(action: Callable[[], None]) -> int:
         finally:
             os._exit(status)
     return process
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
+def test_a_link_in_a_run_folder_writes_nothing_elsewhere(name: str, tmp_path: Path) -> None:
+    """A run folder may come from somebody else."""
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("as it was")
+    folder.mkdir()
+    (folder / name).symlink_to(victim)
+    with pytest.raises(CheckpointError, match="link"), RunFolder.create(folder, "a: 1\n") as run:
+        run.append_metrics({"step": 1})
+    assert victim.read_text() == "as it was"

@@ -83,7 +83,7 @@ def test_one_process_needs_no_group():
     weight = nn.Parameter(torch.ones(2))
     assert alone.global_sum(1.5, 2) == [1.5, 2]
     assert alone.gather(["a"]) == ["a"]
-    assert alone.shard([1, 2, 3]) == [1, 2, 3]
+    assert alone.share([1, 2, 3]) == [1, 2, 3]
     alone.sum_gradients([weight])
     assert weight.grad is None
     alone.barrier()
@@ -92,7 +92,7 @@ def test_one_process_needs_no_group():
 
 def test_shards_share_out_everything_once():
     items = list(range(11))
-    shards = [Runtime(CPU, torch.float32, rank, 3).shard(items) for rank in range(3)]
+    shards = [Runtime(CPU, torch.float32, rank, 3).share(items) for rank in range(3)]
     assert sorted(item for shard in shards for item in shard) == items
     assert shards[1] == [1, 4, 7, 10]
     assert [Runtime(CPU, torch.float32, rank, 3).is_main for rank in range(3)] == [True, False, False]
@@ -127,7 +127,7 @@ here = runtime.init("cpu", "float32", 1)
 rank = here.rank
 seen = {"world": here.world, "rank": rank, "main": here.is_main}
 seen["sum"] = here.global_sum(rank + 1, 0.1, 2.0**53)
-seen["shard"] = here.shard("abcde")
+seen["shard"] = here.share("abcde")
 seen["gather"] = here.gather([{"rank": rank, "at": at} for at in range(rank + 1)])
 seen["nothing"] = here.gather([])
 

@@ -159,7 +159,7 @@ class Gathering:
         self.device, self.dtype, self.sharded = runtime.device, runtime.dtype, False
         self._rank, self._shares = rank, shares
 
-    def shard(self, items):
+    def share(self, items):
         return list(items[self._rank :: 3])
 
     def gather(self, items):

@@ -5,7 +5,7 @@
 #   PROCESSES=2 scripts/launch/torchrun.sh ppo ppo.yaml device=cpu                 so many processes
 #   NODES=2 HEAD=node1:29500 scripts/launch/torchrun.sh sft sft.yaml strategy=fsdp on each of two machines, the same line
 #
-# PROCESSES  processes on this machine (as many as it has GPUs; 1 without any)
+# PROCESSES  processes on this machine (as many as it has GPUs, or as CUDA_VISIBLE_DEVICES names; 1 without any)
 # NODES      how many machines run this line (1)
 # HEAD       with several: name and port of one of them, which all can reach; it must be the same on all
 # JOB        with several: a name for this run, when several of them meet at one HEAD (trueup)
@@ -19,7 +19,11 @@ fi
 
 NODES=${NODES:-1}
 if [ -z "${PROCESSES:-}" ]; then
-  PROCESSES=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
+  if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+    PROCESSES=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | wc -l)
+  else
+    PROCESSES=$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)
+  fi
   [ "$PROCESSES" -gt 0 ] || PROCESSES=1
 fi
 if [ "$NODES" -eq 1 ]; then

@@ -46,7 +46,7 @@ __all__ = [
     "write_state",
 ]
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "manifest.json"
 _SHARDED = "sharded"
 _ALONE = Runtime(torch.device("cpu"), torch.float32)

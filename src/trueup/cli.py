@@ -295,13 +295,13 @@ def _in_words(error: BaseException, command: str = "") -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         more = "; the same command goes on from what was saved before" if command in _GOES_ON else ""
         return f"interrupted{more}", Interrupted.exit_code
-    if "trueup.runtime" in sys.modules and (lost := sys.modules["trueup.runtime"].lost_peer(error)):
-        return f"error: {lost}", LostPeerError.exit_code
     usage = getattr(error, "format_message", None)
     if usage is not None:  # Typer's errors; their class is private, and another one in older versions
         return f"error: {_usage_message(usage())}", ConfigError.exit_code
     if _out_of_memory(error):
         return f"error: out of memory{_memory_advice(_stage_of(error) or command)}", 1
+    if "trueup.runtime" in sys.modules and (lost := sys.modules["trueup.runtime"].lost_peer(error)):
+        return f"error: {lost}", LostPeerError.exit_code
     if disk_full(error) or (isinstance(error, OSError) and error.strerror):
         return f"error: {_os_message(error)}", 1
     lines = str(error).strip().splitlines()

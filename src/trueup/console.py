@@ -237,13 +237,15 @@ def masked(text: str) -> str:
     """Text without secrets: users and passwords in addresses, and what the environment holds under a secret's name."""
     text = _CREDENTIALS.sub(r"\1***@", text)
     for name, value in os.environ.items():
-        if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name) and value in text:
-            text = text.replace(value, "***")
+        if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name) and not _NO_SECRET.match(value):
+            for form in (value, json.dumps(value)[1:-1], repr(value)[1:-1]):
+                text = text.replace(form, "***")
     return text
 
 
 _CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://?)[^/?#\s@]*(?:@[^/?#\s@]*)*@")
-_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(^|_)(TOKENS?|(API)?KEY|SECRET|PASS(WORD|WD)?|PWD|PAT|CREDENTIALS?)(_ID)?$", re.IGNORECASE)
+_NO_SECRET = re.compile(r"[/~.]|[a-z]+$")  # a path, or an ordinary word
 _SECRET_LENGTH = 8  # a shorter one may be a word
 
 

@@ -57,14 +57,14 @@ def _turns(groups: list[list[Example]], runtime: Runtime) -> Iterator[tuple[list
     """This rank's micro-batches, and whether each counts.
 
     The groups are those of one process, so that each number is what one process computes. Where weights are sharded all
-    ranks run equally often: one that has none left runs the first group again, for the others' sake.
+    ranks run equally often: one that has none left runs the last group, the shortest, again, for the others' sake.
     """
     for start in range(0, len(groups), runtime.world):
         at = start + runtime.rank
         if at < len(groups):
             yield groups[at], True
         elif runtime.sharded:
-            yield groups[0], False
+            yield groups[-1], False
 
 
 @torch.no_grad()

@@ -119,8 +119,6 @@ def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: b
     base = load_causal_lm(name, runtime, trust_remote_code=trust.code, pickles=trust.pickles)
     origin = folder / "trueup.json"
     told = read_json(origin).get("base_fingerprint") if origin.is_file() else None
-    if read_json(folder / "adapter_config.json").get("megatron_config"):
-        raise ModelError(f"{folder}: an adapter for Megatron layers, which imports a module it names; use a plain LoRA")
     if told is not None and told != weights_fingerprint(base) and not other_base:
         raise ModelError(
             f"{folder}: this adapter was trained over other weights than those of {name}\n"

@@ -7,6 +7,7 @@ processes changes the gradient. Mixing is a second term; PPO is a source whose b
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -66,13 +67,17 @@ class Fit:
         self.network, self.terms, self.config, self.steps, self.run = network, terms, config, steps, run
         self.evaluation, self.progress, self.loggers, self.headline = evaluation, progress, list(loggers), headline
         self.runtime = network.runtime
-        self.stepper = Stepper(network, terms, config.optim, steps=steps, seed=config.seed, warn=progress.warn)
+        self.stepper = Stepper(network, terms, config.optim, steps=steps, seed=config.seed, warn=self._warn)
         self.sources = self.stepper.sources
         self.step = 0
         self.tokens = 0
         self.last: dict[str, float] = {}  # the last row of the log
         self.pending: dict[str, float] | None = None  # a step's row whose evaluation is still to come
         self.best: dict[str, Any] | None = None  # value, step, misses and weights of the best evaluation
+
+    def _warn(self, text: str) -> None:
+        if self.runtime.is_main:
+            self.progress.warn(text)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -116,7 +121,11 @@ class Fit:
         self.best = trainer["best"]
         if self.best is not None:
             kept = self.best["weights"]
-            self.best["weights"] = {name: reading.like(mine[name], value) for name, value in kept.items()}
+            # Those that are whole stay on the CPU, where `_aside` keeps them.
+            self.best["weights"] = {
+                name: reading.like(mine[name], value) if isinstance(value, Stored) else value
+                for name, value in kept.items()
+            }
         reading.finish(checkpoint)
         sources = cast("dict[str, State]", checkpoint.part("sources"))
         for name, source in self.sources.items():
@@ -150,7 +159,7 @@ class Fit:
             # Rank 0's numbers count: were a reward to answer differently elsewhere, the ranks would stop apart.
             numbers = self.runtime.gather([plan.compute(self.step)])[0]
         value = numbers[plan.metric] * (1 if plan.better == "lower" else -1)
-        if self.best is None or not value >= self.best["value"]:  # `not >=`: a NaN is beaten by anything
+        if self.best is None or _beats(value, self.best["value"]):
             weights = {name: _aside(one) for name, one in self.network.trainable()} if plan.patience else {}
             self.best = {"value": value, "step": self.step, "misses": 0, "weights": weights, "row": numbers}
         else:
@@ -190,6 +199,11 @@ class _Reading:
     def finish(self, checkpoint: Checkpoint) -> None:
         """Read what is still to come."""
         checkpoint.read_sharded(self._stored)
+
+
+def _beats(value: float, best: float) -> bool:
+    """Whether a measurement (lower is better) is better than the best; any number beats a NaN, which beats none."""
+    return value < best or (math.isnan(best) and not math.isnan(value))
 
 
 def _aside(weight: Tensor) -> Tensor:
@@ -267,7 +281,7 @@ def _resume(state: Fit) -> bool:
     checkpoint = replace(checkpoint, where=state.runtime) if checkpoint is not None else None
     if checkpoint is not None:
         for message in checkpoint.skipped:
-            progress.warn(message)
+            state._warn(message)
         _restore(state, checkpoint)
         progress.note(f"resuming from step {state.step} of {state.steps}")
     if state.runtime.is_main:

@@ -28,6 +28,7 @@ from trueup.errors import ModelError
 from trueup.runtime import is_sharded, shard, unsharded
 from trueup.tensors import token_logps
 from trueup.weights import (
+    bit_sum,
     head_weight,
     input_embeddings,
     logit_scale,
@@ -304,8 +305,9 @@ class Network(nn.Module):
         Raises:
             ModelError: the processes hold different weights, which training would never bring together.
         """
-        whole = (value.detach() for _, value in self.trainable() if not is_sharded(value))
-        held = (self.base_fingerprint, float(sum(value.double().abs().sum() for value in whole)))
+        if self.runtime.world == 1:
+            return
+        held = (self.base_fingerprint, [bit_sum(value) for _, value in self.trainable() if not is_sharded(value)])
         others = self.runtime.gather([held])
         if odd := [rank for rank, one in enumerate(others) if one != others[0]]:
             raise ModelError(

@@ -55,20 +55,29 @@ def with_reference(network: Network, examples: Sequence[Example], cache: Path, *
 
 def _cached(network: Network, examples: Sequence[Example], cache: Path, max_tokens: int) -> Tensor:
     key = _fingerprint(network, examples)
-    if cache.is_file() and _cache_key(cache) == key:
-        with suppress(OSError, KeyError, SafetensorError):
-            kept = load_file(cache)["ref_logps"]
-            if kept.dtype == torch.float32 and kept.shape == (sum(len(one.branches) for one in examples),):
-                return kept.clone()
+    # Read by the first process for all: a rank that found it otherwise would leave the others waiting for it.
+    kept = network.runtime.from_first(lambda: _kept(cache, key, examples))
+    if kept is not None:
+        return kept
     pieces = [
         branch_logps(network, examples[at : at + _AT_ONCE], "reference", max_tokens=max_tokens)
         for at in range(0, len(examples), _AT_ONCE)
     ]
     sums = torch.cat(pieces)
-    if network.runtime.is_main:
-        # One file, renamed into place: values and fingerprint cannot be of two different runs.
-        atomic_write_bytes(cache, save({"ref_logps": sums}, metadata={"fingerprint": key}))
+    # One file, renamed into place: values and fingerprint cannot be of two different runs.
+    content = save({"ref_logps": sums}, metadata={"fingerprint": key})
+    network.runtime.from_first(lambda: atomic_write_bytes(cache, content))
     return sums
+
+
+def _kept(cache: Path, key: str, examples: Sequence[Example]) -> Tensor | None:
+    """What a cache file holds, if it was made of the same."""
+    if cache.is_file() and _cache_key(cache) == key:
+        with suppress(OSError, KeyError, SafetensorError):
+            kept = load_file(cache)["ref_logps"]
+            if kept.dtype == torch.float32 and kept.shape == (sum(len(one.branches) for one in examples),):
+                return kept.clone()
+    return None
 
 
 def _cache_key(cache: Path) -> str | None:

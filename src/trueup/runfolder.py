@@ -248,7 +248,7 @@ class RunFolder:
         return self.metrics_path, self.timing_path, self.samples_path, self.watch_path, self.alarms_path
 
     def _lock(self) -> None:
-        fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        fd = _no_link(str(self.path / ".lock"), os.O_RDWR | os.O_CREAT)
         try:
             self.locked = try_lock(fd)
         except BlockingIOError as error:
@@ -297,7 +297,8 @@ class RunFolder:
         data = memoryview(text.encode("utf-8", errors="backslashreplace"))
         with explained(f"cannot write {path}", self.path):
             if path not in self._handles:
-                self._handles[path] = FileIO(path, "a")  # unbuffered: a failed write leaves nothing pending
+                # Unbuffered: a failed write leaves nothing pending.
+                self._handles[path] = FileIO(path, "a", opener=_no_link)
             while data:
                 data = data[self._handles[path].write(data) :]
 
@@ -307,10 +308,15 @@ class RunFolder:
         self._handles.clear()
 
 
+def _no_link(path: str, flags: int) -> int:
+    """Open a file that is not a link: one in a folder made elsewhere would have another file overwritten."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
     """The keys whose values differ, as `optim.lr: 1e-05 -> 2e-05`, `HARMLESS` keys left out."""
     try:
-        old, new = (_flat(yaml.load(text, _Loader)) for text in (old_yaml, new_yaml))
+        old, new = (_flat(yaml.load(text, PlainLoader)) for text in (old_yaml, new_yaml))
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or a number that Python has not
         return ["config.yaml of the earlier run is not YAML that trueup wrote"]
     keys = [key for key in {**old, **new} if key.split(".")[0] not in HARMLESS]
@@ -318,7 +324,7 @@ def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
     return [f"{_brief(key)}: {_brief(was)} -> {_brief(now)}" for key, was, now in pairs]
 
 
-class _Loader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
     """Without aliases: `to_yaml` writes none, and nine lines of them can mean a billion values."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:

@@ -64,7 +64,7 @@ def sample(
     training = network.training
     network.eval()
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
-    mine = network.runtime.shard(order)
+    mine = network.runtime.share(order)
 
     def continued() -> list[tuple[int, list[int], bool]]:
         made: list[tuple[int, list[int], bool]] = []
@@ -102,6 +102,11 @@ def _draws(seed: int, row: int, count: int) -> Tensor:
     return torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(mixed_seed(seed, row)))
 
 
+def _widest(device: torch.device) -> torch.dtype:
+    """What probabilities are cumulated in: float64, which MPS does not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def pick(logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
     """(R,) token ids from (R, V) float32 logits and (R,) uniform numbers, by inverse transform sampling.
 
@@ -110,7 +115,7 @@ def pick(logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
     Raises:
         TrainingError: logits are NaN or infinite.
     """
-    cumulated = torch.softmax(logits / temperature, dim=-1).cumsum(-1, dtype=torch.float64)
+    cumulated = torch.softmax(logits / temperature, dim=-1).cumsum(-1, dtype=_widest(logits.device))
     total = cumulated[:, -1:]
     if not bool(total.isfinite().all()):
         raise TrainingError(
@@ -138,7 +143,8 @@ class _Batch:
         self._mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=device)
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
         self._autocast = network.autocast(self._trunk)
-        self._draws = None if draws is None else draws.to(device)  # (R, tokens) of the live rows
+        # (R, tokens) of the live rows
+        self._draws = None if draws is None else draws.to(_widest(device)).to(device)
         self._rows = list(range(len(prompts)))  # which prompt each live row continues
         self._ids: list[list[int]] = [[] for _ in prompts]
         self._finished = [False] * len(prompts)

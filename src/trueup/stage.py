@@ -112,7 +112,8 @@ class Stage:
         """Train. See `loop.fit`."""
         if "policy" in self.network.roles:
             check_head(self.network)
-        atomic_write_text(self.run.path / "data.json", json.dumps(self.data, indent=2) + "\n")
+        text = json.dumps(self.data, indent=2) + "\n"
+        self.network.runtime.from_first(lambda: atomic_write_text(self.run.path / "data.json", text))
         return fit(
             self.network, terms, config=self.config, steps=steps, run=self.run, progress=self.progress,
             evaluation=evaluation, loggers=self.loggers, headline=headline, resume_command=resume_command(),

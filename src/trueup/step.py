@@ -164,8 +164,9 @@ class Stepper:
         raise TrainingError(
             f"{what}, and {self.in_a_row} steps in a row were left out (optim.bad_steps)\n"
             f"  rows: {rows}\n"
-            f"  the weights are as they were, and the last checkpoint is good\n"
-            f"  fix: look at these rows (trueup show), lower optim.lr (now {self.optim.lr:g}), or set dtype=float32"
+            f"  the weights are as they were, and checkpoints are untouched\n"
+            f"  fix: look at these rows (trueup show); or, in another output folder, lower optim.lr (now "
+            f"{self.optim.lr:g}) or set dtype=float32"
         )
 
     def _rows(self, accumulated: list[tuple[Source, list[Batch], list[Tensor]]]) -> str:

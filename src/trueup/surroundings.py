@@ -30,7 +30,7 @@ _UNKNOWN = "not known"
 
 
 def surroundings(
-    device: torch.device, dtype: torch.dtype, *, world: int = 1, strategy: str = "single", attention: str | None = None
+    device: torch.device, dtype: torch.dtype, *, world: int = 1, strategy: str = "one", attention: str | None = None
 ) -> dict[str, str]:
     """Everything here that may change the last bits of a sum, in words, fit for JSON.
 

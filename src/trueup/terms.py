@@ -82,11 +82,12 @@ def collate_step(examples: list[Example], network: Network, *, per: Per, max_tok
     """
     share, pad = network.share_prefix, cast("int", network.tokenizer.pad_token_id)
     by_length = sorted(examples, key=lambda example: example.total, reverse=True)
-    mine = network.runtime.shard(by_length)
+    mine = network.runtime.share(by_length)
     groups = micro_batches(mine, max_tokens, share_prefix=share)
     batches = [collate(group, per=per, pad_id=pad, share_prefix=share) for group in groups]
     if network.runtime.sharded:
-        most = max(network.runtime.gather([len(batches)]))
+        shares = (by_length[rank :: network.runtime.world] for rank in range(network.runtime.world))
+        most = max(len(micro_batches(one, max_tokens, share_prefix=share)) for one in shares)
         idle = collate(by_length[-1:], per=per, pad_id=pad, share_prefix=share).weightless()
         batches += [idle] * (most - len(batches))
     return batches

@@ -70,13 +70,25 @@ def score_head(classifier: nn.Module) -> nn.Linear:
     return head
 
 
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@torch.no_grad()
+def bit_sum(value: Tensor) -> int:
+    """The sum of a tensor's elements, each taken as a whole number of its bits (it wraps at 64 bits)."""
+    return int(value.detach().contiguous().view(_BITS[value.element_size()]).sum(dtype=torch.int64))
+
+
 @torch.no_grad()
 def weights_fingerprint(module: nn.Module) -> str:
-    """A short hash of all weights: names, shapes, float64 sums and up to 512 spread-out elements of each."""
+    """A short hash of all weights: names, shapes, sums of their bits and up to 512 spread-out elements of each.
+
+    The same on every device: whole numbers are added up, in whatever order.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         flat = value.flatten()
         sample = flat[:: max(1, flat.numel() // 512)][:512].float().cpu()
-        digest.update(f"{name}{tuple(value.shape)}{flat.double().sum().item()!r}".encode())
+        digest.update(f"{name}{tuple(value.shape)}{bit_sum(flat)}".encode())
         digest.update(sample.numpy().tobytes())
     return digest.hexdigest()[:16]

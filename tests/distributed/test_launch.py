@@ -36,6 +36,19 @@ def test_the_scripts_are_bash_and_say_how_they_are_used(name: str) -> None:
     assert f"scripts/launch/{name}" in said.stderr
 
 
+@pytest.mark.parametrize(("visible", "processes"), [(None, "1"), ("0,1,5", "3")])
+def test_the_script_counts_the_gpus(visible: str | None, processes: str, tmp_path: Path) -> None:
+    """Also where there is no nvidia-smi."""
+    if shutil.which("bash") is None:
+        pytest.skip("no bash here")
+    for name in ("bash", "wc", "tr", "sed", "echo"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    environment = {"PATH": str(tmp_path), "TORCHRUN": "echo"} | ({"CUDA_VISIBLE_DEVICES": visible} if visible else {})
+    line = ["bash", str(SCRIPTS / "torchrun.sh"), "sft", "sft.yaml"]
+    said = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert said.stdout == f"--standalone --nproc-per-node {processes} -m trueup sft sft.yaml\n", said.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_torchrun_script(nodes: int, tmp_path: Path) -> None:
@@ -56,7 +69,8 @@ def test_torchrun_script(nodes: int, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
-SRUN = '#!/usr/bin/env bash\nshift\n[ "$1" = python ] && shift\necho $$ > "$HERE/step"\nexec "$PYTHON" "$@"\n'
+SKIP = "while [[ $1 == --* ]]; do shift; done\n"
+SRUN = "#!/usr/bin/env bash\n" + SKIP + '[ "$1" = python ] && shift\necho $$ > "$HERE/step"\nexec "$PYTHON" "$@"\n'
 SCANCEL = '#!/usr/bin/env bash\necho "$@" > "$HERE/cancelled"\nkill -TERM "$(cat "$HERE/step")"\n'
 SCONTROL = """#!/usr/bin/env bash
 if [ "$1" = show ]; then echo 127.0.0.1; else echo "$2" > "$HERE/requeued"; fi

@@ -64,6 +64,10 @@ def test_a_number_beyond_floats_is_no_parameter_of_a_loss(tmp_path: Path) -> Non
     assert "must be a number" in said(tmp_path, SFT + f"loss: {{name: ipo, beta: {10**400}}}\n", method="dpo")
 
 
+def test_a_reward_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    assert "evaluate.reward" in said(tmp_path, "l:\nstages:\n o:\nevaluate:\n reward: {s:{}}", method="pipeline")
+
+
 def test_a_key_of_half_a_character_in_a_pipeline_from_python() -> None:
     with pytest.raises(ValueError, match="valid string"):
         PipelineConfig.model_validate({"a\udcf2": 1})

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import tiny_data
 from hostile import evil
@@ -91,6 +92,13 @@ def adapter_of_pickles(folder: Path, marker: Path) -> Path:
     return path
 
 
+def adapter_beside_another(folder: Path, marker: Path) -> Path:
+    """Some safetensors lie there, but not under the one name that is read."""
+    path = adapter_of_pickles(folder, marker)
+    save_file({"x": torch.zeros(1)}, path / "x.safetensors")
+    return path
+
+
 def adapter_over_pickles(folder: Path, marker: Path) -> Path:
     base = evil.model(folder.with_name("base"))
     path = evil.adapter(folder, base)
@@ -100,7 +108,8 @@ def adapter_over_pickles(folder: Path, marker: Path) -> Path:
 
 
 PICKLES = [
-    only_bin, index_of_pickles, named_in_the_config, adapter_inside, adapter_of_pickles, adapter_over_pickles,
+    only_bin, index_of_pickles, named_in_the_config, adapter_inside, adapter_of_pickles, adapter_beside_another,
+    adapter_over_pickles,
 ]  # fmt: skip
 Maker = Callable[[Path, Path], Path]
 

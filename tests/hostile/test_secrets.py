@@ -163,3 +163,14 @@ def test_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMPTY_KEY", "")
     monkeypatch.setenv("SHORT_TOKEN", "a")
     assert masked("a short text") == "a short text"
+    # Names that only contain such a word, paths and ordinary words hide nothing; what is escaped is found.
+    for name, value in {
+        "TOKENIZER_PATH": "/models/llama-3",
+        "MONKEY": "training",
+        "SSH_KEY": "/home/x/.ssh/id",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DB_PASS", 'marked"secret1')
+    monkeypatch.setenv("GITHUB_PAT", "ghp_marked0")
+    assert masked("training /models/llama-3/base /home/x/.ssh/id") == "training /models/llama-3/base /home/x/.ssh/id"
+    assert masked('x marked"secret1 marked\\"secret1 ghp_marked0') == "x *** *** ***"

@@ -5,8 +5,8 @@ text of ten gigabytes. So each rendering gets a timer of processor time, and a l
 take beside what it has. Both are lifted when it ends; together they cost three microseconds.
 
 Not covered: renderings in other threads than the main one have no limits (the processes that tokenize rows render in
-their main threads); memory is limited on Linux alone; a single step of the interpreter is not cut short, but what it
-can do is bounded by the memory that there is.
+their main threads), and what other threads allocate meanwhile counts too; memory is limited on Linux alone; a single
+step of the interpreter is not cut short, but what it can do is bounded by the memory that there is.
 """
 
 from __future__ import annotations
@@ -55,13 +55,14 @@ def _limited(work: Callable[..., T], arguments: tuple[object, ...]) -> T:
     if watched:
         _time.until = time.thread_time() + SECONDS
         signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, SECONDS / 10)
-    _memory.lower()
+    before = None
     try:
+        before = _memory.lower()
         return work(*arguments)
     finally:
-        _memory.lift()
-        if watched:
+        if watched:  # first: no tick may come between
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        _memory.lift(before)
 
 
 class _Time:
@@ -90,23 +91,24 @@ class _Memory:
             self._resource = resource
             self._page = resource.getpagesize()
 
-    def lower(self) -> None:
-        """To what the process has, and MEMORY."""
+    def lower(self) -> tuple[int, int] | None:
+        """To what the process has, and MEMORY. Returns what `lift` needs."""
         if self._resource is None:
-            return
+            return None
         now = time.monotonic()
         self.is_fresh = now - self.read_at >= _FRESH
         if self.is_fresh:
             self.read_at, self._has = now, int(Path("/proc/self/statm").read_bytes().split()[5]) * self._page
-        soft, hard = self._before = self._resource.getrlimit(self._resource.RLIMIT_DATA)
+        soft, hard = self._resource.getrlimit(self._resource.RLIMIT_DATA)
         limit = self._has + MEMORY
         if soft == self._resource.RLIM_INFINITY or limit < soft:
             self._resource.setrlimit(self._resource.RLIMIT_DATA, (limit, hard))
+        return soft, hard
 
-    def lift(self) -> None:
+    def lift(self, before: tuple[int, int] | None) -> None:
         """As it was before."""
-        if self._resource is not None:
-            self._resource.setrlimit(self._resource.RLIMIT_DATA, self._before)
+        if self._resource is not None and before is not None:
+            self._resource.setrlimit(self._resource.RLIMIT_DATA, before)
 
 
 _time, _memory = _Time(), _Memory()

@@ -24,7 +24,7 @@ CHATML = (
 )
 TEMPLATE_FIX = "fix: give the tokenizer a chat_template that only appends, or delete it to get the ChatML default"
 WRITTEN_LIMIT = 1_000_000
-"""Characters that a template may write around contents; a conversation and its tokens stay of the data's size."""
+"""Characters that a template may write around contents, beside 1000 a message: tokens stay of the data's size."""
 _ASKED, _ANSWERED = Message("user", "PROBE"), Message("assistant", "PROBE")
 _PROBE = _ANSWERED.content
 
@@ -103,7 +103,7 @@ class ChatTemplate:
             ) from error
         except Exception as error:
             raise _failed(self._tokenizer, error) from error
-        if len(text) > WRITTEN_LIMIT and len(text) > WRITTEN_LIMIT + 2 * sum(len(m.content) for m in messages):
+        if len(text) > WRITTEN_LIMIT and len(text) > WRITTEN_LIMIT + sum(2 * len(m.content) + 1000 for m in messages):
             raise _failed(self._tokenizer, OverLimit(f"{len(text):,} characters for one conversation"))
         return text
 

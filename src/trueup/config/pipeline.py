@@ -132,8 +132,9 @@ def _evaluate_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
     if against not in writers:
         yield ("evaluate", "against"), f"{shown(against)} is no stage that writes{_or(against, writers)}"
     for key in ("reward", "gold"):
-        if stages.get(evaluate.get(key), "reward") != "reward":
-            text = f"{evaluate[key]} is no reward model: its method is {stages[evaluate[key]]}"
+        named = evaluate.get(key)
+        if isinstance(named, str) and stages.get(named, "reward") != "reward":
+            text = f"{named} is no reward model: its method is {stages[named]}"
             yield ("evaluate", key), text
     judged = judged_models(writers, str(against))
     if gates and not judged:

@@ -82,8 +82,13 @@ def refusal(folder: Path, trust: Trust, *, weights: bool = True) -> str | None:
 
 
 def _pickles(folder: Path, allowed: bool) -> Iterator[str]:
+    if allowed:
+        return
+    adapter = (folder / "adapter_config.json").is_file()
+    # Of an adapter one name alone is read; any other safetensors beside it would leave it to the pickle.
+    sound = (folder / "adapter_model.safetensors").is_file() if adapter else any(folder.glob("*.safetensors"))
     found = (path.name for pattern in PICKLED for path in sorted(folder.glob(pattern)))
-    if not allowed and (name := next(found, None)) is not None and not any(folder.glob("*.safetensors")):
+    if not sound and (name := next(found, None)) is not None:
         yield pickled(str(folder / name))
 
 
@@ -99,7 +104,7 @@ def _mixed(folder: Path) -> Iterator[str]:
     if (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
         yield (
             f"{folder}: holds a model (config.json) and an adapter (adapter_config.json): it is unclear what is meant\n"
-            "  fix: give each a folder of its own"
+            "  fix: give each a folder of its own; where there is an adapter alone, remove config.json"
         )
 
 

@@ -116,7 +116,7 @@ class _Bench:
         assert judge is not None
         items = tasks.reward_model(judge, self.plan.sets.rankings, 4096)
         seconds = round(time.perf_counter() - clock, 2)
-        self._write(path, items, {"key": self._key_of(source), "seconds": seconds})
+        self._write(path, items, source, {"seconds": seconds})
 
     def measure_model(self, name: str, note: Callable[[str], None]) -> dict[str, str]:
         """All tasks on one model; returns what could not be measured on it, and why."""
@@ -131,8 +131,8 @@ class _Bench:
         subject, missing = self._subject(name, network, is_reference=is_reference)
         items = self._items(subject) + self._harness(source)
         missing |= _unjudged(name, items)
-        header = {"model": name, "source": source, "key": self._key_of(source), "missing": missing}
-        self._write(path, items, header | {"seconds": round(time.perf_counter() - clock, 2)})
+        seconds = round(time.perf_counter() - clock, 2)
+        self._write(path, items, source, {"model": name, "source": source, "missing": missing, "seconds": seconds})
         del network, subject
         gc.collect()
         return missing
@@ -229,8 +229,9 @@ class _Bench:
     def _measured(self, path: Path, source: str) -> bool:
         return self.runtime.from_first(lambda: read_header(path).get("key") == self._key_of(source))
 
-    def _write(self, path: Path, items: list[Item], header: dict[str, Any]) -> None:
-        self.runtime.from_first(lambda: write_items(path, items, header))
+    def _write(self, path: Path, items: list[Item], source: str, header: dict[str, Any]) -> None:
+        # The key is made by the first process alone: it reads every file of every model.
+        self.runtime.from_first(lambda: write_items(path, items, {"key": self._key_of(source)} | header))
 
     def _asked_once(self, judge: Callable[[Sequence[Conversation]], list[float]]) -> Callable[..., list[float]]:
         return lambda talks: self.runtime.from_first(lambda: judge(talks))

@@ -117,8 +117,9 @@ def read_history(path: Path) -> list[Measurement]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged ({error})\n  fix: remove the file: warnings begin anew") from None
+    except (ValueError, RecursionError) as error:
+        fix = "remove the file, and what was measured or warned of so far is forgotten"
+        raise CheckpointError(f"{path}: damaged ({error})\n  fix: {fix}") from None
 
 
 def raised(history: Sequence[Measurement], rules: Sequence[Rule]) -> list[Alarm]:

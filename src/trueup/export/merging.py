@@ -27,12 +27,12 @@ def merged_state(network: Network, role: str) -> dict[str, Tensor]:
     wide = abs(kept(network, role) - 1) > LOST
     state: dict[str, Tensor] = {}
     widened: dict[int, Tensor] = {}  # by address, so that tied weights stay one
-    gathered: dict[int, Tensor] = {}  # likewise, by parameter
+    gathered: dict[int, Tensor | None] = {}  # likewise, by parameter
     for name, held in trunk.state_dict(keep_vars=True).items():
         if ".lora_" in name:
             continue
-        weight = _gathered(held, gathered)
-        if not network.runtime.is_main:
+        weight = _gathered(held, gathered, keep=network.runtime.is_main)
+        if weight is None:
             continue
         plain = name.replace(".base_layer.", ".")
         layer = layers.get(plain.removesuffix(".weight")) if plain.endswith(".weight") else None
@@ -48,12 +48,13 @@ def merged_state(network: Network, role: str) -> dict[str, Tensor]:
     return state
 
 
-def _gathered(held: Tensor, known: dict[int, Tensor]) -> Tensor:
-    """The whole weight, on the CPU if it was sharded; one that stands in two places once."""
+def _gathered(held: Tensor, known: dict[int, Tensor | None], *, keep: bool) -> Tensor | None:
+    """The whole weight where it is kept, on the CPU if it was sharded; one that stands in two places once."""
     if not is_sharded(held):
-        return held.detach()
+        return held.detach() if keep else None
     if id(held) not in known:
-        known[id(held)] = whole(held.detach()).cpu()
+        gathered = whole(held.detach())
+        known[id(held)] = gathered.cpu() if keep else None
     return known[id(held)]
 
 

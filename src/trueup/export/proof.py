@@ -78,8 +78,16 @@ def record_outputs(
     first = [examples[at] for at in range(min(len(examples), _LOOKED_AT))]
     at = _shortest([_length(one) for one in first])
     rows = [_row(first[one]) for one in at]
-    computed, dtype = _computed(network, role, rows)
-    if not network.runtime.is_main:
+    # Where each process holds the whole model, the first one computes alone.
+    shared, alone = network.runtime, replace(network.runtime, world=1, strategy="one")
+    if not (shared.is_main or shared.sharded):
+        return
+    network.runtime = shared if shared.sharded else alone
+    try:
+        computed, dtype = _computed(network, role, rows)
+    finally:
+        network.runtime = shared
+    if not shared.is_main:
         return
     talks = [_turns(*_ASKED[0]), *(messages for one in at if (messages := prompt(one)))]
     about = {
@@ -186,6 +194,8 @@ def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[
             found = {key: _outputs(network, one, rows) for key, one in roles.items()}
         dtype = network.runtime.dtype if network.runtime.sharded else torch.float32
     except (RuntimeError, TypeError, ValueError):
+        if network.runtime.sharded:
+            raise  # one rank that begins again would leave the others where they are
         found = {key: _outputs(network, one, rows) for key, one in roles.items()}
         dtype = network.runtime.dtype
     finally:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from trueup.config.untrusted import read_json
 from trueup.console import clean
 from trueup.errors import ModelError
-from trueup.export.copying import copy_model
+from trueup.export.copying import check_link, copy_model, places_of
 from trueup.export.hub import check_name, push
 from trueup.export.merging import LOST, kept, merged_state
 from trueup.export.proof import OUTPUTS, PROOF, Proof, prove, record_folder
@@ -249,6 +249,8 @@ def _default(run_folder: Path, source: Path, dtype: str) -> Path:
 
 def _add_tokenizer(model: Path, folder: Path, trust: bool = False) -> None:
     """Beside an adapter: the tokenizer with the template it was trained in, and where to stop."""
+    for path in model.glob("*.json*"):  # nothing of another place is read or carried along
+        check_link(path, places_of(model))
     load_tokenizer(str(model), trust_remote_code=trust).save_pretrained(folder)
     if (model / "generation_config.json").is_file():
         shutil.copy(model / "generation_config.json", folder)

@@ -99,12 +99,14 @@ def _because(stage: StageConfig, upstream: str | None, *, forced: bool) -> str |
 
 def _run_stage(stage: StageConfig, recipe: Callable[[Any], dict[str, Any]], *, afresh: bool) -> None:
     where = runtime.init(stage.device, stage.dtype, stage.threads, stage.strategy)
-    if where.is_main:
-        if afresh:
-            RunFolder.create(stage.output, to_yaml(stage), resume="never").close()
-        atomic_write_text(_inputs_path(stage), json.dumps(inputs(stage), indent=2) + "\n")
-    where.barrier()
+    where.from_first(lambda: _begin(stage, afresh=afresh))
     recipe(stage)
+
+
+def _begin(stage: StageConfig, *, afresh: bool) -> None:
+    if afresh:
+        RunFolder.create(stage.output, to_yaml(stage), resume="never").close()
+    atomic_write_text(_inputs_path(stage), json.dumps(inputs(stage), indent=2) + "\n")
 
 
 def inputs(stage: StageConfig) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, TypeAdapter
 from trueup.errors import DataError, TrueupError
 from trueup.evaluation.items import Item
 from trueup.evaluation.plan import PLAN_FILE
+from trueup.runfolder import PlainLoader
 
 _ODD = (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError, yaml.YAMLError)
 
@@ -112,7 +113,7 @@ def settings(path: Path) -> tuple[str, dict[str, Any]]:
         return "", {}
     with usable(path):
         text = path.read_text(encoding="utf-8")
-        return text, _object(yaml.safe_load(text) or {})
+        return text, _object(yaml.load(text, PlainLoader) or {})
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -79,5 +79,5 @@ def in_words(said: str | None) -> str:
     why = "what that one said is the cause" if said is None else said
     return (
         f"another process of this run has ended, so this one ends too: {why}\n"
-        "the last checkpoint is good: the same command goes on from there"
+        "the same command goes on from the last checkpoint, where one was saved"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -66,7 +67,7 @@ class Runtime:
         """What a loss is multiplied by before its backward pass: sharded gradients are averaged over ranks."""
         return self.world if self.sharded else 1
 
-    def shard(self, items: Sequence[Any]) -> list[Any]:
+    def share(self, items: Sequence[Any]) -> list[Any]:
         """This rank's share: every world-th item. Sharing out a sorted list balances the ranks."""
         return list(items[self.rank :: self.world])
 
@@ -108,6 +109,10 @@ class Runtime:
 
     def _sum_bucket(self, bucket: list[nn.Parameter]) -> None:
         gradients = [parameter.grad for parameter in bucket if parameter.grad is not None]
+        if len(gradients) == 1 and gradients[0].is_contiguous():  # a large one: without a copy
+            dist.all_reduce(gradients[0])
+            gradients[0] /= self.loss_scale
+            return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.loss_scale
@@ -140,21 +145,30 @@ class Runtime:
         """
         if self.world == 1:
             return work()
-        outcome: tuple[T | None, Exception | None] = (None, None)
+        value, met = None, None
         if self.is_main:
             try:
-                outcome = (work(), None)
+                value = work()
             except Exception as error:  # noqa: BLE001 -- whatever it is, the others must not wait for an answer
-                outcome = (None, error)
-        value, met = self.gather([outcome])[0]
-        if met is not None:
-            raise met
+                met = error
+        value, told = self.gather([(value, None if met is None else _portable(met))])[0]
+        if told is not None:
+            raise met or told  # the first process raises its own, with its traceback
         return cast("T", value)
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.world > 1:
             dist.barrier()
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, where another process can be told it as it is (classes of libraries often cannot); else its words."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 -- this process's own
+    except Exception:  # noqa: BLE001 -- whatever their constructors raise
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def shutdown(*, together: bool = True, why: str | None = None) -> bool:
@@ -185,7 +199,7 @@ def _join(device: torch.device, rank: int, world: int) -> None:
     store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", store=PrefixStore("group", store), rank=rank,
-        world_size=world, timeout=timedelta(hours=2),
+        world_size=world, timeout=timedelta(days=2),
     )  # fmt: skip
     _peers = Peers(store, rank)
 
@@ -213,6 +227,11 @@ def init(device: str = "auto", dtype: str = "auto", threads: int | None = None, 
         )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")), here)
+    if world > 1 and chosen.type == "cuda" and "LOCAL_RANK" not in os.environ:
+        raise ConfigError(
+            "LOCAL_RANK is not set, so every process would take the same GPU\n"
+            "  fix: start with `torchrun -m trueup …`, which sets it, or set it to the process's number on its machine"
+        )
     if world > 1 and chosen.type == "mps":
         raise ConfigError("device: several processes do not run on mps; use device=cpu, or start one process")
     if world > 1 and not dist.is_initialized():

@@ -116,7 +116,7 @@ def unsharded(root: ShardedTrunk, work: Callable[[], T]) -> T:
     finally:
         for one in parts:
             one.reshard()
-            one.set_reshard_after_forward(True, recurse=False)
+            one.set_reshard_after_forward(one is not root, recurse=False)  # a root stays whole until its backward pass
 
 
 def is_sharded(tensor: Tensor) -> bool:
