@@ -8,7 +8,8 @@ import pytest
 from test_fuzz_config import BOMB
 
 from trueup.config import STAGES, DpoConfig, PipelineConfig, SftConfig, load_config, to_yaml
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, DataError
+from trueup.sources import load
 
 SFT = "model: base\noutput: run\ndata: a.jsonl\n"
 
@@ -81,6 +82,14 @@ def test_odd_text_is_written_so_that_it_comes_back(name: str, tmp_path: Path) ->
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     assert load_config(SftConfig, path) == config
+
+
+def test_a_field_of_a_thousand_letters_is_not_proposed_as_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"messag{"9" * 9000}": [{{"role": "user", "content": "a"}}]}}\n')
+    with pytest.raises(DataError) as caught:
+        load(str(path), want="prompt")
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_pipe_is_read_to_its_limit_and_no_further(tmp_path: Path) -> None:

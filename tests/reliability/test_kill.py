@@ -205,23 +205,23 @@ class _Named:
 
 
 def test_a_killed_pipeline_goes_on_at_its_stage(forks: Forks, tmp_path: Path) -> None:
-    """Killed at random; what was finished is left as it is, what was begun goes on, the report is written."""
+    """Killed at random changes of files; what was finished stays, what was begun goes on, the report is written."""
     path, moments = pipeline(tmp_path), random.Random("pipeline")
     command, runs = ("run", str(path)), tmp_path / "runs" / "p"
-    whole = forks.run(*command)
+    whole = forks.run(*command, under=runs)
     assert whole.code == 0, whole.said
     expected = results(tmp_path)
     shutil.rmtree(runs)
     killed: list[str] = []
     while len(killed) < KILLS:
         finished = {name: _written(runs / name) for name in STAGES if _finished(runs / name)}
-        delay = moments.uniform(0, 0.2 * whole.seconds)  # less than the stages take: some parts begin, some end them
-        ended = forks.run(*command, kill_after=delay)
+        at = moments.randint(1, len(whole.changes) // 4)  # about a stage's: some parts begin, some end them
+        ended = forks.run(*command, kill_at=at, under=runs)
         assert ended.code in (0, KILLED), ended.said
         for name, before in finished.items():
             assert _written(runs / name) == before, f"{name} was run again: {ended.said}"
         if ended.code == KILLED:
-            killed.append(f"{delay:.3f} s: {next((one for one in STAGES if not _finished(runs / one)), 'report')}")
+            killed.append(f"change {at}: {next((one for one in STAGES if not _finished(runs / one)), 'report')}")
         else:
             assert results(tmp_path) == expected
             assert (runs / "report.html").is_file()

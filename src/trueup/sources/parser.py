@@ -132,7 +132,8 @@ def _naming(row: Mapping[str, object]) -> str:
         return "put commas between the cells (tabs in a .tsv file): as it is, the row has one cell"
     if "error" in keys:
         return "get the file again: this looks like a server's error message"
-    renames = ", ".join(f"{field}: {_plain(key)}" for key in keys[:100] if (field := _meant(key, row[key])))
+    short = [key for key in keys[:100] if len(key) <= 60]  # a longer one is no name, and would be most of the message
+    renames = ", ".join(f"{field}: {_plain(key)}" for key in short if (field := _meant(key, row[key])))
     return f"name the fields so, or set columns: {{{renames or 'field: its name in the file'}}}"
 
 
