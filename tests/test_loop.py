@@ -17,7 +17,7 @@ from tiny import lora, tiny_network
 from trueup import objectives
 from trueup.batching import Batch, Example, collate, single
 from trueup.chat import Message
-from trueup.checkpoint import RunFolder, latest_checkpoint
+from trueup.checkpoint import RunFolder, latest_checkpoint, save_checkpoint
 from trueup.config import OptimConfig, to_yaml
 from trueup.console import Progress
 from trueup.dataset.sampler import Sampler
@@ -466,6 +466,29 @@ def test_the_best_checkpoint_is_saved_when_it_is_measured_and_kept(tmp_path: Pat
     bench = Bench(tmp_path, optim={"steps": 8}, save=save, eval=held_out)
     bench.fit(evaluation=Evaluation(Scripted(bench, [3.0, 2.0, 1.0, 1.5, 1.4]), 2, None, "score"))
     assert sorted(path.name for path in bench.run.checkpoints.iterdir()) == ["step-000004", "step-000008"]
+
+
+def test_a_sealed_checkpoint_that_is_not_ours_is_refused_in_words(tmp_path: Path) -> None:
+    """Its manifest agrees with every byte, but a part lacks what this version saves."""
+    bench = Bench(tmp_path, optim={"steps": 4}, save={"every": 2})
+    state = bench.state().state()
+    state["trainer"].pop("stepper")
+    save_checkpoint(bench.run, 2, state)
+    with pytest.raises(CheckpointError, match=r"(?s)step-000002: what it holds is not what .*KeyError.*fix: remove it"):
+        bench.fit()
+
+
+def test_memory_that_runs_out_while_a_run_is_resumed_is_said_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bench(tmp_path, optim={"steps": 2}).fit()
+
+    def full(_: Fit, __: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Fit, "restore", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Bench(tmp_path, optim={"steps": 2}).fit()
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ def _restore(state: Fit, checkpoint: Checkpoint) -> None:
     try:
         state.restore(checkpoint)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if isinstance(error, TrueupError):
+        if isinstance(error, TrueupError | torch.OutOfMemoryError):
             raise
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
