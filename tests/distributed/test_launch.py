@@ -17,7 +17,14 @@ from tiny_data import free_port, metrics, stage
 from trueup.config import to_yaml
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "launch"
-TORCHRUN = f"{sys.executable} -m torch.distributed.run"
+
+
+def launcher(folder: Path) -> str:
+    """The words that start torchrun; this Python's own path may hold a space, and the script takes words."""
+    path = folder / "python"
+    path.write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return f"{path} -m torch.distributed.run"
 
 
 def command(config: Any) -> list[str]:
@@ -54,7 +61,7 @@ def test_the_script_counts_the_gpus(visible: str | None, processes: str, tmp_pat
 def test_torchrun_script(nodes: int, tmp_path: Path) -> None:
     config = stage("sft", tmp_path, strategy="fsdp")
     several = {"NODES": str(nodes), "HEAD": f"127.0.0.1:{free_port()}"} if nodes > 1 else {}
-    environment = os.environ | {"TORCHRUN": TORCHRUN, "PROCESSES": str(2 // nodes)} | several
+    environment = os.environ | {"TORCHRUN": launcher(tmp_path), "PROCESSES": str(2 // nodes)} | several
     line = ["bash", str(SCRIPTS / "torchrun.sh"), *command(config)]
     started = [
         subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -22,6 +22,7 @@ Place = tuple[str | int, ...]
 Problem = tuple[Place, str]
 """A place, and what is wrong there and how to mend it."""
 
+_LINE = 600  # characters
 SHOWN_PROBLEMS = 5
 """So many problems are printed; of more, how many more."""
 
@@ -101,7 +102,8 @@ def nearest_path(path: Path) -> str:
 
 
 def limited(lines: list[str]) -> str:
-    """The lines as one message of at most six lines."""
+    """The lines as one message of at most six lines, each cut to what a person reads: a value may be of any length."""
+    lines = [line if len(line) <= _LINE else f"{line[: _LINE - 1]}…" for line in lines]
     kept = lines if len(lines) <= SHOWN_PROBLEMS + 1 else lines[:SHOWN_PROBLEMS]
     more = len(lines) - len(kept)
     return "\n".join([*kept, f"and {more} more"] if more else kept)

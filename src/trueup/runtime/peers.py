@@ -21,6 +21,7 @@ _NOTE, _EVERY = "note", 2.0
 _GRACE = 10.0  # seconds in which a process may end by itself: it meets the same error, or finds the connection closed
 _GONE = "process 0, or the launcher that holds the group together, has gone"
 _LINES = 3  # of an error that are passed on
+NOTICED = _EVERY + 0.5  # seconds after which every process has read a note
 
 
 class Peers:

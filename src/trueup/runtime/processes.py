@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +20,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trueup.errors import ConfigError, TrueupError
 from trueup.runtime.devices import choose_device, choose_dtype
-from trueup.runtime.peers import Peers, in_words
+from trueup.runtime.peers import NOTICED, Peers, in_words
 from trueup.runtime.sharding import is_sharded, whole
 
 T = TypeVar("T")
@@ -184,6 +185,8 @@ def shutdown(*, together: bool = True, why: str | None = None) -> bool:
         return False
     if _peers is not None:
         _peers.leave(None if together else why)
+        if not together and dist.get_rank() == 0:
+            time.sleep(NOTICED)  # this process may hold the store: the others have yet to read what is noted there
         _peers = None
     if together:
         dist.barrier()
