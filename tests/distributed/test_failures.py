@@ -98,7 +98,7 @@ def test_killed_while_training(victim: int, strategy: str, tmp_path: Path) -> No
     other = 1 - victim
     assert (codes[victim], codes[other]) == (-signal.SIGKILL, LostPeerError.exit_code), said
     assert "error: another process of this run has ended, so this one ends too" in said[other]
-    assert "the same command goes on from there" in said[other]
+    assert "the same command goes on from the last checkpoint" in said[other]
     assert "Traceback" not in said[other]
     goes_on(config)
 
