@@ -69,11 +69,18 @@ class Killed:
 def test_killed_at_random_moments(name: str, forks: Forks, tmp_path: Path) -> None:
     """A run that ends before it is killed is compared, and the next one begins, until so many were killed."""
     stage, moments = Killed(forks, tmp_path, name), random.Random(name)
-    killed: list[str] = []
+    changes = len(stage.run(under=stage.parts).changes)
+    stage.result()
+    killed, at = list[str](), dict[str, Any]()
     while len(killed) < KILLS:
-        delay = moments.uniform(0, 1.1 * stage.whole.seconds)
-        if stage.run(kill_after=delay).code == KILLED:
-            killed.append(f"{delay:.3f} s: step {stage.saved()}")
+        # By the clock, and by the changes of files in turn: these spread over the run whatever the machine's pace.
+        if len(killed) % 2:
+            at, moment = {"kill_at": moments.randint(1, changes), "under": stage.parts}, "a change"
+        else:
+            delay = moments.uniform(0, 1.1 * stage.whole.seconds)
+            at, moment = {"kill_after": delay}, f"{delay:.3f} s"
+        if stage.run(**at).code == KILLED:
+            killed.append(f"{moment}: step {stage.saved()}")
         else:
             assert stage.result() == stage.expected, killed
     stage.finish()
