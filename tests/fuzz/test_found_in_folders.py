@@ -27,6 +27,7 @@ from trueup.examples import Branch, Example
 from trueup.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
 from trueup.reference import with_reference
 from trueup.report.build import build, read_measured
+from trueup.report.reading import items
 from trueup.report.stages import alarms, curves, points, stage_run
 from trueup.runfolder import RunFolder
 from trueup.state import read_state
@@ -330,3 +331,8 @@ def test_the_last_line_of_a_killed_run_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(rows + '{"step": 3, "sft/lo')
     [curve] = curves("sft", tmp_path)
     assert curve.steps == [1, 2]
+
+
+def test_verdicts_that_a_plan_names_and_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.wins\.jsonl: not as trueup writes it"):
+        items(tmp_path / "gone.wins.jsonl")

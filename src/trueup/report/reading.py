@@ -66,7 +66,7 @@ def usable(path: Path) -> Iterator[None]:
         yield
     except TrueupError:
         raise
-    except _ODD as error:
+    except (*_ODD, FileNotFoundError, IsADirectoryError) as error:  # named by another file, and not there
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{path}: not as trueup writes it: {reason}\n  fix: put it back, or make it again") from error
 
