@@ -22,7 +22,7 @@ def attends(mask: torch.Tensor, row: int) -> list[str]:
 
 
 def test_a_pair_shares_its_trunk_in_one_row():
-    batch = collate([PAIR], per="example", pad_id=0)
+    batch = collate([PAIR], per="example", pad_id=0, layout="shared")
     #                 trunk   branch 0    branch 1
     assert batch.input_ids.tolist() == [[10, 11, 20, 21, 22, 30, 31]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 2, 3]]
@@ -47,7 +47,7 @@ def test_a_pair_shares_its_trunk_in_one_row():
 
 
 def test_without_sharing_each_branch_has_its_own_row():
-    batch = collate([PAIR], per="branch", pad_id=9, share_prefix=False)
+    batch = collate([PAIR], per="branch", pad_id=9, layout="plain")
     assert batch.input_ids.tolist() == [[10, 11, 20, 21, 22], [10, 11, 30, 31, 9]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
     assert batch.attention_mask is None
@@ -61,7 +61,7 @@ def test_without_sharing_each_branch_has_its_own_row():
 
 def test_rows_of_several_kinds_in_one_batch():
     alone = Example([7], (Branch([8, 9], [True, True]),), row=41)
-    batch = collate([alone, PAIR], per="token", pad_id=0)
+    batch = collate([alone, PAIR], per="token", pad_id=0, layout="shared")
     assert batch.input_ids.tolist() == [[7, 8, 9, 0, 0, 0, 0], [10, 11, 20, 21, 22, 30, 31]]
     # Padding goes on counting, but never beyond a position that a real token has.
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 4, 4], [0, 1, 2, 3, 4, 2, 3]]
@@ -78,7 +78,7 @@ def test_rows_of_several_kinds_in_one_batch():
 
 def test_single_branch_rows_need_no_mask_and_their_positions_always_rise():
     rows = [Example([1], (Branch([2], [True]),)), Example([1, 2, 3], (Branch([4, 5], [True, True]),))]
-    batch = collate(rows, per="branch", pad_id=0)
+    batch = collate(rows, per="branch", pad_id=0, layout="shared")
     assert batch.attention_mask is None
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4]] * 2  # one that fell back would look like a packed row
     assert batch.last_at.tolist() == [1, 9]
@@ -88,7 +88,7 @@ def test_no_position_beyond_the_longest_sequence():
     """A shared row is wider than its sequences: padding must not count on past what the model has positions for."""
     long = Example([1] * 10, (Branch([2] * 2, [True] * 2),))
     pair = Example([1] * 4, (Branch([2] * 8, [True] * 8), Branch([3] * 8, [True] * 8)))
-    batch = collate([long, pair], per="example", pad_id=0)
+    batch = collate([long, pair], per="example", pad_id=0, layout="shared")
     assert batch.input_ids.shape == (2, 20)
     assert batch.position_ids.max() == 11
 
@@ -110,7 +110,7 @@ def test_an_empty_branch_ends_at_its_trunk():
 
 
 def test_a_branch_of_one_token():
-    batch = collate([Example([4], (Branch([5], [True]), Branch([6], [True])))], per="branch", pad_id=0)
+    batch = collate([Example([4], (Branch([5], [True]), Branch([6], [True])))], per="branch", pad_id=0, layout="shared")
     assert batch.position_ids.tolist() == [[0, 1, 1]]
     assert attends(batch.attention_mask, 0) == ["x..", "xx.", "x.x"]
     assert (batch.predict_at.tolist(), batch.last_at.tolist()) == ([0, 0], [1, 2])
@@ -174,22 +174,22 @@ examples = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=examples, max_tokens=st.integers(1, 120), share=st.booleans())
-def test_micro_batches_drop_nothing_and_fit(rows, max_tokens, share):
+@given(rows=examples, max_tokens=st.integers(1, 120), layout=st.sampled_from(["packed", "shared", "plain"]))
+def test_micro_batches_drop_nothing_and_fit(rows, max_tokens, layout):
     rows = [Example(one.trunk, one.branches, row=at) for at, one in enumerate(rows)]
-    groups = micro_batches(rows, max_tokens, share_prefix=share)
+    groups = micro_batches(rows, max_tokens, layout=layout)
     assert sorted(one.row for group in groups for one in group) == list(range(len(rows)))
     for group in groups:
-        batch = collate(group, per="token", pad_id=0, share_prefix=share)
+        batch = collate(group, per="token", pad_id=0, layout=layout)
         assert batch.input_ids.numel() <= max_tokens or len(group) == 1
         assert batch.lengths.sum() == sum(branch.trained for one in group for branch in one.branches)
-    assert groups == micro_batches(iter(rows), max_tokens, share_prefix=share)
+    assert groups == micro_batches(iter(rows), max_tokens, layout=layout)
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=examples.filter(bool), share=st.booleans())
-def test_every_target_is_predicted_from_the_token_before_it_in_its_own_sequence(rows, share):
-    batch = collate(rows, per="token", pad_id=0, share_prefix=share)
+@given(rows=examples.filter(bool), layout=st.sampled_from(["packed", "shared", "plain"]))
+def test_every_target_is_predicted_from_the_token_before_it_in_its_own_sequence(rows, layout):
+    batch = collate(rows, per="token", pad_id=0, layout=layout)
     sequences = [(one.trunk, branch.ids) for one in rows for branch in one.branches]
     position = batch.position_ids.flatten()
     flat, at = batch.input_ids.flatten(), 0
@@ -210,7 +210,41 @@ def test_every_target_is_predicted_from_the_token_before_it_in_its_own_sequence(
 def test_micro_batches_pack_the_longest_first():
     sizes = [3, 9, 5, 9, 2]
     rows = [Example([1], (Branch([2] * (size - 1), [True] * (size - 1)),), row=size) for size in sizes]
-    groups = micro_batches(rows, 18)
+    groups = micro_batches(rows, 18, layout="shared")
     assert [[one.row for one in group] for group in groups] == [[9, 9], [5, 3, 2]]
     assert micro_batches([], 18) == []
     assert [len(group) for group in micro_batches(rows, 1)] == [1] * 5
+
+
+def test_packed_rows_have_no_padding_and_know_their_sequences():
+    alone = Example([7], (Branch([8, 9], [True, True]),), row=41)
+    batch = collate([alone, PAIR], per="token", pad_id=0, layout="packed")
+    #                                   alone  | trunk | branch 0  | branch 1
+    assert batch.input_ids.tolist() == [[7, 8, 9, 10, 11, 20, 21, 22, 30, 31]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 2, 3, 4, 2, 3]]
+    assert batch.attention_mask is None
+    assert batch.predict_at.tolist() == [0, 1, 4, 6, 4, 8]
+    assert batch.targets.tolist() == [8, 9, 20, 22, 30, 31]
+    assert batch.last_at.tolist() == [2, 7, 9]
+    assert batch.tokens == batch.input_ids.numel() == 10
+    seen = ["".join("x" if one else "." for one in query) for query in batch.sequences.visible(0, 10).tolist()]
+    assert seen == [
+        "x.........",
+        "xx........",
+        "xxx.......",
+        "...x......",
+        "...xx.....",
+        "...xxx....",
+        "...xxxx...",
+        "...xxxxx..",
+        "...xx...x.",
+        "...xx...xx",
+    ]
+
+
+def test_packed_micro_batches_are_few_and_alike():
+    """28 tokens in all, 18 at most: two groups, and not 18 and 10."""
+    sizes = [3, 9, 5, 9, 2]
+    rows = [Example([1], (Branch([2] * (size - 1), [True] * (size - 1)),), row=size) for size in sizes]
+    groups = micro_batches(rows, 18)
+    assert [[one.row for one in group] for group in groups] == [[9, 5], [9, 3, 2]]

@@ -23,6 +23,7 @@ FLOORS: list[tuple[str, set[str]]] = [
         {"chat", "files", "evaluation.refusal", "algorithms.kl", "algorithms.advantages", "algorithms.sft"},
     ),
     ("1 rows as token ids", {"examples"}),
+    ("1 many sequences in one row", {"attention"}),
     ("1 losses", {"algorithms.ppo", "algorithms.preference", "algorithms.reward"}),
     (
         "2 one thing each",

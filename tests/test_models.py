@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tiny import END_ID, HIDDEN, lora, shake, tiny_folder, tiny_model, tiny_network, tiny_tokenizer
-from trueup.batching import Batch, Branch, Example, collate
+from trueup.batching import Batch, Branch, Example, Layout, collate
 from trueup.config import SftConfig
 from trueup.errors import ModelError
 from trueup.export import export_adapter
@@ -46,8 +46,8 @@ def pairs() -> list[Example]:
     ]
 
 
-def batched(examples: list[Example], share: bool) -> Batch:
-    return collate(examples, per="token", pad_id=0, share_prefix=share)
+def batched(examples: list[Example], layout: Layout = "packed") -> Batch:
+    return collate(examples, per="token", pad_id=0, layout=layout)
 
 
 def gradients(network: Network) -> dict[str, Tensor]:
@@ -68,40 +68,43 @@ def everything(network: Network, batch: Batch) -> tuple[list[Tensor], dict[str, 
     return [one.detach() for one in (logps, entropy, values, scores)], gradients(network)
 
 
-def compare(network: Network) -> None:
-    """Shared rows against one row a branch, and each pair alone against all together."""
+def compare(network: Network, layout: Layout) -> None:
+    """A layout against one row a branch, and each pair alone against all together."""
     examples = pairs()
-    shared, shared_gradients = everything(network, batched(examples, True))
-    plain, plain_gradients = everything(network, batched(examples, False))
+    shared, shared_gradients = everything(network, batched(examples, layout))
+    plain, plain_gradients = everything(network, batched(examples, "plain"))
     for ours, theirs in zip(shared, plain, strict=True):
         torch.testing.assert_close(ours, theirs, **CLOSE)
     assert shared_gradients.keys() == plain_gradients.keys()
     whole = torch.stack([gradient.norm() for gradient in plain_gradients.values()]).norm()
     for name, gradient in plain_gradients.items():
         assert (shared_gradients[name] - gradient).norm() < 1e-5 * (gradient.norm() + 0.1 * whole), name
-    alone = [everything(network, batched([one], True))[0] for one in examples]
+    alone = [everything(network, batched([one], layout))[0] for one in examples]
     for at, together in enumerate(shared):
         torch.testing.assert_close(torch.cat([one[at] for one in alone]), together, **CLOSE)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+ATTENTION: list[tuple[str, Layout]] = [("sdpa", "packed"), ("sdpa", "shared"), ("eager", "shared")]
+
+
+@pytest.mark.parametrize(("attention", "layout"), ATTENTION)
 @pytest.mark.parametrize("tied", [True, False])
-def test_shared_prefixes_change_nothing_with_lora(tmp_path, attention, tied):
+def test_the_layout_changes_nothing_with_lora(tmp_path, attention, layout, tied):
     network = tiny_network(tmp_path, attention=attention, tied=tied)
     network.add_trainable("policy", lora())
     network.add_trainable("value", lora(), head=True)
     shake(network, scale=0.2)
-    assert network.share_prefix
-    compare(network)
+    assert network.layout == ("packed" if attention == "sdpa" else "shared")
+    compare(network, layout)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_shared_prefixes_change_nothing_with_all_weights(tmp_path, attention):
+@pytest.mark.parametrize(("attention", "layout"), ATTENTION)
+def test_the_layout_changes_nothing_with_all_weights(tmp_path, attention, layout):
     network = tiny_network(tmp_path, attention=attention)
     network.add_trainable("policy", None)
     network.add_trainable("value", None, head=True)
     shake(network, scale=0.02)
-    compare(network)
+    compare(network, layout)
 
 
 def own_logps(model: torch.nn.Module, trunk: list[int], ids: list[int], temperature: float = 1.0) -> Tensor:
@@ -123,7 +126,7 @@ def test_logps_equal_those_of_transformers(tmp_path, tied, temperature):
         for one in examples
         for side in one.branches
     ]
-    got = network.logps(batched(examples, True), temperature=temperature)
+    got = network.logps(batched(examples), temperature=temperature)
     torch.testing.assert_close(got, torch.cat(want), **CLOSE)
 
 
@@ -133,9 +136,9 @@ def steps(network: Network, role: str, count: int = 3) -> None:
     optimizer = torch.optim.SGD([value for _, value in network.trainable()], lr=0.1)
     for _ in range(count):
         if place.head is None:
-            loss = -network.logps(batched(pairs(), True), role).mean()
+            loss = -network.logps(batched(pairs()), role).mean()
         else:
-            loss = (network(batched(pairs(), True), role, "values")[0] - 1).square().mean()
+            loss = (network(batched(pairs()), role, "values")[0] - 1).square().mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -144,28 +147,28 @@ def steps(network: Network, role: str, count: int = 3) -> None:
 def test_the_reference_is_the_base_with_its_adapters_off(tiny_base):
     base = tiny_network(tiny_base)
     base.add_frozen("policy")
-    want = base.logps(batched(pairs(), True))
+    want = base.logps(batched(pairs()))
     network = tiny_network(tiny_base)
     network.add_trainable("policy", lora())
     network.add_reference()
     assert len(network.trunks) == 1
-    fresh = network.logps(batched(pairs(), True)).detach()
-    assert torch.equal(network.logps(batched(pairs(), True), "reference"), want)
+    fresh = network.logps(batched(pairs())).detach()
+    assert torch.equal(network.logps(batched(pairs()), "reference"), want)
     torch.testing.assert_close(fresh, want, rtol=0, atol=1e-6)  # a fresh adapter adds exactly nothing
     steps(network, "policy")
-    assert torch.equal(network.logps(batched(pairs(), True), "reference"), want)
-    assert (network.logps(batched(pairs(), True)) - want).abs().max() > 1e-2
+    assert torch.equal(network.logps(batched(pairs()), "reference"), want)
+    assert (network.logps(batched(pairs())) - want).abs().max() > 1e-2
 
 
 def test_the_reference_of_a_fully_trained_policy_is_a_copy(tiny_base):
     network = tiny_network(tiny_base)
     network.add_trainable("policy", None)
     network.add_reference()
-    want = network.logps(batched(pairs(), True), "reference")
-    assert torch.equal(network.logps(batched(pairs(), True)), want)
+    want = network.logps(batched(pairs()), "reference")
+    assert torch.equal(network.logps(batched(pairs())), want)
     steps(network, "policy")
-    assert torch.equal(network.logps(batched(pairs(), True), "reference"), want)
-    assert (network.logps(batched(pairs(), True)) - want).abs().max() > 1e-2
+    assert torch.equal(network.logps(batched(pairs()), "reference"), want)
+    assert (network.logps(batched(pairs())) - want).abs().max() > 1e-2
 
 
 def test_the_reference_of_a_fully_trained_policy_is_a_copy_beside_adapters_too(tiny_base):
@@ -183,8 +186,8 @@ def test_a_reference_of_its_own(tiny_base, tmp_path):
     network.add_reference(tiny_model(seed=7))
     other = tiny_network(tmp_path / "other", seed=7)
     other.add_frozen("policy")
-    want = other.logps(batched(pairs(), True))
-    assert torch.equal(network.logps(batched(pairs(), True), "reference"), want)
+    want = other.logps(batched(pairs()))
+    assert torch.equal(network.logps(batched(pairs()), "reference"), want)
     assert not any(name.startswith("trunks.reference") for name, _ in network.trainable())
 
 
@@ -235,8 +238,8 @@ def test_only_trainable_roles_require_gradients_after_every_switch(tiny_base):
     for role in ("value", "reference", "policy", "reference", "value", "policy"):
         network.trunk(role)
         assert {name for name, value in network.named_parameters() if value.requires_grad} == want
-    assert not network.logps(batched(pairs(), True), "reference").requires_grad
-    assert network.logps(batched(pairs(), True), "policy").requires_grad
+    assert not network.logps(batched(pairs()), "reference").requires_grad
+    assert network.logps(batched(pairs()), "policy").requires_grad
 
 
 @pytest.mark.filterwarnings("ignore:.*tie_word_embeddings:UserWarning")
@@ -245,7 +248,7 @@ def test_adapters_over_embeddings_train(tiny_base):
     network.add_trainable("policy", lora(targets=["embed_tokens", "q_proj"]))
     names = [name for name, _ in network.trainable()]
     assert sum("lora_embedding_" in name for name in names) == 2
-    network.logps(batched(pairs(), True)).sum().backward()
+    network.logps(batched(pairs())).sum().backward()
     assert all(value.grad is not None for _, value in network.trainable())
 
 
@@ -261,10 +264,10 @@ def test_adapters_over_the_lm_head(tmp_path, tied):
         for one in pairs():
             for at, side in enumerate(one.branches):
                 want = own_logps(network.trunk(role), one.trunk, side.ids)[torch.tensor(side.mask)]
-                batch = batched([one], True)
+                batch = batched([one])
                 got = network.logps(batch, role)[batch.branch_of == at]
                 torch.testing.assert_close(got, want, **CLOSE)
-    network.logps(batched(pairs(), True)).sum().backward()
+    network.logps(batched(pairs())).sum().backward()
     head = [value.grad for name, value in network.trainable() if "lm_head" in name]
     assert len(head) == 2
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in head)
@@ -304,7 +307,7 @@ def test_a_scorer_from_its_adapter(tiny_base, tmp_path):
 def test_a_fresh_head_scores_zero(tiny_base):
     network = tiny_network(tiny_base)
     network.add_trainable("reward", None, head=True)
-    assert torch.equal(network(batched(pairs(), True), "reward", "scores")[0], torch.zeros(6))
+    assert torch.equal(network(batched(pairs()), "reward", "scores")[0], torch.zeros(6))
 
 
 def test_an_untied_lm_head_behind_a_score_head_does_not_train(tmp_path):
@@ -348,22 +351,33 @@ def test_a_model_that_refuses_block_masks_gets_plain_rows(tiny_base, monkeypatch
         return plain(self, *args, attention_mask=attention_mask, **kwargs)
 
     monkeypatch.setattr(type(inner), "forward", forward)
-    assert not stubborn.share_prefix
-    assert network.share_prefix
+    monkeypatch.setattr(stubborn.trunks["base"].config, "_attn_implementation_internal", "eager")
+    assert stubborn.layout == "plain"
+    assert network.layout == "packed"
     torch.testing.assert_close(forward_all(stubborn, pairs(), "policy", "logps", max_tokens=100), want, **CLOSE)
 
 
 def test_a_model_that_ignores_block_masks_gets_plain_rows(tiny_base, monkeypatch):
-    network = tiny_network(tiny_base)
+    network = tiny_network(tiny_base, attention="eager")
     network.add_frozen("policy")
     inner = network.trunks["base"].model
     plain = type(inner).forward
     monkeypatch.setattr(type(inner), "forward", lambda self, attention_mask=None, **rest: plain(self, **rest))
-    assert not network.share_prefix
+    assert network.layout == "plain"
+
+
+def test_a_model_that_keeps_the_sequences_to_itself_gets_padded_rows(tiny_base, monkeypatch):
+    """Its layers never hear where a sequence ends, so packed rows would leak from one into the next."""
+    network = tiny_network(tiny_base)
+    network.add_frozen("policy")
+    inner = network.trunks["base"].model
+    plain = type(inner).forward
+    monkeypatch.setattr(type(inner), "forward", lambda self, sequences=None, **rest: plain(self, **rest))
+    assert network.layout == "shared"
 
 
 def test_a_sliding_window_gets_plain_rows(tmp_path):
-    """transformers takes a 4-D mask as it is, window or not: a long shared row would see past the window."""
+    """transformers takes a 4-D mask as it is, window or not: a long row would see past the window."""
     from transformers import MistralConfig, MistralForCausalLM
 
     config = MistralConfig(
@@ -372,7 +386,7 @@ def test_a_sliding_window_gets_plain_rows(tmp_path):
     )  # fmt: skip
     network = Network(MistralForCausalLM(config), tiny_tokenizer(), CPU)
     network.add_frozen("policy")
-    assert not network.share_prefix
+    assert network.layout == "plain"
 
 
 def test_gradient_checkpointing_changes_no_gradient(tiny_base):
@@ -384,8 +398,8 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_base):
         shake(network, scale=0.2)
         network.train()
         # Both roles before one backward pass: what is computed again must run under the adapter it ran under first.
-        logps = network.logps(batched(pairs(), True))
-        values = network(batched(pairs(), True), "value", "values")[0]
+        logps = network.logps(batched(pairs()))
+        values = network(batched(pairs()), "value", "values")[0]
         network.trunk("policy")
         (logps.sum() + values.square().sum()).backward()
         assert network._selected == "policy"
@@ -404,7 +418,7 @@ def test_gradient_checkpointing_with_all_weights(tiny_base):
         network.add_trainable("policy", None)
         network.add_reference()
         network.train()
-        network.logps(batched(pairs(), True)).sum().backward()
+        network.logps(batched(pairs())).sum().backward()
         return gradients(network)
 
     plain, checkpointed = run(False), run(True)
@@ -419,16 +433,16 @@ def test_half_precision_weights_get_float32_masters(tiny_base):
     network.add_reference()
     assert {value.dtype for _, value in network.trainable()} == {torch.float32}
     assert {value.dtype for value in network.trunks["reference"].parameters()} == {torch.bfloat16}
-    assert network.share_prefix
-    logps = network.logps(batched(pairs(), True))
+    assert network.layout == "packed"
+    logps = network.logps(batched(pairs()))
     assert logps.dtype == torch.float32
     torch.testing.assert_close(
-        logps, network.logps(batched(pairs(), True), "reference"), rtol=0.05, atol=0.3
+        logps, network.logps(batched(pairs()), "reference"), rtol=0.05, atol=0.3
     )  # bfloat16 has 8 bits
     with_adapter = tiny_network(tiny_base, dtype="bfloat16")
     with_adapter.add_trainable("policy", lora())
     assert {value.dtype for _, value in with_adapter.trainable()} == {torch.float32}
-    assert with_adapter.logps(batched(pairs(), True)).dtype == torch.float32
+    assert with_adapter.logps(batched(pairs())).dtype == torch.float32
 
 
 def config_for(folder: str) -> SftConfig:

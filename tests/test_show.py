@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tiny import END_ID, START_ID, tiny_tokenizer
-from trueup.batching import Branch, Example, collate, single
+from trueup.batching import Branch, Example, Layout, collate, single
 from trueup.chat import Message, Origin, Renderer
 from trueup.show import View, print_view, view, write_html
 from trueup.show.layout import target_places
@@ -52,7 +52,7 @@ def seen(renderer: Renderer, examples: list[Example], method: Any = "sft", **set
     per = {"sft": "token", "ppo": "token", "reward": "example", "dpo": "example"}[method]
     numbered = [replace(one, row=at) for at, one in enumerate(examples)]
     origins = [Origin("data/rows.jsonl", at + 1) for at in range(len(examples))]
-    how = {"per": per, "max_tokens": 4096, "share_prefix": True, "shown": 3, "origins": origins} | settings
+    how = {"per": per, "max_tokens": 4096, "layout": "shared", "shown": 3, "origins": origins} | settings
     return view(numbered, renderer, method=method, **how)
 
 
@@ -179,7 +179,7 @@ padding        0.0% of the rows shown (one micro-batch: 1 x 32 tokens)
 
 def test_a_pair_in_two_rows(renderer: Renderer) -> None:
     """22 + 4 and 22 + 6 tokens; padded to 28: 2 of 56 (3.6%)."""
-    one = seen(renderer, [pair(renderer, "Yes", "Never")], "dpo", share_prefix=False)
+    one = seen(renderer, [pair(renderer, "Yes", "Never")], "dpo", layout="plain")
     text = printed(one)
     assert "row 1, the chosen answer: rows.jsonl:1\n  26 tokens, padded to 28; 4 trained (15.4%)\n" in text
     assert "row 1, the rejected answer: rows.jsonl:1\n  28 tokens; 6 trained (21.4%)\n" in text
@@ -356,22 +356,23 @@ def test_a_reward_read_at_a_prompt(renderer: Renderer) -> None:
 # -- it is the batch ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_it_shows_the_batch(renderer: Renderer, share: bool) -> None:
+@pytest.mark.parametrize("layout", ["packed", "shared", "plain"])
+def test_it_shows_the_batch(renderer: Renderer, layout: Layout) -> None:
     """Ids, positions and what is trained, compared with a batch made here; rows come in the order of the data."""
     rows = [pair(renderer, "A", "Bb"), pair(renderer, "A longer answer.", "B"), pair(renderer, "Mm", "No")]
-    one = seen(renderer, rows, "dpo", share_prefix=share)
+    one = seen(renderer, rows, "dpo", layout=layout)
     number = [row.number for row in one.rows]
-    assert number == ([1, 2, 3] if share else [1, 1, 2, 2, 3, 3])
+    assert number == ([1, 2, 3] if layout != "plain" else [1, 1, 2, 2, 3, 3])
     order = sorted(range(3), key=lambda at: -rows[at].total)
-    batch = collate([rows[at] for at in order], per="example", pad_id=0, share_prefix=share)
+    batch = collate([rows[at] for at in order], per="example", pad_id=0, layout=layout)
     assert one.shapes == (tuple(batch.input_ids.shape),)
     shown = [row for at in order for row in one.rows if row.number == at + 1]
-    trained = []
-    for at, row in enumerate(shown):
-        real = len(row.tokens)
-        assert [token.id for token in row.tokens] == batch.input_ids[at, :real].tolist()
-        assert [token.position for token in row.tokens] == batch.position_ids[at, :real].tolist()
+    trained, start = [], 0
+    for row in shown:
+        here = slice(start, start + len(row.tokens))
+        start += len(row.tokens) if layout == "packed" else batch.input_ids.shape[1]
+        assert [token.id for token in row.tokens] == batch.input_ids.flatten()[here].tolist()
+        assert [token.position for token in row.tokens] == batch.position_ids.flatten()[here].tolist()
         trained += [token.id for token in row.tokens if token.trained]
     assert trained == batch.targets.tolist()
     assert one.padding == pytest.approx(1 - batch.tokens / batch.input_ids.numel())

@@ -1,9 +1,9 @@
 """Examples -> token-budgeted micro-batches in which a shared prompt runs once.
 
-An `Example` (examples.py) is a trunk and the branches that continue it. A row of a `Batch` is
-`[trunk | branch 0 | branch 1 …]`: each branch's positions go on from the trunk's, and a block mask keeps it from
-seeing its siblings, so that each branch's log-probabilities are those of `[trunk | branch]` alone. Only trained tokens
-are listed in `predict_at`/`targets`: nothing else reaches the LM head.
+An `Example` (examples.py) is a trunk and the branches that continue it, laid out as `[trunk | branch 0 | branch 1 …]`:
+each branch's positions go on from the trunk's and it never sees its siblings, so that its log-probabilities are those
+of `[trunk | branch]` alone. Only trained tokens are listed in `predict_at`/`targets`: nothing else reaches the
+LM head.
 """
 
 from __future__ import annotations
@@ -11,16 +11,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from heapq import heappush, heapreplace
+from itertools import accumulate, chain
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from trueup.attention import Sequences, sequences
 from trueup.examples import Branch, Example, single
 
-__all__ = ["Batch", "Branch", "Example", "Per", "collate", "micro_batches", "single"]
+__all__ = ["Batch", "Branch", "Example", "Layout", "Per", "collate", "micro_batches", "single"]
 
 Per = Literal["token", "branch", "example"]
+Layout = Literal["packed", "shared", "plain"]
+"""How examples become rows; all three give the same numbers.
+
+- "packed": one row without padding, all examples one after the other. Needs attention that is told where each ends.
+- "shared": a row an example, padded to the longest. Needs attention that takes a block mask.
+- "plain": a row a branch, each with its own copy of the trunk. Any causal model takes it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,7 @@ class Batch:
         input_ids: (R, T) token ids, padded on the right.
         position_ids: (R, T); a branch's positions go on from its trunk's.
         attention_mask: None where plain causal attention is right, else (R, 1, T, T) bool, True = may attend.
+        sequences: of a packed row: which of its tokens make up each sequence. None of any other layout.
         predict_at: (N,) index into the flattened (R * T) hidden states from which target n is predicted.
         targets: (N,) token ids.
         branch_of: (N,) branch of each target, sorted; branches are in example order (a pair is 2p, 2p + 1).
@@ -46,6 +57,7 @@ class Batch:
     input_ids: Tensor
     position_ids: Tensor
     attention_mask: Tensor | None
+    sequences: Sequences | None
     predict_at: Tensor
     targets: Tensor
     branch_of: Tensor
@@ -74,45 +86,44 @@ class Batch:
             if isinstance(value := getattr(self, name), Tensor)
         }
         columns = {name: column.to(device, non_blocking=True) for name, column in self.columns.items()}
-        return replace(self, **moved, columns=columns)
+        packed = None if self.sequences is None else self.sequences.to(device)
+        return replace(self, **moved, columns=columns, sequences=packed)
 
 
-def collate(examples: Sequence[Example], *, per: Per, pad_id: int, share_prefix: bool = True) -> Batch:
+def collate(examples: Sequence[Example], *, per: Per, pad_id: int, layout: Layout = "packed") -> Batch:
     """Lay examples out as one micro-batch (on the CPU).
 
     Args:
         examples: at least one; all with the same column and scalar names.
         per: what one weight stands for: a trained token (N,), a branch (S,) or an example (P,).
         pad_id: fills rows on the right; never attended to by a real token and never a target.
-        share_prefix: one row an example, its trunk once; else one row a branch, each with its own copy of the trunk.
+        layout: how they become rows.
     """
-    layout = _Layout()
+    rows = _Rows()
     for example in examples:
-        if share_prefix or len(example.branches) == 1:
-            layout.add_row(example.trunk, example.branches)
+        if layout != "plain" or len(example.branches) == 1:
+            rows.add(example.trunk, example.branches)
         else:
             for branch in example.branches:
-                layout.add_row(example.trunk, (branch,))
-    width = max(len(row) for row in layout.ids)
+                rows.add(example.trunk, (branch,))
     branches = [branch for example in examples for branch in example.branches]
-    counts = {"token": len(layout.targets), "branch": len(branches), "example": len(examples)}
+    counts = {"token": len(rows.targets), "branch": len(branches), "example": len(examples)}
+    starts = rows.starts(layout)
     return Batch(
-        input_ids=torch.tensor([row + [pad_id] * (width - len(row)) for row in layout.ids]),
-        position_ids=torch.tensor(layout.padded_positions(width)),
-        attention_mask=_block_mask(layout.segments, width),
-        predict_at=torch.tensor([row * width + at for row, at in layout.predict_at], dtype=torch.long),
-        targets=torch.tensor(layout.targets, dtype=torch.long),
-        branch_of=torch.tensor(layout.branch_of, dtype=torch.long),
-        last_at=torch.tensor([row * width + at for row, at in layout.last_at], dtype=torch.long),
+        **(rows.packed() if layout == "packed" else rows.padded(pad_id)),
+        predict_at=torch.tensor([starts[row] + at for row, at in rows.predict_at], dtype=torch.long),
+        targets=torch.tensor(rows.targets, dtype=torch.long),
+        branch_of=torch.tensor(rows.branch_of, dtype=torch.long),
+        last_at=torch.tensor([starts[row] + at for row, at in rows.last_at], dtype=torch.long),
         lengths=torch.tensor([branch.trained for branch in branches], dtype=torch.float32),
         weights=torch.ones(counts[per]),
         columns=_columns(examples, branches),
-        tokens=sum(len(row) for row in layout.ids),
+        tokens=sum(len(row) for row in rows.ids),
         rows=[example.row for example in examples],
     )
 
 
-class _Layout:
+class _Rows:
     """Rows under construction: where each token, target and branch end lies."""
 
     def __init__(self) -> None:
@@ -124,7 +135,41 @@ class _Layout:
         self.branch_of: list[int] = []
         self.last_at: list[tuple[int, int]] = []
 
-    def padded_positions(self, width: int) -> list[list[int]]:
+    def starts(self, layout: Layout) -> list[int]:
+        """The flat index of each row's first token."""
+        sizes = [len(row) for row in self.ids]
+        if layout == "packed":
+            return [0, *accumulate(sizes)]
+        return [row * max(sizes) for row in range(len(sizes))]
+
+    def packed(self) -> dict[str, Any]:
+        """The tokens as one row (1, T), and the sequences in it: of each branch its trunk and itself."""
+        spans: list[tuple[range, range]] = []
+        for start, segments in zip(self.starts("packed"), self.segments, strict=False):
+            trunk = segments.count(0)
+            at = start + trunk
+            for number in range(1, max(1, *segments) + 1):
+                size = segments.count(number)
+                spans.append((range(start, start + trunk), range(at, at + size)))
+                at += size
+        return {
+            "input_ids": torch.tensor([list(chain.from_iterable(self.ids))]),
+            "position_ids": torch.tensor([list(chain.from_iterable(self.positions))]),
+            "attention_mask": None,
+            "sequences": sequences(spans),
+        }
+
+    def padded(self, pad_id: int) -> dict[str, Any]:
+        """The rows as (R, T), filled up on the right, and where plain causal attention is wrong a block mask."""
+        width = max(len(row) for row in self.ids)
+        return {
+            "input_ids": torch.tensor([row + [pad_id] * (width - len(row)) for row in self.ids]),
+            "position_ids": torch.tensor(self._padded_positions(width)),
+            "attention_mask": _block_mask(self.segments, width),
+            "sequences": None,
+        }
+
+    def _padded_positions(self, width: int) -> list[list[int]]:
         """(R, T) positions. Padding goes on counting: one that fell back would look like a packed row to transformers.
 
         It stops at the largest position of a real token, or rows wider than any sequence would count past what a model
@@ -135,7 +180,7 @@ class _Layout:
             row + [min(row[-1] + step, largest) for step in range(1, width - len(row) + 1)] for row in self.positions
         ]
 
-    def add_row(self, trunk: list[int], branches: Sequence[Branch]) -> None:
+    def add(self, trunk: list[int], branches: Sequence[Branch]) -> None:
         row, ids = len(self.ids), list(trunk)
         positions, segments = list(range(len(trunk))), [0] * len(trunk)
         for number, branch in enumerate(branches, start=1):
@@ -179,16 +224,18 @@ def _columns(examples: Sequence[Example], branches: Sequence[Branch]) -> dict[st
     return columns
 
 
-def micro_batches(examples: Iterable[Example], max_tokens: int, *, share_prefix: bool = True) -> list[list[Example]]:
-    """Group the examples of one optimizer step, longest first, so that rows x longest row <= `max_tokens`.
+def micro_batches(examples: Iterable[Example], max_tokens: int, *, layout: Layout = "packed") -> list[list[Example]]:
+    """Group the examples of one optimizer step into micro-batches of at most `max_tokens` tokens, padding included.
 
-    An example that alone exceeds `max_tokens` gets a micro-batch of its own: nothing is dropped. The order is a pure
-    function of the examples, so it is the same on every run.
+    An example that alone exceeds `max_tokens` gets a micro-batch of its own: nothing is dropped. The groups are a pure
+    function of the examples, so they are the same on every run.
     """
+    if layout == "packed":
+        return _balanced(examples, max_tokens)
 
     def cost(example: Example) -> tuple[int, int]:
         """(rows, width) that the example takes."""
-        return (1, example.total) if share_prefix else (len(example.branches), example.longest)
+        return (1, example.total) if layout == "shared" else (len(example.branches), example.longest)
 
     groups: list[list[Example]] = []
     rows = width = 0
@@ -200,3 +247,24 @@ def micro_batches(examples: Iterable[Example], max_tokens: int, *, share_prefix:
         groups[-1].append(example)
         rows += its_rows
     return groups
+
+
+def _balanced(examples: Iterable[Example], max_tokens: int) -> list[list[Example]]:
+    """As few groups as can be, and none much smaller than another: the longest first, each where there is most room.
+
+    A device is as slow for a few tokens as for more, and memory is what the largest group needs.
+    """
+    ordered = sorted(examples, key=lambda one: one.total, reverse=True)
+    count = -(-sum(one.total for one in ordered) // max_tokens)
+    groups: list[list[Example]] = [[] for _ in range(max(1, count))]
+    filled = [(0, at) for at in range(len(groups))]  # a heap: the emptiest group first
+    for example in ordered:
+        size, at = filled[0]
+        if size and size + example.total > max_tokens:
+            at, size = len(groups), 0
+            groups.append([])
+            heappush(filled, (example.total, at))
+        else:
+            heapreplace(filled, (size + example.total, at))
+        groups[at].append(example)
+    return [group for group in groups if group]

@@ -34,11 +34,11 @@ def forward_all(
     numbered = [replace(example, row=at) for at, example in enumerate(examples)]
     ends = list(accumulate(_width(example, want) for example in numbered))
     result = torch.zeros(ends[-1])
-    share, pad = network.share_prefix, cast("int", network.tokenizer.pad_token_id)
+    layout, pad = network.layout, cast("int", network.tokenizer.pad_token_id)
     per: Per = "token" if want != "scores" else "branch"
-    for group, counts in _turns(micro_batches(numbered, max_tokens, share_prefix=share), network.runtime):
+    for group, counts in _turns(micro_batches(numbered, max_tokens, layout=layout), network.runtime):
         network.check()
-        batch = collate(group, per=per, pad_id=pad, share_prefix=share).to(network.runtime.device)
+        batch = collate(group, per=per, pad_id=pad, layout=layout).to(network.runtime.device)
         output = network(batch, role, want, temperature=temperature)[0].float().cpu()
         if counts:
             sizes = [_width(one, want) for one in group]

@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trueup.batching import Batch, Branch, Example, collate
+from trueup.attention import PACKED, attention_of
+from trueup.batching import Batch, Branch, Example, Layout, collate
 from trueup.chat import Renderer
 from trueup.errors import ModelError
 from trueup.runtime import is_sharded, shard, unsharded
@@ -87,7 +88,7 @@ class Network(nn.Module):
         self._selected: str | None = None
         self._roots: dict[str, ShardedTrunk] = {}  # of the sharded trunks, not registered a second time either
         self._trainable: set[str] = set()
-        self._share_prefix: bool | None = None
+        self._layout: Layout | None = None
         self.check: Callable[[], None] = lambda: None  # called between batches without gradients; may raise to stop
 
     # -- building roles ------------------------------------------------------------------------------------------
@@ -264,21 +265,22 @@ class Network(nn.Module):
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each layer's input for the backward pass, which computes the rest again. Before any role is added.
 
-        A layer is computed again under the adapter it ran under, whichever has been switched on since.
+        A layer is computed again under the adapter and the attention it ran under, whichever are switched on since.
         """
+        trunk = cast("PreTrainedModel", self.trunks["base"])
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self._under(self._selected)
+            return nullcontext(), self._under(self._selected, trunk.config._attn_implementation)
 
-        trunk = cast("PreTrainedModel", self.trunks["base"])
         trunk.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
 
     @contextmanager
-    def _under(self, adapter: str | None) -> Iterator[None]:
+    def _under(self, adapter: str | None, attention: str | None) -> Iterator[None]:
         now = self._selected
         self._switch(adapter or "none")
         try:
-            yield
+            with attention_of(cast("PreTrainedModel", self.trunks["base"]), attention):
+                yield
         finally:
             self._switch(now or "none")
 
@@ -354,14 +356,19 @@ class Network(nn.Module):
     def _hidden(self, batch: Batch, role: str) -> Tensor:
         """(R * T, H) last hidden states."""
         trunk = self.trunk(role)
-        mask = batch.attention_mask
+        mask, packed = batch.attention_mask, batch.sequences is not None
         if mask is not None:
             # Additive and in the compute dtype: what SDPA and eager attention both take.
             zero = torch.zeros((), dtype=self.runtime.dtype, device=mask.device)
             mask = torch.where(mask, zero, torch.finfo(self.runtime.dtype).min)
-        with self.autocast(trunk):
+        extra = {"sequences": batch.sequences} if packed else {}
+        with self.autocast(trunk), attention_of(trunk, PACKED if packed else None):
             output = trunk.base_model(
-                input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
+                input_ids=batch.input_ids,
+                attention_mask=mask,
+                position_ids=batch.position_ids,
+                use_cache=False,
+                **extra,
             )
         return output.last_hidden_state.flatten(0, 1)
 
@@ -390,29 +397,35 @@ class Network(nn.Module):
         )  # fmt: skip
 
     @property
-    def share_prefix(self) -> bool:
-        """Whether this model takes a block mask, found by trying: a shared row must equal its branches run alone."""
-        if self._share_prefix is None:
-            # transformers takes a block mask as it is: a long row would see past the window of a model that has one.
+    def layout(self) -> Layout:
+        """How this model takes its rows, found by trying: the numbers must be those of branches run alone."""
+        if self._layout is None:
             config = cast("PreTrainedModel", self.trunks["base"]).config.get_text_config()
+            # Neither a block mask nor packed attention knows of a window: a long row would see past it.
             windowed = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
-            self._share_prefix = not windowed and self._try_block_mask()
-        return self._share_prefix
+            better: tuple[Layout, ...] = () if windowed else ("packed", "shared")
+            fitting: list[Layout] = [one for one in better if self._agrees(one)]
+            self._layout = fitting[0] if fitting else "plain"
+        return self._layout
 
     @torch.no_grad()
-    def _try_block_mask(self) -> bool:
-        branches = (Branch([5, 6, 7], [True] * 3), Branch([6, 5, 8, 9], [True] * 4))
-        example = Example([1, 2, 3, 4], branches)
+    def _agrees(self, layout: Layout) -> bool:
+        """Whether a few made-up tokens come out of a layout as they come out of the plain one."""
+        pair = Example([1, 2, 3, 4], (Branch([5, 6, 7], [True] * 3), Branch([6, 5, 8, 9], [True] * 4)))
+        alone = Example([2, 1], (Branch([4, 3, 5], [True] * 3),))
         training, role = self.training, next(iter(self.roles))
+        trunk = self.trunk(role)
+        if layout == "packed" and trunk.config._attn_implementation != "sdpa":
+            return False  # it was told to use another attention
         self.eval()
         states: list[Tensor] = []
         try:
-            for share in (True, False):
-                batch = collate([example], per="branch", pad_id=0, share_prefix=share).to(self.runtime.device)
+            for one in (layout, "plain"):
+                batch = collate([pair, alone], per="branch", pad_id=0, layout=one).to(self.runtime.device)
                 hidden = self.run(role, partial(self._hidden, batch, role))
                 states.append(hidden[batch.predict_at].float())
         except (RuntimeError, ValueError, TypeError, IndexError):
-            return False  # the model's attention refuses a 4-D mask: rows are laid out one a branch instead
+            return False  # the model's attention refuses it
         finally:
             self.train(training)
         tolerance = 1e-3 if self.runtime.dtype == torch.float32 else 5e-2

@@ -52,7 +52,7 @@ def run(
             examples = unpaired_examples(train)
         seen = view(
             examples, renderer, method=cast("Any", stage.method), per="branch" if kto else _PER[stage.method],
-            max_tokens=stage.max_tokens, share_prefix=True, shown=min(rows, len(examples)),
+            max_tokens=stage.max_tokens, layout="packed", shown=min(rows, len(examples)),
             origins=_Origins(train, len(examples)),
         )  # fmt: skip
         if len(stages) > 1:

@@ -80,15 +80,15 @@ def collate_step(examples: list[Example], network: Network, *, per: Per, max_tok
 
     Where weights are sharded, every rank gets as many: those that lack one get an example without weight.
     """
-    share, pad = network.share_prefix, cast("int", network.tokenizer.pad_token_id)
+    layout, pad = network.layout, cast("int", network.tokenizer.pad_token_id)
     by_length = sorted(examples, key=lambda example: example.total, reverse=True)
     mine = network.runtime.share(by_length)
-    groups = micro_batches(mine, max_tokens, share_prefix=share)
-    batches = [collate(group, per=per, pad_id=pad, share_prefix=share) for group in groups]
+    groups = micro_batches(mine, max_tokens, layout=layout)
+    batches = [collate(group, per=per, pad_id=pad, layout=layout) for group in groups]
     if network.runtime.sharded:
         shares = (by_length[rank :: network.runtime.world] for rank in range(network.runtime.world))
-        most = max(len(micro_batches(one, max_tokens, share_prefix=share)) for one in shares)
-        idle = collate(by_length[-1:], per=per, pad_id=pad, share_prefix=share).weightless()
+        most = max(len(micro_batches(one, max_tokens, layout=layout)) for one in shares)
+        idle = collate(by_length[-1:], per=per, pad_id=pad, layout=layout).weightless()
         batches += [idle] * (most - len(batches))
     return batches
 

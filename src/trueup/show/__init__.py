@@ -1,6 +1,6 @@
 """The mask view: what a model will really see of some data, read back from the batch that trains.
 
-seen = view(examples, renderer, method="dpo", per="example", max_tokens=4096, share_prefix=True, shown=3)
+seen = view(examples, renderer, method="dpo", per="example", max_tokens=4096, layout="packed", shown=3)
 print_view(seen)
 write_html(seen, Path("rows.html"))
 """

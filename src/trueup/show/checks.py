@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trueup.show.schema import Fault, Method, Totals
 
 if TYPE_CHECKING:
-    from trueup.batching import Example
+    from trueup.batching import Example, Layout
     from trueup.chat import Renderer
 
 
@@ -74,12 +74,12 @@ def totals(
     place: Callable[[int, Example], str],
     *,
     method: Method,
-    share_prefix: bool,
+    layout: Layout,
 ) -> Totals:
     """Add up all examples, in one pass. `place(k, example)` says where example k (from 0) is from."""
     summed = Totals()
     for at, example in enumerate(examples):
-        shared = share_prefix and len(example.branches) > 1
+        shared = layout != "plain" and len(example.branches) > 1
         summed.rows += 1
         summed.sharing += shared
         summed.tokens += example.total if shared else sum(len(example.trunk) + len(one.ids) for one in example.branches)

@@ -1,7 +1,7 @@
 """A `Batch` read back: which token stands where, what the loss reads, and what may attend to what.
 
 Nothing is rendered a second time. The tokens are `input_ids`, their positions `position_ids`; trained is what `targets`
-lists (for a reward model what `last_at` points to), and who sees whom is read from `attention_mask`.
+lists (for a reward model what `last_at` points to), and who sees whom is read from what attention is given.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from trueup.batching import Batch, Branch, Example, Per, collate, micro_batches
+from trueup.batching import Batch, Branch, Example, Layout, Per, collate, micro_batches
 from trueup.show.checks import faults, sides, starts_twice, totals
 from trueup.show.pieces import Decoder
 from trueup.show.schema import FAULTS, SCORE_FAULT, Method, Row, Token, View
@@ -30,7 +30,7 @@ def view(
     method: Method,
     per: Per,
     max_tokens: int,
-    share_prefix: bool,
+    layout: Layout,
     shown: int,
     origins: Sequence[Origin | None] = (),
 ) -> View:
@@ -42,7 +42,7 @@ def view(
         method: sft, reward, dpo (also KTO) or ppo.
         per: what one weight stands for, as in `collate`.
         max_tokens: size of a micro-batch, as in training.
-        share_prefix: whether a pair's prompt runs once, as the network says.
+        layout: how examples become rows, as the network says.
         shown: how many rows of data to show; fewer where there are fewer.
         origins: where the rows came from; an example's `row` is an index into it.
 
@@ -58,16 +58,16 @@ def view(
     where = [place(at, one) if origins else "" for at, one in enumerate(first)]
     # As `terms.collate_step` on one process; the number travels through the batch as its `rows`.
     step = sorted((replace(one, row=at) for at, one in enumerate(first)), key=lambda one: one.total, reverse=True)
-    groups = micro_batches(step, max_tokens, share_prefix=share_prefix)
+    groups = micro_batches(step, max_tokens, layout=layout)
     pad = cast("int", renderer.tokenizer.pad_token_id)
-    batches = [collate(group, per=per, pad_id=pad, share_prefix=share_prefix) for group in groups]
-    reader = _Reader(renderer, method, share_prefix, where)
+    batches = [collate(group, per=per, pad_id=pad, layout=layout) for group in groups]
+    reader = _Reader(renderer, method, layout, where)
     rows = [row for group, batch in zip(groups, batches, strict=True) for row in reader.rows(batch, group)]
     return View(
         method=method,
         rows=tuple(sorted(rows, key=lambda row: row.number)),
         shapes=tuple((batch.input_ids.shape[0], batch.input_ids.shape[1]) for batch in batches),
-        totals=totals(examples, renderer, place, method=method, share_prefix=share_prefix),
+        totals=totals(examples, renderer, place, method=method, layout=layout),
     )
 
 
@@ -97,43 +97,47 @@ class _Part:
 class _Reader:
     """Rows of data from micro-batches."""
 
-    def __init__(self, renderer: Renderer, method: Method, share_prefix: bool, where: list[str]) -> None:
-        self._renderer, self._share, self._where = renderer, share_prefix, where
+    def __init__(self, renderer: Renderer, method: Method, layout: Layout, where: list[str]) -> None:
+        self._renderer, self._where = renderer, where
         self._method: Method = method
+        self._layout: Layout = layout
         self._decoder = Decoder(renderer.tokenizer)
 
     def rows(self, batch: Batch, group: Sequence[Example]) -> list[Row]:
         """The rows of one micro-batch, made from the examples `group`."""
         width = batch.input_ids.shape[1]
-        trained = torch.zeros(batch.input_ids.numel(), dtype=torch.bool)
+        ids, positions = batch.input_ids.flatten(), batch.position_ids.flatten()
+        trained = torch.zeros(len(ids), dtype=torch.bool)
         trained[batch.last_at if self._method == "reward" else target_places(batch)] = True
-        trained = trained.view_as(batch.input_ids)
         rows: list[Row] = []
-        branch = 0
+        branch = start = 0
         for at, example in enumerate(group):
             names = sides(self._method, example)
-            together = self._share or len(names) == 1
+            together = self._layout != "plain" or len(names) == 1
             for some in [range(len(names))] if together else [[k] for k in range(len(names))]:
                 parts = _parts(example, [(names[k], example.branches[k]) for k in some])
-                row = len(rows)
-                tokens = self._tokens(batch, row, parts, trained[row].tolist())
+                size = parts[-1].stop
+                here = slice(start, start + size)
+                tokens = self._tokens(parts, ids[here].tolist(), positions[here].tolist(), trained[here].tolist())
                 rows.append(
                     Row(
                         number=batch.rows[at] + 1,
                         side="" if together else names[some[0]],
                         origin=self._where[batch.rows[at]],
                         tokens=tokens,
-                        width=width,
-                        sees=_sees(batch, row, parts),
+                        width=size if self._layout == "packed" else width,
+                        sees=_sees(batch, start, parts),
                         notes=tuple(self._notes(batch, at, [branch + k for k in some], parts, tokens)),
                         wrong=tuple(self._wrong(parts, tokens)),
                     )
                 )
+                start += size if self._layout == "packed" else width
             branch += len(names)
         return rows
 
-    def _tokens(self, batch: Batch, row: int, parts: list[_Part], trained: list[bool]) -> tuple[Token, ...]:
-        ids, positions = batch.input_ids[row].tolist(), batch.position_ids[row].tolist()
+    def _tokens(
+        self, parts: list[_Part], ids: list[int], positions: list[int], trained: list[bool]
+    ) -> tuple[Token, ...]:
         prompt, *answers = parts
         made: list[Token] = []
         for part in parts:
@@ -194,12 +198,18 @@ def _parts(example: Example, branches: list[tuple[str, Branch]]) -> list[_Part]:
     return parts
 
 
-def _sees(batch: Batch, row: int, parts: list[_Part]) -> str:
-    """In words, what the attention mask lets each answer see: all of the prompt or not, any of its siblings or not."""
+def _sees(batch: Batch, start: int, parts: list[_Part]) -> str:
+    """In words, what attention lets each answer see: all of the prompt or not, any of its siblings or not.
+
+    `start`: where the row's first token stands in the flattened batch.
+    """
     prompt, *answers = parts
     real = parts[-1].stop
-    causal = torch.ones(real, real, dtype=torch.bool).tril()
-    mask = causal if batch.attention_mask is None else batch.attention_mask[row, 0, :real, :real]
+    mask = causal = torch.ones(real, real, dtype=torch.bool).tril()
+    if batch.sequences is not None:
+        mask = batch.sequences.visible(start, start + real)
+    elif batch.attention_mask is not None:
+        mask = batch.attention_mask[start // batch.input_ids.shape[1], 0, :real, :real]
     if len(answers) == 1:
         return f"each token sees {'all' if mask.equal(causal) else 'not all'} that is before it"
     said: list[str] = []
