@@ -155,15 +155,21 @@ class _Context(Protocol):
 
     head: _Head
     rows: int
+    early: bool
+    hidden_dtype: torch.dtype
     needs_input_grad: tuple[bool, ...]
-    saved_tensors: tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]
+    saved_tensors: tuple[Tensor, ...]
 
     def save_for_backward(self, *tensors: Tensor | None) -> None: ...
     def set_materialize_grads(self, value: bool) -> None: ...
 
 
 class _TokenLogps(torch.autograd.Function):
-    """token_logps as one autograd node that saves its inputs, logsumexp and entropy: nothing of size V per row."""
+    """token_logps as one autograd node that saves nothing of size V per row.
+
+    Where only `hidden` needs a gradient (a frozen head, under LoRA) that gradient is a row's own times its upstream, so
+    the forward pass computes it while it has the logits. Otherwise the backward pass computes the logits again.
+    """
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -181,16 +187,28 @@ class _TokenLogps(torch.autograd.Function):
         log_z = hidden.new_empty(hidden.shape[0], dtype=_sum_dtype(dtype))
         logps = torch.empty_like(log_z)
         entropies = torch.empty_like(log_z) if entropy else None
+        ctx.early = ctx.needs_input_grad[0] and not any(ctx.needs_input_grad[1:3]) and not entropy
+        slopes = torch.empty_like(hidden, dtype=log_z.dtype) if ctx.early else None
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _chunks(hidden.shape[0], rows):
-                logits = head.logits(left[chunk], right, bias)
-                log_z[chunk] = torch.logsumexp(logits, -1)
-                logits.sub_(log_z[chunk, None])
-                logps[chunk] = logits.gather(-1, targets[chunk, None]).squeeze(-1)
+                logits, at = head.logits(left[chunk], right, bias), targets[chunk, None]
+                picked, peak = logits.gather(-1, at), logits.amax(-1, keepdim=True)
+                # In place unless the logits are needed once more: a second tensor of V columns costs as much as exp.
+                spare = logits if entropies is not None or (ctx.early and head.softcap is not None) else None
+                probs = (logits.sub_(peak) if spare is None else logits - peak).exp_()
+                total = probs.sum(-1, keepdim=True)
+                log_z[chunk] = (peak + total.log()).squeeze(-1)
+                logps[chunk] = (picked - log_z[chunk, None]).squeeze(-1)
                 if entropies is not None:
-                    entropies[chunk] = -logits.exp().mul_(logits).sum(-1)
-        ctx.head, ctx.rows = head, rows
-        ctx.save_for_backward(hidden, weight, bias, targets, log_z, entropies)
+                    entropies[chunk] = log_z[chunk] - probs.div_(total).mul_(logits).sum(-1)
+                if slopes is not None:
+                    grad = probs.div_(total.neg_()).scatter_add_(1, at, torch.ones_like(picked))
+                    slopes[chunk] = _matmul(head.chain(grad, logits).to(dtype), right)
+        ctx.head, ctx.rows, ctx.hidden_dtype = head, rows, hidden.dtype
+        if slopes is not None:
+            ctx.save_for_backward(slopes)
+        else:
+            ctx.save_for_backward(hidden, weight, bias, targets, log_z, entropies)
         ctx.set_materialize_grads(False)
         return logps, entropies
 
@@ -198,33 +216,41 @@ class _TokenLogps(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, log_z, entropies = ctx.saved_tensors
-        dtype = _operand_dtype(hidden, weight)
-        left, right = hidden.to(dtype), weight.to(dtype)
-        needed = (*ctx.needs_input_grad[:2], bias is not None and ctx.needs_input_grad[2])
-        by_logps = torch.zeros_like(log_z) if grad_logps is None else grad_logps
-        sums = [
-            torch.zeros_like(tensor, dtype=log_z.dtype) if tensor is not None and need else None
-            for tensor, need in zip((hidden, weight, bias), needed, strict=True)
-        ]
-        with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(hidden.shape[0], ctx.rows):
-                logits = ctx.head.logits(left[chunk], right, bias)
-                grad = _softmax_grad(logits, log_z[chunk], targets[chunk], by_logps[chunk])
-                if grad_entropy is not None and entropies is not None:
-                    grad.sub_(_entropy_grad(logits, log_z[chunk], entropies[chunk], grad_entropy[chunk]))
-                grad = ctx.head.chain(grad, logits)
-                _accumulate(sums, grad, left[chunk], right, chunk)
-        by_hidden, by_weight, by_bias = (
-            None if total is None or tensor is None else total.to(tensor.dtype)
-            for total, tensor in zip(sums, (hidden, weight, bias), strict=True)
-        )
-        return by_hidden, by_weight, by_bias, None, None, None, None
+        if not ctx.early:
+            return (*_recomputed(ctx, grad_logps, grad_entropy), None, None, None, None)
+        (slopes,) = ctx.saved_tensors
+        by_hidden = None if grad_logps is None else (slopes * grad_logps[:, None]).to(ctx.hidden_dtype)
+        return by_hidden, None, None, None, None, None, None
+
+
+def _recomputed(ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor | None) -> list[Tensor | None]:
+    """The gradients by hidden, weight and bias, from logits that are computed again, chunk by chunk."""
+    hidden, weight, bias, targets, log_z, entropies = ctx.saved_tensors
+    dtype = _operand_dtype(hidden, weight)
+    left, right = hidden.to(dtype), weight.to(dtype)
+    by_logps = torch.zeros_like(log_z) if grad_logps is None else grad_logps
+    sums = [
+        torch.zeros_like(tensor, dtype=log_z.dtype) if need else None
+        for tensor, need in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
+    ]
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        for chunk in _chunks(hidden.shape[0], ctx.rows):
+            logits = ctx.head.logits(left[chunk], right, bias)
+            spare = grad_entropy is not None or ctx.head.softcap is not None
+            grad = _softmax_grad(logits.clone() if spare else logits, log_z[chunk], targets[chunk], by_logps[chunk])
+            if grad_entropy is not None:
+                grad.sub_(_entropy_grad(logits, log_z[chunk], entropies[chunk], grad_entropy[chunk]))
+            grad = ctx.head.chain(grad, logits)
+            _accumulate(sums, grad, left[chunk], right, chunk)
+    return [
+        None if total is None else total.to(tensor.dtype)
+        for total, tensor in zip(sums, (hidden, weight, bias), strict=True)
+    ]
 
 
 def _softmax_grad(logits: Tensor, log_z: Tensor, targets: Tensor, upstream: Tensor) -> Tensor:
-    """Gradient of sum(upstream * logps) by the logits: upstream * (onehot - p). (n, V)."""
-    grad = (logits - log_z[:, None]).exp_().mul_(-upstream[:, None])
+    """Gradient of sum(upstream * logps) by the logits: upstream * (onehot - p). (n, V). In place of the logits."""
+    grad = logits.sub_(log_z[:, None]).exp_().mul_(-upstream[:, None])
     return grad.scatter_add_(1, targets[:, None], upstream[:, None])
 
 
@@ -242,7 +268,10 @@ def _accumulate(sums: list[Tensor | None], grad: Tensor, hidden: Tensor, weight:
     if by_hidden is not None:
         by_hidden[chunk] = _matmul(operand, weight)
     if by_weight is not None:
-        by_weight.add_(_matmul(operand.t(), hidden))
+        if operand.dtype == by_weight.dtype:
+            by_weight.addmm_(operand.t(), hidden)
+        else:
+            by_weight.add_(_matmul(operand.t(), hidden))
     if by_bias is not None:
         by_bias.add_(grad.sum(0))
 
