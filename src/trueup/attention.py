@@ -13,12 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Places = NDArray[np.int64]
 
 PACKED = "trueup_packed"
 """The name of `packed_attention` in transformers' table of attention functions."""
@@ -81,22 +85,24 @@ def sequences(spans: Sequence[Sequence[range]]) -> Sequences:
         spans: of each sequence the ranges of the row that make it up, in order; none empty. Together they name every
             token of the row.
     """
-    own = [[token for part in parts for token in part] for parts in spans]
-    groups = list(_groups(sorted(own, key=len, reverse=True)))
-    tokens, places = list[int](), list[int]()  # every place, and those that are no filling
-    for group in groups:
-        width = len(group[0])
-        for one in group:
-            places += range(len(tokens), len(tokens) + len(one))
-            tokens += one + one[-1:] * (width - len(one))
-    flat = torch.tensor(tokens)
-    shapes = tuple((len(group), len(group[0])) for group in groups)
-    return Sequences(shapes, flat, *_places(flat[places], torch.tensor(places)))
+    own = [np.concatenate([np.arange(one.start, one.stop) for one in parts]) for parts in spans]
+    tokens, places, shapes = list[Places](), list[Places](), list[tuple[int, int]]()
+    for group in _groups(sorted(own, key=len, reverse=True)):
+        sizes, width = np.array([len(one) for one in group]), len(group[0])
+        begin = sum(rows * wide for rows, wide in shapes)
+        filled = np.arange(width) < sizes[:, None]
+        rectangle = np.repeat(np.array([one[-1] for one in group])[:, None], width, axis=1)
+        rectangle[filled] = np.concatenate(group)
+        tokens.append(rectangle.ravel())
+        places.append(begin + np.flatnonzero(filled))
+        shapes.append(filled.shape)
+    flat, real = np.concatenate(tokens), np.concatenate(places)
+    return Sequences(tuple(shapes), torch.from_numpy(flat), *_places(flat[real], real))
 
 
-def _groups(longest_first: list[list[int]]) -> Iterator[list[list[int]]]:
+def _groups(longest_first: list[Places]) -> Iterator[list[Places]]:
     """Sequences in groups of similar length."""
-    group, real = list[list[int]](), 0
+    group, real = list[Places](), 0
     for one in longest_first:
         width = len(group[0]) if group else len(one)
         sparse = real + len(one) < _FILLED * width * (len(group) + 1)
@@ -108,14 +114,16 @@ def _groups(longest_first: list[list[int]]) -> Iterator[list[list[int]]]:
     yield group
 
 
-def _places(tokens: Tensor, places: Tensor) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
+def _places(tokens: Places, places: Places) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
     """Where each token stands first, and where again: `tokens[i]` stands at `places[i]`."""
-    order = torch.argsort(tokens, stable=True)
+    order = np.argsort(tokens, kind="stable")
     tokens, places = tokens[order], places[order]
-    starts = torch.searchsorted(tokens, torch.arange(int(tokens[-1]) + 1))
-    time = torch.arange(len(tokens)) - starts[tokens]  # 0: stands here first, 1: for the second time
-    again = tuple((tokens[time == n], places[time == n]) for n in range(1, int(time.max()) + 1))
-    return places[starts], again
+    starts = np.searchsorted(tokens, np.arange(tokens[-1] + 1))
+    time = np.arange(len(tokens)) - starts[tokens]  # 0: stands here first, 1: for the second time
+    again = tuple(
+        (torch.from_numpy(tokens[time == n]), torch.from_numpy(places[time == n])) for n in range(1, time.max() + 1)
+    )
+    return torch.from_numpy(places[starts]), again
 
 
 class _Lay(torch.autograd.Function):

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heappush, heapreplace
-from itertools import accumulate, chain
+from itertools import accumulate, compress
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trueup.attention import Sequences, sequences
@@ -109,35 +111,57 @@ def collate(examples: Sequence[Example], *, per: Per, pad_id: int, layout: Layou
     branches = [branch for example in examples for branch in example.branches]
     counts = {"token": len(rows.targets), "branch": len(branches), "example": len(examples)}
     starts = rows.starts(layout)
+    predict_at = [at + starts[row] for row, at in rows.predict_at]
     return Batch(
         **(rows.packed() if layout == "packed" else rows.padded(pad_id)),
-        predict_at=torch.tensor([starts[row] + at for row, at in rows.predict_at], dtype=torch.long),
+        predict_at=_tensor(predict_at),
         targets=torch.tensor(rows.targets, dtype=torch.long),
-        branch_of=torch.tensor(rows.branch_of, dtype=torch.long),
+        branch_of=_tensor([np.repeat(np.arange(len(predict_at)), [len(at) for at in predict_at])]),
         last_at=torch.tensor([starts[row] + at for row, at in rows.last_at], dtype=torch.long),
         lengths=torch.tensor([branch.trained for branch in branches], dtype=torch.float32),
         weights=torch.ones(counts[per]),
         columns=_columns(examples, branches),
-        tokens=sum(len(row) for row in rows.ids),
+        tokens=sum(rows.sizes()),
         rows=[example.row for example in examples],
     )
 
 
 class _Rows:
-    """Rows under construction: where each token, target and branch end lies."""
+    """Rows under construction: where each token, target and branch end lies.
+
+    Token by token nothing is done in Python: on a fast device that would take as long as the training.
+    """
 
     def __init__(self) -> None:
         self.ids: list[list[int]] = []
-        self.positions: list[list[int]] = []
-        self.segments: list[list[int]] = []  # 0 = trunk, k = k-th branch of its row
-        self.predict_at: list[tuple[int, int]] = []
+        self.parts: list[list[int]] = []  # of each row the lengths of its trunk and of its branches
+        self.predict_at: list[tuple[int, NDArray[np.int64]]] = []  # of each branch: its row, and where in it
         self.targets: list[int] = []
-        self.branch_of: list[int] = []
         self.last_at: list[tuple[int, int]] = []
+
+    def add(self, trunk: list[int], branches: Sequence[Branch]) -> None:
+        """Add a row: a trunk and the branches that share it."""
+        row, ids, parts = len(self.ids), list(trunk), [len(trunk)]
+        for branch in branches:
+            if not trunk and branch.trained and branch.mask[0]:
+                raise ValueError("the first token of a branch without a trunk has nothing to be predicted from")
+            trained = np.flatnonzero(branch.mask)
+            # A branch's first token is predicted from the trunk's last, wherever the branch lies in the row.
+            self.predict_at.append((row, np.where(trained > 0, trained + len(ids), len(trunk)) - 1))
+            self.targets += compress(branch.ids, branch.mask)
+            ids += branch.ids
+            parts.append(len(branch.ids))
+            self.last_at.append((row, (len(ids) if branch.ids else len(trunk)) - 1))
+        self.ids.append(ids)
+        self.parts.append(parts)
+
+    def sizes(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(row) for row in self.ids]
 
     def starts(self, layout: Layout) -> list[int]:
         """The flat index of each row's first token."""
-        sizes = [len(row) for row in self.ids]
+        sizes = self.sizes()
         if layout == "packed":
             return [0, *accumulate(sizes)]
         return [row * max(sizes) for row in range(len(sizes))]
@@ -145,70 +169,64 @@ class _Rows:
     def packed(self) -> dict[str, Any]:
         """The tokens as one row (1, T), and the sequences in it: of each branch its trunk and itself."""
         spans: list[tuple[range, range]] = []
-        for start, segments in zip(self.starts("packed"), self.segments, strict=False):
-            trunk = segments.count(0)
+        for start, (trunk, *branches) in zip(self.starts("packed"), self.parts, strict=False):
             at = start + trunk
-            for number in range(1, max(1, *segments) + 1):
-                size = segments.count(number)
+            for size in branches or [0]:
                 spans.append((range(start, start + trunk), range(at, at + size)))
                 at += size
         return {
-            "input_ids": torch.tensor([list(chain.from_iterable(self.ids))]),
-            "position_ids": torch.tensor([list(chain.from_iterable(self.positions))]),
+            "input_ids": _tensor([np.array(row, dtype=np.int64) for row in self.ids])[None],
+            "position_ids": _tensor([_positions(*parts) for parts in self.parts])[None],
             "attention_mask": None,
             "sequences": sequences(spans),
         }
 
     def padded(self, pad_id: int) -> dict[str, Any]:
-        """The rows as (R, T), filled up on the right, and where plain causal attention is wrong a block mask."""
-        width = max(len(row) for row in self.ids)
+        """The rows as (R, T), filled up on the right, and where plain causal attention is wrong a block mask.
+
+        Padding's positions go on counting: one that fell back would look like a packed row to transformers. They stop
+        at the largest position of a real token, or rows wider than any sequence would count past what a model with learned
+        positions has; they can only get there beside a shared row, where a block mask rules anyway.
+        """
+        shape = len(self.ids), max(self.sizes())
+        ids, segments = np.full(shape, pad_id), np.zeros(shape, dtype=np.int64)
+        positions = np.zeros(shape, dtype=np.int64)
+        real = [_positions(*parts) for parts in self.parts]
+        largest = max(int(one.max(initial=0)) for one in real)
+        for row, (tokens, parts, places) in enumerate(zip(self.ids, self.parts, real, strict=True)):
+            size = len(tokens)
+            ids[row, :size], positions[row, :size] = tokens, places
+            segments[row, :size] = np.repeat(np.arange(len(parts)), parts)
+            filled = np.arange(1, shape[1] - size + 1)
+            positions[row, size:] = np.minimum(places[-1] + filled, largest)
         return {
-            "input_ids": torch.tensor([row + [pad_id] * (width - len(row)) for row in self.ids]),
-            "position_ids": torch.tensor(self._padded_positions(width)),
-            "attention_mask": _block_mask(self.segments, width),
+            "input_ids": torch.from_numpy(ids),
+            "position_ids": torch.from_numpy(positions),
+            "attention_mask": _block_mask(torch.from_numpy(segments)),
             "sequences": None,
         }
 
-    def _padded_positions(self, width: int) -> list[list[int]]:
-        """(R, T) positions. Padding goes on counting: one that fell back would look like a packed row to transformers.
 
-        It stops at the largest position of a real token, or rows wider than any sequence would count past what a model
-        with learned positions has. It can only get there beside a shared row, where a block mask rules anyway.
-        """
-        largest = max(max(row) for row in self.positions)
-        return [
-            row + [min(row[-1] + step, largest) for step in range(1, width - len(row) + 1)] for row in self.positions
-        ]
-
-    def add(self, trunk: list[int], branches: Sequence[Branch]) -> None:
-        row, ids = len(self.ids), list(trunk)
-        positions, segments = list(range(len(trunk))), [0] * len(trunk)
-        for number, branch in enumerate(branches, start=1):
-            if not trunk and branch.trained and branch.mask[0]:
-                raise ValueError("the first token of a branch without a trunk has nothing to be predicted from")
-            start = len(ids)
-            for offset, (token, trained) in enumerate(zip(branch.ids, branch.mask, strict=True)):
-                if trained:
-                    # A branch's first token is predicted from the trunk's last, wherever the branch lies in the row.
-                    self.predict_at.append((row, start + offset - 1 if offset else len(trunk) - 1))
-                    self.targets.append(token)
-                    self.branch_of.append(len(self.last_at))
-            ids += branch.ids
-            positions += range(len(trunk), len(trunk) + len(branch.ids))
-            segments += [number] * len(branch.ids)
-            self.last_at.append((row, (len(ids) if branch.ids else len(trunk)) - 1))
-        self.ids.append(ids)
-        self.positions.append(positions)
-        self.segments.append(segments)
+def _positions(trunk: int, *branches: int) -> NDArray[np.int64]:
+    """(T,) positions of a row: each branch's go on from the trunk's."""
+    return np.concatenate([np.arange(trunk), *(np.arange(trunk, trunk + size) for size in branches)])
 
 
-def _block_mask(segments: list[list[int]], width: int) -> Tensor | None:
-    """(R, 1, T, T) bool, or None when no row has a second branch: then causal attention alone is right."""
-    if all(max(row) <= 1 for row in segments):
+def _tensor(parts: Sequence[NDArray[np.int64]]) -> Tensor:
+    """Arrays one after the other as one tensor."""
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64, copy=False))
+
+
+def _block_mask(segments: Tensor) -> Tensor | None:
+    """(R, T) segments, 0 = trunk and k = k-th branch -> (R, 1, T, T) bool.
+
+    None when no row has a second branch: then causal attention alone is right.
+    """
+    if int(segments.max()) <= 1:
         return None
-    segment = torch.tensor([row + [0] * (width - len(row)) for row in segments])
+    width = segments.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool).tril()
-    visible = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
+    visible = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
     return (visible & causal)[:, None]
 
 
