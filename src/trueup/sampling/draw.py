@@ -9,11 +9,11 @@ from torch.nn.functional import pad
 from trueup.runtime import mixed_seed
 
 _BLOCK = 256
-"""Words whose probabilities are added up before any are cumulated: of 49,152 words 192 sums, and one block."""
+"""Words whose probabilities are added up before any are cumulated: of 49,152 words 192 sums and one block."""
 
 
 def uniform(seed: int, row: int, count: int) -> list[float]:
-    """`count` numbers in [0, 1) for a row's tokens, which follow from the seed and the row: the same on every device."""
+    """`count` numbers in [0, 1) for a row's tokens, which follow from seed and row: the same on every device."""
     generator = torch.Generator().manual_seed(mixed_seed(seed, row))
     return torch.rand(count, dtype=torch.float64, generator=generator).tolist()
 
