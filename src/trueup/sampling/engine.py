@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -135,6 +136,8 @@ class _Engine:
         self._network, self._temperature, self._on_token = network, temperature, on_token
         self._new_tokens, self._max_tokens = new_tokens, max_tokens
         self._trunk: Any = network.trunk(role)
+        takes = inspect.signature(self._trunk.forward).parameters
+        self._cache_name = "past_key_values" if "past_key_values" in takes else "cache_params"  # Mamba's
         self._autocast = network.autocast(self._trunk)
         self._device = network.runtime.device
         self._stops = network.renderer.stop_ids
@@ -217,12 +220,8 @@ class _Engine:
             self._leave(going)
 
     def _leave(self, going: list[int]) -> None:
-        """Only the rows `going` are left; the last of them take the places that have become free."""
-        order = list(range(len(self._live)))
-        for at in sorted(set(order).difference(going), reverse=True):
-            last = order.pop()
-            if at < len(order):
-                order[at] = last
+        """Only the rows `going` are left."""
+        order = closed_up(len(self._live), going)
         self._live = [self._live[at] for at in order]
         if not order:
             self._cache = self._new_cache()
@@ -245,10 +244,12 @@ class _Engine:
 
     def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
         """(R, V) float32 logits of each row's next token."""
+        if self._cache_name == "cache_params" and ids.shape[1] == 1:
+            mask = None  # what is recurrent has passed its padding, and takes a mask of its input's width only
         with self._autocast:
             output = self._trunk(
                 input_ids=ids, attention_mask=None if mask is None else mask.to(self._device), position_ids=positions,
-                past_key_values=cache, use_cache=True, logits_to_keep=1,
+                use_cache=True, logits_to_keep=1, **{self._cache_name: cache},
             )  # fmt: skip
         return output.logits[:, -1].float()
 
@@ -275,6 +276,19 @@ class _Engine:
             if self._on_token is not None:
                 self._on_token(token)
         return [at for at, row in enumerate(rows) if not row.finished and len(row.ids) < self._new_tokens]
+
+
+def closed_up(count: int, going: Sequence[int]) -> list[int]:
+    """Which of `count` rows stands in each place once only those `going` are left: the last take the places of others.
+
+    As few rows move as can be: a row's cache is megabytes.
+    """
+    order = list(range(count))
+    for at in sorted(set(order).difference(going), reverse=True):
+        last = order.pop()
+        if at < len(order):
+            order[at] = last
+    return order
 
 
 def _by_prompt(rows: Sequence[_Row]) -> deque[list[_Row]]:
