@@ -164,6 +164,7 @@ def test_tokens_of_probability_zero_are_never_drawn():
     logits[:, alive] = torch.tensor([0.125, 0.25, 0.125, 0.25, 0.25]).log()
     assert drawn(logits, [0.0, 0.125, 0.375, 0.5, 0.75, 1 - 2**-53]) == [7, 300, 511, 512, 2047, 2047]
     assert drawn(logits[:1], [1 - 2**-30]) == [2047]
+    assert drawn(logits[:1], [1.0]) == [2047]  # what float32 rounds a number next to 1 to
     one = torch.full((3, 1000), -torch.inf)
     one[:, 999] = 0.0
     assert drawn(one, [0.0, 0.5, 1 - 2**-53]) == [999] * 3

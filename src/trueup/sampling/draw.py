@@ -61,18 +61,16 @@ def _invert(blocks: Tensor, cumulated: Tensor, draws: Tensor) -> Tensor:
     edges = torch.cat([torch.zeros_like(cumulated[:, :1]), cumulated], dim=-1)
     goal = draws[:, None] * cumulated[:, -1:]
     at = _first_above(cumulated, goal)
-    before, after = edges.gather(-1, at), edges.gather(-1, at + 1)
     words = blocks.gather(1, at[..., None].expand(-1, -1, _BLOCK)).squeeze(1).cumsum(-1, dtype=cumulated.dtype)
-    # As a share of the block: its sum in float32 and the last of `words` differ by a rounding.
-    inside = _first_above(words, (goal - before) / (after - before) * words[:, -1:])
+    inside = _first_above(words, goal - edges.gather(-1, at))
     return (at * _BLOCK + inside).squeeze(-1)
 
 
 def _first_above(sums: Tensor, goal: Tensor) -> Tensor:
     """(R, 1) the first place whose sum exceeds the goal.
 
-    Where rounding has brought the goal to the total, it is the last place that adds anything: what has probability 0 is
-    never drawn.
+    Where rounding has brought the goal to the total (a block's sum in float32 is not quite that of its words), it is
+    the last place that adds anything: what has probability 0 is never drawn.
     """
     last = (sums < sums[:, -1:]).sum(-1, keepdim=True)
     return torch.searchsorted(sums, goal, right=True).minimum(last)
