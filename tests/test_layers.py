@@ -46,7 +46,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("3 models and what is saved of them", {"models", "checkpoint"}),
     ("3 what is done with a model", {"sampling", "forward", "loading"}),
     ("3 a model for other tools, proven", {"export"}),
-    ("3 models as reference and reward", {"reference", "model_reward"}),
+    ("3 models as reference and reward", {"reference", "model_reward", "old_logps"}),
     ("4 what the loop is given", {"terms", "optimizer"}),
     ("4 one optimizer step", {"step"}),
     ("4 the loop", {"loop"}),

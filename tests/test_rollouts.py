@@ -11,7 +11,7 @@ import torch
 
 import tiny_data
 from tiny import END_ID, lora, shake, tiny_model, tiny_network
-from trueup import rollouts
+from trueup import old_logps, rollouts
 from trueup.chat import Conversation, Message
 from trueup.checkpoint import read_state, write_state
 from trueup.dataset.sampler import Sampler
@@ -109,11 +109,11 @@ def test_a_reference_that_is_only_a_little_off_is_found(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ one rollout by plain arithmetic
 
 
-def logps_alone(network: Network, role: str, trunk: list[int], ids: list[int]) -> list[float]:
+def logps_alone(network: Network, role: str, trunk: list[int], ids: list[int], temperature: float = 1.0) -> list[float]:
     """Of each answer token, from transformers' own logits of this sequence alone."""
     with torch.no_grad():
         logits = network.trunk(role)(input_ids=torch.tensor([trunk + ids])).logits[0]
-    table = torch.log_softmax(logits.double(), -1)
+    table = torch.log_softmax(logits.double() / temperature, -1)
     return [float(table[len(trunk) - 1 + at, token]) for at, token in enumerate(ids)]
 
 
@@ -248,6 +248,103 @@ def test_rewards_over_their_running_deviation(tmp_path: Path, monkeypatch: pytes
     last = [one.branches[0].columns["returns"][-1] for one in bench.rollout()]
     assert last == pytest.approx((scores / scores.std()).tolist())
     assert bench.source.metrics()["reward"] == 5.0  # what is logged is the reward itself
+
+
+# ------------------------------------------------------------------ the sampler's log-probabilities
+
+
+def many(folder: Path, **settings: Any) -> Bench:
+    """Sixteen episodes of mixed lengths: twice as many as are compared."""
+    rollouts_ = {"episodes": 16, "per_prompt": 4, "max_new_tokens": 12}
+    return Bench(folder, **tiny_data.merged({"rollouts": rollouts_, "max_tokens": 150}, settings))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many rows run through each role from now on, but for sampling."""
+    counts: dict[str, int] = {}
+    for module in (rollouts, old_logps):
+        original = module.forward_all
+
+        def counting(network: Network, examples: Any, role: str, *args: Any, original: Any = original, **how: Any):
+            counts[role] = counts.get(role, 0) + len(examples)
+            return original(network, examples, role, *args, **how)
+
+        monkeypatch.setattr(module, "forward_all", counting)
+    return counts
+
+
+def off_by(monkeypatch: pytest.MonkeyPatch, difference: float) -> None:
+    """Let the sampler's log-probability of each sample's last token be another one."""
+
+    def sample(*args: Any, **how: Any) -> list[Sample]:
+        made = rollouts_sample(*args, **how)
+        for one in made:
+            one.logps[-1] += difference
+        return made
+
+    rollouts_sample = rollouts.sample
+    monkeypatch.setattr(rollouts, "sample", sample)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_a_policy_is_not_run_again_where_sampler_and_training_agree(
+    full: bool, temperature: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = many(tmp_path, full=full, rollouts={"temperature": temperature})
+    bench.later()
+    with torch.no_grad():  # ends become likelier, so that samples are of various lengths
+        bench.network.trunk("policy").get_output_embeddings().weight[END_ID] *= 3
+    counts = counted(monkeypatch)
+    episodes = bench.rollout()
+    assert counts == {"policy": 8, "reference": 16, "value": 16}
+    assert 0 < bench.source.metrics()["rollout_logp_gap"] < 2e-5
+    ends = [one.branches[0].ids[-1] == END_ID for one in episodes]
+    assert len({len(one.branches[0].ids) for one in episodes}) > 2
+    assert any(ends)
+    assert not all(ends)  # stop tokens and tokens at the cut are among what is compared here:
+    for one in episodes:
+        branch = one.branches[0]
+        alone = logps_alone(bench.network, "policy", one.trunk, branch.ids, temperature)
+        assert branch.columns["old_logps"] == pytest.approx(alone, abs=2e-5)
+
+
+def test_the_first_rollout_is_computed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = many(tmp_path)
+    counts = counted(monkeypatch)
+    off_by(monkeypatch, 1.0)  # however wrong the sampler is, the policy is its reference
+    bench.rollout()
+    assert counts["policy"] == 16
+    assert abs(bench.source.metrics()["kl"]) < 1e-4
+    assert bench.source.metrics()["rollout_logp_gap"] == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("difference", "rows"), [(5e-5, 8), (5e-4, 8 + 16), (float("nan"), 8 + 16)])
+def test_where_they_differ_the_training_side_counts(
+    difference: float, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = many(tmp_path)
+    bench.later()
+    counts = counted(monkeypatch)
+    off_by(monkeypatch, difference)
+    episodes = bench.rollout()
+    assert counts["policy"] == rows
+    assert bench.source.metrics()["rollout_logp_gap"] == pytest.approx(difference, abs=2e-5, nan_ok=True)
+    for one in episodes:
+        alone = logps_alone(bench.network, "policy", one.trunk, one.branches[0].ids)
+        assert one.branches[0].columns["old_logps"] == pytest.approx(alone, abs=1e-4)
+
+
+def test_half_precision_takes_the_training_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = many(tmp_path, variant={"dtype": "bfloat16"})
+    bench.later()
+    counts = counted(monkeypatch)
+    episodes = bench.rollout()
+    assert counts["policy"] == 16
+    assert bench.source.metrics()["rollout_logp_gap"] > 1e-4
+    monkeypatch.undo()
+    again = rollouts.forward_all(bench.network, episodes, "policy", "logps", max_tokens=150)
+    assert [value for one in episodes for value in one.branches[0].columns["old_logps"]] == again.tolist()
 
 
 # ------------------------------------------------------------------ minibatches and state

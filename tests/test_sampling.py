@@ -119,21 +119,81 @@ def test_seeds(tiny_base):
     assert len({tuple(one.ids) for one in copies}) > 1
 
 
+# ------------------------------------------------------------------ from logits to a token
+
+
+def drawn(logits: torch.Tensor, draws: list[float], temperature: float = 1.0) -> list[int]:
+    return pick(logits, torch.tensor(draws, dtype=torch.float64), temperature)[0].tolist()
+
+
+def plainly(logits: torch.Tensor, draws: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by cumulating the whole vocabulary in float64. -> tokens, and how far each number is from an edge."""
+    cumulated = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
+    goal = draws[:, None] * cumulated[:, -1:]
+    return torch.searchsorted(cumulated, goal, right=True).squeeze(-1), (cumulated - goal).abs().amin(-1)
+
+
 def test_a_token_is_the_first_whose_cumulated_probability_exceeds_the_number():
     """Probabilities 0.25, 0, 0.5, 0.25: the token of probability 0 is never drawn, not even at the sum before it."""
     logits = torch.tensor([0.25, 0.0, 0.5, 0.25]).log().expand(6, 4)
-    draws = torch.tensor([0.0, 0.2499, 0.2501, 0.7499, 0.7501, 1 - 2**-53], dtype=torch.float64)
-    assert pick(logits, draws, 1.0).tolist() == [0, 0, 2, 2, 3, 3]
-    at_the_sums = pick(torch.tensor([0.0, -torch.inf, 0.0]).expand(2, 3), torch.tensor([0.5, 0.0]).double(), 1.0)
-    assert at_the_sums.tolist() == [2, 0]
+    assert drawn(logits, [0.0, 0.2499, 0.2501, 0.7499, 0.7501, 1 - 2**-53]) == [0, 0, 2, 2, 3, 3]
+    assert drawn(torch.tensor([0.0, -torch.inf, 0.0]).expand(2, 3), [0.5, 0.0]) == [2, 0]
     # Temperature one half squares them: 1/6, 0, 4/6, 1/6.
-    assert pick(logits[:3], torch.tensor([0.166, 0.167, 0.834]).double(), 0.5).tolist() == [0, 2, 3]
+    assert drawn(logits[:3], [0.166, 0.167, 0.834], 0.5) == [0, 2, 3]
 
 
+@pytest.mark.parametrize("words", [3, 255, 256, 257, 1000, 49_152])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 3.0])
+def test_drawing_by_blocks_is_drawing_from_the_whole_vocabulary(words, temperature):
+    generator = torch.Generator().manual_seed(words)
+    logits = 3 * torch.randn(200, words, generator=generator)
+    draws = torch.rand(200, dtype=torch.float64, generator=generator)
+    tokens, logps = pick(logits, draws, temperature)
+    want, margin = plainly(logits, draws, temperature)
+    clear = margin > 1e-6  # nearer to an edge than that, float32's rounding of a probability may decide
+    assert clear.sum() > 150
+    assert torch.equal(tokens[clear], want[clear])
+    table = torch.log_softmax(logits.double() / temperature, -1)
+    assert torch.allclose(logps, table.gather(-1, tokens[:, None]).squeeze(-1), atol=2e-6)
+
+
+def test_tokens_of_probability_zero_are_never_drawn():
+    """Few words of thousands have any; numbers next to 0 and to 1, and at the edges themselves, draw one of these."""
+    logits = torch.full((6, 3000), -torch.inf)
+    alive = torch.tensor([7, 300, 511, 512, 2047])
+    logits[:, alive] = torch.tensor([0.125, 0.25, 0.125, 0.25, 0.25]).log()
+    assert drawn(logits, [0.0, 0.125, 0.375, 0.5, 0.75, 1 - 2**-53]) == [7, 300, 511, 512, 2047, 2047]
+    assert drawn(logits[:1], [1 - 2**-30]) == [2047]
+    assert drawn(logits[:1], [1.0]) == [2047]  # what float32 rounds a number next to 1 to
+    one = torch.full((3, 1000), -torch.inf)
+    one[:, 999] = 0.0
+    assert drawn(one, [0.0, 0.5, 1 - 2**-53]) == [999] * 3
+    tiny = torch.full((2, 1024), -80.0)  # next to nothing, but not nothing
+    tiny[:, 400] = 0.0
+    assert drawn(tiny, [1e-12, 1 - 1e-12]) == [400] * 2
+
+
+def test_draws_follow_the_probabilities():
+    """100,000 evenly spaced numbers: each word's share of them is its probability, to one number at either edge."""
+    logits = 2 * torch.randn(700, generator=torch.Generator().manual_seed(3))
+    draws = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    tokens = torch.cat([pick(logits.expand(1000, 700), some, 1.0)[0] for some in draws.split(1000)])
+    assert tokens.sort().values.equal(tokens)  # a larger number never draws an earlier word
+    shares = torch.bincount(tokens, minlength=700) / 100_000
+    assert torch.allclose(shares, torch.softmax(logits.double(), -1).float(), atol=1.1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_logits_that_are_not_numbers_are_not_sampled_from(bad):
+def test_logits_that_are_not_numbers_are_not_sampled_from(bad, temperature, tiny_base):
+    network = policy(tiny_base)
+    with torch.no_grad():
+        network.trunks["base"].get_output_embeddings().weight[50] = bad
     with pytest.raises(TrainingError, match="logits are not numbers"):
-        pick(torch.tensor([[0.0, 1.0], [0.0, bad]]), torch.tensor([0.5, 0.5]).double(), 1.0)
+        sample(network, PROMPTS, max_new_tokens=4, temperature=temperature)
+
+
+# ------------------------------------------------------------------ rows beside each other
 
 
 def test_a_sample_does_not_depend_on_the_rows_beside_it(tiny_base):

@@ -22,6 +22,7 @@ from trueup.chat import Conversation, Message
 from trueup.dataset.select import Examples
 from trueup.errors import TrainingError
 from trueup.forward import forward_all
+from trueup.old_logps import old_logps
 from trueup.reference import START_TOLERANCE
 from trueup.rewards import Ensemble, disagreement
 from trueup.runtime import mixed_seed
@@ -190,24 +191,25 @@ class Rollouts:
             Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),), row=row)
             for prompt, one, row in zip(prompts, samples, rows, strict=True)
         ]
-        roles = ["policy", "reference", *(["value"] if settings.advantage == "gae" else [])]
-        outputs = {
-            role: forward_all(network, plain, role, "values" if role == "value" else "logps",
-                              max_tokens=self._config.max_tokens, temperature=settings.temperature)
-            for role in roles
-        }  # fmt: skip
+        how = {"max_tokens": self._config.max_tokens, "temperature": settings.temperature}
+        # All of the first rollout's: nothing of the sampler may stand between the policy and its reference there.
+        policy, gap = old_logps(network, plain, samples, **how, compare_all=self._rollout == 0)
+        reference = forward_all(network, plain, "reference", "logps", **how)
+        values = forward_all(network, plain, "value", "values", **how) if settings.advantage == "gae" else None
         branch_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor([len(one.ids) for one in samples]))
-        per_token = kl_module.ESTIMATORS[self._config.kl.estimator](outputs["policy"], outputs["reference"])
-        kl = segment_sum(outputs["policy"] - outputs["reference"], branch_of, len(samples))
+        per_token = kl_module.ESTIMATORS[self._config.kl.estimator](policy, reference)
+        kl = segment_sum(policy - reference, branch_of, len(samples))
         if self._rollout == 0:
-            _check_start(outputs["policy"] - outputs["reference"], network)
+            _check_start(policy - reference, network)
         finished = torch.tensor([one.finished for one in samples])
         scores = self._shape(raw, finished, torch.tensor([len(one.ids) for one in samples]))
         columns = self._advantages(
-            scores, per_token, branch_of, outputs.get("value"), torch.tensor([rows.index(row) for row in rows])
+            scores, per_token, branch_of, values, torch.tensor([rows.index(row) for row in rows])
         )
-        columns["old_logps"] = outputs["policy"]
+        columns["old_logps"] = policy
         self._measure(raw, kl, samples, columns)
+        if gap is not None:
+            self._metrics["rollout_logp_gap"] = gap
         if len(members) > 1:
             self._metrics["reward_disagreement"] = float(disagreement(members).mean())
         self._record(self._shown(conversations, raw, kl, samples))

@@ -1,0 +1,72 @@
+"""The log-probabilities that PPO's ratios start from: the sampler's own, where training computes the same.
+
+Sampling runs token by token over a cache, training whole rows at once. In exact arithmetic both give the same numbers;
+where they part, PPO's ratios are off before the first update ("training-inference mismatch": Yao et al. 2025, "Your
+Efficient RL Framework Secretly Brings You Off-Policy RL Training"). So what the sampler computed is taken only after a
+few rows have been computed both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trueup.batching import Example
+from trueup.forward import forward_all
+from trueup.sampling import Sample
+
+if TYPE_CHECKING:
+    from trueup.models import Network
+
+AGREEMENT = 1e-4
+"""Nats by which a token may differ: float32's rounding keeps below a tenth of that, bfloat16's far above."""
+_COMPARED = 8
+
+
+def old_logps(
+    network: Network, examples: Sequence[Example], samples: Sequence[Sample], *, max_tokens: int, temperature: float,
+    compare_all: bool = False,
+) -> tuple[Tensor, float | None]:  # fmt: skip
+    """Log-probabilities of all sampled tokens under the policy that sampled them.
+
+    Args:
+        network: with the role "policy", not updated since it sampled.
+        examples: prompt and sample, each.
+        samples: the samples, in the same order.
+        max_tokens: micro-batch size.
+        temperature: that they were sampled at.
+        compare_all: compute every row here, whatever the sampler says.
+
+    Returns:
+        (N,) float32 nats, the samples' tokens side by side; and the largest difference between the sampler and the
+        training side among the tokens that were compared, None where the samples bring no log-probabilities.
+    """
+
+    def computed(some: Sequence[int]) -> Tensor:
+        chosen = [examples[at] for at in some]
+        return forward_all(network, chosen, "policy", "logps", max_tokens=max_tokens, temperature=temperature)
+
+    everything = range(len(samples))
+    sampled = [torch.tensor(one.logps, dtype=torch.float32) for one in samples]
+    told = all(one.logps for one in samples)
+    few = _spread(samples)
+    if told and not compare_all and len(few) < len(samples) and network.runtime.dtype == torch.float32:
+        gap = _largest(torch.cat([sampled[at] for at in few]) - computed(few))
+        if gap <= AGREEMENT:
+            return torch.cat(sampled), gap
+    trained = computed(everything)
+    return trained, _largest(torch.cat(sampled) - trained) if told else None
+
+
+def _spread(samples: Sequence[Sample]) -> list[int]:
+    """A few samples from the shortest to the longest: what goes wrong in a cache often does so late."""
+    order = sorted(range(len(samples)), key=lambda at: len(samples[at].ids))
+    count = min(_COMPARED, len(order))
+    return [order[at * (len(order) - 1) // max(1, count - 1)] for at in range(count)]
+
+
+def _largest(differences: Tensor) -> float:
+    return float(differences.abs().max())
