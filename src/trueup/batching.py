@@ -185,8 +185,8 @@ class _Rows:
         """The rows as (R, T), filled up on the right, and where plain causal attention is wrong a block mask.
 
         Padding's positions go on counting: one that fell back would look like a packed row to transformers. They stop
-        at the largest position of a real token, or rows wider than any sequence would count past what a model with learned
-        positions has; they can only get there beside a shared row, where a block mask rules anyway.
+        at the largest position of a real token, or rows wider than any sequence would count past what a model with
+        learned positions has; they can only get there beside a shared row, where a block mask rules anyway.
         """
         shape = len(self.ids), max(self.sizes())
         ids, segments = np.full(shape, pad_id), np.zeros(shape, dtype=np.int64)
