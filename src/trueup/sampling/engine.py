@@ -78,11 +78,11 @@ def sample(
     network.eval()
     # The longest first, so that rows of similar length run together, and equal prompts side by side.
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]), reverse=True)
-    mine = [_Row(at, prompts[at], uniform(seed, at, max_new_tokens)) for at in network.runtime.share(order)]
+    mine = [_Row(at, prompts[at]) for at in network.runtime.share(order)]
 
     def continued() -> list[tuple[int, list[int], bool, list[float]]]:
         if max_new_tokens > 0:
-            _Engine(network, role, mine, max_new_tokens, temperature, max_tokens, on_token).run()
+            _Engine(network, role, mine, max_new_tokens, temperature, seed, max_tokens, on_token).run()
         return [(row.number, row.ids, row.finished, row.logps) for row in mine]
 
     try:
@@ -99,7 +99,7 @@ class _Row:
 
     number: int  # of its prompt in the call
     prompt: list[int]
-    draws: list[float]
+    draws: list[float] = field(default_factory=list[float])  # the numbers for its tokens, while it runs
     ids: list[int] = field(default_factory=list[int])
     logps: list[float] = field(default_factory=list[float])
     finished: bool = False
@@ -130,11 +130,11 @@ class _Engine:
     """Rows that wait, rows that run, and the cache of those that run."""
 
     def __init__(
-        self, network: Network, role: str, rows: Sequence[_Row], new_tokens: int, temperature: float, max_tokens: int,
-        on_token: Callable[[int], None] | None,
+        self, network: Network, role: str, rows: Sequence[_Row], new_tokens: int, temperature: float, seed: int,
+        max_tokens: int, on_token: Callable[[int], None] | None,
     ) -> None:  # fmt: skip
         self._network, self._temperature, self._on_token = network, temperature, on_token
-        self._new_tokens, self._max_tokens = new_tokens, max_tokens
+        self._new_tokens, self._max_tokens, self._seed = new_tokens, max_tokens, seed
         self._trunk: Any = network.trunk(role)
         takes = inspect.signature(self._trunk.forward).parameters
         self._cache_name = "past_key_values" if "past_key_values" in takes else "cache_params"  # Mamba's
@@ -178,6 +178,8 @@ class _Engine:
         groups, rest = self._next_groups(free)
         prefill = self._held or self._prefill([group[0].prompt for group in groups])
         rows = [row for group in groups for row in group]
+        for row in rows:
+            row.draws = uniform(self._seed, row.number, self._new_tokens) if self._temperature else []
         sources = [at for at, group in enumerate(groups) for _ in group]
         going = self._choose(prefill.logits[torch.tensor(sources, device=self._device)], rows)
         if going:
@@ -275,6 +277,8 @@ class _Engine:
             row.finished = token in self._stops
             if self._on_token is not None:
                 self._on_token(token)
+            if row.finished or len(row.ids) == self._new_tokens:
+                row.draws = []
         return [at for at, row in enumerate(rows) if not row.finished and len(row.ids) < self._new_tokens]
 
 
