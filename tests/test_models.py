@@ -549,3 +549,18 @@ def test_a_models_own_dropout_is_off_and_loras_is_not(tiny_base):
     trunk = tiny_network(tiny_base).trunks["base"]
     trunk.extra = torch.nn.Dropout(0.3)
     assert without_dropout(trunk).extra.p == 0.0
+
+
+def test_dropout_that_is_no_module_is_off_too(tmp_path):
+    """OPT calls F.dropout with a number that its layers keep: in training it would differ from itself."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    config = OPTConfig(
+        vocab_size=264, hidden_size=HIDDEN, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, dropout=0.5,
+        attention_dropout=0.5, word_embed_proj_dim=HIDDEN, max_position_embeddings=128,
+    )  # fmt: skip
+    network = Network(OPTForCausalLM(config), tiny_tokenizer(), CPU)
+    network.add_trainable("policy", None)
+    batch = batched(pairs(), network.layout)
+    quiet = network.eval().logps(batch)
+    torch.testing.assert_close(network.train().logps(batch), quiet)

@@ -19,6 +19,9 @@ def input_embeddings(trunk: nn.Module) -> Tensor:
     return cast("nn.Embedding", cast("PreTrainedModel", trunk).get_input_embeddings()).weight
 
 
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
+
+
 def without_dropout(trunk: PreTrainedModel) -> PreTrainedModel:
     """The model with its own dropout off; LoRA's, which is asked for, comes later.
 
@@ -28,6 +31,9 @@ def without_dropout(trunk: PreTrainedModel) -> PreTrainedModel:
     for module in trunk.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        for name in _DROPOUTS:  # numbers that a layer hands to a function
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
     return trunk
 
 
