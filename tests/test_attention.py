@@ -92,3 +92,19 @@ def test_what_does_not_belong_is_refused() -> None:
         packed_attention(LAYER, state, state, state, None)
     with pytest.raises(ValueError, match="softcap"):
         packed_attention(LAYER, state, state, state, None, sequences=plan, softcap=30.0)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_packed_row_equals_flex_attention_with_its_mask(name: str) -> None:
+    """Another kernel that can be told who sees whom. On a CPU torch has its forward pass alone."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    parts, tokens = spans(SHAPES[name])
+    torch.manual_seed(2)
+    query, key, value = (torch.randn(1, heads, tokens, 16) for heads in (4, 2, 2))
+    plan = sequences(parts)
+    visible = plan.visible(0, tokens)
+    mask = create_block_mask(lambda b, h, q, k: visible[q, k], None, None, tokens, tokens, device="cpu")
+    want = flex_attention(query, key, value, block_mask=mask, enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(packed_attention(LAYER, query, key, value, None, sequences=plan)[0], want)
