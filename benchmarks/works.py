@@ -1,0 +1,196 @@
+"""What is compared: each work's name, its jobs for both sides, and the aims it is held to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import workloads
+from benchmarks.flops import Sequences, Sizes
+from benchmarks.job import Job, Method
+
+SPEED, MEMORY = "speed", "memory"
+UNITS = {"sft": "tokens", "reward": "pairs", "dpo": "pairs", "ppo": "episodes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One column: a worker, and the options it gets beside the job.
+
+    Attributes:
+        name: of the column.
+        module: of the worker.
+        options: beside its defaults.
+        note: what the options are, in words.
+    """
+
+    name: str
+    module: str
+    options: dict[str, Any] = field(default_factory=dict)
+    note: str = "default options"
+
+
+TRUEUP = Side("trueup", "trueup_side")
+TRL = Side("TRL", "trl_side")
+BEST = {
+    "sft": Side("TRL, best", "trl_side", {"gradient_checkpointing": False}, "gradient_checkpointing off"),
+    "reward": Side("TRL, best", "trl_side", {"gradient_checkpointing": False}, "gradient_checkpointing off"),
+    "dpo": Side(
+        "TRL, best", "trl_side", {"gradient_checkpointing": False, "precompute_ref_log_probs": True},
+        "gradient_checkpointing off, precompute_ref_log_probs",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One comparison.
+
+    Attributes:
+        name: as `--only` takes it.
+        title: as the table shows it.
+        job: what both sides do.
+        sides: trueup first; the second one is who the aims are against.
+        aims: "speed" at least so many times TRL's, "memory" at most such a share of it.
+        rows: how many rows an epoch has.
+        useful: whether the share of the matmul rate is told.
+    """
+
+    name: str
+    title: str
+    job: Job
+    sides: tuple[Side, ...]
+    aims: dict[str, float]
+    rows: int
+    useful: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What a second is told in."""
+        return UNITS[self.job.method]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is run.
+
+    Attributes:
+        cache: folder of the models and rows.
+        warmup: optimizer steps left out of each timing.
+        steps: optimizer steps timed.
+        data: hh-rlhf's pairs.jsonl; None: not given.
+        gguf: SmolLM2's file.
+    """
+
+    cache: Path
+    warmup: int
+    steps: int
+    data: Path | None
+    gguf: Path
+
+
+class NotRunError(Exception):
+    """A work cannot be done here; the message says why."""
+
+
+AIMS: dict[str, dict[str, float]] = {
+    "dpo": {SPEED: 8, MEMORY: 0.3},
+    "sft": {SPEED: 4, MEMORY: 0.4},
+    "reward": {SPEED: 1.8, MEMORY: 0.6},
+    "ppo-full": {SPEED: 4, MEMORY: 0.5},
+    "ppo-lora": {SPEED: 4, MEMORY: 0.3},
+    "smollm2-dpo": {SPEED: 3, MEMORY: 0.4},
+    "smollm2-sft": {SPEED: 2, MEMORY: 0.4},
+}
+
+
+def large_vocabulary(method: Method, plan: Plan) -> Work:
+    """Full fine-tuning of the 19M model with 49,152 words."""
+    model = workloads.llama(plan.cache / "large-vocabulary")
+    rows = workloads.rankings(128)
+    job = Job(method, str(model), "", plan.warmup + plan.steps)
+    if method == "reward":
+        job = replace(job, classifier=str(workloads.classifier(model, plan.cache / "large-vocabulary-zero-head")))
+    return Work(
+        method, f"{NAMES[method]}, 19M, 49,152 words, full", _with_rows(job, rows, plan, method),
+        (TRUEUP, TRL, BEST[method]), AIMS[method], len(rows),
+    )  # fmt: skip
+
+
+def smollm2(method: Method, plan: Plan) -> Work:
+    """LoRA on SmolLM2-135M and real rankings.
+
+    Raises:
+        NotRunError: the model or the data is not there.
+    """
+    if not plan.gguf.is_file():
+        raise NotRunError("the model is not there: `make smollm2` gets it")
+    if plan.data is None:
+        raise NotRunError("no data given: --data PATH or TRUEUP_BENCH_DATA names hh-rlhf's pairs.jsonl")
+    if not plan.data.is_file():
+        raise NotRunError("the data named by --data or TRUEUP_BENCH_DATA is not there")
+    model = workloads.smollm2(plan.gguf, plan.cache / "smollm2")
+    rows = workloads.human_rankings(plan.data, 8 * (plan.warmup + plan.steps), 400, model)
+    name = f"smollm2-{method}"
+    job = Job(method, str(model), "", plan.warmup + plan.steps, lora=16, lr=1e-4)
+    return Work(
+        name, f"{NAMES[method]}, SmolLM2-135M, LoRA, real rows", _with_rows(job, rows, plan, name),
+        (TRUEUP, TRL, BEST[method]), AIMS[name], len(rows), useful=True,
+    )  # fmt: skip
+
+
+def _with_rows(job: Job, rows: list[workloads.Row], plan: Plan, name: str) -> Job:
+    """The job over a file of the rows; beside it `<name>.ordered.jsonl` has them as trueup's sampler takes them."""
+    from trueup.dataset.sampler import Sampler
+
+    if job.method == "sft":
+        rows = workloads.conversations(rows)
+    sampler = Sampler(len(rows), job.batch, 0)
+    order = [at for _ in range(job.steps) for at in sampler.next()]
+    whole = [*order, *(at for at in range(len(rows)) if at not in set(order))]
+    workloads.write(plan.cache / f"{name}.ordered.jsonl", [rows[at] for at in whole])
+    return replace(job, rows=str(workloads.write(plan.cache / f"{name}.jsonl", rows)))
+
+
+def for_side(job: Job, side: Side) -> Job:
+    """The job as one side gets it: TRL takes the rows in the order of their file."""
+    rows = job.rows if side.module == "trueup_side" else job.rows.replace(".jsonl", ".ordered.jsonl")
+    return replace(job, rows=rows, options=job.options | side.options)
+
+
+NAMES = {"sft": "SFT", "reward": "Reward model", "dpo": "DPO", "ppo": "PPO"}
+WORKS: dict[str, Callable[[Plan], Work]] = {
+    "sft": lambda plan: large_vocabulary("sft", plan),
+    "reward": lambda plan: large_vocabulary("reward", plan),
+    "dpo": lambda plan: large_vocabulary("dpo", plan),
+    "smollm2-sft": lambda plan: smollm2("sft", plan),
+    "smollm2-dpo": lambda plan: smollm2("dpo", plan),
+}
+
+
+def sizes(work: Work) -> Sizes:
+    """Of the work's model."""
+    config = json.loads((Path(work.job.model) / "config.json").read_text(encoding="utf-8"))
+    return Sizes.of(config, work.job.lora)
+
+
+def sequences(work: Work) -> list[Sequences]:
+    """The work's rows in tokens, in the order of `<name>.ordered.jsonl`."""
+    from transformers import AutoTokenizer
+
+    counter: Any = AutoTokenizer.from_pretrained(work.job.model)
+
+    def count(messages: list[dict[str, str]], *, ask: bool = False) -> int:
+        return len(counter.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)["input_ids"])
+
+    found: list[Sequences] = []
+    for row in workloads.read(for_side(work.job, TRL).rows):
+        prompt = count(row["prompt"], ask=True)
+        branches = tuple(
+            count(row["prompt"] + row[side]) - prompt for side in ("completion", "chosen", "rejected") if side in row
+        )
+        found.append(Sequences(prompt, branches, sum(branches)))
+    return found
