@@ -39,10 +39,12 @@ def peak_memory() -> int:
 
 
 def plain(name: str) -> str:
-    """A parameter's name without what either library puts around it."""
-    name = re.sub(r"^(?:trunks\.\w+\.|policy\.)?(?:base_model\.model\.)?", "", name)
-    name = re.sub(r"^heads\.\w+\.", "score.", name).replace(".modules_to_save.default", "")
-    return re.sub(r"(\.lora_[AB])\.\w+", r"\1", name)
+    """A parameter's name without what either library puts around it; PPO's value model is told apart."""
+    value = re.search(r"^(?:trunks|heads)\.value\.|^value_model\.|\.lora_[AB]\.value\.", name)
+    name = re.sub(r"^heads\.\w+\.", "score.", name)
+    name = re.sub(r"^(?:trunks\.\w+|policy|value_model)\.", "", name).removeprefix("base_model.model.")
+    name = re.sub(r"(\.lora_[AB])\.\w+", r"\1", name).replace(".modules_to_save.default", "")
+    return f"value: {name}" if value else name
 
 
 class Probe:
@@ -51,10 +53,11 @@ class Probe:
     Args:
         told: receives step ends, peak memory and gradients.
         captured: the steps whose gradients are kept.
+        norms: whether to take each step's gradient norm here; else the library tells it, as it was before clipping.
     """
 
-    def __init__(self, told: Told, captured: Iterable[int]) -> None:
-        self.told, self.captured = told, set(captured)
+    def __init__(self, told: Told, captured: Iterable[int], *, norms: bool = False) -> None:
+        self.told, self.captured, self.norms = told, set(captured), norms
         self.names: dict[int, str] = {}
         register_optimizer_step_pre_hook(self._before)
         register_optimizer_step_post_hook(self._after)
@@ -70,11 +73,12 @@ class Probe:
     def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         if len(self.told.ends) not in self.captured:
             return
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    name = f"{len(self.told.ends)}/{self.names[id(parameter)]}"
-                    self.told.gradients[name] = sampled(parameter.grad)
+        found = [one for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
+        for parameter in found:
+            name = f"{len(self.told.ends)}/{self.names[id(parameter)]}"
+            self.told.gradients[name] = sampled(parameter.grad)
+        if self.norms:
+            self.told.norms.append(float(torch.stack([one.grad.norm() for one in found]).norm()))
 
     def _after(self, *_: Any) -> None:
         self.told.ends.append(since_start())

@@ -62,6 +62,35 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.print(_table(work))
         for line in notes(work):
             console.print(f"  {line}", highlight=False)
+    for line in alone(result):
+        console.print(f"\n{line}", highlight=False)
+
+
+def alone(result: dict[str, Any]) -> list[str]:
+    """What has no table: sampling, start-up, growth."""
+    lines: list[str] = []
+    if one := result.get("sampling"):
+        ours, theirs = (one["sides"][side]["rate"] for side in ("trueup", "transformers"))
+        spread = one["lengths"]
+        lines.append(
+            f"Sampling, greedy, {spread['answers']} answers of {spread['shortest']} to {spread['longest']} tokens, all "
+            f"equal: trueup {_rate(ours)} tokens/s, transformers' generate {_rate(theirs)}: "
+            + judged(one["ratio"], one["aim"], one["ratio"] >= one["aim"], ">=")
+        )
+    if one := result.get("startup"):
+        seconds = one["seconds"]
+        lines.append(
+            f"Start-up, torch imported to the first step on a tiny model: trueup {seconds['trueup']:.1f} s, TRL "
+            f"{seconds['TRL']:.1f} s (aim <= {one['aim']:g} s: "
+            f"{'met' if seconds['trueup'] <= one['aim'] else 'NOT MET'})"
+        )
+    for name, points in result.get("growth", {}).items():
+        told = "; ".join(
+            f"{one['x']:,.0f}: {one['tokens_per_second']:,.0f} tokens/s, {one['peak_bytes'] / 1e9:.2f} GB"
+            for one in points
+        )
+        lines.append(f"Growth, {name}: {told}")
+    return lines
 
 
 def _table(work: dict[str, Any]) -> Table:

@@ -30,6 +30,17 @@ def configuration(job: Job, output: Path) -> dict[str, Any]:
     }
     if job.lora is not None:
         made["lora"] = {"r": job.lora, "alpha": 2 * job.lora}
+    if job.method == "ppo":
+        numbers = job.options["numbers"]
+        made |= {
+            "reward": job.classifier,
+            "rollouts": {
+                "episodes": numbers["episodes"], "epochs": numbers["epochs"],
+                "max_new_tokens": numbers["max_new_tokens"], "missing_end_penalty": 0,
+            },
+        }  # fmt: skip
+        made["optim"]["clip"] = 1e9  # TRL's PPO does not clip gradients
+        return made
     return made | job.options
 
 
@@ -66,6 +77,8 @@ def _watch_stage(seen: probe.Probe, told: Told, job: Job) -> None:
         return fit(self, *arguments, **named)
 
     Stage.fit = noted  # type: ignore[method-assign]
+    if "samples" in job.options:
+        _keep_samples(Path(job.options["samples"]), told)
     if job.method == "dpo":
         recipe = importlib.import_module("trueup.recipes.dpo")
         reference = recipe.with_reference
@@ -77,6 +90,31 @@ def _watch_stage(seen: probe.Probe, told: Told, job: Job) -> None:
             return made
 
         recipe.with_reference = timed
+
+
+def _keep_samples(path: Path, told: Told) -> None:
+    """Write the first rollout's prompts, sampled tokens and scores, for TRL to be compared on."""
+    from trueup.rewards import Ensemble
+    from trueup.rollouts import Rollouts
+
+    scores, following = Ensemble.scores, Rollouts.next
+    given: list[list[float]] = []
+
+    def scored(self: Any, conversations: Any, /) -> torch.Tensor:
+        found = scores(self, conversations)
+        given.append(found[0].tolist())
+        return found
+
+    def kept(self: Any, *arguments: Any, **named: Any) -> Any:
+        batches = following(self, *arguments, **named)
+        if not path.exists():
+            episodes = [{"prompt": one.trunk, "answer": one.branches[0].ids} for one in self._episodes]
+            made = [one | {"score": score} for one, score in zip(episodes, given[0], strict=True)]
+            path.write_text(json.dumps(made), encoding="utf-8")
+            told.rows = sorted(probe.digest(one["prompt"] + one["answer"], []) for one in made)
+        return batches
+
+    Ensemble.scores, Rollouts.next = scored, kept  # type: ignore[method-assign]
 
 
 def _note_rows(train: Any, told: Told, job: Job) -> None:
