@@ -46,7 +46,7 @@ def sampling(plan: Plan, scratch: Path, console: Console) -> dict[str, Any]:
         DifferentWorkError: an answer differs.
     """
     console.print("[bold]sampling[/]: greedy, mixed lengths")
-    model = workloads.llama(plan.cache / "large-vocabulary")
+    model = workloads.llama(plan.cache / "wandering", workloads.WANDERING)
     told: dict[str, list[dict[str, Any]]] = {"trueup": [], "transformers": []}
     for _ in range(plan.rounds):
         for side, kept in told.items():

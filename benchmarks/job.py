@@ -55,7 +55,7 @@ class Told:
         tokens: real tokens (no padding) of each step, prompt and answer; of a pair both sides.
         ends: when each optimizer step ended, in seconds since the worker started.
         began: when the first one began, likewise (data drawn, nothing computed).
-        imported: when torch and the library had been imported, likewise.
+        imported: when torch had been imported, and nothing else of weight, likewise.
         once: seconds that work done once before training took (DPO's reference log-probabilities).
         peak: high-water mark of resident memory in bytes, up to the last step's end.
         rows: the sequences that reached the model in the first steps: sorted (ids, trained) by their digest.

@@ -86,7 +86,7 @@ def run(job: Job) -> Told:
     """Train, and tell what was seen."""
     from trl.experimental.ppo import PPOTrainer
 
-    told = Told(imported=probe.since_start())
+    told = Told(imported=probe.IMPORTED)
     seen = probe.Probe(told, job.captured, norms=True)
     tokenizer = AutoTokenizer.from_pretrained(job.model, padding_side="left")
     prompts = [

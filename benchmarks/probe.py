@@ -28,6 +28,10 @@ def since_start() -> float:
     return time.time() - float(os.environ["STARTED"])
 
 
+IMPORTED = since_start() if "STARTED" in os.environ else 0.0
+"""When torch was there; the libraries themselves are imported after it."""
+
+
 def peak_memory() -> int:
     """The high-water mark of this process's resident memory, in bytes."""
     status = Path("/proc/self/status")

@@ -7,16 +7,12 @@ import time
 from typing import Any
 
 import torch
-import trl
-from datasets import Dataset
-from transformers import AutoTokenizer
 
 from benchmarks import probe
 from benchmarks.job import Job, Told, asked, tell
 from benchmarks.workloads import read
 
-TRAINERS = {"sft": trl.SFTTrainer, "reward": trl.RewardTrainer, "dpo": trl.DPOTrainer}
-CONFIGS = {"sft": trl.SFTConfig, "reward": trl.RewardConfig, "dpo": trl.DPOConfig}
+NAMES = {"sft": "SFT", "reward": "Reward", "dpo": "DPO"}
 
 
 def arguments(job: Job, output: str) -> Any:
@@ -35,13 +31,17 @@ def arguments(job: Job, output: str) -> Any:
         "report_to": "none",
         "disable_tqdm": True,
     }
-    return CONFIGS[job.method](**shared | job.options)
+    import trl
+
+    return getattr(trl, f"{NAMES[job.method]}Config")(**shared | job.options)
 
 
 def watched(job: Job, told: Told, seen: probe.Probe) -> type:
     """The trainer, noting each step's loss and rows."""
 
-    class Watched(TRAINERS[job.method]):  # type: ignore[misc]
+    import trl
+
+    class Watched(getattr(trl, f"{NAMES[job.method]}Trainer")):  # type: ignore[misc]
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> torch.Tensor:
             _note_rows(inputs, told)
             loss = super().training_step(model, inputs, *rest, **named)
@@ -86,7 +86,10 @@ def _note_rows(inputs: dict[str, Any], told: Told) -> None:
 
 def run(job: Job) -> Told:
     """Train, and tell what was seen."""
-    told = Told(imported=probe.since_start())
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    told = Told(imported=probe.IMPORTED)
     seen = probe.Probe(told, job.captured)
     extra: dict[str, Any] = {}
     if job.lora is not None:

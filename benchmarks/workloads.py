@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A Llama's sizes; `words` is its vocabulary."""
+    """A Llama's sizes; `words` is its vocabulary, `deviation` that of its initial weights."""
 
     words: int = VOCABULARY
     hidden: int = 256
@@ -36,9 +36,11 @@ class Shape:
     heads: int = 8
     intermediate: int = 704
     longest: int = 512
+    deviation: float = 0.02
 
 
 LARGE_VOCABULARY = Shape()
+WANDERING = Shape(deviation=0.1)  # its greedy answers wander about; with small weights one word is said again and again
 TINY = Shape(words=512, hidden=64, layers=2, heads=4, intermediate=172)
 
 
@@ -71,7 +73,8 @@ def llama(folder: Path, shape: Shape = LARGE_VOCABULARY, seed: int = 0) -> Path:
         config = LlamaConfig(
             vocab_size=shape.words, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
             num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.heads,
-            max_position_embeddings=shape.longest, tie_word_embeddings=True, bos_token_id=words.bos_token_id,
+            max_position_embeddings=shape.longest, tie_word_embeddings=True,
+            initializer_range=shape.deviation, bos_token_id=words.bos_token_id,
             eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
         )  # fmt: skip
         LlamaForCausalLM(config).save_pretrained(folder)

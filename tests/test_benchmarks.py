@@ -12,7 +12,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ lies beside src/, and is not installed
 
-from benchmarks import compare, flops, table, workloads
+from benchmarks import compare, flops, growth, table, workloads
 from benchmarks.job import Told
 
 
@@ -139,6 +139,38 @@ def work():
     }  # fmt: skip
 
 
+def test_names_of_both_sides_meet():
+    """What trueup, TRL with PEFT and TRL's PPO call the same weights."""
+    from benchmarks.probe import plain
+
+    query = "model.layers.0.self_attn.q_proj"
+    assert {
+        plain(f"trunks.base.{query}.lora_A.policy.weight"),
+        plain(f"base_model.model.{query}.lora_A.default.weight"),
+        plain(f"policy.base_model.model.{query}.lora_A.default.weight"),
+    } == {f"{query}.lora_A.weight"}
+    assert {
+        plain(f"trunks.base.{query}.lora_B.value.weight"),
+        plain(f"value_model.{query}.lora_B.default.weight"),
+    } == {f"value: {query}.lora_B.weight"}
+    assert (
+        plain("heads.value.weight")
+        == plain("value_model.score.modules_to_save.default.weight")
+        == "value: score.weight"
+    )
+    assert plain("heads.reward.weight") == plain("score.weight") == "score.weight"
+    assert plain(f"trunks.value.{query}.weight") == plain(f"value_model.{query}.weight") == f"value: {query}.weight"
+
+
+def test_growth_has_rows_of_one_length_and_counts_parameters():
+    tokenizer = workloads.tokenizer(64)
+    for row in growth.conversations(3, 40, 64):
+        ids = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=True)["input_ids"]
+        assert len(ids) == 40
+    # 10 words of 4; a block: 4 square matrices of 16, 3 of 4 x 8
+    assert growth.parameters(workloads.Shape(words=10, hidden=4, layers=2, heads=1, intermediate=8)) == 40 + 2 * 160
+
+
 def test_ratios_and_aims_in_the_table():
     one = work()
     assert one["ratios"] == {"TRL": {"speed": 8.0, "memory": 0.25}, "TRL, best": {"speed": 4.0, "memory": 0.5}}
@@ -146,6 +178,19 @@ def test_ratios_and_aims_in_the_table():
     assert rows["TRL"][-2:] == ("8.00x, aim >= 8x: met", "0.25x, aim <= 0.2x: NOT MET")
     assert rows["TRL, best"][-2:] == ("4.00x", "0.50x")  # the aims are against TRL as it is by default
     assert rows["trueup"][-2:] == ("", "")
+
+
+def test_sampling_and_start_up_are_told_with_their_aims():
+    found = {
+        "sampling": {
+            "sides": {"trueup": {"rate": 300.0}, "transformers": {"rate": 100.0}}, "ratio": 3.0, "aim": 2.0,
+            "lengths": {"answers": 4, "shortest": 1, "longest": 9},
+        },
+        "startup": {"seconds": {"trueup": 3.5, "TRL": 4.0}, "aim": 3.0},
+    }  # fmt: skip
+    sampling, startup = table.alone(found)
+    assert sampling.endswith("trueup 300 tokens/s, transformers' generate 100: 3.00x, aim >= 2x: met")
+    assert startup.endswith("trueup 3.5 s, TRL 4.0 s (aim <= 3 s: NOT MET)")
 
 
 def test_what_did_not_run_says_so():
