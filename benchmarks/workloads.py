@@ -23,6 +23,12 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }} {{ message['content'] }}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant {% endif %}"
 )
+# SmolLM2's own less its system prompt and the newline behind the last turn, which TRL would train and trueup not.
+TURNS = (
+    "{% for message in messages %}{% if not loop.first %}{{ '\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n<|im_start|>assistant\n' }}{% endif %}"
+)
 Row = dict[str, Any]
 
 
@@ -93,7 +99,9 @@ def smollm2(gguf: Path, folder: Path) -> Path:
         del model.config.quantization_config
         model.hf_quantizer = None
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+        words: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        words.chat_template = TURNS
+        words.save_pretrained(folder)
     return folder
 
 

@@ -94,6 +94,23 @@ def test_the_same_work_agrees():
     assert 0 < found.gradient < 1e-4
 
 
+def test_a_loss_of_nearly_nothing_is_compared_with_a_thousandth():
+    compare.agreement(told(losses=[2.15e-6, 0.6]), told(losses=[2.17e-6, 0.6]), "x")
+    with pytest.raises(compare.DifferentWorkError, match="loss"):
+        compare.agreement(told(losses=[2e-6, 0.6]), told(losses=[4e-6, 0.6]), "x")
+
+
+@pytest.mark.parametrize(("step", "agrees"), [(0, False), (1, True)])
+def test_later_steps_may_differ_more(step, agrees):
+    names = {f"{step}/a": [1.0, 0.5, -0.5], "0/b": [1.0, 1.0]}
+    other = names | {f"{step}/a": [1.0, 0.503, -0.5]}
+    if agrees:
+        compare.agreement(told(gradients=other), told(gradients=names), "x")
+    else:
+        with pytest.raises(compare.DifferentWorkError, match="gradient of 0/a"):
+            compare.agreement(told(gradients=other), told(gradients=names), "x")
+
+
 @pytest.mark.parametrize(
     ("planted", "named"),
     [
