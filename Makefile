@@ -2,6 +2,7 @@
 # make test          set up, then lint, types and tests
 # make smollm2       set up, then get SmolLM2-135M-Instruct (98 MB) into models/ for examples/smollm2-hh.yaml
 # make test-slow     set up, then the tests that take minutes
+# make bench         set up an environment of its own, then compare with TRL; bench-quick: a few minutes, rough
 #
 # Both need Python 3.11 or newer and nothing else; another one is chosen with `make PYTHON=/path/to/python3.12 test`.
 # Only relative paths, and `python -m` instead of scripts: a folder with a space in its name breaks neither.
@@ -18,7 +19,7 @@ TESTS ?= tests
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart smollm2 test test-slow lint types format clean
+.PHONY: help quickstart smollm2 test test-slow bench bench-quick lint types format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,7 +50,7 @@ format: .venv/.installed-dev
 	$(RUN) ruff format .
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv benchmarks/.env .pytest_cache .ruff_cache .hypothesis dist
 
 # torch first: it is most of the download, and nothing that follows may replace it.
 .venv/.installed: pyproject.toml constraints.txt
@@ -62,4 +63,24 @@ clean:
 
 .venv/.installed-dev: .venv/.installed
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# -- the comparison with TRL: an environment of its own, beside it TRL's last release with PPO for one worker alone
+
+BENCH = benchmarks/.env/bin/python -m
+BENCH_PIP = $(BENCH) pip --disable-pip-version-check install --quiet
+
+bench: benchmarks/.env/.installed
+	$(BENCH) benchmarks $(BENCH_OPTIONS)
+
+bench-quick: benchmarks/.env/.installed
+	$(BENCH) benchmarks --quick $(BENCH_OPTIONS)
+
+benchmarks/.env/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	@test -n "$(PYTHON)" || { echo "trueup needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "setting up benchmarks/.env with $(PYTHON) (once, some minutes)"
+	"$(PYTHON)" -m venv benchmarks/.env
+	$(BENCH_PIP) --constraint constraints.txt torch
+	$(BENCH_PIP) --constraint constraints.txt --editable '.[gguf]' --requirement benchmarks/requirements.txt
+	$(BENCH_PIP) --no-deps --target benchmarks/.env/trl-1.9.2 trl==1.9.2
 	@touch $@
