@@ -157,7 +157,7 @@ def _row(prompt: Iterable[tuple[str, str]], chosen: str, rejected: str) -> Row:
     }
 
 
-def human_rankings(path: Path, count: int, longest: int, folder: Path) -> list[Row]:
+def human_rankings(path: Path, count: int, longest: int, folder: Path, *, one_turn: bool) -> list[Row]:
     """The first `count` of hh-rlhf's rankings whose answers say something and fit `longest` tokens of the model's.
 
     Args:
@@ -165,6 +165,7 @@ def human_rankings(path: Path, count: int, longest: int, folder: Path) -> list[R
         count: how many.
         longest: the longest side in tokens, prompt and answer together.
         folder: the model whose tokenizer and template count.
+        one_turn: only those that ask once: in SFT trueup trains every answer of a conversation, TRL the last alone.
     """
     from transformers import AutoTokenizer
 
@@ -174,6 +175,8 @@ def human_rankings(path: Path, count: int, longest: int, folder: Path) -> list[R
         for line in lines:
             sides = {side: turns(text) for side, text in json.loads(line).items()}
             prompt, answers = sides["chosen"][:-1], {side: found[-1][1] for side, found in sides.items()}
+            if one_turn and len(prompt) > 1:
+                continue
             if sides["rejected"][:-1] != prompt or not all(answers.values()) or len(set(answers.values())) < 2:
                 continue
             row = _row(prompt, answers["chosen"], answers["rejected"])

@@ -143,7 +143,7 @@ def smollm2(method: Method, plan: Plan) -> Work:
         raise NotRunError("the data named by --data or TRUEUP_BENCH_DATA is not there")
     model = workloads.smollm2(plan.gguf, plan.cache / "smollm2")
     steps = plan.warmup + max(2, plan.steps // 2)  # a model seven times as large
-    rows = workloads.human_rankings(plan.data, 8 * steps, 400, model)
+    rows = workloads.human_rankings(plan.data, 8 * steps, 400, model, one_turn=method == "sft")
     name = f"smollm2-{method}"
     job = Job(method, str(model), "", steps, lora=16, lr=1e-4)
     return Work(
