@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trueup import tensors
 from trueup.tensors import _matmul, masked_mean, segment_sum, token_logps, whiten
 
 N, H, V = 11, 6, 29
@@ -356,3 +357,27 @@ class TestSegmentSum:
         assert sums.tolist() == [3.0, 0.0, 4.0]
         (grad,) = torch.autograd.grad((sums * torch.tensor([1.0, 10.0, 100.0])).sum(), x)
         assert grad.tolist() == [1.0, 1.0, 100.0]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_kept_probabilities_change_no_gradient(monkeypatch: pytest.MonkeyPatch, bias: bool) -> None:
+    """Few logits are kept as probabilities, many are computed again; a second backward pass finds none kept."""
+    torch.manual_seed(4)
+    hidden, weight = torch.randn(9, 6, dtype=torch.float64), torch.randn(13, 6, dtype=torch.float64)
+    leaves = [hidden, weight, *([torch.randn(13, dtype=torch.float64)] if bias else [])]
+    for one in leaves:
+        one.requires_grad_()
+    targets, slope = torch.randint(13, (9,)), torch.randn(9, dtype=torch.float64)
+
+    def gradients(kept: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(tensors, "_KEPT_ELEMENTS", kept)
+        given = leaves[2] if bias else None
+        logps, _ = token_logps(hidden, weight, targets, bias=given, temperature=0.7, chunk_size=4)
+        first = torch.autograd.grad((logps * slope).sum(), leaves, retain_graph=True)
+        second = torch.autograd.grad((logps * slope).sum(), leaves)
+        for one, other in zip(first, second, strict=True):
+            torch.testing.assert_close(one, other)
+        return list(first)
+
+    for one, other in zip(gradients(9 * 13), gradients(9 * 13 - 1), strict=True):
+        torch.testing.assert_close(one, other)

@@ -68,10 +68,11 @@ def rendered(kind: str) -> list[tuple[int, list[int]]]:
     return [(turn + len(row["prompt"]) + opening, [len(row[key]) + 1 for key in keys]) for row in tiny_data.rows(kind)]
 
 
-@pytest.mark.parametrize("lora", [None, tiny_data.LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(("lora", "kept", "times"), [(None, 2**25, 1), (None, 0, 2), (tiny_data.LORA, 0, 1)])
 def test_sft_runs_each_real_token_once_and_only_answers_through_the_head(
-    tmp_path: Path, count: Count, lora: Any
+    tmp_path: Path, count: Count, monkeypatch: pytest.MonkeyPatch, lora: Any, kept: int, times: int
 ) -> None:
+    monkeypatch.setattr(tensors, "_KEPT_ELEMENTS", kept)
     config = tiny_data.stage("sft", tmp_path, optim={"steps": 3}, lora=lora)
     tiny_data.run(config)
     rows = rendered("conversations")
@@ -81,8 +82,9 @@ def test_sft_runs_each_real_token_once_and_only_answers_through_the_head(
     assert sum(one.cells for one in training) == sum(one.tokens for one in training)  # no padding
     trained = sum(sum(answers) for _, answers in rows)
     assert sum(one.targets for one in training) == trained
-    # A frozen head's gradient needs its logits once, a trained one's a second time. 4 rows: the check of the head.
-    assert count.head_rows == trained * (1 if lora else 2) + 4
+    # A frozen head's gradient needs its logits once, a trained one's a second time unless they are few. 4 rows are
+    # those of the check of the head.
+    assert count.head_rows == trained * times + 4
 
 
 def test_a_reward_model_shares_prompts_and_has_no_use_for_the_vocabulary(tmp_path: Path, count: Count) -> None:

@@ -14,6 +14,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
+_KEPT_ELEMENTS = 2**25
+"""How many probabilities may be kept for the backward pass: 128 MB in float32, a tenth of what a step takes anyway."""
 _CHUNK_ELEMENTS = 2**24
 """How many logits one chunk may hold: 64 MB in float32, large enough that a matrix product is at full speed."""
 
@@ -156,6 +158,7 @@ class _Context(Protocol):
     head: _Head
     rows: int
     early: bool
+    kept: list[Tensor] | None
     hidden_dtype: torch.dtype
     needs_input_grad: tuple[bool, ...]
     saved_tensors: tuple[Tensor, ...]
@@ -168,7 +171,8 @@ class _TokenLogps(torch.autograd.Function):
     """token_logps as one autograd node that saves nothing of size V per row.
 
     Where only `hidden` needs a gradient (a frozen head, under LoRA) that gradient is a row's own times its upstream, so
-    the forward pass computes it while it has the logits. Otherwise the backward pass computes the logits again.
+    the forward pass computes it while it has the logits. Otherwise the backward pass computes the logits again, unless
+    they are so few that their probabilities were kept.
     """
 
     @staticmethod
@@ -189,6 +193,8 @@ class _TokenLogps(torch.autograd.Function):
         entropies = torch.empty_like(log_z) if entropy else None
         ctx.early = ctx.needs_input_grad[0] and not any(ctx.needs_input_grad[1:3]) and not entropy
         slopes = torch.empty_like(hidden, dtype=log_z.dtype) if ctx.early else None
+        few = hidden.shape[0] * weight.shape[0] <= _KEPT_ELEMENTS and head.softcap is None and not entropy
+        ctx.kept = [] if few and not ctx.early and any(ctx.needs_input_grad[:3]) else None
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _chunks(hidden.shape[0], rows):
                 logits, at = head.logits(left[chunk], right, bias), targets[chunk, None]
@@ -204,6 +210,8 @@ class _TokenLogps(torch.autograd.Function):
                 if slopes is not None:
                     grad = probs.div_(total.neg_()).scatter_add_(1, at, torch.ones_like(picked))
                     slopes[chunk] = _matmul(head.chain(grad, logits).to(dtype), right)
+                if ctx.kept is not None:
+                    ctx.kept.append(probs.div_(total))
         ctx.head, ctx.rows, ctx.hidden_dtype = head, rows, hidden.dtype
         if slopes is not None:
             ctx.save_for_backward(slopes)
@@ -224,7 +232,7 @@ class _TokenLogps(torch.autograd.Function):
 
 
 def _recomputed(ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor | None) -> list[Tensor | None]:
-    """The gradients by hidden, weight and bias, from logits that are computed again, chunk by chunk."""
+    """The gradients by hidden, weight and bias, chunk by chunk, from logits computed again or probabilities kept."""
     hidden, weight, bias, targets, log_z, entropies = ctx.saved_tensors
     dtype = _operand_dtype(hidden, weight)
     left, right = hidden.to(dtype), weight.to(dtype)
@@ -233,11 +241,16 @@ def _recomputed(ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor |
         torch.zeros_like(tensor, dtype=log_z.dtype) if need else None
         for tensor, need in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
     ]
+    kept, ctx.kept = ctx.kept, None  # used up: a second backward pass through the same graph computes them again
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-        for chunk in _chunks(hidden.shape[0], ctx.rows):
-            logits = ctx.head.logits(left[chunk], right, bias)
-            spare = grad_entropy is not None or ctx.head.softcap is not None
-            grad = _softmax_grad(logits.clone() if spare else logits, log_z[chunk], targets[chunk], by_logps[chunk])
+        for at, chunk in enumerate(_chunks(hidden.shape[0], ctx.rows)):
+            if kept is not None:
+                logits = probs = kept[at]
+            else:
+                logits = ctx.head.logits(left[chunk], right, bias)
+                spare = grad_entropy is not None or ctx.head.softcap is not None
+                probs = (logits - log_z[chunk, None] if spare else logits.sub_(log_z[chunk, None])).exp_()
+            grad = _softmax_grad(probs, targets[chunk], by_logps[chunk])
             if grad_entropy is not None:
                 grad.sub_(_entropy_grad(logits, log_z[chunk], entropies[chunk], grad_entropy[chunk]))
             grad = ctx.head.chain(grad, logits)
@@ -248,9 +261,9 @@ def _recomputed(ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor |
     ]
 
 
-def _softmax_grad(logits: Tensor, log_z: Tensor, targets: Tensor, upstream: Tensor) -> Tensor:
-    """Gradient of sum(upstream * logps) by the logits: upstream * (onehot - p). (n, V). In place of the logits."""
-    grad = logits.sub_(log_z[:, None]).exp_().mul_(-upstream[:, None])
+def _softmax_grad(probs: Tensor, targets: Tensor, upstream: Tensor) -> Tensor:
+    """Gradient of sum(upstream * logps) by the logits: upstream * (onehot - p), (n, V). In place of p."""
+    grad = probs.mul_(-upstream[:, None])
     return grad.scatter_add_(1, targets[:, None], upstream[:, None])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from trueup.errors import ConfigError
+from trueup.runtime.allocator import give_back_memory
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -78,6 +79,7 @@ def mixed_seed(*numbers: int) -> int:
 
 def reset_peak_memory(device: torch.device) -> None:
     """Begin a new count of the peak: a pipeline's stages share one process. No effect where there is no count."""
+    give_back_memory()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):

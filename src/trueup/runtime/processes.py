@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trueup.errors import ConfigError, TrueupError
+from trueup.runtime.allocator import keep_freed_memory
 from trueup.runtime.devices import choose_device, choose_dtype
 from trueup.runtime.peers import NOTICED, Peers, in_words
 from trueup.runtime.sharding import is_sharded, whole
@@ -230,6 +231,8 @@ def init(device: str = "auto", dtype: str = "auto", threads: int | None = None, 
         )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")), here)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     if world > 1 and chosen.type == "cuda" and "LOCAL_RANK" not in os.environ:
         raise ConfigError(
             "LOCAL_RANK is not set, so every process would take the same GPU\n"
