@@ -34,6 +34,10 @@ class Side:
 
 
 TRUEUP = Side("trueup", "trueup_side")
+LEAN = Side(
+    "trueup", "trueup_side", {"gradient_checkpointing": True, "max_tokens": 1024},
+    "gradient_checkpointing, as TRL has it by default; max_tokens=1024",
+)  # fmt: skip
 TRL = Side("TRL", "trl_side")
 PPO_TRL = Side("TRL 1.9.2", "ppo_trl_side")
 BEST = {
@@ -109,6 +113,7 @@ AIMS: dict[str, dict[str, float]] = {
     "dpo": {SPEED: 8, MEMORY: 0.3},
     "sft": {SPEED: 4, MEMORY: 0.4},
     "reward": {SPEED: 1.8, MEMORY: 0.6},
+    "reward-lean": {SPEED: 1.8, MEMORY: 0.6},
     "ppo-full": {SPEED: 4, MEMORY: 0.5},
     "ppo-lora": {SPEED: 4, MEMORY: 0.3},
     "smollm2-dpo": {SPEED: 3, MEMORY: 0.4},
@@ -213,10 +218,20 @@ def for_side(job: Job, side: Side) -> Job:
 
 
 NAMES = {"sft": "SFT", "reward": "Reward model", "dpo": "DPO", "ppo": "PPO"}
+
+
+def lean_reward(plan: Plan) -> Work:
+    """The reward model once more, with both sides computing activations again in the backward pass."""
+    work = large_vocabulary("reward", plan)
+    title = f"{work.title}, activations computed again on both sides"
+    return replace(work, name="reward-lean", title=title, sides=(LEAN, TRL))
+
+
 PPO = {"episodes": 32, "epochs": 4, "max_new_tokens": 48, "rollouts": 2}
 WORKS: dict[str, Callable[[Plan], Work]] = {
     "sft": lambda plan: large_vocabulary("sft", plan),
     "reward": lambda plan: large_vocabulary("reward", plan),
+    "reward-lean": lean_reward,
     "dpo": lambda plan: large_vocabulary("dpo", plan),
     "ppo-full": lambda plan: ppo(plan, lora=False),
     "ppo-lora": lambda plan: ppo(plan, lora=True),
