@@ -416,9 +416,12 @@ def test_gradient_checkpointing_with_all_weights(tiny_base):
     def run(checkpointing: bool) -> dict[str, Tensor]:
         network = tiny_network(tiny_base, gradient_checkpointing=checkpointing)
         network.add_trainable("policy", None)
+        network.add_trainable("value", None, head=True)  # a copy of the trunk, whose layers are computed again too
         network.add_reference()
+        shake(network, scale=0.02)
         network.train()
-        network.logps(batched(pairs())).sum().backward()
+        values = network(batched(pairs()), "value", "values")[0]
+        (network.logps(batched(pairs())).sum() + values.square().sum()).backward()
         return gradients(network)
 
     plain, checkpointed = run(False), run(True)

@@ -11,7 +11,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,6 +89,7 @@ class Network(nn.Module):
         self._roots: dict[str, ShardedTrunk] = {}  # of the sharded trunks, not registered a second time either
         self._trainable: set[str] = set()
         self._layout: Layout | None = None
+        self._attention: str | None = None  # that the forward pass runs under now; None: the trunk's own
         self.check: Callable[[], None] = lambda: None  # called between batches without gradients; may raise to stop
 
     # -- building roles ------------------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ class Network(nn.Module):
         trunk = cast("PreTrainedModel", self.trunks["base"])
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self._under(self._selected, trunk.config._attn_implementation)
+            return nullcontext(), self._under(self._selected, self._attention)
 
         trunk.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
 
@@ -279,7 +280,9 @@ class Network(nn.Module):
         now = self._selected
         self._switch(adapter or "none")
         try:
-            with attention_of(cast("PreTrainedModel", self.trunks["base"]), attention):
+            with ExitStack() as stack:
+                for trunk in self.trunks.values():  # a copy of the base computes its layers again here too
+                    stack.enter_context(attention_of(cast("PreTrainedModel", trunk), attention))
                 yield
         finally:
             self._switch(now or "none")
@@ -362,7 +365,8 @@ class Network(nn.Module):
             zero = torch.zeros((), dtype=self.runtime.dtype, device=mask.device)
             mask = torch.where(mask, zero, torch.finfo(self.runtime.dtype).min)
         extra = {"sequences": batch.sequences} if packed else {}
-        with self.autocast(trunk), attention_of(trunk, PACKED if packed else None):
+        self._attention = PACKED if packed else None
+        with self.autocast(trunk), attention_of(trunk, self._attention):
             output = trunk.base_model(
                 input_ids=batch.input_ids,
                 attention_mask=mask,
