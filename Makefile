@@ -4,7 +4,7 @@
 # make test-slow     set up, then the tests that take minutes
 # make bench         set up an environment of its own, then compare with TRL; bench-quick: a few minutes, rough
 #
-# Both need Python 3.11 or newer and nothing else; another one is chosen with `make PYTHON=/path/to/python3.12 test`.
+# All need Python 3.11 or newer and nothing else; another one is chosen with `make PYTHON=/path/to/python3.12 test`.
 # Only relative paths, and `python -m` instead of scripts: a folder with a space in its name breaks neither.
 
 FIND_PYTHON = for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -50,7 +50,7 @@ format: .venv/.installed-dev
 	$(RUN) ruff format .
 
 clean:
-	rm -rf .venv benchmarks/.env .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv benchmarks/.env benchmarks/.cache .pytest_cache .ruff_cache .hypothesis dist
 
 # torch first: it is most of the download, and nothing that follows may replace it.
 .venv/.installed: pyproject.toml constraints.txt

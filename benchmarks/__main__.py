@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from benchmarks.job import WorkerError
 from benchmarks.race import race
 from benchmarks.works import WORKS, NotRunError, Plan
 from trueup.console import quiet_libraries
+from trueup.errors import TrueupError
 
 HERE = Path(__file__).parent
 GGUF = HERE.parent / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -36,9 +38,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="runs of each side, in turns (A B A B)")
     parser.add_argument("--steps", type=int, default=6, help="optimizer steps that are timed")
     parser.add_argument("--warmup", type=int, default=1, help="optimizer steps before them")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="OMP_NUM_THREADS of both sides")
+    parser.add_argument("--threads", type=int, default=machine.cores(), help="OMP_NUM_THREADS of both sides")
     parser.add_argument("--quick", action="store_true", help="one round of three steps: to see that all works")
-    parser.add_argument("--data", type=Path, default=os.environ.get("TRUEUP_BENCH_DATA"), help="hh-rlhf's pairs.jsonl")
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("TRUEUP_BENCH_DATA"), help="hh-rlhf's rankings, a .jsonl"
+    )
     parser.add_argument(
         "--gguf", type=Path, default=GGUF, help="SmolLM2-135M-Instruct; by default where `make smollm2` puts it"
     )
@@ -49,9 +53,19 @@ def options() -> argparse.Namespace:
         given.rounds, given.steps, given.warmup = 1, 3, 1
     if unknown := [name for name in given.only.split(",") if name not in ALL]:
         parser.error(f"--only {unknown[0]}: there are {', '.join(ALL)}")
-    if given.warmup < 1 or given.steps < 1 or given.rounds < 1:
-        parser.error("--rounds, --steps and --warmup must be at least 1")
+    if min(given.warmup, given.steps, given.rounds, given.threads) < 1:
+        parser.error("--rounds, --steps, --warmup and --threads must be at least 1")
+    if given.data and not Path(given.data).is_file():
+        parser.error(f"--data (or TRUEUP_BENCH_DATA) {given.data}: no such file")
+    if given.gguf != GGUF and not given.gguf.is_file():
+        parser.error(f"--gguf {given.gguf}: no such file")
     return given
+
+
+def free_name(folder: Path, stem: str) -> Path:
+    """A file that no earlier run has written."""
+    names = (f"{stem}{'' if turn == 1 else f'-{turn}'}.json" for turn in itertools.count(1))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def matmul(threads: int) -> dict[str, float]:
@@ -87,26 +101,34 @@ def main() -> int:
     result: dict[str, Any] = {
         "date": datetime.date.today().isoformat(), "machine": machine.describe(given.threads), "load": machine.load(),
         "settings": {"rounds": given.rounds, "steps": given.steps, "warmup": given.warmup},
-        "matmul": matmul(given.threads), "works": [],
+        "asked": given.only, "quick": given.quick, "matmul": matmul(given.threads), "works": [],
     }  # fmt: skip
+    stem = f"{result['date']}-{machine.slug()}{'-quick' if given.quick else ''}"
+    output = given.output or free_name(HERE / "results", stem)
+    output.parent.mkdir(parents=True, exist_ok=True)
     code = 0
     for name in given.only.split(","):
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 _one(name, plan, Path(scratch), console, result, quick=given.quick)
+            except KeyboardInterrupt:
+                console.print("[bold]stopped; what was finished is kept")
+                code = 130
+                break
             except NotRunError as error:
                 result["works"].append({"name": name, "title": name, "not_run": str(error)})
-            except (DifferentWorkError, WorkerError) as error:
+            except (DifferentWorkError, WorkerError, TrueupError) as error:
                 console.print(f"[bold]{escape(str(error))}", highlight=False)
                 result["works"].append({"name": name, "title": name, "not_run": str(error).splitlines()[0]})
                 code = 1
+        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")  # after each: nothing is lost
     table.show(result, console)
-    output = given.output or HERE / "results" / f"{result['date']}-{machine.slug()}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    console.print(f"results: {output.name}")
+    console.print(f"results: {os.path.relpath(output)}", highlight=False)
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

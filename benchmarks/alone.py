@@ -29,7 +29,8 @@ def startup(plan: Plan, scratch: Path, console: Console) -> dict[str, Any]:
     model = workloads.llama(plan.cache / "tiny", workloads.TINY)
     job = Job("sft", str(model), "", 1, batch=4)
     job = with_rows(job, workloads.rankings(32, words=workloads.TINY.words), plan, "startup")
-    start("trueup_side", job, scratch / "cold", plan.threads)  # the files of both libraries are in memory from here on
+    for side in (TRUEUP, TRL):  # the files of both libraries are in memory from here on
+        run_side(job, side, plan, scratch / f"cold-{side.name}")
     seconds: dict[str, list[float]] = {"trueup": [], "TRL": []}
     for turn in range(plan.rounds):
         for side in (TRUEUP, TRL):
@@ -83,5 +84,5 @@ def _answers(side: str, model: Path, scratch: Path, threads: int) -> dict[str, A
     command = [sys.executable, "-m", "benchmarks.generation", side, str(asked), str(answer)]
     made = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if made.returncode:
-        raise WorkerError(f"generation, {side}: {made.stderr[-800:]}")
+        raise WorkerError(f"generation, {side}: ended with code {made.returncode}\n{made.stderr[-800:]}")
     return json.loads(answer.read_text(encoding="utf-8"))

@@ -58,8 +58,11 @@ def by_trueup(model: Path, prompts: list[list[int]]) -> tuple[list[list[int]], f
 
 
 @torch.no_grad()
-def by_transformers(model: Path, prompts: list[list[int]], batch: int) -> tuple[list[list[int]], float]:
-    """Answers by `generate`, in batches of prompts of similar length, and the seconds they took."""
+def by_transformers(model: Path, prompts: list[list[int]], room: int) -> tuple[list[list[int]], float]:
+    """Answers by `generate`, in batches of prompts of similar length, and the seconds they took.
+
+    A batch has as many rows as trueup's engine may run of that length: `room` tokens, new ones included.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
@@ -77,8 +80,9 @@ def by_transformers(model: Path, prompts: list[list[int]], batch: int) -> tuple[
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]), reverse=True)
     found: dict[int, list[int]] = {}
     began = time.perf_counter()
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
+    while order:
+        size = max(1, room // (len(prompts[order[0]]) + NEW_TOKENS))
+        rows, order = order[:size], order[size:]
         found |= dict(zip(rows, generate([prompts[row] for row in rows], NEW_TOKENS), strict=True))
     return [found[row] for row in range(len(prompts))], time.perf_counter() - began
 
@@ -91,7 +95,7 @@ def main() -> None:
     if side == "trueup":
         ids, seconds = by_trueup(model, prompts)
     else:
-        ids, seconds = by_transformers(model, prompts, BATCH)
+        ids, seconds = by_transformers(model, prompts, BATCH * (max(map(len, prompts)) + NEW_TOKENS))
     told = {"ids": ids, "seconds": seconds, "peak": probe.peak_memory()}
     Path(answer).write_text(json.dumps(told), encoding="utf-8")
 

@@ -141,7 +141,11 @@ def _ticks(axes: Any, x: list[float], *, log: bool) -> None:
 
 def main() -> None:
     """Draw the picture of a results file."""
+    if len(sys.argv) != 2:
+        sys.exit("python -m benchmarks.growth benchmarks/results/FILE.json")
     result = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if "growth" not in result:
+        sys.exit(f"{sys.argv[1]}: this run did not measure growth")
     draw(result["growth"], result["machine"], Path(__file__).parent.parent / "docs" / "growth.svg")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ class Job:
     Attributes:
         method: the stage.
         model: folder of the causal language model.
-        rows: .jsonl of what trains, in the order in which trueup's sampler is to give them (see `ordered`).
+        rows: .jsonl of what trains, in the order in which trueup's sampler is to give them (see `works.with_rows`).
         steps: optimizer steps.
         batch: rows in each.
         lora: rank of adapters on all linear layers; None trains every weight.
@@ -89,6 +90,8 @@ def start(module: str, job: Job, folder: Path, threads: int, first_on_path: Path
         WorkerError: it failed; the end of what it said is in the message.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for cache in ("cache", "datasets"):  # no side finds what its last run tokenized
+        shutil.rmtree(folder / cache, ignore_errors=True)
     asked, answer, log = folder / "job.json", folder / "told.json", folder / "log.txt"
     answer.unlink(missing_ok=True)
     asked.write_text(json.dumps(asdict(job)), encoding="utf-8")

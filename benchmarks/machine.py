@@ -27,10 +27,15 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def cores() -> int:
+    """The cores that this process may use: in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def slug() -> str:
     """The machine in a file name: its processor and cores, no host's name."""
     name = re.sub(r"\(r\)|\(tm\)|cpu|processor|@.*", "", processor(), flags=re.IGNORECASE)
-    return re.sub(r"[^a-z0-9]+", "-", f"{name} {os.cpu_count()} cores".lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", f"{name} {cores()} cores".lower()).strip("-")
 
 
 def memory_bytes() -> int:
@@ -61,7 +66,7 @@ def describe(threads: int) -> dict[str, Any]:
             versions[name] = "not installed"
     return {
         "processor": processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "memory_bytes": memory_bytes(),
         "accelerator": "none",
         "system": platform.system(),

@@ -53,10 +53,11 @@ def check(work: Work, plan: Plan, scratch: Path) -> tuple[dict[str, Any], dict[s
         except WorkerError as error:
             if side in work.sides[:2]:
                 raise
-            failed[side.name] = str(error).splitlines()[-1]
+            failed[side.name] = str(error).splitlines()[0]
     ours = told.pop(work.sides[0].name)
     agreed = [compare.agreement(ours, one, work.name) for one in told.values()]
-    return asdict(max(agreed, key=lambda one: one.gradient)), failed
+    worst = {name: max(getattr(one, name) for one in agreed) for name in ("loss", "norm", "gradient")}
+    return asdict(agreed[0]) | worst, failed
 
 
 def race(work: Work, plan: Plan, scratch: Path, console: Console, matmul: float) -> dict[str, Any]:

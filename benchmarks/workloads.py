@@ -29,6 +29,7 @@ TURNS = (
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n<|im_start|>assistant\n' }}{% endif %}"
 )
+LAST_WRITTEN = "tokenizer.json"  # of a model's folder: there where nothing interrupted the writing
 Row = dict[str, Any]
 
 
@@ -70,7 +71,7 @@ def tokenizer(words: int = VOCABULARY) -> PreTrainedTokenizerFast:
 
 def llama(folder: Path, shape: Shape = LARGE_VOCABULARY, seed: int = 0) -> Path:
     """Write a randomly initialised Llama with tied embeddings, and its tokenizer, unless they are there. -> folder."""
-    if not (folder / "config.json").is_file():
+    if not (folder / LAST_WRITTEN).is_file():
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -90,7 +91,7 @@ def llama(folder: Path, shape: Shape = LARGE_VOCABULARY, seed: int = 0) -> Path:
 
 def smollm2(gguf: Path, folder: Path) -> Path:
     """SmolLM2-135M-Instruct, dequantized to float32 and written as a Hugging Face folder, unless it is there."""
-    if not (folder / "config.json").is_file():
+    if not (folder / LAST_WRITTEN).is_file():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -110,7 +111,7 @@ def classifier(causal: Path, folder: Path, seed: int | None = None) -> Path:
 
     The head is zero, as trueup's starts; with a `seed` it is random, as that of a reward model that scores is not zero.
     """
-    if not (folder / "config.json").is_file():
+    if not (folder / LAST_WRITTEN).is_file():
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -165,7 +166,7 @@ def human_rankings(path: Path, count: int, longest: int, folder: Path, *, one_tu
         count: how many.
         longest: the longest side in tokens, prompt and answer together.
         folder: the model whose tokenizer and template count.
-        one_turn: only those that ask once: in SFT trueup trains every answer of a conversation, TRL the last alone.
+        one_turn: only those that ask once: in SFT the two train different tokens of longer ones.
     """
     from transformers import AutoTokenizer
 
@@ -173,7 +174,8 @@ def human_rankings(path: Path, count: int, longest: int, folder: Path, *, one_tu
     rows: list[Row] = []
     with path.open(encoding="utf-8") as lines:
         for line in lines:
-            sides = {side: turns(text) for side, text in json.loads(line).items()}
+            one = json.loads(line)
+            sides = {side: turns(one[side]) for side in ("chosen", "rejected")}
             prompt, answers = sides["chosen"][:-1], {side: found[-1][1] for side, found in sides.items()}
             if one_turn and len(prompt) > 1:
                 continue
@@ -196,6 +198,8 @@ def turns(text: str) -> list[tuple[str, str]]:
         human, *answers = piece.split("\n\nAssistant:")
         found.append(("user", human.strip()))
         found += [("assistant", answer.strip()) for answer in answers]
+    if len(found) < 2:
+        raise ValueError('no "Human:" and "Assistant:" turns')
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,7 +125,7 @@ AIMS: dict[str, dict[str, float]] = {
 def large_vocabulary(method: Method, plan: Plan) -> Work:
     """Full fine-tuning of the 19M model with 49,152 words."""
     model = workloads.llama(plan.cache / "large-vocabulary")
-    rows = workloads.rankings(128)
+    rows = workloads.rankings(max(128, 8 * (plan.warmup + plan.steps)))
     job = Job(method, str(model), "", plan.warmup + plan.steps)
     if method == "reward":
         job = replace(job, classifier=str(workloads.classifier(model, plan.cache / "large-vocabulary-zero-head")))
@@ -143,12 +144,15 @@ def smollm2(method: Method, plan: Plan) -> Work:
     if not plan.gguf.is_file():
         raise NotRunError("the model is not there: `make smollm2` gets it")
     if plan.data is None:
-        raise NotRunError("no data given: --data PATH or TRUEUP_BENCH_DATA names hh-rlhf's pairs.jsonl")
+        raise NotRunError("no data given: --data PATH or TRUEUP_BENCH_DATA names hh-rlhf's rankings, a .jsonl")
     if not plan.data.is_file():
         raise NotRunError("the data named by --data or TRUEUP_BENCH_DATA is not there")
     model = workloads.smollm2(plan.gguf, plan.cache / "smollm2")
     steps = plan.warmup + max(2, plan.steps // 2)  # a model seven times as large
-    rows = workloads.human_rankings(plan.data, 8 * steps, 400, model, one_turn=method == "sft")
+    try:
+        rows = workloads.human_rankings(plan.data, 8 * steps, 400, model, one_turn=method == "sft")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise NotRunError(f"the data are not hh-rlhf's rankings, unpacked: {error}") from error
     name = f"smollm2-{method}"
     job = Job(method, str(model), "", steps, lora=16, lr=1e-4)
     return Work(
@@ -187,6 +191,7 @@ def _reward_run(plan: Plan, model: Path) -> Path:
 
     run = plan.cache / "large-vocabulary-reward-lora"
     if not (run / "summary.json").is_file():
+        shutil.rmtree(run, ignore_errors=True)  # of a run that was interrupted
         config = {
             "model": str(model), "output": str(run), "lora": {"r": 16}, "device": "cpu",
             "data": str(workloads.write(plan.cache / "reward-lora.jsonl", workloads.rankings(16, seed=1))),
