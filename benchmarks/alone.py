@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import workloads
 from benchmarks.compare import DifferentWorkError
-from benchmarks.job import Job, WorkerError, start
+from benchmarks.job import Job, WorkerError
 from benchmarks.race import run_side
 from benchmarks.works import TRL, TRUEUP, Plan, with_rows
 
