@@ -1,10 +1,11 @@
-"""One backbone, many roles: shared prefixes change nothing, adapters do not touch each other, references stay put."""
+"""One backbone, many roles: the layout changes nothing, adapters do not touch each other, references stay put."""
 
 from __future__ import annotations
 
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -567,3 +568,66 @@ def test_dropout_that_is_no_module_is_off_too(tmp_path):
     batch = batched(pairs(), network.layout)
     quiet = network.eval().logps(batch)
     torch.testing.assert_close(network.train().logps(batch), quiet)
+
+
+def other_architecture(name: str) -> Any:
+    """A tiny model whose attention is not Llama's."""
+    import transformers
+
+    sizes = {"vocab_size": 264, "hidden_size": HIDDEN, "pad_token_id": 0}
+    torch.manual_seed(5)
+    if name == "GPTNeo":  # keeps keywords to itself, and half its layers see a window
+        more = {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 4}
+        config: Any = transformers.GPTNeoConfig(**sizes, **more)
+    elif name == "Bloom":  # positions are in its attention's bias
+        config = transformers.BloomConfig(**sizes, n_layer=2, n_head=4)
+    else:  # a convolution runs on from one packed row into the next
+        more = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+        config = transformers.Lfm2Config(
+            **sizes, **more, num_hidden_layers=2, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False
+        )
+    return config
+
+
+@pytest.mark.parametrize("name", ["GPTNeo", "Bloom"])
+def test_one_trunk_that_cannot_be_packed_decides_for_all(tiny_base, name):
+    """A value model of another architecture beside a Llama: its values must be those of its rows alone."""
+    from transformers import AutoModelForSequenceClassification
+
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", lora())
+    assert network.layout == "packed"
+    config = other_architecture(name)
+    config.num_labels = 1
+    network.add_classifier("value", AutoModelForSequenceClassification.from_config(config), trainable=False)
+    assert network.layout in ("shared", "plain")
+    want = network(batched(pairs(), "plain"), "value", "values")[0]
+    torch.testing.assert_close(network(batched(pairs(), network.layout), "value", "values")[0], want, **CLOSE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_whose_state_runs_on_gets_plain_rows(dtype):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(other_architecture("Lfm2")).to(dtype)
+    network = Network(model, tiny_tokenizer(), Runtime(torch.device("cpu"), dtype))
+    network.add_frozen("policy")
+    assert network.layout == "plain"
+
+
+def test_a_small_leak_between_packed_rows_is_found(tiny_base, monkeypatch):
+    """A thousandth of the row before: closer to the right states than their tolerance, and wrong all the same."""
+    network = tiny_network(tiny_base)
+    network.add_frozen("policy")
+    inner = network.trunks["base"].model
+    plain = type(inner).forward
+
+    def leaking(self, sequences=None, **rest):
+        extra = {} if sequences is None else {"sequences": sequences}
+        output = plain(self, **rest, **extra)
+        if sequences is not None:
+            output.last_hidden_state += 3e-4 * output.last_hidden_state.cumsum(1)
+        return output
+
+    monkeypatch.setattr(type(inner), "forward", leaking)
+    assert network.layout == "shared"

@@ -42,7 +42,7 @@ from trueup.weights import (
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from trueup.config import LoraConfig
     from trueup.runtime import Runtime
@@ -100,6 +100,7 @@ class Network(nn.Module):
         The first fully trained role takes the base itself; a later one takes a copy. A head starts at zero: every score
         and value is 0 until it has learned otherwise.
         """
+        self._layout = None
         if lora is not None:
             self._add_adapter(role, lora)
             self.roles[role] = Role("base", adapter=role, head=role if head else None)
@@ -123,12 +124,14 @@ class Network(nn.Module):
 
         Must come before any training when the policy is fully trained: the base is copied as it is now.
         """
+        self._layout = None
         if trunk is None and self._peft:
             if any(name.startswith("trunks.base.") and ".lora_" not in name for name in self._trainable):
                 raise ModelError("the base itself trains: add the role reference before any adapter")
             self.roles["reference"] = Role("base")
             return
         frozen = trunk if trunk is not None else copy.deepcopy(self.trunks["base"])
+        frozen = without_dropout(cast("PreTrainedModel", frozen))
         self.trunks["reference"] = on_device(frozen.requires_grad_(False), self.runtime.home, self.runtime.dtype)
         self.roles["reference"] = Role("reference")
         self.reference_fingerprint = weights_fingerprint(self.trunks["reference"])
@@ -156,6 +159,7 @@ class Network(nn.Module):
 
     def add_classifier(self, role: str, classifier: PreTrainedModel, *, trainable: bool) -> None:
         """Add a role from a separate one-label sequence classifier of the same vocabulary."""
+        self._layout = None
         head = score_head(classifier)
         dtype = torch.float32 if trainable else self.runtime.dtype
         self.trunks[role] = on_device(without_dropout(classifier).requires_grad_(False), self.runtime.home, dtype)
@@ -402,35 +406,61 @@ class Network(nn.Module):
 
     @property
     def layout(self) -> Layout:
-        """How this model takes its rows, found by trying: the numbers must be those of branches run alone."""
+        """How these models take their rows, found by trying: no row may see another, no number may change."""
         if self._layout is None:
-            config = cast("PreTrainedModel", self.trunks["base"]).config.get_text_config()
-            # Neither a block mask nor packed attention knows of a window: a long row would see past it.
-            windowed = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
-            better: tuple[Layout, ...] = () if windowed else ("packed", "shared")
-            fitting: list[Layout] = [one for one in better if self._agrees(one)]
+            configs = [cast("PreTrainedModel", trunk).config for trunk in self.trunks.values()]
+            better: tuple[Layout, ...] = ("packed", "shared") if all(map(plainly_causal, configs)) else ()
+            players = {place.trunk: role for role, place in self.roles.items()}.values()
+            fitting: list[Layout] = [one for one in better if all(self._agrees(one, role) for role in players)]
             self._layout = fitting[0] if fitting else "plain"
         return self._layout
 
     @torch.no_grad()
-    def _agrees(self, layout: Layout) -> bool:
-        """Whether a few made-up tokens come out of a layout as they come out of the plain one."""
-        pair = Example([1, 2, 3, 4], (Branch([5, 6, 7], [True] * 3), Branch([6, 5, 8, 9], [True] * 4)))
-        alone = Example([2, 1], (Branch([4, 3, 5], [True] * 3),))
-        training, role = self.training, next(iter(self.roles))
-        trunk = self.trunk(role)
+    def _agrees(self, layout: Layout, role: str) -> bool:
+        """Whether made-up tokens come out of a layout as they come out of the plain one, and none sees a stranger."""
+        training, trunk = self.training, self.trunk(role)
         if layout == "packed" and trunk.config._attn_implementation != "sdpa":
             return False  # it was told to use another attention
         self.eval()
-        states: list[Tensor] = []
+
+        def states(chosen: list[int], trunk_ids: list[int], one: Layout) -> Tensor:
+            """(10, H): 3 states of the chosen branch, 4 of the rejected one, 3 of the row behind them."""
+            pair = Example(trunk_ids, (Branch(chosen, [True] * 3), Branch([6, 5, 8, 9], [True] * 4)))
+            alone = Example([2, 1], (Branch([4, 3, 5], [True] * 3),))
+            batch = collate([pair, alone], per="branch", pad_id=0, layout=one).to(self.runtime.device)
+            return self.run(role, partial(self._hidden, batch, role))[batch.predict_at].float()
+
         try:
-            for one in (layout, "plain"):
-                batch = collate([pair, alone], per="branch", pad_id=0, layout=one).to(self.runtime.device)
-                hidden = self.run(role, partial(self._hidden, batch, role))
-                states.append(hidden[batch.predict_at].float())
-        except (RuntimeError, ValueError, TypeError, IndexError):
-            return False  # the model's attention refuses it
+            plain = states([5, 6, 7], [1, 2, 3, 4], "plain")
+            try:
+                ours = states([5, 6, 7], [1, 2, 3, 4], layout)
+                sibling, stranger = states([9, 8, 3], [1, 2, 3, 4], layout), states([9, 8, 3], [4, 7, 1, 6], layout)
+            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, AssertionError):
+                return False  # the model's attention refuses it
         finally:
             self.train(training)
-        tolerance = 1e-3 if self.runtime.dtype == torch.float32 else 5e-2
-        return bool(((states[0] - states[1]).norm() / states[1].norm()) < tolerance)
+        full = self.runtime.dtype == torch.float32
+        # A state that knows of another row may be close all the same: what only that row changes must change nothing.
+        alike = _apart(sibling[3:], ours[3:]) < (1e-5 if full else 1e-2) > _apart(stranger[7:], ours[7:])
+        return alike and _apart(ours, plain) < (1e-3 if full else 5e-2)
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> float:
+    """The norm of their difference, relative."""
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def plainly_causal(config: PreTrainedConfig) -> bool:
+    """Whether each layer is attention to all that is before: no window, no recurrent state.
+
+    A block mask and packed attention are taken as they are: a long row would see past the window of a model with one.
+    A convolution or a recurrent state runs on from one packed row into the next.
+    """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    text = config.get_text_config()
+    if getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None):
+        return False
+    kinds = getattr(text, "layer_types", None) or ["full_attention"]
+    layers = DynamicCache(config=config).layers
+    return set(kinds) <= {"full_attention", "attention"} and all(type(layer) is DynamicLayer for layer in layers)

@@ -1,8 +1,9 @@
 """Tensor operations under every algorithm: per-token log-probabilities without full logits, and masked statistics.
 
-`token_logps` is the only place where a vocabulary-sized tensor exists, and it is never longer than one chunk of rows.
-With N = 4096 predicted tokens and V = 150,000 words the full logits would be 2.5 GB in float32, and autograd would keep
-several such tensors; one chunk is 64 MB.
+`token_logps` is the only place where a vocabulary-sized tensor exists, and it is never longer than one chunk of rows,
+but for at most 128 MB of probabilities that training keeps where they are few. With N = 4096 predicted tokens and
+V = 150,000 words the full logits would be 2.5 GB in float32, and autograd would keep several such tensors; one chunk is
+64 MB.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ def token_logps(
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of `targets` under `softmax(z)`, z = softcap(scale * (hidden @ weight.T + bias)) / temperature.
 
-    Works through chunks of rows and keeps only one number a row for the backward pass, which computes the chunk's
-    logits again (the idea of Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models",
-    arXiv:2411.09009). Both results are differentiable in hidden, weight and bias; a gradient nobody needs (a frozen
-    head under LoRA) is not computed. Sums are taken in float32, or in float64 where the inputs are float64.
+    Works through chunks of rows and keeps one number a row for the backward pass, which computes the chunk's logits
+    again; of few rows it keeps the probabilities, of a frozen weight the (N, H) gradient itself (the idea is that of
+    Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models", arXiv:2411.09009). Both results are
+    differentiable in hidden, weight and bias, once; a gradient nobody needs (a frozen head under LoRA) is not computed.
+    Sums are taken in float32, or in float64 where the inputs are float64.
 
     Args:
         hidden: (N, H) final hidden states.
@@ -64,7 +66,8 @@ def token_logps(
     rows = chunk_size or max(1, _CHUNK_ELEMENTS // weight.shape[0])
     head = _Head(scale, softcap, temperature)
     apply = cast("Callable[..., tuple[Tensor, Tensor | None]]", _TokenLogps.apply)  # pyright: ignore[reportUnknownMemberType]
-    return apply(hidden, weight, bias, targets, head, entropy, rows)
+    # Inside the function gradients are always off, so whether there will be a backward pass is told from here.
+    return apply(hidden, weight, bias, targets, head, entropy, rows, torch.is_grad_enabled())
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -168,7 +171,7 @@ class _Context(Protocol):
 
 
 class _TokenLogps(torch.autograd.Function):
-    """token_logps as one autograd node that saves nothing of size V per row.
+    """token_logps as one autograd node.
 
     Where only `hidden` needs a gradient (a frozen head, under LoRA) that gradient is a row's own times its upstream, so
     the forward pass computes it while it has the logits. Otherwise the backward pass computes the logits again, unless
@@ -185,6 +188,7 @@ class _TokenLogps(torch.autograd.Function):
         head: _Head,
         entropy: bool,
         rows: int,
+        keep: bool,
     ) -> tuple[Tensor, Tensor | None]:
         dtype = _operand_dtype(hidden, weight)
         left, right = hidden.to(dtype), weight.to(dtype)
@@ -193,7 +197,7 @@ class _TokenLogps(torch.autograd.Function):
         entropies = torch.empty_like(log_z) if entropy else None
         ctx.early = ctx.needs_input_grad[0] and not any(ctx.needs_input_grad[1:3]) and not entropy
         slopes = torch.empty_like(hidden, dtype=log_z.dtype) if ctx.early else None
-        few = hidden.shape[0] * weight.shape[0] <= _KEPT_ELEMENTS and head.softcap is None and not entropy
+        few = keep and hidden.shape[0] * weight.shape[0] <= _KEPT_ELEMENTS and head.softcap is None and not entropy
         ctx.kept = [] if few and not ctx.early and any(ctx.needs_input_grad[:3]) else None
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _chunks(hidden.shape[0], rows):
@@ -221,14 +225,15 @@ class _TokenLogps(torch.autograd.Function):
         return logps, entropies
 
     @staticmethod
+    @torch.autograd.function.once_differentiable  # slopes and probabilities are constants to autograd
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         if not ctx.early:
-            return (*_recomputed(ctx, grad_logps, grad_entropy), None, None, None, None)
+            return (*_recomputed(ctx, grad_logps, grad_entropy), None, None, None, None, None)
         (slopes,) = ctx.saved_tensors
         by_hidden = None if grad_logps is None else (slopes * grad_logps[:, None]).to(ctx.hidden_dtype)
-        return by_hidden, None, None, None, None, None, None
+        return by_hidden, None, None, None, None, None, None, None
 
 
 def _recomputed(ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor | None) -> list[Tensor | None]:
