@@ -28,6 +28,8 @@ def run(
 ) -> None:
     """Show the first rows of each stage in the terminal, and (of one stage) as a page.
 
+    They are shown packed, as most models take them; which layout a model takes is known only once it has been tried.
+
     Args:
         stages: whose data; of a pipeline several.
         base: the model whose tokenizer stands in for stages that are not made yet.
