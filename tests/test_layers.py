@@ -24,6 +24,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ),
     ("1 rows as token ids", {"examples"}),
     ("1 many sequences in one row", {"attention"}),
+    ("1 what people said, on disk", {"ranking.store"}),
     ("1 losses", {"algorithms.ppo", "algorithms.preference", "algorithms.reward"}),
     (
         "2 one thing each",
@@ -58,6 +59,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("4 run folders as a report", {"report"}),
     ("5 recipes", {"recipes.sft", "recipes.reward", "recipes.dpo", "recipes.ppo"}),
     ("5 recipes in a row, any models side by side", {"recipes.pipeline", "talk", "comparison", "showing"}),
+    ("5 people rank what models say", {"ranking"}),
     ("5 the embedded example", {"quickstart", "experiments"}),
     ("6 the public face", {"trueup"}),
     ("6 what the commands do", {"jobs"}),
@@ -65,7 +67,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("6 python -m trueup", {"__main__"}),
 ]
 RANK = {module: rank for rank, (_, modules) in enumerate(FLOORS) for module in modules}
-SPLIT = {"algorithms", "recipes", "evaluation"}
+SPLIT = {"algorithms", "recipes", "evaluation", "ranking"}
 
 
 def unit(dotted: str) -> str:
