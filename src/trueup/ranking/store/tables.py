@@ -8,6 +8,8 @@ Derived, so that the next pair is found in a millisecond among 100,000: standing
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -24,12 +26,14 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 
 
-def _required(name: str, kind: type = Text, *rest: ForeignKey, **options: bool) -> Column:
-    return Column(name, kind, *rest, nullable=False, **options)
+def _required(name: str, kind: type[TypeEngine[Any]] = Text, *rest: SchemaItem, unique: bool = False) -> Column[Any]:
+    return Column(name, kind, *rest, nullable=False, unique=unique or None)
 
 
 meta = Table(

@@ -35,11 +35,10 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, settings: Setting
     prompt = _prompt_of(connection, ballot.pair)
     if of_pair(connection, rater, ballot.pair) is not None:
         raise DataError(f"pair {ballot.pair}: {rater.name} has voted on it\n  fix: undo first")
-    lease = leases.of(connection, rater, ballot.pair)
-    shown: dict[str, Any] = {"left": left_side(settings.seed, prompt, rater.id), "policy": "", "score": None}
-    if lease is not None:
-        shown = {"left": lease.left, "policy": lease.policy, "score": lease.score}
-    return enter(connection, rater, ballot, at=now_utc(), **(shown | ({"left": left} if left else {})))
+    told = leases.of(connection, rater, ballot.pair)
+    side = left or (told.left if told else left_side(settings.seed, prompt, rater.id))
+    policy, score = (told.policy, told.score) if told else ("", None)
+    return enter(connection, rater, ballot, at=now_utc(), left=side, policy=policy, score=score)
 
 
 def enter(
