@@ -125,7 +125,7 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
 
     @app.get("/join")
     def join_by_link(request: Request, token: str = "") -> HTMLResponse:
-        """A page that goes on to the ranking by itself: after a redirect from elsewhere a strict cookie would stay home."""
+        """A page that goes on by itself: after a redirect that began elsewhere, a strict cookie would not be sent."""
         visitor = request.client.host if request.client else ""
         if door.closed(visitor):
             raise Refused(429, "too many links that do not work: wait a minute")
@@ -140,7 +140,7 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
     @app.get("/results")
     def results(request: Request) -> HTMLResponse:
         if not access.shows_results(visitors.reader(request)):
-            raise Refused(403, "the results are for the owner of this page: each rater's mind stays free of the others'")
+            raise Refused(403, "only the owner of this page sees the results, so that no rater is led by them")
         return HTMLResponse(_results(visitors.store), headers={"Content-Security-Policy": _RESULTS_POLICY})
 
 
@@ -220,7 +220,7 @@ def _template(name: str, **values: Any) -> str:
     return _environment().get_template(name).render(**values)
 
 
-def _not_valid(_request: Request, error: Exception) -> JSONResponse:
+def _not_valid(_request: Request, error: Exception) -> Response:
     """The first thing wrong with a request, without what was in it."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
@@ -228,8 +228,6 @@ def _not_valid(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": f"{place or 'request'}: {first['msg']}".replace("\n", " ")[:200]}, status_code=422)
 
 
-def _not_there(_request: Request, error: Exception) -> JSONResponse:
+def _not_there(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": str(error.detail).lower()}, status_code=error.status_code, headers=error.headers)
-
-

@@ -111,5 +111,3 @@ class Desk:
                 "pace": round(median(timed), 1) if timed else None,
             }
         }
-
-
