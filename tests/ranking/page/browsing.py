@@ -44,7 +44,7 @@ class Visit:
         if name:
             self.page.get_by_label("Your name").fill(name)
             self.page.keyboard.press("Enter")
-            self.page.wait_for_selector("main:not([data-state=loading])")
+            self.page.wait_for_selector("#main:not([data-state=loading])")
 
     @property
     def shown(self) -> int:

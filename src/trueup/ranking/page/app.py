@@ -21,7 +21,7 @@ from trueup.ranking.page.limits import Limits, Refused
 from trueup.ranking.page.wire import Joining, Undoing, Voting
 from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Rater, Store
 
-_FILES = {"rank.css": "text/css", "rank.js": "text/javascript", "outbox.js": "text/javascript",
+FILES = {"rank.css": "text/css", "rank.js": "text/javascript", "outbox.js": "text/javascript",
           "show.js": "text/javascript", "join.js": "text/javascript"}  # fmt: skip
 _A_MONTH = 30 * 24 * 3600
 # The results are a page of their own with its style inside; nothing in it runs, and nothing is loaded.
@@ -49,7 +49,7 @@ def make_app(
     visitors = _Visitors(store, access)
     _pages(app, visitors)
     _calls(app, visitors, Desk(store, ahead))
-    for name, kind in _FILES.items():
+    for name, kind in FILES.items():
         app.add_api_route(f"/{name}", _file(name, kind), methods=["GET"])
     app.add_api_route("/favicon.ico", lambda: Response(status_code=204), methods=["GET"])
     return app
