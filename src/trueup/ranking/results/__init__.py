@@ -1,1 +1,9 @@
-"""What the votes say."""
+"""What the votes say: win rates, a ranking, agreement, raters, lengths; with intervals, or why there are none.
+
+Pure functions of pairs and votes: nothing is read, written or remembered.
+"""
+
+from trueup.ranking.results.schema import Absent, Number, Results
+from trueup.ranking.results.view import view
+
+__all__ = ["Absent", "Number", "Results", "view"]
