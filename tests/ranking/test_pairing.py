@@ -1,4 +1,4 @@
-"""Pairs as they are written: what they say of themselves, the same ones together and alone, and when they are written."""
+"""Pairs as they are written: what they say of themselves, the same together and alone, and when they are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tiny import HIDDEN, tiny_folder, tiny_model, tiny_tokenizer
+from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from trueup import __version__
 from trueup.chat import Message
 from trueup.console import clean
@@ -61,7 +61,8 @@ def made(tmp_path, speakers) -> Iterator[Any]:
         opened.append(store)
         store.add_prompts(prompts(count))
         used = speakers[:models]
-        job = Job(models=[one.name for one in used], **({"max_new_tokens": 12} | settings))
+        named: dict[str, Any] = {"models": [one.name for one in used], "max_new_tokens": 12}
+        job = Job(**(named | settings))
         return Writers(store, used, job)
 
     yield make
@@ -335,7 +336,6 @@ def reward(tmp_path_factory) -> str:
     torch.manual_seed(4)
     LlamaForSequenceClassification(config).save_pretrained(run / "model")
     tiny_tokenizer().save_pretrained(run / "model")
-    assert HIDDEN == config.hidden_size
     return str(run)
 
 
