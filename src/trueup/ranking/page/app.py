@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
+from trueup.console import clean
 from trueup.ranking.page.access import Access, Door, csrf_of, equal
 from trueup.ranking.page.desk import Desk, Writer
 from trueup.ranking.page.limits import Limits, Refused
@@ -42,7 +43,7 @@ def make_app(
         report: told of errors of the server itself, in one line.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, title="trueup rank")
-    app.add_middleware(Limits, access=access, report=report)
+    app.add_middleware(Limits, access=access, store=clean(str(store.path), one_line=True), report=report)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _not_there)
     visitors = _Visitors(store, access)
@@ -124,7 +125,7 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
 
     @app.get("/join")
     def join_by_link(request: Request, token: str = "") -> HTMLResponse:
-        """A page that goes on to the ranking by itself: after a redirect from elsewhere a strict cookie would stay home."""
+        """A page that goes on by itself: after a redirect that began elsewhere, a strict cookie would not be sent."""
         visitor = request.client.host if request.client else ""
         if door.closed(visitor):
             raise Refused(429, "too many links that do not work: wait a minute")
@@ -139,12 +140,12 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
     @app.get("/results")
     def results(request: Request) -> HTMLResponse:
         if not access.shows_results(visitors.reader(request)):
-            raise Refused(403, "the results are for the owner of this page: each rater's mind stays free of the others'")
+            raise Refused(403, "only the owner of this page sees the results, so that no rater is led by them")
         return HTMLResponse(_results(visitors.store), headers={"Content-Security-Policy": _RESULTS_POLICY})
 
 
 def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
-    reading, writing = Annotated[Rater, Depends(visitors.reader)], Annotated[Rater, Depends(visitors.writer)]
+    reading, writing = Depends(visitors.reader), Depends(visitors.writer)
 
     @app.post("/api/join")
     def join_by_name(request: Request, joining: Joining) -> Response:
@@ -156,26 +157,26 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
         return response
 
     @app.post("/api/leave")
-    def leave(rater: writing) -> Response:  # pyright: ignore[reportInvalidTypeForm] -- FastAPI reads it at run time
+    def leave(rater: Rater = writing) -> Response:
         visitors.store.release(rater)
         response = Response(status_code=204)
         response.delete_cookie(visitors.name, httponly=True, samesite="strict", path="/")
         return response
 
     @app.get("/api/state")
-    def state(rater: reading) -> JSONResponse:  # pyright: ignore[reportInvalidTypeForm]
+    def state(rater: Rater = reading) -> JSONResponse:
         return JSONResponse(desk.state(rater))
 
     @app.get("/api/progress")
-    def progress(rater: reading) -> JSONResponse:  # pyright: ignore[reportInvalidTypeForm]
+    def progress(rater: Rater = reading) -> JSONResponse:
         return JSONResponse(desk.progress(rater))
 
     @app.post("/api/vote")
-    def vote(rater: writing, said: Voting) -> JSONResponse:  # pyright: ignore[reportInvalidTypeForm]
+    def vote(said: Voting, rater: Rater = writing) -> JSONResponse:
         return JSONResponse(desk.vote(rater, said))
 
     @app.post("/api/undo")
-    def undo(rater: writing, undoing: Undoing) -> JSONResponse:  # pyright: ignore[reportInvalidTypeForm]
+    def undo(undoing: Undoing, rater: Rater = writing) -> JSONResponse:
         return JSONResponse(desk.undo(rater, undoing.request))
 
 
@@ -219,7 +220,7 @@ def _template(name: str, **values: Any) -> str:
     return _environment().get_template(name).render(**values)
 
 
-def _not_valid(_request: Request, error: Exception) -> JSONResponse:
+def _not_valid(_request: Request, error: Exception) -> Response:
     """The first thing wrong with a request, without what was in it."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
@@ -227,8 +228,6 @@ def _not_valid(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": f"{place or 'request'}: {first['msg']}".replace("\n", " ")[:200]}, status_code=422)
 
 
-def _not_there(_request: Request, error: Exception) -> JSONResponse:
+def _not_there(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": str(error.detail).lower()}, status_code=error.status_code, headers=error.headers)
-
-

@@ -92,7 +92,7 @@ class Desk:
     def _being_written(self, rater: Rater, ahead: Writer) -> dict[str, Any]:
         ahead.ask()
         writing = ahead.writing()
-        if writing is None:
+        if writing is None or writing.done:  # done, and not given to this rater: another has it
             return {"kind": "waiting", "writer": ahead.state()}
         a, b = writing.first, writing.second
         if self.store.left_of(writing.prompt.id, rater) == "second":
@@ -111,5 +111,3 @@ class Desk:
                 "pace": round(median(timed), 1) if timed else None,
             }
         }
-
-

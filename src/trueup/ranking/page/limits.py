@@ -9,7 +9,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trueup.errors import DataError
-from trueup.files import disk_full
 from trueup.ranking.page.access import Access
 
 MOST_BODY = 512 * 1024
@@ -46,12 +45,13 @@ class Limits:
     Args:
         app: what it stands around.
         access: whose hosts are known.
-        report: told of an error of ours, in one line.
+        store: how the store's own errors begin: they are told to who runs the server, and the page tries again.
+        report: told of an error that is not the page's, in one line.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, report: Callable[[str], None]) -> None:
+    def __init__(self, app: ASGIApp, access: Access, store: str, report: Callable[[str], None]) -> None:
         """Keep them."""
-        self.app, self.access, self.report = app, access, report
+        self.app, self.access, self.store, self.report = app, access, store, report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -86,11 +86,11 @@ class Limits:
     def _in_words(self, error: Exception) -> Refused:
         if isinstance(error, Refused):
             return error
-        if isinstance(error, DataError):
-            return Refused(409, str(error))
-        why = "the disk is full" if disk_full(error) else f"{type(error).__name__}: {str(error).partition('\n')[0]}"
-        self.report(f"the page could not answer a request: {why}")
-        return Refused(503, "the server could not do this just now")
+        sentence = "; ".join(line.strip() for line in str(error).splitlines()).replace("; fix: ", ": ")
+        if isinstance(error, DataError) and not sentence.startswith(self.store):
+            return Refused(409, sentence)
+        self.report(sentence if isinstance(error, DataError) else f"the page met {type(error).__name__}: {sentence}")
+        return Refused(503, "the server cannot do this just now; who started it is told why")
 
 
 async def _bounded(headers: Headers, receive: Receive) -> Receive:

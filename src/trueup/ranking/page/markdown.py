@@ -33,7 +33,9 @@ FIRST, MOST_SHOWN = 20_000, 200_000
 """Characters of a plain text before its fold, and in the page at all."""
 _MOST_CODE = 6_000  # characters of a code block that is coloured
 _MOST_CELLS = 2_000  # of a table
-_GAP = re.compile(r"\s{100}")  # code with more white space than anybody writes: for C's lexer 6,000 spaces are 2 seconds
+_GAP = re.compile(
+    r"\s{100}"
+)  # code with more white space than anybody writes: for C's lexer 6,000 spaces are 2 seconds
 
 _LINK = re.compile(r"(https?://[^/\s]|mailto:[^\s]+@)", re.IGNORECASE)
 # Languages worth colouring, a list that somebody timed: a lexer is many regular expressions, and some are slow.
@@ -67,7 +69,7 @@ def rendered(text: str) -> str | None:
 
 
 def plain(text: str) -> str:
-    """A text as it is, escaped, with a fold where it is long. Beyond MOST_SHOWN characters it says how many are left."""
+    """A text as it is, escaped, folded where it is long; beyond MOST_SHOWN characters it says how many are left."""
     first, rest, left = text[:FIRST], text[FIRST:MOST_SHOWN], len(text) - MOST_SHOWN
     html = f'<div class="said" dir="auto">{as_html(first)}</div>'
     if rest:
@@ -96,7 +98,7 @@ def _check_time() -> None:
         raise _TooLongError
 
 
-def _inline_time(_state: StateInline, _silent: bool) -> bool:  # noqa: FBT001 -- a rule's signature
+def _inline_time(_state: StateInline, _silent: bool) -> bool:
     _check_time()
     return False
 
@@ -107,7 +109,7 @@ def _block_time(_state: StateBlock, _start: int, _end: int, _silent: bool) -> bo
 
 
 def _small_table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """The table's rule, for tables of a size that somebody reads: cells that are missing are made up, by the thousand."""
+    """The table's rule, for tables that somebody could read: cells that are missing are made up, by the thousand."""
     if start + 2 > end or not _DELIMITERS.fullmatch(state.getLines(start + 1, start + 2, 0, False)):
         return False
     columns = state.getLines(start, start + 1, 0, False).count("|") + 1
@@ -139,7 +141,7 @@ class _Renderer(RendererHTML):
 
     def heading_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
         """Below the page's own headings, whatever it was."""
-        return f'<h3 class="{tokens[idx].tag}">'
+        return f'<h3 class="{tokens[idx].tag}" dir="auto">'
 
     def heading_close(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
         """The end of a heading."""
@@ -147,7 +149,7 @@ class _Renderer(RendererHTML):
 
     def table_open(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
         """A table in a box of its own, which scrolls where it is too wide."""
-        return '<div class="wide" role="group" aria-label="Table"><table>\n'
+        return '<div class="wide" role="group" aria-label="Table"><table dir="auto">\n'
 
     def table_close(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
         """The end of a table."""
@@ -155,14 +157,22 @@ class _Renderer(RendererHTML):
 
     def th_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
         """A cell, aligned by class: the page allows no style in place."""
-        return f'<{tokens[idx].tag}{_ALIGNED.get(str(tokens[idx].attrs.get("style")), "")}>'
+        return f"<{tokens[idx].tag}{_ALIGNED.get(str(tokens[idx].attrs.get('style')), '')}>"
 
     td_open = th_open
 
     def ordered_list_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
         """A list that starts where the text says."""
         start = int(tokens[idx].attrs.get("start", 1))
-        return f'<ol start="{start}">\n' if start != 1 else "<ol>\n"
+        return f'<ol dir="auto" start="{start}">\n' if start != 1 else '<ol dir="auto">\n'
+
+    def bullet_list_open(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
+        """A list whose marks stand on the side where its words begin."""
+        return '<ul dir="auto">\n'
+
+    def blockquote_open(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
+        """A quotation, likewise."""
+        return '<blockquote dir="auto">\n'
 
     def fence(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
         """A code block, coloured where its language is known."""

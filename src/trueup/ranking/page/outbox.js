@@ -51,7 +51,7 @@ export const newId = () => {
 };
 
 export class Outbox {
-  // `waiting(tries)` is called after each try that failed.
+  // `waiting(tries, why)` is called after each try that failed.
   constructor(shelf, csrf, waiting) {
     this.shelf = shelf;
     this.csrf = csrf;
@@ -87,7 +87,7 @@ export class Outbox {
           if (status !== 401 && status !== 403) this.shelf.remove("outbox"); // signed in again, it is sent then
           throw error;
         }
-        this.waiting(tries + 1);
+        this.waiting(tries + 1, status ? error.message : "the server does not answer");
         await pause(PAUSES[Math.min(tries, PAUSES.length - 1)]);
       }
     }

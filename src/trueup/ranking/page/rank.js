@@ -48,6 +48,7 @@ function show(next, undone = null) {
   if (!stays && !sameTexts) toTop();
   if (sameTexts) say("Both answers are there: your vote.");
   busy = false;
+  mark(null, undone?.choice);
   watch(now);
 }
 
@@ -66,7 +67,6 @@ function showPair({ pair, progress }, undone) {
     $(`answer-${letter}`).classList.toggle("chosen", chosen);
     $(`answer-${letter}`).querySelector(".mine").textContent = chosen ? "your choice before" : "";
   }
-  for (const button of document.querySelectorAll("[data-choice]")) button.classList.toggle("chosen", undone?.choice === button.dataset.choice);
   watched = (draft?.pair === pair.id && draft.watched) || 0;
   shownAt = performance.now();
   since = document.hidden ? null : shownAt;
@@ -176,17 +176,17 @@ async function finish(sending) {
   }
 }
 
-// The choice that is on its way.
-function mark(choice) {
+// The choice that is on its way, and the one that was taken back.
+function mark(choice, before = null) {
   for (const button of document.querySelectorAll("[data-choice]")) {
     button.classList.toggle("sending", button.dataset.choice === choice);
-    button.classList.remove("chosen");
+    button.classList.toggle("chosen", button.dataset.choice === before);
   }
   document.body.classList.toggle("busy", busy);
 }
 
-function notSaved(tries) {
-  say(`Not saved yet: the server does not answer. Trying again${tries > 3 ? "; keep this page open" : ""}.`, "wait");
+function notSaved(tries, why) {
+  say(`Not saved yet: ${why}. Trying again${tries > 3 ? "; keep this page open" : ""}.`, "wait");
 }
 
 async function refused(error) {
