@@ -16,6 +16,7 @@ from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from trueup import __version__
 from trueup.chat import Message
 from trueup.console import clean
+from trueup.errors import DataError
 from trueup.ranking.ahead import Job
 from trueup.ranking.pairing import Pairing, drafted
 from trueup.ranking.scoring import Scoring
@@ -88,13 +89,12 @@ class Writers:
         return self.store.pairs()
 
     def watch_all(self) -> list[Pair]:
-        """Every pair is written alone, while a rater who waits is given those there are."""
-        for number in range(1000):
+        """Every pair is written alone, and held by a rater who waited for it."""
+        for number in range(100):
             self.desk._asked.set()
             if not self.pairing.write():
                 return self.store.pairs()
-            while self.store.next(self.store.rater(f"rater {number}")):
-                pass
+            self.store.next(self.store.rater(f"rater {number}"))
         raise AssertionError("it writes for ever")
 
 
@@ -129,6 +129,7 @@ def test_every_prompt_has_a_pair_with_its_provenance(made, speakers):
             assert told == {
                 "temperature": 0.8,
                 "max_new_tokens": 40,
+                "device": "cpu",
                 "dtype": "float32",
                 "weights": network.base_fingerprint,
                 "trueup": __version__,
@@ -180,9 +181,7 @@ def test_who_waits_longer_than_a_pair_takes_is_answered_twice_in_a_batch(made):
     writers.desk._asked.set()
     checked = writers.pairing._look
     writers.pairing._look = lambda: (writers.desk._asked.set(), checked())
-    rater = writers.store.rater("r")
-    fresh = writers.store.fresh
-    writers.store.fresh = lambda: (writers.store.next(rater), fresh() and 0)[1]
+    writers.store.fresh = lambda: 0
     writers.pairing._batch(writers.pairing._next(8))
     alone = sum("begin" in line for line in writers.said)
     assert 1 <= alone <= 8
@@ -290,6 +289,19 @@ def test_a_pair_that_is_there_already_does_not_go_on_for_ever(made):
     assert len(later.write_all()) == 2
     why = Counter(line["why"] for line in later.said if "left_out" in line)
     assert why == {"left out, as the answers were those of an earlier pair": 2}
+
+
+def test_a_store_that_cannot_be_written_stops_the_models(made, monkeypatch):
+    """A full disk is no fault of the prompts: none is left out, and the writing ends with what the store said."""
+    writers = made(3)
+
+    def full(_):
+        raise DataError("votes.db: the disk is full")
+
+    monkeypatch.setattr(writers.store, "add_pairs", full)
+    with pytest.raises(DataError, match="disk is full"):
+        writers.write_all()
+    assert not any("left_out" in line for line in writers.said)
 
 
 # ------------------------------------------------------------------ how far ahead

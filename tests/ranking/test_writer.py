@@ -98,6 +98,7 @@ def test_a_sitting(store, ahead, models):
     assert not is_there(pid(child))
 
 
+@pytest.mark.slow
 def test_a_pair_can_be_watched(store, ahead):
     child = ahead(ahead=1, max_new_tokens=64)
     until(lambda: child.state() == "ahead" or child.problem)
@@ -125,6 +126,7 @@ def test_a_model_that_is_not_there(ahead, store, tmp_path):
     assert store.next(store.rater("r")) is None  # the store serves on
 
 
+@pytest.mark.slow
 def test_a_broken_model_is_said_in_a_sentence(ahead, tmp_path):
     """What libraries print and warn of is not shown."""
     folder = Path(tiny_folder(tmp_path / "broken"))
@@ -146,7 +148,7 @@ def test_stop_in_the_middle_of_the_imports(ahead, after):
     assert not is_there(pid(child))
 
 
-@pytest.mark.parametrize("wait", ["importing", "resting"])
+@pytest.mark.parametrize("wait", ["importing", pytest.param("resting", marks=pytest.mark.slow)])
 def test_it_does_not_outlive_a_server_that_was_killed(store, models, wait):
     lines = """
 import sys, time

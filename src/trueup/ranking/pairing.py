@@ -15,11 +15,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
-from trueup import __version__
-from trueup.config.paths import find_model
 from trueup.console import clean
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.ranking.store import Answer, NewPair, NewPrompt, Prompt, Side, Store
@@ -105,8 +104,8 @@ class Pairing:
 
     @classmethod
     def load(cls, store: Store, job: Job, where: Runtime, desk: Desk) -> Pairing:
-        """With the job's models. Raises ModelError."""
-        return cls(store, [Speaker(find_model(one), where) for one in job.models], job, desk)
+        """With the job's models, as `find_model` gives them. Raises ModelError."""
+        return cls(store, [Speaker(one, where) for one in job.models], job, desk)
 
     def write(self) -> bool:
         """Write a batch of pairs, or a single one for a rater who waits. -> False where there is nothing to write."""
@@ -238,11 +237,9 @@ class Pairing:
             return self._leave_out(draft, "left out, as both answers were the same")
         prompt = NewPrompt(draft.prompt.messages, draft.prompt.tags, draft.prompt.origin)
         first, second = (self._answer(draft, side, both[side]) for side in (0, 1))
-        try:
-            added = self._store.add_pairs([NewPair(prompt, first, second)])
-        except DataError as error:
-            return self._leave_out(draft, f"left out: {str(error).splitlines()[0]}")
-        return None if added.new else self._leave_out(draft, "left out, as the answers were those of an earlier pair")
+        if not self._store.add_pairs([NewPair(prompt, first, second)]).new:
+            self._leave_out(draft, "left out, as the answers were those of an earlier pair")
+        return None
 
     def _answer(self, draft: Draft, side: int, spoken: Spoken) -> Answer:
         """An answer as the store keeps it. `Speaker.answer` gives the same one for this seed."""
@@ -262,9 +259,10 @@ class Pairing:
         return [
             {
                 **asked,
+                "device": one.network.runtime.device.type,
                 "dtype": str(one.network.runtime.dtype).removeprefix("torch."),
                 "weights": one.network.base_fingerprint,
-                "trueup": __version__,
+                "trueup": version("trueup"),
             }
             for one in self._speakers
         ]

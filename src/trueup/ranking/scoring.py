@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trueup.ranking.writer import Desk
     from trueup.runtime import Runtime
 
-_CHUNK = 32  # pairs scored before anything else has its turn
+_CHUNK = 8  # pairs scored before anything else has its turn: a rater may wait
 
 
 class Scoring:

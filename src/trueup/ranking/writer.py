@@ -14,10 +14,12 @@ import threading
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from trueup.chat import excerpt
+from trueup.config.paths import find_model
 from trueup.console import masked, quiet_libraries
 from trueup.errors import TrueupError
 from trueup.ranking.ahead import Job
@@ -116,6 +118,7 @@ def work(store: Path, job: Job, desk: Desk) -> None:
     """
     quiet_libraries()
     desk.state("loading")
+    job = replace(job, models=[find_model(one) for one in job.models])
     # torch takes seconds to import: only now, as from here on the end of stdin ends even that.
     from trueup.ranking.pairing import Pairing
     from trueup.ranking.scoring import Scoring
