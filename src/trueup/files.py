@@ -54,7 +54,7 @@ def file_sha256(path: Path) -> str:
 
 
 def without_event(name: str) -> tuple[str, int | None]:
-    """`votes.db@1200` -> ("votes.db", 1200): a store of rankings as it stood at an event. Any other name: itself, None."""
+    """`votes.db@1200` -> ("votes.db", 1200), a store of rankings as it stood at an event; others: (name, None)."""
     path, mark, event = name.rpartition("@")
     if not path or not mark or not re.fullmatch(r"[0-9]{1,15}", event) or Path(name).expanduser().exists():
         return name, None

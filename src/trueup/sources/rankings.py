@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 from trueup.chat import Origin
 from trueup.errors import DataError, MissingExtraError
+from trueup.ranking.store.header import is_store
+from trueup.ranking.store.rows import WHY, Outcome, outcomes, row_of
 from trueup.sources.decoding import Entry
 from trueup.sources.rows import Drop
 from trueup.sources.wording import shown
 
 if TYPE_CHECKING:
     from trueup.ranking.store import Store
-    from trueup.ranking.store.rows import Outcome
 
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
 FIELDS = ("prompt", "chosen", "rejected", "margin")
@@ -31,8 +32,6 @@ FIELDS = ("prompt", "chosen", "rejected", "margin")
 
 def looks_like_store(path: Path) -> bool:
     """Whether a file is one by its name, or by its first bytes."""
-    from trueup.ranking.store.header import is_store  # here, because nothing else of the sources needs the store
-
     return path.suffix.lower() in SUFFIXES or is_store(path)
 
 
@@ -61,7 +60,7 @@ class Snapshot:
     def entries(self) -> Iterator[Entry]:
         """The rows, in the order of their pairs."""
         with _opened(self.spec, self.path) as store:
-            for outcome in _outcomes(store, self.event):
+            for outcome in outcomes(store, self.event):
                 if outcome.winner is not None:
                     yield _entry(self.path, outcome, margin=self.margins)
 
@@ -73,14 +72,12 @@ def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
         DataError: it is no store, has no such event, or no pair in it was decided by then.
         MissingExtraError: what reads a store is not installed.
     """
-    from trueup.ranking.store.rows import WHY
-
     with _opened(spec, path) as store:
         last = store.last_event()
         if event is not None and event > last:
             raise DataError(f"{shown(spec)}: the store's last event is {last}\n  fix: give a number up to {last}")
         at = last if event is None else event
-        found = list(_outcomes(store, at))
+        found = list(outcomes(store, at))
         waiting = len(store.pairs()) if not found else 0
     ranked = [outcome for outcome in found if outcome.winner is not None]
     dropped = [(Origin(shown(path), one.pair.id), WHY[one.reason]) for one in found if one.reason is not None]
@@ -96,15 +93,7 @@ def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
     return Snapshot(spec, path, at, len(ranked), margins, digest.hexdigest(), left_out)
 
 
-def _outcomes(store: Store, event: int) -> Iterator[Outcome]:
-    from trueup.ranking.store.rows import outcomes
-
-    return outcomes(store, event)
-
-
 def _entry(path: Path, outcome: Outcome, *, margin: bool) -> tuple[Origin, dict[str, object]]:
-    from trueup.ranking.store.rows import row_of
-
     row = row_of(outcome, margin=margin)
     return Origin(shown(path), outcome.pair.id), {key: row[key] for key in FIELDS if key in row}
 
@@ -112,10 +101,9 @@ def _entry(path: Path, outcome: Outcome, *, margin: bool) -> tuple[Origin, dict[
 @contextmanager
 def _opened(spec: str, path: Path) -> Iterator[Store]:
     try:
-        from trueup.ranking.store import Store
-    except ImportError as error:
-        fix = "pip install 'trueup[rank]'"
-        raise MissingExtraError(f"{shown(spec)}: a store of rankings needs SQLAlchemy\n  fix: {fix}") from error
+        from trueup.ranking.store import Store  # here, because it takes a tenth of a second
+    except MissingExtraError as error:
+        raise MissingExtraError(f"{shown(spec)}: {error}") from error
     with Store.open(path) as store:
         yield store
 

@@ -10,8 +10,8 @@ from trueup.errors import DataError
 from trueup.files import without_event
 from trueup.sources import finding
 from trueup.sources.decoding import UNREADABLE, Break, Entry, Tally, cannot_read
-from trueup.sources.reading import probe, read_file
 from trueup.sources.rankings import looks_like_store, snapshot
+from trueup.sources.reading import probe, read_file
 from trueup.sources.rows import Drop
 from trueup.sources.tables import numbered
 from trueup.sources.wording import shown

@@ -1,12 +1,12 @@
 """One record of a file as what somebody said of a pair: our own rows, and the formats of other tools.
 
-    ours           chosen, rejected and votes: what `export` wrote
-    ranking        chosen and rejected, as trueup.sources reads them
-    battle         two answers or conversations and a winner: Chatbot Arena, MT-Bench (lmsys/mt_bench_human_judgments),
-                   open-instruct's human_eval (completion_a, completion_b, preference), AlpacaEval (output_1, output_2)
-    kaggle         prompt, response_a, response_b as JSON lists, winner_model_a | winner_model_b | winner_tie (LMSYS 55k)
-    label studio   data and annotations of a <Pairwise> tag
-    argilla        fields and responses of a ranking question, nested (to_json) or flat (to_datasets)
+ours           chosen, rejected and votes: what `export` wrote
+ranking        chosen and rejected, as trueup.sources reads them
+battle         two answers or conversations and a winner: Chatbot Arena, MT-Bench (lmsys/mt_bench_human_judgments),
+               open-instruct's human_eval (completion_a, completion_b, preference), AlpacaEval (output_1, output_2)
+kaggle         prompt, response_a, response_b as JSON lists, winner_model_a | winner_model_b | winner_tie (LMSYS 55k)
+label studio   data and annotations of a <Pairwise> tag
+argilla        fields and responses of a ranking question, nested (to_json) or flat (to_datasets)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, cast
 
-from trueup.chat import excerpt
+from trueup.chat import Origin, excerpt
 from trueup.ranking.exchange.reading import LeftOut, answers_in, new_pair, pair_of
 from trueup.ranking.exchange.times import iso
 from trueup.ranking.store.schema import CHOICES, MOST_NOTE, STRENGTHS, Ballot, Choice, NewPair, Side
@@ -31,8 +31,11 @@ WHEN = ("at", "tstamp", "timestamp", "created_at", "updated_at")
 NOTE = ("note", "comment")
 _LEFT = {"a", "model_a", "first", "left", "1", "a-is-better", "a-is-slightly-better"}
 _RIGHT = {"b", "model_b", "second", "right", "2", "b-is-better", "b-is-slightly-better"}
-_TIE = {"tie", "tied", "equal", "same", "draw"}
-_BOTH_BAD = {"tie (bothbad)", "bothbad", "both_bad", "both bad", "bothbad_vote"}
+_UNDECIDED: list[tuple[Choice, set[str]]] = [
+    ("tie", {"tie", "tied", "equal", "same", "draw"}),
+    ("both_bad", {"tie (bothbad)", "bothbad", "both_bad", "both bad"}),
+    ("skip", {"skip", "skipped"}),
+]
 _SLIGHTLY, _CLEARLY = 1, 2
 
 
@@ -41,18 +44,20 @@ class Judged:
     """What somebody said of a pair, in the pair's own sides.
 
     Attributes:
-        pair: whose prompt's origin is the record's place.
+        pair: of what.
         rater: who; "": the file does not say.
         ballot: what; its `pair` and `request` say nothing.
         at: when, ISO 8601; "": the file does not say.
         left: what was shown as A; None: the file does not say.
+        place: of the record.
     """
 
     pair: NewPair
     rater: str
     ballot: Ballot
-    at: str = ""
-    left: Side | None = None
+    at: str
+    left: Side | None
+    place: Origin
 
 
 def judged(record: Record) -> list[Judged]:
@@ -85,12 +90,11 @@ def said(record: Record, key: str, names: tuple[str, str]) -> tuple[Choice, int 
         return "first", strength
     if word in _RIGHT | right:
         return "second", strength
-    outcome: dict[str, Choice] = dict.fromkeys(_TIE, "tie") | dict.fromkeys(_BOTH_BAD, "both_bad")
-    outcome |= {"skip": "skip", "skipped": "skip"}
-    if word not in outcome:
+    outcome: Choice | None = next((choice for choice, words in _UNDECIDED if word in words), None)
+    if outcome is None:
         fix = f"write one of: {names[0]}, {names[1]}, a, b, tie, both_bad, skip"
         raise record.fail(f"{excerpt(key)} is {excerpt(word)}, which names no answer", fix)
-    return outcome[word], None
+    return outcome, None
 
 
 def _one(name: str, model: object) -> set[str]:
@@ -123,6 +127,7 @@ def _judged(record: Record, pair: NewPair, choice: Choice, strength: int | None,
         Ballot("", 0, choice, strength, note=note),
         iso(record, first_of(row, WHEN)),
         left,
+        record.origin,
     )
 
 
@@ -139,7 +144,7 @@ def _battle(record: Record) -> list[Judged]:
 
 
 def _turns(record: Record, key: str) -> object:
-    """A conversation's messages up to the turn that was judged (MT-Bench keeps what followed), parts joined to texts."""
+    """A conversation up to the turn that was judged (MT-Bench keeps what followed), parts joined to texts."""
     value, turn = record.value(key), record.row.get("turn")
     if not isinstance(value, list):
         raise record.wrong_type(key, "a list of messages")
@@ -196,7 +201,7 @@ def _label_studio(record: Record) -> list[Judged]:
         for value in _selected(annotation):
             choice, _ = said(replace(record, row={**data, "selected": value}), "selected", names)
             at = iso(record, first_of(annotation, WHEN))
-            made.append(Judged(pair_of(inner, *names), name, Ballot("", 0, choice), at, "first"))
+            made.append(Judged(pair_of(inner, *names), name, Ballot("", 0, choice), at, "first", record.origin))
     if not made:
         raise LeftOut("no annotation of a pair")
     return made
@@ -254,7 +259,7 @@ def _ranked(record: Record, fields: Mapping[str, object], value: Sequence[Any], 
             continue
         choice: Choice = "tie" if ranks[0] == ranks[1] else "first" if ranks[0] < ranks[1] else "second"
         pair = pair_of(inner, one["value"], other["value"])
-        made.append(Judged(pair, user, Ballot("", 0, choice)))
+        made.append(Judged(pair, user, Ballot("", 0, choice), "", None, record.origin))
     return made
 
 
@@ -273,6 +278,8 @@ def _ours(record: Record) -> list[Judged]:
     if isinstance(origin, str) and origin:
         pair = replace(pair, prompt=replace(pair.prompt, origin=origin))
     votes = cast("list[object]", record.row["votes"])
+    if not votes:
+        raise LeftOut("a row without votes")
     return [_our_vote(record, pair, vote) for vote in votes]
 
 
@@ -298,9 +305,11 @@ def _our_vote(record: Record, pair: NewPair, vote: object) -> Judged:
     ]
     if wrong:
         raise record.fail(f"a vote's {wrong[0]} cannot be meant", "export the votes again", as_json(told)[:200])
-    ballot = Ballot("", 0, choice, strength, tuple(map(str, reasons)), _text(told.get("note")), seconds=seconds)
+    ballot = Ballot(
+        "", 0, cast("Choice", choice), strength, tuple(map(str, reasons)), _text(told.get("note")), seconds=seconds
+    )
     left = _SIDES[told["left"]] if told.get("left") else None
-    return Judged(pair, told["rater"], ballot, iso(record, told.get("at") or ""), left)
+    return Judged(pair, told["rater"], ballot, iso(record, told.get("at") or ""), left, record.origin)
 
 
 Row = Mapping[str, object]
@@ -315,7 +324,9 @@ def _is_battle(row: Row) -> bool:
 
 
 def _is_argilla(row: Row) -> bool:
-    return (isinstance(row.get("fields"), dict) and "responses" in row) or any(key.endswith(".responses") for key in row)
+    return (isinstance(row.get("fields"), dict) and "responses" in row) or any(
+        key.endswith(".responses") for key in row
+    )
 
 
 _FORMATS: list[tuple[Callable[[Row], bool], Callable[[Record], list[Judged]]]] = [

@@ -9,7 +9,7 @@ from typing import Literal
 from trueup.chat import Origin, Prompt
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import WINNER, said
-from trueup.ranking.exchange.reading import SAME, LeftOut, answers_in, mixed, new_pair, pair_of, records, tags_of
+from trueup.ranking.exchange.reading import SAME, LeftOut, answers_in, mixed, pair_of, records, tags_of
 from trueup.ranking.store.schema import NewPair, NewPrompt, Side
 from trueup.sources import Parser, lines
 from trueup.sources.records import Record
@@ -36,7 +36,7 @@ def read_prompts(path: str) -> list[NewPrompt]:
 
 def read_pairs(
     path: str,
-    gold: bool = False,  # noqa: FBT001, FBT002 (its name is the meaning)
+    gold: bool = False,
     *,
     identical: Literal["error", "drop"] = "error",
     told: Callable[[str], None] = lambda _: None,
@@ -97,6 +97,6 @@ def _pair(record: Record, *, gold: bool) -> NewPair:
 def _better(record: Record, names: tuple[str, str]) -> Side:
     key = next((key for key in WINNER if key in record.row), "winner")
     choice = said(record, key, names)[0]
-    if choice == "first" or choice == "second":
+    if choice in ("first", "second"):
         return choice
     raise record.fail(f"{key} names no better answer", "leave the row out of the gold pairs", str(record.row[key]))

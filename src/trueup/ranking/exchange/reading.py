@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from trueup.chat import Message, Origin, Preference
+from trueup.chat import Origin, Preference
 from trueup.errors import DataError
 from trueup.ranking.store.schema import Answer, NewPair, NewPrompt
 from trueup.sources import open_reader, same_answers, unusable
@@ -46,7 +46,7 @@ def records(path: str, make: Callable[[Record], T]) -> Iterator[T]:
     """What `make` makes of each record, in order.
 
     Raises:
-        DataError: after the last one, where some could not be read or made something of: the first, and the others' places.
+        DataError: after the last one, where some could not be used: the first, and the places of others.
     """
     first: DataError | None = None
     others: list[Origin] = []
@@ -133,8 +133,3 @@ def turned(pair: NewPair) -> NewPair:
     """The pair with its answers the other way round."""
     gold = {None: None, "first": "second", "second": "first"}[pair.gold]
     return replace(pair, first=pair.second, second=pair.first, gold=gold)  # pyright: ignore[reportArgumentType]
-
-
-def is_prompt(messages: tuple[Message, ...]) -> bool:
-    """Whether messages end with the user's."""
-    return bool(messages) and messages[-1].role == "user"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trueup.chat import Message
-from trueup.ranking.store.schema import Choice, Pair, Side, Vote
+from trueup.ranking.store.schema import CHOICES, Choice, Pair, Side, Vote
 
 if TYPE_CHECKING:
     from trueup.ranking.store import Store
@@ -60,7 +60,7 @@ class Outcome:
 def outcomes(
     store: Store, until: int | None = None, votes: Votes = "majority", *, gold: bool = False
 ) -> Iterator[Outcome]:
-    """What became of all votes that stood at event `until`, in the order of their pairs. A pair without any has none.
+    """What became of the votes that stood at event `until`, by pair. A pair without votes has none.
 
     An answer wins when more than half of the raters who did not skip prefer it. With `gold`, gold pairs count as others.
     """
@@ -80,7 +80,7 @@ def _outcome(pair: Pair, votes: tuple[Vote, ...], *, gold: bool) -> Outcome:
     choice = majority(vote.ballot.choice for vote in votes)
     if choice is None:
         return Outcome(pair, votes, None, "split")
-    if choice == "first" or choice == "second":
+    if choice in ("first", "second"):
         return Outcome(pair, votes, choice)
     return Outcome(pair, votes, None, _OUTCOMES[choice])
 
@@ -90,7 +90,7 @@ def majority(choices: Iterable[Choice]) -> Choice | None:
     said = [choice for choice in choices if choice != "skip"]
     if not said:
         return "skip"
-    return next((choice for choice in sorted(set(said)) if 2 * said.count(choice) > len(said)), None)
+    return next((choice for choice in CHOICES if 2 * said.count(choice) > len(said)), None)
 
 
 def rows(
@@ -144,7 +144,7 @@ def told(vote: Vote, names: dict[Side, str]) -> Row:
     ballot = vote.ballot
     return {
         "rater": vote.rater.name,
-        "choice": names[ballot.choice] if ballot.choice == "first" or ballot.choice == "second" else ballot.choice,
+        "choice": names[ballot.choice] if ballot.choice in ("first", "second") else ballot.choice,
         "strength": ballot.strength,
         "reasons": list(ballot.reasons),
         "note": ballot.note,

@@ -266,16 +266,17 @@ class Store:
             return votes.last_event(connection)
 
     def import_votes(self, given: Iterable[Given]) -> Added:
-        """Enter votes that were given elsewhere, with their pairs; the same vote of the same rater is known.
+        """Enter votes that were given elsewhere, with their pairs: all of them, or none. The same vote is known.
 
         Raises:
-            DataError: a vote cannot be meant, or contradicts one that is there; those of earlier chunks are in.
+            DataError: a vote cannot be meant, or contradicts one of its rater's that is there.
         """
         made = total = 0
-        for chunk in content.chunks(given):
-            with self._database.writing() as connection:
-                made += importing.add(connection, settings.current(connection).seed, chunk)
-            total += len(chunk)
+        with self._database.writing() as connection:
+            seed = settings.current(connection).seed
+            for chunk in content.chunks(given):
+                made += importing.add(connection, seed, chunk)
+                total += len(chunk)
         return Added(made, total - made)
 
     # What a reward model says
