@@ -55,7 +55,8 @@ def serve(
         typer.Option(metavar="RUN", help="Who answers; one twice, or several blind.", rich_help_panel=WHAT),
     ] = None,
     pairs: Annotated[
-        Path | None, typer.Option(help="Pairs that are answered already: chosen/rejected, or a/b.", rich_help_panel=WHAT)
+        Path | None,
+        typer.Option(help="Pairs that are answered already: chosen/rejected, or a/b.", rich_help_panel=WHAT),
     ] = None,
     gold: Annotated[
         Path | None,
@@ -69,7 +70,8 @@ def serve(
         typer.Option("--next", help="Which pair comes next: uncertain needs --reward. [random]", rich_help_panel=WHAT),
     ] = None,
     reward: Annotated[
-        str | None, typer.Option(metavar="RUN", help="The reward model that --next uncertain asks.", rich_help_panel=WHAT)
+        str | None,
+        typer.Option(metavar="RUN", help="The reward model that --next uncertain asks.", rich_help_panel=WHAT),
     ] = None,
     pairs_per_prompt: Annotated[int, typer.Option(min=1, help="Pairs of each prompt.", rich_help_panel=WHAT)] = 1,
     rater: Annotated[
@@ -122,16 +124,16 @@ def export(
     edits: Annotated[
         Path | None, typer.Option(metavar="sft.jsonl", help="Write the edited answers too, as conversations.")
     ] = None,
-    until: Annotated[
-        int | None, typer.Option(min=1, metavar="EVENT", help="The store as it stood at this event. [now]")
-    ] = None,
     margin: Annotated[bool, typer.Option("--margin", help="The mean strength of preference as `margin`.")] = False,
     gold: Annotated[bool, typer.Option("--gold", help="The gold pairs too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> Job:
-    """Write the votes as rows that every stage reads, each with where it came from."""
+    """Write the votes as rows that every stage reads, each with where it came from.
+
+    STORE.db@1200 is the store as it stood at its event 1200.
+    """
     return partial(
-        jobs.rank_export, store, output, votes=votes, form=form, edits=edits, until=until, margin=margin, gold=gold,
+        jobs.rank_export, store, output, votes=votes, form=form, edits=edits, margin=margin, gold=gold,
         force=force,
     )  # fmt: skip
 
@@ -151,11 +153,11 @@ def import_(
 @app.command("results")
 def results(
     store: Store,
-    until: Annotated[
-        int | None, typer.Option(min=1, metavar="EVENT", help="The store as it stood at this event. [now]")
-    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the page as well.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> Job:
-    """What the votes say: win rates, ranking, agreement, the raters' length bias, and how many more votes are needed."""
-    return partial(jobs.rank_results, store, until=until, html=html, as_json=as_json)
+    """What the votes say: win rates, agreement, the raters' length bias, how many more votes a decision needs.
+
+    STORE.db@1200 is the store as it stood at its event 1200.
+    """
+    return partial(jobs.rank_results, store, html=html, as_json=as_json)

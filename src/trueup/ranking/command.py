@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from trueup.console import clean, masked
 from trueup.errors import ConfigError
-from trueup.files import atomic_write_text
+from trueup.files import atomic_write_text, without_event
 from trueup.ranking import exchange
 from trueup.ranking import results as said
 from trueup.ranking.ahead import Ahead, Job
-from trueup.ranking.page import Access, on_loopback
+from trueup.ranking.page import Access
 from trueup.ranking.page import serve as serve_page
+from trueup.ranking.page.access import _is_loopback as on_loopback
 from trueup.ranking.store import NewPair, NewPrompt, Policy, Settings, Store
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class Input:
     @classmethod
     def read(cls, prompts: Path | None, pairs: Path | None, gold: Path | None) -> Input:
         """Read the files. Raises DataError for a row that cannot be used."""
-        ready = exchange.read_pairs(pairs) if pairs else []
-        known = exchange.read_pairs(gold, gold=True) if gold else []
-        return cls(exchange.read_prompts(prompts) if prompts else [], [*ready, *known])
+        ready = exchange.read_pairs(str(pairs)) if pairs else []
+        known = exchange.read_pairs(str(gold), gold=True) if gold else []
+        return cls(exchange.read_prompts(str(prompts)) if prompts else [], [*ready, *known])
 
 
 def serve(
@@ -94,16 +94,20 @@ def serve(
         ConfigError: options that cannot be meant together, or a port that is taken.
         DataError: a file or the store cannot be used.
     """
-    if not path.exists() and not (prompts or pairs):
+    if not path.exists() and not (pairs or (prompts and models)):
         raise ConfigError(
-            f"{path}: there is no such store yet, and nothing to put into one\n"
+            f"{path}: there is no such store yet, and no pairs to put into one\n"
             "  fix: --prompts FILE --model RUN to have answers written, or --pairs FILE of answers that are there"
         )
     job = Job(
         models=tuple(models), per_prompt=pairs_per_prompt, ahead=ahead, temperature=temperature,
-        max_new_tokens=max_new_tokens, seed=seed or 0, reward=reward, device=device, dtype=dtype, threads=threads,
+        max_new_tokens=max_new_tokens, reward=reward, device=device, dtype=dtype, threads=threads,
     ) if models or reward else None  # fmt: skip
     access = Access(host, port, token_needed=bool(raters) or not on_loopback(host), owner=OWNER)
+    if policy == "uncertain" and reward is None:
+        raise ConfigError(
+            "next: uncertain asks a reward model, and none is named\n  fix: --reward RUN, or --next random"
+        )
     given = Input.read(prompts, pairs, gold)
     wanted = {
         "raters_per_pair": raters_per_pair, "gold_every": gold_every, "policy": policy, "lease_seconds": lease,
@@ -111,39 +115,31 @@ def serve(
     }  # fmt: skip
     with Store.open(path, create=True) as store:
         settings = replace(store.settings, **{key: one for key, one in wanted.items() if one is not None})
-        _fill(store, settings, given, writes=bool(models), scores=reward is not None)
+        _fill(store, settings, given, writes=bool(models))
         invited = [store.rater(name) for name in ([OWNER, *raters] if access.token_needed else [])]
         before = len(store.votes())
 
         def ready(bound: Access) -> None:
             _welcome(store, bound, invited, models, reward)
 
-        serve_page(store, None if job is None else Ahead(path, job), access, say=say, ready=ready)
+        writer = None if job is None else Ahead(path, replace(job, seed=settings.seed))
+        serve_page(store, writer, access, say=say, ready=ready)
         votes = len(store.votes())
         say(f"{_count(votes, 'vote')} in {path}, {votes - before} of them new; the same command goes on")
 
 
-def _fill(store: Store, settings: Settings, given: Input, *, writes: bool, scores: bool) -> None:
+def _fill(store: Store, settings: Settings, given: Input, *, writes: bool) -> None:
     """Put what was given into the store. Raises ConfigError where nothing could ever be ranked by it."""
     store.configure(settings)
     store.add_prompts(given.prompts)
     store.add_pairs(given.pairs)
     if not (store.pairs() or writes):
-        raise ConfigError(
-            f"{store.path}: holds no pairs, and no model writes any\n  fix: --model RUN, or --pairs FILE"
-        )
+        raise ConfigError(f"{store.path}: holds no pairs, and no model writes any\n  fix: --model RUN, or --pairs FILE")
     if writes and not store.prompts():
         raise ConfigError(f"{store.path}: holds no prompts for the model to answer\n  fix: --prompts FILE")
-    if settings.policy == "uncertain" and not (scores or store.scored()):
-        raise ConfigError(
-            "next: uncertain asks a reward model, and none has scored these pairs\n"
-            "  fix: --reward RUN, or --next random"
-        )
 
 
-def _welcome(
-    store: Store, access: Access, invited: Sequence[Rater], models: Sequence[str], reward: str | None
-) -> None:
+def _welcome(store: Store, access: Access, invited: Sequence[Rater], models: Sequence[str], reward: str | None) -> None:
     """What is ranked, and where."""
     settings, pairs = store.settings, store.pairs()
     gold = sum(one.gold is not None for one in pairs)
@@ -171,7 +167,6 @@ def export(
     votes: Literal["majority", "every"] = "majority",
     form: Literal["rankings", "verdicts"] = "rankings",
     edits: Path | None = None,
-    until: int | None = None,
     margin: bool = False,
     gold: bool = False,
     force: bool = False,
@@ -181,24 +176,23 @@ def export(
     Raises:
         DataError: the store cannot be read, or a file is there already.
     """
-    done = exchange.export(
-        path, output, votes=votes, form=form, edits=edits, until=until, margin=margin, gold=gold, force=force
-    )
+    done = exchange.export(path, output, votes=votes, form=form, edits=edits, margin=margin, gold=gold, force=force)
     print(done)
 
 
 def import_(path: Path, file: Path, *, rater: str | None = None) -> None:
     """Take a file's rankings into the store. Raises DataError for a row that cannot be used; then none is taken."""
-    print(exchange.import_file(path, file, rater=rater))
+    print(exchange.import_file(path, str(file), rater=rater, told=say))
 
 
-def results(path: Path, *, until: int | None = None, html: Path | None = None, as_json: bool = False) -> None:
-    """Print what the votes say. Raises DataError when the store cannot be read."""
-    with Store.open(path) as store:
-        found = said.view(store.pairs(), store.votes(until), seed=store.settings.seed)
+def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> None:
+    """Print what the votes say, of `votes.db@1200` as it stood at that event. Raises DataError for what is no store."""
+    name, event = without_event(str(path))
+    with Store.open(Path(name)) as store:
+        found = said.view(store.pairs(), store.votes(event), settings=store.settings, seed=store.settings.seed)
     if html is not None:
         atomic_write_text(html, said.page(found))
-    print(json.dumps(found.as_dict(), indent=2) if as_json else said.terminal(found))
+    print(found.model_dump_json(indent=2) if as_json else said.terminal(found))
 
 
 def say(text: str) -> None:
