@@ -92,7 +92,7 @@ class Visitor:
     ) -> tuple[int, Any, http.client.HTTPResponse]:
         """-> status, JSON or text, the answer with its headers."""
         sent: dict[str, str | None] = {"Host": self.host, "Cookie": self.cookie or None}
-        data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else None if body is None else _json(body)
         if method == "POST":
             sent |= {"Origin": f"http://{self.host}", "X-CSRF-Token": self.csrf, "Content-Type": "application/json"}
         sent |= headers or {}
@@ -123,9 +123,17 @@ class Visitor:
         assert status == 200, state
         return state
 
-    def vote(self, pair: Any, choice: str = "a", **more: Any) -> tuple[int, Any]:
-        said = {"request": secrets.token_hex(8), "pair": pair["id"], "a": pair["print"], "choice": choice} | more
+    def vote(self, shown: Any, choice: str = "a", **more: Any) -> tuple[int, Any]:
+        said = {"request": secrets.token_hex(8), "pair": shown["id"], "a": shown["print"], "choice": choice} | more
         return self.call("POST", "/api/vote", said)[:2]
 
     def undo(self) -> Any:
         return self.call("POST", "/api/undo", {"request": secrets.token_hex(8)})[1]
+
+
+def _json(body: Any) -> bytes:
+    """As a browser writes it: UTF-8, but for halves of surrogate pairs."""
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(body).encode()

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trueup.chat import Message
 from trueup.ranking.page.markdown import plain, rendered
-from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Ballot, Choice, Pair, Side, Vote
+from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, STRENGTHS, Ballot, Choice, Pair, Side, Vote
 
 Letter = Literal["a", "b"]
 Said = Literal["a", "b", "tie", "both_bad", "skip"]
@@ -31,10 +31,10 @@ class Voting(_Strict):
     """A rater's word on the pair on the screen; `a` is the print of the answer shown as A."""
 
     request: Request
-    pair: int = Field(ge=1, le=2**53)
+    pair: int = Field(ge=1, le=2**53, strict=True)
     a: str = Field(max_length=64)
     choice: Said
-    strength: Literal[1, 2, 3] | None = None
+    strength: int | None = Field(default=None, ge=min(STRENGTHS), le=max(STRENGTHS), strict=True)
     reasons: list[Literal[REASONS]] = Field(default_factory=list, max_length=len(REASONS))  # pyright: ignore[reportInvalidTypeForm] -- the store's own list
     note: str = Field(default="", max_length=MOST_NOTE)
     edit: str = Field(default="", max_length=MOST_EDIT)
