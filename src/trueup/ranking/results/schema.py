@@ -112,9 +112,15 @@ class Pairing(Part):
     """The rate at equal lengths."""
 
     @property
-    def decided(self) -> bool:
-        """The rate's interval leaves out one half."""
-        return isinstance(self.rate, Number) and self.rate.shown
+    def winner(self) -> str | None:
+        """Who wins: by the interval that holds at any time, else by that of a single look; None: neither shows it."""
+        sides = {self._side(self.safe) if self.more.prompts == 0 else None, self._side(self.rate)} - {None}
+        return sides.pop() if len(sides) == 1 else None
+
+    def _side(self, one: Measured) -> str | None:
+        if isinstance(one, Absent) or not (one.shown or one is self.safe):
+            return None
+        return self.model if (one.low or 0.0) >= 0.5 else self.other
 
 
 class Sample(Part):

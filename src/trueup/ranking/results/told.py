@@ -60,7 +60,7 @@ def notes(made: Results, *, unpaired: int, tags_left_out: int) -> list[str]:
 def not_measured(made: Results) -> list[Missing]:
     """What has no number at all, with the reason."""
     gaps: list[Missing] = []
-    if not any(one.pairings for one in made.samples):
+    if not any(isinstance(one.rate, Number) for sample in made.samples for one in sample.pairings):
         gaps.append(Missing(what="win rates and ranking", why=_why_no_rates(made)))
     elif len(made.models) > len(made.ranking):
         unmet = ", ".join(one for one in made.models if one not in {row.model for row in made.ranking})
