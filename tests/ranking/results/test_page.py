@@ -130,5 +130,5 @@ def test_many_models_stay_one_page() -> None:
     made = view(*store({f"m{at}": at / 9 for at in range(20)}, prompts=2000, tags=tuple("abcdefgh")))
     text = page(made)
     assert len(text) < 3_000_000
-    assert "180 more pairings" in text
+    assert "186 more pairings" in text
     assert len(terminal(made).splitlines()) < 400

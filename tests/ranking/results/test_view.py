@@ -9,7 +9,7 @@ import pytest
 
 from ranking.results.votes import pair, store, vote
 from trueup.ranking.results import Absent, Number, Results, view
-from trueup.ranking.results.words import headline
+from trueup.ranking.results.words import found, headline
 from trueup.ranking.store.schema import Settings
 
 
@@ -178,6 +178,23 @@ def test_equal_models_are_not_flagged() -> None:
     assert rates == 120
     assert flagged <= 11
     assert safe <= 6
+
+
+def test_with_many_pairings_a_win_is_one_after_holm() -> None:
+    """15 of 20 votes have p 0.025: a win alone, and among three pairings no more than ahead."""
+    alone = [("a", "b")] * 20
+    others = [("a", "c"), ("b", "c")] * 10
+    kinds = [*[""] * 20, *["first", "first", "second", "second"] * 5]
+    pairs = [pair(at, one, other) for at, (one, other) in enumerate(alone + others, 1)]
+    kinds[:20] = ["first", "second", "first", "first"] * 5  # never 20 times the wealth on the way
+    votes = [vote(at, at, kinds[at - 1]) for at in range(1, 41)]
+    (one,) = view(pairs[:20], votes[:20]).samples[0].pairings
+    assert (one.winner, one.ahead, one.more.state) == ("a", "a", "decided")
+    two = next(two for two in view(pairs, votes).samples[0].pairings if {two.model, two.other} == {"a", "b"})
+    assert two.p == one.p
+    assert two.p_adjusted == pytest.approx(3 * one.p)
+    assert (two.ahead, two.winner) == ("a", None)
+    assert found(two) == "a ahead, not after Holm"
 
 
 def test_unequal_models_are() -> None:

@@ -33,8 +33,8 @@ def notes(made: Results, *, unpaired: int, tags_left_out: int) -> list[str]:
     compared = len(made.samples[0].pairings) if made.samples else 0
     if compared > 1:
         told.append(
-            f"{compared} pairings are looked at: about one in twenty of equal models differs by chance. p after Holm "
-            "allows for it."
+            f"{compared} pairings are looked at: of equal models about one in twenty has an interval without one half "
+            "by chance. Only what is clear after Holm, or however often you look, is called a win."
         )
     if unpaired:
         told.append(

@@ -112,7 +112,9 @@ def found(pairing: Pairing) -> str:
     """Who wins, in a word or two."""
     if isinstance(pairing.rate, Absent):
         return "not measured"
-    return f"{pairing.winner} wins" if pairing.winner else "not shown either way"
+    if pairing.winner:
+        return f"{pairing.winner} wins"
+    return f"{pairing.ahead} ahead, not after Holm" if pairing.ahead else "not shown either way"
 
 
 def more(one: More) -> str:
