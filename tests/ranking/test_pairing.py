@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from trueup import __version__
 from trueup.chat import Message
 from trueup.console import clean
 from trueup.errors import DataError
+from trueup.ranking import pairing as module
 from trueup.ranking.ahead import Job
 from trueup.ranking.pairing import Pairing, drafted
 from trueup.ranking.scoring import Scoring
@@ -174,18 +176,31 @@ def test_a_rater_who_waits_holds_a_batch_up_and_nothing_is_lost(made):
     assert texts(writers.write_all()) == plain
 
 
-def test_who_waits_longer_than_a_pair_takes_is_answered_twice_in_a_batch(made):
-    """Somebody always waits: half of the time goes into the batch, which comes to its end."""
-    writers = made(30, batch=8, max_new_tokens=24, ahead=64)
-    writers.pairing._size = 8
-    writers.desk._asked.set()
-    checked = writers.pairing._look
-    writers.pairing._look = lambda: (writers.desk._asked.set(), checked())
-    writers.store.fresh = lambda: 0
-    writers.pairing._batch(writers.pairing._next(8))
-    alone = sum("begin" in line for line in writers.said)
-    assert 1 <= alone <= 8
-    assert len(writers.store.pairs()) == 8 + alone
+def test_a_batch_has_half_of_the_time_however_many_wait(made, monkeypatch):
+    """Somebody always waits. A token of the batch takes a second, a watched pair 5: one comes every 5 tokens."""
+    writers = made(40, batch=8, max_new_tokens=24)
+    pairing, now, looks = writers.pairing, [0.0], []
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(writers.store, "fresh", lambda: 0)
+    checked, alone = pairing._look, pairing._alone
+
+    def look() -> None:
+        looks.append(0)
+        now[0] += 1
+        writers.desk._asked.set()
+        checked()
+
+    def watched() -> bool:
+        now[0] += 5
+        return alone()
+
+    monkeypatch.setattr(pairing, "_look", look)
+    monkeypatch.setattr(pairing, "_alone", watched)
+    pairing._batch(pairing._next(8))
+    begun = sum("begin" in line for line in writers.said)
+    assert len(looks) >= 24
+    assert begun == -(-len(looks) // 5)
+    assert len(writers.store.pairs()) == 8 + begun
 
 
 def test_what_is_watched_is_what_is_stored(made):

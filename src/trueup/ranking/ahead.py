@@ -54,7 +54,7 @@ class Job:
         device: as a stage's, with `dtype` and `threads`.
         dtype: see there.
         threads: see there.
-        batch: pairs written together at most: sixteen are five times as fast as one by one (a model of 135 million
+        batch: pairs written together at most: sixteen are six times as fast as one by one (a model of 135 million
             weights, one CPU thread), and more were not faster.
         max_tokens: rows x (longest prompt + answer) that run together at most, which bounds the memory.
 
