@@ -146,7 +146,7 @@ class Store:
     def counts(self) -> Counts:
         """How much there is."""
         with self._database.reading() as connection:
-            return content.counts(connection)
+            return counting.counts(connection)
 
     def unpaired(self, per_prompt: int, limit: int) -> list[Prompt]:
         """Prompts with fewer pairs than that (gold ones left out): those with fewest first, then in random order."""
@@ -263,7 +263,7 @@ class Store:
     def last_event(self) -> int:
         """The last event's id; 0: there is none."""
         with self._database.reading() as connection:
-            return votes.last_event(connection)
+            return counting.last_event(connection)
 
     def import_votes(self, given: Iterable[Given]) -> Added:
         """Enter votes that were given elsewhere, with their pairs: all of them, or none. The same vote is known.
