@@ -121,7 +121,7 @@ def test_what_markdown_looks_like() -> None:
     assert f'<a href="https://a.example/?q=1&amp;r=2" {link}>l</a>' in made
     assert f'<a href="https://b.example" {link}>https://b.example</a>' in made
     assert '<th class="left">a</th>\n<th class="right">b</th>' in made
-    assert '<span class="s1">\'y\'</span>' in made
+    assert "<span class=\"s1\">'y'</span>" in made
     assert "<code>plain code\n</code>" in made
     assert "a cat <code>https://c.example/cat.png</code></span>" in made
     assert "<img" not in made

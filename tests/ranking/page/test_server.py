@@ -71,7 +71,9 @@ def test_nobody_is_told_of_models_or_of_gold(tmp_path: Path, start: Callable[...
     everything = json.dumps([visitor.state(), visitor.call("GET", "/")[1]])
     for _ in range(4):
         state = visitor.state()
-        everything += json.dumps([state, visitor.vote(state["pair"], "a"), visitor.undo(), visitor.vote(state["pair"], "b")])
+        everything += json.dumps(
+            [state, visitor.vote(state["pair"], "a"), visitor.undo(), visitor.vote(state["pair"], "b")]
+        )
     assert visitor.state()["kind"] == "done"
     assert "secret" not in everything
     assert "gold" not in everything
@@ -314,7 +316,14 @@ def test_a_client_that_leaves_early_harms_nobody(ada: Visitor) -> None:
 def test_a_name_is_checked(port: int) -> None:
     visitor = Visitor(port)
     visitor.token()
-    for name, status in (("", 422), ("x" * 61, 422), ("  ", 409), ("a\u202eb", 409), ("a\x00b", 409), ("Zoë 日本", 204)):
+    for name, status in (
+        ("", 422),
+        ("x" * 61, 422),
+        ("  ", 409),
+        ("a\u202eb", 409),
+        ("a\x00b", 409),
+        ("Zoë 日本", 204),
+    ):
         assert visitor.call("POST", "/api/join", {"name": name})[0] == status
 
 

@@ -33,7 +33,7 @@ class Access:
         names: more host names by which the page is reached (a tunnel's, a proxy's).
 
     Raises:
-        ConfigError: a host beyond loopback, and no token needed.
+        ConfigError: a host beyond loopback, and no token needed; or no such port.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +44,8 @@ class Access:
 
     def __post_init__(self) -> None:
         """Nobody opens the page to a network by mistake."""
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port {self.port}: a port is a number from 1 to 65535, or 0 for any free one")
         if not (self.token_needed or _is_loopback(self.host)):
             raise ConfigError(f"--host {self.host}: beyond this machine the page needs tokens; leave --host out")
 

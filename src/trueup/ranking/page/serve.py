@@ -108,7 +108,7 @@ def _bind(access: Access) -> socket.socket:
     """
     try:
         return _listen(access.host, access.port)
-    except (PermissionError, OverflowError) as error:
+    except PermissionError as error:
         raise ConfigError(f"--port {access.port}: this port needs more rights; use one from 1024 to 65535") from error
     except socket.gaierror as error:
         raise ConfigError(f"--host {access.host}: no address of that name; use one of this machine") from error
