@@ -191,3 +191,15 @@ class Added:
 
     new: int
     known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much a store holds: `pairs` without the gold ones, `votes` that stand, skips too; `events` is the last id."""
+
+    prompts: int
+    pairs: int
+    gold: int
+    raters: int
+    votes: int
+    events: int

@@ -1,0 +1,107 @@
+"""Which pair a rater gets next.
+
+A pair that waits for this rater; now and then one whose answer is known; else a pair that others have begun, nearest to
+done first; else a fresh one by the policy; else one that others skipped. Each of these looks at a few rows of an index,
+however many pairs there are and however many the rater has voted on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from trueup.ranking.store import content, leases
+from trueup.ranking.store.draws import drawn, left_side
+from trueup.ranking.store.schema import Policy, Rater, Settings, Shown
+from trueup.ranking.store.tables import events, standing, tallies
+
+Marks = dict[tuple[int, int], int]
+"""{(rater, votes): event}: all pairs with so many votes whose latest event is before this one have this rater's.
+
+True for good: a rater's vote ends by an undo, which is the pair's latest event then, and so behind every mark. Kept in
+memory alone: without it a search reads past all of a rater's own votes once.
+"""
+
+
+def choose(connection: Connection, rater: Rater, settings: Settings, marks: Marks, now: float) -> Shown | None:
+    """The pair a rater gets next, leased to the rater; None: there is none for this rater now."""
+    until = now + settings.lease_seconds
+    live = leases.newest(connection, rater, live_at=now)
+    kept = live or leases.newest(connection, rater)
+    if kept is not None and (live or _is_open(connection, kept.pair, rater, settings.raters_per_pair, now)):
+        leases.renew(connection, kept.id, until)
+        return Shown(content.pair_of(connection, kept.pair), kept.left, kept.policy or "random", kept.score)
+    row = _gold(connection, rater, settings, now) or _open(connection, rater, settings, marks, now)
+    if row is None:
+        return None
+    pair = content.pair_of(connection, row.pair)
+    score = row.uncertainty if settings.policy == "uncertain" and not pair.gold else None
+    policy: Policy = "random" if score is None else "uncertain"
+    left = left_side(settings.seed, pair.prompt.id, rater.id)
+    told = {"left": left, "policy": policy, "score": score}
+    leases.give(connection, rater, pair.id, told, now=now, seconds=settings.lease_seconds)
+    return Shown(pair, left, policy, score)
+
+
+def _gold(connection: Connection, rater: Rater, settings: Settings, now: float) -> Any | None:
+    """A pair whose answer is known, when one is due: about every `gold_every`-th, drawn so that nobody foresees it."""
+    if not settings.gold_every:
+        return None
+    own = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
+    if drawn(settings.seed, "gold", rater.id, connection.execute(own).scalar_one()) % settings.gold_every:
+        return None
+    unseen = _candidates(rater, now).where(tallies.c.gold.is_(True), _not_by(rater))
+    return connection.execute(unseen.order_by(tallies.c.position).limit(1)).one_or_none()
+
+
+def _open(connection: Connection, rater: Rater, settings: Settings, marks: Marks, now: float) -> Any | None:
+    """A pair that still needs votes: begun, fresh, or skipped by others."""
+    wanted = settings.raters_per_pair
+    for votes in range(wanted - 1, 0, -1):
+        row = _touched(connection, rater, wanted, marks, votes, now)
+        if row is not None:
+            return row
+    order: list[Any] = [tallies.c.position]
+    if settings.policy == "uncertain":
+        order.insert(0, tallies.c.uncertainty.desc())  # those without a score last
+    fresh = _candidates(rater, now).where(tallies.c.gold.is_(False), tallies.c.seen == 0).order_by(*order)
+    with connection.execute(fresh) as rows:
+        row = _first_free(rows, wanted)
+    return row or _touched(connection, rater, wanted, marks, 0, now)
+
+
+def _touched(connection: Connection, rater: Rater, wanted: int, marks: Marks, votes: int, now: float) -> Any | None:
+    """A pair with so many votes, of others (none: skips), the one first whose latest event is longest ago."""
+    level = (tallies.c.gold.is_(False), tallies.c.votes == votes, tallies.c.latest >= marks.get((rater.id, votes), 1))
+    query = _candidates(rater, now).where(*level, _not_by(rater)).order_by(tallies.c.latest)
+    with connection.execute(query) as rows:
+        first = rows.fetchone()
+        if first is not None:
+            marks[rater.id, votes] = first.latest
+            return _first_free(itertools.chain((first,), rows), wanted)
+    marks[rater.id, votes] = connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one() + 1
+    return None
+
+
+def _first_free(rows: Iterable[Any], wanted: int) -> Any | None:
+    return next((row for row in rows if row.votes + row.held < wanted), None)
+
+
+def _candidates(rater: Rater, now: float) -> Select[Any]:
+    columns = (tallies.c.pair, tallies.c.votes, tallies.c.latest, tallies.c.uncertainty)
+    return select(*columns, leases.held(rater, now).label("held"))
+
+
+def _is_open(connection: Connection, pair: int, rater: Rater, wanted: int, now: float) -> bool:
+    """Whether a pair that the rater once held may still be given to the rater."""
+    query = _candidates(rater, now).add_columns(tallies.c.gold).where(tallies.c.pair == pair)
+    row = connection.execute(query).one()
+    return row.gold or _first_free([row], wanted) is not None
+
+
+def _not_by(rater: Rater) -> Any:
+    own = select(1).select_from(standing).where(standing.c.rater == rater.id, standing.c.pair == tallies.c.pair)
+    return ~own.exists()

@@ -1,0 +1,198 @@
+"""One SQLite file: its connections, its transactions, and its errors in words."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.pool import QueuePool
+
+from trueup.console import clean
+from trueup.errors import DataError
+from trueup.files import disk_advice, fsync_path
+from trueup.ranking.store import tables
+from trueup.ranking.store.header import APPLICATION_ID, GUARD, OPEN, VERSION, identity, kind_of
+
+_BUSY = 30.0  # seconds that one process waits for another's transaction, which takes milliseconds
+_PRAGMAS = ("foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
+
+
+class Database:
+    """A store's file. Its transactions may be used from any thread; any number of processes may have the file open."""
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        """Open the file; with `create`, make it where there is nothing.
+
+        Raises:
+            DataError: it is not there, not a store, of a newer version, or cannot be written.
+        """
+        self.path = path
+        self._name = clean(str(path), one_line=True)
+        self._turn = threading.Lock()  # fair and quick among threads, where SQLite would wait and try again
+        self._closed = False
+        self._check(create)
+        self._identity = self._register(create)
+        self._reader = _engine(path)
+        self._writer = self._reader.execution_options(begin="BEGIN IMMEDIATE")
+        try:
+            self._prepare(create)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees the store as it is at its beginning."""
+        with self._explained(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction of its own: no other writes meanwhile, and it is on the disk when the block ends.
+
+        Raises:
+            DataError: the disk refused, or the file is not the one that was opened; nothing was written.
+        """
+        with self._turn, self._explained(), self._writer.begin() as connection:
+            if identity(self.path) != self._identity:
+                raise DataError(
+                    f"{self._name}: the file was moved, replaced or removed while open, so nothing more is written\n"
+                    "  fix: put it back, and start again"
+                )
+            yield connection
+
+    def close(self) -> None:
+        """Wait for the writing that goes on, and close the file. May be called twice."""
+        with self._turn:
+            if self._closed:
+                return
+            self._closed = True
+            with GUARD:
+                self._reader.dispose()
+                OPEN.subtract([self._identity])
+
+    def _check(self, create: bool) -> None:
+        kind = kind_of(self.path)
+        if kind == "store" or (create and kind in ("nothing", "empty")):
+            return
+        problems = {
+            "nothing": ("nothing is there", "check the path, or give prompts or pairs to make a store"),
+            "empty": ("the file is empty, no store of rankings", "check the path, or remove it"),
+            "sqlite": ("a SQLite file of another program, no store of rankings", "choose another path"),
+            "other": ("no store of rankings", "choose another path"),
+            "unreadable": ("cannot be read", "check the path and its permissions"),
+        }
+        problem, fix = problems[kind]
+        raise DataError(f"{self._name}: {problem}\n  fix: {fix}")
+
+    def _register(self, create: bool) -> tuple[int, int]:
+        """Say that this process has the file open, before SQLite takes its locks."""
+        try:
+            with GUARD:
+                if create and not self.path.exists():
+                    self.path.touch()
+                    fsync_path(self.path.parent)
+                found = identity(self.path)
+                if found is None:
+                    raise FileNotFoundError(str(self.path))
+                OPEN[found] += 1
+                return found
+        except OSError as error:
+            raise DataError(
+                f"{self._name}: {error.strerror or 'it is gone'}\n  fix: check the path and its permissions"
+            ) from error
+
+    def _prepare(self, create: bool) -> None:
+        """Make the tables where there are none, and see that these are ours and can be written."""
+        with self._explained(), self._writer.begin() as connection:
+            ours = _pragma(connection, "application_id")
+            if create and not ours and not _pragma(connection, "schema_version"):
+                tables.create(connection)
+                connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+            elif ours != APPLICATION_ID:
+                raise DataError(f"{self._name}: no store of rankings\n  fix: choose another path")
+            elif (version := _pragma(connection, "user_version")) > VERSION:
+                raise DataError(
+                    f"{self._name}: its version is {version}, this trueup knows {VERSION}\n"
+                    "  fix: use the trueup that wrote it, or a newer one"
+                )
+        with self._explained():
+            self._into_wal()
+
+    def _into_wal(self) -> None:
+        """Write-ahead logging, kept in the file: readers never wait. The change itself needs the file alone."""
+        raw = self._reader.raw_connection()
+        try:
+            for _ in range(100):
+                try:
+                    raw.cursor().execute("PRAGMA journal_mode = WAL")
+                    return
+                except sqlite3.OperationalError as error:
+                    if "locked" not in str(error):
+                        raise
+                    time.sleep(0.05)
+        finally:
+            raw.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        if self._closed:
+            raise DataError(f"{self._name}: the store was closed")
+        try:
+            yield
+        except IntegrityError as error:
+            raise DataError(f"{self._name}: {error.orig}\n  fix: give raters and pairs of this store") from error
+        except (DBAPIError, sqlite3.Error) as error:
+            raise self._problem(error) from error
+
+    def _problem(self, error: Exception) -> DataError:
+        reason = str(error.orig if isinstance(error, DBAPIError) else error)
+        fixes = {
+            "full": f"free some space ({disk_advice(self.path.parent)})",
+            "readonly": "check the permissions of the file and of its folder",
+            "unable to open": "check the permissions of the file and of its folder",
+            "locked": "end the other program that writes to it",
+            "malformed": "go back to a copy of it",
+            "not a database": "go back to a copy of it",
+        }
+        fix = next((fix for word, fix in fixes.items() if word in reason), "check the disk")
+        return DataError(f"{self._name}: {reason}; nothing was written\n  fix: {fix}")
+
+
+def now_utc() -> str:
+    """The time, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _pragma(connection: Connection, name: str) -> int:
+    return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path.absolute())),
+        poolclass=QueuePool,
+        pool_size=8,
+        max_overflow=-1,
+        connect_args={"timeout": _BUSY, "check_same_thread": False, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def configured(connection: Any, _: Any) -> None:
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+    return engine

@@ -1,0 +1,60 @@
+"""What a file's first bytes say, and which stores this process has open. Nothing here needs SQLAlchemy.
+
+A process must not read a store's file beside SQLite while it has the store open: POSIX drops a process's locks on a
+file when it closes any descriptor of it, and then another process that ends would remove the write-ahead log under
+this one, with the votes in it (https://www.sqlite.org/howtocorrupt.html, 2.2). So `is_store` asks `OPEN` first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+APPLICATION_ID = 0x74727570  # "trup": names SQLite files as ours; the header keeps it at byte 68
+VERSION = 1
+"""Of the tables. PRAGMA user_version holds it."""
+
+GUARD = threading.Lock()
+"""Held while a store's file is opened, read or closed by anything but SQLite."""
+OPEN: Counter[tuple[int, int] | None] = Counter()
+"""Stores that this process has open, by device and inode."""
+
+_MAGIC = b"SQLite format 3\0"
+_BYTES = 100
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a file is a store of rankings, by its header. Never raises."""
+    return kind_of(Path(path)) == "store"
+
+
+def kind_of(path: Path) -> str:
+    """What is at `path`: nothing, empty, store, sqlite (another program's), other, or unreadable."""
+    try:
+        with GUARD:
+            if OPEN[identity(path)]:
+                return "store"
+            if not path.is_file():
+                return "other" if path.exists() else "nothing"
+            with path.open("rb") as handle:
+                return _kind(handle.read(_BYTES))
+    except (OSError, ValueError):  # ValueError: a name with a NUL in it
+        return "unreadable"
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None: there is none."""
+    try:
+        told = path.stat()
+    except OSError:
+        return None
+    return told.st_dev, told.st_ino
+
+
+def _kind(head: bytes) -> str:
+    if not head:
+        return "empty"
+    if not head.startswith(_MAGIC):
+        return "other"
+    return "store" if int.from_bytes(head[68:72], "big") == APPLICATION_ID else "sqlite"

@@ -1,0 +1,61 @@
+"""How a store is ranked: the settings that count now, each change of them an event."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.sqlite import insert
+
+from trueup.errors import ConfigError
+from trueup.ranking.store import content
+from trueup.ranking.store.database import now_utc
+from trueup.ranking.store.schema import Settings
+from trueup.ranking.store.tables import events, meta
+
+
+def current(connection: Connection) -> Settings:
+    """The settings that count now."""
+    return Settings(**(remembered(connection, "settings") or {}))
+
+
+def configure(connection: Connection, new: Settings) -> None:
+    """Let other settings count from now on.
+
+    Raises:
+        ConfigError: one cannot be meant.
+    """
+    _check(new)
+    old = current(connection)
+    if new == old:
+        return
+    connection.execute(insert(events).values(at=now_utc(), kind="settings", settings=asdict(new)))
+    remember(connection, "settings", asdict(new))
+    if new.seed != old.seed:
+        content.reorder(connection, new.seed)
+
+
+def remembered(connection: Connection, key: str) -> Any:
+    """A value of `meta`; None: there is none."""
+    return connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar_one_or_none()
+
+
+def remember(connection: Connection, key: str, value: Any) -> None:
+    """Set a value of `meta`."""
+    added = insert(meta).values(key=key, value=value)
+    connection.execute(added.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": added.excluded.value}))
+
+
+def _check(new: Settings) -> None:
+    wrong = {
+        "raters_per_pair": (1 <= new.raters_per_pair <= 1_000, "a number from 1 to 1000"),
+        "gold_every": (0 <= new.gold_every < 2**31, "0 (never), or a number of pairs"),
+        "policy": (new.policy in ("random", "uncertain"), "random or uncertain"),
+        "lease_seconds": (new.lease_seconds > 0 and math.isfinite(new.lease_seconds), "seconds, more than 0"),
+        "seed": (-(2**63) <= new.seed < 2**63, "a whole number of 64 bits"),
+    }
+    for name, (right, wanted) in wrong.items():
+        if not right:
+            raise ConfigError(f"{name}: {getattr(new, name)!r} cannot be meant\n  fix: {wanted}")

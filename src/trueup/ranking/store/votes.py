@@ -1,0 +1,148 @@
+"""Votes and undos: events that are added, never changed. What stands is what no later event takes back."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import Connection, Select, exists, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from trueup.errors import DataError
+from trueup.ranking.store import content, derived, leases
+from trueup.ranking.store.ballots import check_request, checked
+from trueup.ranking.store.database import now_utc
+from trueup.ranking.store.draws import left_side
+from trueup.ranking.store.schema import Ballot, Rater, Settings, Side, Vote
+from trueup.ranking.store.tables import events, raters, standing
+
+_undos = events.alias("undos")
+
+
+def cast(connection: Connection, rater: Rater, ballot: Ballot, settings: Settings, *, left: Side | None = None) -> Vote:
+    """Enter a vote; the same request again gives the first one.
+
+    Raises:
+        DataError: the ballot cannot be meant, the pair is unknown, or the rater has voted on it.
+    """
+    check_request(ballot.request)
+    before = _requested(connection, rater, ballot.request)
+    if before is not None:
+        if before.kind != "vote":
+            raise DataError(f"request {ballot.request} was an undo\n  fix: a random one each time")
+        return _by_id(connection, before.id)
+    ballot = checked(ballot)
+    prompt = _prompt_of(connection, ballot.pair)
+    if of_pair(connection, rater, ballot.pair) is not None:
+        raise DataError(f"pair {ballot.pair}: {rater.name} has voted on it\n  fix: undo first")
+    told = leases.of(connection, rater, ballot.pair)
+    side = left or (told.left if told else left_side(settings.seed, prompt, rater.id))
+    policy, score = (told.policy, told.score) if told else ("", None)
+    return enter(connection, rater, ballot, at=now_utc(), left=side, policy=policy, score=score)
+
+
+def enter(
+    connection: Connection,
+    rater: Rater,
+    ballot: Ballot,
+    *,
+    at: str,
+    left: Side,
+    policy: str = "",
+    score: float | None = None,
+) -> Vote:
+    """Add a vote's event, and to what is derived from it."""
+    said = {name: getattr(ballot, name) for name in _SAID} | {"reasons": list(ballot.reasons)}
+    row = {"at": at, "kind": "vote", "rater": rater.id, "left": left, "policy": policy, "score": score}
+    event = _add(connection, row | said)
+    derived.vote(connection, event, rater.id, ballot.pair, ballot.choice != "skip")
+    leases.drop(connection, rater.id, ballot.pair)
+    return _by_id(connection, event)
+
+
+def undo(connection: Connection, rater: Rater, request: str, settings: Settings, now: float | None) -> Vote | None:
+    """Take back the rater's last standing vote and give its pair to the rater again; the same request does it once.
+
+    Returns:
+        The vote that was taken back; None: there was none.
+
+    Raises:
+        DataError: the request was a vote's.
+    """
+    check_request(request)
+    before = _requested(connection, rater, request)
+    if before is not None:
+        if before.kind != "undo":
+            raise DataError(f"request {request} was a vote\n  fix: a random one each time")
+        return None if before.undoes is None else _by_id(connection, before.undoes)
+    last = next(iter(history(connection, rater, 1)), None)
+    pair = None if last is None else last.ballot.pair
+    row = {"at": now_utc(), "kind": "undo", "rater": rater.id, "request": request, "pair": pair}
+    event = _add(connection, row | {"undoes": last and last.id})
+    if last is not None and pair is not None:
+        derived.undo(connection, event, rater.id, pair, last.ballot.choice != "skip")
+        shown = {"left": last.left, "policy": last.policy, "score": last.score}
+        now = time.time() if now is None else now
+        leases.give(connection, rater, pair, shown, now=now, seconds=settings.lease_seconds)
+    return last
+
+
+def standing_votes(connection: Connection, until: int | None = None) -> list[Vote]:
+    """The votes that stand as of an event (by default now), in order."""
+    later = exists().where(_undos.c.undoes == events.c.id)
+    votes = _votes().order_by(events.c.id)
+    if until is not None:
+        votes, later = votes.where(events.c.id <= until), later.where(_undos.c.id <= until)
+    return [_vote(row) for row in connection.execute(votes.where(~later))]
+
+
+def history(connection: Connection, rater: Rater, limit: int) -> list[Vote]:
+    """A rater's standing votes, the last one first."""
+    own = _votes().join(standing, standing.c.vote == events.c.id).where(standing.c.rater == rater.id)
+    return [_vote(row) for row in connection.execute(own.order_by(standing.c.vote.desc()).limit(limit))]
+
+
+def of_pair(connection: Connection, rater: Rater, pair: int) -> Vote | None:
+    """The rater's standing vote on a pair."""
+    own = (standing.c.rater == rater.id, standing.c.pair == pair)
+    row = connection.execute(_votes().join(standing, standing.c.vote == events.c.id).where(*own)).one_or_none()
+    return None if row is None else _vote(row)
+
+
+def was_requested(connection: Connection, rater: Rater, request: str) -> bool:
+    """Whether an event of this request is there, also a vote that was taken back since."""
+    return _requested(connection, rater, request) is not None
+
+
+def last_event(connection: Connection) -> int:
+    """The last event's id; 0: there is none."""
+    return connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one()
+
+
+_SAID = ("request", "pair", "choice", "strength", "note", "edit", "edit_of", "seconds")
+
+
+def _votes() -> Select[Any]:
+    return select(events, raters.c.name).join(raters, raters.c.id == events.c.rater).where(events.c.kind == "vote")
+
+
+def _vote(row: Any) -> Vote:
+    ballot = Ballot(**{name: getattr(row, name) for name in _SAID}, reasons=tuple(row.reasons or ()))
+    return Vote(row.id, row.at, Rater(row.rater, row.name), row.left, row.policy, row.score, ballot)
+
+
+def _by_id(connection: Connection, event: int) -> Vote:
+    return _vote(connection.execute(_votes().where(events.c.id == event)).one())
+
+
+def _add(connection: Connection, row: dict[str, Any]) -> int:
+    return connection.execute(insert(events).values(row).returning(events.c.id)).scalar_one()
+
+
+def _requested(connection: Connection, rater: Rater, request: str) -> Any | None:
+    same = (events.c.rater == rater.id, events.c.request == request)
+    return connection.execute(select(events.c.id, events.c.kind, events.c.undoes).where(*same)).one_or_none()
+
+
+def _prompt_of(connection: Connection, pair: int) -> int:
+    return content.pair_of(connection, pair).prompt.id
