@@ -116,6 +116,14 @@ def test_models_that_never_met_are_groups() -> None:
         assert sum(one.points.value for one in rows if one.group == group) == pytest.approx(0)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_ranks_are_as_unsure_as_strengths(seed: int) -> None:
+    """Of two models, the rank is sure exactly where the strength's interval leaves out 0."""
+    top, last = rank(tabulate(*store({"a": 0, "b": 1.0}, prompts=14, seed=seed)))
+    sure = top.points.low is not None and top.points.low > 0
+    assert (top.rank_high == 1) == (last.rank_low == 2) == sure
+
+
 def test_nothing_is_no_ranking() -> None:
     assert rank(tabulate([pair(1)], [])) == []
     assert rank(tabulate([pair(1)], [vote(1, 1, "both_bad")])) == []

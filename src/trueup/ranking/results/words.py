@@ -148,7 +148,8 @@ def headline(results: Results) -> Headline:
     if isinstance(one.rate, Absent):
         return Headline(NOT_MEASURED, "win rate", f"{one.model} against {one.other}: {one.rate.why}.", "")
     sentence = f"{one.model} wins {_sentence(one.rate)} against {one.other}."
-    return Headline(word(one), found(one), sentence, _stop_sentence(one))
+    about = found(one) if one.ahead or one.winner else f"{one.model} or {one.other}"
+    return Headline(word(one), about, sentence, _stop_sentence(one))
 
 
 def _of_many(results: Results, pairings: list[Pairing]) -> Headline:
@@ -172,12 +173,14 @@ def _sentence(rate: Number) -> str:
 def _stop_sentence(one: Pairing) -> str:
     if one.more.prompts == 0:
         return "Safe to stop: this holds however often you looked."
+    safe = "" if one.more.prompts is None else f" To be safe however often you look takes about {_prompts(one)}."
     if one.more.state == "decided":
-        more_prompts = "" if one.more.prompts is None else f" It takes about {count(one.more.prompts, 'more prompt')}."
-        safe = "" if isinstance(one.safe, Absent) else " It is not yet safe if you stop because you just saw it."
-        return f"Decided, if you look once.{safe}{more_prompts if safe else ''}"
+        return f"Decided, if this is the only look.{safe}"
     if one.more.state == "too close":
         return f"Too close to call: a decision would take more than {one.more.limit:,} more votes."
-    return (
-        f"About {count(one.more.votes, 'more vote')} would decide it in an even chance of cases, should the rate stay."
-    )
+    votes = count(one.more.votes, "more vote")
+    return f"About {votes} would decide it in an even chance of cases, should the rate stay.{safe}"
+
+
+def _prompts(one: Pairing) -> str:
+    return count(one.more.prompts or 0, "more prompt")
