@@ -9,9 +9,11 @@ import pytest
 import tiny_data
 from tiny_votes import made, undo, vote
 
-from trueup.__main__ import main
+from trueup.cli import main
+from trueup.config import PipelineConfig
 from trueup.errors import DataError
 from trueup.ranking.exchange import export
+from trueup.recipes import pipeline
 
 SAID = ["1", "2", "11", "12", "1", "t", "1", "b", "2", "s", "1", ""]
 
@@ -84,37 +86,36 @@ def test_check_and_show_tell_what_is_left_out(
     assert "votes.db:1" in capsys.readouterr().out
 
 
-PIPELINE = """
-base: {base}
-data: {data}
-output: {output}
-device: cpu
-threads: 1
-stages:
-  sft: {{data: {{path: {data}, use: chosen}}, optim: {{steps: 2}}}}
-  reward: {{from: sft, optim: {{steps: 2}}}}
-  dpo: {{from: sft, optim: {{steps: 2}}}}
-"""
+class Notes:
+    """Takes what a pipeline says."""
+
+    def __init__(self) -> None:
+        self.said = ""
+
+    def note(self, text: str) -> None:
+        self.said += f"{text}\n"
 
 
-def test_a_pipeline_runs_again_what_new_votes_change(
-    tmp_path: Path, tiny_base: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pipeline_runs_again_what_new_votes_change(tmp_path: Path, tiny_base: str) -> None:
     path = made(tmp_path / "votes.db", *SAID)
 
-    def run(data: object, *more: str) -> str:
-        text = PIPELINE.format(base=tiny_base, data=data, output=tmp_path / "runs")
-        (tmp_path / "all.yaml").write_text(text)
-        assert main(["run", str(tmp_path / "all.yaml"), *more]) == 0
-        told = capsys.readouterr()
-        return " ".join((told.out + told.err).split())
+    def go(data: object, *, dry_run: bool = True) -> str:
+        optim = {"optim": {"steps": 2}}
+        stages = {
+            "sft": {"method": "sft", "data": {"path": str(data), "use": "chosen"}, **optim},
+            "dpo": {"method": "dpo", "from": "sft", **optim},
+        }
+        told: dict[str, Any] = {"name": "p", "base": tiny_base, "data": str(data), "runs": str(tmp_path / "runs")}
+        config = PipelineConfig.model_validate(told | {"stages": stages, "device": "cpu", "threads": 1})
+        notes: Any = Notes()
+        pipeline.run_stages(config, notes, dry_run=dry_run)
+        return notes.said
 
-    assert "running for the first time" in run(path)
-    vote(path, 10, "s")  # said before: nothing of the rows changes
-    assert run(path, "--dry-run").count("skipped") == 3
+    assert go(path, dry_run=False).count("running for the first time") == 2
+    vote(path, 11, " s")  # nothing of the rows changes
+    assert go(path).count("skipped") == 2
     vote(path, 12, "1")
-    told = run(path, "--dry-run")
-    assert f"what it is made from changed: data ({path}@13 are the votes it was made from)" in told
-    assert run(f"{path}@13", "--dry-run").count("skipped") == 3
+    assert f"what it is made from changed: data ({path}@13 are the votes it was made from)" in go(path)
+    assert go(f"{path}@13").count("skipped") == 2
     undo(path, "a")
-    assert run(path, "--dry-run").count("skipped") == 3
+    assert go(path).count("skipped") == 2
