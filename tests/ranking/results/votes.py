@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trueup.chat import Message
 from trueup.ranking.store.schema import Answer, Ballot, Choice, Pair, Prompt, Rater, Vote
 
 WORDS = ["rivers", "of", "cold", "water", "and", "a", "warm", "stone", "under", "the", "old", "bridge"]
@@ -13,7 +14,7 @@ WORDS = ["rivers", "of", "cold", "water", "and", "a", "warm", "stone", "under", 
 
 def pair(number: int, first: str = "sft", second: str = "dpo", *, prompt: int | None = None, tags=(), gold=None,
          texts: tuple[str, str] = ("short", "a longer answer")) -> Pair:  # fmt: skip
-    asked = Prompt(number if prompt is None else prompt, ({"role": "user", "content": f"question {number}"},), tags)
+    asked = Prompt(number if prompt is None else prompt, (Message("user", f"question {number}"),), tags)
     return Pair(number, asked, Answer(texts[0], first), Answer(texts[1], second), gold)
 
 
