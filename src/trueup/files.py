@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,14 @@ def file_sha256(path: Path) -> str:
     """sha256 (hex) of one file's content, read in chunks."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def without_event(name: str) -> tuple[str, int | None]:
+    """`votes.db@1200` -> ("votes.db", 1200), a store of rankings as it stood at an event; others: (name, None)."""
+    path, mark, event = name.rpartition("@")
+    if not path or not mark or not re.fullmatch(r"[0-9]{1,15}", event) or Path(name).expanduser().exists():
+        return name, None
+    return path, int(event)
 
 
 def fsync_path(path: Path) -> None:

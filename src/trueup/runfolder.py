@@ -26,7 +26,7 @@ import yaml
 
 from trueup.console import harmless_json
 from trueup.errors import CheckpointError
-from trueup.files import atomic_write_bytes, atomic_write_text, explained, try_lock
+from trueup.files import atomic_write_bytes, atomic_write_text, explained, try_lock, without_event
 
 HARMLESS = frozenset(
     {"save", "log", "device", "threads", "strategy", "output", "max_tokens", "gradient_checkpointing", "allow"}
@@ -340,7 +340,14 @@ def _brief(value: object) -> str:
 
 
 def _differ(key: str, old: dict[str, object], new: dict[str, object]) -> bool:
-    return key not in old or key not in new or old[key] != new[key]
+    return key not in old or key not in new or _unpinned(key, old[key]) != _unpinned(key, new[key])
+
+
+def _unpinned(key: str, value: object) -> object:
+    """`value` with paths of stores as they are without an event: whether the rows differ is asked of the rows."""
+    if isinstance(value, list):
+        return [{k: _unpinned(k, v) for k, v in one.items()} if isinstance(one, dict) else one for one in value]
+    return without_event(value)[0] if isinstance(value, str) and key.endswith("path") else value
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -176,7 +177,8 @@ def _sum(name: str, counts: dict[str, Any]) -> str:
     held = counts.get("held_out", 0) if name != "eval" else 0
     rest = counts["unselected"] - held
     parts = [f"{counts['used']:,} used"]
-    parts += [f"{len(counts['dropped']):,} identical pairs left out"] if counts["dropped"] else []
+    left_out = Counter(drop["reason"] for drop in counts["dropped"])
+    parts += [f"{number:,} left out ({reason})" for reason, number in left_out.most_common()]
     parts += [f"{over:,} too long, left out"] if over else []
     parts += [f"{held:,} held out"] if held else []
     parts += [f"{rest:,} not selected"] if rest else []

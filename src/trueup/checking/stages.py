@@ -128,6 +128,15 @@ def _tokenizers(config: StageConfig, renderer: Renderer) -> list[Finding]:
     return made
 
 
+def _as_before(before: object, now: object) -> str:
+    """How to go on with the rows there were: of a store of rankings, as it stood then."""
+    events: dict[str, Any] = before if isinstance(before, dict) else {}
+    moved = [f"{path}@{event}" for path, event in events.items() if isinstance(now, dict) and now.get(path) != event]
+    if not moved:
+        return "put the old rows back, or "
+    return f"go on with the votes there were, by giving the data as {', '.join(moved)}; or "
+
+
 def _changed(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Finding]:
     """Rows that are not those the checkpoints were made with."""
     path = run.path / "data.json"
@@ -145,6 +154,7 @@ def _changed(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Fi
         was = before.get(name, {}).get("fingerprint") if isinstance(before.get(name), dict) else None
         if was is not None and was != now[name]:
             text = f"the rows (or the tokenizer) are not those of the checkpoint in {run.path}"
-            fix = "put the old rows back, or train anew into another output folder"
+            fix = _as_before(before[name].get("events"), prepared.counts[name].get("events"))
+            fix += "train anew into another output folder"
             made.append(fault("changed-data", name, text, fix, config.allow))
     return made

@@ -19,6 +19,7 @@ from trueup.config.sections import DataConfig
 from trueup.config.untrusted import Trust, read_json, refusal
 from trueup.console import masked
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
+from trueup.files import without_event
 
 Missing = tuple[Place, type[TrueupError], str]
 """Which key names it, what kind of error that is, and the message."""
@@ -28,7 +29,9 @@ WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 _CHAIN = 8  # adapters over one another; beyond, they are taken to go in a circle
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-_FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".gguf", ".safetensors", ".bin", ".yaml", ".py")
+_FILE_SUFFIXES = (
+    ".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".db", ".gguf", ".safetensors", ".bin", ".yaml", ".py"
+)  # fmt: skip
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}")  # of https://host a Path would make https:/host
 _FUNCTION = re.compile(r"^(?P<file>.+\.py):(?P<name>[^:/\\]+)$")
 
@@ -144,7 +147,7 @@ def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
 def _data_problem(section: DataConfig, near: Path | None) -> str | None:
     if _ADDRESS.match(section.path):
         return f"{masked(section.path)}: an address, and data is read from files; download it and give the file"
-    path = Path(section.path).expanduser()
+    path = Path(without_event(section.path)[0]).expanduser()
     if path.exists():
         return None if os.access(path, os.R_OK) else f"{path}: not readable; check its permissions"
     if is_hub_name(section.path):

@@ -51,7 +51,7 @@ class DataConfig(Section):
     """Where rows come from. A bare string means `{path: ...}`."""
 
     path: Text
-    """A .jsonl, .json, .parquet, .csv or .txt file, or a dataset's name on the Hugging Face hub."""
+    """A .jsonl, .json, .parquet, .csv or .txt file, a store of rankings (.db), or a dataset's name on the hub."""
     use: Literal["auto", "chosen", "prompt", "text"] = "auto"
     """What to take of each row: all that the stage needs, the chosen answer, the prompt, or plain text."""
     rows: Annotated[str, Field(pattern=r"^\d*:\d*$")] | None = None

@@ -73,6 +73,7 @@ def tokenize(
     parser = _started(reader, section, wants, allow_empty=allow_empty)
     key = _key(reader, section, parser, renderer)
     if key is not None and (found := opened(key)) is not None:
+        found.event = reader.event
         return found
     start, stop = section.span
     task = Task(parser, renderer, start, stop, drop_identical=section.identical_pairs == "drop")
@@ -117,7 +118,7 @@ def _started(reader: Reader, section: DataConfig, wants: Sequence[Want], *, allo
 
 def _key(reader: Reader, section: DataConfig, parser: Parser, renderer: Renderer) -> str | None:
     """Of all that the tokens depend on; None where the source's contents cannot be told beforehand."""
-    contents = [_content(name) for name in reader.files]
+    contents = [reader.version] if reader.version else [_content(name) for name in reader.files]
     if None in contents:
         return None
     keys = ("use", "rows", "columns", "split", "identical_pairs")
@@ -167,7 +168,9 @@ def code_version() -> str:
 
 
 def _stamps(reader: Reader) -> list[tuple[int, int]]:
-    """Size and time of each file that is read: another one afterwards was changed meanwhile."""
+    """Size and time of each file that is read: another one afterwards was changed meanwhile. Stores may be."""
+    if reader.version:
+        return []
     stats = [path.stat() for path in map(Path, reader.files) if path.is_file()]
     return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
@@ -191,12 +194,14 @@ def _build(
         if _stamps(reader) != stamps:
             raise DataError(f"{section.path}: it was changed while it was read\n  fix: run again when it is whole")
         account.check(rows=section.rows)
-        meta = account.counts(reader.blank)
+        meta = account.counts(reader)
         told = {"format": task.parser.format, "want": task.parser.want, "unused": task.parser.unused}
         with _kept_in(folder):
             writer.close(meta | told)
             _publish(temporary, folder / key)
-            return Tokenized(folder / key)
+            made = Tokenized(folder / key)
+        made.event = reader.event
+        return made
     finally:
         writer.abandon()
         shutil.rmtree(temporary, ignore_errors=True)
@@ -290,10 +295,12 @@ class _Account:
                 f"{self.spec}: rows: {rows} selects nothing of {self.read} rows\n  fix: stay within 0:{self.read}"
             )
 
-    def counts(self, blank: int) -> dict[str, Any]:
+    def counts(self, reader: Reader) -> dict[str, Any]:
         """Fit for JSON."""
-        kept = {"read": self.read, "used": self.used, "dropped": self.dropped, "unselected": self.unselected}
-        return {**kept, "blank": blank, "notes": self.notes, "note_counts": dict(self.note_counts)}
+        dropped = [{"at": str(drop.origin), "reason": drop.reason} for drop in reader.left_out] + self.dropped
+        read = self.read + len(reader.left_out)
+        kept = {"read": read, "used": self.used, "dropped": dropped, "unselected": self.unselected}
+        return {**kept, "blank": reader.blank, "notes": self.notes, "note_counts": dict(self.note_counts)}
 
 
 def _packed(task: Task, entries: Iterator[Entry], workers: int) -> Iterator[Packed]:

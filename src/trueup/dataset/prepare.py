@@ -27,6 +27,7 @@ from trueup.dataset.select import Examples, Selected, everything, limited, split
 from trueup.dataset.store import Tokenized, read_sealed, write_sealed
 from trueup.dataset.survey import contradictions, duplicate_rows, survey
 from trueup.errors import DataError
+from trueup.files import without_event
 from trueup.preflight import wants
 
 Reading = Callable[[str], AbstractContextManager[Ticker]]
@@ -206,6 +207,9 @@ def _counts(sections: Sequence[_Section], examples: Examples, used: Examples) ->
         "notes": [note for meta in metas for note in meta["notes"]],
         "unused": sorted({key for meta in metas for key in meta["unused"]}),
     }
+    events = {without_event(one.config.path)[0]: one.rows.event for one in sections if one.rows.event is not None}
+    if events:
+        counts["events"] = events
     if len(sections) > 1:
         counts["sections"] = [
             {"path": one.config.path, "rows": len(rows)} for one, rows in zip(sections, examples.rows, strict=True)

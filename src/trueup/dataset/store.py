@@ -111,6 +111,7 @@ class Tokenized:
             ValueError: it is not whole.
         """
         self.folder = folder
+        self.event: int | None = None  # of a store of rankings, at which it was read
         # Descriptors, not file objects: collected in a cycle, those warn before `__del__` can close them.
         self._opened: dict[str, int] = {}
         self._stamps: dict[str, tuple[int, int]] = {}  # of what the hash was taken of

@@ -26,6 +26,7 @@ from trueup.recipes import dpo, ppo, reward, sft
 from trueup.report.publish import publish
 from trueup.report.schema import Report
 from trueup.runfolder import RunFolder, config_differences
+from trueup.sources import store_version
 from trueup.stage import command_line
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def inputs(stage: StageConfig) -> dict[str, str]:
     """What the stage is made from: label -> hash of its contents (a hub id stands for itself)."""
     parts: dict[str, str] = {"config": to_yaml(stage)}
     for place, data in stage.data_sections:
-        parts[".".join(map(str, place))] = _content(data.path)
+        parts[".".join(map(str, place))] = store_version(data.path) or _content(data.path)
     parts["model"] = _content(stage.model)
     for key, value in _models_beside(stage):
         parts[key] = _content(value.rpartition(":")[0] if ".py:" in value else value)
@@ -159,6 +160,16 @@ def _upstream_reason(config: PipelineConfig, name: str, rerun: set[str]) -> str 
     return f"running, because {' and '.join(sorted(used))} runs again" if used else None
 
 
+def _votes_then(folder: RunFolder) -> str:
+    """How to keep to the votes that a stage was made from, if it was."""
+    try:
+        told = json.loads((folder.path / "data.json").read_text(encoding="utf-8"))
+        events = {f"{path}@{at}" for counts in told.values() for path, at in counts.get("events", {}).items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+    return f" ({', '.join(sorted(events))} are the votes it was made from)" if events else ""
+
+
 def _reason(stage: StageConfig, *, forced: bool) -> str | None:
     """Why the stage has to run; None if it is finished and unchanged."""
     if forced:
@@ -173,7 +184,7 @@ def _reason(stage: StageConfig, *, forced: bool) -> str | None:
         return f"running again, because its configuration changed: {'; '.join(keys[:3])}"
     changed = [key for key in now if key != "config" and before.get(key) != now[key]]
     if changed:
-        return f"running again, because what it is made from changed: {', '.join(changed)}"
+        return f"running again, because what it is made from changed: {', '.join(changed)}{_votes_then(folder)}"
     if folder.read_summary() is None or not folder.model_path.is_dir():
         return "going on, because it was stopped before its end"
     return None

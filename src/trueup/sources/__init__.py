@@ -1,6 +1,7 @@
 """Data sources: a path or hub id to typed rows, with every row accounted for.
 
-reader    a path or id -> entries, one after another (`finding` where, `reading` `decoding` `jsonfile` `tables` how)
+reader    a path or id -> entries, one after another (`finding` where, `reading` `decoding` `jsonfile` `tables`
+          `rankings` how)
 parser    an entry -> a row of the kind that is wanted (`formats`, `records`)
 stream    rows one after another, counted; `loading` holds all of them
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from trueup.sources.decoding import Entry
 from trueup.sources.loading import load, load_records, load_section
 from trueup.sources.parser import Parser, Want, same_answers
-from trueup.sources.reader import Reader, open_reader
+from trueup.sources.reader import Reader, open_reader, store_version
 from trueup.sources.rows import Counts, Drop, Rows
 from trueup.sources.stream import DataSection, Stream, lines, stream, unusable
 
@@ -30,6 +31,7 @@ __all__ = [
     "load_section",
     "open_reader",
     "same_answers",
+    "store_version",
     "stream",
     "unusable",
 ]

@@ -24,7 +24,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 def looks_like_hub_id(spec: str) -> bool:
     """owner/name whose owner is no local folder and whose name is no data file's."""
     is_id = HUB_ID.fullmatch(spec) is not None and not spec.startswith(".")
-    return is_id and kind_of(Path(spec)) not in SUFFIXES and not Path(spec).parent.exists()
+    return is_id and kind_of(Path(spec)) not in (*SUFFIXES, ".db") and not Path(spec).parent.exists()
 
 
 def is_saved(path: Path) -> bool:

@@ -48,6 +48,13 @@ def recognise(row: Mapping[str, object], wanted: Sequence[str]) -> Format | None
     return next((Format(name, found[name], parsers[name]) for name in wanted if name in found), None)
 
 
+def pair_format(row: Mapping[str, object], first: str, second: str) -> Format:
+    """How to read a row of two answers as a ranking whose chosen is at the key `first`, rejected at `second`."""
+    keys = _keys_of_formats({**row, "chosen": None, "rejected": None})["ranking"] or {}
+    scores = {"margin": None, "score_chosen": None, "score_rejected": None}
+    return Format("ranking", {**keys, **scores, "chosen": first, "rejected": second}, _ranking)
+
+
 def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | None] | None]:
     def first(names: Sequence[str]) -> str | None:
         return next((name for name in names if name in row), None)
@@ -151,15 +158,19 @@ def _verdict(record: Record, keys: Keys) -> Row:
 
 
 def _ranking(record: Record, keys: Keys) -> Row:
-    prompt = _under_system(record, _opening(record, keys)) if keys["prompt"] else _shared(record, keys)
+    prompt = _under_system(record, keys, _opening(record, keys)) if keys["prompt"] else _shared(record, keys)
     check(prompt, origin=record.origin, ends_with="user", empty_ok=True)
-    chosen, rejected = _answer(record, prompt, "chosen"), _answer(record, prompt, "rejected")
+    chosen, rejected = (_answer(record, prompt, key) for key in _sides(keys))
     return Preference(prompt, chosen, rejected, _margin(record, keys), record.origin)
 
 
-def _under_system(record: Record, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+def _sides(keys: Keys) -> tuple[str, str]:
+    return cast("str", keys["chosen"]), cast("str", keys["rejected"])
+
+
+def _under_system(record: Record, keys: Keys, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
     """`prompt` below the system message that both sides begin with, if it has none itself."""
-    lists = [record.turns(key, "assistant") for key in ("chosen", "rejected") if isinstance(record.row.get(key), list)]
+    lists = [record.turns(key, "assistant") for key in _sides(keys) if isinstance(record.row.get(key), list)]
     heads = {turns[0] for turns in lists if turns[0].role == "system"}
     return (*heads, *prompt) if len(heads) == 1 and prompt and prompt[0].role != "system" else prompt
 
@@ -167,7 +178,7 @@ def _under_system(record: Record, prompt: tuple[Message, ...]) -> tuple[Message,
 def _shared(record: Record, keys: Keys) -> tuple[Message, ...]:
     """The beginning that chosen and rejected share, up to its last user message."""
     aside = Record(record.row, record.origin)  # `_answer` reads both sides again, and notes what is odd in them
-    sides = [_with_system(aside, keys, aside.turns(key, "assistant")) for key in ("chosen", "rejected")]
+    sides = [_with_system(aside, keys, aside.turns(key, "assistant")) for key in _sides(keys)]
     same = 0
     for a, b in zip(*sides, strict=False):
         if a != b:
@@ -177,7 +188,8 @@ def _shared(record: Record, keys: Keys) -> tuple[Message, ...]:
         same -= 1
     if not same:
         alone = all(len(side) == 1 for side in sides)
-        problem = "there is no prompt" if alone else "chosen and rejected do not begin with the same user message"
+        both = " and ".join(_sides(keys))
+        problem = "there is no prompt" if alone else f"{both} do not begin with the same user message"
         raise record.fail(problem, 'add "prompt", or begin both sides with the same messages', sides[1][0].content)
     return sides[0][:same]
 

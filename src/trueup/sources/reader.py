@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import DataError
+from trueup.files import without_event
 from trueup.sources import finding
 from trueup.sources.decoding import UNREADABLE, Break, Entry, Tally, cannot_read
+from trueup.sources.rankings import looks_like_store, snapshot
 from trueup.sources.reading import probe, read_file
+from trueup.sources.rows import Drop
 from trueup.sources.tables import numbered
 from trueup.sources.wording import shown
 
@@ -20,7 +23,14 @@ class Reader:
     Attributes:
         spec: what was asked for.
         files: the files read, in order; of a saved data set or the hub, its name.
+        version: a hash of the rows; "" where the files' contents are that.
+        event: of a store, the number of the event at which it is read.
+        left_out: what the source holds beside its rows, and why that makes none.
     """
+
+    version: str = ""
+    event: int | None = None
+    left_out: tuple[Drop, ...] = ()
 
     def __init__(self, spec: str, files: tuple[str, ...], size: int) -> None:
         self.spec, self.files, self._size = spec, files, size
@@ -81,15 +91,43 @@ class DataSetReader(Reader):
             yield end.origin, end.error
 
 
+class StoreReader(Reader):
+    """A store of rankings as it stood at one event: what is voted on later is not in it, in no pass."""
+
+    def __init__(self, spec: str, path: Path, event: int | None) -> None:
+        self._found = found = snapshot(spec, path, event)
+        super().__init__(spec, (str(path),), found.rows)
+        self.version, self.event, self.left_out = found.version, found.event, found.left_out
+
+    def _pass(self, tally: Tally) -> Iterator[Entry]:
+        for number, entry in enumerate(self._found.entries(), 1):
+            tally.finished = number
+            yield entry
+
+
+def store_version(spec: str) -> str:
+    """A hash of the rows of a store of rankings, as `Reader.version`; "" of any other source."""
+    name, event = without_event(spec)
+    path = Path(name).expanduser()
+    return snapshot(spec, path, event).version if path.is_file() and looks_like_store(path) else ""
+
+
 def open_reader(spec: str, split: str) -> Reader:
     """Open a file, a folder of files, a folder of `datasets.save_to_disk`, or a hub id `owner/name[:configuration]`.
+
+    A store of rankings may be read as it stood at an event: votes.db@1200.
 
     Raises:
         DataError: nothing is there, or a file as a whole cannot be read.
         MissingExtraError: the kind of source needs a package that is not installed.
     """
     try:
-        path = Path(spec).expanduser()
+        name, event = without_event(spec)
+        path = Path(name).expanduser()
+        if path.is_file() and looks_like_store(path):
+            return StoreReader(spec, path, event)
+        if event is not None and path.exists():
+            raise DataError(f"{shown(spec)}: no store of rankings, so it has no events\n  fix: leave out @{event}")
         if path.is_dir():
             if finding.is_saved(path):
                 saved = finding.open_saved(path, split)

@@ -129,9 +129,9 @@ class Stream(Generic[R]):
     def counts(self) -> Counts:
         """What became of the rows so far; complete once the iteration has ended."""
         return Counts(
-            read=self._read,
+            read=self._read + len(self.reader.left_out),
             used=self._used,
-            dropped=tuple(self._dropped),
+            dropped=(*self.reader.left_out, *self._dropped),
             unselected=self._read - self._selected,
             blank=self.reader.blank,
             notes=tuple(self._notes),

@@ -6,30 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trueup.chat import Message
 from trueup.ranking.store.schema import Answer, Ballot, Choice, Pair, Prompt, Rater, Vote
 
-WORDS = [
-    "rivers",
-    "of",
-    "cold",
-    "water",
-    "and",
-    "a",
-    "warm",
-    "stone",
-    "under",
-    "the",
-    "old",
-    "bridge",
-    "where",
-    "nobody",
-    "walks",
-]
+WORDS = ["rivers", "of", "cold", "water", "and", "a", "warm", "stone", "under", "the", "old", "bridge"]
 
 
 def pair(number: int, first: str = "sft", second: str = "dpo", *, prompt: int | None = None, tags=(), gold=None,
          texts: tuple[str, str] = ("short", "a longer answer")) -> Pair:  # fmt: skip
-    asked = Prompt(number if prompt is None else prompt, ({"role": "user", "content": f"question {number}"},), tags)
+    asked = Prompt(number if prompt is None else prompt, (Message("user", f"question {number}"),), tags)
     return Pair(number, asked, Answer(texts[0], first), Answer(texts[1], second), gold)
 
 
@@ -73,7 +58,11 @@ def store(
         for rater in draw.choice(max(raters, k), k, replace=False):
             kind = draw.choice(4, p=[skips, both_bad, ties, 1 - skips - both_bad - ties])
             choice = ("skip", "both_bad", "tie", "first" if draw.random() < 1 / (1 + np.exp(-odds)) else "second")[kind]
-            said = tuple(draw.choice(list(reasons), draw.integers(0, 3), replace=False)) if len(reasons) else ()
+            said = (
+                tuple(draw.choice(list(reasons), draw.integers(0, min(3, len(reasons) + 1)), replace=False))
+                if len(reasons)
+                else ()
+            )
             votes.append(
                 vote(
                     len(votes) + 1,

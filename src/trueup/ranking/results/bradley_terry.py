@@ -134,7 +134,8 @@ def rank(table: Table, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Str
     strengths = _centred(fit(matrix[None]), groups)[0]
     enough = max(_FEWEST, min(resamples, _HELD // wins.models**2, _HELD // max(1, wins.prompts)))
     drawn = _centred(fit(wins.resampled(enough, np.random.default_rng(seed))), groups)
-    ends = _ends(strengths, drawn, wins.prompts)
+    drawn = _stretched(drawn, strengths, wins.prompts)
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
     weights = {group: games[groups == group].sum() for group in set(groups.tolist())}
     order = sorted(np.flatnonzero(met), key=lambda one: (-weights[groups[one]], groups[one], -strengths[one], one))
     numbered = {group: at for at, group in enumerate(dict.fromkeys(int(groups[one]) for one in order))}
@@ -152,8 +153,8 @@ def rank(table: Table, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Str
                 rank_high=max(place, int(ranks[-1 - tail])),
                 points=Number(
                     value=POINTS * float(strengths[one]),
-                    low=POINTS * float(ends[0][one]) if matrix[one].any() else None,
-                    high=POINTS * float(ends[1][one]) if matrix[:, one].any() else None,
+                    low=POINTS * float(min(low[one], strengths[one])) if matrix[one].any() else None,
+                    high=POINTS * float(max(high[one], strengths[one])) if matrix[:, one].any() else None,
                     n=round(games[one].sum()),
                 ),
                 wins=float(matrix[one].sum()),
@@ -163,13 +164,11 @@ def rank(table: Table, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Str
     return made
 
 
-def _ends(strengths: Floats, drawn: Floats, prompts: int) -> tuple[Floats, Floats]:
-    """(M,) and (M,): the percentile interval, stretched for few prompts."""
+def _stretched(drawn: Floats, strengths: Floats, prompts: int) -> Floats:
+    """The resamples, spread as much further as few prompts make them spread too little."""
     freedom = max(1, prompts - 1)
     point = Student(freedom).quantile(0.975) if freedom < 200 else Z_95
-    stretch = point / Z_95 * math.sqrt(prompts / freedom)
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0) - strengths
-    return strengths + stretch * np.minimum(low, 0), strengths + stretch * np.maximum(high, 0)
+    return strengths + point / Z_95 * math.sqrt(prompts / freedom) * (drawn - strengths)
 
 
 def _groups(met: Flags) -> Ints:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trueup.evaluation.paired import holm
-from trueup.ranking.results.anytime import confidence_sequence, first_of_each, more_prompts
+from trueup.ranking.results.anytime import Anytime, confidence_sequence, more_prompts, outcomes
 from trueup.ranking.results.lengths import controlled
 from trueup.ranking.results.rates import Rate, rate, votes_needed
 from trueup.ranking.results.schema import Absent, More, Pairing, Policy, Reasons, Sample, Tag, TagRate
-from trueup.ranking.results.table import BOTH_BAD, FIRST
+from trueup.ranking.results.table import BOTH_BAD, FIRST, SKIP
 
 if TYPE_CHECKING:
     from trueup.ranking.results.table import Floats, Table
@@ -26,32 +26,34 @@ MOST_TAGS = 50
 MOST_REASONS = 12
 
 
-def sample(table: Table, policy: Policy, order: Sequence[int], *, seed: int = 0) -> Sample:
+def sample(table: Table, policy: Policy, order: Sequence[int], *, k: int = 1, seed: int = 0) -> Sample:
     """The win rates of one way to choose pairs.
 
     Args:
         table: its votes.
         policy: its name.
         order: models, the strongest first: a pairing is seen from the one that comes first here.
+        k: votes that a pair is to have.
         seed: of bootstraps.
     """
     deciding = int((table.deciding & table.paired).sum())
     made = [
         pairing
         for one, other in combinations(order, 2)
-        if (pairing := _pairing(table, one, other, deciding, sequential=policy == "random", seed=seed))
+        if (pairing := _pairing(table, one, other, deciding, k=k if policy == "random" else 0, seed=seed))
     ]
     adjusted = holm({str(at): one.p for at, one in enumerate(made) if one.p is not None})
     pairings = [one.model_copy(update={"p_adjusted": adjusted.get(str(at))}) for at, one in enumerate(made)]
     return Sample(policy=policy, votes=deciding, pairings=pairings)
 
 
-def _pairing(table: Table, model: int, other: int, total: int, *, sequential: bool, seed: int) -> Pairing | None:
-    """Two models, or None where nobody saw them together."""
+def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: int) -> Pairing | None:
+    """Two models, or None where nobody saw them together. `k` is 0 where the order of prompts is no random one."""
     kept, scores = table.between(model, other)
     if not len(kept):
         return None
     deciding = kept.deciding
+    anytime = _anytime(kept, scores, k)
     votes, scores = kept.where(deciding), scores[deciding]
     names = table.models
     common = {
@@ -69,23 +71,30 @@ def _pairing(table: Table, model: int, other: int, total: int, *, sequential: bo
         more = More(state="not measured", limit=LIMIT)
         return Pairing(**common, rate=nothing, design=1, p=None, safe=nothing, more=more, controlled=nothing)
     found = rate(scores, votes.prompt)
-    first = scores[first_of_each(votes.prompt)]
-    anytime = confidence_sequence(first) if sequential else None
-    why = "pairs were chosen by how uncertain a model was, so their order is no random one"
     return Pairing(
         **common,
         rate=found.number,
         design=found.design,
         p=found.p,
-        safe=anytime.number if anytime else Absent(why=why),
-        more=_more(found, more_prompts(anytime, LIMIT) if anytime else None),
+        safe=anytime if isinstance(anytime, Absent) else anytime.number,
+        more=_more(found, None if isinstance(anytime, Absent) else more_prompts(anytime, LIMIT)),
         controlled=controlled(votes, model, scores, share=len(votes) / total, seed=seed),
     )
 
 
+def _anytime(kept: Table, scores: Floats, k: int) -> Anytime | Absent:
+    """What may be looked at at any time."""
+    if not k:
+        return Absent(why="pairs were chosen by how uncertain a model was, so their order is no random one")
+    said = kept.choice != SKIP
+    complete = outcomes(scores[said], kept.prompt[said], k)
+    if not len(complete):
+        return Absent(why=f"no prompt has the {k} votes that it is to have" if k > 1 else "no vote decides")
+    return confidence_sequence(complete)
+
+
 def _more(found: Rate, prompts: int | None) -> More:
-    number = found.number
-    if number.shown:
+    if found.number.shown or prompts == 0:
         return More(state="decided", prompts=prompts, limit=LIMIT)
     more = votes_needed(found) - found.n
     if more > LIMIT:

@@ -10,7 +10,8 @@ A prompt is a cluster. A share's interval is Wilson's with an effective number o
 * The normal's 1.96 becomes Student's t with one degree of freedom fewer than prompts wherever any prompt has several
   votes, because then the spread is an estimate.
 
-It speaks of other prompts and the same raters. Coverage by simulation: tests/ranking/results/test_rates.py.
+It speaks of other prompts and the same raters. It covered 93% to 100% of simulated truths, of 8 to 200 prompts with 1
+to 5 votes and 0 to 80% ties; above 98% only with ties on few prompts (tests/ranking/results/test_rates.py).
 """
 
 from __future__ import annotations

@@ -112,9 +112,20 @@ class Pairing(Part):
     """The rate at equal lengths."""
 
     @property
-    def decided(self) -> bool:
-        """The rate's interval leaves out one half."""
-        return isinstance(self.rate, Number) and self.rate.shown
+    def ahead(self) -> str | None:
+        """Whose side of one half the interval of a single look is on; None: it holds one half."""
+        return self._side(self.rate) if isinstance(self.rate, Number) and self.rate.shown else None
+
+    @property
+    def winner(self) -> str | None:
+        """Who wins, by the interval that holds at any time or by p after Holm; None: not shown, or they disagree."""
+        safe = self._side(self.safe) if isinstance(self.safe, Number) and self.more.prompts == 0 else None
+        once = self.ahead if self.p_adjusted is not None and self.p_adjusted < 0.05 else None
+        sides = {safe, once} - {None}
+        return sides.pop() if len(sides) == 1 else None
+
+    def _side(self, one: Number) -> str:
+        return self.model if (one.low or 0.0) >= 0.5 else self.other
 
 
 class Sample(Part):

@@ -33,8 +33,8 @@ def notes(made: Results, *, unpaired: int, tags_left_out: int) -> list[str]:
     compared = len(made.samples[0].pairings) if made.samples else 0
     if compared > 1:
         told.append(
-            f"{compared} pairings are looked at: about one in twenty of equal models differs by chance. p after Holm "
-            "allows for it."
+            f"{compared} pairings are looked at: of equal models about one in twenty has an interval without one half "
+            "by chance. Only what is clear after Holm, or however often you look, is called a win."
         )
     if unpaired:
         told.append(
@@ -60,7 +60,7 @@ def notes(made: Results, *, unpaired: int, tags_left_out: int) -> list[str]:
 def not_measured(made: Results) -> list[Missing]:
     """What has no number at all, with the reason."""
     gaps: list[Missing] = []
-    if not any(one.pairings for one in made.samples):
+    if not any(isinstance(one.rate, Number) for sample in made.samples for one in sample.pairings):
         gaps.append(Missing(what="win rates and ranking", why=_why_no_rates(made)))
     elif len(made.models) > len(made.ranking):
         unmet = ", ".join(one for one in made.models if one not in {row.model for row in made.ranking})

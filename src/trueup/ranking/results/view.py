@@ -30,7 +30,7 @@ def view(pairs: Sequence[Pair], votes: Sequence[Vote], *, settings: Settings | N
     Args:
         pairs: of the store, those without votes too.
         votes: standing ones, in any order.
-        settings: of the store, for how many votes a pair is to have.
+        settings: of the store, for how many votes a pair is to have; 1 where nobody says.
         seed: of the bootstraps: the same votes and seed give the same results.
 
     Raises:
@@ -44,8 +44,9 @@ def view(pairs: Sequence[Pair], votes: Sequence[Vote], *, settings: Settings | N
     ranking = rank(main, seed=seed)
     order = _order(table, ranking)
     samples: list[Sample] = []
-    if main is fair:
-        samples.append(sample(fair, "random", order, seed=seed))
+    if main is fair and fair.paired.any():
+        k = 1 if settings is None else settings.raters_per_pair
+        samples.append(sample(fair, "random", order, k=k, seed=seed))
     if _decides(uncertain):
         samples.append(sample(uncertain, "uncertain", order, seed=seed))
     known = {pair.id: pair for pair in pairs}

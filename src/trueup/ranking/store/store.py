@@ -146,7 +146,7 @@ class Store:
     def counts(self) -> Counts:
         """How much there is."""
         with self._database.reading() as connection:
-            return content.counts(connection)
+            return counting.counts(connection)
 
     def unpaired(self, per_prompt: int, limit: int) -> list[Prompt]:
         """Prompts with fewer pairs than that (gold ones left out): those with fewest first, then in random order."""
@@ -263,19 +263,20 @@ class Store:
     def last_event(self) -> int:
         """The last event's id; 0: there is none."""
         with self._database.reading() as connection:
-            return votes.last_event(connection)
+            return counting.last_event(connection)
 
     def import_votes(self, given: Iterable[Given]) -> Added:
-        """Enter votes that were given elsewhere, with their pairs; the same vote of the same rater is known.
+        """Enter votes that were given elsewhere, with their pairs: all of them, or none. The same vote is known.
 
         Raises:
-            DataError: a vote cannot be meant, or contradicts one that is there; those of earlier chunks are in.
+            DataError: a vote cannot be meant, or contradicts one of its rater's that is there.
         """
         made = total = 0
-        for chunk in content.chunks(given):
-            with self._database.writing() as connection:
-                made += importing.add(connection, settings.current(connection).seed, chunk)
-            total += len(chunk)
+        with self._database.writing() as connection:
+            seed = settings.current(connection).seed
+            for chunk in content.chunks(given):
+                made += importing.add(connection, seed, chunk)
+                total += len(chunk)
         return Added(made, total - made)
 
     # What a reward model says

@@ -1,0 +1,16 @@
+"""Rankings in and out: votes as rows of data, other tools' rankings as votes, prompts and pairs to rank.
+
+exporting   a store's votes as a file that every stage reads
+importing   a file of rankings as pairs and votes
+judged      one record of a file as what somebody said of a pair: our own rows, and other tools' formats
+prompts     the files that `trueup rank` begins with
+reading     files to records and typed rows
+"""
+
+from __future__ import annotations
+
+from trueup.ranking.exchange.exporting import Exported, export
+from trueup.ranking.exchange.importing import Imported, import_file
+from trueup.ranking.exchange.prompts import read_pairs, read_prompts
+
+__all__ = ["Exported", "Imported", "export", "import_file", "read_pairs", "read_prompts"]

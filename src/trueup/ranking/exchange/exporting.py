@@ -1,0 +1,202 @@
+"""A store's votes as a file of rows, with all that is known of how each came about."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trueup.errors import DataError
+from trueup.files import atomic_write_bytes, without_event
+from trueup.ranking.store import Store
+from trueup.ranking.store.rows import Outcome, Row, Votes, about, messages, other, outcomes, row_of, told
+from trueup.ranking.store.schema import Pair, Side, Vote
+from trueup.sources.wording import shown
+from trueup.talk.saved import as_line
+
+Form = Literal["rankings", "verdicts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What became of a store's votes; each of the two accounts adds up.
+
+    Attributes:
+        path: the file written.
+        event: the store's last event that counts.
+        rows: lines of the file.
+        pairs: "ranked", or why not -> how many pairs (or, of every vote, votes); their sum are those voted on.
+        votes: the same -> how many votes; their sum are all that stand.
+        edits: better answers written, in a file of their own.
+    """
+
+    path: str
+    event: int
+    rows: int
+    pairs: Mapping[str, int]
+    votes: Mapping[str, int]
+    edits: int = 0
+
+    def __str__(self) -> str:
+        """For a person."""
+        units, votes = sum(self.pairs.values()), sum(self.votes.values())
+        out = [f"{count} {why}" for why, count in self.pairs.items() if why != "ranked"]
+        told = f"{shown(self.path)}: {self.rows} rows of {votes} votes"
+        told += f" on {units} pairs" if units != votes else ""
+        lines = [told, f"  {units} = {self.pairs.get('ranked', 0)} ranked{''.join(f' + {one}' for one in out)}"]
+        lines += [f"  {self.edits} edited answers in a file of their own"] * bool(self.edits)
+        return "\n".join([*lines, f"  as of event {self.event}"])
+
+
+def export(
+    store_path: str | Path, out: str | Path, *, votes: Votes = "majority", form: Form = "rankings",
+    edits: str | Path | None = None, margin: bool = False, gold: bool = False, force: bool = False,
+) -> Exported:  # fmt: skip
+    """Write a store's votes as JSON lines that `trueup check` and every stage read.
+
+    Args:
+        store_path: the store, or votes.db@1200: as it stood at that event.
+        out: the file. One that is there is replaced where all it says came from this store, else only with `force`.
+        votes: a row a pair by the majority of its raters, or a row a vote.
+        form: rankings {prompt, chosen, rejected}; or verdicts {prompt, completion, label} for KTO, two of a pair: the
+            better answer is good and the other is not, and neither is where both are bad.
+        edits: where the better answers that raters wrote go, as conversations for SFT.
+        margin: give each ranking its `margin`, the mean strength of the votes for chosen.
+        gold: gold pairs too, which are checks of the raters.
+        force: replace files of others.
+
+    Raises:
+        DataError: nothing is decided, a ranking has no strength, or a file may not be replaced; none is written then.
+        MissingExtraError: SQLAlchemy is not installed.
+    """
+    name, event = without_event(str(store_path))
+    with Store.open(Path(name).expanduser()) as store:
+        at = store.last_event() if event is None else min(event, store.last_event())
+        found = list(outcomes(store, at, votes, gold=gold))
+        edited = [vote for vote in store.votes(at) if vote.ballot.edit]
+        pairs = {pair.id: pair for pair in store.pairs()}
+    made = [row for outcome in found for row in _rows(outcome, form, margin=margin)]
+    if not made:
+        raise DataError(
+            f"{shown(name)}: none of {len(found)} pairs voted on is decided, so there is no row to write\n"
+            f"  fix: collect more votes: trueup rank {shown(name)}"
+        )
+    if margin:
+        _refuse_without_strength(name, found)
+    files = {_checked(Path(out), pairs, force=force): made}
+    if edits is not None:
+        files[_checked(Path(edits), pairs, force=force)] = [_edit(pairs[vote.ballot.pair], vote) for vote in edited]
+        if len(files) == 1:
+            raise DataError(f"{shown(str(edits))}: rankings and edits in one file\n  fix: name another")
+    for path, rows in files.items():
+        _write(path, rows)
+    by_pair, by_vote = Counter[str](), Counter[str]()
+    for outcome in found:
+        by_pair[outcome.reason or "ranked"] += 1
+        by_vote[outcome.reason or "ranked"] += len(outcome.votes)
+    return Exported(str(out), at, len(made), by_pair, by_vote, len(edited) if edits is not None else 0)
+
+
+def _rows(outcome: Outcome, form: Form, *, margin: bool) -> Iterator[Row]:
+    if form == "verdicts":
+        yield from _verdicts(outcome)
+    elif outcome.winner is not None:
+        yield row_of(outcome, margin=margin)
+
+
+def _verdicts(outcome: Outcome) -> Iterator[Row]:
+    """Both answers with what was decided of each; in their votes they are called this and other."""
+    if outcome.winner is None and outcome.reason != "both bad":
+        return
+    sides: tuple[Side, Side] = ("first", "second")
+    for side in sides:
+        names: dict[Side, str] = {side: "this", other(side): "other"}
+        yield {
+            "prompt": messages(outcome.pair.prompt.messages),
+            "completion": [{"role": "assistant", "content": outcome.pair.answer(side).text}],
+            "label": side == outcome.winner,
+            **about(outcome.pair, names),
+            "votes": [told(vote, names) for vote in outcome.votes],
+        }
+
+
+def _edit(pair: Pair, vote: Vote) -> Row:
+    """A better answer that a rater wrote, as a conversation."""
+    edited: Side | None = vote.ballot.edit_of
+    names: dict[Side, str] = {"first": "first", "second": "second"}
+    return {
+        "messages": [*messages(pair.prompt.messages), {"role": "assistant", "content": vote.ballot.edit}],
+        "edit_of": None if edited is None else pair.answer(edited).text,
+        **about(pair, names),
+        "votes": [told(vote, names)],
+    }
+
+
+def _refuse_without_strength(name: str, found: Sequence[Outcome]) -> None:
+    ranked = [outcome for outcome in found if outcome.winner is not None]
+    bare = [outcome.pair.id for outcome in ranked if outcome.strength is None]
+    if bare:
+        raise DataError(
+            f"{shown(name)}: {len(bare)} of {len(ranked)} rankings have no strength, first that of pair {bare[0]}\n"
+            "  fix: export without margins"
+        )
+
+
+def _checked(path: Path, pairs: Mapping[int, Pair], *, force: bool) -> Path:
+    """The file itself, where a link leads to it.
+
+    Raises:
+        DataError: it may not be written.
+    """
+    name, path = shown(path), path.expanduser()
+    path = path.resolve()  # a link stays a link
+    if path.suffix != ".jsonl":
+        raise DataError(f"{name}: rows are written as JSON lines\n  fix: end the name in .jsonl")
+    if not path.exists():
+        return path
+    if not path.is_file():
+        raise DataError(f"{name}: is no file\n  fix: name another")
+    if not force and not _all_ours(path, pairs):
+        raise DataError(
+            f"{name}: is there, and not all of it came from this store, so it would be lost\n"
+            "  fix: name another file, or replace it with --force"
+        )
+    return path
+
+
+def _all_ours(path: Path, pairs: Mapping[int, Pair]) -> bool:
+    """Whether every line of a file is what was exported of one of these pairs, with nobody's changes."""
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        return all(_ours(row, pairs) for row in rows)
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
+        return False
+
+
+_KEYS = {"prompt", "chosen", "rejected", "completion", "label", "margin", "messages", "edit_of"}
+
+
+def _ours(row: dict[str, Any], pairs: Mapping[int, Pair]) -> bool:
+    pair = pairs.get(row["pair"])
+    if pair is None or not isinstance(row["votes"], list) or set(row) - _KEYS - {*about(pair, {}), "votes"}:
+        return False
+    asked, texts = messages(pair.prompt.messages), {pair.first.text, pair.second.text}
+    if "messages" in row:  # the edit itself is in the store for good, as every vote is
+        return row["messages"][:-1] == asked
+    said = [row[key][-1]["content"] for key in ("chosen", "rejected", "completion") if key in row]
+    return row["prompt"] == asked and set(said) <= texts
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    mode = path.stat().st_mode if path.exists() else None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(path, b"".join(as_line(row) + b"\n" for row in rows))
+        if mode is not None:
+            path.chmod(mode)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{shown(path)}: cannot be written: {reason}\n  fix: name another file") from error
