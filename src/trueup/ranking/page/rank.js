@@ -81,23 +81,7 @@ function showWriting({ writing }) {
 
 function showOther(next) {
   visibleParts(false);
-  if (next.kind === "waiting") {
-    heading("The models are getting ready");
-    return showEnd(element("p", { textContent: next.writer === "loading" ? "They are being loaded. The first answers appear here as they are written." : "The next answers appear here as they are written." }));
-  }
-  if (next.kind === "failed") {
-    heading("No more answers for now");
-    return showEnd(element("p", { textContent: "The models that write the answers have stopped; your votes are all saved." }), next.problem && element("p", { className: "fine", textContent: next.problem }));
-  }
-  const { voted, skipped } = next.progress;
-  heading(voted ? "All done. Thank you." : "Nothing to rank here yet.");
-  const count = `You voted on ${voted} ${voted === 1 ? "pair" : "pairs"}${skipped ? ` and skipped ${skipped}` : ""}. Every vote is saved.`;
-  const results = document.querySelector("nav a[href='/results']");
-  showEnd(
-    voted || skipped ? element("p", { textContent: count }) : null,
-    element("p", { className: "fine", textContent: "Where more pairs come, or one that another rater held is free again, this page says so." }),
-    results && element("p", {}, element("a", { href: "/results", textContent: "What the votes say so far", className: "button" })),
-  );
+  heading(showEnd(next, document.querySelector("nav a[href='/results']") !== null));
 }
 
 function visibleParts(pair) {
