@@ -9,6 +9,7 @@ const WORDS = { a: "A is better", b: "B is better", tie: "a tie", both_bad: "bot
 const STRENGTHS = [, "slightly ", "clearly ", "much "];
 const TOO_SOON = 200; // ms: nobody has read a pair by then, a key that bounces has
 const GLANCE = 500, LOOK = 5000; // ms between two looks at answers being written, and for new pairs
+const KEEP = 120_000; // ms after which the server is told that the pair is still being read
 
 const shelf = new Shelf(meta("shelf"));
 const outbox = new Outbox(shelf, meta("csrf"), notSaved);
@@ -335,6 +336,10 @@ $("leave").addEventListener("click", async () => {
 });
 document.addEventListener("toggle", reachable, true);
 addEventListener("resize", reachable);
+
+setInterval(() => {
+  if (state.kind === "pair" && !busy && !document.hidden) call("/api/state").catch(() => {}); // it is kept for us longer
+}, KEEP);
 
 setKeys(keysOn);
 if (outbox.entry) {
