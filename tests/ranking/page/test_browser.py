@@ -279,6 +279,10 @@ def test_the_end_says_when_there_is_more(
     ada = visit(start(path))
     ada.press("3")
     ada.page.wait_for_selector("main[data-state=done]")
+    ada.page.get_by_role("link", name="What the votes say so far").click()
+    assert "1 vote" in ada.page.locator("h1").inner_text()
+    ada.page.go_back()
+    ada.page.wait_for_selector("main[data-state=done]")
     with Store.open(path) as store:
         store.add_pairs([pair(77)])
     ada.page.get_by_role("button", name="There are more pairs: go on").click(timeout=15_000)
