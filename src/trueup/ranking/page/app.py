@@ -183,7 +183,8 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
 def _results(store: Store) -> str:
     from trueup.ranking import results
 
-    return results.page(results.view(store.pairs(), store.votes(), seed=store.settings.seed))
+    settings = store.settings
+    return results.page(results.view(store.pairs(), store.votes(), settings=settings, seed=settings.seed))
 
 
 def _join_page(visitors: _Visitors, problem: str = "") -> str:
