@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import tiny_data
 from tiny_votes import made, undo, vote
-
 from trueup.cli import main
 from trueup.config import PipelineConfig
 from trueup.errors import DataError
