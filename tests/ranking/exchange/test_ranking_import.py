@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tiny_votes import made, undo, vote
+from tiny_votes import made, refused, undo, vote
 from trueup.errors import DataError
 from trueup.ranking.exchange import Imported, export, import_file
 from trueup.ranking.store import Choice, Store, Vote
@@ -290,8 +290,8 @@ def test_a_bad_line_is_named_and_nothing_is_entered(tmp_path: Path, bad: Any, sa
 @pytest.mark.parametrize(
     "spoil",
     [
-        {"choice": "first"}, {"choice": ["chosen"]}, {"choice": "tie", "strength": 2}, {"strength": 4}, {"strength": 0.5},
-        {"rater": None}, {"rater": "x" * 99}, {"left": "first"}, {"seconds": "3"}, {"seconds": -1}, {"at": "now"},
+        {"choice": "first"}, {"choice": ["chosen"]}, {"choice": "tie", "strength": 2}, {"strength": 4},
+        {"strength": 0.5}, {"rater": None}, {"rater": "x" * 99}, {"left": "first"}, {"seconds": "3"}, {"seconds": -1}, {"at": "now"},
         {"reasons": "clear"}, {"note": "x" * 3000},
     ],
 )  # fmt: skip
