@@ -291,8 +291,8 @@ def test_a_bad_line_is_named_and_nothing_is_entered(tmp_path: Path, bad: Any, sa
     "spoil",
     [
         {"choice": "first"}, {"choice": ["chosen"]}, {"choice": "tie", "strength": 2}, {"strength": 4},
-        {"strength": 0.5}, {"rater": None}, {"rater": "x" * 99}, {"left": "first"}, {"seconds": "3"}, {"seconds": -1}, {"at": "now"},
-        {"reasons": "clear"}, {"note": "x" * 3000},
+        {"strength": 0.5}, {"rater": None}, {"rater": "x" * 99}, {"left": "first"}, {"seconds": "3"}, {"seconds": -1},
+        {"at": "now"}, {"reasons": "clear"}, {"note": "x" * 3000},
     ],
 )  # fmt: skip
 def test_a_bad_vote_in_a_row_of_ours(tmp_path: Path, spoil: Any) -> None:
