@@ -19,7 +19,6 @@ import pytest
 pytest.importorskip("fastapi")
 
 from trueup.ranking.page.access import csrf_of
-
 from trueup.ranking.store import Store
 
 RATERS, VOTES = 50, 20
@@ -96,7 +95,7 @@ class Session:
 
 def filled(path: Path, pairs: int) -> Path:
     """A file of pairs as long as real ones."""
-    words = ["the", "answer", "to", "this", "is", "not", "a", "short", "one", "because", "people", "like", "to", "read", "reasons", "and", "code", "`x", "=", "1`", "too"]
+    words = ["the", "answer", "to", "this", "is", "not", "a", "short", "one", "`x = 1`", "people", "like", "reasons"]
     rng = random.Random(0)
     with path.open("w", encoding="utf-8") as handle:
         for at in range(pairs):
