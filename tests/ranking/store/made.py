@@ -35,8 +35,8 @@ def vote(opened: Store, rater: Rater, request: str, choice="first", **said) -> V
     return shown and opened.vote(rater, Ballot(request, shown.pair.id, choice, **said))
 
 
-def vote_on(opened: Store, rater: Rater, id: int, choice="first", **said) -> Vote:
-    return opened.vote(rater, Ballot(f"{rater.name} on {id}", id, choice, **said))
+def vote_on(opened: Store, rater: Rater, number: int, choice="first", **said) -> Vote:
+    return opened.vote(rater, Ballot(f"{rater.name} on {number}", number, choice, **said))
 
 
 def plain(path: Path) -> sqlite3.Connection:

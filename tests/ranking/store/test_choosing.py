@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from ranking.store.made import pair, sound, store, vote_on
 from sqlalchemy import event
 
+from ranking.store.made import pair, sound, store, vote_on
 from trueup.errors import ConfigError, DataError
 from trueup.ranking.store import Rater, Settings, Store
 

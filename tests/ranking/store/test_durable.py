@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ranking.store.made import pair, plain, sound, store, vote_on
 
+from ranking.store.made import pair, plain, sound, store, vote_on
 from trueup.errors import DataError
 from trueup.ranking.store import Ballot, Settings, Store, is_store
 
@@ -60,7 +61,7 @@ def test_eight_threads_and_three_processes_vote_on_one_file(tmp_path, wanted):
                 while shown := opened.next(rater):
                     said = vote_on(opened, rater, shown.pair.id, note=f"{name} {shown.pair.first.text}")
                     acknowledged.append((said.id, said.ballot.pair))
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001 -- shown by the test, not lost with the thread
                 broken.append(error)
 
         others = [start(opened.path, f"process {number}", 8) for number in range(3)]
@@ -187,7 +188,7 @@ def test_a_full_database_says_so(tmp_path, monkeypatch):
     with store(tmp_path, 5) as opened:
         path = opened.path
     monkeypatch.setattr("trueup.ranking.store.database._PRAGMAS", ("foreign_keys = ON", "max_page_count = 1"))
-    with Store.open(path) as opened, pytest.raises(DataError, match="full\n  fix: free some space .* free there"):
+    with Store.open(path) as opened, pytest.raises(DataError, match=r"full\n  fix: free some space .* free there"):
         opened.add_pairs(pair(number) for number in range(500))
 
 
@@ -209,11 +210,9 @@ def test_closing_waits_for_the_write_that_goes_on(tmp_path):
     ann, entered = opened.rater("A"), []
 
     def work() -> None:
-        try:
-            for number in range(1, 400):
-                entered.append(vote_on(opened, ann, number))
-        except DataError as error:
-            assert "closed" in str(error)
+        with suppress(DataError):  # it is closed, at some time
+            while True:
+                entered.append(vote_on(opened, ann, len(entered) + 1))
 
     thread = threading.Thread(target=work)
     thread.start()

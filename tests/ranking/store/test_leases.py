@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ranking.store.made import pair, pairs_of, sound, store, vote_on
 
+from ranking.store.made import pair, pairs_of, sound, store, vote_on
 from trueup.ranking.store import Ballot, Settings
 
 

@@ -6,8 +6,8 @@ import sqlite3
 from dataclasses import replace
 
 import pytest
-from ranking.store.made import plain, sound, store, vote, vote_on
 
+from ranking.store.made import plain, sound, store, vote, vote_on
 from trueup.errors import DataError
 from trueup.ranking.store import MOST_EDIT, MOST_NOTE, Ballot, Rater, Store
 
@@ -158,7 +158,7 @@ def test_the_file_itself_refuses_to_overwrite_what_was_said(tmp_path, deed):
 def test_history_is_the_raters_own_last_one_first(tmp_path):
     with store(tmp_path) as opened:
         ann, bob = opened.rater("Ann"), opened.rater("Bob")
-        mine = [vote_on(opened, ann, id) for id in (3, 1, 2)]
+        mine = [vote_on(opened, ann, number) for number in (3, 1, 2)]
         vote_on(opened, bob, 4)
         assert opened.history(ann, 2) == mine[:0:-1]
         opened.undo(ann, "u")
