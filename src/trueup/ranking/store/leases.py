@@ -51,7 +51,7 @@ def drop(connection: Connection, rater: int, pair: int) -> None:
 
 
 def held_pairs(connection: Connection, now: float, *, besides: Rater | None = None) -> Sequence[Any]:
-    """The pairs that raters hold, `besides` left out. -> rows of pair, gold, votes, seen, and by how many it is held."""
+    """The pairs that raters hold, `besides` left out. -> rows of pair, gold, votes, seen, and by how many held."""
     by = besides or Rater(0, "")
     live = select(leases.c.pair).where(leases.c.until > now, leases.c.rater != by.id)
     columns = (tallies.c.pair, tallies.c.gold, tallies.c.votes, tallies.c.seen, held(by, now).label("held"))

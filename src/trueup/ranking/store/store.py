@@ -52,13 +52,18 @@ class Store:
         self._marks: choosing.Marks = {}
 
     @classmethod
-    def open(cls, path: str | Path, *, create: bool = False) -> Store:
-        """Open a store, or with `create` make one where there is nothing.
+    def open(cls, path: str | Path, *, create: bool = False, read_only: bool = False) -> Store:
+        """Open a store.
+
+        Args:
+            path: the file.
+            create: make one where there is nothing.
+            read_only: only methods that read are called; the file and its folder need not be writable.
 
         Raises:
             DataError: nothing is there, no store, one of a newer version, or it cannot be written.
         """
-        return cls(Database(Path(path), create=create))
+        return cls(Database(Path(path), create=create, read_only=read_only))
 
     @property
     def path(self) -> Path:
