@@ -63,6 +63,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("5 the embedded example", {"quickstart", "experiments"}),
     ("6 the public face", {"trueup"}),
     ("6 what the commands do", {"jobs"}),
+    ("6 a command of several", {"cli_rank"}),
     ("6 the command line", {"cli"}),
     ("6 python -m trueup", {"__main__"}),
 ]

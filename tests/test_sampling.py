@@ -212,6 +212,17 @@ def test_a_sample_does_not_depend_on_the_rows_beside_it(tiny_base):
     assert together == whole
 
 
+def test_a_seed_for_each_prompt_gives_what_it_gives_alone(tiny_base):
+    network = policy(tiny_base)
+    make_stop(network, END_ID, 3.0)
+    seeds = [5, 2, 5, 900, 0]
+    together = sample(network, PROMPTS, max_new_tokens=12, seed=seeds)
+    assert together == [
+        sample(network, [one], max_new_tokens=12, seed=seed)[0] for one, seed in zip(PROMPTS, seeds, strict=True)
+    ]
+    assert together != sample(network, PROMPTS, max_new_tokens=12, seed=5)
+
+
 class Gathering:
     """One of three processes whose `gather` gives what those before it, and itself, brought."""
 

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from trueup import __version__, jobs
+from trueup import __version__, cli_rank, jobs
 from trueup.console import clean, masked, quiet_libraries
 from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
 from trueup.files import disk_full
@@ -165,6 +165,9 @@ def evaluate(
     Exits with 0 (SHIP, or no gates), 8 (HOLD) or 9 (NOT SHOWN).
     """
     return partial(jobs.evaluate, runs, output, config, device=device, dtype=dtype, threads=threads, strategy=strategy)
+
+
+app.add_typer(cli_rank.app, name="rank", rich_help_panel=USE)
 
 
 @app.command(rich_help_panel=USE)

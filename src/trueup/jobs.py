@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup.errors import ConfigError, TrueupError
+from trueup.errors import ConfigError, MissingExtraError, TrueupError
 
 if TYPE_CHECKING:
     from trueup.config import PipelineConfig, StageConfig
@@ -181,6 +182,38 @@ def chat(model: str, against: str | None, **settings: Any) -> None:
 
     first, second = find_model(model), None if against is None else find_model(against)
     import_module("trueup.talk.session").run(first, against=second, **settings)
+
+
+def rank(store: Path, **settings: Any) -> None:
+    """Serve the page that people rank on."""
+    from trueup.config import find_model
+
+    settings["models"] = [find_model(one) for one in settings["models"]]
+    if settings["reward"] is not None:
+        settings["reward"] = find_model(settings["reward"])
+    _ranking().serve(store, **settings)
+
+
+def rank_export(store: Path, output: Path, **settings: Any) -> None:
+    """Write votes as rows."""
+    _ranking().export(store, output, **settings)
+
+
+def rank_import(store: Path, file: Path, **settings: Any) -> None:
+    """Take rows as votes."""
+    _ranking().import_(store, file, **settings)
+
+
+def rank_results(store: Path, **settings: Any) -> None:
+    """Show what the votes say."""
+    _ranking().results(store, **settings)
+
+
+def _ranking() -> Any:
+    lacking = [name for name in ("sqlalchemy", "fastapi", "uvicorn", "markdown_it", "pygments") if not find_spec(name)]
+    if lacking:
+        raise MissingExtraError(f"rank needs {', '.join(lacking)}\n  fix: pip install 'trueup[rank]'")
+    return import_module("trueup.ranking.command")
 
 
 def export(run: Path, output: Path | None, **settings: Any) -> None:

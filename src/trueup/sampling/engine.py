@@ -52,7 +52,7 @@ def sample(
     role: str = "policy",
     max_new_tokens: int,
     temperature: float = 1.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     max_tokens: int = 16_384,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Sample]:
@@ -64,7 +64,8 @@ def sample(
         role: which role samples.
         max_new_tokens: at most this many tokens are sampled.
         temperature: logits are divided by it; 0 is greedy.
-        seed: of this call; row `at` draws from a generator of its own, seeded by (seed, at).
+        seed: of this call; row `at` draws from a generator of its own, seeded by (seed, at). Or one for each prompt,
+            which then draws the numbers that it would draw alone with that seed.
         max_tokens: rows x (longest prompt + new tokens) that run together at most.
         on_token: called with each token of a single prompt as it is sampled (streaming).
 
@@ -78,11 +79,12 @@ def sample(
     network.eval()
     # The longest first, so that rows of similar length run together, and equal prompts side by side.
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]), reverse=True)
-    mine = [_Row(at, prompts[at]) for at in network.runtime.share(order)]
+    seeds = [(one, 0) for one in seed] if isinstance(seed, Sequence) else [(seed, at) for at in range(len(prompts))]
+    mine = [_Row(at, prompts[at], seeds[at]) for at in network.runtime.share(order)]
 
     def continued() -> list[tuple[int, list[int], bool, list[float]]]:
         if max_new_tokens > 0:
-            _Engine(network, role, mine, max_new_tokens, temperature, seed, max_tokens, on_token).run()
+            _Engine(network, role, mine, max_new_tokens, temperature, max_tokens, on_token).run()
         return [(row.number, row.ids, row.finished, row.logps) for row in mine]
 
     try:
@@ -99,6 +101,7 @@ class _Row:
 
     number: int  # of its prompt in the call
     prompt: list[int]
+    seed: tuple[int, int]  # of its numbers: that of the call, and the row's in it
     draws: list[float] = field(default_factory=list[float])  # the numbers for its tokens, while it runs
     ids: list[int] = field(default_factory=list[int])
     logps: list[float] = field(default_factory=list[float])
@@ -130,11 +133,11 @@ class _Engine:
     """Rows that wait, rows that run, and the cache of those that run."""
 
     def __init__(
-        self, network: Network, role: str, rows: Sequence[_Row], new_tokens: int, temperature: float, seed: int,
+        self, network: Network, role: str, rows: Sequence[_Row], new_tokens: int, temperature: float,
         max_tokens: int, on_token: Callable[[int], None] | None,
     ) -> None:  # fmt: skip
         self._network, self._temperature, self._on_token = network, temperature, on_token
-        self._new_tokens, self._max_tokens, self._seed = new_tokens, max_tokens, seed
+        self._new_tokens, self._max_tokens = new_tokens, max_tokens
         self._trunk: Any = network.trunk(role)
         takes = inspect.signature(self._trunk.forward).parameters
         self._cache_name = "past_key_values" if "past_key_values" in takes else "cache_params"  # Mamba's
@@ -179,7 +182,7 @@ class _Engine:
         prefill = self._held or self._prefill([group[0].prompt for group in groups])
         rows = [row for group in groups for row in group]
         for row in rows:
-            row.draws = uniform(self._seed, row.number, self._new_tokens) if self._temperature else []
+            row.draws = uniform(*row.seed, self._new_tokens) if self._temperature else []
         sources = [at for at, group in enumerate(groups) for _ in group]
         going = self._choose(prefill.logits[torch.tensor(sources, device=self._device)], rows)
         if going:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,9 +14,9 @@ from trueup.chat import Message, excerpt
 from trueup.errors import ConfigError, ModelError
 from trueup.loading import load_causal_lm, load_tokenizer, read_config
 from trueup.models import Network
-from trueup.sampling import sample
+from trueup.sampling import Sample, sample
 from trueup.talk.dialogue import Answer
-from trueup.talk.streaming import Stream
+from trueup.talk.streaming import Stream, cut
 
 if TYPE_CHECKING:
     from trueup.runtime import Runtime
@@ -128,24 +128,80 @@ class Speaker:
             show: gets the pieces of the text as it grows, cleaned.
             check: called before every token; a KeyboardInterrupt from it, or from anywhere, ends the answer.
         """
-        renderer = self.network.renderer
-        stream = Stream(renderer.decode, {*renderer.stop_texts, *sampling.stops}, show)
+        stops, stream = self.network.renderer.stop_ids, self._stream(sampling, show)
 
         def on_token(token: int) -> None:
-            if token not in renderer.stop_ids and not stream.add(token):
+            if token not in stops and not stream.add(token):
                 raise Stopped
 
-        self.network.check = check
         started = time.perf_counter()
         options: dict[str, Any] = {"temperature": sampling.temperature, "seed": seed, "on_token": on_token}
-        try:
-            [got] = sample(self.network, [prompt], max_new_tokens=self.room(prompt, sampling), **options)
-            ended = "end" if got.finished else "cut"
-        except Stopped:
-            ended = "stop"
-        except KeyboardInterrupt:
-            ended = "interrupted"
+        with self._checked(check):
+            try:
+                [got] = sample(self.network, [prompt], max_new_tokens=self.room(prompt, sampling), **options)
+                ended = "end" if got.finished else "cut"
+            except Stopped:
+                ended = "stop"
+            except KeyboardInterrupt:
+                ended = "interrupted"
         return Answer(stream.end(), len(stream.ids), time.perf_counter() - started, ended)
+
+    def answers(
+        self,
+        prompts: Sequence[list[int]],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int],
+        max_tokens: int = 16_384,
+        check: Callable[[], None] = lambda: None,
+    ) -> list[Answer]:
+        """Sample answers together: each is what `answer` gives for its prompt and seed, up to the rounding of logits.
+
+        Args:
+            prompts: from `prompt`; copies of one share its prefill.
+            sampling: how.
+            seeds: one for each prompt.
+            max_tokens: rows x (longest prompt + answer) that run together at most.
+            check: called before every token; it may use this speaker itself.
+
+        Returns:
+            In the order of `prompts`; `seconds` are those of all that ran together.
+        """
+        rooms: dict[int, list[int]] = {}
+        for at, prompt in enumerate(prompts):
+            rooms.setdefault(self.room(prompt, sampling), []).append(at)
+        made: dict[int, Answer] = {}
+        options: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": max_tokens}
+        with self._checked(check):
+            for room, places in rooms.items():
+                started, asked, own = time.perf_counter(), [prompts[at] for at in places], [seeds[at] for at in places]
+                got = sample(self.network, asked, max_new_tokens=room, seed=own, **options)
+                seconds = time.perf_counter() - started
+                made |= {at: self._read(one, sampling, seconds) for at, one in zip(places, got, strict=True)}
+        return [made[at] for at in range(len(prompts))]
+
+    def _read(self, got: Sample, sampling: Sampling, seconds: float) -> Answer:
+        """The answer that sampled tokens are; those behind a stop text count as never sampled."""
+        ids = got.ids[:-1] if got.finished else got.ids
+        stream = self._stream(sampling)
+        text, stopped = cut(self.network.renderer.decode(ids), stream.stops)
+        if not stopped:
+            return Answer(text, len(ids), seconds, "end" if got.finished else "cut")
+        any(not stream.add(token) for token in ids)  # up to the one that completes it
+        return Answer(stream.end(), len(stream.ids), seconds, "stop")
+
+    def _stream(self, sampling: Sampling, show: Callable[[str], object] = lambda _: None) -> Stream:
+        renderer = self.network.renderer
+        return Stream(renderer.decode, {*renderer.stop_texts, *sampling.stops}, show)
+
+    @contextmanager
+    def _checked(self, check: Callable[[], None]) -> Iterator[None]:
+        """Inside, `check` is called before every token; afterwards what was called before."""
+        before, self.network.check = self.network.check, check
+        try:
+            yield
+        finally:
+            self.network.check = before
 
 
 def spoken_name(model: str) -> str:

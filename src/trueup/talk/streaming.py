@@ -37,21 +37,21 @@ class Stream:
         """Begin an answer."""
         self.ids: list[int] = []
         self._decode = decode
-        self._stops = tuple(stop for stop in stops if stop)
+        self.stops = tuple(stop for stop in stops if stop)
         self._show = show
         self._shown = ""
 
     def add(self, token: int) -> bool:
         """Take one more token. -> whether the answer may go on; False once a stop text is complete."""
         self.ids.append(token)
-        text, stopped = cut(self._decode(self.ids).rstrip(UNFINISHED), self._stops)
+        text, stopped = cut(self._decode(self.ids).rstrip(UNFINISHED), self.stops)
         if not stopped:
             self._emit(self._settled(text))
         return not stopped
 
     def end(self) -> str:
         """Show what was held back. -> the answer, as the model wrote it (not cleaned)."""
-        text, _ = cut(self._decode(self.ids), self._stops)
+        text, _ = cut(self._decode(self.ids), self.stops)
         if not text.startswith(self._shown):  # a decoder changed its mind about earlier bytes: show it all again
             self._show("\n")
             self._shown = ""
@@ -61,8 +61,8 @@ class Stream:
     def _settled(self, text: str) -> str:
         """The part of `text` that no further token can change or cut."""
         text = text.rstrip()
-        for start in range(max(0, len(text) - max(map(len, self._stops), default=0) + 1), len(text)):
-            if any(stop.startswith(text[start:]) for stop in self._stops):
+        for start in range(max(0, len(text) - max(map(len, self.stops), default=0) + 1), len(text)):
+            if any(stop.startswith(text[start:]) for stop in self.stops):
                 return text[:start]
         return text
 

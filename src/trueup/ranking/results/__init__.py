@@ -1,1 +1,11 @@
-"""What the votes say."""
+"""What the votes say: win rates, a ranking, agreement, raters, lengths; with intervals, or why there are none.
+
+Pure functions of pairs and votes: nothing is read, written or remembered.
+"""
+
+from trueup.ranking.results.page import page
+from trueup.ranking.results.schema import Absent, Number, Results
+from trueup.ranking.results.terminal import terminal
+from trueup.ranking.results.view import view
+
+__all__ = ["Absent", "Number", "Results", "page", "terminal", "view"]

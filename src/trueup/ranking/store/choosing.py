@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from trueup.ranking.store import content, leases
+from trueup.ranking.store import content, counting, leases
 from trueup.ranking.store.draws import drawn, left_side
 from trueup.ranking.store.schema import Policy, Rater, Settings, Shown
-from trueup.ranking.store.tables import events, standing, tallies
+from trueup.ranking.store.tables import standing, tallies
 
 Marks = dict[tuple[int, int], int]
 """{(rater, votes): event}: all pairs with so many votes whose latest event is before this one have this rater's.
@@ -82,7 +82,7 @@ def _touched(connection: Connection, rater: Rater, wanted: int, marks: Marks, vo
         if first is not None:
             marks[rater.id, votes] = first.latest
             return _first_free(itertools.chain((first,), rows), wanted)
-    marks[rater.id, votes] = connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one() + 1
+    marks[rater.id, votes] = counting.last_event(connection) + 1
     return None
 
 
@@ -90,7 +90,7 @@ def _first_free(rows: Iterable[Any], wanted: int) -> Any | None:
     return next((row for row in rows if row.votes + row.held < wanted), None)
 
 
-def _candidates(rater: Rater, now: float) -> Select[Any]:
+def _candidates(rater: Rater, now: float) -> Select:
     columns = (tallies.c.pair, tallies.c.votes, tallies.c.latest, tallies.c.uncertainty)
     return select(*columns, leases.held(rater, now).label("held"))
 

@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, Table, func, select, update
+from sqlalchemy import Connection, Select, Table, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from trueup.chat import Message, excerpt
 from trueup.errors import DataError
 from trueup.ranking.store.database import now_utc
 from trueup.ranking.store.draws import position
-from trueup.ranking.store.schema import Answer, Counts, NewPair, NewPrompt, Pair, Prompt
-from trueup.ranking.store.tables import events, levels, pairs, prompts, raters, shares, standing, tallies
+from trueup.ranking.store.schema import Answer, NewPair, NewPrompt, Pair, Prompt
+from trueup.ranking.store.tables import levels, pairs, prompts, shares, tallies
 
 T = TypeVar("T")
 CHUNK = 500
@@ -128,26 +128,13 @@ def pair_of(connection: Connection, pair: int) -> Pair:
     return found[0]
 
 
-def counts(connection: Connection) -> Counts:
-    """How much a store holds."""
-
-    def many(table: Table) -> int:
-        return connection.execute(select(func.count()).select_from(table)).scalar_one()
-
-    total = func.coalesce(func.sum(levels.c.pairs), 0)
-    by_gold = {gold: connection.execute(select(total).where(levels.c.gold == gold)).scalar_one() for gold in (0, 1)}
-    last = connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one()
-    return Counts(many(prompts), by_gold[0], by_gold[1], many(raters), many(standing), last)
-
-
 def reorder(connection: Connection, seed: int) -> None:
     """Draw the random order anew, for another seed."""
     for table, key, kind in ((tallies, tallies.c.pair, "pair"), (shares, shares.c.prompt, "prompt")):
         ids = connection.execute(select(key)).scalars().all()
+        moved = update(table).where(key == bindparam("of")).values(position=bindparam("place"))
         for chunk in chunks(ids):
-            for number in chunk:
-                place = position(seed, kind, number)
-                connection.execute(update(table).where(key == number).values(position=place))
+            connection.execute(moved, [{"of": number, "place": position(seed, kind, number)} for number in chunk])
 
 
 def _count_in(connection: Connection, seed: int, made: Sequence[tuple[int, int, str | None]]) -> None:

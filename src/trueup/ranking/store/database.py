@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -22,28 +24,32 @@ from trueup.ranking.store import tables
 from trueup.ranking.store.header import APPLICATION_ID, GUARD, OPEN, VERSION, identity, kind_of
 
 _BUSY = 30.0  # seconds that one process waits for another's transaction, which takes milliseconds
+_PERMISSIONS = "check the permissions of the file and of its folder"
 _PRAGMAS = ("foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
 
 
 class Database:
     """A store's file. Its transactions may be used from any thread; any number of processes may have the file open."""
 
-    def __init__(self, path: Path, *, create: bool) -> None:
-        """Open the file; with `create`, make it where there is nothing.
+    def __init__(self, path: Path, *, create: bool, read_only: bool) -> None:
+        """Open the file; with `create`, make it where there is nothing; `read_only` needs no right to write.
 
         Raises:
             DataError: it is not there, not a store, of a newer version, or cannot be written.
         """
         self.path = path
+        self._file = path.absolute()  # wherever the process goes later
         self._name = clean(str(path), one_line=True)
-        self._turn = threading.Lock()  # fair and quick among threads, where SQLite would wait and try again
-        self._closed = False
+        self._turn = threading.Lock()  # threads wait for it here: SQLite would sleep and try again
+        self._closed, self._read_only = False, read_only
         self._check(create)
         self._identity = self._register(create)
-        self._reader = _engine(path)
+        self._reader = _engine(self._file, sealed=read_only and not _writable(self._file))
         self._writer = self._reader.execution_options(begin="BEGIN IMMEDIATE")
         try:
             self._prepare(create)
+            if not read_only:
+                self._into_wal()
         except BaseException:
             self.close()
             raise
@@ -61,8 +67,10 @@ class Database:
         Raises:
             DataError: the disk refused, or the file is not the one that was opened; nothing was written.
         """
+        if self._read_only:
+            raise DataError(f"{self._name}: opened for reading only")
         with self._turn, self._explained(), self._writer.begin() as connection:
-            if identity(self.path) != self._identity:
+            if identity(self._file) != self._identity:
                 raise DataError(
                     f"{self._name}: the file was moved, replaced or removed while open, so nothing more is written\n"
                     "  fix: put it back, and start again"
@@ -80,15 +88,18 @@ class Database:
                 OPEN.subtract([self._identity])
 
     def _check(self, create: bool) -> None:
-        kind = kind_of(self.path)
+        kind = kind_of(self._file)
         if kind == "store" or (create and kind in ("nothing", "empty")):
+            if kind != "nothing" and not self._read_only and not _writable(self._file):
+                raise DataError(f"{self._name}: the file or its folder cannot be written\n  fix: {_PERMISSIONS}")
             return
         problems = {
             "nothing": ("nothing is there", "check the path, or give prompts or pairs to make a store"),
             "empty": ("the file is empty, no store of rankings", "check the path, or remove it"),
             "sqlite": ("a SQLite file of another program, no store of rankings", "choose another path"),
             "other": ("no store of rankings", "choose another path"),
-            "unreadable": ("cannot be read", "check the path and its permissions"),
+            "folder": ("a folder, no store of rankings", "give the file"),
+            "unreadable": ("cannot be read", _PERMISSIONS),
         }
         problem, fix = problems[kind]
         raise DataError(f"{self._name}: {problem}\n  fix: {fix}")
@@ -97,22 +108,23 @@ class Database:
         """Say that this process has the file open, before SQLite takes its locks."""
         try:
             with GUARD:
-                if create and not self.path.exists():
-                    self.path.touch()
-                    fsync_path(self.path.parent)
-                found = identity(self.path)
+                if create and not self._file.exists():
+                    self._file.touch()
+                    fsync_path(self._file.parent)
+                found = identity(self._file)
                 if found is None:
-                    raise FileNotFoundError(str(self.path))
+                    raise FileNotFoundError(str(self._file))
                 OPEN[found] += 1
                 return found
         except OSError as error:
             raise DataError(
-                f"{self._name}: {error.strerror or 'it is gone'}\n  fix: check the path and its permissions"
+                f"{self._name}: {error.strerror or 'it is gone'}\n  fix: check the path; {_PERMISSIONS}"
             ) from error
 
     def _prepare(self, create: bool) -> None:
-        """Make the tables where there are none, and see that these are ours and can be written."""
-        with self._explained(), self._writer.begin() as connection:
+        """Make the tables where there are none, and see that these are ours."""
+        engine = self._reader if self._read_only else self._writer
+        with self._explained(), engine.begin() as connection:
             ours = _pragma(connection, "application_id")
             if create and not ours and not _pragma(connection, "schema_version"):
                 tables.create(connection)
@@ -125,23 +137,19 @@ class Database:
                     f"{self._name}: its version is {version}, this trueup knows {VERSION}\n"
                     "  fix: use the trueup that wrote it, or a newer one"
                 )
-        with self._explained():
-            self._into_wal()
 
     def _into_wal(self) -> None:
         """Write-ahead logging, kept in the file: readers never wait. The change itself needs the file alone."""
-        raw = self._reader.raw_connection()
-        try:
-            for _ in range(100):
+        with self._explained(), closing(self._reader.raw_connection()) as raw:
+            until = time.monotonic() + _BUSY
+            while True:
                 try:
                     raw.cursor().execute("PRAGMA journal_mode = WAL")
                     return
                 except sqlite3.OperationalError as error:
-                    if "locked" not in str(error):
+                    if "locked" not in str(error) or time.monotonic() > until:
                         raise
                     time.sleep(0.05)
-        finally:
-            raw.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -157,15 +165,15 @@ class Database:
     def _problem(self, error: Exception) -> DataError:
         reason = str(error.orig if isinstance(error, DBAPIError) else error)
         fixes = {
-            "full": f"free some space ({disk_advice(self.path.parent)})",
-            "readonly": "check the permissions of the file and of its folder",
-            "unable to open": "check the permissions of the file and of its folder",
+            "full": f"free some space ({disk_advice(self._file.parent)})",
+            "readonly": _PERMISSIONS,
+            "unable to open": _PERMISSIONS,
             "locked": "end the other program that writes to it",
             "malformed": "go back to a copy of it",
             "not a database": "go back to a copy of it",
         }
         fix = next((fix for word, fix in fixes.items() if word in reason), "check the disk")
-        return DataError(f"{self._name}: {reason}; nothing was written\n  fix: {fix}")
+        return DataError(f"{self._name}: {reason}\n  fix: {fix}")
 
 
 def now_utc() -> str:
@@ -177,9 +185,21 @@ def _pragma(connection: Connection, name: str) -> int:
     return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
 
 
-def _engine(path: Path) -> Engine:
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _engine(path: Path, *, sealed: bool) -> Engine:
+    """Connections to a file; a sealed one cannot be written, nor anything beside it."""
+    url = URL.create("sqlite", database=str(path))
+    if sealed:
+        wal = path.with_name(path.name + "-wal")
+        query = {"uri": "true", "mode": "ro"}
+        # Without a log nobody writes there, and SQLite need not make the log's index, which it could not.
+        query |= {} if wal.exists() and wal.stat().st_size else {"immutable": "1"}
+        url = URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
     engine = create_engine(
-        URL.create("sqlite", database=str(path.absolute())),
+        url,
         poolclass=QueuePool,
         pool_size=8,
         max_overflow=-1,

@@ -36,13 +36,17 @@ def rebuild(connection: Connection, seed: int) -> None:
 
 
 def _recount(connection: Connection) -> None:
-    of_prompt = select(func.count()).where(pairs.c.prompt == shares.c.prompt, pairs.c.gold.is_(None))
-    connection.execute(update(shares).values(pairs=of_prompt.scalar_subquery()))
-    stands = standing.c.pair == tallies.c.pair
-    votes = select(func.count()).where(stands, standing.c.counted).scalar_subquery()
-    seen = select(func.count()).select_from(standing).where(stands).scalar_subquery()
-    latest = select(func.coalesce(func.max(events.c.id), 0)).where(events.c.pair == tallies.c.pair).scalar_subquery()
-    connection.execute(update(tallies).values(votes=votes, seen=seen, latest=latest))
+    """Fill in what can be counted from pairs, events and standing votes."""
+    of_prompt = select(pairs.c.prompt, func.count().label("pairs")).where(pairs.c.gold.is_(None))
+    of_prompt = of_prompt.group_by(pairs.c.prompt).subquery()
+    connection.execute(update(shares).where(shares.c.prompt == of_prompt.c.prompt).values(pairs=of_prompt.c.pairs))
+    said = select(standing.c.pair, func.sum(standing.c.counted).label("votes"), func.count().label("seen"))
+    said = said.group_by(standing.c.pair).subquery()
+    counted = update(tallies).where(tallies.c.pair == said.c.pair).values(votes=said.c.votes, seen=said.c.seen)
+    connection.execute(counted)
+    last = select(events.c.pair, func.max(events.c.id).label("latest")).where(events.c.pair.is_not(None))
+    last = last.group_by(events.c.pair).subquery()
+    connection.execute(update(tallies).where(tallies.c.pair == last.c.pair).values(latest=last.c.latest))
     level = (tallies.c.gold, tallies.c.votes, tallies.c.seen)
     connection.execute(insert(levels).from_select([*levels.c.keys()], select(*level, func.count()).group_by(*level)))
 

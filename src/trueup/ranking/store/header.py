@@ -30,13 +30,13 @@ def is_store(path: str | Path) -> bool:
 
 
 def kind_of(path: Path) -> str:
-    """What is at `path`: nothing, empty, store, sqlite (another program's), other, or unreadable."""
+    """What is at `path`: nothing, empty, folder, store, sqlite (another program's), other, or unreadable."""
     try:
         with GUARD:
             if OPEN[identity(path)]:
                 return "store"
             if not path.is_file():
-                return "other" if path.exists() else "nothing"
+                return "folder" if path.is_dir() else "other" if path.exists() else "nothing"
             with path.open("rb") as handle:
                 return _kind(handle.read(_BYTES))
     except (OSError, ValueError):  # ValueError: a name with a NUL in it

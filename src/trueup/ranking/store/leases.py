@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, ScalarSelect, delete, func, select, update
@@ -47,6 +48,14 @@ def end(connection: Connection, rater: Rater, now: float) -> None:
 def drop(connection: Connection, rater: int, pair: int) -> None:
     """Forget a lease: the rater has voted."""
     connection.execute(delete(leases).where(leases.c.rater == rater, leases.c.pair == pair))
+
+
+def held_pairs(connection: Connection, now: float, *, besides: Rater | None = None) -> Sequence[Any]:
+    """The pairs that raters hold, `besides` left out. -> rows of pair, gold, votes, seen, and by how many held."""
+    by = besides or Rater(0, "")
+    live = select(leases.c.pair).where(leases.c.until > now, leases.c.rater != by.id)
+    columns = (tallies.c.pair, tallies.c.gold, tallies.c.votes, tallies.c.seen, held(by, now).label("held"))
+    return connection.execute(select(*columns).where(tallies.c.pair.in_(live))).all()
 
 
 def held(rater: Rater, now: float) -> ScalarSelect[int]:

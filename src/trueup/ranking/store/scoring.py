@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from trueup.errors import DataError
-from trueup.ranking.store import content
+from trueup.ranking.store import content, counting
 from trueup.ranking.store.schema import Pair
 from trueup.ranking.store.settings import remember, remembered
 from trueup.ranking.store.tables import pairs, scores, tallies
@@ -53,8 +53,8 @@ def unscored(connection: Connection, model: str, limit: int) -> list[Pair]:
     """Pairs that a model has not scored, the newest at most `limit`."""
     own = scores.c.model == model
     done = connection.execute(select(func.count()).select_from(scores).where(own)).scalar_one()
-    if done == connection.execute(select(func.count()).select_from(pairs)).scalar_one():
-        return []
+    if done == counting.many_pairs(connection):
+        return []  # without a look at each
     known = select(1).select_from(scores).where(own, scores.c.pair == pairs.c.id).exists()
     return content.some_pairs(connection, select(pairs.c.id).where(~known).order_by(pairs.c.id.desc()).limit(limit))
 

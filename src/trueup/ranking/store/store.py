@@ -52,13 +52,18 @@ class Store:
         self._marks: choosing.Marks = {}
 
     @classmethod
-    def open(cls, path: str | Path, *, create: bool = False) -> Store:
-        """Open a store, or with `create` make one where there is nothing.
+    def open(cls, path: str | Path, *, create: bool = False, read_only: bool = False) -> Store:
+        """Open a store.
+
+        Args:
+            path: the file.
+            create: make one where there is nothing.
+            read_only: only methods that read are called; the file and its folder need not be writable.
 
         Raises:
             DataError: nothing is there, no store, one of a newer version, or it cannot be written.
         """
-        return cls(Database(Path(path), create=create))
+        return cls(Database(Path(path), create=create, read_only=read_only))
 
     @property
     def path(self) -> Path:
@@ -146,7 +151,7 @@ class Store:
     def counts(self) -> Counts:
         """How much there is."""
         with self._database.reading() as connection:
-            return content.counts(connection)
+            return counting.counts(connection)
 
     def unpaired(self, per_prompt: int, limit: int) -> list[Prompt]:
         """Prompts with fewer pairs than that (gold ones left out): those with fewest first, then in random order."""
@@ -263,7 +268,7 @@ class Store:
     def last_event(self) -> int:
         """The last event's id; 0: there is none."""
         with self._database.reading() as connection:
-            return votes.last_event(connection)
+            return counting.last_event(connection)
 
     def import_votes(self, given: Iterable[Given]) -> Added:
         """Enter votes that were given elsewhere, with their pairs: all of them, or none. The same vote is known.

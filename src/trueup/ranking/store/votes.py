@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, func, select
+from sqlalchemy import Connection, Select, exists, select
 from sqlalchemy.dialects.sqlite import insert
 
 from trueup.errors import DataError
@@ -112,11 +112,6 @@ def of_pair(connection: Connection, rater: Rater, pair: int) -> Vote | None:
 def was_requested(connection: Connection, rater: Rater, request: str) -> bool:
     """Whether an event of this request is there, also a vote that was taken back since."""
     return _requested(connection, rater, request) is not None
-
-
-def last_event(connection: Connection) -> int:
-    """The last event's id; 0: there is none."""
-    return connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one()
 
 
 _SAID = ("request", "pair", "choice", "strength", "note", "edit", "edit_of", "seconds")

@@ -1,0 +1,306 @@
+"""Answers written ahead of the raters by a process of its own, seen from the server. Imports no torch.
+
+The child (`python -m trueup.ranking.writer`) is told its `Job` in the first line on its stdin and puts pairs into the
+store itself; a further line there says that a rater waits, and the end of the file ends it, so it never outlives the
+server. On its stdout it says in lines of JSON what it does: `Ahead` keeps what a page may want to know of that.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+from trueup.chat import Message, excerpt
+from trueup.console import masked
+from trueup.errors import ConfigError
+from trueup.ranking.store.schema import Prompt
+
+State = Literal["loading", "writing", "ahead", "done", "failed"]
+"""What the models do: `ahead` they rest until votes use pairs up, `done` every prompt has its pairs."""
+
+COMMAND = (sys.executable, "-P", "-m", "trueup.ranking.writer")  # -P: what lies in the current folder is no module
+_STARTS = 2  # times that the child is started at most, should it die
+_ASKS = 0.25  # seconds between two lines that say that a rater waits
+_NAMED = 3  # prompts that a note names
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is written.
+
+    Attributes:
+        models: a folder, run, .gguf file or hub name each. Of one model two samples are a pair, of more one of each of
+            two models, all pairings in turn. None: `reward` scores the pairs that are there.
+        names: what the models are called in the store; by default as `trueup chat` calls them.
+        per_prompt: pairs of each prompt.
+        ahead: pairs that nobody has seen yet, from which on the models rest.
+        temperature: 0 takes the likeliest token.
+        max_new_tokens: an answer's length at most.
+        seed: of all answers, and of which is the first of a pair.
+        reward: a reward model that scores the pairs.
+        device: as a stage's, with `dtype` and `threads`.
+        dtype: see there.
+        threads: see there.
+        batch: pairs written together at most: sixteen are six times as fast as one by one (a model of 135 million
+            weights, one CPU thread), and more were not faster.
+        max_tokens: rows x (longest prompt + answer) that run together at most, which bounds the memory.
+
+    Raises:
+        ConfigError: a value cannot be meant, or such pairs would not differ.
+    """
+
+    models: Sequence[str] = ()
+    names: Sequence[str] = ()
+    per_prompt: int = 1
+    ahead: int = 64
+    temperature: float = 1.0
+    max_new_tokens: int = 256
+    seed: int = 0
+    reward: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    batch: int = 16
+    max_tokens: int = 16_384
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        object.__setattr__(self, "models", tuple(self.models))  # a list, from a person or from JSON
+        object.__setattr__(self, "names", tuple(self.names))
+        for key in ("per_prompt", "ahead", "max_new_tokens", "batch", "max_tokens"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key}: {getattr(self, key)} is below 1\n  fix: {key} is a whole number from 1 up")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads: {self.threads} is below 1\n  fix: leave it out, or give a number from 1 up")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ConfigError(f"temperature: {self.temperature} is no number from 0 up\n  fix: such as 1")
+        self._check_models()
+
+    def _check_models(self) -> None:
+        count, paths = len(self.models), [Path(one).resolve() for one in self.models]
+        if not (count or self.reward):
+            raise ConfigError("model: neither a model that writes answers nor a reward model that scores them is named")
+        if twice := next((one for one, path in zip(self.models, paths, strict=True) if paths.count(path) > 1), None):
+            raise ConfigError(
+                f"model: {twice} is named twice\n  fix: name it once: of one model two samples are compared"
+            )
+        if self.names and (len(self.names) != count or len(set(self.names)) < count):
+            raise ConfigError(f"names: {', '.join(self.names)} are not a name of its own for each of {count} models")
+        most = math.comb(count, 2)
+        if count and self.temperature == 0 and self.per_prompt > most:
+            raise ConfigError(
+                f"temperature: at 0 a model answers a prompt in one way, so {count} model{'s'[: count != 1]} make"
+                f"{'s'[: count == 1]} {most} pairs of a prompt, and {self.per_prompt} are wanted\n"
+                "  fix: a temperature above 0, such as 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A pair that is written while a rater watches: its texts so far, in the store's sides, as a terminal may see them.
+
+    `done` once the pair is in the store; it stays the last one until another is begun.
+    """
+
+    prompt: Prompt
+    first: str = ""
+    second: str = ""
+    done: bool = False
+
+
+class Ahead:
+    """The models at work. All methods may be called from any thread.
+
+    Args:
+        store_path: the store, which is there already.
+        job: what is written.
+    """
+
+    def __init__(self, store_path: Path, job: Job) -> None:
+        """Prepare; nothing runs before `start`."""
+        self._line = _json({"store": str(store_path), "job": asdict(job)})
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._listener: threading.Thread | None = None
+        self._starts = 0
+        self._stopping = False
+        self._asked_at = -math.inf
+        self._state: State = "loading"
+        self._problem = ""
+        self._writing: Writing | None = None
+        self._notes: list[str] = []
+        self._left_out: dict[tuple[str, str], dict[int, str]] = {}  # (what, why): number in the store -> origin
+
+    def start(self) -> None:
+        """Start the child. It loads the models on its own time; what goes wrong there is `problem`."""
+        with self._lock:
+            if self._process is None and not self._stopping:
+                child = self._spawn()
+                self._listener = threading.Thread(target=self._listen, args=child, name="ahead", daemon=True)
+                self._listener.start()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End the child, whatever it does, within `timeout` seconds."""
+        with self._lock:
+            self._stopping = True
+            process, listener = self._process, self._listener
+            if process is None or listener is None or process.stdin is None:
+                return
+            with suppress(OSError):
+                process.stdin.close()
+        for share, harder in ((0.25, process.terminate), (0.25, process.kill)):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(share * timeout)
+                break
+            harder()  # a library that is being imported may keep the child from seeing the end of its stdin
+        process.wait()
+        listener.join(timeout)
+
+    def ask(self) -> None:
+        """A rater waits: have the next pair written alone, so that it can be watched. Cheap; may be called often."""
+        with self._lock:
+            process, now = self._process, time.monotonic()
+            if process is None or process.stdin is None or self._stopping or now - self._asked_at < _ASKS:
+                return
+            self._asked_at = now
+            with suppress(OSError, ValueError):  # it has just ended
+                process.stdin.write(b"ask\n")
+
+    def writing(self) -> Writing | None:
+        """The pair that is being written alone, or was last; None where none was."""
+        with self._lock:
+            return self._writing
+
+    def state(self) -> State:
+        """What the models do."""
+        with self._lock:
+            return self._state
+
+    @property
+    def problem(self) -> str:
+        """Why the models failed, in one sentence and perhaps a fix; "" while they have not."""
+        with self._lock:
+            return self._problem
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know: what was left out and why, a restart."""
+        with self._lock:
+            return [*self._notes, *(_note(*key, list(held.values())) for key, held in self._left_out.items())]
+
+    # -- the child -----------------------------------------------------------------------------------------------
+
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], deque[str]]:
+        """Start it in a session of its own: the terminal's Ctrl-C is for the server. -> it, and its last words."""
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
+        self._process, self._starts, self._state = process, self._starts + 1, "loading"
+        said: deque[str] = deque(maxlen=20)
+        assert process.stdin is not None
+        assert process.stderr is not None
+        threading.Thread(target=_keep, args=(process.stderr, said), name="ahead-stderr", daemon=True).start()
+        with suppress(OSError):
+            process.stdin.write(self._line)
+            os.set_blocking(process.stdin.fileno(), False)  # a child that hangs must not hang who asks
+        return process, said
+
+    def _listen(self, process: subprocess.Popen[bytes], said: deque[str]) -> None:
+        """Take what the child says until it ends for good."""
+        while True:
+            assert process.stdout is not None
+            with _buffered(process.stdout) as lines:
+                for line in lines:
+                    with suppress(ValueError):  # cut off when it was killed
+                        self._take(json.loads(line))
+            code = process.wait()
+            with self._lock:
+                if process.stdin is not None:
+                    process.stdin.close()
+                if not self._again(code, said):
+                    return
+                process, said = self._spawn()
+
+    def _again(self, code: int, said: deque[str]) -> bool:
+        """Whether a child that has ended is started again; says what happened."""
+        self._writing = None if self._writing and not self._writing.done else self._writing
+        if self._stopping or self._problem:
+            return False
+        how = f"the process that writes answers {_ending(code)}"
+        if self._starts < _STARTS:
+            self._notes.append(f"{how} and was started again")
+            return True
+        last = next((line for line in reversed(said) if line.strip()), "")
+        words = f"; its last words: {excerpt(masked(last), 200)}" if last else ""
+        self._state, self._problem = "failed", f"{how}, twice{words}"
+        return False
+
+    # -- what it says --------------------------------------------------------------------------------------------
+
+    def _take(self, line: dict[str, Any]) -> None:
+        with self._lock:
+            match line:
+                case {"state": state}:
+                    self._state = state
+                case {"failed": problem}:
+                    self._state, self._problem = "failed", problem
+                case {"begin": prompt}:
+                    self._writing = Writing(_prompt(prompt))
+                case {"side": side, "piece": piece} if self._writing:
+                    self._writing = replace(self._writing, **{side: getattr(self._writing, side) + piece})
+                case {"side": side, "whole": text} if self._writing:
+                    self._writing = replace(self._writing, **{side: text})
+                case {"end": added} if self._writing:
+                    self._writing = replace(self._writing, done=True) if added else None
+                case {"left_out": number, "what": what, "why": why, "origin": origin}:
+                    self._left_out.setdefault((what, why), {})[number] = origin
+                case _:
+                    pass
+
+
+def _keep(stderr: IO[bytes], said: deque[str]) -> None:
+    with _buffered(stderr) as lines:
+        for line in lines:
+            said.append(line.decode(errors="replace").rstrip())
+
+
+def _buffered(pipe: IO[bytes]) -> io.BufferedReader:
+    return io.BufferedReader(cast("io.RawIOBase", pipe))  # a raw one reads its lines byte by byte
+
+
+def _json(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+def _prompt(told: Mapping[str, Any]) -> Prompt:
+    messages = tuple(Message(**one) for one in told["messages"])
+    return Prompt(told["id"], messages, tuple(told["tags"]), told["origin"])
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with suppress(ValueError):
+        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(-code).name}{hint}"
+    return f"was killed by signal {-code}"
+
+
+def _note(what: str, why: str, origins: list[str]) -> str:
+    """`3 prompts left out, too long for base: a.jsonl:2, a.jsonl:7, a.jsonl:9`."""
+    count, named = len(origins), [one for one in origins if one][:_NAMED]
+    more = f" and {count - len(named)} more" if named and count > len(named) else ""
+    where = f": {', '.join(named)}{more}" if named else ""
+    return f"{count} {what}{'s'[: count != 1]} {why}{where}"

@@ -1,0 +1,204 @@
+"""What `trueup rank` and its commands do. Every file is read before the page is there, and the page before a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trueup.console import clean, masked
+from trueup.errors import ConfigError
+from trueup.files import atomic_write_text, without_event
+from trueup.ranking import exchange
+from trueup.ranking import results as said
+from trueup.ranking.ahead import Ahead, Job
+from trueup.ranking.page import Access
+from trueup.ranking.page import serve as serve_page
+from trueup.ranking.page.access import _is_loopback as on_loopback
+from trueup.ranking.store import NewPair, NewPrompt, Policy, Settings, Store
+
+if TYPE_CHECKING:
+    from trueup.ranking.store import Rater
+
+OWNER = "owner"
+"""The rater who may see the results where everybody needs a link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a command line puts into a store."""
+
+    prompts: Sequence[NewPrompt] = ()
+    pairs: Sequence[NewPair] = ()
+
+    @classmethod
+    def read(cls, prompts: Path | None, pairs: Path | None, gold: Path | None) -> Input:
+        """Read the files. Raises DataError for a row that cannot be used."""
+        ready = exchange.read_pairs(str(pairs)) if pairs else []
+        known = exchange.read_pairs(str(gold), gold=True) if gold else []
+        return cls(exchange.read_prompts(str(prompts)) if prompts else [], [*ready, *known])
+
+
+def serve(
+    path: Path,
+    *,
+    prompts: Path | None = None,
+    models: Sequence[str] = (),
+    pairs: Path | None = None,
+    gold: Path | None = None,
+    gold_every: int | None = None,
+    policy: Policy | None = None,
+    reward: str | None = None,
+    pairs_per_prompt: int = 1,
+    raters: Sequence[str] = (),
+    raters_per_pair: int | None = None,
+    lease: float | None = None,
+    temperature: float = 1.0,
+    max_new_tokens: int = 256,
+    ahead: int = 64,
+    seed: int | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8100,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+) -> None:
+    """Serve the page until Ctrl-C. A setting that is None stays as the store has it.
+
+    Args:
+        path: the store; it is made where there is none and there is something to put into it.
+        prompts: messages to answer, of any format of data.
+        models: who answers them: folders, .gguf files or hub names.
+        pairs: pairs that are answered already.
+        gold: pairs whose better answer is known.
+        gold_every: about every so many pairs is a gold one.
+        policy: which pair comes next.
+        reward: the reward model whose uncertainty orders pairs.
+        pairs_per_prompt: pairs written of each prompt.
+        raters: who gets a link of their own.
+        raters_per_pair: votes a pair needs.
+        lease: seconds that a pair is kept for a rater.
+        temperature: of the answers.
+        max_new_tokens: of an answer at most.
+        ahead: pairs written before anybody asks.
+        seed: of answers, orders and sides.
+        host: the address to bind.
+        port: the port; 0 takes a free one.
+        device: of the models, as a stage's.
+        dtype: as a stage's.
+        threads: as a stage's.
+
+    Raises:
+        ConfigError: options that cannot be meant together, or a port that is taken.
+        DataError: a file or the store cannot be used.
+    """
+    if not path.exists() and not (pairs or (prompts and models)):
+        raise ConfigError(
+            f"{path}: there is no such store yet, and no pairs to put into one\n"
+            "  fix: --prompts FILE --model RUN to have answers written, or --pairs FILE of answers that are there"
+        )
+    job = Job(
+        models=tuple(models), per_prompt=pairs_per_prompt, ahead=ahead, temperature=temperature,
+        max_new_tokens=max_new_tokens, reward=reward, device=device, dtype=dtype, threads=threads,
+    ) if models or reward else None  # fmt: skip
+    access = Access(host, port, token_needed=bool(raters) or not on_loopback(host), owner=OWNER)
+    if policy == "uncertain" and reward is None:
+        raise ConfigError(
+            "next: uncertain asks a reward model, and none is named\n  fix: --reward RUN, or --next random"
+        )
+    given = Input.read(prompts, pairs, gold)
+    wanted = {
+        "raters_per_pair": raters_per_pair, "gold_every": gold_every, "policy": policy, "lease_seconds": lease,
+        "seed": seed,
+    }  # fmt: skip
+    with Store.open(path, create=True) as store:
+        settings = replace(store.settings, **{key: one for key, one in wanted.items() if one is not None})
+        _fill(store, settings, given, writes=bool(models))
+        invited = [store.rater(name) for name in ([OWNER, *raters] if access.token_needed else [])]
+        before = len(store.votes())
+
+        def ready(bound: Access) -> None:
+            _welcome(store, bound, invited, models, reward)
+
+        writer = None if job is None else Ahead(path, replace(job, seed=settings.seed))
+        serve_page(store, writer, access, say=say, ready=ready)
+        votes = len(store.votes())
+        say(f"{_count(votes, 'vote')} in {path}, {votes - before} of them new; the same command goes on")
+
+
+def _fill(store: Store, settings: Settings, given: Input, *, writes: bool) -> None:
+    """Put what was given into the store. Raises ConfigError where nothing could ever be ranked by it."""
+    store.configure(settings)
+    store.add_prompts(given.prompts)
+    store.add_pairs(given.pairs)
+    if not (store.pairs() or writes):
+        raise ConfigError(f"{store.path}: holds no pairs, and no model writes any\n  fix: --model RUN, or --pairs FILE")
+    if writes and not store.prompts():
+        raise ConfigError(f"{store.path}: holds no prompts for the model to answer\n  fix: --prompts FILE")
+
+
+def _welcome(store: Store, access: Access, invited: Sequence[Rater], models: Sequence[str], reward: str | None) -> None:
+    """What is ranked, and where."""
+    settings, pairs = store.settings, store.pairs()
+    gold = sum(one.gold is not None for one in pairs)
+    say(
+        f"{store.path}: {_count(len(store.prompts()), 'prompt')}, {_count(len(pairs) - gold, 'pair')}"
+        + (f" and {gold} to check raters by" if gold else "")
+        + f", {_count(len(store.votes()), 'vote')}; "
+        + f"{_count(settings.raters_per_pair, 'vote')} a pair, next: {settings.policy}"
+    )
+    if models or reward:
+        say("loading models in the background; the page is there meanwhile")
+    if not access.token_needed:
+        say(f"rank at     {access.address}")
+        say(f"results at  {access.address}results")
+    for rater in invited:
+        also = " (sees the results)" if rater.name == OWNER else ""
+        say(f"{rater.name}{also}: {access.link(store.invite(rater.name))}")
+    say("Ctrl-C stops it; every vote is on the disk before the page says so")
+
+
+def export(
+    path: Path,
+    output: Path,
+    *,
+    votes: Literal["majority", "every"] = "majority",
+    form: Literal["rankings", "verdicts"] = "rankings",
+    edits: Path | None = None,
+    margin: bool = False,
+    gold: bool = False,
+    force: bool = False,
+) -> None:
+    """Write votes as rows of data, and say what became of each vote.
+
+    Raises:
+        DataError: the store cannot be read, or a file is there already.
+    """
+    done = exchange.export(path, output, votes=votes, form=form, edits=edits, margin=margin, gold=gold, force=force)
+    print(done)
+
+
+def import_(path: Path, file: Path, *, rater: str | None = None) -> None:
+    """Take a file's rankings into the store. Raises DataError for a row that cannot be used; then none is taken."""
+    print(exchange.import_file(path, str(file), rater=rater, told=say))
+
+
+def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> None:
+    """Print what the votes say, of `votes.db@1200` as it stood at that event. Raises DataError for what is no store."""
+    name, event = without_event(str(path))
+    with Store.open(Path(name)) as store:
+        found = said.view(store.pairs(), store.votes(event), settings=store.settings, seed=store.settings.seed)
+    if html is not None:
+        atomic_write_text(html, said.page(found))
+    print(found.model_dump_json(indent=2) if as_json else said.terminal(found))
+
+
+def say(text: str) -> None:
+    """One line to the person at the terminal."""
+    print(clean(masked(text)), file=sys.stderr, flush=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

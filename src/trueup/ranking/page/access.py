@@ -1,0 +1,145 @@
+"""Who may come in. On loopback a visitor gives a name; beyond it everybody needs the link of a rater.
+
+A request is believed when it names this machine in Host (a page elsewhere that made its own name point here does not),
+and a write when it comes from our own page: the same Origin, and a token that only that page was given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from trueup.errors import ConfigError
+from trueup.ranking.store import Rater
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the page is served, and to whom.
+
+    Attributes:
+        host: the address to bind.
+        port: the port; 0 for any free one.
+        token_needed: whether a visitor needs a rater's link; else a name will do.
+        owner: the name of the rater who sees the results where links are needed; without, everybody sees them.
+        names: more host names by which the page is reached (a tunnel's, a proxy's).
+
+    Raises:
+        ConfigError: a host beyond loopback, and no token needed; or no such port.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    token_needed: bool = False
+    owner: str = ""
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Nobody opens the page to a network by mistake."""
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port {self.port}: a port is a number from 1 to 65535, or 0 for any free one")
+        if not (self.token_needed or _is_loopback(self.host)):
+            raise ConfigError(f"--host {self.host}: beyond this machine the page needs tokens; leave --host out")
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds the page."""
+        host = socket.gethostname() if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104 -- compared
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+    def link(self, token: str) -> str:
+        """The link that makes a visitor the rater of that token."""
+        return f"{self.address}join?token={token}"
+
+    def shows_results(self, rater: Rater) -> bool:
+        """Whether this rater may see the results."""
+        return not self.token_needed or rater.name == self.owner
+
+    def knows_host(self, header: str) -> bool:
+        """Whether a Host header names this machine. The port may be another one, as through `ssh -L`."""
+        host = _host_of(header)
+        if host in ("localhost", *map(str.lower, self.names)):
+            return True
+        try:
+            address = ip_address(host)
+        except ValueError:
+            own = socket.gethostname().lower()
+            return not _is_loopback(self.host) and host in (own, f"{own}.local")
+        return address.is_loopback or not _is_loopback(self.host)
+
+    def same_origin(self, origin: str, host: str) -> bool:
+        """Whether a write comes from a page of ours."""
+        split = urlsplit(origin)
+        if split.scheme not in ("http", "https"):
+            return False
+        return split.netloc.lower() == host.lower() or _host_of(split.netloc) in map(str.lower, self.names)
+
+
+def csrf_of(session: str) -> str:
+    """The token that a session's page sends with every write: who has it was shown the page."""
+    return hmac.new(session.encode(), b"trueup rank: writes", hashlib.sha256).hexdigest()
+
+
+def equal(one: str, other: str) -> bool:
+    """Whether two secrets are the same, in a time that tells nothing."""
+    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
+
+
+@dataclass(slots=True)
+class Door:
+    """What the join page needs of this process: a token for its form, and patience with wrong links.
+
+    Attributes:
+        form: the token of a visitor's form.
+        tries: failed tries that are allowed to one address within `window` seconds.
+        window: seconds.
+    """
+
+    form: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    tries: int = 10
+    window: float = 60.0
+    _failed: dict[str, deque[float]] = field(default_factory=dict[str, deque[float]])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def closed(self, visitor: str) -> bool:
+        """Whether this address has failed too often just now."""
+        with self._lock:
+            return len(self._recent(visitor)) >= self.tries
+
+    def failed(self, visitor: str) -> None:
+        """A wrong link came from this address."""
+        with self._lock:
+            if len(self._failed) >= 1_000:  # forget the oldest address rather than grow
+                self._failed.pop(next(iter(self._failed)))
+            self._failed.setdefault(visitor, deque(maxlen=self.tries)).append(time.monotonic())
+
+    def _recent(self, visitor: str) -> deque[float]:
+        times = self._failed.get(visitor, deque())
+        while times and time.monotonic() - times[0] > self.window:
+            times.popleft()
+        return times
+
+
+def _host_of(netloc: str) -> str:
+    """`[::1]:8000` -> `::1`, `Name.:80` -> `name`."""
+    try:
+        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

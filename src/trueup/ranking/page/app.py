@@ -1,0 +1,234 @@
+"""The routes of the page. All that blocks runs in a thread, as FastAPI does with plain functions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+
+from trueup.console import clean
+from trueup.ranking.page.access import Access, Door, csrf_of, equal
+from trueup.ranking.page.desk import Desk, Writer
+from trueup.ranking.page.limits import Limits, Refused
+from trueup.ranking.page.wire import Joining, Undoing, Voting
+from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Rater, Store
+
+FILES = {"rank.css": "text/css", "rank.js": "text/javascript", "outbox.js": "text/javascript",
+          "show.js": "text/javascript", "join.js": "text/javascript"}  # fmt: skip
+_A_MONTH = 30 * 24 * 3600
+# The results are a page of their own with its style inside; nothing in it runs, and nothing is loaded.
+_RESULTS_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+def make_app(
+    store: Store, *, ahead: Writer | None = None, access: Access, report: Callable[[str], None] = lambda _line: None
+) -> FastAPI:
+    """The server's app.
+
+    Args:
+        store: what is ranked.
+        ahead: the models that write answers, where there are any.
+        access: where it is served, and to whom.
+        report: told of errors of the server itself, in one line.
+    """
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, title="trueup rank")
+    app.add_middleware(Limits, access=access, store=clean(str(store.path), one_line=True), report=report)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _not_there)
+    visitors = _Visitors(store, access)
+    _pages(app, visitors)
+    _calls(app, visitors, Desk(store, ahead))
+    for name, kind in FILES.items():
+        app.add_api_route(f"/{name}", _file(name, kind), methods=["GET"])
+    app.add_api_route("/favicon.ico", lambda: Response(status_code=204), methods=["GET"])
+    return app
+
+
+class _Visitors:
+    """Cookies to raters, and back."""
+
+    def __init__(self, store: Store, access: Access) -> None:
+        self.store, self.access, self.door = store, access, Door()
+        # Two pages on one machine keep their visitors apart: browsers do not tell ports apart in cookies.
+        self.name = f"trueup_rank_{hashlib.sha256(str(store.path).encode()).hexdigest()[:8]}"
+
+    def session(self, request: Request) -> str:
+        return request.cookies.get(self.name, "")
+
+    def rater(self, request: Request) -> Rater | None:
+        session = self.session(request)
+        return self.store.rater_of_session(session) if session else None
+
+    def reader(self, request: Request) -> Rater:
+        """Who asks.
+
+        Raises:
+            Refused: nobody that is known here.
+        """
+        if (rater := self.rater(request)) is None:
+            raise Refused(401, "you are not signed in here, or no longer: open the page again")
+        return rater
+
+    def writer(self, request: Request) -> Rater:
+        """Who writes, from our own page.
+
+        Raises:
+            Refused: nobody that is known, or a page that is not ours.
+        """
+        self.from_our_page(request, csrf_of(self.session(request)))
+        return self.reader(request)
+
+    def from_our_page(self, request: Request, token: str) -> None:
+        """Check the Origin and the page's token."""
+        origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
+        if not self.access.same_origin(origin, host):
+            raise Refused(403, "this did not come from the page itself")
+        if not equal(request.headers.get("x-csrf-token", ""), token):
+            raise Refused(403, "this page is from before the server or you changed: reload it")
+
+    def welcome(self, response: Response, rater: Rater) -> None:
+        """Sign a rater in."""
+        response.set_cookie(
+            self.name, self.store.session(rater), max_age=_A_MONTH, httponly=True, samesite="strict", path="/"
+        )
+
+
+def _pages(app: FastAPI, visitors: _Visitors) -> None:
+    access, door = visitors.access, visitors.door
+
+    @app.get("/")
+    def home(request: Request) -> HTMLResponse:
+        rater = visitors.rater(request)
+        if rater is None:
+            return HTMLResponse(_join_page(visitors))
+        values = {
+            "rater": rater,
+            "csrf": csrf_of(visitors.session(request)),
+            "shelf": f"{visitors.name}_{rater.id}",
+            "results": access.shows_results(rater),
+            "reasons": REASONS,
+            "most_note": MOST_NOTE,
+            "most_edit": MOST_EDIT,
+        }
+        return HTMLResponse(_template("rank.html.j2", **values))
+
+    @app.get("/join")
+    def join_by_link(request: Request, token: str = "") -> HTMLResponse:
+        """A page that goes on by itself: after a redirect that began elsewhere, a strict cookie would not be sent."""
+        visitor = request.client.host if request.client else ""
+        if door.closed(visitor):
+            raise Refused(429, "too many links that do not work: wait a minute")
+        rater = visitors.store.rater_of(token) if 0 < len(token) <= 200 else None
+        if rater is None:
+            door.failed(visitor)
+            return HTMLResponse(_join_page(visitors, "This link does not work: ask for a new one."), status_code=403)
+        response = HTMLResponse(_template("joined.html.j2", rater=rater))
+        visitors.welcome(response, rater)
+        return response
+
+    @app.get("/results")
+    def results(request: Request) -> HTMLResponse:
+        if not access.shows_results(visitors.reader(request)):
+            raise Refused(403, "only the owner of this page sees the results, so that no rater is led by them")
+        return HTMLResponse(_results(visitors.store), headers={"Content-Security-Policy": _RESULTS_POLICY})
+
+
+def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
+    reading, writing = Depends(visitors.reader), Depends(visitors.writer)
+
+    @app.post("/api/join")
+    def join_by_name(request: Request, joining: Joining) -> Response:
+        if visitors.access.token_needed:
+            raise Refused(403, "a name is not enough here: open the link that you were given")
+        visitors.from_our_page(request, visitors.door.form)
+        response = Response(status_code=204)
+        visitors.welcome(response, visitors.store.rater(joining.name.strip()))
+        return response
+
+    @app.post("/api/leave")
+    def leave(rater: Rater = writing) -> Response:
+        visitors.store.release(rater)
+        response = Response(status_code=204)
+        response.delete_cookie(visitors.name, httponly=True, samesite="strict", path="/")
+        return response
+
+    @app.get("/api/state")
+    def state(rater: Rater = reading) -> JSONResponse:
+        return JSONResponse(desk.state(rater))
+
+    @app.get("/api/progress")
+    def progress(rater: Rater = reading) -> JSONResponse:
+        return JSONResponse(desk.progress(rater))
+
+    @app.post("/api/vote")
+    def vote(said: Voting, rater: Rater = writing) -> JSONResponse:
+        return JSONResponse(desk.vote(rater, said))
+
+    @app.post("/api/undo")
+    def undo(undoing: Undoing, rater: Rater = writing) -> JSONResponse:
+        return JSONResponse(desk.undo(rater, undoing.request))
+
+
+def _results(store: Store) -> str:
+    from trueup.ranking import results
+
+    settings = store.settings
+    return results.page(results.view(store.pairs(), store.votes(), settings=settings, seed=settings.seed))
+
+
+def _join_page(visitors: _Visitors, problem: str = "") -> str:
+    return _template(
+        "join.html.j2",
+        by_name=not visitors.access.token_needed,
+        form=visitors.door.form,
+        most_name=MOST_NAME,
+        problem=problem,
+    )
+
+
+def _file(name: str, kind: str) -> Callable[[], Response]:
+    return lambda: Response(_text(name), media_type=kind)
+
+
+@cache
+def _text(name: str) -> str:
+    return files("trueup.ranking.page").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("trueup.ranking.page", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _template(name: str, **values: Any) -> str:
+    return _environment().get_template(name).render(**values)
+
+
+def _not_valid(_request: Request, error: Exception) -> Response:
+    """The first thing wrong with a request, without what was in it."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    return JSONResponse({"error": f"{place or 'request'}: {first['msg']}".replace("\n", " ")[:200]}, status_code=422)
+
+
+def _not_there(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": str(error.detail).lower()}, status_code=error.status_code, headers=error.headers)

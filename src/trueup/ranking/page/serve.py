@@ -1,0 +1,133 @@
+"""The page's server: binds a port, serves until it is told to stop, leaves nothing half done."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import uvicorn
+
+from trueup.errors import ConfigError
+from trueup.interrupt import InterruptGuard
+from trueup.ranking.page.access import Access
+from trueup.ranking.page.app import make_app
+from trueup.ranking.page.desk import Writer
+from trueup.ranking.store import Store
+
+_STOPPING = "stopping; press Ctrl-C again to quit at once"
+_GRACE = 1  # seconds for requests that are being answered
+_PORTS = 50  # looked at for a free one to propose
+
+
+def serve(
+    store: Store,
+    ahead: Writer | None,
+    access: Access,
+    *,
+    say: Callable[[str], None],
+    ready: Callable[[Access], None] = lambda _access: None,
+    stop: threading.Event | None = None,
+) -> int:
+    """Serve the page until SIGINT, SIGTERM or `stop`. A second Ctrl-C raises Quit at once.
+
+    Args:
+        store: what is ranked; it stays open.
+        ahead: the models that write, started and stopped here.
+        access: where to serve, and to whom.
+        say: shows one line to the person who started it.
+        ready: called once the port is bound, with `access` as it is: the real port in place of 0.
+        stop: ends the serving where no signal can, as in another thread.
+
+    Returns:
+        0, after a clean end.
+
+    Raises:
+        ConfigError: the port is taken, or the host is not one of this machine.
+    """
+    bound = _bind(access)
+    try:
+        access = replace(access, port=bound.getsockname()[1])
+        with InterruptGuard(lambda _line: say(_STOPPING)) as guard:
+            server = _Server(
+                _config(make_app(store, ahead=ahead, access=access, report=say)),
+                lambda: guard.requested or (stop is not None and stop.is_set()),
+            )
+            try:
+                if ahead is not None:
+                    ahead.start()
+                ready(access)
+                server.run(sockets=[bound])
+            finally:
+                if ahead is not None:
+                    ahead.stop(_GRACE)
+    finally:
+        bound.close()
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which asks whether to end in place of handling signals: those are the caller's."""
+
+    def __init__(self, config: uvicorn.Config, ends: Callable[[], bool]) -> None:
+        super().__init__(config)
+        self._ends = ends
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, and leave the signals alone."""
+        await self._serve(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to end."""
+        return self._ends() or await super().on_tick(counter)
+
+
+def _config(app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # pyright: ignore[reportArgumentType] -- a FastAPI is one
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        limit_concurrency=1_000,
+    )
+
+
+def _bind(access: Access) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: the port is taken, needs more rights, or the host is none of this machine's.
+    """
+    try:
+        return _listen(access.host, access.port)
+    except PermissionError as error:
+        raise ConfigError(f"--port {access.port}: this port needs more rights; use one from 1024 to 65535") from error
+    except socket.gaierror as error:
+        raise ConfigError(f"--host {access.host}: no address of that name; use one of this machine") from error
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigError(f"--host {access.host}: not an address of this machine ({error.strerror})") from error
+        raise ConfigError(f"--port {access.port}: taken by another program; {_proposal(access)}") from error
+
+
+def _proposal(access: Access) -> str:
+    for port in range(access.port + 1, min(access.port + _PORTS, 65536)):
+        try:
+            _listen(access.host, port).close()
+        except OSError:
+            continue
+        return f"--port {port} is free"
+    return "--port 0 takes any free one"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server(address[:2], family=family, backlog=256)

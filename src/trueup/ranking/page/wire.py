@@ -1,0 +1,122 @@
+"""What the page sends and what it gets. The page knows A and B; which answer that was is worked out here."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trueup.chat import Message
+from trueup.ranking.page.markdown import plain, rendered
+from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, STRENGTHS, Ballot, Choice, Pair, Side, Vote
+
+Letter = Literal["a", "b"]
+Said = Literal["a", "b", "tie", "both_bad", "skip"]
+
+Request = Annotated[str, Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Joining(_Strict):
+    """A visitor's name."""
+
+    name: str = Field(min_length=1, max_length=MOST_NAME)
+
+
+class Voting(_Strict):
+    """A rater's word on the pair on the screen; `a` is the print of the answer shown as A."""
+
+    request: Request
+    pair: int = Field(ge=1, le=2**53, strict=True)
+    a: str = Field(max_length=64)
+    choice: Said
+    strength: int | None = Field(default=None, ge=min(STRENGTHS), le=max(STRENGTHS), strict=True)
+    reasons: list[Literal[REASONS]] = Field(default_factory=list, max_length=len(REASONS))  # pyright: ignore[reportInvalidTypeForm] -- the store's own list
+    note: str = Field(default="", max_length=MOST_NOTE)
+    edit: str = Field(default="", max_length=MOST_EDIT)
+    edit_of: Letter | None = None
+    seconds: float | None = Field(default=None, ge=0, le=1e7, allow_inf_nan=False)
+
+
+class Undoing(_Strict):
+    """A rater takes the last vote back."""
+
+    request: Request
+
+
+def print_of(text: str) -> str:
+    """By what a vote names the answer that was A: so it counts for the words that were read, whatever changed since."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def left_of(pair: Pair, a: str, otherwise: Side) -> Side | None:
+    """Which answer was A on the screen, by its print; `otherwise` where both say the same; None where neither does."""
+    sides: list[Side] = [side for side in ("first", "second") if print_of(pair.answer(side).text) == a]
+    return otherwise if len(sides) == 2 else next(iter(sides), None)
+
+
+def ballot(said: Voting, left: Side) -> Ballot:
+    """A vote in the store's sides."""
+    preferred = said.choice in ("a", "b")
+    edited = said.edit if said.edit.strip() else ""
+    return Ballot(
+        request=said.request,
+        pair=said.pair,
+        choice=_side(said.choice, left),
+        strength=said.strength if preferred else None,
+        reasons=tuple(dict.fromkeys(said.reasons)),
+        note=said.note.strip(),
+        edit=edited,
+        edit_of=_side(said.edit_of, left) if edited and said.edit_of else None,
+        seconds=said.seconds,
+    )
+
+
+def said_of(vote: Vote) -> dict[str, Any]:
+    """A vote as the page knows it, to be shown again after an undo."""
+    one = vote.ballot
+    return {
+        "choice": _letter(one.choice, vote.left),
+        "strength": one.strength,
+        "reasons": [reason for reason in one.reasons if reason in REASONS],
+        "note": one.note,
+        "edit": one.edit,
+        "edit_of": _letter(one.edit_of, vote.left) if one.edit_of else None,
+    }
+
+
+def pair_view(pair: Pair, left: Side) -> dict[str, Any]:
+    """A pair for the screen: no model, no gold, no origin."""
+    a, b = pair.answer(left).text, pair.answer(_other(left)).text
+    return {"id": pair.id, "print": print_of(a), "turns": turns(pair.prompt.messages), "a": _text(a), "b": _text(b)}
+
+
+def turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """A prompt's messages for the screen."""
+    return [{"role": one.role, **_text(one.content)} for one in messages]
+
+
+def writing_view(prompt: tuple[Message, ...], a: str, b: str) -> dict[str, Any]:
+    """Two answers that are still being written."""
+    return {"turns": turns(prompt), "a": plain(a), "b": plain(b)}
+
+
+def _text(text: str) -> dict[str, Any]:
+    """`text` is what an edit starts from: none where it is longer than an edit may be."""
+    return {"text": text if len(text) <= MOST_EDIT else None, "html": rendered(text), "plain": plain(text)}
+
+
+def _other(side: Side) -> Side:
+    return "second" if side == "first" else "first"
+
+
+def _side(letter: Any, left: Side) -> Any:
+    return {"a": left, "b": _other(left)}.get(letter, letter)
+
+
+def _letter(choice: Choice, left: Side) -> str:
+    return {left: "a", _other(left): "b"}.get(choice, choice)

@@ -1,0 +1,156 @@
+"""Votes as columns of numbers, so that everything after it is arithmetic on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trueup.ranking.store.schema import Pair, Vote
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+    Flags = NDArray[np.bool_]
+
+FIRST, TIE, SECOND, BOTH_BAD, SKIP = range(5)
+RANDOM, UNCERTAIN, IMPORTED = range(3)
+POLICIES = ("random", "uncertain", "imported")
+_CHOICES = {"first": FIRST, "tie": TIE, "second": SECOND, "both_bad": BOTH_BAD, "skip": SKIP}
+_POLICIES = {"random": RANDOM, "uncertain": UNCERTAIN, "": IMPORTED}
+_GOLD = {None: -1, "first": FIRST, "second": SECOND}
+
+
+@dataclass(frozen=True)
+class Table:
+    """N votes in the order of their events. Ids are small numbers from 0 on; -1 is none.
+
+    Attributes:
+        models: names by number, sorted.
+        raters: names by number, in the order of their first votes.
+        vote: (N,) place in the list that was given.
+        pair, prompt, rater: (N,) numbers.
+        first, second: (N,) models of the answers, -1 where nobody said which.
+        choice: (N,) FIRST, TIE, SECOND, BOTH_BAD or SKIP.
+        left: (N,) whether the first answer was shown as A.
+        policy: (N,) RANDOM, UNCERTAIN or IMPORTED.
+        gold: (N,) FIRST, SECOND, or -1 where the better answer is not known.
+        characters, words: (N, 2) lengths of the first and the second answer.
+        seconds: (N,) NaN where not taken.
+    """
+
+    models: tuple[str, ...]
+    raters: tuple[str, ...]
+    vote: Ints
+    pair: Ints
+    prompt: Ints
+    rater: Ints
+    first: Ints
+    second: Ints
+    choice: Ints
+    left: Flags
+    policy: Ints
+    gold: Ints
+    characters: Floats
+    words: Floats
+    seconds: Floats
+
+    def __len__(self) -> int:
+        return len(self.choice)
+
+    def where(self, kept: Flags) -> Table:
+        """The votes that are kept, under the same numbers."""
+        names = (one.name for one in fields(self) if one.name not in ("models", "raters"))
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
+
+    @property
+    def deciding(self) -> Flags:
+        """(N,) preferences and ties: what a win rate is made of."""
+        return self.choice <= SECOND
+
+    @property
+    def preferred(self) -> Flags:
+        """(N,) one of the answers."""
+        return (self.choice == FIRST) | (self.choice == SECOND)
+
+    @property
+    def paired(self) -> Flags:
+        """(N,) between two models that are named and not the same."""
+        return (self.first >= 0) & (self.second >= 0) & (self.first != self.second)
+
+    @property
+    def score(self) -> Floats:
+        """(N,) what the first answer got: 1, 0.5, 0; NaN where the vote does not decide."""
+        return np.array([1.0, 0.5, 0.0, np.nan, np.nan])[self.choice]
+
+    @property
+    def category(self) -> Ints:
+        """(N,) what raters agree on: 0 first, 1 neither (tie or both bad), 2 second; -1 skipped."""
+        return np.array([0, 1, 2, 1, -1])[self.choice]
+
+    def between(self, model: int, other: int) -> tuple[Table, Floats]:
+        """The votes on answers of these two, and what `model` got in each, as `score`."""
+        kept = self.where(
+            ((self.first == model) & (self.second == other)) | ((self.first == other) & (self.second == model))
+        )
+        return kept, np.where(kept.first == model, kept.score, 1 - kept.score)
+
+
+def tabulate(pairs: Sequence[Pair], votes: Sequence[Vote]) -> Table:
+    """The columns.
+
+    Raises:
+        ValueError: a vote is on a pair that is not among `pairs`.
+    """
+    order = sorted(range(len(votes)), key=lambda at: votes[at].id)
+    ordered = [votes[at] for at in order]
+    known = {pair.id: pair for pair in pairs}
+    voted = [_found(known, vote) for vote in ordered]
+    models = sorted({one.model for pair in pairs for one in (pair.first, pair.second) if one.model})
+    number = {"": -1} | {name: at for at, name in enumerate(models)}
+    names = {vote.rater.id: vote.rater.name for vote in ordered}
+    lengths = {pair.id: _lengths(pair) for pair in {pair.id: pair for pair in voted}.values()}
+    sizes = np.array([lengths[pair.id] for pair in voted], dtype=np.float64).reshape(-1, 2, 2)
+    return Table(
+        models=tuple(models),
+        raters=tuple(names.values()),
+        vote=_ints(order),
+        pair=_numbered([pair.id for pair in voted]),
+        prompt=_numbered([pair.prompt.id for pair in voted]),
+        rater=_numbered([vote.rater.id for vote in ordered]),
+        first=_ints([number[pair.first.model] for pair in voted]),
+        second=_ints([number[pair.second.model] for pair in voted]),
+        choice=_ints([_CHOICES[vote.ballot.choice] for vote in ordered]),
+        left=np.array([vote.left == "first" for vote in ordered], dtype=np.bool_),
+        policy=_ints([_POLICIES[vote.policy] for vote in ordered]),
+        gold=_ints([_GOLD[pair.gold] for pair in voted]),
+        characters=sizes[:, 0],
+        words=sizes[:, 1],
+        seconds=np.array([vote.ballot.seconds for vote in ordered], dtype=np.float64),  # None becomes NaN
+    )
+
+
+def _found(known: dict[int, Pair], vote: Vote) -> Pair:
+    try:
+        return known[vote.ballot.pair]
+    except KeyError:
+        raise ValueError(f"vote {vote.id} is on pair {vote.ballot.pair}, which is not among the pairs") from None
+
+
+def _ints(values: Sequence[int]) -> Ints:
+    return np.array(values, dtype=np.int64)
+
+
+def _numbered(ids: Sequence[int]) -> Ints:
+    """Small numbers for ids, in the order in which they first occur."""
+    places = {one: at for at, one in enumerate(dict.fromkeys(ids))}
+    return _ints([places[one] for one in ids])
+
+
+def _lengths(pair: Pair) -> tuple[list[int], list[int]]:
+    texts = (pair.first.text, pair.second.text)
+    return [len(text) for text in texts], [len(text.split()) for text in texts]

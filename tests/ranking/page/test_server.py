@@ -1,0 +1,396 @@
+"""The server over HTTP: what it answers, and above all what it refuses."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ranking.page.serving import Served, Visitor, pair, store_of
+from trueup.errors import ConfigError
+from trueup.ranking.page import Access
+from trueup.ranking.page.limits import MOST_BODY
+from trueup.ranking.store import MOST_EDIT, Answer, Store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return store_of(tmp_path_factory.mktemp("rank") / "votes.db", 200)
+
+
+@pytest.fixture(scope="module")
+def port(store: Path) -> Iterator[int]:
+    server = Served(store)
+    yield server.port
+    code, _, err, _ = server.stop()
+    assert (code, err) == (0, "")
+
+
+@pytest.fixture
+def ada(port: int) -> Visitor:
+    return Visitor(port).join(f"Ada {secrets.token_hex(4)}")
+
+
+def test_a_vote_and_what_comes_next(ada: Visitor, store: Path) -> None:
+    state = ada.state()
+    assert state["kind"] == "pair"
+    assert state["progress"]["voted"] == 0
+    shown = state["pair"]
+    said = {
+        "strength": 2, "reasons": ["correct", "clear"], "note": " because ", "edit": "better", "edit_of": "b", "seconds": 4.25,
+    }  # fmt: skip
+    status, answer = ada.vote(shown, "b", **said)
+    assert status == 200
+    assert answer["choice"] == "b"
+    assert answer["state"]["pair"]["id"] != shown["id"]
+    assert answer["state"]["progress"] | {"left": 0} == {"voted": 1, "skipped": 0, "left": 0, "pace": 4.2}
+    with Store.open(store) as opened:
+        vote = next(vote for vote in opened.votes() if vote.id == answer["saved"])
+        kept = opened.pair(shown["id"])
+    right = "second" if vote.left == "first" else "first"
+    assert shown["a"]["text"] == kept.answer(vote.left).text
+    assert shown["b"]["text"] == kept.answer(right).text
+    ballot = vote.ballot
+    assert (ballot.choice, ballot.strength, ballot.reasons) == (right, 2, ("correct", "clear"))
+    assert (ballot.note, ballot.edit, ballot.edit_of, ballot.seconds) == ("because", "better", right, 4.25)
+
+
+def test_nobody_is_told_of_models_or_of_gold(tmp_path: Path, start: Callable[..., Served]) -> None:
+    gold = [replace(pair(number), gold="first") for number in range(3)]
+    server = start(store_of(tmp_path / "votes.db", [*gold, pair(9)], gold_every=2))
+    visitor = Visitor(server.port).join("Ada")
+    everything = json.dumps([visitor.state(), visitor.call("GET", "/")[1]])
+    for _ in range(4):
+        state = visitor.state()
+        everything += json.dumps(
+            [state, visitor.vote(state["pair"], "a"), visitor.undo(), visitor.vote(state["pair"], "b")]
+        )
+    assert visitor.state()["kind"] == "done"
+    assert "secret" not in everything
+    assert "gold" not in everything
+
+
+def test_a_vote_sent_twice_counts_once(ada: Visitor, store: Path) -> None:
+    shown, request = ada.state()["pair"], secrets.token_hex(8)
+    answers = [ada.vote(shown, "a", request=request)[1] for _ in range(3)]
+    assert len({answer["saved"] for answer in answers}) == 1
+    assert answers[-1]["state"]["progress"]["voted"] == 1
+
+
+def test_a_second_vote_on_a_pair_is_refused_in_one_sentence(ada: Visitor) -> None:
+    shown = ada.state()["pair"]
+    assert ada.vote(shown)[0] == 200
+    status, answer = ada.vote(shown, "b")
+    assert status == 409
+    assert answer["error"].endswith("has voted on it: undo first")
+
+
+def test_a_vote_counts_for_the_words_that_were_read(ada: Visitor, store: Path) -> None:
+    """Whichever side the server would show now, A is the answer whose print the page sends."""
+    shown = ada.state()["pair"]
+    with Store.open(store) as opened:
+        kept = opened.pair(shown["id"])
+    from trueup.ranking.page.wire import print_of
+
+    swapped = shown | {"print": print_of(shown["b"]["text"])}
+    status, answer = ada.vote(swapped, "a")
+    assert status == 200
+    with Store.open(store) as opened:
+        vote = next(vote for vote in opened.votes() if vote.id == answer["saved"])
+    assert kept.answer(vote.ballot.choice).text == shown["b"]["text"]  # pyright: ignore[reportArgumentType]
+    other = ada.state()["pair"]
+    status, answer = ada.vote(other | {"print": "0" * 16}, "a")
+    assert (status, answer["error"]) == (409, "this pair has changed since it was shown: reload the page")
+
+
+def test_undo_brings_back_what_was_said(ada: Visitor) -> None:
+    first = ada.state()["pair"]
+    said = {"strength": 3, "reasons": ["safe"], "note": "n", "edit": "e", "edit_of": "a"}
+    waiting = ada.vote(first, "a", **said)[1]["state"]["pair"]
+    answer = ada.undo()
+    assert answer["undone"] == {"choice": "a"} | said
+    assert answer["state"]["pair"] == first
+    assert ada.state()["pair"] == first, "a refresh shows it too"
+    assert ada.vote(first, "tie")[1]["state"]["pair"] == waiting, "then the one that waited"
+    assert ada.undo()["undone"]["choice"] == "tie"
+
+
+def test_undo_with_nothing_to_undo(ada: Visitor) -> None:
+    before = ada.state()["pair"]
+    answer = ada.undo()
+    assert answer["undone"] is None
+    assert answer["state"]["pair"] == before
+
+
+def test_two_raters_never_get_one_pair(port: int) -> None:
+    """k is 1: eight at once, each until ten pairs are ranked."""
+
+    def rank(name: str) -> list[int]:
+        visitor = Visitor(port).join(name)
+        seen = []
+        shown = visitor.state()["pair"]
+        for _ in range(10):
+            seen.append(shown["id"])
+            status, answer = visitor.vote(shown)
+            assert status == 200
+            shown = answer["state"]["pair"]
+        return seen
+
+    with ThreadPoolExecutor(8) as threads:
+        seen = list(threads.map(rank, [f"Rater {number}" for number in range(8)]))
+    assert len({one for each in seen for one in each}) == 80
+
+
+# ---- Who may not
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Origin": None},
+        {"Origin": "null"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"X-CSRF-Token": None},
+        {"X-CSRF-Token": "0" * 64},
+        {"X-CSRF-Token": "é"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("path", ["vote", "undo", "leave", "join"])
+def test_a_write_from_elsewhere_is_refused(ada: Visitor, path: str, change: dict[str, str | None]) -> None:
+    shown = ada.state()["pair"]
+    bodies = {
+        "vote": {"request": secrets.token_hex(8), "pair": shown["id"], "a": shown["print"], "choice": "a"},
+        "undo": {"request": secrets.token_hex(8)}, "join": {"name": "Eve"}, "leave": {},
+    }  # fmt: skip
+    if change.get("X-CSRF-Token") == "é":
+        change = {"X-CSRF-Token": "\xe9"}
+    status, answer, _ = ada.call("POST", f"/api/{path}", bodies[path], change)
+    assert status == 403
+    assert list(answer) == ["error"]
+    assert ada.state()["progress"]["voted"] == 0
+
+
+def test_a_form_of_another_page_cannot_vote(ada: Visitor) -> None:
+    """What a page elsewhere can send without asking first: text/plain."""
+    shown = ada.state()["pair"]
+    body = json.dumps({"request": "12345678", "pair": shown["id"], "a": shown["print"], "choice": "a"}).encode()
+    status, _, _ = ada.call("POST", "/api/vote", body, {"Content-Type": "text/plain"})
+    assert status == 422
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "169.254.1.1", "localhost.evil.example", "", "[", "127.0.0.1.evil.example"])  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/api/state", "/rank.js", "/join?token=x"])
+def test_an_unknown_host_is_refused(ada: Visitor, host: str, path: str) -> None:
+    """A page elsewhere whose own name points here by now (DNS rebinding)."""
+    status, answer, _ = ada.call("GET", path, headers={"Host": host})
+    assert status in (400, 421)
+    assert "trueup" not in str(answer)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9", "127.0.0.1:9", "[::1]:9", "127.1.2.3"])
+def test_a_known_host_is_let_in(ada: Visitor, host: str) -> None:
+    """The port may be another one, as through `ssh -L 9:localhost:8000`."""
+    assert ada.call("GET", "/api/state", headers={"Host": host})[0] == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/api/state"), ("GET", "/api/progress"), ("GET", "/results")])
+def test_strangers_get_nothing(port: int, method: str, path: str) -> None:
+    stranger = Visitor(port)
+    status, answer, _ = stranger.call(method, path)
+    assert (status, list(answer)) == (401, ["error"])
+    stranger.cookie = "trueup_rank_00000000=x; " + "a" * 3000
+    assert stranger.call(method, path)[0] == 401
+
+
+def test_the_headers(ada: Visitor) -> None:
+    for path in ("/", "/rank.js", "/rank.css", "/api/state", "/nowhere", "/favicon.ico"):
+        headers = ada.call("GET", path)[2]
+        policy = headers.getheader("Content-Security-Policy") or ""
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';")
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers.getheader("X-Content-Type-Options") == "nosniff"
+        assert headers.getheader("Referrer-Policy") == "no-referrer"
+        assert headers.getheader("Cache-Control") == "no-store"
+        assert headers.getheader("Server") is None
+
+
+def test_the_cookie(port: int) -> None:
+    visitor = Visitor(port)
+    visitor.token()
+    answer = visitor.call("POST", "/api/join", {"name": "Ada"})[2]
+    cookie = (answer.getheader("Set-Cookie") or "").lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert "path=/" in cookie
+
+
+def test_no_documentation_of_the_interface_is_served(ada: Visitor) -> None:
+    for path in ("/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"):
+        assert ada.call("GET", path)[:2] == (404, {"error": "not found"})
+    assert ada.call("GET", "/api/vote")[:2] == (405, {"error": "method not allowed"})
+    assert ada.call("POST", "/../../etc/passwd", {})[0] in (404, 405)
+
+
+# ---- What may not be said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"choice": "c"}, {"choice": None}, {"pair": 0}, {"pair": 2**80}, {"pair": "x"}, {"strength": 4}, {"strength": True},
+        {"reasons": ["mine"]}, {"reasons": ["safe"] * 9}, {"reasons": "safe"}, {"note": "x" * 2001}, {"edit": "x" * (MOST_EDIT + 1)},
+        {"note": "\ud800"}, {"edit_of": "first"}, {"seconds": -1}, {"seconds": "x"}, {"request": ""}, {"request": "x" * 65},
+        {"request": "a b c d e"}, {"left": "first"}, {"rater": 1},
+    ],
+    ids=lambda wrong: str(wrong)[:40],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(ada: Visitor, wrong: dict[str, Any]) -> None:
+    status, answer = ada.vote(ada.state()["pair"], **({"choice": "a"} | wrong))
+    assert status == 422
+    assert next(iter(wrong)) in answer["error"]
+    assert "xxxx" not in answer["error"]
+    assert ada.state()["progress"]["voted"] == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"[" * 100_000, b'{"pair":' + b"9" * 10_000 + b"}", b'{"seconds": NaN}', b'{"seconds": 1e999}', b"\xff\xfe", b"\x00"],
+    ids=range(10),
+)  # fmt: skip
+def test_what_is_no_json_of_ours_is_refused(ada: Visitor, body: bytes) -> None:
+    status, answer, _ = ada.call("POST", "/api/vote", body)
+    assert status in (400, 422)
+    assert list(answer) == ["error"]
+    assert "Traceback" not in answer["error"]
+
+
+def test_an_unknown_pair(ada: Visitor) -> None:
+    status, answer = ada.vote({"id": 10**9, "print": "0" * 16})
+    assert status == 409
+    assert "1000000000" in answer["error"]
+
+
+def test_too_large_a_request_is_refused(ada: Visitor) -> None:
+    for size in (MOST_BODY + 1, 20 * MOST_BODY):
+        status, answer, _ = ada.call("POST", "/api/vote", b"x" * size)
+        assert (status, answer["error"]) == (413, "too much in one request: at most 512 KB")
+
+
+def test_too_large_a_request_without_its_length_is_refused(ada: Visitor) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", ada.port, timeout=20)
+    headers = {"Host": ada.host, "Cookie": ada.cookie, "Origin": f"http://{ada.host}", "X-CSRF-Token": ada.csrf}
+    chunks = (b"x" * 65_536 for _ in range(20))
+    connection.request("POST", "/api/vote", chunks, headers, encode_chunked=True)
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_the_longest_edit_in_the_widest_script_fits(ada: Visitor) -> None:
+    status, answer = ada.vote(ada.state()["pair"], "a", edit="語" * MOST_EDIT, edit_of="a", note="語" * 2000)
+    assert status == 200, answer
+
+
+def test_a_client_that_leaves_early_harms_nobody(ada: Visitor) -> None:
+    for _ in range(5):
+        raw = socket.create_connection(("127.0.0.1", ada.port))
+        raw.sendall(f"POST /api/vote HTTP/1.1\r\nHost: {ada.host}\r\nContent-Length: 100\r\n\r\n".encode())
+        raw.close()
+    assert ada.state()["kind"] == "pair"
+
+
+# ---- Who comes in
+
+
+def test_a_name_is_checked(port: int) -> None:
+    visitor = Visitor(port)
+    visitor.token()
+    for name, status in (
+        ("", 422),
+        ("x" * 61, 422),
+        ("  ", 409),
+        ("a\u202eb", 409),
+        ("a\x00b", 409),
+        ("Zoë 日本", 204),
+    ):
+        assert visitor.call("POST", "/api/join", {"name": name})[0] == status
+
+
+def test_leaving_gives_the_pair_back(tmp_path: Path, start: Callable[..., Served]) -> None:
+    port = start(store_of(tmp_path / "votes.db", 1)).port
+    ada, bob = Visitor(port).join("Ada"), Visitor(port).join("Bob")
+    assert ada.state()["kind"] == "pair"
+    assert bob.state()["kind"] == "done"
+    assert ada.call("POST", "/api/leave", {})[0] == 204
+    assert bob.state()["kind"] == "pair"
+
+
+def test_beyond_loopback_a_link_is_needed(tmp_path: Path, start: Callable[..., Served]) -> None:
+    path = store_of(tmp_path / "votes.db", 3)
+    with Store.open(path) as store:
+        owner, bob = store.invite("Owner"), store.invite("Bob")
+    port = start(path, host="0.0.0.0", token_needed=True, owner="Owner").port
+    visitors = {}
+    for name, token in (("Owner", owner), ("Bob", bob)):
+        visitor = visitors[name] = Visitor(port)
+        visitor.token()
+        status, answer, _ = visitor.call("POST", "/api/join", {"name": "Owner"})
+        assert status == 403
+        status, page, _ = visitor.call("GET", f"/join?token={token}")
+        assert status == 200
+        assert token not in page
+        assert name in page
+        visitor.token()
+        assert visitor.state()["kind"] == "pair"
+    assert visitors["Bob"].call("GET", "/results")[0] == 403
+    assert visitors["Owner"].call("GET", "/results")[0] != 403
+    assert 'href="/results"' in visitors["Owner"].call("GET", "/")[1]
+    assert 'href="/results"' not in visitors["Bob"].call("GET", "/")[1]
+
+
+def test_wrong_links_are_counted(tmp_path: Path, start: Callable[..., Served]) -> None:
+    path = store_of(tmp_path / "votes.db", 1)
+    with Store.open(path) as store:
+        good = store.invite("Ada")
+    visitor = Visitor(start(path, token_needed=True, owner="Ada").port)
+    tries = [visitor.call("GET", f"/join?token={token}")[0] for token in ["", "x", "x" * 5000, *["wrong"] * 7]]
+    assert tries == [403] * 10
+    assert visitor.call("GET", f"/join?token={good}")[0] == 429
+    assert visitor.cookie == ""
+
+
+def test_beyond_loopback_without_tokens_there_is_no_page() -> None:
+    with pytest.raises(ConfigError, match="--host 0.0.0.0"):
+        Access(host="0.0.0.0")
+    assert Access(host="127.0.0.1", port=8000).link("t") == "http://127.0.0.1:8000/join?token=t"
+    assert Access(host="::1", port=8).address == "http://[::1]:8/"
+
+
+def test_a_proxys_name_can_be_allowed() -> None:
+    access = Access(names=("rank.example",), token_needed=True)
+    assert access.knows_host("rank.example:443")
+    assert access.same_origin("https://rank.example", "127.0.0.1:8000")
+    assert not access.same_origin("https://other.example", "127.0.0.1:8000")
+    assert not access.knows_host("other.example")
+
+
+def test_the_server_answers_while_a_bomb_is_rendered(tmp_path: Path, start: Callable[..., Served]) -> None:
+    bomb = Answer("<![CDATA[" * 2200 + "\n\n" + "a|" * 100)
+    port = start(store_of(tmp_path / "votes.db", [pair(1, first=bomb, second=Answer("![" * 9000)), pair(2)])).port
+    ada, bob = Visitor(port).join("Ada"), Visitor(port).join("Bob")
+    thread = threading.Thread(target=ada.state)
+    thread.start()
+    assert bob.state()["kind"] in ("pair", "done")
+    thread.join()
+    assert ada.state()["kind"] == "pair"

@@ -1,0 +1,70 @@
+"""Stores to test with, and what is checked of every one: nothing lost, doubled or mixed up, and the counts right."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from trueup.chat import Message
+from trueup.ranking.store import Answer, Ballot, NewPair, NewPrompt, Rater, Settings, Side, Store, Vote
+
+DERIVED = ("standing", "tallies", "levels", "shares")
+
+
+def prompt(number: int, **more) -> NewPrompt:
+    return NewPrompt((Message("user", f"question {number}"),), **more)
+
+
+def pair(number: int, gold: Side | None = None) -> NewPair:
+    first = Answer(f"yes {number}", "one", {"temperature": 1.0})
+    return NewPair(prompt(number), first, Answer(f"no {number}", "two", {"seed": number}), gold)
+
+
+def store(folder: Path, pairs: int = 6, *, gold: int = 0, **settings) -> Store:
+    """A store of that many pairs, and gold ones behind them."""
+    opened = Store.open(folder / "votes.db", create=True)
+    opened.configure(Settings(**{"gold_every": 0, **settings}))
+    opened.add_pairs(pair(number, "first" if number >= pairs else None) for number in range(pairs + gold))
+    return opened
+
+
+def vote(opened: Store, rater: Rater, request: str, choice="first", **said) -> Vote | None:
+    """Vote on the next pair."""
+    shown = opened.next(rater)
+    return shown and opened.vote(rater, Ballot(request, shown.pair.id, choice, **said))
+
+
+def vote_on(opened: Store, rater: Rater, number: int, choice="first", **said) -> Vote:
+    return opened.vote(rater, Ballot(f"{rater.name} on {number}", number, choice, **said))
+
+
+def plain(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path)
+
+
+def derived(path: Path) -> dict[str, list[tuple]]:
+    """What is derived from events, but levels that no pair is on any more."""
+    connection = plain(path)
+    told = {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall()) for table in DERIVED}
+    connection.close()
+    told["levels"] = [row for row in told["levels"] if row[3]]
+    return told
+
+
+def sound(opened: Store) -> None:
+    """The file is whole, its counts are those of its events, and nobody has two votes on one pair."""
+    connection = plain(opened.path)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    connection.close()
+    before = derived(opened.path)
+    opened.rebuild()
+    assert derived(opened.path) == before
+    votes = opened.votes()
+    assert len({(said.rater, said.ballot.pair) for said in votes}) == len(votes)
+    assert [said.id for said in votes] == sorted(said.id for said in votes)
+
+
+def pairs_of(votes: Iterable[Vote]) -> list[int]:
+    return [said.ballot.pair for said in votes]

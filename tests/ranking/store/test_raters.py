@@ -1,0 +1,48 @@
+"""Raters by name, invitation and session."""
+
+from __future__ import annotations
+
+import pytest
+
+from ranking.store.made import store
+from trueup.errors import DataError
+from trueup.ranking.store import MOST_NAME, Store
+
+
+def test_a_name_is_one_rater(tmp_path):
+    with store(tmp_path) as opened:
+        ann = opened.rater("Zoë")
+        assert opened.rater("  Zoe\u0308 ") == ann  # spaces, and the same letter in two characters
+        assert opened.rater("zoë") != ann
+        assert [rater.name for rater in opened.raters()] == ["Zoë", "zoë"]
+        assert opened.rater("नम\u200dस").name == "नम\u200dस"  # a joiner that Hindi is written with
+        assert opened.rater("x" * MOST_NAME).id == 4
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * (MOST_NAME + 1), "a\nb", "a\0", "\u202eabc", "a\u200bb", "\ud800"])
+def test_a_name_that_cannot_be_read_is_refused(tmp_path, name):
+    with store(tmp_path) as opened:
+        for method in (opened.rater, opened.invite):
+            with pytest.raises(DataError, match="the rater's name"):
+                method(name)
+        assert opened.raters() == []
+
+
+def test_invitations_and_sessions_let_their_rater_in_and_nobody_else(tmp_path):
+    with store(tmp_path) as opened:
+        token, again = opened.invite("Ann"), opened.invite("Ann")
+        ann, bob = opened.rater("Ann"), opened.rater("Bob")
+        assert opened.rater_of(token) == opened.rater_of(again) == ann
+        session, other = opened.session(ann), opened.session(bob)
+        assert (opened.rater_of_session(session), opened.rater_of_session(other)) == (ann, bob)
+        assert len({token, again, session, other}) == 4
+        assert min(map(len, (token, session))) >= 32
+        for wrong in ("", "x", token[:-1], session, "\ud800", "a\0"):
+            assert opened.rater_of(wrong) is None
+        for wrong in ("", token, session.swapcase()):
+            assert opened.rater_of_session(wrong) is None
+    with Store.open(tmp_path / "votes.db") as opened:
+        assert opened.rater_of_session(session) == ann
+    held = b"".join(one.read_bytes() for one in tmp_path.iterdir())
+    assert token.encode() not in held
+    assert session.encode() not in held

@@ -1,0 +1,151 @@
+"""`trueup rank` as it is typed: what is refused before anything is touched, and a whole round without a model."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from trueup import cli, jobs
+from trueup.ranking.store import Ballot, Store
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with pairs in it."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"{at}?", "chosen": f"yes {at}", "rejected": f"no {at}", "topic": "x"} for at in range(6)]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    Path("prompts.jsonl").write_text('{"prompt": "Why?"}\n', encoding="utf-8")
+    return tmp_path
+
+
+REFUSED = {
+    "no store": ("votes.db", 2, "no such store yet"),
+    "prompts without a model": ("votes.db --prompts prompts.jsonl", 2, "--model RUN"),
+    "a missing file": ("votes.db --pairs pears.jsonl", 3, "did you mean pairs.jsonl?"),
+    "not a store": ("pairs.jsonl", 3, "pairs.jsonl: no store of rankings"),
+    "a missing model": ("votes.db --prompts prompts.jsonl --model runs/none", 4, "runs/none"),
+    "a model twice": ("votes.db --prompts prompts.jsonl --model base --model base", 2, "twice"),
+    "a sure answer twice": ("votes.db --prompts prompts.jsonl --model base --temperature 0", 2, "temperature"),
+    "uncertain of what": ("votes.db --pairs pairs.jsonl --next uncertain", 2, "--reward RUN"),
+    "an unknown option": ("votes.db --pears x", 2, "--pears"),
+    "an unknown order": ("votes.db --next best", 2, "best"),
+    "no raters": ("votes.db --raters-per-pair 0", 2, "raters-per-pair"),
+    "export of nothing": ("export votes.db rows.jsonl", 3, "votes.db: nothing is there"),
+    "results of nothing": ("results votes.db", 3, "votes.db: nothing is there"),
+    "import of nothing": ("import votes.db rows.jsonl", 3, "rows.jsonl: no such file"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_meant_is_refused_in_words_and_no_store_is_made(
+    case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line, code, words = REFUSED[case]
+    Path("base").mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        Path("base", name).write_text("{}", encoding="utf-8")
+    assert cli.main(["rank", *line.split()]) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.startswith("error: ")
+    assert said.count("\n") <= 6
+    assert not Path("votes.db").exists()
+
+
+def test_rank_alone_tells_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rank"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("serve", "export", "import", "results"))
+
+
+def test_a_package_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "find_spec", lambda name: None if name == "fastapi" else name)
+    assert cli.main(["rank", "votes.db", "--pairs", "pairs.jsonl"]) == 7
+    assert capsys.readouterr().err == "error: rank needs fastapi\n  fix: pip install 'trueup[rank]'\n"
+
+
+def served(*options: str) -> tuple[subprocess.Popen[str], list[str], str]:
+    """A server started from the command line -> it, what it said, and its address."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "trueup", "rank", "votes.db", "--port", "0", *options], stderr=subprocess.PIPE, text=True
+    )
+    assert server.stderr is not None
+    said: list[str] = []
+    for line in server.stderr:
+        said.append(line)
+        if line.startswith("Ctrl-C"):
+            break
+    address = re.search(r"http://[^/]+/", "".join(said))
+    assert address is not None, said
+    return server, said, address[0]
+
+
+def ended(server: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> str:
+    """What a server says once it is told to stop."""
+    server.send_signal(number)
+    rest = server.communicate(timeout=20)[1]
+    assert server.returncode == 0
+    return rest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_is_served_until_it_is_told_to_stop(number: signal.Signals) -> None:
+    server, said, address = served("--pairs", "pairs.jsonl", "--raters-per-pair", "2")
+    with urllib.request.urlopen(address) as answer:
+        assert b"trueup" in answer.read()
+    with Store.open("votes.db") as store:
+        rater = store.rater("ana")
+        shown = store.next(rater)
+        assert shown is not None
+        store.vote(rater, Ballot("request-1", shown.pair.id, "first"))
+    assert "1 vote in votes.db, 1 of them new; the same command goes on" in ended(server, number)
+    assert said[0] == "votes.db: 6 prompts, 6 pairs, 0 votes; 2 votes a pair, next: random\n"
+
+
+def test_raters_who_are_named_get_links_and_the_owner_too() -> None:
+    server, said, _ = served("--pairs", "pairs.jsonl", "--rater", "ana", "--rater", "ben")
+    links = [line.partition(": ") for line in said if "/join?token=" in line]
+    assert [name for name, _, _ in links] == ["owner (sees the results)", "ana", "ben"]
+    assert len({link for _, _, link in links}) == 3
+    with urllib.request.urlopen(links[1][2].strip()) as answer:
+        assert "ana" in answer.read().decode()
+    ended(server)
+
+
+def test_settings_that_are_not_given_stay() -> None:
+    server, _, _ = served("--pairs", "pairs.jsonl", "--raters-per-pair", "3", "--gold-every", "0", "--seed", "7")
+    ended(server)
+    server, said, _ = served()
+    ended(server)
+    assert "3 votes a pair" in said[0]
+    with Store.open("votes.db") as store:
+        assert (store.settings.seed, store.settings.gold_every, store.settings.raters_per_pair) == (7, 0, 3)
+
+
+def test_votes_go_out_and_in_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rank", "import", "votes.db", "pairs.jsonl", "--rater", "ana"]) == 0
+    assert cli.main(["rank", "export", "votes.db", "rows.jsonl"]) == 0
+    assert cli.main(["rank", "import", "other.db", "rows.jsonl"]) == 0
+    assert cli.main(["rank", "export", "other.db", "again.jsonl"]) == 0
+    first, again = (
+        [json.loads(row) for row in Path(name).read_text().splitlines()] for name in ("rows.jsonl", "again.jsonl")
+    )
+    keys = ("prompt", "chosen", "rejected")
+    assert [[row[key] for key in keys] for row in first] == [[row[key] for key in keys] for row in again]
+    assert [row["chosen"][0]["content"] for row in first] == [f"yes {at}" for at in range(6)]
+    capsys.readouterr()
+    assert cli.main(["rank", "results", "votes.db", "--json", "--html", "page.html"]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["votes"] == 6
+    assert "<html" in Path("page.html").read_text()
+    assert cli.main(["rank", "results", "votes.db"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
