@@ -204,3 +204,10 @@ def test_another_processes_votes_are_seen_by_this_ones_search(tmp_path):
         two.add_pairs([pair(77)])
         assert one.next(ann, now=0).pair == two.next(bob, now=0).pair
         sound(one)
+
+
+def test_a_pair_that_a_rater_shares_with_others_is_still_the_raters(tmp_path):
+    with store(tmp_path, 1, raters_per_pair=2) as opened:
+        ann, bob, cid = (opened.rater(name) for name in ("A", "B", "C"))
+        assert opened.next(ann, now=0).pair == opened.next(bob, now=0).pair
+        assert [opened.progress(rater, now=0).left for rater in (ann, bob, cid)] == [1, 1, 0]
