@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,15 @@ def test_a_write_ahead_log_counts(tmp_path: Path, tiny_base: str) -> None:
         assert (len(more), more.event) == (2, store.last_event())
         vote(path, 3, "s")  # a skip is no ranking, and is accounted for
         assert tokenize(config, ["preference"], renderer).meta["dropped"] == [{"at": f"{path}:3", "reason": "skipped"}]
+
+
+def test_reading_waits_for_no_writer(tmp_path: Path) -> None:
+    """Another program in the middle of a transaction, as long as it likes."""
+    path = made(tmp_path / "votes.db", "1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert len(read(path)[0]) == 1
+        writer.execute("ROLLBACK")
 
 
 def test_reading_while_another_process_votes_gives_whole_rows(tmp_path: Path) -> None:

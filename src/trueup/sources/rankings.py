@@ -115,7 +115,7 @@ def _opened(spec: str, path: Path) -> Iterator[Store]:
         from trueup.ranking.store import Store  # here, because it takes a tenth of a second
     except MissingExtraError as error:
         raise MissingExtraError(f"{shown(spec)}: {error}") from error
-    with Store.open(path) as store:
+    with Store.open(path, read_only=True) as store:
         yield store
 
 

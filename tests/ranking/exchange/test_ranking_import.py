@@ -12,6 +12,7 @@ from tiny_votes import made, new_pair, refused, undo, vote
 from trueup.errors import DataError
 from trueup.ranking.exchange import Imported, export, import_file
 from trueup.ranking.store import Ballot, Choice, Store, Vote
+from trueup.ranking.store.importing import Given
 
 
 def write(path: Path, *rows: Any) -> str:
@@ -258,7 +259,7 @@ def test_what_contradicts_a_vote_that_stands_enters_nothing(tmp_path: Path) -> N
 
 def test_a_store_takes_all_or_nothing_of_what_it_is_given(tmp_path: Path) -> None:
     """Also where the vote that it does not take comes after hundreds, and in another transaction's place."""
-    given = [(new_pair(at), "a", Ballot("", 0, "first"), "", "first") for at in range(600)]
+    given: list[Given] = [(new_pair(at), "a", Ballot("", 0, "first"), "", "first") for at in range(600)]
     with Store.open(tmp_path / "votes.db", create=True) as store:
         with pytest.raises(DataError, match="before"):
             store.import_votes([*given, (new_pair(0), "a", Ballot("", 0, "tie"), "", "first")])

@@ -73,7 +73,7 @@ def export(
         MissingExtraError: SQLAlchemy is not installed.
     """
     name, event = without_event(str(store_path))
-    with Store.open(Path(name).expanduser()) as store:
+    with Store.open(Path(name).expanduser(), read_only=True) as store:
         at = store.last_event() if event is None else min(event, store.last_event())
         found = list(outcomes(store, at, votes, gold=gold))
         edited = [vote for vote in store.votes(at) if vote.ballot.edit]

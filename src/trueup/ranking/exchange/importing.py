@@ -126,7 +126,7 @@ def _from_store(into: Path, file: Path) -> _Read:
     """Every vote of another store, undone ones left out."""
     if into.exists() and into.resolve() == file.resolve():
         raise DataError(f"{shown(file)}: it cannot be imported into itself\n  fix: name another store")
-    with Store.open(file) as store:
+    with Store.open(file, read_only=True) as store:
         votes, pairs = store.votes(), {pair.id: pair for pair in store.pairs()}
     read = _Read(rows=len(votes), spoke=len(votes))
     for vote in votes:
