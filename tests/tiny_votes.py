@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from tiny_data import rows
-
 from trueup.chat import Message
+from trueup.errors import TrueupError
 from trueup.ranking.store import Answer, Ballot, Choice, NewPair, NewPrompt, Store
 
 SAID: dict[str, Choice] = {"1": "first", "2": "second", "t": "tie", "b": "both_bad", "s": "skip"}
 
 
 def new_pair(number: int, **more: Any) -> NewPair:
-    """The pair of tiny_data's ranking `number` (from 0): first is the better answer, of model good; the other of bad."""
+    """The pair of tiny_data's ranking `number` (from 0): first is the better one, of model good, the other of bad."""
     row = rows("rankings", number + 1)[number]
     prompt = NewPrompt((Message("user", row["prompt"]),), ("odd",) if number % 2 else (), f"prompts.jsonl:{number + 1}")
     first = Answer(row["chosen"], "good", {"temperature": 0.5, "seed": number})
@@ -57,3 +57,13 @@ def undo(path: Path, rater: str) -> None:
     """A rater takes the last vote back."""
     with Store.open(path) as store:
         store.undo(store.rater(rater), f"undo-{store.last_event()}")
+
+
+def refused(error: TrueupError) -> str:
+    """An error's message, once it has the form that all of them have."""
+    message = str(error)
+    assert "\n  fix: " in message
+    assert len(message.splitlines()) <= 6
+    assert len(message) < 2000
+    assert all(char.isprintable() or char == "\n" for char in message)
+    return message

@@ -34,6 +34,7 @@ from trueup.loading import load_network, load_tokenizer
 from trueup.loggers import Logger, open_loggers
 from trueup.loop import Fitted, fit
 from trueup.runfolder import RunFolder
+from trueup.sources import store_events
 from trueup.terms import Evaluation, RowSource, Term
 
 if TYPE_CHECKING:
@@ -166,7 +167,10 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
     try:
         tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
         renderer = Renderer(tokenizer)
-        prepared = runtime.first_then_all(where, lambda: checked(config, renderer, progress, run, tell=where.is_main))
+        stores = where.from_first(lambda: store_events(data.path for _, data in config.data_sections))
+        prepared = runtime.first_then_all(
+            where, lambda: checked(config, renderer, progress, run, stores, tell=where.is_main)
+        )
         progress.note(
             f"{config.method}: loading {config.model} on {where.device} in {str(where.dtype).removeprefix('torch.')}"
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from casekit import refused, section
-from tiny_votes import made, new_pair, undo, vote
 
+from tiny_votes import made, new_pair, undo, vote
 from trueup.chat import Message, Origin, Preference
 from trueup.config import DataConfig, DpoConfig, SftConfig, check_paths
 from trueup.dataset.build import tokenize
@@ -35,7 +37,7 @@ def read(path: str | Path, **more: Any) -> tuple[list[Preference], Counts]:
 
 
 def test_a_row_for_each_pair_that_more_than_half_decide(tmp_path: Path) -> None:
-    """By hand: 1 of 1; 2 of 3; 1 of 2 is no majority; 2 of 4 neither; skips do not count; ties and both bad are none."""
+    """By hand: 1 of 1; 2 of 3; 1 of 2 is no majority; 2 of 4 neither; skips do not count; a tie is none."""
     said = ["1", "221", "12", "11t2", "s2s", "t", "tt1", "b", "s", "", "1tb"]
     rows, counts = read(made(tmp_path / "votes.db", *said, gold="1"))
     first = {1}  # whose `first` won
@@ -87,11 +89,11 @@ def test_a_margin_where_every_ranking_has_a_strength(tmp_path: Path) -> None:
 
 def test_chosen_answers_prompts_and_records(tmp_path: Path) -> None:
     path = str(made(tmp_path / "votes.db", "1", "2"))
-    assert [row.response for row in load(path, want="conversation", use="chosen")] == ["Hello.", "Five, I think."]
+    chosen: list[Any] = list(load(path, want="conversation", use="chosen"))
+    assert [row.response for row in chosen] == ["Hello.", "Five, I think."]
     assert [row.messages[0].content for row in load(path, want="prompt")] == ["Hi?", "What is two and two?"]
-    assert [record.row["chosen"] for record in load_records(section(path))][0] == [
-        {"role": "assistant", "content": "Hello."}
-    ]
+    first = load_records(section(path))[0]
+    assert first.row["chosen"] == [{"role": "assistant", "content": "Hello."}]
 
 
 # A moment of it.
@@ -138,6 +140,15 @@ def test_a_write_ahead_log_counts(tmp_path: Path, tiny_base: str) -> None:
         assert (len(more), more.event) == (2, store.last_event())
         vote(path, 3, "s")  # a skip is no ranking, and is accounted for
         assert tokenize(config, ["preference"], renderer).meta["dropped"] == [{"at": f"{path}:3", "reason": "skipped"}]
+
+
+def test_reading_waits_for_no_writer(tmp_path: Path) -> None:
+    """Another program in the middle of a transaction, as long as it likes."""
+    path = made(tmp_path / "votes.db", "1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert len(read(path)[0]) == 1
+        writer.execute("ROLLBACK")
 
 
 def test_reading_while_another_process_votes_gives_whole_rows(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from trueup.chat import Renderer
@@ -25,7 +27,15 @@ if TYPE_CHECKING:
 REPORT = "checks.json"
 
 
-def checked(config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder, *, tell: bool) -> Prepared:
+def checked(
+    config: StageConfig,
+    renderer: Renderer,
+    progress: Progress,
+    run: RunFolder,
+    stores: Mapping[str, str],
+    *,
+    tell: bool,
+) -> Prepared:
     """A stage's data, prepared and checked.
 
     Args:
@@ -33,12 +43,13 @@ def checked(config: StageConfig, renderer: Renderer, progress: Progress, run: Ru
         renderer: its tokenizer's.
         progress: shows the reading.
         run: the run that would go on; its data must not have changed.
+        stores: as for `prepare`.
         tell: warn, and write all findings into the run folder: for one of several processes.
 
     Raises:
         DataError: a row cannot be used, or there is a fault that `allow` does not name.
     """
-    prepared = examine(config, renderer, progress, run)
+    prepared = examine(config, renderer, progress, run, stores)
     if tell:
         _tell(config, prepared, progress)
         told = [one.as_dict() for one in prepared.findings]
@@ -62,10 +73,13 @@ def _tell(config: StageConfig, prepared: Prepared, progress: Progress) -> None:
 
 
 def examine(
-    config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder | None = None, *, collect: bool = False
-) -> Prepared:
+    config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder | None = None,
+    stores: Mapping[str, str] = MappingProxyType({}), *, collect: bool = False,
+) -> Prepared:  # fmt: skip
     """The same, nothing told or raised of what is found; `collect` as for `prepare`."""
-    prepared = prepare(config, renderer, workers=processes(config), reading=progress.reading, collect=collect)
+    prepared = prepare(
+        config, renderer, workers=processes(config), reading=progress.reading, collect=collect, stores=stores
+    )
     prepared.findings[:0] = [*_template(config, renderer), *_tokenizers(config, renderer)]
     if run is not None:
         prepared.findings += _changed(config, run, prepared)

@@ -156,7 +156,7 @@ def tokenizer_version(renderer: Renderer) -> str:
     return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-CODE = ("chat", "examples.py", "sources", "dataset")
+CODE = ("chat", "examples.py", "sources", "dataset", "ranking/store/rows.py")
 """What makes tokens of rows, with `evaluation/refusal.py`."""
 
 

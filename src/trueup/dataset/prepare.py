@@ -5,10 +5,11 @@ Needs a tokenizer, no weights: a wrong row is said before the model loads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class _Section:
 
 def prepare(
     config: StageConfig, renderer: Renderer, *, workers: int = 1, reading: Reading = lambda _: nullcontext(_silent),
-    collect: bool = False,
+    collect: bool = False, stores: Mapping[str, str] = MappingProxyType({}),
 ) -> Prepared:  # fmt: skip
     """Tokenize (or take from the cache), select, hold to `max_length`, and look for faults.
 
@@ -86,13 +87,17 @@ def prepare(
         renderer: its tokenizer's.
         workers: processes that may turn rows into tokens.
         reading: shows how far it is.
+        stores: path -> the path to read instead: stores of rankings at one event, for several processes.
         collect: make rows that are too long a finding too, as `trueup check` wants to tell all there is.
 
     Raises:
         DataError: a row cannot be used, or rows are too long. Faults that can be allowed are findings, not raised.
         ModelError: the chat template cannot be used for these rows.
     """
-    sections = [_open(config, place, data, kinds, renderer, workers, reading) for place, data, kinds in wants(config)]
+    sections = [
+        _open(config, place, _at_event(data, stores), kinds, renderer, workers, reading)
+        for place, data, kinds in wants(config)
+    ]
     trained = [one for one in sections if isinstance(one.config, TrainDataConfig)]
     aside = {one.name: one for one in sections if one not in trained}
     _one_kind(trained)
@@ -117,6 +122,10 @@ def prepare(
         learnt.append((aside["mix"], made.mix.rows[0]))
     made.findings += _between(config, made.held_out, measured, learnt)
     return made
+
+
+def _at_event(data: DataConfig, stores: Mapping[str, str]) -> DataConfig:
+    return data.model_copy(update={"path": stores[data.path]}) if data.path in stores else data
 
 
 def _open(

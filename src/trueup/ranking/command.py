@@ -16,7 +16,7 @@ from trueup.ranking import results as said
 from trueup.ranking.ahead import Ahead, Job
 from trueup.ranking.page import Access
 from trueup.ranking.page import serve as serve_page
-from trueup.ranking.page.access import _is_loopback as on_loopback
+from trueup.ranking.page.access import on_loopback
 from trueup.ranking.store import NewPair, NewPrompt, Policy, Settings, Store
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from trueup.sources.decoding import Entry
 from trueup.sources.loading import load, load_records, load_section
 from trueup.sources.parser import Parser, Want, same_answers
-from trueup.sources.reader import Reader, open_reader, store_version
+from trueup.sources.reader import Reader, open_reader, store_events, store_version
 from trueup.sources.rows import Counts, Drop, Rows
 from trueup.sources.stream import DataSection, Stream, lines, stream, unusable
 
@@ -31,6 +31,7 @@ __all__ = [
     "load_section",
     "open_reader",
     "same_answers",
+    "store_events",
     "store_version",
     "stream",
     "unusable",

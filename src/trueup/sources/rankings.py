@@ -98,13 +98,24 @@ def _entry(path: Path, outcome: Outcome, *, margin: bool) -> tuple[Origin, dict[
     return Origin(shown(path), outcome.pair.id), {key: row[key] for key in FIELDS if key in row}
 
 
+def last_event(spec: str, path: Path) -> int:
+    """The number of a store's last event.
+
+    Raises:
+        DataError: it is no store.
+        MissingExtraError: what reads a store is not installed.
+    """
+    with _opened(spec, path) as store:
+        return store.last_event()
+
+
 @contextmanager
 def _opened(spec: str, path: Path) -> Iterator[Store]:
     try:
         from trueup.ranking.store import Store  # here, because it takes a tenth of a second
     except MissingExtraError as error:
         raise MissingExtraError(f"{shown(spec)}: {error}") from error
-    with Store.open(path) as store:
+    with Store.open(path, read_only=True) as store:
         yield store
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from trueup.errors import DataError
 from trueup.files import without_event
+from trueup.ranking.store.header import is_store
 from trueup.sources import finding
 from trueup.sources.decoding import UNREADABLE, Break, Entry, Tally, cannot_read
-from trueup.sources.rankings import looks_like_store, snapshot
+from trueup.sources.rankings import last_event, looks_like_store, snapshot
 from trueup.sources.reading import probe, read_file
 from trueup.sources.rows import Drop
 from trueup.sources.tables import numbered
@@ -110,6 +111,12 @@ def store_version(spec: str) -> str:
     name, event = without_event(spec)
     path = Path(name).expanduser()
     return snapshot(spec, path, event).version if path.is_file() and looks_like_store(path) else ""
+
+
+def store_events(specs: Iterable[str]) -> dict[str, str]:
+    """Of each store of rankings among some sources, how to read it as it is now: votes.db -> votes.db@1200."""
+    stores = {spec for spec in specs if Path(spec).expanduser().is_file() and is_store(Path(spec).expanduser())}
+    return {spec: f"{spec}@{last_event(spec, Path(spec).expanduser())}" for spec in stores}
 
 
 def open_reader(spec: str, split: str) -> Reader:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import tiny_data
 from tiny_votes import made, undo, vote
-
 from trueup.cli import main
-from trueup.config import PipelineConfig
+from trueup.config import PipelineConfig, to_yaml
 from trueup.errors import DataError
 from trueup.ranking.exchange import export
 from trueup.recipes import pipeline
@@ -62,6 +62,41 @@ def test_a_resumed_run_does_not_take_new_votes(tmp_path: Path) -> None:
     assert f"go on with the votes there were, by giving the data as {pinned}" in str(caught.value)
     tiny_data.run(tiny_data.stage("dpo", tmp_path, "stopped", **settings | {"data": pinned}))
     assert tiny_data.result(config) == tiny_data.result(whole)
+
+
+VOTING = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from tiny_votes import vote
+from trueup import stage
+
+real = stage.checked
+def checked(*args, **options):  # the first process has read its rows, the second will
+    done = real(*args, **options)
+    print("rows:", done.fingerprints, len(done.train), flush=True)
+    if os.environ["RANK"] == "0":
+        vote(Path({path!r}), 12, "1")
+    return done
+stage.checked = checked
+from trueup.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_processes_read_one_moment_of_a_store(tmp_path: Path) -> None:
+    """A vote between the reading of one and of the other, who would train on different rows and never know."""
+    path = made(tmp_path / "votes.db", *SAID)
+    config = tiny_data.stage("dpo", tmp_path, data=str(path), optim={"steps": 2})
+    script, written = tmp_path / "voting.py", tmp_path / "stage.yaml"
+    script.write_text(VOTING.format(tests=str(Path(tiny_data.__file__).parent), path=str(path)))
+    written.write_text(to_yaml(config), encoding="utf-8")
+    said = tiny_data.finish_processes(tiny_data.start_processes([str(script), "dpo", str(written)]))
+    rows = [line for text in said for line in text.splitlines() if line.startswith("rows:")]
+    assert len(rows) == 2
+    assert len(set(rows)) == 1
+    assert tiny_data.account(config)["events"] == {str(path): 13}
 
 
 def test_other_votes_of_the_same_event_number_are_noticed(tmp_path: Path) -> None:

@@ -45,15 +45,10 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 def ballots(path: Path) -> list[tuple[int, str]]:
     """(pair, choice as A or B) of every vote that stands, in order."""
     with Store.open(path) as store:
-        return [
-            (
-                vote.ballot.pair,
-                {vote.left: "a"}.get(
-                    vote.ballot.choice, "b" if vote.ballot.choice in ("first", "second") else vote.ballot.choice
-                ),
-            )  # fmt: skip
-            for vote in store.votes()
-        ]
+        votes = store.votes()
+    right = {vote.id: "second" if vote.left == "first" else "first" for vote in votes}
+    letters = [{vote.left: "a", right[vote.id]: "b"}.get(vote.ballot.choice, vote.ballot.choice) for vote in votes]
+    return [(vote.ballot.pair, letter) for vote, letter in zip(votes, letters, strict=True)]
 
 
 def test_a_whole_session(tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]) -> None:
@@ -71,7 +66,7 @@ def test_a_whole_session(tmp_path: Path, start: Callable[..., Served], visit: Ca
             ada.press(key)
 
     rank(6)
-    assert ada.said == "Saved: a tie. Next pair." or ada.said.startswith("Saved: ")
+    assert ada.said == "Saved: A is better. Next pair."
     assert page.locator("#far").inner_text().startswith("6 voted")
 
     before = ada.shown
@@ -284,6 +279,10 @@ def test_the_end_says_when_there_is_more(
     ada = visit(start(path))
     ada.press("3")
     ada.page.wait_for_selector("main[data-state=done]")
+    ada.page.get_by_role("link", name="What the votes say so far").click()
+    assert "1 vote" in ada.page.locator("h1").inner_text()
+    ada.page.go_back()
+    ada.page.wait_for_selector("main[data-state=done]")
     with Store.open(path) as store:
         store.add_pairs([pair(77)])
     ada.page.get_by_role("button", name="There are more pairs: go on").click(timeout=15_000)
@@ -301,7 +300,7 @@ def test_a_link_from_elsewhere_signs_in_and_leaves_the_address_bar(
     server = start(path, token_needed=True, owner="Ada")
     tab = visit(server, "")
     assert "you need a link of your own" in tab.page.locator("main").inner_text()
-    elsewhere = f"http://elsewhere.example/"
+    elsewhere = "http://elsewhere.example/"
     link = f"<a href='{server.address}/join?token={token}'>rank</a>"
     tab.page.route(elsewhere, lambda route: route.fulfill(body=link, content_type="text/html"))
     tab.page.goto(elsewhere)
@@ -314,7 +313,8 @@ def test_a_link_from_elsewhere_signs_in_and_leaves_the_address_bar(
 
 HOSTILE = [
     "<script>alert(1)</script><img src=https://evil.example/x onerror=alert(2)>",
-    "[click](javascript:alert(1)) [data](data:text/html,<script>alert(1)</script>)\n\n![p](https://evil.example/p.png) ![d](data:image/svg+xml;base64,PHN2Zz4=)",
+    "[click](javascript:alert(1)) [data](data:text/html,<script>alert(1)</script>)",
+    "![p](https://evil.example/p.png) ![d](data:image/svg+xml;base64,PHN2Zz4=)",
     '<svg onload=alert(1)><style>*{display:none!important}</style></main></body><iframe src="https://evil.example">',
     "over\u202eridden\u2066 and never closed\u202b",
     "zero\u200bwidth\u200d and \ufeff and \U000e0041 tags",
@@ -325,7 +325,8 @@ HOSTILE = [
     "[" * 15_000,
     "|a" * 60 + "|\n" + "|-" * 60 + "|\n" + ("|" + "very_long_cell_without_a_break" * 3) * 60,
     "```python\n" + "very_long_line = " * 300 + "\n```",
-    "<link rel=prefetch href=https://evil.example/> <meta http-equiv=refresh content='0;url=https://evil.example/'> <base href=https://evil.example/>",
+    "<link rel=prefetch href=https://evil.example/> <base href=https://evil.example/>",
+    "<meta http-equiv=refresh content='0;url=https://evil.example/'>",
     "{{7*7}} {% raw %} ${1} `<b>` \x1b[2J \x00",
     "# " + "heading " * 3000,
     "   \n  ",
@@ -407,9 +408,8 @@ def test_an_injected_script_does_not_run(
 ) -> None:
     """Should HTML of an answer get through all the same, the policy stops it."""
     ada = visit(start(store_of(tmp_path / "votes.db", 1)))
-    ada.page.evaluate(
-        "document.querySelector('#answers').innerHTML = '<img src=x onerror=\"document.title=1\"><p style=\"color:red\">'"
-    )
+    evil = "<img src=x onerror='document.title=1'><p style='color:red'>"
+    ada.page.evaluate("evil => { document.querySelector('#answers').innerHTML = evil }", evil)
     ada.page.wait_for_timeout(200)
     assert ada.page.title() == "Rank answers"
     assert any("Content Security Policy" in one for one in ada.complaints)

@@ -8,7 +8,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trueup.ranking.page import markdown
@@ -16,9 +16,31 @@ from trueup.ranking.page.invisible import as_html
 from trueup.ranking.page.markdown import MOST_MARKDOWN, MOST_SHOWN, plain, rendered
 
 TAGS = {
-    "a", "blockquote", "br", "code", "details", "div", "em", "h3", "hr", "li", "ol", "p", "pre", "s", "span", "strong",
-    "summary", "table", "tbody", "td", "th", "thead", "tr", "ul",
-}  # fmt: skip
+    "a",
+    "blockquote",
+    "br",
+    "code",
+    "details",
+    "div",
+    "em",
+    "h3",
+    "hr",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "s",
+    "span",
+    "strong",
+    "summary",
+    "table",
+    "tbody",
+    "td",
+    "th",
+    "thead",
+    "tr",
+    "ul",
+}
 ATTRIBUTES = {"class", "href", "target", "rel", "dir", "role", "aria-label", "start", "title"}
 INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
@@ -90,6 +112,7 @@ words = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(markup, words)).map("".join))
 def test_nothing_in_any_text_acts(text: str) -> None:
     """Also by chance: every tag is one of ours, every attribute too, and no invisible character is left."""
@@ -101,6 +124,7 @@ def test_nothing_in_any_text_acts(text: str) -> None:
         assert not INVISIBLE.search(one)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_plain_text_is_all_there(text: str) -> None:
     visible = re.sub(r'<span class="mark".*?</span>', "", plain(text))
@@ -130,11 +154,22 @@ def test_what_markdown_looks_like() -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("a\u202eb", "RLO"), ("a\u200b\u200b\u200bb", "ZWSP×3"), ("a\u2066b\u2069", "LRI"), ("a\xadb", "SHY"), ("\ufeffa", "BOM"),
-        ("a\x1b[2J", "ESC"), ("a\x00b", "NUL"), ("a\u3164b", "U+3164"), ("a\U000e0041b", "U+E0041"), ("a\u200db", "ZWJ"),
-        ("x\ufe0fy", "U+FE0F"), ("a\u200cb", "ZWNJ"), ("1\u2028 2", "LS"), ("a\u061cb", "ALM"),
+        ("a\u202eb", "RLO"),
+        ("a\u200b\u200b\u200bb", "ZWSP\u00d73"),
+        ("a\u2066b\u2069", "LRI"),
+        ("a\xadb", "SHY"),
+        ("\ufeffa", "BOM"),
+        ("a\x1b[2J", "ESC"),
+        ("a\x00b", "NUL"),
+        ("a\u3164b", "U+3164"),
+        ("a\U000e0041b", "U+E0041"),
+        ("a\u200db", "ZWJ"),
+        ("x\ufe0fy", "U+FE0F"),
+        ("a\u200cb", "ZWNJ"),
+        ("1\u2028 2", "LS"),
+        ("a\u061cb", "ALM"),
     ],
-)  # fmt: skip
+)
 def test_invisible_characters_are_seen(text: str, shown: str) -> None:
     made = as_html(text)
     assert f">{shown}</span>" in made
@@ -143,8 +178,19 @@ def test_invisible_characters_are_seen(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["👩\u200d👩\u200d👧", "❤\ufe0f", "❤\ufe0f\u200d🔥", "👍🏽", "1\ufe0f\u20e3", "می\u200cخواهم", "क्\u200dष", "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", "\u06dd١", "日本語\ta"],
-)  # fmt: skip
+    [
+        "👩\u200d👩\u200d👧",
+        "❤\ufe0f",
+        "❤\ufe0f\u200d🔥",
+        "👍🏽",
+        "1\ufe0f\u20e3",
+        "\u0645\u06cc\u200c\u062e",
+        "क्\u200dष",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "\u06dd\u0661",
+        "日本語\ta",
+    ],
+)
 def test_what_belongs_to_a_script_stays(text: str) -> None:
     assert as_html(text) == text
 
@@ -178,16 +224,32 @@ def test_long_texts_are_plain_and_folded() -> None:
 
 N = MOST_MARKDOWN
 BOMBS = {
-    "brackets": "[" * N, "images": "![" * (N // 2), "pairs": "[" * (N // 2) + "]" * (N // 2), "links": "[a](" * (N // 4),
-    "emphasis": "*a_ " * (N // 4), "strong": "**_" * (N // 3), "stars": "a*" * (N // 2), "quotes": ">" * N,
-    "lists": "- " * (N // 2), "mixed": "* - + > 1. " * (N // 11), "lazy": ">" * 100 + "a\n" + "a\n" * (N // 2 - 60),
-    "nested": "\n".join(" " * i + "- a" for i in range(195)), "backticks": " ".join("`" * i for i in range(195)),
+    "brackets": "[" * N,
+    "images": "![" * (N // 2),
+    "pairs": "[" * (N // 2) + "]" * (N // 2),
+    "links": "[a](" * (N // 4),
+    "emphasis": "*a_ " * (N // 4),
+    "strong": "**_" * (N // 3),
+    "stars": "a*" * (N // 2),
+    "quotes": ">" * N,
+    "lists": "- " * (N // 2),
+    "mixed": "* - + > 1. " * (N // 11),
+    "lazy": ">" * 100 + "a\n" + "a\n" * (N // 2 - 60),
+    "nested": "\n".join(" " * i + "- a" for i in range(195)),
+    "backticks": " ".join("`" * i for i in range(195)),
     "wide table": "|".join("a" * 3000) + "\n" + "|".join("-" * 3000) + "\n" + "a\n" * 3000,
     "long table": "|".join("a" * 40) + "\n" + "|".join("-" * 40) + "\n" + "a\n" * 9000,
-    "rules": "---\n" * (N // 4), "headings": "a\n=\n" * (N // 4), "tags": "<a " * (N // 3), "cdata": "<![CDATA[" * (N // 9),
-    "references": "".join(f"[a{i}]: b\n" for i in range(N // 12)), "entities": "&" * N, "line": "x" * 1_000_000,
-    "spaces in code": "```c\n" + " " * 6000 + "\n```", "many codes": "```java\n" + "a a " * 1400 + "\n```\n", "tildes": "~~a " * (N // 4),
-}  # fmt: skip
+    "rules": "---\n" * (N // 4),
+    "headings": "a\n=\n" * (N // 4),
+    "tags": "<a " * (N // 3),
+    "cdata": "<![CDATA[" * (N // 9),
+    "references": "".join(f"[a{i}]: b\n" for i in range(N // 12)),
+    "entities": "&" * N,
+    "line": "x" * 1_000_000,
+    "spaces in code": "```c\n" + " " * 6000 + "\n```",
+    "many codes": "```java\n" + "a a " * 1400 + "\n```\n",
+    "tildes": "~~a " * (N // 4),
+}
 
 
 @pytest.mark.parametrize("name", BOMBS)

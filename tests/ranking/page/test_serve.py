@@ -114,7 +114,9 @@ def test_it_serves_in_a_thread_and_stops_the_models(tmp_path: Path) -> None:
         ready.set()
 
     with Store.open(store_of(tmp_path / "votes.db", 0)) as store:
-        thread = threading.Thread(target=serve, args=(store, ahead, Access()), kwargs={"say": print, "ready": told, "stop": stop})  # fmt: skip
+        thread = threading.Thread(
+            target=serve, args=(store, ahead, Access()), kwargs={"say": print, "ready": told, "stop": stop}
+        )
         thread.start()
         assert ready.wait(10)
         state = Visitor(ports[0]).join("Ada").state()

@@ -143,11 +143,40 @@ def test_models_that_failed(stand: Stand, browser: Browser) -> None:
 
 # ---- axe-core
 
-RICH = "# Title\n\nText with `code`, **bold** and [a link](https://a.example).\n\n```python\ndef f(x):  # why\n    return {'a': 1.5, 'b': None} # " + "long " * 40 + "\n```\n\n| a | b |\n|--|--:|\n| 1 | 2 |\n\n> said\n\n1. one\n2. two\n\n![a cat](https://a.example/cat.png) zero\u200bwidth"  # fmt: skip
-DIFF = (
-    "```diff\n- old\n+ new\n@@ 1 @@\n```\n\n```json\n{\"a\": [1, true]}\n```\n\n```html\n<a href='x'>y</a> <!-- c -->\n```\n\n"
-    + "y" * 300
-)
+RICH = """# Title
+
+Text with `code`, **bold** and [a link](https://a.example).
+
+```python
+def f(x):  # why
+    return {'a': 1.5, 'b': None}  # long long long long long long long long long long long long long long long
+```
+
+| a | b |
+|--|--:|
+| 1 | 2 |
+
+> said
+
+1. one
+2. two
+
+![a cat](https://a.example/cat.png) zero\u200bwidth
+"""
+DIFF = """```diff
+- old
++ new
+@@ 1 @@
+```
+
+```json
+{"a": [1, true]}
+```
+
+```html
+<a href='x'>y</a> <!-- c -->
+```
+"""
 TURNS = (
     Message("system", "Be brief."),
     Message("user", "Hello " * 200),
@@ -225,16 +254,19 @@ def test_axe_finds_nothing_while_answers_are_written(stand: Stand, browser: Brow
 
 def test_axe_would_find_something(tmp_path: Path, start: Callable[..., Served], browser: Browser) -> None:
     tab = Visit(browser, start(store_of(tmp_path / "votes.db", 1)).address)
-    tab.page.evaluate("document.querySelector('#far').style.color = '#ddd'; document.querySelector('#note').labels[0].remove()")
+    tab.page.evaluate("document.querySelector('#far').style.color = '#ddd'")
+    tab.page.evaluate("document.querySelector('#note').labels[0].remove()")
     found = " ".join(axe.violations(tab.page))
     assert "color-contrast" in found
     assert "label" in found
     tab.close()
 
 
-SMALL = """() => [...document.querySelectorAll('button, input, a, summary')].filter(one => one.checkVisibility() && !one.closest('.body'))
-  .map(one => [one.closest('label') ?? one, one]).map(([box, one]) => [box.getBoundingClientRect(), one.id || one.textContent])
-  .filter(([box]) => box.width > 1 && (box.width < 24 || box.height < 24)).map(([box, name]) => `${name} ${box.width}x${box.height}`)"""
+SMALL = """() => [...document.querySelectorAll('button, input, a, summary')]
+  .filter(one => one.checkVisibility() && !one.closest('.body'))
+  .map(one => [(one.closest('label') ?? one).getBoundingClientRect(), one.id || one.textContent])
+  .filter(([box]) => box.width > 1 && (box.width < 24 || box.height < 24))
+  .map(([box, name]) => `${name} ${box.width}x${box.height}`)"""
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -277,7 +309,8 @@ def test_the_focus_is_never_under_the_bar(tmp_path: Path, start: Callable[..., S
           if (one === document.body) return 'end';
           const box = one.getBoundingClientRect(), bar = document.querySelector('#vote');
           if (getComputedStyle(one).outlineStyle !== 'solid') return `no outline: ${one.id}`;
-          return bar.contains(one) || box.top < bar.getBoundingClientRect().top - 10 ? '' : `hidden: ${one.id} ${box.top}`; }""")
+          const seen = bar.contains(one) || box.top < bar.getBoundingClientRect().top - 10;
+          return seen ? '' : `hidden: ${one.id} ${box.top}`; }""")
         if hidden == "end":
             break
         assert hidden == ""

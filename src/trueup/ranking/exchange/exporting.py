@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from trueup.errors import DataError
 from trueup.files import atomic_write_bytes, without_event
-from trueup.ranking.store import Store
+from trueup.ranking.store import Store, is_store
 from trueup.ranking.store.rows import Outcome, Row, Votes, about, messages, other, outcomes, row_of, told
 from trueup.ranking.store.schema import Pair, Side, Vote
 from trueup.sources.wording import shown
@@ -73,7 +73,7 @@ def export(
         MissingExtraError: SQLAlchemy is not installed.
     """
     name, event = without_event(str(store_path))
-    with Store.open(Path(name).expanduser()) as store:
+    with Store.open(Path(name).expanduser(), read_only=True) as store:
         at = store.last_event() if event is None else min(event, store.last_event())
         found = list(outcomes(store, at, votes, gold=gold))
         edited = [vote for vote in store.votes(at) if vote.ballot.edit]
@@ -157,6 +157,8 @@ def _checked(path: Path, pairs: Mapping[int, Pair], *, force: bool) -> Path:
         raise DataError(f"{name}: rows are written as JSON lines\n  fix: end the name in .jsonl")
     if not path.exists():
         return path
+    if is_store(path):
+        raise DataError(f"{name}: is a store of rankings, which nothing may replace\n  fix: name another file")
     if not path.is_file():
         raise DataError(f"{name}: is no file\n  fix: name another")
     if not force and not _all_ours(path, pairs):

@@ -13,6 +13,7 @@ from trueup.ranking.exchange.judged import Judged, judged
 from trueup.ranking.exchange.reading import LeftOut, mixed, records
 from trueup.ranking.store import Store, is_store
 from trueup.ranking.store.importing import Given
+from trueup.ranking.store.raters import proper
 from trueup.ranking.store.rows import other
 from trueup.ranking.store.schema import MOST_NAME, Answer, Ballot, Choice, NewPair, NewPrompt, Pair, Side
 from trueup.sources import lines
@@ -91,7 +92,7 @@ def import_file(
     if not read.found:
         why = "; ".join(f"{len(places)} {reason}" for reason, places in read.left_out.items())
         raise DataError(f"{shown(file)}: none of its {read.rows} rows ranks a pair: {why}\n  fix: name another file")
-    named = _named(read.found, rater or _name(file))
+    named = _named(read.found, proper(rater) if rater else _name(file))
     last = _last_words(named)
     with Store.open(store_path, create=True) as store:
         _refuse_contradictions(store, last.values())
@@ -125,7 +126,7 @@ def _from_store(into: Path, file: Path) -> _Read:
     """Every vote of another store, undone ones left out."""
     if into.exists() and into.resolve() == file.resolve():
         raise DataError(f"{shown(file)}: it cannot be imported into itself\n  fix: name another store")
-    with Store.open(file) as store:
+    with Store.open(file, read_only=True) as store:
         votes, pairs = store.votes(), {pair.id: pair for pair in store.pairs()}
     read = _Read(rows=len(votes), spoke=len(votes))
     for vote in votes:

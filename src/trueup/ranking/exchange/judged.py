@@ -18,9 +18,12 @@ from itertools import combinations
 from typing import Any, cast
 
 from trueup.chat import Origin, excerpt
+from trueup.errors import DataError
 from trueup.ranking.exchange.reading import LeftOut, answers_in, new_pair, pair_of
 from trueup.ranking.exchange.times import iso
-from trueup.ranking.store.schema import CHOICES, MOST_NOTE, STRENGTHS, Ballot, Choice, NewPair, Side
+from trueup.ranking.store.ballots import checked
+from trueup.ranking.store.raters import proper
+from trueup.ranking.store.schema import Ballot, Choice, NewPair, Side
 from trueup.sources.formats import pair_format
 from trueup.sources.records import PROMPT, Record
 from trueup.sources.wording import as_json, listed
@@ -70,9 +73,17 @@ def judged(record: Record) -> list[Judged]:
     row = record.row
     for is_so, read in _FORMATS:
         if is_so(row):
-            return read(record)
+            return [_proper(record, one) for one in read(record)]
     fix = "name them chosen and rejected; or response_a, response_b and winner (a, b, tie)"
     raise record.fail(f"no ranking in the row, it has: {listed(row)}", fix)
+
+
+def _proper(record: Record, one: Judged) -> Judged:
+    """The vote as a store takes it; raises DataError, with the record's place, where it would not."""
+    try:
+        return replace(one, ballot=checked(one.ballot), rater=proper(one.rater) if one.rater else "")
+    except DataError as error:
+        raise DataError(f"{record.origin}: {error}") from error
 
 
 def said(record: Record, key: str, names: tuple[str, str]) -> tuple[Choice, int | None]:
@@ -118,13 +129,10 @@ def _ranking(record: Record) -> list[Judged]:
 
 def _judged(record: Record, pair: NewPair, choice: Choice, strength: int | None, left: Side | None) -> Judged:
     row = record.row
-    note = _text(first_of(row, NOTE))
-    if len(note) > MOST_NOTE:
-        raise record.fail(f"the note has {len(note):,} characters", f"shorten it to {MOST_NOTE:,}")
     return Judged(
         pair,
         _text(first_of(row, RATER)),
-        Ballot("", 0, choice, strength, note=note),
+        Ballot("", 0, choice, strength, note=_text(first_of(row, NOTE))),
         iso(record, first_of(row, WHEN)),
         left,
         record.origin,
@@ -284,30 +292,28 @@ def _ours(record: Record) -> list[Judged]:
 
 
 _SIDES: dict[str, Side] = {"chosen": "first", "rejected": "second"}
+_SAID: dict[str, Choice] = {**_SIDES, "tie": "tie", "both_bad": "both_bad", "skip": "skip"}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "rater": (str,),
+    "choice": (str,),
+    "left": (str, type(None)),
+    "strength": (int, type(None)),
+    "seconds": (int, float, type(None)),
+    "reasons": (list, type(None)),
+    "note": (str, type(None)),
+}
 
 
 def _our_vote(record: Record, pair: NewPair, vote: object) -> Judged:
     told: dict[str, Any] = cast("dict[str, Any]", vote) if isinstance(vote, dict) else {}
-    choice = _SIDES.get(told.get("choice", ""), told.get("choice"))
-    strength, seconds, reasons = told.get("strength"), told.get("seconds"), told.get("reasons") or []
-    wrong = [
-        name
-        for name, fine in {
-            "choice": choice in CHOICES and choice == _SIDES.get(told["choice"], choice),
-            "strength": strength is None or strength in STRENGTHS,
-            "seconds": seconds is None or isinstance(seconds, int | float),
-            "reasons": isinstance(reasons, list),
-            "rater": isinstance(told.get("rater"), str),
-            "left": told.get("left") in (None, *_SIDES),
-            "note": len(_text(told.get("note"))) <= MOST_NOTE,
-        }.items()
-        if not fine
-    ]
+    wrong = [key for key, types in _TYPES.items() if type(told.get(key)) not in types]
+    wrong += [] if wrong or told["choice"] in _SAID else ["choice"]
+    wrong += [] if wrong or told.get("left") in (None, *_SIDES) else ["left"]
     if wrong:
-        raise record.fail(f"a vote's {wrong[0]} cannot be meant", "export the votes again", as_json(told)[:200])
-    ballot = Ballot(
-        "", 0, cast("Choice", choice), strength, tuple(map(str, reasons)), _text(told.get("note")), seconds=seconds
-    )
+        raise record.fail(f"a vote's {wrong[0]} cannot be meant", "export the votes again", as_json(vote))
+    reasons = tuple(map(str, told.get("reasons") or ()))
+    note, seconds = told.get("note") or "", told.get("seconds")
+    ballot = Ballot("", 0, _SAID[told["choice"]], told.get("strength"), reasons, note, seconds=seconds)
     left = _SIDES[told["left"]] if told.get("left") else None
     return Judged(pair, told["rater"], ballot, iso(record, told.get("at") or ""), left, record.origin)
 

@@ -71,9 +71,11 @@ def read_pairs(
         )
     if longer:
         raise DataError(
-            f"{shown(path)}: {len(longer)} pairs are of more than one message an answer: {lines(longer)}\n"
+            f"{shown(path)}: answers of more than one message: {lines(longer)}\n"
             "  fix: put the shared messages into the prompt"
         )
+    if not made:
+        raise DataError(f"{shown(path)}: no pair is left: in all {len(same)} {SAME}\n  fix: check how it was made")
     if same:
         told(f"{len(same)} pairs left out: {SAME} ({lines(same)})")
     return made

@@ -46,7 +46,7 @@ class Access:
         """Nobody opens the page to a network by mistake."""
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port {self.port}: a port is a number from 1 to 65535, or 0 for any free one")
-        if not (self.token_needed or _is_loopback(self.host)):
+        if not (self.token_needed or on_loopback(self.host)):
             raise ConfigError(f"--host {self.host}: beyond this machine the page needs tokens; leave --host out")
 
     @property
@@ -72,8 +72,8 @@ class Access:
             address = ip_address(host)
         except ValueError:
             own = socket.gethostname().lower()
-            return not _is_loopback(self.host) and host in (own, f"{own}.local")
-        return address.is_loopback or not _is_loopback(self.host)
+            return not on_loopback(self.host) and host in (own, f"{own}.local")
+        return address.is_loopback or not on_loopback(self.host)
 
     def same_origin(self, origin: str, host: str) -> bool:
         """Whether a write comes from a page of ours."""
@@ -136,7 +136,8 @@ def _host_of(netloc: str) -> str:
         return ""
 
 
-def _is_loopback(host: str) -> bool:
+def on_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, which no other can reach."""
     if host.lower() == "localhost":
         return True
     try:

@@ -9,6 +9,7 @@ const WORDS = { a: "A is better", b: "B is better", tie: "a tie", both_bad: "bot
 const STRENGTHS = [, "slightly ", "clearly ", "much "];
 const TOO_SOON = 200; // ms: nobody has read a pair by then, a key that bounces has
 const GLANCE = 500, LOOK = 5000; // ms between two looks at answers being written, and for new pairs
+const KEEP = 120_000; // ms after which the server is told that the pair is still being read
 
 const shelf = new Shelf(meta("shelf"));
 const outbox = new Outbox(shelf, meta("csrf"), notSaved);
@@ -81,23 +82,7 @@ function showWriting({ writing }) {
 
 function showOther(next) {
   visibleParts(false);
-  if (next.kind === "waiting") {
-    heading("The models are getting ready");
-    return showEnd(element("p", { textContent: next.writer === "loading" ? "They are being loaded. The first answers appear here as they are written." : "The next answers appear here as they are written." }));
-  }
-  if (next.kind === "failed") {
-    heading("No more answers for now");
-    return showEnd(element("p", { textContent: "The models that write the answers have stopped; your votes are all saved." }), next.problem && element("p", { className: "fine", textContent: next.problem }));
-  }
-  const { voted, skipped } = next.progress;
-  heading(voted ? "All done. Thank you." : "Nothing to rank here yet.");
-  const count = `You voted on ${voted} ${voted === 1 ? "pair" : "pairs"}${skipped ? ` and skipped ${skipped}` : ""}. Every vote is saved.`;
-  const results = document.querySelector("nav a[href='/results']");
-  showEnd(
-    voted || skipped ? element("p", { textContent: count }) : null,
-    element("p", { className: "fine", textContent: "Where more pairs come, or one that another rater held is free again, this page says so." }),
-    results && element("p", {}, element("a", { href: "/results", textContent: "What the votes say so far", className: "button" })),
-  );
+  heading(showEnd(next, document.querySelector("nav a[href='/results']") !== null));
 }
 
 function visibleParts(pair) {
@@ -351,6 +336,10 @@ $("leave").addEventListener("click", async () => {
 });
 document.addEventListener("toggle", reachable, true);
 addEventListener("resize", reachable);
+
+setInterval(() => {
+  if (state.kind === "pair" && !busy && !document.hidden) call("/api/state").catch(() => {}); // it is kept for us longer
+}, KEEP);
 
 setKeys(keysOn);
 if (outbox.entry) {

@@ -86,6 +86,30 @@ export function showProgress({ voted, skipped, left, pace }) {
   $("bar").value = voted + skipped;
 }
 
-export function showEnd(...paragraphs) {
-  $("end").replaceChildren(...paragraphs.filter(Boolean));
+// What stands where there is no pair. -> the heading over it.
+export function showEnd(state, results) {
+  const { title, said, fine } = WORDS[state.kind](state);
+  $("end").replaceChildren(...[
+    said && element("p", { textContent: said }),
+    fine && element("p", { className: "fine", textContent: fine }),
+    state.kind === "done" && results && element("p", {}, element("a", { href: "/results", textContent: "What the votes say so far", className: "button" })),
+  ].filter(Boolean));
+  return title;
 }
+
+const WORDS = {
+  waiting: ({ writer }) => ({
+    title: "The models are getting ready",
+    said: writer === "loading" ? "They are being loaded. The first answers appear here as they are written." : "The next answers appear here as they are written.",
+  }),
+  failed: ({ problem }) => ({
+    title: "No more answers for now",
+    said: "The models that write the answers have stopped; your votes are all saved.",
+    fine: problem,
+  }),
+  done: ({ progress: { voted, skipped } }) => ({
+    title: voted || skipped ? "All done. Thank you." : "Nothing to rank here yet.",
+    said: voted || skipped ? `You voted on ${voted} ${voted === 1 ? "pair" : "pairs"}${skipped ? ` and skipped ${skipped}` : ""}. Every vote is saved.` : "",
+    fine: "Should more pairs come, or one that another rater held be free again, this page says so.",
+  }),
+};

@@ -62,7 +62,7 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """What became of the votes that stood at event `until`, by pair. A pair without votes has none.
 
-    An answer wins when more than half of the raters who did not skip prefer it. With `gold`, gold pairs count as others.
+    An answer wins when more than half of the raters who did not skip prefer it. With `gold`, gold pairs are as others.
     """
     last = store.last_event() if until is None else until
     by_pair: dict[int, list[Vote]] = defaultdict(list)
