@@ -114,8 +114,8 @@ def requested(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list
     wanted = {(row["rater"], row["request"]) for row in rows}
     by, requests = {rater for rater, _ in wanted}, {request for _, request in wanted}
     found = _votes().where(events.c.rater.in_(by), events.c.request.in_(requests))
-    rows = sorted(connection.execute(found), key=lambda row: row.id)
-    return [_vote(row) for row in rows if (row.rater, row.request) in wanted]
+    there = sorted(connection.execute(found), key=lambda row: row.id)
+    return [_vote(row) for row in there if (row.rater, row.request) in wanted]
 
 
 _SAID = ("request", "pair", "choice", "strength", "note", "edit", "edit_of", "seconds")
