@@ -182,9 +182,11 @@ def test_no_question_of_a_rater_looks_at_every_pair(tmp_path):
         ann, bob = opened.rater("A"), opened.rater("B")
         plans: set[str] = set()
 
-        def explain(_connection, cursor, statement, parameters, _context, _many):
+        def explain(_connection, cursor, statement, parameters, _context, many):
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "INSERT")):
-                asked = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                asked = cursor.connection.execute(
+                    f"EXPLAIN QUERY PLAN {statement}", parameters[0] if many else parameters
+                )
                 plans.update(f"{row[3]}: {' '.join(statement.split())}" for row in asked)
 
         event.listen(opened._database._reader, "before_cursor_execute", explain)

@@ -79,3 +79,15 @@ def test_imported_votes_count_for_what_comes_next(tmp_path):
         following = opened.next(ann)
         assert following.pair != held.pair
         assert opened.progress(ann).mine == 1
+
+
+def test_many_raters_and_chunks_are_counted_as_one_by_one(tmp_path):
+    """Half of Bob's are there before, so that requests of one rater meet new ones of another."""
+    rows = [given(number, name) for number in range(400) for name in ("Ann", "Bob")]
+    with store(tmp_path, 100, raters_per_pair=2) as opened:
+        assert opened.import_votes(row for row in rows[:200] if row[1] == "Bob") == Added(100, 0)
+        assert opened.import_votes(rows) == Added(700, 100)
+        told = opened.progress(opened.rater("Ann"))
+        assert (told.mine, told.pairs, told.complete, told.left) == (400, 400, 400, 0)
+        assert sum(said.rater.name == "Bob" for said in opened.votes()) == 400
+        sound(opened)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from collections import Counter
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from trueup.ranking.store.content import chunks, share, shift, tally
+from trueup.ranking.store.schema import Vote
 from trueup.ranking.store.tables import events, levels, pairs, prompts, shares, standing, tallies
 
-
-def vote(connection: Connection, event: int, rater: int, pair: int, counted: bool) -> None:
-    """Count a vote in."""
-    connection.execute(insert(standing).values(rater=rater, pair=pair, vote=event, counted=counted))
-    _move(connection, event, pair, int(counted), 1)
+Counted = tuple[int, int, int, bool]
+"""A vote: its event, rater and pair, and whether it counts, which a skip does not."""
 
 
-def undo(connection: Connection, event: int, rater: int, pair: int, counted: bool) -> None:
-    """Count a vote out that was taken back."""
-    connection.execute(delete(standing).where(standing.c.rater == rater, standing.c.pair == pair))
-    _move(connection, event, pair, -int(counted), -1)
+def votes(connection: Connection, new: Sequence[Counted]) -> None:
+    """Count votes in."""
+    rows = [{"rater": rater, "pair": pair, "vote": event, "counted": counted} for event, rater, pair, counted in new]
+    connection.execute(insert(standing), rows)
+    _move(connection, [(event, pair, int(counted), 1) for event, _, pair, counted in new])
+
+
+def undo(connection: Connection, event: int, vote: Vote) -> None:
+    """Count a vote out that the event took back."""
+    said = vote.ballot
+    connection.execute(delete(standing).where(standing.c.rater == vote.rater.id, standing.c.pair == said.pair))
+    _move(connection, [(event, said.pair, -int(said.choice != "skip"), -1)])
 
 
 def rebuild(connection: Connection, seed: int) -> None:
@@ -51,11 +60,20 @@ def _recount(connection: Connection) -> None:
     connection.execute(insert(levels).from_select([*levels.c.keys()], select(*level, func.count()).group_by(*level)))
 
 
-def _move(connection: Connection, event: int, pair: int, votes: int, seen: int) -> None:
-    """Add to a pair's votes, and move it from its level to another."""
-    query = select(tallies.c.gold, tallies.c.votes, tallies.c.seen).where(tallies.c.pair == pair)
-    gold, had, saw = connection.execute(query).one()
-    new = {"votes": had + votes, "seen": saw + seen, "latest": event}
-    connection.execute(update(tallies).where(tallies.c.pair == pair).values(new))
-    shift(connection, (gold, had, saw), -1)
-    shift(connection, (gold, had + votes, saw + seen), 1)
+def _move(connection: Connection, steps: Sequence[tuple[int, int, int, int]]) -> None:
+    """Add to pairs' votes, and move the pairs from their levels to others. `steps`: event, pair, votes, seen."""
+    columns = (tallies.c.pair, tallies.c.gold, tallies.c.votes, tallies.c.seen)
+    rows = connection.execute(select(*columns).where(tallies.c.pair.in_({pair for _, pair, _, _ in steps}))).all()
+    level = {row.pair: (row.gold, row.votes, row.seen) for row in rows}
+    moved: Counter[tuple[bool, int, int]] = Counter()
+    new: dict[int, dict[str, int]] = {}
+    for event, pair, votes, seen in steps:
+        gold, had, saw = level[pair]
+        moved[level[pair]] -= 1
+        level[pair] = (gold, had + votes, saw + seen)
+        moved[level[pair]] += 1
+        new[pair] = {"of": pair, "had": had + votes, "saw": saw + seen, "last": event}
+    values = {"votes": bindparam("had"), "seen": bindparam("saw"), "latest": bindparam("last")}
+    connection.execute(update(tallies).where(tallies.c.pair == bindparam("of")).values(values), list(new.values()))
+    for place, many in moved.items():
+        shift(connection, place, many)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -13,7 +14,7 @@ from trueup.errors import DataError
 from trueup.ranking.store import content, raters, votes
 from trueup.ranking.store.ballots import checked
 from trueup.ranking.store.database import now_utc
-from trueup.ranking.store.schema import Ballot, NewPair, Rater, Side
+from trueup.ranking.store.schema import Ballot, NewPair, Pair, Rater, Side
 
 Given = tuple[NewPair, str, Ballot, str, Side]
 """A pair, the rater's name, what was said (`pair` and `request` are not read), when (ISO 8601; "": now), what was A."""
@@ -29,24 +30,34 @@ def add(connection: Connection, seed: int, given: Sequence[Given]) -> int:
     """
     ids, _ = content.add_pairs(connection, seed, [pair for pair, *_ in given])
     stored = {pair.id: pair for pair in content.some_pairs(connection, list(set(ids.values())))}
-    new = 0
-    for pair, name, said, at, shown in given:
-        ballot, left = said, shown
-        here = stored[ids[content.pair_digest(pair)]]
-        if (here.first.text, here.first.model) != (pair.first.text, pair.first.model):
-            ballot, left = _turned(said), _OTHER[shown]
-        rater = raters.made(connection, raters.proper(name))
-        ballot = checked(replace(ballot, pair=here.id, request=f"import-{here.id}"))
-        before = votes.of_pair(connection, rater, here.id)
-        if before is not None and _said(before.ballot) != _said(ballot):
-            raise _contradiction(pair, rater, before.ballot, ballot)
-        if before is None and not votes.was_requested(connection, rater, ballot.request):
-            votes.enter(connection, rater, ballot, at=_utc(at), left=left)
-            new += 1
-    return new
+    by = {name: raters.made(connection, raters.proper(name)) for name in dict.fromkeys(name for _, name, *_ in given)}
+    before = votes.on_pairs(connection, [rater.id for rater in by.values()], stored)
+    said = {key: vote.ballot for key, vote in before.items()}
+    rows: list[dict[str, Any]] = []
+    for one in given:
+        here, rater = stored[ids[content.pair_digest(one[0])]], by[one[1]]
+        ballot, at, left = _as_stored(one, here)
+        earlier = said.setdefault((rater.id, here.id), ballot)
+        if _verdict(earlier) != _verdict(ballot):
+            raise _contradiction(one[0], rater, earlier, ballot)
+        if earlier is ballot:
+            rows.append(votes.event_of(rater, ballot, at, left))
+    undone = {(vote.rater.id, vote.ballot.request) for vote in votes.requested(connection, rows)}
+    rows = [row for row in rows if (row["rater"], row["request"]) not in undone]
+    if rows:
+        votes.enter(connection, rows)
+    return len(rows)
 
 
-def _said(ballot: Ballot) -> tuple[str, int | None]:
+def _as_stored(given: Given, here: Pair) -> tuple[Ballot, str, Side]:
+    """What was said, when and of what as A, in the sides of the pair as it is in the store."""
+    pair, _, ballot, at, left = given
+    if (here.first.text, here.first.model) != (pair.first.text, pair.first.model):
+        ballot, left = _turned(ballot), _OTHER[left]
+    return checked(replace(ballot, pair=here.id, request=f"import-{here.id}")), _utc(at), left
+
+
+def _verdict(ballot: Ballot) -> tuple[str, int | None]:
     return ballot.choice, ballot.strength
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, ScalarSelect, delete, func, select, update
+from sqlalchemy import Connection, ScalarSelect, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from trueup.ranking.store.schema import Rater
@@ -45,9 +45,10 @@ def end(connection: Connection, rater: Rater, now: float) -> None:
     connection.execute(update(leases).where(leases.c.rater == rater.id, leases.c.until > now).values(until=now))
 
 
-def drop(connection: Connection, rater: int, pair: int) -> None:
-    """Forget a lease: the rater has voted."""
-    connection.execute(delete(leases).where(leases.c.rater == rater, leases.c.pair == pair))
+def drop(connection: Connection, voted: Sequence[tuple[int, int]]) -> None:
+    """Forget the leases of raters and pairs: the raters have voted."""
+    held = (leases.c.rater == bindparam("by"), leases.c.pair == bindparam("of"))
+    connection.execute(delete(leases).where(*held), [{"by": rater, "of": pair} for rater, pair in voted])
 
 
 def held_pairs(connection: Connection, now: float, *, besides: Rater | None = None) -> Sequence[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, exists, select
@@ -33,34 +33,35 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, settings: Setting
         return _by_id(connection, before.id)
     ballot = checked(ballot)
     prompt = _prompt_of(connection, ballot.pair)
-    if of_pair(connection, rater, ballot.pair) is not None:
+    if on_pairs(connection, [rater.id], [ballot.pair]):
         raise DataError(f"pair {ballot.pair}: {rater.name} has voted on it\n  fix: undo first")
     told = leases.of(connection, rater, ballot.pair)
     side = left or (told.left if told else left_side(settings.seed, prompt, rater.id))
     policy, score = (told.policy, told.score) if told else ("", None)
-    return enter(connection, rater, ballot, at=now_utc(), left=side, policy=policy, score=score)
+    (vote,) = enter(connection, [event_of(rater, ballot, now_utc(), side, policy, score)])
+    return vote
 
 
-def enter(
-    connection: Connection,
-    rater: Rater,
-    ballot: Ballot,
-    *,
-    at: str,
-    left: Side,
-    policy: str = "",
-    score: float | None = None,
-) -> Vote:
-    """Add a vote's event, and to what is derived from it."""
+def event_of(
+    rater: Rater, ballot: Ballot, at: str, left: Side, policy: str = "", score: float | None = None
+) -> dict[str, Any]:
+    """A vote as a row of `events`."""
     said = {name: getattr(ballot, name) for name in _SAID} | {"reasons": list(ballot.reasons)}
-    row = {"at": at, "kind": "vote", "rater": rater.id, "left": left, "policy": policy, "score": score}
-    event = _add(connection, row | said)
-    derived.vote(connection, event, rater.id, ballot.pair, ballot.choice != "skip")
-    leases.drop(connection, rater.id, ballot.pair)
-    return _by_id(connection, event)
+    return {"at": at, "kind": "vote", "rater": rater.id, "left": left, "policy": policy, "score": score, **said}
 
 
-def undo(connection: Connection, rater: Rater, request: str, settings: Settings, now: float | None) -> Vote | None:
+def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
+    """Add votes' events, and to what is derived from them."""
+    connection.execute(insert(events), list(rows))
+    votes = requested(connection, rows)
+    derived.votes(
+        connection, [(vote.id, vote.rater.id, vote.ballot.pair, vote.ballot.choice != "skip") for vote in votes]
+    )
+    leases.drop(connection, [(vote.rater.id, vote.ballot.pair) for vote in votes])
+    return votes
+
+
+def undo(connection: Connection, rater: Rater, request: str, settings: Settings, now: float) -> Vote | None:
     """Take back the rater's last standing vote and give its pair to the rater again; the same request does it once.
 
     Returns:
@@ -80,9 +81,8 @@ def undo(connection: Connection, rater: Rater, request: str, settings: Settings,
     row = {"at": now_utc(), "kind": "undo", "rater": rater.id, "request": request, "pair": pair}
     event = _add(connection, row | {"undoes": last and last.id})
     if last is not None and pair is not None:
-        derived.undo(connection, event, rater.id, pair, last.ballot.choice != "skip")
+        derived.undo(connection, event, last)
         shown = {"left": last.left, "policy": last.policy, "score": last.score}
-        now = time.time() if now is None else now
         leases.give(connection, rater, pair, shown, now=now, seconds=settings.lease_seconds)
     return last
 
@@ -102,16 +102,20 @@ def history(connection: Connection, rater: Rater, limit: int) -> list[Vote]:
     return [_vote(row) for row in connection.execute(own.order_by(standing.c.vote.desc()).limit(limit))]
 
 
-def of_pair(connection: Connection, rater: Rater, pair: int) -> Vote | None:
-    """The rater's standing vote on a pair."""
-    own = (standing.c.rater == rater.id, standing.c.pair == pair)
-    row = connection.execute(_votes().join(standing, standing.c.vote == events.c.id).where(*own)).one_or_none()
-    return None if row is None else _vote(row)
+def on_pairs(connection: Connection, by: Iterable[int], pairs: Iterable[int]) -> dict[tuple[int, int], Vote]:
+    """The standing votes of raters on pairs, by the ids of both."""
+    own = (standing.c.rater.in_(set(by)), standing.c.pair.in_(set(pairs)))
+    rows = connection.execute(_votes().join(standing, standing.c.vote == events.c.id).where(*own))
+    return {(row.rater, row.pair): _vote(row) for row in rows}
 
 
-def was_requested(connection: Connection, rater: Rater, request: str) -> bool:
-    """Whether an event of this request is there, also a vote that was taken back since."""
-    return _requested(connection, rater, request) is not None
+def requested(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Vote]:
+    """The votes of the same raters and requests as the rows', in order, also those that were taken back."""
+    wanted = {(row["rater"], row["request"]) for row in rows}
+    by, requests = {rater for rater, _ in wanted}, {request for _, request in wanted}
+    found = _votes().where(events.c.rater.in_(by), events.c.request.in_(requests))
+    there = sorted(connection.execute(found), key=lambda row: row.id)
+    return [_vote(row) for row in there if (row.rater, row.request) in wanted]
 
 
 _SAID = ("request", "pair", "choice", "strength", "note", "edit", "edit_of", "seconds")
