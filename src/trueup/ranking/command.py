@@ -188,7 +188,7 @@ def import_(path: Path, file: Path, *, rater: str | None = None) -> None:
 def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> None:
     """Print what the votes say, of `votes.db@1200` as it stood at that event. Raises DataError for what is no store."""
     name, event = without_event(str(path))
-    with Store.open(Path(name)) as store:
+    with Store.open(Path(name), read_only=True) as store:
         found = said.view(store.pairs(), store.votes(event), settings=store.settings, seed=store.settings.seed)
     if html is not None:
         atomic_write_text(html, said.page(found))
