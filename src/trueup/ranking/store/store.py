@@ -43,7 +43,7 @@ class Store:
     """Prompts, pairs, raters and what they said, in one SQLite file.
 
     Any thread may call any method, and any number of processes may have the file open. Times `now` are Unix seconds.
-    Every method raises DataError when the disk refuses; nothing was written then.
+    Every method raises StoreFault, a DataError, when the disk refuses; nothing was written then.
     """
 
     def __init__(self, database: Database) -> None:
