@@ -138,6 +138,8 @@ class Database:
                     f"{self._name}: its version is {version}, this trueup knows {VERSION}\n"
                     "  fix: use the trueup that wrote it, or a newer one"
                 )
+            elif not self._read_only:
+                tables.complete(connection)
 
     def _into_wal(self) -> None:
         """Write-ahead logging, kept in the file: readers never wait. The change itself needs the file alone."""

@@ -193,17 +193,22 @@ class Store:
     def rater_of(self, token: str) -> Rater | None:
         """Whom an invitation lets in; None: nobody."""
         with self._database.reading() as connection:
-            return raters.bearer(connection, token, "invitation")
+            return raters.invited(connection, token)
 
-    def session(self, rater: Rater) -> str:
-        """A new secret for a rater's cookie; only its sha256 is kept."""
+    def session(self, rater: Rater, *, guest: bool = False) -> str:
+        """A new secret for a rater's cookie; only its sha256 is kept. A `guest` came in by typing a name."""
         with self._database.writing() as connection:
-            return raters.new_secret(connection, rater, "session")
+            return raters.new_secret(connection, rater, "session", guest=guest)
 
-    def rater_of_session(self, secret: str) -> Rater | None:
-        """Whose session it is; None: nobody's."""
+    def rater_of_session(self, secret: str, *, guests: bool = True, now: float | None = None) -> Rater | None:
+        """Whose session it is; None: nobody's, older than 30 days, or a guest's where there are to be no `guests`."""
         with self._database.reading() as connection:
-            return raters.bearer(connection, secret, "session")
+            return raters.signed_in(connection, secret, guests=guests, now=_time(now))
+
+    def end_session(self, secret: str) -> None:
+        """Let a session be nobody's from now on."""
+        with self._database.writing() as connection:
+            raters.end_session(connection, secret)
 
     # Ranking
 
