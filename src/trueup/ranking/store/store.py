@@ -243,14 +243,23 @@ class Store:
         with self._database.writing() as connection:
             return votes.cast(connection, rater, ballot, settings.current(connection), left=left)
 
-    def undo(self, rater: Rater, request: str, *, now: float | None = None) -> Vote | None:
+    def undo(self, rater: Rater, request: str, *, of: int | None = None, now: float | None = None) -> Vote | None:
         """Take back the rater's last standing vote, and lease its pair to the rater again.
 
+        Args:
+            rater: who.
+            request: the same one again gives the same.
+            of: the vote that the rater means, as `Progress.last` had it; None: the last one, whichever it is.
+            now: the time.
+
         Returns:
-            The vote taken back; None: there was none. The same request again gives the same.
+            The vote taken back; None: there was none.
+
+        Raises:
+            DataError: the request was a vote's, or the last standing vote is not `of`; nothing was taken back.
         """
         with self._database.writing() as connection:
-            return votes.undo(connection, rater, request, settings.current(connection), _time(now))
+            return votes.undo(connection, rater, request, settings.current(connection), _time(now), of=of)
 
     def progress(self, rater: Rater, *, now: float | None = None) -> Progress:
         """How far a rater and the store are."""
