@@ -91,11 +91,15 @@ def all_prompts(connection: Connection) -> list[Prompt]:
 
 
 def unpaired(connection: Connection, per_prompt: int, limit: int) -> list[Prompt]:
-    """Prompts with fewer pairs than `per_prompt`, those with fewest first, then in the store's random order."""
+    """Prompts with fewer pairs than `per_prompt`, those with fewest first, then in the store's random order.
+
+    None that has a gold pair: a rater who met its prompt with other answers would know by that what it is.
+    """
+    checks = select(pairs.c.id).where(pairs.c.prompt == prompts.c.id, pairs.c.gold.is_not(None)).exists()
     chosen = (
         select(prompts)
         .join(shares, shares.c.prompt == prompts.c.id)
-        .where(shares.c.pairs < per_prompt)
+        .where(shares.c.pairs < per_prompt, ~checks)
         .order_by(shares.c.pairs, shares.c.position)
         .limit(limit)
     )

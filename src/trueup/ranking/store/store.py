@@ -168,7 +168,7 @@ class Store:
             return counting.counts(connection)
 
     def unpaired(self, per_prompt: int, limit: int) -> list[Prompt]:
-        """Prompts with fewer pairs than that (gold ones left out): those with fewest first, then in random order."""
+        """Prompts without gold pairs and with fewer pairs than that: those with fewest first, then in random order."""
         with self._database.reading() as connection:
             return content.unpaired(connection, per_prompt, limit)
 
