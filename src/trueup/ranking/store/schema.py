@@ -156,6 +156,7 @@ class Progress:
         pairs: pairs in the store, gold ones left out.
         complete: of these, those with as many votes as are wanted.
         prompts: prompts in the store.
+        last: the rater's newest standing vote, which an undo takes back.
     """
 
     mine: int
@@ -164,6 +165,7 @@ class Progress:
     pairs: int
     complete: int
     prompts: int
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class Settings:
         gold_every: about every so many pairs a rater is given one whose answer is known; 0: never.
         policy: which pair comes next.
         lease_seconds: how long a pair is kept for the rater who looks at it.
-        seed: of orders and sides.
+        seed: of orders and sides, with the store's own secret.
     """
 
     raters_per_pair: int = 1

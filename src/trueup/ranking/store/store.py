@@ -43,7 +43,7 @@ class Store:
     """Prompts, pairs, raters and what they said, in one SQLite file.
 
     Any thread may call any method, and any number of processes may have the file open. Times `now` are Unix seconds.
-    Every method raises DataError when the disk refuses; nothing was written then.
+    Every method raises StoreFault, a DataError, when the disk refuses; nothing was written then.
     """
 
     def __init__(self, database: Database) -> None:
@@ -63,7 +63,15 @@ class Store:
         Raises:
             DataError: nothing is there, no store, one of a newer version, or it cannot be written.
         """
-        return cls(Database(Path(path), create=create, read_only=read_only))
+        opened = cls(Database(Path(path), create=create, read_only=read_only))
+        try:
+            if not (read_only or opened.salt):
+                with opened._database.writing() as connection:
+                    settings.complete(connection)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     @property
     def path(self) -> Path:
@@ -92,6 +100,12 @@ class Store:
         with self._database.reading() as connection:
             return settings.current(connection)
 
+    @property
+    def salt(self) -> str:
+        """The store's secret: what is drawn by it, no rater can work out. It is not to leave this machine."""
+        with self._database.reading() as connection:
+            return settings.salt(connection)
+
     def configure(self, new: Settings) -> None:
         """Let other settings count from now on; an event when they differ.
 
@@ -112,7 +126,7 @@ class Store:
         made = given = 0
         for chunk in content.chunks(new):
             with self._database.writing() as connection:
-                made += content.add_prompts(connection, settings.current(connection).seed, chunk)[1]
+                made += content.add_prompts(connection, settings.key(connection), chunk)[1]
             given += len(chunk)
         return Added(made, given - made)
 
@@ -125,7 +139,7 @@ class Store:
         made = given = 0
         for chunk in content.chunks(new):
             with self._database.writing() as connection:
-                made += content.add_pairs(connection, settings.current(connection).seed, chunk)[1]
+                made += content.add_pairs(connection, settings.key(connection), chunk)[1]
             given += len(chunk)
         return Added(made, given - made)
 
@@ -154,7 +168,7 @@ class Store:
             return counting.counts(connection)
 
     def unpaired(self, per_prompt: int, limit: int) -> list[Prompt]:
-        """Prompts with fewer pairs than that (gold ones left out): those with fewest first, then in random order."""
+        """Prompts without gold pairs and with fewer pairs than that: those with fewest first, then in random order."""
         with self._database.reading() as connection:
             return content.unpaired(connection, per_prompt, limit)
 
@@ -193,17 +207,22 @@ class Store:
     def rater_of(self, token: str) -> Rater | None:
         """Whom an invitation lets in; None: nobody."""
         with self._database.reading() as connection:
-            return raters.bearer(connection, token, "invitation")
+            return raters.invited(connection, token)
 
-    def session(self, rater: Rater) -> str:
-        """A new secret for a rater's cookie; only its sha256 is kept."""
+    def session(self, rater: Rater, *, guest: bool = False) -> str:
+        """A new secret for a rater's cookie; only its sha256 is kept. A `guest` came in by typing a name."""
         with self._database.writing() as connection:
-            return raters.new_secret(connection, rater, "session")
+            return raters.new_secret(connection, rater, "session", guest=guest)
 
-    def rater_of_session(self, secret: str) -> Rater | None:
-        """Whose session it is; None: nobody's."""
+    def rater_of_session(self, secret: str, *, guests: bool = True, now: float | None = None) -> Rater | None:
+        """Whose session it is; None: nobody's, older than 30 days, or a guest's where there are to be no `guests`."""
         with self._database.reading() as connection:
-            return raters.bearer(connection, secret, "session")
+            return raters.signed_in(connection, secret, guests=guests, now=_time(now))
+
+    def end_session(self, secret: str) -> None:
+        """Let a session be nobody's from now on."""
+        with self._database.writing() as connection:
+            raters.end_session(connection, secret)
 
     # Ranking
 
@@ -217,7 +236,8 @@ class Store:
 
     def left_of(self, prompt_id: int, rater: Rater) -> Side:
         """Which answer to a prompt is shown to a rater as A."""
-        return left_side(self.settings.seed, prompt_id, rater.id)
+        with self._database.reading() as connection:
+            return left_side(settings.key(connection), prompt_id, rater.id)
 
     def release(self, rater: Rater, *, now: float | None = None) -> None:
         """Let others have what a rater holds."""
@@ -236,16 +256,25 @@ class Store:
             DataError: the ballot cannot be meant, the pair is unknown, or the rater has voted on it.
         """
         with self._database.writing() as connection:
-            return votes.cast(connection, rater, ballot, settings.current(connection), left=left)
+            return votes.cast(connection, rater, ballot, left=left)
 
-    def undo(self, rater: Rater, request: str, *, now: float | None = None) -> Vote | None:
+    def undo(self, rater: Rater, request: str, *, of: int | None = None, now: float | None = None) -> Vote | None:
         """Take back the rater's last standing vote, and lease its pair to the rater again.
 
+        Args:
+            rater: who.
+            request: the same one again gives the same.
+            of: the vote that the rater means, as `Progress.last` had it; None: the last one, whichever it is.
+            now: the time.
+
         Returns:
-            The vote taken back; None: there was none. The same request again gives the same.
+            The vote taken back; None: there was none.
+
+        Raises:
+            DataError: the request was a vote's, or the last standing vote is not `of`; nothing was taken back.
         """
         with self._database.writing() as connection:
-            return votes.undo(connection, rater, request, settings.current(connection), _time(now))
+            return votes.undo(connection, rater, request, settings.current(connection), _time(now), of=of)
 
     def progress(self, rater: Rater, *, now: float | None = None) -> Progress:
         """How far a rater and the store are."""
@@ -278,9 +307,9 @@ class Store:
         """
         made = total = 0
         with self._database.writing() as connection:
-            seed = settings.current(connection).seed
+            key = settings.key(connection)
             for chunk in content.chunks(given):
-                made += importing.add(connection, seed, chunk)
+                made += importing.add(connection, key, chunk)
                 total += len(chunk)
         return Added(made, total - made)
 
@@ -299,7 +328,7 @@ class Store:
     def rebuild(self) -> None:
         """Count everything anew from pairs and events."""
         with self._database.writing() as connection:
-            derived.rebuild(connection, settings.current(connection).seed)
+            derived.rebuild(connection, settings.key(connection))
             scoring.apply(connection)
 
 

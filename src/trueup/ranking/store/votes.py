@@ -14,12 +14,13 @@ from trueup.ranking.store.ballots import check_request, checked
 from trueup.ranking.store.database import now_utc
 from trueup.ranking.store.draws import left_side
 from trueup.ranking.store.schema import Ballot, Rater, Settings, Side, Vote
+from trueup.ranking.store.settings import key
 from trueup.ranking.store.tables import events, raters, standing
 
 _undos = events.alias("undos")
 
 
-def cast(connection: Connection, rater: Rater, ballot: Ballot, settings: Settings, *, left: Side | None = None) -> Vote:
+def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | None = None) -> Vote:
     """Enter a vote; the same request again gives the first one.
 
     Raises:
@@ -36,7 +37,7 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, settings: Setting
     if on_pairs(connection, [rater.id], [ballot.pair]):
         raise DataError(f"pair {ballot.pair}: {rater.name} has voted on it\n  fix: undo first")
     told = leases.of(connection, rater, ballot.pair)
-    side = left or (told.left if told else left_side(settings.seed, prompt, rater.id))
+    side = left or (told.left if told else left_side(key(connection), prompt, rater.id))
     policy, score = (told.policy, told.score) if told else ("", None)
     (vote,) = enter(connection, [event_of(rater, ballot, now_utc(), side, policy, score)])
     return vote
@@ -61,14 +62,16 @@ def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
     return votes
 
 
-def undo(connection: Connection, rater: Rater, request: str, settings: Settings, now: float) -> Vote | None:
+def undo(
+    connection: Connection, rater: Rater, request: str, settings: Settings, now: float, *, of: int | None = None
+) -> Vote | None:
     """Take back the rater's last standing vote and give its pair to the rater again; the same request does it once.
 
     Returns:
         The vote that was taken back; None: there was none.
 
     Raises:
-        DataError: the request was a vote's.
+        DataError: the request was a vote's, or the last standing vote is not the event `of`.
     """
     check_request(request)
     before = _requested(connection, rater, request)
@@ -77,6 +80,9 @@ def undo(connection: Connection, rater: Rater, request: str, settings: Settings,
             raise DataError(f"request {request} was a vote\n  fix: a random one each time")
         return None if before.undoes is None else _by_id(connection, before.undoes)
     last = next(iter(history(connection, rater, 1)), None)
+    if last is not None and of not in (None, last.id):
+        done = "you have voted since" if last.id > of else "that vote was taken back before"
+        raise DataError(f"{done}, in another window: press undo again")
     pair = None if last is None else last.ballot.pair
     row = {"at": now_utc(), "kind": "undo", "rater": rater.id, "request": request, "pair": pair}
     event = _add(connection, row | {"undoes": last and last.id})
