@@ -304,7 +304,7 @@ def test_what_is_kept_is_bounded() -> None:
     for number in range(600):
         html(f"text {number}")
     large = "# a\n\n" * 2_500
-    assert len(html(large)) > 85_000
+    assert len(html(large)) > 80_000
     huge = "# a\n\n" * 3_300
     assert len(html(huge)) > 100_000
     assert len(markdown._kept) == 512

@@ -7,6 +7,7 @@ import json
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,10 +17,11 @@ from typing import Any
 import pytest
 
 from ranking.page.serving import Served, Visitor, pair, store_of
+from trueup.chat import Message
 from trueup.errors import ConfigError
 from trueup.ranking.page import Access
 from trueup.ranking.page.limits import MOST_BODY
-from trueup.ranking.store import MOST_EDIT, Answer, Store
+from trueup.ranking.store import MOST_EDIT, Answer, NewPrompt, Pair, Prompt, Store
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,51 @@ def test_a_vote_counts_for_the_words_that_were_read(ada: Visitor, store: Path) -
     assert (status, answer["error"]) == (409, "this pair has changed since it was shown: reload the page")
 
 
+def test_a_pair_is_kept_without_being_sent(tmp_path: Path, start: Callable[..., Served]) -> None:
+    """What the page sends while a pair is read: the lease begins anew, and nothing comes back."""
+    path = store_of(tmp_path / "votes.db", 1, lease_seconds=2.0)
+    port = start(path).port
+    ada, bob = Visitor(port).join("Ada"), Visitor(port).join("Bob")
+    ada.state()
+    for _ in range(3):
+        time.sleep(1)
+        assert ada.call("POST", "/api/keep", {})[:2] == (204, "")
+    assert bob.state()["kind"] == "done"
+
+
+def test_a_conversation_of_thousands_of_turns(tmp_path: Path, start: Callable[..., Served]) -> None:
+    """Its first and last turns are there in time, both answers as Markdown, and what is left out is said."""
+    slow = "*a* `b` [c](https://d.example/) " * 100
+    messages = tuple(Message(("user", "assistant")[at % 2], f"turn {at} {slow}") for at in range(3001))
+    long = replace(pair(1), prompt=NewPrompt(messages), first=Answer("*one*"), second=Answer("*two*"))
+    ada = Visitor(start(store_of(tmp_path / "votes.db", [long])).port).join("Ada")
+    began = time.monotonic()
+    shown = ada.state()["pair"]
+    assert time.monotonic() - began < 4
+    turns = shown["turns"]
+    assert [turns[at]["text"].split()[1] for at in (0, 19, 21, 120)] == ["0", "19", "2901", "3000"]
+    assert (turns[20], len(turns)) == ({"left_out": 2881}, 121)
+    assert shown["a"]["html"]
+    assert shown["b"]["html"]
+    assert turns[120]["html"]
+
+
+def test_a_screen_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers first, then turns from the last backwards; what is left is plain, and whole."""
+    from trueup.ranking.page import wire
+
+    clock, order = iter(range(100)), []
+    monkeypatch.setattr(wire.time, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(wire, "MOST_SECONDS", 5)
+    monkeypatch.setattr(wire, "rendered", lambda text: order.append(text) or f"<p>{text}")
+    turns = tuple(Message(("user", "assistant")[at % 2], f"turn {at}") for at in range(5))
+    kept = Pair(1, Prompt(1, turns), Answer("first"), Answer("second"))
+    view = wire.pair_view(kept, "second")
+    assert order == ["second", "first", "turn 4", "turn 3"]
+    assert [turn["html"] is None for turn in view["turns"]] == [True, True, True, False, False]
+    assert "turn 0" in view["turns"][0]["plain"]
+
+
 def test_undo_brings_back_what_was_said(ada: Visitor) -> None:
     first = ada.state()["pair"]
     said = {"strength": 3, "reasons": ["safe"], "note": "n", "edit": "e", "edit_of": "a"}
@@ -171,7 +218,7 @@ def test_two_raters_never_get_one_pair(port: int) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("path", ["vote", "undo", "leave", "join"])
+@pytest.mark.parametrize("path", ["vote", "undo", "leave", "keep", "join"])
 def test_a_write_from_elsewhere_is_refused(ada: Visitor, path: str, change: dict[str, str | None]) -> None:
     shown = ada.state()["pair"]
     bodies = {
@@ -179,6 +226,7 @@ def test_a_write_from_elsewhere_is_refused(ada: Visitor, path: str, change: dict
         "undo": {"request": secrets.token_hex(8)},
         "join": {"name": "Eve"},
         "leave": {},
+        "keep": {},
     }
     if change.get("X-CSRF-Token") == "é":
         change = {"X-CSRF-Token": "\xe9"}

@@ -167,6 +167,11 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
     def state(rater: Rater = reading) -> JSONResponse:
         return JSONResponse(desk.state(rater))
 
+    @app.post("/api/keep")
+    def keep(rater: Rater = writing) -> Response:
+        visitors.store.next(rater)  # leases what this rater has anew; nothing of it is rendered or sent
+        return Response(status_code=204)
+
     @app.get("/api/progress")
     def progress(rater: Rater = reading) -> JSONResponse:
         return JSONResponse(desk.progress(rater))
