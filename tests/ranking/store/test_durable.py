@@ -15,7 +15,7 @@ import pytest
 
 from ranking.store.made import pair, plain, sound, store, vote_on
 from trueup.errors import DataError
-from trueup.ranking.store import Ballot, Settings, Store, is_store
+from trueup.ranking.store import Ballot, Rater, Settings, Store, StoreFault, is_store
 
 VOTER = """
 import itertools, sys
@@ -140,9 +140,9 @@ def test_a_vote_is_refused_when_the_file_is_not_there_any_more(tmp_path):
         ann = opened.rater("A")
         vote_on(opened, ann, 1)
         opened.path.rename(tmp_path / "away.db")
-        with pytest.raises(DataError, match="moved, replaced or removed"):
+        with pytest.raises(StoreFault, match="moved, replaced or removed"):
             vote_on(opened, ann, 2)
-        with pytest.raises(DataError, match="moved, replaced or removed"):
+        with pytest.raises(StoreFault, match="moved, replaced or removed"):
             opened.next(ann)
         (tmp_path / "away.db").rename(opened.path)
         vote_on(opened, ann, 2)
@@ -188,7 +188,7 @@ def test_a_full_database_says_so(tmp_path, monkeypatch):
     with store(tmp_path, 5) as opened:
         path = opened.path
     monkeypatch.setattr("trueup.ranking.store.database._PRAGMAS", ("foreign_keys = ON", "max_page_count = 1"))
-    with Store.open(path) as opened, pytest.raises(DataError, match=r"full\n  fix: free some space .* free there"):
+    with Store.open(path) as opened, pytest.raises(StoreFault, match=r"full\n  fix: free some space .* free there"):
         opened.add_pairs(pair(number) for number in range(500))
 
 
@@ -222,7 +222,7 @@ def test_closing_waits_for_the_write_that_goes_on(tmp_path):
     opened.close()
     thread.join()
     assert not list(tmp_path.glob("*-wal")), "nothing is left beside the file"
-    with pytest.raises(DataError, match="closed"):
+    with pytest.raises(StoreFault, match="closed"):
         opened.votes()
     with Store.open(tmp_path / "votes.db") as again:
         assert again.votes() == entered
@@ -232,3 +232,22 @@ def test_settings_written_by_one_process_count_in_the_other(tmp_path):
     with store(tmp_path) as one, Store.open(one.path) as two:
         one.configure(Settings(raters_per_pair=4))
         assert two.settings.raters_per_pair == 4
+
+
+def test_a_fault_of_the_file_is_told_from_a_refusal(tmp_path, monkeypatch):
+    monkeypatch.setattr("trueup.ranking.store.database._BUSY", 0.05)
+    with store(tmp_path, 2) as opened:
+        other = plain(opened.path)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreFault, match="locked\n  fix: end the other program"):
+            opened.rater("A")
+        other.rollback()
+        other.close()
+        ann = opened.rater("A")
+        for refused in (Ballot("r", 99, "first"), Ballot("", 1, "first"), Ballot("r", 1, "tie", 2)):
+            with pytest.raises(DataError) as told:
+                opened.vote(ann, refused)
+            assert not isinstance(told.value, StoreFault)
+        with pytest.raises(DataError, match="of this store") as told:
+            opened.next(Rater(7, "Nobody"))
+        assert not isinstance(told.value, StoreFault)

@@ -163,3 +163,23 @@ def test_history_is_the_raters_own_last_one_first(tmp_path):
         assert opened.history(ann, 2) == mine[:0:-1]
         opened.undo(ann, "u")
         assert opened.history(ann, 9) == mine[1::-1]
+
+
+def test_an_undo_takes_back_the_vote_that_was_meant_or_none(tmp_path):
+    with store(tmp_path) as opened:
+        ann, bob = opened.rater("Ann"), opened.rater("Bob")
+        assert opened.progress(ann).last is None
+        one, two = vote_on(opened, ann, 1), vote_on(opened, ann, 2)
+        vote_on(opened, bob, 3)
+        assert opened.progress(ann).last == two.id
+        with pytest.raises(DataError, match="^you have voted since, in another window: press undo again"):
+            opened.undo(ann, "u1", of=one.id)
+        assert opened.votes()[:2] == [one, two]
+        assert opened.undo(ann, "u1", of=two.id) == two  # the refused request is still free
+        assert opened.undo(ann, "u1", of=two.id) == two  # sent again
+        assert opened.progress(ann).last == one.id
+        with pytest.raises(DataError, match="that vote was taken back before, in another window"):
+            opened.undo(ann, "u2", of=two.id)
+        assert opened.undo(ann, "u3", of=one.id) == one
+        assert opened.undo(ann, "u4", of=one.id) is None
+        sound(opened)

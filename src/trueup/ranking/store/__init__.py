@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trueup.errors import MissingExtraError
-from trueup.ranking.store.header import is_store
+from trueup.ranking.store.header import StoreFault, is_store
 from trueup.ranking.store.schema import (
     CHOICES,
     MOST_EDIT,
@@ -67,6 +67,7 @@ __all__ = [
     "Shown",
     "Side",
     "Store",
+    "StoreFault",
     "Vote",
     "is_store",
 ]

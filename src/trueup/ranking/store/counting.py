@@ -27,6 +27,7 @@ def progress(connection: Connection, rater: Rater, wanted: int, now: float) -> P
         pairs=_total(connection, levels.c.gold.is_(False)),
         complete=_total(connection, levels.c.gold.is_(False), levels.c.votes >= wanted),
         prompts=_last(connection, prompts.c.id),
+        last=connection.execute(select(func.max(standing.c.vote)).where(standing.c.rater == rater.id)).scalar_one(),
     )
 
 

@@ -21,7 +21,7 @@ from trueup.console import clean
 from trueup.errors import DataError
 from trueup.files import disk_advice, fsync_path
 from trueup.ranking.store import tables
-from trueup.ranking.store.header import APPLICATION_ID, GUARD, OPEN, VERSION, identity, kind_of
+from trueup.ranking.store.header import APPLICATION_ID, GUARD, OPEN, VERSION, StoreFault, identity, kind_of
 
 _BUSY = 60.0  # seconds that one process waits for another's transaction: milliseconds, or a long import
 _PERMISSIONS = "check the permissions of the file and of its folder"
@@ -35,7 +35,8 @@ class Database:
         """Open the file; with `create`, make it where there is nothing; `read_only` needs no right to write.
 
         Raises:
-            DataError: it is not there, not a store, of a newer version, or cannot be written.
+            DataError: it is not there, not a store, or of a newer version.
+            StoreFault: it cannot be read or written.
         """
         self.path = path
         self._file = path.absolute()  # wherever the process goes later
@@ -65,13 +66,13 @@ class Database:
         """A transaction of its own: no other writes meanwhile, and it is on the disk when the block ends.
 
         Raises:
-            DataError: the disk refused, or the file is not the one that was opened; nothing was written.
+            StoreFault: the disk refused, or the file is not the one that was opened; nothing was written.
         """
         if self._read_only:
-            raise DataError(f"{self._name}: opened for reading only")
+            raise StoreFault(f"{self._name}: opened for reading only")
         with self._turn, self._explained(), self._writer.begin() as connection:
             if identity(self._file) != self._identity:
-                raise DataError(
+                raise StoreFault(
                     f"{self._name}: the file was moved, replaced or removed while open, so nothing more is written\n"
                     "  fix: put it back, and start again"
                 )
@@ -91,7 +92,7 @@ class Database:
         kind = kind_of(self._file)
         if kind == "store" or (create and kind in ("nothing", "empty")):
             if kind != "nothing" and not self._read_only and not _writable(self._file):
-                raise DataError(f"{self._name}: the file or its folder cannot be written\n  fix: {_PERMISSIONS}")
+                raise StoreFault(f"{self._name}: the file or its folder cannot be written\n  fix: {_PERMISSIONS}")
             return
         problems = {
             "nothing": ("nothing is there", "check the path, or give prompts or pairs to make a store"),
@@ -117,7 +118,7 @@ class Database:
                 OPEN[found] += 1
                 return found
         except OSError as error:
-            raise DataError(
+            raise StoreFault(
                 f"{self._name}: {error.strerror or 'it is gone'}\n  fix: check the path; {_PERMISSIONS}"
             ) from error
 
@@ -137,6 +138,8 @@ class Database:
                     f"{self._name}: its version is {version}, this trueup knows {VERSION}\n"
                     "  fix: use the trueup that wrote it, or a newer one"
                 )
+            elif not self._read_only:
+                tables.complete(connection)
 
     def _into_wal(self) -> None:
         """Write-ahead logging, kept in the file: readers never wait. The change itself needs the file alone."""
@@ -154,7 +157,7 @@ class Database:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         if self._closed:
-            raise DataError(f"{self._name}: the store was closed")
+            raise StoreFault(f"{self._name}: the store was closed")
         try:
             yield
         except IntegrityError as error:
@@ -162,7 +165,7 @@ class Database:
         except (DBAPIError, sqlite3.Error) as error:
             raise self._problem(error) from error
 
-    def _problem(self, error: Exception) -> DataError:
+    def _problem(self, error: Exception) -> StoreFault:
         reason = str(error.orig if isinstance(error, DBAPIError) else error)
         fixes = {
             "full": f"free some space ({disk_advice(self._file.parent)})",
@@ -173,7 +176,7 @@ class Database:
             "not a database": "go back to a copy of it",
         }
         fix = next((fix for word, fix in fixes.items() if word in reason), "check the disk")
-        return DataError(f"{self._name}: {reason}\n  fix: {fix}")
+        return StoreFault(f"{self._name}: {reason}\n  fix: {fix}")
 
 
 def now_utc() -> str:

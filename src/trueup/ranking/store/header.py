@@ -11,6 +11,8 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+from trueup.errors import DataError
+
 APPLICATION_ID = 0x74727570  # "trup": names SQLite files as ours; the header keeps it at byte 68
 VERSION = 1
 """Of the tables. PRAGMA user_version holds it."""
@@ -22,6 +24,10 @@ OPEN: Counter[tuple[int, int] | None] = Counter()
 
 _MAGIC = b"SQLite format 3\0"
 _BYTES = 100
+
+
+class StoreFault(DataError):  # noqa: N818 -- a kind of DataError, told from refusals
+    """The file fails: the disk, its permissions, another's lock, or it is not there any more. No fault of a request."""
 
 
 def is_store(path: str | Path) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets as random_secrets
 import unicodedata
+from datetime import UTC, datetime
 from typing import Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from trueup.chat import excerpt
 from trueup.console import clean
@@ -17,6 +18,8 @@ from trueup.ranking.store.schema import MOST_NAME, Rater
 from trueup.ranking.store.tables import raters, secrets
 
 Kind = Literal["invitation", "session"]
+_LASTS = 30 * 86_400.0
+"""Seconds that a session lets its bearer in; an invitation does for good."""
 
 
 def proper(name: str) -> str:
@@ -55,16 +58,33 @@ def every(connection: Connection) -> list[Rater]:
     return [Rater(row.id, row.name) for row in connection.execute(select(raters).order_by(raters.c.id))]
 
 
-def new_secret(connection: Connection, rater: Rater, kind: Kind) -> str:
+def new_secret(connection: Connection, rater: Rater, kind: Kind, *, guest: bool | None = None) -> str:
     """A secret of 192 bits that stands for a rater."""
     secret = random_secrets.token_urlsafe(24)
-    connection.execute(insert(secrets).values(digest=_digest(secret), rater=rater.id, kind=kind, added=now_utc()))
+    row = {"digest": _digest(secret), "rater": rater.id, "kind": kind, "added": now_utc(), "guest": guest}
+    connection.execute(insert(secrets).values(row))
     return secret
 
 
-def bearer(connection: Connection, secret: str, kind: Kind) -> Rater | None:
-    """Whose secret it is; None: nobody's."""
-    found = select(raters).join(secrets).where(secrets.c.digest == _digest(secret), secrets.c.kind == kind)
+def invited(connection: Connection, token: str) -> Rater | None:
+    """Whose invitation it is; None: nobody's."""
+    return _bearer(connection, token, secrets.c.kind == "invitation")
+
+
+def signed_in(connection: Connection, secret: str, *, guests: bool, now: float) -> Rater | None:
+    """Whose session it is; None: nobody's, too old, or, without `guests`, not known to be an invited one's."""
+    since = datetime.fromtimestamp(now - _LASTS, UTC).isoformat(timespec="milliseconds")
+    asked = [secrets.c.kind == "session", secrets.c.added > since]
+    return _bearer(connection, secret, *asked, *([] if guests else [secrets.c.guest.is_(False)]))
+
+
+def end_session(connection: Connection, secret: str) -> None:
+    """Let a session be nobody's."""
+    connection.execute(delete(secrets).where(secrets.c.digest == _digest(secret), secrets.c.kind == "session"))
+
+
+def _bearer(connection: Connection, secret: str, *where: ColumnElement[bool]) -> Rater | None:
+    found = select(raters).join(secrets).where(secrets.c.digest == _digest(secret), *where)
     row = connection.execute(found).one_or_none()
     return None if row is None else Rater(row.id, row.name)
 

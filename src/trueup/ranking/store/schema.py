@@ -156,6 +156,7 @@ class Progress:
         pairs: pairs in the store, gold ones left out.
         complete: of these, those with as many votes as are wanted.
         prompts: prompts in the store.
+        last: the rater's newest standing vote, which an undo takes back.
     """
 
     mine: int
@@ -164,6 +165,7 @@ class Progress:
     pairs: int
     complete: int
     prompts: int
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

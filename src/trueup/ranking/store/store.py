@@ -43,7 +43,7 @@ class Store:
     """Prompts, pairs, raters and what they said, in one SQLite file.
 
     Any thread may call any method, and any number of processes may have the file open. Times `now` are Unix seconds.
-    Every method raises DataError when the disk refuses; nothing was written then.
+    Every method raises StoreFault, a DataError, when the disk refuses; nothing was written then.
     """
 
     def __init__(self, database: Database) -> None:
@@ -193,17 +193,22 @@ class Store:
     def rater_of(self, token: str) -> Rater | None:
         """Whom an invitation lets in; None: nobody."""
         with self._database.reading() as connection:
-            return raters.bearer(connection, token, "invitation")
+            return raters.invited(connection, token)
 
-    def session(self, rater: Rater) -> str:
-        """A new secret for a rater's cookie; only its sha256 is kept."""
+    def session(self, rater: Rater, *, guest: bool = False) -> str:
+        """A new secret for a rater's cookie; only its sha256 is kept. A `guest` came in by typing a name."""
         with self._database.writing() as connection:
-            return raters.new_secret(connection, rater, "session")
+            return raters.new_secret(connection, rater, "session", guest=guest)
 
-    def rater_of_session(self, secret: str) -> Rater | None:
-        """Whose session it is; None: nobody's."""
+    def rater_of_session(self, secret: str, *, guests: bool = True, now: float | None = None) -> Rater | None:
+        """Whose session it is; None: nobody's, older than 30 days, or a guest's where there are to be no `guests`."""
         with self._database.reading() as connection:
-            return raters.bearer(connection, secret, "session")
+            return raters.signed_in(connection, secret, guests=guests, now=_time(now))
+
+    def end_session(self, secret: str) -> None:
+        """Let a session be nobody's from now on."""
+        with self._database.writing() as connection:
+            raters.end_session(connection, secret)
 
     # Ranking
 
@@ -238,14 +243,23 @@ class Store:
         with self._database.writing() as connection:
             return votes.cast(connection, rater, ballot, settings.current(connection), left=left)
 
-    def undo(self, rater: Rater, request: str, *, now: float | None = None) -> Vote | None:
+    def undo(self, rater: Rater, request: str, *, of: int | None = None, now: float | None = None) -> Vote | None:
         """Take back the rater's last standing vote, and lease its pair to the rater again.
 
+        Args:
+            rater: who.
+            request: the same one again gives the same.
+            of: the vote that the rater means, as `Progress.last` had it; None: the last one, whichever it is.
+            now: the time.
+
         Returns:
-            The vote taken back; None: there was none. The same request again gives the same.
+            The vote taken back; None: there was none.
+
+        Raises:
+            DataError: the request was a vote's, or the last standing vote is not `of`; nothing was taken back.
         """
         with self._database.writing() as connection:
-            return votes.undo(connection, rater, request, settings.current(connection), _time(now))
+            return votes.undo(connection, rater, request, settings.current(connection), _time(now), of=of)
 
     def progress(self, rater: Rater, *, now: float | None = None) -> Progress:
         """How far a rater and the store are."""

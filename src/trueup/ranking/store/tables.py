@@ -86,6 +86,7 @@ secrets = Table(
     _required("rater", Integer, ForeignKey("raters.id")),
     _required("kind", Text, CheckConstraint("kind IN ('invitation', 'session')")),
     _required("added"),
+    Column("guest", Boolean),  # of a session: made by typing a name; NULL: not known, of the first stores
 )
 
 events = Table(
@@ -198,6 +199,13 @@ def create(connection: Connection) -> None:
     # INSERT OR REPLACE removes the row that is in the way, without asking the triggers above.
     same = "WHEN EXISTS (SELECT 1 FROM events WHERE id = NEW.id OR (rater = NEW.rater AND request = NEW.request))"
     _refuse(connection, "events_no_replace", f"INSERT ON events {same}")
+
+
+def complete(connection: Connection) -> None:
+    """Add what stores of earlier versions of trueup have not."""
+    told = connection.exec_driver_sql(f"PRAGMA table_info({secrets.name})")
+    if secrets.c.guest.name not in {row.name for row in told}:
+        connection.exec_driver_sql(f"ALTER TABLE {secrets.name} ADD COLUMN {secrets.c.guest.name} BOOLEAN")
 
 
 def _refuse(connection: Connection, name: str, when: str) -> None:

@@ -61,14 +61,16 @@ def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
     return votes
 
 
-def undo(connection: Connection, rater: Rater, request: str, settings: Settings, now: float) -> Vote | None:
+def undo(
+    connection: Connection, rater: Rater, request: str, settings: Settings, now: float, *, of: int | None = None
+) -> Vote | None:
     """Take back the rater's last standing vote and give its pair to the rater again; the same request does it once.
 
     Returns:
         The vote that was taken back; None: there was none.
 
     Raises:
-        DataError: the request was a vote's.
+        DataError: the request was a vote's, or the last standing vote is not the event `of`.
     """
     check_request(request)
     before = _requested(connection, rater, request)
@@ -77,6 +79,9 @@ def undo(connection: Connection, rater: Rater, request: str, settings: Settings,
             raise DataError(f"request {request} was a vote\n  fix: a random one each time")
         return None if before.undoes is None else _by_id(connection, before.undoes)
     last = next(iter(history(connection, rater, 1)), None)
+    if last is not None and of not in (None, last.id):
+        done = "you have voted since" if last.id > of else "that vote was taken back before"
+        raise DataError(f"{done}, in another window: press undo again")
     pair = None if last is None else last.ballot.pair
     row = {"at": now_utc(), "kind": "undo", "rater": rater.id, "request": request, "pair": pair}
     event = _add(connection, row | {"undoes": last and last.id})
