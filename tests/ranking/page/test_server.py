@@ -101,6 +101,17 @@ def test_a_second_vote_on_a_pair_is_refused_in_one_sentence(ada: Visitor) -> Non
     assert answer["error"].endswith("has voted on it: undo first")
 
 
+def test_a_refusal_is_one_whatever_the_store_is_called(
+    tmp_path: Path, start: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store named "p": "pair 1: ..." is no fault of the file, which the page would send again for ever."""
+    monkeypatch.chdir(tmp_path)
+    ada = Visitor(start(store_of(Path("p"), 2)).port).join("Ada")
+    shown = ada.state()["pair"]
+    assert ada.vote(shown)[0] == 200
+    assert ada.vote(shown)[0] == 409
+
+
 def test_a_vote_counts_for_the_words_that_were_read(ada: Visitor, store: Path) -> None:
     """Whichever side the server would show now, A is the answer whose print the page sends."""
     shown = ada.state()["pair"]

@@ -14,7 +14,6 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from trueup.console import clean
 from trueup.ranking.page.access import Access, Door, csrf_of, equal
 from trueup.ranking.page.desk import Desk, Writer
 from trueup.ranking.page.limits import Limits, Refused
@@ -43,7 +42,7 @@ def make_app(
         report: told of errors of the server itself, in one line.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, title="trueup rank")
-    app.add_middleware(Limits, access=access, store=clean(str(store.path), one_line=True), report=report)
+    app.add_middleware(Limits, access=access, report=report)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _not_there)
     visitors = _Visitors(store, access)
