@@ -484,6 +484,43 @@ def test_a_proxys_name_can_be_allowed() -> None:
     assert not access.knows_host("other.example")
 
 
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [
+        ("https://rank.example.org", "https://rank.example.org/join?token=t"),
+        ("rank.example.org", "http://rank.example.org:8100/join?token=t"),
+        ("rank.example.org:9000", "http://rank.example.org:9000/join?token=t"),
+    ],
+)
+def test_links_are_of_the_first_name(name: str, link: str) -> None:
+    access = Access(port=8100, names=(name, "https://second.example"), token_needed=True)
+    assert access.link("t") == link
+    for host in ("rank.example.org", "RANK.example.org:443", "second.example", "127.0.0.1:8100"):
+        assert access.knows_host(host)
+    assert not access.knows_host("third.example")
+    assert access.same_origin("https://rank.example.org", "127.0.0.1:8100")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "*", "https://", "a/b", "ftp://a.example", "a b", "a.example\n", ".example", "a@b"]
+)
+def test_what_is_no_host_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        Access(names=(name,), token_needed=True)
+
+
+def test_the_cookie_is_for_https_only_where_the_visitor_came_by_it(
+    tmp_path: Path, start: Callable[..., Served]
+) -> None:
+    path = store_of(tmp_path / "votes.db", 1)
+    with Store.open(path) as store:
+        token = store.invite("Ada")
+    port = start(path, token_needed=True, names=["https://rank.example.org", "plain.example"]).port
+    for host, secure in (("rank.example.org", True), ("plain.example", False), (f"127.0.0.1:{port}", False)):
+        answer = Visitor(port).call("GET", f"/join?token={token}", headers={"Host": host})[2]
+        assert ("secure" in (answer.getheader("Set-Cookie") or "").lower()) == secure, host
+
+
 def test_the_server_answers_while_a_bomb_is_rendered(tmp_path: Path, start: Callable[..., Served]) -> None:
     bomb = Answer("<![CDATA[" * 2200 + "\n\n" + "a|" * 100)
     port = start(store_of(tmp_path / "votes.db", [pair(1, first=bomb, second=Answer("![" * 9000)), pair(2)])).port

@@ -96,11 +96,13 @@ class _Visitors:
         if not equal(request.headers.get("x-csrf-token", ""), token):
             raise Refused(403, "this page is from before the server or you changed: reload it")
 
-    def welcome(self, response: Response, rater: Rater) -> None:
+    def welcome(self, request: Request, response: Response, rater: Rater) -> None:
         """Sign a rater in."""
+        secure = self.access.is_secure(request.headers.get("origin", ""), request.headers.get("host", ""))
         response.set_cookie(
-            self.name, self.store.session(rater), max_age=_A_MONTH, httponly=True, samesite="strict", path="/"
-        )
+            self.name, self.store.session(rater), max_age=_A_MONTH, path="/",
+            httponly=True, samesite="strict", secure=secure,
+        )  # fmt: skip
 
 
 def _pages(app: FastAPI, visitors: _Visitors) -> None:
@@ -133,7 +135,7 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
             door.failed(visitor)
             return HTMLResponse(_join_page(visitors, "This link does not work: ask for a new one."), status_code=403)
         response = HTMLResponse(_template("joined.html.j2", rater=rater))
-        visitors.welcome(response, rater)
+        visitors.welcome(request, response, rater)
         return response
 
     @app.get("/results")
@@ -152,7 +154,7 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
             raise Refused(403, "a name is not enough here: open the link that you were given")
         visitors.from_our_page(request, visitors.door.form)
         response = Response(status_code=204)
-        visitors.welcome(response, visitors.store.rater(joining.name.strip()))
+        visitors.welcome(request, response, visitors.store.rater(joining.name.strip()))
         return response
 
     @app.post("/api/leave")
