@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from ranking.page.serving import Served, Visitor, pair, store_of
+from trueup import cli_rank
 from trueup.chat import Message
 from trueup.errors import ConfigError
+from trueup.ranking import command
 from trueup.ranking.page import Access
 from trueup.ranking.page.limits import MOST_BODY
 from trueup.ranking.store import MOST_EDIT, Answer, NewPrompt, Pair, Prompt, Store
@@ -507,6 +509,17 @@ def test_links_are_of_the_first_name(name: str, link: str) -> None:
 def test_what_is_no_host_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="--name"):
         Access(names=(name,), token_needed=True)
+
+
+@pytest.mark.parametrize(("arguments", "needed"), [([], False), (["--name", "a.example", "--name", "b.example"], True)])
+def test_a_page_with_a_name_of_its_own_needs_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], needed: bool
+) -> None:
+    """On the command line; who gives it a name lets others in."""
+    asked: list[Access] = []
+    monkeypatch.setattr(command, "serve_page", lambda _store, _ahead, access, **_: asked.append(access))
+    cli_rank.app(["serve", str(store_of(tmp_path / "votes.db", 1)), *arguments], standalone_mode=False)()
+    assert (asked[0].token_needed, asked[0].names) == (needed, tuple(arguments[1::2]))
 
 
 def test_the_cookie_is_for_https_only_where_the_visitor_came_by_it(
