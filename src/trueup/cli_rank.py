@@ -97,6 +97,12 @@ def serve(
         str, typer.Option(help="Beyond 127.0.0.1 everybody needs a link with a token.", rich_help_panel=WHERE)
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.", rich_help_panel=WHERE)] = 8100,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST", help="A proxy's name for the page, https://HOST for TLS; repeatable.", rich_help_panel=WHERE
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.", rich_help_panel=WHERE)] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=WHERE)] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_help_panel=WHERE)] = None,
@@ -106,7 +112,7 @@ def serve(
         jobs.rank, store, prompts=prompts, models=model or [], pairs=pairs, gold=gold, gold_every=gold_every,
         policy=next_, reward=reward, pairs_per_prompt=pairs_per_prompt, raters=rater or [],
         raters_per_pair=raters_per_pair, lease=lease, temperature=temperature, max_new_tokens=max_new_tokens,
-        ahead=ahead, seed=seed, host=host, port=port, device=device, dtype=dtype, threads=threads,
+        ahead=ahead, seed=seed, host=host, port=port, names=name or [], device=device, dtype=dtype, threads=threads,
     )  # fmt: skip
 
 

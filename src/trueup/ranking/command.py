@@ -61,6 +61,7 @@ def serve(
     seed: int | None = None,
     host: str = "127.0.0.1",
     port: int = 8100,
+    names: Sequence[str] = (),
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
@@ -86,6 +87,7 @@ def serve(
         seed: of answers, orders and sides.
         host: the address to bind.
         port: the port; 0 takes a free one.
+        names: host names by which a proxy or a tunnel reaches the page; then everybody needs a link.
         device: of the models, as a stage's.
         dtype: as a stage's.
         threads: as a stage's.
@@ -103,7 +105,8 @@ def serve(
         models=tuple(models), per_prompt=pairs_per_prompt, ahead=ahead, temperature=temperature,
         max_new_tokens=max_new_tokens, reward=reward, device=device, dtype=dtype, threads=threads,
     ) if models or reward else None  # fmt: skip
-    access = Access(host, port, token_needed=bool(raters) or not on_loopback(host), owner=OWNER)
+    closed = bool(raters or names) or not on_loopback(host)
+    access = Access(host, port, token_needed=closed, owner=OWNER, names=tuple(names))
     if policy == "uncertain" and reward is None:
         raise ConfigError(
             "next: uncertain asks a reward model, and none is named\n  fix: --reward RUN, or --next random"

@@ -249,6 +249,9 @@ BOMBS = {
     "spaces in code": "```c\n" + " " * 6000 + "\n```",
     "many codes": "```java\n" + "a a " * 1400 + "\n```\n",
     "tildes": "~~a " * (N // 4),
+    "long reference": "[a]: https://x/" + "é" * 6000 + "\n\n" + "[a]" * 4600,
+    "reference": "[a]: https://x/" + "b" * 1900 + "\n\n" + "[a]" * 6000,
+    "picture": "[a]: https://x/" + "é" * 6000 + "\n\n" + "![a]" * 3400,
 }
 
 
@@ -256,18 +259,54 @@ BOMBS = {
 def test_a_bomb_takes_no_time(name: str) -> None:
     """0.3 s of this thread at most; where it is shown plain instead, that is quick too."""
     text = BOMBS[name][: None if name == "line" else N]
-    markdown.rendered.cache_clear()
+    markdown.forget()
     began = time.thread_time()
     made = rendered(text)
     shown = made if made is not None else plain(text)
     assert time.thread_time() - began < 0.3
     assert shown
+    assert len(shown) < 20 * len(text) + 20_000
 
 
-def test_code_that_takes_long_is_not_coloured_and_the_rest_stays_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = html("**before**\n\n```c\n" + " " * 5000 + "int x;\n```\n")
-    assert "<strong>before</strong>" in made
-    assert "int x;" in made
-    assert '<span class="k' not in made
-    monkeypatch.setattr(markdown, "MOST_SECONDS", 0.0)
-    assert rendered("text that is new to the cache *a*") is None
+def test_a_long_address_is_no_link_and_nothing_is_lost() -> None:
+    """Of a link and of a picture; the shorter one is still one."""
+    short, long = "https://x.example/" + "s" * 1900, "https://x.example/" + "l" * 2000
+    made = html(f"[one]({short}) [two]({long}) ![three]({long})")
+    assert made.count("<a ") == made.count("</a>") == 1
+    assert f'href="{short}"' in made
+    assert f"[two]({long}) ![three]({long})" in made
+
+
+def test_an_empty_address_is_no_link() -> None:
+    made = html("[x]() and [*y*](https://a.example/) and [z]( )")
+    assert made.count("<a ") == made.count("</a>") == 1
+    assert made.startswith("<p>x and <a ")
+
+
+def test_what_took_long_by_chance_is_rendered_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    markdown.forget()
+    with monkeypatch.context() as hurry:
+        hurry.setattr(markdown, "MOST_SECONDS", 0.0)
+        assert rendered("*a* that waits") is None
+    assert rendered("*a* that waits") == "<p><em>a</em> that waits</p>\n"
+
+
+def test_the_clock_is_the_threads_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with much else to do takes nobody's Markdown away."""
+    markdown.forget()
+    moments = iter(range(10**9))
+    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
+    assert rendered("*a* on a busy machine") is not None
+
+
+def test_what_is_kept_is_bounded() -> None:
+    markdown.forget()
+    for number in range(600):
+        html(f"text {number}")
+    large = "# a\n\n" * 2_500
+    assert len(html(large)) > 80_000
+    huge = "# a\n\n" * 3_300
+    assert len(html(huge)) > 100_000
+    assert len(markdown._kept) == 512
+    assert large in markdown._kept
+    assert huge not in markdown._kept

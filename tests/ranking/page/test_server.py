@@ -7,6 +7,7 @@ import json
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,10 +17,13 @@ from typing import Any
 import pytest
 
 from ranking.page.serving import Served, Visitor, pair, store_of
+from trueup import cli_rank
+from trueup.chat import Message
 from trueup.errors import ConfigError
+from trueup.ranking import command
 from trueup.ranking.page import Access
 from trueup.ranking.page.limits import MOST_BODY
-from trueup.ranking.store import MOST_EDIT, Answer, Store
+from trueup.ranking.store import MOST_EDIT, Answer, NewPrompt, Pair, Prompt, Store
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,17 @@ def test_a_second_vote_on_a_pair_is_refused_in_one_sentence(ada: Visitor) -> Non
     assert answer["error"].endswith("has voted on it: undo first")
 
 
+def test_a_refusal_is_one_whatever_the_store_is_called(
+    tmp_path: Path, start: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store named "p": "pair 1: ..." is no fault of the file, which the page would send again for ever."""
+    monkeypatch.chdir(tmp_path)
+    ada = Visitor(start(store_of(Path("p"), 2)).port).join("Ada")
+    shown = ada.state()["pair"]
+    assert ada.vote(shown)[0] == 200
+    assert ada.vote(shown)[0] == 409
+
+
 def test_a_vote_counts_for_the_words_that_were_read(ada: Visitor, store: Path) -> None:
     """Whichever side the server would show now, A is the answer whose print the page sends."""
     shown = ada.state()["pair"]
@@ -115,6 +130,51 @@ def test_a_vote_counts_for_the_words_that_were_read(ada: Visitor, store: Path) -
     other = ada.state()["pair"]
     status, answer = ada.vote(other | {"print": "0" * 16}, "a")
     assert (status, answer["error"]) == (409, "this pair has changed since it was shown: reload the page")
+
+
+def test_a_pair_is_kept_without_being_sent(tmp_path: Path, start: Callable[..., Served]) -> None:
+    """What the page sends while a pair is read: the lease begins anew, and nothing comes back."""
+    path = store_of(tmp_path / "votes.db", 1, lease_seconds=2.0)
+    port = start(path).port
+    ada, bob = Visitor(port).join("Ada"), Visitor(port).join("Bob")
+    ada.state()
+    for _ in range(3):
+        time.sleep(1)
+        assert ada.call("POST", "/api/keep", {})[:2] == (204, "")
+    assert bob.state()["kind"] == "done"
+
+
+def test_a_conversation_of_thousands_of_turns(tmp_path: Path, start: Callable[..., Served]) -> None:
+    """Its first and last turns are there in time, both answers as Markdown, and what is left out is said."""
+    slow = "*a* `b` [c](https://d.example/) " * 100
+    messages = tuple(Message(("user", "assistant")[at % 2], f"turn {at} {slow}") for at in range(3001))
+    long = replace(pair(1), prompt=NewPrompt(messages), first=Answer("*one*"), second=Answer("*two*"))
+    ada = Visitor(start(store_of(tmp_path / "votes.db", [long])).port).join("Ada")
+    began = time.monotonic()
+    shown = ada.state()["pair"]
+    assert time.monotonic() - began < 4
+    turns = shown["turns"]
+    assert [turns[at]["text"].split()[1] for at in (0, 19, 21, 120)] == ["0", "19", "2901", "3000"]
+    assert (turns[20], len(turns)) == ({"left_out": 2881}, 121)
+    assert shown["a"]["html"]
+    assert shown["b"]["html"]
+    assert turns[120]["html"]
+
+
+def test_a_screen_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers first, then turns from the last backwards; what is left is plain, and whole."""
+    from trueup.ranking.page import wire
+
+    clock, order = iter(range(100)), []
+    monkeypatch.setattr(wire.time, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(wire, "MOST_SECONDS", 5)
+    monkeypatch.setattr(wire, "rendered", lambda text: order.append(text) or f"<p>{text}")
+    turns = tuple(Message(("user", "assistant")[at % 2], f"turn {at}") for at in range(5))
+    kept = Pair(1, Prompt(1, turns), Answer("first"), Answer("second"))
+    view = wire.pair_view(kept, "second")
+    assert order == ["second", "first", "turn 4", "turn 3"]
+    assert [turn["html"] is None for turn in view["turns"]] == [True, True, True, False, False]
+    assert "turn 0" in view["turns"][0]["plain"]
 
 
 def test_undo_brings_back_what_was_said(ada: Visitor) -> None:
@@ -171,7 +231,7 @@ def test_two_raters_never_get_one_pair(port: int) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("path", ["vote", "undo", "leave", "join"])
+@pytest.mark.parametrize("path", ["vote", "undo", "leave", "keep", "join"])
 def test_a_write_from_elsewhere_is_refused(ada: Visitor, path: str, change: dict[str, str | None]) -> None:
     shown = ada.state()["pair"]
     bodies = {
@@ -179,6 +239,7 @@ def test_a_write_from_elsewhere_is_refused(ada: Visitor, path: str, change: dict
         "undo": {"request": secrets.token_hex(8)},
         "join": {"name": "Eve"},
         "leave": {},
+        "keep": {},
     }
     if change.get("X-CSRF-Token") == "é":
         change = {"X-CSRF-Token": "\xe9"}
@@ -423,6 +484,54 @@ def test_a_proxys_name_can_be_allowed() -> None:
     assert access.same_origin("https://rank.example", "127.0.0.1:8000")
     assert not access.same_origin("https://other.example", "127.0.0.1:8000")
     assert not access.knows_host("other.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [
+        ("https://rank.example.org", "https://rank.example.org/join?token=t"),
+        ("rank.example.org", "http://rank.example.org:8100/join?token=t"),
+        ("rank.example.org:9000", "http://rank.example.org:9000/join?token=t"),
+    ],
+)
+def test_links_are_of_the_first_name(name: str, link: str) -> None:
+    access = Access(port=8100, names=(name, "https://second.example"), token_needed=True)
+    assert access.link("t") == link
+    for host in ("rank.example.org", "RANK.example.org:443", "second.example", "127.0.0.1:8100"):
+        assert access.knows_host(host)
+    assert not access.knows_host("third.example")
+    assert access.same_origin("https://rank.example.org", "127.0.0.1:8100")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "*", "https://", "a/b", "ftp://a.example", "a b", "a.example\n", ".example", "a@b"]
+)
+def test_what_is_no_host_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        Access(names=(name,), token_needed=True)
+
+
+@pytest.mark.parametrize(("arguments", "needed"), [([], False), (["--name", "a.example", "--name", "b.example"], True)])
+def test_a_page_with_a_name_of_its_own_needs_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], needed: bool
+) -> None:
+    """On the command line; who gives it a name lets others in."""
+    asked: list[Access] = []
+    monkeypatch.setattr(command, "serve_page", lambda _store, _ahead, access, **_: asked.append(access))
+    cli_rank.app(["serve", str(store_of(tmp_path / "votes.db", 1)), *arguments], standalone_mode=False)()
+    assert (asked[0].token_needed, asked[0].names) == (needed, tuple(arguments[1::2]))
+
+
+def test_the_cookie_is_for_https_only_where_the_visitor_came_by_it(
+    tmp_path: Path, start: Callable[..., Served]
+) -> None:
+    path = store_of(tmp_path / "votes.db", 1)
+    with Store.open(path) as store:
+        token = store.invite("Ada")
+    port = start(path, token_needed=True, names=["https://rank.example.org", "plain.example"]).port
+    for host, secure in (("rank.example.org", True), ("plain.example", False), (f"127.0.0.1:{port}", False)):
+        answer = Visitor(port).call("GET", f"/join?token={token}", headers={"Host": host})[2]
+        assert ("secure" in (answer.getheader("Set-Cookie") or "").lower()) == secure, host
 
 
 def test_the_server_answers_while_a_bomb_is_rendered(tmp_path: Path, start: Callable[..., Served]) -> None:

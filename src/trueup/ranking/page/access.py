@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import socket
 import threading
@@ -20,6 +21,8 @@ from urllib.parse import urlsplit
 from trueup.errors import ConfigError
 from trueup.ranking.store import Rater
 
+_NAME = re.compile(r"(https?://)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -30,10 +33,11 @@ class Access:
         port: the port; 0 for any free one.
         token_needed: whether a visitor needs a rater's link; else a name will do.
         owner: the name of the rater who sees the results where links are needed; without, everybody sees them.
-        names: more host names by which the page is reached (a tunnel's, a proxy's).
+        names: more host names by which the page is reached (a tunnel's, a proxy's), `https://` before those that
+            are reached so; links are of the first.
 
     Raises:
-        ConfigError: a host beyond loopback, and no token needed; or no such port.
+        ConfigError: a host beyond loopback, and no token needed; or no such port; or a name that is none.
     """
 
     host: str = "127.0.0.1"
@@ -48,10 +52,16 @@ class Access:
             raise ConfigError(f"--port {self.port}: a port is a number from 1 to 65535, or 0 for any free one")
         if not (self.token_needed or on_loopback(self.host)):
             raise ConfigError(f"--host {self.host}: beyond this machine the page needs tokens; leave --host out")
+        for name in self.names:
+            if not _NAME.fullmatch(name):
+                raise ConfigError(f"--name {name}: not a host name\n  fix: --name rank.example.org, or with https://")
 
     @property
     def address(self) -> str:
         """Where a browser finds the page."""
+        if self.names:
+            scheme, _, name = self.names[0].rpartition("://")
+            return f"{scheme}://{name}/" if scheme else f"http://{name}{'' if ':' in name else f':{self.port}'}/"
         host = socket.gethostname() if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104 -- compared
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
@@ -66,7 +76,7 @@ class Access:
     def knows_host(self, header: str) -> bool:
         """Whether a Host header names this machine. The port may be another one, as through `ssh -L`."""
         host = _host_of(header)
-        if host in ("localhost", *map(str.lower, self.names)):
+        if host == "localhost" or host in self._hosts():
             return True
         try:
             address = ip_address(host)
@@ -80,7 +90,14 @@ class Access:
         split = urlsplit(origin)
         if split.scheme not in ("http", "https"):
             return False
-        return split.netloc.lower() == host.lower() or _host_of(split.netloc) in map(str.lower, self.names)
+        return split.netloc.lower() == host.lower() or _host_of(split.netloc) in self._hosts()
+
+    def is_secure(self, origin: str, host: str) -> bool:
+        """Whether a request came to the visitor's end by https, as far as a server behind a proxy can know."""
+        return origin.lower().startswith("https://") or _host_of(host) in self._hosts("https://")
+
+    def _hosts(self, scheme: str = "") -> list[str]:
+        return [_host_of(one.rpartition("://")[2]) for one in self.names if one.lower().startswith(scheme)]
 
 
 def csrf_of(session: str) -> str:

@@ -14,7 +14,6 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from trueup.console import clean
 from trueup.ranking.page.access import Access, Door, csrf_of, equal
 from trueup.ranking.page.desk import Desk, Writer
 from trueup.ranking.page.limits import Limits, Refused
@@ -43,7 +42,7 @@ def make_app(
         report: told of errors of the server itself, in one line.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, title="trueup rank")
-    app.add_middleware(Limits, access=access, store=clean(str(store.path), one_line=True), report=report)
+    app.add_middleware(Limits, access=access, report=report)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _not_there)
     visitors = _Visitors(store, access)
@@ -97,11 +96,13 @@ class _Visitors:
         if not equal(request.headers.get("x-csrf-token", ""), token):
             raise Refused(403, "this page is from before the server or you changed: reload it")
 
-    def welcome(self, response: Response, rater: Rater) -> None:
+    def welcome(self, request: Request, response: Response, rater: Rater) -> None:
         """Sign a rater in."""
+        secure = self.access.is_secure(request.headers.get("origin", ""), request.headers.get("host", ""))
         response.set_cookie(
-            self.name, self.store.session(rater), max_age=_A_MONTH, httponly=True, samesite="strict", path="/"
-        )
+            self.name, self.store.session(rater), max_age=_A_MONTH, path="/",
+            httponly=True, samesite="strict", secure=secure,
+        )  # fmt: skip
 
 
 def _pages(app: FastAPI, visitors: _Visitors) -> None:
@@ -134,7 +135,7 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
             door.failed(visitor)
             return HTMLResponse(_join_page(visitors, "This link does not work: ask for a new one."), status_code=403)
         response = HTMLResponse(_template("joined.html.j2", rater=rater))
-        visitors.welcome(response, rater)
+        visitors.welcome(request, response, rater)
         return response
 
     @app.get("/results")
@@ -153,7 +154,7 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
             raise Refused(403, "a name is not enough here: open the link that you were given")
         visitors.from_our_page(request, visitors.door.form)
         response = Response(status_code=204)
-        visitors.welcome(response, visitors.store.rater(joining.name.strip()))
+        visitors.welcome(request, response, visitors.store.rater(joining.name.strip()))
         return response
 
     @app.post("/api/leave")
@@ -166,6 +167,11 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
     @app.get("/api/state")
     def state(rater: Rater = reading) -> JSONResponse:
         return JSONResponse(desk.state(rater))
+
+    @app.post("/api/keep")
+    def keep(rater: Rater = writing) -> Response:
+        visitors.store.next(rater)  # leases what this rater has anew; nothing of it is rendered or sent
+        return Response(status_code=204)
 
     @app.get("/api/progress")
     def progress(rater: Rater = reading) -> JSONResponse:

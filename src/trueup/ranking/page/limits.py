@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trueup.errors import DataError
 from trueup.ranking.page.access import Access
+from trueup.ranking.store import StoreFault
 
 MOST_BODY = 512 * 1024
 """Bytes of a request at most: an edited answer of MOST_EDIT characters fits, in any script."""
@@ -45,13 +46,12 @@ class Limits:
     Args:
         app: what it stands around.
         access: whose hosts are known.
-        store: how the store's own errors begin: they are told to who runs the server, and the page tries again.
-        report: told of an error that is not the page's, in one line.
+        report: told of an error that no visitor can mend, in one line; the page tries again then.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, store: str, report: Callable[[str], None]) -> None:
+    def __init__(self, app: ASGIApp, access: Access, report: Callable[[str], None]) -> None:
         """Keep them."""
-        self.app, self.access, self.store, self.report = app, access, store, report
+        self.app, self.access, self.report = app, access, report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -87,7 +87,7 @@ class Limits:
         if isinstance(error, Refused):
             return error
         sentence = "; ".join(line.strip() for line in str(error).splitlines()).replace("; fix: ", ": ")
-        if isinstance(error, DataError) and not sentence.startswith(self.store):
+        if isinstance(error, DataError) and not isinstance(error, StoreFault):
             return Refused(409, sentence)
         self.report(sentence if isinstance(error, DataError) else f"the page met {type(error).__name__}: {sentence}")
         return Refused(503, "the server cannot do this just now; who started it is told why")

@@ -6,10 +6,13 @@ What is long, or takes long, is shown as plain text instead: an answer is never 
 from __future__ import annotations
 
 import re
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextvars import ContextVar
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache
 from html import escape
 
 import pygments
@@ -28,11 +31,14 @@ from trueup.ranking.page.invisible import as_html, marked
 MOST_MARKDOWN = 20_000
 """Characters of a text that is read as Markdown at most."""
 MOST_SECONDS = 0.2
-"""After so long a text is shown plain; code is coloured in the first half of it only."""
+"""After so long, of this thread's own work, a text is shown plain; code is coloured in the first half of it only."""
+MOST_LINK = 2_000
+"""Characters of an address; what would be a link to a longer one is shown as it was written."""
 FIRST, MOST_SHOWN = 20_000, 200_000
 """Characters of a plain text before its fold, and in the page at all."""
 _MOST_CODE = 6_000  # characters of a code block that is coloured
 _MOST_CELLS = 2_000  # of a table
+_KEPT, _MOST_KEPT = 512, 100_000  # renderings that are kept, and characters of one
 _GAP = re.compile(
     r"\s{100}"
 )  # code with more white space than anybody writes: for C's lexer 6,000 spaces are 2 seconds
@@ -48,24 +54,82 @@ _LANGUAGES = {
 }  # fmt: skip
 
 
-class _TooLongError(Exception):
+class _TooSlowError(Exception):
     """Rendering took more time than it may."""
 
 
-_until: ContextVar[float] = ContextVar("until")  # time.monotonic() at which a rule stops
+class _TooMuchError(Exception):
+    """A text became far more HTML than it is: an address that many links share is written for each."""
 
 
-@lru_cache(maxsize=512)
+@dataclass(slots=True)
+class _Budget:
+    """What a rendering may still use.
+
+    Attributes:
+        until: time.thread_time() at which a rule stops.
+        left: characters of HTML.
+    """
+
+    until: float
+    left: int
+
+    def check_time(self) -> None:
+        if time.thread_time() > self.until:
+            raise _TooSlowError
+
+    def spend(self, html: str) -> str:
+        self.left -= len(html)
+        if self.left < 0:
+            raise _TooMuchError
+        return html
+
+
+_budget: ContextVar[_Budget] = ContextVar("budget")
+_kept: OrderedDict[str, str | None] = OrderedDict()
+_keeping = threading.Lock()
+
+
 def rendered(text: str) -> str | None:
-    """A text's Markdown as HTML; None where it is too long, or would take too long."""
+    """A text's Markdown as HTML; None where it is too long, would take too long, or becomes too much."""
     if len(text) > MOST_MARKDOWN:
         return None
-    _until.set(time.monotonic() + MOST_SECONDS)
+    with _keeping:
+        if text in _kept:
+            _kept.move_to_end(text)
+            return _kept[text]
+    try:
+        html = _render(text)
+    except _TooSlowError:  # perhaps by chance: not kept
+        return None
+    _keep(text, html)
+    return html
+
+
+def forget() -> None:
+    """Render everything anew."""
+    with _keeping:
+        _kept.clear()
+
+
+def _render(text: str) -> str | None:
+    most = 20 * len(text) + 10_000
+    _budget.set(_Budget(time.thread_time() + MOST_SECONDS, most))
     try:
         html = _parser().render(text)
-    except (_TooLongError, RecursionError):
+    except (_TooMuchError, RecursionError):
         return None
-    return marked(html)
+    return marked(html) if len(html) <= most else None
+
+
+def _keep(text: str, html: str | None) -> None:
+    """Keep a rendering that is not large, and forget the one that was used longest ago."""
+    if len(html or "") > _MOST_KEPT:
+        return
+    with _keeping:
+        _kept[text] = html
+        if len(_kept) > _KEPT:
+            _kept.popitem(last=False)
 
 
 def plain(text: str) -> str:
@@ -89,22 +153,17 @@ def _parser() -> MarkdownIt:
     made.block.ruler.at("table", _small_table, {"alt": ["paragraph", "reference"]})
     made.block.ruler.before("table", "time", _block_time, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     made.inline.ruler.before("text", "time", _inline_time)
-    made.validateLink = lambda url: _LINK.match(url) is not None
+    made.validateLink = lambda url: len(url) <= MOST_LINK and _LINK.match(url) is not None
     return made
 
 
-def _check_time() -> None:
-    if time.monotonic() > _until.get():
-        raise _TooLongError
-
-
 def _inline_time(_state: StateInline, _silent: bool) -> bool:
-    _check_time()
+    _budget.get().check_time()
     return False
 
 
 def _block_time(_state: StateBlock, _start: int, _end: int, _silent: bool) -> bool:
-    _check_time()
+    _budget.get().check_time()
     return False
 
 
@@ -137,7 +196,14 @@ class _Renderer(RendererHTML):
     def link_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
         """A link that opens elsewhere and tells nobody where it was."""
         href = escape(str(tokens[idx].attrs.get("href", "")))
-        return f'<a href="{href}" target="_blank" rel="noopener noreferrer nofollow">'
+        return (
+            _budget.get().spend(f'<a href="{href}" target="_blank" rel="noopener noreferrer nofollow">') if href else ""
+        )
+
+    def link_close(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
+        """The end of a link, where one began: `[x]()` leads nowhere."""
+        opened = next(tokens[at] for at in range(idx - 1, -1, -1) if tokens[at].type == "link_open")
+        return "</a>" if opened.attrs.get("href") else ""
 
     def heading_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
         """Below the page's own headings, whatever it was."""
@@ -204,9 +270,9 @@ def _code(code: str, language: str) -> str:
 def _coloured(code: str, language: str) -> str:
     """Code with Pygments' classes; nothing where that takes too long. The clock is looked at after each token."""
     lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
-    until, tokens = _until.get() - MOST_SECONDS / 2, []
+    until, tokens = _budget.get().until - MOST_SECONDS / 2, []
     for kind, value in lexer.get_tokens(code):
-        if time.monotonic() > until:
+        if time.thread_time() > until:
             return ""
         tokens.append((kind, value))
     return pygments.format(tokens, HtmlFormatter(nowrap=True))

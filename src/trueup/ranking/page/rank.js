@@ -338,7 +338,7 @@ document.addEventListener("toggle", reachable, true);
 addEventListener("resize", reachable);
 
 setInterval(() => {
-  if (state.kind === "pair" && !busy && !document.hidden) call("/api/state").catch(() => {}); // it is kept for us longer
+  if (state.kind === "pair" && !busy && !document.hidden) outbox.post("/api/keep", {}).catch(() => {}); // it is kept for us longer
 }, KEEP);
 
 setKeys(keysOn);

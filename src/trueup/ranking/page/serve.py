@@ -15,6 +15,7 @@ from trueup.interrupt import InterruptGuard
 from trueup.ranking.page.access import Access
 from trueup.ranking.page.app import make_app
 from trueup.ranking.page.desk import Writer
+from trueup.ranking.page.patience import Guarded, Patient
 from trueup.ranking.store import Store
 
 _STOPPING = "stopping; press Ctrl-C again to quit at once"
@@ -52,7 +53,7 @@ def serve(
         access = replace(access, port=bound.getsockname()[1])
         with InterruptGuard(lambda _line: say(_STOPPING)) as guard:
             server = _Server(
-                _config(make_app(store, ahead=ahead, access=access, report=say)),
+                _config(make_app(store, ahead=ahead, access=access, report=say), guarded=access.token_needed),
                 lambda: guard.requested or (stop is not None and stop.is_set()),
             )
             try:
@@ -84,10 +85,10 @@ class _Server(uvicorn.Server):
         return self._ends() or await super().on_tick(counter)
 
 
-def _config(app: object) -> uvicorn.Config:
+def _config(app: object, *, guarded: bool) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType] -- a FastAPI is one
-        http="h11",
+        http=Guarded if guarded else Patient,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -40,6 +40,7 @@ export function showGrowing(writing) {
 }
 
 function turnOf(turn, isLast, count) {
+  if (turn.left_out) return element("p", { className: "fine", textContent: `${turn.left_out.toLocaleString("en")} turns between are not shown here; the store has them all.` });
   const body = element("div", { className: "body" });
   fill(body, turn);
   const role = ROLES[turn.role] ?? turn.role;

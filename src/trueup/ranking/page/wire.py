@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from trueup.chat import Message
 from trueup.ranking.page.markdown import plain, rendered
 from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, STRENGTHS, Ballot, Choice, Pair, Side, Vote
+
+MOST_SECONDS = 1.0
+"""Of this thread's work on the Markdown of one screen; after it texts are shown plain."""
+MOST_TURNS, FIRST_TURNS, LAST_TURNS = 200, 20, 100
+"""Of a prompt with more turns than the first number so many of the first and of the last are sent."""
 
 Letter = Literal["a", "b"]
 Said = Literal["a", "b", "tie", "both_bad", "skip"]
@@ -92,22 +99,34 @@ def said_of(vote: Vote) -> dict[str, Any]:
 def pair_view(pair: Pair, left: Side) -> dict[str, Any]:
     """A pair for the screen: no model, no gold, no origin."""
     a, b = pair.answer(left).text, pair.answer(_other(left)).text
-    return {"id": pair.id, "print": print_of(a), "turns": turns(pair.prompt.messages), "a": _text(a), "b": _text(b)}
+    until = time.thread_time() + MOST_SECONDS
+    answers = {"a": _text(a, until), "b": _text(b, until)}  # before the prompt: they are what is ranked
+    return {"id": pair.id, "print": print_of(a), "turns": _turns(pair.prompt.messages, until), **answers}
 
 
-def turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """A prompt's messages for the screen."""
-    return [{"role": one.role, **_text(one.content)} for one in messages]
+def _turns(messages: tuple[Message, ...], until: float) -> list[dict[str, Any]]:
+    """A prompt's messages for the screen, rendered from the last, which is answered, backwards."""
+    if len(messages) <= MOST_TURNS:
+        return _said(messages, until)
+    last = _said(messages[-LAST_TURNS:], until)
+    left_out = len(messages) - FIRST_TURNS - LAST_TURNS
+    return [*_said(messages[:FIRST_TURNS], until), {"left_out": left_out}, *last]
+
+
+def _said(messages: Iterable[Message], until: float) -> list[dict[str, Any]]:
+    backwards = [{"role": one.role, **_text(one.content, until)} for one in reversed([*messages])]
+    return backwards[::-1]
 
 
 def writing_view(prompt: tuple[Message, ...], a: str, b: str) -> dict[str, Any]:
     """Two answers that are still being written."""
-    return {"turns": turns(prompt), "a": plain(a), "b": plain(b)}
+    return {"turns": _turns(prompt, time.thread_time() + MOST_SECONDS), "a": plain(a), "b": plain(b)}
 
 
-def _text(text: str) -> dict[str, Any]:
-    """`text` is what an edit starts from: none where it is longer than an edit may be."""
-    return {"text": text if len(text) <= MOST_EDIT else None, "html": rendered(text), "plain": plain(text)}
+def _text(text: str, until: float) -> dict[str, Any]:
+    """`text` is what an edit starts from: none where it is longer than an edit may be. `until`: thread_time."""
+    html = rendered(text) if time.thread_time() < until else None
+    return {"text": text if len(text) <= MOST_EDIT else None, "html": html, "plain": plain(text)}
 
 
 def _other(side: Side) -> Side:
