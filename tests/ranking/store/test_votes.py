@@ -172,7 +172,7 @@ def test_an_undo_takes_back_the_vote_that_was_meant_or_none(tmp_path):
         one, two = vote_on(opened, ann, 1), vote_on(opened, ann, 2)
         vote_on(opened, bob, 3)
         assert opened.progress(ann).last == two.id
-        with pytest.raises(DataError, match="^you have voted since, in another window: press undo again"):
+        with pytest.raises(DataError, match=r"^you have voted since, in another window: press undo again"):
             opened.undo(ann, "u1", of=one.id)
         assert opened.votes()[:2] == [one, two]
         assert opened.undo(ann, "u1", of=two.id) == two  # the refused request is still free
