@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from trueup.ranking.page.limits import Refused
-from trueup.ranking.page.wire import Voting, ballot, left_of, pair_view, said_of, writing_view
+from trueup.ranking.page.wire import Undoing, Voting, ballot, left_of, pair_view, said_of, writing_view
 from trueup.ranking.store import Prompt, Rater, Store
 
 _PACE_OF = 20  # the last votes that the pace is the median of
@@ -80,9 +80,13 @@ class Desk:
         vote = self.store.vote(rater, ballot(said, left), left=left)
         return {"saved": vote.id, "choice": said.choice, "state": self.state(rater)}
 
-    def undo(self, rater: Rater, request: str) -> dict[str, Any]:
-        """Take the rater's last vote back and give its pair again, on the same sides."""
-        vote = self.store.undo(rater, request)
+    def undo(self, rater: Rater, undoing: Undoing) -> dict[str, Any]:
+        """Take the rater's last vote back and give its pair again, on the same sides.
+
+        Raises:
+            DataError: it is not the one that the page means.
+        """
+        vote = self.store.undo(rater, undoing.request, of=undoing.of)
         if vote is None:
             return {"undone": None, "state": self.state(rater)}
         pair = self.store.pair(vote.ballot.pair)
@@ -108,6 +112,7 @@ class Desk:
                 "voted": progress.mine,
                 "skipped": progress.skipped,
                 "left": progress.left,
+                "last": progress.last,
                 "pace": round(median(timed), 1) if timed else None,
             }
         }
