@@ -23,7 +23,9 @@ from trueup.chat import Message
 from trueup.errors import ConfigError
 from trueup.ranking import command
 from trueup.ranking.page import Access
+from trueup.ranking.page.desk import Desk
 from trueup.ranking.page.limits import MOST_BODY
+from trueup.ranking.page.wire import Undoing, Voting
 from trueup.ranking.store import MOST_EDIT, Answer, NewPrompt, Pair, Prompt, Store
 
 
@@ -93,6 +95,27 @@ def test_nobody_is_told_of_models_or_of_gold(tmp_path: Path, start: Callable[...
     assert visitor.state()["kind"] == "done"
     assert "secret" not in everything
     assert "gold" not in everything
+
+
+def test_what_is_left_does_not_tell_a_check(tmp_path: Path) -> None:
+    """It falls by one at every vote, gold or not, also after a restart, and an undo gives it back."""
+    gold = [replace(pair(number), gold="first") for number in range(100, 140)]
+    path = store_of(tmp_path / "votes.db", [*gold, *map(pair, range(60))], gold_every=4)
+    moved: dict[bool, set[int]] = {True: set(), False: set()}
+    with Store.open(path) as store:
+        rater, desk = store.rater("Ada"), Desk(store)
+        for at in range(50):
+            shown = desk.state(rater)
+            one = Voting(request=f"request{at}", pair=shown["pair"]["id"], a=shown["pair"]["print"], choice="a")
+            after = desk.vote(rater, one)["state"]
+            if at % 5 == 0:
+                back = desk.undo(rater, Undoing(request=f"undoing{at}"))["state"]
+                assert back["progress"]["left"] == shown["progress"]["left"]
+                after = desk.vote(rater, one.model_copy(update={"request": f"again{at}"}))["state"]
+            kept = store.pair(one.pair)
+            moved[kept.gold is not None].add(after["progress"]["left"] - shown["progress"]["left"])
+            desk = Desk(store) if at == 25 else desk
+    assert moved == {True: {-1}, False: {-1}}
 
 
 def test_a_vote_sent_twice_counts_once(ada: Visitor, store: Path) -> None:
@@ -543,6 +566,7 @@ def test_beyond_loopback_a_link_is_needed(tmp_path: Path, start: Callable[..., S
     status, page, answer = visitors["Owner"].call("GET", "/results")
     assert status == 200
     assert "0 votes" in page
+    assert '<a href="/">Back to the ranking</a>' in page
     assert "script-src" not in (answer.getheader("Content-Security-Policy") or "")
     assert 'href="/results"' in visitors["Owner"].call("GET", "/")[1]
     assert 'href="/results"' not in visitors["Bob"].call("GET", "/")[1]

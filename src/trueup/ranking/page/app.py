@@ -235,7 +235,7 @@ def _results(store: Store) -> str:
     from trueup.ranking import results
 
     settings = store.settings
-    return results.page(results.view(store.pairs(), store.votes(), settings=settings, seed=settings.seed))
+    return results.page(results.view(store.pairs(), store.votes(), settings=settings, seed=settings.seed), back="/")
 
 
 def _join_page(visitors: _Visitors, problem: str = "") -> str:

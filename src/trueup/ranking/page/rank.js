@@ -131,7 +131,8 @@ function vote(choice) {
   });
 }
 
-const undo = () => { if (!busy) send("undo", { of: state.progress?.last ?? 0 }); // that one, or none: another window may have voted since };
+// The vote that is meant, or none (0): another window may have voted since.
+const undo = () => { if (!busy) send("undo", { of: state.progress?.last ?? 0 }); };
 
 async function send(kind, body) {
   busy = true;
