@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from ranking.store.made import salted
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from trueup import __version__
 from trueup.chat import Message
@@ -60,7 +61,7 @@ def made(tmp_path, speakers) -> Iterator[Any]:
     opened: list[Store] = []
 
     def make(count: int, models: int = 1, **settings: Any) -> Writers:
-        store = Store.open(tmp_path / f"{len(opened)}.db", create=True)
+        store = salted(Store.open(tmp_path / f"{len(opened)}.db", create=True))
         opened.append(store)
         store.add_prompts(prompts(count))
         used = speakers[:models]
@@ -254,6 +255,15 @@ def test_drafts_are_balanced_and_in_no_fixed_order():
     assert abs(first - 1500) < 4 * 3000**0.5 / 2
     one = Prompt(4, (Message("user", "a"),))
     assert len({frozenset(drafted(one, number, 3, seed=5).models) for number in range(3)}) == 3
+
+
+def test_which_model_is_first_is_the_stores_secret():
+    """The same two models write, whatever the secret; which of them is the first cannot be told without it."""
+    asked = [Prompt(at, (Message("user", str(at)),)) for at in range(1000)]
+    one, other = ([drafted(prompt, 0, 3, 5, salt).models for prompt in asked] for salt in ("a", "b"))
+    assert [set(models) for models in one] == [set(models) for models in other]
+    same = sum(left == right for left, right in zip(one, other, strict=True))
+    assert abs(same - 500) < 4 * 1000**0.5 / 2
 
 
 # ------------------------------------------------------------------ what is left out

@@ -59,11 +59,11 @@ class Draft:
         return first, second
 
 
-def drafted(prompt: Prompt, number: int, models: int, seed: int) -> Draft:
+def drafted(prompt: Prompt, number: int, models: int, seed: int, salt: str = "") -> Draft:
     """Which two of `models` models write pair `number` of a prompt, and which of them is the first.
 
     Of so many prompts in a row as there are pairings, each has another one, in an order drawn for those prompts; and so
-    have the pairs of one prompt.
+    have the pairs of one prompt. Which is the first is drawn by the secret `salt` too: no rater can work it out.
     """
     if models == 1:
         return Draft(prompt, number, (0, 0))
@@ -71,7 +71,7 @@ def drafted(prompt: Prompt, number: int, models: int, seed: int) -> Draft:
     block, place = divmod(prompt.id, len(pairings))
     random.Random(mixed_seed(seed, block)).shuffle(pairings)
     one, other = pairings[(place + number) % len(pairings)]
-    swap = random.Random(mixed_seed(seed, _content(prompt), number)).random() < 0.5
+    swap = random.Random(f"{salt} {mixed_seed(seed, _content(prompt), number)}").random() < 0.5
     return Draft(prompt, number, (other, one) if swap else (one, other))
 
 
@@ -138,7 +138,8 @@ class Pairing:
             # Those with fewer pairs were all met in an earlier round, so these have exactly `number`.
             found = self._store.unpaired(number + 1, count + len(skipped))
             if prompts := [one for one in found if one.id not in skipped][:count]:
-                return [drafted(one, number, len(self._speakers), self._job.seed) for one in prompts]
+                job, salt = self._job, self._store.salt
+                return [drafted(one, number, len(self._speakers), job.seed, salt) for one in prompts]
         return []
 
     def _is_awaited(self) -> bool:

@@ -7,7 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trueup.chat import Message
-from trueup.ranking.store import Answer, Ballot, NewPair, NewPrompt, Rater, Settings, Side, Store, Vote
+from trueup.ranking.store import (
+    Answer,
+    Ballot,
+    NewPair,
+    NewPrompt,
+    Rater,
+    Settings,
+    Side,
+    Store,
+    Vote,
+    content,
+    settings,
+)
 
 DERIVED = ("standing", "tallies", "levels", "shares")
 
@@ -21,11 +33,19 @@ def pair(number: int, gold: Side | None = None) -> NewPair:
     return NewPair(prompt(number), first, Answer(f"no {number}", "two", {"seed": number}), gold)
 
 
-def store(folder: Path, pairs: int = 6, *, gold: int = 0, **settings) -> Store:
+def store(folder: Path, pairs: int = 6, *, gold: int = 0, **wanted) -> Store:
     """A store of that many pairs, and gold ones behind them."""
     opened = Store.open(folder / "votes.db", create=True)
-    opened.configure(Settings(**{"gold_every": 0, **settings}))
+    opened.configure(Settings(**{"gold_every": 0, **wanted}))
     opened.add_pairs(pair(number, "first" if number >= pairs else None) for number in range(pairs + gold))
+    return opened
+
+
+def salted(opened: Store, salt: str = "the same") -> Store:
+    """The store with a secret that is known, so that its chance is."""
+    with opened._database.writing() as connection:
+        settings.remember(connection, "salt", salt)
+        content.reorder(connection, settings.key(connection))
     return opened
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from sqlalchemy import event
 
-from ranking.store.made import pair, sound, store, vote_on
+from ranking.store.made import pair, plain, salted, sound, store, vote_on
 from trueup.errors import ConfigError, DataError
 from trueup.ranking.store import Rater, Settings, Store
 
@@ -29,7 +29,7 @@ def test_the_order_is_random_and_the_seeds_own(tmp_path):
     orders = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
-        with store(tmp_path / name, 40, seed=seed) as opened:
+        with salted(store(tmp_path / name, 40, seed=seed)) as opened:
             orders[name] = ids(order(opened, opened.rater("A")))
     assert sorted(orders["a"]) == [*range(1, 41)]
     assert orders["a"] != sorted(orders["a"])
@@ -37,13 +37,13 @@ def test_the_order_is_random_and_the_seeds_own(tmp_path):
 
 
 def test_another_seed_draws_the_order_of_pairs_and_prompts_anew(tmp_path):
-    with store(tmp_path, 40, seed=3) as opened:
+    with salted(store(tmp_path, 40, seed=3)) as opened:
         before = [prompt.id for prompt in opened.unpaired(2, 40)]
         opened.configure(Settings(gold_every=0))
         assert [prompt.id for prompt in opened.unpaired(2, 40)] != before
         zero = ids(order(opened, opened.rater("A")))
     (tmp_path / "other").mkdir()
-    with store(tmp_path / "other", 40) as opened:
+    with salted(store(tmp_path / "other", 40)) as opened:
         assert ids(order(opened, opened.rater("A"))) == zero
 
 
@@ -201,3 +201,38 @@ def test_no_question_of_a_rater_looks_at_every_pair(tmp_path):
         assert [plan for plan in plans if plan.startswith(tuple(f"SCAN {table}" for table in big))] == []
         sorts = [plan for plan in plans if "TEMP B-TREE" in plan]
         assert all("FROM leases" in plan or "GROUP BY standing.counted" in plan for plan in sorts), sorts
+
+
+def test_what_is_drawn_cannot_be_worked_out_from_the_settings(tmp_path):
+    """Two stores of the same content and settings: sides, order and where gold pairs come are each one's own."""
+    drawn = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        with store(tmp_path / name, 60, gold=60, gold_every=2) as opened:
+            shown = order(opened, opened.rater("A"), 60)
+            assert all(one.left == opened.left_of(one.pair.prompt.id, Rater(1, "A")) for one in shown)
+            sides = [opened.left_of(number, Rater(1, "A")) for number in range(60)]
+            drawn.append((opened.salt, sides, [one.pair.gold for one in shown], ids(shown)))
+            assert len(opened.salt) >= 32
+            told = str(plain(opened.path).execute("SELECT * FROM events").fetchall())
+            assert opened.salt not in f"{told} {opened.settings}"
+        with Store.open(opened.path) as again:
+            assert again.salt == drawn[-1][0]
+    assert all(one != other for one, other in zip(*drawn, strict=True))
+
+
+def test_a_store_without_a_secret_gets_one_and_keeps_what_was_shown(tmp_path):
+    with store(tmp_path, 40) as opened:
+        ann = opened.rater("A")
+        order(opened, ann, 5)
+        held, votes = opened.next(ann), opened.votes()
+    connection = plain(opened.path)
+    connection.execute("DELETE FROM meta WHERE key = 'salt'")  # as the first stores are
+    connection.commit()
+    connection.close()
+    with Store.open(opened.path, read_only=True) as reader:
+        assert reader.votes() == votes
+    with Store.open(opened.path) as opened:
+        assert len(opened.salt) >= 32
+        assert (opened.next(ann), opened.votes()) == (held, votes)
+        sound(opened)  # the order is the new secret's

@@ -69,9 +69,9 @@ def test_prompts_wait_for_pairs_those_with_fewest_first(tmp_path):
         assert opened.unpaired(1, 3) == waiting[:3]
         done = waiting[:10]
         opened.add_pairs(NewPair(NewPrompt(one.messages), Answer("a"), Answer("b")) for one in done)
-        opened.add_pairs([NewPair(NewPrompt(waiting[10].messages), Answer("a"), Answer("b"), "first")])  # gold: no pair
-        assert opened.unpaired(1, 100) == waiting[10:]
-        assert opened.unpaired(2, 100) == waiting[10:] + done
+        opened.add_pairs(NewPair(NewPrompt(waiting[at].messages), Answer("c"), Answer("d"), "first") for at in (0, 10))
+        assert opened.unpaired(1, 100) == waiting[11:]  # none by which raters are checked, answered or not
+        assert opened.unpaired(2, 100) == waiting[11:] + done[1:]
         sound(opened)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from trueup.ranking.store import content, counting, leases
+from trueup.ranking.store import settings as store_settings
 from trueup.ranking.store.draws import drawn, left_side
 from trueup.ranking.store.schema import Policy, Rater, Settings, Shown
 from trueup.ranking.store.tables import standing, tallies
@@ -34,24 +35,25 @@ def choose(connection: Connection, rater: Rater, settings: Settings, marks: Mark
     if kept is not None and (live or _is_open(connection, kept.pair, rater, settings.raters_per_pair, now)):
         leases.renew(connection, kept.id, until)
         return Shown(content.pair_of(connection, kept.pair), kept.left, kept.policy or "random", kept.score)
-    row = _gold(connection, rater, settings, now) or _open(connection, rater, settings, marks, now)
+    key = store_settings.key(connection)
+    row = _gold(connection, rater, settings, key, now) or _open(connection, rater, settings, marks, now)
     if row is None:
         return None
     pair = content.pair_of(connection, row.pair)
     score = row.uncertainty if settings.policy == "uncertain" and not pair.gold else None
     policy: Policy = "random" if score is None else "uncertain"
-    left = left_side(settings.seed, pair.prompt.id, rater.id)
+    left = left_side(key, pair.prompt.id, rater.id)
     told = {"left": left, "policy": policy, "score": score}
     leases.give(connection, rater, pair.id, told, now=now, seconds=settings.lease_seconds)
     return Shown(pair, left, policy, score)
 
 
-def _gold(connection: Connection, rater: Rater, settings: Settings, now: float) -> Any | None:
+def _gold(connection: Connection, rater: Rater, settings: Settings, key: str, now: float) -> Any | None:
     """A pair whose answer is known, when one is due: about every `gold_every`-th, drawn so that nobody foresees it."""
     if not settings.gold_every:
         return None
     own = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
-    if drawn(settings.seed, "gold", rater.id, connection.execute(own).scalar_one()) % settings.gold_every:
+    if drawn(key, "gold", rater.id, connection.execute(own).scalar_one()) % settings.gold_every:
         return None
     unseen = _candidates(rater, now).where(tallies.c.gold.is_(True), _not_by(rater))
     return connection.execute(unseen.order_by(tallies.c.position).limit(1)).one_or_none()

@@ -31,7 +31,7 @@ def chunks(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
         yield chunk
 
 
-def add_prompts(connection: Connection, seed: int, new: Sequence[NewPrompt]) -> tuple[dict[bytes, int], int]:
+def add_prompts(connection: Connection, key: str, new: Sequence[NewPrompt]) -> tuple[dict[bytes, int], int]:
     """Put in the prompts that are not there. -> the id of each by its digest, and how many are new."""
     rows = {}
     for prompt in new:
@@ -45,15 +45,15 @@ def add_prompts(connection: Connection, seed: int, new: Sequence[NewPrompt]) -> 
         fresh = _ids(connection, prompts, [row["digest"] for row in made])
         connection.execute(
             insert(shares),
-            [share(seed, prompt) for prompt in fresh.values()],
+            [share(key, prompt) for prompt in fresh.values()],
         )
         known |= fresh
     return known, len(made)
 
 
-def add_pairs(connection: Connection, seed: int, new: Sequence[NewPair]) -> tuple[dict[bytes, int], int]:
+def add_pairs(connection: Connection, key: str, new: Sequence[NewPair]) -> tuple[dict[bytes, int], int]:
     """Put in the pairs that are not there, and their prompts. -> the id of each by its digest, and how many are new."""
-    prompt_ids, _ = add_prompts(connection, seed, [pair.prompt for pair in new])
+    prompt_ids, _ = add_prompts(connection, key, [pair.prompt for pair in new])
     rows: dict[bytes, NewPair] = {}
     for pair in new:
         rows.setdefault(pair_digest(pair), pair)
@@ -63,7 +63,7 @@ def add_pairs(connection: Connection, seed: int, new: Sequence[NewPair]) -> tupl
     if made:
         connection.execute(insert(pairs), made)
         fresh = _ids(connection, pairs, [row["digest"] for row in made])
-        _count_in(connection, seed, [(fresh[row["digest"]], row["prompt"], row["gold"]) for row in made])
+        _count_in(connection, key, [(fresh[row["digest"]], row["prompt"], row["gold"]) for row in made])
         known |= fresh
     return known, len(made)
 
@@ -91,11 +91,15 @@ def all_prompts(connection: Connection) -> list[Prompt]:
 
 
 def unpaired(connection: Connection, per_prompt: int, limit: int) -> list[Prompt]:
-    """Prompts with fewer pairs than `per_prompt`, those with fewest first, then in the store's random order."""
+    """Prompts with fewer pairs than `per_prompt`, those with fewest first, then in the store's random order.
+
+    None that has a gold pair: a rater who met its prompt with other answers would know by that what it is.
+    """
+    checks = select(pairs.c.id).where(pairs.c.prompt == prompts.c.id, pairs.c.gold.is_not(None)).exists()
     chosen = (
         select(prompts)
         .join(shares, shares.c.prompt == prompts.c.id)
-        .where(shares.c.pairs < per_prompt)
+        .where(shares.c.pairs < per_prompt, ~checks)
         .order_by(shares.c.pairs, shares.c.position)
         .limit(limit)
     )
@@ -128,32 +132,32 @@ def pair_of(connection: Connection, pair: int) -> Pair:
     return found[0]
 
 
-def reorder(connection: Connection, seed: int) -> None:
-    """Draw the random order anew, for another seed."""
-    for table, key, kind in ((tallies, tallies.c.pair, "pair"), (shares, shares.c.prompt, "prompt")):
-        ids = connection.execute(select(key)).scalars().all()
-        moved = update(table).where(key == bindparam("of")).values(position=bindparam("place"))
+def reorder(connection: Connection, key: str) -> None:
+    """Draw the random order anew, for another key."""
+    for table, of, kind in ((tallies, tallies.c.pair, "pair"), (shares, shares.c.prompt, "prompt")):
+        ids = connection.execute(select(of)).scalars().all()
+        moved = update(table).where(of == bindparam("of")).values(position=bindparam("place"))
         for chunk in chunks(ids):
-            connection.execute(moved, [{"of": number, "place": position(seed, kind, number)} for number in chunk])
+            connection.execute(moved, [{"of": number, "place": position(key, kind, number)} for number in chunk])
 
 
-def _count_in(connection: Connection, seed: int, made: Sequence[tuple[int, int, str | None]]) -> None:
+def _count_in(connection: Connection, key: str, made: Sequence[tuple[int, int, str | None]]) -> None:
     """Enter new pairs (id, prompt, gold) into the derived tables."""
-    connection.execute(insert(tallies), [tally(seed, pair, gold is not None) for pair, _, gold in made])
+    connection.execute(insert(tallies), [tally(key, pair, gold is not None) for pair, _, gold in made])
     for gold, many in Counter(gold is not None for _, _, gold in made).items():
         shift(connection, (gold, 0, 0), many)
     for prompt, many in Counter(prompt for _, prompt, gold in made if gold is None).items():
         connection.execute(update(shares).where(shares.c.prompt == prompt).values(pairs=shares.c.pairs + many))
 
 
-def tally(seed: int, pair: int, gold: bool) -> dict[str, Any]:
+def tally(key: str, pair: int, gold: bool) -> dict[str, Any]:
     """A pair's row in `tallies` before anybody voted."""
-    return {"pair": pair, "gold": gold, "position": position(seed, "pair", pair), "votes": 0, "seen": 0, "latest": 0}
+    return {"pair": pair, "gold": gold, "position": position(key, "pair", pair), "votes": 0, "seen": 0, "latest": 0}
 
 
-def share(seed: int, prompt: int) -> dict[str, Any]:
+def share(key: str, prompt: int) -> dict[str, Any]:
     """A prompt's row in `shares` before it has pairs."""
-    return {"prompt": prompt, "position": position(seed, "prompt", prompt), "pairs": 0}
+    return {"prompt": prompt, "position": position(key, "prompt", prompt), "pairs": 0}
 
 
 def shift(connection: Connection, level: tuple[bool, int, int], many: int) -> None:

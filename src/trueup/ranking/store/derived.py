@@ -29,7 +29,7 @@ def undo(connection: Connection, event: int, vote: Vote) -> None:
     _move(connection, [(event, said.pair, -int(said.choice != "skip"), -1)])
 
 
-def rebuild(connection: Connection, seed: int) -> None:
+def rebuild(connection: Connection, key: str) -> None:
     """Make the derived tables anew from pairs and events; the uncertainties are `scoring`'s to fill in."""
     for table in (standing, tallies, levels, shares):
         connection.execute(delete(table))
@@ -38,9 +38,9 @@ def rebuild(connection: Connection, seed: int) -> None:
     stands = stands.where(events.c.kind == "vote", events.c.id.not_in(undone))
     connection.execute(insert(standing).from_select(["rater", "pair", "vote", "counted"], stands))
     for chunk in chunks(connection.execute(select(prompts.c.id)).scalars().all()):
-        connection.execute(insert(shares), [share(seed, prompt) for prompt in chunk])
+        connection.execute(insert(shares), [share(key, prompt) for prompt in chunk])
     for chunk in chunks(connection.execute(select(pairs.c.id, pairs.c.gold)).all()):
-        connection.execute(insert(tallies), [tally(seed, pair, gold is not None) for pair, gold in chunk])
+        connection.execute(insert(tallies), [tally(key, pair, gold is not None) for pair, gold in chunk])
     _recount(connection)
 
 

@@ -22,13 +22,13 @@ Given = tuple[NewPair, str, Ballot, str, Side]
 _OTHER: dict[str, Side] = {"first": "second", "second": "first"}
 
 
-def add(connection: Connection, seed: int, given: Sequence[Given]) -> int:
+def add(connection: Connection, key: str, given: Sequence[Given]) -> int:
     """Enter votes that are not there. -> how many are new.
 
     Raises:
         DataError: a vote cannot be meant, or its rater has said something else of the pair.
     """
-    ids, _ = content.add_pairs(connection, seed, [pair for pair, *_ in given])
+    ids, _ = content.add_pairs(connection, key, [pair for pair, *_ in given])
     stored = {pair.id: pair for pair in content.some_pairs(connection, list(set(ids.values())))}
     by = {name: raters.made(connection, raters.proper(name)) for name in dict.fromkeys(name for _, name, *_ in given)}
     before = votes.on_pairs(connection, [rater.id for rater in by.values()], stored)

@@ -177,7 +177,7 @@ class Settings:
         gold_every: about every so many pairs a rater is given one whose answer is known; 0: never.
         policy: which pair comes next.
         lease_seconds: how long a pair is kept for the rater who looks at it.
-        seed: of orders and sides.
+        seed: of orders and sides, with the store's own secret.
     """
 
     raters_per_pair: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import asdict
 from typing import Any
 
@@ -34,17 +35,34 @@ def configure(connection: Connection, new: Settings) -> None:
     connection.execute(insert(events).values(at=now_utc(), kind="settings", settings=asdict(new)))
     remember(connection, "settings", asdict(new))
     if new.seed != old.seed:
-        content.reorder(connection, new.seed)
+        content.reorder(connection, key(connection))
 
 
-def remembered(connection: Connection, key: str) -> Any:
+def salt(connection: Connection) -> str:
+    """The store's secret, by which chance is no one's to foresee; "": it has none yet."""
+    return remembered(connection, "salt") or ""
+
+
+def key(connection: Connection) -> str:
+    """What the store's chance is drawn by: its secret, and the seed that counts now."""
+    return f"{salt(connection)} {current(connection).seed}"
+
+
+def complete(connection: Connection) -> None:
+    """Give a store its secret, if it has none, and draw its order by it."""
+    if not salt(connection):
+        remember(connection, "salt", secrets.token_hex(16))
+        content.reorder(connection, key(connection))
+
+
+def remembered(connection: Connection, name: str) -> Any:
     """A value of `meta`; None: there is none."""
-    return connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar_one_or_none()
+    return connection.execute(select(meta.c.value).where(meta.c.key == name)).scalar_one_or_none()
 
 
-def remember(connection: Connection, key: str, value: Any) -> None:
+def remember(connection: Connection, name: str, value: Any) -> None:
     """Set a value of `meta`."""
-    added = insert(meta).values(key=key, value=value)
+    added = insert(meta).values(key=name, value=value)
     connection.execute(added.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": added.excluded.value}))
 
 

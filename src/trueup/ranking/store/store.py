@@ -63,7 +63,15 @@ class Store:
         Raises:
             DataError: nothing is there, no store, one of a newer version, or it cannot be written.
         """
-        return cls(Database(Path(path), create=create, read_only=read_only))
+        opened = cls(Database(Path(path), create=create, read_only=read_only))
+        try:
+            if not (read_only or opened.salt):
+                with opened._database.writing() as connection:
+                    settings.complete(connection)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     @property
     def path(self) -> Path:
@@ -92,6 +100,12 @@ class Store:
         with self._database.reading() as connection:
             return settings.current(connection)
 
+    @property
+    def salt(self) -> str:
+        """The store's secret: what is drawn by it, no rater can work out. It is not to leave this machine."""
+        with self._database.reading() as connection:
+            return settings.salt(connection)
+
     def configure(self, new: Settings) -> None:
         """Let other settings count from now on; an event when they differ.
 
@@ -112,7 +126,7 @@ class Store:
         made = given = 0
         for chunk in content.chunks(new):
             with self._database.writing() as connection:
-                made += content.add_prompts(connection, settings.current(connection).seed, chunk)[1]
+                made += content.add_prompts(connection, settings.key(connection), chunk)[1]
             given += len(chunk)
         return Added(made, given - made)
 
@@ -125,7 +139,7 @@ class Store:
         made = given = 0
         for chunk in content.chunks(new):
             with self._database.writing() as connection:
-                made += content.add_pairs(connection, settings.current(connection).seed, chunk)[1]
+                made += content.add_pairs(connection, settings.key(connection), chunk)[1]
             given += len(chunk)
         return Added(made, given - made)
 
@@ -154,7 +168,7 @@ class Store:
             return counting.counts(connection)
 
     def unpaired(self, per_prompt: int, limit: int) -> list[Prompt]:
-        """Prompts with fewer pairs than that (gold ones left out): those with fewest first, then in random order."""
+        """Prompts without gold pairs and with fewer pairs than that: those with fewest first, then in random order."""
         with self._database.reading() as connection:
             return content.unpaired(connection, per_prompt, limit)
 
@@ -222,7 +236,8 @@ class Store:
 
     def left_of(self, prompt_id: int, rater: Rater) -> Side:
         """Which answer to a prompt is shown to a rater as A."""
-        return left_side(self.settings.seed, prompt_id, rater.id)
+        with self._database.reading() as connection:
+            return left_side(settings.key(connection), prompt_id, rater.id)
 
     def release(self, rater: Rater, *, now: float | None = None) -> None:
         """Let others have what a rater holds."""
@@ -241,7 +256,7 @@ class Store:
             DataError: the ballot cannot be meant, the pair is unknown, or the rater has voted on it.
         """
         with self._database.writing() as connection:
-            return votes.cast(connection, rater, ballot, settings.current(connection), left=left)
+            return votes.cast(connection, rater, ballot, left=left)
 
     def undo(self, rater: Rater, request: str, *, of: int | None = None, now: float | None = None) -> Vote | None:
         """Take back the rater's last standing vote, and lease its pair to the rater again.
@@ -292,9 +307,9 @@ class Store:
         """
         made = total = 0
         with self._database.writing() as connection:
-            seed = settings.current(connection).seed
+            key = settings.key(connection)
             for chunk in content.chunks(given):
-                made += importing.add(connection, seed, chunk)
+                made += importing.add(connection, key, chunk)
                 total += len(chunk)
         return Added(made, total - made)
 
@@ -313,7 +328,7 @@ class Store:
     def rebuild(self) -> None:
         """Count everything anew from pairs and events."""
         with self._database.writing() as connection:
-            derived.rebuild(connection, settings.current(connection).seed)
+            derived.rebuild(connection, settings.key(connection))
             scoring.apply(connection)
 
 

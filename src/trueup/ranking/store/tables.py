@@ -40,7 +40,7 @@ meta = Table(
     "meta",
     metadata,
     Column("key", Text, primary_key=True),
-    _required("value", JSON),  # the settings that count now, and the reward model that scored last
+    _required("value", JSON),  # the settings that count now, the secret, and the reward model that scored last
 )
 
 prompts = Table(

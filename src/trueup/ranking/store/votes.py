@@ -14,12 +14,13 @@ from trueup.ranking.store.ballots import check_request, checked
 from trueup.ranking.store.database import now_utc
 from trueup.ranking.store.draws import left_side
 from trueup.ranking.store.schema import Ballot, Rater, Settings, Side, Vote
+from trueup.ranking.store.settings import key
 from trueup.ranking.store.tables import events, raters, standing
 
 _undos = events.alias("undos")
 
 
-def cast(connection: Connection, rater: Rater, ballot: Ballot, settings: Settings, *, left: Side | None = None) -> Vote:
+def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | None = None) -> Vote:
     """Enter a vote; the same request again gives the first one.
 
     Raises:
@@ -36,7 +37,7 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, settings: Setting
     if on_pairs(connection, [rater.id], [ballot.pair]):
         raise DataError(f"pair {ballot.pair}: {rater.name} has voted on it\n  fix: undo first")
     told = leases.of(connection, rater, ballot.pair)
-    side = left or (told.left if told else left_side(settings.seed, prompt, rater.id))
+    side = left or (told.left if told else left_side(key(connection), prompt, rater.id))
     policy, score = (told.policy, told.score) if told else ("", None)
     (vote,) = enter(connection, [event_of(rater, ballot, now_utc(), side, policy, score)])
     return vote
