@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ranking.page import axe
 from ranking.page.browsing import CHROMIUM, NO_CHROMIUM, SOON, Visit, chromium
 from ranking.page.serving import Served, Visitor, pair, store_of
 from trueup.chat import Message
@@ -259,6 +260,29 @@ def test_two_tabs_of_one_rater(tmp_path: Path, start: Callable[..., Served], vis
     ada.complaints.clear()
 
 
+def test_a_late_undo_takes_nothing_else_back(
+    tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]
+) -> None:
+    """Another window has voted since: it says so, and the next press takes that vote back, which is seen by then."""
+    path = store_of(tmp_path / "votes.db", 4)
+    server = start(path)
+    ada = visit(server)
+    ada.press("1")
+    other = ada.context.new_page()
+    other.goto(server.address)
+    other.wait_for_selector("main[data-state=pair]")
+    ada.press("2")
+    other.keyboard.press("u")
+    other.wait_for_selector("#said.wait")
+    said = "Not taken back: you have voted since, in another window: press undo again"
+    assert other.locator("#said").inner_text() == said
+    assert len(ballots(path)) == 2
+    other.keyboard.press("u")
+    other.wait_for_selector("#said:has-text('Taken back')")
+    assert len(ballots(path)) == 1
+    ada.complaints.clear()  # the browser's own word on a 409
+
+
 def test_two_people_at_once(tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]) -> None:
     path = store_of(tmp_path / "votes.db", 12)
     server = start(path)
@@ -308,6 +332,36 @@ def test_a_link_from_elsewhere_signs_in_and_leaves_the_address_bar(
     tab.page.wait_for_selector("main[data-state=pair]")
     assert tab.page.url == f"{server.address}/"
     assert tab.page.locator("#leave").inner_text().startswith("Bob")
+    tab.requests.remove(elsewhere)
+
+
+def test_a_link_of_another_asks_before_it_signs_in(
+    tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit], browser: Browser
+) -> None:
+    """From another site's page too, where the browser sends no strict cookie; axe finds nothing in the question."""
+    path = store_of(tmp_path / "votes.db", 2)
+    with Store.open(path) as store:
+        links = {name: store.invite(name) for name in ("ana", "mal")}
+    server = start(path, token_needed=True)
+    tab = visit(server, "")
+    page, elsewhere = tab.page, "http://elsewhere.example/"
+    page.goto(f"{server.address}/join?token={links['ana']}")
+    page.wait_for_selector("main[data-state=pair]")
+    link = f"<a href='{server.address}/join?token={links['mal']}'>rank</a>"
+    page.route(elsewhere, lambda route: route.fulfill(body=link, content_type="text/html"))
+    page.goto(elsewhere)
+    page.get_by_text("rank").click()
+    page.wait_for_selector("#join")
+    assert "Go on as mal?" in page.locator("h1").inner_text()
+    assert axe.violations(page) == []
+    page.get_by_text("Back to the ranking").click()
+    page.wait_for_selector("main[data-state=pair]")
+    assert page.locator("#leave").inner_text().startswith("ana")
+    page.goto(f"{server.address}/join?token={links['mal']}")
+    assert page.locator("h1").inner_text() == "You are ana here. Go on as mal?"
+    page.get_by_role("button", name="Go on as mal").click()
+    page.wait_for_selector("main[data-state=pair]")
+    assert page.locator("#leave").inner_text().startswith("mal")
     tab.requests.remove(elsewhere)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import secrets
 import socket
 import threading
@@ -22,7 +23,9 @@ from trueup.chat import Message
 from trueup.errors import ConfigError
 from trueup.ranking import command
 from trueup.ranking.page import Access
+from trueup.ranking.page.desk import Desk
 from trueup.ranking.page.limits import MOST_BODY
+from trueup.ranking.page.wire import Undoing, Voting
 from trueup.ranking.store import MOST_EDIT, Answer, NewPrompt, Pair, Prompt, Store
 
 
@@ -61,7 +64,13 @@ def test_a_vote_and_what_comes_next(ada: Visitor, store: Path) -> None:
     assert status == 200
     assert answer["choice"] == "b"
     assert answer["state"]["pair"]["id"] != shown["id"]
-    assert answer["state"]["progress"] | {"left": 0} == {"voted": 1, "skipped": 0, "left": 0, "pace": 4.2}
+    assert answer["state"]["progress"] | {"left": 0} == {
+        "voted": 1,
+        "skipped": 0,
+        "left": 0,
+        "last": answer["saved"],
+        "pace": 4.2,
+    }
     with Store.open(store) as opened:
         vote = next(vote for vote in opened.votes() if vote.id == answer["saved"])
         kept = opened.pair(shown["id"])
@@ -86,6 +95,27 @@ def test_nobody_is_told_of_models_or_of_gold(tmp_path: Path, start: Callable[...
     assert visitor.state()["kind"] == "done"
     assert "secret" not in everything
     assert "gold" not in everything
+
+
+def test_what_is_left_does_not_tell_a_check(tmp_path: Path) -> None:
+    """It falls by one at every vote, gold or not, also after a restart, and an undo gives it back."""
+    gold = [replace(pair(number), gold="first") for number in range(100, 140)]
+    path = store_of(tmp_path / "votes.db", [*gold, *map(pair, range(60))], gold_every=4)
+    moved: dict[bool, set[int]] = {True: set(), False: set()}
+    with Store.open(path) as store:
+        rater, desk = store.rater("Ada"), Desk(store)
+        for at in range(50):
+            shown = desk.state(rater)
+            one = Voting(request=f"request{at}", pair=shown["pair"]["id"], a=shown["pair"]["print"], choice="a")
+            after = desk.vote(rater, one)["state"]
+            if at % 5 == 0:
+                back = desk.undo(rater, Undoing(request=f"undoing{at}"))["state"]
+                assert back["progress"]["left"] == shown["progress"]["left"]
+                after = desk.vote(rater, one.model_copy(update={"request": f"again{at}"}))["state"]
+            kept = store.pair(one.pair)
+            moved[kept.gold is not None].add(after["progress"]["left"] - shown["progress"]["left"])
+            desk = Desk(store) if at == 25 else desk
+    assert moved == {True: {-1}, False: {-1}}
 
 
 def test_a_vote_sent_twice_counts_once(ada: Visitor, store: Path) -> None:
@@ -187,6 +217,18 @@ def test_undo_brings_back_what_was_said(ada: Visitor) -> None:
     assert ada.state()["pair"] == first, "a refresh shows it too"
     assert ada.vote(first, "tie")[1]["state"]["pair"] == waiting, "then the one that waited"
     assert ada.undo()["undone"]["choice"] == "tie"
+
+
+def test_an_undo_takes_back_what_was_meant_or_nothing(ada: Visitor) -> None:
+    """Pressed in a window that does not know of the last vote, it says so, and then it is known."""
+    saved = [ada.vote(ada.state()["pair"])[1]["saved"] for _ in range(2)]
+    for late in (saved[0], 0):
+        status, answer, _ = ada.call("POST", "/api/undo", {"request": secrets.token_hex(8), "of": late})
+        assert (status, answer["error"]) == (409, "you have voted since, in another window: press undo again")
+    last = ada.state()["progress"]["last"]
+    assert last == saved[1]
+    status, answer, _ = ada.call("POST", "/api/undo", {"request": secrets.token_hex(8), "of": last})
+    assert (status, answer["state"]["progress"]["last"]) == (200, saved[0])
 
 
 def test_undo_with_nothing_to_undo(ada: Visitor) -> None:
@@ -435,6 +477,75 @@ def test_leaving_gives_the_pair_back(tmp_path: Path, start: Callable[..., Served
     assert bob.state()["kind"] == "pair"
 
 
+def test_who_left_is_out_with_the_cookie_too(ada: Visitor) -> None:
+    """Somebody may have a copy of it."""
+    assert ada.call("GET", "/api/state")[0] == 200
+    kept = ada.cookie
+    assert ada.call("POST", "/api/leave", {})[0] == 204
+    assert ada.call("GET", "/api/state", headers={"Cookie": kept})[0] == 401
+
+
+def test_who_typed_a_name_is_a_guest(tmp_path: Path, start: Callable[..., Served]) -> None:
+    """A cookie from when a name was enough counts for nothing once links are needed."""
+    path = store_of(tmp_path / "votes.db", 3)
+    first = start(path, owner="Owner")
+    eve = Visitor(first.port).join("Eve")
+    for name in ("owner", " OWNER ", "\uff2fwner"):
+        status, answer, _ = Visitor(first.port).call("POST", "/api/join", {"name": name}, {"X-CSRF-Token": eve.csrf})
+        assert status == 403, answer
+        visitor = Visitor(first.port)
+        visitor.token()
+        assert visitor.call("POST", "/api/join", {"name": name})[0] == 409
+    first.kill()
+    second = start(path, owner="Owner", token_needed=True)
+    eve.port, eve.host = second.port, f"127.0.0.1:{second.port}"
+    assert eve.call("GET", "/api/state")[0] == 401
+    with Store.open(path) as store:
+        token = store.invite("Eve")
+    assert eve.call("GET", f"/join?token={token}")[0] == 200
+    assert eve.call("GET", "/api/state")[0] == 200
+
+
+def test_a_link_of_another_asks_first(tmp_path: Path, start: Callable[..., Served]) -> None:
+    """Somebody's link, followed by mistake or by a trick, does not make ana's next votes mal's."""
+    path = store_of(tmp_path / "votes.db", 3)
+    with Store.open(path) as store:
+        links = {name: f"/join?token={store.invite(name)}" for name in ("ana", "mal")}
+        who = {rater.name: rater.id for rater in store.raters()}
+    ana = Visitor(start(path, token_needed=True).port)
+    cookies = ana.call("GET", links["ana"])[2].headers.get_all("Set-Cookie") or []
+    lax = next(one.partition(";")[0] for one in cookies if "samesite=lax" in one.lower())
+    assert lax.endswith(f"_who={who['ana']}")
+    kept = ana.cookie
+    for sent in (kept, lax):  # from a link elsewhere only the lax cookie comes
+        status, page, answer = ana.call("GET", links["mal"], headers={"Cookie": sent})
+        assert (status, answer.getheader("Set-Cookie")) == (200, None)
+        assert "Go on as <bdi>mal</bdi>?" in page
+        assert ("You are <bdi>ana</bdi> here" in page) == (sent == kept)
+    assert ana.call("GET", links["ana"])[2].getheader("Set-Cookie") is None, "her own link changes nothing"
+    body = {"token": links["mal"].partition("=")[2]}
+    form = re.search(r'name="csrf" content="([^"]+)"', page)
+    assert form
+    for wrong in ({"Origin": "http://evil.example"}, {"X-CSRF-Token": "x"}):
+        assert ana.call("POST", "/api/join/link", body, {"X-CSRF-Token": form[1]} | wrong)[0] == 403
+    assert ana.cookie == kept
+    assert ana.call("POST", "/api/join/link", {"token": "wrong"}, {"X-CSRF-Token": form[1]})[0] == 403
+    assert ana.call("POST", "/api/join/link", body, {"X-CSRF-Token": form[1]})[0] == 204
+    assert "mal" in ana.call("GET", "/")[1]
+    assert ana.call("GET", "/api/state", headers={"Cookie": kept})[0] == 401
+
+
+def test_a_store_has_one_cookie_however_it_is_named(
+    tmp_path: Path, start: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store_of(tmp_path / "votes.db", 3)
+    monkeypatch.chdir(tmp_path)
+    names = {Visitor(start(one).port).join("Ada").cookie.partition("=")[0] for one in (path, Path("votes.db"))}
+    assert len(names) == 1
+    others = store_of(tmp_path / "other.db", 1)
+    assert Visitor(start(others).port).join("Ada").cookie.partition("=")[0] not in names
+
+
 def test_beyond_loopback_a_link_is_needed(tmp_path: Path, start: Callable[..., Served]) -> None:
     path = store_of(tmp_path / "votes.db", 3)
     with Store.open(path) as store:
@@ -455,6 +566,7 @@ def test_beyond_loopback_a_link_is_needed(tmp_path: Path, start: Callable[..., S
     status, page, answer = visitors["Owner"].call("GET", "/results")
     assert status == 200
     assert "0 votes" in page
+    assert '<a href="/">Back to the ranking</a>' in page
     assert "script-src" not in (answer.getheader("Content-Security-Policy") or "")
     assert 'href="/results"' in visitors["Owner"].call("GET", "/")[1]
     assert 'href="/results"' not in visitors["Bob"].call("GET", "/")[1]
@@ -467,8 +579,10 @@ def test_wrong_links_are_counted(tmp_path: Path, start: Callable[..., Served]) -
     visitor = Visitor(start(path, token_needed=True, owner="Ada").port)
     tries = [visitor.call("GET", f"/join?token={token}")[0] for token in ["", "x", "x" * 5000, *["wrong"] * 7]]
     assert tries == [403] * 10
-    assert visitor.call("GET", f"/join?token={good}")[0] == 429
+    assert visitor.call("GET", "/join?token=wrong")[0] == 429
     assert visitor.cookie == ""
+    assert visitor.call("GET", f"/join?token={good}")[0] == 200, "who has a link comes in, whoever else tries"
+    assert visitor.cookie
 
 
 def test_beyond_loopback_without_tokens_there_is_no_page() -> None:

@@ -3,6 +3,7 @@
 serve      binds a port, serves until a signal, stops cleanly
 app        the routes, each a few lines over the store
 desk       what lies before a rater, and what becomes of a vote
+remaining  how many pairs a rater has left, without telling which are checks
 access     who may come in: names or links, cookies, the Host and the Origin of a request
 patience   how long a connection may keep the server waiting
 limits     what holds for every request and answer: sizes, headers, errors as one sentence

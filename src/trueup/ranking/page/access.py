@@ -13,6 +13,7 @@ import secrets
 import socket
 import threading
 import time
+import unicodedata
 from collections import deque
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -72,6 +73,11 @@ class Access:
     def shows_results(self, rater: Rater) -> bool:
         """Whether this rater may see the results."""
         return not self.token_needed or rater.name == self.owner
+
+    def is_owner(self, name: str) -> bool:
+        """Whether a name would pass for the owner's, who may see the results."""
+        typed, own = (unicodedata.normalize("NFKC", one).strip().casefold() for one in (name, self.owner))
+        return bool(own) and typed == own
 
     def knows_host(self, header: str) -> bool:
         """Whether a Host header names this machine. The port may be another one, as through `ssh -L`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 from trueup.ranking.page.access import Access, Door, csrf_of, equal
 from trueup.ranking.page.desk import Desk, Writer
 from trueup.ranking.page.limits import Limits, Refused
-from trueup.ranking.page.wire import Joining, Undoing, Voting
+from trueup.ranking.page.wire import MOST_TOKEN, Following, Joining, Undoing, Voting
 from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Rater, Store
 
 FILES = {"rank.css": "text/css", "rank.js": "text/javascript", "outbox.js": "text/javascript",
@@ -60,14 +61,14 @@ class _Visitors:
     def __init__(self, store: Store, access: Access) -> None:
         self.store, self.access, self.door = store, access, Door()
         # Two pages on one machine keep their visitors apart: browsers do not tell ports apart in cookies.
-        self.name = f"trueup_rank_{hashlib.sha256(str(store.path).encode()).hexdigest()[:8]}"
+        self.name = f"trueup_rank_{hashlib.sha256(os.fsencode(store.path.resolve())).hexdigest()[:8]}"
 
     def session(self, request: Request) -> str:
         return request.cookies.get(self.name, "")
 
     def rater(self, request: Request) -> Rater | None:
         session = self.session(request)
-        return self.store.rater_of_session(session) if session else None
+        return self.store.rater_of_session(session, guests=not self.access.token_needed) if session else None
 
     def reader(self, request: Request) -> Rater:
         """Who asks.
@@ -96,17 +97,51 @@ class _Visitors:
         if not equal(request.headers.get("x-csrf-token", ""), token):
             raise Refused(403, "this page is from before the server or you changed: reload it")
 
-    def welcome(self, request: Request, response: Response, rater: Rater) -> None:
-        """Sign a rater in."""
+    def by_token(self, request: Request, token: str) -> Rater | None:
+        """Whose link it is; None: nobody's. A link that works needs no patience: nobody finds one by trying.
+
+        Raises:
+            Refused: too many that do not work came from there.
+        """
+        rater = self.store.rater_of(token) if 0 < len(token) <= MOST_TOKEN else None
+        visitor = request.client.host if request.client else ""
+        if rater is None and self.door.closed(visitor):
+            raise Refused(429, "too many links that do not work: wait a minute")
+        if rater is None:
+            self.door.failed(visitor)
+        return rater
+
+    def is_another(self, request: Request, rater: Rater) -> bool:
+        """Whether somebody else is signed in: a strict cookie is not sent with a link from elsewhere, a lax one is."""
+        if self.session(request):
+            return self.rater(request) not in (None, rater)
+        return request.cookies.get(f"{self.name}_who", str(rater.id)) != str(rater.id)
+
+    def welcome(self, request: Request, response: Response, rater: Rater, *, guest: bool = False) -> None:
+        """Sign a rater in, in place of who was."""
+        if (before := self.rater(request)) == rater:
+            return  # its pages go on
+        if before is not None:
+            self._end(request, before)
         secure = self.access.is_secure(request.headers.get("origin", ""), request.headers.get("host", ""))
-        response.set_cookie(
-            self.name, self.store.session(rater), max_age=_A_MONTH, path="/",
-            httponly=True, samesite="strict", secure=secure,
-        )  # fmt: skip
+        session = self.store.session(rater, guest=guest)
+        common = {"max_age": _A_MONTH, "path": "/", "httponly": True, "secure": secure}
+        response.set_cookie(self.name, session, samesite="strict", **common)
+        response.set_cookie(f"{self.name}_who", str(rater.id), samesite="lax", **common)
+
+    def farewell(self, request: Request, response: Response, rater: Rater) -> None:
+        """Sign a rater out, for good: the cookie is worth nothing then, whoever has it."""
+        self._end(request, rater)
+        for name in (self.name, f"{self.name}_who"):
+            response.delete_cookie(name, httponly=True, samesite="strict", path="/")
+
+    def _end(self, request: Request, rater: Rater) -> None:
+        self.store.release(rater)
+        self.store.end_session(self.session(request))
 
 
 def _pages(app: FastAPI, visitors: _Visitors) -> None:
-    access, door = visitors.access, visitors.door
+    access = visitors.access
 
     @app.get("/")
     def home(request: Request) -> HTMLResponse:
@@ -127,13 +162,12 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
     @app.get("/join")
     def join_by_link(request: Request, token: str = "") -> HTMLResponse:
         """A page that goes on by itself: after a redirect that began elsewhere, a strict cookie would not be sent."""
-        visitor = request.client.host if request.client else ""
-        if door.closed(visitor):
-            raise Refused(429, "too many links that do not work: wait a minute")
-        rater = visitors.store.rater_of(token) if 0 < len(token) <= 200 else None
+        rater = visitors.by_token(request, token)
         if rater is None:
-            door.failed(visitor)
             return HTMLResponse(_join_page(visitors, "This link does not work: ask for a new one."), status_code=403)
+        if visitors.is_another(request, rater):
+            values = {"rater": rater, "here": visitors.rater(request), "token": token, "form": visitors.door.form}
+            return HTMLResponse(_template("other.html.j2", **values))
         response = HTMLResponse(_template("joined.html.j2", rater=rater))
         visitors.welcome(request, response, rater)
         return response
@@ -153,15 +187,26 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
         if visitors.access.token_needed:
             raise Refused(403, "a name is not enough here: open the link that you were given")
         visitors.from_our_page(request, visitors.door.form)
+        if visitors.access.is_owner(joining.name):
+            raise Refused(409, "this name is kept for who owns the page: choose another")
         response = Response(status_code=204)
-        visitors.welcome(request, response, visitors.store.rater(joining.name.strip()))
+        visitors.welcome(request, response, visitors.store.rater(joining.name.strip()), guest=True)
+        return response
+
+    @app.post("/api/join/link")
+    def join_as_another(request: Request, following: Following) -> Response:
+        visitors.from_our_page(request, visitors.door.form)
+        rater = visitors.by_token(request, following.token)
+        if rater is None:
+            raise Refused(403, "this link does not work: ask for a new one")
+        response = Response(status_code=204)
+        visitors.welcome(request, response, rater)
         return response
 
     @app.post("/api/leave")
-    def leave(rater: Rater = writing) -> Response:
-        visitors.store.release(rater)
+    def leave(request: Request, rater: Rater = writing) -> Response:
         response = Response(status_code=204)
-        response.delete_cookie(visitors.name, httponly=True, samesite="strict", path="/")
+        visitors.farewell(request, response, rater)
         return response
 
     @app.get("/api/state")
@@ -183,14 +228,14 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
 
     @app.post("/api/undo")
     def undo(undoing: Undoing, rater: Rater = writing) -> JSONResponse:
-        return JSONResponse(desk.undo(rater, undoing.request))
+        return JSONResponse(desk.undo(rater, undoing))
 
 
 def _results(store: Store) -> str:
     from trueup.ranking import results
 
     settings = store.settings
-    return results.page(results.view(store.pairs(), store.votes(), settings=settings, seed=settings.seed))
+    return results.page(results.view(store.pairs(), store.votes(), settings=settings, seed=settings.seed), back="/")
 
 
 def _join_page(visitors: _Visitors, problem: str = "") -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
 from trueup.ranking.page.limits import Refused
-from trueup.ranking.page.wire import Voting, ballot, left_of, pair_view, said_of, writing_view
+from trueup.ranking.page.remaining import Remaining
+from trueup.ranking.page.wire import Undoing, Voting, ballot, left_of, pair_view, said_of, writing_view
 from trueup.ranking.store import Prompt, Rater, Store
 
 _PACE_OF = 20  # the last votes that the pace is the median of
@@ -45,10 +46,16 @@ class Desk:
     Attributes:
         store: where the pairs are, and the votes go.
         ahead: the models that write; None where all pairs are there.
+        remaining: how many pairs a rater has left.
     """
 
     store: Store
     ahead: Writer | None = None
+    remaining: Remaining = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What is left is counted from this store."""
+        object.__setattr__(self, "remaining", Remaining(self.store))
 
     def state(self, rater: Rater) -> dict[str, Any]:
         """What this rater's screen shows now. A pair is leased to the rater."""
@@ -78,14 +85,20 @@ class Desk:
         if left is None:
             raise Refused(409, "this pair has changed since it was shown: reload the page")
         vote = self.store.vote(rater, ballot(said, left), left=left)
+        self.remaining.voted(rater, pair)
         return {"saved": vote.id, "choice": said.choice, "state": self.state(rater)}
 
-    def undo(self, rater: Rater, request: str) -> dict[str, Any]:
-        """Take the rater's last vote back and give its pair again, on the same sides."""
-        vote = self.store.undo(rater, request)
+    def undo(self, rater: Rater, undoing: Undoing) -> dict[str, Any]:
+        """Take the rater's last vote back and give its pair again, on the same sides.
+
+        Raises:
+            DataError: it is not the one that the page means.
+        """
+        vote = self.store.undo(rater, undoing.request, of=undoing.of)
         if vote is None:
             return {"undone": None, "state": self.state(rater)}
         pair = self.store.pair(vote.ballot.pair)
+        self.remaining.undone(rater, pair)
         state = self._with_progress(rater, kind="pair", pair=pair_view(pair, vote.left))
         return {"undone": said_of(vote), "state": state}
 
@@ -107,7 +120,8 @@ class Desk:
             "progress": {
                 "voted": progress.mine,
                 "skipped": progress.skipped,
-                "left": progress.left,
+                "left": self.remaining.left(rater, progress),
+                "last": progress.last,
                 "pace": round(median(timed), 1) if timed else None,
             }
         }

@@ -1,4 +1,4 @@
-// The form of the join page: a name goes in, a cookie comes back.
+// The form of the join pages: a name goes in, or a link's token, and a cookie comes back.
 
 const form = document.getElementById("join");
 const problem = document.getElementById("problem");
@@ -7,11 +7,11 @@ form.addEventListener("submit", async event => {
   event.preventDefault();
   const headers = { "Content-Type": "application/json", "X-CSRF-Token": document.querySelector("meta[name=csrf]").content };
   try {
-    const answer = await fetch("/api/join", { method: "POST", headers, body: JSON.stringify({ name: form.elements.name.value }) });
+    const answer = await fetch(form.dataset.call, { method: "POST", headers, body: JSON.stringify(Object.fromEntries(new FormData(form))) });
     if (answer.ok) return location.replace("/");
     problem.textContent = (await answer.json()).error;
   } catch {
     problem.textContent = "The server does not answer. Is it still running?";
   }
-  form.elements.name.focus();
+  form.querySelector("input:not([type=hidden]), button").focus();
 });

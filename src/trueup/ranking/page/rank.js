@@ -131,17 +131,18 @@ function vote(choice) {
   });
 }
 
-const undo = () => { if (!busy) send("undo", {}); };
+// The vote that is meant, or none (0): another window may have voted since.
+const undo = () => { if (!busy) send("undo", { of: state.progress?.last ?? 0 }); };
 
 async function send(kind, body) {
   busy = true;
   say("");
   mark(body.choice ?? null);
   setTimeout(() => busy && $("said").className !== "wait" && say("Saving…"), 700);
-  await finish(outbox.send(kind, body));
+  await finish(outbox.send(kind, body), kind);
 }
 
-async function finish(sending) {
+async function finish(sending, sent) {
   try {
     const { kind, body, result } = await sending;
     shelf.remove("draft");
@@ -157,7 +158,7 @@ async function finish(sending) {
     else say(result.undone.choice === "skip" ? "Taken back: you had skipped this pair." : `Taken back: ${WORDS[result.undone.choice]}. Vote again.`);
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    refused(error);
+    refused(error, sent === "undo" ? "Not taken back" : "Not saved");
   }
 }
 
@@ -174,14 +175,14 @@ function notSaved(tries, why) {
   say(`Not saved yet: ${why}. Trying again${tries > 3 ? "; keep this page open" : ""}.`, "wait");
 }
 
-async function refused(error) {
+async function refused(error, what = "Not saved") {
   mark(null);
   if (error.status === 401 || error.status === 403) {
-    say(`Not saved: ${error.message}.`, "wait");
+    say(`${what}: ${error.message}.`, "wait");
     $("said").append(" ", element("a", { href: "/", textContent: "Open the page again" }));
     return;
   }
-  const sentence = `Not saved: ${error.message}`;
+  const sentence = `${what}: ${error.message}`;
   shelf.set("draft", { ...draftNow(), pair: state.pair?.id, watched: watchedNow() });
   await load();
   say(sentence, "wait");
@@ -344,7 +345,7 @@ setInterval(() => {
 setKeys(keysOn);
 if (outbox.entry) {
   heading("Sending your last vote");
-  finish(outbox.resume());
+  finish(outbox.resume(), outbox.entry.kind);
 } else {
   load();
 }

@@ -13,6 +13,8 @@ from trueup.chat import Message
 from trueup.ranking.page.markdown import plain, rendered
 from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, STRENGTHS, Ballot, Choice, Pair, Side, Vote
 
+MOST_TOKEN = 200
+"""Characters of a link's token at most."""
 MOST_SECONDS = 1.0
 """Of this thread's work on the Markdown of one screen; after it texts are shown plain."""
 MOST_TURNS, FIRST_TURNS, LAST_TURNS = 200, 20, 100
@@ -34,6 +36,12 @@ class Joining(_Strict):
     name: str = Field(min_length=1, max_length=MOST_NAME)
 
 
+class Following(_Strict):
+    """The token of a link, which a visitor who was somebody else means to follow."""
+
+    token: str = Field(min_length=1, max_length=MOST_TOKEN)
+
+
 class Voting(_Strict):
     """A rater's word on the pair on the screen; `a` is the print of the answer shown as A."""
 
@@ -50,9 +58,10 @@ class Voting(_Strict):
 
 
 class Undoing(_Strict):
-    """A rater takes the last vote back."""
+    """A rater takes the last vote back: `of`, by what the page knows; 0: it knows of none."""
 
     request: Request
+    of: int | None = Field(default=None, ge=0, le=2**53, strict=True)
 
 
 def print_of(text: str) -> str:

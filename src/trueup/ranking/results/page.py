@@ -30,14 +30,15 @@ _ICONS = {
 }
 
 
-def page(results: Results) -> str:
-    """The page, complete, in UTF-8."""
+def page(results: Results, *, back: str = "") -> str:
+    """The page, complete, in UTF-8; with a link `back` to where people rank, where it is served beside that."""
     results = words.cleaned(results)
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
             r=results,
+            back=back,
             t=results.totals,
             head=words.headline(results),
             grid=_against(results.samples[0].pairings) if results.samples else {},
