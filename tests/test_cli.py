@@ -176,7 +176,7 @@ def test_config_prints_a_template(method: str, capsys: pytest.CaptureFixture[str
         (["sft", "sft.yaml", "seed"], 2, "'seed': not a setting; write key=value"),
         (["sft", "sft.yaml", "--lr", "3"], 2, "No such option: --lr; settings are written without dashes: key=value"),
         (["sfft"], 2, "No such command 'sfft'"),
-        (["run"], 2, "Missing argument 'PIPELINE.yaml'; see `trueup --help`"),
+        (["run"], 2, "Missing argument 'PIPELINE.yaml'; see `trueup run --help`"),
         (["run", "pipe.yaml", "--force", "sfd"], 2, "--force sfd: there is no such stage; pipe.yaml has sft, dpo"),
         (["config", "grpo"], 2, "grpo: not a method; one of pipeline, sft, reward, dpo, ppo"),
         (["sft", "sft.yaml", "data=row.jsonl"], 3, "row.jsonl: no such file; did you mean rows.jsonl?"),

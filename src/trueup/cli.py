@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -300,7 +301,7 @@ def _in_words(error: BaseException, command: str = "") -> tuple[str, int]:
         return f"interrupted{more}", Interrupted.exit_code
     usage = getattr(error, "format_message", None)
     if usage is not None:  # Typer's errors; their class is private, and another one in older versions
-        return f"error: {_usage_message(usage())}", ConfigError.exit_code
+        return f"error: {_usage_message(usage(), getattr(error, 'ctx', None))}", ConfigError.exit_code
     if _out_of_memory(error):
         return f"error: out of memory{_memory_advice(_stage_of(error) or command)}", 1
     if "trueup.runtime" in sys.modules and (lost := sys.modules["trueup.runtime"].lost_peer(error)):
@@ -343,11 +344,15 @@ def _memory_advice(what: str) -> str:
     )
 
 
-def _usage_message(message: str) -> str:
-    text = message.partition(" (Possible options")[0].rstrip(".")
-    if text.lower().startswith("no such option"):
-        return f"{text}; settings are written without dashes: key=value (`trueup --help` lists commands)"
-    return f"{text}; see `trueup --help`"
+def _usage_message(message: str, context: Any = None) -> str:
+    """What is wrong with a command line, and where to look; `context` is that of the command that it was for."""
+    text, _, near = message.partition(" (Possible options")
+    text, path = text.rstrip(".").replace("Value error, ", ""), context.command_path if context else "trueup"
+    takes_settings = context is None or any(one.name in ("settings", "runs") for one in context.command.params)
+    if text.lower().startswith("no such option") and takes_settings:
+        return f"{text}; settings are written without dashes: key=value (`{path} --help` lists options)"
+    meant = re.search(r"--[\w-]+", near)
+    return f"{text}; {f'did you mean {meant[0]}? ' if meant else ''}see `{path} --help`"
 
 
 def _os_message(error: BaseException) -> str:

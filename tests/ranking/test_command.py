@@ -35,7 +35,14 @@ REFUSED = {
     "a model twice": ("votes.db --prompts prompts.jsonl --model base --model base", 2, "twice"),
     "a sure answer twice": ("votes.db --prompts prompts.jsonl --model base --temperature 0", 2, "temperature"),
     "uncertain of what": ("votes.db --pairs pairs.jsonl --next uncertain", 2, "--reward RUN"),
-    "an unknown option": ("votes.db --pears x", 2, "--pears"),
+    "an unknown option": ("votes.db --prt 1", 2, "see `trueup rank serve --help`"),
+    "another model as a reward": (
+        "votes.db --pairs pairs.jsonl --next uncertain --reward base",
+        4,
+        "not a reward model",
+    ),
+    "an unknown device": ("votes.db --prompts prompts.jsonl --model base --device cud", 2, 'device: "cud"'),
+    "an unknown dtype": ("votes.db --prompts prompts.jsonl --model base --dtype int7", 2, 'dtype: "int7"'),
     "an unknown order": ("votes.db --next best", 2, "best"),
     "no raters": ("votes.db --raters-per-pair 0", 2, "raters-per-pair"),
     "export of nothing": ("export votes.db rows.jsonl", 3, "votes.db: nothing is there"),
@@ -120,6 +127,46 @@ def test_raters_who_are_named_get_links_and_the_owner_too() -> None:
     with urllib.request.urlopen(links[1][2].strip()) as answer:
         assert "ana" in answer.read().decode()
     ended(server)
+
+
+def test_a_page_of_results_replaces_nothing_but_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rank", "import", "votes.db", "pairs.jsonl"]) == 0
+    before = Path("votes.db").read_bytes()
+    for name in ("votes.db", "pairs.jsonl", "."):
+        assert cli.main(["rank", "results", "votes.db", "--html", name]) == 2
+        assert "end it in .html" in capsys.readouterr().err
+    assert Path("votes.db").read_bytes() == before
+
+
+def test_gold_that_is_ordinary_in_the_store_already_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    server, _, _ = served("--pairs", "pairs.jsonl")
+    ended(server)
+    assert cli.main(["rank", "votes.db", "--gold", "pairs.jsonl"]) == 3
+    assert "6 gold pairs here are ordinary ones in it, first pair 1" in capsys.readouterr().err
+    with Store.open("votes.db") as store:
+        assert store.counts().gold == 0
+
+
+def test_pairs_that_are_gold_too_are_gold() -> None:
+    rows = Path("pairs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    Path("gold.jsonl").write_text("".join(rows[:2]), encoding="utf-8")
+    server, said, _ = served("--pairs", "pairs.jsonl", "--gold", "gold.jsonl")
+    ended(server)
+    assert said[0] == "votes.db: 6 prompts, 4 pairs and 2 to check raters by, 0 votes; 1 vote a pair, next: random\n"
+
+
+def test_models_that_fail_are_said_at_once_and_at_the_end() -> None:
+    Path("base").mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        Path("base", name).write_text("{}", encoding="utf-8")
+    server, _, _ = served("--prompts", "prompts.jsonl", "--model", "base")
+    assert server.stderr is not None
+    line = next(line for line in server.stderr if line.startswith("no more answers are written: "))
+    assert "cannot load the model of base" in line
+    server.send_signal(signal.SIGINT)
+    rest = server.communicate(timeout=20)[1]
+    assert server.returncode == 4
+    assert "\nerror: model: cannot load the model of base" in rest
 
 
 def test_settings_that_are_not_given_stay() -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -127,11 +127,14 @@ class Ahead:
     Args:
         store_path: the store, which is there already.
         job: what is written.
+        report: told, in a line, what the person who started it must know at once: a failure, a restart, the first
+            prompt that is left out for each reason.
     """
 
-    def __init__(self, store_path: Path, job: Job) -> None:
+    def __init__(self, store_path: Path, job: Job, *, report: Callable[[str], None] = lambda _line: None) -> None:
         """Prepare; nothing runs before `start`."""
         self._line = _json({"store": str(store_path), "job": asdict(job)})
+        self._report = report
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: threading.Thread | None = None
@@ -241,11 +244,16 @@ class Ahead:
         how = f"the process that writes answers {_ending(code)}"
         if self._starts < _STARTS:
             self._notes.append(f"{how} and was started again")
+            self._report(self._notes[-1])
             return True
         last = next((line for line in reversed(said) if line.strip()), "")
         words = f"; its last words: {excerpt(masked(last), 200)}" if last else ""
-        self._state, self._problem = "failed", f"{how}, twice{words}"
+        self._fail(f"{how}, twice{words}")
         return False
+
+    def _fail(self, problem: str) -> None:
+        self._state, self._problem = "failed", problem
+        self._report(f"no more answers are written: {problem}")
 
     # -- what it says --------------------------------------------------------------------------------------------
 
@@ -255,7 +263,7 @@ class Ahead:
                 case {"state": state}:
                     self._state = state
                 case {"failed": problem}:
-                    self._state, self._problem = "failed", problem
+                    self._fail(problem)
                 case {"begin": prompt}:
                     self._writing = Writing(_prompt(prompt))
                 case {"side": side, "piece": piece} if self._writing:
@@ -265,7 +273,10 @@ class Ahead:
                 case {"end": added} if self._writing:
                     self._writing = replace(self._writing, done=True) if added else None
                 case {"left_out": number, "what": what, "why": why, "origin": origin}:
-                    self._left_out.setdefault((what, why), {})[number] = origin
+                    held = self._left_out.setdefault((what, why), {})
+                    if not held:
+                        self._report(_note(what, why, [origin]))
+                    held[number] = origin
                 case _:
                     pass
 

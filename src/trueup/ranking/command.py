@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
+import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from trueup.chat import Message, excerpt
 from trueup.console import clean, masked
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, DataError, ModelError
 from trueup.files import atomic_write_text, without_event
 from trueup.ranking import exchange
 from trueup.ranking import results as said
@@ -36,9 +40,12 @@ class Input:
     @classmethod
     def read(cls, prompts: Path | None, pairs: Path | None, gold: Path | None) -> Input:
         """Read the files. Raises DataError for a row that cannot be used."""
-        ready = exchange.read_pairs(str(pairs)) if pairs else []
-        known = exchange.read_pairs(str(gold), gold=True) if gold else []
-        return cls(exchange.read_prompts(str(prompts)) if prompts else [], [*ready, *known])
+        checks = exchange.read_pairs(str(gold), gold=True) if gold else []
+        known = {_words(one) for one in checks}
+        ready = [one for one in exchange.read_pairs(str(pairs)) if _words(one) not in known] if pairs else []
+        for one in checks:  # anywhere among them: a pair's number is not to tell that its answer is known
+            ready.insert(secrets.randbelow(len(ready) + 1), one)
+        return cls(exchange.read_prompts(str(prompts)) if prompts else [], ready)
 
 
 def serve(
@@ -101,6 +108,7 @@ def serve(
             f"{path}: there is no such store yet, and no pairs to put into one\n"
             "  fix: --prompts FILE --model RUN to have answers written, or --pairs FILE of answers that are there"
         )
+    _check_models(reward, device, dtype)
     job = Job(
         models=tuple(models), per_prompt=pairs_per_prompt, ahead=ahead, temperature=temperature,
         max_new_tokens=max_new_tokens, reward=reward, device=device, dtype=dtype, threads=threads,
@@ -120,38 +128,84 @@ def serve(
         settings = replace(store.settings, **{key: one for key, one in wanted.items() if one is not None})
         _fill(store, settings, given, writes=bool(models))
         invited = [store.rater(name) for name in ([OWNER, *raters] if access.token_needed else [])]
-        before = len(store.votes())
+        before = store.last_event()
 
         def ready(bound: Access) -> None:
             _welcome(store, bound, invited, models, reward)
 
-        writer = None if job is None else Ahead(path, replace(job, seed=settings.seed))
+        writer = None if job is None else Ahead(path, replace(job, seed=settings.seed), report=say)
         serve_page(store, writer, access, say=say, ready=ready)
-        votes = len(store.votes())
-        say(f"{_count(votes, 'vote')} in {path}, {votes - before} of them new; the same command goes on")
+        votes = store.votes()
+        new = sum(vote.id > before for vote in votes)
+        for note in writer.notes if writer else ():
+            say(note)
+        say(f"{_count(len(votes), 'vote')} in {path}, {new} of them new; the same command goes on")
+    if writer is not None and writer.problem:
+        raise ModelError(writer.problem)
 
 
 def _fill(store: Store, settings: Settings, given: Input, *, writes: bool) -> None:
     """Put what was given into the store. Raises ConfigError where nothing could ever be ranked by it."""
+    _refuse_ordinary(store, given)
     store.configure(settings)
-    store.add_prompts(given.prompts)
-    store.add_pairs(given.pairs)
+    for what, added in (("prompt", store.add_prompts(given.prompts)), ("pair", store.add_pairs(given.pairs))):
+        if added.known:
+            say(f"{_count(added.new, f'new {what}')}, {_count(added.known, what)} there before")
     if not (store.pairs() or writes):
         raise ConfigError(f"{store.path}: holds no pairs, and no model writes any\n  fix: --model RUN, or --pairs FILE")
     if writes and not store.prompts():
         raise ConfigError(f"{store.path}: holds no prompts for the model to answer\n  fix: --prompts FILE")
 
 
+def _check_models(reward: str | None, device: str, dtype: str) -> None:
+    """Raise for what the models' own process would only find out once it has loaded torch."""
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise ConfigError(f"dtype: {excerpt(dtype)} is none\n  fix: auto, float32, bfloat16 or float16")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise ConfigError(f"device: {excerpt(device)} is none\n  fix: auto, cpu, mps or cuda")
+    settings = Path(reward or "", "config.json")
+    if reward and settings.is_file():
+        kinds = json.loads(settings.read_text(encoding="utf-8")).get("architectures") or []
+        if not any("SequenceClassification" in str(kind) for kind in kinds):
+            raise ModelError(
+                f"{reward}: holds {', '.join(map(str, kinds)) or 'no known model'}, not a reward model\n"
+                "  fix: name the run of a reward stage"
+            )
+
+
+def _words(pair: NewPair) -> tuple[tuple[Message, ...], frozenset[str]]:
+    """By what two pairs are the same to a rater."""
+    return pair.prompt.messages, frozenset((pair.first.text, pair.second.text))
+
+
+def _refuse_ordinary(store: Store, given: Input) -> None:
+    """Raise DataError for a gold pair that is in the store as an ordinary one: it would check nobody."""
+    checks = {_words(one) for one in given.pairs if one.gold is not None}
+    if not checks:
+        return
+    there = [
+        pair.id
+        for pair in store.pairs()
+        if pair.gold is None and (pair.prompt.messages, frozenset((pair.first.text, pair.second.text))) in checks
+    ]
+    if there:
+        raise DataError(
+            f"{store.path}: {_count(len(there), 'gold pair')} here are ordinary ones in it, first pair {there[0]}\n"
+            "  fix: leave them out of --gold, or begin another store with them"
+        )
+
+
 def _welcome(store: Store, access: Access, invited: Sequence[Rater], models: Sequence[str], reward: str | None) -> None:
     """What is ranked, and where."""
-    settings, pairs = store.settings, store.pairs()
-    gold = sum(one.gold is not None for one in pairs)
+    settings, held = store.settings, store.counts()
     say(
-        f"{store.path}: {_count(len(store.prompts()), 'prompt')}, {_count(len(pairs) - gold, 'pair')}"
-        + (f" and {gold} to check raters by" if gold else "")
-        + f", {_count(len(store.votes()), 'vote')}; "
+        f"{store.path}: {_count(held.prompts, 'prompt')}, {_count(held.pairs, 'pair')}"
+        + (f" and {held.gold} to check raters by" if held.gold else "")
+        + f", {_count(held.votes, 'vote')}; "
         + f"{_count(settings.raters_per_pair, 'vote')} a pair, next: {settings.policy}"
     )
+    if settings.policy == "uncertain" and reward is None:
+        say("no --reward is named: pairs that none has scored come in random order")
     if models or reward:
         say("loading models in the background; the page is there meanwhile")
     if not access.token_needed:
@@ -190,6 +244,8 @@ def import_(path: Path, file: Path, *, rater: str | None = None) -> None:
 
 def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> None:
     """Print what the votes say, of `votes.db@1200` as it stood at that event. Raises DataError for what is no store."""
+    if html is not None and (html.suffix.lower() not in (".html", ".htm") or html.is_dir()):
+        raise ConfigError(f"--html {html}: is no name of a page\n  fix: end it in .html")
     name, event = without_event(str(path))
     with Store.open(Path(name), read_only=True) as store:
         found = said.view(store.pairs(), store.votes(event), settings=store.settings, seed=store.settings.seed)
