@@ -158,7 +158,7 @@ with Store.open(sys.argv[1]) as store:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
     for number in range(1, 1000):
         try:
-            vote = store.vote(rater, Ballot(f"{number}", number, "first", note="n" * 2000))
+            vote = store.vote(rater, Ballot(f"{number}", store.next(rater).pair.id, "first", note="n" * 2000))
         except DataError as error:
             print(error)
             break

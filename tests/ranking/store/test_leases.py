@@ -211,3 +211,18 @@ def test_a_pair_that_a_rater_shares_with_others_is_still_the_raters(tmp_path):
         ann, bob, cid = (opened.rater(name) for name in ("A", "B", "C"))
         assert opened.next(ann, now=0).pair == opened.next(bob, now=0).pair
         assert [opened.progress(rater, now=0).left for rater in (ann, bob, cid)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("give_back", [False, True])
+def test_a_vote_counts_however_long_ago_its_pair_was_shown(tmp_path, give_back):
+    """A page without a network keeps votes, over a holiday too; meanwhile the rater goes on in another window."""
+    with store(tmp_path, lease_seconds=10.0) as opened:
+        ann = opened.rater("A")
+        old = opened.next(ann, now=0)
+        if give_back:
+            opened.release(ann, now=1)
+        vote_on(opened, opened.rater("B"), old.pair.id)  # so that it does not come to Ann again
+        assert opened.next(ann, now=3_000_000).pair != old.pair
+        late = opened.vote(ann, Ballot("late", old.pair.id, "tie"))
+        assert (late.left, late.policy) == (old.left, old.policy)
+        sound(opened)

@@ -11,13 +11,10 @@ from sqlalchemy.dialects.sqlite import insert
 from trueup.ranking.store.schema import Rater
 from trueup.ranking.store.tables import leases, tallies
 
-_REMEMBERED = 86_400.0  # seconds after its end that a lease is kept for a late vote's sake
-
 
 def give(connection: Connection, rater: Rater, pair: int, told: dict[str, Any], *, now: float, seconds: float) -> None:
     """Keep a pair for a rater, as the newest of what the rater holds. `told`: left, policy, score."""
-    old = (leases.c.until < now - _REMEMBERED) | (leases.c.pair == pair)
-    connection.execute(delete(leases).where(leases.c.rater == rater.id, old))
+    connection.execute(delete(leases).where(leases.c.rater == rater.id, leases.c.pair == pair))
     connection.execute(insert(leases).values(rater=rater.id, pair=pair, until=now + seconds, **told))
 
 

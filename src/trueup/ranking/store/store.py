@@ -253,7 +253,7 @@ class Store:
             left: what was shown as A; by default what the lease says, or `left_of`.
 
         Raises:
-            DataError: the ballot cannot be meant, the pair is unknown, or the rater has voted on it.
+            DataError: the ballot cannot be meant, or the rater has voted on the pair, or was never given it.
         """
         with self._database.writing() as connection:
             return votes.cast(connection, rater, ballot, left=left)
