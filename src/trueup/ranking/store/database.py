@@ -23,7 +23,7 @@ from trueup.files import disk_advice, fsync_path
 from trueup.ranking.store import tables
 from trueup.ranking.store.header import APPLICATION_ID, GUARD, OPEN, VERSION, StoreFault, identity, kind_of
 
-_BUSY = 60.0  # seconds that one process waits for another's transaction: milliseconds, or a long import
+_BUSY = 5.0  # seconds that one process waits for another's transaction: they take milliseconds, but a long import
 _PERMISSIONS = "check the permissions of the file and of its folder"
 _PRAGMAS = ("foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
 
