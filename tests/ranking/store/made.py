@@ -18,6 +18,7 @@ from trueup.ranking.store import (
     Store,
     Vote,
     content,
+    leases,
     settings,
 )
 
@@ -56,7 +57,17 @@ def vote(opened: Store, rater: Rater, request: str, choice="first", **said) -> V
 
 
 def vote_on(opened: Store, rater: Rater, number: int, choice="first", **said) -> Vote:
+    show(opened, rater, number)
     return opened.vote(rater, Ballot(f"{rater.name} on {number}", number, choice, **said))
+
+
+def show(opened: Store, rater: Rater, *numbers: int) -> None:
+    """The rater has been given these pairs, and holds them no more."""
+    with opened._database.writing() as connection:
+        for number in numbers:
+            if leases.of(connection, rater, number) is None:
+                told = {"left": "first", "policy": "random", "score": None}
+                leases.give(connection, rater, number, told, now=0.0, seconds=1.0)
 
 
 def plain(path: Path) -> sqlite3.Connection:

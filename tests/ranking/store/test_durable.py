@@ -158,7 +158,7 @@ with Store.open(sys.argv[1]) as store:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
     for number in range(1, 1000):
         try:
-            vote = store.vote(rater, Ballot(f"{number}", number, "first", note="n" * 2000))
+            vote = store.vote(rater, Ballot(f"{number}", store.next(rater).pair.id, "first", note="n" * 2000))
         except DataError as error:
             print(error)
             break
@@ -251,3 +251,48 @@ def test_a_fault_of_the_file_is_told_from_a_refusal(tmp_path, monkeypatch):
         with pytest.raises(DataError, match="of this store") as told:
             opened.next(Rater(7, "Nobody"))
         assert not isinstance(told.value, StoreFault)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_vote_is_refused_when_the_log_is_not_there_any_more(tmp_path, again):
+    """It would go into a file without a name, and be lost with the process."""
+    opened = store(tmp_path, 4)
+    ann = opened.rater("A")
+    given = vote_on(opened, ann, 1)
+    log = tmp_path / "votes.db-wal"
+    log.rename(tmp_path / "away")
+    if again:
+        log.touch()
+    for _ in range(2):
+        with pytest.raises(StoreFault, match=r"db-wal: the file was moved, replaced or removed"):
+            opened.next(ann)
+    log.unlink(missing_ok=True)
+    (tmp_path / "away").rename(log)
+    assert vote_on(opened, ann, 2).id > given.id
+    opened.close()
+
+
+def test_processes_that_open_and_close_in_turn_keep_the_log(tmp_path):
+    with store(tmp_path, 40) as opened:
+        ann = opened.rater("A")
+        for number in range(3):
+            vote_on(opened, ann, opened.next(ann).pair.id)
+            assert start(opened.path, f"p{number}", 2).communicate(timeout=60)[1] == ""
+            with Store.open(opened.path) as second:
+                assert second.next(second.rater(f"s{number}"))
+            vote_on(opened, ann, opened.next(ann).pair.id)
+    assert start(opened.path, "alone", 2).communicate(timeout=60)[1] == ""
+    with Store.open(opened.path) as again:
+        assert len(again.votes()) == 6 + 3 * 2 + 2
+        assert again.next(again.rater("A"))
+
+
+def test_a_clean_close_leaves_an_empty_log_to_another_process(tmp_path):
+    opened = store(tmp_path, 4)
+    reader = plain(opened.path)
+    reader.execute("SELECT count(*) FROM events").fetchall()  # has the file open, so that the log stays
+    given = vote_on(opened, opened.rater("A"), 1)
+    opened.close()
+    assert (tmp_path / "votes.db-wal").stat().st_size == 0
+    assert reader.execute("SELECT max(id) FROM events").fetchone() == (given.id,)
+    reader.close()

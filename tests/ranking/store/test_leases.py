@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ranking.store.made import pair, pairs_of, sound, store, vote_on
@@ -211,3 +213,31 @@ def test_a_pair_that_a_rater_shares_with_others_is_still_the_raters(tmp_path):
         ann, bob, cid = (opened.rater(name) for name in ("A", "B", "C"))
         assert opened.next(ann, now=0).pair == opened.next(bob, now=0).pair
         assert [opened.progress(rater, now=0).left for rater in (ann, bob, cid)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("give_back", [False, True])
+def test_a_vote_counts_however_long_ago_its_pair_was_shown(tmp_path, give_back):
+    """A page without a network keeps votes, over a holiday too; meanwhile the rater goes on in another window."""
+    with store(tmp_path, lease_seconds=10.0) as opened:
+        ann = opened.rater("A")
+        old = opened.next(ann, now=0)
+        if give_back:
+            opened.release(ann, now=1)
+        vote_on(opened, opened.rater("B"), old.pair.id)  # so that it does not come to Ann again
+        assert opened.next(ann, now=3_000_000).pair != old.pair
+        late = opened.vote(ann, Ballot("late", old.pair.id, "tie"))
+        assert (late.left, late.policy) == (old.left, old.policy)
+        sound(opened)
+
+
+def test_a_clock_that_is_set_back_does_not_keep_pairs_for_long(tmp_path):
+    with store(tmp_path, 1, lease_seconds=10.0) as opened:
+        ann, bob = opened.rater("A"), opened.rater("B")
+        day = 86_400
+        shown = opened.next(ann, now=day)
+        assert opened.next(bob, now=day - 5) is None  # a clock is set right by a little, and nobody loses a pair
+        assert opened.fresh(now=day - 5) == 0
+        assert (opened.fresh(now=0), opened.progress(bob, now=0).left) == (1, 1)
+        assert opened.next(bob, now=0) == replace(shown, left=opened.left_of(1, bob))
+        assert opened.next(ann, now=1) is None
+        vote_on(opened, ann, 1)  # all the same

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ranking.store.made import plain, sound, store, vote, vote_on
+from ranking.store.made import plain, show, sound, store, vote, vote_on
 from trueup.errors import DataError
 from trueup.ranking.store import MOST_EDIT, MOST_NOTE, Ballot, Rater, Store
 
@@ -16,6 +16,7 @@ def test_a_vote_comes_back_as_it_was_given(tmp_path):
     said = Ballot("r1", 2, "second", 3, ("correct", "my own words"), "a note\0\n", "better ✓", "first", 4.25)
     with store(tmp_path) as opened:
         rater = opened.rater("Ann")
+        show(opened, rater, 2)
         given = opened.vote(rater, said, left="second")
         assert (given.rater, given.left, given.ballot) == (rater, "second", said)
     with Store.open(tmp_path / "votes.db") as again:
@@ -28,6 +29,7 @@ def test_a_vote_comes_back_as_it_was_given(tmp_path):
 def test_the_same_request_is_one_vote(tmp_path):
     with store(tmp_path) as opened:
         ann, bob = opened.rater("Ann"), opened.rater("Bob")
+        show(opened, ann, 1), show(opened, bob, 1)
         first = opened.vote(ann, Ballot("same", 1, "first"))
         assert opened.vote(ann, Ballot("same", 1, "first")) == first
         assert opened.vote(ann, Ballot("same", 3, "second")) == first  # a page that sends it wrong has not voted twice
@@ -41,6 +43,7 @@ def test_the_same_request_is_one_vote(tmp_path):
 def test_a_second_vote_on_a_pair_is_refused_until_the_first_is_taken_back(tmp_path):
     with store(tmp_path) as opened:
         ann = opened.rater("Ann")
+        show(opened, ann, 1)
         opened.vote(ann, Ballot("1", 1, "skip"))
         with pytest.raises(DataError, match="pair 1: Ann has voted on it\n  fix: undo first"):
             opened.vote(ann, Ballot("2", 1, "first"))
@@ -109,6 +112,7 @@ def test_what_stood_at_any_event_can_be_asked(tmp_path):
 def test_a_vote_that_cannot_be_meant_is_refused_and_leaves_nothing(tmp_path, change, words):
     with store(tmp_path) as opened:
         ann, before = opened.rater("Ann"), opened.last_event()
+        show(opened, ann, 1)
         with pytest.raises(DataError, match=words):
             opened.vote(ann, replace(Ballot("r", 1, "first", 1), **change))
         assert opened.last_event() == before
@@ -124,7 +128,7 @@ def test_half_a_surrogate_pair_in_a_note_does_not_cost_the_vote(tmp_path):
 
 def test_a_rater_of_another_store_cannot_vote(tmp_path):
     with store(tmp_path) as opened:
-        with pytest.raises(DataError, match="of this store"):
+        with pytest.raises(DataError, match="not shown to Nobody"):
             opened.vote(Rater(7, "Nobody"), Ballot("r", 1, "first"))
         with pytest.raises(DataError, match="of this store"):
             opened.next(Rater(7, "Nobody"))
@@ -182,4 +186,19 @@ def test_an_undo_takes_back_the_vote_that_was_meant_or_none(tmp_path):
             opened.undo(ann, "u2", of=two.id)
         assert opened.undo(ann, "u3", of=one.id) == one
         assert opened.undo(ann, "u4", of=one.id) is None
+        sound(opened)
+
+
+def test_a_vote_on_a_pair_that_the_rater_was_not_given_is_refused(tmp_path):
+    """Else whoever guesses a pair's number decides on pairs that were never drawn for them."""
+    with store(tmp_path, gold=1) as opened:
+        ann, bob = opened.rater("Ann"), opened.rater("Bob")
+        pair = opened.next(bob).pair.id
+        for number in (pair, 7):  # 7: a gold one
+            with pytest.raises(DataError, match=f"pair {number}: was not shown to Ann\n  fix: reload the page"):
+                opened.vote(ann, Ballot("r", number, "first"))
+        assert opened.vote(bob, Ballot("r", pair, "first")).ballot.pair == pair
+        assert opened.undo(bob, "u", now=0)
+        opened.release(bob, now=1e10)
+        assert opened.vote(bob, Ballot("again", pair, "tie")).ballot.choice == "tie"
         sound(opened)

@@ -9,13 +9,13 @@ from trueup.ranking.store.schema import Counts, Progress, Rater
 from trueup.ranking.store.tables import events, levels, pairs, prompts, raters, standing, tallies
 
 
-def fresh(connection: Connection, now: float) -> int:
+def fresh(connection: Connection, live: ColumnElement[bool]) -> int:
     """Pairs, gold ones left out, that nobody has voted on, skipped or holds."""
-    looked_at = sum(not pair.gold and not pair.seen for pair in leases.held_pairs(connection, now))
+    looked_at = sum(not pair.gold and not pair.seen for pair in leases.held_pairs(connection, live))
     return _total(connection, levels.c.gold.is_(False), levels.c.seen == 0) - looked_at
 
 
-def progress(connection: Connection, rater: Rater, wanted: int, now: float) -> Progress:
+def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElement[bool]) -> Progress:
     """How far a rater and the store are; gold pairs count among the rater's own only."""
     own = select(standing.c.counted, func.count()).where(standing.c.rater == rater.id).group_by(standing.c.counted)
     mine = {row[0]: row[1] for row in connection.execute(own)}
@@ -23,7 +23,7 @@ def progress(connection: Connection, rater: Rater, wanted: int, now: float) -> P
     return Progress(
         mine=mine.get(True, 0),
         skipped=mine.get(False, 0),
-        left=open_now - _voted(connection, rater, wanted) - _taken(connection, rater, wanted, now),
+        left=open_now - _voted(connection, rater, wanted) - _taken(connection, rater, wanted, live),
         pairs=_total(connection, levels.c.gold.is_(False)),
         complete=_total(connection, levels.c.gold.is_(False), levels.c.votes >= wanted),
         prompts=_last(connection, prompts.c.id),
@@ -70,9 +70,9 @@ def _voted(connection: Connection, rater: Rater, wanted: int) -> int:
     return connection.execute(own.where(select(1).select_from(tallies).where(*needs).exists())).scalar_one()
 
 
-def _taken(connection: Connection, rater: Rater, wanted: int, now: float) -> int:
+def _taken(connection: Connection, rater: Rater, wanted: int, live: ColumnElement[bool]) -> int:
     """Pairs that still need votes, and others hold them all, without this rater's."""
-    held = leases.held_pairs(connection, now, besides=rater)
+    held = leases.held_pairs(connection, live, besides=rater)
     full = [pair.pair for pair in held if not pair.gold and pair.votes < wanted <= pair.votes + pair.held]
     own = select(func.count()).select_from(standing).where(standing.c.rater == rater.id, standing.c.pair.in_(full))
     return len(full) - connection.execute(own).scalar_one()

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from trueup.files import disk_advice, fsync_path
 from trueup.ranking.store import tables
 from trueup.ranking.store.header import APPLICATION_ID, GUARD, OPEN, VERSION, StoreFault, identity, kind_of
 
-_BUSY = 60.0  # seconds that one process waits for another's transaction: milliseconds, or a long import
+_BUSY = 5.0  # seconds that one process waits for another's transaction: they take milliseconds, but a long import
 _PERMISSIONS = "check the permissions of the file and of its folder"
 _PRAGMAS = ("foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
 
@@ -43,6 +43,7 @@ class Database:
         self._name = clean(str(path), one_line=True)
         self._turn = threading.Lock()  # threads wait for it here: SQLite would sleep and try again
         self._closed, self._read_only = False, read_only
+        self._log: tuple[int, int] | None = None  # the write-ahead log, once something was written
         self._check(create)
         self._identity = self._register(create)
         self._reader = _engine(self._file, sealed=read_only and not _writable(self._file))
@@ -71,12 +72,19 @@ class Database:
         if self._read_only:
             raise StoreFault(f"{self._name}: opened for reading only")
         with self._turn, self._explained(), self._writer.begin() as connection:
-            if identity(self._file) != self._identity:
-                raise StoreFault(
-                    f"{self._name}: the file was moved, replaced or removed while open, so nothing more is written\n"
-                    "  fix: put it back, and start again"
-                )
+            log = identity(self._log_file)  # connections that we keep open keep it, whoever else closes the file
+            for name, was, now in (("", self._identity, identity(self._file)), ("-wal", self._log or log, log)):
+                if now != was:
+                    raise StoreFault(
+                        f"{self._name}{name}: the file was moved, replaced or removed while open, so nothing more is "
+                        "written\n  fix: put it back, and start again"
+                    )
+            self._log = log
             yield connection
+
+    @property
+    def _log_file(self) -> Path:
+        return self._file.with_name(self._file.name + "-wal")
 
     def close(self) -> None:
         """Wait for the writing that goes on, and close the file. May be called twice."""
@@ -85,8 +93,17 @@ class Database:
                 return
             self._closed = True
             with GUARD:
+                if self._log and self._log == identity(self._log_file) and self._identity == identity(self._file):
+                    self._empty_log()
                 self._reader.dispose()
                 OPEN.subtract([self._identity])
+
+    def _empty_log(self) -> None:
+        """Bring all that was written into the file itself, unless another process is at it: then that one will."""
+        with suppress(DBAPIError, sqlite3.Error), closing(self._reader.raw_connection()) as raw:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA busy_timeout = 0")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _check(self, create: bool) -> None:
         kind = kind_of(self._file)

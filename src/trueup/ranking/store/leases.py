@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, ScalarSelect, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from trueup.ranking.store.schema import Rater
 from trueup.ranking.store.tables import leases, tallies
 
-_REMEMBERED = 86_400.0  # seconds after its end that a lease is kept for a late vote's sake
+_SLACK = 60.0  # seconds that a clock may be set back by and nobody loses a pair
+
+
+def live(now: float, seconds: float) -> ColumnElement[bool]:
+    """Which leases of so many seconds hold now: not those that ran out, nor those of a clock that was fast."""
+    return and_(leases.c.until > now, leases.c.until <= now + seconds + _SLACK)
 
 
 def give(connection: Connection, rater: Rater, pair: int, told: dict[str, Any], *, now: float, seconds: float) -> None:
     """Keep a pair for a rater, as the newest of what the rater holds. `told`: left, policy, score."""
-    old = (leases.c.until < now - _REMEMBERED) | (leases.c.pair == pair)
-    connection.execute(delete(leases).where(leases.c.rater == rater.id, old))
+    connection.execute(delete(leases).where(leases.c.rater == rater.id, leases.c.pair == pair))
     connection.execute(insert(leases).values(rater=rater.id, pair=pair, until=now + seconds, **told))
 
 
-def newest(connection: Connection, rater: Rater, *, live_at: float | None = None) -> Any | None:
+def newest(connection: Connection, rater: Rater, *where: ColumnElement[bool]) -> Any | None:
     """The rater's newest lease, or newest live one. -> its row."""
-    mine = select(leases).where(leases.c.rater == rater.id)
-    if live_at is not None:
-        mine = mine.where(leases.c.until > live_at)
+    mine = select(leases).where(leases.c.rater == rater.id, *where)
     return connection.execute(mine.order_by(leases.c.id.desc()).limit(1)).one_or_none()
 
 
@@ -51,15 +53,15 @@ def drop(connection: Connection, voted: Sequence[tuple[int, int]]) -> None:
     connection.execute(delete(leases).where(*held), [{"by": rater, "of": pair} for rater, pair in voted])
 
 
-def held_pairs(connection: Connection, now: float, *, besides: Rater | None = None) -> Sequence[Any]:
+def held_pairs(connection: Connection, live: ColumnElement[bool], *, besides: Rater | None = None) -> Sequence[Any]:
     """The pairs that raters hold, `besides` left out. -> rows of pair, gold, votes, seen, and by how many held."""
     by = besides or Rater(0, "")
-    live = select(leases.c.pair).where(leases.c.until > now, leases.c.rater != by.id)
-    columns = (tallies.c.pair, tallies.c.gold, tallies.c.votes, tallies.c.seen, held(by, now).label("held"))
-    return connection.execute(select(*columns).where(tallies.c.pair.in_(live))).all()
+    looked_at = select(leases.c.pair).where(live, leases.c.rater != by.id)
+    columns = (tallies.c.pair, tallies.c.gold, tallies.c.votes, tallies.c.seen, held(by, live).label("held"))
+    return connection.execute(select(*columns).where(tallies.c.pair.in_(looked_at))).all()
 
 
-def held(rater: Rater, now: float) -> ScalarSelect[int]:
+def held(rater: Rater, live: ColumnElement[bool]) -> ScalarSelect[int]:
     """How many others hold a pair of `tallies`, to be put into a query of it."""
-    live = (leases.c.pair == tallies.c.pair, leases.c.rater != rater.id, leases.c.until > now)
-    return select(func.count()).select_from(leases).where(*live).scalar_subquery()
+    others = (leases.c.pair == tallies.c.pair, leases.c.rater != rater.id, live)
+    return select(func.count()).select_from(leases).where(*others).scalar_subquery()

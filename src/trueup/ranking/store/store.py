@@ -175,7 +175,8 @@ class Store:
     def fresh(self, *, now: float | None = None) -> int:
         """Pairs, gold ones left out, that nobody has voted on, skipped or holds: how far ahead the models are."""
         with self._database.reading() as connection:
-            return counting.fresh(connection, _time(now))
+            seconds = settings.current(connection).lease_seconds
+            return counting.fresh(connection, leases.live(_time(now), seconds))
 
     # Who ranks
 
@@ -253,7 +254,7 @@ class Store:
             left: what was shown as A; by default what the lease says, or `left_of`.
 
         Raises:
-            DataError: the ballot cannot be meant, the pair is unknown, or the rater has voted on it.
+            DataError: the ballot cannot be meant, or the rater has voted on the pair, or was never given it.
         """
         with self._database.writing() as connection:
             return votes.cast(connection, rater, ballot, left=left)
@@ -279,8 +280,9 @@ class Store:
     def progress(self, rater: Rater, *, now: float | None = None) -> Progress:
         """How far a rater and the store are."""
         with self._database.reading() as connection:
-            wanted = settings.current(connection).raters_per_pair
-            return counting.progress(connection, rater, wanted, _time(now))
+            asked = settings.current(connection)
+            live = leases.live(_time(now), asked.lease_seconds)
+            return counting.progress(connection, rater, asked.raters_per_pair, live)
 
     # What was said
 

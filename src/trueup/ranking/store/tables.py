@@ -135,7 +135,9 @@ leases = Table(
     _required("left"),
     _required("policy"),
     Column("score", Float),
-    _required("until", Float),  # Unix seconds; a lease that ran out stays for what a late vote must record
+    _required(
+        "until", Float
+    ),  # Unix seconds; one that ran out stays until the rater votes, which only what was shown allows
     UniqueConstraint("rater", "pair"),
     Index("leases_of_pair", "pair"),
     sqlite_autoincrement=True,

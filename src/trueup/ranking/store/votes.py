@@ -24,7 +24,7 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | N
     """Enter a vote; the same request again gives the first one.
 
     Raises:
-        DataError: the ballot cannot be meant, the pair is unknown, or the rater has voted on it.
+        DataError: the ballot cannot be meant, or the rater has voted on the pair, or was not shown it.
     """
     check_request(ballot.request)
     before = _requested(connection, rater, ballot.request)
@@ -37,6 +37,8 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | N
     if on_pairs(connection, [rater.id], [ballot.pair]):
         raise DataError(f"pair {ballot.pair}: {rater.name} has voted on it\n  fix: undo first")
     told = leases.of(connection, rater, ballot.pair)
+    if told is None and not _met(connection, rater, ballot.pair):
+        raise DataError(f"pair {ballot.pair}: was not shown to {rater.name}\n  fix: reload the page")
     side = left or (told.left if told else left_side(key(connection), prompt, rater.id))
     policy, score = (told.policy, told.score) if told else ("", None)
     (vote,) = enter(connection, [event_of(rater, ballot, now_utc(), side, policy, score)])
@@ -147,6 +149,12 @@ def _add(connection: Connection, row: dict[str, Any]) -> int:
 def _requested(connection: Connection, rater: Rater, request: str) -> Any | None:
     same = (events.c.rater == rater.id, events.c.request == request)
     return connection.execute(select(events.c.id, events.c.kind, events.c.undoes).where(*same)).one_or_none()
+
+
+def _met(connection: Connection, rater: Rater, pair: int) -> bool:
+    """Whether there is an event of this rater about a pair."""
+    own = select(events.c.id).where(events.c.pair == pair, events.c.rater == rater.id).limit(1)
+    return connection.execute(own).scalar_one_or_none() is not None
 
 
 def _prompt_of(connection: Connection, pair: int) -> int:
