@@ -131,8 +131,7 @@ function vote(choice) {
   });
 }
 
-// The vote that is meant, or none (0): another window may have voted since.
-const undo = () => { if (!busy) send("undo", { of: state.progress?.last ?? 0 }); };
+const undo = () => { if (!busy) send("undo", { of: state.progress?.last ?? 0 }); }; // that vote, or none (0), no later one
 
 async function send(kind, body) {
   busy = true;
