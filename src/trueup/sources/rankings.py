@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from trueup.chat import Origin
 from trueup.errors import DataError, MissingExtraError
 from trueup.ranking.store.header import is_store
-from trueup.ranking.store.rows import WHY, Outcome, outcomes, row_of
+from trueup.ranking.store.rows import WHY, Outcome, as_of, outcomes, row_of
 from trueup.sources.decoding import Entry
 from trueup.sources.rows import Drop
 from trueup.sources.wording import shown
@@ -73,10 +73,7 @@ def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
         MissingExtraError: what reads a store is not installed.
     """
     with _opened(spec, path) as store:
-        last = store.last_event()
-        if event is not None and event > last:
-            raise DataError(f"{shown(spec)}: the store's last event is {last}\n  fix: give a number up to {last}")
-        at = last if event is None else event
+        at = as_of(store, event)
         found = list(outcomes(store, at))
         waiting = len(store.pairs()) if not found else 0
     ranked = [outcome for outcome in found if outcome.winner is not None]

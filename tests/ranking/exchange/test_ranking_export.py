@@ -262,3 +262,11 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         export(path, tmp_path / "file" / "rows.jsonl")
+
+
+def test_an_event_that_is_not_there(tmp_path: Path) -> None:
+    path = made(tmp_path / "votes.db", "1")
+    with pytest.raises(DataError) as caught:
+        export(f"{path}@2", tmp_path / "rows.jsonl")
+    assert "votes.db@2: the store's last event is 1" in refused(caught.value)
+    assert not (tmp_path / "rows.jsonl").exists()

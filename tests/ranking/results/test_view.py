@@ -8,7 +8,7 @@ import time
 import pytest
 
 from ranking.results.votes import pair, store, vote
-from trueup.ranking.results import Absent, Number, Results, view
+from trueup.ranking.results import Absent, Number, Results, page, terminal, view
 from trueup.ranking.results.words import found, headline
 from trueup.ranking.store.schema import Settings
 
@@ -220,3 +220,12 @@ def test_a_great_many_pairs_that_nobody_saw_cost_nothing() -> None:
     started = time.process_time()
     view([*pairs, *huge], votes)
     assert time.process_time() - started < 1
+
+
+def test_the_event_is_the_one_asked_for() -> None:
+    """Not that of the last vote that stands: one after it may have been undone, and then as of it says something else."""
+    made = view([pair(1)], [vote(1, 1, "first")], event=1234)
+    assert made.totals.event == 1234
+    assert "as of event 1,234" in terminal(made)
+    assert "as of event 1,234, last vote 2026-10-01" in page(made)
+    assert "as of event 2 " in page(view([pair(1)], [], event=2))

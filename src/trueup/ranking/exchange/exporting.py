@@ -12,7 +12,7 @@ from typing import Any, Literal
 from trueup.errors import DataError
 from trueup.files import atomic_write_bytes, without_event
 from trueup.ranking.store import Store, is_store
-from trueup.ranking.store.rows import Outcome, Row, Votes, about, messages, other, outcomes, row_of, told
+from trueup.ranking.store.rows import Outcome, Row, Votes, about, as_of, messages, other, outcomes, row_of, told
 from trueup.ranking.store.schema import Pair, Side, Vote
 from trueup.sources.wording import shown
 from trueup.talk.saved import as_line
@@ -74,7 +74,7 @@ def export(
     """
     name, event = without_event(str(store_path))
     with Store.open(Path(name).expanduser(), read_only=True) as store:
-        at = store.last_event() if event is None else min(event, store.last_event())
+        at = as_of(store, event)
         found = list(outcomes(store, at, votes, gold=gold))
         edited = [vote for vote in store.votes(at) if vote.ballot.edit]
         pairs = {pair.id: pair for pair in store.pairs()}

@@ -71,7 +71,7 @@ class Totals(Part):
     first_at: str
     last_at: str
     event: int
-    """The last vote's event: the same store as of this event says the same."""
+    """As of which the votes stand: the same store as of this event says the same."""
 
 
 class More(Part):

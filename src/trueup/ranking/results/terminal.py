@@ -39,7 +39,8 @@ class _Printer:
         self._say(
             f"{words.count(totals.votes, 'vote')} of {words.count(totals.raters, 'rater')}: {totals.preferences:,} "
             f"preferences, {words.count(totals.ties, 'tie')}, {totals.both_bad:,} both bad, "
-            f"{words.count(totals.skips, 'skip')}, {totals.gold:,} on gold pairs"
+            f"{words.count(totals.skips, 'skip')}, {totals.gold:,} on gold pairs; "
+            f"as of event {totals.event:,}"
         )
         for note in self._r.notes:
             self._say(f"note: {note}")

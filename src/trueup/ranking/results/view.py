@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from trueup.ranking.store.schema import Pair, Settings, Vote
 
 
-def view(pairs: Sequence[Pair], votes: Sequence[Vote], *, settings: Settings | None = None, seed: int = 0) -> Results:
+def view(
+    pairs: Sequence[Pair], votes: Sequence[Vote], *, settings: Settings | None = None, seed: int = 0,
+    event: int | None = None,
+) -> Results:  # fmt: skip
     """All that the votes say.
 
     Rates between models are of votes on pairs chosen at random where there are any; votes on pairs that a reward model
@@ -32,6 +35,8 @@ def view(pairs: Sequence[Pair], votes: Sequence[Vote], *, settings: Settings | N
         votes: standing ones, in any order.
         settings: of the store, for how many votes a pair is to have; 1 where nobody says.
         seed: of the bootstraps: the same votes and seed give the same results.
+        event: of the store, as of which these votes stand; that of the last of them where nobody says, which is too
+            early where a later vote was undone.
 
     Raises:
         ValueError: a vote is on a pair that is not among `pairs`.
@@ -53,7 +58,7 @@ def view(pairs: Sequence[Pair], votes: Sequence[Vote], *, settings: Settings | N
     topics = [known[votes[at].ballot.pair].prompt.tags for at in main.vote.tolist()]
     tags, untagged = by_tag(main, topics, order)
     left, left_p = left_share(everything)
-    totals = _totals(pairs, votes, everything, table, settings)
+    totals = _totals(pairs, votes, everything, table, settings, event)
     made = Results(
         totals=totals,
         models=[table.models[one] for one in order],
@@ -89,8 +94,9 @@ def _order(table: Table, ranking: Sequence[Strength]) -> list[int]:
 
 
 def _totals(
-    pairs: Sequence[Pair], votes: Sequence[Vote], everything: Table, table: Table, settings: Settings | None
-) -> Totals:
+    pairs: Sequence[Pair], votes: Sequence[Vote], everything: Table, table: Table, settings: Settings | None,
+    event: int | None,
+) -> Totals:  # fmt: skip
     said = table.where(table.choice != SKIP)
     per_pair = np.unique(said.pair, return_counts=True)[1]
     moments = sorted(vote.at for vote in votes)
@@ -112,5 +118,5 @@ def _totals(
         policies={name: int(count) for name, count in zip(POLICIES, policies, strict=True) if count},
         first_at=moments[0] if moments else "",
         last_at=moments[-1] if moments else "",
-        event=max((vote.id for vote in votes), default=0),
+        event=max((vote.id for vote in votes), default=0) if event is None else event,
     )

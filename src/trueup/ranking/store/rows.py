@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trueup.chat import Message
+from trueup.console import clean
+from trueup.errors import DataError
 from trueup.ranking.store.schema import CHOICES, Choice, Pair, Side, Vote
 
 if TYPE_CHECKING:
@@ -55,6 +57,19 @@ class Outcome:
         said = [vote.ballot.strength for vote in self.votes if vote.ballot.choice == self.winner]
         given = [strength for strength in said if strength is not None]
         return sum(given) / len(given) if given else None
+
+
+def as_of(store: Store, event: int | None) -> int:
+    """The event that was asked for; the store's last where none was.
+
+    Raises:
+        DataError: the store has no such event yet.
+    """
+    last = store.last_event()
+    if event is not None and event > last:
+        name = clean(str(store.path), one_line=True)
+        raise DataError(f"{name}@{event}: the store's last event is {last}\n  fix: give a number up to {last}")
+    return last if event is None else event
 
 
 def outcomes(
