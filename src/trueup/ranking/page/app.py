@@ -234,8 +234,10 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
 def _results(store: Store) -> str:
     from trueup.ranking import results
 
-    settings = store.settings
-    return results.page(results.view(store.pairs(), store.votes(), settings=settings, seed=settings.seed), back="/")
+    settings, event = store.settings, store.last_event()
+    votes = store.votes(event)
+    found = results.view(store.pairs(), votes, settings=settings, seed=settings.seed, event=event)
+    return results.page(found, back="/")
 
 
 def _join_page(visitors: _Visitors, problem: str = "") -> str:

@@ -109,7 +109,7 @@ const WORDS = {
     fine: problem,
   }),
   done: ({ progress: { voted, skipped } }) => ({
-    title: voted || skipped ? "All done. Thank you." : "Nothing to rank here yet.",
+    title: voted || skipped ? "All done. Thank you." : "Nothing is left to rank here.",
     said: voted || skipped ? `You voted on ${voted} ${voted === 1 ? "pair" : "pairs"}${skipped ? ` and skipped ${skipped}` : ""}. Every vote is saved.` : "",
     fine: "Should more pairs come, or one that another rater held be free again, this page says so.",
   }),
