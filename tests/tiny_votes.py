@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ranking.store.made import show
 from tiny_data import rows
 from trueup.chat import Message
 from trueup.errors import TrueupError
@@ -50,7 +51,9 @@ def vote(path: Path, pair: int, letters: str, *, strength: int | None = None, **
             if letter in SAID:
                 given = strength if letter in "12" else None
                 ballot = Ballot(f"{pair}-{store.last_event()}", pair, SAID[letter], given, **more)
-                store.vote(store.rater(name), ballot)
+                rater = store.rater(name)
+                show(store, rater, pair)
+                store.vote(rater, ballot)
 
 
 def undo(path: Path, rater: str) -> None:

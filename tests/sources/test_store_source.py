@@ -159,8 +159,8 @@ import sys
 from trueup.ranking.store import Ballot, Store
 with Store.open(sys.argv[1]) as store:
     rater = store.rater("a")
-    for pair in range(2, 62):
-        store.vote(rater, Ballot(f"r{pair}", pair, "first"))
+    while shown := store.next(rater):
+        store.vote(rater, Ballot(f"r{shown.pair.id}", shown.pair.id, "first"))
 """
     voting = subprocess.Popen([sys.executable, "-c", code, str(path)])
     try:

@@ -54,7 +54,7 @@ def test_a_row_says_what_was_asked_chosen_and_said_by_whom(tmp_path: Path) -> No
             assert (told["rater"], told["at"], told["event"]) == (vote_.rater.name, vote_.at, vote_.id)
             assert told["left"] == ("chosen" if vote_.left == "second" else "rejected")
     assert {key: votes[1][key] for key in ("strength", "reasons", "note", "seconds", "policy", "score")} == {
-        "strength": 3, "reasons": ["clear"], "note": "shorter", "seconds": 2.5, "policy": "", "score": None,
+        "strength": 3, "reasons": ["clear"], "note": "shorter", "seconds": 2.5, "policy": "random", "score": None,
     }  # fmt: skip
 
 

@@ -100,3 +100,10 @@ def test_rebuilding_mends_what_was_counted_wrong(tmp_path):
         told = opened.progress(opened.rater("A"))
         assert (told.mine, told.pairs, told.complete, told.left) == (1, 5, 1, 4)
         sound(opened)
+
+
+def test_half_a_surrogate_pair_in_tags_and_origin_does_not_cost_the_prompt(tmp_path):
+    with store(tmp_path, 0) as opened:
+        assert opened.add_prompts([prompt(1, tags=("a\ud83d", "😀"), origin="\udcff.jsonl:1")]) == Added(1, 0)
+        (one,) = opened.prompts()
+        assert (one.tags, one.origin) == (("a�", "😀"), "�.jsonl:1")

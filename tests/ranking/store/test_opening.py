@@ -225,3 +225,12 @@ def test_what_is_a_store_is_known_without_sqlalchemy(tmp_path):
     asked = [sys.executable, "-c", LAZY, str(tmp_path / "votes.db")]
     done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "MissingExtraError a store of rankings needs the extra rank: pip install 'trueup[rank]'\n"
+
+
+@pytest.mark.parametrize("name", [b"\xff.db", b"\xff/votes.db"])
+def test_a_path_that_is_not_text_is_named(tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    path.parent.mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=r"\\udcff.*: the path is not text in UTF-8\n  fix: rename"):
+        Store.open(path, create=True)
+    assert not path.exists()

@@ -21,8 +21,8 @@ def checked(ballot: Ballot) -> Ballot:
     problem = _problem(ballot) or _too_long(ballot)
     if problem:
         raise DataError(f"the vote on pair {ballot.pair}: {problem}")
-    reasons = tuple(map(_whole, ballot.reasons))
-    return replace(ballot, note=_whole(ballot.note), edit=_whole(ballot.edit), reasons=reasons)
+    reasons = tuple(map(whole, ballot.reasons))
+    return replace(ballot, note=whole(ballot.note), edit=whole(ballot.edit), reasons=reasons)
 
 
 def check_request(request: str) -> None:
@@ -31,7 +31,7 @@ def check_request(request: str) -> None:
     Raises:
         DataError: it is empty, long, or holds what no file can.
     """
-    if not 0 < len(request) <= _MOST_REQUEST or _whole(request) != request:
+    if not 0 < len(request) <= _MOST_REQUEST or whole(request) != request:
         raise DataError(f"request {excerpt(request)}: 1 to {_MOST_REQUEST} characters\n  fix: a random one each time")
 
 
@@ -59,5 +59,6 @@ def _too_long(ballot: Ballot) -> str:
     return ""
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
+    """The text, with half surrogate pairs, which no file can hold, replaced."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from trueup.chat import Message, excerpt
 from trueup.errors import DataError
+from trueup.ranking.store.ballots import whole
 from trueup.ranking.store.database import now_utc
 from trueup.ranking.store.draws import position
 from trueup.ranking.store.schema import Answer, NewPair, NewPrompt, Pair, Prompt
@@ -187,8 +188,8 @@ def _place(prompt: NewPrompt) -> str:
 
 def _prompt_row(digest: bytes, prompt: NewPrompt, added: str) -> dict[str, Any]:
     messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-    tags = list(prompt.tags)
-    return {"digest": digest, "messages": messages, "tags": tags, "origin": prompt.origin, "added": added}
+    tags = [whole(tag) for tag in prompt.tags]
+    return {"digest": digest, "messages": messages, "tags": tags, "origin": whole(prompt.origin), "added": added}
 
 
 def _pair_row(digest: bytes, pair: NewPair, prompt_ids: Mapping[bytes, int], added: str) -> dict[str, Any]:

@@ -106,6 +106,10 @@ class Database:
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _check(self, create: bool) -> None:
+        try:
+            str(self._file).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{self._name}: the path is not text in UTF-8\n  fix: rename the file or folder") from None
         kind = kind_of(self._file)
         if kind == "store" or (create and kind in ("nothing", "empty")):
             if kind != "nothing" and not self._read_only and not _writable(self._file):
