@@ -341,6 +341,22 @@ def test_an_export_imported_and_exported_is_the_same(tmp_path: Path, votes: str)
     assert exported(tmp_path / "to.db", tmp_path / "two.jsonl", votes=votes) == before
 
 
+@pytest.mark.parametrize("said", ["1", "2"])
+def test_an_exported_gold_pair_is_one_again(tmp_path: Path, said: str) -> None:
+    """With the answer known to be better, whatever its raters said."""
+    path = made(tmp_path / "from.db", "1", gold=said)
+    plain, gold = before = exported(path, tmp_path / "one.jsonl", gold=True)
+    assert ("gold" in plain, gold["gold"]) == (False, {"1": "chosen", "2": "rejected"}[said])
+    import_file(tmp_path / "to.db", str(tmp_path / "one.jsonl"))
+    assert exported(tmp_path / "to.db", tmp_path / "two.jsonl", gold=True) == before
+    with Store.open(tmp_path / "to.db") as store:
+        known = [pair.answer(pair.gold).text for pair in store.pairs() if pair.gold]
+    assert known == [new_pair(1).first.text]
+    with pytest.raises(DataError) as caught:
+        import_file(tmp_path / "to.db", write(tmp_path / "x.jsonl", gold | {"gold": True}))
+    assert "x.jsonl:1: gold names no answer" in refused(caught.value)
+
+
 def test_a_store_imported_is_all_of_its_votes(tmp_path: Path) -> None:
     path = made(tmp_path / "from.db", "1", "t", "b", "s", "12", gold="2")
     vote(path, 1, " 2", edit="Better.", edit_of="first")

@@ -223,7 +223,7 @@ def test_a_great_many_pairs_that_nobody_saw_cost_nothing() -> None:
 
 
 def test_the_event_is_the_one_asked_for() -> None:
-    """Not that of the last vote that stands: one after it may have been undone, and then as of it says something else."""
+    """Not that of the last vote that stands: one before it may have been undone after it."""
     made = view([pair(1)], [vote(1, 1, "first")], event=1234)
     assert made.totals.event == 1234
     assert "as of event 1,234" in terminal(made)

@@ -38,6 +38,11 @@ ANSWERS = (
 _TAGS = ("tags", "topic", "category")
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 class LeftOut(Exception):  # noqa: N818 - it is no error: it carries why a record is no pair to where that is counted
     """A record that is sound, and that nothing can be made of."""
 
