@@ -10,7 +10,7 @@ import pytest
 
 from tiny_votes import made, new_pair, refused, undo, vote
 from trueup.errors import DataError
-from trueup.ranking.exchange import Imported, export, import_file
+from trueup.ranking.exchange import Imported, empty_messages, export, import_file, read_pairs, told_of_empty
 from trueup.ranking.store import Ballot, Choice, Store, Vote
 from trueup.ranking.store.importing import Given
 
@@ -193,7 +193,7 @@ def test_conversations_that_part_early_are_counted(tmp_path: Path) -> None:
 def test_a_file_of_nothing_but_what_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         imported(tmp_path, MT_BENCH | {"turn": 2}, {**RANKING, "rejected": "Because. "})
-    assert "none of its 2 rows ranks a pair" in refused(caught.value)
+    assert "of 2 rows none ranks a pair" in refused(caught.value)
     assert not (tmp_path / "votes.db").exists()
 
 
@@ -382,3 +382,20 @@ def test_any_form_of_file(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("prompt,chosen,rejected\nWhy?,Because.,No.\nAnd?,Because.,No.\n")
     for name in ("x.json", "x.csv"):
         assert import_file(tmp_path / f"{name}.db", str(tmp_path / name)).new == 2
+
+
+def test_one_is_no_plural_and_empty_messages_are_said(tmp_path: Path) -> None:
+    done = str(imported(tmp_path, RANKING, RANKING | {"rejected": "Because."}))
+    assert "rows.jsonl: 2 rows, 1 new vote on 1 pair by 1 rater\n  1 row left out: " in done
+    assert "empty" not in done
+    more = [RANKING | {"rejected": "", "annotator": name} for name in "ab"]  # two votes on one pair
+    done = str(imported(tmp_path, *more, RANKING | {"prompt": "And?", "rejected": " \n"}))
+    assert "2 messages are empty: training on such pairs needs allow=[empty-response]" in done.splitlines()[-1]
+
+
+def test_empty_messages_of_pairs(tmp_path: Path) -> None:
+    silent = {"prompt": [user("a"), assistant(""), user("b")], "response_a": "", "response_b": "No."}
+    pairs = read_pairs(write(tmp_path / "pairs.jsonl", RANKING, silent))
+    assert empty_messages(pairs) == 2
+    assert told_of_empty(empty_messages(pairs[:1])) == ""
+    assert told_of_empty(1).startswith("1 message is empty")
