@@ -250,7 +250,7 @@ def test_nothing_decided_writes_nothing(tmp_path: Path) -> None:
     path = made(tmp_path / "votes.db", "t", "")
     with pytest.raises(DataError) as caught:
         export(path, tmp_path / "rows.jsonl")
-    assert "none of 1 pairs voted on is decided" in refused(caught.value)
+    assert "of 1 pair voted on none is decided" in refused(caught.value)
     assert not (tmp_path / "rows.jsonl").exists()
     with pytest.raises(DataError, match="nothing is there"):
         export(tmp_path / "no.db", tmp_path / "rows.jsonl")
@@ -270,3 +270,39 @@ def test_an_event_that_is_not_there(tmp_path: Path) -> None:
         export(f"{path}@2", tmp_path / "rows.jsonl")
     assert "votes.db@2: the store's last event is 1" in refused(caught.value)
     assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_edits_without_a_decided_pair(tmp_path: Path) -> None:
+    """The edits are written, and no empty file of rankings; nothing at all is refused."""
+    path = made(tmp_path / "votes.db", "b", "b")
+    out, edits = tmp_path / "rows.jsonl", tmp_path / "edits.jsonl"
+    with pytest.raises(DataError) as caught:
+        export(path, out, edits=edits)
+    assert "of 2 pairs voted on none is decided, so there is no row and no edited answer to write" in refused(
+        caught.value
+    )
+    vote(path, 1, " b", edit="Better than both.")
+    told = str(export(path, out, edits=edits))
+    assert "rows.jsonl: 0 rows of 3 votes on 2 pairs, so it was not written" in told
+    assert len(lines(edits)) == 1
+    assert not out.exists()
+    with pytest.raises(DataError):
+        export(path, out)
+
+
+def test_no_edits_are_said_and_no_empty_file_is_written(tmp_path: Path) -> None:
+    path, edits = made(tmp_path / "votes.db", "1"), tmp_path / "edits.jsonl"
+    told = str(export(path, tmp_path / "rows.jsonl", edits=edits))
+    assert "rows.jsonl: 1 row of 1 vote\n" in told
+    assert "  0 edited answers\n" in told
+    assert not edits.exists()
+    assert "edited" not in str(export(path, tmp_path / "rows.jsonl"))
+
+
+def test_edits_of_gold_pairs_when_asked_for(tmp_path: Path) -> None:
+    path, edits = made(tmp_path / "votes.db", "1", gold="1"), tmp_path / "edits.jsonl"
+    vote(path, 2, " 1", edit="Better.", edit_of="first")
+    assert export(path, tmp_path / "rows.jsonl", edits=edits).edits == 0
+    assert export(path, tmp_path / "rows.jsonl", edits=edits, gold=True).edits == 1
+    assert [row["gold"] for row in lines(edits)] == ["first"]
+    assert export(path, tmp_path / "rows.jsonl", edits=edits, gold=True).rows == 2  # files of ours are replaced

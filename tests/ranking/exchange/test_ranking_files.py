@@ -116,11 +116,7 @@ def test_identical_answers(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_pairs(path)
     assert "in 2 pairs the two answers are the same: lines 2, 3" in refused(caught.value)
-    told: list[str] = []
-    assert len(read_pairs(path, identical="drop", told=told.append)) == 1
-    assert told == ["2 pairs left out: the two answers are the same (lines 2, 3)"]
-    with pytest.raises(DataError, match="no pair is left"):
-        read_pairs(write(tmp_path / "y.jsonl", PAIR | {"response_b": "Because."}), identical="drop")
+    assert "fix: remove the rows" in str(caught.value)
 
 
 def test_answers_of_several_messages(tmp_path: Path) -> None:
@@ -134,3 +130,19 @@ def test_no_pair(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_pairs(write(tmp_path / "x.jsonl", {"prompt": "p", "completion": "c"}))
     assert "response_a and response_b" in refused(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"messages": [{"role": "system", "content": "Be brief."}]}, "fix: end with a message of the user"),
+        ({"request": "Why?"}, "fix: name the field prompt"),
+        ({"a;b": "Why?"}, "fix: put commas between the cells"),
+    ],
+)
+def test_no_prompt(tmp_path: Path, row: Any, says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_prompts(write(tmp_path / "x.jsonl", row))
+    assert "x.jsonl:1: " in refused(caught.value)
+    assert says in str(caught.value).splitlines()[-1]
+    assert "columns" not in str(caught.value)

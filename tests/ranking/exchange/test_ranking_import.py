@@ -10,7 +10,7 @@ import pytest
 
 from tiny_votes import made, new_pair, refused, undo, vote
 from trueup.errors import DataError
-from trueup.ranking.exchange import Imported, export, import_file
+from trueup.ranking.exchange import Imported, empty_messages, export, import_file, read_pairs, told_of_empty
 from trueup.ranking.store import Ballot, Choice, Store, Vote
 from trueup.ranking.store.importing import Given
 
@@ -193,7 +193,7 @@ def test_conversations_that_part_early_are_counted(tmp_path: Path) -> None:
 def test_a_file_of_nothing_but_what_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         imported(tmp_path, MT_BENCH | {"turn": 2}, {**RANKING, "rejected": "Because. "})
-    assert "none of its 2 rows ranks a pair" in refused(caught.value)
+    assert "of 2 rows none ranks a pair" in refused(caught.value)
     assert not (tmp_path / "votes.db").exists()
 
 
@@ -341,6 +341,22 @@ def test_an_export_imported_and_exported_is_the_same(tmp_path: Path, votes: str)
     assert exported(tmp_path / "to.db", tmp_path / "two.jsonl", votes=votes) == before
 
 
+@pytest.mark.parametrize("said", ["1", "2"])
+def test_an_exported_gold_pair_is_one_again(tmp_path: Path, said: str) -> None:
+    """With the answer known to be better, whatever its raters said."""
+    path = made(tmp_path / "from.db", "1", gold=said)
+    plain, gold = before = exported(path, tmp_path / "one.jsonl", gold=True)
+    assert ("gold" in plain, gold["gold"]) == (False, {"1": "chosen", "2": "rejected"}[said])
+    import_file(tmp_path / "to.db", str(tmp_path / "one.jsonl"))
+    assert exported(tmp_path / "to.db", tmp_path / "two.jsonl", gold=True) == before
+    with Store.open(tmp_path / "to.db") as store:
+        known = [pair.answer(pair.gold).text for pair in store.pairs() if pair.gold]
+    assert known == [new_pair(1).first.text]
+    with pytest.raises(DataError) as caught:
+        import_file(tmp_path / "to.db", write(tmp_path / "x.jsonl", gold | {"gold": True}))
+    assert "x.jsonl:1: gold names no answer" in refused(caught.value)
+
+
 def test_a_store_imported_is_all_of_its_votes(tmp_path: Path) -> None:
     path = made(tmp_path / "from.db", "1", "t", "b", "s", "12", gold="2")
     vote(path, 1, " 2", edit="Better.", edit_of="first")
@@ -366,3 +382,20 @@ def test_any_form_of_file(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("prompt,chosen,rejected\nWhy?,Because.,No.\nAnd?,Because.,No.\n")
     for name in ("x.json", "x.csv"):
         assert import_file(tmp_path / f"{name}.db", str(tmp_path / name)).new == 2
+
+
+def test_one_is_no_plural_and_empty_messages_are_said(tmp_path: Path) -> None:
+    done = str(imported(tmp_path, RANKING, RANKING | {"rejected": "Because."}))
+    assert "rows.jsonl: 2 rows, 1 new vote on 1 pair by 1 rater\n  1 row left out: " in done
+    assert "empty" not in done
+    more = [RANKING | {"rejected": "", "annotator": name} for name in "ab"]  # two votes on one pair
+    done = str(imported(tmp_path, *more, RANKING | {"prompt": "And?", "rejected": " \n"}))
+    assert "2 messages are empty: training on such pairs needs allow=[empty-response]" in done.splitlines()[-1]
+
+
+def test_empty_messages_of_pairs(tmp_path: Path) -> None:
+    silent = {"prompt": [user("a"), assistant(""), user("b")], "response_a": "", "response_b": "No."}
+    pairs = read_pairs(write(tmp_path / "pairs.jsonl", RANKING, silent))
+    assert empty_messages(pairs) == 2
+    assert told_of_empty(empty_messages(pairs[:1])) == ""
+    assert told_of_empty(1).startswith("1 message is empty")

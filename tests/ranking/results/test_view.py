@@ -36,7 +36,7 @@ def test_what_counts_where() -> None:
     assert made.lengths.longer == made.lengths.longer.model_copy(update={"n": 7})
     said = " ".join(made.notes)
     assert "2 votes are on two answers of the same model" in said
-    assert "1 vote is on gold pairs" in said
+    assert "1 vote is on gold pairs: they are in nothing but what is said of raters and sides" in said
 
 
 def test_rates_are_seen_from_the_stronger_model() -> None:
@@ -223,9 +223,22 @@ def test_a_great_many_pairs_that_nobody_saw_cost_nothing() -> None:
 
 
 def test_the_event_is_the_one_asked_for() -> None:
-    """Not that of the last vote that stands: one after it may have been undone, and then as of it says something else."""
+    """Not that of the last vote that stands: one before it may have been undone after it."""
     made = view([pair(1)], [vote(1, 1, "first")], event=1234)
     assert made.totals.event == 1234
     assert "as of event 1,234" in terminal(made)
     assert "as of event 1,234, last vote 2026-10-01" in page(made)
     assert "as of event 2 " in page(view([pair(1)], [], event=2))
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(2.44, "2.4 s"), (9.96, "10s"), (75.0, "1m15s")])
+def test_a_raters_time_has_a_decimal_where_seconds_are_few(seconds: float, told: str) -> None:
+    made = view([pair(1)], [vote(1, 1, "first", seconds=seconds)])
+    assert told in terminal(made)
+    assert told in page(made)
+
+
+def test_sides_are_of_gold_pairs_too() -> None:
+    made = view([pair(1), pair(2, gold="first")], [vote(1, 1, "first"), vote(2, 2, "first")])
+    assert isinstance(made.left, Number)
+    assert made.left.n == 2

@@ -12,5 +12,15 @@ from __future__ import annotations
 from trueup.ranking.exchange.exporting import Exported, export
 from trueup.ranking.exchange.importing import Imported, import_file
 from trueup.ranking.exchange.prompts import read_pairs, read_prompts
+from trueup.ranking.exchange.reading import empty_messages, told_of_empty
 
-__all__ = ["Exported", "Imported", "export", "import_file", "read_pairs", "read_prompts"]
+__all__ = [
+    "Exported",
+    "Imported",
+    "empty_messages",
+    "export",
+    "import_file",
+    "read_pairs",
+    "read_prompts",
+    "told_of_empty",
+]

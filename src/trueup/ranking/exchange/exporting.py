@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from trueup.errors import DataError
 from trueup.files import atomic_write_bytes, without_event
+from trueup.ranking.exchange.reading import counted
 from trueup.ranking.store import Store, is_store
 from trueup.ranking.store.rows import Outcome, Row, Votes, about, as_of, messages, other, outcomes, row_of, told
 from trueup.ranking.store.schema import Pair, Side, Vote
@@ -18,6 +19,7 @@ from trueup.sources.wording import shown
 from trueup.talk.saved import as_line
 
 Form = Literal["rankings", "verdicts"]
+_SIDES: dict[Side, str] = {"first": "first", "second": "second"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,12 @@ class Exported:
     """What became of a store's votes; each of the two accounts adds up.
 
     Attributes:
-        path: the file written.
+        path: the file of rows; it is not written where there are none.
         event: the store's last event that counts.
         rows: lines of the file.
         pairs: "ranked", or why not -> how many pairs (or, of every vote, votes); their sum are those voted on.
         votes: the same -> how many votes; their sum are all that stand.
-        edits: better answers written, in a file of their own.
+        edits: better answers written, in a file of their own unless there are none; None: not asked for.
     """
 
     path: str
@@ -38,16 +40,18 @@ class Exported:
     rows: int
     pairs: Mapping[str, int]
     votes: Mapping[str, int]
-    edits: int = 0
+    edits: int | None = None
 
     def __str__(self) -> str:
         """For a person."""
         units, votes = sum(self.pairs.values()), sum(self.votes.values())
         out = [f"{count} {why}" for why, count in self.pairs.items() if why != "ranked"]
-        told = f"{shown(self.path)}: {self.rows} rows of {votes} votes"
-        told += f" on {units} pairs" if units != votes else ""
+        told = f"{shown(self.path)}: {counted(self.rows, 'row')} of {counted(votes, 'vote')}"
+        told += f" on {counted(units, 'pair')}" if units != votes else ""
+        told += "" if self.rows else ", so it was not written"
         lines = [told, f"  {units} = {self.pairs.get('ranked', 0)} ranked{''.join(f' + {one}' for one in out)}"]
-        lines += [f"  {self.edits} edited answers in a file of their own"] * bool(self.edits)
+        if self.edits is not None:
+            lines.append(f"  {counted(self.edits, 'edited answer')}" + " in a file of their own" * bool(self.edits))
         return "\n".join([*lines, f"  as of event {self.event}"])
 
 
@@ -63,27 +67,25 @@ def export(
         votes: a row a pair by the majority of its raters, or a row a vote.
         form: rankings {prompt, chosen, rejected}; or verdicts {prompt, completion, label} for KTO, two of a pair: the
             better answer is good and the other is not, and neither is where both are bad.
-        edits: where the better answers that raters wrote go, as conversations for SFT.
+        edits: where the better answers that raters wrote go, as conversations for SFT; those on gold pairs with `gold`.
         margin: give each ranking its `margin`, the mean strength of the votes for chosen.
         gold: gold pairs too, which are checks of the raters.
         force: replace files of others.
 
     Raises:
-        DataError: nothing is decided, a ranking has no strength, or a file may not be replaced; none is written then.
+        DataError: there is neither a row nor, where asked for, an edited answer; a ranking has no strength, or a file
+            may not be replaced; none is written then.
         MissingExtraError: SQLAlchemy is not installed.
     """
     name, event = without_event(str(store_path))
     with Store.open(Path(name).expanduser(), read_only=True) as store:
         at = as_of(store, event)
         found = list(outcomes(store, at, votes, gold=gold))
-        edited = [vote for vote in store.votes(at) if vote.ballot.edit]
         pairs = {pair.id: pair for pair in store.pairs()}
+        edited = [vote for vote in store.votes(at) if vote.ballot.edit and (gold or not pairs[vote.ballot.pair].gold)]
     made = [row for outcome in found for row in _rows(outcome, form, margin=margin)]
-    if not made:
-        raise DataError(
-            f"{shown(name)}: none of {len(found)} pairs voted on is decided, so there is no row to write\n"
-            f"  fix: collect more votes: trueup rank {shown(name)}"
-        )
+    if not made and (edits is None or not edited):
+        raise _nothing(name, found, edits=edits is not None)
     if margin:
         _refuse_without_strength(name, found)
     files = {_checked(Path(out), pairs, force=force): made}
@@ -92,12 +94,21 @@ def export(
         if len(files) == 1:
             raise DataError(f"{shown(str(edits))}: rankings and edits in one file\n  fix: name another")
     for path, rows in files.items():
-        _write(path, rows)
+        if rows:  # an empty file would be no data to any stage
+            _write(path, rows)
     by_pair, by_vote = Counter[str](), Counter[str]()
     for outcome in found:
         by_pair[outcome.reason or "ranked"] += 1
         by_vote[outcome.reason or "ranked"] += len(outcome.votes)
-    return Exported(str(out), at, len(made), by_pair, by_vote, len(edited) if edits is not None else 0)
+    return Exported(str(out), at, len(made), by_pair, by_vote, None if edits is None else len(edited))
+
+
+def _nothing(name: str, found: Sequence[Outcome], *, edits: bool) -> DataError:
+    units, also = len({one.pair.id for one in found}), " and no edited answer" * edits
+    return DataError(
+        f"{shown(name)}: of {counted(units, 'pair')} voted on none is decided, so there is no row{also} to write\n"
+        f"  fix: collect more votes: trueup rank {shown(name)}"
+    )
 
 
 def _rows(outcome: Outcome, form: Form, *, margin: bool) -> Iterator[Row]:
@@ -126,12 +137,11 @@ def _verdicts(outcome: Outcome) -> Iterator[Row]:
 def _edit(pair: Pair, vote: Vote) -> Row:
     """A better answer that a rater wrote, as a conversation."""
     edited: Side | None = vote.ballot.edit_of
-    names: dict[Side, str] = {"first": "first", "second": "second"}
     return {
         "messages": [*messages(pair.prompt.messages), {"role": "assistant", "content": vote.ballot.edit}],
         "edit_of": None if edited is None else pair.answer(edited).text,
-        **about(pair, names),
-        "votes": [told(vote, names)],
+        **about(pair, _SIDES),
+        "votes": [told(vote, _SIDES)],
     }
 
 
@@ -183,7 +193,7 @@ _KEYS = {"prompt", "chosen", "rejected", "completion", "label", "margin", "messa
 
 def _ours(row: dict[str, Any], pairs: Mapping[int, Pair]) -> bool:
     pair = pairs.get(row["pair"])
-    if pair is None or not isinstance(row["votes"], list) or set(row) - _KEYS - {*about(pair, {}), "votes"}:
+    if pair is None or not isinstance(row["votes"], list) or set(row) - _KEYS - {*about(pair, _SIDES), "votes"}:
         return False
     asked, texts = messages(pair.prompt.messages), {pair.first.text, pair.second.text}
     if "messages" in row:  # the edit itself is in the store for good, as every vote is

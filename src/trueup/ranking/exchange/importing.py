@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trueup.chat import Origin
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import Judged, judged
-from trueup.ranking.exchange.reading import LeftOut, mixed, records
+from trueup.ranking.exchange.reading import LeftOut, counted, empty_messages, mixed, records, told_of_empty
 from trueup.ranking.store import Store, is_store
 from trueup.ranking.store.importing import Given
 from trueup.ranking.store.raters import proper
@@ -39,6 +39,7 @@ class Imported:
         replaced: taken back by a later row of the same rater, which counts.
         pairs: that were voted on.
         raters: who voted.
+        empty: messages of these pairs that say nothing.
     """
 
     path: str
@@ -51,15 +52,20 @@ class Imported:
     replaced: int
     pairs: int
     raters: int
+    empty: int = 0
 
     def __str__(self) -> str:
-        """For a person: a line, and one for each reason why rows were left out."""
+        """For a person: a line, one for each reason why rows were left out, and one of empty messages."""
         also = [f"{self.known} there before"] * bool(self.known)
         also += [f"{self.replaced} replaced by a later row of the same rater"] * bool(self.replaced)
-        told = f"{self.new} new votes" + (f" ({', '.join(also)})" if also else "")
-        first = f"{shown(self.path)}: {self.rows} rows, {told} on {self.pairs} pairs by {self.raters} raters"
-        more = [f"  {len(places)} rows left out: {why} ({lines(places)})" for why, places in self.left_out.items()]
-        return "\n".join([first, *more])
+        told = counted(self.new, "new vote") + (f" ({', '.join(also)})" if also else "")
+        on = f"on {counted(self.pairs, 'pair')} by {counted(self.raters, 'rater')}"
+        first = f"{shown(self.path)}: {counted(self.rows, 'row')}, {told} {on}"
+        more = [
+            f"  {counted(len(places), 'row')} left out: {why} ({lines(places)})"
+            for why, places in self.left_out.items()
+        ]
+        return "\n".join([first, *more, *([f"  {told_of_empty(self.empty)}"] if self.empty else [])])
 
 
 @dataclass(slots=True)
@@ -70,9 +76,7 @@ class _Read:
     left_out: dict[str, list[Origin]] = field(default_factory=dict[str, list[Origin]])
 
 
-def import_file(
-    store_path: str | Path, file: str, *, rater: str | None = None, told: Callable[[str], None] = lambda _: None
-) -> Imported:
+def import_file(store_path: str | Path, file: str, *, rater: str | None = None) -> Imported:
     """Enter a file's rankings into a store, which is made if there is none.
 
     Args:
@@ -80,18 +84,17 @@ def import_file(
         file: rows of one of the formats of `judged`, in any form that sources read; or another store.
         rater: the name of raters whom the file does not name, by default after the file. Where it speaks of a pair more
             than once, that is taken for more than one of them.
-        told: called with what is left out.
 
     Raises:
         DataError: a row cannot be used, or contradicts a vote that stands; nothing is entered then.
         MissingExtraError: SQLAlchemy is not installed.
     """
     read = _from_store(Path(store_path), Path(file)) if is_store(file) else _from_file(file)
-    for reason, places in read.left_out.items():
-        told(f"{len(places)} rows left out: {reason} ({lines(places)})")
     if not read.found:
         why = "; ".join(f"{len(places)} {reason}" for reason, places in read.left_out.items())
-        raise DataError(f"{shown(file)}: none of its {read.rows} rows ranks a pair: {why}\n  fix: name another file")
+        raise DataError(
+            f"{shown(file)}: of {counted(read.rows, 'row')} none ranks a pair: {why}\n  fix: name another file"
+        )
     named = _named(read.found, proper(rater) if rater else _name(file))
     last = _last_words(named)
     with Store.open(store_path, create=True) as store:
@@ -101,6 +104,7 @@ def import_file(
     return Imported(
         file, read.rows, read.spoke, read.left_out, len(named), added.new, added.known + twice, replaced,
         len({key for key, _ in last}), len({name for _, name in last}),
+        empty_messages({key: one.pair for (key, _), one in last.items()}.values()),
     )  # fmt: skip
 
 
@@ -215,7 +219,7 @@ def _refuse_contradictions(store: Store, votes: Iterable[Judged]) -> None:
             wrong[one.place] = f"{one.rater} said {before.choice} of pair {pair.id} of {shown(store.path)}"
     if wrong:
         place, problem = next(iter(wrong.items()))
-        more = f" (and so in {len(wrong) - 1} more rows)" if len(wrong) > 1 else ""
+        more = f" (and so in {counted(len(wrong) - 1, 'more row')})" if len(wrong) > 1 else ""
         raise DataError(
             f"{place}: {problem}, and something else here{more}\n  fix: give another --rater, or undo that vote first"
         )

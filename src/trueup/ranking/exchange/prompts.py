@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 from trueup.chat import Origin, Prompt
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import WINNER, said
-from trueup.ranking.exchange.reading import SAME, LeftOut, answers_in, mixed, pair_of, records, tags_of
+from trueup.ranking.exchange.reading import SAME, LeftOut, answers_in, counted, mixed, pair_of, records, tags_of
 from trueup.ranking.store.schema import NewPair, NewPrompt, Side
 from trueup.sources import Parser, lines
 from trueup.sources.records import Record
@@ -25,8 +23,9 @@ def read_prompts(path: str) -> list[NewPrompt]:
     parser = Parser("prompt", allow_empty=True)
 
     def prompt(record: Record) -> NewPrompt:
+        _refuse_system_only(record)
         if not parser.started:
-            parser.start(record.origin, dict(record.row))
+            _start(parser, record)
         row = parser.parse(record.origin, dict(record.row), record.notes)
         assert isinstance(row, Prompt)
         return NewPrompt(row.messages, tags_of(record.row), str(record.origin))
@@ -34,13 +33,23 @@ def read_prompts(path: str) -> list[NewPrompt]:
     return list(records(path, prompt))
 
 
-def read_pairs(
-    path: str,
-    gold: bool = False,
-    *,
-    identical: Literal["error", "drop"] = "error",
-    told: Callable[[str], None] = lambda _: None,
-) -> list[NewPair]:
+def _start(parser: Parser, record: Record) -> None:
+    """Recognise the format; raise DataError where there is none, without the setting `columns`, which is training's."""
+    try:
+        parser.start(record.origin, dict(record.row))
+    except DataError as error:
+        problem, _, fix = str(error).rpartition("\n  fix: ")
+        raise DataError(f"{problem}\n  fix: {'name the field prompt' if 'set columns' in fix else fix}") from None
+
+
+def _refuse_system_only(record: Record) -> None:
+    """Raise DataError: such a row would be taken for a conversation, whose last message is an assistant's."""
+    turns = record.row.get("messages")
+    if isinstance(turns, list) and [turn.get("role") for turn in turns if isinstance(turn, dict)] == ["system"]:
+        raise record.fail("there is only a system message", "end with a message of the user")
+
+
+def read_pairs(path: str, gold: bool = False) -> list[NewPair]:
     """Ready pairs: `chosen` and `rejected`, or two answers as `response_a` and `response_b` (`answer_`, `a`, ...).
 
     Which answer is called first says nothing: a hash of the texts decides.
@@ -48,8 +57,6 @@ def read_pairs(
     Args:
         path: in any form that sources read.
         gold: the better answer is known (chosen, or what `winner` names) and raters are checked by it.
-        identical: what to do about pairs whose answers are the same.
-        told: called with what is left out.
 
     Raises:
         DataError: a row holds no pair, or no better answer where one must be known.
@@ -65,19 +72,14 @@ def read_pairs(
             return None
 
     made = [one for one in records(path, pair) if one is not None]
-    if same and identical == "error":
-        raise DataError(
-            f"{shown(path)}: in {len(same)} pairs {SAME}: {lines(same)}\n  fix: remove them, or have them dropped"
-        )
+    if same:
+        fix = f"remove the row{'s' * (len(same) > 1)}"
+        raise DataError(f"{shown(path)}: in {counted(len(same), 'pair')} {SAME}: {lines(same)}\n  fix: {fix}")
     if longer:
         raise DataError(
             f"{shown(path)}: answers of more than one message: {lines(longer)}\n"
             "  fix: put the shared messages into the prompt"
         )
-    if not made:
-        raise DataError(f"{shown(path)}: no pair is left: in all {len(same)} {SAME}\n  fix: check how it was made")
-    if same:
-        told(f"{len(same)} pairs left out: {SAME} ({lines(same)})")
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -36,6 +36,23 @@ ANSWERS = (
 )
 """Names of two answers; the model of one is at `model_` and the end of its name."""
 _TAGS = ("tags", "topic", "category")
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def empty_messages(pairs: Iterable[NewPair]) -> int:
+    """How many messages of pairs, their prompts' among them, say nothing: a model may, but training asks about it."""
+    texts = ([*(turn.content for turn in one.prompt.messages), one.first.text, one.second.text] for one in pairs)
+    return sum(not text.strip() for pair in texts for text in pair)
+
+
+def told_of_empty(count: int) -> str:
+    """What a person should know of empty messages; "" where there are none."""
+    said = f"{counted(count, 'message')} {'is' if count == 1 else 'are'} empty"
+    return f"{said}: training on such pairs needs allow=[empty-response]" if count else ""
 
 
 class LeftOut(Exception):  # noqa: N818 - it is no error: it carries why a record is no pair to where that is counted

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from trueup.console import duration
 from trueup.ranking.results import strips, words
 from trueup.ranking.results.schema import Absent, Pairing, Results
 
@@ -67,7 +66,7 @@ def _environment() -> Environment:
     made.tests["absent"] = lambda one: isinstance(one, Absent)
     made.filters |= {
         "count": lambda value: f"{value:,}",
-        "seconds": lambda value: f"{value:.1f} s" if value < 10 else duration(value),
+        "seconds": words.seconds,
         "slug": lambda word: word.lower().replace(" ", "-"),
         "moment": lambda at: at[:16].replace("T", " ") + " UTC" if at else "",
     }

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from trueup.console import duration, table
+from trueup.console import table
 from trueup.ranking.results import words
 from trueup.ranking.results.schema import Absent, Measured, Pairing, RaterRow, Results, Sample
 
@@ -146,7 +146,7 @@ class _Printer:
 
 
 def _row(one: RaterRow) -> list[object]:
-    time = None if one.seconds is None else duration(one.seconds)
+    time = None if one.seconds is None else words.seconds(one.seconds)
     shares = (one.ties, one.left, one.majority, one.gold, one.longer)
     return [
         one.rater,

@@ -42,7 +42,9 @@ def notes(made: Results, *, unpaired: int, tags_left_out: int) -> list[str]:
             "model, and are in no rate between models."
         )
     if made.totals.gold:
-        told.append(f"{_votes(made.totals.gold)} on gold pairs: they are in nothing but the table of raters.")
+        told.append(
+            f"{_votes(made.totals.gold)} on gold pairs: they are in nothing but what is said of raters and sides."
+        )
     if isinstance(made.left, Number) and made.left_p is not None and made.left_p < 0.05:
         told.append(
             f"Side {'A' if made.left.value > 0.5 else 'B'} is preferred more often than chance has it. Sides are "

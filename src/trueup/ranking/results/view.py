@@ -28,7 +28,7 @@ def view(
 
     Rates between models are of votes on pairs chosen at random where there are any; votes on pairs that a reward model
     was uncertain of are reported beside them and enter nothing else about models. Gold pairs enter only what is said of
-    raters. Agreement, lengths and reasons are of all votes on other pairs.
+    raters and sides. Agreement, lengths and reasons are of all votes on other pairs.
 
     Args:
         pairs: of the store, those without votes too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trueup.console import clean
+from trueup.console import clean, duration
 from trueup.ranking.results.schema import Absent, Measured, More, Number, Pairing, Results
 
 MINUS = "\u2212"
@@ -99,6 +99,11 @@ def p_value(p: float | None) -> str:
 def count(n: float, noun: str) -> str:
     """`1 vote`, `1,200 votes`."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def seconds(value: float) -> str:
+    """`2.4 s`, `12s`, `3m10s`."""
+    return f"{value:.1f} s" if value < 9.95 else duration(value)
 
 
 def word(pairing: Pairing) -> Word:

@@ -143,10 +143,11 @@ def row_of(outcome: Outcome, *, margin: bool = False) -> Row:
 
 
 def about(pair: Pair, names: dict[Side, str]) -> Row:
-    """Where a pair is from, its sides under the names of a row."""
+    """Where a pair is from, its sides under the names of a row; `gold` is the better answer of a gold pair."""
     sides: list[tuple[str, Side]] = [(name, side) for side, name in names.items()]
     return {
         "pair": pair.id,
+        **({} if pair.gold is None else {"gold": names[pair.gold]}),
         "models": {name: pair.answer(side).model for name, side in sides},
         "sampling": {name: dict(pair.answer(side).sampling) for name, side in sides},
         "tags": list(pair.prompt.tags),
