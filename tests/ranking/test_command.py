@@ -131,6 +131,8 @@ def test_raters_who_are_named_get_links_and_the_owner_too() -> None:
 
 def test_a_page_of_results_replaces_nothing_but_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["rank", "import", "votes.db", "pairs.jsonl"]) == 0
+    assert cli.main(["rank", "results", "votes.db@99"]) == 3
+    assert "the store's last event is 6" in capsys.readouterr().err
     before = Path("votes.db").read_bytes()
     for name in ("votes.db", "pairs.jsonl", "."):
         assert cli.main(["rank", "results", "votes.db", "--html", name]) == 2

@@ -22,6 +22,7 @@ from trueup.ranking.page import Access
 from trueup.ranking.page import serve as serve_page
 from trueup.ranking.page.access import on_loopback
 from trueup.ranking.store import NewPair, NewPrompt, Policy, Settings, Store
+from trueup.ranking.store.rows import as_of
 
 if TYPE_CHECKING:
     from trueup.ranking.store import Rater
@@ -239,7 +240,7 @@ def export(
 
 def import_(path: Path, file: Path, *, rater: str | None = None) -> None:
     """Take a file's rankings into the store. Raises DataError for a row that cannot be used; then none is taken."""
-    print(exchange.import_file(path, str(file), rater=rater, told=say))
+    print(exchange.import_file(path, str(file), rater=rater))
 
 
 def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> None:
@@ -248,7 +249,8 @@ def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> N
         raise ConfigError(f"--html {html}: is no name of a page\n  fix: end it in .html")
     name, event = without_event(str(path))
     with Store.open(Path(name), read_only=True) as store:
-        found = said.view(store.pairs(), store.votes(event), settings=store.settings, seed=store.settings.seed)
+        settings, at = store.settings, as_of(store, event)
+        found = said.view(store.pairs(), store.votes(at), settings=settings, seed=settings.seed, event=at)
     if html is not None:
         atomic_write_text(html, said.page(found))
     print(found.model_dump_json(indent=2) if as_json else said.terminal(found))
