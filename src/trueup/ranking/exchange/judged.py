@@ -285,13 +285,10 @@ def _ours(record: Record) -> list[Judged]:
     origin = record.row.get("origin")
     if isinstance(origin, str) and origin:
         pair = replace(pair, prompt=replace(pair.prompt, origin=origin))
-    gold = record.row.get("gold")
-    if gold is not None:
-        if not isinstance(gold, str) or gold not in _SIDES:
-            raise record.fail(
-                "gold names no answer", "write chosen or rejected: the one known to be better", as_json(gold)
-            )
-        pair = replace(pair, gold=_SIDES[gold])
+    if (gold := record.row.get("gold")) is not None:
+        if gold not in list(_SIDES):
+            raise record.fail("gold names no answer", "write chosen or rejected, the better one", as_json(gold))
+        pair = replace(pair, gold=_SIDES[str(gold)])
     votes = cast("list[object]", record.row["votes"])
     if not votes:
         raise LeftOut("a row without votes")
