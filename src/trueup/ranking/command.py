@@ -44,6 +44,8 @@ class Input:
         checks = exchange.read_pairs(str(gold), gold=True) if gold else []
         known = {_words(one) for one in checks}
         ready = [one for one in exchange.read_pairs(str(pairs)) if _words(one) not in known] if pairs else []
+        if told := exchange.told_of_empty(exchange.empty_messages(ready)):
+            say(told)
         for one in checks:  # anywhere among them: a pair's number is not to tell that its answer is known
             ready.insert(secrets.randbelow(len(ready) + 1), one)
         return cls(exchange.read_prompts(str(prompts)) if prompts else [], ready)
