@@ -154,9 +154,10 @@ def _fill(store: Store, settings: Settings, given: Input, *, writes: bool) -> No
     for what, added in (("prompt", store.add_prompts(given.prompts)), ("pair", store.add_pairs(given.pairs))):
         if added.known:
             say(f"{_count(added.new, f'new {what}')}, {_count(added.known, what)} there before")
-    if not (store.pairs() or writes):
+    held = store.counts()
+    if not (held.pairs or held.gold or writes):
         raise ConfigError(f"{store.path}: holds no pairs, and no model writes any\n  fix: --model RUN, or --pairs FILE")
-    if writes and not store.prompts():
+    if writes and not held.prompts:
         raise ConfigError(f"{store.path}: holds no prompts for the model to answer\n  fix: --prompts FILE")
 
 
