@@ -84,7 +84,7 @@ def test_a_vote_and_what_comes_next(ada: Visitor, store: Path) -> None:
 
 def test_nobody_is_told_of_models_or_of_gold(tmp_path: Path, start: Callable[..., Served]) -> None:
     gold = [replace(pair(number), gold="first") for number in range(3)]
-    server = start(store_of(tmp_path / "votes.db", [*gold, pair(9)], gold_every=2))
+    server = start(store_of(tmp_path / "votes.db", [*gold, pair(9)], gold_every=1))
     visitor = Visitor(server.port).join("Ada")
     everything = json.dumps([visitor.state(), visitor.call("GET", "/")[1]])
     for _ in range(4):
