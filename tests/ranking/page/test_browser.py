@@ -387,7 +387,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
 def test_hostile_answers_are_harmless(
     tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit], width: int
 ) -> None:

@@ -183,7 +183,8 @@ TURNS = (
     Message("assistant", RICH),
     Message("user", RICH * 12),
 )
-LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+SLOW = pytest.mark.slow
+LOOKS = [(1280, "light"), (390, "dark"), pytest.param(1280, "dark", marks=SLOW), pytest.param(390, "light", marks=SLOW)]
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)

@@ -92,6 +92,7 @@ def test_a_leaning_to_one_side_is_flagged_and_said() -> None:
     assert any(note.startswith("Side A is preferred") for note in made.notes)
 
 
+@pytest.mark.slow
 def test_fair_raters_are_flagged_one_time_in_twenty_at_most() -> None:
     """Eight fair raters at once; the threshold allows for their number."""
     flagged = 0

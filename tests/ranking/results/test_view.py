@@ -166,6 +166,7 @@ def test_a_vote_on_an_unknown_pair_is_refused() -> None:
         view([pair(1)], [vote(1, 7, "first")])
 
 
+@pytest.mark.slow
 def test_equal_models_are_not_flagged() -> None:
     """The control: three equal models, raters who agree within a prompt; flagged at most about 5% of the time."""
     flagged, safe, rates = 0, 0, 0
