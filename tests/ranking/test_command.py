@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,28 @@ import pytest
 from trueup import cli, jobs
 from trueup.ranking.store import Ballot, Store
 
+STARTED: list[subprocess.Popen[str]] = []
+
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with pairs in it."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current folder with pairs in it. No server outlives its test."""
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"{at}?", "chosen": f"yes {at}", "rejected": f"no {at}", "topic": "x"} for at in range(6)]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     Path("prompts.jsonl").write_text('{"prompt": "Why?"}\n', encoding="utf-8")
-    return tmp_path
+    yield tmp_path
+    while STARTED:
+        server = STARTED.pop()
+        server.kill()
+        server.communicate()
+
+
+def make_base() -> None:
+    """A folder that looks like a model's, until it is loaded."""
+    Path("base").mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        Path("base", name).write_text("{}", encoding="utf-8")
 
 
 REFUSED = {
@@ -56,9 +70,7 @@ def test_what_cannot_be_meant_is_refused_in_words_and_no_store_is_made(
     case: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line, code, words = REFUSED[case]
-    Path("base").mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        Path("base", name).write_text("{}", encoding="utf-8")
+    make_base()
     assert cli.main(["rank", *line.split()]) == code
     said = capsys.readouterr().err
     assert words in said
@@ -86,6 +98,7 @@ def served(*options: str) -> tuple[subprocess.Popen[str], list[str], str]:
     server = subprocess.Popen(
         [sys.executable, "-m", "trueup", "rank", "votes.db", "--port", "0", *options], stderr=subprocess.PIPE, text=True
     )
+    STARTED.append(server)
     assert server.stderr is not None
     said: list[str] = []
     for line in server.stderr:
@@ -100,6 +113,7 @@ def served(*options: str) -> tuple[subprocess.Popen[str], list[str], str]:
 def ended(server: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> str:
     """What a server says once it is told to stop."""
     server.send_signal(number)
+    STARTED.remove(server)
     rest = server.communicate(timeout=20)[1]
     assert server.returncode == 0
     return rest
@@ -158,14 +172,13 @@ def test_pairs_that_are_gold_too_are_gold() -> None:
 
 
 def test_models_that_fail_are_said_at_once_and_at_the_end() -> None:
-    Path("base").mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        Path("base", name).write_text("{}", encoding="utf-8")
+    make_base()
     server, _, _ = served("--prompts", "prompts.jsonl", "--model", "base")
     assert server.stderr is not None
     line = next(line for line in server.stderr if line.startswith("no more answers are written: "))
     assert "cannot load the model of base" in line
     server.send_signal(signal.SIGINT)
+    STARTED.remove(server)
     rest = server.communicate(timeout=20)[1]
     assert server.returncode == 4
     assert "\nerror: model: cannot load the model of base" in rest

@@ -21,7 +21,7 @@ from trueup.ranking.ahead import Ahead, Job
 from trueup.ranking.page import Access
 from trueup.ranking.page import serve as serve_page
 from trueup.ranking.page.access import on_loopback
-from trueup.ranking.store import NewPair, NewPrompt, Policy, Settings, Store
+from trueup.ranking.store import NewPair, NewPrompt, Pair, Policy, Settings, Store
 from trueup.ranking.store.rows import as_of
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _check_models(reward: str | None, device: str, dtype: str) -> None:
             )
 
 
-def _words(pair: NewPair) -> tuple[tuple[Message, ...], frozenset[str]]:
+def _words(pair: NewPair | Pair) -> tuple[tuple[Message, ...], frozenset[str]]:
     """By what two pairs are the same to a rater."""
     return pair.prompt.messages, frozenset((pair.first.text, pair.second.text))
 
@@ -187,11 +187,7 @@ def _refuse_ordinary(store: Store, given: Input) -> None:
     checks = {_words(one) for one in given.pairs if one.gold is not None}
     if not checks:
         return
-    there = [
-        pair.id
-        for pair in store.pairs()
-        if pair.gold is None and (pair.prompt.messages, frozenset((pair.first.text, pair.second.text))) in checks
-    ]
+    there = [pair.id for pair in store.pairs() if pair.gold is None and _words(pair) in checks]
     if there:
         raise DataError(
             f"{store.path}: {_count(len(there), 'gold pair')} here are ordinary ones in it, first pair {there[0]}\n"
