@@ -156,15 +156,15 @@ def tokenizer_version(renderer: Renderer) -> str:
     return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-CODE = ("chat", "examples.py", "sources", "dataset", "ranking/store/rows.py")
-"""What makes tokens of rows, with `evaluation/refusal.py`."""
+CODE = ("chat", "examples.py", "sources", "dataset", "ranking/store/rows.py", "evaluation/refusal.py")
+"""What makes tokens of rows: files and folders of the package."""
 
 
 @cache
 def code_version() -> str:
     """A hash of the code that makes tokens of rows: another version may make other ones."""
     root = Path(__file__).parent.parent
-    return fingerprint([root / part for part in (*CODE, "evaluation/refusal.py")], ignore=["__pycache__"])
+    return fingerprint([root / part for part in CODE], ignore=["__pycache__"])
 
 
 def _stamps(reader: Reader) -> list[tuple[int, int]]:
