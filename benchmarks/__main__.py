@@ -22,8 +22,8 @@ from benchmarks.compare import DifferentWorkError
 from benchmarks.job import WorkerError
 from benchmarks.race import race
 from benchmarks.works import WORKS, NotRunError, Plan
-from trueup.console import quiet_libraries
 from trueup.errors import TrueupError
+from trueup.system.console import quiet_libraries
 
 HERE = Path(__file__).parent
 GGUF = HERE.parent / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from trueup import console
-from trueup.console import Progress, clean, duration, number, quiet_libraries, short_count, table
+from trueup.system import console
+from trueup.system.console import Progress, quiet_libraries, table
+from trueup.system.text import clean, duration, number, short_count
 
 HOSTILE = "[bold red]x[/] :smile: \x1b[2J\x1b]0;title\x07 \x9b31m \r over \b \u202egnp \ud800"
 
@@ -253,7 +254,7 @@ def test_an_ascii_stream_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_quiet_libraries_imports_nothing_and_respects_choices() -> None:
     code = (
         "import os, sys; os.environ['TRANSFORMERS_VERBOSITY'] = 'info'\n"
-        "from trueup.console import quiet_libraries; quiet_libraries()\n"
+        "from trueup.system.console import quiet_libraries; quiet_libraries()\n"
         "loaded = [name for name in ('transformers', 'datasets', 'torch', 'httpx') if name in sys.modules]\n"
         "print(loaded, os.environ['TRANSFORMERS_VERBOSITY'], os.environ['DATASETS_VERBOSITY'])\n"
     )

@@ -11,9 +11,9 @@ import pytest
 
 import trueup
 from trueup.dataset import build
-from trueup.files import fingerprint
-from trueup.interrupt import _FRAGILE
 from trueup.surroundings import code_version
+from trueup.system.files import fingerprint
+from trueup.system.interrupt import _FRAGILE
 
 ROOT = Path(trueup.__file__).parent
 MODULE = re.compile(r"trueup(\.[A-Za-z_]\w*)+")

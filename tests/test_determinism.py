@@ -23,8 +23,8 @@ from tiny import tiny_network
 from trueup import rollouts, terms
 from trueup.checking import stages as checking
 from trueup.dataset import build
-from trueup.files import fingerprint
 from trueup.sampling import sample
+from trueup.system.files import fingerprint
 
 METHODS = ("sft", "reward", "dpo", "ppo")
 STEPS = 8

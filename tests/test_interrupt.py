@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from trueup import interrupt
-from trueup.interrupt import InterruptGuard, StopRequested
+from trueup.system import interrupt
+from trueup.system.interrupt import InterruptGuard, StopRequested
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

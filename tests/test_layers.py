@@ -129,7 +129,15 @@ def test_only_runtime_knows_of_processes() -> None:
     assert {user.rpartition(".")[0] for user in users} == {"trueup.runtime"}
 
 
-LIGHT = ["trueup", "trueup.cli", "trueup.config", "trueup.sources", "trueup.chat", "trueup.errors", "trueup.console"]
+LIGHT = [
+    "trueup",
+    "trueup.cli",
+    "trueup.config",
+    "trueup.sources",
+    "trueup.chat",
+    "trueup.errors",
+    "trueup.system.console",
+]
 
 
 def test_what_answers_before_training_never_loads_torch() -> None:

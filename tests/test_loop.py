@@ -19,12 +19,12 @@ from trueup.batching import Batch, Example, collate, single
 from trueup.chat import Message
 from trueup.checkpoint import RunFolder, latest_checkpoint, save_checkpoint
 from trueup.config import OptimConfig, to_yaml
-from trueup.console import Progress
 from trueup.dataset.sampler import Sampler
 from trueup.errors import CheckpointError, TrainingError
 from trueup.loop import Fit, Fitted, fit
 from trueup.models import Network
 from trueup.optimizer import learning_rate, make_optimizer
+from trueup.system.console import Progress
 from trueup.terms import Evaluation, RowSource, Term
 
 Metrics = dict[str, Tensor]

@@ -17,8 +17,8 @@ import torch
 
 from trueup.checkpoint import latest_checkpoint, save_checkpoint
 from trueup.errors import CheckpointError
-from trueup.files import atomic_write_text, fingerprint
 from trueup.runfolder import RunFolder
+from trueup.system.files import atomic_write_text, fingerprint
 
 CONFIG = "model: tiny\noptim:\n  lr: 0.001\n  steps: 10\nsave:\n  every: 5\n"
 

@@ -141,7 +141,7 @@ def _sha256(path: Path) -> str:
 def stop_after(checks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the loop's next guard ask for a stop at its `checks`-th look: between steps, or anywhere inside of one."""
     from trueup import loop
-    from trueup.interrupt import InterruptGuard, StopRequested
+    from trueup.system.interrupt import InterruptGuard, StopRequested
 
     class Guard(InterruptGuard):
         looked = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from trueup.interrupt import quitting
+from trueup.system.interrupt import quitting
 
 
 def main() -> int:

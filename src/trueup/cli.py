@@ -19,10 +19,11 @@ from typing import Annotated, Any
 import typer
 
 from trueup import __version__, cli_rank, jobs
-from trueup.console import clean, masked, quiet_libraries
 from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
-from trueup.files import disk_full
-from trueup.interrupt import Quit, quitting
+from trueup.system.console import quiet_libraries
+from trueup.system.files import disk_full
+from trueup.system.interrupt import Quit, quitting
+from trueup.system.text import clean, masked
 
 Job = Callable[[], int | None]
 

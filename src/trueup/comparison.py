@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from trueup import runtime
 from trueup.config import GatesConfig, gate_problems
-from trueup.console import Progress, quiet_libraries
 from trueup.errors import ConfigError, DataError
 from trueup.evaluation.items import Item
 from trueup.evaluation.plan import FOLDER, Plan
@@ -18,7 +17,8 @@ from trueup.loading import read_config
 from trueup.report.build import Measured, build, compared, read_measured
 from trueup.report.publish import publish
 from trueup.report.schema import Report
-from trueup.stage import command_line
+from trueup.system.commandline import command_line
+from trueup.system.console import Progress, quiet_libraries
 
 if TYPE_CHECKING:
     from trueup.config import ComparisonConfig

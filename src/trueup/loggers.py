@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from trueup.errors import ConfigError, MissingExtraError
-from trueup.files import atomic_write_text
+from trueup.system.files import atomic_write_text
 
 _PROJECT = "trueup"
 

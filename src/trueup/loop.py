@@ -18,18 +18,18 @@ from torch import Tensor
 
 from trueup.checkpoint import Checkpoint, RunFolder, State, latest_checkpoint, save_checkpoint
 from trueup.errors import CheckpointError, Interrupted, TrueupError
-from trueup.interrupt import InterruptGuard, StopRequested
 from trueup.runtime import copy_into, is_sharded, peak_memory_bytes
 from trueup.state import Stored
 from trueup.step import Stepper
 from trueup.surroundings import record, surroundings, warning
+from trueup.system.interrupt import InterruptGuard, StopRequested
 from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import StageConfig
-    from trueup.console import Progress
     from trueup.loggers import Logger
     from trueup.models import Network
+    from trueup.system.console import Progress
 
 
 @dataclass(slots=True)

@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path
 
 from trueup.config import PipelineConfig, load_config
-from trueup.console import Progress, clean, quiet_libraries
-from trueup.files import atomic_write_text
 from trueup.recipes import pipeline
 from trueup.report.schema import Report
+from trueup.system.console import Progress, quiet_libraries
+from trueup.system.files import atomic_write_text
+from trueup.system.text import clean
 from trueup.windtunnel import World, build
 from trueup.windtunnel.templates import pipeline_text
 

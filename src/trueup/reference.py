@@ -17,8 +17,8 @@ from torch import Tensor
 from trueup.batching import Example
 from trueup.errors import TrainingError
 from trueup.examples import Lazy
-from trueup.files import atomic_write_bytes
 from trueup.forward import forward_all
+from trueup.system.files import atomic_write_bytes
 from trueup.tensors import segment_sum
 
 if TYPE_CHECKING:

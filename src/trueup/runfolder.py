@@ -24,9 +24,9 @@ from typing import Any, Literal
 
 import yaml
 
-from trueup.console import harmless_json
 from trueup.errors import CheckpointError
-from trueup.files import atomic_write_bytes, atomic_write_text, explained, try_lock, without_event
+from trueup.system.files import atomic_write_bytes, atomic_write_text, explained, try_lock, without_event
+from trueup.system.text import harmless_json
 
 HARMLESS = frozenset(
     {"save", "log", "device", "threads", "strategy", "output", "max_tokens", "gradient_checkpointing", "allow"}

@@ -9,13 +9,14 @@ from typing import Any, cast, overload
 from trueup.batching import Per
 from trueup.chat import Origin, Renderer
 from trueup.config import DpoConfig, StageConfig, TrainDataConfig
-from trueup.console import clean, quiet_libraries
 from trueup.dataset.prepare import prepare
 from trueup.dataset.select import Examples
 from trueup.errors import DataError
 from trueup.examples import Example
 from trueup.loading import load_tokenizer
 from trueup.show import print_view, view, write_html
+from trueup.system.console import quiet_libraries
+from trueup.system.text import clean
 from trueup.unpaired import unpaired_examples
 
 _LOOKED_AT = 10_000

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +17,6 @@ from trueup.batching import Example, Per
 from trueup.chat import Renderer
 from trueup.checking import checked
 from trueup.config import to_yaml
-from trueup.console import Progress, masked, quiet_libraries
 from trueup.dataset.prepare import Prepared
 from trueup.dataset.sampler import Sampler
 from trueup.dataset.select import Examples
@@ -28,18 +24,20 @@ from trueup.errors import CheckpointError, ConfigError
 from trueup.export import export_adapter, export_policy
 from trueup.export.merging import LOST, kept
 from trueup.export.proof import record_outputs
-from trueup.files import atomic_write_text, explained
 from trueup.forward import check_head
 from trueup.loading import load_network, load_tokenizer
 from trueup.loggers import Logger, open_loggers
 from trueup.loop import Fitted, fit
 from trueup.runfolder import RunFolder
 from trueup.sources import store_events
+from trueup.system.console import Progress, quiet_libraries
+from trueup.system.files import atomic_write_text, explained
 from trueup.terms import Evaluation, RowSource, Term
 
 if TYPE_CHECKING:
     from trueup.config import StageConfig
     from trueup.models import Network
+from trueup.system.commandline import resume_command
 
 
 @dataclass(slots=True)
@@ -204,19 +202,3 @@ def _run_folder(config: StageConfig, where: runtime.Runtime) -> RunFolder:
             "  fix: put `output` on a file system that all nodes share"
         )
     return run
-
-
-def resume_command() -> str:
-    """The command that continues this run: the one it was started with."""
-    return command_line() or "the same call again"
-
-
-def command_line() -> str | None:
-    """The command that this process was started with; None where it was no command of trueup's."""
-    if Path(sys.argv[0]).name not in {"trueup", "__main__.py"}:
-        return None
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    several = [] if here == world else ["--nnodes", str(world // here)]  # started once on each
-    start = ["trueup"] if world == 1 else ["torchrun", *several, "--nproc-per-node", str(here), "-m", "trueup"]
-    return masked(shlex.join([*start, *sys.argv[1:]]))

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from trueup.files import atomic_write_text, fingerprint
+from trueup.system.files import atomic_write_text, fingerprint
 
 FILE = "surroundings.json"
 _PACKAGES = ("trueup", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")

@@ -236,10 +236,10 @@ class TestCache:
         """Or a newer version would go on with what an older one made."""
         code = "import sys, trueup.dataset.pack; print(*(m for m in sys.modules if m.startswith('trueup.')))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        words = {"trueup.errors", "trueup.console"}  # what is said of rows makes none
-        words |= {"trueup.files"}  # nor does where they lie
+        words = {"trueup.errors", "trueup.system.console"}  # what is said of rows makes none
+        words |= {"trueup.system.files"}  # nor does where they lie
         stores = {f"trueup.ranking{part}" for part in ("", ".store", ".store.header", ".store.schema")}
-        modules = set(done.stdout.split()) - words - stores - {"trueup.evaluation", "trueup.evaluation.intervals"}
+        modules = set(done.stdout.split()) - words - stores - {"trueup.evaluation", "trueup.stats.intervals"}
         counted = [part.removesuffix(".py").replace("/", ".") for part in (*build.CODE, "evaluation/refusal.py")]
         left = [one for one in modules if not any(f"{one}.".startswith(f"trueup.{part}.") for part in counted)]
         assert "trueup.chat" in modules

@@ -20,8 +20,8 @@ from trueup import loop, runtime
 from trueup.batching import Batch
 from trueup.config import STAGES
 from trueup.errors import Interrupted
-from trueup.interrupt import InterruptGuard
 from trueup.rollouts import Rollouts
+from trueup.system.interrupt import InterruptGuard
 from trueup.terms import RowSource
 from trueup.unpaired import KtoSource
 

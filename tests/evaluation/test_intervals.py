@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trueup.evaluation.intervals import Z_95, Estimate, mean, rate
+from trueup.stats.intervals import Z_95, Estimate, mean, rate
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from trueup.evaluation.intervals import rate
-from trueup.evaluation.paired import (
+from trueup.stats.intervals import rate
+from trueup.stats.paired import (
     PairedDifference,
     detectable_rate,
     difference,
@@ -19,7 +19,7 @@ from trueup.evaluation.paired import (
     mcnemar,
     weighted_difference,
 )
-from trueup.evaluation.pivots import Student
+from trueup.stats.pivots import Student
 
 Z = stats.norm.ppf(0.975)
 

@@ -12,11 +12,11 @@ import pytest
 
 import tiny_data
 from trueup.config import DpoConfig, PpoConfig, load_config
-from trueup.console import Progress
 from trueup.errors import ConfigError
 from trueup.evaluation import watch
 from trueup.evaluation.watch import Measurement, Watch, change, raised
 from trueup.runfolder import RunFolder
+from trueup.system.console import Progress
 
 N = 100
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import optimize, special
 
-from trueup.evaluation.intervals import rate
 from trueup.evaluation.winrate import RIDGE, fit, length_controlled, win_rate
+from trueup.stats.intervals import rate
 
 Drawn = tuple[list[float], list[int], list[int]]
 

@@ -25,7 +25,7 @@ from random import Random
 from types import FrameType
 
 from trueup import errors
-from trueup.console import clean
+from trueup.system.text import clean
 
 SECONDS = float(os.environ.get("TRUEUP_FUZZ_SECONDS", "205"))
 SEED = int(os.environ.get("TRUEUP_FUZZ_SEED", "0"))

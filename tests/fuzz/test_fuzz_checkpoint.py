@@ -25,7 +25,6 @@ from trueup.chat import Renderer
 from trueup.checkpoint import latest_checkpoint
 from trueup.config import DataConfig, find_model
 from trueup.config.paths import classifier_problem
-from trueup.console import quiet_libraries
 from trueup.dataset.build import tokenize
 from trueup.errors import ModelError
 from trueup.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
@@ -38,6 +37,7 @@ from trueup.report.stages import alarms, curves, points, stage_run
 from trueup.runfolder import RunFolder
 from trueup.runtime import init
 from trueup.state import read_state
+from trueup.system.console import quiet_libraries
 
 Reader = Callable[[Path, bool], object]
 """Called with the broken file, and whether what guards it is to be mended."""

@@ -22,10 +22,10 @@ import yaml
 import tiny
 from hostile import evil
 from report import sample_report
-from trueup.console import harmless_json
 from trueup.report.card import model_card
 from trueup.report.page import render
 from trueup.report.schema import Report
+from trueup.system.text import harmless_json
 
 ACTS = "\x1b[2J\x1b]0;owned\x07\x1b]8;;http://evil\x07here\x1b]52;c;aGk=\x07\x9b31m\x08\x08\rgone\u202eevil\u2066\u200b\ufeff"
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>[x](javascript:alert(1)) [bold red]b[/] | `c` {{ 7*7 }}"

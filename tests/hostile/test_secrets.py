@@ -16,8 +16,8 @@ import tiny
 import tiny_data
 from evaluation.test_judges import said, serving
 from trueup.config import EvaluateConfig, PpoConfig, SftConfig, check_paths
-from trueup.console import masked
 from trueup.errors import ModelError, TrueupError
+from trueup.system.text import masked
 
 SECRETS = {
     "HF_TOKEN": "hf_marked0secret0of0the0hub",

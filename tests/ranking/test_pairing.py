@@ -17,7 +17,6 @@ from ranking.store.made import salted
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from trueup import __version__
 from trueup.chat import Message
-from trueup.console import clean
 from trueup.errors import DataError
 from trueup.ranking import pairing as module
 from trueup.ranking.ahead import Job
@@ -27,6 +26,7 @@ from trueup.ranking.store import Answer, Ballot, NewPair, NewPrompt, Pair, Promp
 from trueup.ranking.writer import Desk
 from trueup.runtime import init
 from trueup.sampling import sample
+from trueup.system.text import clean
 from trueup.talk.speaker import Speaker
 
 ASKED = ["Hi?", "Why?", "Name a colour.", "Is it late?", "What is two and two?", "Who wrote this, and when?"]

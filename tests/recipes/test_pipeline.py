@@ -12,10 +12,10 @@ import pytest
 import tiny_data
 from tiny import tiny_folder
 from trueup.config import PipelineConfig
-from trueup.console import Progress
 from trueup.errors import ConfigError, Interrupted
 from trueup.recipes import pipeline
 from trueup.report.schema import Report
+from trueup.system.console import Progress
 
 OPTIM = {"steps": 2, "batch_size": 4, "lr": 1e-3}
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from trueup.errors import DataError
-from trueup.evaluation.intervals import mean, rate
 from trueup.evaluation.items import Item, write_items
-from trueup.evaluation.paired import difference, weighted_difference
 from trueup.report.build import build, read_measured
 from trueup.report.rewardmodel import calibration, reward_card
 from trueup.report.samples import samples
 from trueup.report.scorecard import SPECS, Rows, measures, paired, prepared
 from trueup.report.stages import alarms, curves, points, stage_run
+from trueup.stats.intervals import mean, rate
+from trueup.stats.paired import difference, weighted_difference
 
 
 def spec(key: str):

@@ -18,10 +18,10 @@ from trueup.chat import Message, Origin, Preference
 from trueup.config import DataConfig, DpoConfig, SftConfig, check_paths
 from trueup.dataset.build import tokenize
 from trueup.errors import DataError
-from trueup.files import without_event
 from trueup.guess import stage_for
 from trueup.ranking.store import Store
 from trueup.sources import Counts, load, load_records, open_reader, store_version, stream
+from trueup.system.files import without_event
 
 
 def read(path: str | Path, **more: Any) -> tuple[list[Preference], Counts]:

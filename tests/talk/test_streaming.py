@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tiny import END_ID, PAD_ID, tiny_tokenizer
 from trueup.chat import Renderer
-from trueup.console import clean
+from trueup.system.text import clean
 from trueup.talk.streaming import Stream, cut
 
 RENDERER = Renderer(tiny_tokenizer())

@@ -19,11 +19,11 @@ from trueup.chat.messages import (
     Row,
     Text,
     check,
-    excerpt,
     row_error,
 )
 from trueup.chat.renderer import Renderer
 from trueup.chat.template import CHATML
+from trueup.system.text import excerpt
 
 __all__ = [
     "CHATML",

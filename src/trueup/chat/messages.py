@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from trueup.errors import DataError
+from trueup.system.text import excerpt
 
 ROLES = ("system", "user", "assistant")
 _ALLOW = ", or allow it: allow=[empty-response]"
@@ -99,14 +99,6 @@ class Rendered:
 
     def __add__(self, other: Rendered) -> Rendered:
         return Rendered(self.ids + other.ids, self.mask + other.mask)
-
-
-def excerpt(value: object, limit: int = 60) -> str:
-    """`value` for an error message: quoted if a string, shortened to `limit`, control characters escaped."""
-    text = value if isinstance(value, str) else reprlib.repr(value)
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
-    return f'"{shown}"' if isinstance(value, str) else shown
 
 
 def row_error(origin: Origin | None, problem: str, fix: str, value: object = None) -> DataError:

@@ -16,16 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
-from trueup.chat.messages import (
-    Message,
-    Origin,
-    Rendered,
-    check,
-    excerpt,
-    row_error,
-)
+from trueup.chat.messages import Message, Origin, Rendered, check, row_error
 from trueup.chat.template import TEMPLATE_FIX, ChatTemplate
 from trueup.errors import DataError, ModelError
+from trueup.system.text import excerpt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

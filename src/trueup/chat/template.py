@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from trueup.chat.encoding import Encoder, added_texts
 from trueup.chat.limits import OverLimit, within_limits
-from trueup.chat.messages import Message, excerpt
+from trueup.chat.messages import Message
 from trueup.errors import ModelError
+from trueup.system.text import excerpt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,11 +16,12 @@ from trueup.chat import Renderer
 from trueup.checking.stages import examine, models_beside
 from trueup.config import PipelineConfig, PpoConfig, StageConfig
 from trueup.config.paths import is_adapter
-from trueup.console import Progress, clean, make_console
 from trueup.dataset.findings import Finding
 from trueup.dataset.prepare import Prepared
 from trueup.errors import DataError, ModelError
 from trueup.loading import code_problem, load_tokenizer, read_config
+from trueup.system.console import Progress, make_console
+from trueup.system.text import clean
 
 _BAR = 30
 _ORDER = ("error", "allowed", "warning", "note")

@@ -16,13 +16,13 @@ from trueup.config import DpoConfig, PpoConfig, StageConfig
 from trueup.dataset import findings as found
 from trueup.dataset.findings import Finding, fault
 from trueup.dataset.prepare import Prepared, prepare
-from trueup.files import atomic_write_text
 from trueup.loading import load_tokenizer
 from trueup.model_reward import classifier_of
+from trueup.system.files import atomic_write_text
 
 if TYPE_CHECKING:
-    from trueup.console import Progress
     from trueup.runfolder import RunFolder
+    from trueup.system.console import Progress
 
 REPORT = "checks.json"
 

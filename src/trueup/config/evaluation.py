@@ -11,7 +11,7 @@ from pydantic import Field, Strict
 
 from trueup.config.problems import Problem
 from trueup.config.sections import Count, DataConfig, Fraction, NonNegative, Positive, Section, Text
-from trueup.console import masked
+from trueup.system.text import masked
 
 TaskName = Literal[
     "capability",

@@ -17,8 +17,8 @@ from trueup.config.problems import limited
 from trueup.config.schema import StageConfig
 from trueup.config.sections import Section
 from trueup.config.yamlfile import Document, Value, apply_override, read_yaml, scalar
-from trueup.console import clean
 from trueup.errors import ConfigError
+from trueup.system.text import clean
 
 SectionT = TypeVar("SectionT", bound=Section)
 

@@ -17,9 +17,9 @@ from trueup.config.problems import Place, Problem, limited, nearest_path
 from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
 from trueup.config.sections import DataConfig
 from trueup.config.untrusted import Trust, read_json, refusal
-from trueup.console import masked
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
-from trueup.files import without_event
+from trueup.system.files import without_event
+from trueup.system.text import masked
 
 Missing = tuple[Place, type[TrueupError], str]
 """Which key names it, what kind of error that is, and the message."""

@@ -24,9 +24,9 @@ from trueup.dataset.pack import Packed, Task, pack
 from trueup.dataset.spread import Chunk, by_processes
 from trueup.dataset.store import Tokenized, Writer
 from trueup.errors import DataError
-from trueup.files import disk_advice, disk_full, file_sha256, fingerprint
 from trueup.sources import Parser, Reader, Want, lines, open_reader, unusable
 from trueup.sources.reading import Entry
+from trueup.system.files import disk_advice, disk_full, file_sha256, fingerprint
 
 CHUNK, _CHUNK_SIZE = 512, 1 << 20  # rows, and characters, of a chunk
 _ALONE = 16_384  # rows that are made in this process before others are started for the rest

@@ -11,7 +11,7 @@ from typing import Literal
 from trueup.dataset.record import Flag
 from trueup.dataset.survey import Survey
 from trueup.errors import DataError
-from trueup.evaluation.intervals import rate
+from trueup.stats.intervals import rate
 
 Level = Literal["error", "allowed", "warning", "note"]
 

@@ -28,8 +28,8 @@ from trueup.dataset.select import Examples, Selected, everything, limited, split
 from trueup.dataset.store import Tokenized, read_sealed, write_sealed
 from trueup.dataset.survey import contradictions, duplicate_rows, survey
 from trueup.errors import DataError
-from trueup.files import without_event
 from trueup.preflight import wants
+from trueup.system.files import without_event
 
 Reading = Callable[[str], AbstractContextManager[Ticker]]
 """Given a section's name, shows how far its reading is."""

@@ -24,7 +24,7 @@ from trueup.dataset.pack import Packed
 from trueup.dataset.record import RECORD, TRAINED, Records
 from trueup.errors import DataError
 from trueup.examples import Branch, Example
-from trueup.files import atomic_write_text, file_sha256
+from trueup.system.files import atomic_write_text, file_sha256
 
 FILES = ("tokens.u32", "records.bin", "signatures.u32", "texts.json")
 _SCAN = 8_192  # records read at once

@@ -21,8 +21,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from trueup.console import clean
 from trueup.errors import ConfigError, TrueupError
+from trueup.system.text import clean
 
 T = TypeVar("T")
 Chat = list[dict[str, str]]

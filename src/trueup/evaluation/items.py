@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trueup.console import harmless_json
-from trueup.files import atomic_write_text
+from trueup.system.files import atomic_write_text
+from trueup.system.text import harmless_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup import sources
-from trueup.console import harmless_json
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
-from trueup.files import atomic_write_text
+from trueup.system.files import atomic_write_text
+from trueup.system.text import harmless_json
 
 if TYPE_CHECKING:
     from trueup.chat import Preference

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from trueup.evaluation.intervals import Estimate, rate
+from trueup.stats.intervals import Estimate, rate
 
 # A refusal is said at the start; later sentences speak of other things.
 _SENTENCES = 4

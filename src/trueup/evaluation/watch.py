@@ -19,8 +19,8 @@ from trueup.errors import CheckpointError
 
 if TYPE_CHECKING:
     from trueup.config import DpoConfig, PpoConfig
-    from trueup.console import Progress
     from trueup.runfolder import RunFolder
+    from trueup.system.console import Progress
     from trueup.terms import Evaluation
 
 STRONG = 4.0

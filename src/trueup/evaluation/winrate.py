@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.evaluation.intervals import Z_95, Estimate, rate
-from trueup.evaluation.pivots import Student
+from trueup.stats.intervals import Z_95, Estimate, rate
+from trueup.stats.pivots import Student
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

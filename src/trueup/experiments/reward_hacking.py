@@ -24,15 +24,16 @@ from typing import Any
 
 from trueup import runtime, sources
 from trueup.config import PipelineConfig, load_config
-from trueup.console import Progress, clean, quiet_libraries, table
-from trueup.evaluation.intervals import mean, rate
 from trueup.evaluation.policy import Sampling, measure_policy
 from trueup.evaluation.watch import Alarm, Measurement, ppo_rules, raised, read_history
-from trueup.files import atomic_write_text
 from trueup.loading import load_causal_lm, load_tokenizer
 from trueup.models import Network
 from trueup.recipes import pipeline
 from trueup.rollouts import PromptRow
+from trueup.stats.intervals import mean, rate
+from trueup.system.console import Progress, quiet_libraries, table
+from trueup.system.files import atomic_write_text
+from trueup.system.text import clean
 from trueup.windtunnel import World, build, gold, rank_again
 from trueup.windtunnel.templates import pipeline_text
 

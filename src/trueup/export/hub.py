@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trueup.chat import excerpt
-from trueup.console import masked
 from trueup.errors import ModelError
+from trueup.system.text import masked
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".gguf")

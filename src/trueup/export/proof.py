@@ -30,16 +30,17 @@ from trueup.batching import Branch, Example, single
 from trueup.chat import Message
 from trueup.config import LoraConfig
 from trueup.config.paths import classifier_problem
-from trueup.console import clean, table
 from trueup.errors import ModelError
 from trueup.export import proof_fresh
 from trueup.export.proof_files import check_files, check_rounding, check_weights, dtype_of
 from trueup.export.proof_fresh import Check, Record, base_of, is_adapter, policy_outputs
-from trueup.files import atomic_write_text
 from trueup.forward import forward_all
 from trueup.loading import load_causal_lm, load_classifier, load_tokenizer
 from trueup.models import Network, Role
 from trueup.runtime import Runtime
+from trueup.system.console import table
+from trueup.system.files import atomic_write_text
+from trueup.system.text import clean
 
 OUTPUTS = "outputs.safetensors"
 PROOF = "proof.json"

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trueup.config.untrusted import read_json
-from trueup.console import clean
 from trueup.errors import ModelError
 from trueup.export.copying import check_link, copy_model, places_of
 from trueup.export.hub import check_name, push
@@ -28,9 +27,10 @@ from trueup.export.merging import LOST, kept, merged_state
 from trueup.export.proof import OUTPUTS, PROOF, Proof, prove, record_folder
 from trueup.export.proof_files import INDEX
 from trueup.export.proof_fresh import CHANGE
-from trueup.files import explained, fsync_path
 from trueup.loading import ROUNDING, load_tokenizer
 from trueup.models import HEAD_KEY
+from trueup.system.files import explained, fsync_path
+from trueup.system.text import clean
 from trueup.weights import score_head
 
 if TYPE_CHECKING:

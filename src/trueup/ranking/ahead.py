@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from trueup.chat import Message, excerpt
-from trueup.console import masked
 from trueup.errors import ConfigError
 from trueup.ranking.store.schema import Prompt
+from trueup.system.text import masked
 
 State = Literal["loading", "writing", "ahead", "done", "failed"]
 """What the models do: `ahead` they rest until votes use pairs up, `done` every prompt has its pairs."""

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trueup.chat import Message, excerpt
-from trueup.console import clean, masked
 from trueup.errors import ConfigError, DataError, ModelError
-from trueup.files import atomic_write_text, without_event
 from trueup.ranking import exchange
 from trueup.ranking import results as said
 from trueup.ranking.ahead import Ahead, Job
@@ -23,6 +21,8 @@ from trueup.ranking.page import serve as serve_page
 from trueup.ranking.page.access import on_loopback
 from trueup.ranking.store import NewPair, NewPrompt, Pair, Policy, Settings, Store
 from trueup.ranking.store.rows import as_of
+from trueup.system.files import atomic_write_text, without_event
+from trueup.system.text import clean, masked
 
 if TYPE_CHECKING:
     from trueup.ranking.store import Rater

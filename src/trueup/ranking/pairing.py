@@ -19,10 +19,10 @@ from importlib.metadata import version
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
-from trueup.console import clean
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.ranking.store import Answer, NewPair, NewPrompt, Prompt, Side, Store
 from trueup.runtime import mixed_seed
+from trueup.system.text import clean
 from trueup.talk.dialogue import Answer as Spoken
 from trueup.talk.speaker import Sampling, Speaker
 

@@ -20,9 +20,10 @@ from typing import Any, TextIO
 
 from trueup.chat import excerpt
 from trueup.config.paths import find_model
-from trueup.console import masked, quiet_libraries
 from trueup.errors import TrueupError
 from trueup.ranking.ahead import Job
+from trueup.system.console import quiet_libraries
+from trueup.system.text import masked
 
 _NICE = 10  # the server, which answers raters, comes first
 

@@ -17,7 +17,6 @@ from trueup.chat import Message
 from trueup.config.paths import trust_of
 from trueup.dataset.select import Examples
 from trueup.errors import DataError
-from trueup.evaluation.intervals import rate
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, dpo_rules, watched
 from trueup.examples import Example
@@ -26,6 +25,7 @@ from trueup.model_reward import open_reward
 from trueup.reference import branch_logps, check_start, with_reference
 from trueup.rollouts import PromptRow
 from trueup.stage import Stage, open_stage
+from trueup.stats.intervals import rate
 from trueup.terms import Evaluation, Term
 from trueup.unpaired import KtoSource, mismatched, unpaired_examples, unpaired_sampler
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from trueup import objectives
 from trueup.dataset.select import Examples
 from trueup.errors import DataError
-from trueup.evaluation.intervals import rate
 from trueup.examples import Example, Lazy
 from trueup.export import export_reward
 from trueup.forward import forward_all
 from trueup.stage import Stage, open_stage
+from trueup.stats.intervals import rate
 from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from trueup.console import clean, duration
 from trueup.report.schema import Measure, Report, StageRun
 from trueup.report.view import Counts, counts
 from trueup.report.words import NOT_MEASURED, cleaned, estimate, judged, memory, one_line
+from trueup.system.text import clean, duration
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 _AT_START = re.compile(r"^(\d*)([-+#=.)])(?=[-\s#=.)]|$)")

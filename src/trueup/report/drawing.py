@@ -22,8 +22,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from trueup.console import short_count
 from trueup.report.words import MINUS
+from trueup.system.text import short_count
 
 WIDTH = 400.0
 """Units a panel is wide: drawn at that size its text is 13 px, and on a phone still 11 or more."""

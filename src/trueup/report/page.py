@@ -11,13 +11,13 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from trueup.console import duration, short_count
 from trueup.report import view
 from trueup.report.charts import looks_of, pictures
 from trueup.report.drawing import Look
 from trueup.report.glyphs import glyph, icon, strip
 from trueup.report.schema import GateResult, Report
 from trueup.report.words import SYMBOLS, aim, cleaned, estimate, fixed, memory, one_line, plain
+from trueup.system.text import duration, short_count
 
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src '{script}'; img-src data:; "

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from trueup.console import clean
-from trueup.files import atomic_write_text
 from trueup.report import terminal
 from trueup.report.build import build
 from trueup.report.card import model_card
 from trueup.report.page import render
 from trueup.report.schema import Report
+from trueup.system.files import atomic_write_text
+from trueup.system.text import clean
 
 EXIT = {"SHIP": 0, "NOT JUDGED": 0, "HOLD": 8, "NOT SHOWN": 9}
 """What a command that ends with a verdict exits with."""

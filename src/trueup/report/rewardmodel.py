@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from trueup.evaluation.intervals import Estimate, rate
 from trueup.evaluation.items import Item
 from trueup.report.schema import Bin, Number, RewardModelCard
+from trueup.stats.intervals import Estimate, rate
 
 BINS = 10
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trueup.evaluation.intervals import Estimate, mean, rate
 from trueup.evaluation.items import Item, of_task
-from trueup.evaluation.paired import PairedDifference, difference, weighted_difference
 from trueup.evaluation.refusal import detector_error
 from trueup.evaluation.texts import distinct
 from trueup.evaluation.winrate import LEAST, length_controlled, win_rate
 from trueup.report.schema import Difference, Measure, Number, Topic
+from trueup.stats.intervals import Estimate, mean, rate
+from trueup.stats.paired import PairedDifference, difference, weighted_difference
 
 Rows = Mapping[str, Sequence[Item]]
 """Model -> its items, in the order of the report."""

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from trueup.console import make_console, table
 from trueup.report.schema import Measure, ModelVerdict, Report
 from trueup.report.view import by_definition, columns, common_places, judged_first
 from trueup.report.words import MINUS, NOT_MEASURED, cleaned, fixed, interval, judged, one_line
+from trueup.system.console import make_console, table
 
 _WIDTH = 80
 _AT_ONCE = 3  # intervals that fit beside each other

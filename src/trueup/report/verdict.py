@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from trueup.errors import ConfigError
-from trueup.evaluation.intervals import rate
 from trueup.evaluation.items import Item, of_task
-from trueup.evaluation.paired import difference, exceeds, holm, weighted_difference
 from trueup.report.schema import GateResult, ModelVerdict, Number, Outcome, Verdict, VerdictWord
+from trueup.stats.intervals import rate
+from trueup.stats.paired import difference, exceeds, holm, weighted_difference
 
 if TYPE_CHECKING:
     from trueup.config import GatesConfig

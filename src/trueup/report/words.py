@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from trueup.console import clean
 from trueup.report.schema import Difference, Measure, Number, Report
+from trueup.system.text import clean
 
 MINUS = "\u2212"
 NOT_MEASURED = "NOT MEASURED"

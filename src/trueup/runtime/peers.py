@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from trueup.console import clean
 from trueup.errors import LostPeerError
+from trueup.system.text import clean
 
 _NOTE, _EVERY = "note", 2.0
 _GRACE = 10.0  # seconds in which a process may end by itself: it meets the same error, or finds the connection closed

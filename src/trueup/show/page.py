@@ -11,10 +11,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from trueup.console import clean
-from trueup.files import atomic_write_text
 from trueup.show import words
 from trueup.show.schema import Token, View
+from trueup.system.files import atomic_write_text
+from trueup.system.text import clean
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 

@@ -10,9 +10,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from trueup.console import clean, make_console
 from trueup.show import words
 from trueup.show.schema import Segment, Token, View
+from trueup.system.console import make_console
+from trueup.system.text import clean
 
 _WIDTH = 80
 _SPACES = re.compile(r"^ +| +$")

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from trueup.console import clean
 from trueup.show.schema import FAULTS, SCORE_FAULT, Fault, Row, Segment, View
+from trueup.system.text import clean
 
 Kind = Literal["text", "newline", "tab", "space"]
 _PARTS = re.compile(r"(?P<newline>\n)|(?P<tab>\t)|(?P<space> +(?=\n|$))|(?P<text>[^\n\t ]+| +)")

@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from trueup.chat import excerpt
-from trueup.console import masked
 from trueup.errors import DataError, MissingExtraError
 from trueup.sources.decoding import cannot_read
 from trueup.sources.reading import SUFFIXES, kind_of
 from trueup.sources.wording import listed, shown
+from trueup.system.text import masked
 
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from trueup.errors import DataError
-from trueup.files import without_event
 from trueup.ranking.store.header import is_store
 from trueup.sources import finding
 from trueup.sources.decoding import UNREADABLE, Break, Entry, Tally, cannot_read
@@ -16,6 +15,7 @@ from trueup.sources.reading import probe, read_file
 from trueup.sources.rows import Drop
 from trueup.sources.tables import numbered
 from trueup.sources.wording import shown
+from trueup.system.files import without_event
 
 
 class Reader:

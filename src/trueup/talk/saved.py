@@ -15,9 +15,9 @@ from typing import Any, Literal, cast
 
 from trueup.chat import Conversation, Origin, Preference
 from trueup.errors import DataError
-from trueup.files import atomic_write_bytes
 from trueup.sources.formats import recognise
 from trueup.sources.records import Record
+from trueup.system.files import atomic_write_bytes
 
 Kind = Literal["conversation", "ranking"]
 Row = dict[str, Any]

@@ -18,8 +18,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from trueup.console import clean
 from trueup.errors import DataError
+from trueup.system.text import clean
 
 FENCE = '"""'
 WIDE = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from trueup.console import clean
+from trueup.system.text import clean
 
 UNFINISHED = "\ufffd"  # what decoders write for bytes that are no character yet
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trueup.evaluation import intervals
 from trueup.ranking.results.rates import design_effect, mean, rate, votes_needed
+from trueup.stats import intervals
 
 
 def test_votes_on_prompts_of_their_own_without_ties_have_wilsons_interval() -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trueup.errors import DataError
-from trueup.files import atomic_write_bytes, without_event
 from trueup.ranking.exchange.reading import counted
 from trueup.ranking.store import Store, is_store
 from trueup.ranking.store.rows import Outcome, Row, Votes, about, as_of, messages, other, outcomes, row_of, told
 from trueup.ranking.store.schema import Pair, Side, Vote
 from trueup.sources.wording import shown
+from trueup.system.files import atomic_write_bytes, without_event
 from trueup.talk.saved import as_line
 
 Form = Literal["rankings", "verdicts"]

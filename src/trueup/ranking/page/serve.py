@@ -11,12 +11,12 @@ from dataclasses import replace
 import uvicorn
 
 from trueup.errors import ConfigError
-from trueup.interrupt import InterruptGuard
 from trueup.ranking.page.access import Access
 from trueup.ranking.page.app import make_app
 from trueup.ranking.page.desk import Writer
 from trueup.ranking.page.patience import Guarded, Patient
 from trueup.ranking.store import Store
+from trueup.system.interrupt import InterruptGuard
 
 _STOPPING = "stopping; press Ctrl-C again to quit at once"
 _GRACE = 1  # seconds for requests that are being answered

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from trueup.evaluation.intervals import rate
 from trueup.ranking.results.schema import Absent, Agreement, Kappa, Measured, Number
+from trueup.stats.intervals import rate
 
 if TYPE_CHECKING:
     from trueup.ranking.results.table import Floats, Ints, Table

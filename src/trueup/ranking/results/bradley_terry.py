@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.evaluation.intervals import Z_95
-from trueup.evaluation.pivots import Student
 from trueup.ranking.results.schema import Number, Strength
+from trueup.stats.intervals import Z_95
+from trueup.stats.pivots import Student
 
 if TYPE_CHECKING:
     from trueup.ranking.results.table import Flags, Floats, Ints, Table

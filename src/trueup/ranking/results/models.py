@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.evaluation.paired import holm
 from trueup.ranking.results.anytime import Anytime, confidence_sequence, more_prompts, outcomes
 from trueup.ranking.results.lengths import controlled
 from trueup.ranking.results.rates import Rate, rate, votes_needed
 from trueup.ranking.results.schema import Absent, More, Pairing, Policy, Reasons, Sample, Tag, TagRate
 from trueup.ranking.results.table import BOTH_BAD, FIRST, SKIP
+from trueup.stats.paired import holm
 
 if TYPE_CHECKING:
     from trueup.ranking.results.table import Floats, Table

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.evaluation.paired import holm
 from trueup.ranking.results.agreement import CATEGORIES
 from trueup.ranking.results.lengths import longer_won
 from trueup.ranking.results.rates import Rate, rate
 from trueup.ranking.results.schema import Absent, Measured, RaterRow
 from trueup.ranking.results.table import BOTH_BAD, FIRST, IMPORTED, SKIP, TIE
+from trueup.stats.paired import holm
 
 if TYPE_CHECKING:
     from trueup.ranking.results.table import Flags, Floats, Ints, Table

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from trueup.console import table
 from trueup.ranking.results import words
 from trueup.ranking.results.schema import Absent, Measured, Pairing, RaterRow, Results, Sample
+from trueup.system.console import table
 
 _WIDTH = 80
 _SIGNS = {"CLEAR": "[ok]", "NOT SHOWN": "[?]", "NOT MEASURED": "[-]"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trueup.console import clean, duration
 from trueup.ranking.results.schema import Absent, Measured, More, Number, Pairing, Results
+from trueup.system.text import clean, duration
 
 MINUS = "\u2212"
 NOT_MEASURED = "NOT MEASURED"

@@ -17,11 +17,11 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
-from trueup.console import clean
 from trueup.errors import DataError
-from trueup.files import disk_advice, fsync_path
 from trueup.ranking.store import tables
 from trueup.ranking.store.header import APPLICATION_ID, GUARD, OPEN, VERSION, StoreFault, identity, kind_of
+from trueup.system.files import disk_advice, fsync_path
+from trueup.system.text import clean
 
 _BUSY = 5.0  # seconds that one process waits for another's transaction: they take milliseconds, but a long import
 _PERMISSIONS = "check the permissions of the file and of its folder"

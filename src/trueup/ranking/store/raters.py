@@ -11,11 +11,11 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from trueup.chat import excerpt
-from trueup.console import clean
 from trueup.errors import DataError
 from trueup.ranking.store.database import now_utc
 from trueup.ranking.store.schema import MOST_NAME, Rater
 from trueup.ranking.store.tables import raters, secrets
+from trueup.system.text import clean
 
 Kind = Literal["invitation", "session"]
 _LASTS = 30 * 86_400.0

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trueup.chat import Message
-from trueup.console import clean
 from trueup.errors import DataError
 from trueup.ranking.store.schema import CHOICES, Choice, Pair, Side, Vote
+from trueup.system.text import clean
 
 if TYPE_CHECKING:
     from trueup.ranking.store import Store

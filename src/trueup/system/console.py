@@ -6,14 +6,11 @@ can neither move the cursor nor be taken for markup. Everything fits 80 columns.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-import re
 import sys
 import time
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +23,14 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from trueup.system.text import (
+    clean,
+    duration,
+    masked,
+    number,
+    short_count,
+)
 
 _WIDTH = 80
 _SHOWN = 3
@@ -216,93 +221,6 @@ def table(
     width = min(console.width, _WIDTH)
     console.print(Text(clean(title, one_line=True), style="bold", overflow="fold"), width=width)
     console.print(grid, width=width)
-
-
-def clean(text: str, *, one_line: bool = False) -> str:
-    r"""Text that a terminal shows as it is: control characters are written out (`\x1b`), new lines and tabs are kept.
-
-    Escape sequences, carriage returns, backspaces, direction overrides and lone surrogates all become visible.
-
-    Args:
-        text: anything, from data or a model.
-        one_line: write new lines and tabs out as well.
-    """
-    kept = "" if one_line else "\n\t"
-    return "".join(
-        _visible(char) if char not in kept and unicodedata.category(char) in _UNSAFE else char for char in text
-    )
-
-
-def masked(text: str) -> str:
-    """Text without secrets: users and passwords in addresses, and what the environment holds under a secret's name."""
-    text = _CREDENTIALS.sub(r"\1***@", text)
-    for name, value in os.environ.items():
-        if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name) and not _NO_SECRET.match(value):
-            for form in (value, json.dumps(value)[1:-1], repr(value)[1:-1]):
-                text = text.replace(form, "***")
-    return text
-
-
-_CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://?)[^/?#\s@]*(?:@[^/?#\s@]*)*@")
-_SECRET_NAME = re.compile(r"(^|_)(TOKENS?|(API)?KEY|SECRET|PASS(WORD|WD)?|PWD|PAT|CREDENTIALS?)(_ID)?$", re.IGNORECASE)
-_NO_SECRET = re.compile(r"[/~.]|[a-z]+$")  # a path, or an ordinary word
-_SECRET_LENGTH = 8  # a shorter one may be a word
-
-
-def harmless_json(text: str) -> str:
-    """JSON text in which what a terminal obeys is written as JSON's escapes: it reads back equal, and `cat` is safe."""
-    return _NOT_PLAIN.sub(lambda at: _escaped(at[0]), text)
-
-
-def _escaped(char: str) -> str:
-    return json.dumps(char)[1:-1] if unicodedata.category(char) in _UNSAFE and char not in _JOINERS else char
-
-
-_NOT_PLAIN = re.compile(r"[^\n\t -~]")
-
-# Cc control, Cf format (direction overrides, zero width), Cs surrogates, Zl and Zp line and paragraph separators.
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_JOINERS = "\u200c\u200d"  # part of ordinary emoji and of several scripts
-
-
-def _visible(char: str) -> str:
-    return char if char in _JOINERS else char.encode("unicode_escape").decode("ascii")
-
-
-def number(value: float) -> str:
-    """A number in at most about nine characters: 0.6931, 12.35, 1.2e-05, 48211."""
-    if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1e6):
-        return str(value)
-    if not math.isfinite(value):
-        return str(float(value))
-    magnitude = abs(value)
-    if magnitude and (magnitude < 1e-3 or magnitude >= 1e6):
-        return f"{value:.2g}"
-    if magnitude >= 1000:
-        return f"{value:.0f}"
-    return f"{value:.4f}" if magnitude < 1 else f"{value:#.4g}".rstrip(".")
-
-
-def short_count(value: float) -> str:
-    """A count with a unit: 950, 1.2k, 3.4M."""
-    if not math.isfinite(value):
-        return str(value)
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.1f}{unit}"
-    return f"{value:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """A time span: 42s, 3m10s, 2h05m, 3d04h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
 def make_console(*, stderr: bool) -> Console:

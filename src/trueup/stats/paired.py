@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.evaluation.intervals import Z_95
-from trueup.evaluation.pivots import Ratio, Student, bisect, pivot_of, standardised
+from trueup.stats.intervals import Z_95
+from trueup.stats.pivots import Ratio, Student, bisect, pivot_of, standardised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""Numbers to intervals: statistics that know nothing of models or files."""
