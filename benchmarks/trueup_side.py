@@ -119,7 +119,7 @@ def _keep_samples(path: Path, told: Told) -> None:
 
 def _note_rows(train: Any, told: Told, job: Job) -> None:
     """The sequences of each step, in the sampler's order, and their digests in the first two."""
-    from trueup.dataset.sampler import Sampler
+    from trueup.data.tokens.sampler import Sampler
 
     sampler = Sampler(len(train), job.batch, 0)
     for step in range(job.steps):

@@ -203,7 +203,7 @@ def _reward_run(plan: Plan, model: Path) -> Path:
 
 def with_rows(job: Job, rows: list[workloads.Row], plan: Plan, name: str) -> Job:
     """The job over a file of the rows; beside it `<name>.ordered.jsonl` has them as trueup's sampler takes them."""
-    from trueup.dataset.sampler import Sampler
+    from trueup.data.tokens.sampler import Sampler
 
     if job.method == "sft":
         rows = workloads.conversations(rows)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trueup.batching import Branch, Example, collate, micro_batches, single
-from trueup.chat import Rendered
+from trueup.data.rendering import Rendered
 
 PAIR = Example(
     [10, 11],

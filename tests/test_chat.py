@@ -16,18 +16,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tiny import END_ID, EOS_ID, START_ID, tiny_tokenizer
-from trueup.chat import CHATML as FALLBACK
-from trueup.chat import (
-    Conversation,
-    Message,
-    Origin,
-    Preference,
-    Renderer,
-    check,
-    excerpt,
-    row_error,
-)
+from trueup.data.rendering import CHATML as FALLBACK
+from trueup.data.rendering import Conversation, Message, Origin, Preference, Renderer, check, row_error
 from trueup.errors import DataError, ModelError
+from trueup.system.text import excerpt
 
 CHATML = FALLBACK.replace("END", "<|im_end|>")
 SMOLLM2 = (
@@ -751,7 +743,8 @@ def test_row_properties():
 
 
 def test_imports_neither_torch_nor_transformers():
-    code = "import sys, trueup.chat, trueup.sources; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    heavy = ("torch", "transformers")
+    code = f"import sys, trueup.data.rendering, trueup.data.sources; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

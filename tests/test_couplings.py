@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import trueup
-from trueup.dataset import build
+from trueup.data.tokens import build
 from trueup.surroundings import code_version
 from trueup.system.files import fingerprint
 from trueup.system.interrupt import _FRAGILE
@@ -62,8 +62,8 @@ def test_the_key_of_cached_tokens_covers_all_code_that_makes_them() -> None:
     paths = [ROOT / part for part in build.CODE]
     assert [path for path in paths if not path.exists()] == []
     covered = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))}
-    for needed in ("chat/renderer.py", "sources/parser.py", "dataset/pack.py", "examples.py", "evaluation/refusal.py"):
-        assert ROOT / needed in covered, needed
+    for needed in ("rendering/renderer.py", "sources/parser.py", "tokens/pack.py", "example.py", "refusal.py"):
+        assert ROOT / "data" / needed in covered, needed
 
 
 def test_the_version_of_the_code_is_that_of_the_whole_package() -> None:

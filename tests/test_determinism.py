@@ -22,7 +22,7 @@ import tiny_data
 from tiny import tiny_network
 from trueup import rollouts, terms
 from trueup.checking import stages as checking
-from trueup.dataset import build
+from trueup.data.tokens import build
 from trueup.sampling import sample
 from trueup.system.files import fingerprint
 

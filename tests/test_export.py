@@ -23,7 +23,7 @@ from transformers import (
 
 from tiny import END_ID, EOS_ID, lora, shake, tiny_network
 from trueup.batching import Branch, Example, single
-from trueup.chat import Conversation, Message, Renderer
+from trueup.data.rendering import Conversation, Message, Renderer
 from trueup.errors import ModelError
 from trueup.export import writing as export
 from trueup.export.merging import kept

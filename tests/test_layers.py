@@ -133,8 +133,8 @@ LIGHT = [
     "trueup",
     "trueup.cli",
     "trueup.config",
-    "trueup.sources",
-    "trueup.chat",
+    "trueup.data.sources",
+    "trueup.data.rendering",
     "trueup.errors",
     "trueup.system.console",
 ]

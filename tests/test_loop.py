@@ -16,10 +16,10 @@ import tiny_data
 from tiny import lora, tiny_network
 from trueup import objectives
 from trueup.batching import Batch, Example, collate, single
-from trueup.chat import Message
 from trueup.checkpoint import RunFolder, latest_checkpoint, save_checkpoint
 from trueup.config import OptimConfig, to_yaml
-from trueup.dataset.sampler import Sampler
+from trueup.data.rendering import Message
+from trueup.data.tokens.sampler import Sampler
 from trueup.errors import CheckpointError, TrainingError
 from trueup.loop import Fit, Fitted, fit
 from trueup.models import Network

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from trueup import preflight, sources
+from trueup import preflight
 from trueup.config import DpoConfig, PipelineConfig, PpoConfig, RewardConfig, SftConfig
+from trueup.data import sources
 from trueup.errors import DataError
 
-stream = importlib.import_module("trueup.sources.stream")  # the package names its function alike
+stream = importlib.import_module("trueup.data.sources.stream")  # the package names its function alike
 
 PAIR = {"prompt": "q", "completion": "a"}
 RANKING = {"prompt": "q", "chosen": "a", "rejected": "b"}

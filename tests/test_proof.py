@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tiny import END_ID, EOS_ID, PAD_ID, TEMPLATE, lora, shake, tiny_folder, tiny_network
 from trueup.batching import Branch, Example, single
-from trueup.chat import Message
+from trueup.data.rendering import Message
 from trueup.errors import ModelError
 from trueup.export import proof, proof_fresh
 from trueup.export import writing as export

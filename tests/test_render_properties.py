@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from trueup.chat import Message, Rendered, Renderer
+from trueup.data.rendering import Message, Rendered, Renderer
 from trueup.errors import DataError
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from ranking.store.made import show
 from tiny_data import rows
-from trueup.chat import Message
+from trueup.data.rendering import Message
+from trueup.data.votes import Answer, Ballot, Choice, NewPair, NewPrompt, Store
 from trueup.errors import TrueupError
-from trueup.ranking.store import Answer, Ballot, Choice, NewPair, NewPrompt, Store
 
 SAID: dict[str, Choice] = {"1": "first", "2": "second", "t": "tie", "b": "both_bad", "s": "skip"}
 

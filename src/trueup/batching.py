@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trueup.attention import Sequences, sequences
-from trueup.examples import Branch, Example, single
+from trueup.data.example import Branch, Example, single
 
 __all__ = ["Batch", "Branch", "Example", "Layout", "Per", "collate", "micro_batches", "single"]
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 
 from trueup.config import STAGES, StageConfig, load_config
+from trueup.data.sources import open_reader
+from trueup.data.sources.formats import recognise
 from trueup.errors import ConfigError, DataError
-from trueup.sources import open_reader
-from trueup.sources.formats import recognise
 
 
 def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]) -> StageConfig:

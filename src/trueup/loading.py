@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from trueup.chat import Renderer, excerpt
 from trueup.config.paths import adapter_base, classifier_problem, has_tokenizer, is_adapter, trust_of
 from trueup.config.untrusted import Trust, pickled, read_json, refusal
+from trueup.data.rendering import Renderer
 from trueup.errors import MissingExtraError, ModelError
 from trueup.models import Network
-from trueup.system.text import masked
+from trueup.system.text import excerpt, masked
 from trueup.weights import input_embeddings, weights_fingerprint
 
 if TYPE_CHECKING:

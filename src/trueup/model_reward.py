@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from trueup.batching import Branch, Example
-from trueup.chat import Conversation, Message
 from trueup.config.paths import trust_of
+from trueup.data.rendering import Conversation, Message
 from trueup.export import adapter_for
 from trueup.forward import forward_all
 from trueup.loading import load_classifier, load_tokenizer

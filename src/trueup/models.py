@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from trueup.attention import PACKED, attention_of
 from trueup.batching import Batch, Branch, Example, Layout, collate
-from trueup.chat import Renderer
+from trueup.data.rendering import Renderer
 from trueup.errors import ModelError
 from trueup.runtime import is_sharded, shard, unsharded
 from trueup.tensors import token_logps

@@ -6,27 +6,13 @@ still before the weights are loaded.
 
 from __future__ import annotations
 
-from trueup import sources
-from trueup.config import DataConfig, DpoConfig, PipelineConfig, PpoConfig, SftConfig, StageConfig
+from trueup.config import DataConfig, PipelineConfig, StageConfig
+from trueup.data import sources
+from trueup.data.wants import wants
 from trueup.errors import DataError
 
 SECONDS = 2.0
 """How long each section is read at most."""
-
-
-def wants(config: StageConfig) -> list[tuple[tuple[str | int, ...], DataConfig, tuple[sources.Want, ...]]]:
-    """Every data section of the stage: its place, itself, and the kinds of row it may hold, the likeliest first."""
-    return [(place, section, _kinds(config, place, section)) for place, section in config.data_sections]
-
-
-def _kinds(config: StageConfig, place: tuple[str | int, ...], section: DataConfig) -> tuple[sources.Want, ...]:
-    if place[0] == "mix" or isinstance(config, SftConfig):
-        return ("text",) if section.use == "text" else ("conversation",)
-    if isinstance(config, PpoConfig):
-        return ("prompt",)
-    if isinstance(config, DpoConfig) and config.loss.name == "kto" and place[0] != "eval":
-        return ("labelled", "preference")
-    return ("preference",)
 
 
 def read_rows(config: StageConfig) -> None:

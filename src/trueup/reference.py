@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from trueup.batching import Example
+from trueup.data.example import Lazy
 from trueup.errors import TrainingError
-from trueup.examples import Lazy
 from trueup.forward import forward_all
 from trueup.system.files import atomic_write_bytes
 from trueup.tensors import segment_sum

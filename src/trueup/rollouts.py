@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast, overload
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from trueup.algorithms import kl as kl_module
 from trueup.algorithms import ppo
 from trueup.algorithms.advantages import RunningNorm, gae, grpo, missing_end_penalty, rloo, token_rewards
 from trueup.batching import Batch, Branch, Example
-from trueup.chat import Conversation, Message
-from trueup.dataset.select import Examples
+from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.forward import forward_all
 from trueup.old_logps import old_logps
@@ -33,45 +32,12 @@ from trueup.terms import collate_step
 if TYPE_CHECKING:
     from trueup.checkpoint import State
     from trueup.config import PpoConfig
-    from trueup.dataset.sampler import Sampler
+    from trueup.data.tokens.sampler import Sampler
     from trueup.models import Network
     from trueup.rewards import Reward
+from trueup.data.prompts import PromptRow, Prompts
 
 _SHOWN = 4  # samples of each rollout written to samples.jsonl
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRow:
-    """A prompt as messages (for the reward) and as token ids (for the policy)."""
-
-    messages: tuple[Message, ...]
-    ids: list[int]
-
-
-class Prompts(Sequence[PromptRow]):
-    """Prompts that stay on disk until they are asked for."""
-
-    def __init__(self, rows: Examples) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._rows)
-
-    def origin(self, at: int) -> object:
-        """Where a prompt came from."""
-        return self._rows.origin(at)
-
-    @overload
-    def __getitem__(self, index: int) -> PromptRow: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[PromptRow]: ...
-    def __getitem__(self, index: int | slice) -> PromptRow | list[PromptRow]:
-        """One prompt, or a list of them."""
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        at = index + len(self) if index < 0 else index
-        return PromptRow(self._rows.prompt(at), self._rows[at].trunk)
 
 
 class Rollouts:

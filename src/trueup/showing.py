@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, cast, overload
 
 from trueup.batching import Per
-from trueup.chat import Origin, Renderer
 from trueup.config import DpoConfig, StageConfig, TrainDataConfig
-from trueup.dataset.prepare import prepare
-from trueup.dataset.select import Examples
+from trueup.data.example import Example
+from trueup.data.rendering import Origin, Renderer
+from trueup.data.tokens.prepare import prepare
+from trueup.data.tokens.select import Examples
+from trueup.data.unpaired import unpaired_examples
 from trueup.errors import DataError
-from trueup.examples import Example
 from trueup.loading import load_tokenizer
 from trueup.show import print_view, view, write_html
 from trueup.system.console import quiet_libraries
 from trueup.system.text import clean
-from trueup.unpaired import unpaired_examples
 
 _LOOKED_AT = 10_000
 """Rows of each section that the totals are of: reading a million to show three would be long."""

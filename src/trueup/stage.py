@@ -14,12 +14,13 @@ import torch
 
 from trueup import objectives, runtime
 from trueup.batching import Example, Per
-from trueup.chat import Renderer
 from trueup.checking import checked
 from trueup.config import to_yaml
-from trueup.dataset.prepare import Prepared
-from trueup.dataset.sampler import Sampler
-from trueup.dataset.select import Examples
+from trueup.data.rendering import Renderer
+from trueup.data.sources import store_events
+from trueup.data.tokens.prepare import Prepared
+from trueup.data.tokens.sampler import Sampler
+from trueup.data.tokens.select import Examples
 from trueup.errors import CheckpointError, ConfigError
 from trueup.export import export_adapter, export_policy
 from trueup.export.merging import LOST, kept
@@ -29,7 +30,6 @@ from trueup.loading import load_network, load_tokenizer
 from trueup.loggers import Logger, open_loggers
 from trueup.loop import Fitted, fit
 from trueup.runfolder import RunFolder
-from trueup.sources import store_events
 from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import atomic_write_text, explained
 from trueup.terms import Evaluation, RowSource, Term

@@ -12,7 +12,7 @@ from trueup.batching import Batch, Example, Per, collate, micro_batches
 from trueup.state import State
 
 if TYPE_CHECKING:
-    from trueup.dataset.sampler import Sampler
+    from trueup.data.tokens.sampler import Sampler
     from trueup.models import Network
 
 Metrics = dict[str, Tensor]

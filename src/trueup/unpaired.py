@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from trueup.algorithms.preference import kto_kl
-from trueup.batching import Batch, Branch, Example
-from trueup.dataset.sampler import Sampler
-from trueup.dataset.select import Examples
-from trueup.errors import DataError
-from trueup.examples import Lazy
+from trueup.batching import Batch, Example
+from trueup.data.tokens.sampler import Sampler
 from trueup.reference import branch_logps
 from trueup.terms import collate_step
 
@@ -21,26 +18,7 @@ if TYPE_CHECKING:
     from trueup.models import Network
     from trueup.stage import Stage
     from trueup.state import State
-
-
-def unpaired_examples(rows: Examples) -> Sequence[Example]:
-    """Labelled completions as examples with the scalar "desirable" (1 or 0).
-
-    Of rankings, the chosen answers as desirable and the rejected ones as not: all chosen, then all rejected, because
-    side by side `mismatched` would give a prompt its own other answer.
-    """
-    n = len(rows)
-    if not ranked(rows):
-        return Lazy(n, lambda at: _labelled(rows[at], 0, rows.scalar(at)))
-    return Lazy(2 * n, lambda at: _labelled(rows[at % n], at // n, float(at < n)))
-
-
-def ranked(rows: Examples) -> bool:
-    """Whether these are rankings, and not labelled completions."""
-    kinds = {part.meta["want"] for part in rows.parts}
-    if len(kinds) > 1:
-        raise DataError("data: rankings and labelled completions in one mixture\n  fix: give data of one kind")
-    return kinds == {"preference"}
+from trueup.data.unpaired import ranked
 
 
 def unpaired_sampler(stage: Stage) -> Sampler:
@@ -48,26 +26,6 @@ def unpaired_sampler(stage: Stage) -> Sampler:
     sizes, weights = [len(one) for one in stage.train.rows], list(stage.prepared.weights)
     sides = 2 if ranked(stage.train) else 1
     return Sampler(sizes * sides, stage.config.optim.batch_size, stage.config.seed, weights=weights * sides)
-
-
-def _labelled(example: Example, side: int, desirable: float) -> Example:
-    branch = example.branches[side]
-    return replace(example, branches=(replace(branch, scalars={**branch.scalars, "desirable": desirable}),))
-
-
-def mismatched(examples: Sequence[Example], max_length: int) -> Sequence[Example]:
-    """Each prompt with the next example's completion: what KTO estimates the KL on (arXiv:2402.01306, section 4.1).
-
-    The pair was never held to `max_length`, so the completion is cut to what the prompt leaves of it.
-    """
-    n = len(examples)
-
-    def shifted(at: int) -> Example:
-        one, other = examples[at], examples[(at + 1) % n]
-        room, branch = max_length - len(one.trunk), other.branches[0]
-        return Example(one.trunk, (Branch(branch.ids[:room], branch.mask[:room]),))
-
-    return Lazy(n, shifted)
 
 
 class KtoSource:

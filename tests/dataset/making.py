@@ -1,4 +1,4 @@
-"""Small data sections as tokens, for the tests of trueup.dataset.
+"""Small data sections as tokens, for the tests of trueup.data.tokens.
 
 rows = making.tokens(tmp_path / "rows.jsonl", [{"prompt": "q", "completion": "a"}])     # a Tokenized
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from trueup.chat import Renderer
 from trueup.config import DataConfig, TrainDataConfig
-from trueup.dataset.build import tokenize
-from trueup.dataset.store import Tokenized
+from trueup.data.rendering import Renderer
+from trueup.data.tokens.build import tokenize
+from trueup.data.tokens.store import Tokenized
 
 WORDS = [
     "river",

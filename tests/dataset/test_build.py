@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
+import trueup
 from dataset import making
-from trueup.chat import Origin, Renderer
 from trueup.config import DataConfig
-from trueup.dataset import build, spread
-from trueup.dataset.build import tokenize
-from trueup.dataset.pack import Task
-from trueup.dataset.store import FILES, Tokenized
+from trueup.data.rendering import Origin, Renderer
+from trueup.data.sources import Parser
+from trueup.data.tokens import build, spread
+from trueup.data.tokens.build import tokenize
+from trueup.data.tokens.pack import Task
+from trueup.data.tokens.store import FILES, Tokenized
 from trueup.errors import DataError, ModelError
-from trueup.sources import Parser
 
 REFUSING = (
     "{% for m in messages %}{% if 'forbidden' in m['content'] %}{{ raise_exception('not that') }}{% endif %}"
@@ -234,19 +235,21 @@ class TestCache:
 
     def test_every_module_that_makes_tokens_counts_as_code(self) -> None:
         """Or a newer version would go on with what an older one made."""
-        code = "import sys, trueup.dataset.pack; print(*(m for m in sys.modules if m.startswith('trueup.')))"
+        code = "import sys, trueup.data.tokens.pack; print(*(m for m in sys.modules if m.startswith('trueup.')))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        words = {"trueup.errors", "trueup.system.console"}  # what is said of rows makes none
+        words = {"trueup.errors", "trueup.data"} | {
+            f"trueup.system{part}" for part in ("", ".console", ".text")
+        }  # what is said of rows makes none
         words |= {"trueup.system.files"}  # nor does where they lie
-        stores = {f"trueup.ranking{part}" for part in ("", ".store", ".store.header", ".store.schema")}
-        modules = set(done.stdout.split()) - words - stores - {"trueup.evaluation", "trueup.stats.intervals"}
-        counted = [part.removesuffix(".py").replace("/", ".") for part in (*build.CODE, "evaluation/refusal.py")]
+        stores = {f"trueup.data.votes{part}" for part in ("", ".header", ".schema")}
+        modules = set(done.stdout.split()) - words - stores - {"trueup.stats", "trueup.stats.intervals"}
+        counted = [part.removesuffix(".py").replace("/", ".") for part in build.CODE]
         left = [one for one in modules if not any(f"{one}.".startswith(f"trueup.{part}.") for part in counted)]
-        assert "trueup.chat" in modules
+        assert "trueup.data.rendering" in modules
         assert left == []
 
     def test_the_code_is_a_hash_of_files_that_are_there(self) -> None:
-        root = Path(build.__file__).parent.parent
+        root = Path(trueup.__file__).parent
         assert all((root / part).exists() for part in build.CODE)
         assert len(build.code_version()) == 64
 

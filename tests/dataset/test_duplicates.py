@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset import making
-from trueup.dataset.duplicates import (
+from trueup.data.tokens.duplicates import (
     BANDS,
     PLACES,
     SHINGLE,

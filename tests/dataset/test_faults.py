@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForSequenceClassificati
 import tiny
 import tiny_data
 from dataset import making
-from trueup.chat import Rendered, Renderer
 from trueup.config.sections import Allowed
+from trueup.data.rendering import Rendered, Renderer
 from trueup.errors import DataError
 
 OF_THE_WEIGHTS = {"other-base", "rounded-weights", "pickled-weights"}

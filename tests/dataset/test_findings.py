@@ -13,11 +13,11 @@ import pytest
 
 from dataset import making
 from trueup.config import STAGES
-from trueup.dataset import findings
-from trueup.dataset.findings import Finding, contradicting, duplicates, fault, of_rows, overlapping, raise_errors
-from trueup.dataset.prepare import prepare
-from trueup.dataset.record import Flag
-from trueup.dataset.survey import Sums, Survey
+from trueup.data.tokens import findings
+from trueup.data.tokens.findings import Finding, contradicting, duplicates, fault, of_rows, overlapping, raise_errors
+from trueup.data.tokens.prepare import prepare
+from trueup.data.tokens.record import Flag
+from trueup.data.tokens.survey import Sums, Survey
 from trueup.errors import DataError
 
 RENDERER = making.renderer()

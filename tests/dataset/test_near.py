@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from dataset import making
-from trueup.dataset import near
-from trueup.dataset.duplicates import NEAR, alike, normalised, similarity
-from trueup.dataset.near import near_groups, overlap
-from trueup.dataset.pack import compared
-from trueup.dataset.select import everything
-from trueup.dataset.store import Tokenized
+from trueup.data.tokens import near
+from trueup.data.tokens.duplicates import NEAR, alike, normalised, similarity
+from trueup.data.tokens.near import near_groups, overlap
+from trueup.data.tokens.pack import compared
+from trueup.data.tokens.select import everything
+from trueup.data.tokens.store import Tokenized
 
 RENDERER = making.renderer()
 
@@ -161,7 +161,7 @@ class TestGroups:
         whole = near_groups(stored).firsts().tolist()
         found = overlap(stored, everything(stored), stored, np.arange(10, 20))
         monkeypatch.setattr(near, "_SCAN", 7)
-        monkeypatch.setattr("trueup.dataset.store._SCAN", 5)
+        monkeypatch.setattr("trueup.data.tokens.store._SCAN", 5)
         assert near_groups(stored).firsts().tolist() == whole
         assert overlap(stored, everything(stored), stored, np.arange(10, 20)) == found
 

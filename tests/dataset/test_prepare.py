@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 import tiny
 import tiny_data
 from dataset import making
-from trueup.chat import Renderer
 from trueup.config import STAGES, StageConfig
-from trueup.dataset.prepare import Prepared, prepare
-from trueup.dataset.select import Examples
+from trueup.data.rendering import Renderer
+from trueup.data.tokens.prepare import Prepared, prepare
+from trueup.data.tokens.select import Examples
 from trueup.errors import DataError
 
 RENDERER = making.renderer()
@@ -353,7 +353,7 @@ class TestRepeatedIsKept:
             kept.write_text(damage)
             assert [one.as_dict() for one in ready("dpo", str(path)).findings] == first
             assert kept.read_text() == whole
-        monkeypatch.setattr("trueup.dataset.prepare.duplicate_rows", lambda _: pytest.fail("it was kept"))
+        monkeypatch.setattr("trueup.data.tokens.prepare.duplicate_rows", lambda _: pytest.fail("it was kept"))
         assert [one.as_dict() for one in ready("dpo", str(path)).findings] == first
 
     def test_it_is_not_that_of_other_rows(self, tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ class TestRepeatedIsKept:
         def full(*_: object) -> None:
             raise OSError(28, "no space")
 
-        monkeypatch.setattr("trueup.dataset.prepare.write_sealed", full)
+        monkeypatch.setattr("trueup.data.tokens.prepare.write_sealed", full)
         path = making.write(tmp_path / "rows.jsonl", making.pairs(4) * 2)
         [found] = [one for one in ready("sft", str(path)).findings if one.code == "duplicates"]
         assert found.numbers["exact"] == 4

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trueup.dataset.sampler import Sampler, epoch_rows
+from trueup.data.tokens.sampler import Sampler, epoch_rows
 from trueup.errors import CheckpointError, DataError
 
 weight = st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.25, 3.0])

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset import making
-from trueup.dataset.select import Examples, contents, cut_branch, everything, lengths, limited, split
-from trueup.dataset.store import Tokenized
-from trueup.examples import Branch
+from trueup.data.example import Branch
+from trueup.data.tokens.select import Examples, contents, cut_branch, everything, lengths, limited, split
+from trueup.data.tokens.store import Tokenized
 
 RENDERER = making.renderer()
 REAL = [
@@ -202,7 +202,7 @@ class TestExamples:
         self, parts: tuple[Tokenized, Tokenized], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also where a scan holds none of the few rows that are in."""
-        monkeypatch.setattr("trueup.dataset.store._SCAN", 2)
+        monkeypatch.setattr("trueup.data.tokens.store._SCAN", 2)
         view = self.view(parts, [0, 3], [3], [4])
         seen: list[tuple[int, int]] = []
         view.map_records(lambda records: seen.extend((int(one["line"]), int(one["trained"])) for one in records))
@@ -264,7 +264,7 @@ class TestCutBranch:
 
 def test_contents_are_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = tokens(tmp_path / "a.jsonl", making.pairs(7) + making.pairs(2))
-    monkeypatch.setattr("trueup.dataset.store._SCAN", 2)
+    monkeypatch.setattr("trueup.data.tokens.store._SCAN", 2)
     found = contents(stored)
     assert found.tolist() == [int(stored.record(at)["content"]) for at in range(9)]
     assert found[:2].tolist() == found[7:].tolist()

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from dataset import making
-from trueup.chat import Message, Origin
-from trueup.dataset.pack import compared, example_of, parts_of
-from trueup.dataset.record import Flag
-from trueup.dataset.store import FILES, Tokenized, read_sealed, write_sealed
+from trueup.data.rendering import Message, Origin
+from trueup.data.sources import Parser, open_reader
+from trueup.data.tokens.pack import compared, example_of, parts_of
+from trueup.data.tokens.record import Flag
+from trueup.data.tokens.store import FILES, Tokenized, read_sealed, write_sealed
 from trueup.errors import DataError
-from trueup.sources import Parser, open_reader
 
 TALK = [
     {"role": "system", "content": "Be brief."},

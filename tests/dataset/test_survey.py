@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset import making
-from trueup.dataset.record import LANGUAGES, SCRIPTS, Flag, language_of, script_of
-from trueup.dataset.select import Examples, everything
-from trueup.dataset.store import Tokenized
-from trueup.dataset.survey import Sums, Survey, contradictions, duplicate_rows, survey
+from trueup.data.tokens.record import LANGUAGES, SCRIPTS, Flag, language_of, script_of
+from trueup.data.tokens.select import Examples, everything
+from trueup.data.tokens.store import Tokenized
+from trueup.data.tokens.survey import Sums, Survey, contradictions, duplicate_rows, survey
 
 RENDERER = making.renderer()
 
@@ -145,7 +145,7 @@ class TestCut:
         a, b = tokens(tmp_path / "a.jsonl", making.pairs(7)), tokens(tmp_path / "b.jsonl", making.pairs(5, start=90))
         view = Examples([a, b], [np.array([1, 2, 6]), np.array([0, 4])], cut=150)
         before = survey(view, RENDERER.stop_ids)
-        monkeypatch.setattr("trueup.dataset.store._SCAN", 2)
+        monkeypatch.setattr("trueup.data.tokens.store._SCAN", 2)
         after = survey(view, RENDERER.stop_ids)
         assert after.tokens == before.tokens == sum(one.total for one in view)
         assert after.by_length.tolist() == before.by_length.tolist()
@@ -250,7 +250,7 @@ def test_scripts_and_languages_are_those_of_the_answers(tmp_path: Path) -> None:
 
 def test_of_much_data_a_sample_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the rows after the first 10 every fourth by its number in the file: 12, 16, … 36."""
-    monkeypatch.setattr("trueup.dataset.pack.JUDGED_ALL", 10)
-    monkeypatch.setattr("trueup.dataset.pack.JUDGED_EVERY", 4)
+    monkeypatch.setattr("trueup.data.tokens.pack.JUDGED_ALL", 10)
+    monkeypatch.setattr("trueup.data.tokens.pack.JUDGED_EVERY", 4)
     found = survey(whole(tokens(tmp_path / "a.jsonl", making.pairs(40))))
     assert found.flags[Flag.JUDGED] == found.scripts["Latin"] == 10 + 7

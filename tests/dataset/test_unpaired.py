@@ -11,8 +11,9 @@ import pytest
 
 from dataset import making
 from trueup.config import STAGES
-from trueup.dataset.prepare import Prepared, prepare
-from trueup.unpaired import mismatched, unpaired_examples, unpaired_sampler
+from trueup.data.tokens.prepare import Prepared, prepare
+from trueup.data.unpaired import mismatched, unpaired_examples
+from trueup.unpaired import unpaired_sampler
 
 RENDERER = making.renderer()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import tiny_data
-from trueup.chat import Message
 from trueup.config import DataConfig, EvaluateConfig
+from trueup.data.rendering import Message
 from trueup.errors import DataError
 from trueup.evaluation import sets
 from trueup.evaluation.grading import is_right

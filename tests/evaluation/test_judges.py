@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from trueup.chat import Conversation, Message
 from trueup.config import EvaluateConfig
+from trueup.data.rendering import Conversation, Message
 from trueup.errors import ConfigError, TrueupError
 from trueup.evaluation.items import Item
 from trueup.evaluation.judges import EndpointJudge, EndpointRefusals, question, refusal_verdict, verdict

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from trueup.evaluation.refusal import detector_error, is_refusal, load_replies
+from trueup.data.refusal import detector_error, is_refusal, load_replies
 
 # The upper ends of the measured intervals, rounded up. The test replies are hard on purpose.
 MOST_MISSED, MOST_FALSE_ALARMS = 0.30, 0.07
@@ -113,6 +113,6 @@ def test_endless_repetition_costs_no_time() -> None:
 
 
 def test_the_judge_needs_no_torch() -> None:
-    code = "import sys, trueup.evaluation.refusal as r; r.load_replies(); print('torch' in sys.modules)"
+    code = "import sys, trueup.data.refusal as r; r.load_replies(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

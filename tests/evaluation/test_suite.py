@@ -14,6 +14,7 @@ import tiny_data
 from tiny import shake, tiny_folder, tiny_network
 from trueup import comparison, runtime
 from trueup.config import ComparisonConfig, EvaluateConfig
+from trueup.data.prompts import PromptRow
 from trueup.errors import ConfigError, DataError, TrainingError
 from trueup.evaluation import suite
 from trueup.evaluation.items import Item, of_task, read_header, read_items
@@ -21,7 +22,6 @@ from trueup.evaluation.plan import Plan, read_plan
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.report.build import build
 from trueup.report.schema import Measure, Report
-from trueup.rollouts import PromptRow
 
 QUESTIONS = [
     {"id": "a", "topic": "sums", "question": "Two and two?", "answer": "4", "accept": ["four"]},
@@ -368,7 +368,7 @@ def test_runs_that_were_asked_otherwise_are_not_compared(folder: Path, tmp_path:
 
 
 def test_a_policy_by_itself(tmp_path: Path) -> None:
-    from trueup.chat import Message
+    from trueup.data.rendering import Message
 
     network = tiny_network(tmp_path / "base")
     network.add_trainable("policy", None)

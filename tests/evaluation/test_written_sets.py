@@ -29,7 +29,8 @@ TOPICS = {
 
 
 def load(name: str) -> list[dict[str, Any]]:
-    file = resources.files("trueup.evaluation") / "data" / f"{name}.jsonl"
+    folder = resources.files("trueup.data") if name == "replies" else resources.files("trueup.evaluation") / "data"
+    file = folder / f"{name}.jsonl"
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 

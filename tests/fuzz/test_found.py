@@ -8,8 +8,8 @@ import pytest
 from test_fuzz_config import BOMB
 
 from trueup.config import STAGES, DpoConfig, PipelineConfig, SftConfig, load_config, to_yaml
+from trueup.data.sources import load
 from trueup.errors import ConfigError, DataError
-from trueup.sources import load
 
 SFT = "model: base\noutput: run\ndata: a.jsonl\n"
 

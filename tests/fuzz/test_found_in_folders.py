@@ -19,11 +19,11 @@ from tiny import lora, tiny_folder, tiny_network
 from trueup import runtime
 from trueup.checkpoint import latest_checkpoint, save_checkpoint
 from trueup.config.paths import classifier_problem
-from trueup.dataset.build import opened
-from trueup.dataset.store import FILES, Tokenized, write_sealed
+from trueup.data.example import Branch, Example
+from trueup.data.tokens.build import opened
+from trueup.data.tokens.store import FILES, Tokenized, write_sealed
 from trueup.errors import CheckpointError, DataError, ModelError, TrueupError
 from trueup.evaluation.items import Item, write_items
-from trueup.examples import Branch, Example
 from trueup.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
 from trueup.reference import with_reference
 from trueup.report.build import build, read_measured

@@ -21,11 +21,11 @@ from mutation import JSON_TOKENS, YAML_TOKENS, exchanged_json, mutated
 
 import tiny_data
 from tiny import lora, tiny_network, tiny_tokenizer
-from trueup.chat import Renderer
 from trueup.checkpoint import latest_checkpoint
 from trueup.config import DataConfig, find_model
 from trueup.config.paths import classifier_problem
-from trueup.dataset.build import tokenize
+from trueup.data.rendering import Renderer
+from trueup.data.tokens.build import tokenize
 from trueup.errors import ModelError
 from trueup.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
 from trueup.reference import with_reference

@@ -19,11 +19,11 @@ from mutation import JSON_TOKENS, exchanged_json, mutated
 
 import tiny
 import tiny_data
-from trueup.chat import Renderer
 from trueup.config import STAGES, DataConfig
-from trueup.dataset.prepare import prepare
-from trueup.sources import stream
-from trueup.sources.parser import FORMATS
+from trueup.data.rendering import Renderer
+from trueup.data.sources import stream
+from trueup.data.sources.parser import FORMATS
+from trueup.data.tokens.prepare import prepare
 
 TURNS = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
 TALK = "\n\nHuman: Hi?\n\nAssistant: Hello.\n\nHuman: So?\n\nAssistant: "

@@ -18,10 +18,11 @@ import pytest
 import tiny
 import tiny_data
 from hostile import evil
-from trueup import export, sources
+from trueup import export
 from trueup.config import PipelineConfig
+from trueup.data import sources
+from trueup.data.sources import decoding
 from trueup.errors import CheckpointError, ConfigError, DataError, ModelError
-from trueup.sources import decoding
 
 
 def rows(path: Path) -> list[Any]:

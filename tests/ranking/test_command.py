@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from trueup import cli, jobs
-from trueup.ranking.store import Ballot, Store
+from trueup.data.votes import Ballot, Store
 
 STARTED: list[subprocess.Popen[str]] = []
 

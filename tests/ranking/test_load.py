@@ -18,8 +18,8 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+from trueup.data.votes import Store
 from trueup.ranking.page.access import csrf_of
-from trueup.ranking.store import Store
 
 RATERS, VOTES = 50, 12
 CHOICES = ("a", "b", "tie", "both_bad", "skip")

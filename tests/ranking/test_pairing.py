@@ -16,13 +16,13 @@ import torch
 from ranking.store.made import salted
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from trueup import __version__
-from trueup.chat import Message
+from trueup.data.rendering import Message
+from trueup.data.votes import Answer, Ballot, NewPair, NewPrompt, Pair, Prompt, Settings, Store
 from trueup.errors import DataError
 from trueup.ranking import pairing as module
 from trueup.ranking.ahead import Job
 from trueup.ranking.pairing import Pairing, drafted
 from trueup.ranking.scoring import Scoring
-from trueup.ranking.store import Answer, Ballot, NewPair, NewPrompt, Pair, Prompt, Settings, Store
 from trueup.ranking.writer import Desk
 from trueup.runtime import init
 from trueup.sampling import sample

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from tiny import tiny_folder
-from trueup.chat import Message
+from trueup.data.rendering import Message
+from trueup.data.votes import Ballot, NewPrompt, Store
 from trueup.ranking.ahead import Ahead, Job
-from trueup.ranking.store import Ballot, NewPrompt, Store
 
 
 def until(true: Callable[[], Any], seconds: float = 60.0) -> None:

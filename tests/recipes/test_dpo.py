@@ -13,8 +13,8 @@ from tiny import tiny_folder
 from trueup import reference
 from trueup.algorithms.preference import LOSSES, NEEDS_REFERENCE, UNPAIRED
 from trueup.batching import Example
+from trueup.data.unpaired import mismatched
 from trueup.errors import DataError
-from trueup.unpaired import mismatched
 
 # The loss where the policy is its own reference: the log-ratios are 0.
 AT_START = {

@@ -17,7 +17,7 @@ import pytest
 import tiny_data
 from dataset import making
 from trueup.config import DataConfig
-from trueup.dataset.build import tokenize
+from trueup.data.tokens.build import tokenize
 from trueup.errors import DataError
 from trueup.step import Stepper
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from casekit import PAIR, numbers, refusal, section
 
-from trueup.chat import Origin
+from trueup.data.rendering import Origin
+from trueup.data.sources import Stream, stream
 from trueup.errors import DataError
-from trueup.sources import Stream, stream
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from broken_rows import ROWS
 from casekit import Case, Fine, Maker, refused, section
 from sound_files import FINE
 
+from trueup.data.sources import decoding, load, stream
 from trueup.errors import TrueupError
-from trueup.sources import decoding, load, stream
 
 CASES = ROWS + FILES
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from casekit import numbers, refusal, section, write
 
-from trueup.chat import Conversation, Message, Origin, Preference
+from trueup.data.rendering import Conversation, Message, Origin, Preference
+from trueup.data.sources import Parser, same_answers, stream
 from trueup.errors import DataError
-from trueup.sources import Parser, same_answers, stream
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
 SILENT = {**GOOD, "chosen": ""}

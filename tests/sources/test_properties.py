@@ -15,11 +15,11 @@ from casekit import refused, section
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trueup.chat import Conversation, Labelled, Message, Origin, Preference, Prompt, Text
+from trueup.data.rendering import Conversation, Labelled, Message, Origin, Preference, Prompt, Text
+from trueup.data.sources import load, stream
+from trueup.data.sources.decoding import Break
+from trueup.data.sources.jsonfile import DECODER, RepeatedKeyError, list_values
 from trueup.errors import DataError, TrueupError
-from trueup.sources import load, stream
-from trueup.sources.decoding import Break
-from trueup.sources.jsonfile import DECODER, RepeatedKeyError, list_values
 
 WANTS = ("conversation", "preference", "labelled", "prompt", "text")
 # Anything that a file can hold and a row may: no NUL (a damaged file), no half surrogate pair, no transcript.

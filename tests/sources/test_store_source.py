@@ -14,13 +14,13 @@ import pytest
 from casekit import refused, section
 
 from tiny_votes import made, new_pair, undo, vote
-from trueup.chat import Message, Origin, Preference
 from trueup.config import DataConfig, DpoConfig, SftConfig, check_paths
-from trueup.dataset.build import tokenize
+from trueup.data.rendering import Message, Origin, Preference
+from trueup.data.sources import Counts, load, load_records, open_reader, store_version, stream
+from trueup.data.tokens.build import tokenize
+from trueup.data.votes import Store
 from trueup.errors import DataError
 from trueup.guess import stage_for
-from trueup.ranking.store import Store
-from trueup.sources import Counts, load, load_records, open_reader, store_version, stream
 from trueup.system.files import without_event
 
 
@@ -128,7 +128,7 @@ def test_the_version_is_of_the_rows(tmp_path: Path) -> None:
 
 def test_a_write_ahead_log_counts(tmp_path: Path, tiny_base: str) -> None:
     """Votes lie in votes.db-wal first: a cache that went by the file's own bytes would not see them."""
-    from trueup.chat import Renderer
+    from trueup.data.rendering import Renderer
     from trueup.loading import load_tokenizer
 
     path = made(tmp_path / "votes.db", "1", "", "")

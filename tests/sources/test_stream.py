@@ -13,19 +13,10 @@ import pytest
 from casekit import PAIR, numbers, refusal, section, write
 from casekit import rows as as_lines
 
-from trueup.chat import Origin
+from trueup.data.rendering import Origin
+from trueup.data.sources import Parser, decoding, jsonfile, load, load_records, open_reader, stream, unusable
+from trueup.data.sources.jsonfile import list_values
 from trueup.errors import DataError
-from trueup.sources import (
-    Parser,
-    decoding,
-    jsonfile,
-    load,
-    load_records,
-    open_reader,
-    stream,
-    unusable,
-)
-from trueup.sources.jsonfile import list_values
 
 GOOD, SAME = ({"prompt": "p", "chosen": "a", "rejected": said} for said in ("b", " a\n"))
 SILENT = {"prompt": "p", "chosen": "", "rejected": "b"}

@@ -1,4 +1,4 @@
-"""Rows of a chat in a file: readable by trueup.sources, of one kind, none twice, and nobody else's row touched."""
+"""Rows of a chat in a file: readable by trueup.data.sources, of one kind, none twice, and nobody else's row touched."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from trueup.chat import Conversation, Message, Preference
+from trueup.data.rendering import Conversation, Message, Preference
+from trueup.data.sources import load
 from trueup.errors import DataError
-from trueup.sources import load
 from trueup.talk.saved import Outcome, Saved, as_line
 
 

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from tiny import END_ID, tiny_folder
 from tiny_data import hear_ctrl_c
+from trueup.data.sources import load
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.sampling import Sample
-from trueup.sources import load
 from trueup.talk import screen as chat_screen
 from trueup.talk import speaker
 from trueup.talk.dialogue import Answer, Dialogue, Exchange

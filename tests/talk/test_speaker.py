@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tiny import tiny_folder
-from trueup.chat import Message
+from trueup.data.rendering import Message
 from trueup.runtime import init
 from trueup.talk.speaker import Sampling, Speaker
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny import END_ID, PAD_ID, tiny_tokenizer
-from trueup.chat import Renderer
+from trueup.data.rendering import Renderer
 from trueup.system.text import clean
 from trueup.talk.streaming import Stream, cut
 

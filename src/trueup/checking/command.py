@@ -12,12 +12,12 @@ from typing import Any
 
 from rich.text import Text
 
-from trueup.chat import Renderer
 from trueup.checking.stages import examine, models_beside
 from trueup.config import PipelineConfig, PpoConfig, StageConfig
 from trueup.config.paths import is_adapter
-from trueup.dataset.findings import Finding
-from trueup.dataset.prepare import Prepared
+from trueup.data.rendering import Renderer
+from trueup.data.tokens.findings import Finding
+from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
 from trueup.loading import code_problem, load_tokenizer, read_config
 from trueup.system.console import Progress, make_console

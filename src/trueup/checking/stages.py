@@ -1,6 +1,6 @@
 """The check before every stage, and behind `trueup check`: data and models are what they should be, or training stops.
 
-What is looked for in the data is in `trueup.dataset`; here are the models' faults and what is said of all of them.
+What is looked for in the data is in `trueup.data.tokens`; here are the models' faults and what is said of all of them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from trueup.chat import Renderer
 from trueup.config import DpoConfig, PpoConfig, StageConfig
-from trueup.dataset import findings as found
-from trueup.dataset.findings import Finding, fault
-from trueup.dataset.prepare import Prepared, prepare
+from trueup.data.rendering import Renderer
+from trueup.data.tokens import findings as found
+from trueup.data.tokens.findings import Finding, fault
+from trueup.data.tokens.prepare import Prepared, prepare
 from trueup.loading import load_tokenizer
 from trueup.model_reward import classifier_of
 from trueup.system.files import atomic_write_text

@@ -120,7 +120,7 @@ Allowed = Literal[
     "changed-data",
     "pickled-weights",
 ]
-"""Faults that stop a training; `allow` names those that are meant. What each is: `trueup.dataset.findings`."""
+"""Faults that stop a training; `allow` names those that are meant. What each is: `trueup.data.tokens.findings`."""
 
 
 class LoraConfig(Section):

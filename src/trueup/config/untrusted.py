@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trueup.chat import excerpt
 from trueup.errors import ModelError
+from trueup.system.text import excerpt
 
 PICKLED = ("pytorch_model*.bin", "model*.bin", "adapter_model.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 MERGEABLE = frozenset(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trueup.chat import Conversation, Message
+from trueup.data.rendering import Conversation, Message
 from trueup.evaluation.endpoint import Chat, Endpoint
 
 INSTRUCTIONS = """\

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trueup.chat import Conversation, Message
+from trueup.data.refusal import is_refusal
+from trueup.data.rendering import Conversation, Message
 from trueup.evaluation.items import Item, of_task
 from trueup.evaluation.judges import EndpointJudge, EndpointRefusals
-from trueup.evaluation.refusal import is_refusal
 
 if TYPE_CHECKING:
     from trueup.config import EvaluateConfig

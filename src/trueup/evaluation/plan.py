@@ -11,15 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup import sources
+from trueup.data import sources
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
 from trueup.system.files import atomic_write_text
 from trueup.system.text import harmless_json
 
 if TYPE_CHECKING:
-    from trueup.chat import Preference
     from trueup.config import EvaluateConfig, GatesConfig
+    from trueup.data.rendering import Preference
 
 FOLDER = "evaluation"
 REWARD_FILE = "reward-model.jsonl"

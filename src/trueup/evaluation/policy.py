@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from trueup.batching import Branch, Example
-from trueup.chat import Conversation, Message
+from trueup.data.prompts import PromptRow
+from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.evaluation.texts import repetition
 from trueup.forward import forward_all
 from trueup.rewards import Ensemble, disagreement
-from trueup.rollouts import PromptRow, answer_text
+from trueup.rollouts import answer_text
 from trueup.sampling import Sample, sample
 from trueup.tensors import segment_sum
 

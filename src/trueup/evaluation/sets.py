@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from trueup.chat import Message, Origin, check
-from trueup.sources import load_records, load_section
-from trueup.sources.records import MESSAGES, PROMPT, Record
+from trueup.data.rendering import Message, Origin, check
+from trueup.data.sources import load_records, load_section
+from trueup.data.sources.records import MESSAGES, PROMPT, Record
 
 if TYPE_CHECKING:
     from trueup.config import DataConfig, EvaluateConfig

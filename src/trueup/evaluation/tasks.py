@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trueup.batching import Branch, Example, single
-from trueup.chat import Conversation, Message
+from trueup.data.prompts import PromptRow
+from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.evaluation.grading import is_right
 from trueup.evaluation.items import Item
@@ -20,12 +21,11 @@ from trueup.evaluation.policy import Sampling, answers_to, conversations, finite
 from trueup.evaluation.texts import repetition
 from trueup.forward import forward_all
 from trueup.reference import branch_logps
-from trueup.rollouts import PromptRow
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trueup.chat import Preference
+    from trueup.data.rendering import Preference
     from trueup.evaluation.sets import Asked, Passage
     from trueup.models import Network
     from trueup.rewards import Reward

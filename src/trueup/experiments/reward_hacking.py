@@ -22,14 +22,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from trueup import runtime, sources
+from trueup import runtime
 from trueup.config import PipelineConfig, load_config
+from trueup.data import sources
+from trueup.data.prompts import PromptRow
 from trueup.evaluation.policy import Sampling, measure_policy
 from trueup.evaluation.watch import Alarm, Measurement, ppo_rules, raised, read_history
 from trueup.loading import load_causal_lm, load_tokenizer
 from trueup.models import Network
 from trueup.recipes import pipeline
-from trueup.rollouts import PromptRow
 from trueup.stats.intervals import mean, rate
 from trueup.system.console import Progress, quiet_libraries, table
 from trueup.system.files import atomic_write_text

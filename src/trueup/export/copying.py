@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from trueup.chat import excerpt
 from trueup.errors import ModelError
+from trueup.system.text import excerpt
 
 
 def copy_model(source: Path, folder: Path) -> None:

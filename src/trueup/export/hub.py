@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trueup.chat import excerpt
 from trueup.errors import ModelError
-from trueup.system.text import masked
+from trueup.system.text import excerpt, masked
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".gguf")

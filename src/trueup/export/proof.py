@@ -27,9 +27,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trueup.batching import Branch, Example, single
-from trueup.chat import Message
 from trueup.config import LoraConfig
 from trueup.config.paths import classifier_problem
+from trueup.data.rendering import Message
 from trueup.errors import ModelError
 from trueup.export import proof_fresh
 from trueup.export.proof_files import check_files, check_rounding, check_weights, dtype_of

@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from trueup.chat import Message, excerpt
+from trueup.data.rendering import Message
+from trueup.data.votes.schema import Prompt
 from trueup.errors import ConfigError
-from trueup.ranking.store.schema import Prompt
-from trueup.system.text import masked
+from trueup.system.text import excerpt, masked
 
 State = Literal["loading", "writing", "ahead", "done", "failed"]
 """What the models do: `ahead` they rest until votes use pairs up, `done` every prompt has its pairs."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from trueup.chat import Message, excerpt
+from trueup.data.rendering import Message
+from trueup.data.votes import NewPair, NewPrompt, Pair, Policy, Settings, Store
+from trueup.data.votes.rows import as_of
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.ranking import exchange
 from trueup.ranking import results as said
@@ -19,13 +21,11 @@ from trueup.ranking.ahead import Ahead, Job
 from trueup.ranking.page import Access
 from trueup.ranking.page import serve as serve_page
 from trueup.ranking.page.access import on_loopback
-from trueup.ranking.store import NewPair, NewPrompt, Pair, Policy, Settings, Store
-from trueup.ranking.store.rows import as_of
 from trueup.system.files import atomic_write_text, without_event
-from trueup.system.text import clean, masked
+from trueup.system.text import clean, excerpt, masked
 
 if TYPE_CHECKING:
-    from trueup.ranking.store import Rater
+    from trueup.data.votes import Rater
 
 OWNER = "owner"
 """The rater who may see the results where everybody needs a link."""

@@ -19,8 +19,8 @@ from importlib.metadata import version
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
+from trueup.data.votes import Answer, NewPair, NewPrompt, Prompt, Side, Store
 from trueup.errors import ConfigError, DataError, ModelError
-from trueup.ranking.store import Answer, NewPair, NewPrompt, Prompt, Side, Store
 from trueup.runtime import mixed_seed
 from trueup.system.text import clean
 from trueup.talk.dialogue import Answer as Spoken

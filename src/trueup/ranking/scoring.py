@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trueup.chat import Conversation, Message, Renderer
 from trueup.config.paths import find_model
+from trueup.data.rendering import Conversation, Message, Renderer
+from trueup.data.votes import Pair, Store
 from trueup.errors import DataError, ModelError
 from trueup.loading import load_classifier, load_tokenizer
 from trueup.model_reward import classifier_reward
-from trueup.ranking.store import Pair, Store
 from trueup.talk.speaker import spoken_name
 
 if TYPE_CHECKING:

@@ -18,12 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from trueup.chat import excerpt
 from trueup.config.paths import find_model
 from trueup.errors import TrueupError
 from trueup.ranking.ahead import Job
 from trueup.system.console import quiet_libraries
-from trueup.system.text import masked
+from trueup.system.text import excerpt, masked
 
 _NICE = 10  # the server, which answers raters, comes first
 
@@ -121,9 +120,9 @@ def work(store: Path, job: Job, desk: Desk) -> None:
     desk.state("loading")
     job = replace(job, models=[find_model(one) for one in job.models])
     # torch takes seconds to import: only now, as from here on the end of stdin ends even that.
+    from trueup.data.votes import Store
     from trueup.ranking.pairing import Pairing
     from trueup.ranking.scoring import Scoring
-    from trueup.ranking.store import Store
     from trueup.runtime import init
 
     where = init(job.device, job.dtype, job.threads)

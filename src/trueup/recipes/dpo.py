@@ -13,21 +13,22 @@ import torch
 
 from trueup import objectives
 from trueup.algorithms import preference
-from trueup.chat import Message
 from trueup.config.paths import trust_of
-from trueup.dataset.select import Examples
+from trueup.data.example import Example
+from trueup.data.prompts import PromptRow
+from trueup.data.rendering import Message
+from trueup.data.tokens.select import Examples
+from trueup.data.unpaired import mismatched, unpaired_examples
 from trueup.errors import DataError
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, dpo_rules, watched
-from trueup.examples import Example
 from trueup.loading import load_causal_lm
 from trueup.model_reward import open_reward
 from trueup.reference import branch_logps, check_start, with_reference
-from trueup.rollouts import PromptRow
 from trueup.stage import Stage, open_stage
 from trueup.stats.intervals import rate
 from trueup.terms import Evaluation, Term
-from trueup.unpaired import KtoSource, mismatched, unpaired_examples, unpaired_sampler
+from trueup.unpaired import KtoSource, unpaired_sampler
 
 if TYPE_CHECKING:
     from trueup.config import DpoConfig

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trueup import runtime
 from trueup.config import DpoConfig, PpoConfig, RewardConfig, SftConfig, judged_models, to_yaml
 from trueup.config.paths import trust_of
+from trueup.data.sources import store_version
 from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
 from trueup.evaluation.suite import measure
@@ -24,7 +25,6 @@ from trueup.recipes import dpo, ppo, reward, sft
 from trueup.report.publish import publish
 from trueup.report.schema import Report
 from trueup.runfolder import RunFolder, config_differences
-from trueup.sources import store_version
 from trueup.system.commandline import command_line
 from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import MODEL_CARD, atomic_write_text, fingerprint

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from trueup import objectives
 from trueup.config.paths import trust_of
+from trueup.data.prompts import Prompts
 from trueup.errors import ConfigError
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, ppo_rules, watched
 from trueup.loading import load_classifier
 from trueup.model_reward import classifier_of, open_reward
 from trueup.rewards import Ensemble
-from trueup.rollouts import Prompts, Rollouts
+from trueup.rollouts import Rollouts
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
 from trueup.weights import input_embeddings

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueup import objectives
-from trueup.dataset.select import Examples
+from trueup.data.example import Example, Lazy
+from trueup.data.tokens.select import Examples
 from trueup.errors import DataError
-from trueup.examples import Example, Lazy
 from trueup.export import export_reward
 from trueup.forward import forward_all
 from trueup.stage import Stage, open_stage

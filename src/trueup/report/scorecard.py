@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trueup.data.refusal import detector_error
 from trueup.evaluation.items import Item, of_task
-from trueup.evaluation.refusal import detector_error
 from trueup.evaluation.texts import distinct
 from trueup.evaluation.winrate import LEAST, length_controlled, win_rate
 from trueup.report.schema import Difference, Measure, Number, Topic

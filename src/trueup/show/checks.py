@@ -9,7 +9,7 @@ from trueup.show.schema import Fault, Method, Totals
 
 if TYPE_CHECKING:
     from trueup.batching import Example, Layout
-    from trueup.chat import Renderer
+    from trueup.data.rendering import Renderer
 
 
 def sides(method: Method, example: Example) -> list[str]:

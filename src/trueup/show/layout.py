@@ -20,7 +20,7 @@ from trueup.show.pieces import Decoder
 from trueup.show.schema import FAULTS, SCORE_FAULT, Method, Row, Token, View
 
 if TYPE_CHECKING:
-    from trueup.chat import Origin, Renderer
+    from trueup.data.rendering import Origin, Renderer
 
 
 def view(

@@ -1,4 +1,4 @@
-"""Rows that a person made while chatting, kept in a JSONL file that `trueup.sources` reads.
+"""Rows that a person made while chatting, kept in a JSONL file that `trueup.data.sources` reads.
 
 A file holds conversations or rankings, never both. What is already in it is not written again; a row that has grown, or
 a choice that was turned round, takes the place of the row it was.
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from trueup.chat import Conversation, Origin, Preference
+from trueup.data.rendering import Conversation, Origin, Preference
+from trueup.data.sources.formats import recognise
+from trueup.data.sources.records import Record
 from trueup.errors import DataError
-from trueup.sources.formats import recognise
-from trueup.sources.records import Record
 from trueup.system.files import atomic_write_bytes
 
 Kind = Literal["conversation", "ranking"]

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from trueup import runtime
-from trueup.chat import Message, excerpt
+from trueup.data.rendering import Message
 from trueup.errors import ConfigError, TrueupError
 from trueup.runtime import mixed_seed
 from trueup.system.console import make_console, quiet_libraries
-from trueup.system.text import clean, short_count
+from trueup.system.text import clean, excerpt, short_count
 from trueup.talk.dialogue import SIDES, Answer, Dialogue, Exchange, Row
 from trueup.talk.saved import Saved
 from trueup.talk.screen import Entry, Reader, answers, ctrl_c, say

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trueup.chat import Message, excerpt
+from trueup.data.rendering import Message
 from trueup.errors import ConfigError, ModelError
 from trueup.loading import load_causal_lm, load_tokenizer, read_config
 from trueup.models import Network
 from trueup.sampling import Sample, sample
+from trueup.system.text import excerpt
 from trueup.talk.dialogue import Answer
 from trueup.talk.streaming import Stream, cut
 

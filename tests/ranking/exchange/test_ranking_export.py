@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tiny_votes import made, new_pair, refused, undo, vote
+from trueup.data.sources import load
+from trueup.data.votes import Store
+from trueup.data.votes.rows import majority, rows
 from trueup.errors import DataError
 from trueup.ranking.exchange import Exported, export
-from trueup.ranking.store import Store
-from trueup.ranking.store.rows import majority, rows
-from trueup.sources import load
 
 SAID = ["1", "2", "221", "12", "t", "b", "s", "s1", "", "tt2"]
 

@@ -10,10 +10,10 @@ import pytest
 
 import tiny_data
 from tiny_votes import refused
-from trueup.chat import Message
+from trueup.data.rendering import Message
+from trueup.data.votes import NewPair
 from trueup.errors import DataError
 from trueup.ranking.exchange import read_pairs, read_prompts
-from trueup.ranking.store import NewPair
 
 PAIR = {"prompt": "Why?", "response_a": "Because.", "response_b": "No."}
 RANKING = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tiny_votes import made, new_pair, refused, undo, vote
+from trueup.data.votes import Ballot, Choice, Store, Vote
+from trueup.data.votes.importing import Given
 from trueup.errors import DataError
 from trueup.ranking.exchange import Imported, empty_messages, export, import_file, read_pairs, told_of_empty
-from trueup.ranking.store import Ballot, Choice, Store, Vote
-from trueup.ranking.store.importing import Given
 
 
 def write(path: Path, *rows: Any) -> str:

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trueup.chat import Message
-from trueup.ranking.store import Answer, NewPair, NewPrompt, Settings, Store
+from trueup.data.rendering import Message
+from trueup.data.votes import Answer, NewPair, NewPrompt, Settings, Store
 
 SOURCE = Path(__file__).parents[3] / "src"
 

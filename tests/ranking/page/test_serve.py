@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from ranking.page.serving import Served, Visitor, store_of
+from trueup.data.votes import Store
 from trueup.errors import ConfigError
 from trueup.ranking.page import Access, serve
 from trueup.ranking.page.patience import Guarded, Patient
-from trueup.ranking.store import Store
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -19,14 +19,14 @@ import pytest
 
 from ranking.page.serving import Served, Visitor, pair, store_of
 from trueup import cli_rank
-from trueup.chat import Message
+from trueup.data.rendering import Message
+from trueup.data.votes import MOST_EDIT, Answer, NewPrompt, Pair, Prompt, Store
 from trueup.errors import ConfigError
 from trueup.ranking import command
 from trueup.ranking.page import Access
 from trueup.ranking.page.desk import Desk
 from trueup.ranking.page.limits import MOST_BODY
 from trueup.ranking.page.wire import Undoing, Voting
-from trueup.ranking.store import MOST_EDIT, Answer, NewPrompt, Pair, Prompt, Store
 
 
 @pytest.fixture(scope="module")

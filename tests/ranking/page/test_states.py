@@ -13,9 +13,9 @@ import pytest
 from ranking.page import axe
 from ranking.page.browsing import CHROMIUM, NO_CHROMIUM, SOON, Visit, chromium
 from ranking.page.serving import Served, pair, store_of
-from trueup.chat import Message
+from trueup.data.rendering import Message
+from trueup.data.votes import Answer, NewPair, NewPrompt, Prompt, Store
 from trueup.ranking.page import Access, serve
-from trueup.ranking.store import Answer, NewPair, NewPrompt, Prompt, Store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

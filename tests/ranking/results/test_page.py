@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 import pytest
 
 from ranking.results.votes import pair, store, vote
+from trueup.data.votes.schema import Settings
 from trueup.ranking.results import page, terminal, view
 from trueup.ranking.results.page import POLICY
 from trueup.ranking.results.schema import More, Number
 from trueup.ranking.results.words import interval, more, percent, share
-from trueup.ranking.store.schema import Settings
 
 HOSTILE = "<script>alert(1)</script>"
 NAMES = (HOSTILE, '"><img src=x onerror=alert(1)>', "\u202eevil\x1b[31m", "{{7*7}}\n\n</style>", "a" * 300)

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from ranking.results.votes import pair, store, vote
+from trueup.data.votes.schema import Settings
 from trueup.ranking.results import Absent, Number, Results, page, terminal, view
 from trueup.ranking.results.words import found, headline
-from trueup.ranking.store.schema import Settings
 
 
 def by_hand() -> Results:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trueup.chat import Message
-from trueup.ranking.store.schema import Answer, Ballot, Choice, Pair, Prompt, Rater, Vote
+from trueup.data.rendering import Message
+from trueup.data.votes.schema import Answer, Ballot, Choice, Pair, Prompt, Rater, Vote
 
 WORDS = ["rivers", "of", "cold", "water", "and", "a", "warm", "stone", "under", "the", "old", "bridge"]
 

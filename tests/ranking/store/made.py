@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from trueup.chat import Message
-from trueup.ranking.store import (
+from trueup.data.rendering import Message
+from trueup.data.votes import (
     Answer,
     Ballot,
     NewPair,

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import event
 
 from ranking.store.made import pair, plain, salted, sound, store, vote_on
+from trueup.data.votes import Rater, Settings, Store
 from trueup.errors import ConfigError, DataError
-from trueup.ranking.store import Rater, Settings, Store
 
 
 def order(opened: Store, rater: Rater, most: int = 10**6):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ranking.store.made import pair, prompt, sound, store, vote_on
-from trueup.chat import Message
+from trueup.data.rendering import Message
+from trueup.data.votes import Added, Answer, Counts, NewPair, NewPrompt, Store
 from trueup.errors import DataError
-from trueup.ranking.store import Added, Answer, Counts, NewPair, NewPrompt, Store
 
 
 def test_pairs_come_back_as_they_were_given(tmp_path):

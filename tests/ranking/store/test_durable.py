@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ranking.store.made import pair, plain, sound, store, vote_on
+from trueup.data.votes import Ballot, Rater, Settings, Store, StoreFault, is_store
 from trueup.errors import DataError
-from trueup.ranking.store import Ballot, Rater, Settings, Store, StoreFault, is_store
 
 VOTER = """
 import itertools, sys
@@ -187,7 +187,7 @@ def test_a_disk_without_space_refuses_a_vote_and_keeps_the_others(tmp_path):
 def test_a_full_database_says_so(tmp_path, monkeypatch):
     with store(tmp_path, 5) as opened:
         path = opened.path
-    monkeypatch.setattr("trueup.ranking.store.database._PRAGMAS", ("foreign_keys = ON", "max_page_count = 1"))
+    monkeypatch.setattr("trueup.data.votes.database._PRAGMAS", ("foreign_keys = ON", "max_page_count = 1"))
     with Store.open(path) as opened, pytest.raises(StoreFault, match=r"full\n  fix: free some space .* free there"):
         opened.add_pairs(pair(number) for number in range(500))
 
@@ -197,7 +197,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     with store(tmp_path, 4) as opened:
         ann = opened.rater("A")
         with monkeypatch.context() as patched:
-            patched.setattr("trueup.ranking.store.derived._move", lambda *_: 1 / 0)
+            patched.setattr("trueup.data.votes.counting._move", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 vote_on(opened, ann, 1)
         assert opened.votes() == []
@@ -235,7 +235,7 @@ def test_settings_written_by_one_process_count_in_the_other(tmp_path):
 
 
 def test_a_fault_of_the_file_is_told_from_a_refusal(tmp_path, monkeypatch):
-    monkeypatch.setattr("trueup.ranking.store.database._BUSY", 0.05)
+    monkeypatch.setattr("trueup.data.votes.database._BUSY", 0.05)
     with store(tmp_path, 2) as opened:
         other = plain(opened.path)
         other.execute("BEGIN IMMEDIATE")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ranking.store.made import pair, sound, store, vote_on
+from trueup.data.votes import Added, Ballot, NewPair
 from trueup.errors import DataError
-from trueup.ranking.store import Added, Ballot, NewPair
 
 
 def given(number, name="Ann", choice="first", at="2026-01-31T13:00:00+01:00", left="first", **said):

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ranking.store.made import plain, store, vote_on
+from trueup.data.votes import Ballot, Store, is_store
 from trueup.errors import DataError
-from trueup.ranking.store import Ballot, Store, is_store
 
 
 def other_database(path: Path) -> None:
@@ -98,7 +98,7 @@ def test_processes_and_threads_that_make_one_store_at_once_make_one(tmp_path):
         except Exception as error:  # noqa: BLE001 -- shown by the test, not lost with the thread
             broken.append(error)
 
-    code = "import sys; from trueup.ranking.store import Store; Store.open(sys.argv[1], create=True).rater(sys.argv[2])"
+    code = "import sys; from trueup.data.votes import Store; Store.open(sys.argv[1], create=True).rater(sys.argv[2])"
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(path), f"p{number}"], stderr=subprocess.PIPE, text=True)
         for number in range(3)
@@ -208,7 +208,7 @@ def test_a_relative_path_is_the_same_file_after_the_process_goes_elsewhere(tmp_p
 
 LAZY = """
 import sys
-import trueup.ranking.store.schema
+import trueup.data.votes.schema
 from trueup.ranking.store import Ballot, is_store
 assert is_store(sys.argv[1])
 assert not [name for name in ("sqlalchemy", "torch", "fastapi") if name in sys.modules]

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from ranking.store.made import plain, store
+from trueup.data.votes import MOST_NAME, Store
 from trueup.errors import DataError
-from trueup.ranking.store import MOST_NAME, Store
 
 
 def test_a_name_is_one_rater(tmp_path):

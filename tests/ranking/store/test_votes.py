@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from ranking.store.made import plain, show, sound, store, vote, vote_on
+from trueup.data.votes import MOST_EDIT, MOST_NOTE, Ballot, Rater, Store
 from trueup.errors import DataError
-from trueup.ranking.store import MOST_EDIT, MOST_NOTE, Ballot, Rater, Store
 
 
 def test_a_vote_comes_back_as_it_was_given(tmp_path):

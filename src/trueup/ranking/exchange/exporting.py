@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trueup.data.sources.rows import shown
+from trueup.data.votes import Store, is_store
+from trueup.data.votes.rows import Outcome, Row, Votes, about, as_of, messages, other, outcomes, row_of, told
+from trueup.data.votes.schema import Pair, Side, Vote
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import counted
-from trueup.ranking.store import Store, is_store
-from trueup.ranking.store.rows import Outcome, Row, Votes, about, as_of, messages, other, outcomes, row_of, told
-from trueup.ranking.store.schema import Pair, Side, Vote
-from trueup.sources.wording import shown
 from trueup.system.files import atomic_write_bytes, without_event
 from trueup.talk.saved import as_line
 

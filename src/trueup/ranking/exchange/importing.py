@@ -7,18 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from trueup.chat import Origin
+from trueup.data.rendering import Origin
+from trueup.data.sources import lines
+from trueup.data.sources.records import Record
+from trueup.data.sources.rows import shown
+from trueup.data.votes import Store, is_store
+from trueup.data.votes.importing import Given
+from trueup.data.votes.raters import proper
+from trueup.data.votes.rows import other
+from trueup.data.votes.schema import MOST_NAME, Answer, Ballot, Choice, NewPair, NewPrompt, Pair, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import Judged, judged
 from trueup.ranking.exchange.reading import LeftOut, counted, empty_messages, mixed, records, told_of_empty
-from trueup.ranking.store import Store, is_store
-from trueup.ranking.store.importing import Given
-from trueup.ranking.store.raters import proper
-from trueup.ranking.store.rows import other
-from trueup.ranking.store.schema import MOST_NAME, Answer, Ballot, Choice, NewPair, NewPrompt, Pair, Side
-from trueup.sources import lines
-from trueup.sources.records import Record
-from trueup.sources.wording import shown
 
 Key = tuple[object, frozenset[tuple[str, str]]]
 """What a pair is known by, whichever answer is first."""

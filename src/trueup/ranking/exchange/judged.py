@@ -1,7 +1,7 @@
 """One record of a file as what somebody said of a pair: our own rows, and the formats of other tools.
 
 ours           chosen, rejected and votes: what `export` wrote
-ranking        chosen and rejected, as trueup.sources reads them
+ranking        chosen and rejected, as trueup.data.sources reads them
 battle         two answers or conversations and a winner: Chatbot Arena, MT-Bench (lmsys/mt_bench_human_judgments),
                open-instruct's human_eval (completion_a, completion_b, preference), AlpacaEval (output_1, output_2)
 kaggle         prompt, response_a, response_b as JSON lists, winner_model_a | winner_model_b | winner_tie (LMSYS 55k)
@@ -17,16 +17,17 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, cast
 
-from trueup.chat import Origin, excerpt
+from trueup.data.rendering import Origin
+from trueup.data.sources.formats import pair_format
+from trueup.data.sources.records import PROMPT, Record
+from trueup.data.sources.rows import as_json, listed
+from trueup.data.votes.ballots import checked
+from trueup.data.votes.raters import proper
+from trueup.data.votes.schema import Ballot, Choice, NewPair, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import LeftOut, answers_in, new_pair, pair_of
 from trueup.ranking.exchange.times import iso
-from trueup.ranking.store.ballots import checked
-from trueup.ranking.store.raters import proper
-from trueup.ranking.store.schema import Ballot, Choice, NewPair, Side
-from trueup.sources.formats import pair_format
-from trueup.sources.records import PROMPT, Record
-from trueup.sources.wording import as_json, listed
+from trueup.system.text import excerpt
 
 WINNER = ("winner", "preference", "preferred", "choice", "selected", "vote")
 RATER = ("judge", "rater", "evaluator", "annotator", "annotator_id", "user")

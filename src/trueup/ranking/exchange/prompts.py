@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trueup.chat import Origin, Prompt
+from trueup.data.rendering import Origin, Prompt
+from trueup.data.sources import Parser, lines
+from trueup.data.sources.records import Record
+from trueup.data.sources.rows import listed, shown
+from trueup.data.votes.schema import NewPair, NewPrompt, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import WINNER, said
 from trueup.ranking.exchange.reading import SAME, LeftOut, answers_in, counted, mixed, pair_of, records, tags_of
-from trueup.ranking.store.schema import NewPair, NewPrompt, Side
-from trueup.sources import Parser, lines
-from trueup.sources.records import Record
-from trueup.sources.wording import listed, shown
 
 
 def read_prompts(path: str) -> list[NewPrompt]:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from trueup.chat import Origin, Preference
+from trueup.data.rendering import Origin, Preference
+from trueup.data.sources import open_reader, same_answers, unusable
+from trueup.data.sources.formats import pair_format
+from trueup.data.sources.records import Record
+from trueup.data.sources.rows import shown
+from trueup.data.sources.stream import LISTED
+from trueup.data.votes.schema import Answer, NewPair, NewPrompt
 from trueup.errors import DataError
-from trueup.ranking.store.schema import Answer, NewPair, NewPrompt
-from trueup.sources import open_reader, same_answers, unusable
-from trueup.sources.formats import pair_format
-from trueup.sources.records import Record
-from trueup.sources.stream import LISTED
-from trueup.sources.wording import shown
 
 T = TypeVar("T")
 SAME = "the two answers are the same"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from trueup.sources.records import Record
+from trueup.data.sources.records import Record
 
 _MILLISECONDS = 1e11  # as seconds, the year 5138; as milliseconds, 1973
 

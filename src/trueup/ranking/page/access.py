@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from trueup.data.votes import Rater
 from trueup.errors import ConfigError
-from trueup.ranking.store import Rater
 
 _NAME = re.compile(r"(https?://)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?", re.IGNORECASE)
 

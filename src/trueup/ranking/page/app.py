@@ -15,11 +15,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
+from trueup.data.votes import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Rater, Store
 from trueup.ranking.page.access import Access, Door, csrf_of, equal
 from trueup.ranking.page.desk import Desk, Writer
 from trueup.ranking.page.limits import Limits, Refused
 from trueup.ranking.page.wire import MOST_TOKEN, Following, Joining, Undoing, Voting
-from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Rater, Store
 
 FILES = {"rank.css": "text/css", "rank.js": "text/javascript", "outbox.js": "text/javascript",
           "show.js": "text/javascript", "join.js": "text/javascript"}  # fmt: skip

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
+from trueup.data.votes import Prompt, Rater, Store
 from trueup.ranking.page.limits import Refused
 from trueup.ranking.page.remaining import Remaining
 from trueup.ranking.page.wire import Undoing, Voting, ballot, left_of, pair_view, said_of, writing_view
-from trueup.ranking.store import Prompt, Rater, Store
 
 _PACE_OF = 20  # the last votes that the pace is the median of
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trueup.data.votes import StoreFault
 from trueup.errors import DataError
 from trueup.ranking.page.access import Access
-from trueup.ranking.store import StoreFault
 
 MOST_BODY = 512 * 1024
 """Bytes of a request at most: an edited answer of MOST_EDIT characters fits, in any script."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 
-from trueup.ranking.store import Pair, Progress, Rater, Store
+from trueup.data.votes import Pair, Progress, Rater, Store
 
 _ALL = 10**9  # votes
 

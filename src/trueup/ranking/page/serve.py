@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import uvicorn
 
+from trueup.data.votes import Store
 from trueup.errors import ConfigError
 from trueup.ranking.page.access import Access
 from trueup.ranking.page.app import make_app
 from trueup.ranking.page.desk import Writer
 from trueup.ranking.page.patience import Guarded, Patient
-from trueup.ranking.store import Store
 from trueup.system.interrupt import InterruptGuard
 
 _STOPPING = "stopping; press Ctrl-C again to quit at once"

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trueup.chat import Message
+from trueup.data.rendering import Message
+from trueup.data.votes import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, STRENGTHS, Ballot, Choice, Pair, Side, Vote
 from trueup.ranking.page.markdown import plain, rendered
-from trueup.ranking.store import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, STRENGTHS, Ballot, Choice, Pair, Side, Vote
 
 MOST_TOKEN = 200
 """Characters of a link's token at most."""

@@ -17,8 +17,8 @@ from trueup.ranking.results.table import BOTH_BAD, FIRST, SKIP
 from trueup.stats.paired import holm
 
 if TYPE_CHECKING:
+    from trueup.data.votes.schema import Pair, Vote
     from trueup.ranking.results.table import Floats, Table
-    from trueup.ranking.store.schema import Pair, Vote
 
 LIMIT = 10_000
 """More votes than this are not asked for: the rate is too close to one half."""

@@ -17,7 +17,7 @@ from trueup.ranking.results.table import BOTH_BAD, IMPORTED, POLICIES, SKIP, TIE
 from trueup.ranking.results.told import not_measured, notes
 
 if TYPE_CHECKING:
-    from trueup.ranking.store.schema import Pair, Settings, Vote
+    from trueup.data.votes.schema import Pair, Settings, Vote
 
 
 def view(

@@ -1,0 +1,206 @@
+"""A tokenizer's chat template: messages to text, and what it writes around them, found by rendering probes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from trueup.data.rendering.encoding import Encoder, added_texts
+from trueup.data.rendering.limits import OverLimit, within_limits
+from trueup.data.rendering.messages import Message
+from trueup.errors import ModelError
+from trueup.system.text import excerpt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# END is <|im_end|>, or eos where the vocabulary has no such token: base models know how to end with it.
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ 'END\n' }}{% else %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TEMPLATE_FIX = "fix: give the tokenizer a chat_template that only appends, or delete it to get the ChatML default"
+WRITTEN_LIMIT = 1_000_000
+"""Characters that a template may write around contents, beside 1000 a message: tokens stay of the data's size."""
+_ASKED, _ANSWERED = Message("user", "PROBE"), Message("assistant", "PROBE")
+_PROBE = _ANSWERED.content
+
+
+class Frame(NamedTuple):
+    """What a template writes around a response."""
+
+    lead: str  # between the generation prompt and the response, where writing it is not the model's part
+    before: str  # white space that is the model's part
+    after: str
+    rest: str  # all that follows a response
+    end_text: str  # the end token; empty where the template writes none
+    end_id: int
+
+    def said(self, rest: str) -> tuple[str, str]:
+        """Of what follows a header: all up to the end token, and the end token as far as it is written there."""
+        if self.end_text and (at := rest.find(self.end_text)) >= 0:
+            return rest[:at], self.end_text
+        if not self.end_text and rest.endswith(self.rest):
+            return rest[: len(rest) - len(self.rest)], ""
+        return rest.rstrip(), ""
+
+
+class ChatTemplate:
+    """Renders messages. A tokenizer without a template is given ChatML.
+
+    Attributes:
+        missing: the tokenizer had none.
+        encoder: the tokenizer's encoder, which knows the control tokens of this template.
+        frame: what is written around a response.
+        marks: what is written before and after a user's and an assistant's content, from four characters.
+        role_marks: those of them before a content, if they are more than an end token or a word: they stand in a
+            content only if it was rendered before.
+
+    Raises:
+        ModelError: a response cannot be told from what the template writes around it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, bos: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self.missing = tokenizer.chat_template is None
+        if self.missing:
+            known = {"<|im_start|>", "<|im_end|>"} <= set(added_texts(tokenizer).values())
+            chatml = CHATML.replace("END", "<|im_end|>" if known else str(tokenizer.eos_token))
+            tokenizer.chat_template = ("{{ bos_token }}" if bos else "") + chatml
+        self._apply = _applier(tokenizer)
+        self.encoder = Encoder(tokenizer, self._written())
+        self.frame = self._framed()
+        self.marks, self.role_marks = self._marked()
+
+    def header(self, messages: Sequence[Message]) -> str:
+        """The text of a prompt: all before what the model writes."""
+        return self._render(messages, generate=True) + self.frame.lead
+
+    def answered(self, messages: Sequence[Message], header: str) -> str:
+        """What the text of a conversation has behind the `header` of its prompt.
+
+        Raises:
+            ModelError: it does not begin with it, or the template refuses the messages.
+        """
+        full = self._render(messages, generate=False)
+        if not full.startswith(header):
+            raise _not_appending(header)
+        return full[len(header) :]
+
+    def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
+        from jinja2 import TemplateError  # as light as it is, only rendering needs it
+
+        try:
+            text = within_limits(self._apply, [{"role": m.role, "content": m.content} for m in messages], generate)
+        except TemplateError as error:
+            roles = " ".join(m.role for m in messages)
+            raise ModelError(
+                f"the chat template refuses these messages ({roles}): {excerpt(str(error), 120)}\n"
+                "  fix: if it knows no system role, move that text into the first user message"
+            ) from error
+        except Exception as error:
+            raise _failed(self._tokenizer, error) from error
+        if len(text) > WRITTEN_LIMIT and len(text) > WRITTEN_LIMIT + sum(2 * len(m.content) + 1000 for m in messages):
+            raise _failed(self._tokenizer, OverLimit(f"{len(text):,} characters for one conversation"))
+        return text
+
+    def _written(self) -> str:
+        """All that the template writes around contents."""
+        talk = (_ASKED, _ANSWERED, _ASKED)
+        texts = [self._render(talk[:2], generate=False), self._render(talk, generate=True)]
+        with suppress(ModelError):  # it may know no system role
+            texts.append(self._render((Message("system", _PROBE), *talk), generate=True))
+        return "".join(texts)
+
+    def _framed(self) -> Frame:
+        header = self._render((_ASKED,), generate=True)
+        rest = self.answered((_ASKED, _ANSWERED), header)
+        if _PROBE not in rest:
+            raise _not_appending(header)
+        lead, _, tail = rest.partition(_PROBE)
+        added, eos_id = self.encoder.added, cast("int", self._tokenizer.eos_token_id)
+        end_id = next((i for i in self.encoder.ids(tail) if added.get(i, "\0") in tail), eos_id)
+        end_text = added[end_id] if added.get(end_id, "\0") in tail else ""
+        between = tail.partition(end_text)[0] if end_text else tail.rstrip()
+        if between.strip():
+            raise ModelError(
+                f"the chat template ends a response with {excerpt(between.strip())}, which is not one token\n"
+                f"  fix: end it with {excerpt(str(self._tokenizer.eos_token))} in the chat_template"
+            )
+        # A template without a generation prompt leaves the role's marker to us. Thinking is the model's to write.
+        ours = lead.strip() and "</think>" not in lead
+        return Frame(lead if ours else "", "" if lead.strip() else lead, between, tail, end_text, end_id)
+
+    def _marked(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        one, two = self._render((_ASKED,), generate=False), self._render((_ASKED, _ANSWERED), generate=False)
+        asked, answered = one.rpartition(_PROBE)[2], two.rpartition(_PROBE)[2]
+        to_answer = self.header((_ASKED,)).removeprefix(one).strip()
+        between = self._render((_ASKED, _ANSWERED, _ASKED), generate=False).rsplit(_PROBE, 2)[1:-1]
+        to_ask = between[0].removeprefix(answered).strip() if between else ""
+        bos = str(self._tokenizer.bos_token or "")
+        if bos and not to_answer.startswith(bos):  # it begins a document, or each question (Llama 2), but no role
+            to_ask = to_ask.removeprefix(bos).strip()
+        headers = {to_ask, to_answer} - {str(self._tokenizer.eos_token), self.frame.end_text}
+        ordered = dict.fromkeys((to_ask, to_answer, asked.strip(), answered.strip()))
+        marks = tuple(mark for mark in ordered if len(mark) >= 4)
+        return marks, tuple(mark for mark in marks if mark in headers and re.search(r"[<>\[\]{}|#]", mark))
+
+
+def _not_appending(header: str) -> ModelError:
+    return ModelError(
+        "the chat template renders differently turn by turn: an answered prompt does not begin with the prompt,\n"
+        f"  which ends {excerpt(header[-40:])}\n  {TEMPLATE_FIX}"
+    )
+
+
+def _failed(tokenizer: PreTrainedTokenizerBase, error: Exception) -> ModelError:
+    """What is said of a template that runs away, or breaks in the middle."""
+    of = excerpt(str(tokenizer.name_or_path), 200)
+    if isinstance(error, OverLimit):
+        said = f"the chat template of {of} runs away: it takes {error}"
+    else:
+        said = f"the chat template of {of} breaks: {type(error).__name__}: {excerpt(str(error), 120)}"
+    return ModelError(
+        f"{said}\n  fix: give the tokenizer another chat_template, or delete it to get the ChatML default"
+    )
+
+
+def _applier(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, str]], bool], str]:
+    """`(turns, generate)` -> the rendered text, as by `apply_chat_template`, but ready to go: in half the time."""
+    from transformers import PreTrainedTokenizerBase
+
+    slowly = partial(_apply_slowly, tokenizer)
+    if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
+        return slowly
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as error:  # several templates, and none of them the default
+        raise _failed(tokenizer, error) from error
+    tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if name in template}
+    fast = partial(_apply, template, tokens)
+    turns = [{"role": one.role, "content": one.content} for one in (_ASKED, _ANSWERED)]
+    try:
+        same = all(within_limits(lambda n=n: fast(turns[:n], n == 1) == slowly(turns[:n], n == 1)) for n in (1, 2))
+    except OverLimit as error:
+        raise _failed(tokenizer, error) from None
+    except Exception:  # noqa: BLE001 (what a template raises is told where it is rendered in earnest)
+        same = False
+    return fast if same else slowly
+
+
+def _apply(template: str, tokens: dict[str, str], turns: list[dict[str, str]], generate: bool) -> str:
+    """Render by transformers' own compiled template (sandboxed, cached), past the copies it makes of the messages."""
+    from transformers.utils import chat_template_utils
+
+    compiled = cast("Any", chat_template_utils)._compile_jinja_template(template)
+    return compiled.render(
+        messages=turns, tools=None, documents=None, add_generation_prompt=generate, **tokens
+    )  # fmt: skip
+
+
+def _apply_slowly(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], generate: bool) -> str:
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))

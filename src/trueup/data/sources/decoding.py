@@ -1,0 +1,231 @@
+"""Files to lines: opened if they are files, unpacked if they are gzip, decoded, and never more than a line in memory.
+
+Whatever ends a file before its end (a broken gzip, a line without end) is a `Break` with its line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import gzip
+import re
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from trueup.data.rendering import Origin, row_error
+from trueup.data.sources.rows import shown
+from trueup.errors import DataError
+
+Entry = tuple[Origin, "dict[str, object] | DataError"]
+LINE_LIMIT = 64 * 2**20
+"""Bytes that a line, a cell of CSV or an element of a JSON list may have: some 16 million tokens."""
+GZIP = b"\x1f\x8b"
+UNREADABLE = (OSError, EOFError, zlib.error)
+KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+
+
+class Break(Exception):  # noqa: N818 - it is no error of ours, it carries one to where entries are made
+    """A file that cannot be read on from `origin`, and why."""
+
+    def __init__(self, origin: Origin, error: DataError) -> None:
+        super().__init__(str(error))
+        self.origin, self.error = origin, error
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far a pass over files has come: blank lines passed over, bytes of finished files, and of the present one."""
+
+    blank: int = 0
+    finished: int = 0
+    position: Callable[[], int] = int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read so far, of gzip the compressed ones."""
+        return self.finished + self.position()
+
+
+@contextmanager
+def opened(path: Path, tally: Tally) -> Iterator[BinaryIO]:
+    """The bytes of a regular file, of gzip the unpacked ones.
+
+    Raises:
+        DataError: it is no regular file. A pipe could keep us waiting for ever, and be read only once.
+        OSError: it cannot be opened.
+    """
+    refuse_special(path)
+    with path.open("rb") as file:
+        tally.position = file.tell
+        try:
+            packed = file.peek(2)[:2] == GZIP
+            yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
+        finally:
+            tally.position = int
+
+
+def refuse_special(path: Path) -> None:
+    """Raise DataError if what is at `path` is no regular file."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = next((name for is_kind, name in KINDS if is_kind(mode)), "a device")
+        raise DataError(f"{shown(path)}: this is {what}, not a file\n  fix: write its content to a file first")
+
+
+def cannot_read(error: BaseException) -> str:
+    """What an OSError or a gzip's error says, without the path that it may repeat."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
+
+
+def raw_lines(name: str, handle: BinaryIO) -> Iterator[bytes]:
+    """Lines with their ends. Raises Break at a line over LINE_LIMIT, and where the file cannot be read on."""
+    number = 0
+    try:
+        for raw in iter(functools.partial(handle.readline, LINE_LIMIT + 1), b""):
+            number += 1
+            if len(raw) > LINE_LIMIT:
+                raise too_long(Origin(name, number), "line", raw[:60].decode("utf-8", "replace"))
+            yield raw
+    except UNREADABLE as error:
+        raise unreadable(Origin(name, number + 1), error) from error
+
+
+def too_long(origin: Origin, what: str, value: str | None = None) -> Break:
+    """The Break of something over LINE_LIMIT."""
+    problem = f"a {what} of more than {LINE_LIMIT:,} bytes"
+    return Break(origin, row_error(origin, problem, "write one row per line, and check that each ends", value))
+
+
+def unreadable(origin: Origin, error: BaseException) -> Break:
+    """The Break where the disk, or gzip's unpacking, fails."""
+    fix = "check the file and its permissions, or get it again"
+    return Break(origin, row_error(origin, f"cannot be read from here: {cannot_read(error)}", fix))
+
+
+def decoded(origin: Origin, raw: bytes) -> str | DataError:
+    """A line as text, its end included; a byte order mark at the file's beginning is taken off."""
+    try:
+        text = raw.decode("utf-8-sig" if origin.line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        return _not_utf8(origin, raw, error)
+    if "\0" in text:
+        return _holds_nul(origin, text)
+    return text
+
+
+def _not_utf8(origin: Origin, raw: bytes, error: UnicodeDecodeError, before: int = 0) -> DataError:
+    near = raw[max(0, error.start - 20) : error.start + 20].decode("latin-1")
+    problem = f"byte {before + error.start + 1} of the line is not UTF-8"
+    return row_error(origin, problem, "save the file as UTF-8", near)
+
+
+def _holds_nul(origin: Origin, text: str) -> DataError:
+    fix = "the file is damaged or UTF-16: write it again as UTF-8"
+    return row_error(origin, "the line holds NUL bytes", fix, text)
+
+
+def mark_inside(origin: Origin, text: str) -> DataError | None:
+    """What is wrong with a line that begins with a byte order mark, which only a file may."""
+    if not text.startswith("\ufeff"):
+        return None
+    fix = "remove it: files were joined, each with its mark"
+    return row_error(origin, "a byte order mark inside of the file", fix, text.strip())
+
+
+def plain_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[tuple[Origin, str | DataError]]:
+    """Lines that are not blank, decoded."""
+    for number, raw in enumerate(raw_lines(name, handle), 1):
+        origin = Origin(name, number)
+        text = decoded(origin, raw)
+        if isinstance(text, str) and not text.strip():
+            tally.blank += 1
+        else:
+            yield origin, text
+
+
+def text_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[Entry]:
+    """A .txt file: every line that is not blank is a row."""
+    for origin, text in plain_lines(name, handle, tally):
+        if isinstance(text, DataError):
+            yield origin, text
+            continue
+        line = text.rstrip("\r\n")
+        if "\r" in line:
+            fix = "end lines with LF or CRLF: it is unclear whether CR alone ends one"
+            yield origin, row_error(origin, "a CR within the line", fix, line)
+        else:
+            yield origin, mark_inside(origin, line) or {"text": line}
+
+
+def text_chunks(name: str, handle: BinaryIO, size: int) -> Iterator[str]:
+    """The decoded file in pieces of about `size` bytes. Raises Break at the line that is not UTF-8, or not readable."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, before, pending = 1, 0, b""  # of the piece's first byte: its line, bytes of that line before it; undecoded
+    first = True
+    while True:
+        origin = Origin(name, line)
+        try:
+            raw = handle.read(size)
+            text = decoder.decode(raw, final=not raw)
+        except UNREADABLE as error:
+            raise unreadable(origin, error) from error
+        except UnicodeDecodeError as error:
+            raise _bad_piece(name, pending + raw, error, line, before) from None
+        at = text.find("\0")
+        if at >= 0:
+            origin = Origin(name, line + text.count("\n", 0, at))
+            raise Break(origin, _holds_nul(origin, text[max(0, at - 20) : at + 20]))
+        pending = decoder.getstate()[0]
+        taken = len(text.encode())
+        line += text.count("\n")
+        before = len(text[text.rfind("\n") + 1 :].encode()) if "\n" in text else before + taken
+        yield text.removeprefix("\ufeff") if first else text
+        first = first and not text
+        if not raw:
+            return
+
+
+def _bad_piece(name: str, piece: bytes, error: UnicodeDecodeError, line: int, before: int) -> Break:
+    """The Break of a piece with a byte that is not UTF-8; `error.start` counts from its beginning."""
+    start = piece.rfind(b"\n", 0, error.start) + 1
+    origin = Origin(name, line + piece.count(b"\n", 0, error.start))
+    within = UnicodeDecodeError("utf-8", piece[start:], error.start - start, error.end - start, error.reason)
+    return Break(origin, _not_utf8(origin, piece[start:], within, 0 if start else before))
+
+
+FOREIGN: tuple[tuple[str, str, str], ...] = (
+    (r"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "encoded as UTF-32", "save it as UTF-8"),
+    (r"\xff\xfe|\xfe\xff", "encoded as UTF-16", "save it as UTF-8"),
+    (r"\s*PAR1", "a Parquet file", "name it .parquet"),
+    (r"PK(\x03\x04|\x05\x06)", "a zip file", "unpack it"),
+    (r"\xfd7zXZ\x00", "an xz file", "unpack it, or pack it with gzip"),
+    (r"\x28\xb5\x2f\xfd", "a zstd file", "unpack it, or pack it with gzip"),
+    (r"BZh[1-9](1AY&SY|\x17rE8P\x90)", "a bzip2 file", "unpack it, or pack it with gzip"),
+    (r"\x04\x22\x4d\x18", "an lz4 file", "unpack it, or pack it with gzip"),
+    (r"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
+    (r"\x1f\x8b", "packed by gzip once too often", "unpack it"),
+    (r"(?s).{257}ustar", "a tar archive", "unpack it"),
+    (r"ARROW1\x00", "an Arrow file", "write it as Parquet"),
+    (r"SQLite format 3\x00", "an SQLite database", "export its rows"),
+    (r"%PDF-", "a PDF", "extract its text"),
+    (r"\s*version https://git-lfs", "a Git LFS pointer, not the data", "run git lfs pull"),
+)
+MARKUP = r"\s*<(!doctype|html|\?xml|head|body|error)\b"
+
+
+def refuse_foreign(name: str, head: bytes, kind: str) -> None:
+    """Raise DataError where the first bytes show that the file is not what its name says."""
+    start = head.removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    rules = [rule for rule in FOREIGN if kind != ".parquet" or rule[1] != "a Parquet file"]
+    if kind != ".txt":
+        rules.append((f"(?i){MARKUP}", "an HTML or XML page, not data", "download the file itself (its raw link)"))
+    for pattern, what, fix in rules:
+        if re.match(pattern, start):
+            text = head[:60].decode("utf-8", "replace").strip()
+            is_text = "\ufffd" not in text and all(c.isprintable() or c.isspace() for c in text)
+            raise row_error(Origin(name, 1), what, fix, text if is_text else None)

@@ -1,0 +1,129 @@
+"""Where the data is: a file, a folder, a saved data set or the hub."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from trueup.data.sources.decoding import cannot_read
+from trueup.data.sources.reading import SUFFIXES, kind_of
+from trueup.data.sources.rows import listed, shown
+from trueup.errors import DataError, MissingExtraError
+from trueup.system.text import excerpt, masked
+
+SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+def looks_like_hub_id(spec: str) -> bool:
+    """owner/name whose owner is no local folder and whose name is no data file's."""
+    is_id = HUB_ID.fullmatch(spec) is not None and not spec.startswith(".")
+    return is_id and kind_of(Path(spec)) not in (*SUFFIXES, ".db") and not Path(spec).parent.exists()
+
+
+def is_saved(path: Path) -> bool:
+    """Whether the folder was written by `datasets.save_to_disk`."""
+    return (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
+
+
+def missing(path: Path) -> DataError:
+    """The error of a path at which nothing is, with the nearest name that is there."""
+    name, folder = shown(path), path.parent
+    here = f"check the path (now in {shown(Path.cwd())})"
+    if path.is_symlink():
+        return DataError(f"{name}: a link to {shown(path.readlink())}, which leads nowhere\n  fix: link it to the data")
+    if not folder.is_dir():
+        return DataError(f"{name}: no such file, and no folder {shown(folder)}\n  fix: {here}")
+    near = difflib.get_close_matches(path.name, sorted(p.name for p in folder.iterdir()), n=1, cutoff=0.5)
+    return DataError(f"{name}: no such file\n  fix: {f'did you mean {shown(folder / near[0])}?' if near else here}")
+
+
+def files_of(folder: Path, split: str) -> list[Path]:
+    """Data files directly in `folder`, sorted. Where names carry a split (test-0.jsonl), only those of `split`.
+
+    Raises:
+        DataError: there is none, or it is not clear which are meant.
+    """
+    files = sorted(p for p in folder.iterdir() if not p.is_dir() and kind_of(p) in SUFFIXES)
+    broken = next((p for p in files if not p.exists()), None)
+    if broken is not None:
+        raise missing(broken)
+    if not files:
+        held = listed(sorted(p.name for p in folder.iterdir()), 5)
+        fix = f"put files of {' '.join(SUFFIXES)} in it"
+        raise DataError(f"{shown(folder)}: the folder has no data file, it has: {held}\n  fix: {fix}")
+    named = {p: name for p in files for name in SPLITS if name in re.split(r"[-_.]", p.name.lower())}
+    if not named:
+        return files
+    if split not in named.values():
+        fix = f"set split to one of: {', '.join(sorted(set(named.values())))}"
+        raise DataError(f"{shown(folder)}: no file of split {excerpt(split)}\n  fix: {fix}")
+    others = [p.name for p in files if p not in named]
+    if others:
+        problem = f"some files are named by split, but not: {listed(others, 5)}"
+        fix = "give the path of one file, or a folder of its own"
+        raise DataError(f"{shown(folder)}: {problem}\n  fix: {fix}")
+    return [p for p in files if named[p] == split]
+
+
+def open_saved(path: Path, split: str) -> Any:
+    """A data set of `datasets.save_to_disk`: it stays on the disk, and is iterated as plain Python values."""
+    datasets = _datasets(str(path))
+    _refuse_elsewhere(path)
+    try:
+        found = datasets.load_from_disk(str(path))
+    except Exception as error:
+        said = excerpt(f"{type(error).__name__}: {cannot_read(error)}", 200)
+        raise DataError(f"{shown(path)}: not a readable saved data set: {said}\n  fix: save it again") from error
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            fix = f"set split to one of: {listed(map(str, found))}"
+            raise DataError(f"{shown(path)}: no split {excerpt(split)}\n  fix: {fix}")
+        found = found[split]
+    return found.with_format(None)  # it may have been saved to give tensors
+
+
+def _refuse_elsewhere(path: Path) -> None:
+    """Raise DataError where a saved data set names splits or files that do not lie in its folder."""
+    for described in sorted(path.rglob("*.json")):
+        told: object = None
+        with suppress(OSError, ValueError, RecursionError):  # `datasets` says better what is wrong with it
+            told = json.loads(described.read_bytes())
+        if not isinstance(told, dict):
+            continue
+        files, splits = told.get("_data_files"), told.get("splits")
+        named = [one.get("filename") for one in files if isinstance(one, dict)] if isinstance(files, list) else []
+        named += splits if isinstance(splits, list) else []
+        for name in named:
+            if Path(str(name)).name != str(name) or name == "..":
+                raise DataError(
+                    f"{shown(described)}: names {excerpt(name)}, which does not lie in the folder\n  fix: save it again"
+                )
+
+
+def open_hub(spec: str, split: str) -> Any:
+    """A data set of the hub, its rows loaded as they are asked for."""
+    datasets = _datasets(spec)
+    name, _, configuration = spec.partition(":")
+    try:
+        return datasets.load_dataset(name, configuration or None, split=split, streaming=True)
+    except Exception as error:
+        problem = f"no such file, and not loaded from the hub: {excerpt(masked(str(error)), 200)}"
+        fix = "check the path or the id owner/name[:configuration], the split, and the network"
+        raise DataError(f"{spec}: {problem}\n  fix: {fix}") from error
+
+
+def _datasets(spec: str) -> ModuleType:
+    try:
+        import datasets  # here, because it takes seconds
+    except ImportError as error:
+        fix = "pip install 'trueup[data]'"
+        raise MissingExtraError(
+            f"{shown(spec)}: hub and saved data sets need the datasets package\n  fix: {fix}"
+        ) from error
+    return datasets

@@ -1,0 +1,178 @@
+"""Entries to typed rows of the kind that is wanted, and what to say where they are none."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from trueup.data.rendering import Conversation, Message, Origin, Preference, Prompt, Row, row_error
+from trueup.data.sources.formats import Format, recognise
+from trueup.data.sources.records import FIELDS, Record, renamed
+from trueup.data.sources.rows import listed
+from trueup.errors import ConfigError, DataError
+from trueup.system.text import excerpt
+
+Want = Literal["conversation", "preference", "labelled", "prompt", "text"]
+# The formats each kind of row can be made from, best first, for `use` of each value.
+FORMATS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("conversation", "auto"): ("conversation", "pair"),
+    ("conversation", "chosen"): ("ranking",),
+    ("conversation", "text"): ("text",),
+    ("preference", "auto"): ("ranking",),
+    ("labelled", "auto"): ("verdict",),
+    ("prompt", "auto"): ("ranking", "conversation", "prompt"),
+    ("prompt", "prompt"): ("ranking", "conversation", "prompt"),
+    ("text", "auto"): ("text",),
+    ("text", "text"): ("text",),
+}
+NEEDED = {
+    "conversation": "messages, or prompt and completion",
+    "preference": "chosen and rejected (and prompt)",
+    "labelled": "prompt, completion and label",
+    "prompt": "prompt, or messages",
+    "text": "text",
+}
+
+
+@dataclass(slots=True)
+class Parser:
+    """Makes rows of entries. The first good row decides their format (`start`); after it, it can be pickled to workers.
+
+    Attributes:
+        want: the kind of row.
+        use: "chosen" makes conversations of the chosen side of rankings, "text" reads plain text.
+        columns: {field: the file's name for it}.
+        allow_empty: an answer may be empty; it is noted. In transcripts of Human and Assistant it always may.
+        unused: the first row's fields that nothing reads.
+
+    Raises:
+        ConfigError: `use` or `columns` cannot be meant.
+    """
+
+    want: Want
+    use: str = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    allow_empty: bool = False
+    unused: tuple[str, ...] = ()
+    _form: Format | None = None
+
+    def __post_init__(self) -> None:
+        uses = [use for want, use in FORMATS if want == self.want]
+        if self.use not in uses:
+            problem = f"use: {excerpt(self.use)} cannot give {self.want} rows"
+            raise ConfigError(f"{problem}\n  fix: set use to one of: {', '.join(uses)}")
+        for key, source in self.columns.items():
+            if key not in FIELDS:
+                near = difflib.get_close_matches(key, FIELDS, n=1)
+                swapped = source in FIELDS and f"write it as {{{source}: {key}}}, field first"
+                hint = swapped or (f"did you mean {near[0]}?" if near else f"use one of: {', '.join(FIELDS)}")
+                raise ConfigError(f"columns: {excerpt(key)} is no field of trueup's\n  fix: {hint}")
+
+    @property
+    def started(self) -> bool:
+        """Whether the format is known."""
+        return self._form is not None
+
+    @property
+    def format(self) -> str:
+        """The format's name, "" before `start`."""
+        return self._form.name if self._form else ""
+
+    def start(self, origin: Origin, row: dict[str, object]) -> None:
+        """Recognise the format from the first good row.
+
+        Raises:
+            DataError: it is none that `want` can be made from; the message says what it seems to be.
+        """
+        row = renamed(row, self.columns, origin)
+        self._form = _recognised(row, origin, self.want, self.use)
+        used = self._form.used()
+        self.unused = tuple(key for key in row if key not in used)
+
+    def parse(self, origin: Origin, found: dict[str, object] | DataError, notes: list[tuple[Origin, str]]) -> Row:
+        """The row of one entry; what is odd about it is added to `notes`.
+
+        Raises:
+            DataError: the entry is none, or no row can be made of it.
+        """
+        if isinstance(found, DataError):
+            raise found
+        assert self._form is not None, "start() comes first"
+        record = Record(renamed(found, self.columns, origin), origin, notes, self.allow_empty)
+        return _converted(self._form.parse(record, self._form.keys), self.want)
+
+
+def _recognised(row: dict[str, object], origin: Origin, want: Want, use: str) -> Format:
+    """The format of the first row, or a DataError that says what the rows seem to be and what to set."""
+    form = recognise(row, FORMATS[want, use])
+    if form is not None and want == "conversation" and form.name == "pair" and isinstance(row.get("label"), bool):
+        raise row_error(
+            origin,
+            "the rows carry a true/false label: SFT would train on the bad completions too",
+            "keep the good ones in a file of their own, or rename label if it is no verdict",
+        )
+    if form is not None:
+        return form
+    if want == "conversation" and use == "auto" and recognise(row, ("ranking",)):
+        problem, fix = "the rows are rankings (chosen, rejected)", "set use: chosen to train on the chosen side"
+    elif want == "conversation" and use == "auto" and recognise(row, ("text",)):
+        problem, fix = "the rows are plain text", "set use: text to train on all of it"
+    else:
+        need = NEEDED["text" if use == "text" else "preference" if use == "chosen" else want]
+        problem, fix = f"no {need} in the row, it has: {listed(row)}", _naming(row)
+    raise row_error(origin, problem, fix)
+
+
+def _naming(row: Mapping[str, object]) -> str:
+    """How to name the fields of a row that has none we know."""
+    keys = list(row)
+    if len(keys) == 1 and any(mark in keys[0] for mark in ";\t|,"):
+        return "put commas between the cells (tabs in a .tsv file): as it is, the row has one cell"
+    if "error" in keys:
+        return "get the file again: this looks like a server's error message"
+    short = [key for key in keys[:100] if len(key) <= 60]  # a longer one is no name, and would be most of the message
+    renames = ", ".join(f"{field}: {_plain(key)}" for key in short if (field := _meant(key, row[key])))
+    return f"name the fields so, or set columns: {{{renames or 'field: its name in the file'}}}"
+
+
+def _meant(key: str, value: object) -> str | None:
+    """The field that a key of another name seems to be."""
+    if key in FIELDS:
+        return None
+    first = cast("list[object]", value)[0] if isinstance(value, list) and value else None
+    if isinstance(first, dict) and {"role", "from"} & first.keys():
+        return "messages"
+    return next(iter(difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.75)), None)
+
+
+def _plain(key: str) -> str:
+    """A key as YAML takes it."""
+    return key if re.fullmatch(r"[\w.-]+", key) else excerpt(key)
+
+
+def _converted(row: Row, want: Want) -> Row:
+    """`row` as the kind wanted, where its format gave another."""
+    if want == "prompt" and isinstance(row, Conversation | Preference):
+        return Prompt(row.prompt, row.origin)
+    if want == "conversation" and isinstance(row, Preference):
+        return Conversation((*row.prompt, *row.chosen), row.origin)
+    if want == "conversation" and isinstance(row, Prompt):
+        raise row_error(
+            row.origin,
+            "the messages end with the user's: there is no response to train on",
+            "end them with an assistant message, or remove the row",
+            row.messages[-1].content,
+        )
+    return row
+
+
+def same_answers(row: Row) -> bool:
+    """Whether it is a pair whose chosen and rejected differ in outer spaces at most: nothing can be learned of it."""
+    return isinstance(row, Preference) and _bare(row.chosen) == _bare(row.rejected)
+
+
+def _bare(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message.role, message.content.strip()) for message in messages]

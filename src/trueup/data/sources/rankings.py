@@ -1,0 +1,125 @@
+"""A store of rankings as a source: a row for each pair that its raters decided, as they had voted at one event.
+
+An entry's place is the store and the number of its pair: votes.db:17.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trueup.data.rendering import Origin
+from trueup.data.sources.decoding import Entry
+from trueup.data.sources.rows import Drop, shown
+from trueup.data.votes.header import is_store
+from trueup.data.votes.rows import WHY, Outcome, as_of, outcomes, row_of
+from trueup.errors import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    from trueup.data.votes import Store
+
+SUFFIXES = (".db", ".sqlite", ".sqlite3")
+FIELDS = ("prompt", "chosen", "rejected", "margin")
+"""Of a row that training reads; who said so when stands in the store."""
+
+
+def looks_like_store(path: Path) -> bool:
+    """Whether a file is one by its name, or by its first bytes."""
+    return path.suffix.lower() in SUFFIXES or is_store(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A store at one event. Every pass reads it anew, and finds the same.
+
+    Attributes:
+        spec: what was asked for.
+        path: the store.
+        event: the number of the last event that counts.
+        rows: how many pairs were decided.
+        margins: whether every one of them has a strength, so that rows have a margin.
+        version: a hash of the rows, and of what is left out.
+        left_out: pairs that were voted on and not decided.
+    """
+
+    spec: str
+    path: Path
+    event: int
+    rows: int
+    margins: bool
+    version: str
+    left_out: tuple[Drop, ...]
+
+    def entries(self) -> Iterator[Entry]:
+        """The rows, in the order of their pairs."""
+        with _opened(self.spec, self.path) as store:
+            for outcome in outcomes(store, self.event):
+                if outcome.winner is not None:
+                    yield _entry(self.path, outcome, margin=self.margins)
+
+
+def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
+    """A store as it stood at an event, or stands now.
+
+    Raises:
+        DataError: it is no store, has no such event, or no pair in it was decided by then.
+        MissingExtraError: what reads a store is not installed.
+    """
+    with _opened(spec, path) as store:
+        at = as_of(store, event)
+        found = list(outcomes(store, at))
+        waiting = len(store.pairs()) if not found else 0
+    ranked = [outcome for outcome in found if outcome.winner is not None]
+    dropped = [(Origin(shown(path), one.pair.id), WHY[one.reason]) for one in found if one.reason is not None]
+    if not ranked:
+        raise _undecided(spec, path, [why for _, why in dropped], waiting)
+    margins = all(outcome.strength is not None for outcome in ranked)
+    digest = hashlib.sha256()
+    for outcome in ranked:
+        origin, row = _entry(path, outcome, margin=margins)
+        digest.update(json.dumps([origin.line, row]).encode() + b"\n")
+    digest.update(json.dumps([[origin.line, why] for origin, why in dropped]).encode())
+    left_out = tuple(Drop(origin, why) for origin, why in dropped)
+    return Snapshot(spec, path, at, len(ranked), margins, digest.hexdigest(), left_out)
+
+
+def _entry(path: Path, outcome: Outcome, *, margin: bool) -> tuple[Origin, dict[str, object]]:
+    row = row_of(outcome, margin=margin)
+    return Origin(shown(path), outcome.pair.id), {key: row[key] for key in FIELDS if key in row}
+
+
+def last_event(spec: str, path: Path) -> int:
+    """The number of a store's last event.
+
+    Raises:
+        DataError: it is no store.
+        MissingExtraError: what reads a store is not installed.
+    """
+    with _opened(spec, path) as store:
+        return store.last_event()
+
+
+@contextmanager
+def _opened(spec: str, path: Path) -> Iterator[Store]:
+    try:
+        from trueup.data.votes import Store  # here, because it takes a tenth of a second
+    except MissingExtraError as error:
+        raise MissingExtraError(f"{shown(spec)}: {error}") from error
+    with Store.open(path, read_only=True) as store:
+        yield store
+
+
+def _undecided(spec: str, path: Path, reasons: list[str], waiting: int) -> DataError:
+    """The error of a store that gives no row."""
+    more = f"rank some: trueup rank {shown(path)}; or import some: trueup rank import {shown(path)} rankings.jsonl"
+    if not reasons:
+        return DataError(f"{shown(spec)}: nobody has voted on its {waiting} pairs yet\n  fix: {more}")
+    counted = ", ".join(f"{count} {why}" for why, count in Counter(reasons).most_common())
+    many = f"{len(reasons)} pairs were" if len(reasons) > 1 else "1 pair was"
+    return DataError(f"{shown(spec)}: {many} voted on and none decided: {counted}\n  fix: {more}")

@@ -1,0 +1,93 @@
+"""Files to entries: JSON Lines, JSON, CSV, text and Parquet, one record after another, each with its line.
+
+JSON and CSV are read by the standard library and not by `datasets`, because a message has to name the line. A bad line
+becomes a DataError in its place, so that all of them can be counted; one that spoils what follows is the file's last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trueup.data.rendering import Origin
+from trueup.data.sources.decoding import (
+    UNREADABLE,
+    Break,
+    Entry,
+    Tally,
+    cannot_read,
+    opened,
+    refuse_foreign,
+    refuse_special,
+    text_lines,
+)
+from trueup.data.sources.jsonfile import json_lines, json_list
+from trueup.data.sources.rows import shown
+from trueup.data.sources.tables import csv_rows, open_parquet, parquet_rows
+from trueup.errors import DataError
+from trueup.system.text import excerpt
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet")
+HEAD = 4096
+
+
+def kind_of(path: Path) -> str:
+    """Suffix that says how to read `path`, a final .gz left out."""
+    return (path.suffixes[-2:-1] or [""])[0].lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+
+
+def probe(path: Path) -> None:
+    """Look at a file's kind and its first bytes.
+
+    Raises:
+        DataError: it cannot be read at all, or is not what its name says.
+        MissingExtraError: it is Parquet, and pyarrow is not installed.
+    """
+    kind = kind_of(path)
+    try:
+        refuse_special(path)
+        if kind not in SUFFIXES:
+            fix = f"name it one of {' '.join(SUFFIXES)}, or .gz of it"
+            raise DataError(f"{shown(path)}: {excerpt(kind or path.suffix)} is no data format\n  fix: {fix}")
+        with path.open("rb") if kind == ".parquet" else opened(path, Tally()) as handle:
+            refuse_foreign(shown(path), handle.read(HEAD), kind)
+        if kind == ".parquet":
+            open_parquet(path).close()
+    except UNREADABLE as error:
+        fix = "check the file and its permissions"
+        raise DataError(f"{shown(path)}: cannot be read: {cannot_read(error)}\n  fix: {fix}") from error
+
+
+def read_file(path: Path, tally: Tally) -> Iterator[Entry]:
+    """What each row of the file holds, or is wrong with it; `tally` follows."""
+    size = 0
+    try:
+        size = path.stat().st_size
+        yield from _entries(path, tally)
+    except Break as end:
+        yield end.origin, end.error
+    except DataError as error:  # the file is another than it was when it was probed
+        yield Origin(shown(path), 1), error
+    except UNREADABLE as error:
+        fix = "check the file and its permissions"
+        problem = DataError(f"{shown(path)}: cannot be read: {cannot_read(error)}\n  fix: {fix}")
+        yield Origin(shown(path), 1), problem
+    tally.finished += size
+
+
+def _entries(path: Path, tally: Tally) -> Iterator[Entry]:
+    kind, name = kind_of(path), shown(path)
+    if kind == ".parquet":
+        yield from parquet_rows(path, tally)
+        return
+    with opened(path, tally) as handle:
+        if kind in (".csv", ".tsv"):
+            yield from csv_rows(name, handle, tally, "," if kind == ".csv" else "\t")
+        elif kind == ".txt":
+            yield from text_lines(name, handle, tally)
+        else:
+            head = handle.read(HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+            handle.seek(0)
+            yield from (
+                json_list(name, handle) if head[:1] == b"[" and kind == ".json" else json_lines(name, handle, tally)
+            )

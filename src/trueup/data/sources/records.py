@@ -1,0 +1,200 @@
+"""One row of a file: its fields read with their types checked, and transcripts of Human and Assistant."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from trueup.data.rendering import Message, Origin, row_error
+from trueup.data.sources.rows import as_json, listed, type_name
+from trueup.errors import DataError
+from trueup.system.text import excerpt
+
+MESSAGES = ("messages", "conversations", "conversation")
+PROMPT = ("prompt", "question", "instruction", "query", "input")
+COMPLETION = ("completion", "response", "answer", "output")
+SYSTEM = ("system", "system_prompt")
+SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
+FIELDS = (*MESSAGES, *PROMPT, *COMPLETION, *SYSTEM, "chosen", "rejected", "margin", "label", "text", *SCORES[0])
+SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+CALLS = ("tool_calls", "function_call")
+TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+@dataclass(slots=True)
+class Record:
+    """One row of a file and where it stands. Its getters check; `notes` collects what was read but is odd.
+
+    With `allow_empty` an assistant may have said nothing.
+    """
+
+    row: Mapping[str, object]
+    origin: Origin
+    notes: list[tuple[Origin, str]] = field(default_factory=list)
+    allow_empty: bool = False
+
+    def fail(self, problem: str, fix: str, value: object = None) -> DataError:
+        """A DataError at this row's place."""
+        return row_error(self.origin, problem, fix, value)
+
+    def value(self, key: str) -> object:
+        """What is at `key`, neither missing nor null."""
+        if key not in self.row:
+            near = difflib.get_close_matches(key, [k for k in self.row if k not in FIELDS], n=1)
+            hint = (
+                f"rename {excerpt(near[0])} to {excerpt(key)}"
+                if near
+                else "add it; every row needs the first row's fields"
+            )
+            raise self.fail(f"no {excerpt(key)}, the row has: {listed(self.row)}", hint)
+        if self.row[key] is None:
+            raise self.fail(f"{excerpt(key)} is null", "write its value, or remove the row")
+        return self.row[key]
+
+    def wrong_type(self, key: str, expected: str) -> DataError:
+        """`key` holds something else than `expected`."""
+        value = self.row[key]
+        shown = value if isinstance(value, str) else as_json(value)
+        return self.fail(f"{excerpt(key)} is {type_name(value)}, expected {expected}", f"write {expected}", shown)
+
+    def text(self, key: str, *, empty_ok: bool = False) -> str:
+        """A string that holds more than spaces and that can be encoded."""
+        value = self.value(key)
+        if not isinstance(value, str):
+            raise self.wrong_type(key, "a string")
+        if not value.strip() and not empty_ok:
+            answer = key in (*COMPLETION, "chosen", "rejected")
+            more = ", or allow it: allow=[empty-response]" if answer else ""
+            raise self.fail(f"{excerpt(key)} is empty", f"write its text, or remove the row{more}")
+        return self.encodable(key, value)
+
+    def encodable(self, key: str, text: str) -> str:
+        """`text`, if it has no half surrogate pair: JSON can write one, no tokenizer can read it."""
+        bad = re.search("[\ud800-\udfff]", text)
+        if bad:
+            raise self.fail(
+                f"{excerpt(key)} holds half a surrogate pair",
+                "write the whole character",
+                text[max(0, bad.start() - 20) : bad.end() + 20],
+            )
+        return text
+
+    def number(self, key: str) -> float:
+        """A finite number, or (CSV) the text of one."""
+        value = self.value(key)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise self.wrong_type(key, "a number")
+        try:
+            number = float(value)
+        except OverflowError:
+            raise self.fail(
+                f"{excerpt(key)} is over a float's range", "write a number below 1e308", as_json(value)
+            ) from None
+        except ValueError:
+            raise self.wrong_type(key, "a number") from None
+        if not math.isfinite(number):
+            raise self.fail(f"{excerpt(key)} is {number}", "write a finite number, or remove the row")
+        return number
+
+    def verdict(self, key: str) -> bool:
+        """True or false, or (CSV) the text of one."""
+        value = self.value(key)
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if not isinstance(value, bool):
+            raise self.wrong_type(key, "true or false")
+        return value
+
+    def turns(self, key: str, role: str) -> tuple[Message, ...]:
+        """Messages at `key`: a list of them, a transcript, or a string that is one message of `role`."""
+        value = self.value(key)
+        if isinstance(value, list):
+            return self.messages(key)
+        if not isinstance(value, str):
+            raise self.wrong_type(key, "a string or a list of messages")
+        if is_transcript(value):
+            return self.transcript(key)
+        return (Message(role, self.text(key, empty_ok=self.allow_empty and role == "assistant")),)
+
+    def messages(self, key: str) -> tuple[Message, ...]:
+        """A list of messages, {role, content} or {from, value}."""
+        value = self.value(key)
+        if not isinstance(value, list):
+            raise self.wrong_type(key, "a list of messages")
+        if not value:
+            raise self.fail(f"{excerpt(key)} is an empty list", "write its messages, or remove the row")
+        return tuple(self._message(f"{key}[{at}]", item) for at, item in enumerate(cast("list[object]", value)))
+
+    def _message(self, name: str, item: object) -> Message:
+        if not isinstance(item, dict):
+            raise self.fail(
+                f"{name} is {type_name(item)}, expected a message", 'write {"role": …, "content": …}', as_json(item)
+            )
+        call = next((key for key in CALLS if item.get(key)), None)
+        if call is not None:
+            fix = "write the call as text in its content, or remove the row: only text is trained"
+            raise self.fail(f"{name} holds {excerpt(call)}", fix, as_json(item[call]))
+        who, what = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
+        for key in (who, what):
+            if not isinstance(item.get(key), str):
+                raise self._no_string(name, cast("dict[str, object]", item), key, f'{{"{who}": "user", "{what}": "…"}}')
+        role = str(item[who])
+        return Message(SPEAKERS.get(role, role), self.encodable(f"{name}.{what}", str(item[what])))
+
+    def _no_string(self, name: str, item: Mapping[str, object], key: str, form: str) -> DataError:
+        """A message whose `key` holds no string."""
+        if isinstance(item.get(key), list):
+            fix = "join the texts of its parts into one string; images and sound cannot be trained on"
+            return self.fail(f"{name}: {excerpt(key)} is a list of parts, expected a string", fix, as_json(item[key]))
+        state = type_name(item[key]) if key in item else "missing"
+        return self.fail(f"{name}: {excerpt(key)} is {state}, expected a string", f"write {form}", as_json(item))
+
+    def transcript(self, key: str) -> tuple[Message, ...]:
+        r"""A string of "\n\nHuman:" and "\n\nAssistant:" turns (Anthropic hh). Each turn's outer spaces go.
+
+        Two turns of one speaker in a row are joined, an Assistant may be silent (people ranked that), both are noted.
+        """
+        turns: list[Message] = []
+        for message in parse_transcript(self.text(key)):
+            if turns and turns[-1].role == message.role:
+                self.note(f"{key}: two turns of one speaker in a row, joined")
+                turns[-1] = Message(message.role, f"{turns[-1].content}\n\n{message.content}".strip())
+            else:
+                turns.append(message)
+        return tuple(turns)
+
+    def note(self, what: str) -> None:
+        """Record something odd that does not stop the row from being used."""
+        self.notes.append((self.origin, what))
+
+
+def renamed(row: dict[str, object], columns: Mapping[str, str], origin: Origin) -> dict[str, object]:
+    """A row under trueup's field names: `columns` is {field: the file's name for it}."""
+    if not columns:
+        return row
+    for key, source in columns.items():
+        if source not in row:
+            near = difflib.get_close_matches(source, list(row), n=1)
+            raise row_error(
+                origin,
+                f"columns reads {key} from {excerpt(source)}, the row has: {listed(row)}",
+                f"did you mean {excerpt(near[0])}?" if near else "name one of these",
+            )
+    taken = set(columns.values()) | set(columns)
+    return {**{k: v for k, v in row.items() if k not in taken}, **{k: row[source] for k, source in columns.items()}}
+
+
+def is_transcript(text: str) -> bool:
+    """Whether `text` is written as turns of Human and Assistant."""
+    return text.lstrip().startswith("Human:") and "\n\nAssistant:" in text
+
+
+def parse_transcript(text: str) -> list[Message]:
+    """Turns of an hh transcript, without outer spaces; empty ones stay."""
+    parts = TURN.split("\n\n" + text.lstrip())[1:]
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [Message(roles[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)]

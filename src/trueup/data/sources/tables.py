@@ -1,0 +1,174 @@
+"""CSV and Parquet files, and whatever gives rows one after another."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from trueup.data.rendering import Origin, row_error
+from trueup.data.sources import decoding
+from trueup.data.sources.decoding import Break, Entry, Tally
+from trueup.data.sources.rows import shown
+from trueup.errors import DataError, MissingExtraError
+from trueup.system.text import excerpt
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]
+
+BATCH = 256
+"""Rows of a Parquet file that are in memory at a time."""
+
+
+def csv_rows(name: str, handle: BinaryIO, tally: Tally, delimiter: str) -> Iterator[Entry]:
+    """Rows of a CSV file with a header; `line` is the line its row starts on. What follows a broken row is not read."""
+    room = _Room()
+    reader = csv.reader(_csv_lines(name, handle, room), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    while True:
+        start = room.line = reader.line_num + 1
+        room.taken = 0
+        cells = _next_cells(reader, Origin(name, start))
+        if cells is None:
+            return
+        if not cells:
+            tally.blank += 1
+        elif not header:
+            header = _checked_header(cells, Origin(name, start))
+        else:
+            origin = Origin(name, start)
+            fits = len(cells) == len(header)
+            yield origin, dict(zip(header, cells, strict=True)) if fits else _ragged(origin, cells, header)
+
+
+@dataclass(slots=True)
+class _Room:
+    """What the row that is being read has taken: with quotation marks it may go on over any number of lines."""
+
+    taken: int = 0
+    line: int = 1
+
+
+def _csv_lines(name: str, handle: BinaryIO, room: _Room) -> Iterator[str]:
+    for number, raw in enumerate(decoding.raw_lines(name, handle), 1):
+        origin = Origin(name, number)
+        if room.taken > decoding.LINE_LIMIT + 64:  # of one cell without end csv itself has said so by now
+            raise decoding.too_long(Origin(name, room.line), "row")
+        room.taken += len(raw)
+        text = decoding.decoded(origin, raw)
+        wrong = text if isinstance(text, DataError) else decoding.mark_inside(origin, text)
+        if wrong is not None:
+            raise Break(origin, wrong)
+        yield str(text)
+
+
+def _next_cells(reader: Iterator[list[str]], origin: Origin) -> list[str] | None:
+    """One row, None at the end. The limit of a cell is the module's, one for all readers: set it for this row alone."""
+    before = csv.field_size_limit(decoding.LINE_LIMIT)
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        fix = "close every quote; double those inside"
+        if "new-line character" in str(error):
+            fix = "end lines with LF or CRLF, not with CR alone"
+        problem = f"broken CSV: {excerpt(str(error), 80)[1:-1]}"
+        raise Break(origin, row_error(origin, problem, fix)) from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _checked_header(cells: list[str], origin: Origin) -> list[str]:
+    twice = next((name for name in cells if cells.count(name) > 1), None) if len(set(cells)) < len(cells) else None
+    if twice is not None:
+        raise Break(origin, row_error(origin, f"column {excerpt(twice)} occurs twice", "name each column once"))
+    return cells
+
+
+def _ragged(origin: Origin, cells: list[str], header: list[str]) -> DataError:
+    problem = f"the row has {len(cells)} cells, the header {len(header)}"
+    return row_error(origin, problem, "quote cells that hold the delimiter or a line break", ", ".join(cells[:20]))
+
+
+def numbered(name: str, rows: Iterable[Mapping[str, object]]) -> Iterator[Entry]:
+    """`rows` with their 1-based numbers as lines; what goes wrong between two of them ends it."""
+    number = 0
+    try:
+        for row in rows:
+            found = dict(row)
+            number += 1
+            yield Origin(name, number), found
+    except Exception as error:
+        raise rows_end(Origin(name, number + 1), error) from error
+
+
+def rows_end(origin: Origin, error: BaseException) -> Break:
+    """The Break of a row that could not be got."""
+    said = excerpt(f"{type(error).__name__}: {decoding.cannot_read(error)}", 200)[1:-1]
+    return Break(origin, row_error(origin, f"cannot be read from here: {said}", "check that it is whole, get it again"))
+
+
+def open_parquet(path: Path) -> ParquetFile:
+    """A Parquet file with its footer read.
+
+    Raises:
+        DataError: it is none, is damaged, or has a column twice.
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        fix = "pip install 'trueup[data]'"
+        raise MissingExtraError(f"{shown(path)}: Parquet files need pyarrow\n  fix: {fix}") from error
+    try:
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**16)  # a row group may be the whole file
+        columns = list(file.schema_arrow.names)
+    except Exception as error:
+        said = excerpt(decoding.cannot_read(error), 120)
+        raise DataError(f"{shown(path)}: not a readable Parquet file: {said}\n  fix: write it again") from error
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{shown(path)}: column {excerpt(twice)} occurs twice\n  fix: name each column once")
+    return file
+
+
+def parquet_rows(path: Path, tally: Tally) -> Iterator[Entry]:
+    """Rows of a Parquet file; `line` is the row's number."""
+    name, size = shown(path), path.stat().st_size
+    with open_parquet(path) as file:
+        total, number = max(file.metadata.num_rows, 1), 0
+        batches = _guarded(file.iter_batches(batch_size=BATCH, use_threads=False), lambda: Origin(name, number + 1))
+        for batch in batches:
+            for found in _batch_rows(batch):
+                number += 1
+                origin = Origin(name, number)
+                yield origin, found if isinstance(found, dict) else rows_end(origin, found).error
+            done = size * number // total
+            tally.position = lambda done=done: done
+        tally.position = int
+
+
+def _guarded(batches: Iterator[Any], here: Callable[[], Origin]) -> Iterator[Any]:
+    while True:
+        try:
+            batch = next(batches, None)
+        except Exception as error:
+            raise rows_end(here(), error) from error
+        if batch is None:
+            return
+        yield batch
+
+
+def _batch_rows(batch: Any) -> list[dict[str, object] | Exception]:
+    """The rows of a batch as Python values; where one cannot be (text that is not UTF-8), its error in its place."""
+    try:
+        if batch.nbytes > decoding.LINE_LIMIT and batch.num_rows == 1:
+            raise ValueError(f"a row of more than {decoding.LINE_LIMIT:,} bytes")
+        if batch.nbytes > decoding.LINE_LIMIT:  # one row at a time: one of them may be as large
+            return [row for at in range(batch.num_rows) for row in _batch_rows(batch.slice(at, 1))]
+        rows: list[dict[str, object] | Exception] = batch.to_pylist()
+    except Exception as error:  # noqa: BLE001 - as in `open_parquet`
+        one = batch.num_rows == 1
+        rows = [error] if one else [row for at in range(batch.num_rows) for row in _batch_rows(batch.slice(at, 1))]
+    return rows

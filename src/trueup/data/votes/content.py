@@ -1,0 +1,227 @@
+"""Prompts and pairs: put in once each, known by their content, in a random order of the store's own."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Select, Table, bindparam, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from trueup.data.rendering import Message
+from trueup.data.votes.ballots import whole
+from trueup.data.votes.database import now_utc
+from trueup.data.votes.schema import Answer, NewPair, NewPrompt, Pair, Prompt, Side
+from trueup.data.votes.tables import levels, pairs, prompts, shares, tallies
+from trueup.errors import DataError
+from trueup.system.text import excerpt
+
+
+def drawn(key: str, *what: str | int) -> int:
+    """A number of 63 bits, evenly spread over everything that can be asked."""
+    text = "\0".join(map(str, (key, *what)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def position(key: str, kind: str, number: int) -> int:
+    """The place of a prompt or pair in the store's random order."""
+    return drawn(key, kind, number)
+
+
+def left_side(key: str, prompt: int, rater: int) -> Side:
+    """Which answer to a prompt is a rater's A: half the raters see the other."""
+    return "first" if drawn(key, "left", prompt, rater) % 2 else "second"
+
+
+T = TypeVar("T")
+CHUNK = 500
+"""Rows put in by one transaction: raters wait while it lasts."""
+
+
+def chunks(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
+    """Items, some at a time."""
+    remaining = iter(items)
+    while chunk := tuple(itertools.islice(remaining, CHUNK)):
+        yield chunk
+
+
+def add_prompts(connection: Connection, key: str, new: Sequence[NewPrompt]) -> tuple[dict[bytes, int], int]:
+    """Put in the prompts that are not there. -> the id of each by its digest, and how many are new."""
+    rows = {}
+    for prompt in new:
+        digest = prompt_digest(prompt)
+        rows.setdefault(digest, prompt)
+    known = _ids(connection, prompts, rows)
+    added = now_utc()
+    made = [_prompt_row(digest, prompt, added) for digest, prompt in rows.items() if digest not in known]
+    if made:
+        connection.execute(insert(prompts), made)
+        fresh = _ids(connection, prompts, [row["digest"] for row in made])
+        connection.execute(
+            insert(shares),
+            [share(key, prompt) for prompt in fresh.values()],
+        )
+        known |= fresh
+    return known, len(made)
+
+
+def add_pairs(connection: Connection, key: str, new: Sequence[NewPair]) -> tuple[dict[bytes, int], int]:
+    """Put in the pairs that are not there, and their prompts. -> the id of each by its digest, and how many are new."""
+    prompt_ids, _ = add_prompts(connection, key, [pair.prompt for pair in new])
+    rows: dict[bytes, NewPair] = {}
+    for pair in new:
+        rows.setdefault(pair_digest(pair), pair)
+    known = _ids(connection, pairs, rows)
+    added = now_utc()
+    made = [_pair_row(digest, pair, prompt_ids, added) for digest, pair in rows.items() if digest not in known]
+    if made:
+        connection.execute(insert(pairs), made)
+        fresh = _ids(connection, pairs, [row["digest"] for row in made])
+        _count_in(connection, key, [(fresh[row["digest"]], row["prompt"], row["gold"]) for row in made])
+        known |= fresh
+    return known, len(made)
+
+
+def prompt_digest(prompt: NewPrompt) -> bytes:
+    """What a prompt is known by: its messages.
+
+    Raises:
+        DataError: it has none, or does not end with a user's, or holds half a surrogate pair.
+    """
+    if not prompt.messages or prompt.messages[-1].role != "user":
+        raise DataError(f"{_place(prompt)}a prompt must end with a user's message\n  fix: leave out the answer")
+    return _digest([[message.role, message.content] for message in prompt.messages], prompt)
+
+
+def pair_digest(pair: NewPair) -> bytes:
+    """What a pair is known by: its prompt, and texts and models, whichever is called first."""
+    answers = sorted([answer.text, answer.model] for answer in (pair.first, pair.second))
+    return _digest([prompt_digest(pair.prompt).hex(), answers], pair.prompt)
+
+
+def all_prompts(connection: Connection) -> list[Prompt]:
+    """Every prompt, in the order they came."""
+    return [_prompt(row) for row in connection.execute(select(prompts).order_by(prompts.c.id))]
+
+
+def unpaired(connection: Connection, per_prompt: int, limit: int) -> list[Prompt]:
+    """Prompts with fewer pairs than `per_prompt`, those with fewest first, then in the store's random order.
+
+    None that has a gold pair: a rater who met its prompt with other answers would know by that what it is.
+    """
+    checks = select(pairs.c.id).where(pairs.c.prompt == prompts.c.id, pairs.c.gold.is_not(None)).exists()
+    chosen = (
+        select(prompts)
+        .join(shares, shares.c.prompt == prompts.c.id)
+        .where(shares.c.pairs < per_prompt, ~checks)
+        .order_by(shares.c.pairs, shares.c.position)
+        .limit(limit)
+    )
+    return [_prompt(row) for row in connection.execute(chosen)]
+
+
+def all_pairs(connection: Connection) -> list[Pair]:
+    """Every pair, in the order they came."""
+    by_id = {prompt.id: prompt for prompt in all_prompts(connection)}
+    return [_pair(row, by_id[row.prompt]) for row in connection.execute(select(pairs).order_by(pairs.c.id))]
+
+
+def some_pairs(connection: Connection, ids: Select[Any] | Sequence[int]) -> list[Pair]:
+    """Pairs by id, in the order they came."""
+    rows = connection.execute(select(pairs).where(pairs.c.id.in_(ids)).order_by(pairs.c.id)).all()
+    wanted = select(prompts).where(prompts.c.id.in_({row.prompt for row in rows}))
+    by_id = {row.id: _prompt(row) for row in connection.execute(wanted)}
+    return [_pair(row, by_id[row.prompt]) for row in rows]
+
+
+def pair_of(connection: Connection, pair: int) -> Pair:
+    """One pair.
+
+    Raises:
+        DataError: there is none of that id.
+    """
+    found = some_pairs(connection, [pair]) if 0 < pair < 2**63 else []
+    if not found:
+        raise DataError(f"pair {pair}: not in this store\n  fix: reload the page")
+    return found[0]
+
+
+def reorder(connection: Connection, key: str) -> None:
+    """Draw the random order anew, for another key."""
+    for table, of, kind in ((tallies, tallies.c.pair, "pair"), (shares, shares.c.prompt, "prompt")):
+        ids = connection.execute(select(of)).scalars().all()
+        moved = update(table).where(of == bindparam("of")).values(position=bindparam("place"))
+        for chunk in chunks(ids):
+            connection.execute(moved, [{"of": number, "place": position(key, kind, number)} for number in chunk])
+
+
+def _count_in(connection: Connection, key: str, made: Sequence[tuple[int, int, str | None]]) -> None:
+    """Enter new pairs (id, prompt, gold) into the derived tables."""
+    connection.execute(insert(tallies), [tally(key, pair, gold is not None) for pair, _, gold in made])
+    for gold, many in Counter(gold is not None for _, _, gold in made).items():
+        shift(connection, (gold, 0, 0), many)
+    for prompt, many in Counter(prompt for _, prompt, gold in made if gold is None).items():
+        connection.execute(update(shares).where(shares.c.prompt == prompt).values(pairs=shares.c.pairs + many))
+
+
+def tally(key: str, pair: int, gold: bool) -> dict[str, Any]:
+    """A pair's row in `tallies` before anybody voted."""
+    return {"pair": pair, "gold": gold, "position": position(key, "pair", pair), "votes": 0, "seen": 0, "latest": 0}
+
+
+def share(key: str, prompt: int) -> dict[str, Any]:
+    """A prompt's row in `shares` before it has pairs."""
+    return {"prompt": prompt, "position": position(key, "prompt", prompt), "pairs": 0}
+
+
+def shift(connection: Connection, level: tuple[bool, int, int], many: int) -> None:
+    """Add to the number of pairs of a level (gold, votes, seen)."""
+    added = insert(levels).values(gold=level[0], votes=level[1], seen=level[2], pairs=many)
+    columns = [levels.c.gold, levels.c.votes, levels.c.seen]
+    connection.execute(
+        added.on_conflict_do_update(index_elements=columns, set_={"pairs": levels.c.pairs + added.excluded.pairs})
+    )
+
+
+def _ids(connection: Connection, table: Table, digests: Iterable[bytes]) -> dict[bytes, int]:
+    found = select(table.c.digest, table.c.id).where(table.c.digest.in_(list(digests)))
+    return {row.digest: row.id for row in connection.execute(found)}
+
+
+def _digest(value: Any, prompt: NewPrompt) -> bytes:
+    try:
+        return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).digest()
+    except UnicodeEncodeError:
+        raise DataError(f"{_place(prompt)}the text holds half a surrogate pair\n  fix: write it as UTF-8") from None
+
+
+def _place(prompt: NewPrompt) -> str:
+    return f"{excerpt(prompt.origin)[1:-1]}: " if prompt.origin else ""
+
+
+def _prompt_row(digest: bytes, prompt: NewPrompt, added: str) -> dict[str, Any]:
+    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    tags = [whole(tag) for tag in prompt.tags]
+    return {"digest": digest, "messages": messages, "tags": tags, "origin": whole(prompt.origin), "added": added}
+
+
+def _pair_row(digest: bytes, pair: NewPair, prompt_ids: Mapping[bytes, int], added: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"digest": digest, "prompt": prompt_ids[prompt_digest(pair.prompt)]}
+    for side, answer in (("first", pair.first), ("second", pair.second)):
+        row |= {side: answer.text, f"{side}_model": answer.model, f"{side}_sampling": dict(answer.sampling)}
+    return row | {"gold": pair.gold, "added": added}
+
+
+def _prompt(row: Any) -> Prompt:
+    messages = tuple(Message(turn["role"], turn["content"]) for turn in row.messages)
+    return Prompt(row.id, messages, tuple(row.tags), row.origin)
+
+
+def _pair(row: Any, prompt: Prompt) -> Pair:
+    first = Answer(row.first, row.first_model, row.first_sampling)
+    second = Answer(row.second, row.second_model, row.second_sampling)
+    return Pair(row.id, prompt, first, second, row.gold, row.added)

@@ -1,0 +1,67 @@
+"""What a reward model thinks of pairs: margins in nats, and how unsure it is, by which the next pair may be chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from trueup.data.votes import content, counting
+from trueup.data.votes.schema import Pair
+from trueup.data.votes.settings import remember, remembered
+from trueup.data.votes.tables import pairs, scores, tallies
+from trueup.errors import DataError
+
+
+def uncertainty(margin: float) -> float:
+    """1 - |2 sigmoid(margin) - 1|: 0 where the model is sure, 1 where both answers are as good to it."""
+    return 1 - abs(math.tanh(margin / 2))
+
+
+def score(connection: Connection, model: str, margins: Mapping[int, float]) -> None:
+    """Keep a model's margins r(first) - r(second) of pairs by id; from now on it is the one whose doubts count.
+
+    Raises:
+        DataError: a margin is not a number, or a pair is not there.
+    """
+    for pair, margin in margins.items():
+        if not math.isfinite(margin):
+            raise DataError(f"pair {pair}: {model} gives it the margin {margin}\n  fix: check the reward model")
+    if not margins:
+        return
+    rows = [{"model": model, "pair": pair, "margin": margin} for pair, margin in margins.items()]
+    added = insert(scores)
+    key = [scores.c.model, scores.c.pair]
+    connection.execute(added.on_conflict_do_update(index_elements=key, set_={"margin": added.excluded.margin}), rows)
+    if remembered(connection, "scorer") == model:
+        _enter(connection, margins)
+    else:
+        remember(connection, "scorer", model)
+        apply(connection)
+
+
+def apply(connection: Connection) -> None:
+    """Fill in the uncertainty of every pair, by the model that scored last."""
+    connection.execute(update(tallies).values(uncertainty=None))
+    last = select(scores.c.pair, scores.c.margin).where(scores.c.model == remembered(connection, "scorer"))
+    _enter(connection, {row.pair: row.margin for row in connection.execute(last)})
+
+
+def unscored(connection: Connection, model: str, limit: int) -> list[Pair]:
+    """Pairs that a model has not scored, the newest at most `limit`."""
+    own = scores.c.model == model
+    done = connection.execute(select(func.count()).select_from(scores).where(own)).scalar_one()
+    if done == counting.many_pairs(connection):
+        return []  # without a look at each
+    known = select(1).select_from(scores).where(own, scores.c.pair == pairs.c.id).exists()
+    return content.some_pairs(connection, select(pairs.c.id).where(~known).order_by(pairs.c.id.desc()).limit(limit))
+
+
+def _enter(connection: Connection, margins: Mapping[int, float]) -> None:
+    if margins:
+        rows = [{"of": pair, "doubt": uncertainty(margin)} for pair, margin in margins.items()]
+        connection.execute(
+            update(tallies).where(tallies.c.pair == bindparam("of")).values(uncertainty=bindparam("doubt")), rows
+        )

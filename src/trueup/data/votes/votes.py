@@ -1,0 +1,161 @@
+"""Votes and undos: events that are added, never changed. What stands is what no later event takes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, exists, select
+from sqlalchemy.dialects.sqlite import insert
+
+from trueup.data.votes import content, counting, leases
+from trueup.data.votes.ballots import check_request, checked
+from trueup.data.votes.content import left_side
+from trueup.data.votes.database import now_utc
+from trueup.data.votes.schema import Ballot, Rater, Settings, Side, Vote
+from trueup.data.votes.settings import key
+from trueup.data.votes.tables import events, raters, standing
+from trueup.errors import DataError
+
+_undos = events.alias("undos")
+
+
+def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | None = None) -> Vote:
+    """Enter a vote; the same request again gives the first one.
+
+    Raises:
+        DataError: the ballot cannot be meant, or the rater has voted on the pair, or was not shown it.
+    """
+    check_request(ballot.request)
+    before = _requested(connection, rater, ballot.request)
+    if before is not None:
+        if before.kind != "vote":
+            raise DataError(f"request {ballot.request} was an undo\n  fix: a random one each time")
+        return _by_id(connection, before.id)
+    ballot = checked(ballot)
+    prompt = _prompt_of(connection, ballot.pair)
+    if on_pairs(connection, [rater.id], [ballot.pair]):
+        raise DataError(f"pair {ballot.pair}: {rater.name} has voted on it\n  fix: undo first")
+    told = leases.of(connection, rater, ballot.pair)
+    if told is None and not _met(connection, rater, ballot.pair):
+        raise DataError(f"pair {ballot.pair}: was not shown to {rater.name}\n  fix: reload the page")
+    side = left or (told.left if told else left_side(key(connection), prompt, rater.id))
+    policy, score = (told.policy, told.score) if told else ("", None)
+    (vote,) = enter(connection, [event_of(rater, ballot, now_utc(), side, policy, score)])
+    return vote
+
+
+def event_of(
+    rater: Rater, ballot: Ballot, at: str, left: Side, policy: str = "", score: float | None = None
+) -> dict[str, Any]:
+    """A vote as a row of `events`."""
+    said = {name: getattr(ballot, name) for name in _SAID} | {"reasons": list(ballot.reasons)}
+    return {"at": at, "kind": "vote", "rater": rater.id, "left": left, "policy": policy, "score": score, **said}
+
+
+def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
+    """Add votes' events, and to what is derived from them."""
+    connection.execute(insert(events), list(rows))
+    votes = requested(connection, rows)
+    counting.votes(
+        connection, [(vote.id, vote.rater.id, vote.ballot.pair, vote.ballot.choice != "skip") for vote in votes]
+    )
+    leases.drop(connection, [(vote.rater.id, vote.ballot.pair) for vote in votes])
+    return votes
+
+
+def undo(
+    connection: Connection, rater: Rater, request: str, settings: Settings, now: float, *, of: int | None = None
+) -> Vote | None:
+    """Take back the rater's last standing vote and give its pair to the rater again; the same request does it once.
+
+    Returns:
+        The vote that was taken back; None: there was none.
+
+    Raises:
+        DataError: the request was a vote's, or the last standing vote is not the event `of`.
+    """
+    check_request(request)
+    before = _requested(connection, rater, request)
+    if before is not None:
+        if before.kind != "undo":
+            raise DataError(f"request {request} was a vote\n  fix: a random one each time")
+        return None if before.undoes is None else _by_id(connection, before.undoes)
+    last = next(iter(history(connection, rater, 1)), None)
+    if last is not None and of not in (None, last.id):
+        done = "you have voted since" if last.id > of else "that vote was taken back before"
+        raise DataError(f"{done}, in another window: press undo again")
+    pair = None if last is None else last.ballot.pair
+    row = {"at": now_utc(), "kind": "undo", "rater": rater.id, "request": request, "pair": pair}
+    event = _add(connection, row | {"undoes": last and last.id})
+    if last is not None and pair is not None:
+        counting.undo(connection, event, last)
+        shown = {"left": last.left, "policy": last.policy, "score": last.score}
+        leases.give(connection, rater, pair, shown, now=now, seconds=settings.lease_seconds)
+    return last
+
+
+def standing_votes(connection: Connection, until: int | None = None) -> list[Vote]:
+    """The votes that stand as of an event (by default now), in order."""
+    later = exists().where(_undos.c.undoes == events.c.id)
+    votes = _votes().order_by(events.c.id)
+    if until is not None:
+        votes, later = votes.where(events.c.id <= until), later.where(_undos.c.id <= until)
+    return [_vote(row) for row in connection.execute(votes.where(~later))]
+
+
+def history(connection: Connection, rater: Rater, limit: int) -> list[Vote]:
+    """A rater's standing votes, the last one first."""
+    own = _votes().join(standing, standing.c.vote == events.c.id).where(standing.c.rater == rater.id)
+    return [_vote(row) for row in connection.execute(own.order_by(standing.c.vote.desc()).limit(limit))]
+
+
+def on_pairs(connection: Connection, by: Iterable[int], pairs: Iterable[int]) -> dict[tuple[int, int], Vote]:
+    """The standing votes of raters on pairs, by the ids of both."""
+    own = (standing.c.rater.in_(set(by)), standing.c.pair.in_(set(pairs)))
+    rows = connection.execute(_votes().join(standing, standing.c.vote == events.c.id).where(*own))
+    return {(row.rater, row.pair): _vote(row) for row in rows}
+
+
+def requested(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Vote]:
+    """The votes of the same raters and requests as the rows', in order, also those that were taken back."""
+    wanted = {(row["rater"], row["request"]) for row in rows}
+    by, requests = {rater for rater, _ in wanted}, {request for _, request in wanted}
+    found = _votes().where(events.c.rater.in_(by), events.c.request.in_(requests))
+    there = sorted(connection.execute(found), key=lambda row: row.id)
+    return [_vote(row) for row in there if (row.rater, row.request) in wanted]
+
+
+_SAID = ("request", "pair", "choice", "strength", "note", "edit", "edit_of", "seconds")
+
+
+def _votes() -> Select[Any]:
+    return select(events, raters.c.name).join(raters, raters.c.id == events.c.rater).where(events.c.kind == "vote")
+
+
+def _vote(row: Any) -> Vote:
+    ballot = Ballot(**{name: getattr(row, name) for name in _SAID}, reasons=tuple(row.reasons or ()))
+    return Vote(row.id, row.at, Rater(row.rater, row.name), row.left, row.policy, row.score, ballot)
+
+
+def _by_id(connection: Connection, event: int) -> Vote:
+    return _vote(connection.execute(_votes().where(events.c.id == event)).one())
+
+
+def _add(connection: Connection, row: dict[str, Any]) -> int:
+    return connection.execute(insert(events).values(row).returning(events.c.id)).scalar_one()
+
+
+def _requested(connection: Connection, rater: Rater, request: str) -> Any | None:
+    same = (events.c.rater == rater.id, events.c.request == request)
+    return connection.execute(select(events.c.id, events.c.kind, events.c.undoes).where(*same)).one_or_none()
+
+
+def _met(connection: Connection, rater: Rater, pair: int) -> bool:
+    """Whether there is an event of this rater about a pair."""
+    own = select(events.c.id).where(events.c.pair == pair, events.c.rater == rater.id).limit(1)
+    return connection.execute(own).scalar_one_or_none() is not None
+
+
+def _prompt_of(connection: Connection, pair: int) -> int:
+    return content.pair_of(connection, pair).prompt.id
