@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from trueup import checkpoint as checkpoint_module
-from trueup.checkpoint import RunFolder, latest_checkpoint, save_checkpoint
 from trueup.errors import CheckpointError
+from trueup.runs import checkpoint as checkpoint_module
+from trueup.runs.checkpoint import RunFolder, latest_checkpoint, save_checkpoint
 
 
 @pytest.fixture

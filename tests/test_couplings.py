@@ -11,7 +11,7 @@ import pytest
 
 import trueup
 from trueup.data.tokens import build
-from trueup.surroundings import code_version
+from trueup.runs.environment import code_version
 from trueup.system.files import fingerprint
 from trueup.system.interrupt import _FRAGILE
 

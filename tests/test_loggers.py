@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from trueup.errors import ConfigError, MissingExtraError
-from trueup.loggers import open_loggers
+from trueup.runs.loggers import open_loggers
 
 
 class FakeRun:

@@ -16,7 +16,6 @@ import tiny_data
 from tiny import lora, tiny_network
 from trueup import objectives
 from trueup.batching import Batch, Example, collate, single
-from trueup.checkpoint import RunFolder, latest_checkpoint, save_checkpoint
 from trueup.config import OptimConfig, to_yaml
 from trueup.data.rendering import Message
 from trueup.data.tokens.sampler import Sampler
@@ -24,6 +23,7 @@ from trueup.errors import CheckpointError, TrainingError
 from trueup.loop import Fit, Fitted, fit
 from trueup.models import Network
 from trueup.optimizer import learning_rate, make_optimizer
+from trueup.runs.checkpoint import RunFolder, latest_checkpoint, save_checkpoint
 from trueup.system.console import Progress
 from trueup.terms import Evaluation, RowSource, Term
 

@@ -12,13 +12,13 @@ import torch
 import tiny_data
 from tiny import END_ID, lora, shake, tiny_model, tiny_network
 from trueup import old_logps, rollouts
-from trueup.checkpoint import read_state, write_state
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering import Conversation, Message
 from trueup.data.tokens.sampler import Sampler
 from trueup.errors import TrainingError
 from trueup.models import Network
 from trueup.rollouts import Rollouts, answer_text, make_controller, pack, unpack
+from trueup.runs.checkpoint import read_state, write_state
 from trueup.sampling import Sample
 
 QUESTIONS = ["Hi", "What is this, and why is it here at all?", "No?", "Tell me more about that."]

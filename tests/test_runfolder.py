@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from trueup.checkpoint import latest_checkpoint, save_checkpoint
 from trueup.errors import CheckpointError
-from trueup.runfolder import RunFolder
+from trueup.runs.checkpoint import latest_checkpoint, save_checkpoint
+from trueup.runs.folder import RunFolder
 from trueup.system.files import atomic_write_text, fingerprint
 
 CONFIG = "model: tiny\noptim:\n  lr: 0.001\n  steps: 10\nsave:\n  every: 5\n"
@@ -150,7 +150,7 @@ def test_truncate_metrics(run: RunFolder) -> None:
 
 
 def test_a_full_disk_in_the_log_is_explained(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trueup.runfolder.FileIO", _no_space)
+    monkeypatch.setattr("trueup.runs.folder.FileIO", _no_space)
     with pytest.raises(CheckpointError, match=r"metrics.jsonl: No space left on device \(.* free there\); free some"):
         run.append_metrics({"step": 1})
 

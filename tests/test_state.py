@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trueup.errors import CheckpointError
-from trueup.state import read_state, write_state
+from trueup.runs.state import read_state, write_state
 
 
 def same(left: object, right: object) -> bool:

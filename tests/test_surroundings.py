@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trueup.surroundings import FILE, changes, code_version, record, surroundings, warning
+from trueup.runs.environment import FILE, changes, code_version, record, surroundings, warning
 
 CPU = torch.device("cpu")
 

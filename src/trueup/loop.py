@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from trueup.checkpoint import Checkpoint, RunFolder, State, latest_checkpoint, save_checkpoint
 from trueup.errors import CheckpointError, Interrupted, TrueupError
+from trueup.runs.checkpoint import Checkpoint, RunFolder, State, latest_checkpoint, save_checkpoint
+from trueup.runs.environment import record, surroundings, warning
+from trueup.runs.state import Stored
 from trueup.runtime import copy_into, is_sharded, peak_memory_bytes
-from trueup.state import Stored
 from trueup.step import Stepper
-from trueup.surroundings import record, surroundings, warning
 from trueup.system.interrupt import InterruptGuard, StopRequested
 from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import StageConfig
-    from trueup.loggers import Logger
     from trueup.models import Network
+    from trueup.runs.loggers import Logger
     from trueup.system.console import Progress
 
 

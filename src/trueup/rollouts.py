@@ -30,11 +30,11 @@ from trueup.tensors import segment_sum, whiten
 from trueup.terms import collate_step
 
 if TYPE_CHECKING:
-    from trueup.checkpoint import State
     from trueup.config import PpoConfig
     from trueup.data.tokens.sampler import Sampler
     from trueup.models import Network
     from trueup.rewards import Reward
+    from trueup.runs.checkpoint import State
 from trueup.data.prompts import PromptRow, Prompts
 
 _SHOWN = 4  # samples of each rollout written to samples.jsonl

@@ -27,9 +27,9 @@ from trueup.export.merging import LOST, kept
 from trueup.export.proof import record_outputs
 from trueup.forward import check_head
 from trueup.loading import load_network, load_tokenizer
-from trueup.loggers import Logger, open_loggers
 from trueup.loop import Fitted, fit
-from trueup.runfolder import RunFolder
+from trueup.runs.folder import RunFolder
+from trueup.runs.loggers import Logger, open_loggers
 from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import atomic_write_text, explained
 from trueup.terms import Evaluation, RowSource, Term

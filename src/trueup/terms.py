@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from torch import Tensor
 
 from trueup.batching import Batch, Example, Per, collate, micro_batches
-from trueup.state import State
+from trueup.runs.state import State
 
 if TYPE_CHECKING:
     from trueup.data.tokens.sampler import Sampler

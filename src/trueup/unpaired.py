@@ -16,8 +16,8 @@ from trueup.terms import collate_step
 
 if TYPE_CHECKING:
     from trueup.models import Network
+    from trueup.runs.state import State
     from trueup.stage import Stage
-    from trueup.state import State
 from trueup.data.unpaired import ranked
 
 

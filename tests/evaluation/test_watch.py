@@ -15,7 +15,7 @@ from trueup.config import DpoConfig, PpoConfig, load_config
 from trueup.errors import ConfigError
 from trueup.evaluation import watch
 from trueup.evaluation.watch import Measurement, Watch, change, raised
-from trueup.runfolder import RunFolder
+from trueup.runs.folder import RunFolder
 from trueup.system.console import Progress
 
 N = 100

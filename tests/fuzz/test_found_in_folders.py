@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from dataset import making
 from tiny import lora, tiny_folder, tiny_network
 from trueup import runtime
-from trueup.checkpoint import latest_checkpoint, save_checkpoint
 from trueup.config.paths import classifier_problem
 from trueup.data.example import Branch, Example
 from trueup.data.tokens.build import opened
@@ -29,8 +28,9 @@ from trueup.reference import with_reference
 from trueup.report.build import build, read_measured
 from trueup.report.reading import items
 from trueup.report.stages import alarms, curves, points, stage_run
-from trueup.runfolder import RunFolder
-from trueup.state import read_state
+from trueup.runs.checkpoint import latest_checkpoint, save_checkpoint
+from trueup.runs.folder import RunFolder
+from trueup.runs.state import read_state
 
 DEEP = b"[" * 100_000
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(

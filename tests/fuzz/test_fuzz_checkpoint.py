@@ -21,7 +21,6 @@ from mutation import JSON_TOKENS, YAML_TOKENS, exchanged_json, mutated
 
 import tiny_data
 from tiny import lora, tiny_network, tiny_tokenizer
-from trueup.checkpoint import latest_checkpoint
 from trueup.config import DataConfig, find_model
 from trueup.config.paths import classifier_problem
 from trueup.data.rendering import Renderer
@@ -34,9 +33,10 @@ from trueup.report.build import build, read_measured
 from trueup.report.card import model_card
 from trueup.report.page import render
 from trueup.report.stages import alarms, curves, points, stage_run
-from trueup.runfolder import RunFolder
+from trueup.runs.checkpoint import latest_checkpoint
+from trueup.runs.folder import RunFolder
+from trueup.runs.state import read_state
 from trueup.runtime import init
-from trueup.state import read_state
 from trueup.system.console import quiet_libraries
 
 Reader = Callable[[Path, bool], object]

@@ -197,7 +197,8 @@ def _watch(asked: dict[str, Any], told: int) -> None:
 
 def _watch_writes(change: Callable[..., None], under: str) -> None:
     """What no audit event is told of: syncs, appended lines, and tensors, which safetensors writes by itself."""
-    from trueup import runfolder, state
+    from trueup.runs import folder as runfolder
+    from trueup.runs import state
 
     sync, save = os.fsync, state.save_file
 

@@ -16,10 +16,10 @@ import test_resume
 import tiny_data
 from reliability.forking import KILLED, Ended, Forks
 from reliability.test_kill import Killed, points
-from trueup.checkpoint import latest_checkpoint
 from trueup.config import to_yaml
 from trueup.errors import CheckpointError, ConfigError, DataError
-from trueup.runfolder import RunFolder
+from trueup.runs.checkpoint import latest_checkpoint
+from trueup.runs.folder import RunFolder
 
 KB = 1024
 FULL = "No space left on device|disk full|File too large"

@@ -20,7 +20,7 @@ import tiny_data
 from trueup import cli
 from trueup.config import STAGES, to_yaml
 from trueup.errors import CheckpointError
-from trueup.runfolder import RunFolder
+from trueup.runs.folder import RunFolder
 from trueup.step import Stepper
 
 

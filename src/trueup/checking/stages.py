@@ -21,7 +21,7 @@ from trueup.model_reward import classifier_of
 from trueup.system.files import atomic_write_text
 
 if TYPE_CHECKING:
-    from trueup.runfolder import RunFolder
+    from trueup.runs.folder import RunFolder
     from trueup.system.console import Progress
 
 REPORT = "checks.json"

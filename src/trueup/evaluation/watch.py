@@ -19,7 +19,7 @@ from trueup.errors import CheckpointError
 
 if TYPE_CHECKING:
     from trueup.config import DpoConfig, PpoConfig
-    from trueup.runfolder import RunFolder
+    from trueup.runs.folder import RunFolder
     from trueup.system.console import Progress
     from trueup.terms import Evaluation
 

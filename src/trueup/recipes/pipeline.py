@@ -24,7 +24,7 @@ from trueup.evaluation.suite import measure
 from trueup.recipes import dpo, ppo, reward, sft
 from trueup.report.publish import publish
 from trueup.report.schema import Report
-from trueup.runfolder import RunFolder, config_differences
+from trueup.runs.folder import RunFolder, config_differences
 from trueup.system.commandline import command_line
 from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import MODEL_CARD, atomic_write_text, fingerprint

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, TypeAdapter
 from trueup.errors import DataError, TrueupError
 from trueup.evaluation.items import Item
 from trueup.evaluation.plan import PLAN_FILE
-from trueup.runfolder import PlainLoader
+from trueup.runs.folder import PlainLoader
 
 _ODD = (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError, yaml.YAMLError)
 

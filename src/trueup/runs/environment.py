@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def warning(changed: list[str]) -> str:
 @cache
 def code_version() -> str:
     """A hash of trueup's own code, whether it was installed or is a working copy."""
-    sources = sorted(path for path in Path(__file__).parent.rglob("*.py"))
+    sources = sorted(Path(str(resources.files("trueup"))).rglob("*.py"))
     return fingerprint(sources)[:16]
 
 

@@ -28,9 +28,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trueup.errors import CheckpointError
-from trueup.runfolder import HARMLESS, RunFolder
+from trueup.runs.folder import HARMLESS, RunFolder
+from trueup.runs.state import State, read_state, sharded_leaves, state_bytes, write_state
 from trueup.runtime import Runtime, load_sharded, save_sharded
-from trueup.state import State, read_state, sharded_leaves, state_bytes, write_state
 from trueup.system.files import atomic_write_text, disk_advice, file_sha256, fingerprint, fsync_path, size_in_words
 
 __all__ = [
