@@ -43,7 +43,7 @@ def by_trueup(model: Path, prompts: list[list[int]]) -> tuple[list[list[int]], f
     """Answers by `sampling.sample`, and the seconds they took."""
     from trueup import runtime
     from trueup.config import SftConfig
-    from trueup.loading import load_network
+    from trueup.models.loading import load_network
     from trueup.sampling import sample
 
     config = SftConfig.model_validate({"model": str(model), "output": "unused", "data": "unused"})

@@ -94,7 +94,7 @@ def _watch_stage(seen: probe.Probe, told: Told, job: Job) -> None:
 
 def _keep_samples(path: Path, told: Told) -> None:
     """Write the first rollout's prompts, sampled tokens and scores, for TRL to be compared on."""
-    from trueup.rewards import Ensemble
+    from trueup.models.rewards import Ensemble
     from trueup.rollouts import Rollouts
 
     scores, following = Ensemble.scores, Rollouts.next

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trueup.attention import Sequences, packed_attention, sequences
+from trueup.models.attention import Sequences, packed_attention, sequences
 
 LAYER = torch.nn.Module()
 

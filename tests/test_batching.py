@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trueup.batching import Branch, Example, collate, micro_batches, single
 from trueup.data.rendering import Rendered
+from trueup.models.batching import Branch, Example, collate, micro_batches, single
 
 PAIR = Example(
     [10, 11],

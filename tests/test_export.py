@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from tiny import END_ID, EOS_ID, lora, shake, tiny_network
-from trueup.batching import Branch, Example, single
 from trueup.data.rendering import Conversation, Message, Renderer
 from trueup.errors import ModelError
 from trueup.export import writing as export
@@ -30,10 +29,11 @@ from trueup.export.merging import kept
 from trueup.export.proof import OUTPUTS, Proof, record_outputs
 from trueup.export.proof_files import check_files, check_weights
 from trueup.export.proof_fresh import Check, Record
-from trueup.forward import forward_all
-from trueup.loading import load_classifier, load_network, load_tokenizer
-from trueup.model_reward import classifier_reward, model_reward
-from trueup.models import Network
+from trueup.models.batching import Branch, Example, single
+from trueup.models.forward import forward_all
+from trueup.models.loading import load_classifier, load_network, load_tokenizer
+from trueup.models.network import Network
+from trueup.models.reward_model import classifier_reward, model_reward
 from trueup.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"), torch.float32)

@@ -15,7 +15,7 @@ import tiny_data
 from tiny import tiny_folder
 from trueup import runtime
 from trueup.errors import ModelError
-from trueup.loading import load_causal_lm, load_tokenizer
+from trueup.models.loading import load_causal_lm, load_tokenizer
 
 IDS = torch.tensor([[4, 9, 30, 77, 5]])
 

@@ -15,13 +15,13 @@ from torch import Tensor
 import tiny_data
 from tiny import lora, tiny_network
 from trueup import objectives
-from trueup.batching import Batch, Example, collate, single
 from trueup.config import OptimConfig, to_yaml
 from trueup.data.rendering import Message
 from trueup.data.tokens.sampler import Sampler
 from trueup.errors import CheckpointError, TrainingError
 from trueup.loop import Fit, Fitted, fit
-from trueup.models import Network
+from trueup.models.batching import Batch, Example, collate, single
+from trueup.models.network import Network
 from trueup.optimizer import learning_rate, make_optimizer
 from trueup.runs.checkpoint import RunFolder, latest_checkpoint, save_checkpoint
 from trueup.system.console import Progress

@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from tiny import END_ID, HIDDEN, lora, shake, tiny_folder, tiny_model, tiny_network, tiny_tokenizer
-from trueup.batching import Batch, Branch, Example, Layout, collate
 from trueup.config import SftConfig
 from trueup.errors import ModelError
 from trueup.export import export_adapter
-from trueup.forward import check_head, forward_all
-from trueup.loading import load_classifier, load_network
-from trueup.models import Network
-from trueup.reference import branch_logps
+from trueup.models.batching import Batch, Branch, Example, Layout, collate
+from trueup.models.forward import branch_logps, check_head, forward_all
+from trueup.models.loading import load_classifier, load_network
+from trueup.models.network import Network
+from trueup.models.weights import without_dropout
 from trueup.runtime import Runtime
-from trueup.weights import without_dropout
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -488,10 +487,10 @@ def classifier_folder(path: Path, labels: int) -> str:
 
 @pytest.mark.parametrize("labels", [2, 3])
 def test_a_classifier_of_several_labels_is_no_reward_model(tmp_path, labels, monkeypatch):
-    import trueup.loading
+    import trueup.models.loading
 
     folder = classifier_folder(tmp_path, labels)
-    monkeypatch.setattr(trueup.loading, "_from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(trueup.models.loading, "_from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
     with pytest.raises(ModelError, match=rf"{labels} labels; a reward model has one"):
         load_classifier(folder, CPU)
 
@@ -521,7 +520,7 @@ def test_an_encoder_is_no_reward_model():
     """BERT's classifier reads a pooled first token: its head on a last token's state would give nonsense silently."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    from trueup.weights import score_head
+    from trueup.models.weights import score_head
 
     tiny = BertConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=1)
     with pytest.raises(ModelError, match="no linear `score` head"):
@@ -529,7 +528,7 @@ def test_an_encoder_is_no_reward_model():
 
 
 def test_fingerprints_tell_weights_apart(tiny_base):
-    from trueup.weights import weights_fingerprint
+    from trueup.models.weights import weights_fingerprint
 
     model = tiny_model()
     before = weights_fingerprint(model)

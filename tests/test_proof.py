@@ -18,7 +18,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tiny import END_ID, EOS_ID, PAD_ID, TEMPLATE, lora, shake, tiny_folder, tiny_network
-from trueup.batching import Branch, Example, single
 from trueup.data.rendering import Message
 from trueup.errors import ModelError
 from trueup.export import proof, proof_fresh
@@ -26,7 +25,8 @@ from trueup.export import writing as export
 from trueup.export.proof import OUTPUTS, Proof, prove, record_outputs
 from trueup.export.proof_files import check_files, check_rounding, check_weights
 from trueup.export.proof_fresh import Check, Record
-from trueup.models import Network
+from trueup.models.batching import Branch, Example, single
+from trueup.models.network import Network
 
 TALKS = [
     (Message("user", "What is the capital of France?"), Message("assistant", "Paris.")),

@@ -67,7 +67,7 @@ def test_another_name_is_refused_as_usual() -> None:
 
 def test_submodules_do_not_take_the_functions_names() -> None:
     code = (
-        "import trueup, trueup.rewards, trueup.recipes.reward, trueup.recipes.sft, trueup.recipes.dpo, "
+        "import trueup, trueup.models.rewards, trueup.recipes.reward, trueup.recipes.sft, trueup.recipes.dpo, "
         "trueup.recipes.ppo; print([callable(f) for f in (trueup.sft, trueup.reward, trueup.dpo, trueup.ppo)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

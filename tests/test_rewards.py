@@ -7,7 +7,7 @@ import torch
 
 from trueup.data.rendering import Conversation, Message
 from trueup.errors import ConfigError, TrainingError
-from trueup.rewards import Ensemble, checked, disagreement, from_function
+from trueup.models.rewards import Ensemble, checked, disagreement, from_function
 
 TALKS = [Conversation((Message("user", "Hi"), Message("assistant", answer))) for answer in ("Hello!", "Yo", "")]
 

@@ -16,7 +16,7 @@ from trueup.data.prompts import PromptRow
 from trueup.data.rendering import Conversation, Message
 from trueup.data.tokens.sampler import Sampler
 from trueup.errors import TrainingError
-from trueup.models import Network
+from trueup.models.network import Network
 from trueup.rollouts import Rollouts, answer_text, make_controller, pack, unpack
 from trueup.runs.checkpoint import read_state, write_state
 from trueup.sampling import Sample

@@ -11,7 +11,7 @@ from torch import nn
 from tiny import END_ID, EOS_ID, lora, shake, tiny_network
 from trueup.errors import TrainingError
 from trueup.export import merged_state
-from trueup.models import Network
+from trueup.models.network import Network
 from trueup.sampling import Sample, pick, sample
 
 PROMPTS = [[5, 6, 7], [20] * 11, [30, 31], [9], [40, 41, 42, 43, 44, 45]]

@@ -11,7 +11,7 @@ import torch
 
 from test_sampling import PROMPTS, generated, make_stop, policy
 from tiny import END_ID, tiny_network, tiny_tokenizer
-from trueup.models import Network
+from trueup.models.network import Network
 from trueup.runtime import init
 from trueup.sampling import Sample, sample
 from trueup.sampling.cache import GrowingCache, WindowCache, new_cache

@@ -17,8 +17,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tiny import END_ID, START_ID, tiny_tokenizer
-from trueup.batching import Branch, Example, Layout, collate, single
 from trueup.data.rendering import Message, Origin, Renderer
+from trueup.models.batching import Branch, Example, Layout, collate, single
 from trueup.show import View, print_view, view, write_html
 from trueup.show.layout import target_places
 from trueup.show.pieces import Decoder

@@ -14,8 +14,8 @@ import torch
 
 import tiny_data
 from trueup import tensors
-from trueup.batching import Batch
-from trueup.models import Network
+from trueup.models.batching import Batch
+from trueup.models.network import Network
 
 
 @dataclass(frozen=True, slots=True)

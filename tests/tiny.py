@@ -17,7 +17,7 @@ import torch
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from trueup.models import Network
+    from trueup.models.network import Network
 
 SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]  # ids 0 to 3
 PAD_ID, START_ID, END_ID, EOS_ID = range(4)
@@ -124,7 +124,7 @@ def tiny_network(
 ) -> Network:
     """The network, without roles, of the folder at `path`, which `tiny_folder(path, **variant)` writes if need be."""
     from trueup.config import SftConfig
-    from trueup.loading import load_network
+    from trueup.models.loading import load_network
     from trueup.runtime import init
 
     folder = tiny_folder(path, **variant)

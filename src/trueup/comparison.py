@@ -13,7 +13,7 @@ from trueup.errors import ConfigError, DataError
 from trueup.evaluation.items import Item
 from trueup.evaluation.plan import FOLDER, Plan
 from trueup.evaluation.suite import measure
-from trueup.loading import read_config
+from trueup.models.loading import read_config
 from trueup.report.build import Measured, build, compared, read_measured
 from trueup.report.publish import publish
 from trueup.report.schema import Report

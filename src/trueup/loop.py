@@ -27,7 +27,7 @@ from trueup.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import StageConfig
-    from trueup.models import Network
+    from trueup.models.network import Network
     from trueup.runs.loggers import Logger
     from trueup.system.console import Progress
 

@@ -15,9 +15,9 @@ from trueup.algorithms.sft import cross_entropy
 from trueup.tensors import segment_sum
 
 if TYPE_CHECKING:
-    from trueup.batching import Batch
     from trueup.config import PreferenceLossConfig, RewardLossConfig, RolloutConfig
-    from trueup.models import Network
+    from trueup.models.batching import Batch
+    from trueup.models.network import Network
     from trueup.terms import Metrics, Objective
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trueup.batching import Example
-from trueup.forward import forward_all
+from trueup.models.batching import Example
+from trueup.models.forward import forward_all
 from trueup.sampling import Sample
 
 if TYPE_CHECKING:
-    from trueup.models import Network
+    from trueup.models.network import Network
 
 AGREEMENT = 1e-4
 """Nats by which a token may differ: float32's rounding keeps below a tenth of that, bfloat16's far above."""

@@ -12,7 +12,7 @@ from trueup.runtime import is_sharded
 
 if TYPE_CHECKING:
     from trueup.config import OptimConfig
-    from trueup.models import Network
+    from trueup.models.network import Network
 
 
 def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:

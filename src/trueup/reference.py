@@ -14,16 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from trueup.batching import Example
 from trueup.data.example import Lazy
 from trueup.errors import TrainingError
-from trueup.forward import forward_all
+from trueup.models.batching import Example
 from trueup.system.files import atomic_write_bytes
-from trueup.tensors import segment_sum
 
 if TYPE_CHECKING:
-    from trueup.models import Network
-
+    from trueup.models.network import Network
+from trueup.models.forward import branch_logps
 
 START_TOLERANCE = {True: 1e-4, False: 0.1}
 """Nats a token by which a policy may differ from itself, in float32 and not: in half precision under full fine-tuning
@@ -87,13 +85,6 @@ def _cache_key(cache: Path) -> str | None:
             return (opened.metadata() or {}).get("fingerprint")
     except (OSError, SafetensorError):
         return None
-
-
-def branch_logps(network: Network, examples: Sequence[Example], role: str, *, max_tokens: int) -> Tensor:
-    """(S,) summed log-probabilities of each branch's trained tokens under `role`, on the CPU."""
-    logps = forward_all(network, examples, role, "logps", max_tokens=max_tokens)
-    sizes = torch.tensor([branch.trained for one in examples for branch in one.branches])
-    return segment_sum(logps, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes))
 
 
 def check_start(network: Network, examples: Sequence[Example], *, max_tokens: int) -> None:

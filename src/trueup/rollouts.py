@@ -17,13 +17,13 @@ from torch import Tensor
 from trueup.algorithms import kl as kl_module
 from trueup.algorithms import ppo
 from trueup.algorithms.advantages import RunningNorm, gae, grpo, missing_end_penalty, rloo, token_rewards
-from trueup.batching import Batch, Branch, Example
 from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
-from trueup.forward import forward_all
+from trueup.models.batching import Batch, Branch, Example
+from trueup.models.forward import forward_all
+from trueup.models.rewards import Ensemble, disagreement
 from trueup.old_logps import old_logps
 from trueup.reference import START_TOLERANCE
-from trueup.rewards import Ensemble, disagreement
 from trueup.runtime import mixed_seed
 from trueup.sampling import Sample, sample
 from trueup.tensors import segment_sum, whiten
@@ -32,8 +32,8 @@ from trueup.terms import collate_step
 if TYPE_CHECKING:
     from trueup.config import PpoConfig
     from trueup.data.tokens.sampler import Sampler
-    from trueup.models import Network
-    from trueup.rewards import Reward
+    from trueup.models.network import Network
+    from trueup.models.rewards import Reward
     from trueup.runs.checkpoint import State
 from trueup.data.prompts import PromptRow, Prompts
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, overload
 
-from trueup.batching import Per
 from trueup.config import DpoConfig, StageConfig, TrainDataConfig
 from trueup.data.example import Example
 from trueup.data.rendering import Origin, Renderer
@@ -14,7 +13,8 @@ from trueup.data.tokens.prepare import prepare
 from trueup.data.tokens.select import Examples
 from trueup.data.unpaired import unpaired_examples
 from trueup.errors import DataError
-from trueup.loading import load_tokenizer
+from trueup.models.batching import Per
+from trueup.models.loading import load_tokenizer
 from trueup.show import print_view, view, write_html
 from trueup.system.console import quiet_libraries
 from trueup.system.text import clean

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trueup import objectives, runtime
-from trueup.batching import Example, Per
 from trueup.checking import checked
 from trueup.config import to_yaml
 from trueup.data.rendering import Renderer
@@ -25,9 +24,10 @@ from trueup.errors import CheckpointError, ConfigError
 from trueup.export import export_adapter, export_policy
 from trueup.export.merging import LOST, kept
 from trueup.export.proof import record_outputs
-from trueup.forward import check_head
-from trueup.loading import load_network, load_tokenizer
 from trueup.loop import Fitted, fit
+from trueup.models.batching import Example, Per
+from trueup.models.forward import check_head
+from trueup.models.loading import load_network, load_tokenizer
 from trueup.runs.folder import RunFolder
 from trueup.runs.loggers import Logger, open_loggers
 from trueup.system.console import Progress, quiet_libraries
@@ -36,7 +36,7 @@ from trueup.terms import Evaluation, RowSource, Term
 
 if TYPE_CHECKING:
     from trueup.config import StageConfig
-    from trueup.models import Network
+    from trueup.models.network import Network
 from trueup.system.commandline import resume_command
 
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trueup.batching import Batch
 from trueup.errors import TrainingError
+from trueup.models.batching import Batch
 from trueup.optimizer import learning_rate, make_optimizer
 from trueup.runtime import mixed_seed
 from trueup.terms import Source, Term
 
 if TYPE_CHECKING:
     from trueup.config import OptimConfig
-    from trueup.models import Network
+    from trueup.models.network import Network
 
 _NAMED_ROWS = 8  # rows named in a message
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from torch import Tensor
 
-from trueup.batching import Batch, Example, Per, collate, micro_batches
+from trueup.models.batching import Batch, Example, Per, collate, micro_batches
 from trueup.runs.state import State
 
 if TYPE_CHECKING:
     from trueup.data.tokens.sampler import Sampler
-    from trueup.models import Network
+    from trueup.models.network import Network
 
 Metrics = dict[str, Tensor]
 Objective = Callable[["Network", Batch], tuple[Tensor, Metrics]]

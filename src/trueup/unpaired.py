@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from trueup.algorithms.preference import kto_kl
-from trueup.batching import Batch, Example
 from trueup.data.tokens.sampler import Sampler
-from trueup.reference import branch_logps
+from trueup.models.batching import Batch, Example
+from trueup.models.forward import branch_logps
 from trueup.terms import collate_step
 
 if TYPE_CHECKING:
-    from trueup.models import Network
+    from trueup.models.network import Network
     from trueup.runs.state import State
     from trueup.stage import Stage
 from trueup.data.unpaired import ranked

@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from trueup import loop, runtime
-from trueup.batching import Batch
 from trueup.config import STAGES
 from trueup.errors import Interrupted
+from trueup.models.batching import Batch
 from trueup.rollouts import Rollouts
 from trueup.system.interrupt import InterruptGuard
 from trueup.terms import RowSource

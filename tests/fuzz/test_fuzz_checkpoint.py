@@ -26,7 +26,7 @@ from trueup.config.paths import classifier_problem
 from trueup.data.rendering import Renderer
 from trueup.data.tokens.build import tokenize
 from trueup.errors import ModelError
-from trueup.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
+from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
 from trueup.reference import with_reference
 from trueup.report import reading, terminal
 from trueup.report.build import build, read_measured

@@ -21,7 +21,7 @@ from hostile import evil
 from trueup import runtime
 from trueup.config import PpoConfig, SftConfig, check_paths, find_model
 from trueup.errors import ModelError
-from trueup.loading import load_causal_lm, load_classifier, load_tokenizer
+from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer
 
 IDS = torch.tensor([[4, 9, 30, 77, 5]])
 ASKED = "allow=[pickled-weights]"
@@ -375,7 +375,7 @@ def cached(home: Path, folder: Path, name: str) -> None:
 
 def from_hub(home: Path, name: str, more: str = "") -> str:
     code = (
-        "import sys; from trueup import runtime; from trueup.loading import load_causal_lm, load_tokenizer\n"
+        "import sys; from trueup import runtime; from trueup.models.loading import load_causal_lm, load_tokenizer\n"
         f"load_tokenizer({name!r}); load_causal_lm({name!r}, runtime.init('cpu', 'float32'){more}); print('LOADED')"
     )
     environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}

@@ -265,7 +265,7 @@ def test_messages_of_libraries_are_harmless(key: str, tmp_path: Path) -> None:
     """What transformers says repeats what a model's files hold."""
     from trueup import runtime
     from trueup.errors import ModelError
-    from trueup.loading import load_causal_lm
+    from trueup.models.loading import load_causal_lm
 
     said = ""
     try:

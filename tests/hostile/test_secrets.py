@@ -114,7 +114,7 @@ def test_what_fails_tells_no_secret(command: list[str], made: tuple[Path, str]) 
 def test_a_hub_that_repeats_the_token_does_not_get_it_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    from trueup.loading import load_tokenizer
+    from trueup.models.loading import load_tokenizer
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(f"401: your token is {SECRETS['HF_TOKEN']} at https://u:hunter2@host")

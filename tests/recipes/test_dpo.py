@@ -12,9 +12,9 @@ import tiny_data
 from tiny import tiny_folder
 from trueup import reference
 from trueup.algorithms.preference import LOSSES, NEEDS_REFERENCE, UNPAIRED
-from trueup.batching import Example
 from trueup.data.unpaired import mismatched
 from trueup.errors import DataError
+from trueup.models.batching import Example
 
 # The loss where the policy is its own reference: the log-ratios are 0.
 AT_START = {
@@ -195,7 +195,7 @@ def test_a_cache_that_cannot_be_read_is_made_again(damage: bytes | None, tmp_pat
 def test_a_policy_that_is_not_its_reference_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reference computed with something else than the policy's start: silent elsewhere, an error here."""
     from trueup.errors import TrainingError
-    from trueup.models import Network
+    from trueup.models.network import Network
 
     add = Network.add_reference
 

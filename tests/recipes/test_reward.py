@@ -13,8 +13,8 @@ import torch
 import tiny_data
 from tiny import shake, tiny_network
 from trueup import objectives
-from trueup.batching import Branch, Example, collate
 from trueup.errors import DataError
+from trueup.models.batching import Branch, Example, collate
 
 
 @pytest.mark.parametrize("lora", [None, tiny_data.LORA], ids=["full", "lora"])
@@ -33,7 +33,7 @@ def test_the_export_scores_as_it_was_trained(tmp_path: Path, monkeypatch: pytest
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from trueup.data.rendering import Conversation, Message
-    from trueup.model_reward import model_reward
+    from trueup.models.reward_model import model_reward
 
     seen = tiny_data.networks(monkeypatch)
     tiny_data.run(tiny_data.stage("reward", tmp_path, lora=tiny_data.LORA, optim={"steps": 8, "lr": 1e-2}))

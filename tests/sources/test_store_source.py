@@ -129,7 +129,7 @@ def test_the_version_is_of_the_rows(tmp_path: Path) -> None:
 def test_a_write_ahead_log_counts(tmp_path: Path, tiny_base: str) -> None:
     """Votes lie in votes.db-wal first: a cache that went by the file's own bytes would not see them."""
     from trueup.data.rendering import Renderer
-    from trueup.loading import load_tokenizer
+    from trueup.models.loading import load_tokenizer
 
     path = made(tmp_path / "votes.db", "1", "", "")
     config, renderer = DataConfig(path=str(path)), Renderer(load_tokenizer(tiny_base))

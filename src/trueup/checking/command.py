@@ -19,7 +19,7 @@ from trueup.data.rendering import Renderer
 from trueup.data.tokens.findings import Finding
 from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
-from trueup.loading import code_problem, load_tokenizer, read_config
+from trueup.models.loading import code_problem, load_tokenizer, read_config
 from trueup.system.console import Progress, make_console
 from trueup.system.text import clean
 

@@ -16,8 +16,8 @@ from trueup.data.rendering import Renderer
 from trueup.data.tokens import findings as found
 from trueup.data.tokens.findings import Finding, fault
 from trueup.data.tokens.prepare import Prepared, prepare
-from trueup.loading import load_tokenizer
-from trueup.model_reward import classifier_of
+from trueup.models.loading import load_tokenizer
+from trueup.models.reward_model import classifier_of
 from trueup.system.files import atomic_write_text
 
 if TYPE_CHECKING:

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trueup.batching import Branch, Example
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.evaluation.texts import repetition
-from trueup.forward import forward_all
-from trueup.rewards import Ensemble, disagreement
+from trueup.models.batching import Branch, Example
+from trueup.models.forward import forward_all
+from trueup.models.rewards import Ensemble, disagreement
 from trueup.rollouts import answer_text
 from trueup.sampling import Sample, sample
 from trueup.tensors import segment_sum
 
 if TYPE_CHECKING:
-    from trueup.models import Network
-    from trueup.rewards import Reward
+    from trueup.models.network import Network
+    from trueup.models.rewards import Reward
 
 
 @dataclass(frozen=True, slots=True)

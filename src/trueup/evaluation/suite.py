@@ -28,10 +28,10 @@ from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judging import judge_of_refusals, verdicts
 from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, not_possible, write_plan
 from trueup.evaluation.sets import spread
-from trueup.loading import load_causal_lm, load_classifier, load_tokenizer
-from trueup.model_reward import asked_once, classifier_of, model_reward
-from trueup.models import Network
-from trueup.rewards import Reward, from_function
+from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer
+from trueup.models.network import Network
+from trueup.models.reward_model import asked_once, classifier_of, model_reward
+from trueup.models.rewards import Reward, from_function
 from trueup.system.files import MODEL_CARD, fingerprint
 
 if TYPE_CHECKING:

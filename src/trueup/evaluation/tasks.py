@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trueup.batching import Branch, Example, single
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
@@ -19,16 +18,16 @@ from trueup.evaluation.grading import is_right
 from trueup.evaluation.items import Item
 from trueup.evaluation.policy import Sampling, answers_to, conversations, finite, log_ratios
 from trueup.evaluation.texts import repetition
-from trueup.forward import forward_all
-from trueup.reference import branch_logps
+from trueup.models.batching import Branch, Example, single
+from trueup.models.forward import branch_logps, forward_all
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from trueup.data.rendering import Preference
     from trueup.evaluation.sets import Asked, Passage
-    from trueup.models import Network
-    from trueup.rewards import Reward
+    from trueup.models.network import Network
+    from trueup.models.rewards import Reward
 
 
 @dataclass(frozen=True, slots=True)

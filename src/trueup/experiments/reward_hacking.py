@@ -28,8 +28,8 @@ from trueup.data import sources
 from trueup.data.prompts import PromptRow
 from trueup.evaluation.policy import Sampling, measure_policy
 from trueup.evaluation.watch import Alarm, Measurement, ppo_rules, raised, read_history
-from trueup.loading import load_causal_lm, load_tokenizer
-from trueup.models import Network
+from trueup.models.loading import load_causal_lm, load_tokenizer
+from trueup.models.network import Network
 from trueup.recipes import pipeline
 from trueup.stats.intervals import mean, rate
 from trueup.system.console import Progress, quiet_libraries, table

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trueup.runtime import is_sharded, whole
 
 if TYPE_CHECKING:
-    from trueup.models import Network
+    from trueup.models.network import Network
 
 LOST = 0.02  # the share of the trained change that a merge may lose (or gain) by rounding; beyond it, float32
 

@@ -26,7 +26,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trueup.batching import Branch, Example, single
 from trueup.config import LoraConfig
 from trueup.config.paths import classifier_problem
 from trueup.data.rendering import Message
@@ -34,9 +33,10 @@ from trueup.errors import ModelError
 from trueup.export import proof_fresh
 from trueup.export.proof_files import check_files, check_rounding, check_weights, dtype_of
 from trueup.export.proof_fresh import Check, Record, base_of, is_adapter, policy_outputs
-from trueup.forward import forward_all
-from trueup.loading import load_causal_lm, load_classifier, load_tokenizer
-from trueup.models import Network, Role
+from trueup.models.batching import Branch, Example, single
+from trueup.models.forward import forward_all
+from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer
+from trueup.models.network import Network, Role
 from trueup.runtime import Runtime
 from trueup.system.console import table
 from trueup.system.files import atomic_write_text

@@ -27,15 +27,16 @@ from trueup.export.merging import LOST, kept, merged_state
 from trueup.export.proof import OUTPUTS, PROOF, Proof, prove, record_folder
 from trueup.export.proof_files import INDEX
 from trueup.export.proof_fresh import CHANGE
-from trueup.loading import ROUNDING, load_tokenizer
-from trueup.models import HEAD_KEY
+from trueup.models.loading import ROUNDING, load_tokenizer
+from trueup.models.network import HEAD_KEY
+from trueup.models.weights import score_head
 from trueup.system.files import explained, fsync_path
 from trueup.system.text import clean
-from trueup.weights import score_head
 
 if TYPE_CHECKING:
     from trueup.config import LoraConfig
-    from trueup.models import Network
+    from trueup.models.network import Network
+
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -158,16 +159,6 @@ def _write_adapter(network: Network, folder: Path, lora: LoraConfig, role: str, 
     origin = {"base_fingerprint": network.base_fingerprint, "r": lora.r, "role": role}
     (temporary / "trueup.json").write_text(json.dumps(origin, indent=2) + "\n")
     _publish(temporary, folder)
-
-
-def adapter_for(folder: Path, network: Network) -> Path | None:
-    """The reward adapter in a run folder, if it was trained over exactly this network's base; else None."""
-    origin = folder / "adapter" / "trueup.json"
-    if not origin.is_file():
-        return None
-    settings = json.loads(origin.read_text())
-    same = settings.get("base_fingerprint") == network.base_fingerprint
-    return origin.parent if same and settings.get("role") == "reward" else None
 
 
 def run(

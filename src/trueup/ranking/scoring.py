@@ -8,8 +8,8 @@ from trueup.config.paths import find_model
 from trueup.data.rendering import Conversation, Message, Renderer
 from trueup.data.votes import Pair, Store
 from trueup.errors import DataError, ModelError
-from trueup.loading import load_classifier, load_tokenizer
-from trueup.model_reward import classifier_reward
+from trueup.models.loading import load_classifier, load_tokenizer
+from trueup.models.reward_model import classifier_reward
 from trueup.talk.speaker import spoken_name
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from trueup.data.unpaired import mismatched, unpaired_examples
 from trueup.errors import DataError
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, dpo_rules, watched
-from trueup.loading import load_causal_lm
-from trueup.model_reward import open_reward
-from trueup.reference import branch_logps, check_start, with_reference
+from trueup.models.forward import branch_logps
+from trueup.models.loading import load_causal_lm
+from trueup.models.reward_model import open_reward
+from trueup.reference import check_start, with_reference
 from trueup.stage import Stage, open_stage
 from trueup.stats.intervals import rate
 from trueup.terms import Evaluation, Term

@@ -16,13 +16,13 @@ from trueup.data.prompts import Prompts
 from trueup.errors import ConfigError
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, ppo_rules, watched
-from trueup.loading import load_classifier
-from trueup.model_reward import classifier_of, open_reward
-from trueup.rewards import Ensemble
+from trueup.models.loading import load_classifier
+from trueup.models.reward_model import classifier_of, open_reward
+from trueup.models.rewards import Ensemble
+from trueup.models.weights import input_embeddings
 from trueup.rollouts import Rollouts
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
-from trueup.weights import input_embeddings
 
 if TYPE_CHECKING:
     from trueup.config import PpoConfig

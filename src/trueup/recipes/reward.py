@@ -14,7 +14,7 @@ from trueup.data.example import Example, Lazy
 from trueup.data.tokens.select import Examples
 from trueup.errors import DataError
 from trueup.export import export_reward
-from trueup.forward import forward_all
+from trueup.models.forward import forward_all
 from trueup.stage import Stage, open_stage
 from trueup.stats.intervals import rate
 from trueup.terms import Evaluation, Term

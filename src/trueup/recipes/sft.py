@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trueup import objectives
-from trueup.forward import forward_all
+from trueup.models.forward import forward_all
 from trueup.stage import Stage, open_stage
 from trueup.terms import Evaluation, Term
 

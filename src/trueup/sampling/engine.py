@@ -18,7 +18,7 @@ from trueup.sampling.draw import pick, uniform, widest
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-    from trueup.models import Network
+    from trueup.models.network import Network
     from trueup.sampling.cache import GrowingCache, WindowCache
 
 _REFILL = 8

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from trueup.show.schema import Fault, Method, Totals
 
 if TYPE_CHECKING:
-    from trueup.batching import Example, Layout
     from trueup.data.rendering import Renderer
+    from trueup.models.batching import Example, Layout
 
 
 def sides(method: Method, example: Example) -> list[str]:

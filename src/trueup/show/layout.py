@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from trueup.batching import Batch, Branch, Example, Layout, Per, collate, micro_batches
+from trueup.models.batching import Batch, Branch, Example, Layout, Per, collate, micro_batches
 from trueup.show.checks import faults, sides, starts_twice, totals
 from trueup.show.pieces import Decoder
 from trueup.show.schema import FAULTS, SCORE_FAULT, Method, Row, Token, View

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trueup.data.rendering import Message
 from trueup.errors import ConfigError, ModelError
-from trueup.loading import load_causal_lm, load_tokenizer, read_config
-from trueup.models import Network
+from trueup.models.loading import load_causal_lm, load_tokenizer, read_config
+from trueup.models.network import Network
 from trueup.sampling import Sample, sample
 from trueup.system.text import excerpt
 from trueup.talk.dialogue import Answer

@@ -22,13 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trueup.attention import PACKED, attention_of
-from trueup.batching import Batch, Branch, Example, Layout, collate
 from trueup.data.rendering import Renderer
 from trueup.errors import ModelError
-from trueup.runtime import is_sharded, shard, unsharded
-from trueup.tensors import token_logps
-from trueup.weights import (
+from trueup.models.attention import PACKED, attention_of
+from trueup.models.batching import Batch, Branch, Example, Layout, collate
+from trueup.models.weights import (
     bit_sum,
     head_weight,
     input_embeddings,
@@ -39,6 +37,8 @@ from trueup.weights import (
     weights_fingerprint,
     without_dropout,
 )
+from trueup.runtime import is_sharded, shard, unsharded
+from trueup.tensors import token_logps
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor
 
-from trueup.batching import Branch, Example, Per, collate, micro_batches
 from trueup.errors import ModelError
+from trueup.models.batching import Branch, Example, Per, collate, micro_batches
+from trueup.tensors import segment_sum
 
 if TYPE_CHECKING:
-    from trueup.models import Network
+    from trueup.models.network import Network
     from trueup.runtime import Runtime
 
 
@@ -94,3 +95,10 @@ def check_head(network: Network, role: str = "policy") -> None:
             f"{type(trunk).__name__}: its logits are not its last hidden states times its LM head (they differ by "
             f"{worst:.2g} nats), so trueup cannot train it"
         )
+
+
+def branch_logps(network: Network, examples: Sequence[Example], role: str, *, max_tokens: int) -> Tensor:
+    """(S,) summed log-probabilities of each branch's trained tokens under `role`, on the CPU."""
+    logps = forward_all(network, examples, role, "logps", max_tokens=max_tokens)
+    sizes = torch.tensor([branch.trained for one in examples for branch in one.branches])
+    return segment_sum(logps, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,9 +13,9 @@ from trueup.config.paths import adapter_base, classifier_problem, has_tokenizer,
 from trueup.config.untrusted import Trust, pickled, read_json, refusal
 from trueup.data.rendering import Renderer
 from trueup.errors import MissingExtraError, ModelError
-from trueup.models import Network
+from trueup.models.network import Network
+from trueup.models.weights import input_embeddings, weights_fingerprint
 from trueup.system.text import excerpt, masked
-from trueup.weights import input_embeddings, weights_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -263,3 +264,13 @@ def _reason(error: Exception, limit: int) -> str:
     known = isinstance(error, OSError | ValueError | RuntimeError)
     said = masked(f"{'' if known else type(error).__name__ + ': '}{error}")
     return excerpt(" ".join(said.split()), limit)[1:-1]
+
+
+def adapter_for(folder: Path, network: Network) -> Path | None:
+    """The reward adapter in a run folder, if it was trained over exactly this network's base; else None."""
+    origin = folder / "adapter" / "trueup.json"
+    if not origin.is_file():
+        return None
+    settings = json.loads(origin.read_text())
+    same = settings.get("base_fingerprint") == network.base_fingerprint
+    return origin.parent if same and settings.get("role") == "reward" else None

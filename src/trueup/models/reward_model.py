@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trueup.batching import Branch, Example
 from trueup.config.paths import trust_of
 from trueup.data.rendering import Conversation, Message
-from trueup.export import adapter_for
-from trueup.forward import forward_all
-from trueup.loading import load_classifier, load_tokenizer
-from trueup.models import Network
-from trueup.rewards import from_function
+from trueup.models.batching import Branch, Example
+from trueup.models.forward import forward_all
+from trueup.models.loading import adapter_for, load_classifier, load_tokenizer
+from trueup.models.network import Network
+from trueup.models.rewards import from_function
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from trueup.config import DpoConfig, PpoConfig
-    from trueup.rewards import Reward
+    from trueup.models.rewards import Reward
     from trueup.runtime import Runtime
 
 

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trueup.attention import Sequences, sequences
 from trueup.data.example import Branch, Example, single
+from trueup.models.attention import Sequences, sequences
 
 __all__ = ["Batch", "Branch", "Example", "Layout", "Per", "collate", "micro_batches", "single"]
 

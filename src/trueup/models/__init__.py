@@ -1,0 +1,1 @@
+"""Models: loaded, given roles and adapters, run over many sequences at once; and rewards."""
