@@ -65,7 +65,7 @@ def run(job: Job) -> Told:
 
 def _watch_stage(seen: probe.Probe, told: Told, job: Job) -> None:
     """Note what reaches `fit` (names, rows) and how long the reference takes: nothing of the work is changed."""
-    from trueup.stage import Stage
+    from trueup.recipes.stage import Stage
 
     fit = Stage.fit
 
@@ -95,7 +95,7 @@ def _watch_stage(seen: probe.Probe, told: Told, job: Job) -> None:
 def _keep_samples(path: Path, told: Told) -> None:
     """Write the first rollout's prompts, sampled tokens and scores, for TRL to be compared on."""
     from trueup.models.rewards import Ensemble
-    from trueup.rollouts import Rollouts
+    from trueup.recipes.rollouts import Rollouts
 
     scores, following = Ensemble.scores, Rollouts.next
     given: list[list[float]] = []

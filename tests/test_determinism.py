@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 
 import tiny_data
 from tiny import tiny_network
-from trueup import rollouts, terms
 from trueup.checking import stages as checking
 from trueup.data.tokens import build
+from trueup.recipes import rollouts
 from trueup.sampling import sample
 from trueup.system.files import fingerprint
+from trueup.training import terms
 
 METHODS = ("sft", "reward", "dpo", "ppo")
 STEPS = 8

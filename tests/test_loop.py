@@ -14,18 +14,18 @@ from torch import Tensor
 
 import tiny_data
 from tiny import lora, tiny_network
-from trueup import objectives
 from trueup.config import OptimConfig, to_yaml
 from trueup.data.rendering import Message
 from trueup.data.tokens.sampler import Sampler
 from trueup.errors import CheckpointError, TrainingError
-from trueup.loop import Fit, Fitted, fit
 from trueup.models.batching import Batch, Example, collate, single
 from trueup.models.network import Network
-from trueup.optimizer import learning_rate, make_optimizer
 from trueup.runs.checkpoint import RunFolder, latest_checkpoint, save_checkpoint
 from trueup.system.console import Progress
-from trueup.terms import Evaluation, RowSource, Term
+from trueup.training import objectives
+from trueup.training.loop import Fit, Fitted, fit
+from trueup.training.optimizer import learning_rate, make_optimizer
+from trueup.training.terms import Evaluation, RowSource, Term
 
 Metrics = dict[str, Tensor]
 
@@ -122,7 +122,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_two_processes_learn_what_one_does(name: str, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trueup import rollouts, sampling
+    from trueup import sampling
+    from trueup.recipes import rollouts
 
     monkeypatch.setattr(
         rollouts, "sample", lambda *args, temperature, **kwargs: sampling.sample(*args, temperature=0.0, **kwargs)

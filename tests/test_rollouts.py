@@ -11,15 +11,17 @@ import torch
 
 import tiny_data
 from tiny import END_ID, lora, shake, tiny_model, tiny_network
-from trueup import old_logps, rollouts
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering import Conversation, Message
 from trueup.data.tokens.sampler import Sampler
 from trueup.errors import TrainingError
 from trueup.models.network import Network
-from trueup.rollouts import Rollouts, answer_text, make_controller, pack, unpack
+from trueup.recipes import behaviour_logps as old_logps
+from trueup.recipes import rollouts
+from trueup.recipes.rollouts import Rollouts, make_controller, pack, unpack
 from trueup.runs.checkpoint import read_state, write_state
 from trueup.sampling import Sample
+from trueup.sampling.text import answer_text
 
 QUESTIONS = ["Hi", "What is this, and why is it here at all?", "No?", "Tell me more about that."]
 

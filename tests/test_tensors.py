@@ -11,8 +11,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trueup import tensors
-from trueup.tensors import _matmul, masked_mean, segment_sum, token_logps, whiten
+from trueup.algorithms import tensors
+from trueup.algorithms.tensors import _matmul, masked_mean, segment_sum, token_logps, whiten
 
 N, H, V = 11, 6, 29
 HEADS: dict[str, dict[str, float]] = {
@@ -263,12 +263,12 @@ class TestTokenLogpsMemory:
         assert sorted(t.numel() for t in saved) == sorted([N * H, V * H, V, N, N, N])
 
     def test_default_chunk_holds_a_bounded_number_of_logits(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("trueup.tensors._CHUNK_ELEMENTS", 1000)
+        monkeypatch.setattr("trueup.algorithms.tensors._CHUNK_ELEMENTS", 1000)
         hidden, weight, targets = torch.randn(64, 2), torch.randn(300, 2), torch.zeros(64, dtype=torch.long)
         with Sizes() as sizes:
             token_logps(hidden, weight, targets)
         assert max(sizes.seen) == 900
-        monkeypatch.setattr("trueup.tensors._CHUNK_ELEMENTS", 10)
+        monkeypatch.setattr("trueup.algorithms.tensors._CHUNK_ELEMENTS", 10)
         with Sizes() as sizes:
             token_logps(hidden, weight, targets)
         assert max(sizes.seen) == 600  # the weight's own transpose: a chunk is never less than a row
@@ -289,7 +289,7 @@ class TestTokenLogpsOnGpu:
             assert a.dtype == b.dtype == torch.bfloat16
             return plain(a.to(out_dtype), b.to(out_dtype))
 
-        monkeypatch.setattr("trueup.tensors._operand_dtype", lambda hidden, weight: torch.bfloat16)
+        monkeypatch.setattr("trueup.algorithms.tensors._operand_dtype", lambda hidden, weight: torch.bfloat16)
         monkeypatch.setattr(torch, "mm", mixed)
         self.check_against_the_plain_path("cpu")
 

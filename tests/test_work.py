@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tiny_data
-from trueup import tensors
+from trueup.algorithms import tensors
 from trueup.models.batching import Batch
 from trueup.models.network import Network
 

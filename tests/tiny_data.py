@@ -140,8 +140,8 @@ def _sha256(path: Path) -> str:
 
 def stop_after(checks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the loop's next guard ask for a stop at its `checks`-th look: between steps, or anywhere inside of one."""
-    from trueup import loop
     from trueup.system.interrupt import InterruptGuard, StopRequested
+    from trueup.training import loop
 
     class Guard(InterruptGuard):
         looked = 0
@@ -201,7 +201,7 @@ def account(config: Any, name: str = "data") -> dict[str, Any]:
 
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Collects the network of every stage that trains from now on."""
-    from trueup.stage import Stage
+    from trueup.recipes.stage import Stage
 
     seen: list[Any] = []
     fit = Stage.fit

@@ -11,7 +11,7 @@ from torch import Tensor
 from trueup.algorithms.advantages import gae, token_rewards
 from trueup.algorithms.kl import k1
 from trueup.algorithms.ppo import explained_variance, policy_loss, policy_metrics, value_loss
-from trueup.tensors import token_logps, whiten
+from trueup.algorithms.tensors import token_logps, whiten
 
 
 def one_policy_loss(logp: float, old_logp: float, advantage: float, clip: float) -> float:

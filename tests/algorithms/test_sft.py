@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from trueup.algorithms.sft import cross_entropy
-from trueup.tensors import token_logps
+from trueup.algorithms.tensors import token_logps
 
 
 def test_by_hand() -> None:

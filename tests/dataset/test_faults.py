@@ -137,7 +137,7 @@ def test_a_reference_of_another_tokenizer_cannot_be_meant(tmp_path: Path) -> Non
 def test_it_stops_a_training_before_the_weights_load(tmp_path: Path, code: str, monkeypatch: Patch) -> None:
     settings = PLANTS[code](tmp_path, monkeypatch)
     config = tiny_data.stage(settings.pop("method", "sft"), tmp_path, **settings)
-    monkeypatch.setattr("trueup.stage.load_network", lambda *_: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr("trueup.recipes.stage.load_network", lambda *_: pytest.fail("the weights were loaded"))
     with pytest.raises(DataError) as caught:
         tiny_data.run(config)
     said = str(caught.value)

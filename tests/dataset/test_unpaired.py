@@ -13,7 +13,7 @@ from dataset import making
 from trueup.config import STAGES
 from trueup.data.tokens.prepare import Prepared, prepare
 from trueup.data.unpaired import mismatched, unpaired_examples
-from trueup.unpaired import unpaired_sampler
+from trueup.recipes.kto import unpaired_sampler
 
 RENDERER = making.renderer()
 

@@ -16,14 +16,15 @@ from typing import Any
 
 import yaml
 
-from trueup import loop, runtime
+from trueup import runtime
 from trueup.config import STAGES
 from trueup.errors import Interrupted
 from trueup.models.batching import Batch
-from trueup.rollouts import Rollouts
+from trueup.recipes.kto import KtoSource
+from trueup.recipes.rollouts import Rollouts
 from trueup.system.interrupt import InterruptGuard
-from trueup.terms import RowSource
-from trueup.unpaired import KtoSource
+from trueup.training import loop
+from trueup.training.terms import RowSource
 
 RANK = os.environ.get("RANK", "0")
 seen: dict[str, list[list[int]]] = {}  # a source by its class and number of rows -> the rows of each step

@@ -24,7 +24,7 @@ from trueup.data.tokens.store import FILES, Tokenized, write_sealed
 from trueup.errors import CheckpointError, DataError, ModelError, TrueupError
 from trueup.evaluation.items import Item, write_items
 from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
-from trueup.reference import with_reference
+from trueup.recipes.reference import with_reference
 from trueup.report.build import build, read_measured
 from trueup.report.reading import items
 from trueup.report.stages import alarms, curves, points, stage_run

@@ -27,7 +27,7 @@ from trueup.data.rendering import Renderer
 from trueup.data.tokens.build import tokenize
 from trueup.errors import ModelError
 from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer, read_config
-from trueup.reference import with_reference
+from trueup.recipes.reference import with_reference
 from trueup.report import reading, terminal
 from trueup.report.build import build, read_measured
 from trueup.report.card import model_card

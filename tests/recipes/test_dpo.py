@@ -10,11 +10,11 @@ import pytest
 
 import tiny_data
 from tiny import tiny_folder
-from trueup import reference
 from trueup.algorithms.preference import LOSSES, NEEDS_REFERENCE, UNPAIRED
 from trueup.data.unpaired import mismatched
 from trueup.errors import DataError
 from trueup.models.batching import Example
+from trueup.recipes import reference
 
 # The loss where the policy is its own reference: the log-ratios are 0.
 AT_START = {

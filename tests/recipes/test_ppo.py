@@ -240,7 +240,7 @@ def test_a_length_penalty_takes_its_share_a_token(tmp_path: Path) -> None:
         "ppo", tmp_path, reward=constant(tmp_path, "one", "1.0"), kl={"coef": 0.0}, optim={"steps": 1},
         rollouts={"advantage": "rloo", **GROUPS, "length_penalty": 0.1, "missing_end_penalty": 0.0},
     )  # fmt: skip
-    from trueup import rollouts as module
+    from trueup.recipes import rollouts as module
 
     made: list[Any] = []
     judge = module.Rollouts._judge

@@ -12,9 +12,9 @@ import torch
 
 import tiny_data
 from tiny import shake, tiny_network
-from trueup import objectives
 from trueup.errors import DataError
 from trueup.models.batching import Branch, Example, collate
+from trueup.training import objectives
 
 
 @pytest.mark.parametrize("lora", [None, tiny_data.LORA], ids=["full", "lora"])

@@ -13,8 +13,8 @@ import torch
 import tiny_data
 from tiny import END_ID
 from trueup.errors import DataError
-from trueup.stage import Stage
-from trueup.terms import RowSource
+from trueup.recipes.stage import Stage
+from trueup.training.terms import RowSource
 
 
 def test_it_learns_and_writes_a_model_that_transformers_opens(tmp_path: Path) -> None:

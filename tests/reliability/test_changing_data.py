@@ -19,7 +19,7 @@ from dataset import making
 from trueup.config import DataConfig
 from trueup.data.tokens.build import tokenize
 from trueup.errors import DataError
-from trueup.step import Stepper
+from trueup.training.step import Stepper
 
 
 def cached(folder: Path) -> Path:

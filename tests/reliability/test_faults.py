@@ -21,7 +21,7 @@ from trueup import cli
 from trueup.config import STAGES, to_yaml
 from trueup.errors import CheckpointError
 from trueup.runs.folder import RunFolder
-from trueup.step import Stepper
+from trueup.training.step import Stepper
 
 
 def written(config: Any) -> str:

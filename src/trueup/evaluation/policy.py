@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trueup.algorithms.tensors import segment_sum
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
@@ -21,9 +22,8 @@ from trueup.evaluation.texts import repetition
 from trueup.models.batching import Branch, Example
 from trueup.models.forward import forward_all
 from trueup.models.rewards import Ensemble, disagreement
-from trueup.rollouts import answer_text
 from trueup.sampling import Sample, sample
-from trueup.tensors import segment_sum
+from trueup.sampling.text import answer_text
 
 if TYPE_CHECKING:
     from trueup.models.network import Network

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trueup.config import DpoConfig, PpoConfig
     from trueup.runs.folder import RunFolder
     from trueup.system.console import Progress
-    from trueup.terms import Evaluation
+    from trueup.training.terms import Evaluation
 
 STRONG = 4.0
 """Standard errors that a change of length, repetition or disagreement must have: it is looked at often."""

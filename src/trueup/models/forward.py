@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor
 
+from trueup.algorithms.tensors import segment_sum
 from trueup.errors import ModelError
 from trueup.models.batching import Branch, Example, Per, collate, micro_batches
-from trueup.tensors import segment_sum
 
 if TYPE_CHECKING:
     from trueup.models.network import Network

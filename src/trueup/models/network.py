@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trueup.algorithms.tensors import token_logps
 from trueup.data.rendering import Renderer
 from trueup.errors import ModelError
 from trueup.models.attention import PACKED, attention_of
@@ -38,7 +39,6 @@ from trueup.models.weights import (
     without_dropout,
 )
 from trueup.runtime import is_sharded, shard, unsharded
-from trueup.tensors import token_logps
 
 if TYPE_CHECKING:
     from peft import PeftModel

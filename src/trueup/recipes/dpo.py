@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trueup import objectives
 from trueup.algorithms import preference
 from trueup.config.paths import trust_of
 from trueup.data.example import Example
@@ -25,11 +24,12 @@ from trueup.evaluation.watch import Watch, dpo_rules, watched
 from trueup.models.forward import branch_logps
 from trueup.models.loading import load_causal_lm
 from trueup.models.reward_model import open_reward
-from trueup.reference import check_start, with_reference
-from trueup.stage import Stage, open_stage
+from trueup.recipes.kto import KtoSource, unpaired_sampler
+from trueup.recipes.reference import check_start, with_reference
+from trueup.recipes.stage import Stage, open_stage
 from trueup.stats.intervals import rate
-from trueup.terms import Evaluation, Term
-from trueup.unpaired import KtoSource, unpaired_sampler
+from trueup.training import objectives
+from trueup.training.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import DpoConfig

@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup import objectives
 from trueup.config.paths import trust_of
 from trueup.data.prompts import Prompts
 from trueup.errors import ConfigError
@@ -20,9 +19,10 @@ from trueup.models.loading import load_classifier
 from trueup.models.reward_model import classifier_of, open_reward
 from trueup.models.rewards import Ensemble
 from trueup.models.weights import input_embeddings
-from trueup.rollouts import Rollouts
-from trueup.stage import Stage, open_stage
-from trueup.terms import Evaluation, Term
+from trueup.recipes.rollouts import Rollouts
+from trueup.recipes.stage import Stage, open_stage
+from trueup.training import objectives
+from trueup.training.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import PpoConfig

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup import objectives
 from trueup.data.example import Example, Lazy
 from trueup.data.tokens.select import Examples
 from trueup.errors import DataError
 from trueup.export import export_reward
 from trueup.models.forward import forward_all
-from trueup.stage import Stage, open_stage
+from trueup.recipes.stage import Stage, open_stage
 from trueup.stats.intervals import rate
-from trueup.terms import Evaluation, Term
+from trueup.training import objectives
+from trueup.training.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import RewardConfig

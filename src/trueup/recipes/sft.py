@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trueup import objectives
 from trueup.models.forward import forward_all
-from trueup.stage import Stage, open_stage
-from trueup.terms import Evaluation, Term
+from trueup.recipes.stage import Stage, open_stage
+from trueup.training import objectives
+from trueup.training.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import SftConfig

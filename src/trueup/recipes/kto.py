@@ -12,12 +12,12 @@ from trueup.algorithms.preference import kto_kl
 from trueup.data.tokens.sampler import Sampler
 from trueup.models.batching import Batch, Example
 from trueup.models.forward import branch_logps
-from trueup.terms import collate_step
+from trueup.training.terms import collate_step
 
 if TYPE_CHECKING:
     from trueup.models.network import Network
+    from trueup.recipes.stage import Stage
     from trueup.runs.state import State
-    from trueup.stage import Stage
 from trueup.data.unpaired import ranked
 
 

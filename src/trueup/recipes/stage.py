@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trueup import objectives, runtime
+from trueup import runtime
 from trueup.checking import checked
 from trueup.config import to_yaml
 from trueup.data.rendering import Renderer
@@ -24,7 +24,6 @@ from trueup.errors import CheckpointError, ConfigError
 from trueup.export import export_adapter, export_policy
 from trueup.export.merging import LOST, kept
 from trueup.export.proof import record_outputs
-from trueup.loop import Fitted, fit
 from trueup.models.batching import Example, Per
 from trueup.models.forward import check_head
 from trueup.models.loading import load_network, load_tokenizer
@@ -32,7 +31,9 @@ from trueup.runs.folder import RunFolder
 from trueup.runs.loggers import Logger, open_loggers
 from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import atomic_write_text, explained
-from trueup.terms import Evaluation, RowSource, Term
+from trueup.training import objectives
+from trueup.training.loop import Fitted, fit
+from trueup.training.terms import Evaluation, RowSource, Term
 
 if TYPE_CHECKING:
     from trueup.config import StageConfig

@@ -21,9 +21,9 @@ from trueup.runs.checkpoint import Checkpoint, RunFolder, State, latest_checkpoi
 from trueup.runs.environment import record, surroundings, warning
 from trueup.runs.state import Stored
 from trueup.runtime import copy_into, is_sharded, peak_memory_bytes
-from trueup.step import Stepper
 from trueup.system.interrupt import InterruptGuard, StopRequested
-from trueup.terms import Evaluation, Term
+from trueup.training.step import Stepper
+from trueup.training.terms import Evaluation, Term
 
 if TYPE_CHECKING:
     from trueup.config import StageConfig

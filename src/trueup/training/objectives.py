@@ -12,13 +12,13 @@ from torch import Tensor
 from trueup.algorithms import ppo, preference
 from trueup.algorithms.reward import bradley_terry
 from trueup.algorithms.sft import cross_entropy
-from trueup.tensors import segment_sum
+from trueup.algorithms.tensors import segment_sum
 
 if TYPE_CHECKING:
     from trueup.config import PreferenceLossConfig, RewardLossConfig, RolloutConfig
     from trueup.models.batching import Batch
     from trueup.models.network import Network
-    from trueup.terms import Metrics, Objective
+    from trueup.training.terms import Metrics, Objective
 
 
 def sft(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:

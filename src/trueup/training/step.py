@@ -16,9 +16,9 @@ from torch import Tensor
 
 from trueup.errors import TrainingError
 from trueup.models.batching import Batch
-from trueup.optimizer import learning_rate, make_optimizer
 from trueup.runtime import mixed_seed
-from trueup.terms import Source, Term
+from trueup.training.optimizer import learning_rate, make_optimizer
+from trueup.training.terms import Source, Term
 
 if TYPE_CHECKING:
     from trueup.config import OptimConfig

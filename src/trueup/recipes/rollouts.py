@@ -17,17 +17,17 @@ from torch import Tensor
 from trueup.algorithms import kl as kl_module
 from trueup.algorithms import ppo
 from trueup.algorithms.advantages import RunningNorm, gae, grpo, missing_end_penalty, rloo, token_rewards
+from trueup.algorithms.tensors import segment_sum, whiten
 from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.models.batching import Batch, Branch, Example
 from trueup.models.forward import forward_all
 from trueup.models.rewards import Ensemble, disagreement
-from trueup.old_logps import old_logps
-from trueup.reference import START_TOLERANCE
+from trueup.recipes.behaviour_logps import old_logps
+from trueup.recipes.reference import START_TOLERANCE
 from trueup.runtime import mixed_seed
 from trueup.sampling import Sample, sample
-from trueup.tensors import segment_sum, whiten
-from trueup.terms import collate_step
+from trueup.training.terms import collate_step
 
 if TYPE_CHECKING:
     from trueup.config import PpoConfig
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trueup.models.rewards import Reward
     from trueup.runs.checkpoint import State
 from trueup.data.prompts import PromptRow, Prompts
+from trueup.sampling.text import answer_text
 
 _SHOWN = 4  # samples of each rollout written to samples.jsonl
 
@@ -247,11 +248,6 @@ def make_controller(config: PpoConfig) -> kl_module.FixedKL | kl_module.Adaptive
     if config.kl.target is None:
         return kl_module.FixedKL(config.kl.coef)
     return kl_module.AdaptiveKL(config.kl.coef, config.kl.target, config.kl.horizon)
-
-
-def answer_text(network: Network, one: Sample) -> str:
-    """A sample as text, without its end token."""
-    return network.renderer.answer(one.ids[:-1] if one.finished else one.ids)
 
 
 def _check_start(log_ratios: Tensor, network: Network) -> None:
