@@ -18,8 +18,8 @@ import tiny
 import tiny_data
 from dataset import making
 from trueup import cli
-from trueup.checking.command import check_pipeline
 from trueup.config import PipelineConfig
+from trueup.preflight.report import check_pipeline
 
 Capture = pytest.CaptureFixture[str]
 
@@ -269,7 +269,7 @@ class TestPipelines:
             asked.append(model)
             return tiny.tiny_tokenizer()
 
-        monkeypatch.setattr("trueup.checking.command.load_tokenizer", load)
+        monkeypatch.setattr("trueup.preflight.report.load_tokenizer", load)
         stages = {
             "sft": {"method": "sft", "data": tiny_data.data(Path(), "conversations"), "model": "somebody/model"},
             "dpo": {"method": "dpo", "data": "rankings.jsonl", "from": "sft"},

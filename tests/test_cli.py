@@ -12,10 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from trueup import cli, jobs, preflight
+from trueup import cli, jobs
 from trueup.config import ComparisonConfig, DataConfig, DpoConfig, PipelineConfig, SftConfig
 from trueup.errors import CheckpointError, ConfigError, Interrupted, MissingExtraError, TrainingError
 from trueup.evaluation import sets
+from trueup.preflight import early as preflight
 
 Calls = list[tuple[str, tuple[object, ...], dict[str, object]]]
 

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 import tiny_data
 from tiny import tiny_network
-from trueup.checking import stages as checking
 from trueup.data.tokens import build
+from trueup.preflight import check as checking
 from trueup.recipes import rollouts
 from trueup.sampling import sample
 from trueup.system.files import fingerprint

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from trueup import preflight
 from trueup.config import DpoConfig, PipelineConfig, PpoConfig, RewardConfig, SftConfig
 from trueup.data import sources
 from trueup.errors import DataError
+from trueup.preflight import early as preflight
 
 stream = importlib.import_module("trueup.data.sources.stream")  # the package names its function alike
 

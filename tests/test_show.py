@@ -19,9 +19,9 @@ from rich.console import Console
 from tiny import END_ID, START_ID, tiny_tokenizer
 from trueup.data.rendering import Message, Origin, Renderer
 from trueup.models.batching import Branch, Example, Layout, collate, single
-from trueup.show import View, print_view, view, write_html
-from trueup.show.layout import target_places
-from trueup.show.pieces import Decoder
+from trueup.preflight.show import View, print_view, view, write_html
+from trueup.preflight.show.layout import target_places
+from trueup.preflight.show.pieces import Decoder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -400,7 +400,7 @@ def test_what_sees_what_is_read_from_the_mask(renderer: Renderer, monkeypatch: p
         batch: Any = collate(*args, **how)
         return replace(batch, attention_mask=torch.ones(batch.attention_mask.shape, dtype=torch.bool).tril())
 
-    monkeypatch.setattr("trueup.show.layout.collate", leaking)
+    monkeypatch.setattr("trueup.preflight.show.layout.collate", leaking)
     (row,) = seen(renderer, [pair(renderer, "Yes", "No")], "dpo").rows
     assert row.sees == "chosen sees the prompt, not rejected; rejected sees the prompt and chosen"
 

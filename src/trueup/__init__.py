@@ -119,7 +119,7 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
     """
     from trueup.config import check_paths
     from trueup.evaluation.sets import check_sets
-    from trueup.preflight import read_pipeline
+    from trueup.preflight.early import read_pipeline
 
     check_paths(config)
     read_pipeline(config)
@@ -151,7 +151,7 @@ def evaluate(
 def _train(method: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> Path:
     """Look for the files and read the rows first: what is wrong is said before torch takes its seconds to load."""
     from trueup.config import check_paths
-    from trueup.preflight import read_rows
+    from trueup.preflight.early import read_rows
 
     check_paths(config)
     read_rows(config)

@@ -24,16 +24,16 @@ def check(
 ) -> int:
     """Look for faults. Returns the exit code."""
     from trueup.config import PipelineConfig
-    from trueup.preflight import read_pipeline, read_rows
+    from trueup.preflight.early import read_pipeline, read_rows
 
     try:
         config = _opened(target, settings, model, method)
         if isinstance(config, PipelineConfig):
             read_pipeline(config)
-            result = import_module("trueup.checking.command").check_pipeline(config)
+            result = import_module("trueup.preflight.report").check_pipeline(config)
         else:
             read_rows(config)
-            result = import_module("trueup.checking.command").check_stage(config)
+            result = import_module("trueup.preflight.report").check_stage(config)
     except TrueupError as error:
         if not as_json:
             raise
@@ -41,7 +41,7 @@ def check(
         told = {"ok": False, "errors": 1, "warnings": 0, "notes": 0, "stages": {}, "findings": [found]}
         print(json.dumps(told, indent=2))
         return error.exit_code
-    import_module("trueup.checking.command").show(result, as_json=as_json)
+    import_module("trueup.preflight.report").show(result, as_json=as_json)
     return result.exit_code(strict=strict)
 
 
@@ -57,7 +57,7 @@ def show(
 ) -> None:
     """Show rows as they train."""
     from trueup.config import PipelineConfig
-    from trueup.preflight import read_rows
+    from trueup.preflight.early import read_rows
 
     if html is not None and not html.absolute().parent.is_dir():
         raise ConfigError(f"--html {html}: there is no folder {html.parent}; make it, or name another")
@@ -65,14 +65,16 @@ def show(
     stages = [config.stage(name)[1] for name in config.stages] if isinstance(config, PipelineConfig) else [config]
     for stage in stages:
         read_rows(stage)
-    import_module("trueup.showing").run(stages, getattr(config, "base", None), rows=rows, tokens=tokens, html=html)
+    import_module("trueup.preflight.show.command").run(
+        stages, getattr(config, "base", None), rows=rows, tokens=tokens, html=html
+    )
 
 
 def _opened(target: str, settings: list[str], model: str | None, method: str | None) -> PipelineConfig | StageConfig:
     """What a configuration file, or a data file and `--model`, mean. Nothing heavy is imported."""
     from trueup.config import STAGES, PipelineConfig, find_model, load_config
     from trueup.config.yamlfile import read_yaml
-    from trueup.guess import stage_for
+    from trueup.preflight.method import stage_for
 
     path = Path(target).expanduser()
     if path.suffix not in (".yaml", ".yml"):
@@ -94,7 +96,7 @@ def _opened(target: str, settings: list[str], model: str | None, method: str | N
 def train(method: str, file: str | None, settings: list[str]) -> None:
     """Run one stage."""
     from trueup.config import STAGES, load_config
-    from trueup.preflight import read_rows
+    from trueup.preflight.early import read_rows
 
     if file and "=" in file and not Path(file).exists():
         file, settings = None, [file, *settings]
@@ -111,7 +113,7 @@ def run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[
     """Run a file of stages. Returns the exit code."""
     from trueup.config import PipelineConfig, load_config
     from trueup.evaluation.sets import check_sets
-    from trueup.preflight import read_pipeline
+    from trueup.preflight.early import read_pipeline
 
     config = load_config(PipelineConfig, path, settings, check_files=True)
     for name in force:

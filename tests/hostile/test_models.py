@@ -204,7 +204,7 @@ def by_export(model: Path, folder: Path) -> None:
 
 
 def by_check(model: Path, folder: Path) -> None:
-    from trueup.checking.command import check_stage
+    from trueup.preflight.report import check_stage
 
     for finding in check_stage(stage(folder, model)).findings:
         if finding.level == "error":
@@ -212,7 +212,7 @@ def by_check(model: Path, folder: Path) -> None:
 
 
 def by_show(model: Path, folder: Path) -> None:
-    from trueup import showing
+    from trueup.preflight.show import command as showing
 
     showing.run([stage(folder, model)], None, rows=1)
 

@@ -20,7 +20,7 @@ from trueup.data.sources import Counts, load, load_records, open_reader, store_v
 from trueup.data.tokens.build import tokenize
 from trueup.data.votes import Store
 from trueup.errors import DataError
-from trueup.guess import stage_for
+from trueup.preflight.method import stage_for
 from trueup.system.files import without_event
 
 

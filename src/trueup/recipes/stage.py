@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trueup import runtime
-from trueup.checking import checked
 from trueup.config import to_yaml
 from trueup.data.rendering import Renderer
 from trueup.data.sources import store_events
@@ -27,6 +26,7 @@ from trueup.export.proof import record_outputs
 from trueup.models.batching import Example, Per
 from trueup.models.forward import check_head
 from trueup.models.loading import load_network, load_tokenizer
+from trueup.preflight.check import checked
 from trueup.runs.folder import RunFolder
 from trueup.runs.loggers import Logger, open_loggers
 from trueup.system.console import Progress, quiet_libraries

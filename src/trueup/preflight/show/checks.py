@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from trueup.show.schema import Fault, Method, Totals
+from trueup.preflight.show.schema import Fault, Method, Totals
 
 if TYPE_CHECKING:
     from trueup.data.rendering import Renderer

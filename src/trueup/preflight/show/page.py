@@ -11,8 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from trueup.show import words
-from trueup.show.schema import Token, View
+from trueup.preflight.show import words
+from trueup.preflight.show.schema import Token, View
 from trueup.system.files import atomic_write_text
 from trueup.system.text import clean
 
@@ -31,14 +31,14 @@ class _Item:
 def write_html(view: View, path: Path) -> None:
     """Write the page to `path`, as UTF-8."""
     page = _environment().get_template("page.html.j2")
-    style = Markup(_base_style() + _text("trueup.show", "page.css"))
+    style = Markup(_base_style() + _text("trueup.preflight.show", "page.css"))
     atomic_write_text(path, page.render(view=view, words=words, items=_items, mark=_mark, style=style, policy=_POLICY))
 
 
 @cache
 def _environment() -> Environment:
     made = Environment(
-        loader=PackageLoader("trueup.show", ""),
+        loader=PackageLoader("trueup.preflight.show", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

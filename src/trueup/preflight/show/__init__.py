@@ -5,9 +5,9 @@ print_view(seen)
 write_html(seen, Path("rows.html"))
 """
 
-from trueup.show.layout import view
-from trueup.show.page import write_html
-from trueup.show.schema import View
-from trueup.show.terminal import print_view
+from trueup.preflight.show.layout import view
+from trueup.preflight.show.page import write_html
+from trueup.preflight.show.schema import View
+from trueup.preflight.show.terminal import print_view
 
 __all__ = ["View", "print_view", "view", "write_html"]

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.text import Text
 
-from trueup.checking.stages import examine, models_beside
 from trueup.config import PipelineConfig, PpoConfig, StageConfig
 from trueup.config.paths import is_adapter
 from trueup.data.rendering import Renderer
@@ -20,6 +19,7 @@ from trueup.data.tokens.findings import Finding
 from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
 from trueup.models.loading import code_problem, load_tokenizer, read_config
+from trueup.preflight.check import examine, models_beside
 from trueup.system.console import Progress, make_console
 from trueup.system.text import clean
 

@@ -15,7 +15,7 @@ from trueup.data.unpaired import unpaired_examples
 from trueup.errors import DataError
 from trueup.models.batching import Per
 from trueup.models.loading import load_tokenizer
-from trueup.show import print_view, view, write_html
+from trueup.preflight.show import print_view, view, write_html
 from trueup.system.console import quiet_libraries
 from trueup.system.text import clean
 

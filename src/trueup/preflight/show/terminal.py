@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from trueup.show import words
-from trueup.show.schema import Segment, Token, View
+from trueup.preflight.show import words
+from trueup.preflight.show.schema import Segment, Token, View
 from trueup.system.console import make_console
 from trueup.system.text import clean
 

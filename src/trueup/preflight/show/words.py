@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from trueup.show.schema import FAULTS, SCORE_FAULT, Fault, Row, Segment, View
+from trueup.preflight.show.schema import FAULTS, SCORE_FAULT, Fault, Row, Segment, View
 from trueup.system.text import clean
 
 Kind = Literal["text", "newline", "tab", "space"]

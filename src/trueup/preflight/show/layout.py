@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from trueup.models.batching import Batch, Branch, Example, Layout, Per, collate, micro_batches
-from trueup.show.checks import faults, sides, starts_twice, totals
-from trueup.show.pieces import Decoder
-from trueup.show.schema import FAULTS, SCORE_FAULT, Method, Row, Token, View
+from trueup.preflight.show.checks import faults, sides, starts_twice, totals
+from trueup.preflight.show.pieces import Decoder
+from trueup.preflight.show.schema import FAULTS, SCORE_FAULT, Method, Row, Token, View
 
 if TYPE_CHECKING:
     from trueup.data.rendering import Origin, Renderer
