@@ -183,7 +183,7 @@ def chat(model: str, against: str | None, **settings: Any) -> None:
     from trueup.config import find_model
 
     first, second = find_model(model), None if against is None else find_model(against)
-    import_module("trueup.talk.session").run(first, against=second, **settings)
+    import_module("trueup.chat.session").run(first, against=second, **settings)
 
 
 def rank(store: Path, **settings: Any) -> None:

@@ -182,7 +182,7 @@ def test_the_code_would_run(tmp_path: Path, marker: Path) -> None:
 
 
 def by_chat(model: Path, _: Path) -> None:
-    from trueup.talk.speaker import Speaker
+    from trueup.chat.speaker import Speaker
 
     Speaker(str(model), runtime.init("cpu", "float32"))
 

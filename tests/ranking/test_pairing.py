@@ -16,6 +16,7 @@ import torch
 from ranking.store.made import salted
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from trueup import __version__
+from trueup.chat.speaker import Speaker
 from trueup.data.rendering import Message
 from trueup.data.votes import Answer, Ballot, NewPair, NewPrompt, Pair, Prompt, Settings, Store
 from trueup.errors import DataError
@@ -27,7 +28,6 @@ from trueup.ranking.writer import Desk
 from trueup.runtime import init
 from trueup.sampling import sample
 from trueup.system.text import clean
-from trueup.talk.speaker import Speaker
 
 ASKED = ["Hi?", "Why?", "Name a colour.", "Is it late?", "What is two and two?", "Who wrote this, and when?"]
 

@@ -7,10 +7,10 @@ import os
 
 import pytest
 
+from trueup.chat.saved import Outcome, Saved, as_line
 from trueup.data.rendering import Conversation, Message, Preference
 from trueup.data.sources import load
 from trueup.errors import DataError
-from trueup.talk.saved import Outcome, Saved, as_line
 
 
 def turns(*texts: str) -> list[dict[str, str]]:

@@ -18,13 +18,13 @@ from rich.console import Console
 
 from tiny import END_ID, tiny_folder
 from tiny_data import hear_ctrl_c
+from trueup.chat import screen as chat_screen
+from trueup.chat import speaker
+from trueup.chat.dialogue import Answer, Dialogue, Exchange
+from trueup.chat.session import run
 from trueup.data.sources import load
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.sampling import Sample
-from trueup.talk import screen as chat_screen
-from trueup.talk import speaker
-from trueup.talk.dialogue import Answer, Dialogue, Exchange
-from trueup.talk.session import run
 
 
 @pytest.fixture(autouse=True)
@@ -526,7 +526,7 @@ def test_help_lists_what_there_is(talk, other):
 # -- the real thing ----------------------------------------------------------------------------------------------------
 
 
-CALL = "import sys; from trueup.talk.session import run; run(sys.argv[1], device='cpu', max_new_tokens=12)"
+CALL = "import sys; from trueup.chat.session import run; run(sys.argv[1], device='cpu', max_new_tokens=12)"
 
 
 def test_as_a_program(tiny_base, tmp_path):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tiny import tiny_folder
+from trueup.chat.speaker import Sampling, Speaker
 from trueup.data.rendering import Message
 from trueup.runtime import init
-from trueup.talk.speaker import Sampling, Speaker
 
 SAMPLING = Sampling(temperature=1.0, max_new_tokens=24)
 ASKED = ["Hi?", "What is two and two?", "Hi?", "Name a colour, and say why you like it more than others."]
@@ -45,8 +45,8 @@ def test_answers_together_are_the_answers_alone(speaker):
 
 def test_an_end_token_spelled_out_ends_the_answer_there(speaker, monkeypatch):
     """`<|im_end|>` in ordinary tokens is cut as `trueup chat` cuts it, and the tokens behind it are not counted."""
+    from trueup.chat import speaker as module
     from trueup.sampling import Sample
-    from trueup.talk import speaker as module
 
     ids = speaker.network.tokenizer("Yes.<|im_", add_special_tokens=False)["input_ids"]
     ids += [speaker.network.tokenizer.convert_tokens_to_ids(one) for one in "end|>more"]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny import END_ID, PAD_ID, tiny_tokenizer
+from trueup.chat.streaming import Stream, cut
 from trueup.data.rendering import Renderer
 from trueup.system.text import clean
-from trueup.talk.streaming import Stream, cut
 
 RENDERER = Renderer(tiny_tokenizer())
 

@@ -19,12 +19,12 @@ from importlib.metadata import version
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
+from trueup.chat.dialogue import Answer as Spoken
+from trueup.chat.speaker import Sampling, Speaker
 from trueup.data.votes import Answer, NewPair, NewPrompt, Prompt, Side, Store
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.runtime import mixed_seed
 from trueup.system.text import clean
-from trueup.talk.dialogue import Answer as Spoken
-from trueup.talk.speaker import Sampling, Speaker
 
 if TYPE_CHECKING:
     from trueup.ranking.ahead import Job

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trueup.chat.speaker import spoken_name
 from trueup.config.paths import find_model
 from trueup.data.rendering import Conversation, Message, Renderer
 from trueup.data.votes import Pair, Store
 from trueup.errors import DataError, ModelError
 from trueup.models.loading import load_classifier, load_tokenizer
 from trueup.models.reward_model import classifier_reward
-from trueup.talk.speaker import spoken_name
 
 if TYPE_CHECKING:
     from trueup.ranking.writer import Desk

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trueup.chat.saved import as_line
 from trueup.data.sources.rows import shown
 from trueup.data.votes import Store, is_store
 from trueup.data.votes.rows import Outcome, Row, Votes, about, as_of, messages, other, outcomes, row_of, told
@@ -16,7 +17,6 @@ from trueup.data.votes.schema import Pair, Side, Vote
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import counted
 from trueup.system.files import atomic_write_bytes, without_event
-from trueup.talk.saved import as_line
 
 Form = Literal["rankings", "verdicts"]
 _SIDES: dict[Side, str] = {"first": "first", "second": "second"}

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from trueup.chat.dialogue import Answer
+from trueup.chat.streaming import Stream, cut
 from trueup.data.rendering import Message
 from trueup.errors import ConfigError, ModelError
 from trueup.models.loading import load_causal_lm, load_tokenizer, read_config
 from trueup.models.network import Network
 from trueup.sampling import Sample, sample
 from trueup.system.text import excerpt
-from trueup.talk.dialogue import Answer
-from trueup.talk.streaming import Stream, cut
 
 if TYPE_CHECKING:
     from trueup.runtime import Runtime
