@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 import tiny
 import tiny_data
 from dataset import making
-from trueup import cli
+from trueup.cli import main as cli
 from trueup.config import PipelineConfig
 from trueup.preflight.report import check_pipeline
 
@@ -353,7 +353,7 @@ def test_what_is_wrong_is_said_in_a_second_and_without_torch(words: list[str], c
     tiny_data.write(Path("bad.jsonl"), [*rankings(20), {"prompt": "q", "chosen": "a"}])
     Path("bad.yaml").write_text(PIPELINE.replace("reward, from: sft, data: rankings", "reward, from: sft, data: bad"))
     Path("key.yaml").write_text(PIPELINE.replace("from: sft, data: rank", "form: sft, data: rank"))
-    source = f"import sys; from trueup.cli import main; code = main({words}); print(code, 'torch' in sys.modules)"
+    source = f"import sys; from trueup.cli.main import main; code = main({words}); print(code, 'torch' in sys.modules)"
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert time.monotonic() - began < 3

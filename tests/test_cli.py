@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from trueup import cli, jobs
+from trueup.cli import commands
+from trueup.cli import main as cli
 from trueup.config import ComparisonConfig, DataConfig, DpoConfig, PipelineConfig, SftConfig
 from trueup.errors import CheckpointError, ConfigError, Interrupted, MissingExtraError, TrainingError
 from trueup.evaluation import sets
@@ -47,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
         return SimpleNamespace(run=record, evaluate=record, report=record)
 
-    monkeypatch.setattr(jobs, "import_module", recorder)
+    monkeypatch.setattr(commands, "import_module", recorder)
     leave_rows_unread(monkeypatch)
     return made
 
@@ -67,7 +68,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
         def raising(_: object) -> None:
             raise error
 
-        monkeypatch.setattr(jobs, "import_module", lambda _: SimpleNamespace(run=raising))
+        monkeypatch.setattr(commands, "import_module", lambda _: SimpleNamespace(run=raising))
         leave_rows_unread(monkeypatch)
         return cli.main(["sft", "sft.yaml", *options])
 
@@ -145,7 +146,7 @@ def test_a_verdict_is_told_by_the_exit_code(verdict: str, code: int, monkeypatch
     made = Report.model_construct(verdict=SimpleNamespace(verdict=verdict))
     Path("run/evaluation").mkdir(parents=True)
     Path("run/evaluation/plan.json").write_text("{}")
-    monkeypatch.setattr(jobs, "import_module", lambda _: SimpleNamespace(report=lambda *_: made))
+    monkeypatch.setattr(commands, "import_module", lambda _: SimpleNamespace(report=lambda *_: made))
     assert cli.main(["report", "run"]) == code
 
 
@@ -296,7 +297,7 @@ def test_version() -> None:
 
 def test_an_error_comes_from_the_program_without_torch() -> None:
     code = (
-        "import sys; from trueup.cli import main; code = main(['sft', 'sft.yaml', 'data=x.jsonl']); "
+        "import sys; from trueup.cli.main import main; code = main(['sft', 'sft.yaml', 'data=x.jsonl']); "
         "sys.exit(99 if 'torch' in sys.modules else code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -131,7 +131,7 @@ def test_only_runtime_knows_of_processes() -> None:
 
 LIGHT = [
     "trueup",
-    "trueup.cli",
+    "trueup.cli.main",
     "trueup.config",
     "trueup.data.sources",
     "trueup.data.rendering",

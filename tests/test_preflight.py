@@ -138,7 +138,7 @@ def test_a_broken_line_is_reported_without_importing_torch(tmp_path):
         (folder / name).write_text("{}")
     (folder / "model.safetensors").write_bytes(b"")
     code = (
-        "import sys; from trueup.cli import main; "
+        "import sys; from trueup.cli.main import main; "
         f"code = main(['sft', 'model={folder}', 'data={data}', 'output={tmp_path / 'o'}']); "
         "print(code, 'torch' in sys.modules)"
     )

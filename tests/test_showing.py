@@ -9,7 +9,7 @@ import pytest
 
 import tiny_data
 from tiny import tiny_folder
-from trueup import cli
+from trueup.cli import main as cli
 
 RANKING = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
 

@@ -142,7 +142,7 @@ def evaluate(
     for run in runs:
         find_model(str(run))
     check_sets(config)
-    module = import_module("trueup.comparison")
+    module = import_module("trueup.cli.compare")
     folder = output or module.DEFAULT_FOLDER
     module.evaluate([str(run) for run in runs], config, output=folder, device=device)
     return folder

@@ -10,7 +10,7 @@ from trueup.system.interrupt import quitting
 def main() -> int:
     """Run the command line. Returns the exit code."""
     with quitting():
-        from trueup.cli import main as command
+        from trueup.cli.main import main as command
 
         return command()
 

@@ -344,7 +344,7 @@ def test_a_run_folder_that_not_all_see(tmp_path: Path) -> None:
     script.write_text(
         "import os, sys\n"
         f"os.chdir({[str(place) for place in places]!r}[int(os.environ['RANK'])])\n"
-        "from trueup.cli import main\nsys.exit(main(sys.argv[1:]))\n",
+        "from trueup.cli.main import main\nsys.exit(main(sys.argv[1:]))\n",
         encoding="utf-8",
     )
     codes, said = ended(start_processes([str(script), "sft", str(path)]))

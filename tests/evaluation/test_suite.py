@@ -12,7 +12,8 @@ import pytest
 
 import tiny_data
 from tiny import shake, tiny_folder, tiny_network
-from trueup import comparison, runtime
+from trueup import runtime
+from trueup.cli import compare as comparison
 from trueup.config import ComparisonConfig, EvaluateConfig
 from trueup.data.prompts import PromptRow
 from trueup.errors import ConfigError, DataError, TrainingError

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from trueup import cli, jobs
+from trueup.cli import commands
+from trueup.cli import main as cli
 from trueup.data.votes import Ballot, Store
 
 STARTED: list[subprocess.Popen[str]] = []
@@ -88,7 +89,7 @@ def test_rank_alone_tells_what_there_is(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_package_that_is_not_there_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(jobs, "find_spec", lambda name: None if name == "fastapi" else name)
+    monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "fastapi" else name)
     assert cli.main(["rank", "votes.db", "--pairs", "pairs.jsonl"]) == 7
     assert capsys.readouterr().err == "error: rank needs fastapi\n  fix: pip install 'trueup[rank]'\n"
 

@@ -149,7 +149,7 @@ def _child(asked: dict[str, Any], said: int, told: int) -> None:
         sys.argv = ["trueup", *asked["arguments"]]
         if asked["under"] is not None:
             _watch(asked, told)
-        from trueup.cli import main
+        from trueup.cli.main import main
 
         code = main(asked["arguments"])
     except BaseException:  # noqa: BLE001 -- whatever it is, this child must not go on as a second server

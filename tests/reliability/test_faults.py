@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import tiny_data
-from trueup import cli
+from trueup.cli import main as cli
 from trueup.config import STAGES, to_yaml
 from trueup.errors import CheckpointError
 from trueup.runs.folder import RunFolder

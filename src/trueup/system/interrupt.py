@@ -47,7 +47,7 @@ def quitting() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_FRAGILE = ("trueup.cli", "numpy", "torch", "transformers", "peft")
+_FRAGILE = ("trueup.cli.main", "numpy", "torch", "transformers", "peft")
 """While one of these is being imported nothing is begun yet, and what is raised can end in an abort inside C++."""
 
 

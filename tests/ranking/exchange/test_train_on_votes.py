@@ -9,7 +9,7 @@ import pytest
 
 import tiny_data
 from tiny_votes import made, undo, vote
-from trueup.cli import main
+from trueup.cli.main import main
 from trueup.config import PipelineConfig, to_yaml
 from trueup.errors import DataError
 from trueup.ranking.exchange import export

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ranking.page.serving import Served, Visitor, pair, store_of
-from trueup import cli_rank
+from trueup.cli import rank
 from trueup.data.rendering import Message
 from trueup.data.votes import MOST_EDIT, Answer, NewPrompt, Pair, Prompt, Store
 from trueup.errors import ConfigError
@@ -632,7 +632,7 @@ def test_a_page_with_a_name_of_its_own_needs_links(
     """On the command line; who gives it a name lets others in."""
     asked: list[Access] = []
     monkeypatch.setattr(command, "serve_page", lambda _store, _ahead, access, **_: asked.append(access))
-    cli_rank.app(["serve", str(store_of(tmp_path / "votes.db", 1)), *arguments], standalone_mode=False)()
+    rank.app(["serve", str(store_of(tmp_path / "votes.db", 1)), *arguments], standalone_mode=False)()
     assert (asked[0].token_needed, asked[0].names) == (needed, tuple(arguments[1::2]))
 
 

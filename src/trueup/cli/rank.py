@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer.core import TyperGroup
 
-from trueup import jobs
+from trueup.cli import commands
 
 if TYPE_CHECKING:
     from typer import Context
@@ -109,7 +109,7 @@ def serve(
 ) -> Job:
     """Serve the page. A store is made if there is none; the same command goes on with it."""
     return partial(
-        jobs.rank, store, prompts=prompts, models=model or [], pairs=pairs, gold=gold, gold_every=gold_every,
+        commands.rank, store, prompts=prompts, models=model or [], pairs=pairs, gold=gold, gold_every=gold_every,
         policy=next_, reward=reward, pairs_per_prompt=pairs_per_prompt, raters=rater or [],
         raters_per_pair=raters_per_pair, lease=lease, temperature=temperature, max_new_tokens=max_new_tokens,
         ahead=ahead, seed=seed, host=host, port=port, names=name or [], device=device, dtype=dtype, threads=threads,
@@ -139,7 +139,7 @@ def export(
     STORE.db@1200 is the store as it stood at its event 1200.
     """
     return partial(
-        jobs.rank_export, store, output, votes=votes, form=form, edits=edits, margin=margin, gold=gold,
+        commands.rank_export, store, output, votes=votes, form=form, edits=edits, margin=margin, gold=gold,
         force=force,
     )  # fmt: skip
 
@@ -153,7 +153,7 @@ def import_(
     ] = None,
 ) -> Job:
     """Take other tools' rankings in: chosen/rejected rows, Chatbot Arena, Label Studio, or our own export."""
-    return partial(jobs.rank_import, store, file, rater=rater)
+    return partial(commands.rank_import, store, file, rater=rater)
 
 
 @app.command("results")
@@ -166,4 +166,4 @@ def results(
 
     STORE.db@1200 is the store as it stood at its event 1200.
     """
-    return partial(jobs.rank_results, store, html=html, as_json=as_json)
+    return partial(commands.rank_results, store, html=html, as_json=as_json)

@@ -6,22 +6,21 @@ wrong key, a missing file or `--help` is answered before torch, which takes seco
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from trueup import __version__, cli_rank, jobs
-from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
+from trueup.cli import commands, rank
+from trueup.cli.failures import in_words
+from trueup.errors import Interrupted, LostPeerError
 from trueup.system.console import quiet_libraries
-from trueup.system.files import disk_full
 from trueup.system.interrupt import Quit, quitting
 from trueup.system.text import clean, masked
 
@@ -48,7 +47,7 @@ Settings = Annotated[
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"trueup {__version__}")
+        print(f"trueup {metadata.version('trueup')}")
         raise typer.Exit
 
 
@@ -69,7 +68,7 @@ def quickstart(
     seed: Annotated[int, typer.Option(min=0, help="The seed of every random number.")] = 0,
 ) -> Job:
     """Train and align a tiny model in a small world with known truth: no download, no GPU, a few minutes."""
-    return partial(jobs.quickstart, folder, seed)
+    return partial(commands.quickstart, folder, seed)
 
 
 @app.command(rich_help_panel=START)
@@ -80,7 +79,7 @@ def run(
     force: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again; repeatable.")] = None,
 ) -> Job:
     """Run a file of stages in order, leaving out those that are done."""
-    return partial(jobs.run_pipeline, Path(pipeline), settings or [], dry_run=dry_run, force=force or [])
+    return partial(commands.run_pipeline, Path(pipeline), settings or [], dry_run=dry_run, force=force or [])
 
 
 @app.command(rich_help_panel=START)
@@ -88,7 +87,7 @@ def config(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="pipeline, sft, reward, dpo, ppo or evaluate.")],
 ) -> Job:
     """Print a configuration to fill in: every key, its default, what it does."""
-    return partial(jobs.print_template, method)
+    return partial(commands.print_template, method)
 
 
 @app.command(rich_help_panel=START)
@@ -104,7 +103,7 @@ def check(
 
     Exits with 0, or with 3 (data) or 4 (models) where a training would be refused.
     """
-    return partial(jobs.check, target, settings or [], model, method, as_json=as_json, strict=strict)
+    return partial(commands.check, target, settings or [], model, method, as_json=as_json, strict=strict)
 
 
 @app.command(rich_help_panel=START)
@@ -118,31 +117,31 @@ def show(
     html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
 ) -> Job:
     """Show what the model will really see: tokens, which of them are trained, special tokens, positions."""
-    return partial(jobs.show, target, settings or [], model, method, rows=rows, tokens=tokens, html=html)
+    return partial(commands.show, target, settings or [], model, method, rows=rows, tokens=tokens, html=html)
 
 
 @app.command(rich_help_panel=TRAIN)
 def sft(config: ConfigFile = None, settings: Settings = None) -> Job:
     """Supervised fine-tuning: learn to answer from instructions and answers."""
-    return partial(jobs.train, "sft", config, settings or [])
+    return partial(commands.train, "sft", config, settings or [])
 
 
 @app.command(rich_help_panel=TRAIN)
 def reward(config: ConfigFile = None, settings: Settings = None) -> Job:
     """Reward model: learn from rankings A > B what people prefer."""
-    return partial(jobs.train, "reward", config, settings or [])
+    return partial(commands.train, "reward", config, settings or [])
 
 
 @app.command(rich_help_panel=TRAIN)
 def dpo(config: ConfigFile = None, settings: Settings = None) -> Job:
     """Direct preference optimisation: learn from rankings without a reward model."""
-    return partial(jobs.train, "dpo", config, settings or [])
+    return partial(commands.train, "dpo", config, settings or [])
 
 
 @app.command(rich_help_panel=TRAIN)
 def ppo(config: ConfigFile = None, settings: Settings = None) -> Job:
     """Reinforcement learning from the reward model, or from a function, with a KL penalty."""
-    return partial(jobs.train, "ppo", config, settings or [])
+    return partial(commands.train, "ppo", config, settings or [])
 
 
 @app.command(rich_help_panel=USE)
@@ -166,10 +165,12 @@ def evaluate(
 
     Exits with 0 (SHIP, or no gates), 8 (HOLD) or 9 (NOT SHOWN).
     """
-    return partial(jobs.evaluate, runs, output, config, device=device, dtype=dtype, threads=threads, strategy=strategy)
+    return partial(
+        commands.evaluate, runs, output, config, device=device, dtype=dtype, threads=threads, strategy=strategy
+    )
 
 
-app.add_typer(cli_rank.app, name="rank", rich_help_panel=USE)
+app.add_typer(rank.app, name="rank", rich_help_panel=USE)
 
 
 @app.command(rich_help_panel=USE)
@@ -180,7 +181,7 @@ def report(
     ] = None,
 ) -> Job:
     """Make a run's report anew, or compare several runs in one, from their files alone."""
-    return partial(jobs.report, runs, output)
+    return partial(commands.report, runs, output)
 
 
 @app.command(rich_help_panel=USE)
@@ -191,7 +192,7 @@ def experiment(
     first_seed: Annotated[int, typer.Option(min=0, help="The first; the rules were set on 0 to 10.")] = 11,
 ) -> Job:
     """Repeat an experiment in the small world of known truth, over many seeds (minutes each)."""
-    return partial(jobs.experiment, name, folder, seeds, first_seed)
+    return partial(commands.experiment, name, folder, seeds, first_seed)
 
 
 @app.command(rich_help_panel=USE)
@@ -214,7 +215,7 @@ def chat(
 ) -> Job:
     """Talk to a model, or to two side by side, and keep what was said as data."""
     return partial(
-        jobs.chat, model, against, system=system, temperature=temperature, max_new_tokens=max_new_tokens,
+        commands.chat, model, against, system=system, temperature=temperature, max_new_tokens=max_new_tokens,
         stop=stop or [], seed=seed, device=device, dtype=dtype, threads=threads,
     )  # fmt: skip
 
@@ -235,7 +236,7 @@ def export(
 ) -> Job:
     """Write a trained model as a Hugging Face folder, and prove in a fresh process that it is what was trained."""
     return partial(
-        jobs.export, run, output, merge=merge, dtype=dtype, push_to_hub=push_to_hub, private=private,
+        commands.export, run, output, merge=merge, dtype=dtype, push_to_hub=push_to_hub, private=private,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
 
@@ -266,7 +267,7 @@ def _run(words: list[str], *, debug: bool) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the one place where errors become words
         if debug and not hasattr(error, "format_message"):
             _print_error(traceback.format_exc())
-        text, code = _in_words(error, words[0] if words else "")
+        text, code = in_words(error, words[0] if words else "")
         _print_error(text)
         if isinstance(error, Quit):
             os._exit(code)  # at once: taking Python and torch down in order takes seconds
@@ -285,85 +286,6 @@ def _leave_processes(code: int, *, together: bool = True, why: str | None = None
         sys.stderr.flush()
         os._exit(code)  # the group's threads may outlive it, and abort an ordinary exit now and then
     return code
-
-
-_TRAINING = ("sft", "reward", "dpo", "ppo")
-_GOES_ON = (*_TRAINING, "run", "quickstart", "experiment")  # given again, they begin where they were
-
-
-def _in_words(error: BaseException, command: str = "") -> tuple[str, int]:
-    """What to print for an error that a command met, and the exit code."""
-    if isinstance(error, Interrupted):
-        return str(error), error.exit_code
-    if isinstance(error, TrueupError):
-        return f"error: {error}", error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        more = "; the same command goes on from what was saved before" if command in _GOES_ON else ""
-        return f"interrupted{more}", Interrupted.exit_code
-    usage = getattr(error, "format_message", None)
-    if usage is not None:  # Typer's errors; their class is private, and another one in older versions
-        return f"error: {_usage_message(usage(), getattr(error, 'ctx', None))}", ConfigError.exit_code
-    if _out_of_memory(error):
-        return f"error: out of memory{_memory_advice(_stage_of(error) or command)}", 1
-    if "trueup.runtime" in sys.modules and (lost := sys.modules["trueup.runtime"].lost_peer(error)):
-        return f"error: {lost}", LostPeerError.exit_code
-    if disk_full(error) or (isinstance(error, OSError) and error.strerror):
-        return f"error: {_os_message(error)}", 1
-    lines = str(error).strip().splitlines()
-    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return f"error: {reason}\nrun again with --debug for the traceback", 1
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether the machine or the GPU had no more memory. Torch says so by a RuntimeError, each part in its words."""
-    if isinstance(error, RuntimeError):
-        words = ("out of memory", "can't allocate memory", "alloc_failed")
-        return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in words)
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-
-
-def _stage_of(error: BaseException) -> str | None:
-    """The kind of stage that an error was raised in: a pipeline runs several."""
-    found = None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        package, _, name = str(frame.f_globals.get("__name__")).rpartition(".")
-        found = name if package == "trueup.recipes" and name in _TRAINING else found
-    return found
-
-
-def _memory_advice(what: str) -> str:
-    """Which keys to lower: those that change no result first, for a run may go on with them."""
-    if what in ("run", "evaluate"):
-        return f": lower {'evaluate.' if what == 'run' else ''}max_new_tokens, or measure on a larger machine"
-    if what not in _TRAINING:
-        return ": use a smaller model, or dtype=bfloat16" if what == "chat" else ""
-    fewer = "rollouts.max_new_tokens" if what == "ppo" else "max_length"
-    return (
-        ": lower max_tokens, or set gradient_checkpointing=true\n"
-        "With these the same command goes on from the last checkpoint, to the same result up to rounding.\n"
-        f"Else, into another `output`: lower {fewer}, or train adapters only (lora.r=16)."
-    )
-
-
-def _usage_message(message: str, context: Any = None) -> str:
-    """What is wrong with a command line, and where to look; `context` is that of the command that it was for."""
-    text, _, near = message.partition(" (Possible options")
-    text, path = text.rstrip(".").replace("Value error, ", ""), context.command_path if context else "trueup"
-    takes_settings = context is None or any(one.name in ("settings", "runs") for one in context.command.params)
-    if text.lower().startswith("no such option") and takes_settings:
-        return f"{text}; settings are written without dashes: key=value (`{path} --help` lists options)"
-    meant = re.search(r"--[\w-]+", near)
-    return f"{text}; {f'did you mean {meant[0]}? ' if meant else ''}see `{path} --help`"
-
-
-def _os_message(error: BaseException) -> str:
-    place = f"{name}: " if (name := getattr(error, "filename", None)) else ""
-    if not isinstance(error, OSError) or disk_full(error):
-        return f"{place}disk full; free some space and run the same command again"
-    reason = (error.strerror or "").lower()
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{place}no permission ({reason}); choose another folder or change its permissions"
-    return f"{place}{reason}"
 
 
 def _print_error(text: str) -> None:

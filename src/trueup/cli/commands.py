@@ -158,7 +158,7 @@ def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> 
     for model in models:
         find_model(model)
     check_sets(config)
-    command = import_module("trueup.comparison")
+    command = import_module("trueup.cli.compare")
     return _exit_code(command.evaluate(models, config, output=output, **where))
 
 
@@ -167,7 +167,7 @@ def report(runs: list[Path], output: Path | None) -> int:
     for run in runs:
         if not (run / "evaluation" / "plan.json").is_file():
             raise ConfigError(f"{run}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
-    return _exit_code(import_module("trueup.comparison").report(runs, output))
+    return _exit_code(import_module("trueup.cli.compare").report(runs, output))
 
 
 def experiment(name: str, folder: Path | None, seeds: int, first_seed: int) -> None:

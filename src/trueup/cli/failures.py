@@ -1,0 +1,92 @@
+"""Errors that end a command, as one message for a person and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sys
+import traceback
+from typing import Any
+
+from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
+from trueup.system.files import disk_full
+
+_TRAINING = ("sft", "reward", "dpo", "ppo")
+
+
+_GOES_ON = (*_TRAINING, "run", "quickstart", "experiment")  # given again, they begin where they were
+
+
+def in_words(error: BaseException, command: str = "") -> tuple[str, int]:
+    """What to print for an error that a command met, and the exit code."""
+    if isinstance(error, Interrupted):
+        return str(error), error.exit_code
+    if isinstance(error, TrueupError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        more = "; the same command goes on from what was saved before" if command in _GOES_ON else ""
+        return f"interrupted{more}", Interrupted.exit_code
+    usage = getattr(error, "format_message", None)
+    if usage is not None:  # Typer's errors; their class is private, and another one in older versions
+        return f"error: {_usage_message(usage(), getattr(error, 'ctx', None))}", ConfigError.exit_code
+    if _out_of_memory(error):
+        return f"error: out of memory{_memory_advice(_stage_of(error) or command)}", 1
+    if "trueup.runtime" in sys.modules and (lost := sys.modules["trueup.runtime"].lost_peer(error)):
+        return f"error: {lost}", LostPeerError.exit_code
+    if disk_full(error) or (isinstance(error, OSError) and error.strerror):
+        return f"error: {_os_message(error)}", 1
+    lines = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"error: {reason}\nrun again with --debug for the traceback", 1
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or the GPU had no more memory. Torch says so by a RuntimeError, each part in its words."""
+    if isinstance(error, RuntimeError):
+        words = ("out of memory", "can't allocate memory", "alloc_failed")
+        return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in words)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+
+
+def _stage_of(error: BaseException) -> str | None:
+    """The kind of stage that an error was raised in: a pipeline runs several."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package, _, name = str(frame.f_globals.get("__name__")).rpartition(".")
+        found = name if package == "trueup.recipes" and name in _TRAINING else found
+    return found
+
+
+def _memory_advice(what: str) -> str:
+    """Which keys to lower: those that change no result first, for a run may go on with them."""
+    if what in ("run", "evaluate"):
+        return f": lower {'evaluate.' if what == 'run' else ''}max_new_tokens, or measure on a larger machine"
+    if what not in _TRAINING:
+        return ": use a smaller model, or dtype=bfloat16" if what == "chat" else ""
+    fewer = "rollouts.max_new_tokens" if what == "ppo" else "max_length"
+    return (
+        ": lower max_tokens, or set gradient_checkpointing=true\n"
+        "With these the same command goes on from the last checkpoint, to the same result up to rounding.\n"
+        f"Else, into another `output`: lower {fewer}, or train adapters only (lora.r=16)."
+    )
+
+
+def _usage_message(message: str, context: Any = None) -> str:
+    """What is wrong with a command line, and where to look; `context` is that of the command that it was for."""
+    text, _, near = message.partition(" (Possible options")
+    text, path = text.rstrip(".").replace("Value error, ", ""), context.command_path if context else "trueup"
+    takes_settings = context is None or any(one.name in ("settings", "runs") for one in context.command.params)
+    if text.lower().startswith("no such option") and takes_settings:
+        return f"{text}; settings are written without dashes: key=value (`{path} --help` lists options)"
+    meant = re.search(r"--[\w-]+", near)
+    return f"{text}; {f'did you mean {meant[0]}? ' if meant else ''}see `{path} --help`"
+
+
+def _os_message(error: BaseException) -> str:
+    place = f"{name}: " if (name := getattr(error, "filename", None)) else ""
+    if not isinstance(error, OSError) or disk_full(error):
+        return f"{place}disk full; free some space and run the same command again"
+    reason = (error.strerror or "").lower()
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{place}no permission ({reason}); choose another folder or change its permissions"
+    return f"{place}{reason}"
