@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from trueup import quickstart
 from trueup.report.schema import Report
+from trueup.windtunnel import quickstart
 
 STEPS = {"base": 3, "sft": 2, "reward": 2, "dpo": 2, "ppo": 2}
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def quickstart(folder: Path, seed: int) -> None:
     """Train and align a tiny model."""
-    import_module("trueup.quickstart").run(folder, seed)
+    import_module("trueup.windtunnel.quickstart").run(folder, seed)
 
 
 def check(

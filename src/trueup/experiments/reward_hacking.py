@@ -36,7 +36,7 @@ from trueup.system.console import Progress, quiet_libraries, table
 from trueup.system.files import atomic_write_text
 from trueup.system.text import clean
 from trueup.windtunnel import World, build, gold, rank_again
-from trueup.windtunnel.templates import pipeline_text
+from trueup.windtunnel.model import pipeline_text
 
 RUNS = ("biased-free", "biased-held", "unbiased-free", "unbiased-held")
 HACKED, SOUND, CONTROL = "biased-free", "unbiased-held", "unbiased-free"

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from trueup.windtunnel import grader
+
+
+def pipeline_text(template: str, world: Path, folder: Path) -> str:
+    """The template with the places filled in.
+
+    Args:
+        template: YAML in which the marks stand inside double quotes.
+        world: the built world's folder, for WORLD.
+        folder: where runs go, for FOLDER. GOLD becomes the gold grader as file.py:function.
+    """
+    places = {"WORLD": world, "FOLDER": folder, "GOLD": f"{grader.__file__}:gold"}
+    for mark, place in places.items():
+        # Inside double quotes JSON's escapes are YAML's too: any folder name will do.
+        template = template.replace(mark, json.dumps(str(place), ensure_ascii=False)[1:-1])
+    return template
+
 
 PAD, END_OF_TEXT, TURN, END_OF_TURN = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 # The trainer numbers them in this order, from 0.

@@ -18,7 +18,7 @@ from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import atomic_write_text
 from trueup.system.text import clean
 from trueup.windtunnel import World, build
-from trueup.windtunnel.templates import pipeline_text
+from trueup.windtunnel.model import pipeline_text
 
 TITLE = "A small world of known truth"
 
