@@ -11,8 +11,7 @@ from trueup.config import DataConfig, EvaluateConfig
 from trueup.data.rendering import Message
 from trueup.errors import DataError
 from trueup.evaluation import sets
-from trueup.evaluation.grading import is_right
-from trueup.evaluation.texts import distinct, repetition
+from trueup.evaluation.grading import distinct, is_right, repetition
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,15 @@ from trueup.config import EvaluateConfig
 from trueup.data.rendering import Conversation, Message
 from trueup.errors import ConfigError, TrueupError
 from trueup.evaluation.items import Item
-from trueup.evaluation.judges import EndpointJudge, EndpointRefusals, question, refusal_verdict, verdict
-from trueup.evaluation.judging import judge_of_refusals, verdicts
+from trueup.evaluation.judges import (
+    EndpointJudge,
+    EndpointRefusals,
+    judge_of_refusals,
+    question,
+    refusal_verdict,
+    verdict,
+    verdicts,
+)
 
 PROMPT = (Message("user", "Name a prime."),)
 KEY = "sk-very-secret"

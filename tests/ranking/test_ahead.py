@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from trueup.errors import ConfigError
-from trueup.ranking import ahead as module
-from trueup.ranking.ahead import Ahead, Job
+from trueup.ranking.writing import ahead as module
+from trueup.ranking.writing.ahead import Ahead, Job
 
 JOB = Job(models=("a",))
 PROMPT = {"id": 7, "messages": [{"role": "user", "content": "Hi?"}], "tags": ["greeting"], "origin": "p.jsonl:1"}
@@ -302,6 +302,7 @@ def test_jobs_that_can():
 
 
 def test_the_servers_side_imports_no_torch():
-    code = "import sys, trueup.ranking.ahead; print([one for one in ('torch', 'transformers') if one in sys.modules])"
+    heavy = ("torch", "transformers")
+    code = f"import sys, trueup.ranking.writing.ahead; print([one for one in {heavy} if one in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -20,11 +20,11 @@ from trueup.chat.speaker import Speaker
 from trueup.data.rendering import Message
 from trueup.data.votes import Answer, Ballot, NewPair, NewPrompt, Pair, Prompt, Settings, Store
 from trueup.errors import DataError
-from trueup.ranking import pairing as module
-from trueup.ranking.ahead import Job
-from trueup.ranking.pairing import Pairing, drafted
-from trueup.ranking.scoring import Scoring
-from trueup.ranking.writer import Desk
+from trueup.ranking.writing import pairing as module
+from trueup.ranking.writing.ahead import Job
+from trueup.ranking.writing.line import Desk
+from trueup.ranking.writing.pairing import Pairing, drafted
+from trueup.ranking.writing.scoring import Scoring
 from trueup.runtime import init
 from trueup.sampling import sample
 from trueup.system.text import clean

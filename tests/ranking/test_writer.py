@@ -17,7 +17,7 @@ import pytest
 from tiny import tiny_folder
 from trueup.data.rendering import Message
 from trueup.data.votes import Ballot, NewPrompt, Store
-from trueup.ranking.ahead import Ahead, Job
+from trueup.ranking.writing.ahead import Ahead, Job
 
 
 def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -177,6 +177,6 @@ time.sleep(60)
 
 def test_it_ends_when_it_is_told_nothing():
     done = subprocess.run(
-        [sys.executable, "-m", "trueup.ranking.writer"], input="", capture_output=True, text=True, check=False
+        [sys.executable, "-m", "trueup.ranking.writing.process"], input="", capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -18,7 +18,7 @@ from trueup.algorithms.tensors import segment_sum
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
-from trueup.evaluation.texts import repetition
+from trueup.evaluation.grading import repetition
 from trueup.models.batching import Branch, Example
 from trueup.models.forward import forward_all
 from trueup.models.rewards import Ensemble, disagreement

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from trueup.errors import DataError
 from trueup.evaluation import tasks
 from trueup.evaluation.items import Item, read_header, read_items, write_items
-from trueup.evaluation.judging import judge_of_refusals, verdicts
+from trueup.evaluation.judges import judge_of_refusals, verdicts
 from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, not_possible, write_plan
 from trueup.evaluation.sets import spread
 from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer

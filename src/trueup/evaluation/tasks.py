@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering import Conversation, Message
 from trueup.errors import TrainingError
-from trueup.evaluation.grading import is_right
+from trueup.evaluation.grading import is_right, repetition
 from trueup.evaluation.items import Item
 from trueup.evaluation.policy import Sampling, answers_to, conversations, finite, log_ratios
-from trueup.evaluation.texts import repetition
 from trueup.models.batching import Branch, Example, single
 from trueup.models.forward import branch_logps, forward_all
 

@@ -17,10 +17,10 @@ from trueup.data.votes.rows import as_of
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.ranking import exchange
 from trueup.ranking import results as said
-from trueup.ranking.ahead import Ahead, Job
 from trueup.ranking.page import Access
 from trueup.ranking.page import serve as serve_page
 from trueup.ranking.page.access import on_loopback
+from trueup.ranking.writing.ahead import Ahead, Job
 from trueup.system.files import atomic_write_text, without_event
 from trueup.system.text import clean, excerpt, masked
 

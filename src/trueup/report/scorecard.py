@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trueup.data.refusal import detector_error
+from trueup.evaluation.grading import distinct
 from trueup.evaluation.items import Item, of_task
-from trueup.evaluation.texts import distinct
 from trueup.evaluation.winrate import LEAST, length_controlled, win_rate
 from trueup.report.schema import Difference, Measure, Number, Topic
 from trueup.stats.intervals import Estimate, mean, rate

@@ -25,8 +25,7 @@ from trueup.data.votes.ballots import checked
 from trueup.data.votes.raters import proper
 from trueup.data.votes.schema import Ballot, Choice, NewPair, Side
 from trueup.errors import DataError
-from trueup.ranking.exchange.reading import LeftOut, answers_in, new_pair, pair_of
-from trueup.ranking.exchange.times import iso
+from trueup.ranking.exchange.reading import LeftOut, answers_in, iso, new_pair, pair_of
 from trueup.system.text import excerpt
 
 WINNER = ("winner", "preference", "preferred", "choice", "selected", "vote")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from trueup.data.rendering import Origin, Preference
@@ -15,6 +16,28 @@ from trueup.data.sources.rows import shown
 from trueup.data.sources.stream import LISTED
 from trueup.data.votes.schema import Answer, NewPair, NewPrompt
 from trueup.errors import DataError
+
+_MILLISECONDS = 1e11  # as seconds, the year 5138; as milliseconds, 1973
+
+
+def iso(record: Record, value: object) -> str:
+    """ISO 8601 in UTC of Unix seconds or milliseconds, or of a written time (without a zone: UTC); "" of nothing.
+
+    Raises:
+        DataError: it is no time.
+    """
+    if value in (None, ""):
+        return ""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            told = datetime.fromtimestamp(value / 1000 if value > _MILLISECONDS else value, UTC)
+        else:
+            told = datetime.fromisoformat(str(value))
+    except (ValueError, OverflowError, OSError):
+        fix = "write it like 2026-01-31T12:00:00Z, or in seconds since 1970"
+        raise record.fail("the time cannot be read", fix, str(value)) from None
+    return (told if told.tzinfo else told.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
+
 
 T = TypeVar("T")
 SAME = "the two answers are the same"

@@ -1,7 +1,7 @@
 """Answers written ahead of the raters by a process of its own, seen from the server. Imports no torch.
 
-The child (`python -m trueup.ranking.writer`) is told its `Job` in the first line on its stdin and puts pairs into the
-store itself; a further line there says that a rater waits, and the end of the file ends it, so it never outlives the
+The child (`python -m trueup.ranking.writing.process`) is told its `Job` in the first line on its stdin and puts pairs
+into the store itself; a further line there says that a rater waits, and the end of the file ends it, so it never outlives the
 server. On its stdout it says in lines of JSON what it does: `Ahead` keeps what a page may want to know of that.
 """
 
@@ -31,7 +31,12 @@ from trueup.system.text import excerpt, masked
 State = Literal["loading", "writing", "ahead", "done", "failed"]
 """What the models do: `ahead` they rest until votes use pairs up, `done` every prompt has its pairs."""
 
-COMMAND = (sys.executable, "-P", "-m", "trueup.ranking.writer")  # -P: what lies in the current folder is no module
+COMMAND = (
+    sys.executable,
+    "-P",
+    "-m",
+    "trueup.ranking.writing.process",
+)  # -P: what lies in the current folder is no module
 _STARTS = 2  # times that the child is started at most, should it die
 _ASKS = 0.25  # seconds between two lines that say that a rater waits
 _NAMED = 3  # prompts that a note names

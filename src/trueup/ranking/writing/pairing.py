@@ -27,8 +27,8 @@ from trueup.runtime import mixed_seed
 from trueup.system.text import clean
 
 if TYPE_CHECKING:
-    from trueup.ranking.ahead import Job
-    from trueup.ranking.writer import Desk
+    from trueup.ranking.writing.ahead import Job
+    from trueup.ranking.writing.line import Desk
     from trueup.runtime import Runtime
 
 SIDES: tuple[Side, Side] = ("first", "second")

@@ -1,4 +1,4 @@
-"""The process that writes answers ahead (`python -m trueup.ranking.writer`): started, told and ended by `Ahead`.
+"""The process that writes answers ahead (`python -m trueup.ranking.writing.process`): `Ahead` starts and ends it.
 
 Its job is the first line of its stdin, see `ahead`. The end of stdin ends it at once, whatever it does: the store is
 whole after every pair, so nothing is lost.
@@ -10,73 +10,19 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
 
 from trueup.config.paths import find_model
 from trueup.errors import TrueupError
-from trueup.ranking.ahead import Job
+from trueup.ranking.writing.ahead import Job
+from trueup.ranking.writing.line import Desk
 from trueup.system.console import quiet_libraries
 from trueup.system.text import excerpt, masked
 
 _NICE = 10  # the server, which answers raters, comes first
-
-
-class Desk:
-    """The line to the server: says what is done, hears that a rater waits.
-
-    Args:
-        out: takes lines of JSON.
-    """
-
-    def __init__(self, out: TextIO) -> None:
-        """Take the line."""
-        self._out = out
-        self._asked = threading.Event()
-        self._state = ""
-
-    def say(self, **line: Any) -> None:
-        """Say it; a server that is gone ends this process."""
-        try:
-            self._out.write(json.dumps(line) + "\n")
-            self._out.flush()
-        except OSError:
-            os._exit(0)
-
-    def state(self, state: str) -> None:
-        """Say what is being done now, if it is something else than before."""
-        if state != self._state:
-            self._state = state
-            self.say(state=state)
-
-    def listen(self, lines: Iterable[str]) -> None:
-        """Hear from now on, in a thread, whether a rater waits; the end of the lines ends this process."""
-
-        def hear() -> None:
-            with suppress(OSError, ValueError):
-                for _ in lines:
-                    self._asked.set()
-            os._exit(0)
-
-        threading.Thread(target=hear, daemon=True).start()
-
-    @property
-    def asked(self) -> bool:
-        """Whether a rater waits."""
-        return self._asked.is_set()
-
-    def heard(self) -> None:
-        """From here on only who asks again waits."""
-        self._asked.clear()
-
-    def rest(self, seconds: float) -> None:
-        """Do nothing for so long, or until a rater waits."""
-        self._asked.wait(seconds)
 
 
 def main() -> int:
@@ -121,8 +67,8 @@ def work(store: Path, job: Job, desk: Desk) -> None:
     job = replace(job, models=[find_model(one) for one in job.models])
     # torch takes seconds to import: only now, as from here on the end of stdin ends even that.
     from trueup.data.votes import Store
-    from trueup.ranking.pairing import Pairing
-    from trueup.ranking.scoring import Scoring
+    from trueup.ranking.writing.pairing import Pairing
+    from trueup.ranking.writing.scoring import Scoring
     from trueup.runtime import init
 
     where = init(job.device, job.dtype, job.threads)

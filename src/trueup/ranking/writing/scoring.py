@@ -13,7 +13,7 @@ from trueup.models.loading import load_classifier, load_tokenizer
 from trueup.models.reward_model import classifier_reward
 
 if TYPE_CHECKING:
-    from trueup.ranking.writer import Desk
+    from trueup.ranking.writing.line import Desk
     from trueup.runtime import Runtime
 
 _CHUNK = 8  # pairs scored before anything else has its turn: a rater may wait
