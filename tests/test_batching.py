@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trueup.data.rendering import Rendered
+from trueup.data.rendering.messages import Rendered
 from trueup.models.batching import Branch, Example, collate, micro_batches, single
 
 PAIR = Example(

@@ -16,8 +16,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tiny import END_ID, EOS_ID, START_ID, tiny_tokenizer
-from trueup.data.rendering import CHATML as FALLBACK
-from trueup.data.rendering import Conversation, Message, Origin, Preference, Renderer, check, row_error
+from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, check, row_error
+from trueup.data.rendering.renderer import Renderer
+from trueup.data.rendering.template import CHATML as FALLBACK
 from trueup.errors import DataError, ModelError
 from trueup.system.text import excerpt
 

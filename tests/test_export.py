@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from tiny import END_ID, EOS_ID, lora, shake, tiny_network
-from trueup.data.rendering import Conversation, Message, Renderer
+from trueup.data.rendering.messages import Conversation, Message
+from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ModelError
 from trueup.export import writing as export
 from trueup.export.merging import kept

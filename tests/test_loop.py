@@ -15,7 +15,7 @@ from torch import Tensor
 import tiny_data
 from tiny import lora, tiny_network
 from trueup.config import OptimConfig, to_yaml
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.data.tokens.sampler import Sampler
 from trueup.errors import CheckpointError, TrainingError
 from trueup.models.batching import Batch, Example, collate, single
@@ -80,7 +80,8 @@ TWO = """
 import sys
 import torch
 from pathlib import Path
-from trueup import rollouts, sampling, stage
+from trueup import sampling
+from trueup.recipes import rollouts, stage
 from trueup.config import STAGES, load_config
 import importlib, os
 

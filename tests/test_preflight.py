@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from trueup.config import DpoConfig, PipelineConfig, PpoConfig, RewardConfig, SftConfig
-from trueup.data import sources
+from trueup.data.sources.parser import Parser
 from trueup.errors import DataError
 from trueup.preflight import early as preflight
 
@@ -64,13 +64,13 @@ def test_evaluation_and_mixed_rows_are_read_too(tmp_path):
 def looked_at(monkeypatch):
     """How many rows are parsed from now on, with no time to read more than need be."""
     seen = []
-    parse = sources.Parser.parse
+    parse = Parser.parse
 
     def counted(self, origin, found, notes):
         seen.append(origin.line)
         return parse(self, origin, found, notes)
 
-    monkeypatch.setattr(sources.Parser, "parse", counted)
+    monkeypatch.setattr(Parser, "parse", counted)
     monkeypatch.setattr(preflight, "SECONDS", 0.0)
     monkeypatch.setattr(stream, "_LOOK", 4)
     return seen

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tiny import END_ID, EOS_ID, PAD_ID, TEMPLATE, lora, shake, tiny_folder, tiny_network
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.errors import ModelError
 from trueup.export import proof, proof_fresh
 from trueup.export import writing as export

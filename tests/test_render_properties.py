@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from trueup.data.rendering import Message, Rendered, Renderer
+from trueup.data.rendering.messages import Message, Rendered
+from trueup.data.rendering.renderer import Renderer
 from trueup.errors import DataError
 
 

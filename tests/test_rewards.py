@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trueup.data.rendering import Conversation, Message
+from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import ConfigError, TrainingError
 from trueup.models.rewards import Ensemble, checked, disagreement, from_function
 

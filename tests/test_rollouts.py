@@ -12,7 +12,7 @@ import torch
 import tiny_data
 from tiny import END_ID, lora, shake, tiny_model, tiny_network
 from trueup.data.prompts import PromptRow
-from trueup.data.rendering import Conversation, Message
+from trueup.data.rendering.messages import Conversation, Message
 from trueup.data.tokens.sampler import Sampler
 from trueup.errors import TrainingError
 from trueup.models.network import Network

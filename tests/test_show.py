@@ -17,7 +17,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tiny import END_ID, START_ID, tiny_tokenizer
-from trueup.data.rendering import Message, Origin, Renderer
+from trueup.data.rendering.messages import Message, Origin
+from trueup.data.rendering.renderer import Renderer
 from trueup.models.batching import Branch, Example, Layout, collate, single
 from trueup.preflight.show import View, print_view, view, write_html
 from trueup.preflight.show.layout import target_places

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trueup.data.rendering import Conversation, Labelled, Message, Origin, Preference, Prompt, Text
-from trueup.data.sources import load
+from trueup.data.rendering.messages import Conversation, Labelled, Message, Origin, Preference, Prompt, Text
+from trueup.data.sources.loading import load
 from trueup.data.sources.records import is_transcript, parse_transcript
 from trueup.data.tokens.sampler import Sampler
 from trueup.errors import CheckpointError, ConfigError, DataError, MissingExtraError, TrueupError
@@ -780,6 +780,6 @@ class TestSampler:
 
 def test_does_not_import_datasets_for_files(write):
     forbidden = ("datasets", "pyarrow", "torch", "numpy")
-    run = f"from trueup.data.sources import load; load({write(lines(PAIR))!r}, want='conversation')"
+    run = f"from trueup.data.sources.loading import load; load({write(lines(PAIR))!r}, want='conversation')"
     code = f"import sys; {run}; sys.exit(any(m in sys.modules for m in {forbidden}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

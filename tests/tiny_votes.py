@@ -11,8 +11,9 @@ from typing import Any
 
 from ranking.store.made import show
 from tiny_data import rows
-from trueup.data.rendering import Message
-from trueup.data.votes import Answer, Ballot, Choice, NewPair, NewPrompt, Store
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import Answer, Ballot, Choice, NewPair, NewPrompt
+from trueup.data.votes.store import Store
 from trueup.errors import TrueupError
 
 SAID: dict[str, Choice] = {"1": "first", "2": "second", "t": "tie", "b": "both_bad", "s": "skip"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import tiny
 from trueup.config import DataConfig, TrainDataConfig
-from trueup.data.rendering import Renderer
+from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.build import tokenize
 from trueup.data.tokens.store import Tokenized
 

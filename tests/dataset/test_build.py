@@ -17,8 +17,9 @@ import pytest
 import trueup
 from dataset import making
 from trueup.config import DataConfig
-from trueup.data.rendering import Origin, Renderer
-from trueup.data.sources import Parser
+from trueup.data.rendering.messages import Origin
+from trueup.data.rendering.renderer import Renderer
+from trueup.data.sources.parser import Parser
 from trueup.data.tokens import build, spread
 from trueup.data.tokens.build import tokenize
 from trueup.data.tokens.pack import Task
@@ -108,7 +109,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from dataset import making
 from pathlib import Path
-from trueup.dataset import build
+from trueup.data.tokens import build
 build.CHUNK, build._ALONE = 8, 16
 print("ran")
 print(len(making.tokens(Path({str(tmp_path / "rows.jsonl")!r}), making.pairs(40), workers=2)))

@@ -14,7 +14,8 @@ import tiny
 import tiny_data
 from dataset import making
 from trueup.config.sections import Allowed
-from trueup.data.rendering import Rendered, Renderer
+from trueup.data.rendering.messages import Rendered
+from trueup.data.rendering.renderer import Renderer
 from trueup.errors import DataError
 
 OF_THE_WEIGHTS = {"other-base", "rounded-weights", "pickled-weights"}

@@ -15,7 +15,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from dataset import making
 from trueup.config import STAGES
-from trueup.dataset.prepare import prepare
+from trueup.data.tokens.prepare import prepare
 config = STAGES["dpo"].model_validate(
     {{"model": "m", "output": "o", "data": {{"path": {path!r}, "holdout": 0.1}}, "threads": 1}}
 )

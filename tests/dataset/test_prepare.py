@@ -15,7 +15,7 @@ import tiny
 import tiny_data
 from dataset import making
 from trueup.config import STAGES, StageConfig
-from trueup.data.rendering import Renderer
+from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.prepare import Prepared, prepare
 from trueup.data.tokens.select import Examples
 from trueup.errors import DataError

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from dataset import making
-from trueup.data.rendering import Message, Origin
-from trueup.data.sources import Parser, open_reader
+from trueup.data.rendering.messages import Message, Origin
+from trueup.data.sources.parser import Parser
+from trueup.data.sources.reader import open_reader
 from trueup.data.tokens.pack import compared, example_of, parts_of
 from trueup.data.tokens.record import Flag
 from trueup.data.tokens.store import FILES, Tokenized, read_sealed, write_sealed

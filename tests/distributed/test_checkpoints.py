@@ -132,8 +132,8 @@ def test_the_one_before_a_damaged_one_is_used(tmp_path: Path) -> None:
 
 REFUSED = """
 import os, resource, sys
-from trueup import checkpoint
-from trueup.step import Stepper
+from trueup.runs import checkpoint
+from trueup.training.step import Stepper
 take = Stepper.take
 def full(self, step, check):
     if step == 3 and os.environ["RANK"] == "{rank}":

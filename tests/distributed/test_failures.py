@@ -197,7 +197,7 @@ def test_a_reward_that_raises(strategy: str, tmp_path: Path) -> None:
 ALONE = """
 import os, sys
 from trueup.errors import TrainingError
-from trueup.step import Stepper
+from trueup.training.step import Stepper
 take = Stepper.take
 def failing(self, step, check):
     if step == 3 and os.environ["RANK"] == "1":
@@ -303,7 +303,7 @@ def test_one_gpu_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 OTHER = """
 import os, sys
-from trueup.models import Network
+from trueup.models.network import Network
 settle = Network.settle
 def other(self):
     if os.environ["RANK"] == "1":

@@ -8,7 +8,7 @@ import pytest
 
 import tiny_data
 from trueup.config import DataConfig, EvaluateConfig
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.errors import DataError
 from trueup.evaluation import sets
 from trueup.evaluation.grading import distinct, is_right, repetition

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from trueup.config import EvaluateConfig
-from trueup.data.rendering import Conversation, Message
+from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import ConfigError, TrueupError
 from trueup.evaluation.items import Item
 from trueup.evaluation.judges import (

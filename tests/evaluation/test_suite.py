@@ -369,7 +369,7 @@ def test_runs_that_were_asked_otherwise_are_not_compared(folder: Path, tmp_path:
 
 
 def test_a_policy_by_itself(tmp_path: Path) -> None:
-    from trueup.data.rendering import Message
+    from trueup.data.rendering.messages import Message
 
     network = tiny_network(tmp_path / "base")
     network.add_trainable("policy", None)

@@ -8,7 +8,7 @@ import pytest
 from test_fuzz_config import BOMB
 
 from trueup.config import STAGES, DpoConfig, PipelineConfig, SftConfig, load_config, to_yaml
-from trueup.data.sources import load
+from trueup.data.sources.loading import load
 from trueup.errors import ConfigError, DataError
 
 SFT = "model: base\noutput: run\ndata: a.jsonl\n"

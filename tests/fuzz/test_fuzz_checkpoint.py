@@ -23,7 +23,7 @@ import tiny_data
 from tiny import lora, tiny_network, tiny_tokenizer
 from trueup.config import DataConfig, find_model
 from trueup.config.paths import classifier_problem
-from trueup.data.rendering import Renderer
+from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.build import tokenize
 from trueup.errors import ModelError
 from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer, read_config

@@ -20,9 +20,9 @@ from mutation import JSON_TOKENS, exchanged_json, mutated
 import tiny
 import tiny_data
 from trueup.config import STAGES, DataConfig
-from trueup.data.rendering import Renderer
-from trueup.data.sources import stream
+from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.parser import FORMATS
+from trueup.data.sources.stream import stream
 from trueup.data.tokens.prepare import prepare
 
 TURNS = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]

@@ -20,13 +20,13 @@ import tiny_data
 from hostile import evil
 from trueup import export
 from trueup.config import PipelineConfig
-from trueup.data import sources
 from trueup.data.sources import decoding
+from trueup.data.sources.loading import load
 from trueup.errors import CheckpointError, ConfigError, DataError, ModelError
 
 
 def rows(path: Path) -> list[Any]:
-    return list(sources.load(str(path), want="text"))
+    return list(load(str(path), want="text"))
 
 
 # -- code in data --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError, TrueupError
 from trueup.evaluation import endpoint
 from trueup.evaluation.endpoint import Endpoint

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tiny import TEMPLATE, tiny_tokenizer
-from trueup.data.rendering import Message, Renderer, limits
+from trueup.data.rendering import limits
+from trueup.data.rendering.messages import Message
+from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ModelError
 
 LONG = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}"
@@ -76,7 +78,7 @@ def test_a_pickled_renderer_in_a_process_of_its_own_is_bounded_too(tmp_path: Pat
     tokenizer.chat_template = "{% if messages|length > 3 %}{{ 'a' * 10**10 }}{% endif %}" + TEMPLATE
     (tmp_path / "renderer").write_bytes(pickle.dumps(Renderer(tokenizer)))
     code = (
-        "import pickle, sys; from trueup.data.rendering import Message\n"
+        "import pickle, sys; from trueup.data.rendering.messages import Message\n"
         "renderer = pickle.loads(open(sys.argv[1], 'rb').read())\n"
         "talk = [Message(role, 'a') for role in ('user', 'assistant')]\n"
         "renderer.conversation(talk * 2)"

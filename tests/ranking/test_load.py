@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from trueup.data.votes import Store
+from trueup.data.votes.store import Store
 from trueup.ranking.page.access import csrf_of
 
 RATERS, VOTES = 50, 12

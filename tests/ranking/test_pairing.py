@@ -17,8 +17,9 @@ from ranking.store.made import salted
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from trueup import __version__
 from trueup.chat.speaker import Speaker
-from trueup.data.rendering import Message
-from trueup.data.votes import Answer, Ballot, NewPair, NewPrompt, Pair, Prompt, Settings, Store
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import Answer, Ballot, NewPair, NewPrompt, Pair, Prompt, Settings
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 from trueup.ranking.writing import pairing as module
 from trueup.ranking.writing.ahead import Job

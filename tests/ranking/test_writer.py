@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tiny import tiny_folder
-from trueup.data.rendering import Message
-from trueup.data.votes import Ballot, NewPrompt, Store
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import Ballot, NewPrompt
+from trueup.data.votes.store import Store
 from trueup.ranking.writing.ahead import Ahead, Job
 
 
@@ -153,7 +154,7 @@ def test_it_does_not_outlive_a_server_that_was_killed(store, models, wait):
     lines = """
 import sys, time
 from pathlib import Path
-from trueup.ranking.ahead import Ahead, Job
+from trueup.ranking.writing.ahead import Ahead, Job
 ahead = Ahead(Path(sys.argv[1]), Job(models=[sys.argv[2]], max_new_tokens=4, ahead=2, device="cpu"))
 ahead.start()
 print(ahead._process.pid, flush=True)

@@ -32,7 +32,7 @@ def test_it_learns_the_rankings(lora: Any, tmp_path: Path) -> None:
 def test_the_export_scores_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from trueup.data.rendering import Conversation, Message
+    from trueup.data.rendering.messages import Conversation, Message
     from trueup.models.reward_model import model_reward
 
     seen = tiny_data.networks(monkeypatch)

@@ -153,7 +153,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from dataset import making
-from trueup.dataset import build
+from trueup.data.tokens import build
 build.CHUNK, build._ALONE = 8, 8
 rows = ({{"prompt": "q " * 200, "completion": f"answer {{at}} " * 200}} for at in range(20_000))
 making.tokens(Path({path!r}), list(rows), workers=2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from casekit import BOM, ESCAPED, GOOD, PAIR, A, Fine, U, parquet, rows, typed
 
-from trueup.data.rendering import Conversation, Labelled, Message, Preference, Text
+from trueup.data.rendering.messages import Conversation, Labelled, Message, Preference, Text
 
 # Sound files with an odd look.
 

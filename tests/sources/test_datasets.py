@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from casekit import PAIR, numbers, refusal, section
 
-from trueup.data.rendering import Origin
-from trueup.data.sources import Stream, stream
+from trueup.data.rendering.messages import Origin
+from trueup.data.sources.stream import Stream, stream
 from trueup.errors import DataError
 
 

@@ -19,7 +19,9 @@ from broken_rows import ROWS
 from casekit import Case, Fine, Maker, refused, section
 from sound_files import FINE
 
-from trueup.data.sources import decoding, load, stream
+from trueup.data.sources import decoding
+from trueup.data.sources.loading import load
+from trueup.data.sources.stream import stream
 from trueup.errors import TrueupError
 
 CASES = ROWS + FILES

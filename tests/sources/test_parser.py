@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from casekit import numbers, refusal, section, write
 
-from trueup.data.rendering import Conversation, Message, Origin, Preference
-from trueup.data.sources import Parser, same_answers, stream
+from trueup.data.rendering.messages import Conversation, Message, Origin, Preference
+from trueup.data.sources.parser import Parser, same_answers
+from trueup.data.sources.stream import stream
 from trueup.errors import DataError
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}

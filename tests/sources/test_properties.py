@@ -15,10 +15,11 @@ from casekit import refused, section
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trueup.data.rendering import Conversation, Labelled, Message, Origin, Preference, Prompt, Text
-from trueup.data.sources import load, stream
+from trueup.data.rendering.messages import Conversation, Labelled, Message, Origin, Preference, Prompt, Text
 from trueup.data.sources.decoding import Break
 from trueup.data.sources.jsonfile import DECODER, RepeatedKeyError, list_values
+from trueup.data.sources.loading import load
+from trueup.data.sources.stream import stream
 from trueup.errors import DataError, TrueupError
 
 WANTS = ("conversation", "preference", "labelled", "prompt", "text")

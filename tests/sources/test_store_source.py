@@ -15,10 +15,13 @@ from casekit import refused, section
 
 from tiny_votes import made, new_pair, undo, vote
 from trueup.config import DataConfig, DpoConfig, SftConfig, check_paths
-from trueup.data.rendering import Message, Origin, Preference
-from trueup.data.sources import Counts, load, load_records, open_reader, store_version, stream
+from trueup.data.rendering.messages import Message, Origin, Preference
+from trueup.data.sources.loading import load, load_records
+from trueup.data.sources.reader import open_reader, store_version
+from trueup.data.sources.rows import Counts
+from trueup.data.sources.stream import stream
 from trueup.data.tokens.build import tokenize
-from trueup.data.votes import Store
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 from trueup.preflight.method import stage_for
 from trueup.system.files import without_event
@@ -128,7 +131,7 @@ def test_the_version_is_of_the_rows(tmp_path: Path) -> None:
 
 def test_a_write_ahead_log_counts(tmp_path: Path, tiny_base: str) -> None:
     """Votes lie in votes.db-wal first: a cache that went by the file's own bytes would not see them."""
-    from trueup.data.rendering import Renderer
+    from trueup.data.rendering.renderer import Renderer
     from trueup.models.loading import load_tokenizer
 
     path = made(tmp_path / "votes.db", "1", "", "")
@@ -156,7 +159,8 @@ def test_reading_while_another_process_votes_gives_whole_rows(tmp_path: Path) ->
     path = made(tmp_path / "votes.db", "1", *[""] * 60)
     code = """
 import sys
-from trueup.ranking.store import Ballot, Store
+from trueup.data.votes.schema import Ballot
+from trueup.data.votes.store import Store
 with Store.open(sys.argv[1]) as store:
     rater = store.rater("a")
     while shown := store.next(rater):
@@ -224,7 +228,7 @@ def test_without_sqlalchemy_the_extra_is_named(tmp_path: Path) -> None:
 import sys
 sys.modules["sqlalchemy"] = None
 from trueup.errors import MissingExtraError
-from trueup.sources import load
+from trueup.data.sources.loading import load
 try:
     load({str(path)!r}, want="preference")
 except MissingExtraError as error:

@@ -13,9 +13,13 @@ import pytest
 from casekit import PAIR, numbers, refusal, section, write
 from casekit import rows as as_lines
 
-from trueup.data.rendering import Origin
-from trueup.data.sources import Parser, decoding, jsonfile, load, load_records, open_reader, stream, unusable
+from trueup.data.rendering.messages import Origin
+from trueup.data.sources import decoding, jsonfile
 from trueup.data.sources.jsonfile import list_values
+from trueup.data.sources.loading import load, load_records
+from trueup.data.sources.parser import Parser
+from trueup.data.sources.reader import open_reader
+from trueup.data.sources.stream import stream, unusable
 from trueup.errors import DataError
 
 GOOD, SAME = ({"prompt": "p", "chosen": "a", "rejected": said} for said in ("b", " a\n"))

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from trueup.chat.saved import Outcome, Saved, as_line
-from trueup.data.rendering import Conversation, Message, Preference
-from trueup.data.sources import load
+from trueup.data.rendering.messages import Conversation, Message, Preference
+from trueup.data.sources.loading import load
 from trueup.errors import DataError
 
 

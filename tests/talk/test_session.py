@@ -22,7 +22,7 @@ from trueup.chat import screen as chat_screen
 from trueup.chat import speaker
 from trueup.chat.dialogue import Answer, Dialogue, Exchange
 from trueup.chat.session import run
-from trueup.data.sources import load
+from trueup.data.sources.loading import load
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.sampling import Sample
 

@@ -9,7 +9,7 @@ import torch
 
 from tiny import tiny_folder
 from trueup.chat.speaker import Sampling, Speaker
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.runtime import init
 
 SAMPLING = Sampling(temperature=1.0, max_new_tokens=24)

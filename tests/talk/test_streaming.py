@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tiny import END_ID, PAD_ID, tiny_tokenizer
 from trueup.chat.streaming import Stream, cut
-from trueup.data.rendering import Renderer
+from trueup.data.rendering.renderer import Renderer
 from trueup.system.text import clean
 
 RENDERER = Renderer(tiny_tokenizer())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError
 
 SIDES = ("A", "B")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from trueup.data.rendering import Conversation, Origin, Preference
+from trueup.data.rendering.messages import Conversation, Origin, Preference
 from trueup.data.sources.formats import recognise
 from trueup.data.sources.records import Record
 from trueup.errors import DataError

@@ -18,7 +18,7 @@ from trueup.chat.dialogue import SIDES, Answer, Dialogue, Exchange, Row
 from trueup.chat.saved import Saved
 from trueup.chat.screen import Entry, Reader, answers, ctrl_c, say
 from trueup.chat.speaker import Sampling, Speaker, a_stop_text, a_temperature, a_whole_number, spoken_name
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError, TrueupError
 from trueup.runtime import mixed_seed
 from trueup.system.console import make_console, quiet_libraries

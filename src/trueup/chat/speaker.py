@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trueup.chat.dialogue import Answer
 from trueup.chat.streaming import Stream, cut
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError, ModelError
 from trueup.models.loading import load_causal_lm, load_tokenizer, read_config
 from trueup.models.network import Network

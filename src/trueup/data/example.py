@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
-    from trueup.data.rendering import Rendered
+    from trueup.data.rendering.messages import Rendered
 
 
 @dataclass(frozen=True, slots=True)

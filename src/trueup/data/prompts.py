@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.data.tokens.select import Examples
 
 

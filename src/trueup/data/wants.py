@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from trueup.config import DataConfig, DpoConfig, PpoConfig, SftConfig, StageConfig
-from trueup.data import sources
+from trueup.data.sources.parser import Want
 
 
-def wants(config: StageConfig) -> list[tuple[tuple[str | int, ...], DataConfig, tuple[sources.Want, ...]]]:
+def wants(config: StageConfig) -> list[tuple[tuple[str | int, ...], DataConfig, tuple[Want, ...]]]:
     """Every data section of the stage: its place, itself, and the kinds of row it may hold, the likeliest first."""
     return [(place, section, _kinds(config, place, section)) for place, section in config.data_sections]
 
 
-def _kinds(config: StageConfig, place: tuple[str | int, ...], section: DataConfig) -> tuple[sources.Want, ...]:
+def _kinds(config: StageConfig, place: tuple[str | int, ...], section: DataConfig) -> tuple[Want, ...]:
     if place[0] == "mix" or isinstance(config, SftConfig):
         return ("text",) if section.use == "text" else ("conversation",)
     if isinstance(config, PpoConfig):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trueup.data.refusal import is_refusal
-from trueup.data.rendering import Conversation, Message
+from trueup.data.rendering.messages import Conversation, Message
 from trueup.evaluation.endpoint import Chat, Endpoint
 from trueup.evaluation.items import Item, of_task
 

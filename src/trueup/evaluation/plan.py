@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup.data import sources
+from trueup.data.sources.loading import load_section
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
 from trueup.system.files import atomic_write_text
@@ -19,7 +19,7 @@ from trueup.system.text import harmless_json
 
 if TYPE_CHECKING:
     from trueup.config import EvaluateConfig, GatesConfig
-    from trueup.data.rendering import Preference
+    from trueup.data.rendering.messages import Preference
 
 FOLDER = "evaluation"
 REWARD_FILE = "reward-model.jsonl"
@@ -107,7 +107,7 @@ def _read_sets(plan: Plan) -> Sets:
         sets.prompts("innocent", config.innocent, limit) if plan.wanted("over-refusal") else [],
         sets.prompts("unsafe", config.unsafe, limit) if plan.wanted("unsafe-compliance") else [],
         sets.prompts("prompts", config.prompts, None if config.max_length else config.samples) if answered else [],
-        list(sources.load_section(config.data, "preference")) if ranked and config.data is not None else (),
+        list(load_section(config.data, "preference")) if ranked and config.data is not None else (),
     )
 
 

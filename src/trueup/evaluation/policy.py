@@ -16,7 +16,7 @@ import torch
 
 from trueup.algorithms.tensors import segment_sum
 from trueup.data.prompts import PromptRow
-from trueup.data.rendering import Conversation, Message
+from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.evaluation.grading import repetition
 from trueup.models.batching import Branch, Example

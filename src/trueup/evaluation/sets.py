@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from trueup.data.rendering import Message, Origin, check
-from trueup.data.sources import load_records, load_section
+from trueup.data.rendering.messages import Message, Origin, check
+from trueup.data.sources.loading import load_records, load_section
 from trueup.data.sources.records import MESSAGES, PROMPT, Record
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from trueup.system.files import MODEL_CARD, fingerprint
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trueup.data.rendering import Conversation
+    from trueup.data.rendering.messages import Conversation
     from trueup.runtime import Runtime
 
 FORMAT = 1

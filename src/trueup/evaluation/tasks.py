@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trueup.data.prompts import PromptRow
-from trueup.data.rendering import Conversation, Message
+from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.evaluation.grading import is_right, repetition
 from trueup.evaluation.items import Item
@@ -23,7 +23,7 @@ from trueup.models.forward import branch_logps, forward_all
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trueup.data.rendering import Preference
+    from trueup.data.rendering.messages import Preference
     from trueup.evaluation.sets import Asked, Passage
     from trueup.models.network import Network
     from trueup.models.rewards import Reward

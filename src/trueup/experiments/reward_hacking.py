@@ -24,8 +24,8 @@ from typing import Any
 
 from trueup import runtime
 from trueup.config import PipelineConfig, load_config
-from trueup.data import sources
 from trueup.data.prompts import PromptRow
+from trueup.data.sources.loading import load
 from trueup.evaluation.policy import Sampling, measure_policy
 from trueup.evaluation.watch import Alarm, Measurement, ppo_rules, raised, read_history
 from trueup.models.loading import load_causal_lm, load_tokenizer
@@ -165,7 +165,7 @@ def _base_gold(config: PipelineConfig, world: World, cache: Path) -> float:
     where = runtime.init(config.device, config.dtype, config.threads)
     network = Network(load_causal_lm(folder, where), load_tokenizer(folder), where)
     network.add_frozen("policy")
-    asked = sources.load(str(world.watch), want="prompt")
+    asked = load(str(world.watch), want="prompt")
     prompts = [PromptRow(one.messages, network.renderer.prompt(one.messages)) for one in asked]
     items = measure_policy(network, prompts, Sampling(40, 4096, seed=config.seed), reward=None, gold=gold)
     value = Measurement(0, items).mean("gold")

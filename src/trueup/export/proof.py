@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from trueup.config import LoraConfig
 from trueup.config.paths import classifier_problem
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.errors import ModelError
 from trueup.export import proof_fresh
 from trueup.export.proof_files import check_files, check_rounding, check_weights, dtype_of

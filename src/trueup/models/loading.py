@@ -11,7 +11,7 @@ import torch
 
 from trueup.config.paths import adapter_base, classifier_problem, has_tokenizer, is_adapter, trust_of
 from trueup.config.untrusted import Trust, pickled, read_json, refusal
-from trueup.data.rendering import Renderer
+from trueup.data.rendering.renderer import Renderer
 from trueup.errors import MissingExtraError, ModelError
 from trueup.models.network import Network
 from trueup.models.weights import input_embeddings, weights_fingerprint

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trueup.algorithms.tensors import token_logps
-from trueup.data.rendering import Renderer
+from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ModelError
 from trueup.models.attention import PACKED, attention_of
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
@@ -305,7 +305,9 @@ class Network(nn.Module):
         if name not in self._roots:
             trunk = self.trunks[name]
             adapters = [one for key, one in trunk.named_parameters() if ".lora_" in key]
-            self._roots[name] = shard(trunk, adapters, self.runtime)
+            self._roots[name] = shard(
+                trunk, adapters, device=self.runtime.device, dtype=self.runtime.dtype, world=self.runtime.world
+            )
         return self._roots[name]
 
     def settle(self) -> None:

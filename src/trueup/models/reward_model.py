@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trueup.config.paths import trust_of
-from trueup.data.rendering import Conversation, Message
+from trueup.data.rendering.messages import Conversation, Message
 from trueup.models.batching import Branch, Example
 from trueup.models.forward import forward_all
 from trueup.models.loading import adapter_for, load_classifier, load_tokenizer

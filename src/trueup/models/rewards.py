@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trueup.data.rendering import Conversation
+from trueup.data.rendering.messages import Conversation
 from trueup.errors import ConfigError, TrainingError
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from trueup.config import DpoConfig, PpoConfig, StageConfig
-from trueup.data.rendering import Renderer
+from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens import findings as found
 from trueup.data.tokens.findings import Finding, fault
 from trueup.data.tokens.prepare import Prepared, prepare

@@ -7,7 +7,8 @@ still before the weights are loaded.
 from __future__ import annotations
 
 from trueup.config import DataConfig, PipelineConfig, StageConfig
-from trueup.data import sources
+from trueup.data.sources.parser import Want
+from trueup.data.sources.stream import stream
 from trueup.data.wants import wants
 from trueup.errors import DataError
 
@@ -25,11 +26,11 @@ def read_rows(config: StageConfig) -> None:
         _read(section, kinds, allow_empty="empty-response" in config.allow)
 
 
-def _read(section: DataConfig, kinds: tuple[sources.Want, ...], *, allow_empty: bool) -> None:
+def _read(section: DataConfig, kinds: tuple[Want, ...], *, allow_empty: bool) -> None:
     first: DataError | None = None
     for kind in kinds:
         try:
-            sources.stream(section, kind, allow_empty=allow_empty).look(SECONDS)
+            stream(section, kind, allow_empty=allow_empty).look(SECONDS)
         except DataError as error:
             first = first or error
         else:

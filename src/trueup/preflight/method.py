@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from trueup.config import STAGES, StageConfig, load_config
-from trueup.data.sources import open_reader
 from trueup.data.sources.formats import recognise
+from trueup.data.sources.reader import open_reader
 from trueup.errors import ConfigError, DataError
 
 

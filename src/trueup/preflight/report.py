@@ -14,7 +14,7 @@ from rich.text import Text
 
 from trueup.config import PipelineConfig, PpoConfig, StageConfig
 from trueup.config.paths import is_adapter
-from trueup.data.rendering import Renderer
+from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.findings import Finding
 from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError

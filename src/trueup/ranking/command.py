@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from trueup.data.rendering import Message
-from trueup.data.votes import NewPair, NewPrompt, Pair, Policy, Settings, Store
+from trueup.data.rendering.messages import Message
 from trueup.data.votes.rows import as_of
+from trueup.data.votes.schema import NewPair, NewPrompt, Pair, Policy, Settings
+from trueup.data.votes.store import Store
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.ranking import exchange
 from trueup.ranking import results as said
@@ -25,7 +26,7 @@ from trueup.system.files import atomic_write_text, without_event
 from trueup.system.text import clean, excerpt, masked
 
 if TYPE_CHECKING:
-    from trueup.data.votes import Rater
+    from trueup.data.votes.schema import Rater
 
 OWNER = "owner"
 """The rater who may see the results where everybody needs a link."""

@@ -15,7 +15,7 @@ from trueup.algorithms import preference
 from trueup.config.paths import trust_of
 from trueup.data.example import Example
 from trueup.data.prompts import PromptRow
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.data.tokens.select import Examples
 from trueup.data.unpaired import mismatched, unpaired_examples
 from trueup.errors import DataError

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trueup import runtime
 from trueup.config import DpoConfig, PpoConfig, RewardConfig, SftConfig, judged_models, to_yaml
 from trueup.config.paths import trust_of
-from trueup.data.sources import store_version
+from trueup.data.sources.reader import store_version
 from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
 from trueup.evaluation.suite import measure

@@ -18,7 +18,7 @@ from trueup.algorithms import kl as kl_module
 from trueup.algorithms import ppo
 from trueup.algorithms.advantages import RunningNorm, gae, grpo, missing_end_penalty, rloo, token_rewards
 from trueup.algorithms.tensors import segment_sum, whiten
-from trueup.data.rendering import Conversation, Message
+from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.models.batching import Batch, Branch, Example
 from trueup.models.forward import forward_all

@@ -14,8 +14,8 @@ import torch
 
 from trueup import runtime
 from trueup.config import to_yaml
-from trueup.data.rendering import Renderer
-from trueup.data.sources import store_events
+from trueup.data.rendering.renderer import Renderer
+from trueup.data.sources.reader import store_events
 from trueup.data.tokens.prepare import Prepared
 from trueup.data.tokens.sampler import Sampler
 from trueup.data.tokens.select import Examples

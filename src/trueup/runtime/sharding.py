@@ -12,7 +12,7 @@ without gradients unless it is resharded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,6 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trueup.errors import ModelError, TrueupError
-
-if TYPE_CHECKING:
-    from trueup.runtime.processes import Runtime
 
 T = TypeVar("T")
 
@@ -56,29 +53,33 @@ class ShardedTrunk(nn.Module):
                 one.reshard()
 
 
-def shard(trunk: nn.Module, replicated: Iterable[nn.Parameter], runtime: Runtime) -> ShardedTrunk:
+def shard(
+    trunk: nn.Module, replicated: Iterable[nn.Parameter], *, device: torch.device, dtype: torch.dtype, world: int
+) -> ShardedTrunk:
     """Shard a trunk over all ranks; the device's share of it moves to the device.
 
     Args:
         trunk: a `transformers` model, whole and the same on every rank.
         replicated: parameters in it that every rank keeps whole.
-        runtime: the processes.
+        device: where this rank's share goes.
+        dtype: what the forward pass computes in; gradients are reduced in float32.
+        world: the number of ranks.
 
     Raises:
         ModelError: it has no stack of layers.
         TrueupError: a weight is not sharded afterwards.
     """
-    mesh = init_device_mesh(runtime.device.type, (runtime.world,))
+    mesh = init_device_mesh(device.type, (world,))
     kept = set(replicated)
-    half = runtime.dtype != torch.float32
+    half = dtype != torch.float32
     precision = MixedPrecisionPolicy(
-        param_dtype=runtime.dtype if half else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+        param_dtype=dtype if half else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     root = ShardedTrunk(trunk)
     for module in (*layers_of(trunk), root):
         fully_shard(module, mesh=mesh, mp_policy=precision, ignored_params=kept)
     for parameter in kept:
-        parameter.data = parameter.data.to(runtime.device)
+        parameter.data = parameter.data.to(device)
     odd = [name for name, one in trunk.named_parameters() if one not in kept and not is_sharded(one)]
     if odd:
         raise TrueupError(f"strategy: fsdp was asked for, but {odd[0]} is not sharded ({len(odd)} weights)")

@@ -19,7 +19,7 @@ from trueup.windtunnel.text import contains, normalise, without_article, words
 if TYPE_CHECKING:
     import torch
 
-    from trueup.data.rendering import Conversation
+    from trueup.data.rendering.messages import Conversation
 
 MAX_WORDS = 20
 # Four words in a row that come again: longer than what two true statements about one subject have in common by chance.

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tiny_votes import made, new_pair, refused, undo, vote
-from trueup.data.sources import load
-from trueup.data.votes import Store
+from trueup.data.sources.loading import load
 from trueup.data.votes.rows import majority, rows
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 from trueup.ranking.exchange import Exported, export
 

@@ -10,8 +10,8 @@ import pytest
 
 import tiny_data
 from tiny_votes import refused
-from trueup.data.rendering import Message
-from trueup.data.votes import NewPair
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import NewPair
 from trueup.errors import DataError
 from trueup.ranking.exchange import read_pairs, read_prompts
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tiny_votes import made, new_pair, refused, undo, vote
-from trueup.data.votes import Ballot, Choice, Store, Vote
 from trueup.data.votes.importing import Given
+from trueup.data.votes.schema import Ballot, Choice, Vote
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 from trueup.ranking.exchange import Imported, empty_messages, export, import_file, read_pairs, told_of_empty
 

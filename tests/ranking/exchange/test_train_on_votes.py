@@ -69,7 +69,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from tiny_votes import vote
-from trueup import stage
+from trueup.recipes import stage
 
 real = stage.checked
 def checked(*args, **options):  # the first process has read its rows, the second will

@@ -14,15 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trueup.data.rendering import Message
-from trueup.data.votes import Answer, NewPair, NewPrompt, Settings, Store
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import Answer, NewPair, NewPrompt, Settings
+from trueup.data.votes.store import Store
 
 SOURCE = Path(__file__).parents[3] / "src"
 
 SERVER = """
 import sys, json
 from trueup.ranking.page import Access, serve
-from trueup.ranking.store import Store
+from trueup.data.votes.store import Store
 
 with Store.open(sys.argv[1]) as store:
     access = Access(**json.loads(sys.argv[2]))

@@ -11,8 +11,9 @@ import pytest
 from ranking.page import axe
 from ranking.page.browsing import CHROMIUM, NO_CHROMIUM, SOON, Visit, chromium
 from ranking.page.serving import Served, Visitor, pair, store_of
-from trueup.data.rendering import Message
-from trueup.data.votes import Answer, NewPrompt, Store
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import Answer, NewPrompt
+from trueup.data.votes.store import Store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ranking.page.serving import Served, Visitor, store_of
-from trueup.data.votes import Store
+from trueup.data.votes.store import Store
 from trueup.errors import ConfigError
 from trueup.ranking.page import Access, serve
 from trueup.ranking.page.patience import Guarded, Patient

@@ -19,8 +19,9 @@ import pytest
 
 from ranking.page.serving import Served, Visitor, pair, store_of
 from trueup.cli import rank
-from trueup.data.rendering import Message
-from trueup.data.votes import MOST_EDIT, Answer, NewPrompt, Pair, Prompt, Store
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import MOST_EDIT, Answer, NewPrompt, Pair, Prompt
+from trueup.data.votes.store import Store
 from trueup.errors import ConfigError
 from trueup.ranking import command
 from trueup.ranking.page import Access

@@ -13,8 +13,9 @@ import pytest
 from ranking.page import axe
 from ranking.page.browsing import CHROMIUM, NO_CHROMIUM, SOON, Visit, chromium
 from ranking.page.serving import Served, pair, store_of
-from trueup.data.rendering import Message
-from trueup.data.votes import Answer, NewPair, NewPrompt, Prompt, Store
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import Answer, NewPair, NewPrompt, Prompt
+from trueup.data.votes.store import Store
 from trueup.ranking.page import Access, serve
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.data.votes.schema import Answer, Ballot, Choice, Pair, Prompt, Rater, Vote
 
 WORDS = ["rivers", "of", "cold", "water", "and", "a", "warm", "stone", "under", "the", "old", "bridge"]

@@ -6,21 +6,10 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from trueup.data.rendering import Message
-from trueup.data.votes import (
-    Answer,
-    Ballot,
-    NewPair,
-    NewPrompt,
-    Rater,
-    Settings,
-    Side,
-    Store,
-    Vote,
-    content,
-    leases,
-    settings,
-)
+from trueup.data.rendering.messages import Message
+from trueup.data.votes import content, leases, settings
+from trueup.data.votes.schema import Answer, Ballot, NewPair, NewPrompt, Rater, Settings, Side, Vote
+from trueup.data.votes.store import Store
 
 DERIVED = ("standing", "tallies", "levels", "shares")
 

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import event
 
 from ranking.store.made import pair, plain, salted, sound, store, vote_on
-from trueup.data.votes import Rater, Settings, Store
+from trueup.data.votes.schema import Rater, Settings
+from trueup.data.votes.store import Store
 from trueup.errors import ConfigError, DataError
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ranking.store.made import pair, prompt, sound, store, vote_on
-from trueup.data.rendering import Message
-from trueup.data.votes import Added, Answer, Counts, NewPair, NewPrompt, Store
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import Added, Answer, Counts, NewPair, NewPrompt
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 
 

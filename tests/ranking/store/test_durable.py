@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 
 from ranking.store.made import pair, plain, sound, store, vote_on
-from trueup.data.votes import Ballot, Rater, Settings, Store, StoreFault, is_store
+from trueup.data.votes.header import StoreFault, is_store
+from trueup.data.votes.schema import Ballot, Rater, Settings
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 
 VOTER = """
 import itertools, sys
 from pathlib import Path
-from trueup.ranking.store import Ballot, Store
+from trueup.data.votes.schema import Ballot
+from trueup.data.votes.store import Store
 path, name, most = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 with Store.open(path) as store:
     rater = store.rater(name)
@@ -152,7 +155,8 @@ def test_a_vote_is_refused_when_the_file_is_not_there_any_more(tmp_path):
 FULL = """
 import resource, sys
 from trueup.errors import DataError
-from trueup.ranking.store import Ballot, Store
+from trueup.data.votes.schema import Ballot
+from trueup.data.votes.store import Store
 with Store.open(sys.argv[1]) as store:
     rater = store.rater("A")
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))

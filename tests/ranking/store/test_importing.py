@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ranking.store.made import pair, sound, store, vote_on
-from trueup.data.votes import Added, Ballot, NewPair
+from trueup.data.votes.schema import Added, Ballot, NewPair
 from trueup.errors import DataError
 
 

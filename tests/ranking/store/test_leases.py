@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ranking.store.made import pair, pairs_of, sound, store, vote_on
-from trueup.data.votes import Ballot, Settings
+from trueup.data.votes.schema import Ballot, Settings
 
 
 def drain(opened, rater, now, choice="first"):

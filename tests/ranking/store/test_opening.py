@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from ranking.store.made import plain, store, vote_on
-from trueup.data.votes import Ballot, Store, is_store
+from trueup.data.votes.header import is_store
+from trueup.data.votes.schema import Ballot
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 
 
@@ -98,7 +100,7 @@ def test_processes_and_threads_that_make_one_store_at_once_make_one(tmp_path):
         except Exception as error:  # noqa: BLE001 -- shown by the test, not lost with the thread
             broken.append(error)
 
-    code = "import sys; from trueup.data.votes import Store; Store.open(sys.argv[1], create=True).rater(sys.argv[2])"
+    code = "import sys; from trueup.data.votes.store import Store; Store.open(sys.argv[1], create=True).rater(sys.argv[2])"
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(path), f"p{number}"], stderr=subprocess.PIPE, text=True)
         for number in range(3)
@@ -130,8 +132,9 @@ def test_the_file_keeps_its_mode_of_writing(tmp_path):
 READ = """
 import os, sys
 from trueup.errors import DataError
-from trueup.ranking.store import Ballot, Store
-from trueup.ranking.store import store  # imports all that is needed while it may be read
+from trueup.data.votes.schema import Ballot
+from trueup.data.votes.store import Store
+from trueup.data.votes import store  # imports all that is needed while it may be read
 if os.getuid() == 0:
     os.setuid(65534)
 try:
@@ -209,12 +212,13 @@ def test_a_relative_path_is_the_same_file_after_the_process_goes_elsewhere(tmp_p
 LAZY = """
 import sys
 import trueup.data.votes.schema
-from trueup.ranking.store import Ballot, is_store
+from trueup.data.votes.header import is_store
+from trueup.data.votes.schema import Ballot
 assert is_store(sys.argv[1])
 assert not [name for name in ("sqlalchemy", "torch", "fastapi") if name in sys.modules]
 sys.modules["sqlalchemy"] = None
 try:
-    from trueup.ranking.store import Store
+    from trueup.data.votes.store import Store
 except Exception as error:
     print(type(error).__name__, error)
 """

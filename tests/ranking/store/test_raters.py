@@ -7,7 +7,8 @@ import time
 import pytest
 
 from ranking.store.made import plain, store
-from trueup.data.votes import MOST_NAME, Store
+from trueup.data.votes.schema import MOST_NAME
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from ranking.store.made import plain, show, sound, store, vote, vote_on
-from trueup.data.votes import MOST_EDIT, MOST_NOTE, Ballot, Rater, Store
+from trueup.data.votes.schema import MOST_EDIT, MOST_NOTE, Ballot, Rater
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 
 

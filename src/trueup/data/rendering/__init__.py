@@ -6,37 +6,3 @@ limits.py     time and memory that a chat template may take
 template.py   what a chat template writes around messages, found by probing
 renderer.py   messages to ids and masks, and back
 """
-
-from trueup.data.rendering.messages import (
-    ROLES,
-    Conversation,
-    Labelled,
-    Message,
-    Origin,
-    Preference,
-    Prompt,
-    Rendered,
-    Row,
-    Text,
-    check,
-    row_error,
-)
-from trueup.data.rendering.renderer import Renderer
-from trueup.data.rendering.template import CHATML
-
-__all__ = [
-    "CHATML",
-    "ROLES",
-    "Conversation",
-    "Labelled",
-    "Message",
-    "Origin",
-    "Preference",
-    "Prompt",
-    "Rendered",
-    "Renderer",
-    "Row",
-    "Text",
-    "check",
-    "row_error",
-]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from trueup.data.rendering import Origin, row_error
+from trueup.data.rendering.messages import Origin, row_error
 from trueup.data.sources.rows import shown
 from trueup.errors import DataError
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from trueup.data.rendering import Conversation, Labelled, Message, Preference, Prompt, Row, Text, check
+from trueup.data.rendering.messages import Conversation, Labelled, Message, Preference, Prompt, Row, Text, check
 from trueup.data.sources.records import COMPLETION, MESSAGES, PROMPT, SCORES, SYSTEM, Record, is_transcript
 from trueup.system.text import excerpt
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from trueup.data.rendering import Origin, row_error
+from trueup.data.rendering.messages import Origin, row_error
 from trueup.data.sources import decoding
 from trueup.data.sources.decoding import Break, Entry, Tally
 from trueup.data.sources.rows import as_json, type_name

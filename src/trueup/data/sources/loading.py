@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, cast, overload
 
-from trueup.data.rendering import Conversation, Labelled, Preference, Prompt, Row, Text
+from trueup.data.rendering.messages import Conversation, Labelled, Preference, Prompt, Row, Text
 from trueup.data.sources.parser import Parser, Want
 from trueup.data.sources.reader import Reader, open_reader
 from trueup.data.sources.records import Record, renamed

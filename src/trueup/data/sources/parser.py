@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from trueup.data.rendering import Conversation, Message, Origin, Preference, Prompt, Row, row_error
+from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, Prompt, Row, row_error
 from trueup.data.sources.formats import Format, recognise
 from trueup.data.sources.records import FIELDS, Record, renamed
 from trueup.data.sources.rows import listed

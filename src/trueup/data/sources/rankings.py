@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trueup.data.rendering import Origin
+from trueup.data.rendering.messages import Origin
 from trueup.data.sources.decoding import Entry
 from trueup.data.sources.rows import Drop, shown
 from trueup.data.votes.header import is_store
@@ -22,7 +22,7 @@ from trueup.data.votes.rows import WHY, Outcome, as_of, outcomes, row_of
 from trueup.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
-    from trueup.data.votes import Store
+    from trueup.data.votes.store import Store
 
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
 FIELDS = ("prompt", "chosen", "rejected", "margin")
@@ -108,9 +108,12 @@ def last_event(spec: str, path: Path) -> int:
 @contextmanager
 def _opened(spec: str, path: Path) -> Iterator[Store]:
     try:
-        from trueup.data.votes import Store  # here, because it takes a tenth of a second
-    except MissingExtraError as error:
-        raise MissingExtraError(f"{shown(spec)}: {error}") from error
+        from trueup.data.votes.store import Store  # here, because it takes a tenth of a second
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "sqlalchemy":
+            raise
+        needs = "a store of rankings needs the extra rank: pip install 'trueup[rank]'"
+        raise MissingExtraError(f"{shown(spec)}: {needs}") from error
     with Store.open(path, read_only=True) as store:
         yield store
 

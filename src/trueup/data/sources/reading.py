@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trueup.data.rendering import Origin
+from trueup.data.rendering.messages import Origin
 from trueup.data.sources.decoding import (
     UNREADABLE,
     Break,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from trueup.data.rendering import Message, Origin, row_error
+from trueup.data.rendering.messages import Message, Origin, row_error
 from trueup.data.sources.rows import as_json, listed, type_name
 from trueup.errors import DataError
 from trueup.system.text import excerpt

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, overload
 
-from trueup.data.rendering import Origin, Row
+from trueup.data.rendering.messages import Origin, Row
 from trueup.system.text import excerpt
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
-from trueup.data.rendering import Origin, Row
+from trueup.data.rendering.messages import Origin, Row
 from trueup.data.sources.parser import Parser, Want, same_answers
 from trueup.data.sources.reader import Reader, open_reader
 from trueup.data.sources.rows import Counts, Drop, shown

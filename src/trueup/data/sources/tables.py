@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from trueup.data.rendering import Origin, row_error
+from trueup.data.rendering.messages import Origin, row_error
 from trueup.data.sources import decoding
 from trueup.data.sources.decoding import Break, Entry, Tally
 from trueup.data.sources.rows import shown

@@ -20,9 +20,12 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from trueup.config import DataConfig
-from trueup.data.rendering import Origin, Renderer
-from trueup.data.sources import Parser, Reader, Want, lines, open_reader, unusable
+from trueup.data.rendering.messages import Origin
+from trueup.data.rendering.renderer import Renderer
+from trueup.data.sources.parser import Parser, Want
+from trueup.data.sources.reader import Reader, open_reader
 from trueup.data.sources.reading import Entry
+from trueup.data.sources.stream import lines, unusable
 from trueup.data.tokens.pack import Packed, Task, pack
 from trueup.data.tokens.spread import Chunk, by_processes
 from trueup.data.tokens.store import Tokenized, Writer

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.data.rendering import Origin
+from trueup.data.rendering.messages import Origin
 from trueup.data.tokens.select import Examples, Selected, lengths
 from trueup.errors import DataError
 

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from trueup.data.example import Branch, Example, single
 from trueup.data.refusal import is_refusal
-from trueup.data.rendering import Conversation, Labelled, Message, Origin, Preference, Prompt, Renderer, Row, Text
-from trueup.data.sources import Drop, Parser, same_answers
+from trueup.data.rendering.messages import Conversation, Labelled, Message, Origin, Preference, Prompt, Row, Text
+from trueup.data.rendering.renderer import Renderer
+from trueup.data.sources.parser import Parser, same_answers
 from trueup.data.sources.reading import Entry
+from trueup.data.sources.rows import Drop
 from trueup.data.tokens.duplicates import content_hash, normalised, signatures
 from trueup.data.tokens.record import RECORD, TRAINED, Flag, Records, language_of, script_of
 from trueup.errors import DataError

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueup.config import DataConfig, PpoConfig, StageConfig, TrainDataConfig
-from trueup.data.rendering import Message, Origin, Renderer
+from trueup.data.rendering.messages import Message, Origin
+from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens import findings as found
 from trueup.data.tokens.build import Ticker, tokenize
 from trueup.data.tokens.findings import Finding

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueup.data.example import Branch, Example
-from trueup.data.rendering import Message, Origin
+from trueup.data.rendering.messages import Message, Origin
 from trueup.data.tokens.near import near_groups
 from trueup.data.tokens.store import Tokenized
 

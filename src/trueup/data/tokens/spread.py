@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from types import ModuleType
 
-from trueup.data.sources import Entry
+from trueup.data.sources.decoding import Entry
 from trueup.data.tokens.pack import Packed, Task, pack
 from trueup.errors import DataError
 

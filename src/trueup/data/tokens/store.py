@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueup.data.example import Branch, Example
-from trueup.data.rendering import Message, Origin
+from trueup.data.rendering.messages import Message, Origin
 from trueup.data.tokens.duplicates import PLACES
 from trueup.data.tokens.pack import Packed
 from trueup.data.tokens.record import RECORD, TRAINED, Records

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Select, Table, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.data.votes.ballots import whole
 from trueup.data.votes.database import now_utc
 from trueup.data.votes.schema import Answer, NewPair, NewPrompt, Pair, Prompt, Side

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.data.votes.schema import CHOICES, Choice, Pair, Side, Vote
 from trueup.errors import DataError
 from trueup.system.text import clean
-
-if TYPE_CHECKING:
-    from trueup.data.votes import Store
 
 Votes = Literal["majority", "every"]
 """A row a pair, by the majority of its raters; or a row a vote."""
@@ -33,6 +31,27 @@ WHY: dict[Reason, str] = {
 """Each in words."""
 _OUTCOMES: dict[Choice, Reason] = {"tie": "tie", "both_bad": "both bad", "skip": "skipped"}
 Row = dict[str, Any]
+
+
+class VoteReader(Protocol):
+    """The part of a `Store` that rows are made of, named here so that reading rows needs no SQLAlchemy."""
+
+    @property
+    def path(self) -> Path:
+        """The store's file."""
+        ...
+
+    def last_event(self) -> int:
+        """The last event's number; 0 where there is none."""
+        ...
+
+    def pairs(self) -> list[Pair]:
+        """Every pair."""
+        ...
+
+    def votes(self, until: int | None = None) -> list[Vote]:
+        """The votes that stand at event `until`, in order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +78,7 @@ class Outcome:
         return sum(given) / len(given) if given else None
 
 
-def as_of(store: Store, event: int | None) -> int:
+def as_of(store: VoteReader, event: int | None) -> int:
     """The event that was asked for; the store's last where none was.
 
     Raises:
@@ -73,7 +92,7 @@ def as_of(store: Store, event: int | None) -> int:
 
 
 def outcomes(
-    store: Store, until: int | None = None, votes: Votes = "majority", *, gold: bool = False
+    store: VoteReader, until: int | None = None, votes: Votes = "majority", *, gold: bool = False
 ) -> Iterator[Outcome]:
     """What became of the votes that stood at event `until`, by pair. A pair without votes has none.
 
@@ -109,7 +128,7 @@ def majority(choices: Iterable[Choice]) -> Choice | None:
 
 
 def rows(
-    store: Store, until: int | None = None, votes: Votes = "majority", *, gold: bool = False, margin: bool = False
+    store: VoteReader, until: int | None = None, votes: Votes = "majority", *, gold: bool = False, margin: bool = False
 ) -> Iterator[Row]:
     """The votes as rankings, {prompt, chosen, rejected, ...}, with all that is known of how they came about.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 
 Side = Literal["first", "second"]
 Choice = Literal["first", "second", "tie", "both_bad", "skip"]

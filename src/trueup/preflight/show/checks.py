@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trueup.preflight.show.schema import Fault, Method, Totals
 
 if TYPE_CHECKING:
-    from trueup.data.rendering import Renderer
+    from trueup.data.rendering.renderer import Renderer
     from trueup.models.batching import Example, Layout
 
 

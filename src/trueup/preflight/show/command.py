@@ -8,7 +8,8 @@ from typing import Any, cast, overload
 
 from trueup.config import DpoConfig, StageConfig, TrainDataConfig
 from trueup.data.example import Example
-from trueup.data.rendering import Origin, Renderer
+from trueup.data.rendering.messages import Origin
+from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.prepare import prepare
 from trueup.data.tokens.select import Examples
 from trueup.data.unpaired import unpaired_examples

@@ -20,7 +20,8 @@ from trueup.preflight.show.pieces import Decoder
 from trueup.preflight.show.schema import FAULTS, SCORE_FAULT, Method, Row, Token, View
 
 if TYPE_CHECKING:
-    from trueup.data.rendering import Origin, Renderer
+    from trueup.data.rendering.messages import Origin
+    from trueup.data.rendering.renderer import Renderer
 
 
 def view(

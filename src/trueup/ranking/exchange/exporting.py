@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from trueup.chat.saved import as_line
 from trueup.data.sources.rows import shown
-from trueup.data.votes import Store, is_store
+from trueup.data.votes.header import is_store
 from trueup.data.votes.rows import Outcome, Row, Votes, about, as_of, messages, other, outcomes, row_of, told
 from trueup.data.votes.schema import Pair, Side, Vote
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import counted
 from trueup.system.files import atomic_write_bytes, without_event

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from trueup.data.rendering import Origin
-from trueup.data.sources import lines
+from trueup.data.rendering.messages import Origin
 from trueup.data.sources.records import Record
 from trueup.data.sources.rows import shown
-from trueup.data.votes import Store, is_store
+from trueup.data.sources.stream import lines
+from trueup.data.votes.header import is_store
 from trueup.data.votes.importing import Given
 from trueup.data.votes.raters import proper
 from trueup.data.votes.rows import other
 from trueup.data.votes.schema import MOST_NAME, Answer, Ballot, Choice, NewPair, NewPrompt, Pair, Side
+from trueup.data.votes.store import Store
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import Judged, judged
 from trueup.ranking.exchange.reading import LeftOut, counted, empty_messages, mixed, records, told_of_empty

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, cast
 
-from trueup.data.rendering import Origin
+from trueup.data.rendering.messages import Origin
 from trueup.data.sources.formats import pair_format
 from trueup.data.sources.records import PROMPT, Record
 from trueup.data.sources.rows import as_json, listed

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trueup.data.rendering import Origin, Prompt
-from trueup.data.sources import Parser, lines
+from trueup.data.rendering.messages import Origin, Prompt
+from trueup.data.sources.parser import Parser
 from trueup.data.sources.records import Record
 from trueup.data.sources.rows import listed, shown
+from trueup.data.sources.stream import lines
 from trueup.data.votes.schema import NewPair, NewPrompt, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import WINNER, said

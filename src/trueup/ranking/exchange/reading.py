@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from trueup.data.rendering import Origin, Preference
-from trueup.data.sources import open_reader, same_answers, unusable
+from trueup.data.rendering.messages import Origin, Preference
 from trueup.data.sources.formats import pair_format
+from trueup.data.sources.parser import same_answers
+from trueup.data.sources.reader import open_reader
 from trueup.data.sources.records import Record
 from trueup.data.sources.rows import shown
-from trueup.data.sources.stream import LISTED
+from trueup.data.sources.stream import LISTED, unusable
 from trueup.data.votes.schema import Answer, NewPair, NewPrompt
 from trueup.errors import DataError
 

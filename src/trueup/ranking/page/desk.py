@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
-from trueup.data.votes import Pair, Progress, Prompt, Rater, Store
+from trueup.data.votes.schema import Pair, Progress, Prompt, Rater
+from trueup.data.votes.store import Store
 from trueup.ranking.page.limits import Refused
 from trueup.ranking.page.wire import Undoing, Voting, ballot, left_of, pair_view, said_of, writing_view
 

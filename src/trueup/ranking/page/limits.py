@@ -8,7 +8,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from trueup.data.votes import StoreFault
+from trueup.data.votes.header import StoreFault
 from trueup.errors import DataError
 from trueup.ranking.page.access import Access
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import uvicorn
 
-from trueup.data.votes import Store
+from trueup.data.votes.store import Store
 from trueup.errors import ConfigError
 from trueup.ranking.page.access import Access
 from trueup.ranking.page.app import make_app

@@ -9,8 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trueup.data.rendering import Message
-from trueup.data.votes import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, STRENGTHS, Ballot, Choice, Pair, Side, Vote
+from trueup.data.rendering.messages import Message
+from trueup.data.votes.schema import (
+    MOST_EDIT,
+    MOST_NAME,
+    MOST_NOTE,
+    REASONS,
+    STRENGTHS,
+    Ballot,
+    Choice,
+    Pair,
+    Side,
+    Vote,
+)
 from trueup.ranking.page.markdown import plain, rendered
 
 MOST_TOKEN = 200

@@ -1,8 +1,8 @@
 """Answers written ahead of the raters by a process of its own, seen from the server. Imports no torch.
 
 The child (`python -m trueup.ranking.writing.process`) is told its `Job` in the first line on its stdin and puts pairs
-into the store itself; a further line there says that a rater waits, and the end of the file ends it, so it never outlives the
-server. On its stdout it says in lines of JSON what it does: `Ahead` keeps what a page may want to know of that.
+into the store itself; a further line there says that a rater waits, and the end of the file ends it, so it never
+outlives the server. On its stdout it says in lines of JSON what it does: `Ahead` keeps what a page may want to know.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from trueup.data.rendering import Message
+from trueup.data.rendering.messages import Message
 from trueup.data.votes.schema import Prompt
 from trueup.errors import ConfigError
 from trueup.system.text import excerpt, masked

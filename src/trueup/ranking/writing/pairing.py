@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trueup.chat.dialogue import Answer as Spoken
 from trueup.chat.speaker import Sampling, Speaker
-from trueup.data.votes import Answer, NewPair, NewPrompt, Prompt, Side, Store
+from trueup.data.votes.schema import Answer, NewPair, NewPrompt, Prompt, Side
+from trueup.data.votes.store import Store
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.runtime import mixed_seed
 from trueup.system.text import clean

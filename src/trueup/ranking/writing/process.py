@@ -66,7 +66,7 @@ def work(store: Path, job: Job, desk: Desk) -> None:
     desk.state("loading")
     job = replace(job, models=[find_model(one) for one in job.models])
     # torch takes seconds to import: only now, as from here on the end of stdin ends even that.
-    from trueup.data.votes import Store
+    from trueup.data.votes.store import Store
     from trueup.ranking.writing.pairing import Pairing
     from trueup.ranking.writing.scoring import Scoring
     from trueup.runtime import init

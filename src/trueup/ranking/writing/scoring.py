@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from trueup.chat.speaker import spoken_name
 from trueup.config.paths import find_model
-from trueup.data.rendering import Conversation, Message, Renderer
-from trueup.data.votes import Pair, Store
+from trueup.data.rendering.messages import Conversation, Message
+from trueup.data.rendering.renderer import Renderer
+from trueup.data.votes.schema import Pair
+from trueup.data.votes.store import Store
 from trueup.errors import DataError, ModelError
 from trueup.models.loading import load_classifier, load_tokenizer
 from trueup.models.reward_model import classifier_reward
