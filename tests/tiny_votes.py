@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ranking.store.made import show
+from data.votes.made import show
 from tiny_data import rows
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.schema import Answer, Ballot, Choice, NewPair, NewPrompt

@@ -14,7 +14,7 @@ from folders import retold
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from dataset import making
+from data.tokens import making
 from tiny import lora, tiny_folder, tiny_network
 from trueup import runtime
 from trueup.config.paths import classifier_problem

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import tiny_data
-from dataset import making
+from data.tokens import making
 from trueup.config import DataConfig
 from trueup.data.tokens.build import tokenize
 from trueup.errors import DataError
@@ -152,7 +152,7 @@ MANY = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from dataset import making
+from data.tokens import making
 from trueup.data.tokens import build
 build.CHUNK, build._ALONE = 8, 8
 rows = ({{"prompt": "q " * 200, "completion": f"answer {{at}} " * 200}} for at in range(20_000))

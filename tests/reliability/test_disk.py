@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 import test_resume
+
 import tiny_data
 from reliability.forking import KILLED, Ended, Forks
 from reliability.test_kill import Killed, points

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_resume
 import yaml
 
-import test_resume
 import tiny_data
 from reliability.forking import KILLED, Ended, Forks
 from tiny_data import finish_processes, start_processes

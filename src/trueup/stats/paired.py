@@ -13,7 +13,7 @@ question the other way round is at 2.5% or below. So an interval, its p-value an
 * All differences equal, to rounding: there is no spread to go by, only the sign test: 6 items or more give an interval
   without width, fewer one without ends.
 
-Coverage of the 95% intervals, by the simulations in tests/evaluation/test_paired.py: rates 0.92 to 1.00, high where
+Coverage of the 95% intervals, by the simulations in tests/stats/test_paired.py: rates 0.92 to 1.00, high where
 few pairs are discordant; other values 0.94 to 1.00, but 0.88 to 0.90 for strongly skewed ones at 10 items or fewer;
 nats per token 0.93 to 0.95.
 """

@@ -1,0 +1,1 @@
+"""One kit for pages: escaped HTML, a strict content policy, numbers in words."""
