@@ -23,9 +23,10 @@ from types import TracebackType
 from typing import Any, Literal
 
 import yaml
+from filelock import lock_descriptor
 
 from trueup.errors import CheckpointError
-from trueup.system.files import atomic_write_bytes, atomic_write_text, explained, try_lock, without_event
+from trueup.system.files import atomic_write_bytes, atomic_write_text, explained, without_event
 from trueup.system.text import harmless_json
 
 HARMLESS = frozenset(
@@ -248,19 +249,30 @@ class RunFolder:
         return self.metrics_path, self.timing_path, self.samples_path, self.watch_path, self.alarms_path
 
     def _lock(self) -> None:
+        """Lock the open `.lock` file. The lock ends with this process, however it ends, and whatever the file says."""
         fd = _no_link(str(self.path / ".lock"), os.O_RDWR | os.O_CREAT)
         try:
-            self.locked = try_lock(fd)
-        except BlockingIOError as error:
-            os.close(fd)
-            holder = (self.path / ".lock").read_text(encoding="utf-8", errors="replace").strip() or "still starting"
-            raise CheckpointError(
-                f"{self.path} is in use by another trueup run ({holder}); "
-                "wait for it, stop it, or choose another `output`"
-            ) from error
+            self.locked = lock_descriptor(fd, blocking=False)
+        except OSError:  # a file system without locks, such as some network mounts: go on without one
+            self.locked = False
+        else:
+            if not self.locked:
+                os.close(fd)
+                raise CheckpointError(
+                    f"{self.path} is in use by another trueup run ({self._holder()}); "
+                    "wait for it, stop it, or choose another `output`"
+                )
         self._lock_fd = fd
         os.ftruncate(fd, 0)
         os.write(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def _holder(self) -> str:
+        """Return the text that the process with the lock wrote into the lock file."""
+        try:
+            text = (self.path / ".lock").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:  # Windows: nobody else may read a locked file
+            return "its process is unknown"
+        return text or "still starting"
 
     def _adopt(self, config_yaml: str, resume: str, on_config_change: str) -> None:
         was_run = self.config_path.exists()

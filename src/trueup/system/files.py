@@ -1,4 +1,4 @@
-"""Files that survive crashes: atomic replacement, fingerprints, locks, and what to tell a person whose disk is full."""
+"""Files that survive crashes: atomic replacement, fingerprints, and what to tell a person whose disk is full."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,29 +132,3 @@ def disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"os error {errno.ENOSPC}" in str(error)
-
-
-def try_lock(fd: int) -> bool:
-    """Take an exclusive lock on an open file that dies with its process. -> False where the file system has no locks.
-
-    Raises:
-        BlockingIOError: another open file holds it.
-    """
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            os.lseek(fd, 1 << 20, os.SEEK_SET)  # beyond the text, which others must be able to read
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise BlockingIOError from error
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:
-        return False
-    return True
