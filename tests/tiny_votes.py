@@ -1,6 +1,6 @@
 """Small stores of rankings for tests.
 
-votes = made(tmp_path / "votes.db", "1", "12", "t", "", gold="2")     # pairs, and what each of their raters says
+votes = make_store(tmp_path / "votes.db", "1", "12", "t", "", gold="2")     # pairs, and what each of their raters says
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.votes.made import show
+from data.votes.store_examples import lease_pairs
 from tiny_data import rows
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import Answer, Ballot, Choice, NewPair, NewPrompt
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Answer, Ballot, Choice, NewPair, NewPrompt
 from trueup.errors import TrueupError
 
-SAID: dict[str, Choice] = {"1": "first", "2": "second", "t": "tie", "b": "both_bad", "s": "skip"}
+CHOICE_OF_LETTER: dict[str, Choice] = {"1": "first", "2": "second", "t": "tie", "b": "both_bad", "s": "skip"}
 
 
 def new_pair(number: int, **more: Any) -> NewPair:
@@ -27,7 +27,7 @@ def new_pair(number: int, **more: Any) -> NewPair:
     return NewPair(prompt, first, Answer(row["rejected"], "bad"), **more)
 
 
-def made(path: Path, *said: str, gold: str = "", strength: int | None = None) -> Path:
+def make_store(path: Path, *said: str, gold: str = "", strength: int | None = None) -> Path:
     """A store with a pair for each of `said`: a letter of SAID for each of its raters a, b, c, ...
 
     Args:
@@ -49,11 +49,11 @@ def vote(path: Path, pair: int, letters: str, *, strength: int | None = None, **
     """Raters a, b, c, ... each say a letter of a pair; a space says nothing."""
     with Store.open(path) as store:
         for name, letter in zip("abcdefgh", letters, strict=False):
-            if letter in SAID:
+            if letter in CHOICE_OF_LETTER:
                 given = strength if letter in "12" else None
-                ballot = Ballot(f"{pair}-{store.last_event()}", pair, SAID[letter], given, **more)
+                ballot = Ballot(f"{pair}-{store.last_event()}", pair, CHOICE_OF_LETTER[letter], given, **more)
                 rater = store.rater(name)
-                show(store, rater, pair)
+                lease_pairs(store, rater, pair)
                 store.vote(rater, ballot)
 
 
@@ -63,7 +63,7 @@ def undo(path: Path, rater: str) -> None:
         store.undo(store.rater(rater), f"undo-{store.last_event()}")
 
 
-def refused(error: TrueupError) -> str:
+def checked_message(error: TrueupError) -> str:
     """An error's message, once it has the form that all of them have."""
     message = str(error)
     assert "\n  fix: " in message

@@ -15,8 +15,8 @@ import pytest
 
 from trueup.cli import commands
 from trueup.cli import main as cli
-from trueup.data.votes.schema import Ballot
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Ballot
 
 STARTED: list[subprocess.Popen[str]] = []
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.rows import as_of
-from trueup.data.votes.schema import NewPair, NewPrompt, Pair, Policy, Settings
+from trueup.data.votes.rows import resolve_event
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import NewPair, NewPrompt, Pair, PairPolicy, StoreSettings
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.ranking import exchange
 from trueup.ranking import results as said
@@ -26,7 +26,7 @@ from trueup.system.files import atomic_write_text, without_event
 from trueup.system.text import clean, excerpt, masked
 
 if TYPE_CHECKING:
-    from trueup.data.votes.schema import Rater
+    from trueup.data.votes.vote_types import Rater
 
 OWNER = "owner"
 """The rater who may see the results where everybody needs a link."""
@@ -60,7 +60,7 @@ def serve(
     pairs: Path | None = None,
     gold: Path | None = None,
     gold_every: int | None = None,
-    policy: Policy | None = None,
+    policy: PairPolicy | None = None,
     reward: str | None = None,
     pairs_per_prompt: int = 1,
     raters: Sequence[str] = (),
@@ -148,7 +148,7 @@ def serve(
         raise ModelError(writer.problem)
 
 
-def _fill(store: Store, settings: Settings, given: Input, *, writes: bool) -> None:
+def _fill(store: Store, settings: StoreSettings, given: Input, *, writes: bool) -> None:
     """Put what was given into the store. Raises ConfigError where nothing could ever be ranked by it."""
     _refuse_ordinary(store, given)
     store.configure(settings)
@@ -249,7 +249,7 @@ def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> N
         raise ConfigError(f"--html {html}: is no name of a page\n  fix: end it in .html")
     name, event = without_event(str(path))
     with Store.open(Path(name), read_only=True) as store:
-        settings, at = store.settings, as_of(store, event)
+        settings, at = store.settings, resolve_event(store, event)
         found = said.view(store.pairs(), store.votes(at), settings=settings, seed=settings.seed, event=at)
     if html is not None:
         atomic_write_text(html, said.page(found))

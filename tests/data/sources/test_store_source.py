@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from casekit import refused, section
 
-from tiny_votes import made, new_pair, undo, vote
+from tiny_votes import make_store, new_pair, undo, vote
 from trueup.config import DataConfig, DpoConfig, SftConfig, check_paths
 from trueup.data.rendering.messages import Message, Origin, Preference
 from trueup.data.sources.loading import load, load_records
@@ -42,7 +42,7 @@ def read(path: str | Path, **more: Any) -> tuple[list[Preference], Counts]:
 def test_a_row_for_each_pair_that_more_than_half_decide(tmp_path: Path) -> None:
     """By hand: 1 of 1; 2 of 3; 1 of 2 is no majority; 2 of 4 neither; skips do not count; a tie is none."""
     said = ["1", "221", "12", "11t2", "s2s", "t", "tt1", "b", "s", "", "1tb"]
-    rows, counts = read(made(tmp_path / "votes.db", *said, gold="1"))
+    rows, counts = read(make_store(tmp_path / "votes.db", *said, gold="1"))
     first = {1}  # whose `first` won
     assert [row.origin.line for row in rows if row.origin] == [1, 2, 5]
     for row in rows:
@@ -66,7 +66,7 @@ def test_a_row_for_each_pair_that_more_than_half_decide(tmp_path: Path) -> None:
 
 
 def test_an_undone_vote_is_none_and_an_earlier_event_has_it(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1", "2")
+    path = make_store(tmp_path / "votes.db", "1", "2")
     undo(path, "a")
     assert [row.origin for row in read(path)[0]] == [Origin(str(path), 1)]
     assert [row.origin and row.origin.line for row in read(f"{path}@2")[0]] == [1, 2]
@@ -74,14 +74,14 @@ def test_an_undone_vote_is_none_and_an_earlier_event_has_it(tmp_path: Path) -> N
 
 
 def test_a_slice_is_of_the_rankings(tmp_path: Path) -> None:
-    rows, counts = read(made(tmp_path / "votes.db", "t", "1", "1", "1"), rows="1:3")
+    rows, counts = read(make_store(tmp_path / "votes.db", "t", "1", "1", "1"), rows="1:3")
     assert [row.origin and row.origin.line for row in rows] == [3, 4]
     assert (counts.read, counts.used, counts.unselected, len(counts.dropped)) == (4, 2, 1, 1)
 
 
 def test_a_margin_where_every_ranking_has_a_strength(tmp_path: Path) -> None:
     """3 and 2 for chosen are 2.5 on average; what the third says is not for it."""
-    path = made(tmp_path / "votes.db", "1", strength=3)
+    path = make_store(tmp_path / "votes.db", "1", strength=3)
     vote(path, 1, " 12", strength=2)
     assert [row.margin for row in read(path)[0]] == [2.5]
     with Store.open(path) as store:
@@ -91,7 +91,7 @@ def test_a_margin_where_every_ranking_has_a_strength(tmp_path: Path) -> None:
 
 
 def test_chosen_answers_prompts_and_records(tmp_path: Path) -> None:
-    path = str(made(tmp_path / "votes.db", "1", "2"))
+    path = str(make_store(tmp_path / "votes.db", "1", "2"))
     chosen: list[Any] = list(load(path, want="conversation", use="chosen"))
     assert [row.response for row in chosen] == ["Hello.", "Five, I think."]
     assert [row.messages[0].content for row in load(path, want="prompt")] == ["Hi?", "What is two and two?"]
@@ -103,7 +103,7 @@ def test_chosen_answers_prompts_and_records(tmp_path: Path) -> None:
 
 
 def test_votes_that_come_between_two_passes_or_inside_of_one_are_not_seen(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1", "2", "", "")
+    path = make_store(tmp_path / "votes.db", "1", "2", "", "")
     reader = open_reader(str(path), "train")
     before = list(reader.entries())
     entries = reader.entries()
@@ -118,7 +118,7 @@ def test_votes_that_come_between_two_passes_or_inside_of_one_are_not_seen(tmp_pa
 
 
 def test_the_version_is_of_the_rows(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1", "t", "")
+    path = make_store(tmp_path / "votes.db", "1", "t", "")
     before = store_version(str(path))
     with Store.open(path) as store:
         store.add_pairs([new_pair(7)])
@@ -134,7 +134,7 @@ def test_a_write_ahead_log_counts(tmp_path: Path, tiny_base: str) -> None:
     from trueup.data.rendering.renderer import Renderer
     from trueup.models.loading import load_tokenizer
 
-    path = made(tmp_path / "votes.db", "1", "", "")
+    path = make_store(tmp_path / "votes.db", "1", "", "")
     config, renderer = DataConfig(path=str(path)), Renderer(load_tokenizer(tiny_base))
     with Store.open(path) as store:  # open, so that the log is not written back
         assert len(tokenize(config, ["preference"], renderer)) == 1
@@ -147,7 +147,7 @@ def test_a_write_ahead_log_counts(tmp_path: Path, tiny_base: str) -> None:
 
 def test_reading_waits_for_no_writer(tmp_path: Path) -> None:
     """Another program in the middle of a transaction, as long as it likes."""
-    path = made(tmp_path / "votes.db", "1")
+    path = make_store(tmp_path / "votes.db", "1")
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         assert len(read(path)[0]) == 1
@@ -156,10 +156,10 @@ def test_reading_waits_for_no_writer(tmp_path: Path) -> None:
 
 def test_reading_while_another_process_votes_gives_whole_rows(tmp_path: Path) -> None:
     """A row is what its votes made it at some event; no more rows than votes before, no fewer than when it began."""
-    path = made(tmp_path / "votes.db", "1", *[""] * 60)
+    path = make_store(tmp_path / "votes.db", "1", *[""] * 60)
     code = """
 import sys
-from trueup.data.votes.schema import Ballot
+from trueup.data.votes.vote_types import Ballot
 from trueup.data.votes.store import Store
 with Store.open(sys.argv[1]) as store:
     rater = store.rater("a")
@@ -183,7 +183,7 @@ with Store.open(sys.argv[1]) as store:
 
 
 def test_nobody_has_voted(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "", "")
+    path = make_store(tmp_path / "votes.db", "", "")
     with pytest.raises(DataError) as caught:
         open_reader(str(path), "train")
     assert "nobody has voted on its 2 pairs yet" in refused(caught.value)
@@ -192,12 +192,12 @@ def test_nobody_has_voted(tmp_path: Path) -> None:
 
 def test_nothing_was_decided(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        open_reader(str(made(tmp_path / "votes.db", "t", "t", "s")), "train")
+        open_reader(str(make_store(tmp_path / "votes.db", "t", "t", "s")), "train")
     assert "3 pairs were voted on and none decided: 2 a tie, 1 skipped" in refused(caught.value)
 
 
 def test_an_event_that_is_not_there(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1")
+    path = make_store(tmp_path / "votes.db", "1")
     with pytest.raises(DataError) as caught:
         open_reader(f"{path}@2", "train")
     assert "last event is 1" in refused(caught.value)
@@ -218,12 +218,12 @@ def test_a_database_of_another_program(tmp_path: Path) -> None:
 
 
 def test_a_store_under_any_name(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1").rename(tmp_path / "people.rankings")
+    path = make_store(tmp_path / "votes.db", "1").rename(tmp_path / "people.rankings")
     assert len(read(path)[0]) == 1
 
 
 def test_without_sqlalchemy_the_extra_is_named(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1")
+    path = make_store(tmp_path / "votes.db", "1")
     code = f"""
 import sys
 sys.modules["sqlalchemy"] = None
@@ -259,13 +259,13 @@ def test_what_a_name_means(spec: str, means: tuple[str, int | None]) -> None:
 
 
 def test_a_file_whose_name_has_an_at(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1").rename(tmp_path / "votes@7")
+    path = make_store(tmp_path / "votes.db", "1").rename(tmp_path / "votes@7")
     assert without_event(str(path)) == (str(path), None)
     assert len(read(path)[0]) == 1
 
 
 def test_paths_are_checked(tmp_path: Path, tiny_base: str) -> None:
-    made(tmp_path / "votes.db", "1")
+    make_store(tmp_path / "votes.db", "1")
 
     def config(path: str) -> DpoConfig:
         return DpoConfig.model_validate({"model": tiny_base, "output": str(tmp_path / "run"), "data": path})
@@ -279,14 +279,14 @@ def test_paths_are_checked(tmp_path: Path, tiny_base: str) -> None:
 
 
 def test_the_stage_a_store_is_for(tmp_path: Path, tiny_base: str) -> None:
-    path = str(made(tmp_path / "votes.db", "1"))
+    path = str(make_store(tmp_path / "votes.db", "1"))
     assert isinstance(stage_for(path, tiny_base, None, []), DpoConfig)
     sft = stage_for(f"{path}@1", tiny_base, "sft", ["data.use=chosen"])
     assert isinstance(sft, SftConfig)
 
 
 def test_rows_are_json(tmp_path: Path) -> None:
-    reader = open_reader(str(made(tmp_path / "votes.db", "1")), "train")
+    reader = open_reader(str(make_store(tmp_path / "votes.db", "1")), "train")
     ((origin, row),) = reader.entries()
     assert not isinstance(row, DataError)
     assert sorted(json.loads(json.dumps(row))) == ["chosen", "prompt", "rejected"]

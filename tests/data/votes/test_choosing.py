@@ -7,9 +7,9 @@ import math
 import pytest
 from sqlalchemy import event
 
-from data.votes.made import pair, plain, salted, sound, store, vote_on
-from trueup.data.votes.schema import Rater, Settings
+from data.votes.store_examples import check_store, connect, make_store, new_pair, vote_on, with_salt
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Rater, StoreSettings
 from trueup.errors import ConfigError, DataError
 
 
@@ -30,7 +30,7 @@ def test_the_order_is_random_and_the_seeds_own(tmp_path):
     orders = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
-        with salted(store(tmp_path / name, 40, seed=seed)) as opened:
+        with with_salt(make_store(tmp_path / name, 40, seed=seed)) as opened:
             orders[name] = ids(order(opened, opened.rater("A")))
     assert sorted(orders["a"]) == [*range(1, 41)]
     assert orders["a"] != sorted(orders["a"])
@@ -38,19 +38,19 @@ def test_the_order_is_random_and_the_seeds_own(tmp_path):
 
 
 def test_another_seed_draws_the_order_of_pairs_and_prompts_anew(tmp_path):
-    with salted(store(tmp_path, 40, seed=3)) as opened:
+    with with_salt(make_store(tmp_path, 40, seed=3)) as opened:
         before = [prompt.id for prompt in opened.unpaired(2, 40)]
-        opened.configure(Settings(gold_every=0))
+        opened.configure(StoreSettings(gold_every=0))
         assert [prompt.id for prompt in opened.unpaired(2, 40)] != before
         zero = ids(order(opened, opened.rater("A")))
     (tmp_path / "other").mkdir()
-    with salted(store(tmp_path / "other", 40)) as opened:
+    with with_salt(make_store(tmp_path / "other", 40)) as opened:
         assert ids(order(opened, opened.rater("A"))) == zero
 
 
 def test_sides_are_random_by_prompt_and_rater_and_stay(tmp_path):
     """Of 2,000 fair coins, 1,000 +- 4 x 22 fall on a side."""
-    with store(tmp_path, 1) as opened:
+    with make_store(tmp_path, 1) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         left = [(opened.left_of(number, ann), opened.left_of(number, bob)) for number in range(400)]
         assert left == [(opened.left_of(number, ann), opened.left_of(number, bob)) for number in range(400)]
@@ -67,7 +67,7 @@ def test_sides_are_random_by_prompt_and_rater_and_stay(tmp_path):
 
 def test_the_uncertain_come_first_by_the_model_that_scored_last(tmp_path):
     """1 - |2 sigmoid(m) - 1| falls with |m|: of -0.1, 3, 0.5, -2 the order is -0.1, 0.5, -2, 3; then the others."""
-    with store(tmp_path, 8, policy="uncertain") as opened:
+    with make_store(tmp_path, 8, policy="uncertain") as opened:
         opened.score("old", dict.fromkeys(range(1, 9), 9.0))
         opened.score("new", {2: -0.1, 5: 3.0, 7: 0.5, 3: -2.0})
         ann = opened.rater("A")
@@ -78,11 +78,11 @@ def test_the_uncertain_come_first_by_the_model_that_scored_last(tmp_path):
             assert one.score == pytest.approx(1 - abs(2 / (1 + math.exp(-margin)) - 1), abs=1e-12)
         assert [one.score for one in shown[4:]] == [None] * 4
         assert [(said.policy, said.score) for said in opened.votes()] == [(one.policy, one.score) for one in shown]
-        sound(opened)
+        check_store(opened)
 
 
 def test_a_model_that_scores_again_counts_again_with_what_it_said_before(tmp_path):
-    with store(tmp_path, 3, policy="uncertain") as opened:
+    with make_store(tmp_path, 3, policy="uncertain") as opened:
         opened.score("a", {1: 0.0, 2: 5.0})
         opened.score("b", {2: 0.0})
         opened.score("a", {3: 1.0})
@@ -95,21 +95,21 @@ def test_a_model_that_scores_again_counts_again_with_what_it_said_before(tmp_pat
 
 
 def test_random_order_does_not_look_at_scores(tmp_path):
-    with store(tmp_path, 20) as opened:
+    with make_store(tmp_path, 20) as opened:
         opened.score("m", {number: float(number) for number in range(1, 21)})
         shown = opened.next(opened.rater("A"))
         assert (shown.policy, shown.score) == ("random", None)
 
 
 def test_unscored_pairs_are_those_that_this_model_has_not_scored(tmp_path):
-    with store(tmp_path, 5) as opened:
+    with make_store(tmp_path, 5) as opened:
         opened.score("a", {1: 0.0, 4: 1.0})
         assert [one.id for one in opened.unscored("a", 9)] == [2, 3, 5]
         assert len(opened.unscored("a", 2)) == 2
         assert len(opened.unscored("b", 9)) == 5
         opened.score("a", {2: 0.0, 3: 1.0, 5: -1.0})
         assert opened.unscored("a", 9) == []
-        opened.add_pairs([pair(77)])
+        opened.add_pairs([new_pair(77)])
         assert [one.id for one in opened.unscored("a", 9)] == [6]
         with pytest.raises(DataError, match="margin nan"):
             opened.score("a", {6: float("nan")})
@@ -121,7 +121,7 @@ def test_unscored_pairs_are_those_that_this_model_has_not_scored(tmp_path):
 @pytest.mark.parametrize("every", [1, 4])
 def test_about_every_so_many_pairs_a_gold_one_comes(tmp_path, every):
     """Of 200 draws with p = 1/4, 50 +- 4 sqrt(200 p (1 - p)) are gold; with p = 1 all, as long as there are any."""
-    with store(tmp_path, 300, gold=200, gold_every=every) as opened:
+    with make_store(tmp_path, 300, gold=200, gold_every=every) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         shown = order(opened, ann, 200)
         gold = [one.pair.gold is not None for one in shown]
@@ -135,22 +135,22 @@ def test_about_every_so_many_pairs_a_gold_one_comes(tmp_path, every):
             assert all(opened.pair(one).gold for one in both)
         told = opened.progress(ann)
         assert (told.mine, told.pairs) == (200, 300)
-        sound(opened)
+        check_store(opened)
 
 
 def test_gold_ones_end_and_are_not_all_there_is(tmp_path):
-    with store(tmp_path, 10, gold=2, gold_every=1) as opened:
+    with make_store(tmp_path, 10, gold=2, gold_every=1) as opened:
         ann = opened.rater("A")
         gold = [one.pair.gold for one in order(opened, ann)]
         assert gold == ["first"] * 2 + [None] * 10
     (tmp_path / "never").mkdir()
-    with store(tmp_path / "never", 10, gold=10, gold_every=0) as opened:
+    with make_store(tmp_path / "never", 10, gold=10, gold_every=0) as opened:
         assert {one.pair.gold for one in order(opened, opened.rater("A"))} == {None}
         assert opened.counts().gold == 10
 
 
 def test_a_gold_pair_is_not_held_for_one(tmp_path):
-    with store(tmp_path, 0, gold=1, gold_every=1) as opened:
+    with make_store(tmp_path, 0, gold=1, gold_every=1) as opened:
         assert [opened.next(opened.rater(name)).pair.id for name in "AB"] == [1, 1]
         assert opened.fresh() == 0
 
@@ -160,26 +160,26 @@ def test_a_gold_pair_is_not_held_for_one(tmp_path):
     [{"raters_per_pair": 0}, {"gold_every": -1}, {"policy": "best"}, {"lease_seconds": 0.0}, {"seed": 2**64}],
 )
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, wrong):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         before = opened.settings
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            opened.configure(Settings(**wrong))
+            opened.configure(StoreSettings(**wrong))
         assert opened.settings == before
 
 
 def test_settings_are_an_event_when_they_differ(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         before = opened.last_event()
         opened.configure(opened.settings)
         assert opened.last_event() == before
-        opened.configure(Settings(seed=9))
+        opened.configure(StoreSettings(seed=9))
         assert opened.last_event() == before + 1
-        assert opened.settings == Settings(seed=9)
+        assert opened.settings == StoreSettings(seed=9)
 
 
 def test_no_question_of_a_rater_looks_at_every_pair(tmp_path):
     """SQLite's own plan of every statement: a search in an index each, nothing read through or sorted that grows."""
-    with store(tmp_path, 20, gold=3, raters_per_pair=2, gold_every=2, policy="uncertain") as opened:
+    with make_store(tmp_path, 20, gold=3, raters_per_pair=2, gold_every=2, policy="uncertain") as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         plans: set[str] = set()
 
@@ -209,13 +209,13 @@ def test_what_is_drawn_cannot_be_worked_out_from_the_settings(tmp_path):
     drawn = []
     for name in "ab":
         (tmp_path / name).mkdir()
-        with store(tmp_path / name, 60, gold=60, gold_every=2) as opened:
+        with make_store(tmp_path / name, 60, gold=60, gold_every=2) as opened:
             shown = order(opened, opened.rater("A"), 60)
             assert all(one.left == opened.left_of(one.pair.prompt.id, Rater(1, "A")) for one in shown)
             sides = [opened.left_of(number, Rater(1, "A")) for number in range(60)]
             drawn.append((opened.salt, sides, [one.pair.gold for one in shown], ids(shown)))
             assert len(opened.salt) >= 32
-            told = str(plain(opened.path).execute("SELECT * FROM events").fetchall())
+            told = str(connect(opened.path).execute("SELECT * FROM events").fetchall())
             assert opened.salt not in f"{told} {opened.settings}"
         with Store.open(opened.path) as again:
             assert again.salt == drawn[-1][0]
@@ -223,11 +223,11 @@ def test_what_is_drawn_cannot_be_worked_out_from_the_settings(tmp_path):
 
 
 def test_a_store_without_a_secret_gets_one_and_keeps_what_was_shown(tmp_path):
-    with store(tmp_path, 40) as opened:
+    with make_store(tmp_path, 40) as opened:
         ann = opened.rater("A")
         order(opened, ann, 5)
         held, votes = opened.next(ann), opened.votes()
-    connection = plain(opened.path)
+    connection = connect(opened.path)
     connection.execute("DELETE FROM meta WHERE key = 'salt'")  # as the first stores are
     connection.commit()
     connection.close()
@@ -236,4 +236,4 @@ def test_a_store_without_a_secret_gets_one_and_keeps_what_was_shown(tmp_path):
     with Store.open(opened.path) as opened:
         assert len(opened.salt) >= 32
         assert (opened.next(ann), opened.votes()) == (held, votes)
-        sound(opened)  # the order is the new secret's
+        check_store(opened)  # the order is the new secret's

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from data.votes.made import pair, prompt, sound, store, vote_on
+from data.votes.store_examples import check_store, make_store, new_pair, new_prompt, vote_on
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import Added, Answer, Counts, NewPair, NewPrompt
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import AddedCounts, Answer, NewPair, NewPrompt, VoteCounts
 from trueup.errors import DataError
 
 
@@ -15,55 +15,55 @@ def test_pairs_come_back_as_they_were_given(tmp_path):
     messages = (Message("system", "s\0\n"), Message("user", "ü 😀"), Message("assistant", ""), Message("user", "?"))
     asked = NewPrompt(messages, ("code", "maths"), "prompts.jsonl:3")
     first = Answer("<script>", "runs/a", {"temperature": 0.7, "seed": [1, 2], "more": None})
-    with store(tmp_path, 0) as opened:
-        assert opened.add_pairs([NewPair(asked, first, Answer(""), "second")]) == Added(1, 0)
+    with make_store(tmp_path, 0) as opened:
+        assert opened.add_pairs([NewPair(asked, first, Answer(""), "second")]) == AddedCounts(1, 0)
     with Store.open(tmp_path / "votes.db") as again:
         (one,) = again.pairs()
         assert again.pair(1) == one
         assert (one.first, one.second, one.gold, one.id) == (first, Answer(""), "second", 1)
         assert (one.prompt.messages, one.prompt.tags, one.prompt.origin) == (messages, asked.tags, asked.origin)
         assert again.prompts() == [one.prompt]
-        assert again.counts() == Counts(prompts=1, pairs=0, gold=1, raters=0, votes=0, events=1)
+        assert again.counts() == VoteCounts(prompts=1, pairs=0, gold=1, raters=0, votes=0, events=1)
 
 
 def test_the_same_content_is_known(tmp_path):
-    with store(tmp_path, 3) as opened:
-        assert opened.add_prompts([prompt(1, tags=("new",)), prompt(9), prompt(9)]) == Added(1, 2)
-        assert opened.add_pairs(pair(number) for number in (0, 2, 5, 5)) == Added(1, 3)
-        one = pair(1)
+    with make_store(tmp_path, 3) as opened:
+        assert opened.add_prompts([new_prompt(1, tags=("new",)), new_prompt(9), new_prompt(9)]) == AddedCounts(1, 2)
+        assert opened.add_pairs(new_pair(number) for number in (0, 2, 5, 5)) == AddedCounts(1, 3)
+        one = new_pair(1)
         turned = NewPair(one.prompt, one.second, one.first)
         other_model = NewPair(one.prompt, Answer(one.first.text, "three"), one.second)
         other_text = NewPair(one.prompt, Answer("maybe", "one"), one.second)
         swapped_models = NewPair(one.prompt, Answer(one.first.text, "two"), Answer(one.second.text, "one"))
-        assert opened.add_pairs([turned, other_model, other_text, swapped_models]) == Added(3, 1)
+        assert opened.add_pairs([turned, other_model, other_text, swapped_models]) == AddedCounts(3, 1)
         assert len(opened.pairs()) == 7
         assert opened.prompts()[1].tags == ()  # what is there stays as it is
-        sound(opened)
+        check_store(opened)
 
 
 def test_more_than_one_chunk_goes_in(tmp_path):
-    with store(tmp_path, 0) as opened:
-        assert opened.add_pairs(pair(number % 1100) for number in range(1300)) == Added(1100, 200)
+    with make_store(tmp_path, 0) as opened:
+        assert opened.add_pairs(new_pair(number % 1100) for number in range(1300)) == AddedCounts(1100, 200)
         assert [one.first.text for one in opened.pairs()] == [f"yes {number}" for number in range(1100)]
         assert opened.counts().prompts == 1100
-        sound(opened)
+        check_store(opened)
 
 
 def test_prompts_that_cannot_be_answered_are_refused(tmp_path):
-    with store(tmp_path, 0) as opened:
+    with make_store(tmp_path, 0) as opened:
         for messages in ((), (Message("user", "a"), Message("assistant", "b"))):
             with pytest.raises(DataError, match=r"p\.jsonl:4: a prompt must end with a user's message"):
-                opened.add_prompts([prompt(1), NewPrompt(messages, origin="p.jsonl:4")])
+                opened.add_prompts([new_prompt(1), NewPrompt(messages, origin="p.jsonl:4")])
         with pytest.raises(DataError, match="half a surrogate pair"):
             opened.add_prompts([NewPrompt((Message("user", "\ud800"),))])
         with pytest.raises(DataError, match="half a surrogate pair"):
-            opened.add_pairs([NewPair(prompt(1), Answer("\ud800"), Answer("b"))])
+            opened.add_pairs([NewPair(new_prompt(1), Answer("\ud800"), Answer("b"))])
         assert opened.prompts() == opened.pairs() == []
 
 
 def test_prompts_wait_for_pairs_those_with_fewest_first(tmp_path):
-    with store(tmp_path, 0) as opened:
-        opened.add_prompts(prompt(number) for number in range(30))
+    with make_store(tmp_path, 0) as opened:
+        opened.add_prompts(new_prompt(number) for number in range(30))
         waiting = opened.unpaired(1, 100)
         assert sorted(one.id for one in waiting) == [*range(1, 31)]
         assert [one.id for one in waiting] != sorted(one.id for one in waiting)
@@ -73,11 +73,11 @@ def test_prompts_wait_for_pairs_those_with_fewest_first(tmp_path):
         opened.add_pairs(NewPair(NewPrompt(waiting[at].messages), Answer("c"), Answer("d"), "first") for at in (0, 10))
         assert opened.unpaired(1, 100) == waiting[11:]  # none by which raters are checked, answered or not
         assert opened.unpaired(2, 100) == waiting[11:] + done[1:]
-        sound(opened)
+        check_store(opened)
 
 
 def test_what_is_ahead_is_what_nobody_has_seen(tmp_path):
-    with store(tmp_path, 5, gold=3, raters_per_pair=2) as opened:
+    with make_store(tmp_path, 5, gold=3, raters_per_pair=2) as opened:
         assert opened.fresh() == 5
         ann = opened.rater("A")
         vote_on(opened, ann, 1), vote_on(opened, ann, 2, "skip")
@@ -87,11 +87,11 @@ def test_what_is_ahead_is_what_nobody_has_seen(tmp_path):
         opened.undo(ann, "u")
         opened.release(ann)
         assert opened.fresh() == 4
-        assert opened.counts() == Counts(prompts=8, pairs=5, gold=3, raters=2, votes=1, events=4)
+        assert opened.counts() == VoteCounts(prompts=8, pairs=5, gold=3, raters=2, votes=1, events=4)
 
 
 def test_rebuilding_mends_what_was_counted_wrong(tmp_path):
-    with store(tmp_path, 5) as opened:
+    with make_store(tmp_path, 5) as opened:
         vote_on(opened, opened.rater("A"), 1)
         with opened._database.writing() as connection:
             for deed in ("DELETE FROM standing", "UPDATE tallies SET votes = 7, position = 1", "DELETE FROM levels"):
@@ -100,11 +100,11 @@ def test_rebuilding_mends_what_was_counted_wrong(tmp_path):
         opened.rebuild()
         told = opened.progress(opened.rater("A"))
         assert (told.mine, told.pairs, told.complete, told.left) == (1, 5, 1, 4)
-        sound(opened)
+        check_store(opened)
 
 
 def test_half_a_surrogate_pair_in_tags_and_origin_does_not_cost_the_prompt(tmp_path):
-    with store(tmp_path, 0) as opened:
-        assert opened.add_prompts([prompt(1, tags=("a\ud83d", "😀"), origin="\udcff.jsonl:1")]) == Added(1, 0)
+    with make_store(tmp_path, 0) as opened:
+        assert opened.add_prompts([new_prompt(1, tags=("a\ud83d", "😀"), origin="\udcff.jsonl:1")]) == AddedCounts(1, 0)
         (one,) = opened.prompts()
         assert (one.tags, one.origin) == (("a�", "😀"), "�.jsonl:1")

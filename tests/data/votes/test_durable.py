@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from data.votes.made import pair, plain, sound, store, vote_on
-from trueup.data.votes.header import StoreFault, is_store
-from trueup.data.votes.schema import Ballot, Rater, Settings
+from data.votes.store_examples import check_store, connect, make_store, new_pair, vote_on
+from trueup.data.votes.header import StoreError, is_store
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Ballot, Rater, StoreSettings
 from trueup.errors import DataError
 
 VOTER = """
 import itertools, sys
 from pathlib import Path
-from trueup.data.votes.schema import Ballot
+from trueup.data.votes.vote_types import Ballot
 from trueup.data.votes.store import Store
 path, name, most = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 with Store.open(path) as store:
@@ -54,7 +54,7 @@ def not_mixed_up(opened: Store) -> None:
 
 @pytest.mark.parametrize("wanted", [1, 3])
 def test_eight_threads_and_three_processes_vote_on_one_file(tmp_path, wanted):
-    with store(tmp_path, 90, gold=5, gold_every=10, raters_per_pair=wanted) as opened:
+    with make_store(tmp_path, 90, gold=5, gold_every=10, raters_per_pair=wanted) as opened:
         acknowledged: list[tuple[int, int]] = []
         broken: list[BaseException] = []
 
@@ -87,14 +87,14 @@ def test_eight_threads_and_three_processes_vote_on_one_file(tmp_path, wanted):
             by = [said for said in votes if said.ballot.pair == one.id]
             assert one.gold or len(by) <= wanted  # leases never ran out, so none was ranked too often
         not_mixed_up(opened)
-        sound(opened)
+        check_store(opened)
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_kill_minus_nine_loses_no_vote_that_was_acknowledged(tmp_path, rounds):
     """Every vote and undo told over the pipe is there once; one more of each process may be, whose word was cut off."""
     chance = random.Random(0)
-    with store(tmp_path, 300 * rounds) as opened:
+    with make_store(tmp_path, 300 * rounds) as opened:
         path = opened.path
     told: list[tuple[int, ...]] = []
     for number in range(rounds):
@@ -110,13 +110,13 @@ def test_kill_minus_nine_loses_no_vote_that_was_acknowledged(tmp_path, rounds):
     assert len(told) > 3 * rounds
     assert len(set(told)) == len(told)
     with Store.open(path) as opened:
-        connection = plain(path)
+        connection = connect(path)
         entered = connection.execute("SELECT ifnull(-undoes, id), pair FROM events WHERE rater").fetchall()
         connection.close()
         assert set(told) <= set(entered)
         assert len(entered) - len(told) <= 2 * rounds
         not_mixed_up(opened)
-        sound(opened)
+        check_store(opened)
 
 
 def test_a_store_is_asked_what_it_is_while_it_is_open_and_keeps_its_votes(tmp_path):
@@ -124,7 +124,7 @@ def test_a_store_is_asked_what_it_is_while_it_is_open_and_keeps_its_votes(tmp_pa
 
     Then what is voted here would go into a file that has no name any more.
     """
-    with store(tmp_path, 4) as opened:
+    with make_store(tmp_path, 4) as opened:
         ann = opened.rater("A")
         assert is_store(opened.path)
         second = Store.open(opened.path)  # reads the header too
@@ -139,13 +139,13 @@ def test_a_store_is_asked_what_it_is_while_it_is_open_and_keeps_its_votes(tmp_pa
 
 
 def test_a_vote_is_refused_when_the_file_is_not_there_any_more(tmp_path):
-    with store(tmp_path, 4) as opened:
+    with make_store(tmp_path, 4) as opened:
         ann = opened.rater("A")
         vote_on(opened, ann, 1)
         opened.path.rename(tmp_path / "away.db")
-        with pytest.raises(StoreFault, match="moved, replaced or removed"):
+        with pytest.raises(StoreError, match="moved, replaced or removed"):
             vote_on(opened, ann, 2)
-        with pytest.raises(StoreFault, match="moved, replaced or removed"):
+        with pytest.raises(StoreError, match="moved, replaced or removed"):
             opened.next(ann)
         (tmp_path / "away.db").rename(opened.path)
         vote_on(opened, ann, 2)
@@ -155,7 +155,7 @@ def test_a_vote_is_refused_when_the_file_is_not_there_any_more(tmp_path):
 FULL = """
 import resource, sys
 from trueup.errors import DataError
-from trueup.data.votes.schema import Ballot
+from trueup.data.votes.vote_types import Ballot
 from trueup.data.votes.store import Store
 with Store.open(sys.argv[1]) as store:
     rater = store.rater("A")
@@ -172,7 +172,7 @@ with Store.open(sys.argv[1]) as store:
 
 
 def test_a_disk_without_space_refuses_a_vote_and_keeps_the_others(tmp_path):
-    with store(tmp_path, 300) as opened:
+    with make_store(tmp_path, 300) as opened:
         path = opened.path
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True, timeout=120
@@ -185,20 +185,20 @@ def test_a_disk_without_space_refuses_a_vote_and_keeps_the_others(tmp_path):
     with Store.open(path) as opened:
         assert [str(said.id) for said in opened.votes()] == ids
         vote_on(opened, opened.rater("A"), 299)
-        sound(opened)
+        check_store(opened)
 
 
 def test_a_full_database_says_so(tmp_path, monkeypatch):
-    with store(tmp_path, 5) as opened:
+    with make_store(tmp_path, 5) as opened:
         path = opened.path
     monkeypatch.setattr("trueup.data.votes.database._PRAGMAS", ("foreign_keys = ON", "max_page_count = 1"))
-    with Store.open(path) as opened, pytest.raises(StoreFault, match=r"full\n  fix: free some space .* free there"):
-        opened.add_pairs(pair(number) for number in range(500))
+    with Store.open(path) as opened, pytest.raises(StoreError, match=r"full\n  fix: free some space .* free there"):
+        opened.add_pairs(new_pair(number) for number in range(500))
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     """The event is added, then the counting breaks: neither is there, and the request is free."""
-    with store(tmp_path, 4) as opened:
+    with make_store(tmp_path, 4) as opened:
         ann = opened.rater("A")
         with monkeypatch.context() as patched:
             patched.setattr("trueup.data.votes.counting._move", lambda *_: 1 / 0)
@@ -206,11 +206,11 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
                 vote_on(opened, ann, 1)
         assert opened.votes() == []
         assert opened.vote(ann, Ballot("A on 1", 1, "tie")).ballot.choice == "tie"
-        sound(opened)
+        check_store(opened)
 
 
 def test_closing_waits_for_the_write_that_goes_on(tmp_path):
-    opened = store(tmp_path, 400)
+    opened = make_store(tmp_path, 400)
     ann, entered = opened.rater("A"), []
 
     def work() -> None:
@@ -226,24 +226,24 @@ def test_closing_waits_for_the_write_that_goes_on(tmp_path):
     opened.close()
     thread.join()
     assert not list(tmp_path.glob("*-wal")), "nothing is left beside the file"
-    with pytest.raises(StoreFault, match="closed"):
+    with pytest.raises(StoreError, match="closed"):
         opened.votes()
     with Store.open(tmp_path / "votes.db") as again:
         assert again.votes() == entered
 
 
 def test_settings_written_by_one_process_count_in_the_other(tmp_path):
-    with store(tmp_path) as one, Store.open(one.path) as two:
-        one.configure(Settings(raters_per_pair=4))
+    with make_store(tmp_path) as one, Store.open(one.path) as two:
+        one.configure(StoreSettings(raters_per_pair=4))
         assert two.settings.raters_per_pair == 4
 
 
 def test_a_fault_of_the_file_is_told_from_a_refusal(tmp_path, monkeypatch):
     monkeypatch.setattr("trueup.data.votes.database._BUSY", 0.05)
-    with store(tmp_path, 2) as opened:
-        other = plain(opened.path)
+    with make_store(tmp_path, 2) as opened:
+        other = connect(opened.path)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreFault, match="locked\n  fix: end the other program"):
+        with pytest.raises(StoreError, match="locked\n  fix: end the other program"):
             opened.rater("A")
         other.rollback()
         other.close()
@@ -251,16 +251,16 @@ def test_a_fault_of_the_file_is_told_from_a_refusal(tmp_path, monkeypatch):
         for refused in (Ballot("r", 99, "first"), Ballot("", 1, "first"), Ballot("r", 1, "tie", 2)):
             with pytest.raises(DataError) as told:
                 opened.vote(ann, refused)
-            assert not isinstance(told.value, StoreFault)
+            assert not isinstance(told.value, StoreError)
         with pytest.raises(DataError, match="of this store") as told:
             opened.next(Rater(7, "Nobody"))
-        assert not isinstance(told.value, StoreFault)
+        assert not isinstance(told.value, StoreError)
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_vote_is_refused_when_the_log_is_not_there_any_more(tmp_path, again):
     """It would go into a file without a name, and be lost with the process."""
-    opened = store(tmp_path, 4)
+    opened = make_store(tmp_path, 4)
     ann = opened.rater("A")
     given = vote_on(opened, ann, 1)
     log = tmp_path / "votes.db-wal"
@@ -268,7 +268,7 @@ def test_a_vote_is_refused_when_the_log_is_not_there_any_more(tmp_path, again):
     if again:
         log.touch()
     for _ in range(2):
-        with pytest.raises(StoreFault, match=r"db-wal: the file was moved, replaced or removed"):
+        with pytest.raises(StoreError, match=r"db-wal: the file was moved, replaced or removed"):
             opened.next(ann)
     log.unlink(missing_ok=True)
     (tmp_path / "away").rename(log)
@@ -277,7 +277,7 @@ def test_a_vote_is_refused_when_the_log_is_not_there_any_more(tmp_path, again):
 
 
 def test_processes_that_open_and_close_in_turn_keep_the_log(tmp_path):
-    with store(tmp_path, 40) as opened:
+    with make_store(tmp_path, 40) as opened:
         ann = opened.rater("A")
         for number in range(3):
             vote_on(opened, ann, opened.next(ann).pair.id)
@@ -292,8 +292,8 @@ def test_processes_that_open_and_close_in_turn_keep_the_log(tmp_path):
 
 
 def test_a_clean_close_leaves_an_empty_log_to_another_process(tmp_path):
-    opened = store(tmp_path, 4)
-    reader = plain(opened.path)
+    opened = make_store(tmp_path, 4)
+    reader = connect(opened.path)
     reader.execute("SELECT count(*) FROM events").fetchall()  # has the file open, so that the log stays
     given = vote_on(opened, opened.rater("A"), 1)
     opened.close()

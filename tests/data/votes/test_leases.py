@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from data.votes.made import pair, pairs_of, sound, store, vote_on
-from trueup.data.votes.schema import Ballot, Settings
+from data.votes.store_examples import check_store, make_store, new_pair, pairs_of, vote_on
+from trueup.data.votes.vote_types import Ballot, StoreSettings
 
 
 def drain(opened, rater, now, choice="first"):
@@ -21,7 +21,7 @@ def drain(opened, rater, now, choice="first"):
 
 
 def test_no_two_raters_hold_a_pair_when_one_vote_is_wanted(tmp_path):
-    with store(tmp_path, 4) as opened:
+    with make_store(tmp_path, 4) as opened:
         held = [opened.next(opened.rater(name), now=0) for name in "ABCDE"]
         assert sorted(shown.pair.id for shown in held[:4]) == [1, 2, 3, 4]
         assert held[4] is None
@@ -31,10 +31,10 @@ def test_no_two_raters_hold_a_pair_when_one_vote_is_wanted(tmp_path):
 
 
 def test_a_refresh_shows_the_same_pair_the_same_way_and_keeps_it(tmp_path):
-    with store(tmp_path, lease_seconds=10.0) as opened:
+    with make_store(tmp_path, lease_seconds=10.0) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         shown = opened.next(ann, now=0)
-        opened.configure(Settings(gold_every=0, lease_seconds=10.0, seed=5))  # sides and order are others now
+        opened.configure(StoreSettings(gold_every=0, lease_seconds=10.0, seed=5))  # sides and order are others now
         assert opened.next(ann, now=9) == shown
         assert opened.next(ann, now=18) == shown
         assert opened.next(bob, now=27).pair != shown.pair
@@ -43,7 +43,7 @@ def test_a_refresh_shows_the_same_pair_the_same_way_and_keeps_it(tmp_path):
 
 
 def test_a_lease_runs_out_and_a_late_vote_counts_all_the_same(tmp_path):
-    with store(tmp_path, 1, lease_seconds=10.0) as opened:
+    with make_store(tmp_path, 1, lease_seconds=10.0) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         assert opened.next(ann, now=0).pair.id == 1
         assert opened.next(bob, now=9.9) is None
@@ -53,11 +53,11 @@ def test_a_lease_runs_out_and_a_late_vote_counts_all_the_same(tmp_path):
         late = vote_on(opened, ann, 1, "second")
         assert late.policy == "random"  # it is still known how it was chosen
         assert [said.ballot.choice for said in opened.votes()] == ["first", "second"]
-        sound(opened)
+        check_store(opened)
 
 
 def test_a_pair_whose_lease_ran_out_comes_again_where_nobody_took_it(tmp_path):
-    with store(tmp_path, lease_seconds=10.0) as opened:
+    with make_store(tmp_path, lease_seconds=10.0) as opened:
         ann = opened.rater("A")
         shown = opened.next(ann, now=0)
         assert opened.next(ann, now=1000) == shown
@@ -65,7 +65,7 @@ def test_a_pair_whose_lease_ran_out_comes_again_where_nobody_took_it(tmp_path):
 
 
 def test_released_pairs_are_for_others(tmp_path):
-    with store(tmp_path, 1) as opened:
+    with make_store(tmp_path, 1) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         shown = opened.next(ann, now=0)
         assert opened.fresh(now=1) == 0
@@ -78,7 +78,7 @@ def test_released_pairs_are_for_others(tmp_path):
 
 
 def test_undo_gives_the_pair_back_before_anybody_else_gets_it(tmp_path):
-    with store(tmp_path, 3) as opened:
+    with make_store(tmp_path, 3) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         first, second = (opened.next(ann, now=0) for _ in range(2))
         assert first == second
@@ -95,12 +95,12 @@ def test_undo_gives_the_pair_back_before_anybody_else_gets_it(tmp_path):
             opened.vote(ann, Ballot(f"again{number}", again[-1].pair.id, "second"))
         assert again == [first, second, third]  # the last one undone first
         assert opened.next(bob, now=6) is None
-        sound(opened)
+        check_store(opened)
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 3])
 def test_each_pair_is_ranked_by_as_many_raters_as_are_wanted(tmp_path, wanted):
-    with store(tmp_path, 7, raters_per_pair=wanted) as opened:
+    with make_store(tmp_path, 7, raters_per_pair=wanted) as opened:
         raters = [opened.rater(name) for name in "ABCD"]
         for turn in range(100):
             rater = raters[turn * turn % 4 if turn % 3 else turn % 4]  # some come oftener than others
@@ -112,11 +112,11 @@ def test_each_pair_is_ranked_by_as_many_raters_as_are_wanted(tmp_path, wanted):
         assert sorted(pairs_of(opened.votes())) == sorted([*range(1, 8)] * wanted)
         told = opened.progress(raters[0], now=1000)
         assert (told.pairs, told.complete, told.left, told.prompts) == (7, 7, 0, 7)
-        sound(opened)
+        check_store(opened)
 
 
 def test_begun_pairs_are_finished_before_new_ones_are_begun(tmp_path):
-    with store(tmp_path, 50, raters_per_pair=2) as opened:
+    with make_store(tmp_path, 50, raters_per_pair=2) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         for number in range(5):
             shown = opened.next(ann, now=number)
@@ -130,7 +130,7 @@ def test_begun_pairs_are_finished_before_new_ones_are_begun(tmp_path):
 
 
 def test_a_skip_does_not_count_and_does_not_come_again(tmp_path):
-    with store(tmp_path, 3) as opened:
+    with make_store(tmp_path, 3) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         skipped = drain(opened, ann, now=0, choice="skip")
         assert sorted(skipped) == [1, 2, 3]
@@ -140,11 +140,11 @@ def test_a_skip_does_not_count_and_does_not_come_again(tmp_path):
         assert opened.fresh(now=1) == 0  # nothing is left for the one who skipped them
         assert drain(opened, bob, now=1) == skipped  # the one skipped first comes first
         assert opened.progress(bob, now=2).complete == 3
-        sound(opened)
+        check_store(opened)
 
 
 def test_fresh_pairs_come_before_those_that_others_skipped(tmp_path):
-    with store(tmp_path, 4) as opened:
+    with make_store(tmp_path, 4) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         skipped = opened.next(ann, now=0).pair.id
         vote_on(opened, ann, skipped, "skip")
@@ -152,21 +152,21 @@ def test_fresh_pairs_come_before_those_that_others_skipped(tmp_path):
 
 
 def test_wanting_more_votes_opens_pairs_that_were_done(tmp_path):
-    with store(tmp_path, 4) as opened:
+    with make_store(tmp_path, 4) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         done = drain(opened, ann, now=0)
         assert opened.next(bob, now=0) is None
-        opened.configure(Settings(raters_per_pair=2, gold_every=0))
+        opened.configure(StoreSettings(raters_per_pair=2, gold_every=0))
         assert opened.next(ann, now=0) is None
         assert (opened.progress(ann, now=0).left, opened.progress(bob, now=0).left) == (0, 4)
         assert drain(opened, bob, now=0) == done
-        opened.configure(Settings(gold_every=0))
+        opened.configure(StoreSettings(gold_every=0))
         assert opened.progress(opened.rater("C"), now=0).left == 0
 
 
 def test_a_raters_own_undo_is_found_again_after_all_was_looked_through(tmp_path):
     """What the search passes over for good must not hide what an undo opens."""
-    with store(tmp_path, 5, raters_per_pair=2) as opened:
+    with make_store(tmp_path, 5, raters_per_pair=2) as opened:
         ann, bob, cid = (opened.rater(name) for name in ("A", "B", "C"))
         drain(opened, ann, now=0)
         assert opened.next(ann, now=0) is None  # all marked as Ann's
@@ -179,11 +179,11 @@ def test_a_raters_own_undo_is_found_again_after_all_was_looked_through(tmp_path)
         opened.release(cid, now=2)
         assert opened.next(ann, now=3).pair.id == undone
         assert opened.next(bob, now=3) is None
-        sound(opened)
+        check_store(opened)
 
 
 def test_what_others_hold_is_found_again_when_they_let_go(tmp_path):
-    with store(tmp_path, 3, raters_per_pair=2, lease_seconds=10.0) as opened:
+    with make_store(tmp_path, 3, raters_per_pair=2, lease_seconds=10.0) as opened:
         ann, bob, cid = (opened.rater(name) for name in ("A", "B", "C"))
         drain(opened, ann, now=0)
         held = opened.next(bob, now=0)
@@ -195,7 +195,7 @@ def test_what_others_hold_is_found_again_when_they_let_go(tmp_path):
 
 
 def test_another_processes_votes_are_seen_by_this_ones_search(tmp_path):
-    with store(tmp_path, 6, raters_per_pair=2) as one, type(one).open(one.path) as two:
+    with make_store(tmp_path, 6, raters_per_pair=2) as one, type(one).open(one.path) as two:
         ann, bob = one.rater("A"), one.rater("B")
         for turn in range(6):
             opened = (one, two)[turn % 2]
@@ -203,13 +203,13 @@ def test_another_processes_votes_are_seen_by_this_ones_search(tmp_path):
             vote_on(two, bob, two.next(bob, now=0).pair.id)
         assert one.next(ann, now=0) is None
         assert two.next(bob, now=0) is None
-        two.add_pairs([pair(77)])
+        two.add_pairs([new_pair(77)])
         assert one.next(ann, now=0).pair == two.next(bob, now=0).pair
-        sound(one)
+        check_store(one)
 
 
 def test_a_pair_that_a_rater_shares_with_others_is_still_the_raters(tmp_path):
-    with store(tmp_path, 1, raters_per_pair=2) as opened:
+    with make_store(tmp_path, 1, raters_per_pair=2) as opened:
         ann, bob, cid = (opened.rater(name) for name in ("A", "B", "C"))
         assert opened.next(ann, now=0).pair == opened.next(bob, now=0).pair
         assert [opened.progress(rater, now=0).left for rater in (ann, bob, cid)] == [1, 1, 0]
@@ -218,7 +218,7 @@ def test_a_pair_that_a_rater_shares_with_others_is_still_the_raters(tmp_path):
 @pytest.mark.parametrize("give_back", [False, True])
 def test_a_vote_counts_however_long_ago_its_pair_was_shown(tmp_path, give_back):
     """A page without a network keeps votes, over a holiday too; meanwhile the rater goes on in another window."""
-    with store(tmp_path, lease_seconds=10.0) as opened:
+    with make_store(tmp_path, lease_seconds=10.0) as opened:
         ann = opened.rater("A")
         old = opened.next(ann, now=0)
         if give_back:
@@ -227,11 +227,11 @@ def test_a_vote_counts_however_long_ago_its_pair_was_shown(tmp_path, give_back):
         assert opened.next(ann, now=3_000_000).pair != old.pair
         late = opened.vote(ann, Ballot("late", old.pair.id, "tie"))
         assert (late.left, late.policy) == (old.left, old.policy)
-        sound(opened)
+        check_store(opened)
 
 
 def test_a_clock_that_is_set_back_does_not_keep_pairs_for_long(tmp_path):
-    with store(tmp_path, 1, lease_seconds=10.0) as opened:
+    with make_store(tmp_path, 1, lease_seconds=10.0) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         day = 86_400
         shown = opened.next(ann, now=day)

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from data.votes.made import plain, store, vote_on
+from data.votes.store_examples import connect, make_store, vote_on
 from trueup.data.votes.header import is_store
-from trueup.data.votes.schema import Ballot
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Ballot
 from trueup.errors import DataError
 
 
 def other_database(path: Path) -> None:
-    connection = plain(path)
+    connection = connect(path)
     connection.execute("CREATE TABLE theirs (x)")
     connection.commit()
     connection.close()
@@ -74,8 +74,8 @@ def test_is_store_never_raises(tmp_path):
 
 
 def test_a_newer_version_is_refused(tmp_path):
-    store(tmp_path).close()
-    connection = plain(tmp_path / "votes.db")
+    make_store(tmp_path).close()
+    connection = connect(tmp_path / "votes.db")
     connection.execute("PRAGMA user_version = 2")
     connection.close()
     with pytest.raises(DataError, match="its version is 2, this trueup knows 1"):
@@ -83,7 +83,7 @@ def test_a_newer_version_is_refused(tmp_path):
 
 
 def test_a_file_cut_in_half_is_named(tmp_path):
-    store(tmp_path, 200).close()
+    make_store(tmp_path, 200).close()
     path = tmp_path / "votes.db"
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(DataError, match="malformed\n  fix: go back to a copy"), Store.open(path) as opened:
@@ -119,14 +119,14 @@ def test_processes_and_threads_that_make_one_store_at_once_make_one(tmp_path):
 
 
 def test_the_file_keeps_its_mode_of_writing(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         with opened._database.reading() as connection:
             told = {
                 name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
                 for name in ("journal_mode", "synchronous", "foreign_keys")
             }
         assert told == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}  # 2 is FULL
-    connection = plain(opened.path)
+    connection = connect(opened.path)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
 
@@ -134,7 +134,7 @@ def test_the_file_keeps_its_mode_of_writing(tmp_path):
 READ = """
 import os, sys
 from trueup.errors import DataError
-from trueup.data.votes.schema import Ballot
+from trueup.data.votes.vote_types import Ballot
 from trueup.data.votes.store import Store
 from trueup.data.votes import store  # imports all that is needed while it may be read
 if os.getuid() == 0:
@@ -164,7 +164,7 @@ def sealed():
 
 @pytest.mark.parametrize("log", [False, True], ids=["at rest", "beside a log"])
 def test_a_store_that_cannot_be_written_can_be_read(sealed, log):
-    opened = store(sealed)
+    opened = make_store(sealed)
     vote_on(opened, opened.rater("A"), 1)
     if not log:
         opened.close()
@@ -188,7 +188,7 @@ def test_a_store_that_cannot_be_written_can_be_read(sealed, log):
 
 
 def test_reading_only_needs_no_turn_and_writes_nothing(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         writer = sqlite3.connect(opened.path, isolation_level=None)
         writer.execute("BEGIN IMMEDIATE")  # somebody writes all the while
         with Store.open(opened.path, read_only=True) as reader:
@@ -213,24 +213,26 @@ def test_a_relative_path_is_the_same_file_after_the_process_goes_elsewhere(tmp_p
 
 LAZY = """
 import sys
-import trueup.data.votes.schema
+import trueup.data.votes.rows
 from trueup.data.votes.header import is_store
-from trueup.data.votes.schema import Ballot
+from trueup.data.votes.vote_types import Ballot
 assert is_store(sys.argv[1])
 assert not [name for name in ("sqlalchemy", "torch", "fastapi") if name in sys.modules]
 sys.modules["sqlalchemy"] = None
+from trueup.data.sources.reader import open_reader
 try:
-    from trueup.data.votes.store import Store
+    open_reader(sys.argv[1], "train")
 except Exception as error:
     print(type(error).__name__, error)
 """
 
 
 def test_what_is_a_store_is_known_without_sqlalchemy(tmp_path):
-    store(tmp_path).close()
+    make_store(tmp_path).close()
     asked = [sys.executable, "-c", LAZY, str(tmp_path / "votes.db")]
     done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == "MissingExtraError a store of rankings needs the extra rank: pip install 'trueup[rank]'\n"
+    message = "a store of rankings needs the extra rank: pip install 'trueup[rank]'"
+    assert done.stdout == f"MissingExtraError {tmp_path / 'votes.db'}: {message}\n"
 
 
 @pytest.mark.parametrize("name", [b"\xff.db", b"\xff/votes.db"])

@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from data.votes.made import plain, store
-from trueup.data.votes.schema import MOST_NAME
+from data.votes.store_examples import connect, make_store
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import MOST_NAME
 from trueup.errors import DataError
 
 
 def test_a_name_is_one_rater(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         ann = opened.rater("Zoë")
         assert opened.rater("  Zoe\u0308 ") == ann  # spaces, and the same letter in two characters
         assert opened.rater("zoë") != ann
@@ -24,7 +24,7 @@ def test_a_name_is_one_rater(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * (MOST_NAME + 1), "a\nb", "a\0", "\u202eabc", "a\u200bb", "\ud800"])
 def test_a_name_that_cannot_be_read_is_refused(tmp_path, name):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         for method in (opened.rater, opened.invite):
             with pytest.raises(DataError, match="the rater's name"):
                 method(name)
@@ -32,7 +32,7 @@ def test_a_name_that_cannot_be_read_is_refused(tmp_path, name):
 
 
 def test_invitations_and_sessions_let_their_rater_in_and_nobody_else(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         token, again = opened.invite("Ann"), opened.invite("Ann")
         ann, bob = opened.rater("Ann"), opened.rater("Bob")
         assert opened.rater_of(token) == opened.rater_of(again) == ann
@@ -52,7 +52,7 @@ def test_invitations_and_sessions_let_their_rater_in_and_nobody_else(tmp_path):
 
 
 def test_a_guests_session_is_nobodys_where_guests_are_not_let_in(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         ann = opened.rater("Ann")
         invited, guest = opened.session(ann), opened.session(ann, guest=True)
         assert opened.rater_of_session(invited, guests=False) == opened.rater_of_session(guest) == ann
@@ -60,7 +60,7 @@ def test_a_guests_session_is_nobodys_where_guests_are_not_let_in(tmp_path):
 
 
 def test_a_session_ends_when_asked_and_after_thirty_days(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         token, ann = opened.invite("Ann"), opened.rater("Ann")
         one, other = opened.session(ann), opened.session(ann)
         opened.end_session(one), opened.end_session(token), opened.end_session("\ud800")
@@ -74,8 +74,8 @@ def test_a_session_ends_when_asked_and_after_thirty_days(tmp_path):
 
 
 def test_a_session_of_a_store_that_did_not_know_of_guests_may_be_a_guests(tmp_path):
-    store(tmp_path).close()
-    connection = plain(tmp_path / "votes.db")
+    make_store(tmp_path).close()
+    connection = connect(tmp_path / "votes.db")
     connection.execute("ALTER TABLE secrets DROP COLUMN guest")  # as the first stores are
     connection.close()
     with Store.open(tmp_path / "votes.db", read_only=True) as opened:

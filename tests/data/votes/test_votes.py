@@ -7,30 +7,30 @@ from dataclasses import replace
 
 import pytest
 
-from data.votes.made import plain, show, sound, store, vote, vote_on
-from trueup.data.votes.schema import MOST_EDIT, MOST_NOTE, Ballot, Rater
+from data.votes.store_examples import check_store, connect, lease_pairs, make_store, vote_on, vote_on_next
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import MOST_EDIT, MOST_NOTE, Ballot, Rater
 from trueup.errors import DataError
 
 
 def test_a_vote_comes_back_as_it_was_given(tmp_path):
     said = Ballot("r1", 2, "second", 3, ("correct", "my own words"), "a note\0\n", "better ✓", "first", 4.25)
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         rater = opened.rater("Ann")
-        show(opened, rater, 2)
+        lease_pairs(opened, rater, 2)
         given = opened.vote(rater, said, left="second")
         assert (given.rater, given.left, given.ballot) == (rater, "second", said)
     with Store.open(tmp_path / "votes.db") as again:
         assert again.votes() == [given]
         assert again.history(rater, 5) == [given]
         assert again.last_event() == given.id
-        sound(again)
+        check_store(again)
 
 
 def test_the_same_request_is_one_vote(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         ann, bob = opened.rater("Ann"), opened.rater("Bob")
-        show(opened, ann, 1), show(opened, bob, 1)
+        lease_pairs(opened, ann, 1), lease_pairs(opened, bob, 1)
         first = opened.vote(ann, Ballot("same", 1, "first"))
         assert opened.vote(ann, Ballot("same", 1, "first")) == first
         assert opened.vote(ann, Ballot("same", 3, "second")) == first  # a page that sends it wrong has not voted twice
@@ -38,13 +38,13 @@ def test_the_same_request_is_one_vote(tmp_path):
         assert opened.undo(ann, "undo") == first
         assert opened.vote(ann, Ballot("same", 1, "first")) == first  # sent again late: still taken back
         assert [said.rater for said in opened.votes()] == [bob]
-        sound(opened)
+        check_store(opened)
 
 
 def test_a_second_vote_on_a_pair_is_refused_until_the_first_is_taken_back(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         ann = opened.rater("Ann")
-        show(opened, ann, 1)
+        lease_pairs(opened, ann, 1)
         opened.vote(ann, Ballot("1", 1, "skip"))
         with pytest.raises(DataError, match="pair 1: Ann has voted on it\n  fix: undo first"):
             opened.vote(ann, Ballot("2", 1, "first"))
@@ -53,7 +53,7 @@ def test_a_second_vote_on_a_pair_is_refused_until_the_first_is_taken_back(tmp_pa
 
 
 def test_undo_takes_back_the_last_standing_vote_once_for_each_request(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         ann, bob = opened.rater("Ann"), opened.rater("Bob")
         one, two = vote_on(opened, ann, 1), vote_on(opened, ann, 2, "tie")
         other = vote_on(opened, bob, 3)
@@ -62,19 +62,19 @@ def test_undo_takes_back_the_last_standing_vote_once_for_each_request(tmp_path):
         assert opened.votes() == [one, other]
         assert opened.undo(ann, "u2") == one
         assert opened.undo(ann, "u3") is None
-        vote(opened, ann, "after")
+        vote_on_next(opened, ann, "after")
         assert opened.undo(ann, "u3") is None  # also sent again, when there is one by now
         assert len(opened.votes()) == 2
         with pytest.raises(DataError, match="was a vote"):
             opened.undo(ann, "after")
         with pytest.raises(DataError, match="was an undo"):
             opened.vote(ann, Ballot("u1", 4, "first"))
-        sound(opened)
+        check_store(opened)
 
 
 def test_what_stood_at_any_event_can_be_asked(tmp_path):
     """1 vote, 2 vote, 3 undo of 2, 4 vote, 5 undo of 4, 6 undo of 1; event 0 are the settings of the store."""
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         start = opened.last_event()
         ann = opened.rater("Ann")
         vote_on(opened, ann, 1), vote_on(opened, ann, 2)
@@ -87,7 +87,7 @@ def test_what_stood_at_any_event_can_be_asked(tmp_path):
         assert opened.votes() == []
         assert opened.votes(until=0) == []
         assert opened.last_event() == start + 6
-        sound(opened)
+        check_store(opened)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_what_stood_at_any_event_can_be_asked(tmp_path):
     ],
 )
 def test_a_vote_that_cannot_be_meant_is_refused_and_leaves_nothing(tmp_path, change, words):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         ann, before = opened.rater("Ann"), opened.last_event()
-        show(opened, ann, 1)
+        lease_pairs(opened, ann, 1)
         with pytest.raises(DataError, match=words):
             opened.vote(ann, replace(Ballot("r", 1, "first", 1), **change))
         assert opened.last_event() == before
@@ -121,14 +121,14 @@ def test_a_vote_that_cannot_be_meant_is_refused_and_leaves_nothing(tmp_path, cha
 
 
 def test_half_a_surrogate_pair_in_a_note_does_not_cost_the_vote(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         given = vote_on(opened, opened.rater("Ann"), 1, note="a\ud83db", edit="\udc00", reasons=("\ud800", "😀"))
         assert (given.ballot.note, given.ballot.edit, given.ballot.reasons) == ("a�b", "�", ("�", "😀"))
         assert opened.votes() == [given]
 
 
 def test_a_rater_of_another_store_cannot_vote(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         with pytest.raises(DataError, match="not shown to Nobody"):
             opened.vote(Rater(7, "Nobody"), Ballot("r", 1, "first"))
         with pytest.raises(DataError, match="of this store"):
@@ -150,9 +150,9 @@ def test_a_rater_of_another_store_cannot_vote(tmp_path):
     ],
 )
 def test_the_file_itself_refuses_to_overwrite_what_was_said(tmp_path, deed):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         given = vote_on(opened, opened.rater("Ann"), 1)
-        other = plain(opened.path)
+        other = connect(opened.path)
         with pytest.raises(sqlite3.IntegrityError, match="never overwritten"):
             other.execute(deed)
         other.close()
@@ -161,7 +161,7 @@ def test_the_file_itself_refuses_to_overwrite_what_was_said(tmp_path, deed):
 
 
 def test_history_is_the_raters_own_last_one_first(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         ann, bob = opened.rater("Ann"), opened.rater("Bob")
         mine = [vote_on(opened, ann, number) for number in (3, 1, 2)]
         vote_on(opened, bob, 4)
@@ -171,7 +171,7 @@ def test_history_is_the_raters_own_last_one_first(tmp_path):
 
 
 def test_an_undo_takes_back_the_vote_that_was_meant_or_none(tmp_path):
-    with store(tmp_path) as opened:
+    with make_store(tmp_path) as opened:
         ann, bob = opened.rater("Ann"), opened.rater("Bob")
         assert opened.progress(ann).last is None
         one, two = vote_on(opened, ann, 1), vote_on(opened, ann, 2)
@@ -187,12 +187,12 @@ def test_an_undo_takes_back_the_vote_that_was_meant_or_none(tmp_path):
             opened.undo(ann, "u2", of=two.id)
         assert opened.undo(ann, "u3", of=one.id) == one
         assert opened.undo(ann, "u4", of=one.id) is None
-        sound(opened)
+        check_store(opened)
 
 
 def test_a_vote_on_a_pair_that_the_rater_was_not_given_is_refused(tmp_path):
     """Else whoever guesses a pair's number decides on pairs that were never drawn for them."""
-    with store(tmp_path, gold=1) as opened:
+    with make_store(tmp_path, gold=1) as opened:
         ann, bob = opened.rater("Ann"), opened.rater("Bob")
         pair = opened.next(bob).pair.id
         for number in (pair, 7):  # 7: a gold one
@@ -202,4 +202,4 @@ def test_a_vote_on_a_pair_that_the_rater_was_not_given_is_refused(tmp_path):
         assert opened.undo(bob, "u", now=0)
         opened.release(bob, now=1e10)
         assert opened.vote(bob, Ballot("again", pair, "tie")).ballot.choice == "tie"
-        sound(opened)
+        check_store(opened)

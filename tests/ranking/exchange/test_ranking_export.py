@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tiny_votes import made, new_pair, refused, undo, vote
+from tiny_votes import checked_message, make_store, new_pair, undo, vote
 from trueup.data.sources.loading import load
 from trueup.data.votes.rows import majority, rows
 from trueup.data.votes.store import Store
@@ -32,7 +32,7 @@ def adds_up(done: Exported, path: Path) -> Exported:
 
 
 def test_a_row_says_what_was_asked_chosen_and_said_by_whom(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "2")
+    path = make_store(tmp_path / "votes.db", "2")
     vote(path, 1, " 2s", strength=3, reasons=("clear",), note="shorter", seconds=2.5)
     export(path, tmp_path / "rows.jsonl")
     (row,) = lines(tmp_path / "rows.jsonl")
@@ -59,7 +59,7 @@ def test_a_row_says_what_was_asked_chosen_and_said_by_whom(tmp_path: Path) -> No
 
 
 def test_the_majority(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", *SAID, gold="11")
+    path = make_store(tmp_path / "votes.db", *SAID, gold="11")
     done = adds_up(export(path, tmp_path / "rows.jsonl"), path)
     assert [(row["pair"], row["models"]["chosen"]) for row in lines(tmp_path / "rows.jsonl")] == [
         (1, "good"), (2, "bad"), (3, "bad"), (8, "good"),
@@ -73,7 +73,7 @@ def test_the_majority(tmp_path: Path) -> None:
 
 
 def test_every_vote(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", *SAID, gold="11")
+    path = make_store(tmp_path / "votes.db", *SAID, gold="11")
     done = adds_up(export(path, tmp_path / "rows.jsonl", votes="every"), path)
     found = [(row["pair"], row["models"]["chosen"], row["votes"][0]["rater"]) for row in lines(tmp_path / "rows.jsonl")]
     assert found == [
@@ -85,7 +85,7 @@ def test_every_vote(tmp_path: Path) -> None:
 
 
 def test_gold_pairs_when_asked_for(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1", gold="2")
+    path = make_store(tmp_path / "votes.db", "1", gold="2")
     done = adds_up(export(path, tmp_path / "rows.jsonl", gold=True), path)
     assert [row["pair"] for row in lines(tmp_path / "rows.jsonl")] == [1, 2]
     assert dict(done.pairs) == {"ranked": 2}
@@ -108,7 +108,7 @@ def test_more_than_half(choices: list[Any], decided: str | None) -> None:
 
 def test_verdicts_for_kto(tmp_path: Path) -> None:
     """Two rows a decided pair, and two bad ones where both are bad; a tie says of neither what it is."""
-    path = made(tmp_path / "votes.db", "1", "b", "t", "2")
+    path = make_store(tmp_path / "votes.db", "1", "b", "t", "2")
     done = adds_up(export(path, tmp_path / "rows.jsonl", form="verdicts"), path)
     found = lines(tmp_path / "rows.jsonl")
     assert [(row["pair"], row["models"]["this"], row["label"]) for row in found] == [
@@ -122,7 +122,7 @@ def test_verdicts_for_kto(tmp_path: Path) -> None:
 
 
 def test_margins(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "12", strength=1)
+    path = make_store(tmp_path / "votes.db", "12", strength=1)
     vote(path, 1, "  11", strength=2)
     export(path, tmp_path / "rows.jsonl", margin=True)
     assert [row["margin"] for row in lines(tmp_path / "rows.jsonl")] == [pytest.approx(5 / 3)]  # of 1, 2, 2
@@ -132,12 +132,12 @@ def test_margins(tmp_path: Path) -> None:
     before = (tmp_path / "rows.jsonl").read_bytes()
     with pytest.raises(DataError) as caught:
         export(path, tmp_path / "rows.jsonl", margin=True)
-    assert "1 of 2 rankings have no strength, first that of pair 2" in refused(caught.value)
+    assert "1 of 2 rankings have no strength, first that of pair 2" in checked_message(caught.value)
     assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
 def test_edited_answers_are_conversations(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1", "")
+    path = make_store(tmp_path / "votes.db", "1", "")
     vote(path, 1, " b", edit="Better than both.", edit_of="second")
     vote(path, 2, "t", edit="From nothing.")
     done = export(path, tmp_path / "rows.jsonl", edits=tmp_path / "edits.jsonl", votes="every")
@@ -152,7 +152,7 @@ def test_edited_answers_are_conversations(tmp_path: Path) -> None:
 
 
 def test_as_it_stood_at_an_event(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1", "2")
+    path = make_store(tmp_path / "votes.db", "1", "2")
     undo(path, "a")
     vote(path, 2, "1")
     now = adds_up(export(path, tmp_path / "now.jsonl"), path)
@@ -163,7 +163,7 @@ def test_as_it_stood_at_an_event(tmp_path: Path) -> None:
 
 
 def test_the_same_bytes_each_time(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", *SAID)
+    path = make_store(tmp_path / "votes.db", *SAID)
     for name in ("a.jsonl", "b.jsonl", "a.jsonl"):
         export(path, tmp_path / name)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
@@ -175,7 +175,7 @@ def test_the_same_bytes_each_time(tmp_path: Path) -> None:
 
 
 def test_an_export_of_this_store_is_replaced(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1", "")
+    path = make_store(tmp_path / "votes.db", "1", "")
     (tmp_path / "rows.jsonl").symlink_to(tmp_path / "real.jsonl")
     export(path, tmp_path / "rows.jsonl", edits=tmp_path / "edits.jsonl")
     vote(path, 2, "2", edit="x")
@@ -202,20 +202,20 @@ def changed(line: dict[str, Any], **more: Any) -> str:
     ],
 )
 def test_what_did_not_come_from_the_store_is_not_lost(tmp_path: Path, spoil: Any) -> None:
-    path, out = made(tmp_path / "votes.db", "1"), tmp_path / "rows.jsonl"
+    path, out = make_store(tmp_path / "votes.db", "1"), tmp_path / "rows.jsonl"
     export(path, out)
     out.write_text(spoil(lines(out)[0]))
     before = out.read_bytes()
     with pytest.raises(DataError) as caught:
         export(path, out)
-    assert "--force" in refused(caught.value)
+    assert "--force" in checked_message(caught.value)
     assert out.read_bytes() == before
     export(path, out, force=True)
     assert len(lines(out)) == 1
 
 
 def test_the_export_of_another_store_is_not_lost(tmp_path: Path) -> None:
-    export(made(tmp_path / "one.db", "1", "1"), tmp_path / "rows.jsonl")
+    export(make_store(tmp_path / "one.db", "1", "1"), tmp_path / "rows.jsonl")
     with Store.open(tmp_path / "two.db", create=True) as store:
         store.add_pairs([new_pair(3)])
     vote(tmp_path / "two.db", 1, "1")
@@ -224,7 +224,7 @@ def test_the_export_of_another_store_is_not_lost(tmp_path: Path) -> None:
 
 
 def test_neither_file_is_written_where_one_may_not_be(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1")
+    path = make_store(tmp_path / "votes.db", "1")
     (tmp_path / "edits.jsonl").write_text("mine\n")
     with pytest.raises(DataError):
         export(path, tmp_path / "rows.jsonl", edits=tmp_path / "edits.jsonl")
@@ -234,12 +234,12 @@ def test_neither_file_is_written_where_one_may_not_be(tmp_path: Path) -> None:
     for wrong in (path, tmp_path, tmp_path / "rows.csv"):
         with pytest.raises(DataError) as caught:
             export(path, wrong, force=True)
-        refused(caught.value)
+        checked_message(caught.value)
     assert path.read_bytes().startswith(b"SQLite format 3")
 
 
 def test_a_store_is_never_replaced(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1").rename(tmp_path / "votes.jsonl")
+    path = make_store(tmp_path / "votes.db", "1").rename(tmp_path / "votes.jsonl")
     with pytest.raises(DataError, match="nothing may replace"):
         export(path, path, force=True)
     with Store.open(path) as store:
@@ -247,10 +247,10 @@ def test_a_store_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_nothing_decided_writes_nothing(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "t", "")
+    path = make_store(tmp_path / "votes.db", "t", "")
     with pytest.raises(DataError) as caught:
         export(path, tmp_path / "rows.jsonl")
-    assert "of 1 pair voted on none is decided" in refused(caught.value)
+    assert "of 1 pair voted on none is decided" in checked_message(caught.value)
     assert not (tmp_path / "rows.jsonl").exists()
     with pytest.raises(DataError, match="nothing is there"):
         export(tmp_path / "no.db", tmp_path / "rows.jsonl")
@@ -258,27 +258,27 @@ def test_nothing_decided_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_refuses(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1")
+    path = make_store(tmp_path / "votes.db", "1")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         export(path, tmp_path / "file" / "rows.jsonl")
 
 
 def test_an_event_that_is_not_there(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", "1")
+    path = make_store(tmp_path / "votes.db", "1")
     with pytest.raises(DataError) as caught:
         export(f"{path}@2", tmp_path / "rows.jsonl")
-    assert "votes.db@2: the store's last event is 1" in refused(caught.value)
+    assert "votes.db@2: the store's last event is 1" in checked_message(caught.value)
     assert not (tmp_path / "rows.jsonl").exists()
 
 
 def test_edits_without_a_decided_pair(tmp_path: Path) -> None:
     """The edits are written, and no empty file of rankings; nothing at all is refused."""
-    path = made(tmp_path / "votes.db", "b", "b")
+    path = make_store(tmp_path / "votes.db", "b", "b")
     out, edits = tmp_path / "rows.jsonl", tmp_path / "edits.jsonl"
     with pytest.raises(DataError) as caught:
         export(path, out, edits=edits)
-    assert "of 2 pairs voted on none is decided, so there is no row and no edited answer to write" in refused(
+    assert "of 2 pairs voted on none is decided, so there is no row and no edited answer to write" in checked_message(
         caught.value
     )
     vote(path, 1, " b", edit="Better than both.")
@@ -291,7 +291,7 @@ def test_edits_without_a_decided_pair(tmp_path: Path) -> None:
 
 
 def test_no_edits_are_said_and_no_empty_file_is_written(tmp_path: Path) -> None:
-    path, edits = made(tmp_path / "votes.db", "1"), tmp_path / "edits.jsonl"
+    path, edits = make_store(tmp_path / "votes.db", "1"), tmp_path / "edits.jsonl"
     told = str(export(path, tmp_path / "rows.jsonl", edits=edits))
     assert "rows.jsonl: 1 row of 1 vote\n" in told
     assert "  0 edited answers\n" in told
@@ -300,7 +300,7 @@ def test_no_edits_are_said_and_no_empty_file_is_written(tmp_path: Path) -> None:
 
 
 def test_edits_of_gold_pairs_when_asked_for(tmp_path: Path) -> None:
-    path, edits = made(tmp_path / "votes.db", "1", gold="1"), tmp_path / "edits.jsonl"
+    path, edits = make_store(tmp_path / "votes.db", "1", gold="1"), tmp_path / "edits.jsonl"
     vote(path, 2, " 1", edit="Better.", edit_of="first")
     assert export(path, tmp_path / "rows.jsonl", edits=edits).edits == 0
     assert export(path, tmp_path / "rows.jsonl", edits=edits, gold=True).edits == 1

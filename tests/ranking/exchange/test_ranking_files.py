@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import tiny_data
-from tiny_votes import refused
+from tiny_votes import checked_message
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import NewPair
+from trueup.data.votes.vote_types import NewPair
 from trueup.errors import DataError
 from trueup.ranking.exchange import read_pairs, read_prompts
 
@@ -53,7 +53,7 @@ def test_lines_of_text_are_no_prompts_and_json_lists_are_files_too(tmp_path: Pat
     (tmp_path / "x.txt").write_text("Why?\n")
     with pytest.raises(DataError) as caught:
         read_prompts(str(tmp_path / "x.txt"))
-    refused(caught.value)
+    checked_message(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_tags(tmp_path: Path, more: Any, tags: tuple[str, ...]) -> None:
 def test_bad_prompts_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_prompts(write(tmp_path / "x.jsonl", {"prompt": "p"}, {"prompt": " "}, {"prompt": 3}))
-    assert "x.jsonl:2: " in refused(caught.value)
+    assert "x.jsonl:2: " in checked_message(caught.value)
     assert "also unusable: line 3, of 3 rows read" in str(caught.value)
 
 
@@ -108,14 +108,14 @@ def test_gold_of_a_winner(tmp_path: Path) -> None:
     for spoil in ({"winner": "tie"}, {}):
         with pytest.raises(DataError) as caught:
             read_pairs(write(tmp_path / "y.jsonl", PAIR | {"winner": "a"}, PAIR | spoil), gold=True)
-        assert "y.jsonl:2: " in refused(caught.value)
+        assert "y.jsonl:2: " in checked_message(caught.value)
 
 
 def test_identical_answers(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", PAIR, PAIR | {"response_b": "Because. "}, PAIR | {"response_a": "No."})
     with pytest.raises(DataError) as caught:
         read_pairs(path)
-    assert "in 2 pairs the two answers are the same: lines 2, 3" in refused(caught.value)
+    assert "in 2 pairs the two answers are the same: lines 2, 3" in checked_message(caught.value)
     assert "fix: remove the rows" in str(caught.value)
 
 
@@ -123,13 +123,13 @@ def test_answers_of_several_messages(tmp_path: Path) -> None:
     long = {"chosen": [U, A, U, A], "rejected": [U, A | {"content": "No."}, U, A]}
     with pytest.raises(DataError) as caught:
         read_pairs(write(tmp_path / "x.jsonl", RANKING, long))
-    assert "answers of more than one message: line 2" in refused(caught.value)
+    assert "answers of more than one message: line 2" in checked_message(caught.value)
 
 
 def test_no_pair(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_pairs(write(tmp_path / "x.jsonl", {"prompt": "p", "completion": "c"}))
-    assert "response_a and response_b" in refused(caught.value)
+    assert "response_a and response_b" in checked_message(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,6 @@ def test_no_pair(tmp_path: Path) -> None:
 def test_no_prompt(tmp_path: Path, row: Any, says: str) -> None:
     with pytest.raises(DataError) as caught:
         read_prompts(write(tmp_path / "x.jsonl", row))
-    assert "x.jsonl:1: " in refused(caught.value)
+    assert "x.jsonl:1: " in checked_message(caught.value)
     assert says in str(caught.value).splitlines()[-1]
     assert "columns" not in str(caught.value)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tiny_votes import made, new_pair, refused, undo, vote
-from trueup.data.votes.importing import Given
-from trueup.data.votes.schema import Ballot, Choice, Vote
+from tiny_votes import checked_message, make_store, new_pair, undo, vote
+from trueup.data.votes.importing import ImportedVote
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Ballot, Choice, Vote
 from trueup.errors import DataError
 from trueup.ranking.exchange import Imported, empty_messages, export, import_file, read_pairs, told_of_empty
 
@@ -194,7 +194,7 @@ def test_conversations_that_part_early_are_counted(tmp_path: Path) -> None:
 def test_a_file_of_nothing_but_what_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         imported(tmp_path, MT_BENCH | {"turn": 2}, {**RANKING, "rejected": "Because. "})
-    assert "of 2 rows none ranks a pair" in refused(caught.value)
+    assert "of 2 rows none ranks a pair" in checked_message(caught.value)
     assert not (tmp_path / "votes.db").exists()
 
 
@@ -251,7 +251,7 @@ def test_what_contradicts_a_vote_that_stands_enters_nothing(tmp_path: Path) -> N
     imported(tmp_path, ARENA)
     with pytest.raises(DataError) as caught:
         imported(tmp_path, RANKING | {"rater": "Ann"}, ARENA | {"winner": "tie"}, name="more.jsonl")
-    message = refused(caught.value)
+    message = checked_message(caught.value)
     assert "more.jsonl:2: arena_user_973 said" in message
     assert len(told(tmp_path)) == 1
     with Store.open(tmp_path / "votes.db") as store:
@@ -260,7 +260,7 @@ def test_what_contradicts_a_vote_that_stands_enters_nothing(tmp_path: Path) -> N
 
 def test_a_store_takes_all_or_nothing_of_what_it_is_given(tmp_path: Path) -> None:
     """Also where the vote that it does not take comes after hundreds, and in another transaction's place."""
-    given: list[Given] = [(new_pair(at), "a", Ballot("", 0, "first"), "", "first") for at in range(600)]
+    given: list[ImportedVote] = [(new_pair(at), "a", Ballot("", 0, "first"), "", "first") for at in range(600)]
     with Store.open(tmp_path / "votes.db", create=True) as store:
         with pytest.raises(DataError, match="before"):
             store.import_votes([*given, (new_pair(0), "a", Ballot("", 0, "tie"), "", "first")])
@@ -292,7 +292,7 @@ def test_a_store_takes_all_or_nothing_of_what_it_is_given(tmp_path: Path) -> Non
 def test_a_bad_line_is_named_and_nothing_is_entered(tmp_path: Path, bad: Any, says: str) -> None:
     with pytest.raises(DataError) as caught:
         imported(tmp_path, RANKING, bad, RANKING, bad)
-    message = refused(caught.value)
+    message = checked_message(caught.value)
     assert "rows.jsonl:2: " in message
     assert says in message
     assert "also unusable: line 4, of 4 rows read" in message
@@ -308,11 +308,11 @@ def test_a_bad_line_is_named_and_nothing_is_entered(tmp_path: Path, bad: Any, sa
     ],
 )  # fmt: skip
 def test_a_bad_vote_in_a_row_of_ours(tmp_path: Path, spoil: Any) -> None:
-    export(made(tmp_path / "from.db", "1"), tmp_path / "from.jsonl")
+    export(make_store(tmp_path / "from.db", "1"), tmp_path / "from.jsonl")
     row = json.loads((tmp_path / "from.jsonl").read_text())
     with pytest.raises(DataError) as caught:
         imported(tmp_path, row | {"votes": [row["votes"][0] | spoil]})
-    refused(caught.value)
+    checked_message(caught.value)
     assert "rows.jsonl:1" in str(caught.value)
 
 
@@ -335,7 +335,7 @@ def exported(path: Path, out: Path, **more: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("votes", ["majority", "every"])
 def test_an_export_imported_and_exported_is_the_same(tmp_path: Path, votes: str) -> None:
-    path = made(tmp_path / "from.db", "1", "2", "221", "t", "11s", "b")
+    path = make_store(tmp_path / "from.db", "1", "2", "221", "t", "11s", "b")
     vote(path, 1, " 12", strength=2, reasons=("clear", "my own"), note="Ü\u2028", seconds=1.5)
     before = exported(path, tmp_path / "one.jsonl", votes=votes)
     import_file(tmp_path / "to.db", str(tmp_path / "one.jsonl"))
@@ -345,7 +345,7 @@ def test_an_export_imported_and_exported_is_the_same(tmp_path: Path, votes: str)
 @pytest.mark.parametrize("said", ["1", "2"])
 def test_an_exported_gold_pair_is_one_again(tmp_path: Path, said: str) -> None:
     """With the answer known to be better, whatever its raters said."""
-    path = made(tmp_path / "from.db", "1", gold=said)
+    path = make_store(tmp_path / "from.db", "1", gold=said)
     plain, gold = before = exported(path, tmp_path / "one.jsonl", gold=True)
     assert ("gold" in plain, gold["gold"]) == (False, {"1": "chosen", "2": "rejected"}[said])
     import_file(tmp_path / "to.db", str(tmp_path / "one.jsonl"))
@@ -355,11 +355,11 @@ def test_an_exported_gold_pair_is_one_again(tmp_path: Path, said: str) -> None:
     assert known == [new_pair(1).first.text]
     with pytest.raises(DataError) as caught:
         import_file(tmp_path / "to.db", write(tmp_path / "x.jsonl", gold | {"gold": True}))
-    assert "x.jsonl:1: gold names no answer" in refused(caught.value)
+    assert "x.jsonl:1: gold names no answer" in checked_message(caught.value)
 
 
 def test_a_store_imported_is_all_of_its_votes(tmp_path: Path) -> None:
-    path = made(tmp_path / "from.db", "1", "t", "b", "s", "12", gold="2")
+    path = make_store(tmp_path / "from.db", "1", "t", "b", "s", "12", gold="2")
     vote(path, 1, " 2", edit="Better.", edit_of="first")
     undo(path, "a")  # the vote on the gold pair
     vote(path, 6, "1")

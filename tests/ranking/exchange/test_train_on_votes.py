@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tiny_data
-from tiny_votes import made, undo, vote
+from tiny_votes import make_store, undo, vote
 from trueup.cli.main import main
 from trueup.config import PipelineConfig, to_yaml
 from trueup.errors import DataError
@@ -20,7 +20,7 @@ SAID = ["1", "2", "11", "12", "1", "t", "1", "b", "2", "s", "1", ""]
 
 @pytest.mark.parametrize("method", ["dpo", "reward"])
 def test_the_same_losses_as_from_its_export(tmp_path: Path, method: str) -> None:
-    path = made(tmp_path / "votes.db", *SAID, gold="2")
+    path = make_store(tmp_path / "votes.db", *SAID, gold="2")
     assert export(path, tmp_path / "rows.jsonl").rows == 7
     runs = [
         tiny_data.stage(method, tmp_path, name, data=str(data), optim={"steps": 3})
@@ -41,7 +41,7 @@ def test_the_same_losses_as_from_its_export(tmp_path: Path, method: str) -> None
 
 
 def test_sft_on_what_was_chosen(tmp_path: Path) -> None:
-    path = made(tmp_path / "votes.db", *SAID)
+    path = make_store(tmp_path / "votes.db", *SAID)
     config = tiny_data.stage("sft", tmp_path, data={"path": str(path), "use": "chosen"}, optim={"steps": 1})
     tiny_data.run(config)
     assert tiny_data.account(config)["used"] == 7
@@ -49,7 +49,7 @@ def test_sft_on_what_was_chosen(tmp_path: Path) -> None:
 
 def test_a_resumed_run_does_not_take_new_votes(tmp_path: Path) -> None:
     """It says at which event it began; with that event, what it ends with is what it would have been."""
-    path = made(tmp_path / "votes.db", *SAID)
+    path = make_store(tmp_path / "votes.db", *SAID)
     settings: dict[str, Any] = {"data": str(path), "optim": {"steps": 4}}
     whole = tiny_data.stage("dpo", tmp_path, "whole", **settings)
     tiny_data.run(whole)
@@ -87,7 +87,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.slow
 def test_processes_read_one_moment_of_a_store(tmp_path: Path) -> None:
     """A vote between the reading of one and of the other, who would train on different rows and never know."""
-    path = made(tmp_path / "votes.db", *SAID)
+    path = make_store(tmp_path / "votes.db", *SAID)
     config = tiny_data.stage("dpo", tmp_path, data=str(path), optim={"steps": 2})
     script, written = tmp_path / "voting.py", tmp_path / "stage.yaml"
     script.write_text(VOTING.format(tests=str(Path(tiny_data.__file__).parent), path=str(path)))
@@ -101,10 +101,10 @@ def test_processes_read_one_moment_of_a_store(tmp_path: Path) -> None:
 
 def test_other_votes_of_the_same_event_number_are_noticed(tmp_path: Path) -> None:
     """A pinned store that is not the one of before: its rows are compared, not its event."""
-    config = tiny_data.stage("dpo", tmp_path, data=f"{made(tmp_path / 'votes.db', '1', '1', '1', '1')}@4")
+    config = tiny_data.stage("dpo", tmp_path, data=f"{make_store(tmp_path / 'votes.db', '1', '1', '1', '1')}@4")
     assert tiny_data.run_stopped(config, 6)
     (tmp_path / "votes.db").unlink()
-    made(tmp_path / "votes.db", "1", "1", "1", "2")
+    make_store(tmp_path / "votes.db", "1", "1", "1", "2")
     with pytest.raises(DataError, match="changed-data"):
         tiny_data.run(config)
 
@@ -112,7 +112,7 @@ def test_other_votes_of_the_same_event_number_are_noticed(tmp_path: Path) -> Non
 def test_check_and_show_tell_what_is_left_out(
     tmp_path: Path, tiny_base: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(made(tmp_path / "votes.db", *SAID))
+    path = str(make_store(tmp_path / "votes.db", *SAID))
     assert main(["check", path, "--model", tiny_base, "--method", "dpo"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "11 rows read = 7 used + 1 left out (no answer has more than half of the votes)" in out
@@ -132,7 +132,7 @@ class Notes:
 
 
 def test_a_pipeline_runs_again_what_new_votes_change(tmp_path: Path, tiny_base: str) -> None:
-    path = made(tmp_path / "votes.db", *SAID)
+    path = make_store(tmp_path / "votes.db", *SAID)
 
     def go(data: object, *, dry_run: bool = True) -> str:
         optim = {"optim": {"steps": 2}}

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import Answer, NewPair, NewPrompt, Settings
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt, StoreSettings
 
 SOURCE = Path(__file__).parents[3] / "src"
 
@@ -44,7 +44,7 @@ def pair(number: int, **given: Any) -> NewPair:
 def store_of(path: Path, pairs: list[NewPair] | int, **settings: Any) -> Path:
     """A store with pairs, closed; no gold ones by default."""
     with Store.open(path, create=True) as store:
-        store.configure(Settings(**{"gold_every": 0} | settings))
+        store.configure(StoreSettings(**{"gold_every": 0} | settings))
         store.add_pairs(map(pair, range(1, pairs + 1)) if isinstance(pairs, int) else pairs)
     return path
 

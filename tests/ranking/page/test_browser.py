@@ -12,8 +12,8 @@ from ranking.page import axe
 from ranking.page.browsing import CHROMIUM, NO_CHROMIUM, SOON, Visit, chromium
 from ranking.page.serving import Served, Visitor, pair, store_of
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import Answer, NewPrompt
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Answer, NewPrompt
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

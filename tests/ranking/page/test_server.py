@@ -20,8 +20,8 @@ import pytest
 from ranking.page.serving import Served, Visitor, pair, store_of
 from trueup.cli import rank
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import MOST_EDIT, Answer, NewPrompt, Pair, Prompt
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import MOST_EDIT, Answer, NewPrompt, Pair, StoredPrompt
 from trueup.errors import ConfigError
 from trueup.ranking import command
 from trueup.ranking.page import Access
@@ -201,7 +201,7 @@ def test_a_screen_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MOST_SECONDS", 5)
     monkeypatch.setattr(wire, "rendered", lambda text: order.append(text) or f"<p>{text}")
     turns = tuple(Message(("user", "assistant")[at % 2], f"turn {at}") for at in range(5))
-    kept = Pair(1, Prompt(1, turns), Answer("first"), Answer("second"))
+    kept = Pair(1, StoredPrompt(1, turns), Answer("first"), Answer("second"))
     view = wire.pair_view(kept, "second")
     assert order == ["second", "first", "turn 4", "turn 3"]
     assert [turn["html"] is None for turn in view["turns"]] == [True, True, True, False, False]

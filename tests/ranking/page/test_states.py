@@ -14,8 +14,8 @@ from ranking.page import axe
 from ranking.page.browsing import CHROMIUM, NO_CHROMIUM, SOON, Visit, chromium
 from ranking.page.serving import Served, pair, store_of
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import Answer, NewPair, NewPrompt, Prompt
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt, StoredPrompt
 from trueup.ranking.page import Access, serve
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Writing:
-    prompt: Prompt
+    prompt: StoredPrompt
     first: str = ""
     second: str = ""
     done: bool = False

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ranking.results.votes import pair, store, vote
-from trueup.data.votes.schema import Settings
+from trueup.data.votes.vote_types import StoreSettings
 from trueup.ranking.results import page, terminal, view
 from trueup.ranking.results.page import POLICY
 from trueup.ranking.results.schema import More, Number
@@ -36,7 +36,7 @@ def full():
         {"runs/demo/sft": 0, "runs/demo/dpo": 0.6, "runs/demo/ppo": 1.2},
         prompts=150, k=2, raters=4, tags=("code", "maths"), reasons=("clear", "correct"), uncertain=0.3,
     )  # fmt: skip
-    return view(pairs, votes, settings=Settings(raters_per_pair=2))
+    return view(pairs, votes, settings=StoreSettings(raters_per_pair=2))
 
 
 def hostile():

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from ranking.results.votes import pair, store, vote
-from trueup.data.votes.schema import Settings
+from trueup.data.votes.vote_types import StoreSettings
 from trueup.ranking.results import Absent, Number, Results, page, terminal, view
 from trueup.ranking.results.words import found, headline
 
@@ -55,11 +55,11 @@ def test_votes_are_taken_in_the_order_of_events() -> None:
 
 def test_it_is_json_and_the_same_twice() -> None:
     pairs, votes = store({"a": 0.0, "b": 0.5, "c": 1.0}, prompts=80, k=2, raters=3, tags=("x",), reasons=("clear",))
-    made = view(pairs, votes, settings=Settings(raters_per_pair=2), seed=3)
+    made = view(pairs, votes, settings=StoreSettings(raters_per_pair=2), seed=3)
     text = made.model_dump_json()
     assert "NaN" not in text
     assert "Infinity" not in text
-    assert Results.model_validate(json.loads(text)) == made == view(pairs, votes, settings=Settings(2), seed=3)
+    assert Results.model_validate(json.loads(text)) == made == view(pairs, votes, settings=StoreSettings(2), seed=3)
 
 
 def test_uncertain_and_random_votes_stand_apart() -> None:
@@ -114,12 +114,12 @@ def test_a_pair_counts_as_a_whole_in_the_interval_for_any_time() -> None:
     pairs = [pair(at) for at in range(1, 4)]
     votes = [vote(1, 1, "first"), vote(2, 2, "first"), vote(3, 1, "first", rater=2), vote(4, 2, "second", rater=2)]
     votes.append(vote(5, 3, "first"))
-    one = view(pairs, votes, settings=Settings(raters_per_pair=2))
+    one = view(pairs, votes, settings=StoreSettings(raters_per_pair=2))
     assert (one.totals.complete, one.samples[0].pairings[0].rate.n) == (2, 5)
     safe = one.samples[0].pairings[0].safe
     assert isinstance(safe, Number)
     assert (safe.n, safe.value) == (2, 0.75)
-    none = view(pairs, votes[:2], settings=Settings(raters_per_pair=2)).samples[0].pairings[0].safe
+    none = view(pairs, votes[:2], settings=StoreSettings(raters_per_pair=2)).samples[0].pairings[0].safe
     assert none == Absent(why="no prompt has the 2 votes that it is to have")
 
 

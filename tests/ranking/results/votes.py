@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import Answer, Ballot, Choice, Pair, Prompt, Rater, Vote
+from trueup.data.votes.vote_types import Answer, Ballot, Choice, Pair, Rater, StoredPrompt, Vote
 
 WORDS = ["rivers", "of", "cold", "water", "and", "a", "warm", "stone", "under", "the", "old", "bridge"]
 
 
 def pair(number: int, first: str = "sft", second: str = "dpo", *, prompt: int | None = None, tags=(), gold=None,
          texts: tuple[str, str] = ("short", "a longer answer")) -> Pair:  # fmt: skip
-    asked = Prompt(number if prompt is None else prompt, (Message("user", f"question {number}"),), tags)
+    asked = StoredPrompt(number if prompt is None else prompt, (Message("user", f"question {number}"),), tags)
     return Pair(number, asked, Answer(texts[0], first), Answer(texts[1], second), gold)
 
 

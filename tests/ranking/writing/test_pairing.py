@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from data.votes.made import salted
+from data.votes.store_examples import with_salt
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from trueup import __version__
 from trueup.chat.speaker import Speaker
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import Answer, Ballot, NewPair, NewPrompt, Pair, Prompt, Settings
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Answer, Ballot, NewPair, NewPrompt, Pair, StoredPrompt, StoreSettings
 from trueup.errors import DataError
 from trueup.ranking.writing import pairing as module
 from trueup.ranking.writing.ahead import Job
@@ -62,7 +62,7 @@ def made(tmp_path, speakers) -> Iterator[Any]:
     opened: list[Store] = []
 
     def make(count: int, models: int = 1, **settings: Any) -> Writers:
-        store = salted(Store.open(tmp_path / f"{len(opened)}.db", create=True))
+        store = with_salt(Store.open(tmp_path / f"{len(opened)}.db", create=True))
         opened.append(store)
         store.add_prompts(prompts(count))
         used = speakers[:models]
@@ -247,20 +247,20 @@ def test_all_pairings_come_in_turn(made, folders):
 
 def test_drafts_are_balanced_and_in_no_fixed_order():
     """Of 3 pairings each block of 3 prompts has all; sides are thrown; the three pairs of a prompt are of all three."""
-    drafts = [drafted(Prompt(at, (Message("user", str(at)),)), 0, 3, seed=5) for at in range(3000)]
+    drafts = [drafted(StoredPrompt(at, (Message("user", str(at)),)), 0, 3, seed=5) for at in range(3000)]
     met = Counter(frozenset(one.models) for one in drafts)
     assert set(met.values()) == {1000}
     order = [tuple(sorted(one.models)) for one in drafts]
     assert len({tuple(order[at : at + 3]) for at in range(0, 3000, 3)}) == 6
     first = sum(one.models[0] < one.models[1] for one in drafts)
     assert abs(first - 1500) < 4 * 3000**0.5 / 2
-    one = Prompt(4, (Message("user", "a"),))
+    one = StoredPrompt(4, (Message("user", "a"),))
     assert len({frozenset(drafted(one, number, 3, seed=5).models) for number in range(3)}) == 3
 
 
 def test_which_model_is_first_is_the_stores_secret():
     """The same two models write, whatever the secret; which of them is the first cannot be told without it."""
-    asked = [Prompt(at, (Message("user", str(at)),)) for at in range(1000)]
+    asked = [StoredPrompt(at, (Message("user", str(at)),)) for at in range(1000)]
     one, other = ([drafted(prompt, 0, 3, 5, salt).models for prompt in asked] for salt in ("a", "b"))
     assert [set(models) for models in one] == [set(models) for models in other]
     same = sum(left == right for left, right in zip(one, other, strict=True))
@@ -415,7 +415,7 @@ def test_pairs_are_scored_by_their_margin(made, reward):
 def test_the_most_uncertain_pair_comes_first(made, reward):
     writers = made(5)
     pairs = writers.write_all()
-    writers.store.configure(Settings(policy="uncertain", gold_every=0))
+    writers.store.configure(StoreSettings(policy="uncertain", gold_every=0))
     scoring = Scoring(reward, writers.store, init("cpu"), writers.desk)
     while scoring.score():
         pass

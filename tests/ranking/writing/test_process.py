@@ -16,8 +16,8 @@ import pytest
 
 from tiny import tiny_folder
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import Ballot, NewPrompt
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Ballot, NewPrompt
 from trueup.ranking.writing.ahead import Ahead, Job
 
 

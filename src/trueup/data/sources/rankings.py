@@ -18,7 +18,7 @@ from trueup.data.rendering.messages import Origin
 from trueup.data.sources.decoding import Entry
 from trueup.data.sources.rows import Drop, shown
 from trueup.data.votes.header import is_store
-from trueup.data.votes.rows import WHY, Outcome, as_of, outcomes, row_of
+from trueup.data.votes.rows import NO_ROW_REASONS, VoteOutcome, outcome_row, resolve_event, vote_outcomes
 from trueup.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Snapshot:
     def entries(self) -> Iterator[Entry]:
         """The rows, in the order of their pairs."""
         with _opened(self.spec, self.path) as store:
-            for outcome in outcomes(store, self.event):
+            for outcome in vote_outcomes(store, self.event):
                 if outcome.winner is not None:
                     yield _entry(self.path, outcome, margin=self.margins)
 
@@ -72,11 +72,13 @@ def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
         MissingExtraError: what reads a store is not installed.
     """
     with _opened(spec, path) as store:
-        at = as_of(store, event)
-        found = list(outcomes(store, at))
+        at = resolve_event(store, event)
+        found = list(vote_outcomes(store, at))
         waiting = len(store.pairs()) if not found else 0
     ranked = [outcome for outcome in found if outcome.winner is not None]
-    dropped = [(Origin(shown(path), one.pair.id), WHY[one.reason]) for one in found if one.reason is not None]
+    dropped = [
+        (Origin(shown(path), one.pair.id), NO_ROW_REASONS[one.reason]) for one in found if one.reason is not None
+    ]
     if not ranked:
         raise _undecided(spec, path, [why for _, why in dropped], waiting)
     margins = all(outcome.strength is not None for outcome in ranked)
@@ -89,8 +91,8 @@ def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
     return Snapshot(spec, path, at, len(ranked), margins, digest.hexdigest(), left_out)
 
 
-def _entry(path: Path, outcome: Outcome, *, margin: bool) -> tuple[Origin, dict[str, object]]:
-    row = row_of(outcome, margin=margin)
+def _entry(path: Path, outcome: VoteOutcome, *, margin: bool) -> tuple[Origin, dict[str, object]]:
+    row = outcome_row(outcome, margin=margin)
     return Origin(shown(path), outcome.pair.id), {key: row[key] for key in FIELDS if key in row}
 
 

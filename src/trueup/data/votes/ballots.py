@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from trueup.data.votes.schema import CHOICES, MOST_EDIT, MOST_NOTE, STRENGTHS, Ballot
+from trueup.data.votes.vote_types import CHOICES, MOST_EDIT, MOST_NOTE, STRENGTHS, Ballot
 from trueup.errors import DataError
 from trueup.system.text import excerpt
 
 _MOST_REQUEST, _MOST_REASON, _MOST_REASONS = 200, 200, 20
 
 
-def checked(ballot: Ballot) -> Ballot:
+def check_ballot(ballot: Ballot) -> Ballot:
     """The ballot as it is kept: half surrogate pairs, which no file can hold, are replaced.
 
     Raises:
@@ -21,8 +21,8 @@ def checked(ballot: Ballot) -> Ballot:
     problem = _problem(ballot) or _too_long(ballot)
     if problem:
         raise DataError(f"the vote on pair {ballot.pair}: {problem}")
-    reasons = tuple(map(whole, ballot.reasons))
-    return replace(ballot, note=whole(ballot.note), edit=whole(ballot.edit), reasons=reasons)
+    reasons = tuple(map(mend_surrogates, ballot.reasons))
+    return replace(ballot, note=mend_surrogates(ballot.note), edit=mend_surrogates(ballot.edit), reasons=reasons)
 
 
 def check_request(request: str) -> None:
@@ -31,7 +31,7 @@ def check_request(request: str) -> None:
     Raises:
         DataError: it is empty, long, or holds what no file can.
     """
-    if not 0 < len(request) <= _MOST_REQUEST or whole(request) != request:
+    if not 0 < len(request) <= _MOST_REQUEST or mend_surrogates(request) != request:
         raise DataError(f"request {excerpt(request)}: 1 to {_MOST_REQUEST} characters\n  fix: a random one each time")
 
 
@@ -59,6 +59,6 @@ def _too_long(ballot: Ballot) -> str:
     return ""
 
 
-def whole(text: str) -> str:
+def mend_surrogates(text: str) -> str:
     """The text, with half surrogate pairs, which no file can hold, replaced."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

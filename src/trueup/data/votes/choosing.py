@@ -15,11 +15,11 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from trueup.data.votes import content, counting, leases
 from trueup.data.votes import settings as store_settings
-from trueup.data.votes.content import drawn, left_side
-from trueup.data.votes.schema import Policy, Rater, Settings, Shown
+from trueup.data.votes.content import draw_number, left_side
 from trueup.data.votes.tables import standing, tallies
+from trueup.data.votes.vote_types import PairPolicy, Rater, ShownPair, StoreSettings
 
-Marks = dict[tuple[int, int], int]
+SearchMarks = dict[tuple[int, int], int]
 """{(rater, votes): event}: all pairs with so many votes whose latest event is before this one have this rater's.
 
 True for good: a rater's vote ends by an undo, which is the pair's latest event then, and so behind every mark. Kept in
@@ -27,7 +27,9 @@ memory alone: without it a search reads past all of a rater's own votes once.
 """
 
 
-def choose(connection: Connection, rater: Rater, settings: Settings, marks: Marks, now: float) -> Shown | None:
+def choose(
+    connection: Connection, rater: Rater, settings: StoreSettings, marks: SearchMarks, now: float
+) -> ShownPair | None:
     """The pair a rater gets next, leased to the rater; None: there is none for this rater now."""
     until = now + settings.lease_seconds
     live = leases.live(now, settings.lease_seconds)
@@ -35,33 +37,35 @@ def choose(connection: Connection, rater: Rater, settings: Settings, marks: Mark
     kept = waits or leases.newest(connection, rater)
     if kept is not None and (waits or _is_open(connection, kept.pair, rater, settings.raters_per_pair, live)):
         leases.renew(connection, kept.id, until)
-        return Shown(content.pair_of(connection, kept.pair), kept.left, kept.policy or "random", kept.score)
+        return ShownPair(content.pair_of(connection, kept.pair), kept.left, kept.policy or "random", kept.score)
     key = store_settings.key(connection)
     row = _gold(connection, rater, settings, key, live) or _open(connection, rater, settings, marks, live)
     if row is None:
         return None
     pair = content.pair_of(connection, row.pair)
     score = row.uncertainty if settings.policy == "uncertain" and not pair.gold else None
-    policy: Policy = "random" if score is None else "uncertain"
+    policy: PairPolicy = "random" if score is None else "uncertain"
     left = left_side(key, pair.prompt.id, rater.id)
     told = {"left": left, "policy": policy, "score": score}
     leases.give(connection, rater, pair.id, told, now=now, seconds=settings.lease_seconds)
-    return Shown(pair, left, policy, score)
+    return ShownPair(pair, left, policy, score)
 
 
-def _gold(connection: Connection, rater: Rater, settings: Settings, key: str, live: ColumnElement[bool]) -> Any | None:
+def _gold(
+    connection: Connection, rater: Rater, settings: StoreSettings, key: str, live: ColumnElement[bool]
+) -> Any | None:
     """A pair whose answer is known, when one is due: about every `gold_every`-th, drawn so that nobody foresees it."""
     if not settings.gold_every:
         return None
     own = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
-    if drawn(key, "gold", rater.id, connection.execute(own).scalar_one()) % settings.gold_every:
+    if draw_number(key, "gold", rater.id, connection.execute(own).scalar_one()) % settings.gold_every:
         return None
     unseen = _candidates(rater, live).where(tallies.c.gold.is_(True), _not_by(rater))
     return connection.execute(unseen.order_by(tallies.c.position).limit(1)).one_or_none()
 
 
 def _open(
-    connection: Connection, rater: Rater, settings: Settings, marks: Marks, live: ColumnElement[bool]
+    connection: Connection, rater: Rater, settings: StoreSettings, marks: SearchMarks, live: ColumnElement[bool]
 ) -> Any | None:
     """A pair that still needs votes: begun, fresh, or skipped by others."""
     wanted = settings.raters_per_pair
@@ -79,7 +83,7 @@ def _open(
 
 
 def _touched(
-    connection: Connection, rater: Rater, wanted: int, marks: Marks, votes: int, live: ColumnElement[bool]
+    connection: Connection, rater: Rater, wanted: int, marks: SearchMarks, votes: int, live: ColumnElement[bool]
 ) -> Any | None:
     """A pair with so many votes, of others (none: skips), the one first whose latest event is longest ago."""
     level = (tallies.c.gold.is_(False), tallies.c.votes == votes, tallies.c.latest >= marks.get((rater.id, votes), 1))

@@ -13,28 +13,28 @@ from sqlalchemy import Connection, Select, Table, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.ballots import whole
+from trueup.data.votes.ballots import mend_surrogates
 from trueup.data.votes.database import now_utc
-from trueup.data.votes.schema import Answer, NewPair, NewPrompt, Pair, Prompt, Side
 from trueup.data.votes.tables import levels, pairs, prompts, shares, tallies
+from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt, Pair, Side, StoredPrompt
 from trueup.errors import DataError
 from trueup.system.text import excerpt
 
 
-def drawn(key: str, *what: str | int) -> int:
+def draw_number(key: str, *what: str | int) -> int:
     """A number of 63 bits, evenly spread over everything that can be asked."""
     text = "\0".join(map(str, (key, *what)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-def position(key: str, kind: str, number: int) -> int:
+def draw_position(key: str, kind: str, number: int) -> int:
     """The place of a prompt or pair in the store's random order."""
-    return drawn(key, kind, number)
+    return draw_number(key, kind, number)
 
 
 def left_side(key: str, prompt: int, rater: int) -> Side:
     """Which answer to a prompt is a rater's A: half the raters see the other."""
-    return "first" if drawn(key, "left", prompt, rater) % 2 else "second"
+    return "first" if draw_number(key, "left", prompt, rater) % 2 else "second"
 
 
 T = TypeVar("T")
@@ -103,12 +103,12 @@ def pair_digest(pair: NewPair) -> bytes:
     return _digest([prompt_digest(pair.prompt).hex(), answers], pair.prompt)
 
 
-def all_prompts(connection: Connection) -> list[Prompt]:
+def all_prompts(connection: Connection) -> list[StoredPrompt]:
     """Every prompt, in the order they came."""
     return [_prompt(row) for row in connection.execute(select(prompts).order_by(prompts.c.id))]
 
 
-def unpaired(connection: Connection, per_prompt: int, limit: int) -> list[Prompt]:
+def unpaired(connection: Connection, per_prompt: int, limit: int) -> list[StoredPrompt]:
     """Prompts with fewer pairs than `per_prompt`, those with fewest first, then in the store's random order.
 
     None that has a gold pair: a rater who met its prompt with other answers would know by that what it is.
@@ -156,7 +156,7 @@ def reorder(connection: Connection, key: str) -> None:
         ids = connection.execute(select(of)).scalars().all()
         moved = update(table).where(of == bindparam("of")).values(position=bindparam("place"))
         for chunk in chunks(ids):
-            connection.execute(moved, [{"of": number, "place": position(key, kind, number)} for number in chunk])
+            connection.execute(moved, [{"of": number, "place": draw_position(key, kind, number)} for number in chunk])
 
 
 def _count_in(connection: Connection, key: str, made: Sequence[tuple[int, int, str | None]]) -> None:
@@ -170,12 +170,19 @@ def _count_in(connection: Connection, key: str, made: Sequence[tuple[int, int, s
 
 def tally(key: str, pair: int, gold: bool) -> dict[str, Any]:
     """A pair's row in `tallies` before anybody voted."""
-    return {"pair": pair, "gold": gold, "position": position(key, "pair", pair), "votes": 0, "seen": 0, "latest": 0}
+    return {
+        "pair": pair,
+        "gold": gold,
+        "position": draw_position(key, "pair", pair),
+        "votes": 0,
+        "seen": 0,
+        "latest": 0,
+    }
 
 
 def share(key: str, prompt: int) -> dict[str, Any]:
     """A prompt's row in `shares` before it has pairs."""
-    return {"prompt": prompt, "position": position(key, "prompt", prompt), "pairs": 0}
+    return {"prompt": prompt, "position": draw_position(key, "prompt", prompt), "pairs": 0}
 
 
 def shift(connection: Connection, level: tuple[bool, int, int], many: int) -> None:
@@ -205,8 +212,14 @@ def _place(prompt: NewPrompt) -> str:
 
 def _prompt_row(digest: bytes, prompt: NewPrompt, added: str) -> dict[str, Any]:
     messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-    tags = [whole(tag) for tag in prompt.tags]
-    return {"digest": digest, "messages": messages, "tags": tags, "origin": whole(prompt.origin), "added": added}
+    tags = [mend_surrogates(tag) for tag in prompt.tags]
+    return {
+        "digest": digest,
+        "messages": messages,
+        "tags": tags,
+        "origin": mend_surrogates(prompt.origin),
+        "added": added,
+    }
 
 
 def _pair_row(digest: bytes, pair: NewPair, prompt_ids: Mapping[bytes, int], added: str) -> dict[str, Any]:
@@ -216,12 +229,12 @@ def _pair_row(digest: bytes, pair: NewPair, prompt_ids: Mapping[bytes, int], add
     return row | {"gold": pair.gold, "added": added}
 
 
-def _prompt(row: Any) -> Prompt:
+def _prompt(row: Any) -> StoredPrompt:
     messages = tuple(Message(turn["role"], turn["content"]) for turn in row.messages)
-    return Prompt(row.id, messages, tuple(row.tags), row.origin)
+    return StoredPrompt(row.id, messages, tuple(row.tags), row.origin)
 
 
-def _pair(row: Any, prompt: Prompt) -> Pair:
+def _pair(row: Any, prompt: StoredPrompt) -> Pair:
     first = Answer(row.first, row.first_model, row.first_sampling)
     second = Answer(row.second, row.second_model, row.second_sampling)
     return Pair(row.id, prompt, first, second, row.gold, row.added)

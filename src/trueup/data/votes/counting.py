@@ -9,14 +9,14 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, inser
 
 from trueup.data.votes import leases
 from trueup.data.votes.content import chunks, share, shift, tally
-from trueup.data.votes.schema import Counts, Progress, Rater, Vote
 from trueup.data.votes.tables import events, levels, pairs, prompts, raters, shares, standing, tallies
+from trueup.data.votes.vote_types import Rater, RaterProgress, Vote, VoteCounts
 
-Counted = tuple[int, int, int, bool]
+CountedVote = tuple[int, int, int, bool]
 """A vote: its event, rater and pair, and whether it counts, which a skip does not."""
 
 
-def votes(connection: Connection, new: Sequence[Counted]) -> None:
+def votes(connection: Connection, new: Sequence[CountedVote]) -> None:
     """Count votes in."""
     rows = [{"rater": rater, "pair": pair, "vote": event, "counted": counted} for event, rater, pair, counted in new]
     connection.execute(insert(standing), rows)
@@ -86,12 +86,12 @@ def fresh(connection: Connection, live: ColumnElement[bool]) -> int:
     return _total(connection, levels.c.gold.is_(False), levels.c.seen == 0) - looked_at
 
 
-def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElement[bool]) -> Progress:
+def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElement[bool]) -> RaterProgress:
     """How far a rater and the store are; gold pairs count among the rater's own only."""
     own = select(standing.c.counted, func.count()).where(standing.c.rater == rater.id).group_by(standing.c.counted)
     mine = {row[0]: row[1] for row in connection.execute(own)}
     open_now = _total(connection, levels.c.gold.is_(False), levels.c.votes < wanted)
-    return Progress(
+    return RaterProgress(
         mine=mine.get(True, 0),
         skipped=mine.get(False, 0),
         left=open_now - _voted(connection, rater, wanted) - _taken(connection, rater, wanted, live),
@@ -102,9 +102,9 @@ def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElem
     )
 
 
-def counts(connection: Connection) -> Counts:
+def counts(connection: Connection) -> VoteCounts:
     """How much a store holds."""
-    return Counts(
+    return VoteCounts(
         prompts=_last(connection, prompts.c.id),
         pairs=_total(connection, levels.c.gold.is_(False)),
         gold=_total(connection, levels.c.gold.is_(True)),
@@ -119,7 +119,7 @@ def last_event(connection: Connection) -> int:
     return _last(connection, events.c.id)
 
 
-def many_pairs(connection: Connection) -> int:
+def number_of_pairs(connection: Connection) -> int:
     """How many pairs there are, gold ones among them."""
     return _last(connection, pairs.c.id)
 

@@ -18,7 +18,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from trueup.data.votes import tables
-from trueup.data.votes.header import APPLICATION_ID, GUARD, OPEN, VERSION, StoreFault, identity, kind_of
+from trueup.data.votes.header import (
+    APPLICATION_ID,
+    FILE_LOCK,
+    OPEN_STORES,
+    VERSION,
+    StoreError,
+    file_identity,
+    file_kind,
+)
 from trueup.errors import DataError
 from trueup.system.files import disk_advice, fsync_path
 from trueup.system.text import clean
@@ -36,7 +44,7 @@ class Database:
 
         Raises:
             DataError: it is not there, not a store, or of a newer version.
-            StoreFault: it cannot be read or written.
+            StoreError: it cannot be read or written.
         """
         self.path = path
         self._file = path.absolute()  # wherever the process goes later
@@ -67,15 +75,15 @@ class Database:
         """A transaction of its own: no other writes meanwhile, and it is on the disk when the block ends.
 
         Raises:
-            StoreFault: the disk refused, or the file is not the one that was opened; nothing was written.
+            StoreError: the disk refused, or the file is not the one that was opened; nothing was written.
         """
         if self._read_only:
-            raise StoreFault(f"{self._name}: opened for reading only")
+            raise StoreError(f"{self._name}: opened for reading only")
         with self._turn, self._explained(), self._writer.begin() as connection:
-            log = identity(self._log_file)  # connections that we keep open keep it, whoever else closes the file
-            for name, was, now in (("", self._identity, identity(self._file)), ("-wal", self._log or log, log)):
+            log = file_identity(self._log_file)  # connections that we keep open keep it, whoever else closes the file
+            for name, was, now in (("", self._identity, file_identity(self._file)), ("-wal", self._log or log, log)):
                 if now != was:
-                    raise StoreFault(
+                    raise StoreError(
                         f"{self._name}{name}: the file was moved, replaced or removed while open, so nothing more is "
                         "written\n  fix: put it back, and start again"
                     )
@@ -92,11 +100,15 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            with GUARD:
-                if self._log and self._log == identity(self._log_file) and self._identity == identity(self._file):
+            with FILE_LOCK:
+                if (
+                    self._log
+                    and self._log == file_identity(self._log_file)
+                    and self._identity == file_identity(self._file)
+                ):
                     self._empty_log()
                 self._reader.dispose()
-                OPEN.subtract([self._identity])
+                OPEN_STORES.subtract([self._identity])
 
     def _empty_log(self) -> None:
         """Bring all that was written into the file itself, unless another process is at it: then that one will."""
@@ -110,10 +122,10 @@ class Database:
             str(self._file).encode()
         except UnicodeEncodeError:
             raise DataError(f"{self._name}: the path is not text in UTF-8\n  fix: rename the file or folder") from None
-        kind = kind_of(self._file)
+        kind = file_kind(self._file)
         if kind == "store" or (create and kind in ("nothing", "empty")):
             if kind != "nothing" and not self._read_only and not _writable(self._file):
-                raise StoreFault(f"{self._name}: the file or its folder cannot be written\n  fix: {_PERMISSIONS}")
+                raise StoreError(f"{self._name}: the file or its folder cannot be written\n  fix: {_PERMISSIONS}")
             return
         problems = {
             "nothing": ("nothing is there", "check the path, or give prompts or pairs to make a store"),
@@ -129,17 +141,17 @@ class Database:
     def _register(self, create: bool) -> tuple[int, int]:
         """Say that this process has the file open, before SQLite takes its locks."""
         try:
-            with GUARD:
+            with FILE_LOCK:
                 if create and not self._file.exists():
                     self._file.touch()
                     fsync_path(self._file.parent)
-                found = identity(self._file)
+                found = file_identity(self._file)
                 if found is None:
                     raise FileNotFoundError(str(self._file))
-                OPEN[found] += 1
+                OPEN_STORES[found] += 1
                 return found
         except OSError as error:
-            raise StoreFault(
+            raise StoreError(
                 f"{self._name}: {error.strerror or 'it is gone'}\n  fix: check the path; {_PERMISSIONS}"
             ) from error
 
@@ -178,7 +190,7 @@ class Database:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         if self._closed:
-            raise StoreFault(f"{self._name}: the store was closed")
+            raise StoreError(f"{self._name}: the store was closed")
         try:
             yield
         except IntegrityError as error:
@@ -186,7 +198,7 @@ class Database:
         except (DBAPIError, sqlite3.Error) as error:
             raise self._problem(error) from error
 
-    def _problem(self, error: Exception) -> StoreFault:
+    def _problem(self, error: Exception) -> StoreError:
         reason = str(error.orig if isinstance(error, DBAPIError) else error)
         fixes = {
             "full": f"free some space ({disk_advice(self._file.parent)})",
@@ -197,7 +209,7 @@ class Database:
             "not a database": "go back to a copy of it",
         }
         fix = next((fix for word, fix in fixes.items() if word in reason), "check the disk")
-        return StoreFault(f"{self._name}: {reason}\n  fix: {fix}")
+        return StoreError(f"{self._name}: {reason}\n  fix: {fix}")
 
 
 def now_utc() -> str:

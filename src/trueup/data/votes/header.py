@@ -2,7 +2,7 @@
 
 A process must not read a store's file beside SQLite while it has the store open: POSIX drops a process's locks on a
 file when it closes any descriptor of it, and then another process that ends would remove the write-ahead log under
-this one, with the votes in it (https://www.sqlite.org/howtocorrupt.html, 2.2). So `is_store` asks `OPEN` first.
+this one, with the votes in it (https://www.sqlite.org/howtocorrupt.html, 2.2). So `is_store` reads `OPEN_STORES` first.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ APPLICATION_ID = 0x74727570  # "trup": names SQLite files as ours; the header ke
 VERSION = 1
 """Of the tables. PRAGMA user_version holds it."""
 
-GUARD = threading.Lock()
+FILE_LOCK = threading.Lock()
 """Held while a store's file is opened, read or closed by anything but SQLite."""
-OPEN: Counter[tuple[int, int] | None] = Counter()
+OPEN_STORES: Counter[tuple[int, int] | None] = Counter()
 """Stores that this process has open, by device and inode."""
 
 _MAGIC = b"SQLite format 3\0"
 _BYTES = 100
 
 
-class StoreFault(DataError):  # noqa: N818 -- a kind of DataError, told from refusals
+class StoreError(DataError):
     """The file fails: the disk, its permissions, another's lock, or it is not there any more. No fault of a request."""
 
 
 def is_store(path: str | Path) -> bool:
     """Whether a file is a store of rankings, by its header. Never raises."""
-    return kind_of(Path(path)) == "store"
+    return file_kind(Path(path)) == "store"
 
 
-def kind_of(path: Path) -> str:
+def file_kind(path: Path) -> str:
     """What is at `path`: nothing, empty, folder, store, sqlite (another program's), other, or unreadable."""
     try:
-        with GUARD:
-            if OPEN[identity(path)]:
+        with FILE_LOCK:
+            if OPEN_STORES[file_identity(path)]:
                 return "store"
             if not path.is_file():
                 return "folder" if path.is_dir() else "other" if path.exists() else "nothing"
@@ -49,7 +49,7 @@ def kind_of(path: Path) -> str:
         return "unreadable"
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def file_identity(path: Path) -> tuple[int, int] | None:
     """Device and inode of a file; None: there is none."""
     try:
         told = path.stat()

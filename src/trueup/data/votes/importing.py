@@ -10,19 +10,19 @@ from typing import Any
 from sqlalchemy import Connection
 
 from trueup.data.votes import content, raters, votes
-from trueup.data.votes.ballots import checked
+from trueup.data.votes.ballots import check_ballot
 from trueup.data.votes.database import now_utc
-from trueup.data.votes.schema import Ballot, NewPair, Pair, Rater, Side
+from trueup.data.votes.vote_types import Ballot, NewPair, Pair, Rater, Side
 from trueup.errors import DataError
 from trueup.system.text import excerpt
 
-Given = tuple[NewPair, str, Ballot, str, Side]
+ImportedVote = tuple[NewPair, str, Ballot, str, Side]
 """A pair, the rater's name, what was said (`pair` and `request` are not read), when (ISO 8601; "": now), what was A."""
 
 _OTHER: dict[str, Side] = {"first": "second", "second": "first"}
 
 
-def add(connection: Connection, key: str, given: Sequence[Given]) -> int:
+def add(connection: Connection, key: str, given: Sequence[ImportedVote]) -> int:
     """Enter votes that are not there. -> how many are new.
 
     Raises:
@@ -30,7 +30,10 @@ def add(connection: Connection, key: str, given: Sequence[Given]) -> int:
     """
     ids, _ = content.add_pairs(connection, key, [pair for pair, *_ in given])
     stored = {pair.id: pair for pair in content.some_pairs(connection, list(set(ids.values())))}
-    by = {name: raters.made(connection, raters.proper(name)) for name in dict.fromkeys(name for _, name, *_ in given)}
+    by = {
+        name: raters.find_or_add_rater(connection, raters.normalize_name(name))
+        for name in dict.fromkeys(name for _, name, *_ in given)
+    }
     before = votes.on_pairs(connection, [rater.id for rater in by.values()], stored)
     said = {key: vote.ballot for key, vote in before.items()}
     rows: list[dict[str, Any]] = []
@@ -49,12 +52,12 @@ def add(connection: Connection, key: str, given: Sequence[Given]) -> int:
     return len(rows)
 
 
-def _as_stored(given: Given, here: Pair) -> tuple[Ballot, str, Side]:
+def _as_stored(given: ImportedVote, here: Pair) -> tuple[Ballot, str, Side]:
     """What was said, when and of what as A, in the sides of the pair as it is in the store."""
     pair, _, ballot, at, left = given
     if (here.first.text, here.first.model) != (pair.first.text, pair.first.model):
         ballot, left = _turned(ballot), _OTHER[left]
-    return checked(replace(ballot, pair=here.id, request=f"import-{here.id}")), _utc(at), left
+    return check_ballot(replace(ballot, pair=here.id, request=f"import-{here.id}")), _utc(at), left
 
 
 def _verdict(ballot: Ballot) -> tuple[str, int | None]:

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from trueup.data.votes.schema import Rater
 from trueup.data.votes.tables import leases, tallies
+from trueup.data.votes.vote_types import Rater
 
 _SLACK = 60.0  # seconds that a clock may be set back by and nobody loses a pair
 

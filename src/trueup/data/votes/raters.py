@@ -11,17 +11,17 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from trueup.data.votes.database import now_utc
-from trueup.data.votes.schema import MOST_NAME, Rater
 from trueup.data.votes.tables import raters, secrets
+from trueup.data.votes.vote_types import MOST_NAME, Rater
 from trueup.errors import DataError
 from trueup.system.text import clean, excerpt
 
-Kind = Literal["invitation", "session"]
+SecretKind = Literal["invitation", "session"]
 _LASTS = 30 * 86_400.0
 """Seconds that a session lets its bearer in; an invitation does for good."""
 
 
-def proper(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A rater's name as it is kept: without spaces around it, composed (NFC).
 
     Raises:
@@ -37,27 +37,27 @@ def proper(name: str) -> str:
     return name
 
 
-def named(connection: Connection, name: str) -> Rater | None:
+def find_rater(connection: Connection, name: str) -> Rater | None:
     """The rater of a proper name; None: nobody is called so yet."""
     found = connection.execute(select(raters.c.id).where(raters.c.name == name)).scalar_one_or_none()
     return None if found is None else Rater(found, name)
 
 
-def made(connection: Connection, name: str) -> Rater:
+def find_or_add_rater(connection: Connection, name: str) -> Rater:
     """The rater of a proper name, made if new."""
-    found = named(connection, name)
+    found = find_rater(connection, name)
     if found is not None:
         return found
     connection.execute(insert(raters).values(name=name, added=now_utc()))
-    return named(connection, name) or Rater(0, name)
+    return find_rater(connection, name) or Rater(0, name)
 
 
-def every(connection: Connection) -> list[Rater]:
+def all_raters(connection: Connection) -> list[Rater]:
     """All raters, in the order they came."""
     return [Rater(row.id, row.name) for row in connection.execute(select(raters).order_by(raters.c.id))]
 
 
-def new_secret(connection: Connection, rater: Rater, kind: Kind, *, guest: bool | None = None) -> str:
+def new_secret(connection: Connection, rater: Rater, kind: SecretKind, *, guest: bool | None = None) -> str:
     """A secret of 192 bits that stands for a rater."""
     secret = random_secrets.token_urlsafe(24)
     row = {"digest": _digest(secret), "rater": rater.id, "kind": kind, "added": now_utc(), "guest": guest}
@@ -65,12 +65,12 @@ def new_secret(connection: Connection, rater: Rater, kind: Kind, *, guest: bool 
     return secret
 
 
-def invited(connection: Connection, token: str) -> Rater | None:
+def rater_of_invitation(connection: Connection, token: str) -> Rater | None:
     """Whose invitation it is; None: nobody's."""
     return _bearer(connection, token, secrets.c.kind == "invitation")
 
 
-def signed_in(connection: Connection, secret: str, *, guests: bool, now: float) -> Rater | None:
+def rater_of_session(connection: Connection, secret: str, *, guests: bool, now: float) -> Rater | None:
     """Whose session it is; None: nobody's, too old, or, without `guests`, not known to be an invited one's."""
     since = datetime.fromtimestamp(now - _LASTS, UTC).isoformat(timespec="milliseconds")
     asked = [secrets.c.kind == "session", secrets.c.added > since]

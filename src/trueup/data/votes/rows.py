@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import CHOICES, Choice, Pair, Side, Vote
+from trueup.data.votes.vote_types import CHOICES, Choice, Pair, Side, Vote
 from trueup.errors import DataError
 from trueup.system.text import clean
 
-Votes = Literal["majority", "every"]
+VoteSelection = Literal["majority", "every"]
 """A row a pair, by the majority of its raters; or a row a vote."""
-Reason = Literal["tie", "both bad", "split", "skipped", "gold"]
+NoRowReason = Literal["tie", "both bad", "split", "skipped", "gold"]
 """Why votes make no row."""
 
-WHY: dict[Reason, str] = {
+NO_ROW_REASONS: dict[NoRowReason, str] = {
     "tie": "a tie",
     "both bad": "both answers are bad",
     "split": "no answer has more than half of the votes",
@@ -29,8 +29,8 @@ WHY: dict[Reason, str] = {
     "gold": "a gold pair: a check of the raters",
 }
 """Each in words."""
-_OUTCOMES: dict[Choice, Reason] = {"tie": "tie", "both_bad": "both bad", "skip": "skipped"}
-Row = dict[str, Any]
+_OUTCOMES: dict[Choice, NoRowReason] = {"tie": "tie", "both_bad": "both bad", "skip": "skipped"}
+RankingRow = dict[str, Any]
 
 
 class VoteReader(Protocol):
@@ -55,7 +55,7 @@ class VoteReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class VoteOutcome:
     """What became of a pair's votes, or of one vote: `winner` is the better answer; None, and `reason` says why.
 
     Attributes:
@@ -68,7 +68,7 @@ class Outcome:
     pair: Pair
     votes: tuple[Vote, ...]
     winner: Side | None
-    reason: Reason | None = None
+    reason: NoRowReason | None = None
 
     @property
     def strength(self) -> float | None:
@@ -78,7 +78,7 @@ class Outcome:
         return sum(given) / len(given) if given else None
 
 
-def as_of(store: VoteReader, event: int | None) -> int:
+def resolve_event(store: VoteReader, event: int | None) -> int:
     """The event that was asked for; the store's last where none was.
 
     Raises:
@@ -91,9 +91,9 @@ def as_of(store: VoteReader, event: int | None) -> int:
     return last if event is None else event
 
 
-def outcomes(
-    store: VoteReader, until: int | None = None, votes: Votes = "majority", *, gold: bool = False
-) -> Iterator[Outcome]:
+def vote_outcomes(
+    store: VoteReader, until: int | None = None, votes: VoteSelection = "majority", *, gold: bool = False
+) -> Iterator[VoteOutcome]:
     """What became of the votes that stood at event `until`, by pair. A pair without votes has none.
 
     An answer wins when more than half of the raters who did not skip prefer it. With `gold`, gold pairs are as others.
@@ -108,15 +108,15 @@ def outcomes(
             yield _outcome(pair, tuple(together), gold=gold)
 
 
-def _outcome(pair: Pair, votes: tuple[Vote, ...], *, gold: bool) -> Outcome:
+def _outcome(pair: Pair, votes: tuple[Vote, ...], *, gold: bool) -> VoteOutcome:
     if pair.gold is not None and not gold:
-        return Outcome(pair, votes, None, "gold")
+        return VoteOutcome(pair, votes, None, "gold")
     choice = majority(vote.ballot.choice for vote in votes)
     if choice is None:
-        return Outcome(pair, votes, None, "split")
+        return VoteOutcome(pair, votes, None, "split")
     if choice in ("first", "second"):
-        return Outcome(pair, votes, choice)
-    return Outcome(pair, votes, None, _OUTCOMES[choice])
+        return VoteOutcome(pair, votes, choice)
+    return VoteOutcome(pair, votes, None, _OUTCOMES[choice])
 
 
 def majority(choices: Iterable[Choice]) -> Choice | None:
@@ -128,8 +128,13 @@ def majority(choices: Iterable[Choice]) -> Choice | None:
 
 
 def rows(
-    store: VoteReader, until: int | None = None, votes: Votes = "majority", *, gold: bool = False, margin: bool = False
-) -> Iterator[Row]:
+    store: VoteReader,
+    until: int | None = None,
+    votes: VoteSelection = "majority",
+    *,
+    gold: bool = False,
+    margin: bool = False,
+) -> Iterator[RankingRow]:
     """The votes as rankings, {prompt, chosen, rejected, ...}, with all that is known of how they came about.
 
     Args:
@@ -139,29 +144,29 @@ def rows(
         gold: of gold pairs too, which are checks of the raters.
         margin: with `margin`, the mean strength of the votes for chosen, where any says one.
     """
-    for outcome in outcomes(store, until, votes, gold=gold):
+    for outcome in vote_outcomes(store, until, votes, gold=gold):
         if outcome.winner is not None:
-            yield row_of(outcome, margin=margin)
+            yield outcome_row(outcome, margin=margin)
 
 
-def row_of(outcome: Outcome, *, margin: bool = False) -> Row:
+def outcome_row(outcome: VoteOutcome, *, margin: bool = False) -> RankingRow:
     """An outcome with a winner as a row."""
     pair, winner = outcome.pair, outcome.winner
     assert winner is not None
-    better, worse = pair.answer(winner), pair.answer(other(winner))
-    names: dict[Side, str] = {winner: "chosen", other(winner): "rejected"}
+    better, worse = pair.answer(winner), pair.answer(other_side(winner))
+    names: dict[Side, str] = {winner: "chosen", other_side(winner): "rejected"}
     strength = outcome.strength
     return {
-        "prompt": messages(pair.prompt.messages),
+        "prompt": message_dicts(pair.prompt.messages),
         "chosen": [{"role": "assistant", "content": better.text}],
         "rejected": [{"role": "assistant", "content": worse.text}],
         **({"margin": strength} if margin and strength is not None else {}),
-        **about(pair, names),
-        "votes": [told(vote, names) for vote in outcome.votes],
+        **pair_details(pair, names),
+        "votes": [vote_row(vote, names) for vote in outcome.votes],
     }
 
 
-def about(pair: Pair, names: dict[Side, str]) -> Row:
+def pair_details(pair: Pair, names: dict[Side, str]) -> RankingRow:
     """Where a pair is from, its sides under the names of a row; `gold` is the better answer of a gold pair."""
     sides: list[tuple[str, Side]] = [(name, side) for side, name in names.items()]
     return {
@@ -174,7 +179,7 @@ def about(pair: Pair, names: dict[Side, str]) -> Row:
     }
 
 
-def told(vote: Vote, names: dict[Side, str]) -> Row:
+def vote_row(vote: Vote, names: dict[Side, str]) -> RankingRow:
     """A vote in a row: `choice` and `left` (which was shown as A) under the row's names of the sides."""
     ballot = vote.ballot
     return {
@@ -192,11 +197,11 @@ def told(vote: Vote, names: dict[Side, str]) -> Row:
     }
 
 
-def other(side: Side) -> Side:
+def other_side(side: Side) -> Side:
     """The other answer."""
     return "second" if side == "first" else "first"
 
 
-def messages(turns: Iterable[Message]) -> list[dict[str, str]]:
+def message_dicts(turns: Iterable[Message]) -> list[dict[str, str]]:
     """Messages as they stand in a file."""
     return [{"role": turn.role, "content": turn.content} for turn in turns]

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from trueup.data.votes import content, counting
-from trueup.data.votes.schema import Pair
 from trueup.data.votes.settings import remember, remembered
 from trueup.data.votes.tables import pairs, scores, tallies
+from trueup.data.votes.vote_types import Pair
 from trueup.errors import DataError
 
 
@@ -53,7 +53,7 @@ def unscored(connection: Connection, model: str, limit: int) -> list[Pair]:
     """Pairs that a model has not scored, the newest at most `limit`."""
     own = scores.c.model == model
     done = connection.execute(select(func.count()).select_from(scores).where(own)).scalar_one()
-    if done == counting.many_pairs(connection):
+    if done == counting.number_of_pairs(connection):
         return []  # without a look at each
     known = select(1).select_from(scores).where(own, scores.c.pair == pairs.c.id).exists()
     return content.some_pairs(connection, select(pairs.c.id).where(~known).order_by(pairs.c.id.desc()).limit(limit))

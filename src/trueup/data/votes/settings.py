@@ -12,17 +12,17 @@ from sqlalchemy.dialects.sqlite import insert
 
 from trueup.data.votes import content
 from trueup.data.votes.database import now_utc
-from trueup.data.votes.schema import Settings
 from trueup.data.votes.tables import events, meta
+from trueup.data.votes.vote_types import StoreSettings
 from trueup.errors import ConfigError
 
 
-def current(connection: Connection) -> Settings:
+def current(connection: Connection) -> StoreSettings:
     """The settings that count now."""
-    return Settings(**(remembered(connection, "settings") or {}))
+    return StoreSettings(**(remembered(connection, "settings") or {}))
 
 
-def configure(connection: Connection, new: Settings) -> None:
+def configure(connection: Connection, new: StoreSettings) -> None:
     """Let other settings count from now on.
 
     Raises:
@@ -66,7 +66,7 @@ def remember(connection: Connection, name: str, value: Any) -> None:
     connection.execute(added.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": added.excluded.value}))
 
 
-def _check(new: Settings) -> None:
+def _check(new: StoreSettings) -> None:
     wrong = {
         "raters_per_pair": (1 <= new.raters_per_pair <= 1_000, "a number from 1 to 1000"),
         "gold_every": (0 <= new.gold_every < 2**31, "0 (never), or a number of pairs"),

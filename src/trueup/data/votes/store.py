@@ -10,21 +10,21 @@ from types import TracebackType
 from trueup.data.votes import choosing, content, counting, importing, leases, raters, scoring, settings, votes
 from trueup.data.votes.content import left_side
 from trueup.data.votes.database import Database
-from trueup.data.votes.importing import Given
-from trueup.data.votes.schema import (
-    Added,
+from trueup.data.votes.importing import ImportedVote
+from trueup.data.votes.vote_types import (
+    AddedCounts,
     Ballot,
-    Counts,
     NewPair,
     NewPrompt,
     Pair,
-    Progress,
-    Prompt,
     Rater,
-    Settings,
-    Shown,
+    RaterProgress,
+    ShownPair,
     Side,
+    StoredPrompt,
+    StoreSettings,
     Vote,
+    VoteCounts,
 )
 
 
@@ -32,13 +32,13 @@ class Store:
     """Prompts, pairs, raters and what they said, in one SQLite file.
 
     Any thread may call any method, and any number of processes may have the file open. Times `now` are Unix seconds.
-    Every method raises StoreFault, a DataError, when the disk refuses; nothing was written then.
+    Every method raises StoreError, a DataError, when the disk refuses; nothing was written then.
     """
 
     def __init__(self, database: Database) -> None:
         """Use `Store.open`."""
         self._database = database
-        self._marks: choosing.Marks = {}
+        self._marks: choosing.SearchMarks = {}
 
     @classmethod
     def open(cls, path: str | Path, *, create: bool = False, read_only: bool = False) -> Store:
@@ -84,7 +84,7 @@ class Store:
     # How it is ranked
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> StoreSettings:
         """The settings that count now."""
         with self._database.reading() as connection:
             return settings.current(connection)
@@ -95,7 +95,7 @@ class Store:
         with self._database.reading() as connection:
             return settings.salt(connection)
 
-    def configure(self, new: Settings) -> None:
+    def configure(self, new: StoreSettings) -> None:
         """Let other settings count from now on; an event when they differ.
 
         Raises:
@@ -106,7 +106,7 @@ class Store:
 
     # What is ranked
 
-    def add_prompts(self, new: Iterable[NewPrompt]) -> Added:
+    def add_prompts(self, new: Iterable[NewPrompt]) -> AddedCounts:
         """Put in prompts; one of the same messages is known.
 
         Raises:
@@ -117,9 +117,9 @@ class Store:
             with self._database.writing() as connection:
                 made += content.add_prompts(connection, settings.key(connection), chunk)[1]
             given += len(chunk)
-        return Added(made, given - made)
+        return AddedCounts(made, given - made)
 
-    def add_pairs(self, new: Iterable[NewPair]) -> Added:
+    def add_pairs(self, new: Iterable[NewPair]) -> AddedCounts:
         """Put in pairs and their prompts; one of the same prompt, texts and models is known, whichever is first.
 
         Raises:
@@ -130,9 +130,9 @@ class Store:
             with self._database.writing() as connection:
                 made += content.add_pairs(connection, settings.key(connection), chunk)[1]
             given += len(chunk)
-        return Added(made, given - made)
+        return AddedCounts(made, given - made)
 
-    def prompts(self) -> list[Prompt]:
+    def prompts(self) -> list[StoredPrompt]:
         """Every prompt, in the order they came."""
         with self._database.reading() as connection:
             return content.all_prompts(connection)
@@ -151,12 +151,12 @@ class Store:
         with self._database.reading() as connection:
             return content.pair_of(connection, pair)
 
-    def counts(self) -> Counts:
+    def counts(self) -> VoteCounts:
         """How much there is."""
         with self._database.reading() as connection:
             return counting.counts(connection)
 
-    def unpaired(self, per_prompt: int, limit: int) -> list[Prompt]:
+    def unpaired(self, per_prompt: int, limit: int) -> list[StoredPrompt]:
         """Prompts without gold pairs and with fewer pairs than that: those with fewest first, then in random order."""
         with self._database.reading() as connection:
             return content.unpaired(connection, per_prompt, limit)
@@ -175,29 +175,29 @@ class Store:
         Raises:
             DataError: the name is empty, too long, or holds control characters.
         """
-        name = raters.proper(name)
+        name = raters.normalize_name(name)
         with self._database.reading() as connection:
-            found = raters.named(connection, name)
+            found = raters.find_rater(connection, name)
         if found is not None:
             return found
         with self._database.writing() as connection:
-            return raters.made(connection, name)
+            return raters.find_or_add_rater(connection, name)
 
     def raters(self) -> list[Rater]:
         """All raters, in the order they came."""
         with self._database.reading() as connection:
-            return raters.every(connection)
+            return raters.all_raters(connection)
 
     def invite(self, name: str) -> str:
         """A new secret that lets its bearer in as that rater, who is made if new; only its sha256 is kept."""
-        name = raters.proper(name)
+        name = raters.normalize_name(name)
         with self._database.writing() as connection:
-            return raters.new_secret(connection, raters.made(connection, name), "invitation")
+            return raters.new_secret(connection, raters.find_or_add_rater(connection, name), "invitation")
 
     def rater_of(self, token: str) -> Rater | None:
         """Whom an invitation lets in; None: nobody."""
         with self._database.reading() as connection:
-            return raters.invited(connection, token)
+            return raters.rater_of_invitation(connection, token)
 
     def session(self, rater: Rater, *, guest: bool = False) -> str:
         """A new secret for a rater's cookie; only its sha256 is kept. A `guest` came in by typing a name."""
@@ -207,7 +207,7 @@ class Store:
     def rater_of_session(self, secret: str, *, guests: bool = True, now: float | None = None) -> Rater | None:
         """Whose session it is; None: nobody's, older than 30 days, or a guest's where there are to be no `guests`."""
         with self._database.reading() as connection:
-            return raters.signed_in(connection, secret, guests=guests, now=_time(now))
+            return raters.rater_of_session(connection, secret, guests=guests, now=_time(now))
 
     def end_session(self, secret: str) -> None:
         """Let a session be nobody's from now on."""
@@ -216,7 +216,7 @@ class Store:
 
     # Ranking
 
-    def next(self, rater: Rater, *, now: float | None = None) -> Shown | None:
+    def next(self, rater: Rater, *, now: float | None = None) -> ShownPair | None:
         """The pair a rater gets now, leased to the rater: the one that waits for an answer, else another.
 
         None: there is none for this rater now.
@@ -254,7 +254,7 @@ class Store:
         Args:
             rater: who.
             request: the same one again gives the same.
-            of: the vote that the rater means, as `Progress.last` had it; None: the last one, whichever it is.
+            of: the vote that the rater means, as `RaterProgress.last` had it; None: the last one, whichever it is.
             now: the time.
 
         Returns:
@@ -266,7 +266,7 @@ class Store:
         with self._database.writing() as connection:
             return votes.undo(connection, rater, request, settings.current(connection), _time(now), of=of)
 
-    def progress(self, rater: Rater, *, now: float | None = None) -> Progress:
+    def progress(self, rater: Rater, *, now: float | None = None) -> RaterProgress:
         """How far a rater and the store are."""
         with self._database.reading() as connection:
             asked = settings.current(connection)
@@ -290,7 +290,7 @@ class Store:
         with self._database.reading() as connection:
             return counting.last_event(connection)
 
-    def import_votes(self, given: Iterable[Given]) -> Added:
+    def import_votes(self, given: Iterable[ImportedVote]) -> AddedCounts:
         """Enter votes that were given elsewhere, with their pairs: all of them, or none. The same vote is known.
 
         Raises:
@@ -302,7 +302,7 @@ class Store:
             for chunk in content.chunks(given):
                 made += importing.add(connection, key, chunk)
                 total += len(chunk)
-        return Added(made, total - made)
+        return AddedCounts(made, total - made)
 
     # What a reward model says
 

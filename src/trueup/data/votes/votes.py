@@ -9,12 +9,12 @@ from sqlalchemy import Connection, Select, exists, select
 from sqlalchemy.dialects.sqlite import insert
 
 from trueup.data.votes import content, counting, leases
-from trueup.data.votes.ballots import check_request, checked
+from trueup.data.votes.ballots import check_ballot, check_request
 from trueup.data.votes.content import left_side
 from trueup.data.votes.database import now_utc
-from trueup.data.votes.schema import Ballot, Rater, Settings, Side, Vote
 from trueup.data.votes.settings import key
 from trueup.data.votes.tables import events, raters, standing
+from trueup.data.votes.vote_types import Ballot, Rater, Side, StoreSettings, Vote
 from trueup.errors import DataError
 
 _undos = events.alias("undos")
@@ -32,7 +32,7 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | N
         if before.kind != "vote":
             raise DataError(f"request {ballot.request} was an undo\n  fix: a random one each time")
         return _by_id(connection, before.id)
-    ballot = checked(ballot)
+    ballot = check_ballot(ballot)
     prompt = _prompt_of(connection, ballot.pair)
     if on_pairs(connection, [rater.id], [ballot.pair]):
         raise DataError(f"pair {ballot.pair}: {rater.name} has voted on it\n  fix: undo first")
@@ -65,7 +65,7 @@ def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
 
 
 def undo(
-    connection: Connection, rater: Rater, request: str, settings: Settings, now: float, *, of: int | None = None
+    connection: Connection, rater: Rater, request: str, settings: StoreSettings, now: float, *, of: int | None = None
 ) -> Vote | None:
     """Take back the rater's last standing vote and give its pair to the rater again; the same request does it once.
 

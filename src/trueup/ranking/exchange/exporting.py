@@ -12,9 +12,20 @@ from typing import Any, Literal
 from trueup.chat.saved import as_line
 from trueup.data.sources.rows import shown
 from trueup.data.votes.header import is_store
-from trueup.data.votes.rows import Outcome, Row, Votes, about, as_of, messages, other, outcomes, row_of, told
-from trueup.data.votes.schema import Pair, Side, Vote
+from trueup.data.votes.rows import (
+    RankingRow,
+    VoteOutcome,
+    VoteSelection,
+    message_dicts,
+    other_side,
+    outcome_row,
+    pair_details,
+    resolve_event,
+    vote_outcomes,
+    vote_row,
+)
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Pair, Side, Vote
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import counted
 from trueup.system.files import atomic_write_bytes, without_event
@@ -57,7 +68,7 @@ class Exported:
 
 
 def export(
-    store_path: str | Path, out: str | Path, *, votes: Votes = "majority", form: Form = "rankings",
+    store_path: str | Path, out: str | Path, *, votes: VoteSelection = "majority", form: Form = "rankings",
     edits: str | Path | None = None, margin: bool = False, gold: bool = False, force: bool = False,
 ) -> Exported:  # fmt: skip
     """Write a store's votes as JSON lines that `trueup check` and every stage read.
@@ -80,8 +91,8 @@ def export(
     """
     name, event = without_event(str(store_path))
     with Store.open(Path(name).expanduser(), read_only=True) as store:
-        at = as_of(store, event)
-        found = list(outcomes(store, at, votes, gold=gold))
+        at = resolve_event(store, event)
+        found = list(vote_outcomes(store, at, votes, gold=gold))
         pairs = {pair.id: pair for pair in store.pairs()}
         edited = [vote for vote in store.votes(at) if vote.ballot.edit and (gold or not pairs[vote.ballot.pair].gold)]
     made = [row for outcome in found for row in _rows(outcome, form, margin=margin)]
@@ -104,7 +115,7 @@ def export(
     return Exported(str(out), at, len(made), by_pair, by_vote, None if edits is None else len(edited))
 
 
-def _nothing(name: str, found: Sequence[Outcome], *, edits: bool) -> DataError:
+def _nothing(name: str, found: Sequence[VoteOutcome], *, edits: bool) -> DataError:
     units, also = len({one.pair.id for one in found}), " and no edited answer" * edits
     return DataError(
         f"{shown(name)}: of {counted(units, 'pair')} voted on none is decided, so there is no row{also} to write\n"
@@ -112,41 +123,41 @@ def _nothing(name: str, found: Sequence[Outcome], *, edits: bool) -> DataError:
     )
 
 
-def _rows(outcome: Outcome, form: Form, *, margin: bool) -> Iterator[Row]:
+def _rows(outcome: VoteOutcome, form: Form, *, margin: bool) -> Iterator[RankingRow]:
     if form == "verdicts":
         yield from _verdicts(outcome)
     elif outcome.winner is not None:
-        yield row_of(outcome, margin=margin)
+        yield outcome_row(outcome, margin=margin)
 
 
-def _verdicts(outcome: Outcome) -> Iterator[Row]:
+def _verdicts(outcome: VoteOutcome) -> Iterator[RankingRow]:
     """Both answers with what was decided of each; in their votes they are called this and other."""
     if outcome.winner is None and outcome.reason != "both bad":
         return
     sides: tuple[Side, Side] = ("first", "second")
     for side in sides:
-        names: dict[Side, str] = {side: "this", other(side): "other"}
+        names: dict[Side, str] = {side: "this", other_side(side): "other"}
         yield {
-            "prompt": messages(outcome.pair.prompt.messages),
+            "prompt": message_dicts(outcome.pair.prompt.messages),
             "completion": [{"role": "assistant", "content": outcome.pair.answer(side).text}],
             "label": side == outcome.winner,
-            **about(outcome.pair, names),
-            "votes": [told(vote, names) for vote in outcome.votes],
+            **pair_details(outcome.pair, names),
+            "votes": [vote_row(vote, names) for vote in outcome.votes],
         }
 
 
-def _edit(pair: Pair, vote: Vote) -> Row:
+def _edit(pair: Pair, vote: Vote) -> RankingRow:
     """A better answer that a rater wrote, as a conversation."""
     edited: Side | None = vote.ballot.edit_of
     return {
-        "messages": [*messages(pair.prompt.messages), {"role": "assistant", "content": vote.ballot.edit}],
+        "messages": [*message_dicts(pair.prompt.messages), {"role": "assistant", "content": vote.ballot.edit}],
         "edit_of": None if edited is None else pair.answer(edited).text,
-        **about(pair, _SIDES),
-        "votes": [told(vote, _SIDES)],
+        **pair_details(pair, _SIDES),
+        "votes": [vote_row(vote, _SIDES)],
     }
 
 
-def _refuse_without_strength(name: str, found: Sequence[Outcome]) -> None:
+def _refuse_without_strength(name: str, found: Sequence[VoteOutcome]) -> None:
     ranked = [outcome for outcome in found if outcome.winner is not None]
     bare = [outcome.pair.id for outcome in ranked if outcome.strength is None]
     if bare:
@@ -194,16 +205,16 @@ _KEYS = {"prompt", "chosen", "rejected", "completion", "label", "margin", "messa
 
 def _ours(row: dict[str, Any], pairs: Mapping[int, Pair]) -> bool:
     pair = pairs.get(row["pair"])
-    if pair is None or not isinstance(row["votes"], list) or set(row) - _KEYS - {*about(pair, _SIDES), "votes"}:
+    if pair is None or not isinstance(row["votes"], list) or set(row) - _KEYS - {*pair_details(pair, _SIDES), "votes"}:
         return False
-    asked, texts = messages(pair.prompt.messages), {pair.first.text, pair.second.text}
+    asked, texts = message_dicts(pair.prompt.messages), {pair.first.text, pair.second.text}
     if "messages" in row:  # the edit itself is in the store for good, as every vote is
         return row["messages"][:-1] == asked
     said = [row[key][-1]["content"] for key in ("chosen", "rejected", "completion") if key in row]
     return row["prompt"] == asked and set(said) <= texts
 
 
-def _write(path: Path, rows: Sequence[Row]) -> None:
+def _write(path: Path, rows: Sequence[RankingRow]) -> None:
     mode = path.stat().st_mode if path.exists() else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,11 @@ from trueup.data.sources.records import Record
 from trueup.data.sources.rows import shown
 from trueup.data.sources.stream import lines
 from trueup.data.votes.header import is_store
-from trueup.data.votes.importing import Given
-from trueup.data.votes.raters import proper
-from trueup.data.votes.rows import other
-from trueup.data.votes.schema import MOST_NAME, Answer, Ballot, Choice, NewPair, NewPrompt, Pair, Side
+from trueup.data.votes.importing import ImportedVote
+from trueup.data.votes.raters import normalize_name
+from trueup.data.votes.rows import other_side
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import MOST_NAME, Answer, Ballot, Choice, NewPair, NewPrompt, Pair, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import Judged, judged
 from trueup.ranking.exchange.reading import LeftOut, counted, empty_messages, mixed, records, told_of_empty
@@ -96,7 +96,7 @@ def import_file(store_path: str | Path, file: str, *, rater: str | None = None) 
         raise DataError(
             f"{shown(file)}: of {counted(read.rows, 'row')} none ranks a pair: {why}\n  fix: name another file"
         )
-    named = _named(read.found, proper(rater) if rater else _name(file))
+    named = _named(read.found, normalize_name(rater) if rater else _name(file))
     last = _last_words(named)
     with Store.open(store_path, create=True) as store:
         _refuse_contradictions(store, last.values())
@@ -172,13 +172,13 @@ def _neutral(one: Judged) -> Judged:
     if pair is one.pair:
         return one
     ballot = one.ballot
-    edit_of = other(ballot.edit_of) if ballot.edit_of else None
+    edit_of = other_side(ballot.edit_of) if ballot.edit_of else None
     ballot = replace(ballot, choice=_turned(ballot.choice), edit_of=edit_of)
-    return replace(one, pair=pair, ballot=ballot, left=other(one.left) if one.left else None)
+    return replace(one, pair=pair, ballot=ballot, left=other_side(one.left) if one.left else None)
 
 
 def _turned(choice: Choice) -> Choice:
-    return other(choice) if choice in ("first", "second") else choice
+    return other_side(choice) if choice in ("first", "second") else choice
 
 
 def _key(pair: NewPair | Pair) -> Key:
@@ -234,6 +234,6 @@ def _bare(answer: Answer) -> Answer:
     return Answer(answer.text, answer.model)
 
 
-def _given(one: Judged) -> Given:
+def _given(one: Judged) -> ImportedVote:
     left: Side = one.left or "first"  # where the file does not say, the neutral order: which is better has no side
     return one.pair, one.rater, one.ballot, one.at, left

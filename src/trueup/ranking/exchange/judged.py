@@ -21,9 +21,9 @@ from trueup.data.rendering.messages import Origin
 from trueup.data.sources.formats import pair_format
 from trueup.data.sources.records import PROMPT, Record
 from trueup.data.sources.rows import as_json, listed
-from trueup.data.votes.ballots import checked
-from trueup.data.votes.raters import proper
-from trueup.data.votes.schema import Ballot, Choice, NewPair, Side
+from trueup.data.votes.ballots import check_ballot
+from trueup.data.votes.raters import normalize_name
+from trueup.data.votes.vote_types import Ballot, Choice, NewPair, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import LeftOut, answers_in, iso, new_pair, pair_of
 from trueup.system.text import excerpt
@@ -81,7 +81,7 @@ def judged(record: Record) -> list[Judged]:
 def _proper(record: Record, one: Judged) -> Judged:
     """The vote as a store takes it; raises DataError, with the record's place, where it would not."""
     try:
-        return replace(one, ballot=checked(one.ballot), rater=proper(one.rater) if one.rater else "")
+        return replace(one, ballot=check_ballot(one.ballot), rater=normalize_name(one.rater) if one.rater else "")
     except DataError as error:
         raise DataError(f"{record.origin}: {error}") from error
 

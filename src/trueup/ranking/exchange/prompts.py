@@ -9,7 +9,7 @@ from trueup.data.sources.parser import Parser
 from trueup.data.sources.records import Record
 from trueup.data.sources.rows import listed, shown
 from trueup.data.sources.stream import lines
-from trueup.data.votes.schema import NewPair, NewPrompt, Side
+from trueup.data.votes.vote_types import NewPair, NewPrompt, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import WINNER, said
 from trueup.ranking.exchange.reading import SAME, LeftOut, answers_in, counted, mixed, pair_of, records, tags_of

@@ -15,7 +15,7 @@ from trueup.data.sources.reader import open_reader
 from trueup.data.sources.records import Record
 from trueup.data.sources.rows import shown
 from trueup.data.sources.stream import LISTED, unusable
-from trueup.data.votes.schema import Answer, NewPair, NewPrompt
+from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt
 from trueup.errors import DataError
 
 _MILLISECONDS = 1e11  # as seconds, the year 5138; as milliseconds, 1973

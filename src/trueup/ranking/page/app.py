@@ -15,8 +15,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from trueup.data.votes.schema import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Rater
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Rater
 from trueup.ranking.page.access import Access, Door, csrf_of, equal
 from trueup.ranking.page.desk import Desk, Writer
 from trueup.ranking.page.limits import Limits, Refused

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
-from trueup.data.votes.schema import Pair, Progress, Prompt, Rater
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Pair, Rater, RaterProgress, StoredPrompt
 from trueup.ranking.page.limits import Refused
 from trueup.ranking.page.wire import Undoing, Voting, ballot, left_of, pair_view, said_of, writing_view
 
@@ -38,7 +38,7 @@ class Remaining:
         if pair.gold:
             self._of(rater).discard(pair.id)
 
-    def left(self, rater: Rater, progress: Progress) -> int:
+    def left(self, rater: Rater, progress: RaterProgress) -> int:
         """How many pairs are left, about; 0 exactly where no ordinary pair is."""
         every, there = self._store.settings.gold_every, self._store.counts().gold
         if not (progress.left and every and there):
@@ -63,7 +63,7 @@ class Writing(Protocol):
     """Two answers that are being written."""
 
     @property
-    def prompt(self) -> Prompt: ...  # noqa: D102 -- as in ranking.ahead
+    def prompt(self) -> StoredPrompt: ...  # noqa: D102 -- as in ranking.ahead
     @property
     def first(self) -> str: ...  # noqa: D102
     @property

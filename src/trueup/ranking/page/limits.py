@@ -8,7 +8,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from trueup.data.votes.header import StoreFault
+from trueup.data.votes.header import StoreError
 from trueup.errors import DataError
 from trueup.ranking.page.access import Access
 
@@ -87,7 +87,7 @@ class Limits:
         if isinstance(error, Refused):
             return error
         sentence = "; ".join(line.strip() for line in str(error).splitlines()).replace("; fix: ", ": ")
-        if isinstance(error, DataError) and not isinstance(error, StoreFault):
+        if isinstance(error, DataError) and not isinstance(error, StoreError):
             return Refused(409, sentence)
         self.report(sentence if isinstance(error, DataError) else f"the page met {type(error).__name__}: {sentence}")
         return Refused(503, "the server cannot do this just now; who started it is told why")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import (
+from trueup.data.votes.vote_types import (
     MOST_EDIT,
     MOST_NAME,
     MOST_NOTE,

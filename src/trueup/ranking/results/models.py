@@ -17,7 +17,7 @@ from trueup.ranking.results.table import BOTH_BAD, FIRST, SKIP
 from trueup.stats.paired import holm
 
 if TYPE_CHECKING:
-    from trueup.data.votes.schema import Pair, Vote
+    from trueup.data.votes.vote_types import Pair, Vote
     from trueup.ranking.results.table import Floats, Table
 
 LIMIT = 10_000

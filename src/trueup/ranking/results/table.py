@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.data.votes.schema import Pair, Vote
+from trueup.data.votes.vote_types import Pair, Vote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,11 +17,11 @@ from trueup.ranking.results.table import BOTH_BAD, IMPORTED, POLICIES, SKIP, TIE
 from trueup.ranking.results.told import not_measured, notes
 
 if TYPE_CHECKING:
-    from trueup.data.votes.schema import Pair, Settings, Vote
+    from trueup.data.votes.vote_types import Pair, StoreSettings, Vote
 
 
 def view(
-    pairs: Sequence[Pair], votes: Sequence[Vote], *, settings: Settings | None = None, seed: int = 0,
+    pairs: Sequence[Pair], votes: Sequence[Vote], *, settings: StoreSettings | None = None, seed: int = 0,
     event: int | None = None,
 ) -> Results:  # fmt: skip
     """All that the votes say.
@@ -94,7 +94,7 @@ def _order(table: Table, ranking: Sequence[Strength]) -> list[int]:
 
 
 def _totals(
-    pairs: Sequence[Pair], votes: Sequence[Vote], everything: Table, table: Table, settings: Settings | None,
+    pairs: Sequence[Pair], votes: Sequence[Vote], everything: Table, table: Table, settings: StoreSettings | None,
     event: int | None,
 ) -> Totals:  # fmt: skip
     said = table.where(table.choice != SKIP)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from trueup.data.rendering.messages import Message
-from trueup.data.votes.schema import Prompt
+from trueup.data.votes.vote_types import StoredPrompt
 from trueup.errors import ConfigError
 from trueup.system.text import excerpt, masked
 
@@ -120,7 +120,7 @@ class Writing:
     `done` once the pair is in the store; it stays the last one until another is begun.
     """
 
-    prompt: Prompt
+    prompt: StoredPrompt
     first: str = ""
     second: str = ""
     done: bool = False
@@ -300,9 +300,9 @@ def _json(line: Mapping[str, Any]) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
-def _prompt(told: Mapping[str, Any]) -> Prompt:
+def _prompt(told: Mapping[str, Any]) -> StoredPrompt:
     messages = tuple(Message(**one) for one in told["messages"])
-    return Prompt(told["id"], messages, tuple(told["tags"]), told["origin"])
+    return StoredPrompt(told["id"], messages, tuple(told["tags"]), told["origin"])
 
 
 def _ending(code: int) -> str:

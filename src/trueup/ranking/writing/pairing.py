@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trueup.chat.dialogue import Answer as Spoken
 from trueup.chat.speaker import Sampling, Speaker
-from trueup.data.votes.schema import Answer, NewPair, NewPrompt, Prompt, Side
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt, Side, StoredPrompt
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.runtime import mixed_seed
 from trueup.system.text import clean
@@ -48,7 +48,7 @@ class Draft:
         attempt: how often both were drawn before and came out the same.
     """
 
-    prompt: Prompt
+    prompt: StoredPrompt
     number: int
     models: tuple[int, int]
     attempt: int = 0
@@ -60,7 +60,7 @@ class Draft:
         return first, second
 
 
-def drafted(prompt: Prompt, number: int, models: int, seed: int, salt: str = "") -> Draft:
+def drafted(prompt: StoredPrompt, number: int, models: int, seed: int, salt: str = "") -> Draft:
     """Which two of `models` models write pair `number` of a prompt, and which of them is the first.
 
     Of so many prompts in a row as there are pairings, each has another one, in an order drawn for those prompts; and so
@@ -76,7 +76,7 @@ def drafted(prompt: Prompt, number: int, models: int, seed: int, salt: str = "")
     return Draft(prompt, number, (other, one) if swap else (one, other))
 
 
-def _content(prompt: Prompt) -> int:
+def _content(prompt: StoredPrompt) -> int:
     text = json.dumps([[one.role, one.content] for one in prompt.messages])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 

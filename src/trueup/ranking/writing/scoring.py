@@ -8,8 +8,8 @@ from trueup.chat.speaker import spoken_name
 from trueup.config.paths import find_model
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.data.rendering.renderer import Renderer
-from trueup.data.votes.schema import Pair
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Pair
 from trueup.errors import DataError, ModelError
 from trueup.models.loading import load_classifier, load_tokenizer
 from trueup.models.reward_model import classifier_reward

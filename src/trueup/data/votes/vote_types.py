@@ -10,7 +10,7 @@ from trueup.data.rendering.messages import Message
 
 Side = Literal["first", "second"]
 Choice = Literal["first", "second", "tie", "both_bad", "skip"]
-Policy = Literal["random", "uncertain"]
+PairPolicy = Literal["random", "uncertain"]
 """Which pair comes next: in the store's random order, or the one first whose scores by a reward model differ least."""
 
 CHOICES: tuple[Choice, ...] = ("first", "second", "tie", "both_bad", "skip")
@@ -52,7 +52,7 @@ class NewPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class StoredPrompt:
     """A prompt in the store."""
 
     id: int
@@ -66,7 +66,7 @@ class Pair:
     """A pair in the store."""
 
     id: int
-    prompt: Prompt
+    prompt: StoredPrompt
     first: Answer
     second: Answer
     gold: Side | None = None
@@ -130,23 +130,23 @@ class Vote:
     at: str
     rater: Rater
     left: Side
-    policy: Policy | Literal[""]
+    policy: PairPolicy | Literal[""]
     score: float | None
     ballot: Ballot
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownPair:
     """A pair as it is given to a rater, leased to that rater for a while."""
 
     pair: Pair
     left: Side
-    policy: Policy
+    policy: PairPolicy
     score: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RaterProgress:
     """How far a rater and the store are.
 
     Attributes:
@@ -169,7 +169,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class StoreSettings:
     """How a store is ranked. The last ones given count; every change is an event.
 
     Attributes:
@@ -182,13 +182,13 @@ class Settings:
 
     raters_per_pair: int = 1
     gold_every: int = 10
-    policy: Policy = "random"
+    policy: PairPolicy = "random"
     lease_seconds: float = 600.0
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class AddedCounts:
     """What became of what was given to the store: new, or there before."""
 
     new: int
@@ -196,7 +196,7 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class VoteCounts:
     """How much a store holds: `pairs` without the gold ones, `votes` that stand, skips too; `events` is the last id."""
 
     prompts: int

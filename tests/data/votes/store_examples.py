@@ -8,30 +8,30 @@ from pathlib import Path
 
 from trueup.data.rendering.messages import Message
 from trueup.data.votes import content, leases, settings
-from trueup.data.votes.schema import Answer, Ballot, NewPair, NewPrompt, Rater, Settings, Side, Vote
 from trueup.data.votes.store import Store
+from trueup.data.votes.vote_types import Answer, Ballot, NewPair, NewPrompt, Rater, Side, StoreSettings, Vote
 
 DERIVED = ("standing", "tallies", "levels", "shares")
 
 
-def prompt(number: int, **more) -> NewPrompt:
+def new_prompt(number: int, **more) -> NewPrompt:
     return NewPrompt((Message("user", f"question {number}"),), **more)
 
 
-def pair(number: int, gold: Side | None = None) -> NewPair:
+def new_pair(number: int, gold: Side | None = None) -> NewPair:
     first = Answer(f"yes {number}", "one", {"temperature": 1.0})
-    return NewPair(prompt(number), first, Answer(f"no {number}", "two", {"seed": number}), gold)
+    return NewPair(new_prompt(number), first, Answer(f"no {number}", "two", {"seed": number}), gold)
 
 
-def store(folder: Path, pairs: int = 6, *, gold: int = 0, **wanted) -> Store:
+def make_store(folder: Path, pairs: int = 6, *, gold: int = 0, **wanted) -> Store:
     """A store of that many pairs, and gold ones behind them."""
     opened = Store.open(folder / "votes.db", create=True)
-    opened.configure(Settings(**{"gold_every": 0, **wanted}))
-    opened.add_pairs(pair(number, "first" if number >= pairs else None) for number in range(pairs + gold))
+    opened.configure(StoreSettings(**{"gold_every": 0, **wanted}))
+    opened.add_pairs(new_pair(number, "first" if number >= pairs else None) for number in range(pairs + gold))
     return opened
 
 
-def salted(opened: Store, salt: str = "the same") -> Store:
+def with_salt(opened: Store, salt: str = "the same") -> Store:
     """The store with a secret that is known, so that its chance is."""
     with opened._database.writing() as connection:
         settings.remember(connection, "salt", salt)
@@ -39,18 +39,18 @@ def salted(opened: Store, salt: str = "the same") -> Store:
     return opened
 
 
-def vote(opened: Store, rater: Rater, request: str, choice="first", **said) -> Vote | None:
+def vote_on_next(opened: Store, rater: Rater, request: str, choice="first", **said) -> Vote | None:
     """Vote on the next pair."""
     shown = opened.next(rater)
     return shown and opened.vote(rater, Ballot(request, shown.pair.id, choice, **said))
 
 
 def vote_on(opened: Store, rater: Rater, number: int, choice="first", **said) -> Vote:
-    show(opened, rater, number)
+    lease_pairs(opened, rater, number)
     return opened.vote(rater, Ballot(f"{rater.name} on {number}", number, choice, **said))
 
 
-def show(opened: Store, rater: Rater, *numbers: int) -> None:
+def lease_pairs(opened: Store, rater: Rater, *numbers: int) -> None:
     """The rater has been given these pairs, and holds them no more."""
     with opened._database.writing() as connection:
         for number in numbers:
@@ -59,28 +59,28 @@ def show(opened: Store, rater: Rater, *numbers: int) -> None:
                 leases.give(connection, rater, number, told, now=0.0, seconds=1.0)
 
 
-def plain(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path)
 
 
-def derived(path: Path) -> dict[str, list[tuple]]:
+def derived_rows(path: Path) -> dict[str, list[tuple]]:
     """What is derived from events, but levels that no pair is on any more."""
-    connection = plain(path)
+    connection = connect(path)
     told = {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall()) for table in DERIVED}
     connection.close()
     told["levels"] = [row for row in told["levels"] if row[3]]
     return told
 
 
-def sound(opened: Store) -> None:
+def check_store(opened: Store) -> None:
     """The file is whole, its counts are those of its events, and nobody has two votes on one pair."""
-    connection = plain(opened.path)
+    connection = connect(opened.path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
     connection.close()
-    before = derived(opened.path)
+    before = derived_rows(opened.path)
     opened.rebuild()
-    assert derived(opened.path) == before
+    assert derived_rows(opened.path) == before
     votes = opened.votes()
     assert len({(said.rater, said.ballot.pair) for said in votes}) == len(votes)
     assert [said.id for said in votes] == sorted(said.id for said in votes)
