@@ -13,8 +13,7 @@ from trueup.errors import DataError
 def unpaired_examples(rows: Examples) -> Sequence[Example]:
     """Labelled completions as examples with the scalar "desirable" (1 or 0).
 
-    Of rankings, the chosen answers as desirable and the rejected ones as not: all chosen, then all rejected, because
-    side by side `mismatched` would give a prompt its own other answer.
+    Of rankings, the chosen answers as desirable and the rejected ones as not: all chosen, then all rejected.
     """
     n = len(rows)
     if not ranked(rows):
@@ -36,15 +35,37 @@ def _labelled(example: Example, side: int, desirable: float) -> Example:
 
 
 def mismatched(examples: Sequence[Example], max_length: int) -> Sequence[Example]:
-    """Each prompt with the next example's completion: what KTO estimates the KL on (arXiv:2402.01306, section 4.1).
+    """Each prompt with the completion of the next row that has *another* prompt (arXiv:2402.01306, section 4.1).
 
-    The pair was never held to `max_length`, so the completion is cut to what the prompt leaves of it.
+    KTO estimates the KL on these. Labelled rows of one prompt usually lie next to each other: the next row alone would
+    be the prompt's own other answer, and its log-ratio no estimate of the KL. The last rows go on from the first.
+
+    The new sequence was never held to `max_length`, so the completion is cut to what the prompt leaves of it.
+
+    Raises:
+        DataError: all rows have the same prompt.
     """
-    n = len(examples)
+    partners = _next_of_another_prompt(examples)
 
-    def shifted(at: int) -> Example:
-        one, other = examples[at], examples[(at + 1) % n]
-        room, branch = max_length - len(one.trunk), other.branches[0]
-        return Example(one.trunk, (Branch(branch.ids[:room], branch.mask[:room]),))
+    def shifted(index: int) -> Example:
+        example, other = examples[index], examples[partners[index]]
+        room, branch = max_length - len(example.trunk), other.branches[0]
+        return Example(example.trunk, (Branch(branch.ids[:room], branch.mask[:room]),))
 
-    return Lazy(n, shifted)
+    return Lazy(len(examples), shifted)
+
+
+def _next_of_another_prompt(examples: Sequence[Example]) -> list[int]:
+    """For each row the index of the next row, in a circle, that has another prompt."""
+    count = len(examples)
+    prompts = [hash(tuple(example.trunk)) for example in examples]
+    first_other = next((index for index in range(count) if prompts[index] != prompts[-1]), None)
+    if first_other is None:
+        raise DataError(
+            f"data: all {count} completions answer the same prompt, and KTO's reference point is estimated on a prompt "
+            "with another prompt's completion\n  fix: add rows of other prompts"
+        )
+    partners = [first_other] * count
+    for index in range(count - 2, -1, -1):
+        partners[index] = partners[index + 1] if prompts[index] == prompts[index + 1] else index + 1
+    return partners

@@ -13,6 +13,7 @@ from data.tokens import making
 from trueup.config import STAGES
 from trueup.data.tokens.prepare import Prepared, prepare
 from trueup.data.unpaired import mismatched, unpaired_examples
+from trueup.errors import DataError
 from trueup.recipes.kto import unpaired_sampler
 
 RENDERER = making.renderer()
@@ -67,3 +68,21 @@ def test_a_prompt_with_anothers_completion_is_held_to_the_length(mixed: Prepared
         assert one.branches[0].ids == other.branches[0].ids[: limit - len(one.trunk)]
         assert one.longest <= limit
         assert other.trunk != one.trunk
+
+
+def labelled(folder: Path, prompts: str) -> Any:
+    rows = [{"prompt": q, "completion": f"a{at}", "label": at % 2 == 0} for at, q in enumerate(prompts)]
+    return unpaired_examples(ready(str(making.write(folder / "rows.jsonl", rows))).train)
+
+
+def test_a_prompt_never_gets_its_own_other_answer(tmp_path: Path) -> None:
+    """Rows q q r r r q: the next row of another prompt is 2 2 5 5 5, and after the last the circle begins at 2."""
+    examples = labelled(tmp_path, "qqrrrq")
+    made = mismatched(examples, 1000)
+    assert [one.branches[0].ids for one in made] == [examples[at].branches[0].ids for at in (2, 2, 5, 5, 5, 2)]
+    assert [one.trunk for one in made] == [one.trunk for one in examples]
+
+
+def test_one_prompt_alone_has_no_other(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="all 3 completions answer the same prompt"):
+        mismatched(labelled(tmp_path, "qqq"), 1000)
