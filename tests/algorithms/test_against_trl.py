@@ -204,7 +204,7 @@ def test_kto_equals_trl(good: float, bad: float, lift: float) -> None:
     kl = preference.kto_kl(mismatched, ref_mismatched)
     assert kl.item() == pytest.approx(trainer._metrics["train"]["kl"][0])
     ours = preference.kto(
-        Completions(logps, ref_logps, desirable, kl), beta=0.1, desirable_weight=good, undesirable_weight=bad
+        Completions(logps, desirable, ref_logps, kl), beta=0.1, desirable_weight=good, undesirable_weight=bad
     )
     torch.testing.assert_close(ours.mean(), theirs)
 

@@ -156,7 +156,7 @@ class TestProperties:
         low, high = torch.tensor([-3000.0, 0.0, -1.0, -1e-9]), torch.tensor([-0.0, -4000.0, -1.0, -1e-9])
         low, high = low.requires_grad_(), high.requires_grad_()
         if name in UNPAIRED:
-            given = Completions(low, torch.full((4,), -50.0), torch.tensor([True, False, True, False]), torch.zeros(()))
+            given = Completions(low, torch.tensor([True, False, True, False]), torch.full((4,), -50.0), torch.zeros(()))
         else:
             ones = torch.ones(4)
             given = Pairs(low, high, ones, ones, torch.full((4,), -50.0), torch.full((4,), -50.0))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tiny_data
 from tiny import tiny_folder
+from trueup.algorithms import preference
 from trueup.algorithms.preference import LOSSES, NEEDS_REFERENCE, UNPAIRED
+from trueup.config import losses
 from trueup.data.unpaired import mismatched
 from trueup.errors import DataError
 from trueup.models.batching import Example
@@ -122,6 +126,45 @@ def test_kto_never_estimates_the_kl_on_a_prompts_own_answers(tmp_path: Path, mon
     assert sum(one.branches[0].scalars["desirable"] for one in examples) == 6
     for one in mismatched(examples, 10_000):
         assert (tuple(one.trunk), tuple(one.branches[0].ids)) not in own
+
+
+@pytest.fixture
+def fresh_readers() -> Iterator[None]:
+    """Forget what was read from the losses' source, before and after."""
+    readers = (losses.preference_losses, losses._tree, losses._names)
+    for reader in readers:
+        reader.cache_clear()
+    yield
+    for reader in readers:
+        reader.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_readers")
+@pytest.mark.parametrize("with_reference", [True, False])
+def test_an_unpaired_loss_of_another_name_is_the_one_that_trains(
+    with_reference: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A throw-away loss in LOSSES and UNPAIRED that is 7 for each completion: every logged loss is 7."""
+
+    def seven(completions: preference.Completions, *, beta: float = 0.1) -> torch.Tensor:
+        assert (completions.ref_logps is not None) == (completions.kl is not None) == with_reference
+        return 7 + 0 * beta * completions.logps
+
+    source = tmp_path / "preference.py"
+    text = losses.SOURCE.read_text(encoding="utf-8").replace('"kto": kto,', '"kto": kto,\n    "seven": seven,')
+    text = text.replace('frozenset({"kto"})', 'frozenset({"kto", "seven"})')
+    if with_reference:
+        text = text.replace('"kto"})\n', '"kto", "seven"})\n', 1)
+    source.write_text(text + "\ndef seven(completions: Completions, *, beta: float = 0.1): ...\n", encoding="utf-8")
+    monkeypatch.setattr(losses, "SOURCE", source)
+    monkeypatch.setitem(LOSSES, "seven", seven)
+    config = kto(tmp_path, "labelled", loss={"name": "seven"})
+    tiny_data.run(config)
+    assert [row["dpo/loss"] for row in tiny_data.metrics(config)] == [7, 7]
+    rankings = tiny_data.data(tmp_path, "rankings", 6)
+    measured = {"output": str(tmp_path / "again"), "eval": {"data": rankings}, "allow": ["eval-overlap"]}
+    config = kto(tmp_path, "rankings", loss={"name": "seven"}, **measured)
+    assert "eval/loss" not in tiny_data.run(config)["last"]
 
 
 def test_kto_on_rows_of_neither_kind_says_what_labels_need(tmp_path: Path) -> None:

@@ -43,19 +43,19 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """S single responses labelled good or bad, for KTO.
+    """S single responses labelled good or bad, for the losses in `UNPAIRED`.
 
     Attributes:
         logps: (S,) summed log-probability under the policy.
-        ref_logps: (S,) under the reference, constant.
         desirable: (S,) bool.
-        kl: scalar, the reference point z0 from `kto_kl`, constant.
+        ref_logps: (S,) under the reference, constant; None where the loss has no reference.
+        kl: scalar, the reference point z0 from `kto_kl`, constant; None where the loss has no reference.
     """
 
     logps: Tensor
-    ref_logps: Tensor
     desirable: Tensor
-    kl: Tensor
+    ref_logps: Tensor | None = None
+    kl: Tensor | None = None
 
 
 def sigmoid(pairs: Pairs, *, beta: float = 0.1, label_smoothing: float = 0.0) -> Tensor:
@@ -203,6 +203,8 @@ def kto(
     Returns:
         losses (S,), between 0 and the weight.
     """
+    if completions.ref_logps is None or completions.kl is None:
+        raise ValueError("KTO compares with a reference, and the completions carry no reference log-probabilities")
     gain = beta * (completions.logps - completions.ref_logps - completions.kl)
     signed = torch.where(completions.desirable, gain, -gain)
     weight = torch.where(completions.desirable, desirable_weight, undesirable_weight).to(gain.dtype)

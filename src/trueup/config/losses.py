@@ -30,11 +30,21 @@ def preference_losses() -> dict[str, dict[str, Number]]:
     return {name: _parameters(functions[function]) for name, function in _table().items()}
 
 
-@cache
 def needs_reference(name: str) -> bool:
-    """Whether the loss compares with a reference model: whether `NEEDS_REFERENCE` names it."""
-    literals = ast.walk(_assigned(_tree(), "NEEDS_REFERENCE"))
-    return name in {node.value for node in literals if isinstance(node, ast.Constant)}
+    """Return True if the loss compares with a reference model: `NEEDS_REFERENCE` names it."""
+    return name in _names("NEEDS_REFERENCE")
+
+
+def is_unpaired(name: str) -> bool:
+    """Return True if the loss takes single completions instead of pairs: `UNPAIRED` names it."""
+    return name in _names("UNPAIRED")
+
+
+@cache
+def _names(variable: str) -> frozenset[str]:
+    """Return the names in a set of names that the module assigns to `variable`."""
+    literals = ast.walk(_assigned(_tree(), variable))
+    return frozenset(str(node.value) for node in literals if isinstance(node, ast.Constant))
 
 
 def parameter_problem(name: str, key: str, value: object) -> str | None:

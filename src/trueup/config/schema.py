@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Strict, model_validator
 
-from trueup.config.losses import needs_reference
 from trueup.config.problems import Place, Problem
 from trueup.config.sections import (
     Allowed,
@@ -173,8 +172,11 @@ class DpoConfig(StageConfig):
 
     def inert(self) -> dict[str, str]:
         """A reference beside a loss that has none; a watch without anything to measure on."""
-        used = needs_reference(self.loss.name)
-        reasons = {} if used else {"reference": f"{self.loss.name} compares with no reference; leave it out"}
+        reasons = (
+            {}
+            if self.loss.needs_reference
+            else {"reference": f"{self.loss.name} compares with no reference; leave it out"}
+        )
         return reasons | _unwatched(self)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_serializer, model_validator
 
-from trueup.config.losses import Number, parameter_problem, preference_losses
+from trueup.config.losses import Number, is_unpaired, needs_reference, parameter_problem, preference_losses
 from trueup.config.problems import Problem, collected, shown, suggestion
 
 Whole = Annotated[int, Strict(), Field(ge=0)]
@@ -222,6 +222,16 @@ class PreferenceLossConfig(Section):
     """The loss: a function of algorithms/preference.py."""
     params: dict[str, Number] = Field(default_factory=dict)
     """Its parameters, all of them; the ones not given have the function's defaults."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if the loss compares with a reference model."""
+        return needs_reference(self.name)
+
+    @property
+    def unpaired(self) -> bool:
+        """True if the loss learns from single labelled completions instead of pairs."""
+        return is_unpaired(self.name)
 
     @model_validator(mode="before")
     @classmethod

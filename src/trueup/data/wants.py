@@ -16,6 +16,6 @@ def _kinds(config: StageConfig, place: tuple[str | int, ...], section: DataConfi
         return ("text",) if section.use == "text" else ("conversation",)
     if isinstance(config, PpoConfig):
         return ("prompt",)
-    if isinstance(config, DpoConfig) and config.loss.name == "kto" and place[0] != "eval":
+    if isinstance(config, DpoConfig) and config.loss.unpaired and place[0] != "eval":
         return ("labelled", "preference")
     return ("preference",)

@@ -39,11 +39,9 @@ def run(config: DpoConfig) -> dict[str, Any]:
     """Train the policy on rankings with the loss `config.loss` and export it. Returns the summary."""
     with open_stage(config) as stage:
         stage.network.add_trainable("policy", config.lora)
-        if config.loss.name in preference.NEEDS_REFERENCE:
+        if config.loss.needs_reference:
             _add_reference(stage, config)
-        term, epoch = (
-            _kto_term(stage, config) if config.loss.name in preference.UNPAIRED else _paired_term(stage, config)
-        )
+        term, epoch = _unpaired_term(stage, config) if config.loss.unpaired else _paired_term(stage, config)
         fitted = stage.fit(
             [term, *stage.mix_terms()], stage.steps(epoch), evaluation=_evaluation(stage, config),
             headline=("loss", "dpo/rewards/accuracy", "dpo/rewards/margin"),
@@ -69,7 +67,7 @@ def _paired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
 
 def _pairs(stage: Stage, config: DpoConfig, name: str, rows: Examples) -> Sequence[Example]:
     """The rows, with the reference's log-probabilities where the loss compares with them."""
-    if config.loss.name not in preference.NEEDS_REFERENCE:
+    if not config.loss.needs_reference:
         return rows
     stage.progress.note(f"{name}: reference log-probabilities of {len(rows)} pairs")
     cache, tokens = stage.run.path / f"reference-{name}.safetensors", config.max_tokens
@@ -79,19 +77,23 @@ def _pairs(stage: Stage, config: DpoConfig, name: str, rows: Examples) -> Sequen
     return examples
 
 
-def _kto_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
-    network, tokens = stage.network, config.max_tokens
-    examples = unpaired_examples(stage.train)
+def _unpaired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
+    """Return the term of a loss on single completions, and how many of them an epoch has."""
+    network, tokens, rows = stage.network, config.max_tokens, stage.train
+    examples, sampler = unpaired_examples(rows), unpaired_sampler(stage)
+
+    def origin(index: int) -> object:
+        return rows.origin(index % len(rows))  # of a ranking both sides are completions, the chosen ones first
+
+    objective = objectives.unpaired_preference(config.loss)
+    if not config.loss.needs_reference:
+        return Term("dpo", stage.source(examples, "branch", sampler=sampler, origin=origin), objective), sampler.n
     shifted = with_reference(
         network, mismatched(examples, config.max_length), stage.run.path / "reference-kl.safetensors", max_tokens=tokens
     )
     examples = with_reference(network, examples, stage.run.path / "reference-data.safetensors", max_tokens=tokens)
-    sampler = unpaired_sampler(stage)
-    rows = stage.train  # of a ranking both sides, the chosen ones first
-    source = KtoSource(
-        examples, shifted, sampler, network, max_tokens=tokens, origin=lambda at: rows.origin(at % len(rows))
-    )
-    return Term("dpo", source, objectives.kto(config.loss)), sampler.n
+    source = KtoSource(examples, shifted, sampler, network, max_tokens=tokens, origin=origin)
+    return Term("dpo", source, objective), sampler.n
 
 
 def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
@@ -117,7 +119,7 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
         measured = preference.metrics(pairs, beta)
         margins = measured["rewards/margin"]
         numbers = {name: float(one.mean()) for name, one in measured.items() if name != "rewards/accuracy"}
-        if config.loss.name not in preference.UNPAIRED:
+        if not config.loss.unpaired:
             numbers["loss"] = float(loss(pairs, **config.loss.params).mean())
         won = rate(float(objectives.accuracy(margins).sum()), len(margins))
         numbers |= {"accuracy": won.value, "accuracy_low": won.low, "accuracy_high": won.high, "n": float(won.n)}
@@ -128,7 +130,7 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
             watch.see(step, items)
         return {name: value for name, value in means(items).items() if name != "n"} | numbers
 
-    metric = ("accuracy", "higher") if config.loss.name in preference.UNPAIRED else ("loss", "lower")
+    metric = ("accuracy", "higher") if config.loss.unpaired else ("loss", "lower")
     # At the start a policy held to itself has won nothing yet; but what its answers are like must be known, to compare.
     at_start = reference is None or config.reference is not None or config.watch.samples > 0
     return watched(Evaluation(compute, config.eval.every, config.eval.patience, *metric, at_start=at_start), config)

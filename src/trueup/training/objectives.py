@@ -70,18 +70,21 @@ def paired_preference(settings: PreferenceLossConfig) -> Objective:
     return objective
 
 
-def kto(settings: PreferenceLossConfig) -> Objective:
-    """KTO on single completions, (S,). The column "kl" is the whole step's estimate, so micro-batches do not matter."""
+def unpaired_preference(settings: PreferenceLossConfig) -> Objective:
+    """A loss on single labelled completions, (S,).
+
+    Where the loss has a reference, the column "kl" is the whole step's estimate, so micro-batches do not matter.
+    """
+    loss, beta = preference.LOSSES[settings.name], float(settings.params.get("beta", 1.0))
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         sums = segment_sum(network.logps(batch), batch.branch_of, batch.branches)
         desirable = batch.columns["desirable"] > 0
-        completions = preference.Completions(
-            logps=sums, ref_logps=batch.columns["ref_logps"], desirable=desirable, kl=batch.columns["kl"][0]
-        )
-        rewards = float(settings.params["beta"]) * (sums - completions.ref_logps).detach()
+        reference, kl = batch.columns.get("ref_logps"), batch.columns.get("kl")
+        completions = preference.Completions(sums, desirable, reference, None if kl is None else kl[0])
+        rewards = beta * (sums if reference is None else sums - reference).detach()
         metrics = {"rewards/desirable": rewards[desirable], "rewards/undesirable": rewards[~desirable]}
-        return preference.kto(completions, **settings.params), metrics | {"kl": batch.columns["kl"]}
+        return loss(completions, **settings.params), metrics if kl is None else metrics | {"kl": kl}
 
     return objective
 

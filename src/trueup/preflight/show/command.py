@@ -51,11 +51,11 @@ def run(
             raise DataError(prepared.findings[0].text)
         train = prepared.train
         examples: Sequence[Example] = train
-        kto = isinstance(stage, DpoConfig) and stage.loss.name == "kto"
-        if kto:
+        unpaired = isinstance(stage, DpoConfig) and stage.loss.unpaired
+        if unpaired:
             examples = unpaired_examples(train)
         seen = view(
-            examples, renderer, method=cast("Any", stage.method), per="branch" if kto else _PER[stage.method],
+            examples, renderer, method=cast("Any", stage.method), per="branch" if unpaired else _PER[stage.method],
             max_tokens=stage.max_tokens, layout="packed", shown=min(rows, len(examples)),
             origins=_Origins(train, len(examples)),
         )  # fmt: skip
@@ -69,7 +69,7 @@ def run(
 
 
 class _Origins(Sequence[Origin]):
-    """Where each example came from; of KTO's rankings each row is two."""
+    """Where each example came from; an unpaired loss makes two examples of each ranking."""
 
     def __init__(self, rows: Examples, count: int) -> None:
         self._rows, self._count = rows, count
