@@ -8,12 +8,12 @@ import re
 import pytest
 
 from report import sample_report as samples
+from trueup.pages.text import cleaned
 from trueup.report.charts import looks_of, pictures
 from trueup.report.curves import smoothed, thinned
 from trueup.report.drawing import Look, Panel, axes, canvas, panel
 from trueup.report.glyphs import strip
 from trueup.report.schema import Curve, FrontierPoint, Measure, Topic
-from trueup.report.words import cleaned
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""One kit for pages: escaped HTML, a strict content policy, numbers in words."""
+"""What every HTML page of trueup shares: the jinja environment, the style, the icons and how numbers are written."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
+from trueup.pages.numbers import NOT_MEASURED, estimate, memory
+from trueup.pages.text import cleaned, one_line
 from trueup.report.schema import Measure, Report, StageRun
 from trueup.report.view import Counts, counts
-from trueup.report.words import NOT_MEASURED, cleaned, estimate, judged, memory, one_line
 from trueup.system.text import clean, duration
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
@@ -116,7 +117,7 @@ def _measured(report: Report, model: str) -> str:
 def _row(measure: Measure, model: str, against: str | None) -> str:
     value, difference = measure.values[model], measure.differences.get(model)
     base = measure.values.get(against) if against is not None else None
-    said = "" if difference is None else f"{estimate(difference, sign=True)} **{judged(measure, difference)}**"
+    said = "" if difference is None else f"{estimate(difference, sign=True)} **{measure.judgement(difference)}**"
     title = f"{escaped(measure.title)}, {escaped(measure.unit)}"
     return f"| {title} | {estimate(value)} | {value.n} | {estimate(base) if base else ''} | {said} |"
 

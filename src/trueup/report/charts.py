@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
+from trueup.pages.numbers import estimate, fixed, plain
+from trueup.pages.text import one_line
 from trueup.report.curves import learning, training
 from trueup.report.drawing import (
     FONT,
@@ -29,7 +31,6 @@ from trueup.report.drawing import (
 from trueup.report.forest import LABEL, drawable, name_rows, refusals, room_for, tax, whisker
 from trueup.report.schema import FrontierPoint, Missing, Number, Report
 from trueup.report.view import columns
-from trueup.report.words import estimate, fixed, one_line, plain
 
 
 def pictures(report: Report) -> tuple[list[Picture], list[Missing]]:

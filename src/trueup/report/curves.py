@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from trueup.pages.numbers import plain
+from trueup.pages.text import one_line
 from trueup.report.drawing import LINE, MUTED, WIDTH, Look, Panel, Picture, axes, canvas, fit_numbers, note, panel, span
 from trueup.report.schema import Alarm, Curve, Missing, Report
-from trueup.report.words import one_line, plain
 
 _POINTS = 240
 _SMOOTHED = 60

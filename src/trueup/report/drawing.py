@@ -22,7 +22,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from trueup.report.words import MINUS
+from trueup.pages.numbers import MINUS
 from trueup.system.text import short_count
 
 WIDTH = 400.0

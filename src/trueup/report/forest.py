@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trueup.pages.numbers import estimate
+from trueup.pages.text import one_line
 from trueup.report.drawing import (
     CHAR,
     INK,
@@ -25,7 +27,6 @@ from trueup.report.drawing import (
     span,
 )
 from trueup.report.schema import Difference, Measure, Missing, Number, Report, Topic
-from trueup.report.words import estimate, judged, one_line
 
 LABEL = 20
 """Characters of a topic or model beside a picture; the words under the picture have the whole name."""
@@ -152,10 +153,11 @@ def _directions(figure: Figure, area: Axes, measure: Measure) -> None:
 
 
 def _topic_words(measure: Measure, topic: Topic, found: dict[str, Difference]) -> str:
-    said = [
-        f"{one_line(name)} {estimate(one, sign=True)}, n {one.n}, {judged(measure, one)}" for name, one in found.items()
+    parts = [
+        f"{one_line(name)} {estimate(difference, sign=True)}, n {difference.n}, {measure.judgement(difference)}"
+        for name, difference in found.items()
     ]
-    return f"{one_line(topic.topic)}: {'; '.join(said)}."
+    return f"{one_line(topic.topic)}: {'; '.join(parts)}."
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------

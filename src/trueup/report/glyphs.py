@@ -1,21 +1,14 @@
-"""Small signs drawn by hand: an icon for each outcome, a marker for each model, a gate's interval beside its limit."""
+"""Small inline SVGs: the line and marker of a model, and a gate's interval with its limit."""
 
 from __future__ import annotations
 
 from html import escape
 
+from trueup.pages.numbers import estimate, plain
+from trueup.pages.text import one_line
 from trueup.report.drawing import Look, finite
 from trueup.report.schema import GateResult
-from trueup.report.words import estimate, one_line, plain
 
-_ICONS = {
-    "check": '<circle cx="12" cy="12" r="11" class="fill"/><path d="M6.8 12.6l3.5 3.6 7-7.6" class="cut"/>',
-    "cross": '<path d="M7.4 1h9.2L23 7.4v9.2L16.6 23H7.4L1 16.6V7.4z" class="fill"/>'
-    '<path d="M8 8l8 8M16 8l-8 8" class="cut"/>',
-    "question": '<circle cx="12" cy="12" r="10.4" class="ring dashed"/>'
-    '<path d="M9 9.6a3 3 0 1 1 4.4 2.6c-1 .5-1.4 1.1-1.4 2.1M12 17.4v.1" class="line"/>',
-    "dash": '<circle cx="12" cy="12" r="10.4" class="ring"/><path d="M7.5 12h9" class="line"/>',
-}
 _SHAPES = [
     '<circle cx="13" cy="7" r="4.2"/>',
     '<path d="M9.2 3.2h7.6v7.6h-7.6z"/>',
@@ -26,14 +19,6 @@ _SHAPES = [
     '<path d="M9.8 1.8L13 5l3.2-3.2 2 2L15 7l3.2 3.2-2 2L13 9l-3.2 3.2-2-2L11 7 7.8 3.8z"/>',
     '<path d="M13 1.8l5 3.7-1.9 6H9.9l-1.9-6z"/>',
 ]
-
-
-def icon(name: str) -> str:
-    """An icon beside a word that says the same; hidden from screen readers."""
-    return (
-        f'<svg class="icon" width="24" height="24" viewBox="0 0 24 24" aria-hidden="true" focusable="false">'
-        f"{_ICONS[name]}</svg>"
-    )
 
 
 def glyph(look: Look) -> str:

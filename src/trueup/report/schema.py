@@ -60,6 +60,19 @@ class Measure(Part):
     note: str | None = None
     """What a reader must know to trust the number, such as the refusal detector's own error."""
 
+    @property
+    def aim(self) -> str:
+        """The direction in which the measure gets better; empty if neither is."""
+        return {"higher": "higher is better", "lower": "lower is better", "neither": ""}[self.better]
+
+    def judgement(self, difference: Difference) -> str:
+        """Return "better", "worse", "higher" or "lower" if the difference is shown, else "not shown"."""
+        if not difference.shown:
+            return "not shown"
+        if self.better == "neither":
+            return "higher" if difference.value > 0 else "lower"
+        return "better" if (difference.value > 0) == (self.better == "higher") else "worse"
+
 
 class Topic(Part):
     """A measure on the items of one topic."""

@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from trueup.pages.numbers import MINUS, NOT_MEASURED, fixed, interval
+from trueup.pages.text import cleaned, one_line
 from trueup.report.schema import Measure, ModelVerdict, Report
 from trueup.report.view import by_definition, columns, common_places, judged_first
-from trueup.report.words import MINUS, NOT_MEASURED, cleaned, fixed, interval, judged, one_line
 from trueup.system.console import make_console, table
 
 _WIDTH = 80
@@ -93,7 +94,7 @@ def _cell(measure: Measure, model: str, report: Report) -> str:
         lines.append("baseline")
     if difference is not None:
         decimals = min(_PLACES, common_places(measure.differences))
-        lines.append(f"{fixed(difference.value, decimals, sign=True)} {judged(measure, difference)}")
+        lines.append(f"{fixed(difference.value, decimals, sign=True)} {measure.judgement(difference)}")
         if not difference.shown and difference.detectable is not None:
             lines.append(f"could show {fixed(difference.detectable, decimals)}")
     return "\n".join(lines).replace(MINUS, "-")

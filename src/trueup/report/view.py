@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_high
 
+from trueup.pages.numbers import fixed, interval, p_value, places
+from trueup.pages.text import one_line
 from trueup.report.schema import Difference, Measure, Missing, ModelVerdict, Number, Report, Sample
-from trueup.report.words import fixed, interval, judged, one_line, p_value, places
 
 LONG = 700
 """Characters of an answer that are shown at once; the rest is a click away."""
@@ -111,7 +112,7 @@ def _compared(cell: Cell, measure: Measure, difference: Difference, decimals: in
     said = [] if difference.p is None else [p_value(difference.p)]
     if not difference.shown and difference.detectable is not None:
         said.append(f"could show {fixed(difference.detectable, decimals)}")
-    word = judged(measure, difference)
+    word = measure.judgement(difference)
     return replace(cell, n=cell.n or difference.n, change=change, word=word, detail=said)
 
 

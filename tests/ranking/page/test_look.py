@@ -21,7 +21,7 @@ def variables(package: str, name: str) -> list[dict[str, str]]:
 
 
 def test_the_look_is_the_reports() -> None:
-    own, report = variables("trueup.ranking.page", "rank.css"), variables("trueup.report", "page.css")
+    own, report = variables("trueup.ranking.page", "rank.css"), variables("trueup.pages", "base.css")
     for mine, theirs in zip(own, report, strict=True):
         shared = mine.keys() & theirs.keys()
         assert len(shared) > 12

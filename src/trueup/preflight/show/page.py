@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from trueup.pages import html
 from trueup.preflight.show import words
 from trueup.preflight.show.schema import Token, View
 from trueup.system.files import atomic_write_text
-from trueup.system.text import clean
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +23,10 @@ class _Item:
 
 def write_html(view: View, path: Path) -> None:
     """Write the page to `path`, as UTF-8."""
-    page = _environment().get_template("page.html.j2")
-    style = Markup(_base_style() + _text("trueup.preflight.show", "page.css"))
-    atomic_write_text(path, page.render(view=view, words=words, items=_items, mark=_mark, style=style, policy=_POLICY))
-
-
-@cache
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("trueup.preflight.show", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["clean"] = lambda text: clean(text, one_line=True)
-    return made
-
-
-def _text(package: str, name: str) -> str:
-    return files(package).joinpath(name).read_text(encoding="utf-8")
-
-
-def _base_style() -> str:
-    """Colours, letters and headings of the report's page, so that both look alike."""
-    return _text("trueup.report", "page.css").partition("/* Head and verdict */")[0]
+    style = html.resource("trueup.pages", "base.css") + html.resource("trueup.preflight.show", "page.css")
+    environment = html.environment("trueup.preflight.show")
+    page = html.render(environment, "page.html.j2", style=style, view=view, words=words, items=_items, mark=_mark)
+    atomic_write_text(path, page)
 
 
 def _mark(view: View, token: Token) -> str:

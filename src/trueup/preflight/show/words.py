@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from trueup.pages.numbers import count, part_of
 from trueup.preflight.show.schema import FAULTS, SCORE_FAULT, Fault, Row, Segment, View
 from trueup.system.text import clean
 
@@ -36,11 +37,6 @@ def lead(view: View) -> str:
     return _LEADS["text" if list(view.totals.ends) == ["document"] else view.method]
 
 
-def count(number: int, noun: str, more: str = "") -> str:
-    """`1 row`, `2,048 rows`."""
-    return f"{number:,} {noun if number == 1 else more or noun + 's'}"
-
-
 def title(view: View) -> str:
     """`dpo: the first 3 of 120 rows as they train`."""
     shown, rows = len({row.number for row in view.rows}), view.totals.rows
@@ -58,10 +54,11 @@ def row_title(row: Row) -> str:
 
 def row_size(row: Row, view: View) -> str:
     """`81 tokens, padded to 96; 39 trained (48.1%)`."""
-    padded = "" if len(row.tokens) == row.width else f", padded to {row.width:,}"
+    tokens = len(row.tokens)
+    padded = "" if tokens == row.width else f", padded to {row.width:,}"
     if view.method == "reward":
-        return f"{count(len(row.tokens), 'token')}{padded}; {count(row.trained, 'score')}"
-    return f"{count(len(row.tokens), 'token')}{padded}; {row.trained:,} trained ({share(row.trained, len(row.tokens))})"
+        return f"{count(tokens, 'token')}{padded}; {count(row.trained, 'score')}"
+    return f"{count(tokens, 'token')}{padded}; {row.trained:,} trained ({part_of(row.trained, tokens)})"
 
 
 def segment_size(segment: Segment, view: View) -> str:
@@ -79,7 +76,7 @@ def segment_size(segment: Segment, view: View) -> str:
 def sums(view: View) -> list[tuple[str, str]]:
     """(label, words) of the totals."""
     all_of = view.totals
-    trained = f"{all_of.trained:,} trained ({share(all_of.trained, all_of.tokens)})"
+    trained = f"{all_of.trained:,} trained ({part_of(all_of.trained, all_of.tokens)})"
     if view.method == "reward":
         trained = f"{count(all_of.trained, 'score')}, one an answer"
     said = [
@@ -120,8 +117,3 @@ def wrong(view: View) -> list[str]:
 
 def _fault(fault: Fault, view: View) -> str:
     return SCORE_FAULT if view.method == "reward" and fault != "bos twice" else FAULTS[fault]
-
-
-def share(part: int, whole: int) -> str:
-    """`48.1%`."""
-    return f"{part / whole:.1%}" if whole else "0%"

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from trueup.pages.numbers import MINUS, NOT_MEASURED, count, p_value
 from trueup.ranking.results import words
 from trueup.ranking.results.schema import Absent, Measured, Pairing, RaterRow, Results, Sample
 from trueup.system.console import table
@@ -24,7 +25,7 @@ def terminal(results: Results) -> str:
     stream = io.StringIO()
     printer = _Printer(results, Console(file=stream, width=_WIDTH, markup=False, emoji=False, highlight=False))
     printer.all()
-    return "\n".join(line.rstrip() for line in stream.getvalue().replace(words.MINUS, "-").splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in stream.getvalue().replace(MINUS, "-").splitlines()) + "\n"
 
 
 class _Printer:
@@ -37,9 +38,9 @@ class _Printer:
         self._say(head.sentence)
         self._say(head.stop)
         self._say(
-            f"{words.count(totals.votes, 'vote')} of {words.count(totals.raters, 'rater')}: {totals.preferences:,} "
-            f"preferences, {words.count(totals.ties, 'tie')}, {totals.both_bad:,} both bad, "
-            f"{words.count(totals.skips, 'skip')}, {totals.gold:,} on gold pairs; "
+            f"{count(totals.votes, 'vote')} of {count(totals.raters, 'rater')}: {totals.preferences:,} "
+            f"preferences, {count(totals.ties, 'tie')}, {totals.both_bad:,} both bad, "
+            f"{count(totals.skips, 'skip')}, {totals.gold:,} on gold pairs; "
             f"as of event {totals.event:,}"
         )
         for note in self._r.notes:
@@ -53,7 +54,7 @@ class _Printer:
         self._people()
         self._lengths()
         for gap in self._r.not_measured:
-            self._say(f"{words.NOT_MEASURED}: {gap.what}: {gap.why}")
+            self._say(f"{NOT_MEASURED}: {gap.what}: {gap.why}")
 
     def _say(self, text: str, indent: int = 0) -> None:
         if text:
@@ -67,7 +68,7 @@ class _Printer:
 
     def _sample(self, sample: Sample) -> None:
         chosen = "chosen at random" if sample.policy == "random" else "that a reward model was uncertain of"
-        self._say(f"win rates on pairs {chosen}: {words.count(sample.votes, 'vote')}, ties as halves")
+        self._say(f"win rates on pairs {chosen}: {count(sample.votes, 'vote')}, ties as halves")
         for one in sample.pairings[:_SHOWN]:
             self._pairing(one)
         if len(sample.pairings) > _SHOWN:
@@ -75,12 +76,12 @@ class _Printer:
         self._out.print()
 
     def _pairing(self, one: Pairing) -> None:
-        p = words.p_value(one.p)
+        p = p_value(one.p)
         if one.p_adjusted != one.p:
-            p += f", after Holm {words.p_value(one.p_adjusted)}"
+            p += f", after Holm {p_value(one.p_adjusted)}"
         self._say(f"{_SIGNS[words.word(one)]} {one.model} against {one.other}: {words.found(one)}", 2)
         losses = f"{one.losses:,} {'loss' if one.losses == 1 else 'losses'}"
-        counts = f"{words.count(one.wins, 'win')}, {words.count(one.ties, 'tie')}, {losses}, {one.both_bad:,} both bad"
+        counts = f"{count(one.wins, 'win')}, {count(one.ties, 'tie')}, {losses}, {one.both_bad:,} both bad"
         self._say(f"{_share(one.rate)}{f', {p}' if p else ''}; {counts}", 6)
         self._say(f"a decision needs: {words.more(one.more)}", 6)
         if isinstance(one.safe, Absent):
@@ -119,7 +120,7 @@ class _Printer:
             self._say(f"Krippendorff's alpha, nominal: {_coefficient(found.nominal)} pairs")
             self._say(f"Krippendorff's alpha, ordinal: {_coefficient(found.ordinal)} pairs")
         if not isinstance(self._r.left, Absent):
-            self._say(f"side A preferred: {_share(self._r.left)}, {words.p_value(self._r.left_p)} of one half")
+            self._say(f"side A preferred: {_share(self._r.left)}, {p_value(self._r.left_p)} of one half")
         self._out.print()
         self._table(
             "raters",
@@ -141,7 +142,7 @@ class _Printer:
             self._say(f"the longer answer preferred: {_share(found.longer)}")
         for name, one in (("characters", found.characters), ("words", found.words)):
             if not isinstance(one, Absent):
-                self._say(f"winner less loser, {name}: {words.amount(one, places=1)}, n {one.n:,}")
+                self._say(f"winner less loser, {name}: {words.amount(one, 1)}, n {one.n:,}")
         self._out.print()
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from trueup.pages import text
+from trueup.pages.numbers import NOT_MEASURED, count, estimate, percent, percent_interval
 from trueup.ranking.results.schema import Absent, Measured, More, Number, Pairing, Results
-from trueup.system.text import clean, duration
+from trueup.system.text import duration
 
-MINUS = "\u2212"
-NOT_MEASURED = "NOT MEASURED"
 Word = Literal["CLEAR", "NOT SHOWN", "NOT MEASURED"]
-SYMBOLS: dict[str, str] = {"CLEAR": "check", "NOT SHOWN": "question", "NOT MEASURED": "dash"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,84 +24,29 @@ class Headline:
 
 
 def cleaned(results: Results) -> Results:
-    """The same results with every text, keys included, passed through `clean`: nothing can act, everything is seen."""
-    return Results.model_validate(_clean(results.model_dump()))
+    """Return the results with every text in one line and its control characters written out."""
+    return text.cleaned(results, text.clean_line)
 
 
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean(" ".join(value.split()), one_line=True)
-    if isinstance(value, dict):
-        return {_clean(key): _clean(one) for key, one in value.items()}
-    return [_clean(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def share(one: Measured) -> str:
-    """`61% [52%, 70%]`."""
-    if isinstance(one, Absent):
+def share(measured: Measured) -> str:
+    """Return `61% [52%, 70%]`."""
+    if isinstance(measured, Absent):
         return NOT_MEASURED
-    return f"{percent(one.value)} {interval(one)}"
+    return f"{percent(measured.value)} {percent_interval(measured)}"
 
 
-def percent(value: float) -> str:
-    """A share in whole percent, except that what is not all is never 100%, and what is not nothing never 0%."""
-    rounded = round(100 * value)
-    if rounded in (0, 100) and 0 < value < 1:
-        return f"{'<1' if rounded == 0 else '>99'}%"
-    return f"{rounded}%"
+def coefficient(measured: Measured) -> str:
+    """Return `0.62 [0.48, 0.74]`."""
+    return NOT_MEASURED if isinstance(measured, Absent) else estimate(measured, decimals=2)
 
 
-def interval(one: Number) -> str:
-    """`[52%, 70%]`: rounded outwards where rounding would move an end across one half."""
-    low, high = one.low or 0.0, 1.0 if one.high is None else one.high
-    ends = [_end(low), _end(high)]
-    return f"[{ends[0]}, {ends[1]}]"
-
-
-def _end(value: float) -> str:
-    """Near one half a decimal is kept: 50.4% is not 50%."""
-    return f"{100 * value:.1f}%" if round(100 * value) == 50 and abs(value - 0.5) > 5e-4 else percent(value)
-
-
-def coefficient(one: Measured) -> str:
-    """`0.62 [0.48, 0.74]`."""
-    if isinstance(one, Absent):
-        return NOT_MEASURED
-    return f"{decimal(one.value)} [{_open(one.low, 2)}, {_open(one.high, 2)}]"
-
-
-def amount(one: Measured, *, places: int = 0, sign: bool = True) -> str:
-    """`+34 [+5, +73]`; an open end is an ellipsis."""
-    if isinstance(one, Absent):
-        return NOT_MEASURED
-    ends = (_open(end, places, sign=sign) for end in (one.low, one.high))
-    return f"{decimal(one.value, places, sign=sign)} [{', '.join(ends)}]"
-
-
-def decimal(value: float, places: int = 2, *, sign: bool = False) -> str:
-    """A number with so many decimals and a true minus sign; never a minus before zero."""
-    text = f"{value:{'+' if sign else ''},.{places}f}"
-    if float(text.replace(",", "")) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", MINUS)
-
-
-def _open(value: float | None, places: int, *, sign: bool = False) -> str:
-    return "…" if value is None else decimal(value, places, sign=sign)
-
-
-def p_value(p: float | None) -> str:
-    """`p 0.03`, `p < 0.001`; nothing where there is none."""
-    return "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.2g}"
-
-
-def count(n: float, noun: str) -> str:
-    """`1 vote`, `1,200 votes`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def amount(measured: Measured, decimals: int = 0) -> str:
+    """Return `+34 [+5, +73]`; an open end is an ellipsis."""
+    return NOT_MEASURED if isinstance(measured, Absent) else estimate(measured, decimals=decimals, sign=True)
 
 
 def seconds(value: float) -> str:
-    """`2.4 s`, `12s`, `3m10s`."""
+    """Return `2.4 s`, `12s` or `3m10s`."""
     return f"{value:.1f} s" if value < 9.95 else duration(value)
 
 
@@ -171,7 +115,7 @@ def _of_many(results: Results, pairings: list[Pairing]) -> Headline:
 
 
 def _sentence(rate: Number) -> str:
-    low, _, high = interval(rate)[1:-1].partition(", ")
+    low, _, high = percent_interval(rate)[1:-1].partition(", ")
     return f"{percent(rate.value)} of {count(rate.n, 'vote')} (95% interval {low} to {high})"
 
 
