@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from trueup.system.interrupt import quitting
+from trueup.system.interrupt import quit_on_ctrl_c
 
 
 def main() -> int:
     """Run the command line. Returns the exit code."""
-    with quitting():
+    with quit_on_ctrl_c():
         from trueup.cli.main import main as command
 
         return command()

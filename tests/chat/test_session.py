@@ -63,11 +63,11 @@ class Script:
             if at:
                 signal.raise_signal(signal.SIGINT)
             for letter in part[: max_new_tokens - len(ids)]:
-                network.check()
+                network.check_stop()
                 for token in network.tokenizer(letter, add_special_tokens=False)["input_ids"]:
                     ids.append(token)
                     on_token(token)
-        network.check()
+        network.check_stop()
         if text.endswith("…") or len(ids) == max_new_tokens:
             return [Sample(ids, finished=False)]
         on_token(END_ID)

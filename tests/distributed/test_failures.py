@@ -304,12 +304,12 @@ def test_one_gpu_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 OTHER = """
 import os, sys
 from trueup.models.network import Network
-settle = Network.settle
+settle = Network.check_and_shard
 def other(self):
     if os.environ["RANK"] == "1":
         next(iter(self.trainable()))[1].data[0] += 1e-3
     settle(self)
-Network.settle = other
+Network.check_and_shard = other
 from trueup.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -22,9 +22,9 @@ from trueup.data.rendering.messages import Message
 from trueup.errors import ModelError
 from trueup.export import proof, proof_fresh
 from trueup.export import writing as export
-from trueup.export.proof import OUTPUTS, Proof, prove, record_outputs
+from trueup.export.proof import OUTPUTS_FILE, Proof, prove, record_outputs
 from trueup.export.proof_files import check_files, check_rounding, check_weights
-from trueup.export.proof_fresh import Check, Record
+from trueup.export.proof_fresh import Check, RecordedOutputs
 from trueup.models.batching import Branch, Example, single
 from trueup.models.network import Network
 
@@ -56,7 +56,7 @@ class Run:
         return self.path / "model"
 
     def prove(self, folder: str = "model", **how: Any) -> Proof:
-        return prove(self.path / folder, self.path / OUTPUTS, **how)
+        return prove(self.path / folder, self.path / OUTPUTS_FILE, **how)
 
 
 def trained_run(path: Path, *, full=False, head=False, scale=0.2, targets="all-linear", dtype="float32", **base) -> Run:
@@ -68,7 +68,7 @@ def trained_run(path: Path, *, full=False, head=False, scale=0.2, targets="all-l
     run = Run(path / "run", network, role)
     run.path.mkdir()
     examples = [single(network.renderer.conversation(talk)) for talk in TALKS]
-    record_outputs(network, role, examples, run.path / OUTPUTS, prompt=lambda at: TALKS[at][:-1])
+    record_outputs(network, role, examples, run.path / OUTPUTS_FILE, prompt=lambda at: TALKS[at][:-1])
     (export.export_reward if head else export.export_policy)(network, run.model)
     if not full:
         folder = run.path / "adapter"
@@ -113,7 +113,7 @@ def failed(made: Proof) -> set[str]:
 @torch.no_grad()
 def test_the_record_is_what_the_network_in_memory_computes(tmp_path):
     run = trained_run(tmp_path)
-    record, trunk = Record(str(run.path / OUTPUTS)), run.network.trunk("policy")
+    record, trunk = RecordedOutputs(str(run.path / OUTPUTS_FILE)), run.network.trunk("policy")
     rows = [run.network.renderer.conversation(talk).ids for talk in TALKS]
     assert sorted(record.rows) == sorted(rows)
     assert len({len(row) for row in record.rows}) == 4
@@ -142,13 +142,13 @@ def test_a_bfloat16_run_is_recorded_in_float32_and_left_as_it_was(tmp_path):
     before = {name: (value.dtype, value.data_ptr(), value.clone()) for name, value in network.named_parameters()}
     runtime, roles = network.runtime, dict(network.roles)
     example = single(network.renderer.conversation(TALKS[0]))
-    record_outputs(network, "policy", [example], tmp_path / OUTPUTS)
+    record_outputs(network, "policy", [example], tmp_path / OUTPUTS_FILE)
     assert (network.runtime, network.roles, network.training) == (runtime, roles, True)
     for name, value in network.named_parameters():
         dtype, address, data = before[name]
         assert (value.dtype, value.data_ptr()) == (dtype, address)
         assert torch.equal(value, data)
-    record = Record(str(tmp_path / OUTPUTS))
+    record = RecordedOutputs(str(tmp_path / OUTPUTS_FILE))
     assert (record.about["dtype"], record.about["loaded"]) == ("float32", "bfloat16")
     wide = deepcopy(network.trunk("policy")).float().eval()
     logits = wide(input_ids=torch.tensor(record.rows)).logits[0, -1]
@@ -162,15 +162,17 @@ def test_rows_are_few_short_and_of_different_lengths(tmp_path):
     network.add_trainable("policy", lora())
     lengths = [9, 3, 3, 700, 3, 5, 400, 4, 300, 6, 7, 8]
     examples = [Example([5], (Branch([6] * (length - 2) + [END_ID], [True] * (length - 1)),)) for length in lengths]
-    record_outputs(network, "policy", examples, tmp_path / OUTPUTS)
-    assert Record(str(tmp_path / OUTPUTS)).about["lengths"] == [3, 4, 5, 6, 7, 8, 9, 256]
-    record_outputs(network, "policy", examples[3:4], tmp_path / OUTPUTS)
-    [row] = Record(str(tmp_path / OUTPUTS)).rows
+    record_outputs(network, "policy", examples, tmp_path / OUTPUTS_FILE)
+    assert RecordedOutputs(str(tmp_path / OUTPUTS_FILE)).about["lengths"] == [3, 4, 5, 6, 7, 8, 9, 256]
+    record_outputs(network, "policy", examples[3:4], tmp_path / OUTPUTS_FILE)
+    [row] = RecordedOutputs(str(tmp_path / OUTPUTS_FILE)).rows
     assert (len(row), row[-1]) == (256, END_ID)  # cut, and the end token is still where a score would be read
-    record_outputs(network, "policy", examples[1:3], tmp_path / OUTPUTS)
-    assert Record(str(tmp_path / OUTPUTS)).about["lengths"] == [3, 3]
-    record_outputs(network, "policy", [Example([5, 6, 7], ())], tmp_path / OUTPUTS)  # a prompt without an answer (PPO)
-    assert Record(str(tmp_path / OUTPUTS)).rows == [[5, 6, 7]]
+    record_outputs(network, "policy", examples[1:3], tmp_path / OUTPUTS_FILE)
+    assert RecordedOutputs(str(tmp_path / OUTPUTS_FILE)).about["lengths"] == [3, 3]
+    record_outputs(
+        network, "policy", [Example([5, 6, 7], ())], tmp_path / OUTPUTS_FILE
+    )  # a prompt without an answer (PPO)
+    assert RecordedOutputs(str(tmp_path / OUTPUTS_FILE)).rows == [[5, 6, 7]]
 
 
 # -- what is as it was -----------------------------------------------------------------------------------------------
@@ -431,7 +433,7 @@ def test_the_fresh_process_has_nothing_of_trueup():
 
 def test_a_process_that_dies_is_an_error(tmp_path):
     run = trained_run(tmp_path)
-    (run.path / OUTPUTS).write_bytes(b"nothing of the kind")
+    (run.path / OUTPUTS_FILE).write_bytes(b"nothing of the kind")
     with pytest.raises(ModelError, match="died with code 1"):
         run.prove()
 
@@ -439,7 +441,7 @@ def test_a_process_that_dies_is_an_error(tmp_path):
 def test_a_template_that_writes_the_date_is_rendered_as_of_then(tmp_path):
     run = trained_run(tmp_path, full=True)
     dated = "{{ strftime_now('%d %b %Y') }} " + TEMPLATE
-    record, tokenizer = Record(str(run.path / OUTPUTS)), AutoTokenizer.from_pretrained(run.model)
+    record, tokenizer = RecordedOutputs(str(run.path / OUTPUTS_FILE)), AutoTokenizer.from_pretrained(run.model)
     record.about["time"] = datetime(2001, 2, 3, 4, 5).isoformat()
     for text in record.about["texts"]:
         text["text"] = f"03 Feb 2001 {text['text']}"
@@ -454,7 +456,7 @@ def test_a_failed_export_leaves_nothing_that_looks_good(tmp_path, monkeypatch, c
     """The proof here is one that fails: what becomes of the folder, and what is said, is the same for every fault."""
     run = trained_run(tmp_path)
     wrong = Check("logits", False, "1056 values, differ by at most 0.5", "0.0012", {"max_abs": 0.5})
-    record = Record(str(run.path / OUTPUTS))
+    record = RecordedOutputs(str(run.path / OUTPUTS_FILE))
     versions = dict.fromkeys(("torch", "transformers", "peft"), "1")
     monkeypatch.setattr(export, "prove", lambda *_, **__: Proof((wrong,), versions, record, 1.0))
     for _ in range(2):  # the second one replaces the first
@@ -465,7 +467,7 @@ def test_a_failed_export_leaves_nothing_that_looks_good(tmp_path, monkeypatch, c
         assert len(lines) <= 6
         assert f"{run.path / 'export.failed'}" in lines[-1]
     left = sorted(path.name for path in run.path.iterdir())
-    assert left == ["adapter", "export.failed", "model", OUTPUTS]
+    assert left == ["adapter", "export.failed", "model", OUTPUTS_FILE]
     assert json.loads((run.path / "export.failed" / "proof.json").read_text())["passed"] is False
     assert "FAILED" in capsys.readouterr().out
 
@@ -479,7 +481,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "prove", stop)
     with pytest.raises(KeyboardInterrupt):
         export.run(run.path)
-    assert sorted(path.name for path in run.path.iterdir()) == ["adapter", "model", OUTPUTS]
+    assert sorted(path.name for path in run.path.iterdir()) == ["adapter", "model", OUTPUTS_FILE]
 
 
 @pytest.mark.slow
@@ -487,22 +489,22 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("merge", [True, False])
 def test_a_run_without_a_record_is_compared_with_what_trueup_loads(tmp_path, capsys, head, merge):
     run = trained_run(tmp_path, head=head)
-    (run.path / OUTPUTS).unlink()
+    (run.path / OUTPUTS_FILE).unlink()
     output = export.run(run.path, merge=merge)
     said = " ".join(capsys.readouterr().out.split())
-    assert f"the run left no {OUTPUTS}" in said
+    assert f"the run left no {OUTPUTS_FILE}" in said
     assert "as trueup loads it" in json.loads((output / "proof.json").read_text())["compared_with"]
     folder = output.rename(tmp_path / "moved")
-    proof.record_folder(run.path / ("model" if merge else "adapter"), tmp_path / OUTPUTS)
+    proof.record_folder(run.path / ("model" if merge else "adapter"), tmp_path / OUTPUTS_FILE)
     if merge:
         change_weight(folder, at_one_place(0.1))
     else:
         change_weight(folder, lambda weight: 2 * weight, "adapter_model.safetensors", "lora_B.weight")
-    assert prove(folder, tmp_path / OUTPUTS).failures
+    assert prove(folder, tmp_path / OUTPUTS_FILE).failures
 
 
 def test_padding_is_there_to_be_wrong_about(tmp_path):
     """Rows of one length would prove nothing about a padded batch."""
     run = trained_run(tmp_path, head=True)
-    assert len(set(Record(str(run.path / OUTPUTS)).about["lengths"])) > 1
+    assert len(set(RecordedOutputs(str(run.path / OUTPUTS_FILE)).about["lengths"])) > 1
     assert AutoTokenizer.from_pretrained(run.model).pad_token_id == PAD_ID

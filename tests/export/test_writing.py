@@ -26,13 +26,13 @@ from trueup.data.rendering.messages import Conversation, Message
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ModelError
 from trueup.export import writing as export
-from trueup.export.merging import kept
-from trueup.export.proof import OUTPUTS, Proof, record_outputs
+from trueup.export.merging import merge_kept_share
+from trueup.export.proof import OUTPUTS_FILE, Proof, record_outputs
 from trueup.export.proof_files import check_files, check_weights
-from trueup.export.proof_fresh import Check, Record
+from trueup.export.proof_fresh import Check, RecordedOutputs
 from trueup.models.batching import Branch, Example, single
 from trueup.models.forward import forward_all
-from trueup.models.loading import load_classifier, load_network, load_tokenizer
+from trueup.models.loading import load_classifier, load_network, load_tokenizer, matching_reward_adapter
 from trueup.models.network import Network
 from trueup.models.reward_model import classifier_reward, model_reward
 from trueup.runtime import Runtime
@@ -245,12 +245,12 @@ def test_a_reward_adapter_fits_only_its_own_base(tmp_path):
     network = trained(tmp_path / "base", head=True)
     run = tmp_path / "run"
     export.export_adapter(network, run / "adapter", lora(), role="reward", base="base")
-    assert export.adapter_for(run, tiny_network(tmp_path / "base")) == run / "adapter"
-    assert export.adapter_for(run, tiny_network(tmp_path / "other", seed=5)) is None
-    assert export.adapter_for(tmp_path / "nothing", network) is None
+    assert matching_reward_adapter(run, tiny_network(tmp_path / "base")) == run / "adapter"
+    assert matching_reward_adapter(run, tiny_network(tmp_path / "other", seed=5)) is None
+    assert matching_reward_adapter(tmp_path / "nothing", network) is None
     policy = trained(tmp_path / "base")
     export.export_adapter(policy, tmp_path / "sft" / "adapter", lora(), role="policy", base="base")
-    assert export.adapter_for(tmp_path / "sft", policy) is None
+    assert matching_reward_adapter(tmp_path / "sft", policy) is None
 
 
 def half_kept(network: Network, *deltas: float) -> None:
@@ -274,7 +274,7 @@ def test_a_merge_that_bfloat16_would_undo_is_written_in_float32(tmp_path, deltas
     network = tiny_network(tmp_path / "base", dtype="bfloat16")
     network.add_trainable("policy", lora(targets=["down_proj"]))
     half_kept(network, *deltas)
-    assert kept(network, "policy") == pytest.approx(share, abs=1e-6)
+    assert merge_kept_share(network, "policy") == pytest.approx(share, abs=1e-6)
     export.export_policy(network, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert model.dtype == (torch.bfloat16 if share == 1 else torch.float32)
@@ -285,7 +285,7 @@ def test_a_merge_that_bfloat16_would_undo_is_written_in_float32(tmp_path, deltas
 
 
 def test_without_adapter_nothing_is_lost(tmp_path):
-    assert kept(trained(tmp_path / "base", full=True), "policy") == 1.0
+    assert merge_kept_share(trained(tmp_path / "base", full=True), "policy") == 1.0
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def finished_run(tmp_path):
     network = trained(tmp_path / "base")
     run = tmp_path / "run"
     run.mkdir()
-    record_outputs(network, "policy", [single(network.renderer.conversation(TALK))], run / OUTPUTS)
+    record_outputs(network, "policy", [single(network.renderer.conversation(TALK))], run / OUTPUTS_FILE)
     export.export_policy(network, run / "model")
     export.export_adapter(network, run / "adapter", lora(), role="policy", base=str(tmp_path / "base"))
     return run
@@ -305,7 +305,7 @@ def believed(monkeypatch):
 
     def prove(folder: Path, record: Path, **_: object) -> Proof:
         versions = dict.fromkeys(("torch", "transformers", "peft"), "1")
-        return Proof((Check("files", True, "believed"),), versions, Record(str(record)), 0.0)
+        return Proof((Check("files", True, "believed"),), versions, RecordedOutputs(str(record)), 0.0)
 
     monkeypatch.setattr(export, "prove", prove)
 
@@ -408,7 +408,7 @@ def test_what_is_proven_is_uploaded(finished_run, monkeypatch, believed, capsys)
     output = export.run(finished_run, push_to_hub="me/mine")
     assert hub.calls[0] == ("create", "me/mine", None)  # the owner's default
     assert hub.calls[1] == ("upload", "me/mine", sorted(path.name for path in output.iterdir()))
-    assert OUTPUTS not in hub.calls[1][2]
+    assert OUTPUTS_FILE not in hub.calls[1][2]
     assert "uploaded to https://hub/me/mine" in capsys.readouterr().out
     hub = Hub(private=True)
     monkeypatch.setattr(huggingface_hub, "HfApi", hub)

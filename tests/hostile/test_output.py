@@ -25,7 +25,7 @@ from report import sample_report
 from trueup.report.card import model_card
 from trueup.report.page import render
 from trueup.report.schema import Report
-from trueup.system.text import harmless_json
+from trueup.system.text import terminal_safe_json
 
 ACTS = "\x1b[2J\x1b]0;owned\x07\x1b]8;;http://evil\x07here\x1b]52;c;aGk=\x07\x9b31m\x08\x08\rgone\u202eevil\u2066\u200b\ufeff"
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>[x](javascript:alert(1)) [bold red]b[/] | `c` {{ 7*7 }}"
@@ -186,7 +186,7 @@ def test_logs_of_a_run_are_harmless(kept: Path) -> None:
 
 def test_json_that_is_harmless_reads_back_equal() -> None:
     value = {ACTS: [MARKUP, "\ud800", "\x7f\x85\u2028", "naïve 日本 👩‍👩‍👧", {"\u202e": 1}], "\U000e0041": "\n\t\r\\"}
-    text = harmless_json(json.dumps(value, ensure_ascii=False, indent=1))
+    text = terminal_safe_json(json.dumps(value, ensure_ascii=False, indent=1))
     assert json.loads(text) == value
     assert acting(text) == []
     assert "naïve 日本 👩‍👩‍👧" in text

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trueup.models.attention import Sequences, packed_attention, sequences
+from trueup.models.attention import PackedSequences, pack_sequences, packed_attention
 
 LAYER = torch.nn.Module()
 
@@ -65,7 +65,7 @@ def test_a_packed_row_equals_its_sequences_alone(name: str, heads: tuple[int, in
         for count in (heads[0], heads[1], heads[1])
     ]
     slope = torch.randn(1, tokens, heads[0], 8, dtype=torch.float64)
-    ours, _ = packed_attention(LAYER, *states, None, sequences=sequences(parts))
+    ours, _ = packed_attention(LAYER, *states, None, sequences=pack_sequences(parts))
     theirs = plain(*states, parts)
     torch.testing.assert_close(ours, theirs)
     got = torch.autograd.grad((ours * slope).sum(), states)
@@ -78,7 +78,7 @@ def test_rectangles_are_nearly_full() -> None:
     """What attention computes for nothing stays small, however different the lengths are."""
     rng = random.Random(0)
     parts, tokens = spans([(0, [int(rng.lognormvariate(4.6, 1)) + 1]) for _ in range(200)])
-    plan = sequences(parts)
+    plan = pack_sequences(parts)
     assert plan.first.shape == (tokens,)
     assert len(plan.tokens) < 1.25 * tokens
     assert len(plan.shapes) < 20
@@ -87,7 +87,7 @@ def test_rectangles_are_nearly_full() -> None:
 def test_what_does_not_belong_is_refused() -> None:
     parts, tokens = spans([(1, [2])])
     state = torch.zeros(1, 2, tokens, 4)
-    plan: Sequences = sequences(parts)
+    plan: PackedSequences = pack_sequences(parts)
     with pytest.raises(ValueError, match="its sequences"):
         packed_attention(LAYER, state, state, state, None)
     with pytest.raises(ValueError, match="softcap"):
@@ -103,7 +103,7 @@ def test_a_packed_row_equals_flex_attention_with_its_mask(name: str) -> None:
     parts, tokens = spans(SHAPES[name])
     torch.manual_seed(2)
     query, key, value = (torch.randn(1, heads, tokens, 16) for heads in (4, 2, 2))
-    plan = sequences(parts)
+    plan = pack_sequences(parts)
     visible = plan.visible(0, tokens)
     mask = create_block_mask(lambda b, h, q, k: visible[q, k], None, None, tokens, tokens, device="cpu")
     want = flex_attention(query, key, value, block_mask=mask, enable_gqa=True).transpose(1, 2)

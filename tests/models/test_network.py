@@ -16,7 +16,7 @@ from trueup.config import SftConfig
 from trueup.errors import ModelError
 from trueup.export import export_adapter
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
-from trueup.models.forward import branch_logps, check_head, forward_all
+from trueup.models.forward import branch_logps, check_lm_head, forward_all
 from trueup.models.loading import load_classifier, load_network
 from trueup.models.network import Network
 from trueup.models.weights import without_dropout
@@ -542,10 +542,10 @@ def test_a_model_whose_logits_are_made_otherwise_is_refused(tiny_base):
     """Its configuration says that logits are doubled, which a Llama does not do."""
     network = tiny_network(tiny_base)
     network.add_frozen("policy")
-    check_head(network)
+    check_lm_head(network)
     network.trunk("policy").config.logit_scale = 2.0
     with pytest.raises(ModelError, match="LM head"):
-        check_head(network)
+        check_lm_head(network)
 
 
 def test_a_models_own_dropout_is_off_and_loras_is_not(tiny_base):

@@ -7,7 +7,7 @@ import torch
 
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import ConfigError, TrainingError
-from trueup.models.rewards import Ensemble, checked, disagreement, from_function
+from trueup.models.rewards import Ensemble, checked_reward, disagreement, reward_from_file
 
 TALKS = [Conversation((Message("user", "Hi"), Message("assistant", answer))) for answer in ("Hello!", "Yo", "")]
 
@@ -20,7 +20,7 @@ def write(path, body: str) -> str:
 
 def test_a_function_of_a_file(tmp_path):
     file = write(tmp_path, "def shorter(talks):\n    return [-len(one.response) for one in talks]\n")
-    scores = from_function(f"{file}:shorter")(TALKS)
+    scores = reward_from_file(f"{file}:shorter")(TALKS)
     assert scores.tolist() == [-6.0, -2.0, 0.0]
     assert scores.dtype == torch.float32
 
@@ -33,7 +33,7 @@ def test_a_file_with_dataclasses_of_its_own(tmp_path):
         "RULE = Rule('Hello')\n"
         "def rule(talks):\n    return [RULE.worth * (RULE.word in one.response) for one in talks]\n"
     )
-    assert from_function(f"{write(tmp_path, body)}:rule")(TALKS).tolist() == [2.0, 0.0, 0.0]
+    assert reward_from_file(f"{write(tmp_path, body)}:rule")(TALKS).tolist() == [2.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_file_with_dataclasses_of_its_own(tmp_path):
     ids=["column", "tuple", "list of tensors"],
 )
 def test_answers_of_other_shapes(answer):
-    scores = checked(lambda _: answer, "mine")(TALKS)
+    scores = checked_reward(lambda _: answer, "mine")(TALKS)
     assert scores.tolist() == [1.0, 2.0, 3.0]
     assert scores.dtype == torch.float32
 
@@ -61,7 +61,7 @@ def test_answers_of_other_shapes(answer):
 )
 def test_wrong_answers_are_named(answer, complaint):
     with pytest.raises(TrainingError, match=complaint):
-        checked(lambda _: answer, "mine")(TALKS)
+        checked_reward(lambda _: answer, "mine")(TALKS)
 
 
 def test_the_functions_own_error_is_its_own():
@@ -69,27 +69,27 @@ def test_the_functions_own_error_is_its_own():
         raise KeyError("answer")
 
     with pytest.raises(KeyError, match="answer"):
-        checked(broken, "mine")(TALKS)
+        checked_reward(broken, "mine")(TALKS)
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"no file .*gone\.py'; give reward=FILE\.py:FUNCTION"):
-        from_function(f"{tmp_path / 'gone.py'}:score")
+        reward_from_file(f"{tmp_path / 'gone.py'}:score")
     with pytest.raises(ConfigError, match=r"no file 'mine\.py'"):
-        from_function("mine.py")
+        reward_from_file("mine.py")
 
 
 def test_a_file_that_is_not_python(tmp_path):
     (tmp_path / "reward.txt").write_text("score")
     with pytest.raises(ConfigError, match="not a Python file"):
-        from_function(f"{tmp_path / 'reward.txt'}:score")
+        reward_from_file(f"{tmp_path / 'reward.txt'}:score")
 
 
 @pytest.mark.parametrize("name", ["other", "NUMBER", ""])
 def test_a_function_that_is_not_there(tmp_path, name):
     file = write(tmp_path, "NUMBER = 3\ndef score(talks): ...\ndef second(talks): ...\ndef _hidden(talks): ...\n")
     with pytest.raises(ConfigError, match=rf"no function '{name}'; it has score, second$"):
-        from_function(f"{file}:{name}")
+        reward_from_file(f"{file}:{name}")
 
 
 # ------------------------------------------------------------------ ensembles

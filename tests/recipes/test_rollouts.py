@@ -411,10 +411,10 @@ def test_a_stop_while_sampling_leaves_the_source_as_it_was(tmp_path: Path) -> No
         if next(looks) == 3:
             raise KeyboardInterrupt
 
-    bench.network.check = check
+    bench.network.check_stop = check
     with pytest.raises(KeyboardInterrupt):
         bench.source.next(lambda: None)
-    bench.network.check = lambda: None
+    bench.network.check_stop = lambda: None
     bench.source.load_state_dict(before)
     same_batches(drawn(bench.source, 3), drawn(bench.new_source(), 3))
 

@@ -10,13 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from trueup.runs.environment import FILE, changes, code_version, record, surroundings, warning
+from trueup.runs.environment import (
+    SURROUNDINGS_FILE,
+    changes_warning,
+    code_version,
+    list_changes,
+    record_surroundings,
+    surroundings,
+)
 
 CPU = torch.device("cpu")
 
 
 def parts(folder: Path) -> list[tuple[int, dict[str, str]]]:
-    told = json.loads((folder / FILE).read_text())
+    told = json.loads((folder / SURROUNDINGS_FILE).read_text())
     return [(one["from_step"], one["surroundings"]) for one in told["parts"]]
 
 
@@ -27,7 +34,7 @@ def test_it_names_what_is_there() -> None:
     assert (found["threads"], found["attention"]) == (str(torch.get_num_threads()), "sdpa")
     assert all(isinstance(value, str) and value for value in found.values())
     assert json.loads(json.dumps(found)) == found
-    assert changes(found, surroundings(CPU, torch.float32, world=2, strategy="ddp", attention="sdpa")) == []
+    assert list_changes(found, surroundings(CPU, torch.float32, world=2, strategy="ddp", attention="sdpa")) == []
 
 
 def test_threads_and_exactness_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +43,7 @@ def test_threads_and_exactness_are_told(monkeypatch: pytest.MonkeyPatch) -> None
     try:
         torch.set_num_threads(threads + 1)
         torch.use_deterministic_algorithms(True)
-        told = changes(before, surroundings(CPU, torch.bfloat16))
+        told = list_changes(before, surroundings(CPU, torch.bfloat16))
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)
@@ -62,32 +69,32 @@ def test_the_code_has_a_version_that_does_not_hang_on_compiled_files() -> None:
 
 def test_a_run_that_goes_on_under_the_same_keeps_one_part(tmp_path: Path) -> None:
     now = {"torch": "1"}
-    assert record(tmp_path, 0, now) == []
-    assert record(tmp_path, 5, now) == []
+    assert record_surroundings(tmp_path, 0, now) == []
+    assert record_surroundings(tmp_path, 5, now) == []
     assert parts(tmp_path) == [(0, now)]
 
 
 def test_a_run_that_goes_on_under_others_is_told_and_keeps_both(tmp_path: Path) -> None:
-    record(tmp_path, 0, {"torch": "1", "threads": "2"})
-    told = record(tmp_path, 5, {"torch": "2", "threads": "2", "gpu": "new"})
+    record_surroundings(tmp_path, 0, {"torch": "1", "threads": "2"})
+    told = record_surroundings(tmp_path, 5, {"torch": "2", "threads": "2", "gpu": "new"})
     assert told == ["torch: 1 -> 2", "gpu: not known -> new"]
-    assert "bits may differ: torch: 1 -> 2; gpu" in warning(told)
+    assert "bits may differ: torch: 1 -> 2; gpu" in changes_warning(told)
     assert [step for step, _ in parts(tmp_path)] == [0, 5]
     # Going on from before that part: its steps are done again under what is here now.
-    assert record(tmp_path, 3, {"torch": "3", "threads": "2"}) == ["torch: 1 -> 3"]
+    assert record_surroundings(tmp_path, 3, {"torch": "3", "threads": "2"}) == ["torch: 1 -> 3"]
     assert [step for step, _ in parts(tmp_path)] == [0, 3]
-    assert record(tmp_path, 2, {"torch": "1", "threads": "2"}) == []
+    assert record_surroundings(tmp_path, 2, {"torch": "1", "threads": "2"}) == []
     assert [step for step, _ in parts(tmp_path)] == [0]
 
 
 def test_a_run_that_begins_again_forgets(tmp_path: Path) -> None:
-    record(tmp_path, 0, {"torch": "1"})
-    assert record(tmp_path, 0, {"torch": "2"}) == []
+    record_surroundings(tmp_path, 0, {"torch": "1"})
+    assert record_surroundings(tmp_path, 0, {"torch": "2"}) == []
     assert parts(tmp_path) == [(0, {"torch": "2"})]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"parts": 3}', b'{"parts": [{}]}', b"\xff", b"[" * 100_000])
 def test_a_damaged_file_is_written_anew(tmp_path: Path, damage: bytes) -> None:
-    (tmp_path / FILE).write_bytes(damage)
-    assert record(tmp_path, 4, {"torch": "1"}) == []
+    (tmp_path / SURROUNDINGS_FILE).write_bytes(damage)
+    assert record_surroundings(tmp_path, 4, {"torch": "1"}) == []
     assert parts(tmp_path) == [(4, {"torch": "1"})]

@@ -15,8 +15,8 @@ from trueup.models.network import Network
 from trueup.runtime import init
 from trueup.sampling import Sample, sample
 from trueup.sampling.cache import GrowingCache, WindowCache, new_cache
-from trueup.sampling.draw import uniform
-from trueup.sampling.engine import closed_up
+from trueup.sampling.draw import uniform_draws
+from trueup.sampling.engine import compact_order
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def alone(network: Network, prompts: list[list[int]], new: int, temperature: flo
     for row, prompt in enumerate(prompts):
         ids: list[int] = []
         logps: list[float] = []
-        for number in uniform(seed, row, new):
+        for number in uniform_draws(seed, row, new):
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + ids]), use_cache=False).logits[0, -1].double()
             table = torch.log_softmax(logits / (temperature or 1.0), -1)
@@ -223,7 +223,7 @@ def test_the_cache_holds_what_the_librarys_would(tmp_path):
             update(own, [(keys[at : at + 1], values[at : at + 1]) for keys, values in states])
         if turn % 7 == 0:
             going = [at for at in range(len(rows)) if rng.random() < 0.7]
-            order = closed_up(len(rows), going)
+            order = compact_order(len(rows), going)
             assert sorted(order) == going
             assert all(row == at for at, row in enumerate(order) if at in going)
             rows[:] = [rows[at] for at in order]

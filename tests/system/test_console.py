@@ -18,7 +18,7 @@ from rich.console import Console
 
 from trueup.system import console
 from trueup.system.console import Progress, quiet_libraries, table
-from trueup.system.text import clean, duration, number, short_count
+from trueup.system.text import clean, duration, format_number, short_count
 
 HOSTILE = "[bold red]x[/] :smile: \x1b[2J\x1b]0;title\x07 \x9b31m \r over \b \u202egnp \ud800"
 
@@ -89,7 +89,7 @@ def test_clean_is_safe_and_stable(text: str) -> None:
     ],
 )
 def test_number(value: float, shown: str) -> None:
-    assert number(value) == shown
+    assert format_number(value) == shown
 
 
 def test_counts_and_durations() -> None:

@@ -198,11 +198,11 @@ class Speaker:
     @contextmanager
     def _checked(self, check: Callable[[], None]) -> Iterator[None]:
         """Inside, `check` is called before every token; afterwards what was called before."""
-        before, self.network.check = self.network.check, check
+        before, self.network.check_stop = self.network.check_stop, check
         try:
             yield
         finally:
-            self.network.check = before
+            self.network.check_stop = before
 
 
 def spoken_name(model: str) -> str:

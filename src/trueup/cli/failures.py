@@ -9,7 +9,7 @@ import traceback
 from typing import Any
 
 from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
-from trueup.system.files import disk_full
+from trueup.system.files import is_disk_full
 
 _TRAINING = ("sft", "reward", "dpo", "ppo")
 
@@ -33,7 +33,7 @@ def in_words(error: BaseException, command: str = "") -> tuple[str, int]:
         return f"error: out of memory{_memory_advice(_stage_of(error) or command)}", 1
     if "trueup.runtime" in sys.modules and (lost := sys.modules["trueup.runtime"].lost_peer(error)):
         return f"error: {lost}", LostPeerError.exit_code
-    if disk_full(error) or (isinstance(error, OSError) and error.strerror):
+    if is_disk_full(error) or (isinstance(error, OSError) and error.strerror):
         return f"error: {_os_message(error)}", 1
     lines = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -84,7 +84,7 @@ def _usage_message(message: str, context: Any = None) -> str:
 
 def _os_message(error: BaseException) -> str:
     place = f"{name}: " if (name := getattr(error, "filename", None)) else ""
-    if not isinstance(error, OSError) or disk_full(error):
+    if not isinstance(error, OSError) or is_disk_full(error):
         return f"{place}disk full; free some space and run the same command again"
     reason = (error.strerror or "").lower()
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

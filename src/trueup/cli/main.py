@@ -21,7 +21,7 @@ from trueup.cli import commands, rank
 from trueup.cli.failures import in_words
 from trueup.errors import Interrupted, LostPeerError
 from trueup.system.console import quiet_libraries
-from trueup.system.interrupt import Quit, quitting
+from trueup.system.interrupt import Quit, quit_on_ctrl_c
 from trueup.system.text import clean, masked
 
 Job = Callable[[], int | None]
@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0, or the error's own (errors.py)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != "--debug"]
-    with quitting():
+    with quit_on_ctrl_c():
         return _run(words, debug=len(words) < len(given))
 
 

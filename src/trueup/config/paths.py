@@ -18,7 +18,7 @@ from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
 from trueup.config.sections import DataConfig
 from trueup.config.untrusted import Trust, read_json, refusal
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
-from trueup.system.files import without_event
+from trueup.system.files import split_event
 from trueup.system.text import masked
 
 Missing = tuple[Place, type[TrueupError], str]
@@ -147,7 +147,7 @@ def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
 def _data_problem(section: DataConfig, near: Path | None) -> str | None:
     if _ADDRESS.match(section.path):
         return f"{masked(section.path)}: an address, and data is read from files; download it and give the file"
-    path = Path(without_event(section.path)[0]).expanduser()
+    path = Path(split_event(section.path)[0]).expanduser()
     if path.exists():
         return None if os.access(path, os.R_OK) else f"{path}: not readable; check its permissions"
     if is_hub_name(section.path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trueup.system.files import atomic_write_text
-from trueup.system.text import harmless_json
+from trueup.system.text import terminal_safe_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def write_items(path: Path, items: Iterable[Item], header: dict[str, Any]) -> No
     lines = [json.dumps({"header": header}, ensure_ascii=False)]
     lines += [json.dumps(asdict(item), ensure_ascii=False) for item in items]
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, harmless_json("\n".join(lines) + "\n"))
+    atomic_write_text(path, terminal_safe_json("\n".join(lines) + "\n"))
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from trueup.data.sources.loading import load_section
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
 from trueup.system.files import atomic_write_text
-from trueup.system.text import harmless_json
+from trueup.system.text import terminal_safe_json
 
 if TYPE_CHECKING:
     from trueup.config import EvaluateConfig, GatesConfig
@@ -173,7 +173,9 @@ def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], asked
         "not_measured": missing,
         "seconds": round(sum(_seconds(path) for path in _files(plan, wins, reward_file)), 2),
     }
-    atomic_write_text(plan.place / PLAN_FILE, harmless_json(json.dumps(content, indent=2, ensure_ascii=False)) + "\n")
+    atomic_write_text(
+        plan.place / PLAN_FILE, terminal_safe_json(json.dumps(content, indent=2, ensure_ascii=False)) + "\n"
+    )
 
 
 def _files(plan: Plan, wins: Collection[str], reward_file: str | None) -> list[Path]:

@@ -30,8 +30,8 @@ from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, not_pos
 from trueup.evaluation.sets import spread
 from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer
 from trueup.models.network import Network
-from trueup.models.reward_model import asked_once, classifier_of, model_reward
-from trueup.models.rewards import Reward, from_function
+from trueup.models.reward_model import classifier_source, model_reward, score_on_main
+from trueup.models.rewards import Reward, reward_from_file
 from trueup.system.files import MODEL_CARD, fingerprint
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class _Bench:
 
     def _items(self, subject: tasks.Subject) -> list[Item]:
         chosen, config = self.plan.sets, self.plan.settings
-        grader = asked_once(from_function(config.grader), self.runtime) if config.grader else None
+        grader = score_on_main(reward_from_file(config.grader), self.runtime) if config.grader else None
         refused = self._asked_once(judge_of_refusals(config))
         proxy, gold = self._reward(self.plan.reward), self._reward(self.plan.gold)
         items: list[Item] = []
@@ -215,8 +215,8 @@ class _Bench:
 
     def _opened(self, source: str) -> tuple[Reward, Network | None]:
         if ".py:" in source:
-            return asked_once(from_function(source), self.runtime), None
-        folder, trust = classifier_of(source), self.plan.trust_remote_code
+            return score_on_main(reward_from_file(source), self.runtime), None
+        folder, trust = classifier_source(source), self.plan.trust_remote_code
         classifier = load_classifier(folder, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles)
         network = Network(classifier, load_tokenizer(folder, trust_remote_code=trust), self.runtime)
         network.add_classifier("reward", classifier, trainable=False)
@@ -259,7 +259,7 @@ def asked_of(plan: Plan) -> dict[str, str]:
 
 def _content(source: str) -> str:
     """A hash of a model's or function file's contents; a hub name stands for itself."""
-    place = Path(source.rpartition(":")[0] if ".py:" in source else classifier_of(source)).expanduser()
+    place = Path(source.rpartition(":")[0] if ".py:" in source else classifier_source(source)).expanduser()
     return fingerprint([place], ignore=[MODEL_CARD]) if place.exists() else source
 
 

@@ -10,6 +10,5 @@ hub.py          upload, after the proof
 
 from trueup.export.merging import merged_state
 from trueup.export.writing import export_adapter, export_policy, export_reward, run
-from trueup.models.loading import adapter_for
 
-__all__ = ["adapter_for", "export_adapter", "export_policy", "export_reward", "merged_state", "run"]
+__all__ = ["export_adapter", "export_policy", "export_reward", "merged_state", "run"]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from trueup.runtime import is_sharded, whole
+from trueup.runtime import full_tensor, is_sharded
 
 if TYPE_CHECKING:
     from trueup.models.network import Network
 
-LOST = 0.02  # the share of the trained change that a merge may lose (or gain) by rounding; beyond it, float32
+MAX_MERGE_LOSS = 0.02  # the share of the trained change that a merge may lose (or gain) by rounding; beyond it, float32
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def merged_state(network: Network, role: str) -> dict[str, Tensor]:
     Merged weights have the trunk's dtype, unless rounding to it would undo the training: then all are float32.
     """
     trunk, layers = cast("nn.Module", network.trunk(role)), _adapted(network, role)
-    wide = abs(kept(network, role) - 1) > LOST
+    wide = abs(merge_kept_share(network, role) - 1) > MAX_MERGE_LOSS
     state: dict[str, Tensor] = {}
     widened: dict[int, Tensor] = {}  # by address, so that tied weights stay one
     gathered: dict[int, Tensor | None] = {}  # likewise, by parameter
@@ -53,13 +53,13 @@ def _gathered(held: Tensor, known: dict[int, Tensor | None], *, keep: bool) -> T
     if not is_sharded(held):
         return held.detach() if keep else None
     if id(held) not in known:
-        gathered = whole(held.detach())
+        gathered = full_tensor(held.detach())
         known[id(held)] = gathered.cpu() if keep else None
     return known[id(held)]
 
 
 @torch.no_grad()
-def kept(network: Network, role: str) -> float:
+def merge_kept_share(network: Network, role: str) -> float:
     """The share of what LoRA learned that is left when it is merged in the trunk's dtype; 1 for any other role.
 
     With deltas D and weights W, sum(D * (round(W + D) - W)) / sum(D * D). In bfloat16 a delta below half of the last of
@@ -67,7 +67,7 @@ def kept(network: Network, role: str) -> float:
     """
     adapter, left, all_of_it = network.roles[role].adapter, 0.0, 0.0
     for layer in _adapted(network, role).values():
-        weight, delta = whole(layer.get_base_layer().weight), layer.get_delta_weight(adapter).float()
+        weight, delta = full_tensor(layer.get_base_layer().weight), layer.get_delta_weight(adapter).float()
         change = (weight.float() + delta).to(weight.dtype).float() - weight.float()
         left += float((change * delta).sum(dtype=torch.float64))
         all_of_it += float((delta * delta).sum(dtype=torch.float64))

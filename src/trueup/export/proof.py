@@ -32,7 +32,7 @@ from trueup.data.rendering.messages import Message
 from trueup.errors import ModelError
 from trueup.export import proof_fresh
 from trueup.export.proof_files import check_files, check_rounding, check_weights, dtype_of
-from trueup.export.proof_fresh import Check, Record, base_of, is_adapter, policy_outputs
+from trueup.export.proof_fresh import Check, RecordedOutputs, base_of, is_adapter, policy_outputs
 from trueup.models.batching import Branch, Example, single
 from trueup.models.forward import forward_all
 from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer
@@ -42,9 +42,9 @@ from trueup.system.console import table
 from trueup.system.files import atomic_write_text
 from trueup.system.text import clean
 
-OUTPUTS = "outputs.safetensors"
-PROOF = "proof.json"
-LIVE = "the trained network, in memory"
+OUTPUTS_FILE = "outputs.safetensors"
+PROOF_FILE = "proof.json"
+LIVE_SOURCE = "the trained network, in memory"
 _LOOKED_AT, _ROWS, _TOKENS = 256, 8, 256  # with two (rows, vocabulary) tables of logits: 3 MB at 49k tokens
 _ASKED = (
     ("What is the capital of France?", "The capital of France is Paris."),
@@ -59,7 +59,7 @@ _ASKED = (
 
 def record_outputs(
     network: Network, role: str, examples: Sequence[Example], path: Path,
-    *, prompt: Callable[[int], Sequence[Message]] = lambda _: (), source: str = LIVE,
+    *, prompt: Callable[[int], Sequence[Message]] = lambda _: (), source: str = LIVE_SOURCE,
 ) -> None:  # fmt: skip
     """Write what `role` computes on up to 8 of the shortest examples (their first branch), and how they are rendered.
 
@@ -183,8 +183,8 @@ def _in_float32(network: Network) -> Iterator[None]:
 
 def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[str, Tensor], torch.dtype]:
     """The outputs, in float32 if the model can be run so; and the dtype they were computed in."""
-    place, check = network.roles[role], network.check
-    network.check = lambda: None  # training is over: nothing is to be stopped for
+    place, check = network.roles[role], network.check_stop
+    network.check_stop = lambda: None  # training is over: nothing is to be stopped for
     roles = {"": role}
     if place.adapter is not None:
         network.roles["adapter off"] = Role(place.trunk, head=place.head)
@@ -201,7 +201,7 @@ def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[
         dtype = network.runtime.dtype
     finally:
         network.roles.pop("adapter off", None)
-        network.check = check
+        network.check_stop = check
     base = {f"base_{name}": value for name, value in found.get("base_", {}).items() if name in ("logits", "scores")}
     return found[""] | base, dtype
 
@@ -274,7 +274,7 @@ class Proof:
 
     checks: tuple[Check, ...]
     versions: dict[str, str]
-    record: Record
+    record: RecordedOutputs
     seconds: float
 
     @property
@@ -299,7 +299,7 @@ class Proof:
             "versions": self.versions | {"trueup": version("trueup")},
             "seconds": round(self.seconds, 1),
         }
-        atomic_write_text(folder / PROOF, json.dumps(content, indent=2) + "\n")
+        atomic_write_text(folder / PROOF_FILE, json.dumps(content, indent=2) + "\n")
 
     def show(self) -> None:
         """Print it as a table, and what it was compared with."""
@@ -311,8 +311,8 @@ class Proof:
         print(
             f"compared with {clean(str(source), one_line=True)}, on {len(lengths)} rows of up to {max(lengths)} tokens"
         )
-        if source != LIVE:
-            print(f"(the run left no {OUTPUTS}, so what the network in memory computed is not known)")
+        if source != LIVE_SOURCE:
+            print(f"(the run left no {OUTPUTS_FILE}, so what the network in memory computed is not known)")
 
 
 def prove(folder: Path, record: Path, *, source: Path | None = None, trust_remote_code: bool = False) -> Proof:
@@ -346,7 +346,7 @@ def prove(folder: Path, record: Path, *, source: Path | None = None, trust_remot
         said = json.loads(answer.read_text(encoding="utf-8"))
     checks += [Check(**check) for check in said]
     versions = {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")}
-    return Proof(tuple(checks), versions, Record(str(record)), time.monotonic() - started)
+    return Proof(tuple(checks), versions, RecordedOutputs(str(record)), time.monotonic() - started)
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from trueup.export.proof_fresh import Check, is_adapter
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".pyc"}
-INDEX = "model.safetensors.index.json"
+INDEX_FILE = "model.safetensors.index.json"
 
 
 def tensors_of(folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -32,10 +32,10 @@ def check_files(folder: Path) -> Check:
     count = len(list(folder.glob("*.safetensors")))
     if not count:
         return Check("files", False, "there is no .safetensors file", "no pickles")
-    if (folder / INDEX).is_file():
-        listed = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    if (folder / INDEX_FILE).is_file():
+        listed = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
         if odd := sorted(set(listed) ^ {name for name, _ in tensors_of(folder)}):
-            return Check("files", False, f"{INDEX} and the files disagree on {odd[:3]}")
+            return Check("files", False, f"{INDEX_FILE} and the files disagree on {odd[:3]}")
     return Check("files", True, f"{count} .safetensors, nothing pickled", "no pickles")
 
 

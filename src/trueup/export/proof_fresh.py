@@ -27,7 +27,7 @@ from torch import Tensor
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
 """The largest difference, in parts of the largest recorded logit or score, by dtype. As measured: docs/export.md."""
-CHANGE = "change by training"
+CHANGE_CHECK = "change by training"
 _FORCED = 3  # tokens before the end token in the check of `generate`
 
 
@@ -42,7 +42,7 @@ class Check:
     numbers: dict[str, float] = field(default_factory=dict)
 
 
-class Record:
+class RecordedOutputs:
     """What the trained network computed, as `proof.record_outputs` wrote it: tensors, and JSON as metadata."""
 
     def __init__(self, path: str) -> None:
@@ -98,7 +98,7 @@ def batch_scores(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], devi
     return model(**batch).logits[:, 0].float().cpu()
 
 
-def load(folder: Path, record: Record, trust: bool) -> tuple[Any, list[Check]]:
+def load(folder: Path, record: RecordedOutputs, trust: bool) -> tuple[Any, list[Check]]:
     """The model in `folder`, adapter or whole, through transformers' Auto class and peft; and what loading said."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -112,7 +112,7 @@ def load(folder: Path, record: Record, trust: bool) -> tuple[Any, list[Check]]:
     return model.to(record.device).eval(), [Check("loading", not wrong, found)]
 
 
-def load_adapter(folder: Path, record: Record, auto: Any, options: dict[str, Any]) -> tuple[Any, list[Check]]:
+def load_adapter(folder: Path, record: RecordedOutputs, auto: Any, options: dict[str, Any]) -> tuple[Any, list[Check]]:
     """The adapter over the base that it names: in the dtype it was trained over, then computing as was recorded."""
     from peft import PeftModel
 
@@ -149,7 +149,7 @@ def tokenizer_of(folder: Path, trust: bool = False) -> Any:
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
 
 
-def check_template(folder: Path, record: Record, trust: bool) -> Check:
+def check_template(folder: Path, record: RecordedOutputs, trust: bool) -> Check:
     """The re-loaded tokenizer renders the recorded conversations to the very text and ids of training."""
     tokenizer, texts = tokenizer_of(folder, trust), record.about["texts"]
     then = datetime.fromisoformat(record.about["time"])
@@ -179,7 +179,7 @@ def _difference(now: Sequence[Any], then: Sequence[Any]) -> str:
     return f"at {at}, {now[at : at + 24]!r} instead of {then[at : at + 24]!r}"
 
 
-def check_stops(model: Any, folder: Path, record: Record) -> Check:
+def check_stops(model: Any, folder: Path, record: RecordedOutputs) -> Check:
     """generation_config.json names every stop and a pad token, and `generate` stops at an end token forced on it."""
     from transformers import GenerationConfig, LogitsProcessorList
 
@@ -211,7 +211,7 @@ def check_stops(model: Any, folder: Path, record: Record) -> Check:
     return Check("generation", stopped, found, "at once", {"new_tokens": len(made)})
 
 
-def compare(name: str, found: Tensor, record: Record, key: str, part: float) -> Check:
+def compare(name: str, found: Tensor, record: RecordedOutputs, key: str, part: float) -> Check:
     """Largest difference against `part` of the largest recorded value."""
     wanted = record.tensors[key]
     scale = max(float(record.tensors["scores" if record.reward else "logits"].abs().max()), 0.1)
@@ -220,7 +220,7 @@ def compare(name: str, found: Tensor, record: Record, key: str, part: float) -> 
     return Check(name, worst <= limit, shown, f"{limit:.2g}", {"max_abs": worst, "tolerance": limit, "scale": scale})
 
 
-def check_likeliest(found: dict[str, Tensor], record: Record, limit: float) -> Check:
+def check_likeliest(found: dict[str, Tensor], record: RecordedOutputs, limit: float) -> Check:
     """The same token is the likeliest at every position, but where two were as close as the tolerance."""
     same = found["top"] == record.tensors["top"]
     wrong = int((~same & (record.tensors["lead"] > 2 * limit)).sum())
@@ -228,7 +228,7 @@ def check_likeliest(found: dict[str, Tensor], record: Record, limit: float) -> C
     return Check("likeliest token", wrong == 0, shown, "same, but ties", {"same": int(same.sum()), "of": same.numel()})
 
 
-def check_change(found: Tensor, record: Record, key: str, part: float) -> list[Check]:
+def check_change(found: Tensor, record: RecordedOutputs, key: str, part: float) -> list[Check]:
     """How much of what training changed is in the export: 1 all of it, 0 none, so that it computes what the base did.
 
     Rounding lies mostly across the change. A merge left out or halved lies along it: it shows below the tolerance too.
@@ -241,7 +241,7 @@ def check_change(found: Tensor, record: Record, key: str, part: float) -> list[C
         wanted, got = wanted - wanted.mean(-1, keepdim=True), got - got.mean(-1, keepdim=True)
     change, got = wanted.double().flatten(), got.double().flatten()
     moved, largest = float(change.norm()), float(change.abs().max())
-    name, numbers = CHANGE, {"max_change": largest}
+    name, numbers = CHANGE_CHECK, {"max_change": largest}
     share = float(got @ change) / moved**2 if moved else 0.0
     noise = float((got - share * change).norm()) / moved if moved else 1.0
     if noise >= 1:
@@ -255,7 +255,7 @@ def check_change(found: Tensor, record: Record, key: str, part: float) -> list[C
     return [Check(name, passed, shown, limit, numbers | {"share": share})]
 
 
-def check_policy(model: Any, record: Record, part: float) -> list[Check]:
+def check_policy(model: Any, record: RecordedOutputs, part: float) -> list[Check]:
     """Logits, log-probabilities and likeliest tokens of the recorded rows."""
     found = policy_outputs(model, record.rows, record.device)
     logits = compare("logits", found["logits"], record, "logits", part)
@@ -267,7 +267,7 @@ def check_policy(model: Any, record: Record, part: float) -> list[Check]:
     ]
 
 
-def check_reward(model: Any, folder: Path, record: Record, part: float) -> list[Check]:
+def check_reward(model: Any, folder: Path, record: RecordedOutputs, part: float) -> list[Check]:
     """Scores of the recorded rows, alone and as one padded batch."""
     alone = score_outputs(model, record.rows, record.device)
     checks = [compare("scores, alone", alone, record, "scores", part)]
@@ -280,7 +280,7 @@ def check_reward(model: Any, folder: Path, record: Record, part: float) -> list[
     return checks + check_change(alone, record, "scores", part)
 
 
-def check_outputs(folder: Path, record: Record, trust: bool, *, final: bool = True) -> list[Check]:
+def check_outputs(folder: Path, record: RecordedOutputs, trust: bool, *, final: bool = True) -> list[Check]:
     """Load the model and compare all that it computes: as it is loaded, and from the same weights as recorded.
 
     `final`: the folder to be published, so it must also stop where it should.
@@ -291,7 +291,7 @@ def check_outputs(folder: Path, record: Record, trust: bool, *, final: bool = Tr
     if final and not record.reward:
         checks.append(check_stops(model, folder, record))
     if own != wanted:
-        as_loaded = [check for check in run(record, TOLERANCE[own]) if check.name != CHANGE]
+        as_loaded = [check for check in run(record, TOLERANCE[own]) if check.name != CHANGE_CHECK]
         for check in as_loaded:
             check.name += f", in {own}"
         checks += as_loaded
@@ -303,7 +303,7 @@ def check_outputs(folder: Path, record: Record, trust: bool, *, final: bool = Tr
     return checks
 
 
-def _whose_fault(model: Any, record: Record, part: float) -> Check:
+def _whose_fault(model: Any, record: RecordedOutputs, part: float) -> Check:
     """An adapter's outputs differ: with it switched off, is the base the one it was trained over?"""
     if record.reward:
         return Check("base", False, "either the adapter or the base is not the trained one")
@@ -314,10 +314,10 @@ def _whose_fault(model: Any, record: Record, part: float) -> Check:
     return Check("base", False, whose)
 
 
-def prove(request: dict[str, Any]) -> list[Check]:
+def run_checks(request: dict[str, Any]) -> list[Check]:
     """All checks of a request. A check that fails to run has failed."""
     folder, trust = Path(request["folder"]), bool(request["trust_remote_code"])
-    record = Record(request["record"])
+    record = RecordedOutputs(request["record"])
     source = request["source"] and Path(request["source"])
     checks = _guarded("chat template", lambda: [check_template(folder, record, trust)])
     if source:  # the weights before the cast are held to their own, tighter tolerance; the cast itself, to the bit
@@ -338,7 +338,7 @@ def _guarded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
 def main(path: str) -> int:
     """Prove what the request asks, write the answer. Returns 0 if all passed, 1 if not."""
     request = json.loads(Path(path).read_text(encoding="utf-8"))
-    checks = prove(request)
+    checks = run_checks(request)
     if "trueup" in sys.modules:
         checks.append(Check("independence", False, "trueup was imported"))
     Path(request["answer"]).write_text(json.dumps([asdict(check) for check in checks]), encoding="utf-8")

@@ -23,14 +23,14 @@ from trueup.config.untrusted import read_json
 from trueup.errors import ModelError
 from trueup.export.copying import check_link, copy_model, places_of
 from trueup.export.hub import check_name, push
-from trueup.export.merging import LOST, kept, merged_state
-from trueup.export.proof import OUTPUTS, PROOF, Proof, prove, record_folder
-from trueup.export.proof_files import INDEX
-from trueup.export.proof_fresh import CHANGE
-from trueup.models.loading import ROUNDING, load_tokenizer
-from trueup.models.network import HEAD_KEY
+from trueup.export.merging import MAX_MERGE_LOSS, merge_kept_share, merged_state
+from trueup.export.proof import OUTPUTS_FILE, PROOF_FILE, Proof, prove, record_folder
+from trueup.export.proof_files import INDEX_FILE
+from trueup.export.proof_fresh import CHANGE_CHECK
+from trueup.models.loading import ROUNDING_FILE, load_tokenizer
+from trueup.models.network import SCORE_HEAD_KEY
 from trueup.models.weights import score_head
-from trueup.system.files import explained, fsync_path
+from trueup.system.files import explain_disk_errors, fsync_path
 from trueup.system.text import clean
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 def export_policy(network: Network, folder: Path, *, role: str = "policy") -> None:
     """Write a causal language model with its tokenizer, template and stop tokens. Every rank calls, one writes."""
-    state, share = merged_state(network, role), kept(network, role)
+    state, share = merged_state(network, role), merge_kept_share(network, role)
     network.runtime.from_first(lambda: _write_policy(network, folder, role, state, share))
 
 
@@ -67,8 +67,8 @@ def _write_policy(network: Network, folder: Path, role: str, state: dict[str, Te
         trunk.generation_config, trunk.config = previous, config
     _say_dtype(temporary, next(one.dtype for one in state.values() if one.is_floating_point()))
     network.tokenizer.save_pretrained(temporary)
-    if abs(share - 1) > LOST:  # whoever loads it in half precision has to know
-        (temporary / ROUNDING).write_text(json.dumps({"kept": round(share, 4)}) + "\n", encoding="utf-8")
+    if abs(share - 1) > MAX_MERGE_LOSS:  # whoever loads it in half precision has to know
+        (temporary / ROUNDING_FILE).write_text(json.dumps({"kept": round(share, 4)}) + "\n", encoding="utf-8")
     _publish(temporary, folder)
 
 
@@ -152,7 +152,7 @@ def _write_adapter(network: Network, folder: Path, lora: LoraConfig, role: str, 
     head = network.roles[role].head
     if head is not None:
         weights = load_file(weights_path)
-        weights[HEAD_KEY] = cast("nn.Linear", network.heads[head]).weight.detach().cpu().contiguous()
+        weights[SCORE_HEAD_KEY] = cast("nn.Linear", network.heads[head]).weight.detach().cpu().contiguous()
         save_file(weights, weights_path, metadata={"format": "pt"})
         settings |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
     settings_path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -196,7 +196,7 @@ def run(
         check_name(push_to_hub)
     temporary = _fresh(output)
     try:
-        with explained(f"cannot write {output}", output.parent):
+        with explain_disk_errors(f"cannot write {output}", output.parent):
             copy_model(source, temporary)
             if not merge:
                 _add_tokenizer(source.with_name("model"), temporary, trust_remote_code)
@@ -259,19 +259,19 @@ def _cast(folder: Path, dtype: str) -> None:
         size += sum(one.nbytes for one in tensors.values())
         save_file(tensors, path, metadata={"format": "pt"})
     _say_dtype(folder, _DTYPES[dtype])
-    if (folder / INDEX).is_file():
-        index = read_json(folder / INDEX)
+    if (folder / INDEX_FILE).is_file():
+        index = read_json(folder / INDEX_FILE)
         index["metadata"] = {**(index.get("metadata") or {}), "total_size": size}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _proof(source: Path, folder: Path, *, cast: bool, trust: bool) -> Proof:
     """Against the outputs that the run recorded; where it recorded none, against what trueup makes of its files."""
     in_run = source.name in ("model", "adapter")
-    record = source.parent / OUTPUTS
+    record = source.parent / OUTPUTS_FILE
     with tempfile.TemporaryDirectory() as place:
         if not (in_run and record.is_file()):
-            record = Path(place) / OUTPUTS
+            record = Path(place) / OUTPUTS_FILE
             record_folder(source, record, trust_remote_code=trust)
         return prove(folder, record, source=source if cast else None, trust_remote_code=trust)
 
@@ -279,7 +279,7 @@ def _proof(source: Path, folder: Path, *, cast: bool, trust: bool) -> Proof:
 def _set_aside(temporary: Path, output: Path, proof: Proof) -> str:
     """Keep what failed, under a name that says so. Returns the message."""
     failed = output.with_name(f"{output.name}.failed")
-    if (failed / PROOF).is_file():  # of an earlier export, so ours to replace
+    if (failed / PROOF_FILE).is_file():  # of an earlier export, so ours to replace
         shutil.rmtree(failed)
     if failed.exists():
         failed = temporary
@@ -288,12 +288,12 @@ def _set_aside(temporary: Path, output: Path, proof: Proof) -> str:
     shown = [f"  {check.name}: {check.found} (limit: {check.limit})" for check in proof.failures[:3]]
     more = len(proof.failures) - len(shown)
     shown += [f"  and {more} more"] if more > 0 else []
-    if [check.name for check in proof.failures] == [CHANGE]:
+    if [check.name for check in proof.failures] == [CHANGE_CHECK]:
         shown.append(
             "  fix: where a cast rounds so small a change away, export as float32, or the adapter (--no-merge)"
         )
     return "\n".join([f"{output} was not written: the export is not the model that was trained", *shown,
-                      f"  it is kept, with {PROOF}, as {failed}"])  # fmt: skip
+                      f"  it is kept, with {PROOF_FILE}, as {failed}"])  # fmt: skip
 
 
 def _fresh(folder: Path) -> Path:

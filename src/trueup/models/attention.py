@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Places = NDArray[np.int64]
+IndexArray = NDArray[np.int64]
 
 PACKED = "trueup_packed"
 """The name of `packed_attention` in transformers' table of attention functions."""
@@ -33,7 +33,7 @@ _SMALL = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Sequences:
+class PackedSequences:
     """The sequences of a packed row of N tokens, and the rectangles in which attention sees them.
 
     A token's place is an index into all rectangles laid flat, one after the other: P places in all.
@@ -51,11 +51,11 @@ class Sequences:
     first: Tensor
     again: tuple[tuple[Tensor, Tensor], ...]
 
-    def to(self, device: torch.device) -> Sequences:
+    def to(self, device: torch.device) -> PackedSequences:
         """The same on `device`."""
         again = tuple((one.to(device, non_blocking=True), at.to(device, non_blocking=True)) for one, at in self.again)
         tokens, first = (one.to(device, non_blocking=True) for one in (self.tokens, self.first))
-        return Sequences(self.shapes, tokens, first, again)
+        return PackedSequences(self.shapes, tokens, first, again)
 
     def visible(self, start: int, stop: int) -> Tensor:
         """(n, n) bool over the tokens [start, stop) of the row: whether the first attends to the second."""
@@ -78,7 +78,7 @@ def _row_starts(shapes: Sequence[tuple[int, int]]) -> Iterator[int]:
             at += width
 
 
-def sequences(spans: Sequence[Sequence[range]]) -> Sequences:
+def pack_sequences(spans: Sequence[Sequence[range]]) -> PackedSequences:
     """Lay the sequences of a packed row out as rectangles of similar lengths.
 
     Args:
@@ -86,7 +86,7 @@ def sequences(spans: Sequence[Sequence[range]]) -> Sequences:
             token of the row.
     """
     own = [np.concatenate([np.arange(one.start, one.stop) for one in parts]) for parts in spans]
-    tokens, places, shapes = list[Places](), list[Places](), list[tuple[int, int]]()
+    tokens, places, shapes = list[IndexArray](), list[IndexArray](), list[tuple[int, int]]()
     for group in _groups(sorted(own, key=len, reverse=True)):
         sizes, width = np.array([len(one) for one in group]), len(group[0])
         begin = sum(rows * wide for rows, wide in shapes)
@@ -97,12 +97,12 @@ def sequences(spans: Sequence[Sequence[range]]) -> Sequences:
         places.append(begin + np.flatnonzero(filled))
         shapes.append(filled.shape)
     flat, real = np.concatenate(tokens), np.concatenate(places)
-    return Sequences(tuple(shapes), torch.from_numpy(flat), *_places(flat[real], real))
+    return PackedSequences(tuple(shapes), torch.from_numpy(flat), *_places(flat[real], real))
 
 
-def _groups(longest_first: list[Places]) -> Iterator[list[Places]]:
+def _groups(longest_first: list[IndexArray]) -> Iterator[list[IndexArray]]:
     """Sequences in groups of similar length."""
-    group, real = list[Places](), 0
+    group, real = list[IndexArray](), 0
     for one in longest_first:
         width = len(group[0]) if group else len(one)
         sparse = real + len(one) < _FILLED * width * (len(group) + 1)
@@ -114,7 +114,7 @@ def _groups(longest_first: list[Places]) -> Iterator[list[Places]]:
     yield group
 
 
-def _places(tokens: Places, places: Places) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
+def _places(tokens: IndexArray, places: IndexArray) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
     """Where each token stands first, and where again: `tokens[i]` stands at `places[i]`."""
     order = np.argsort(tokens, kind="stable")
     tokens, places = tokens[order], places[order]
@@ -126,17 +126,17 @@ def _places(tokens: Places, places: Places) -> tuple[Tensor, tuple[tuple[Tensor,
     return torch.from_numpy(places[starts]), again
 
 
-class _Lay(torch.autograd.Function):
+class _LayOut(torch.autograd.Function):
     """(N, …) -> (P, …): the rows of the row's tokens at their places. What stands as filling has no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, plan: Sequences) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, x: Tensor, plan: PackedSequences) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.plan = plan
         return x.index_select(0, plan.tokens)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        plan: Sequences = ctx.plan
+        plan: PackedSequences = ctx.plan
         total = grad.index_select(0, plan.first)
         for tokens, places in plan.again:  # no token twice in one, so each sum has one order, on every device
             more = total.index_select(0, tokens).add_(grad.index_select(0, places))
@@ -144,11 +144,11 @@ class _Lay(torch.autograd.Function):
         return total, None
 
 
-class _Read(torch.autograd.Function):
+class _ReadFirst(torch.autograd.Function):
     """(P, …) -> (N, …): each token's where it stands first. What is read nowhere has gradient 0."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, plan: Sequences) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, x: Tensor, plan: PackedSequences) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.plan, ctx.places = plan, x.shape[0]
         return x.index_select(0, plan.first)
 
@@ -159,7 +159,7 @@ class _Read(torch.autograd.Function):
 
 def packed_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, dropout: float = 0.0, sequences: Sequences | None = None, **extra: Any,
+    scaling: float | None = None, dropout: float = 0.0, sequences: PackedSequences | None = None, **extra: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Causal attention within each sequence of a packed row, as an attention function of transformers.
 
@@ -185,8 +185,8 @@ def packed_attention(
     changes = [name for name in ("softcap", "s_aux", "position_bias", "sliding_window") if extra.get(name) is not None]
     if changes or not getattr(module, "is_causal", True):
         raise ValueError(f"packed attention is causal attention and nothing else, this layer asks for {changes}")
-    lay = cast("Callable[[Tensor, Sequences], Tensor]", _Lay.apply)
-    read = cast("Callable[[Tensor, Sequences], Tensor]", _Read.apply)
+    lay = cast("Callable[[Tensor, PackedSequences], Tensor]", _LayOut.apply)
+    read = cast("Callable[[Tensor, PackedSequences], Tensor]", _ReadFirst.apply)
     laid = [lay(one[0].transpose(0, 1), sequences) for one in (query, key, value)]
     outputs: list[Tensor] = []
     sizes = [rows * width for rows, width in sequences.shapes]
@@ -201,7 +201,7 @@ def packed_attention(
 
 
 @contextmanager
-def attention_of(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
+def use_attention(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
     """Inside, `trunk` uses the attention function `name`; None: its own."""
     from transformers import AttentionInterface
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trueup.data.example import Branch, Example, single
-from trueup.models.attention import Sequences, sequences
+from trueup.models.attention import PackedSequences, pack_sequences
 
 __all__ = ["Batch", "Branch", "Example", "Layout", "Per", "collate", "micro_batches", "single"]
 
@@ -59,7 +59,7 @@ class Batch:
     input_ids: Tensor
     position_ids: Tensor
     attention_mask: Tensor | None
-    sequences: Sequences | None
+    sequences: PackedSequences | None
     predict_at: Tensor
     targets: Tensor
     branch_of: Tensor
@@ -178,7 +178,7 @@ class _Rows:
             "input_ids": _tensor([np.array(row, dtype=np.int64) for row in self.ids])[None],
             "position_ids": _tensor([_positions(*parts) for parts in self.parts])[None],
             "attention_mask": None,
-            "sequences": sequences(spans),
+            "sequences": pack_sequences(spans),
         }
 
     def padded(self, pad_id: int) -> dict[str, Any]:

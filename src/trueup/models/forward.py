@@ -38,7 +38,7 @@ def forward_all(
     layout, pad = network.layout, cast("int", network.tokenizer.pad_token_id)
     per: Per = "token" if want != "scores" else "branch"
     for group, counts in _turns(micro_batches(numbered, max_tokens, layout=layout), network.runtime):
-        network.check()
+        network.check_stop()
         batch = collate(group, per=per, pad_id=pad, layout=layout).to(network.runtime.device)
         output = network(batch, role, want, temperature=temperature)[0].float().cpu()
         if counts:
@@ -69,7 +69,7 @@ def _turns(groups: list[list[Example]], runtime: Runtime) -> Iterator[tuple[list
 
 
 @torch.no_grad()
-def check_head(network: Network, role: str = "policy") -> None:
+def check_lm_head(network: Network, role: str = "policy") -> None:
     """Compare the log-probabilities computed here with the model's own logits, on five tokens.
 
     Raises:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trueup.runtime import Runtime
 
 
-ROUNDING = "rounding.json"
+ROUNDING_FILE = "rounding.json"
 """In a model's folder: how much of its training half precision would leave. Written where that is too little."""
 _LOOKED_AT = ("config.json", "adapter_config.json", "tokenizer_config.json", "*.index.json")
 
@@ -57,7 +57,7 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
 
 def _check_rounding(config: StageConfig, runtime: Runtime) -> None:
     """Raise where half precision would round away what an earlier stage has learned (see `export.merging.kept`)."""
-    path = Path(config.model) / ROUNDING
+    path = Path(config.model) / ROUNDING_FILE
     if runtime.dtype == torch.float32 or "rounded-weights" in config.allow or not path.is_file():
         return
     share = read_json(path).get("kept")
@@ -107,7 +107,7 @@ def load_causal_lm(
         # The weights were dequantized on loading; a config that still says "gguf" could not be saved or loaded again.
         del trunk.config.quantization_config
         cast("Any", trunk).hf_quantizer = None
-    return _finite(trunk, model).to(runtime.home)
+    return _finite(trunk, model).to(runtime.load_device)
 
 
 def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: bool) -> PreTrainedModel:
@@ -165,7 +165,7 @@ def load_classifier(
         raise ModelError(f"reward: {problem}")
     trust = Trust(trust_remote_code, pickles)
     classifier = _from_pretrained(AutoModelForSequenceClassification, model, trust, dtype=runtime.dtype)
-    return _finite(classifier, model).to(runtime.home)
+    return _finite(classifier, model).to(runtime.load_device)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def _reason(error: Exception, limit: int) -> str:
     return excerpt(" ".join(said.split()), limit)[1:-1]
 
 
-def adapter_for(folder: Path, network: Network) -> Path | None:
+def matching_reward_adapter(folder: Path, network: Network) -> Path | None:
     """The reward adapter in a run folder, if it was trained over exactly this network's base; else None."""
     origin = folder / "adapter" / "trueup.json"
     if not origin.is_file():

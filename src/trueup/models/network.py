@@ -25,20 +25,20 @@ from torch import Tensor, nn
 from trueup.algorithms.tensors import token_logps
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ModelError
-from trueup.models.attention import PACKED, attention_of
+from trueup.models.attention import PACKED, use_attention
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
 from trueup.models.weights import (
     bit_sum,
     head_weight,
     input_embeddings,
     logit_scale,
-    on_device,
+    move_module,
     output_embeddings,
     score_head,
     weights_fingerprint,
     without_dropout,
 )
-from trueup.runtime import is_sharded, shard, unsharded
+from trueup.runtime import is_sharded, run_unsharded, shard
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from trueup.runtime.sharding import ShardedTrunk
 
 T = TypeVar("T")
-HEAD_KEY = "base_model.model.score.weight"  # where PEFT keeps the score head of a sequence-classification adapter
+SCORE_HEAD_KEY = "base_model.model.score.weight"  # where PEFT keeps the score head of a sequence-classification adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ class Network(nn.Module):
         self._trainable: set[str] = set()
         self._layout: Layout | None = None
         self._attention: str | None = None  # that the forward pass runs under now; None: the trunk's own
-        self.check: Callable[[], None] = lambda: None  # called between batches without gradients; may raise to stop
+        self.check_stop: Callable[[], None] = lambda: (
+            None
+        )  # called between batches without gradients; may raise to stop
 
     # -- building roles ------------------------------------------------------------------------------------------
 
@@ -132,7 +134,9 @@ class Network(nn.Module):
             return
         frozen = trunk if trunk is not None else copy.deepcopy(self.trunks["base"])
         frozen = without_dropout(cast("PreTrainedModel", frozen))
-        self.trunks["reference"] = on_device(frozen.requires_grad_(False), self.runtime.home, self.runtime.dtype)
+        self.trunks["reference"] = move_module(
+            frozen.requires_grad_(False), self.runtime.load_device, self.runtime.dtype
+        )
         self.roles["reference"] = Role("reference")
         self.reference_fingerprint = weights_fingerprint(self.trunks["reference"])
 
@@ -146,7 +150,7 @@ class Network(nn.Module):
             rank, alpha, targets = settings["r"], settings["lora_alpha"], settings["target_modules"]
             self._add_adapter(role, PeftLora(r=rank, lora_alpha=alpha, target_modules=targets))
             self._load_adapter_weights(role, weights)
-            self._add_head(role, weights[HEAD_KEY])
+            self._add_head(role, weights[SCORE_HEAD_KEY])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError, SafetensorError) as error:
             if isinstance(error, ModelError):
                 raise
@@ -162,7 +166,9 @@ class Network(nn.Module):
         self._layout = None
         head = score_head(classifier)
         dtype = torch.float32 if trainable else self.runtime.dtype
-        self.trunks[role] = on_device(without_dropout(classifier).requires_grad_(False), self.runtime.home, dtype)
+        self.trunks[role] = move_module(
+            without_dropout(classifier).requires_grad_(False), self.runtime.load_device, dtype
+        )
         self._add_head(role, head.weight.detach().clone())
         self.roles[role] = Role(role, head=role)
         if trainable:
@@ -189,7 +195,7 @@ class Network(nn.Module):
     def _load_adapter_weights(self, role: str, weights: dict[str, Tensor]) -> None:
         from peft import set_peft_model_state_dict
 
-        lora = {key: tensor for key, tensor in weights.items() if key != HEAD_KEY}
+        lora = {key: tensor for key, tensor in weights.items() if key != SCORE_HEAD_KEY}
         result = set_peft_model_state_dict(self._peft[0], lora, adapter_name=role)
         if result.unexpected_keys:
             raise ModelError(f"the adapter does not fit this base: unexpected weights {result.unexpected_keys[:3]}")
@@ -286,7 +292,7 @@ class Network(nn.Module):
         try:
             with ExitStack() as stack:
                 for trunk in self.trunks.values():  # a copy of the base computes its layers again here too
-                    stack.enter_context(attention_of(cast("PreTrainedModel", trunk), attention))
+                    stack.enter_context(use_attention(cast("PreTrainedModel", trunk), attention))
                 yield
         finally:
             self._switch(now or "none")
@@ -295,9 +301,9 @@ class Network(nn.Module):
         """`work()` where the weights that play `role` are whole; where they are sharded, on every rank together."""
         return self._root(role).run(work) if self.runtime.sharded else work()
 
-    def run_freely(self, role: str, work: Callable[[], T]) -> T:
+    def run_independently(self, role: str, work: Callable[[], T]) -> T:
         """As `run`, without gradients: the ranks' numbers of forward passes in `work` may differ."""
-        return unsharded(self._root(role), work) if self.runtime.sharded else work()
+        return run_unsharded(self._root(role), work) if self.runtime.sharded else work()
 
     def _root(self, role: str) -> ShardedTrunk:
         """The role's sharded trunk, which is sharded here when it runs for the first time."""
@@ -310,7 +316,7 @@ class Network(nn.Module):
             )
         return self._roots[name]
 
-    def settle(self) -> None:
+    def check_and_shard(self) -> None:
         """Shard, where weights are sharded, whatever has not run yet: an optimizer has to see the final parameters.
 
         Raises:
@@ -372,7 +378,7 @@ class Network(nn.Module):
             mask = torch.where(mask, zero, torch.finfo(self.runtime.dtype).min)
         extra = {"sequences": batch.sequences} if packed else {}
         self._attention = PACKED if packed else None
-        with self.autocast(trunk), attention_of(trunk, self._attention):
+        with self.autocast(trunk), use_attention(trunk, self._attention):
             output = trunk.base_model(
                 input_ids=batch.input_ids,
                 attention_mask=mask,
@@ -411,7 +417,7 @@ class Network(nn.Module):
         """How these models take their rows, found by trying: no row may see another, no number may change."""
         if self._layout is None:
             configs = [cast("PreTrainedModel", trunk).config for trunk in self.trunks.values()]
-            better: tuple[Layout, ...] = ("packed", "shared") if all(map(plainly_causal, configs)) else ()
+            better: tuple[Layout, ...] = ("packed", "shared") if all(map(is_plain_causal, configs)) else ()
             players = {place.trunk: role for role, place in self.roles.items()}.values()
             fitting: list[Layout] = [one for one in better if all(self._agrees(one, role) for role in players)]
             self._layout = fitting[0] if fitting else "plain"
@@ -452,7 +458,7 @@ def _apart(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).norm() / theirs.norm())
 
 
-def plainly_causal(config: PreTrainedConfig) -> bool:
+def is_plain_causal(config: PreTrainedConfig) -> bool:
     """Whether each layer is attention to all that is before: no window, no recurrent state.
 
     A block mask and packed attention are taken as they are: a long row would see past the window of a model with one.

@@ -13,9 +13,9 @@ from trueup.config.paths import trust_of
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.models.batching import Branch, Example
 from trueup.models.forward import forward_all
-from trueup.models.loading import adapter_for, load_classifier, load_tokenizer
+from trueup.models.loading import load_classifier, load_tokenizer, matching_reward_adapter
 from trueup.models.network import Network
-from trueup.models.rewards import from_function
+from trueup.models.rewards import reward_from_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -49,19 +49,19 @@ def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *,
         The reward, and whether it is an adapter of `network`.
     """
     if ".py:" in source:
-        return asked_once(from_function(source), network.runtime), False
-    adapter = adapter_for(Path(source), network) if config.lora is not None else None
+        return score_on_main(reward_from_file(source), network.runtime), False
+    adapter = matching_reward_adapter(Path(source), network) if config.lora is not None else None
     if adapter is not None:
         network.add_scorer(role, adapter, trainable=False)
         return model_reward(network, role=role, max_tokens=config.max_tokens), True
-    classifier_source = classifier_of(source)
+    folder = classifier_source(source)
     code, pickles = trust_of(config)
-    classifier = load_classifier(classifier_source, network.runtime, trust_remote_code=code, pickles=pickles)
-    tokenizer = load_tokenizer(classifier_source, trust_remote_code=code)
+    classifier = load_classifier(folder, network.runtime, trust_remote_code=code, pickles=pickles)
+    tokenizer = load_tokenizer(folder, trust_remote_code=code)
     return classifier_reward(classifier, tokenizer, network.runtime, max_tokens=config.max_tokens), False
 
 
-def asked_once(reward: Reward, runtime: Runtime) -> Reward:
+def score_on_main(reward: Reward, runtime: Runtime) -> Reward:
     """The reward, asked by the first process for all: it need not give every process the same answer."""
 
     def scores(conversations: Sequence[Conversation], /) -> Tensor:
@@ -79,7 +79,7 @@ def classifier_reward(
     return model_reward(network, max_tokens=max_tokens)
 
 
-def classifier_of(source: str) -> str:
+def classifier_source(source: str) -> str:
     """The classifier that a reward's name means: of a run folder the model in it."""
     inner = Path(source) / "model"
     return str(inner) if inner.is_dir() else source

@@ -26,7 +26,7 @@ class Reward(Protocol):
         ...
 
 
-def from_function(spec: str) -> Reward:
+def reward_from_file(spec: str) -> Reward:
     """The reward named by "file.py:function", a function from a list of Conversations to N numbers.
 
     The file is the user's own code and is run.
@@ -48,10 +48,10 @@ def from_function(spec: str) -> Reward:
     if not callable(function):
         named = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         raise ConfigError(f"reward: {file} has no function {name!r}; it has {', '.join(named) or 'none'}")
-    return checked(function, spec)
+    return checked_reward(function, spec)
 
 
-def checked(function: Callable[[Sequence[Conversation]], object], name: str) -> Reward:
+def checked_reward(function: Callable[[Sequence[Conversation]], object], name: str) -> Reward:
     """The function, with its answer turned into a float32 tensor and its length and finiteness checked."""
 
     def reward(conversations: Sequence[Conversation], /) -> Tensor:

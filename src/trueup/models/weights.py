@@ -37,7 +37,7 @@ def without_dropout(trunk: PreTrainedModel) -> PreTrainedModel:
     return trunk
 
 
-def on_device(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def move_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The module there and in that type."""
     return nn.Module.to(module, device, dtype)  # transformers' own annotation of `to` misleads type checkers
 

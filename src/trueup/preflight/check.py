@@ -17,7 +17,7 @@ from trueup.data.tokens import findings as found
 from trueup.data.tokens.findings import Finding, fault
 from trueup.data.tokens.prepare import Prepared, prepare
 from trueup.models.loading import load_tokenizer
-from trueup.models.reward_model import classifier_of
+from trueup.models.reward_model import classifier_source
 from trueup.system.files import atomic_write_text
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def models_beside(config: StageConfig) -> list[tuple[str, str]]:
     if isinstance(config, DpoConfig) and config.reference:
         beside.append(("reference", config.reference))
     if isinstance(config, PpoConfig):
-        beside += [("reward", classifier_of(one)) for one in config.rewards if ".py:" not in one]
+        beside += [("reward", classifier_source(one)) for one in config.rewards if ".py:" not in one]
     return beside
 
 

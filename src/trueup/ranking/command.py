@@ -22,7 +22,7 @@ from trueup.ranking.page import Access
 from trueup.ranking.page import serve as serve_page
 from trueup.ranking.page.access import on_loopback
 from trueup.ranking.writing.ahead import Ahead, Job
-from trueup.system.files import atomic_write_text, without_event
+from trueup.system.files import atomic_write_text, split_event
 from trueup.system.text import clean, excerpt, masked
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> N
     """Print what the votes say, of `votes.db@1200` as it stood at that event. Raises DataError for what is no store."""
     if html is not None and (html.suffix.lower() not in (".html", ".htm") or html.is_dir()):
         raise ConfigError(f"--html {html}: is no name of a page\n  fix: end it in .html")
-    name, event = without_event(str(path))
+    name, event = split_event(str(path))
     with Store.open(Path(name), read_only=True) as store:
         settings, at = store.settings, resolve_event(store, event)
         found = said.view(store.pairs(), store.votes(at), settings=settings, seed=settings.seed, event=at)

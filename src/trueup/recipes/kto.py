@@ -17,7 +17,7 @@ from trueup.training.terms import collate_step
 if TYPE_CHECKING:
     from trueup.models.network import Network
     from trueup.recipes.stage import Stage
-    from trueup.runs.state import State
+    from trueup.runs.state import StateDict
 from trueup.data.unpaired import ranked
 
 
@@ -72,11 +72,11 @@ class KtoSource:
         """The epoch."""
         return {"epoch": float(self._sampler.epoch)}
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> StateDict:
         """The sampler's position."""
         return dict(self._sampler.state_dict())
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from a saved position."""
         self._sampler.load_state_dict({name: int(str(value)) for name, value in state.items()})
 

@@ -16,7 +16,7 @@ from trueup.errors import ConfigError
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.evaluation.watch import Watch, ppo_rules, watched
 from trueup.models.loading import load_classifier
-from trueup.models.reward_model import classifier_of, open_reward
+from trueup.models.reward_model import classifier_source, open_reward
 from trueup.models.rewards import Ensemble
 from trueup.models.weights import input_embeddings
 from trueup.recipes.rollouts import Rollouts
@@ -84,7 +84,9 @@ def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: boo
         network.add_scorer("value", Path(source) / "adapter", trainable=True)
     elif ".py:" not in source and config.lora is None:
         code, pickles = trust_of(config)
-        classifier = load_classifier(classifier_of(source), network.runtime, trust_remote_code=code, pickles=pickles)
+        classifier = load_classifier(
+            classifier_source(source), network.runtime, trust_remote_code=code, pickles=pickles
+        )
         if input_embeddings(classifier).shape[0] != network.vocabulary:
             raise ConfigError(
                 f"reward: {source} has another vocabulary than {config.model}, so no value model can start from it"

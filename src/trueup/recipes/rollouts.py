@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from trueup.data.tokens.sampler import Sampler
     from trueup.models.network import Network
     from trueup.models.rewards import Reward
-    from trueup.runs.checkpoint import State
+    from trueup.runs.checkpoint import StateDict
 from trueup.data.prompts import PromptRow, Prompts
 from trueup.sampling.text import answer_text
 
@@ -63,7 +63,9 @@ class Rollouts:
         self._controller = make_controller(config)
         self._norm = RunningNorm()
         self._episodes: list[Example] = []
-        self._packed: State | None = None  # the episodes as a checkpoint holds them: the same until the next rollout
+        self._packed: StateDict | None = (
+            None  # the episodes as a checkpoint holds them: the same until the next rollout
+        )
         self._queue: list[list[int]] = []  # minibatches still to come, as indices of episodes
         self._drawn = 0  # minibatches handed out
         self._rollout = 0  # rollouts sampled
@@ -93,22 +95,22 @@ class Rollouts:
         """Where a prompt came from."""
         return self._prompts.origin(row) if isinstance(self._prompts, Prompts) else f"prompt {row + 1}"
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> StateDict:
         """Positions, controllers, and the samples being trained on."""
         if self._packed is None:
             self._packed = pack(self._episodes)
         return {
-            "sampler": cast("State", self._sampler.state_dict()),
-            "controller": cast("State", self._controller.state_dict()),
-            "norm": cast("State", self._norm.state_dict()),
+            "sampler": cast("StateDict", self._sampler.state_dict()),
+            "controller": cast("StateDict", self._controller.state_dict()),
+            "norm": cast("StateDict", self._norm.state_dict()),
             "episodes": self._packed,
             "queue": cast("Any", self._queue),
             "drawn": self._drawn,
             "rollout": self._rollout,
-            "metrics": cast("State", self._metrics),
+            "metrics": cast("StateDict", self._metrics),
         }
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from a saved state, inside a rollout if it was."""
         values = cast("dict[str, Any]", state)
         self._sampler.load_state_dict(values["sampler"])
@@ -267,7 +269,7 @@ def _split(columns: dict[str, Tensor], samples: list[Sample]) -> list[dict[str, 
     return [{name: parts[name][at] for name in parts} for at in range(len(samples))]
 
 
-def pack(examples: Sequence[Example]) -> State:
+def pack(examples: Sequence[Example]) -> StateDict:
     """Single-branch examples as flat tensors, for a checkpoint."""
     if not examples:
         return {"prompt_lengths": [], "columns": []}

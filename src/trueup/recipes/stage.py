@@ -21,16 +21,16 @@ from trueup.data.tokens.sampler import Sampler
 from trueup.data.tokens.select import Examples
 from trueup.errors import CheckpointError, ConfigError
 from trueup.export import export_adapter, export_policy
-from trueup.export.merging import LOST, kept
+from trueup.export.merging import MAX_MERGE_LOSS, merge_kept_share
 from trueup.export.proof import record_outputs
 from trueup.models.batching import Example, Per
-from trueup.models.forward import check_head
+from trueup.models.forward import check_lm_head
 from trueup.models.loading import load_network, load_tokenizer
 from trueup.preflight.check import checked
 from trueup.runs.folder import RunFolder
 from trueup.runs.loggers import Logger, open_loggers
 from trueup.system.console import Progress, quiet_libraries
-from trueup.system.files import atomic_write_text, explained
+from trueup.system.files import atomic_write_text, explain_disk_errors
 from trueup.training import objectives
 from trueup.training.loop import Fitted, fit
 from trueup.training.terms import Evaluation, RowSource, Term
@@ -111,7 +111,7 @@ class Stage:
     ) -> Fitted:
         """Train. See `loop.fit`."""
         if "policy" in self.network.roles:
-            check_head(self.network)
+            check_lm_head(self.network)
         text = json.dumps(self.data, indent=2) + "\n"
         self.network.runtime.from_first(lambda: atomic_write_text(self.run.path / "data.json", text))
         return fit(
@@ -127,7 +127,7 @@ class Stage:
         # A run that is exported anew is not finished until it is: killed between, it would have no model.
         where = self.network.runtime
         where.from_first(lambda: self.run.summary_path.unlink(missing_ok=True))
-        with explained(f"cannot write {self.run.path}", self.run.path):
+        with explain_disk_errors(f"cannot write {self.run.path}", self.run.path):
             self._export(role, export)
         where.from_first(lambda: self.run.write_summary(summary))
         return summary
@@ -137,7 +137,7 @@ class Stage:
         # Every rank takes part, as each may hold only a part of the weights; the first one writes.
         record_outputs(self.network, role, self.train, self.run.outputs_path, prompt=self.train.prompt)
         self.progress.note(f"writing {self.run.model_path}")
-        if abs(kept(self.network, role) - 1) > LOST:
+        if abs(merge_kept_share(self.network, role) - 1) > MAX_MERGE_LOSS:
             self.progress.note("model/ is float32: rounding to bfloat16 would undo part of the training")
         export(self.network, self.run.model_path)
         if config.lora is not None:

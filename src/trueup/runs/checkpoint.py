@@ -29,15 +29,15 @@ from torch import Tensor
 
 from trueup.errors import CheckpointError
 from trueup.runs.folder import HARMLESS, RunFolder
-from trueup.runs.state import State, read_state, sharded_leaves, state_bytes, write_state
+from trueup.runs.state import StateDict, read_state, sharded_leaves, state_bytes, write_state
 from trueup.runtime import Runtime, load_sharded, save_sharded
-from trueup.system.files import atomic_write_text, disk_advice, file_sha256, fingerprint, fsync_path, size_in_words
+from trueup.system.files import atomic_write_text, file_sha256, fingerprint, format_size, free_space_text, fsync_path
 
 __all__ = [
     "HARMLESS",
     "Checkpoint",
     "RunFolder",
-    "State",
+    "StateDict",
     "atomic_write_text",
     "fingerprint",
     "latest_checkpoint",
@@ -77,7 +77,7 @@ class Checkpoint:
         named = (Path(name) for name in _read_manifest(self.path)["files"])  # others are not ours
         return frozenset(path.stem for path in named if path.suffix == ".json" and path.name == str(path))
 
-    def part(self, name: str) -> State:
+    def part(self, name: str) -> StateDict:
         """Read one part; tensors come back on the CPU.
 
         Raises:
@@ -98,7 +98,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    run: RunFolder, step: int, parts: Mapping[str, State], *, keep_last: int = 2, keep: Collection[int] = (),
+    run: RunFolder, step: int, parts: Mapping[str, StateDict], *, keep_last: int = 2, keep: Collection[int] = (),
     where: Runtime = _ALONE,
 ) -> Path:  # fmt: skip
     """Save a checkpoint, then delete all but the newest `keep_last` (at least one) and those of the steps `keep`.
@@ -138,7 +138,7 @@ def save_checkpoint(
     return final
 
 
-def _write(run: RunFolder, temporary: Path, parts: Mapping[str, State]) -> None:
+def _write(run: RunFolder, temporary: Path, parts: Mapping[str, StateDict]) -> None:
     """Write what is not sharded into a new folder."""
     run.flush()  # the log must not be behind the checkpoint after a power cut
     shutil.rmtree(temporary, ignore_errors=True)
@@ -178,7 +178,7 @@ def latest_checkpoint(run: RunFolder) -> Checkpoint | None:
     return None
 
 
-def _check_names(parts: Mapping[str, State]) -> None:
+def _check_names(parts: Mapping[str, StateDict]) -> None:
     for name in parts:
         if not _PART.fullmatch(name) or f"{name}.json" == _MANIFEST:
             raise CheckpointError(f"`{name}` cannot name a part of a checkpoint: use letters, digits, - and _")
@@ -211,14 +211,14 @@ def _publish(temporary: Path, final: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _failure(run: RunFolder, final: Path, parts: Mapping[str, State], error: Exception) -> str:
+def _failure(run: RunFolder, final: Path, parts: Mapping[str, StateDict], error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     older = [folder.name for _, folder in _step_folders(run.checkpoints)]
-    needed = size_in_words(sum(state_bytes(state) for state in parts.values()))
+    needed = format_size(sum(state_bytes(state) for state in parts.values()))
     before = f"The last saved one is {older[-1]}." if older else "None was saved before."
     return (
         f"cannot save the checkpoint {final}: {reason}\n"
-        f"It needs about {needed}; {disk_advice(run.path)}. {before}\n"
+        f"It needs about {needed}; {free_space_text(run.path)}. {before}\n"
         "Free some space (or lower save.keep_last) and run the same command again: it goes on from what was saved."
     )
 

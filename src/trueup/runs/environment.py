@@ -24,7 +24,7 @@ import torch
 
 from trueup.system.files import atomic_write_text, fingerprint
 
-FILE = "surroundings.json"
+SURROUNDINGS_FILE = "surroundings.json"
 _PACKAGES = ("trueup", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 _UNKNOWN = "not known"
 
@@ -60,13 +60,13 @@ def surroundings(
     return found | (_cuda(device) if device.type == "cuda" else {})
 
 
-def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def list_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What differs, such as `torch: 2.8.0 -> 2.9.0`."""
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     return [f"{key}: {before.get(key, _UNKNOWN)} -> {now.get(key, _UNKNOWN)}" for key in keys]
 
 
-def record(folder: Path, step: int, now: Mapping[str, str]) -> list[str]:
+def record_surroundings(folder: Path, step: int, now: Mapping[str, str]) -> list[str]:
     """Write `surroundings.json` into a run folder. -> what has changed since the run's last part; usually nothing.
 
     Args:
@@ -77,17 +77,17 @@ def record(folder: Path, step: int, now: Mapping[str, str]) -> list[str]:
     Raises:
         OSError: it cannot be written.
     """
-    known = _parts(folder / FILE)
+    known = _parts(folder / SURROUNDINGS_FILE)
     parts = [part for part in known if part["from_step"] < step]  # later ones belong to steps that are done again
     before = parts[-1]["surroundings"] if parts else None
     if before != dict(now):
         parts.append({"from_step": step, "surroundings": dict(now)})
     if parts != known:
-        atomic_write_text(folder / FILE, json.dumps({"parts": parts}, indent=2, ensure_ascii=False) + "\n")
-    return [] if before is None else changes(before, now)
+        atomic_write_text(folder / SURROUNDINGS_FILE, json.dumps({"parts": parts}, indent=2, ensure_ascii=False) + "\n")
+    return [] if before is None else list_changes(before, now)
 
 
-def warning(changed: list[str]) -> str:
+def changes_warning(changed: list[str]) -> str:
     """What to tell where a run goes on under other surroundings."""
     return f"goes on under other surroundings, so its bits may differ: {'; '.join(changed)}"
 

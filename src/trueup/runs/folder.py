@@ -26,8 +26,8 @@ import yaml
 from filelock import lock_descriptor
 
 from trueup.errors import CheckpointError
-from trueup.system.files import atomic_write_bytes, atomic_write_text, explained, without_event
-from trueup.system.text import harmless_json
+from trueup.system.files import atomic_write_bytes, atomic_write_text, explain_disk_errors, split_event
+from trueup.system.text import terminal_safe_json
 
 HARMLESS = frozenset(
     {"save", "log", "device", "threads", "strategy", "output", "max_tokens", "gradient_checkpointing", "allow"}
@@ -132,7 +132,7 @@ class RunFolder:
         """
         run = cls(path)
         try:
-            with explained(f"cannot use the run folder {run.path}", run.path):
+            with explain_disk_errors(f"cannot use the run folder {run.path}", run.path):
                 run.path.mkdir(parents=True, exist_ok=True)
                 run._lock()
                 run._adopt(config_yaml, resume, on_config_change)
@@ -185,7 +185,7 @@ class RunFolder:
         Torn lines (of a killed process) go as well; lines without a step stay.
         """
         self._close_handles()
-        with explained(f"cannot cut the logs in {self.path} back to step {step}", self.path):
+        with explain_disk_errors(f"cannot cut the logs in {self.path} back to step {step}", self.path):
             for path in (path for path in self._logs if path.exists()):
                 lines = path.read_bytes().splitlines(keepends=True)
                 kept = [line for line in lines if _belongs(line, step)]
@@ -200,9 +200,9 @@ class RunFolder:
             inputs: the `fingerprint` of what the stage was made from, stored under "inputs".
         """
         content = dict(summary) if inputs is None else {**summary, "inputs": inputs}
-        with explained(f"cannot write {self.summary_path}", self.path):
+        with explain_disk_errors(f"cannot write {self.summary_path}", self.path):
             self.flush()
-            text = harmless_json(json.dumps(_plain(content), indent=2, ensure_ascii=False))
+            text = terminal_safe_json(json.dumps(_plain(content), indent=2, ensure_ascii=False))
             atomic_write_text(self.summary_path, text + "\n")
 
     def read_summary(self) -> dict[str, Any] | None:
@@ -305,9 +305,9 @@ class RunFolder:
 
     def _append(self, path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         # A lone surrogate in a text cannot be UTF-8; backslashreplace writes it as a JSON escape.
-        text = "".join(harmless_json(json.dumps(_plain(row), ensure_ascii=False)) + "\n" for row in rows)
+        text = "".join(terminal_safe_json(json.dumps(_plain(row), ensure_ascii=False)) + "\n" for row in rows)
         data = memoryview(text.encode("utf-8", errors="backslashreplace"))
-        with explained(f"cannot write {path}", self.path):
+        with explain_disk_errors(f"cannot write {path}", self.path):
             if path not in self._handles:
                 # Unbuffered: a failed write leaves nothing pending.
                 self._handles[path] = FileIO(path, "a", opener=_no_link)
@@ -359,7 +359,7 @@ def _unpinned(key: str, value: object) -> object:
     """`value` with paths of stores as they are without an event: whether the rows differ is asked of the rows."""
     if isinstance(value, list):
         return [{k: _unpinned(k, v) for k, v in one.items()} if isinstance(one, dict) else one for one in value]
-    return without_event(value)[0] if isinstance(value, str) and key.endswith("path") else value
+    return split_event(value)[0] if isinstance(value, str) and key.endswith("path") else value
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

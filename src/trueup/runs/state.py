@@ -31,11 +31,11 @@ from trueup.errors import CheckpointError
 from trueup.runtime import is_sharded
 
 # `Any`: only the owner of a part knows what is inside it; `_encode` checks every leaf.
-State = dict[str, Any]
+StateDict = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class ShardedRef:
     """In place of a tensor that several processes wrote in parts: its name there."""
 
     name: str
@@ -44,7 +44,7 @@ class Stored:
 _RESERVED = "__metadata__"  # safetensors keeps this name for itself
 
 
-def write_state(folder: Path, name: str, state: State) -> None:
+def write_state(folder: Path, name: str, state: StateDict) -> None:
     """Write `state` as `<name>.json` and, when it holds tensors, `<name>.safetensors`.
 
     Args:
@@ -66,7 +66,7 @@ def write_state(folder: Path, name: str, state: State) -> None:
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
-def read_state(folder: Path, name: str) -> State:
+def read_state(folder: Path, name: str) -> StateDict:
     """Read what `write_state` wrote; tensors come back on the CPU.
 
     Raises:
@@ -186,7 +186,7 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if "__tensor__" in value:
         return tensors[value["__tensor__"]]
     if "__sharded__" in value:
-        return Stored(value["__sharded__"])
+        return ShardedRef(value["__sharded__"])
     if "__tuple__" in value:
         return tuple(_decode(item, tensors) for item in value["__tuple__"])
     if "__float__" in value:

@@ -7,25 +7,25 @@ each holds its part of every weight (`sharding.py`).
 """
 
 from trueup.runtime.devices import mixed_seed, peak_memory_bytes, reset_peak_memory, seed_everything
-from trueup.runtime.processes import Runtime, first_then_all, init, lost_peer, shutdown
+from trueup.runtime.processes import Runtime, first_then_all, init, lost_peer_message, shutdown
 from trueup.runtime.sharded_files import load_sharded, save_sharded
-from trueup.runtime.sharding import copy_into, is_sharded, shard, unsharded, whole
+from trueup.runtime.sharding import copy_into, full_tensor, is_sharded, run_unsharded, shard
 
 __all__ = [
     "Runtime",
     "copy_into",
     "first_then_all",
+    "full_tensor",
     "init",
     "is_sharded",
     "load_sharded",
-    "lost_peer",
+    "lost_peer_message",
     "mixed_seed",
     "peak_memory_bytes",
     "reset_peak_memory",
+    "run_unsharded",
     "save_sharded",
     "seed_everything",
     "shard",
     "shutdown",
-    "unsharded",
-    "whole",
 ]

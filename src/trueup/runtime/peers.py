@@ -71,11 +71,11 @@ class Peers:
             except RuntimeError:
                 said = _GONE
         if not self._leaving.wait(_GRACE):
-            print(f"error: {in_words(said)}", file=sys.stderr, flush=True)
+            print(f"error: {peer_ended_message(said)}", file=sys.stderr, flush=True)
             os._exit(LostPeerError.exit_code)
 
 
-def in_words(said: str | None) -> str:
+def peer_ended_message(said: str | None) -> str:
     """What a process says that ends because another one has."""
     why = "what that one said is the cause" if said is None else said
     return (

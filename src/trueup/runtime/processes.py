@@ -21,11 +21,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from trueup.errors import ConfigError, TrueupError
 from trueup.runtime.allocator import keep_freed_memory
 from trueup.runtime.devices import choose_device, choose_dtype
-from trueup.runtime.peers import NOTICED, Peers, in_words
-from trueup.runtime.sharding import is_sharded, whole
+from trueup.runtime.peers import NOTICED, Peers, peer_ended_message
+from trueup.runtime.sharding import full_tensor, is_sharded
 
 T = TypeVar("T")
-Strategy = Literal["one", "ddp", "fsdp"]
+Parallelism = Literal["one", "ddp", "fsdp"]
 _BUCKET_ELEMENTS = 2**24
 _peers: Peers | None = None
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -47,7 +47,7 @@ class Runtime:
     dtype: torch.dtype
     rank: int = 0
     world: int = 1
-    strategy: Strategy = "one"
+    strategy: Parallelism = "one"
 
     @property
     def is_main(self) -> bool:
@@ -60,7 +60,7 @@ class Runtime:
         return self.strategy == "fsdp"
 
     @property
-    def home(self) -> torch.device:
+    def load_device(self) -> torch.device:
         """Where a model is loaded to: on the CPU where only a part of it will stay on the device."""
         return torch.device("cpu") if self.sharded else self.device
 
@@ -124,7 +124,9 @@ class Runtime:
     def clip_gradients(self, parameters: Sequence[nn.Parameter], limit: float) -> float:
         """Scale all gradients so that their joint norm is at most `limit`. Returns the norm before."""
         kinds = [[one for one in parameters if is_sharded(one) is kind] for kind in (False, True)]
-        norms = [whole(get_total_norm([one.grad for one in kind if one.grad is not None])) for kind in kinds if kind]
+        norms = [
+            full_tensor(get_total_norm([one.grad for one in kind if one.grad is not None])) for kind in kinds if kind
+        ]
         total = norms[0] if len(norms) == 1 else torch.stack([norm.to(self.device) for norm in norms]).norm()
         for kind in kinds:
             if kind and math.isfinite(total):
@@ -244,7 +246,7 @@ def init(device: str = "auto", dtype: str = "auto", threads: int | None = None, 
         _join(chosen, rank, world)
     if world > 1 and dist.get_world_size() != world:
         raise ConfigError(f"WORLD_SIZE is {world}, but the process group has {dist.get_world_size()} processes")
-    kind: Strategy = "one" if world == 1 else "fsdp" if strategy == "fsdp" else "ddp"
+    kind: Parallelism = "one" if world == 1 else "fsdp" if strategy == "fsdp" else "ddp"
     return Runtime(chosen, choose_dtype(dtype, chosen), rank, world, kind)
 
 
@@ -278,7 +280,7 @@ def _launched() -> tuple[int, int]:
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "Connection refused")
 
 
-def is_lost(error: BaseException) -> bool:
+def is_lost_peer(error: BaseException) -> bool:
     """Whether an error means that another process of the group has gone."""
     if not (dist.is_available() and dist.is_initialized()):
         return False
@@ -286,11 +288,11 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(one in text for one in _LOST))
 
 
-def lost_peer(error: BaseException) -> str | None:
+def lost_peer_message(error: BaseException) -> str | None:
     """What to say after an error by which another process of the group has gone; None after any other error."""
-    if not is_lost(error):
+    if not is_lost_peer(error):
         return None
-    return in_words(_peers.cause() if _peers is not None else None)
+    return peer_ended_message(_peers.cause() if _peers is not None else None)
 
 
 def first_then_all(where: Runtime, work: Callable[[], T]) -> T:

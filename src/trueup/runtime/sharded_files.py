@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from trueup.errors import CheckpointError
-from trueup.runtime.processes import Runtime, is_lost
+from trueup.runtime.processes import Runtime, is_lost_peer
 
 
 def save_sharded(folder: Path, tensors: Mapping[str, Tensor], where: Runtime) -> None:
@@ -55,6 +55,6 @@ def _in_words(folder: Path) -> Iterator[None]:
             f"{folder}: {' '.join(str(met[0]).split())[:300]}"
         ) from error
     except (KeyError, RuntimeError, ValueError) as error:
-        if is_lost(error):
+        if is_lost_peer(error):
             raise
         raise CheckpointError(f"{folder}: {' '.join(str(error).split())[:300]}") from error

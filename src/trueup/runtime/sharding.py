@@ -98,7 +98,7 @@ def layers_of(trunk: nn.Module) -> nn.ModuleList:
     return max(stacks, key=lambda stack: sum(weight.numel() for weight in stack.parameters()))
 
 
-def unsharded(root: ShardedTrunk, work: Callable[[], T]) -> T:
+def run_unsharded(root: ShardedTrunk, work: Callable[[], T]) -> T:
     """`work()` with every layer whole at once: forward passes in it need no other rank, so their number may differ.
 
     For sampling, without gradients. Every rank has to come here.
@@ -125,7 +125,7 @@ def is_sharded(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The whole tensor; of a sharded one every rank has to ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

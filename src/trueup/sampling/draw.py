@@ -12,13 +12,13 @@ _BLOCK = 256
 """Words whose probabilities are added up before any are cumulated: of 49,152 words 192 sums and one block."""
 
 
-def uniform(seed: int, row: int, count: int) -> list[float]:
+def uniform_draws(seed: int, row: int, count: int) -> list[float]:
     """`count` numbers in [0, 1) for a row's tokens, which follow from seed and row: the same on every device."""
     generator = torch.Generator().manual_seed(mixed_seed(seed, row))
     return torch.rand(count, dtype=torch.float64, generator=generator).tolist()
 
 
-def widest(device: torch.device) -> torch.dtype:
+def accumulation_dtype(device: torch.device) -> torch.dtype:
     """What probabilities are cumulated in: float64, which MPS does not have."""
     return torch.float32 if device.type == "mps" else torch.float64
 
@@ -44,7 +44,7 @@ def pick(logits: Tensor, draws: Tensor | None, temperature: float) -> tuple[Tens
     if missing := -chances.shape[-1] % _BLOCK:
         chances = pad(chances, (0, missing))
     blocks = chances.unflatten(-1, (-1, _BLOCK))
-    cumulated = blocks.sum(-1).cumsum(-1, dtype=widest(logits.device))
+    cumulated = blocks.sum(-1).cumsum(-1, dtype=accumulation_dtype(logits.device))
     tokens = logits.argmax(-1) if draws is None else _invert(blocks, cumulated, draws.to(cumulated.dtype))
     found = chances.gather(-1, tokens[:, None]).to(cumulated.dtype)
     return tokens, (found / cumulated[:, -1:]).log_().squeeze(-1)

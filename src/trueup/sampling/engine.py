@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trueup.errors import TrainingError
-from trueup.sampling.draw import pick, uniform, widest
+from trueup.sampling.draw import accumulation_dtype, pick, uniform_draws
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -88,7 +88,7 @@ def sample(
         return [(row.number, row.ids, row.finished, row.logps) for row in mine]
 
     try:
-        own = network.run_freely(role, continued)
+        own = network.run_independently(role, continued)
     finally:
         network.train(training)
     found = {number: Sample(*made) for number, *made in network.runtime.gather(own)}
@@ -153,7 +153,7 @@ class _Engine:
     def run(self) -> None:
         """Continue every row to its end."""
         while self._waiting or self._live:
-            self._network.check()
+            self._network.check_stop()
             if free := self._free():
                 self._start(free)
             else:
@@ -182,7 +182,7 @@ class _Engine:
         prefill = self._held or self._prefill([group[0].prompt for group in groups])
         rows = [row for group in groups for row in group]
         for row in rows:
-            row.draws = uniform(*row.seed, self._new_tokens) if self._temperature else []
+            row.draws = uniform_draws(*row.seed, self._new_tokens) if self._temperature else []
         sources = [at for at, group in enumerate(groups) for _ in group]
         going = self._choose(prefill.logits[torch.tensor(sources, device=self._device)], rows)
         if going:
@@ -226,7 +226,7 @@ class _Engine:
 
     def _leave(self, going: list[int]) -> None:
         """Only the rows `going` are left."""
-        order = closed_up(len(self._live), going)
+        order = compact_order(len(self._live), going)
         self._live = [self._live[at] for at in order]
         if not order:
             self._cache = self._new_cache()
@@ -264,7 +264,7 @@ class _Engine:
         Raises:
             TrainingError: logits are not numbers.
         """
-        wide, draws = widest(self._device), None
+        wide, draws = accumulation_dtype(self._device), None
         if self._temperature:
             draws = torch.tensor([row.draws[len(row.ids)] for row in rows], dtype=wide).to(self._device)
         chosen = torch.stack([one.to(wide) for one in pick(logits, draws, self._temperature)])
@@ -285,7 +285,7 @@ class _Engine:
         return [at for at, row in enumerate(rows) if not row.finished and len(row.ids) < self._new_tokens]
 
 
-def closed_up(count: int, going: Sequence[int]) -> list[int]:
+def compact_order(count: int, going: Sequence[int]) -> list[int]:
     """Which of `count` rows stands in each place once only those `going` are left: the last take the places of others.
 
     As few rows move as can be: a row's cache is megabytes.

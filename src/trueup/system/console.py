@@ -27,8 +27,8 @@ from rich.text import Text
 from trueup.system.text import (
     clean,
     duration,
+    format_number,
     masked,
-    number,
     short_count,
 )
 
@@ -178,7 +178,7 @@ class Progress:
 
     def _shown_numbers(self) -> list[tuple[str, str]]:
         names = [name for name in self._show if name in self._numbers] if self._show else list(self._numbers)[:_SHOWN]
-        return [(clean(name, one_line=True), number(self._numbers[name])) for name in names]
+        return [(clean(name, one_line=True), format_number(self._numbers[name])) for name in names]
 
     def _pace(self) -> list[str]:
         left = self._seconds_left()
@@ -272,7 +272,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, int | float):
-        return number(value)
+        return format_number(value)
     return clean(str(value))
 
 

@@ -52,7 +52,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def without_event(name: str) -> tuple[str, int | None]:
+def split_event(name: str) -> tuple[str, int | None]:
     """`votes.db@1200` -> ("votes.db", 1200), a store of rankings as it stood at an event; others: (name, None)."""
     path, mark, event = name.rpartition("@")
     if not path or not mark or not re.fullmatch(r"[0-9]{1,15}", event) or Path(name).expanduser().exists():
@@ -71,13 +71,13 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
-def disk_advice(folder: Path) -> str:
+def free_space_text(folder: Path) -> str:
     """How much space is free at `folder`, in words."""
     place = next((parent for parent in (folder, *folder.absolute().parents) if parent.exists()), Path("/"))
-    return f"{size_in_words(shutil.disk_usage(place).free)} free there"
+    return f"{format_size(shutil.disk_usage(place).free)} free there"
 
 
-def size_in_words(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes as a person reads them: 0.3 MB, 2.1 GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
@@ -113,21 +113,21 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def explained(action: str, folder: Path) -> Iterator[None]:
+def explain_disk_errors(action: str, folder: Path) -> Iterator[None]:
     """Turn the disk's refusals into a CheckpointError that says what to do."""
     try:
         yield
     except Exception as error:
-        full = disk_full(error)
+        full = is_disk_full(error)
         if not full and not isinstance(error, OSError):
             raise
         fix = "free some space" if full else "check the path and its permissions"
-        advice = f" ({disk_advice(folder)})" if full else ""
+        advice = f" ({free_space_text(folder)})" if full else ""
         reason = "No space left on device" if full else error.strerror if isinstance(error, OSError) else None
         raise CheckpointError(f"{action}: {reason or error}{advice}; {fix}, or choose another `output`") from error
 
 
-def disk_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that there is no space left; safetensors says so in words only."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -34,7 +34,7 @@ class Quit(KeyboardInterrupt):
 
 
 @contextmanager
-def quitting() -> Iterator[None]:
+def quit_on_ctrl_c() -> Iterator[None]:
     """Inside, Ctrl-C raises `Quit`. Off the main thread, and where it was ignored or handled, nothing changes."""
     plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not plain or threading.current_thread() is not threading.main_thread():

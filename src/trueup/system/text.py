@@ -47,7 +47,7 @@ _NO_SECRET = re.compile(r"[/~.]|[a-z]+$")  # a path, or an ordinary word
 _SECRET_LENGTH = 8  # a shorter one may be a word
 
 
-def harmless_json(text: str) -> str:
+def terminal_safe_json(text: str) -> str:
     """JSON text in which what a terminal obeys is written as JSON's escapes: it reads back equal, and `cat` is safe."""
     return _NOT_PLAIN.sub(lambda at: _escaped(at[0]), text)
 
@@ -70,7 +70,7 @@ def _visible(char: str) -> str:
     return char if char in _JOINERS else char.encode("unicode_escape").decode("ascii")
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number in at most about nine characters: 0.6931, 12.35, 1.2e-05, 48211."""
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1e6):
         return str(value)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from trueup.errors import CheckpointError, Interrupted, TrueupError
-from trueup.runs.checkpoint import Checkpoint, RunFolder, State, latest_checkpoint, save_checkpoint
-from trueup.runs.environment import record, surroundings, warning
-from trueup.runs.state import Stored
+from trueup.runs.checkpoint import Checkpoint, RunFolder, StateDict, latest_checkpoint, save_checkpoint
+from trueup.runs.environment import changes_warning, record_surroundings, surroundings
+from trueup.runs.state import ShardedRef
 from trueup.runtime import copy_into, is_sharded, peak_memory_bytes
 from trueup.system.interrupt import InterruptGuard, StopRequested
 from trueup.training.step import Stepper
@@ -81,7 +81,7 @@ class Fit:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, State]:
+    def state(self) -> dict[str, StateDict]:
         """Everything that decides how the run goes on. The tensors are the live ones: write them at once."""
         moments = self.stepper.optimizer.state
         optimizer = {name: dict(moments[one]) for name, one in self.network.trainable() if one in moments}
@@ -95,7 +95,7 @@ class Fit:
                 "stepper": self.stepper.state_dict(),
             },
             "weights": {name: value.detach() for name, value in self.network.trainable()},
-            "optimizer": cast("State", optimizer),
+            "optimizer": cast("StateDict", optimizer),
             "sources": {name: source.state_dict() for name, source in self.sources.items()},
         }
 
@@ -123,11 +123,11 @@ class Fit:
             kept = self.best["weights"]
             # Those that are whole stay on the CPU, where `_aside` keeps them.
             self.best["weights"] = {
-                name: reading.like(mine[name], value) if isinstance(value, Stored) else value
+                name: reading.like(mine[name], value) if isinstance(value, ShardedRef) else value
                 for name, value in kept.items()
             }
         reading.finish(checkpoint)
-        sources = cast("dict[str, State]", checkpoint.part("sources"))
+        sources = cast("dict[str, StateDict]", checkpoint.part("sources"))
         for name, source in self.sources.items():
             source.load_state_dict(sources[name])
         self.pending = trainer["pending"]
@@ -183,14 +183,14 @@ class _Reading:
     def __init__(self) -> None:
         self._stored: dict[str, Tensor] = {}
 
-    def into(self, target: Tensor, value: Tensor | Stored) -> None:
+    def into(self, target: Tensor, value: Tensor | ShardedRef) -> None:
         """Copy a saved tensor into one that is there."""
-        if isinstance(value, Stored):
+        if isinstance(value, ShardedRef):
             self._stored[value.name] = target.detach()
         else:
             copy_into(target, value)
 
-    def like(self, parameter: Tensor, value: Tensor | Stored) -> Tensor:
+    def like(self, parameter: Tensor, value: Tensor | ShardedRef) -> Tensor:
         """A saved tensor, where and as the parameter is."""
         target = torch.zeros_like(parameter.detach())
         self.into(target, value)
@@ -246,7 +246,7 @@ def fit(
     started, first_tokens = time.perf_counter(), state.tokens
     with InterruptGuard(progress.note) as guard:
         # One process may be stopped inside an evaluation or a rollout too; of several, none may leave the others there.
-        network.check = guard.check if state.runtime.world == 1 else _never
+        network.check_stop = guard.check if state.runtime.world == 1 else _never
         while state.pending is not None or (state.step < steps and not state.exhausted):
             before = _Position(state)
             try:
@@ -313,8 +313,8 @@ def _tell_surroundings(state: Fit) -> None:
     now = surroundings(
         where.device, where.dtype, world=where.world, strategy=where.strategy, attention=cast("str | None", attention)
     )
-    if changed := record(state.run.path, state.step, now):
-        state.progress.warn(warning(changed))
+    if changed := record_surroundings(state.run.path, state.step, now):
+        state.progress.warn(changes_warning(changed))
 
 
 def _one_step(state: Fit, guard: InterruptGuard) -> None:

@@ -57,7 +57,7 @@ class Stepper:
         self, network: Network, terms: Sequence[Term], optim: OptimConfig, *, steps: int, seed: int,
         warn: Callable[[str], None],
     ) -> None:  # fmt: skip
-        network.settle()
+        network.check_and_shard()
         self.network, self.terms, self.optim, self.runtime = network, terms, optim, network.runtime
         self._steps, self._seed, self._warn = steps, seed, warn
         # A source that several terms share is drawn from once, and known by the first one's name.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from torch import Tensor
 
 from trueup.models.batching import Batch, Example, Per, collate, micro_batches
-from trueup.runs.state import State
+from trueup.runs.state import StateDict
 
 if TYPE_CHECKING:
     from trueup.data.tokens.sampler import Sampler
@@ -35,11 +35,11 @@ class Source(Protocol):
         """Where row `row` of a batch came from, for messages: file and line."""
         ...
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> StateDict:
         """What `load_state_dict` needs to go on exactly here."""
         ...
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where `state_dict` was called."""
         ...
 
@@ -66,11 +66,11 @@ class RowSource:
         """Epochs completed."""
         return {"epoch": float(self._sampler.epoch)}
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> StateDict:
         """The sampler's position."""
         return dict(self._sampler.state_dict())
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from a saved position."""
         self._sampler.load_state_dict(cast("Any", state))
 

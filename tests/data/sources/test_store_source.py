@@ -24,7 +24,7 @@ from trueup.data.tokens.build import tokenize
 from trueup.data.votes.store import Store
 from trueup.errors import DataError
 from trueup.preflight.method import stage_for
-from trueup.system.files import without_event
+from trueup.system.files import split_event
 
 
 def read(path: str | Path, **more: Any) -> tuple[list[Preference], Counts]:
@@ -255,12 +255,12 @@ except MissingExtraError as error:
     ],
 )
 def test_what_a_name_means(spec: str, means: tuple[str, int | None]) -> None:
-    assert without_event(spec) == means
+    assert split_event(spec) == means
 
 
 def test_a_file_whose_name_has_an_at(tmp_path: Path) -> None:
     path = make_store(tmp_path / "votes.db", "1").rename(tmp_path / "votes@7")
-    assert without_event(str(path)) == (str(path), None)
+    assert split_event(str(path)) == (str(path), None)
     assert len(read(path)[0]) == 1
 
 

@@ -14,7 +14,7 @@ from trueup.data.sources.rows import Drop, shown
 from trueup.data.sources.tables import numbered
 from trueup.data.votes.header import is_store
 from trueup.errors import DataError
-from trueup.system.files import without_event
+from trueup.system.files import split_event
 
 
 class Reader:
@@ -107,7 +107,7 @@ class StoreReader(Reader):
 
 def store_version(spec: str) -> str:
     """A hash of the rows of a store of rankings, as `Reader.version`; "" of any other source."""
-    name, event = without_event(spec)
+    name, event = split_event(spec)
     path = Path(name).expanduser()
     return snapshot(spec, path, event).version if path.is_file() and looks_like_store(path) else ""
 
@@ -128,7 +128,7 @@ def open_reader(spec: str, split: str) -> Reader:
         MissingExtraError: the kind of source needs a package that is not installed.
     """
     try:
-        name, event = without_event(spec)
+        name, event = split_event(spec)
         path = Path(name).expanduser()
         if path.is_file() and looks_like_store(path):
             return StoreReader(spec, path, event)

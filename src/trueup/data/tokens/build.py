@@ -30,7 +30,7 @@ from trueup.data.tokens.pack import Packed, Task, pack
 from trueup.data.tokens.spread import Chunk, by_processes
 from trueup.data.tokens.store import Tokenized, Writer
 from trueup.errors import DataError
-from trueup.system.files import disk_advice, disk_full, file_sha256, fingerprint
+from trueup.system.files import file_sha256, fingerprint, free_space_text, is_disk_full
 
 CHUNK, _CHUNK_SIZE = 512, 1 << 20  # rows, and characters, of a chunk
 _ALONE = 16_384  # rows that are made in this process before others are started for the rest
@@ -219,8 +219,8 @@ def _kept_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = f" ({disk_advice(folder)})" if disk_full(error) else ""
-        fix = "free some space, or " if disk_full(error) else ""
+        advice = f" ({free_space_text(folder)})" if is_disk_full(error) else ""
+        fix = "free some space, or " if is_disk_full(error) else ""
         raise DataError(
             f"{folder}: tokenized data cannot be kept there: {error.strerror or error}{advice}\n"
             f"  fix: {fix}set TRUEUP_CACHE to a folder that can be written"

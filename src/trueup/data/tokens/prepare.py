@@ -30,7 +30,7 @@ from trueup.data.tokens.store import Tokenized, read_sealed, write_sealed
 from trueup.data.tokens.survey import contradictions, duplicate_rows, survey
 from trueup.data.wants import wants
 from trueup.errors import DataError
-from trueup.system.files import without_event
+from trueup.system.files import split_event
 
 Reading = Callable[[str], AbstractContextManager[Ticker]]
 """Given a section's name, shows how far its reading is."""
@@ -217,7 +217,7 @@ def _counts(sections: Sequence[_Section], examples: Examples, used: Examples) ->
         "notes": [note for meta in metas for note in meta["notes"]],
         "unused": sorted({key for meta in metas for key in meta["unused"]}),
     }
-    events = {without_event(one.config.path)[0]: one.rows.event for one in sections if one.rows.event is not None}
+    events = {split_event(one.config.path)[0]: one.rows.event for one in sections if one.rows.event is not None}
     if events:
         counts["events"] = events
     if len(sections) > 1:

@@ -28,7 +28,7 @@ from trueup.data.votes.header import (
     file_kind,
 )
 from trueup.errors import DataError
-from trueup.system.files import disk_advice, fsync_path
+from trueup.system.files import free_space_text, fsync_path
 from trueup.system.text import clean
 
 _BUSY = 5.0  # seconds that one process waits for another's transaction: they take milliseconds, but a long import
@@ -201,7 +201,7 @@ class Database:
     def _problem(self, error: Exception) -> StoreError:
         reason = str(error.orig if isinstance(error, DBAPIError) else error)
         fixes = {
-            "full": f"free some space ({disk_advice(self._file.parent)})",
+            "full": f"free some space ({free_space_text(self._file.parent)})",
             "readonly": _PERMISSIONS,
             "unable to open": _PERMISSIONS,
             "locked": "end the other program that writes to it",

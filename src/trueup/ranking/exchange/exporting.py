@@ -28,7 +28,7 @@ from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Pair, Side, Vote
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import counted
-from trueup.system.files import atomic_write_bytes, without_event
+from trueup.system.files import atomic_write_bytes, split_event
 
 Form = Literal["rankings", "verdicts"]
 _SIDES: dict[Side, str] = {"first": "first", "second": "second"}
@@ -89,7 +89,7 @@ def export(
             may not be replaced; none is written then.
         MissingExtraError: SQLAlchemy is not installed.
     """
-    name, event = without_event(str(store_path))
+    name, event = split_event(str(store_path))
     with Store.open(Path(name).expanduser(), read_only=True) as store:
         at = resolve_event(store, event)
         found = list(vote_outcomes(store, at, votes, gold=gold))
