@@ -56,7 +56,7 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
 
 
 def _check_rounding(config: StageConfig, runtime: Runtime) -> None:
-    """Raise where half precision would round away what an earlier stage has learned (see `export.merging.kept`)."""
+    """Raise where half precision would round away what an earlier stage has learned (see `merge_kept_share`)."""
     path = Path(config.model) / ROUNDING_FILE
     if runtime.dtype == torch.float32 or "rounded-weights" in config.allow or not path.is_file():
         return
