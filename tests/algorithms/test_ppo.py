@@ -50,6 +50,33 @@ class TestPolicyLoss:
         losses = policy_loss(logps, old_logps, advantages, clip=0.3)
         torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64))
 
+    @pytest.mark.parametrize("log_ratio", [21.0, 89.0, 1e4])
+    @pytest.mark.parametrize("advantage", [2.0, -2.0])
+    def test_a_ratio_without_bounds_is_bounded(self, log_ratio: float, advantage: float) -> None:
+        """Log-ratios count as 20 to -20: the loss of A = -2 is 2 e^20, that of A = 2 is -2.4, and no gradient is NaN.
+
+        In float32 e^89 is infinite, and 0 times its gradient is NaN.
+        """
+        logps = torch.tensor([log_ratio, -log_ratio]).requires_grad_()
+        losses = policy_loss(logps, torch.zeros(2), torch.full((2,), advantage))
+        (grad,) = torch.autograd.grad(losses.sum(), logps)
+        expected = [-2.4, -2 * math.exp(-20)] if advantage > 0 else [2 * math.exp(20), 1.6]
+        torch.testing.assert_close(losses, torch.tensor(expected))
+        assert grad.tolist() == [0, 0]
+        assert all(values.isfinite().all() for values in policy_metrics(logps, torch.zeros(2), 0.2).values())
+
+    def test_dual_clip_by_hand(self) -> None:
+        """Dual clip 3: with A = -2 the loss is at most 6. Ratio 5, A = -2: 10, so 6, without gradient.
+
+        Ratio 2, A = -2: 4, below 6, gradient 4. Ratio 0.5, A = -2: 1.6 (the ordinary clip). Ratio 5, A = 2: -2.4, as
+        without: a positive advantage is left as it was.
+        """
+        logps = torch.tensor([5.0, 2.0, 0.5, 5.0]).log().requires_grad_()
+        losses = policy_loss(logps, torch.zeros(4), torch.tensor([-2.0, -2.0, -2.0, 2.0]), dual_clip=3.0)
+        torch.testing.assert_close(losses, torch.tensor([6.0, 4.0, 1.6, -2.4]))
+        (grad,) = torch.autograd.grad(losses.sum(), logps)
+        torch.testing.assert_close(grad, torch.tensor([0.0, 4.0, 0.0, 0.0]))
+
     def test_first_step_is_the_policy_gradient(self) -> None:
         """With the ratio at 1 the gradient is that of -A * log p."""
         logps = torch.randn(20, requires_grad=True)

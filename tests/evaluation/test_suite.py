@@ -17,7 +17,7 @@ from trueup.cli import compare as comparison
 from trueup.config import ComparisonConfig, EvaluateConfig
 from trueup.data.prompts import PromptRow
 from trueup.errors import ConfigError, DataError, TrainingError
-from trueup.evaluation import suite
+from trueup.evaluation import suite, tasks
 from trueup.evaluation.items import Item, of_task, read_header, read_items
 from trueup.evaluation.plan import Plan, read_plan
 from trueup.evaluation.policy import Sampling, means, measure_policy
@@ -387,6 +387,31 @@ def test_a_policy_by_itself(tmp_path: Path) -> None:
     moved = means(measure_policy(network, prompts, how, reward=None))
     assert math.isfinite(moved["kl"])
     assert moved["kl"] != 0
+
+
+def test_max_tokens_reaches_sampling_and_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trueup.data.rendering.messages import Message
+    from trueup.evaluation import policy
+
+    network = tiny_network(tmp_path / "base")
+    network.add_trainable("policy", None)
+    asked = [(Message("user", text),) for text in ("Hi", "Why is that so?", "No.")]
+    prompts = [PromptRow(one, network.renderer.prompt(one)) for one in asked]
+    real, budgets = policy.sample, list[int]()
+    monkeypatch.setattr(policy, "sample", lambda *args, **how: budgets.append(how["max_tokens"]) or real(*args, **how))
+    answers = [policy.answers_to(network, prompts, Sampling(5, max_tokens)) for max_tokens in (4096, 3)]
+    assert answers[0] == answers[1]
+    assert budgets == [4 * 4096, 12]
+
+
+def test_the_evaluations_max_tokens_reaches_the_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: set[int] = set()
+    real = tasks.Subject.sampling
+    monkeypatch.setattr(tasks.Subject, "sampling", lambda self, heat: sizes.add(self.max_tokens) or real(self, heat))
+    measured(plan(folder, tmp_path, "base", tasks=["capability"], max_tokens=77))
+    assert sizes == {77}
 
 
 def test_plan_json_is_plain(folder: Path, tmp_path: Path) -> None:

@@ -253,6 +253,37 @@ def test_rewards_over_their_running_deviation(tmp_path: Path, monkeypatch: pytes
     assert bench.source.metrics()["reward"] == 5.0  # what is logged is the reward itself
 
 
+# ------------------------------------------------------------------ memory
+
+
+def test_max_tokens_bounds_what_is_sampled_at_once_and_changes_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 16 rows with 12 new tokens each, 50 tokens leave few at a time (four times 50 are sampled at once)."""
+    real, budgets, widest = rollouts.sample, list[int](), list[int]()
+
+    def sample(network: Network, prompts: list[list[int]], **how: Any) -> list[Sample]:
+        rows: list[int] = []
+        trunk = network.trunk("policy")
+        hook = trunk.register_forward_pre_hook(lambda _, __, k: rows.append(len(k["input_ids"])), with_kwargs=True)
+        samples = real(network, prompts, **how)
+        hook.remove()
+        budgets.append(how["max_tokens"])
+        widest.append(max(rows))
+        return samples
+
+    monkeypatch.setattr(rollouts, "sample", sample)
+    settings = {"episodes": 16, "per_prompt": 4, "max_new_tokens": 12}
+    tokens = [
+        [one.branches[0].ids for one in Bench(tmp_path, max_tokens=size, rollouts=settings).rollout()]
+        for size in (4096, 50)
+    ]
+    assert budgets == [4 * 4096, 200]
+    assert widest[0] == 16
+    assert widest[1] <= 200 // 12
+    assert tokens[0] == tokens[1]
+
+
 # ------------------------------------------------------------------ the sampler's log-probabilities
 
 

@@ -8,21 +8,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LARGEST_LOG_RATIO = 20.0
+"""Nats. Log-ratios are clamped to this before `exp`, as verl does: an infinite ratio would give a gradient of NaN."""
 
-def policy_loss(logps: Tensor, old_logps: Tensor, advantages: Tensor, *, clip: float = 0.2) -> Tensor:
-    """Clipped surrogate objective, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
+
+def policy_loss(
+    logps: Tensor, old_logps: Tensor, advantages: Tensor, *, clip: float = 0.2, dual_clip: float | None = None
+) -> Tensor:
+    """Return the clipped surrogate objective, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
 
     Args:
         logps: (N,) under the policy being trained, nats.
         old_logps: (N,) under the policy that sampled, nats, constant.
         advantages: (N,), constant.
         clip: how far the probability ratio may move away from 1 and still be rewarded.
+        dual_clip: above 1: where the advantage is negative the loss is at most dual_clip * |advantage|, so that a ratio
+            that has grown large cannot dominate the step (Ye et al. 2020, arXiv:1912.09729, eq. 5; they use 3).
+            None: no such bound.
 
     Returns:
         losses (N,).
     """
-    ratio = torch.exp(logps - old_logps)
-    return torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
+    ratio = _log_ratio(logps, old_logps).exp()
+    losses = torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
+    if dual_clip is None:
+        return losses
+    return torch.where(advantages < 0, torch.min(losses, -dual_clip * advantages), losses)
+
+
+def _log_ratio(logps: Tensor, old_logps: Tensor) -> Tensor:
+    return (logps - old_logps).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float | None = 0.2) -> Tensor:
@@ -53,7 +68,7 @@ def policy_metrics(logps: Tensor, old_logps: Tensor, clip: float) -> dict[str, T
         "approx_kl": KL(old || new) by k3, nats; "clipfrac": 1.0 where the ratio left [1 - clip, 1 + clip]; "ratio".
         Each (N,): their means are the usual diagnostics.
     """
-    log_ratio = (logps - old_logps).detach()
+    log_ratio = _log_ratio(logps, old_logps).detach()
     ratio = log_ratio.exp()
     # The samples are the old policy's, so k3's ratio is new / old: the same ratio as PPO's.
     approx_kl = torch.expm1(log_ratio) - log_ratio

@@ -60,7 +60,8 @@ def _stage_of(error: BaseException) -> str | None:
 def _memory_advice(what: str) -> str:
     """Which keys to lower: those that change no result first, for a run may go on with them."""
     if what in ("run", "evaluate"):
-        return f": lower {'evaluate.' if what == 'run' else ''}max_new_tokens, or measure on a larger machine"
+        section = "evaluate." if what == "run" else ""
+        return f": lower {section}max_tokens, which changes no result, or {section}max_new_tokens"
     if what not in _TRAINING:
         return ": use a smaller model, or dtype=bfloat16" if what == "chat" else ""
     fewer = "rollouts.max_new_tokens" if what == "ppo" else "max_length"

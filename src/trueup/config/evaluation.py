@@ -42,6 +42,8 @@ class EvaluateConfig(Section):
     """How many of these prompts are answered."""
     max_new_tokens: Count = 64
     """The longest answer in tokens."""
+    max_tokens: Count = 4096
+    """Tokens computed at once (sampled: four times as many): lower it when memory runs out. It changes no result."""
     temperature: Positive = 1.0
     """The sampling temperature of these answers; only at 1 is the KL that of the model itself."""
     capability: DataConfig | None = None

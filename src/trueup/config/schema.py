@@ -62,7 +62,7 @@ class StageConfig(Section):
     allow: list[Allowed] = Field(default_factory=list)
     """Faults of data or model that are known and meant: `trueup check` names them; others stop the training."""
     max_tokens: Count = 4096
-    """Tokens computed at once: lower it when memory runs out. The result does not depend on it."""
+    """Tokens computed at once (sampled: four times as many): lower it when memory runs out. It changes no result."""
     seed: Whole = 0
     """The seed of every random number."""
     eval: EvalConfig = EvalConfig()

@@ -329,6 +329,8 @@ class RolloutConfig(Section):
     """GAE's lambda (arXiv:1506.02438)."""
     clip: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.2
     """The probability ratio is clipped to 1 - clip … 1 + clip."""
+    dual_clip: Annotated[float, Strict(), Field(gt=1, allow_inf_nan=False)] | None = None
+    """Where the advantage is negative the ratio counts as this at most, such as 3 (arXiv:1912.09729). Unset: off."""
     value_clip: Positive = 0.2
     """The value may move by so much in one round."""
     value_coef: NonNegative = 0.1

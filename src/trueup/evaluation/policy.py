@@ -22,7 +22,7 @@ from trueup.evaluation.grading import repetition
 from trueup.models.batching import Branch, Example
 from trueup.models.forward import forward_all
 from trueup.models.rewards import Ensemble, disagreement
-from trueup.sampling import Sample, sample
+from trueup.sampling import Sample, sample, sampled_at_once
 from trueup.sampling.text import answer_text
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn."""
+    """How answers are drawn. Four times `max_tokens`, a micro-batch's size, are sampled at once."""
 
     max_new_tokens: int
     max_tokens: int
@@ -44,7 +44,7 @@ def answers_to(network: Network, prompts: Sequence[PromptRow], how: Sampling) ->
     """One answer of the role "policy" to each prompt."""
     return sample(
         network, [one.ids for one in prompts], max_new_tokens=how.max_new_tokens, temperature=how.temperature,
-        seed=how.seed,
+        seed=how.seed, max_tokens=sampled_at_once(how.max_tokens),
     )  # fmt: skip
 
 

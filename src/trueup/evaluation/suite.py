@@ -114,7 +114,7 @@ class _Bench:
         note("evaluating the reward model")
         clock, judge = time.perf_counter(), self._open(source)[1]
         assert judge is not None
-        items = tasks.reward_model(judge, self.plan.sets.rankings, 4096)
+        items = tasks.reward_model(judge, self.plan.sets.rankings, self.plan.settings.max_tokens)
         seconds = round(time.perf_counter() - clock, 2)
         self._write(path, items, source, {"seconds": seconds})
 
@@ -143,7 +143,7 @@ class _Bench:
         other = network.tokenizer.get_vocab() != reference.tokenizer.get_vocab()
         subject = tasks.Subject(
             network, None if other else reference, is_reference, config.max_new_tokens, counter=reference,
-            temperature=config.temperature, seed=self.plan.seed,
+            max_tokens=config.max_tokens, temperature=config.temperature, seed=self.plan.seed,
         )  # fmt: skip
         # Its tokens are others: what is counted in them is counted in the reference's instead, the rest cannot be.
         why = f"its tokenizer is not {against}'s"
@@ -189,7 +189,7 @@ class _Bench:
     @cached_property
     def reference_rankings(self) -> Tensor:
         """What the model held against makes of the rankings: computed once for all the others."""
-        return tasks.ranking_logps(self.reference(), self.plan.sets.rankings, 4096)
+        return tasks.ranking_logps(self.reference(), self.plan.sets.rankings, self.plan.settings.max_tokens)
 
     def release(self) -> None:
         """Let go of the networks."""
@@ -220,7 +220,7 @@ class _Bench:
         classifier = load_classifier(folder, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles)
         network = Network(classifier, load_tokenizer(folder, trust_remote_code=trust), self.runtime)
         network.add_classifier("reward", classifier, trainable=False)
-        return model_reward(network, max_tokens=4096), network
+        return model_reward(network, max_tokens=self.plan.settings.max_tokens), network
 
     def _key_of(self, source: str) -> str:
         parts = [FORMAT, self.asked, _content(source), str(self.runtime.dtype)]

@@ -49,7 +49,7 @@ class Subject:
     is_reference: bool
     max_new_tokens: int
     counter: Network
-    max_tokens: int = 4096
+    max_tokens: int
     temperature: float = 1.0
     seed: int = 0
 

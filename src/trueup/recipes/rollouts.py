@@ -26,7 +26,7 @@ from trueup.models.rewards import Ensemble, disagreement
 from trueup.recipes.behaviour_logps import old_logps
 from trueup.recipes.reference import START_TOLERANCE
 from trueup.runtime import mixed_seed
-from trueup.sampling import Sample, sample
+from trueup.sampling import Sample, sample, sampled_at_once
 from trueup.training.terms import collate_step
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class Rollouts:
         samples = sample(
             self._network, [prompt.ids for prompt in prompts], max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature, seed=mixed_seed(self._config.seed, self._rollout),
+            max_tokens=sampled_at_once(self._config.max_tokens),
         )  # fmt: skip
         check()
         self._episodes = self._judge(prompts, samples, rows)

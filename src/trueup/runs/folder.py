@@ -352,7 +352,8 @@ def _brief(value: object) -> str:
 
 
 def _differ(key: str, old: dict[str, object], new: dict[str, object]) -> bool:
-    return key not in old or key not in new or _unpinned(key, old[key]) != _unpinned(key, new[key])
+    # A key that an earlier version did not have is as good as one that is not set.
+    return _unpinned(key, old.get(key)) != _unpinned(key, new.get(key))
 
 
 def _unpinned(key: str, value: object) -> object:

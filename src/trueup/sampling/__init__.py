@@ -13,6 +13,6 @@ the model's logits).
 """
 
 from trueup.sampling.draw import pick
-from trueup.sampling.engine import Sample, sample
+from trueup.sampling.engine import Sample, sample, sampled_at_once
 
-__all__ = ["Sample", "pick", "sample"]
+__all__ = ["Sample", "pick", "sample", "sampled_at_once"]

@@ -27,6 +27,15 @@ _PADDING = 256
 """Columns of padding that a prefill may have, or an eighth of its positions: shorter prompts have one of their own."""
 
 
+_PER_TRAINED_TOKEN = 4
+"""Sampling keeps keys and values but no activations, so it runs more tokens at once than a training step."""
+
+
+def sampled_at_once(max_tokens: int) -> int:
+    """Return how many tokens sampling runs at once where `max_tokens` is the size of a training micro-batch."""
+    return _PER_TRAINED_TOKEN * max_tokens
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One sampled continuation.

@@ -97,7 +97,9 @@ def policy(settings: RolloutConfig) -> Objective:
             batch, "policy", "logps", temperature=settings.temperature, entropy=settings.entropy_coef > 0
         )
         old = batch.columns["old_logps"]
-        losses = ppo.policy_loss(logps, old, batch.columns["advantages"], clip=settings.clip)
+        losses = ppo.policy_loss(
+            logps, old, batch.columns["advantages"], clip=settings.clip, dual_clip=settings.dual_clip
+        )
         metrics = ppo.policy_metrics(logps.detach(), old, settings.clip)
         if entropy is not None:
             losses = losses - settings.entropy_coef * entropy
