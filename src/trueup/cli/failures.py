@@ -31,7 +31,7 @@ def in_words(error: BaseException, command: str = "") -> tuple[str, int]:
         return f"error: {_usage_message(usage(), getattr(error, 'ctx', None))}", ConfigError.exit_code
     if _out_of_memory(error):
         return f"error: out of memory{_memory_advice(_stage_of(error) or command)}", 1
-    if "trueup.runtime" in sys.modules and (lost := sys.modules["trueup.runtime"].lost_peer(error)):
+    if "trueup.runtime" in sys.modules and (lost := sys.modules["trueup.runtime"].lost_peer_message(error)):
         return f"error: {lost}", LostPeerError.exit_code
     if is_disk_full(error) or (isinstance(error, OSError) and error.strerror):
         return f"error: {_os_message(error)}", 1
