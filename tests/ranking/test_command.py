@@ -27,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"{at}?", "chosen": f"yes {at}", "rejected": f"no {at}", "topic": "x"} for at in range(6)]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    Path("short.yaml").write_text("pairs: pairs.jsonl\nlease: 1\n", encoding="utf-8")
     Path("prompts.jsonl").write_text('{"prompt": "Why?"}\n', encoding="utf-8")
     yield tmp_path
     while STARTED:
@@ -51,16 +52,23 @@ REFUSED = {
     "a model twice": ("votes.db --prompts prompts.jsonl --model base --model base", 2, "twice"),
     "a sure answer twice": ("votes.db --prompts prompts.jsonl --model base --temperature 0", 2, "temperature"),
     "uncertain of what": ("votes.db --pairs pairs.jsonl --next uncertain", 2, "--reward RUN"),
-    "an unknown option": ("votes.db --prt 1", 2, "see `trueup rank serve --help`"),
+    "an unknown option": ("votes.db --prt 1", 2, "`trueup rank serve --help`"),
     "another model as a reward": (
         "votes.db --pairs pairs.jsonl --next uncertain --reward base",
         4,
         "not a reward model",
     ),
-    "an unknown device": ("votes.db --prompts prompts.jsonl --model base --device cud", 2, 'device: "cud"'),
-    "an unknown dtype": ("votes.db --prompts prompts.jsonl --model base --dtype int7", 2, 'dtype: "int7"'),
+    "an unknown device": (
+        "votes.db --prompts prompts.jsonl --model base --device cud",
+        2,
+        "--device: not understood; got 'cud'",
+    ),
+    "an unknown dtype": ("votes.db --prompts prompts.jsonl --model base --dtype int7", 2, "int7"),
     "an unknown order": ("votes.db --next best", 2, "best"),
     "no raters": ("votes.db --raters-per-pair 0", 2, "raters-per-pair"),
+    "an unknown key": ("votes.db --pairs pairs.jsonl raters_per_par=2", 2, "did you mean raters_per_pair?"),
+    "a wrong value": ("votes.db --pairs pairs.jsonl ahead=0", 2, "override ahead=0: must be at least 1"),
+    "a short lease in a file": ("votes.db --config short.yaml", 2, "short.yaml:2: lease: must be at least 10"),
     "export of nothing": ("export votes.db rows.jsonl", 3, "votes.db: nothing is there"),
     "results of nothing": ("results votes.db", 3, "votes.db: nothing is there"),
     "import of nothing": ("import votes.db rows.jsonl", 3, "rows.jsonl: no such file"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,9 @@ from trueup.errors import ConfigError, MissingExtraError, TrueupError
 
 if TYPE_CHECKING:
     from trueup.config import PipelineConfig, StageConfig
+
+Job = Callable[[], int | None]
+"""The work of a command, started after the command line is understood; it may return an exit code."""
 
 
 def quickstart(folder: Path, seed: int) -> None:
@@ -137,9 +141,9 @@ def _exit_code(made: object) -> int:
 
 def print_template(method: str) -> None:
     """Print a configuration to fill in."""
-    from trueup.config import STAGES, ComparisonConfig, PipelineConfig, template
+    from trueup.config import STAGES, ComparisonConfig, PipelineConfig, RankConfig, template
 
-    classes = {"pipeline": PipelineConfig, **STAGES, "evaluate": ComparisonConfig}
+    classes = {"pipeline": PipelineConfig, **STAGES, "evaluate": ComparisonConfig, "rank": RankConfig}
     if method not in classes:
         raise ConfigError(f"{method}: not a method; one of {', '.join(classes)}")
     print(template(classes[method]), end="")
@@ -186,14 +190,13 @@ def chat(model: str, against: str | None, **settings: Any) -> None:
     import_module("trueup.chat.session").run(first, against=second, **settings)
 
 
-def rank(store: Path, **settings: Any) -> None:
+def rank(store: Path, file: Path | None, settings: Sequence[str], options: Mapping[str, Any]) -> None:
     """Serve the page that people rank on."""
-    from trueup.config import find_model
+    from trueup.config import RankConfig, find_model, load_config
 
-    settings["models"] = [find_model(one) for one in settings["models"]]
-    if settings["reward"] is not None:
-        settings["reward"] = find_model(settings["reward"])
-    _ranking().serve(store, **settings)
+    config = load_config(RankConfig, file, settings, options=options)
+    models, reward = [find_model(model) for model in config.model], config.reward and find_model(config.reward)
+    _ranking().serve(store, config.model_copy(update={"model": models, "reward": reward}))
 
 
 def rank_export(store: Path, output: Path, **settings: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -18,13 +18,12 @@ from typing import Annotated
 import typer
 
 from trueup.cli import commands, rank
+from trueup.cli.commands import Job
 from trueup.cli.failures import in_words
 from trueup.errors import Interrupted, LostPeerError
 from trueup.system.console import quiet_libraries
 from trueup.system.interrupt import Quit, quit_on_ctrl_c
 from trueup.system.text import clean, masked
-
-Job = Callable[[], int | None]
 
 app = typer.Typer(
     name="trueup",
@@ -84,7 +83,7 @@ def run(
 
 @app.command(rich_help_panel=START)
 def config(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="pipeline, sft, reward, dpo, ppo or evaluate.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="pipeline, sft, reward, dpo, ppo, evaluate or rank.")],
 ) -> Job:
     """Print a configuration to fill in: every key, its default, what it does."""
     return partial(commands.print_template, method)

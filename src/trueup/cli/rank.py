@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from trueup.cli import commands
+from trueup.cli.commands import Job
+from trueup.config.ranking import RankConfig
+from trueup.config.sections import Section
 
 if TYPE_CHECKING:
     from typer import Context
-
-Job = Callable[[], int | None]
 
 _DEFAULT = "serve"
 
@@ -41,79 +43,67 @@ app = typer.Typer(
 
 Store = Annotated[Path, typer.Argument(metavar="STORE.db", help="The file that holds prompts, pairs and votes.")]
 
-WHAT, WHO, HOW, WHERE = "What is ranked", "Who ranks", "How answers are drawn", "Where it runs"
+_PANELS = {
+    "prompts": "What is ranked",
+    "rater": "Who ranks",
+    "temperature": "How answers are drawn",
+    "host": "Where it runs",
+}
+"""The first option under each heading of the help."""
+_METAVARS = {"model": "RUN", "reward": "RUN", "rater": "NAME", "name": "HOST"}
+_TYPES: dict[str, object] = {"integer": int, "number": float, "string": str, "array": list[str]}
+
+
+def _options(config: type[Section]) -> Iterator[Parameter]:
+    """Yield a command-line option for every key of a configuration; None where the option is not given."""
+    panel = ""
+    for key, schema in config.model_json_schema()["properties"].items():
+        value = schema.get("anyOf", [schema])[0]  # without null
+        kind = Literal[tuple(value["enum"])] if "enum" in value else _TYPES[value["type"]]
+        panel, default = _PANELS.get(key, panel), schema.get("default")
+        option = typer.Option(
+            f"--{key.replace('_', '-')}",
+            metavar=_METAVARS.get(key),
+            help=schema["description"] + (rf" \[default: {default}]" if default is not None else ""),
+            min=value.get("minimum"),
+            max=value.get("maximum"),
+            rich_help_panel=panel,
+        )
+        annotation = Annotated[kind | None, option]  # pyright: ignore[reportInvalidTypeForm] -- made here, not written
+        yield Parameter(key, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _with_options(config: type[Section]) -> Callable[[Callable[..., Job]], Callable[..., Job]]:
+    """Give a command that takes `**options` the options of a configuration, as Typer reads them."""
+
+    def decorate(command: Callable[..., Job]) -> Callable[..., Job]:
+        written = signature(command, eval_str=True)
+        named = [parameter for parameter in written.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
+        parameters = [*named, *_options(config)]
+        command.__signature__ = written.replace(parameters=parameters)  # pyright: ignore[reportFunctionMemberAccess]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate
 
 
 @app.command(_DEFAULT)
+@_with_options(RankConfig)
 def serve(
     store: Store,
-    prompts: Annotated[
-        Path | None, typer.Option(help="Prompts to answer by --model; any format of data.", rich_help_panel=WHAT)
-    ] = None,
-    model: Annotated[
+    settings: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="Who answers; one twice, or several blind.", rich_help_panel=WHAT),
+        typer.Argument(metavar="key=value", help="Settings: the options' names with _, such as pairs_per_prompt=2."),
     ] = None,
-    pairs: Annotated[
-        Path | None,
-        typer.Option(help="Pairs that are answered already: chosen/rejected, or a/b.", rich_help_panel=WHAT),
+    *,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file of settings; `trueup config rank` prints one.")
     ] = None,
-    gold: Annotated[
-        Path | None,
-        typer.Option(help="Pairs whose better answer (chosen) is known, to check raters by.", rich_help_panel=WHAT),
-    ] = None,
-    gold_every: Annotated[
-        int | None, typer.Option(min=0, help="About every so many pairs is a gold one. [10]", rich_help_panel=WHAT)
-    ] = None,
-    next_: Annotated[
-        Literal["random", "uncertain"] | None,
-        typer.Option("--next", help="Which pair comes next: uncertain needs --reward. [random]", rich_help_panel=WHAT),
-    ] = None,
-    reward: Annotated[
-        str | None,
-        typer.Option(metavar="RUN", help="The reward model that --next uncertain asks.", rich_help_panel=WHAT),
-    ] = None,
-    pairs_per_prompt: Annotated[int, typer.Option(min=1, help="Pairs of each prompt.", rich_help_panel=WHAT)] = 1,
-    rater: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Print a link of this rater's own; repeatable.", rich_help_panel=WHO),
-    ] = None,
-    raters_per_pair: Annotated[
-        int | None, typer.Option(min=1, help="Votes that a pair needs, each of another rater. [1]", rich_help_panel=WHO)
-    ] = None,
-    lease: Annotated[
-        float | None,
-        typer.Option(min=10, help="Seconds a pair is kept for who looks at it. [600]", rich_help_panel=WHO),
-    ] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the answers.", rich_help_panel=HOW)] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="An answer's tokens at most.", rich_help_panel=HOW)] = 256,
-    ahead: Annotated[
-        int, typer.Option(min=1, help="Pairs written before anybody asks for them.", rich_help_panel=HOW)
-    ] = 64,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of answers, orders and sides. [0]", rich_help_panel=HOW)
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="Beyond 127.0.0.1 everybody needs a link with a token.", rich_help_panel=WHERE)
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.", rich_help_panel=WHERE)] = 8100,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOST", help="A proxy's name for the page, https://HOST for TLS; repeatable.", rich_help_panel=WHERE
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.", rich_help_panel=WHERE)] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=WHERE)] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_help_panel=WHERE)] = None,
+    **options: Any,
 ) -> Job:
     """Serve the page. A store is made if there is none; the same command goes on with it."""
-    return partial(
-        commands.rank, store, prompts=prompts, models=model or [], pairs=pairs, gold=gold, gold_every=gold_every,
-        policy=next_, reward=reward, pairs_per_prompt=pairs_per_prompt, raters=rater or [],
-        raters_per_pair=raters_per_pair, lease=lease, temperature=temperature, max_new_tokens=max_new_tokens,
-        ahead=ahead, seed=seed, host=host, port=port, names=name or [], device=device, dtype=dtype, threads=threads,
-    )  # fmt: skip
+    given = {key: value for key, value in options.items() if value not in (None, [])}
+    return partial(commands.rank, store, config, settings or [], given)
 
 
 @app.command("export")

@@ -4,6 +4,7 @@
     sections.py  the sections these are made of
     evaluation.py  what is measured at the end, and the gates
     pipeline.py  a file of stages, each resolved into its stage's model
+    ranking.py   what `trueup rank` can be told
     losses.py    the preference losses' parameters, read from their signatures
     yamlfile.py  YAML with line numbers, overrides
     problems.py  every problem at once, each with its line, the nearest key and the fix
@@ -20,6 +21,7 @@ from trueup.config.evaluation import ComparisonConfig, EvaluateConfig, GatesConf
 from trueup.config.load import load_config, to_yaml
 from trueup.config.paths import check_paths, find_model
 from trueup.config.pipeline import PipelineConfig, judged_models
+from trueup.config.ranking import RankConfig
 from trueup.config.schema import STAGES, DpoConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 from trueup.config.sections import (
     DataConfig,
@@ -54,6 +56,7 @@ __all__ = [
     "PipelineConfig",
     "PpoConfig",
     "PreferenceLossConfig",
+    "RankConfig",
     "RewardConfig",
     "RewardLossConfig",
     "RolloutConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,9 +24,14 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def load_config(
-    cls: type[SectionT], path: Path | None, overrides: Sequence[str] = (), *, check_files: bool = False
+    cls: type[SectionT],
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    options: Mapping[str, Value] | None = None,
+    check_files: bool = False,
 ) -> SectionT:
-    """The configuration in `path` with `overrides` (`key.sub=value`, later wins) put in.
+    """The configuration in `path` with `overrides` (`key.sub=value`, later wins), then `options` put in.
 
     Raises ConfigError with one line a problem: `file.yaml:12: optim.lrr: unknown key; did you mean lr?`. With
     `check_files` the files and folders it names are looked for too (paths.py): raises DataError, ModelError.
@@ -34,6 +39,9 @@ def load_config(
     document = read_yaml(path) if path else Document("settings")
     for override in overrides:
         apply_override(document, override)
+    for key, value in (options or {}).items():
+        document.data[key] = value
+        document.mark((key,), f"--{key.replace('_', '-')}", len(document.order) + 1_000_000)
     lines = list(document.problems)
     config: SectionT | None = None
     try:

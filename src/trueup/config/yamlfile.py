@@ -75,8 +75,8 @@ class Document:
         """One line for the user: where, which key, what is wrong."""
         place, message = problem
         label, key = self.label(place), dotted(place)
-        said = label.startswith((f"override {key}=", f"override {key} "))
-        return ": ".join(part for part in (label, "" if said else key, message) if part)
+        names_key = label.startswith((f"override {key}=", f"override {key} ")) or label == f"--{key.replace('_', '-')}"
+        return ": ".join(part for part in (label, "" if names_key else key, message) if part)
 
     def mark(self, place: Place, label: str, order: int) -> None:
         """Remember where the value at `place` came from."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import sys
 from collections.abc import Sequence
@@ -11,19 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from trueup.config.ranking import RankConfig
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.rows import resolve_event
 from trueup.data.votes.store import Store
-from trueup.data.votes.vote_types import NewPair, NewPrompt, Pair, PairPolicy, StoreSettings
+from trueup.data.votes.vote_types import NewPair, NewPrompt, Pair, StoreSettings
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.ranking import exchange
 from trueup.ranking import results as said
 from trueup.ranking.page import Access
 from trueup.ranking.page import serve as serve_page
 from trueup.ranking.page.access import on_loopback
-from trueup.ranking.writing.ahead import Ahead, Job
+from trueup.ranking.writing.ahead import Ahead
 from trueup.system.files import atomic_write_text, split_event
-from trueup.system.text import clean, excerpt, masked
+from trueup.system.text import clean, masked
 
 if TYPE_CHECKING:
     from trueup.data.votes.vote_types import Rater
@@ -52,93 +52,34 @@ class Input:
         return cls(exchange.read_prompts(str(prompts)) if prompts else [], ready)
 
 
-def serve(
-    path: Path,
-    *,
-    prompts: Path | None = None,
-    models: Sequence[str] = (),
-    pairs: Path | None = None,
-    gold: Path | None = None,
-    gold_every: int | None = None,
-    policy: PairPolicy | None = None,
-    reward: str | None = None,
-    pairs_per_prompt: int = 1,
-    raters: Sequence[str] = (),
-    raters_per_pair: int | None = None,
-    lease: float | None = None,
-    temperature: float = 1.0,
-    max_new_tokens: int = 256,
-    ahead: int = 64,
-    seed: int | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8100,
-    names: Sequence[str] = (),
-    device: str = "auto",
-    dtype: str = "auto",
-    threads: int | None = None,
-) -> None:
+def serve(path: Path, config: RankConfig) -> None:
     """Serve the page until Ctrl-C. A setting that is None stays as the store has it.
 
     Args:
         path: the store; it is made where there is none and there is something to put into it.
-        prompts: messages to answer, of any format of data.
-        models: who answers them: folders, .gguf files or hub names.
-        pairs: pairs that are answered already.
-        gold: pairs whose better answer is known.
-        gold_every: about every so many pairs is a gold one.
-        policy: which pair comes next.
-        reward: the reward model whose uncertainty orders pairs.
-        pairs_per_prompt: pairs written of each prompt.
-        raters: who gets a link of their own.
-        raters_per_pair: votes a pair needs.
-        lease: seconds that a pair is kept for a rater.
-        temperature: of the answers.
-        max_new_tokens: of an answer at most.
-        ahead: pairs written before anybody asks.
-        seed: of answers, orders and sides.
-        host: the address to bind.
-        port: the port; 0 takes a free one.
-        names: host names by which a proxy or a tunnel reaches the page; then everybody needs a link.
-        device: of the models, as a stage's.
-        dtype: as a stage's.
-        threads: as a stage's.
+        config: what is ranked, by whom, and where the page is served.
 
     Raises:
-        ConfigError: options that cannot be meant together, or a port that is taken.
+        ConfigError: the settings cannot be meant together, or the port is taken.
         DataError: a file or the store cannot be used.
     """
-    if not path.exists() and not (pairs or (prompts and models)):
+    if not path.exists() and not (config.pairs or (config.prompts and config.model)):
         raise ConfigError(
             f"{path}: there is no such store yet, and no pairs to put into one\n"
             "  fix: --prompts FILE --model RUN to have answers written, or --pairs FILE of answers that are there"
         )
-    _check_models(reward, device, dtype)
-    job = Job(
-        models=tuple(models), per_prompt=pairs_per_prompt, ahead=ahead, temperature=temperature,
-        max_new_tokens=max_new_tokens, reward=reward, device=device, dtype=dtype, threads=threads,
-    ) if models or reward else None  # fmt: skip
-    closed = bool(raters or names) or not on_loopback(host)
-    access = Access(host, port, token_needed=closed, owner=OWNER, names=tuple(names))
-    if policy == "uncertain" and reward is None:
-        raise ConfigError(
-            "next: uncertain asks a reward model, and none is named\n  fix: --reward RUN, or --next random"
-        )
-    given = Input.read(prompts, pairs, gold)
-    wanted = {
-        "raters_per_pair": raters_per_pair, "gold_every": gold_every, "policy": policy, "lease_seconds": lease,
-        "seed": seed,
-    }  # fmt: skip
+    _check_reward(config.reward)
+    closed = bool(config.rater or config.name) or not on_loopback(config.host)
+    access = Access(config.host, config.port, token_needed=closed, owner=OWNER, names=tuple(config.name))
+    given = Input.read(config.prompts, config.pairs, config.gold)
     with Store.open(path, create=True) as store:
-        settings = replace(store.settings, **{key: one for key, one in wanted.items() if one is not None})
-        _fill(store, settings, given, writes=bool(models))
-        invited = [store.rater(name) for name in ([OWNER, *raters] if access.token_needed else [])]
+        _fill(store, _settings(store, config), given, writes=bool(config.model))
+        invited = [store.rater(name) for name in ([OWNER, *config.rater] if access.token_needed else [])]
         before = store.last_event()
-
-        def ready(bound: Access) -> None:
-            _welcome(store, bound, invited, models, reward)
-
-        writer = None if job is None else Ahead(path, replace(job, seed=settings.seed), report=say)
-        serve_page(store, writer, access, say=say, ready=ready)
+        writer = None
+        if config.model or config.reward:
+            writer = Ahead(path, config.model_copy(update={"seed": store.settings.seed}), report=say)
+        serve_page(store, writer, access, say=say, ready=lambda bound: _welcome(store, bound, invited, config))
         votes = store.votes()
         new = sum(vote.id > before for vote in votes)
         for note in writer.notes if writer else ():
@@ -146,6 +87,15 @@ def serve(
         say(f"{_count(len(votes), 'vote')} in {path}, {new} of them new; the same command goes on")
     if writer is not None and writer.problem:
         raise ModelError(writer.problem)
+
+
+def _settings(store: Store, config: RankConfig) -> StoreSettings:
+    """Return the store's settings, changed to those that the configuration gives."""
+    wanted = {
+        "raters_per_pair": config.raters_per_pair, "gold_every": config.gold_every, "policy": config.next,
+        "lease_seconds": config.lease, "seed": config.seed,
+    }  # fmt: skip
+    return replace(store.settings, **{key: value for key, value in wanted.items() if value is not None})
 
 
 def _fill(store: Store, settings: StoreSettings, given: Input, *, writes: bool) -> None:
@@ -162,12 +112,8 @@ def _fill(store: Store, settings: StoreSettings, given: Input, *, writes: bool) 
         raise ConfigError(f"{store.path}: holds no prompts for the model to answer\n  fix: --prompts FILE")
 
 
-def _check_models(reward: str | None, device: str, dtype: str) -> None:
-    """Raise for what the models' own process would only find out once it has loaded torch."""
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise ConfigError(f"dtype: {excerpt(dtype)} is none\n  fix: auto, float32, bfloat16 or float16")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise ConfigError(f"device: {excerpt(device)} is none\n  fix: auto, cpu, mps or cuda")
+def _check_reward(reward: str | None) -> None:
+    """Raise ModelError for another model than a reward model: its process would notice only after torch has loaded."""
     settings = Path(reward or "", "config.json")
     if reward and settings.is_file():
         kinds = json.loads(settings.read_text(encoding="utf-8")).get("architectures") or []
@@ -196,7 +142,7 @@ def _refuse_ordinary(store: Store, given: Input) -> None:
         )
 
 
-def _welcome(store: Store, access: Access, invited: Sequence[Rater], models: Sequence[str], reward: str | None) -> None:
+def _welcome(store: Store, access: Access, invited: Sequence[Rater], config: RankConfig) -> None:
     """What is ranked, and where."""
     settings, held = store.settings, store.counts()
     say(
@@ -205,9 +151,9 @@ def _welcome(store: Store, access: Access, invited: Sequence[Rater], models: Seq
         + f", {_count(held.votes, 'vote')}; "
         + f"{_count(settings.raters_per_pair, 'vote')} a pair, next: {settings.policy}"
     )
-    if settings.policy == "uncertain" and reward is None:
+    if settings.policy == "uncertain" and config.reward is None:
         say("no --reward is named: pairs that none has scored come in random order")
-    if models or reward:
+    if config.model or config.reward:
         say("loading models in the background; the page is there meanwhile")
     if not access.token_needed:
         say(f"rank at     {access.address}")

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from trueup.errors import ConfigError
+from trueup.config.ranking import RankConfig
 from trueup.ranking.writing import ahead as module
-from trueup.ranking.writing.ahead import Ahead, Job
+from trueup.ranking.writing.ahead import Ahead
 
-JOB = Job(models=("a",))
+CONFIG = RankConfig(model=["a"])
 PROMPT = {"id": 7, "messages": [{"role": "user", "content": "Hi?"}], "tags": ["greeting"], "origin": "p.jsonl:1"}
 HELPERS = """
 import json, os, signal, sys, time
@@ -29,7 +29,7 @@ def say(**line):
 def rest():
     sys.stdin.read()
     os._exit(0)
-job = json.loads(sys.stdin.readline())
+told = json.loads(sys.stdin.readline())
 """
 
 
@@ -45,9 +45,9 @@ def child(monkeypatch, tmp_path) -> Iterator[Callable[[str], Ahead]]:
     """Starts an `Ahead` whose child runs the given lines; all are stopped at the end."""
     started: list[Ahead] = []
 
-    def start(lines: str, job: Job = JOB) -> Ahead:
+    def start(lines: str) -> Ahead:
         monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", HELPERS + textwrap.dedent(lines)))
-        started.append(Ahead(tmp_path / "votes.db", job))
+        started.append(Ahead(tmp_path / "votes.db", CONFIG))
         started[-1].start()
         return started[-1]
 
@@ -74,15 +74,15 @@ def is_there(pid: int) -> bool:
 # ------------------------------------------------------------------ what is said
 
 
-def test_the_child_is_told_the_store_and_the_job(child, tmp_path):
+def test_the_child_is_told_the_store_and_the_configuration(child, tmp_path):
     told = tmp_path / "told.json"
     child(
-        f"open({str(told)!r} + '~', 'w').write(json.dumps(job)); os.rename({str(told)!r} + '~', {str(told)!r}); rest()"
+        f"open({str(told)!r} + '~', 'w').write(json.dumps(told)); os.rename({str(told)!r} + '~', {str(told)!r}); rest()"
     )
     until(told.exists)
     line = json.loads(told.read_text())
     assert line["store"] == str(tmp_path / "votes.db")
-    assert Job(**line["job"]) == JOB
+    assert RankConfig.model_validate(line["config"]) == CONFIG
 
 
 def test_a_pair_is_watched_as_it_grows(child):
@@ -246,7 +246,7 @@ def test_stop_ends_it_in_two_seconds_and_leaves_no_zombie(child, lines):
 
 
 def test_stop_before_start(tmp_path):
-    ahead = Ahead(tmp_path / "votes.db", JOB)
+    ahead = Ahead(tmp_path / "votes.db", CONFIG)
     ahead.stop()
     ahead.start()
     assert ahead._process is None
@@ -268,37 +268,6 @@ def test_the_terminals_ctrl_c_does_not_reach_it(child):
     ahead = child("say(state='done'); rest()")
     until(lambda: ahead.state() == "done")
     assert os.getpgid(pid(ahead)) != os.getpgid(0)
-
-
-# ------------------------------------------------------------------ the job
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({}, "neither a model"),
-        ({"models": ["a", "./a"]}, "a is named twice"),
-        ({"models": ["a"], "temperature": 0}, "1 model makes 0 pairs of a prompt, and 1 are wanted"),
-        ({"models": ["a", "b"], "temperature": 0, "per_prompt": 2}, "2 models make 1 pairs of a prompt, and 2"),
-        ({"models": ["a", "b"], "names": ["x"]}, "names: x"),
-        ({"models": ["a", "b"], "names": ["x", "x"]}, "names: x, x"),
-        ({"models": ["a"], "temperature": float("nan")}, "temperature: nan"),
-        ({"models": ["a"], "temperature": -1}, "temperature: -1"),
-        ({"models": ["a"], "per_prompt": 0}, "per_prompt: 0"),
-        ({"models": ["a"], "ahead": 0}, "ahead: 0"),
-        ({"models": ["a"], "threads": 0}, "threads: 0"),
-    ],
-)
-def test_a_job_that_cannot_be_meant(settings, said):
-    with pytest.raises(ConfigError) as caught:
-        Job(**settings)
-    assert said in str(caught.value)
-    assert len(str(caught.value).splitlines()) <= 6
-
-
-def test_jobs_that_can():
-    assert Job(models=["a", "b"], temperature=0).models == ("a", "b")
-    assert Job(reward="r").models == ()
 
 
 def test_the_servers_side_imports_no_torch():

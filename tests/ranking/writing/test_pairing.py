@@ -17,12 +17,12 @@ from data.votes.store_examples import with_salt
 from tiny import tiny_folder, tiny_model, tiny_tokenizer
 from trueup import __version__
 from trueup.chat.speaker import Speaker
+from trueup.config.ranking import RankConfig
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Answer, Ballot, NewPair, NewPrompt, Pair, StoredPrompt, StoreSettings
 from trueup.errors import DataError
 from trueup.ranking.writing import pairing as module
-from trueup.ranking.writing.ahead import Job
 from trueup.ranking.writing.line import Desk
 from trueup.ranking.writing.pairing import Pairing, drafted
 from trueup.ranking.writing.scoring import Scoring
@@ -66,9 +66,9 @@ def made(tmp_path, speakers) -> Iterator[Any]:
         opened.append(store)
         store.add_prompts(prompts(count))
         used = speakers[:models]
-        named: dict[str, Any] = {"models": [one.name for one in used], "max_new_tokens": 12}
-        job = Job(**(named | settings))
-        return Writers(store, used, job)
+        named: dict[str, Any] = {"model": [one.name for one in used], "max_new_tokens": 12}
+        config = RankConfig(**(named | settings))
+        return Writers(store, used, config)
 
     yield make
     for one in opened:
@@ -78,10 +78,10 @@ def made(tmp_path, speakers) -> Iterator[Any]:
 class Writers:
     """A pairing, its store, and what it said."""
 
-    def __init__(self, store: Store, speakers: list[Speaker], job: Job) -> None:
+    def __init__(self, store: Store, speakers: list[Speaker], config: RankConfig) -> None:
         self.store, self._out = store, io.StringIO()
         self.desk = Desk(self._out)
-        self.pairing = Pairing(store, speakers, job, self.desk)
+        self.pairing = Pairing(store, speakers, config, self.desk)
 
     @property
     def said(self) -> list[dict[str, Any]]:
@@ -147,13 +147,13 @@ def test_every_prompt_has_a_pair_with_its_provenance(made, speakers):
 @pytest.mark.parametrize("models", [1, 2])
 def test_the_same_pairs_together_and_alone(made, models):
     """However many run together, whoever watches, and in which order of the store: the prompts' pairs are the same."""
-    together = texts(made(6, models, per_prompt=2, batch=16).write_all())
+    together = texts(made(6, models, pairs_per_prompt=2, batch=16).write_all())
     assert {len(one) for one in together.values()} == {2}
-    assert texts(made(6, models, per_prompt=2, batch=1).write_all()) == together
-    watched = made(6, models, per_prompt=2)
+    assert texts(made(6, models, pairs_per_prompt=2, batch=1).write_all()) == together
+    watched = made(6, models, pairs_per_prompt=2)
     assert texts(watched.watch_all()) == together
     assert sum("begin" in line for line in watched.said) == 12
-    assert texts(made(6, models, per_prompt=2, seed=1).write_all()) != together
+    assert texts(made(6, models, pairs_per_prompt=2, seed=1).write_all()) != together
 
 
 def test_a_rater_who_waits_holds_a_batch_up_and_nothing_is_lost(made):
@@ -274,7 +274,7 @@ def test_prompts_that_are_too_long_are_said_and_left_out(tmp_path, made):
     writers = made(5)
     small = Speaker(tiny_folder(tmp_path / "small", max_position_embeddings=64), init("cpu"))
     writers.store.add_prompts([NewPrompt((Message("user", "x" * 60),), (), "prompts.jsonl:99")])
-    pairing = Pairing(writers.store, [small], Job(models=[small.name], max_new_tokens=4), writers.desk)
+    pairing = Pairing(writers.store, [small], RankConfig(model=[small.name], max_new_tokens=4), writers.desk)
     while pairing.write():
         pass
     assert pairing.resting == "done"
@@ -310,8 +310,7 @@ def test_a_pair_that_is_there_already_does_not_go_on_for_ever(made):
     later = made(2, 2, temperature=0)
     prompt = NewPrompt(one.prompt.messages)
     later.store.add_pairs([NewPair(prompt, one.first, one.second)])
-    later.pairing._job = Job(models=later.pairing._job.models, max_new_tokens=12, per_prompt=2)
-    object.__setattr__(later.pairing._job, "temperature", 0.0)
+    later.pairing._config = later.pairing._config.model_copy(update={"pairs_per_prompt": 2})
     assert len(later.write_all()) == 2
     why = Counter(line["why"] for line in later.said if "left_out" in line)
     assert why == {"left out, as the answers were those of an earlier pair": 2}

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from tiny import tiny_folder
+from trueup.config.ranking import RankConfig
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Ballot, NewPrompt
-from trueup.ranking.writing.ahead import Ahead, Job
+from trueup.ranking.writing.ahead import Ahead
 
 
 def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -55,8 +56,8 @@ def ahead(store, models) -> Iterator[Callable[..., Ahead]]:
     started: list[Ahead] = []
 
     def start(**settings: Any) -> Ahead:
-        named: dict[str, Any] = {"models": models, "max_new_tokens": 8, "device": "cpu", "threads": 1}
-        started.append(Ahead(Path(store.path), Job(**(named | settings))))
+        named: dict[str, Any] = {"model": models, "max_new_tokens": 8, "device": "cpu", "threads": 1}
+        started.append(Ahead(Path(store.path), RankConfig(**(named | settings))))
         started[-1].start()
         return started[-1]
 
@@ -121,7 +122,7 @@ def test_a_pair_can_be_watched(store, ahead):
 
 
 def test_a_model_that_is_not_there(ahead, store, tmp_path):
-    child = ahead(models=[str(tmp_path / "none")])
+    child = ahead(model=[str(tmp_path / "none")])
     until(lambda: child.state() == "failed")
     assert child.problem.startswith(f"{tmp_path / 'none'}: no such model folder")
     assert store.next(store.rater("r")) is None  # the store serves on
@@ -132,7 +133,7 @@ def test_a_broken_model_is_said_in_a_sentence(ahead, tmp_path):
     """What libraries print and warn of is not shown."""
     folder = Path(tiny_folder(tmp_path / "broken"))
     (folder / "model.safetensors").write_bytes(b"nonsense")
-    child = ahead(models=[str(folder)])
+    child = ahead(model=[str(folder)])
     until(lambda: child.state() == "failed")
     assert child.problem.startswith(f"model: cannot load the model of {folder}")
     assert len(child.problem.splitlines()) <= 2
@@ -154,8 +155,9 @@ def test_it_does_not_outlive_a_server_that_was_killed(store, models, wait):
     lines = """
 import sys, time
 from pathlib import Path
-from trueup.ranking.writing.ahead import Ahead, Job
-ahead = Ahead(Path(sys.argv[1]), Job(models=[sys.argv[2]], max_new_tokens=4, ahead=2, device="cpu"))
+from trueup.config.ranking import RankConfig
+from trueup.ranking.writing.ahead import Ahead
+ahead = Ahead(Path(sys.argv[1]), RankConfig(model=[sys.argv[2]], max_new_tokens=4, ahead=2, device="cpu"))
 ahead.start()
 print(ahead._process.pid, flush=True)
 while ahead.state() != "ahead":

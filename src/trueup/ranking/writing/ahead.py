@@ -1,8 +1,8 @@
 """Answers written ahead of the raters by a process of its own, seen from the server. Imports no torch.
 
-The child (`python -m trueup.ranking.writing.process`) is told its `Job` in the first line on its stdin and puts pairs
-into the store itself; a further line there says that a rater waits, and the end of the file ends it, so it never
-outlives the server. On its stdout it says in lines of JSON what it does: `Ahead` keeps what a page may want to know.
+The child (`python -m trueup.ranking.writing.process`) reads the store's path and the configuration from the first line
+of its stdin and puts pairs into the store itself. A further line says that a rater waits; the end of stdin ends the
+child, so it never outlives the server. It reports its work as lines of JSON on stdout; `Ahead` keeps what a page needs.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from trueup.config.ranking import RankConfig
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.vote_types import StoredPrompt
-from trueup.errors import ConfigError
 from trueup.system.text import excerpt, masked
 
 State = Literal["loading", "writing", "ahead", "done", "failed"]
@@ -40,77 +40,6 @@ COMMAND = (
 _STARTS = 2  # times that the child is started at most, should it die
 _ASKS = 0.25  # seconds between two lines that say that a rater waits
 _NAMED = 3  # prompts that a note names
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is written.
-
-    Attributes:
-        models: a folder, run, .gguf file or hub name each. Of one model two samples are a pair, of more one of each of
-            two models, all pairings in turn. None: `reward` scores the pairs that are there.
-        names: what the models are called in the store; by default as `trueup chat` calls them.
-        per_prompt: pairs of each prompt.
-        ahead: pairs that nobody has seen yet, from which on the models rest.
-        temperature: 0 takes the likeliest token.
-        max_new_tokens: an answer's length at most.
-        seed: of all answers, and of which is the first of a pair.
-        reward: a reward model that scores the pairs.
-        device: as a stage's, with `dtype` and `threads`.
-        dtype: see there.
-        threads: see there.
-        batch: pairs written together at most: sixteen are six times as fast as one by one (a model of 135 million
-            weights, one CPU thread), and more were not faster.
-        max_tokens: rows x (longest prompt + answer) that run together at most, which bounds the memory.
-
-    Raises:
-        ConfigError: a value cannot be meant, or such pairs would not differ.
-    """
-
-    models: Sequence[str] = ()
-    names: Sequence[str] = ()
-    per_prompt: int = 1
-    ahead: int = 64
-    temperature: float = 1.0
-    max_new_tokens: int = 256
-    seed: int = 0
-    reward: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int | None = None
-    batch: int = 16
-    max_tokens: int = 16_384
-
-    def __post_init__(self) -> None:
-        """Check it."""
-        object.__setattr__(self, "models", tuple(self.models))  # a list, from a person or from JSON
-        object.__setattr__(self, "names", tuple(self.names))
-        for key in ("per_prompt", "ahead", "max_new_tokens", "batch", "max_tokens"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key}: {getattr(self, key)} is below 1\n  fix: {key} is a whole number from 1 up")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads: {self.threads} is below 1\n  fix: leave it out, or give a number from 1 up")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ConfigError(f"temperature: {self.temperature} is no number from 0 up\n  fix: such as 1")
-        self._check_models()
-
-    def _check_models(self) -> None:
-        count, paths = len(self.models), [Path(one).resolve() for one in self.models]
-        if not (count or self.reward):
-            raise ConfigError("model: neither a model that writes answers nor a reward model that scores them is named")
-        if twice := next((one for one, path in zip(self.models, paths, strict=True) if paths.count(path) > 1), None):
-            raise ConfigError(
-                f"model: {twice} is named twice\n  fix: name it once: of one model two samples are compared"
-            )
-        if self.names and (len(self.names) != count or len(set(self.names)) < count):
-            raise ConfigError(f"names: {', '.join(self.names)} are not a name of its own for each of {count} models")
-        most = math.comb(count, 2)
-        if count and self.temperature == 0 and self.per_prompt > most:
-            raise ConfigError(
-                f"temperature: at 0 a model answers a prompt in one way, so {count} model{'s'[: count != 1]} make"
-                f"{'s'[: count == 1]} {most} pairs of a prompt, and {self.per_prompt} are wanted\n"
-                "  fix: a temperature above 0, such as 1"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +60,16 @@ class Ahead:
 
     Args:
         store_path: the store, which is there already.
-        job: what is written.
+        config: what is written, by which models.
         report: told, in a line, what the person who started it must know at once: a failure, a restart, the first
             prompt that is left out for each reason.
     """
 
-    def __init__(self, store_path: Path, job: Job, *, report: Callable[[str], None] = lambda _line: None) -> None:
+    def __init__(
+        self, store_path: Path, config: RankConfig, *, report: Callable[[str], None] = lambda _line: None
+    ) -> None:
         """Prepare; nothing runs before `start`."""
-        self._line = _json({"store": str(store_path), "job": asdict(job)})
+        self._line = _json({"store": str(store_path), "config": config.model_dump(mode="json")})
         self._report = report
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None

@@ -1,9 +1,8 @@
 """Pairs of answers: which models, in which order, from which random numbers; written together, or alone and watched.
 
-An answer follows from the job's seed, the prompt's messages, how many pairs the prompt had, and which of the job's
-models writes it: not from what was written beside it, nor from whether somebody watched. (Up to the rounding of the
-logits, which differs with the rows beside it: where the number drawn lies that close to the border between two words,
-the other one can come.)
+An answer depends on the seed, the prompt's messages, how many pairs the prompt had, and which of the models writes it:
+not on the rows of its batch, nor on whether somebody watched. (Up to the rounding of the logits, which differs with the
+other rows: where the random number lies that close to the border between two tokens, the other one can come.)
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from trueup.runtime import mixed_seed
 from trueup.system.text import clean
 
 if TYPE_CHECKING:
-    from trueup.ranking.writing.ahead import Job
+    from trueup.config.ranking import RankConfig
     from trueup.ranking.writing.line import Desk
     from trueup.runtime import Runtime
 
@@ -54,7 +53,7 @@ class Draft:
     attempt: int = 0
 
     def seeds(self, seed: int) -> tuple[int, int]:
-        """Of the two answers; `seed` is the job's."""
+        """Of the two answers; `seed` is the configuration's."""
         writers = self.models if self.models[0] != self.models[1] else (0, 1)
         first, second = (mixed_seed(seed, _content(self.prompt), self.number, self.attempt, one) for one in writers)
         return first, second
@@ -87,26 +86,27 @@ class Pairing:
     Args:
         store: it.
         speakers: the models.
-        job: how.
+        config: how many, and how they are sampled.
         desk: is told what is written, and says whether a rater waits.
     """
 
-    def __init__(self, store: Store, speakers: Sequence[Speaker], job: Job, desk: Desk) -> None:
+    def __init__(self, store: Store, speakers: Sequence[Speaker], config: RankConfig, desk: Desk) -> None:
         """Prepare."""
-        self._store, self._speakers, self._job, self._desk = store, speakers, job, desk
-        self._names = job.names or tuple(one.name for one in speakers)
-        self._sampling = Sampling(job.temperature, job.max_new_tokens)
+        self._store, self._speakers, self._config, self._desk = store, speakers, config, desk
+        self._seed = config.seed or 0
+        self._names = tuple(speaker.name for speaker in speakers)
+        self._sampling = Sampling(config.temperature, config.max_new_tokens)
         self._left_out: set[int] = set()
         self._together: set[int] = set()  # prompts of the batch that is being written
-        self._size = min(_BEGIN, job.batch)
+        self._size = min(_BEGIN, config.batch)
         self._full = False
         self._alone_from = 0.0  # when a batch may be held up next, on the monotonic clock
         self.resting: Literal["ahead", "done"] = "done"
 
     @classmethod
-    def load(cls, store: Store, job: Job, where: Runtime, desk: Desk) -> Pairing:
-        """With the job's models, as `find_model` gives them. Raises ModelError."""
-        return cls(store, [Speaker(one, where) for one in job.models], job, desk)
+    def load(cls, store: Store, config: RankConfig, where: Runtime, desk: Desk) -> Pairing:
+        """With the configuration's models, as `find_model` gives them. Raises ModelError."""
+        return cls(store, [Speaker(folder, where) for folder in config.model], config, desk)
 
     def write(self) -> bool:
         """Write a batch of pairs, or a single one for a rater who waits. -> False where there is nothing to write."""
@@ -120,27 +120,27 @@ class Pairing:
         if drafts:
             self._desk.state("writing")
             self._batch(drafts)
-            self._size = min(2 * self._size, self._job.batch)
+            self._size = min(2 * self._size, self._config.batch)
         return bool(drafts)
 
     # -- what is written next ------------------------------------------------------------------------------------
 
     def _missing(self) -> int:
         """How many pairs to write until they are far enough ahead. Once they are, only many are worth a beginning."""
-        missing = self._job.ahead - self._store.fresh()
-        worth = max(1, min(self._job.batch, self._job.ahead // 2)) if self._full else 1
+        missing = self._config.ahead - self._store.fresh()
+        worth = max(1, min(self._config.batch, self._config.ahead // 2)) if self._full else 1
         self._full = missing < worth
         return 0 if self._full else missing
 
     def _next(self, count: int) -> list[Draft]:
         """Up to `count` drafts: every prompt's first pair comes before any prompt's second one."""
         skipped = self._left_out | self._together
-        for number in range(self._job.per_prompt):
+        for number in range(self._config.pairs_per_prompt):
             # Those with fewer pairs were all met in an earlier round, so these have exactly `number`.
             found = self._store.unpaired(number + 1, count + len(skipped))
             if prompts := [one for one in found if one.id not in skipped][:count]:
-                job, salt = self._job, self._store.salt
-                return [drafted(one, number, len(self._speakers), job.seed, salt) for one in prompts]
+                salt = self._store.salt
+                return [drafted(one, number, len(self._speakers), self._seed, salt) for one in prompts]
         return []
 
     def _is_awaited(self) -> bool:
@@ -168,12 +168,12 @@ class Pairing:
     def _spoken(self, asked: Sequence[tuple[Draft, list[list[int]]]]) -> list[list[Spoken]]:
         """Both answers of each draft, whose prompt comes as both models read it; each model writes its own together."""
         both: list[dict[int, Spoken]] = [{} for _ in asked]
-        options: dict[str, Any] = {"max_tokens": self._job.max_tokens, "check": self._look}
+        options: dict[str, Any] = {"max_tokens": self._config.max_tokens, "check": self._look}
         for model, speaker in enumerate(self._speakers):
             places = [(at, side) for at, (one, _) in enumerate(asked) for side in (0, 1) if one.models[side] == model]
             if places:
                 prompts = [asked[at][1][side] for at, side in places]
-                seeds = [asked[at][0].seeds(self._job.seed)[side] for at, side in places]
+                seeds = [asked[at][0].seeds(self._seed)[side] for at, side in places]
                 made = speaker.answers(prompts, self._sampling, seeds=seeds, **options)
                 for (at, side), answer in zip(places, made, strict=True):
                     both[at][side] = answer
@@ -212,7 +212,7 @@ class Pairing:
         def show(piece: str) -> None:
             self._desk.say(side=SIDES[side], piece=piece)
 
-        speaker, seed = self._speakers[draft.models[side]], draft.seeds(self._job.seed)[side]
+        speaker, seed = self._speakers[draft.models[side]], draft.seeds(self._seed)[side]
         answer = speaker.answer(prompt, self._sampling, seed=seed, show=show)
         self._desk.say(side=SIDES[side], whole=clean(answer.text))
         return answer
@@ -234,7 +234,7 @@ class Pairing:
     def _settle(self, draft: Draft, both: Sequence[Spoken]) -> Draft | None:
         """Put the pair into the store. -> the draft to try again where both answers are the same."""
         if both[0].text.strip() == both[1].text.strip():
-            if draft.attempt + 1 < _DRAWS and self._job.temperature:
+            if draft.attempt + 1 < _DRAWS and self._config.temperature:
                 return replace(draft, attempt=draft.attempt + 1)
             return self._leave_out(draft, "left out, as both answers were the same")
         prompt = NewPrompt(draft.prompt.messages, draft.prompt.tags, draft.prompt.origin)
@@ -248,7 +248,7 @@ class Pairing:
         model = draft.models[side]
         drawn = {
             **self._origin[model],
-            "seed": draft.seeds(self._job.seed)[side],
+            "seed": draft.seeds(self._seed)[side],
             "tokens": spoken.tokens,
             "ended": spoken.ended,
         }
@@ -257,7 +257,7 @@ class Pairing:
     @cached_property
     def _origin(self) -> list[dict[str, Any]]:
         """What all answers of a model have in common."""
-        asked = {"temperature": self._job.temperature, "max_new_tokens": self._job.max_new_tokens}
+        asked = {"temperature": self._config.temperature, "max_new_tokens": self._config.max_new_tokens}
         return [
             {
                 **asked,

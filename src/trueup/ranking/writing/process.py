@@ -1,7 +1,7 @@
 """The process that writes answers ahead (`python -m trueup.ranking.writing.process`): `Ahead` starts and ends it.
 
-Its job is the first line of its stdin, see `ahead`. The end of stdin ends it at once, whatever it does: the store is
-whole after every pair, so nothing is lost.
+Its configuration is the first line of its stdin, see `ahead`. The end of stdin ends it at once, whatever it does: the
+store is whole after every pair, so nothing is lost.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from trueup.config.paths import find_model
+from trueup.config.ranking import RankConfig
 from trueup.errors import TrueupError
-from trueup.ranking.writing.ahead import Job
 from trueup.ranking.writing.line import Desk
 from trueup.system.console import quiet_libraries
 from trueup.system.text import excerpt, masked
@@ -26,7 +25,7 @@ _NICE = 10  # the server, which answers raters, comes first
 
 
 def main() -> int:
-    """Write what the job says until the end of stdin. -> exit code of what ended it before."""
+    """Write answers until the end of stdin. Returns the exit code of an error that ended it before."""
     # What libraries print on stdout is none of the server's: lines to it go by a descriptor of their own.
     desk = Desk(os.fdopen(os.dup(1), "w", encoding="ascii"))
     os.dup2(2, 1)
@@ -38,7 +37,7 @@ def main() -> int:
         return 0
     desk.listen(sys.stdin)
     try:
-        work(Path(told["store"]), Job(**told["job"]), desk)
+        work(Path(told["store"]), RankConfig.model_validate(told["config"]), desk)
     except TrueupError as error:
         desk.say(failed=str(error))
         return error.exit_code
@@ -52,11 +51,11 @@ def main() -> int:
 def _in_words(error: Exception) -> str:
     said = excerpt(masked(" ".join(str(error).split())), 300)[1:-1]
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return f"the models do not fit into the memory: {said}\n  fix: shorter answers, or fewer pairs at once"
+        return f"the models do not fit into the memory: {said}\n  fix: lower max_tokens, batch or max_new_tokens"
     return f"the models stopped: {type(error).__name__}: {said}"
 
 
-def work(store: Path, job: Job, desk: Desk) -> None:
+def work(store: Path, config: RankConfig, desk: Desk) -> None:
     """Load the models and write for ever.
 
     Raises:
@@ -64,17 +63,19 @@ def work(store: Path, job: Job, desk: Desk) -> None:
     """
     quiet_libraries()
     desk.state("loading")
-    job = replace(job, models=[find_model(one) for one in job.models])
+    config = config.model_copy(update={"model": [find_model(model) for model in config.model]})
     # torch takes seconds to import: only now, as from here on the end of stdin ends even that.
     from trueup.data.votes.store import Store
     from trueup.ranking.writing.pairing import Pairing
     from trueup.ranking.writing.scoring import Scoring
     from trueup.runtime import init
 
-    where = init(job.device, job.dtype, job.threads)
+    where = init(config.device, config.dtype, config.threads)
     with Store.open(store) as opened:
-        pairing = Pairing.load(opened, job, where, desk)
-        scoring = Scoring(job.reward, opened, where, desk, max_tokens=job.max_tokens) if job.reward else None
+        pairing = Pairing.load(opened, config, where, desk)
+        scoring = None
+        if config.reward:
+            scoring = Scoring(config.reward, opened, where, desk, max_tokens=config.max_tokens)
         while True:
             wrote = pairing.write()
             if not ((scoring is not None and scoring.score()) or wrote):
