@@ -161,7 +161,7 @@ def test_only_runtime_knows_of_processes() -> None:
     assert {user.rpartition(".")[0] for user in users} == {"trueup.runtime"}
 
 
-LIGHT = ("", ".cli.main", ".config", ".data.sources.loading", ".data.rendering.renderer", ".preflight.early", ".errors")
+LIGHT = ("", ".cli.main", ".config", ".data.sources.stream", ".data.rendering.renderer", ".preflight.early", ".errors")
 
 
 def test_what_answers_before_training_never_loads_torch() -> None:

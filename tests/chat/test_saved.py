@@ -8,8 +8,9 @@ import os
 import pytest
 
 from trueup.chat.saved import Outcome, Saved, as_line
+from trueup.config import DataConfig
 from trueup.data.rendering.messages import Conversation, Message, Preference
-from trueup.data.sources.loading import load
+from trueup.data.sources.stream import RowStream
 from trueup.errors import DataError
 
 
@@ -31,6 +32,10 @@ def ranking(asked: str, chosen: str, rejected: str) -> dict:
     }
 
 
+def read(path, want) -> list:
+    return list(RowStream(DataConfig(path=str(path)), want))
+
+
 def rows(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -40,15 +45,15 @@ def test_conversations_are_made_and_added(tmp_path):
     saved = Saved()
     assert saved.save(path, [talk("hi", "Hello.")], "conversation") == Outcome(1, 0, 1)
     assert saved.save(path, [talk("why", "So.")], "conversation") == Outcome(1, 0, 2)
-    assert load(str(path), want="conversation")[1] == Conversation(
-        (Message("user", "why"), Message("assistant", "So.")), load(str(path), want="conversation")[1].origin
+    assert read(path, "conversation")[1] == Conversation(
+        (Message("user", "why"), Message("assistant", "So.")), read(path, "conversation")[1].origin
     )
 
 
 def test_rankings_load_with_their_models_beside_them(tmp_path):
     path = tmp_path / "r.jsonl"
     Saved().save(path, [ranking("hi", "Hello.", "No."), ranking("why", "So.", "Eh.")], "ranking")
-    [first, second] = load(str(path), want="preference")
+    [first, second] = read(path, "preference")
     assert isinstance(first, Preference)
     assert (first.chosen[0].content, second.rejected[0].content) == ("Hello.", "Eh.")
     assert rows(path)[0]["model_chosen"] == "runs/dpo"
@@ -116,7 +121,7 @@ def test_control_characters_are_escaped_and_letters_are_not(tmp_path):
     written = path.read_text(encoding="utf-8")
     assert not any(char in written for char in "\x1b\x00\x7f\x85\u2028\u202e\U000e0001")
     assert "日本 é 👩" in written
-    assert load(str(path), want="conversation")[0].response == nasty
+    assert read(path, "conversation")[0].response == nasty
 
 
 TALK, RANKED = as_line(talk("hi", "Hello.")), as_line(ranking("hi", "Hello.", "No."))

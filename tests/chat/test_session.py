@@ -22,7 +22,8 @@ from trueup.chat import screen as chat_screen
 from trueup.chat import speaker
 from trueup.chat.dialogue import Answer, Dialogue, Exchange
 from trueup.chat.session import run
-from trueup.data.sources.loading import load
+from trueup.config import DataConfig
+from trueup.data.sources.stream import RowStream
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.sampling import Sample
 
@@ -119,7 +120,7 @@ def test_a_script_gets_the_answers_and_nothing_else(talk, says):
     assert shown == "Hello.\nFour.\n"
     assert said == "x.jsonl: 1 conversation added; 1 row in it\n"
     assert asked(script) == "[user\nhi][assistant\nHello.][user\nwhat is two and two][assistant\n"
-    [row] = load("x.jsonl", want="conversation")
+    [row] = RowStream(DataConfig(path="x.jsonl"), "conversation")
     assert [one.content for one in row.messages] == ["hi", "Hello.", "what is two and two", "Four."]
 
 
@@ -425,7 +426,7 @@ def test_choices_are_saved_as_rankings(talk, says, other, tiny_base):
         "r.jsonl: 1 ranking brought up to date; 2 rows in it",
         "r.jsonl: 2 rankings added; 4 rows in it",
     ]
-    got = load("r.jsonl", want="preference")
+    got = list(RowStream(DataConfig(path="r.jsonl"), "preference"))
     assert [(one.chosen[0].content, one.rejected[0].content) for one in got] == [
         ("B1", "A1"), ("B2", "A2"), ("A3", "B3"), ("A4", "B4"),
     ]  # fmt: skip
@@ -539,7 +540,7 @@ def test_as_a_program(tiny_base, tmp_path):
     assert done.returncode == 0
     assert "> " not in done.stdout
     assert "x.jsonl: 1 conversation added; 1 row in it" in done.stderr
-    [row] = load(str(tmp_path / "x.jsonl"), want="conversation")
+    [row] = RowStream(DataConfig(path=str(tmp_path / "x.jsonl")), "conversation")
     assert row.messages[0].content == "hi"
     assert done.stdout.removesuffix("\n") == chat_screen.clean(row.response)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from test_fuzz_config import BOMB
 
-from trueup.config import STAGES, DpoConfig, PipelineConfig, SftConfig, load_config, to_yaml
-from trueup.data.sources.loading import load
+from trueup.config import STAGES, DataConfig, DpoConfig, PipelineConfig, SftConfig, load_config, to_yaml
+from trueup.data.sources.stream import RowStream
 from trueup.errors import ConfigError, DataError
 
 SFT = "model: base\noutput: run\ndata: a.jsonl\n"
@@ -93,7 +93,7 @@ def test_a_field_of_a_thousand_letters_is_not_proposed_as_a_name(tmp_path: Path)
     path = tmp_path / "rows.jsonl"
     path.write_text(f'{{"messag{"9" * 9000}": [{{"role": "user", "content": "a"}}]}}\n')
     with pytest.raises(DataError) as caught:
-        load(str(path), want="prompt")
+        list(RowStream(DataConfig(path=str(path)), "prompt"))
     assert len(str(caught.value)) < 1000
 
 

@@ -22,7 +22,7 @@ import tiny_data
 from trueup.config import STAGES, DataConfig
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.parser import FORMATS
-from trueup.data.sources.stream import stream
+from trueup.data.sources.stream import RowStream
 from trueup.data.tokens.prepare import prepare
 
 TURNS = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
@@ -132,14 +132,14 @@ def section(case: Case, folder: Path) -> DataConfig:
 
 def check_stream(case: Case, folder: Path) -> None:
     """Read it twice; every row is used, dropped or outside of the slice."""
-    found = stream(section(case, folder), cast("Any", case.words[0]), allow_empty=len(case.data) % 2 == 0)
+    found = RowStream(section(case, folder), cast("Any", case.words[0]), allow_empty=len(case.data) % 2 == 0)
     rows = list(found)
-    counts = found.counts
+    counts = found.account
     assert counts.read == counts.used + len(counts.dropped) + counts.unselected
     assert len(rows) == counts.used > 0
     assert list(found) == rows
-    assert found.counts == counts
-    json.dumps(counts.as_dict())
+    assert found.account == counts
+    json.dumps(counts.counts(found.reader.left_out, found.reader.blank))
 
 
 def check_tokens(case: Case, folder: Path, renderer: Renderer) -> None:

@@ -19,14 +19,14 @@ import tiny
 import tiny_data
 from hostile import evil
 from trueup import export
-from trueup.config import PipelineConfig
+from trueup.config import DataConfig, PipelineConfig
 from trueup.data.sources import decoding
-from trueup.data.sources.loading import load
+from trueup.data.sources.stream import RowStream
 from trueup.errors import CheckpointError, ConfigError, DataError, ModelError
 
 
 def rows(path: Path) -> list[Any]:
-    return list(load(str(path), want="text"))
+    return list(RowStream(DataConfig(path=str(path)), "text"))
 
 
 # -- code in data --------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Rows are read before torch is imported, whatever the stage: of large data the beginning."""
 
-import importlib
 import itertools
 import json
 import subprocess
@@ -10,11 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from trueup.config import DpoConfig, PipelineConfig, PpoConfig, RewardConfig, SftConfig
+from trueup.data.sources import stream
 from trueup.data.sources.parser import Parser
 from trueup.errors import DataError
 from trueup.preflight import early as preflight
-
-stream = importlib.import_module("trueup.data.sources.stream")  # the package names its function alike
 
 PAIR = {"prompt": "q", "completion": "a"}
 RANKING = {"prompt": "q", "chosen": "a", "rejected": "b"}
@@ -72,7 +70,7 @@ def looked_at(monkeypatch):
 
     monkeypatch.setattr(Parser, "parse", counted)
     monkeypatch.setattr(preflight, "SECONDS", 0.0)
-    monkeypatch.setattr(stream, "_LOOK", 4)
+    monkeypatch.setattr(stream, "_CHECK_CLOCK_EVERY", 4)
     return seen
 
 
@@ -88,7 +86,7 @@ def test_what_was_seen_to_be_wrong_is_said_when_time_is_up(tmp_path, monkeypatch
     clock = itertools.count()
     monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(preflight, "SECONDS", 1.5)
-    monkeypatch.setattr(stream, "_LOOK", 1)
+    monkeypatch.setattr(stream, "_CHECK_CLOCK_EVERY", 1)
     path = write(tmp_path / "rows.jsonl", PAIR, bad, PAIR, *[PAIR] * 46, "{late\n")
     with pytest.raises(DataError, match=r"rows\.jsonl:2") as caught:
         preflight.read_rows(stage(SftConfig, path))

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trueup.data.sources.loading import load_section
+from trueup.data.sources.stream import RowStream
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
 from trueup.system.files import atomic_write_text
@@ -107,7 +107,7 @@ def _read_sets(plan: Plan) -> Sets:
         sets.prompts("innocent", config.innocent, limit) if plan.wanted("over-refusal") else [],
         sets.prompts("unsafe", config.unsafe, limit) if plan.wanted("unsafe-compliance") else [],
         sets.prompts("prompts", config.prompts, None if config.max_length else config.samples) if answered else [],
-        list(load_section(config.data, "preference")) if ranked and config.data is not None else (),
+        list(RowStream(config.data, "preference")) if ranked and config.data is not None else (),
     )
 
 

@@ -9,8 +9,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from trueup.data.rendering.messages import Message, Origin, check
-from trueup.data.sources.loading import load_records, load_section
 from trueup.data.sources.records import MESSAGES, PROMPT, Record
+from trueup.data.sources.stream import RowStream, load_records
 
 if TYPE_CHECKING:
     from trueup.config import DataConfig, EvaluateConfig
@@ -70,7 +70,7 @@ def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) ->
     if data is None:
         return spread(_read(name, data, _prompt), limit)
     beside = {str(record.origin): record for record in load_records(data)}
-    rows = load_section(data, "prompt")
+    rows = RowStream(data, "prompt")
     return spread([_asked(name, row.messages, beside[str(row.origin)]) for row in rows], limit)
 
 
@@ -100,7 +100,7 @@ def check_sets(config: EvaluateConfig) -> None:
         if data is not None:
             prompts(name, data)
     if config.data is not None:
-        load_section(config.data, "preference")
+        list(RowStream(config.data, "preference"))
 
 
 def _read(name: SetName, data: DataConfig | None, make: Callable[[Record, str], T]) -> list[T]:

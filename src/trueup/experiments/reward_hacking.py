@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from trueup import runtime
-from trueup.config import PipelineConfig, load_config
+from trueup.config import DataConfig, PipelineConfig, load_config
 from trueup.data.prompts import PromptRow
-from trueup.data.sources.loading import load
+from trueup.data.sources.stream import RowStream
 from trueup.evaluation.policy import Sampling, measure_policy
 from trueup.evaluation.watch import Alarm, Measurement, ppo_rules, raised, read_history
 from trueup.models.loading import load_causal_lm, load_tokenizer
@@ -165,8 +165,8 @@ def _base_gold(config: PipelineConfig, world: World, cache: Path) -> float:
     where = runtime.init(config.device, config.dtype, config.threads)
     network = Network(load_causal_lm(folder, where), load_tokenizer(folder), where)
     network.add_frozen("policy")
-    asked = load(str(world.watch), want="prompt")
-    prompts = [PromptRow(one.messages, network.renderer.prompt(one.messages)) for one in asked]
+    rows = RowStream(DataConfig(path=str(world.watch)), "prompt")
+    prompts = [PromptRow(row.messages, network.renderer.prompt(row.messages)) for row in rows]
     items = measure_policy(network, prompts, Sampling(40, 4096, seed=config.seed), reward=None, gold=gold)
     value = Measurement(0, items).mean("gold")
     atomic_write_text(cache, json.dumps({"gold": value}) + "\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from trueup.config import DataConfig, PipelineConfig, StageConfig
 from trueup.data.sources.parser import Want
-from trueup.data.sources.stream import stream
+from trueup.data.sources.stream import RowStream
 from trueup.data.wants import wants
 from trueup.errors import DataError
 
@@ -30,7 +30,7 @@ def _read(section: DataConfig, kinds: tuple[Want, ...], *, allow_empty: bool) ->
     first: DataError | None = None
     for kind in kinds:
         try:
-            stream(section, kind, allow_empty=allow_empty).look(SECONDS)
+            RowStream(section, kind, allow_empty=allow_empty).check_beginning(SECONDS)
         except DataError as error:
             first = first or error
         else:

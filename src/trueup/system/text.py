@@ -8,6 +8,8 @@ import os
 import re
 import reprlib
 import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
 
 
 def clean(text: str, *, one_line: bool = False) -> str:
@@ -112,3 +114,43 @@ def excerpt(value: object, limit: int = 60) -> str:
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
     return f'"{shown}"' if isinstance(value, str) else shown
+
+
+def printable(name: str | Path) -> str:
+    r"""Return a path or id with control characters and broken characters escaped: `a\nb` stays on one line."""
+    text = str(name)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def listed(names: Iterable[str], limit: int = 20) -> str:
+    """Return the first `limit` keys for a message, each escaped and shortened, and how many more there are."""
+    keys = list(names)
+    first = ", ".join(excerpt(name)[1:-1] for name in keys[:limit])
+    return f"{first} and {len(keys) - limit} more" if len(keys) > limit else first or "nothing"
+
+
+def as_json(value: object) -> str:
+    """Return `value` as JSON text, as the user's file would show it."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, TypeError, RecursionError):  # nested too deep, or with keys that JSON has not
+        return f"({type_name(value)})"
+
+
+_TYPE_NAMES: dict[type, str] = {
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+    bytes: "binary",
+}
+
+
+def type_name(value: object) -> str:
+    """Return JSON's name of the type of `value`, with its article."""
+    return _TYPE_NAMES.get(type(value), f"a {type(value).__name__}")

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from trueup.config import DataConfig
+from trueup.data.sources.stream import RowStream
 from trueup.errors import DataError, TrueupError
 
 BOM = b"\xef\xbb\xbf"
@@ -27,10 +28,14 @@ ESCAPED = "\x1b[31mred\x1b[0m"
 Maker = Callable[[Path], "str | None"]
 
 
-def section(path: str, **more: Any) -> Any:
-    """A data section as a configuration has it."""
-    keys = {"use": "auto", "rows": None, "columns": None, "split": "train", "identical_pairs": "error"}
-    return SimpleNamespace(path=path, **(keys | more))
+def section(path: str, **keys: Any) -> DataConfig:
+    """A data section as it is after a configuration was checked."""
+    return DataConfig.model_construct(path=path, **keys)
+
+
+def load(path: str, want: Any, **keys: Any) -> list[Any]:
+    """The rows of a file."""
+    return list(RowStream(section(path, **keys), want))
 
 
 def refusal(found: Any) -> str:

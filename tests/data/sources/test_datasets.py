@@ -10,7 +10,7 @@ import pytest
 from casekit import PAIR, numbers, refusal, section
 
 from trueup.data.rendering.messages import Origin
-from trueup.data.sources.stream import Stream, stream
+from trueup.data.sources.stream import RowStream
 from trueup.errors import DataError
 
 
@@ -28,9 +28,9 @@ def saved(tmp_path: Path) -> Any:
 
 def test_a_saved_data_set_streams(saved: Any) -> None:
     path = saved([PAIR] * 5, "numpy")
-    found = stream(section(path, rows="1:3"), "conversation")
+    found = RowStream(section(path, rows="1:3"), "conversation")
     assert numbers(found) == [2, 3]
-    assert (found.counts.read, found.done, found.files) == (5, 1.0, (path,))
+    assert (found.account.read, found.reader.done, found.reader.files) == (5, 1.0, (path,))
     assert type(next(iter(found)).prompt[0].content) is str
 
 
@@ -45,7 +45,7 @@ def test_a_saved_data_set_streams(saved: Any) -> None:
 )
 def test_a_saved_data_sets_bad_rows(saved: Any, rows: list[dict[str, Any]], says: str) -> None:
     path = saved(rows)
-    assert f"{path}{says}" in refusal(stream(section(path), "conversation"))
+    assert f"{path}{says}" in refusal(RowStream(section(path), "conversation"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "other"])
@@ -59,7 +59,7 @@ def test_a_saved_data_set_that_is_damaged(saved: Any, damage: str) -> None:
     with pytest.raises(
         DataError, match=r"(?s)saved.*(not a readable saved data set|cannot be read).*\n  fix: "
     ) as caught:
-        list(stream(section(str(path)), "conversation"))
+        list(RowStream(section(str(path)), "conversation"))
     assert len(str(caught.value).splitlines()) <= 6
 
 
@@ -80,7 +80,7 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def give(*rows: Any) -> Stream[Any]:
+    def give(*rows: Any) -> RowStream:
         class Streamed:
             def __iter__(self) -> Any:
                 for row in rows:
@@ -90,17 +90,17 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(Hub, "load_dataset", lambda *_, streaming, **__: Streamed() if streaming else None)
         monkeypatch.setitem(sys.modules, "datasets", Hub)  # type: ignore[arg-type]
-        return stream(section("owner/name"), "conversation")
+        return RowStream(section("owner/name"), "conversation")
 
     return give
 
 
 def test_the_hub_streams(hub: Any) -> None:
     found = hub(PAIR, PAIR)
-    assert found.done == 0.0
+    assert found.reader.done == 0.0
     assert [row.origin for row in found] == [Origin("owner/name", 1), Origin("owner/name", 2)]
     assert numbers(found) == [1, 2]
-    assert found.done == 0.0  # its size is not known
+    assert found.reader.done == 0.0  # its size is not known
 
 
 @pytest.mark.parametrize(

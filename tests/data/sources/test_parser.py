@@ -11,7 +11,7 @@ from casekit import numbers, refusal, section, write
 
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference
 from trueup.data.sources.parser import Parser, same_answers
-from trueup.data.sources.stream import stream
+from trueup.data.sources.stream import RowStream
 from trueup.errors import DataError
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -58,26 +58,28 @@ EMPTY: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("want", "row", "key"), EMPTY)
 def test_an_empty_answer_is_refused_or_noted(tmp_path: Path, want: Any, row: dict[str, Any], key: str) -> None:
     path = write(tmp_path / "x.jsonl", row, row)
-    assert "x.jsonl:1: " in (message := refusal(stream(section(path), want)))
+    assert "x.jsonl:1: " in (message := refusal(RowStream(section(path), want)))
     assert " is empty" in message
-    found = stream(section(path), want, allow_empty=True)
+    found = RowStream(section(path), want, allow_empty=True)
     assert numbers(found) == [1, 2]
-    assert [(origin.line, note) for origin, note in found.counts.notes] == [
+    assert [(origin.line, note) for origin, note in found.account.notes] == [
         (line, f"{key}: the response is empty") for line in (1, 2)
     ]
 
 
 def test_an_empty_answer_of_a_transcript_is_always_noted(tmp_path: Path) -> None:
-    found = stream(section(write(tmp_path / "x.jsonl", HH)), "preference")
+    found = RowStream(section(write(tmp_path / "x.jsonl", HH)), "preference")
     assert len(list(found)) == 1
-    assert [note for _, note in found.counts.notes] == ["chosen: the response is empty"]
+    assert [note for _, note in found.account.notes] == ["chosen: the response is empty"]
 
 
 @pytest.mark.parametrize("row", [{"prompt": "", "completion": "c"}, {"prompt": "p", "completion": None}])
 def test_nothing_else_may_be_empty(tmp_path: Path, row: dict[str, Any]) -> None:
-    assert "x.jsonl:1: " in refusal(stream(section(write(tmp_path / "x.jsonl", row)), "conversation", allow_empty=True))
+    assert "x.jsonl:1: " in refusal(
+        RowStream(section(write(tmp_path / "x.jsonl", row)), "conversation", allow_empty=True)
+    )
 
 
 def test_two_empty_answers_are_the_same(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", GOOD, {**SILENT, "rejected": " "})
-    assert "1 of 2 pairs" in refusal(stream(section(path), "preference", allow_empty=True))
+    assert "1 of 2 pairs" in refusal(RowStream(section(path), "preference", allow_empty=True))

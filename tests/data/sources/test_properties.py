@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from casekit import refused, section
+from casekit import load, refused, section
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trueup.data.rendering.messages import Conversation, Labelled, Message, Origin, Preference, Prompt, Text
 from trueup.data.sources.decoding import Break
 from trueup.data.sources.jsonfile import DECODER, RepeatedKeyError, list_values
-from trueup.data.sources.loading import load
-from trueup.data.sources.stream import stream
+from trueup.data.sources.stream import RowStream
 from trueup.errors import DataError, TrueupError
 
 WANTS = ("conversation", "preference", "labelled", "prompt", "text")
@@ -130,14 +129,14 @@ def test_what_is_written_is_read_back(folder: Path, kind: str, name: str, data: 
     raw, lines = WRITERS[name]([row for row, _ in rows], lambda n: data.draw(st.integers(0, n - 1)))
     path = folder / name
     path.write_bytes(raw)
-    found = stream(section(str(path)), want)  # type: ignore[arg-type]
+    found = RowStream(section(str(path)), want)  # type: ignore[arg-type]
     made = list(found)
     assert made == [
         type(row)(**{key: getattr(row, key) for key in row.__dataclass_fields__} | {"origin": Origin(str(path), line)})
         for (_, row), line in zip(rows, lines, strict=True)
     ]
-    assert found.counts.read == found.counts.used == len(rows)
-    assert found.counts.unused == ()
+    assert found.account.read == found.account.used == len(rows)
+    assert found.parser.unused == ()
 
 
 line_of_text = said.filter(lambda text: not {"\r", "\n"} & set(text))
@@ -158,9 +157,9 @@ def accounted_for(path: Path, want: Any) -> None:
     problem: TrueupError | None = None
     counts, made = None, []
     try:
-        found = stream(section(str(path)), want)
+        found = RowStream(section(str(path)), want)
         made = list(found)
-        counts = found.counts
+        counts = found.account
     except TrueupError as error:
         problem = error
     if problem is not None:

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from casekit import refused, section
+from casekit import load, refused, section
 
 from tiny_votes import make_store, new_pair, undo, vote
 from trueup.config import DataConfig, DpoConfig, SftConfig, check_paths
 from trueup.data.rendering.messages import Message, Origin, Preference
-from trueup.data.sources.loading import load, load_records
 from trueup.data.sources.reader import open_reader, store_version
-from trueup.data.sources.rows import Counts
-from trueup.data.sources.stream import stream
+from trueup.data.sources.stream import RowStream, load_records
 from trueup.data.tokens.build import tokenize
 from trueup.data.votes.store import Store
 from trueup.errors import DataError
@@ -27,12 +25,12 @@ from trueup.preflight.method import stage_for
 from trueup.system.files import split_event
 
 
-def read(path: str | Path, **more: Any) -> tuple[list[Preference], Counts]:
+def read(path: str | Path, **more: Any) -> tuple[list[Preference], dict[str, Any]]:
     """The rankings of a source, and their account, which adds up."""
-    found = stream(section(str(path), **more), "preference")
+    found = RowStream(section(str(path), **more), "preference")
     rows = list(found)
-    counts = found.counts
-    assert counts.read == counts.used + len(counts.dropped) + counts.unselected
+    counts = found.account.counts(found.reader.left_out, found.reader.blank)
+    assert counts["read"] == counts["used"] + len(counts["dropped"]) + counts["unselected"]
     return rows, counts
 
 
@@ -52,7 +50,7 @@ def test_a_row_for_each_pair_that_more_than_half_decide(tmp_path: Path) -> None:
         assert row.prompt == pair.prompt.messages
         assert (row.chosen, row.rejected) == tuple((Message("assistant", one.text),) for one in (better, worse))
     split = "no answer has more than half of the votes"
-    assert {drop.origin.line: drop.reason for drop in counts.dropped} == {
+    assert {int(drop["at"].rpartition(":")[2]): drop["reason"] for drop in counts["dropped"]} == {
         3: split,
         4: split,
         6: "a tie",
@@ -62,7 +60,7 @@ def test_a_row_for_each_pair_that_more_than_half_decide(tmp_path: Path) -> None:
         11: split,
         12: "a gold pair: a check of the raters",
     }
-    assert (counts.read, counts.used) == (11, 3)  # nobody voted on pair 10: it is not there yet
+    assert (counts["read"], counts["used"]) == (11, 3)  # nobody voted on pair 10: it is not there yet
 
 
 def test_an_undone_vote_is_none_and_an_earlier_event_has_it(tmp_path: Path) -> None:
@@ -76,7 +74,8 @@ def test_an_undone_vote_is_none_and_an_earlier_event_has_it(tmp_path: Path) -> N
 def test_a_slice_is_of_the_rankings(tmp_path: Path) -> None:
     rows, counts = read(make_store(tmp_path / "votes.db", "t", "1", "1", "1"), rows="1:3")
     assert [row.origin and row.origin.line for row in rows] == [3, 4]
-    assert (counts.read, counts.used, counts.unselected, len(counts.dropped)) == (4, 2, 1, 1)
+    assert [counts[key] for key in ("read", "used", "unselected")] == [4, 2, 1]
+    assert len(counts["dropped"]) == 1
 
 
 def test_a_margin_where_every_ranking_has_a_strength(tmp_path: Path) -> None:
@@ -228,9 +227,9 @@ def test_without_sqlalchemy_the_extra_is_named(tmp_path: Path) -> None:
 import sys
 sys.modules["sqlalchemy"] = None
 from trueup.errors import MissingExtraError
-from trueup.data.sources.loading import load
+from trueup.data.sources.stream import *
 try:
-    load({str(path)!r}, want="preference")
+    list(RowStream(DataConfig(path={str(path)!r}), "preference"))
 except MissingExtraError as error:
     print(error)
 """

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tiny_votes import checked_message, make_store, new_pair, undo, vote
-from trueup.data.sources.loading import load
+from trueup.config import DataConfig
+from trueup.data.sources.stream import RowStream
 from trueup.data.votes.rows import majority, rows
 from trueup.data.votes.store import Store
 from trueup.errors import DataError
@@ -117,7 +118,7 @@ def test_verdicts_for_kto(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [row["votes"][0]["choice"] for row in found] == ["this", "other", "both_bad", "both_bad", "other", "this"]
     assert (done.rows, dict(done.pairs)) == (6, {"ranked": 2, "both bad": 1, "tie": 1})
-    read = load(str(tmp_path / "rows.jsonl"), want="labelled")
+    read = list(RowStream(DataConfig(path=str(tmp_path / "rows.jsonl")), "labelled"))
     assert [row.desirable for row in read] == [row["label"] for row in found]
 
 
@@ -142,7 +143,7 @@ def test_edited_answers_are_conversations(tmp_path: Path) -> None:
     vote(path, 2, "t", edit="From nothing.")
     done = export(path, tmp_path / "rows.jsonl", edits=tmp_path / "edits.jsonl", votes="every")
     assert done.edits == 2
-    found = load(str(tmp_path / "edits.jsonl"), want="conversation")
+    found = list(RowStream(DataConfig(path=str(tmp_path / "edits.jsonl")), "conversation"))
     assert [row.response for row in found] == ["Better than both.", "From nothing."]  # type: ignore[union-attr]
     told = lines(tmp_path / "edits.jsonl")
     assert [(row["edit_of"], row["pair"], row["votes"][0]["rater"]) for row in told] == [

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from trueup.data.rendering.messages import Origin, row_error
-from trueup.data.sources.rows import shown
 from trueup.errors import DataError
+from trueup.system.text import printable
 
 Entry = tuple[Origin, "dict[str, object] | DataError"]
 LINE_LIMIT = 64 * 2**20
@@ -74,7 +74,7 @@ def refuse_special(path: Path) -> None:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         what = next((name for is_kind, name in KINDS if is_kind(mode)), "a device")
-        raise DataError(f"{shown(path)}: this is {what}, not a file\n  fix: write its content to a file first")
+        raise DataError(f"{printable(path)}: this is {what}, not a file\n  fix: write its content to a file first")
 
 
 def cannot_read(error: BaseException) -> str:

@@ -12,9 +12,8 @@ from typing import Any
 
 from trueup.data.sources.decoding import cannot_read
 from trueup.data.sources.reading import SUFFIXES, kind_of
-from trueup.data.sources.rows import listed, shown
 from trueup.errors import DataError, MissingExtraError
-from trueup.system.text import excerpt, masked
+from trueup.system.text import excerpt, listed, masked, printable
 
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -33,14 +32,15 @@ def is_saved(path: Path) -> bool:
 
 def missing(path: Path) -> DataError:
     """The error of a path at which nothing is, with the nearest name that is there."""
-    name, folder = shown(path), path.parent
-    here = f"check the path (now in {shown(Path.cwd())})"
+    name, folder = printable(path), path.parent
+    here = f"check the path (now in {printable(Path.cwd())})"
     if path.is_symlink():
-        return DataError(f"{name}: a link to {shown(path.readlink())}, which leads nowhere\n  fix: link it to the data")
+        target = printable(path.readlink())
+        return DataError(f"{name}: a link to {target}, which leads nowhere\n  fix: link it to the data")
     if not folder.is_dir():
-        return DataError(f"{name}: no such file, and no folder {shown(folder)}\n  fix: {here}")
+        return DataError(f"{name}: no such file, and no folder {printable(folder)}\n  fix: {here}")
     near = difflib.get_close_matches(path.name, sorted(p.name for p in folder.iterdir()), n=1, cutoff=0.5)
-    return DataError(f"{name}: no such file\n  fix: {f'did you mean {shown(folder / near[0])}?' if near else here}")
+    return DataError(f"{name}: no such file\n  fix: {f'did you mean {printable(folder / near[0])}?' if near else here}")
 
 
 def files_of(folder: Path, split: str) -> list[Path]:
@@ -56,18 +56,18 @@ def files_of(folder: Path, split: str) -> list[Path]:
     if not files:
         held = listed(sorted(p.name for p in folder.iterdir()), 5)
         fix = f"put files of {' '.join(SUFFIXES)} in it"
-        raise DataError(f"{shown(folder)}: the folder has no data file, it has: {held}\n  fix: {fix}")
+        raise DataError(f"{printable(folder)}: the folder has no data file, it has: {held}\n  fix: {fix}")
     named = {p: name for p in files for name in SPLITS if name in re.split(r"[-_.]", p.name.lower())}
     if not named:
         return files
     if split not in named.values():
         fix = f"set split to one of: {', '.join(sorted(set(named.values())))}"
-        raise DataError(f"{shown(folder)}: no file of split {excerpt(split)}\n  fix: {fix}")
+        raise DataError(f"{printable(folder)}: no file of split {excerpt(split)}\n  fix: {fix}")
     others = [p.name for p in files if p not in named]
     if others:
         problem = f"some files are named by split, but not: {listed(others, 5)}"
         fix = "give the path of one file, or a folder of its own"
-        raise DataError(f"{shown(folder)}: {problem}\n  fix: {fix}")
+        raise DataError(f"{printable(folder)}: {problem}\n  fix: {fix}")
     return [p for p in files if named[p] == split]
 
 
@@ -79,11 +79,11 @@ def open_saved(path: Path, split: str) -> Any:
         found = datasets.load_from_disk(str(path))
     except Exception as error:
         said = excerpt(f"{type(error).__name__}: {cannot_read(error)}", 200)
-        raise DataError(f"{shown(path)}: not a readable saved data set: {said}\n  fix: save it again") from error
+        raise DataError(f"{printable(path)}: not a readable saved data set: {said}\n  fix: save it again") from error
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
             fix = f"set split to one of: {listed(map(str, found))}"
-            raise DataError(f"{shown(path)}: no split {excerpt(split)}\n  fix: {fix}")
+            raise DataError(f"{printable(path)}: no split {excerpt(split)}\n  fix: {fix}")
         found = found[split]
     return found.with_format(None)  # it may have been saved to give tensors
 
@@ -101,9 +101,8 @@ def _refuse_elsewhere(path: Path) -> None:
         named += splits if isinstance(splits, list) else []
         for name in named:
             if Path(str(name)).name != str(name) or name == "..":
-                raise DataError(
-                    f"{shown(described)}: names {excerpt(name)}, which does not lie in the folder\n  fix: save it again"
-                )
+                problem = f"names {excerpt(name)}, which does not lie in the folder"
+                raise DataError(f"{printable(described)}: {problem}\n  fix: save it again")
 
 
 def open_hub(spec: str, split: str) -> Any:
@@ -124,6 +123,6 @@ def _datasets(spec: str) -> ModuleType:
     except ImportError as error:
         fix = "pip install 'trueup[data]'"
         raise MissingExtraError(
-            f"{shown(spec)}: hub and saved data sets need the datasets package\n  fix: {fix}"
+            f"{printable(spec)}: hub and saved data sets need the datasets package\n  fix: {fix}"
         ) from error
     return datasets

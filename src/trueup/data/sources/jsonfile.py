@@ -10,9 +10,8 @@ from typing import BinaryIO, cast
 from trueup.data.rendering.messages import Origin, row_error
 from trueup.data.sources import decoding
 from trueup.data.sources.decoding import Break, Entry, Tally
-from trueup.data.sources.rows import as_json, type_name
 from trueup.errors import DataError
-from trueup.system.text import excerpt
+from trueup.system.text import as_json, excerpt, type_name
 
 CHUNK = 2**16
 """Bytes of a JSON list that are read at a time."""

@@ -11,9 +11,8 @@ from typing import Literal, cast
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, Prompt, Row, row_error
 from trueup.data.sources.formats import Format, recognise
 from trueup.data.sources.records import FIELDS, Record, renamed
-from trueup.data.sources.rows import listed
 from trueup.errors import ConfigError, DataError
-from trueup.system.text import excerpt
+from trueup.system.text import excerpt, listed
 
 Want = Literal["conversation", "preference", "labelled", "prompt", "text"]
 # The formats each kind of row can be made from, best first, for `use` of each value.

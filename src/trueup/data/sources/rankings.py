@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trueup.data.rendering.messages import Origin
+from trueup.data.sources.account import Drop
 from trueup.data.sources.decoding import Entry
-from trueup.data.sources.rows import Drop, shown
 from trueup.data.votes.header import is_store
 from trueup.data.votes.rows import NO_ROW_REASONS, VoteOutcome, outcome_row, resolve_event, vote_outcomes
 from trueup.errors import DataError, MissingExtraError
+from trueup.system.text import printable
 
 if TYPE_CHECKING:
     from trueup.data.votes.store import Store
@@ -77,7 +78,7 @@ def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
         waiting = len(store.pairs()) if not found else 0
     ranked = [outcome for outcome in found if outcome.winner is not None]
     dropped = [
-        (Origin(shown(path), one.pair.id), NO_ROW_REASONS[one.reason]) for one in found if one.reason is not None
+        (Origin(printable(path), one.pair.id), NO_ROW_REASONS[one.reason]) for one in found if one.reason is not None
     ]
     if not ranked:
         raise _undecided(spec, path, [why for _, why in dropped], waiting)
@@ -93,7 +94,7 @@ def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
 
 def _entry(path: Path, outcome: VoteOutcome, *, margin: bool) -> tuple[Origin, dict[str, object]]:
     row = outcome_row(outcome, margin=margin)
-    return Origin(shown(path), outcome.pair.id), {key: row[key] for key in FIELDS if key in row}
+    return Origin(printable(path), outcome.pair.id), {key: row[key] for key in FIELDS if key in row}
 
 
 def last_event(spec: str, path: Path) -> int:
@@ -115,16 +116,17 @@ def _opened(spec: str, path: Path) -> Iterator[Store]:
         if (error.name or "").partition(".")[0] != "sqlalchemy":
             raise
         needs = "a store of rankings needs the extra rank: pip install 'trueup[rank]'"
-        raise MissingExtraError(f"{shown(spec)}: {needs}") from error
+        raise MissingExtraError(f"{printable(spec)}: {needs}") from error
     with Store.open(path, read_only=True) as store:
         yield store
 
 
 def _undecided(spec: str, path: Path, reasons: list[str], waiting: int) -> DataError:
     """The error of a store that gives no row."""
-    more = f"rank some: trueup rank {shown(path)}; or import some: trueup rank import {shown(path)} rankings.jsonl"
+    name = printable(path)
+    more = f"rank some: trueup rank {name}; or import some: trueup rank import {name} rankings.jsonl"
     if not reasons:
-        return DataError(f"{shown(spec)}: nobody has voted on its {waiting} pairs yet\n  fix: {more}")
+        return DataError(f"{printable(spec)}: nobody has voted on its {waiting} pairs yet\n  fix: {more}")
     counted = ", ".join(f"{count} {why}" for why, count in Counter(reasons).most_common())
     many = f"{len(reasons)} pairs were" if len(reasons) > 1 else "1 pair was"
-    return DataError(f"{shown(spec)}: {many} voted on and none decided: {counted}\n  fix: {more}")
+    return DataError(f"{printable(spec)}: {many} voted on and none decided: {counted}\n  fix: {more}")

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from trueup.data.sources import finding
+from trueup.data.sources.account import Drop
 from trueup.data.sources.decoding import UNREADABLE, Break, Entry, Tally, cannot_read
 from trueup.data.sources.rankings import last_event, looks_like_store, snapshot
 from trueup.data.sources.reading import probe, read_file
-from trueup.data.sources.rows import Drop, shown
 from trueup.data.sources.tables import numbered
 from trueup.data.votes.header import is_store
 from trueup.errors import DataError
 from trueup.system.files import split_event
+from trueup.system.text import printable
 
 
 class Reader:
@@ -84,7 +85,7 @@ class DataSetReader(Reader):
 
     def _pass(self, tally: Tally) -> Iterator[Entry]:
         try:
-            for entry in numbered(shown(self.files[0]), self._rows):
+            for entry in numbered(printable(self.files[0]), self._rows):
                 tally.finished = entry[0].line
                 yield entry
         except Break as end:
@@ -133,7 +134,7 @@ def open_reader(spec: str, split: str) -> Reader:
         if path.is_file() and looks_like_store(path):
             return StoreReader(spec, path, event)
         if event is not None and path.exists():
-            raise DataError(f"{shown(spec)}: no store of rankings, so it has no events\n  fix: leave out @{event}")
+            raise DataError(f"{printable(spec)}: no store of rankings, so it has no events\n  fix: leave out @{event}")
         if path.is_dir():
             if finding.is_saved(path):
                 saved = finding.open_saved(path, split)
@@ -146,4 +147,4 @@ def open_reader(spec: str, split: str) -> Reader:
         raise finding.missing(path)
     except (*UNREADABLE, RuntimeError) as error:  # RuntimeError: the home of ~nobody
         fix = "check the path and its permissions"
-        raise DataError(f"{shown(spec)}: cannot be read: {cannot_read(error)}\n  fix: {fix}") from error
+        raise DataError(f"{printable(spec)}: cannot be read: {cannot_read(error)}\n  fix: {fix}") from error

@@ -22,10 +22,9 @@ from trueup.data.sources.decoding import (
     text_lines,
 )
 from trueup.data.sources.jsonfile import json_lines, json_list
-from trueup.data.sources.rows import shown
 from trueup.data.sources.tables import csv_rows, open_parquet, parquet_rows
 from trueup.errors import DataError
-from trueup.system.text import excerpt
+from trueup.system.text import excerpt, printable
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet")
 HEAD = 4096
@@ -48,14 +47,14 @@ def probe(path: Path) -> None:
         refuse_special(path)
         if kind not in SUFFIXES:
             fix = f"name it one of {' '.join(SUFFIXES)}, or .gz of it"
-            raise DataError(f"{shown(path)}: {excerpt(kind or path.suffix)} is no data format\n  fix: {fix}")
+            raise DataError(f"{printable(path)}: {excerpt(kind or path.suffix)} is no data format\n  fix: {fix}")
         with path.open("rb") if kind == ".parquet" else opened(path, Tally()) as handle:
-            refuse_foreign(shown(path), handle.read(HEAD), kind)
+            refuse_foreign(printable(path), handle.read(HEAD), kind)
         if kind == ".parquet":
             open_parquet(path).close()
     except UNREADABLE as error:
         fix = "check the file and its permissions"
-        raise DataError(f"{shown(path)}: cannot be read: {cannot_read(error)}\n  fix: {fix}") from error
+        raise DataError(f"{printable(path)}: cannot be read: {cannot_read(error)}\n  fix: {fix}") from error
 
 
 def read_file(path: Path, tally: Tally) -> Iterator[Entry]:
@@ -67,16 +66,16 @@ def read_file(path: Path, tally: Tally) -> Iterator[Entry]:
     except Break as end:
         yield end.origin, end.error
     except DataError as error:  # the file is another than it was when it was probed
-        yield Origin(shown(path), 1), error
+        yield Origin(printable(path), 1), error
     except UNREADABLE as error:
         fix = "check the file and its permissions"
-        problem = DataError(f"{shown(path)}: cannot be read: {cannot_read(error)}\n  fix: {fix}")
-        yield Origin(shown(path), 1), problem
+        problem = DataError(f"{printable(path)}: cannot be read: {cannot_read(error)}\n  fix: {fix}")
+        yield Origin(printable(path), 1), problem
     tally.finished += size
 
 
 def _entries(path: Path, tally: Tally) -> Iterator[Entry]:
-    kind, name = kind_of(path), shown(path)
+    kind, name = kind_of(path), printable(path)
     if kind == ".parquet":
         yield from parquet_rows(path, tally)
         return

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from trueup.data.rendering.messages import Message, Origin, row_error
-from trueup.data.sources.rows import as_json, listed, type_name
 from trueup.errors import DataError
-from trueup.system.text import excerpt
+from trueup.system.text import as_json, excerpt, listed, type_name
 
 MESSAGES = ("messages", "conversations", "conversation")
 PROMPT = ("prompt", "question", "instruction", "query", "input")

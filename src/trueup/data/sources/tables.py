@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from trueup.data.rendering.messages import Origin, row_error
 from trueup.data.sources import decoding
 from trueup.data.sources.decoding import Break, Entry, Tally
-from trueup.data.sources.rows import shown
 from trueup.errors import DataError, MissingExtraError
-from trueup.system.text import excerpt
+from trueup.system.text import excerpt, printable
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]
@@ -120,22 +119,22 @@ def open_parquet(path: Path) -> ParquetFile:
         import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         fix = "pip install 'trueup[data]'"
-        raise MissingExtraError(f"{shown(path)}: Parquet files need pyarrow\n  fix: {fix}") from error
+        raise MissingExtraError(f"{printable(path)}: Parquet files need pyarrow\n  fix: {fix}") from error
     try:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**16)  # a row group may be the whole file
         columns = list(file.schema_arrow.names)
     except Exception as error:
         said = excerpt(decoding.cannot_read(error), 120)
-        raise DataError(f"{shown(path)}: not a readable Parquet file: {said}\n  fix: write it again") from error
+        raise DataError(f"{printable(path)}: not a readable Parquet file: {said}\n  fix: write it again") from error
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"{shown(path)}: column {excerpt(twice)} occurs twice\n  fix: name each column once")
+        raise DataError(f"{printable(path)}: column {excerpt(twice)} occurs twice\n  fix: name each column once")
     return file
 
 
 def parquet_rows(path: Path, tally: Tally) -> Iterator[Entry]:
     """Rows of a Parquet file; `line` is the row's number."""
-    name, size = shown(path), path.stat().st_size
+    name, size = printable(path), path.stat().st_size
     with open_parquet(path) as file:
         total, number = max(file.metadata.num_rows, 1), 0
         batches = _guarded(file.iter_batches(batch_size=BATCH, use_threads=False), lambda: Origin(name, number + 1))

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -17,27 +16,25 @@ from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Protocol
+from typing import Protocol
 
 from trueup.config import DataConfig
-from trueup.data.rendering.messages import Origin
 from trueup.data.rendering.renderer import Renderer
+from trueup.data.sources.account import Account, no_rows
 from trueup.data.sources.parser import Parser, Want
 from trueup.data.sources.reader import Reader, open_reader
 from trueup.data.sources.reading import Entry
-from trueup.data.sources.stream import lines, unusable
 from trueup.data.tokens.pack import Packed, Task, pack
 from trueup.data.tokens.spread import Chunk, by_processes
 from trueup.data.tokens.store import Tokenized, Writer
 from trueup.errors import DataError
 from trueup.system.files import file_sha256, fingerprint, free_space_text, is_disk_full
+from trueup.system.text import printable
 
 CHUNK, _CHUNK_SIZE = 512, 1 << 20  # rows, and characters, of a chunk
 _ALONE = 16_384  # rows that are made in this process before others are started for the rest
 _KEPT_SECONDS = 30 * 86400
 _OURS = re.compile(r"[0-9a-f]{32}|once-\d+-\d+|\.([0-9a-f]{32}|once-\d+-\d+)-[0-9a-f]{8}")
-_SHOWN = 10
-_SHOWN_NOTES = 1_000
 
 
 class Ticker(Protocol):
@@ -79,10 +76,9 @@ def tokenize(
     if key is not None and (found := opened(key)) is not None:
         found.event = reader.event
         return found
-    start, stop = section.span
-    task = Task(parser, renderer, start, stop, drop_identical=section.identical_pairs == "drop")
+    task = Task(parser, renderer, section)
     key = key or f"once-{os.getpid()}-{time.time_ns()}"
-    return _build(reader, section, task, key, workers, tick, stamps)
+    return _build(reader, task, key, workers, tick, stamps)
 
 
 def opened(key: str) -> Tokenized | None:
@@ -106,7 +102,7 @@ def _started(reader: Reader, section: DataConfig, wants: Sequence[Want], *, allo
     first = next(((origin, row) for origin, row in reader.entries() if not isinstance(row, DataError)), None)
     if first is None:
         broken = next((row for _, row in reader.entries() if isinstance(row, DataError)), None)
-        raise broken or DataError(f"{section.path}: there are no rows in it\n  fix: check that the file was written")
+        raise broken or no_rows(printable(section.path))
     problem: DataError | None = None
     for want in wants:
         parser = Parser(want, section.use, section.columns or {}, allow_empty=allow_empty)
@@ -161,7 +157,8 @@ def tokenizer_version(renderer: Renderer) -> str:
 
 
 CODE = (
-    "data/rendering", "data/sources", "data/tokens", "data/example.py", "data/refusal.py", "data/votes/rows.py",
+    "config/sections.py", "data/rendering", "data/sources", "data/tokens", "data/example.py", "data/refusal.py",
+    "data/votes/rows.py",
 )  # fmt: skip
 """What makes tokens of rows: files and folders of the package."""
 
@@ -182,7 +179,7 @@ def _stamps(reader: Reader) -> list[tuple[int, int]]:
 
 
 def _build(
-    reader: Reader, section: DataConfig, task: Task, key: str, workers: int, tick: Ticker, stamps: list[tuple[int, int]]
+    reader: Reader, task: Task, key: str, workers: int, tick: Ticker, stamps: list[tuple[int, int]]
 ) -> Tokenized:
     folder = cache_folder()
     temporary = folder / f".{key}-{token_hex(4)}"
@@ -190,17 +187,17 @@ def _build(
         _tidy(folder)
         writer = Writer(temporary)
     try:
-        account = _Account(section.path)
+        account = Account(task.section)
         for chunk in _packed(task, reader.entries(), workers):
-            account.add(chunk)
+            account.add(chunk.account)
             if not account.first:  # after the first fault nothing will be kept
                 with _kept_in(folder):
                     writer.add(chunk)
             tick(account.read, reader.done)
         if _stamps(reader) != stamps:
-            raise DataError(f"{section.path}: it was changed while it was read\n  fix: run again when it is whole")
-        account.check(rows=section.rows)
-        meta = account.counts(reader)
+            raise DataError(f"{task.section.path}: it was changed while it was read\n  fix: run again when it is whole")
+        account.check()
+        meta = account.counts(reader.left_out, reader.blank)
         told = {"format": task.parser.format, "want": task.parser.want, "unused": task.parser.unused}
         with _kept_in(folder):
             writer.close(meta | told)
@@ -250,63 +247,6 @@ def _tidy(folder: Path) -> None:
                 age = time.time() - max(path.stat().st_mtime for path in (entry, *entry.iterdir()))
                 if age > (_KEPT_SECONDS if entry.name.isalnum() else _KEPT_SECONDS / 30):
                     shutil.rmtree(entry, ignore_errors=True)
-
-
-class _Account:
-    """What became of the rows: `read == used + dropped + unselected` once nothing was wrong."""
-
-    def __init__(self, spec: str) -> None:
-        self.spec = spec
-        self.read = self.used = self.unselected = 0
-        self.dropped: list[dict[str, str]] = []
-        self.notes: list[dict[str, str]] = []
-        self.note_counts: Counter[str] = Counter()
-        self.first: DataError | None = None
-        self.others: list[Origin] = []
-        self.wrong = self.identical = 0
-        self.same: list[Origin] = []
-
-    def add(self, chunk: Packed) -> None:
-        """Count a chunk; of faults the first is kept, and the places of ten."""
-        self.read += chunk.read
-        self.used += len(chunk.records)
-        self.unselected += chunk.unselected
-        self.dropped += [{"at": str(drop.origin), "reason": drop.reason} for drop in chunk.dropped]
-        self.note_counts.update(note for _, note in chunk.notes)
-        room = max(0, _SHOWN_NOTES - len(self.notes))
-        self.notes += [{"at": str(origin), "note": note} for origin, note in chunk.notes[:room]]
-        for origin, text in chunk.problems:
-            if self.first is None:
-                self.first = DataError(text)
-            elif len(self.others) < _SHOWN:
-                self.others.append(origin)
-        self.wrong += len(chunk.problems)
-        self.identical += len(chunk.identical)
-        self.same += chunk.identical[: max(0, _SHOWN - len(self.same))]
-
-    def check(self, *, rows: str | None) -> None:
-        """Raise a DataError where rows could not be used, pairs are identical, or no row is left."""
-        if self.first is not None:
-            raise unusable(self.first, self.others, self.wrong - 1, self.read)
-        if self.identical:
-            raise DataError(
-                f"{self.spec}: {self.identical} of {self.read - self.unselected} pairs have the same chosen and "
-                f"rejected: {lines(self.same, self.identical)}\n  fix: remove them, or set identical_pairs: drop"
-            )
-        if not self.used and self.dropped:
-            problem = f"all {len(self.dropped)} pairs have the same chosen and rejected"
-            raise DataError(f"{self.spec}: {problem}\n  fix: check how it was made")
-        if not self.used:
-            raise DataError(
-                f"{self.spec}: rows: {rows} selects nothing of {self.read} rows\n  fix: stay within 0:{self.read}"
-            )
-
-    def counts(self, reader: Reader) -> dict[str, Any]:
-        """Fit for JSON."""
-        dropped = [{"at": str(drop.origin), "reason": drop.reason} for drop in reader.left_out] + self.dropped
-        read = self.read + len(reader.left_out)
-        kept = {"read": read, "used": self.used, "dropped": dropped, "unselected": self.unselected}
-        return {**kept, "blank": reader.blank, "notes": self.notes, "note_counts": dict(self.note_counts)}
 
 
 def _packed(task: Task, entries: Iterator[Entry], workers: int) -> Iterator[Packed]:

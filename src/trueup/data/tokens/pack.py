@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trueup.config import DataConfig
 from trueup.data.example import Branch, Example, single
 from trueup.data.refusal import is_refusal
 from trueup.data.rendering.messages import Conversation, Labelled, Message, Origin, Preference, Prompt, Row, Text
 from trueup.data.rendering.renderer import Renderer
-from trueup.data.sources.parser import Parser, same_answers
+from trueup.data.sources.account import Account
+from trueup.data.sources.parser import Parser
 from trueup.data.sources.reading import Entry
-from trueup.data.sources.rows import Drop
 from trueup.data.tokens.duplicates import content_hash, normalised, signatures
 from trueup.data.tokens.record import RECORD, TRAINED, Flag, Records, language_of, script_of
 from trueup.errors import DataError
@@ -34,8 +35,8 @@ class Packed:
         records: (n,) RECORD.
         signatures: (n, 32) uint32.
         texts: the rows' messages as JSON, one after another.
-        read: rows looked at, in all; the others of them are in `unselected`, `dropped` or `problems`.
         files: the name of each row's file.
+        account: counts of all rows of the chunk.
     """
 
     tokens: NDArray[np.uint32]
@@ -43,12 +44,7 @@ class Packed:
     signatures: NDArray[np.uint32]
     texts: bytes
     files: list[str]
-    read: int = 0
-    unselected: int = 0
-    dropped: list[Drop] = field(default_factory=list)
-    notes: list[tuple[Origin, str]] = field(default_factory=list)
-    problems: list[tuple[Origin, str]] = field(default_factory=list)
-    identical: list[Origin] = field(default_factory=list)
+    account: Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,38 +54,28 @@ class Task:
     Attributes:
         parser: started, so that it knows the format.
         renderer: turns messages into tokens.
-        start, stop: the rows of the source that are selected, 0-based; stop None is no end.
-        drop_identical: leave pairs out whose sides are the same, instead of reporting them.
+        section: which rows are selected, and what to do about identical pairs.
     """
 
     parser: Parser
     renderer: Renderer
-    start: int = 0
-    stop: int | None = None
-    drop_identical: bool = False
+    section: DataConfig
 
 
 def pack(task: Task, first: int, entries: Sequence[Entry]) -> Packed:
-    """Parse and render a chunk of entries, of which the first is row number `first` (0-based) of the source."""
+    """Parse and render a chunk of entries, of which the first is row number `first` (from 0) of the source."""
+    account = Account(task.section)
     made: list[_Made] = []
-    result = Packed(np.zeros(0, np.uint32), np.zeros(0, RECORD), np.zeros((0, 0), np.uint32), b"", [])
-    for number, (origin, found) in enumerate(entries, first):
-        result.read += 1
-        noted = len(result.notes)
+    for index, entry in enumerate(entries, first):
+        row = account.parse(task.parser, index, entry)
+        if row is None:
+            continue
         try:
-            row = task.parser.parse(origin, found, result.notes)
-            if number < task.start or (task.stop is not None and number >= task.stop):
-                result.unselected += 1
-                del result.notes[noted:]
-            elif not same_answers(row):
-                made.append(_made(task.renderer, row, judged=number < JUDGED_ALL or number % JUDGED_EVERY == 0))
-            elif task.drop_identical:
-                result.dropped.append(Drop(origin, "chosen and rejected are the same"))
-            else:
-                result.identical.append(origin)
+            made.append(_made(task.renderer, row, judged=index < JUDGED_ALL or index % JUDGED_EVERY == 0))
         except DataError as error:
-            result.problems.append((origin, str(error)))
-    return _laid_out(result, made)
+            account.used -= 1
+            account.refuse(entry[0], error)
+    return _laid_out(account, made)
 
 
 def example_of(renderer: Renderer, row: Row) -> Example:
@@ -227,7 +213,7 @@ def _scalar(row: Row) -> float:
     return float("nan") if not isinstance(row, Preference) or row.margin is None else row.margin
 
 
-def _laid_out(result: Packed, made: list[_Made]) -> Packed:
+def _laid_out(account: Account, made: list[_Made]) -> Packed:
     """Put the rows' tokens, texts and records one after another."""
     ids: list[int] = []
     mask: list[bool] = []
@@ -240,10 +226,8 @@ def _laid_out(result: Packed, made: list[_Made]) -> Packed:
             ids += branch.ids
             mask += branch.mask
         texts += one.text
-    result.tokens = np.array(ids, dtype=np.uint32) | np.where(np.array(mask, dtype=bool), TRAINED, np.uint32(0))
+    tokens = np.array(ids, dtype=np.uint32) | np.where(np.array(mask, dtype=bool), TRAINED, np.uint32(0))
     names = RECORD.names or ()
-    result.records = np.array([tuple(one.record.get(name, 0) for name in names) for one in made], dtype=RECORD)
-    result.texts, result.files = bytes(texts), [one.origin.file for one in made]
-    if made:
-        result.signatures = signatures([one.near for one in made])
-    return result
+    records = np.array([tuple(one.record.get(name, 0) for name in names) for one in made], dtype=RECORD)
+    near = signatures([one.near for one in made]) if made else np.zeros((0, 0), np.uint32)
+    return Packed(tokens, records, near, bytes(texts), [one.origin.file for one in made], account)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trueup.chat.saved import as_line
-from trueup.data.sources.rows import shown
 from trueup.data.votes.header import is_store
 from trueup.data.votes.rows import (
     RankingRow,
@@ -29,6 +28,7 @@ from trueup.data.votes.vote_types import Pair, Side, Vote
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import counted
 from trueup.system.files import atomic_write_bytes, split_event
+from trueup.system.text import printable
 
 Form = Literal["rankings", "verdicts"]
 _SIDES: dict[Side, str] = {"first": "first", "second": "second"}
@@ -58,7 +58,7 @@ class Exported:
         """For a person."""
         units, votes = sum(self.pairs.values()), sum(self.votes.values())
         out = [f"{count} {why}" for why, count in self.pairs.items() if why != "ranked"]
-        told = f"{shown(self.path)}: {counted(self.rows, 'row')} of {counted(votes, 'vote')}"
+        told = f"{printable(self.path)}: {counted(self.rows, 'row')} of {counted(votes, 'vote')}"
         told += f" on {counted(units, 'pair')}" if units != votes else ""
         told += "" if self.rows else ", so it was not written"
         lines = [told, f"  {units} = {self.pairs.get('ranked', 0)} ranked{''.join(f' + {one}' for one in out)}"]
@@ -104,7 +104,7 @@ def export(
     if edits is not None:
         files[_checked(Path(edits), pairs, force=force)] = [_edit(pairs[vote.ballot.pair], vote) for vote in edited]
         if len(files) == 1:
-            raise DataError(f"{shown(str(edits))}: rankings and edits in one file\n  fix: name another")
+            raise DataError(f"{printable(str(edits))}: rankings and edits in one file\n  fix: name another")
     for path, rows in files.items():
         if rows:  # an empty file would be no data to any stage
             _write(path, rows)
@@ -118,8 +118,8 @@ def export(
 def _nothing(name: str, found: Sequence[VoteOutcome], *, edits: bool) -> DataError:
     units, also = len({one.pair.id for one in found}), " and no edited answer" * edits
     return DataError(
-        f"{shown(name)}: of {counted(units, 'pair')} voted on none is decided, so there is no row{also} to write\n"
-        f"  fix: collect more votes: trueup rank {shown(name)}"
+        f"{printable(name)}: of {counted(units, 'pair')} voted on none is decided, so there is no row{also} to write\n"
+        f"  fix: collect more votes: trueup rank {printable(name)}"
     )
 
 
@@ -162,7 +162,7 @@ def _refuse_without_strength(name: str, found: Sequence[VoteOutcome]) -> None:
     bare = [outcome.pair.id for outcome in ranked if outcome.strength is None]
     if bare:
         raise DataError(
-            f"{shown(name)}: {len(bare)} of {len(ranked)} rankings have no strength, first that of pair {bare[0]}\n"
+            f"{printable(name)}: {len(bare)} of {len(ranked)} rankings have no strength, first that of pair {bare[0]}\n"
             "  fix: export without margins"
         )
 
@@ -173,7 +173,7 @@ def _checked(path: Path, pairs: Mapping[int, Pair], *, force: bool) -> Path:
     Raises:
         DataError: it may not be written.
     """
-    name, path = shown(path), path.expanduser()
+    name, path = printable(path), path.expanduser()
     path = path.resolve()  # a link stays a link
     if path.suffix != ".jsonl":
         raise DataError(f"{name}: rows are written as JSON lines\n  fix: end the name in .jsonl")
@@ -223,4 +223,4 @@ def _write(path: Path, rows: Sequence[RankingRow]) -> None:
             path.chmod(mode)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise DataError(f"{shown(path)}: cannot be written: {reason}\n  fix: name another file") from error
+        raise DataError(f"{printable(path)}: cannot be written: {reason}\n  fix: name another file") from error

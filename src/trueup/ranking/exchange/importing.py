@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trueup.data.rendering.messages import Origin
+from trueup.data.sources.account import lines
 from trueup.data.sources.records import Record
-from trueup.data.sources.rows import shown
-from trueup.data.sources.stream import lines
 from trueup.data.votes.header import is_store
 from trueup.data.votes.importing import ImportedVote
 from trueup.data.votes.raters import normalize_name
@@ -20,6 +19,7 @@ from trueup.data.votes.vote_types import MOST_NAME, Answer, Ballot, Choice, NewP
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import Judged, judged
 from trueup.ranking.exchange.reading import LeftOut, counted, empty_messages, mixed, records, told_of_empty
+from trueup.system.text import printable
 
 Key = tuple[object, frozenset[tuple[str, str]]]
 """What a pair is known by, whichever answer is first."""
@@ -61,7 +61,7 @@ class Imported:
         also += [f"{self.replaced} replaced by a later row of the same rater"] * bool(self.replaced)
         told = counted(self.new, "new vote") + (f" ({', '.join(also)})" if also else "")
         on = f"on {counted(self.pairs, 'pair')} by {counted(self.raters, 'rater')}"
-        first = f"{shown(self.path)}: {counted(self.rows, 'row')}, {told} {on}"
+        first = f"{printable(self.path)}: {counted(self.rows, 'row')}, {told} {on}"
         more = [
             f"  {counted(len(places), 'row')} left out: {why} ({lines(places)})"
             for why, places in self.left_out.items()
@@ -94,7 +94,7 @@ def import_file(store_path: str | Path, file: str, *, rater: str | None = None) 
     if not read.found:
         why = "; ".join(f"{len(places)} {reason}" for reason, places in read.left_out.items())
         raise DataError(
-            f"{shown(file)}: of {counted(read.rows, 'row')} none ranks a pair: {why}\n  fix: name another file"
+            f"{printable(file)}: of {counted(read.rows, 'row')} none ranks a pair: {why}\n  fix: name another file"
         )
     named = _named(read.found, normalize_name(rater) if rater else _name(file))
     last = _last_words(named)
@@ -130,13 +130,13 @@ def _from_file(file: str) -> _Read:
 def _from_store(into: Path, file: Path) -> _Read:
     """Every vote of another store, undone ones left out."""
     if into.exists() and into.resolve() == file.resolve():
-        raise DataError(f"{shown(file)}: it cannot be imported into itself\n  fix: name another store")
+        raise DataError(f"{printable(file)}: it cannot be imported into itself\n  fix: name another store")
     with Store.open(file, read_only=True) as store:
         votes, pairs = store.votes(), {pair.id: pair for pair in store.pairs()}
     read = _Read(rows=len(votes), spoke=len(votes))
     for vote in votes:
         pair = pairs[vote.ballot.pair]
-        place = Origin(shown(file), pair.id)
+        place = Origin(printable(file), pair.id)
         read.found.append(Judged(_new(pair), vote.rater.name, vote.ballot, vote.at, vote.left, place))
     return read
 
@@ -147,7 +147,7 @@ def _new(pair: Pair) -> NewPair:
 
 
 def _name(file: str) -> str:
-    name = shown(Path(file).name or file)
+    name = printable(Path(file).name or file)
     most = MOST_NAME - len("imported from  (9999)")
     return f"imported from {name if len(name) <= most else name[: most - 1] + '…'}"
 
@@ -217,7 +217,7 @@ def _refuse_contradictions(store: Store, votes: Iterable[Judged]) -> None:
         same_way = _sides(pair) == _sides(one.pair)
         now = one.ballot if same_way else replace(one.ballot, choice=_turned(one.ballot.choice))
         if _said(now) != _said(before):
-            wrong[one.place] = f"{one.rater} said {before.choice} of pair {pair.id} of {shown(store.path)}"
+            wrong[one.place] = f"{one.rater} said {before.choice} of pair {pair.id} of {printable(store.path)}"
     if wrong:
         place, problem = next(iter(wrong.items()))
         more = f" (and so in {counted(len(wrong) - 1, 'more row')})" if len(wrong) > 1 else ""

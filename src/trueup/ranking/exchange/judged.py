@@ -20,13 +20,12 @@ from typing import Any, cast
 from trueup.data.rendering.messages import Origin
 from trueup.data.sources.formats import pair_format
 from trueup.data.sources.records import PROMPT, Record
-from trueup.data.sources.rows import as_json, listed
 from trueup.data.votes.ballots import check_ballot
 from trueup.data.votes.raters import normalize_name
 from trueup.data.votes.vote_types import Ballot, Choice, NewPair, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import LeftOut, answers_in, iso, new_pair, pair_of
-from trueup.system.text import excerpt
+from trueup.system.text import as_json, excerpt, listed
 
 WINNER = ("winner", "preference", "preferred", "choice", "selected", "vote")
 RATER = ("judge", "rater", "evaluator", "annotator", "annotator_id", "user")

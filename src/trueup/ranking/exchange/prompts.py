@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trueup.data.rendering.messages import Origin, Prompt
+from trueup.data.sources.account import lines
 from trueup.data.sources.parser import Parser
 from trueup.data.sources.records import Record
-from trueup.data.sources.rows import listed, shown
-from trueup.data.sources.stream import lines
 from trueup.data.votes.vote_types import NewPair, NewPrompt, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import WINNER, said
 from trueup.ranking.exchange.reading import SAME, LeftOut, answers_in, counted, mixed, pair_of, records, tags_of
+from trueup.system.text import listed, printable
 
 
 def read_prompts(path: str) -> list[NewPrompt]:
@@ -75,10 +75,10 @@ def read_pairs(path: str, gold: bool = False) -> list[NewPair]:
     made = [one for one in records(path, pair) if one is not None]
     if same:
         fix = f"remove the row{'s' * (len(same) > 1)}"
-        raise DataError(f"{shown(path)}: in {counted(len(same), 'pair')} {SAME}: {lines(same)}\n  fix: {fix}")
+        raise DataError(f"{printable(path)}: in {counted(len(same), 'pair')} {SAME}: {lines(same)}\n  fix: {fix}")
     if longer:
         raise DataError(
-            f"{shown(path)}: answers of more than one message: {lines(longer)}\n"
+            f"{printable(path)}: answers of more than one message: {lines(longer)}\n"
             "  fix: put the shared messages into the prompt"
         )
     return made

@@ -8,13 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from trueup.data.rendering.messages import Origin, Preference
+from trueup.config import DataConfig
+from trueup.data.rendering.messages import Preference
+from trueup.data.sources.account import Account
 from trueup.data.sources.formats import pair_format
 from trueup.data.sources.parser import same_answers
 from trueup.data.sources.reader import open_reader
 from trueup.data.sources.records import Record
-from trueup.data.sources.rows import shown
-from trueup.data.sources.stream import LISTED, unusable
 from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt
 from trueup.errors import DataError
 
@@ -89,27 +89,19 @@ def records(path: str, make: Callable[[Record], T]) -> Iterator[T]:
     Raises:
         DataError: after the last one, where some could not be used: the first, and the places of others.
     """
-    first: DataError | None = None
-    others: list[Origin] = []
-    wrong = read = 0
-    for origin, found in open_reader(path, "train").entries():
-        read += 1
+    account = Account(DataConfig.model_construct(path=path))
+    for origin, fields in open_reader(path, "train").entries():
+        account.read += 1
         try:
-            if isinstance(found, DataError):
-                raise found
-            made = make(Record(found, origin, allow_empty=True))  # a model says nothing at times, and people rank it
+            if isinstance(fields, DataError):
+                raise fields
+            result = make(Record(fields, origin, allow_empty=True))  # models give empty answers, and people rank them
         except DataError as error:
-            wrong += 1
-            if first is None:
-                first = error
-            elif len(others) < LISTED:
-                others.append(origin)
+            account.refuse(origin, error)
         else:
-            yield made
-    if first is not None:
-        raise unusable(first, others, wrong - 1, read)
-    if not read:
-        raise DataError(f"{shown(path)}: there are no rows in it\n  fix: check that the file was written to the end")
+            account.used += 1
+            yield result
+    account.check()
 
 
 def answers_in(row: Mapping[str, object]) -> tuple[str, str] | None:
