@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_resume import wait_for_lines
 
 import tiny_data
 from reliability.forking import Forks
 from reliability.test_kill import Killed, pipeline, points, results
+from reliability.test_resume import wait_for_lines
 from trueup.config import to_yaml
 from trueup.errors import Interrupted
 

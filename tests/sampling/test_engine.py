@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_sampling import PROMPTS, generated, make_stop, policy
 
+from sampling.test_sampling import PROMPTS, generated, make_stop, policy
 from tiny import END_ID, tiny_network, tiny_tokenizer
 from trueup.models.network import Network
 from trueup.runtime import init

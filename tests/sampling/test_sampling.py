@@ -275,7 +275,7 @@ def test_check_can_stop_it_and_the_mode_comes_back(tiny_base, monkeypatch):
         if len(calls) == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(network, "check", check)
+    monkeypatch.setattr(network, "check_stop", check)
     with pytest.raises(KeyboardInterrupt):
         sample(network, PROMPTS, max_new_tokens=50)
     assert len(calls) == 4
