@@ -88,7 +88,9 @@ def capability(subject: Subject, asked: Sequence[Asked], grader: Reward | None) 
                 f"evaluate.grader: gave {scores[wrong]} for {written[wrong].id}; grades are from 0 to 1"
             )
     else:
-        scores = [float(is_right(talk.response, one.answers)) for talk, one in zip(talks, written, strict=True)]
+        scores = [
+            float(is_right(talk.response, one.answers, one.text)) for talk, one in zip(talks, written, strict=True)
+        ]
     items = [
         _item("capability", one, {"right": score}, talk.response)
         for one, talk, score in zip(written, talks, scores, strict=True)

@@ -27,23 +27,20 @@ CHUNK = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class LengthControlled:
-    """A win rate had both answers been of the same length.
+    """The win rate that would be expected if both answers had the same length.
 
-    `raw` is the rate as judged. `length_effect` is in logits: what an answer gains by being much longer (the length
-    term goes from -1 to 1), above 0 where the judge prefers longer answers.
+    Attributes:
+        rate: the length-controlled rate; None where the data cannot separate length from preference.
+        raw: the rate as judged.
+        length_effect: in logits, the gain of an answer that is much longer (the length term goes from -1 to 1): above 0
+            where the judge prefers longer answers. None where `rate` is.
+        withheld: why `rate` is None.
     """
 
-    rate: Estimate
+    rate: Estimate | None
     raw: Estimate
-    length_effect: Estimate
-
-    def as_dict(self) -> dict[str, dict[str, float | int]]:
-        """The same, fit for JSON."""
-        return {
-            "rate": self.rate.as_dict(),
-            "raw": self.raw.as_dict(),
-            "length_effect": self.length_effect.as_dict(),
-        }
+    length_effect: Estimate | None
+    withheld: str | None = None
 
 
 def win_rate(outcomes: Sequence[float]) -> Estimate:
@@ -65,8 +62,8 @@ def win_rate(outcomes: Sequence[float]) -> Estimate:
 
 def length_controlled(
     outcomes: Sequence[float],
-    lengths_ours: Sequence[float],
-    lengths_theirs: Sequence[float],
+    ours: Sequence[float],
+    theirs: Sequence[float],
     *,
     resamples: int = 2000,
     seed: int = 0,
@@ -84,27 +81,35 @@ def length_controlled(
 
     Args:
         outcomes: (N,) as for `win_rate`.
-        lengths_ours: (N,) lengths of our answers, in any unit, the same for both.
-        lengths_theirs: (N,) lengths of theirs.
-        resamples: bootstrap resamples.
-        seed: of the bootstrap.
+        ours: (N,) lengths of our answers, in any unit, the same for both.
+        theirs: (N,) lengths of their answers.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The rates. `rate` is withheld (None) with fewer than 10 judged pairs, and where all pairs differ by the same
+        length: then the effect of length cannot be estimated.
 
     Raises:
-        ValueError: not as many of each, fewer than 10 judged pairs, a length is not finite, or all differ by the same
-            length, so that nobody can say what is owed to it.
+        ValueError: the three sequences differ in length, no pair was judged, or a length is not finite.
     """
-    if not len(outcomes) == len(lengths_ours) == len(lengths_theirs):
-        raise ValueError(f"{len(outcomes)} outcomes, {len(lengths_ours)} and {len(lengths_theirs)} lengths")
+    if not len(outcomes) == len(ours) == len(theirs):
+        raise ValueError(f"{len(outcomes)} outcomes, {len(ours)} and {len(theirs)} lengths")
     judged, raw = _judged(outcomes), win_rate(outcomes)
     if raw.n < LEAST:
-        raise ValueError(f"{raw.n} judged pairs are too few to tell length from preference: {LEAST} are needed")
+        why = f"{raw.n} judged pairs are too few to tell length from preference: {LEAST} are needed"
+        return LengthControlled(None, raw, None, why)
     won = np.asarray(outcomes, dtype=np.float64)[judged]
-    longer = (np.asarray(lengths_ours, dtype=np.float64) - np.asarray(lengths_theirs, dtype=np.float64))[judged]
+    longer = (np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64))[judged]
     if not np.isfinite(longer).all():
         raise ValueError("a length is not a finite number")
     if not longer.any():
         return LengthControlled(raw, raw, Estimate(0.0, 0.0, 0.0, raw.n))
-    term = _term(longer)
+    spread = longer.std()
+    if spread <= 1e-9 * np.abs(longer).max():
+        why = f"every answer of ours is {longer[0]:+g} in length against theirs: the effect of length cannot be told"
+        return LengthControlled(None, raw, None, why)
+    term = np.tanh(longer / spread)
     best = fit(won, term, np.ones((1, raw.n)))[0]
     drawn = _bootstrap(won, term, resamples, seed)
     effect = _interval(best[1], drawn[:, 1], raw.n)
@@ -169,15 +174,6 @@ def _bootstrap(won: Array, term: Array, resamples: int, seed: int) -> Array:
         rows = min(max(1, CHUNK // n), resamples - start)
         parts.append(fit(won, term, generator.multinomial(n, [1 / n] * n, size=rows).astype(np.float64)))
     return np.concatenate(parts)
-
-
-def _term(longer: Array) -> Array:
-    spread = longer.std()
-    if spread <= 1e-9 * np.abs(longer).max():
-        raise ValueError(
-            f"every answer of ours is {longer[0]:+g} in length against theirs: what is owed to length cannot be told"
-        )
-    return np.tanh(longer / spread)
 
 
 def _judged(outcomes: Sequence[float]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from trueup.data.refusal import detector_error
 from trueup.evaluation.grading import distinct
 from trueup.evaluation.items import Item, of_task
-from trueup.evaluation.winrate import LEAST, length_controlled, win_rate
+from trueup.evaluation.winrate import length_controlled, win_rate
 from trueup.report.schema import Difference, Measure, Number, Topic
 from trueup.stats.intervals import Estimate, mean, rate
 from trueup.stats.paired import PairedDifference, difference, weighted_difference
@@ -224,11 +224,9 @@ def _length_controlled(wins: Rows) -> Measure:
     for name, items in wins.items():
         judged = [item.values for item in items if "outcome" in item.values]
         columns = [[one[key] for one in judged] for key in ("outcome", "ours", "theirs")]
-        if len(judged) >= LEAST:
-            try:
-                made.values[name] = _number(length_controlled(*columns).rate)
-            except ValueError:  # all answers differ by the same length: what is owed to it cannot be told
-                continue
+        controlled = length_controlled(*columns).rate if judged else None
+        if controlled is not None:
+            made.values[name] = _number(controlled)
     return made
 
 

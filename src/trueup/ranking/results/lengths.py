@@ -64,17 +64,16 @@ def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, 
 
     resamples = int(min(_MOST, max(_FEWEST, share * _DRAWN / len(counts))))
     won = np.clip(averaged(scores), 0, 1)
-    try:
-        found = length_controlled(
-            won.tolist(),
-            averaged(lengths[:, 0]).tolist(),
-            averaged(lengths[:, 1]).tolist(),
-            resamples=resamples,
-            seed=seed,
-        ).rate
-    except ValueError as error:
-        return Absent(why=_in_prompts(str(error)))
-    return Number(value=found.value, low=found.low, high=found.high, n=found.n)
+    result = length_controlled(
+        won.tolist(),
+        averaged(lengths[:, 0]).tolist(),
+        averaged(lengths[:, 1]).tolist(),
+        resamples=resamples,
+        seed=seed,
+    )
+    if result.rate is None:
+        return Absent(why=_in_prompts(result.withheld or ""))
+    return Number(value=result.rate.value, low=result.rate.low, high=result.rate.high, n=result.rate.n)
 
 
 def _in_prompts(why: str) -> str:
