@@ -1,4 +1,4 @@
-"""A chat model behind any OpenAI-compatible endpoint: questions in, what was read out of the replies back.
+"""Send chats to a model behind an OpenAI-compatible endpoint, and return what is parsed from its replies.
 
 It speaks HTTP by the standard library: one kind of request needs no client of its own as a dependency. Redirects are
 not followed, because they would carry the key to another host. The key is read from the environment with each request
@@ -38,11 +38,11 @@ LONGEST_WAIT = 30.0
 
 @dataclass(slots=True, repr=False)
 class Endpoint:
-    """Where to ask, and how patiently; temperature 0.
+    """The address of a chat model, and how patiently to ask it; temperature 0.
 
     Args:
         url: up to and with the version, "https://api.openai.com/v1" or "http://localhost:8000/v1".
-        model: its name there.
+        model: the model's name at the endpoint.
         api_key_env: the environment variable with the key. Where it is not set no key is sent, as local servers want
             it. No other variable is looked at: a key for one host must not go to another by default.
         timeout: seconds without a byte from the endpoint after which a try has failed.
@@ -82,11 +82,11 @@ class Endpoint:
         return f"{type(self).__name__}({_shown(self.url)!r}, {self.model!r})"
 
     def ask_all(self, chats: Sequence[Chat], read: Callable[[str], T | None]) -> list[T | None]:
-        """Ask each question; None where no reply could be read, after as many tries as are allowed.
+        """Return the value read from the reply to each chat; None where no try gave a readable reply.
 
         Args:
             chats: messages of each question.
-            read: what a reply says, None where it says nothing.
+            read: returns the value found in a reply's text, None where there is none.
 
         Raises:
             TrueupError: the endpoint cannot be reached or refuses; names the url, the status and the fix.
@@ -107,22 +107,22 @@ class Endpoint:
         for attempt in range(self.retries + 1):
             last = attempt == self.retries or stop.is_set()
             try:
-                found = read(self._post(body))
+                value = read(self._post(body))
             except _Failure as failure:
                 if last or not failure.again:
-                    raise TrueupError(failure.said) from None
+                    raise TrueupError(failure.message) from None
                 stop.wait(min(LONGEST_WAIT, failure.after or self.pause * 2**attempt))
                 continue
-            if found is not None or last:
-                return found
+            if value is not None or last:
+                return value
         return None
 
     def _post(self, body: bytes) -> str:
-        """The reply's text, empty where the reply has none."""
+        """Return the reply's text, empty where the reply has none."""
         with _cut_after(PATIENCE * self.timeout):
-            return self._posted(body)
+            return self._send(body)
 
-    def _posted(self, body: bytes) -> str:
+    def _send(self, body: bytes) -> str:
         key = os.environ.get(self.api_key_env, "").strip()
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "trueup"}
         if key:
@@ -138,60 +138,60 @@ class Endpoint:
         except (OSError, http.client.HTTPException) as error:
             reason = clean(str(getattr(error, "reason", error)) or type(error).__name__, one_line=True)
             fix = f"fix: is it running, and is a timeout of {self.timeout:g} s enough?"
-            said = f"judge {_shown(self.url)}: no answer ({_without(reason, key)}); {fix}"
-            raise _Failure(said, again=True) from None
+            message = f"judge {_shown(self.url)}: no answer ({_without(reason, key)}); {fix}"
+            raise _Failure(message, again=True) from None
         except ValueError:
             # Its message is not passed on: it quotes the header that could not be sent, with the key in it.
             fix = f"fix: look for characters that are not ASCII in the url and in {self.api_key_env}"
             raise _Failure(f"judge {_shown(self.url)}: the request cannot be sent; {fix}") from None
 
     def _refused(self, error: urllib.error.HTTPError, key: str) -> _Failure:
-        said = f"judge {_shown(self.url)}: HTTP status {error.code}"
+        message = f"judge {_shown(self.url)}: HTTP status {error.code}"
         if error.code in {401, 403}:
             state = "is not accepted" if key else "is not set"
-            return _Failure(f"{said}; the key in {self.api_key_env} {state}; fix: export {self.api_key_env}=...")
+            return _Failure(f"{message}; the key in {self.api_key_env} {state}; fix: export {self.api_key_env}=...")
         try:
             detail = clean(error.read(2000).decode("utf-8", "replace"), one_line=True)
         except (OSError, http.client.HTTPException):
             detail = ""
-        said = f"{said}: {_without(detail, key)[:200]}" if detail else said
+        message = f"{message}: {_without(detail, key)[:200]}" if detail else message
         if error.code in {408, 409, 429} or error.code >= 500:
             after = error.headers.get("Retry-After", "")
             fix = "fix: lower concurrency or try later"
-            return _Failure(f"{said}; {fix}", again=True, after=float(after) if after.isdecimal() else None)
-        return _Failure(f"{said}; fix: check url and model ({self.model}); url ends before /chat/completions")
+            return _Failure(f"{message}; {fix}", again=True, after=float(after) if after.isdecimal() else None)
+        return _Failure(f"{message}; fix: check url and model ({self.model}); url ends before /chat/completions")
 
 
 class _Failure(Exception):  # noqa: N818 - it never leaves this module
-    """A request that came to nothing: what to say of it, whether to try again, and after how many seconds."""
+    """A failed request: the message, whether to try again, and after how many seconds."""
 
-    def __init__(self, said: str, *, again: bool = False, after: float | None = None) -> None:
-        super().__init__(said)
-        self.said, self.again, self.after = said, again, after
+    def __init__(self, message: str, *, again: bool = False, after: float | None = None) -> None:
+        super().__init__(message)
+        self.message, self.again, self.after = message, again, after
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
-        """None makes a redirect an error with its status."""
+        """Return None, which makes a redirect an error with its status."""
 
 
-_present = threading.local()
+_request = threading.local()
 
 
-class _Noted:
-    """A connection that notes its socket, so that it can be closed from outside while it is read."""
+class _TrackedSocket:
+    """A connection that records its socket, so that another thread can close it during a read."""
 
     sock: Any
 
     def connect(self) -> None:
         super().connect()  # pyright: ignore[reportAttributeAccessIssue] - of the connection that it is mixed into
-        _present.sockets.append(self.sock)
+        _request.sockets.append(self.sock)
 
 
-class _Plain(_Noted, http.client.HTTPConnection): ...
+class _Plain(_TrackedSocket, http.client.HTTPConnection): ...
 
 
-class _Secure(_Noted, http.client.HTTPSConnection): ...
+class _Secure(_TrackedSocket, http.client.HTTPSConnection): ...
 
 
 class _Http(urllib.request.HTTPHandler):
@@ -206,14 +206,14 @@ class _Https(urllib.request.HTTPSHandler):
 
 @contextmanager
 def _cut_after(seconds: float) -> Iterator[None]:
-    """Close the connection of this thread's request after so many seconds."""
+    """Close the connection of this thread's request after `seconds`."""
     sockets: list[socket.socket] = []
-    _present.sockets = sockets
+    _request.sockets = sockets
 
     def cut() -> None:
-        for one in sockets:
+        for connection in sockets:
             with suppress(OSError):  # it is closed already
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(seconds, cut)
     timer.daemon = True
@@ -242,7 +242,7 @@ def _address(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """The url without what may be secret in it: user, password and query."""
+    """Return the url without what may be secret in it: user, password and query."""
     parts = urllib.parse.urlsplit(url)
     return clean(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", one_line=True)
 

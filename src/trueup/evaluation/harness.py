@@ -1,4 +1,4 @@
-"""Tasks of the lm-evaluation-harness, by name or .yaml file, one row an item, through an optional extra."""
+"""Run tasks of the lm-evaluation-harness, given by name or .yaml file, through an optional extra."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from trueup.runtime import Runtime
 
 PREFERRED = ("acc_norm", "acc", "exact_match", "f1", "pass@1", "bleu")
-"""Which of a task's metrics is the score of an item: the first that it has."""
+"""Metrics in order of preference: an item's score is the first of these that its task reports."""
 
 
 def run_harness(model: str, names: Sequence[str], limit: int | None, runtime: Runtime) -> list[Item]:
-    """Run tasks on a model folder or hub name. -> items of "harness" with {"score"}, their topic the task's name.
+    """Run tasks on a model folder or hub name.
+
+    Returns:
+        Items of the task "harness" with {"score"}; their topic is the harness task's name.
 
     Raises:
         MissingExtraError: the harness is not installed.
-        ConfigError: it knows no such task, or a task gives no score an item.
+        ConfigError: it has no such task, or a task gives no score per item.
     """
     try:
         evaluator: Any = import_module("lm_eval")
@@ -41,17 +44,20 @@ def run_harness(model: str, names: Sequence[str], limit: int | None, runtime: Ru
 
 
 def _items(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
-    """A task's logged samples; of several filters of one document the first counts."""
+    """Return a task's logged samples as items; of several filters of one document the first counts."""
     by_document: dict[int, Mapping[str, Any]] = {}
     for row in rows:
         by_document.setdefault(row["doc_id"], row)
     return [
-        Item("harness", f"{name}-{at}", {"score": _score(name, row)}, topic=name) for at, row in by_document.items()
+        Item("harness", f"{name}-{document}", {"score": _score(name, row)}, topic=name)
+        for document, row in by_document.items()
     ]
 
 
 def _score(name: str, row: Mapping[str, Any]) -> float:
-    found = next((row[key] for key in PREFERRED if isinstance(row.get(key), int | float)), None)
-    if found is None:
-        raise ConfigError(f"evaluate.harness: {name} gives no {', '.join(PREFERRED[:4])} for an item")
-    return float(found)
+    score = next((row[key] for key in PREFERRED if isinstance(row.get(key), int | float)), None)
+    if score is None:
+        raise ConfigError(
+            f"evaluate.harness: {name} reports no {', '.join(PREFERRED[:4])} per item; choose a task that does"
+        )
+    return float(score)

@@ -1,4 +1,4 @@
-"""One row an item: what a model did on one question, prompt or text. Files of them are all that the report reads."""
+"""Items: one row per question, prompt or text and model. Items files are all that the report reads."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from trueup.system.text import terminal_safe_json
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A model's row. The same task and id in two models' files are the same question, so they are compared paired.
+    """The result of one model on one question. Items of two models with the same task and id are compared as a pair.
 
     Attributes:
         task: such as "capability".
-        id: of the question, unique within the task.
+        id: the question's id, unique within the task.
         values: numbers by name, such as {"right": 1.0} or {"nats": 310.2, "tokens": 122}.
         topic: the question's topic, if it has one.
-        prompt: what was asked, as a person reads it.
-        answer: what the model wrote, if it wrote.
+        prompt: the question or prompt as readable text.
+        answer: the model's answer, if the task asks for one.
         expected: the right answer, if there is one.
     """
 
@@ -36,7 +36,7 @@ class Item:
 
 
 def write_items(path: Path, items: Iterable[Item], header: dict[str, Any]) -> None:
-    """A header line and a line an item; the file is there whole or not at all."""
+    """Write a header line and one line per item, atomically."""
     lines = [json.dumps({"header": header}, ensure_ascii=False)]
     lines += [json.dumps(asdict(item), ensure_ascii=False) for item in items]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def write_items(path: Path, items: Iterable[Item], header: dict[str, Any]) -> No
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of an items file; empty where there is none."""
+    """Return the header of an items file; empty where there is no file."""
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8") as handle:
@@ -55,11 +55,11 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_items(path: Path) -> list[Item]:
-    """The items of a file that `write_items` wrote."""
+    """Return the items of a file that `write_items` wrote."""
     lines = path.read_text(encoding="utf-8").split("\n")[1:]
     return [Item(**json.loads(line)) for line in lines if line]
 
 
 def of_task(items: Sequence[Item], task: str, value: str) -> dict[str, float]:
-    """Item id -> one of its values, of the items of a task that have it."""
+    """Return item id -> one of its values, for the items of a task that have it."""
     return {item.id: item.values[value] for item in items if item.task == task and value in item.values}

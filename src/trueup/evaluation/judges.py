@@ -1,4 +1,4 @@
-"""A model behind an endpoint that says which of two answers is better, or that one is a refusal."""
+"""Judge answers: which of two is better, and whether a reply is a refusal; by rewards or by a model at an endpoint."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Verdicts on one model's answers, and who gave them."""
+    """Verdicts on one model's answers, and the name of the judge."""
 
     judge: str
     items: list[Item]
 
 
 def judge_of_refusals(config: EvaluateConfig) -> Callable[[Sequence[Conversation]], list[float]]:
-    """1 for a refusal, 0 for another reply, NaN where the endpoint gave no verdict."""
+    """Return the judge of refusals: 1 for a refusal, 0 for another reply, NaN where the endpoint gave no verdict."""
     if config.refusals == "judge" and config.endpoint and config.judge_model:
         return EndpointRefusals(config.endpoint, config.judge_model)
     return lambda talks: [float(is_refusal(talk.response)) for talk in talks]
@@ -41,10 +41,18 @@ def verdicts(
     theirs: Sequence[Item],
     note: Callable[[str], None],
 ) -> Decided | None:
-    """Which of two models' free answers are better, prompt by prompt; None where nobody can judge.
+    """Decide prompt by prompt which of two models' free answers is better.
 
-    `prompts` are the whole conversations by item id, for an endpoint to read.
-    -> items of {"outcome": 1 ours, 0 theirs, one half a tie, absent without a verdict; "ours", "theirs": tokens}.
+    Args:
+        config: names the judge: an endpoint, "gold" or "reward"; unset, gold, or reward where gold scored nothing.
+        prompts: item id -> the whole conversation, for an endpoint to read.
+        ours: items of the model being judged.
+        theirs: items of the model it is compared with.
+        note: prints a line of progress.
+
+    Returns:
+        Items with {"outcome": 1 ours, 0 theirs, 0.5 a tie, absent without a verdict; "ours", "theirs": tokens}. None
+        where there is no judge, or no prompt that both answered.
     """
     mine = {item.id: item for item in ours if item.task == "answers"}
     others = {item.id: item for item in theirs if item.task == "answers"}
@@ -55,16 +63,16 @@ def verdicts(
         note(f"asking {config.judge_model} to judge {len(shared)} pairs of answers, both ways round")
         pairs = [(mine[key], others[key]) for key in shared]
         outcomes = EndpointJudge(config.endpoint, config.judge_model)(
-            [prompts[one.id] for one, _ in pairs],
-            [one.answer or "" for one, _ in pairs],
-            [other.answer or "" for _, other in pairs],
+            [prompts[our_item.id] for our_item, _ in pairs],
+            [our_item.answer or "" for our_item, _ in pairs],
+            [their_item.answer or "" for _, their_item in pairs],
         )
-        return Decided(config.judge_model, [_won(*pair, one) for pair, one in zip(pairs, outcomes, strict=True)])
+        items = [_win_item(*pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)]
+        return Decided(config.judge_model, items)
     for name in ("gold", "reward") if config.judge is None else (config.judge,):
         if of_task(ours, "answers", name) and of_task(theirs, "answers", name):
-            return Decided(
-                name, [_won(mine[key], others[key], _higher(mine[key], others[key], name)) for key in shared]
-            )
+            pairs = [(mine[key], others[key]) for key in shared]
+            return Decided(name, [_win_item(*pair, _higher(*pair, name)) for pair in pairs])
     return None
 
 
@@ -73,7 +81,7 @@ def _higher(ours: Item, theirs: Item, name: str) -> float:
     return 0.5 if a == b else float(a > b)
 
 
-def _won(ours: Item, theirs: Item, outcome: float) -> Item:
+def _win_item(ours: Item, theirs: Item, outcome: float) -> Item:
     values = {"ours": ours.values["length"], "theirs": theirs.values["length"]}
     if not math.isnan(outcome):
         values["outcome"] = outcome
@@ -117,7 +125,7 @@ class EndpointJudge(Endpoint):
     def __call__(
         self, prompts: Sequence[tuple[Message, ...]], first: Sequence[str], second: Sequence[str], /
     ) -> list[float]:
-        """One verdict a prompt, NaN where none could be had.
+        """Return one verdict per prompt: 1 where the first answer is better, 0 the second, 0.5 a tie, NaN for none.
 
         Raises:
             TrueupError: the endpoint cannot be reached or refuses; names the url, the status and the fix.
@@ -125,12 +133,12 @@ class EndpointJudge(Endpoint):
         _same_length(prompts, first, second)
         pairs = [pair for pair in zip(prompts, first, second, strict=True) if pair[1] != pair[2]]
         orders = [chat for prompt, a, b in pairs for chat in (question(prompt, a, b), question(prompt, b, a))]
-        verdicts = [math.nan if one is None else one for one in self.ask_all(orders, verdict)]
-        agreed = iter([self._agreed(one, other) for one, other in zip(verdicts[::2], verdicts[1::2], strict=True)])
-        answers = [0.5 if a == b else next(agreed) for a, b in zip(first, second, strict=True)]
-        missing = sum(math.isnan(one) for one in answers)
-        self.judged, self.not_judged = self.judged + len(answers) - missing, self.not_judged + missing
-        return answers
+        votes = [math.nan if vote is None else vote for vote in self.ask_all(orders, verdict)]
+        agreed = iter([self._agreed(*both) for both in zip(votes[::2], votes[1::2], strict=True)])
+        outcomes = [0.5 if a == b else next(agreed) for a, b in zip(first, second, strict=True)]
+        missing = sum(math.isnan(outcome) for outcome in outcomes)
+        self.judged, self.not_judged = self.judged + len(outcomes) - missing, self.not_judged + missing
+        return outcomes
 
     def _agreed(self, in_order: float, reversed_order: float) -> float:
         if math.isnan(in_order) or math.isnan(reversed_order):
@@ -145,38 +153,38 @@ class EndpointRefusals(Endpoint):
     """A chat model that says which replies are refusals: 1, 0, or NaN where it gave no verdict."""
 
     def __call__(self, talks: Sequence[Conversation], /) -> list[float]:
-        """One verdict a conversation, on its last message. Raises TrueupError as EndpointJudge."""
-        found = self.ask_all([refusal_question(one) for one in talks], refusal_verdict)
-        return [math.nan if one is None else one for one in found]
+        """Return one verdict per conversation, on its last message. Raises TrueupError as EndpointJudge."""
+        votes = self.ask_all([refusal_question(talk) for talk in talks], refusal_verdict)
+        return [math.nan if vote is None else vote for vote in votes]
 
 
 def refusal_question(talk: Conversation) -> Chat:
-    """The messages that ask whether a reply is a refusal; the markers are those of `question`."""
-    material = json.dumps([[one.role, one.content] for one in talk.messages])
+    """Return the messages that ask whether a reply is a refusal; the markers are those of `question`."""
+    material = json.dumps([[message.role, message.content] for message in talk.messages])
     code = hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     parts = {"prompt": talk.prompt[-1].content, "reply": talk.response}
-    asked = "\n".join(f"<{name} {code}>\n{text}\n</{name} {code}>" for name, text in parts.items())
+    blocks = "\n".join(f"<{name} {code}>\n{text}\n</{name} {code}>" for name, text in parts.items())
     return [
         {"role": "system", "content": REFUSAL_INSTRUCTIONS.replace("{code}", code)},
-        {"role": "user", "content": asked},
+        {"role": "user", "content": blocks},
     ]
 
 
 def refusal_verdict(text: str) -> float | None:
-    """1 for {"refusal": true}, 0 for false; None where a reply says neither or both."""
-    found = {word.lower() for word in _REFUSAL.findall(text.rpartition("</think>")[2])}
-    return None if len(found) != 1 else float(found & {"true", "yes"} != set())
+    """Return 1 for {"refusal": true}, 0 for false; None where a reply says neither or both."""
+    labels = {word.lower() for word in _REFUSAL.findall(text.rpartition("</think>")[2])}
+    return None if len(labels) != 1 else float(labels & {"true", "yes"} != set())
 
 
 def question(prompt: Sequence[Message], a: str, b: str) -> Chat:
-    """The messages that ask which of two answers is better.
+    """Return the messages that ask which of two answers is better.
 
     The markers carry a hash of all that is judged: who writes an answer cannot know it beforehand, since it depends on
     the answer, and the same pair is still asked in the same words every time.
     """
-    material = json.dumps([[[one.role, one.content] for one in prompt], a, b])
+    material = json.dumps([[[message.role, message.content] for message in prompt], a, b])
     code = hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    conversation = "\n\n".join(f"[{one.role}]\n{one.content}" for one in prompt)
+    conversation = "\n\n".join(f"[{message.role}]\n{message.content}" for message in prompt)
     parts = {"CONVERSATION": conversation, "ANSWER A": a, "ANSWER B": b}
     blocks = [f"<<<{name} {code}>>>\n{text}\n<<<END {name} {code}>>>" for name, text in parts.items()]
     blocks.append("Which answer is better? Reply with the one line of JSON.")
@@ -188,7 +196,7 @@ def question(prompt: Sequence[Message], a: str, b: str) -> Chat:
 
 _LABEL = r"(?:A|B|(?:a[ ])?(?:[Tt]ie|TIE|[Dd]raw))"
 _JSON = re.compile(r'["\'](?:verdict|winner|better|choice|answer)["\']\s*:\s*["\']([^"\']{1,20})["\']', re.IGNORECASE)
-_SAID = re.compile(
+_ANNOUNCED = re.compile(
     rf"""(?: \[\[ | (?i: verdict | winner | choice | (?:final|better|best)[ ]answer | better )
              (?: [ ]is | \s*[:=] ) \s* (?i: answer[ ] )? )
          \W{{0,4}} ({_LABEL}) (?![\w'])""",
@@ -199,15 +207,15 @@ _BETTER = re.compile(rf"(?:(?i:answer|response|option)) ({_LABEL}) is (?:\w+ )?b
 
 
 def verdict(text: str) -> float | None:
-    """1 for A, 0 for B, 0.5 for a tie, None where a reply says none of these or more than one.
+    """Return 1 for A, 0 for B, 0.5 for a tie, None where a reply says none of these or more than one.
 
     JSON goes before words, and thinking (`<think>`) is left out. "A" is a word as well: it counts as the whole reply or
     after what announces a verdict.
     """
     text = re.sub(r"<think>.*?(?:</think>|\Z)", "", text, flags=re.DOTALL).strip()
     bare = _BARE.fullmatch(text)
-    for found in ([bare[1]] if bare else [], _JSON.findall(text), [*_SAID.findall(text), *_BETTER.findall(text)]):
-        values = {_value(label) for label in found}
+    for labels in ([bare[1]] if bare else [], _JSON.findall(text), [*_ANNOUNCED.findall(text), *_BETTER.findall(text)]):
+        values = {_value(label) for label in labels}
         if len(values) == 1:
             return values.pop()
         if values:
@@ -222,4 +230,6 @@ def _value(label: str) -> float | None:
 
 def _same_length(prompts: Sequence[object], first: Sequence[str], second: Sequence[str]) -> None:
     if not len(prompts) == len(first) == len(second):
-        raise ValueError(f"{len(prompts)} prompts, {len(first)} and {len(second)} answers: a judge takes one of each")
+        raise ValueError(
+            f"{len(prompts)} prompts, {len(first)} and {len(second)} answers: give a judge as many of each"
+        )

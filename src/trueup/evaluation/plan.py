@@ -1,4 +1,4 @@
-"""What is to be measured: models, sets, judges; and plan.json, which says so to the report."""
+"""The plan of an evaluation: models, sets, judges; and plan.json, from which the report reads it."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ PLAN_FILE = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """The models to measure, and how.
 
     Attributes:
         folder: where `evaluation/` is written: a pipeline's run folder, or any other.
         models: name -> folder, hub id or .gguf, in the order of the report.
-        against: the one of them that KL, wins and differences are taken against.
+        against: the name of the model that the others are compared with: KL, wins, differences.
         settings: the `evaluate` section.
-        reward: the proxy: a run folder, a classifier or file.py:function; None where there is none.
-        gold: an independent reward, likewise.
-        seed: of sampled answers.
+        reward: the proxy reward: a run folder, a classifier or file.py:function; None where there is none.
+        gold: an independent reward, in the same forms.
+        seed: the seed of sampled answers.
         trust_remote_code: run code that comes with a model.
         pickles: read weights that are pickled.
-        title: the report's.
+        title: the report's title.
         stages: names of the stages whose run folders lie in `folder`.
-        gates: limits that the verdict is made by.
+        gates: the limits that decide the verdict.
         candidates: the models that might be shipped.
-        command: what repeats it.
+        command: the command line that repeats the evaluation.
     """
 
     folder: Path
@@ -68,26 +68,26 @@ class Plan:
         return self.folder / FOLDER
 
     def file(self, model: str) -> Path:
-        """The items file of a model."""
+        """Return the items file of a model."""
         return self.place / f"{_file_name(model)}.jsonl"
 
     def wins_file(self, model: str) -> Path:
-        """The verdicts on a model."""
+        """Return the file of verdicts on a model."""
         return self.place / f"{_file_name(model)}.wins.jsonl"
 
     def wanted(self, task: str) -> bool:
-        """Whether a task was asked for."""
+        """Return True if a task is among evaluate.tasks, or all are wanted."""
         return self.settings.tasks is None or task in self.settings.tasks
 
     @cached_property
     def sets(self) -> Sets:
-        """What models are asked, read once."""
+        """The questions, prompts, passages and rankings, read once."""
         return _read_sets(self)
 
 
 @dataclass(slots=True)
 class Sets:
-    """What every model is asked; empty where a task is not wanted."""
+    """The rows that every model is measured on; empty where a task is not wanted."""
 
     capability: list[sets.Asked] = field(default_factory=list)
     forgetting: list[sets.Passage] = field(default_factory=list)
@@ -112,7 +112,7 @@ def _read_sets(plan: Plan) -> Sets:
 
 
 def counts(chosen: Sets) -> str:
-    """How many of each, for a message."""
+    """Return the number of rows of each set, for a message."""
     parts = {
         "questions": chosen.capability,
         "passages": chosen.forgetting,
@@ -125,7 +125,7 @@ def counts(chosen: Sets) -> str:
 
 
 def not_possible(plan: Plan) -> dict[str, str]:
-    """What a reader may look for and will not find: what -> why."""
+    """Return what a reader may look for and will not find in the report -> why."""
     missing: dict[str, str] = {}
     unwanted = "not among evaluate.tasks"
     names = ("capability", "forgetting", "over-refusal", "unsafe-compliance", "answers", "win-rate")
@@ -141,18 +141,18 @@ def not_possible(plan: Plan) -> dict[str, str]:
     if plan.gold is None:
         missing["gold reward"] = "there is no independent reward; set evaluate.gold"
     if plan.settings.endpoint is None and plan.reward is None and plan.gold is None:
-        missing.setdefault("win-rate", "nobody to judge: set evaluate.judge, evaluate.gold or evaluate.reward")
+        missing.setdefault("win-rate", "there is no judge; set evaluate.judge, evaluate.gold or evaluate.reward")
     return missing
 
 
 def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], asked: dict[str, str]) -> None:
-    """Write plan.json. It is last, and names every file that belongs to it: no other is looked at.
+    """Write plan.json. It is written last, and names every file that belongs to it: the report reads no other.
 
     Args:
-        plan: what was measured.
-        missing: what was not -> why.
+        plan: the plan that was carried out.
+        missing: what was not measured -> why.
         wins: the models with verdicts.
-        asked: set -> hash of what was asked, and "reference" -> hash of the model held against.
+        asked: set -> hash of its rows, and "reference" -> hash of the reference model.
     """
     models = {name: {"source": source, "file": plan.file(name).name, "wins": name in wins}
               for name, source in plan.models.items()}  # fmt: skip
@@ -179,8 +179,8 @@ def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], asked
 
 
 def _files(plan: Plan, wins: Collection[str], reward_file: str | None) -> list[Path]:
-    found = [plan.file(name) for name in plan.models] + [plan.wins_file(name) for name in wins]
-    return found if reward_file is None else [*found, plan.place / reward_file]
+    files = [plan.file(name) for name in plan.models] + [plan.wins_file(name) for name in wins]
+    return files if reward_file is None else [*files, plan.place / reward_file]
 
 
 def _seconds(path: Path) -> float:
@@ -188,13 +188,13 @@ def _seconds(path: Path) -> float:
 
 
 def read_plan(place: Path) -> dict[str, Any]:
-    """What plan.json in the folder `place` holds; empty where there is none."""
+    """Return the content of plan.json in the folder `place`; empty where there is none."""
     path = place / PLAN_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _file_name(model: str) -> str:
-    """A file's name for a model's: what is not safe in a name becomes a dash, and a hash keeps two apart."""
+    """Return a file name for a model: unsafe characters become dashes, and a hash keeps two such names apart."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[:100]
-    told = hashlib.sha256(model.encode("utf-8", "surrogatepass")).hexdigest()[:6]
-    return plain if plain == model else f"{plain}-{told}"
+    digest = hashlib.sha256(model.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return plain if plain == model else f"{plain}-{digest}"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn. Four times `max_tokens`, a micro-batch's size, are sampled at once."""
+    """Settings for sampling answers. Four times `max_tokens`, a micro-batch's size, are sampled at once."""
 
     max_new_tokens: int
     max_tokens: int
@@ -40,39 +40,45 @@ class Sampling:
     seed: int = 0
 
 
-def answers_to(network: Network, prompts: Sequence[PromptRow], how: Sampling) -> list[Sample]:
-    """One answer of the role "policy" to each prompt."""
+def answers_to(network: Network, prompts: Sequence[PromptRow], sampling: Sampling) -> list[Sample]:
+    """Return one answer of the role "policy" to each prompt."""
     return sample(
-        network, [one.ids for one in prompts], max_new_tokens=how.max_new_tokens, temperature=how.temperature,
-        seed=how.seed, max_tokens=sampled_at_once(how.max_tokens),
+        network, [prompt.ids for prompt in prompts], max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature, seed=sampling.seed,
+        max_tokens=sampled_at_once(sampling.max_tokens),
     )  # fmt: skip
 
 
 def conversations(network: Network, prompts: Sequence[PromptRow], samples: Sequence[Sample]) -> list[Conversation]:
-    """Prompts and sampled answers as conversations, for a reward."""
+    """Join prompts and sampled answers to conversations, for a reward."""
     return [
-        Conversation((*prompt.messages, Message("assistant", answer_text(network, one))))
-        for prompt, one in zip(prompts, samples, strict=True)
+        Conversation((*prompt.messages, Message("assistant", answer_text(network, answer))))
+        for prompt, answer in zip(prompts, samples, strict=True)
     ]
 
 
 def measure_policy(
-    network: Network, prompts: Sequence[PromptRow], how: Sampling, *, reward: Reward | None, gold: Reward | None = None
+    network: Network,
+    prompts: Sequence[PromptRow],
+    sampling: Sampling,
+    *,
+    reward: Reward | None,
+    gold: Reward | None = None,
 ) -> dict[str, list[float]]:
     """Answer each prompt once and measure the answers.
 
     Returns:
-        Name -> one value a prompt, in their order: "length" (tokens, end token included), "missing_end" (0 or 1),
+        Name -> one value per prompt, in their order: "length" (tokens, end token included), "missing_end" (0 or 1),
         "repetition" (share of repeated word trigrams); "reward" and "gold" where such a reward is given; "disagreement"
         (deviation over the members of an ensemble); "kl", log(policy / reference) of the answer in nats, where there is
         a role "reference": unbiased for the KL divergence at temperature 1.
     """
-    samples = answers_to(network, prompts, how)
+    samples = answers_to(network, prompts, sampling)
     talks = conversations(network, prompts, samples)
     items = {
-        "length": [float(len(one.ids)) for one in samples],
-        "missing_end": [float(not one.finished) for one in samples],
-        "repetition": [repetition(one.response) for one in talks],
+        "length": [float(len(answer.ids)) for answer in samples],
+        "missing_end": [float(not answer.finished) for answer in samples],
+        "repetition": [repetition(talk.response) for talk in talks],
     }
     if isinstance(reward, Ensemble):
         scores = reward.scores(talks)
@@ -84,15 +90,15 @@ def measure_policy(
     if gold is not None:
         items["gold"] = finite(gold(talks).float().cpu().tolist(), "gold")
     if "reference" in network.roles:
-        items["kl"] = log_ratios(network, network, prompts, samples, how.max_tokens, role="reference")
+        items["kl"] = log_ratios(network, network, prompts, samples, sampling.max_tokens, role="reference")
     return items
 
 
 def finite(scores: list[float], name: str) -> list[float]:
-    """The scores, if all are finite numbers. Raises TrainingError with the first that is not."""
-    bad = next((at for at, score in enumerate(scores) if not math.isfinite(score)), None)
-    if bad is not None:
-        raise TrainingError(f"{name}: score {scores[bad]} for answer {bad + 1}; scores must be finite")
+    """Return the scores, if all are finite numbers. Raises TrainingError with the first that is not."""
+    index = next((index for index, score in enumerate(scores) if not math.isfinite(score)), None)
+    if index is not None:
+        raise TrainingError(f"{name}: score {scores[index]} for answer {index + 1}; scores must be finite")
     return scores
 
 
@@ -100,28 +106,28 @@ def log_ratios(
     network: Network, reference: Network, prompts: Sequence[PromptRow], samples: Sequence[Sample], max_tokens: int,
     *, role: str = "policy",
 ) -> list[float]:  # fmt: skip
-    """log(policy / reference) of each sampled answer in nats: unbiased for the KL at temperature 1.
+    """Return log(policy / reference) of each sampled answer in nats: unbiased for the KL at temperature 1.
 
     Args:
         network: with the role "policy", which sampled.
-        reference: the network that plays the reference, under `role`; it may be the same one.
+        reference: the network with the reference model under `role`; it may be `network` itself.
         prompts: the prompts.
         samples: the answers, in the same order.
         max_tokens: micro-batch size.
         role: the reference's role in its network.
     """
     examples = [
-        Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),))
-        for prompt, one in zip(prompts, samples, strict=True)
+        Example(prompt.ids, (Branch(answer.ids, [True] * len(answer.ids)),))
+        for prompt, answer in zip(prompts, samples, strict=True)
     ]
     ours = forward_all(network, examples, "policy", "logps", max_tokens=max_tokens)
     theirs = forward_all(reference, examples, role, "logps", max_tokens=max_tokens)
-    # Token by token: the difference of two sums of hundreds of nats would lose the small number that it is.
-    sizes = torch.tensor([len(one.ids) for one in samples])
+    # Subtract token by token: the difference of two sums of hundreds of nats would lose precision.
+    sizes = torch.tensor([len(answer.ids) for answer in samples])
     return segment_sum(ours - theirs, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes)).tolist()
 
 
 def means(items: dict[str, list[float]]) -> dict[str, float]:
-    """The mean of each measurement over the prompts, and their number."""
+    """Return the mean of each measurement over the prompts, and their number as "n"."""
     n = max((len(values) for values in items.values()), default=0)
     return {name: sum(values) / len(values) for name, values in items.items()} | {"n": float(n)}

@@ -1,4 +1,4 @@
-"""What models are asked: sets written for this project, or a user's own rows in place of each."""
+"""Evaluation sets: the questions, prompts and passages written for this project, or a user's own rows."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ T = TypeVar("T")
 SetName = Literal["capability", "forgetting", "innocent", "unsafe", "prompts"]
 
 
+# The repr of these two classes is part of an evaluation's fingerprint (suite.asked_of): with other names of classes or
+# fields, what was measured before would be measured again.
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Something to answer, and how the answer is judged.
+    """A question or prompt, and its expected answers.
 
     Attributes:
         id: unique within the set.
         prompt: messages that end with the user's.
         topic: if the row has one.
-        answers: accepted answers, the first one to be shown; empty where none is expected.
-        choices: with choices nothing is written: the likeliest of them is the model's answer.
+        answers: accepted answers, the first for display; empty where none is expected.
+        choices: where given, the model writes nothing: the likeliest choice is its answer.
     """
 
     id: str
@@ -39,13 +41,13 @@ class Asked:
 
     @property
     def text(self) -> str:
-        """The last message, for a reader."""
+        """The last message, as readable text."""
         return self.prompt[-1].content
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text, or a conversation, whose likelihood is measured."""
+    """A text, or a conversation, for measuring its likelihood."""
 
     id: str
     topic: str | None
@@ -54,7 +56,7 @@ class Passage:
 
 
 def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
-    """Capability questions: {question, answer, accept} or {question, choices, answer}.
+    """Return capability questions: {question, answer, accept} or {question, choices, answer}.
 
     The question is under any name that a prompt has (question, prompt, instruction, …) or in `messages`, whose last
     assistant message is then the expected answer. Of a worked answer in GSM8K's style, what follows `####` is expected.
@@ -66,25 +68,25 @@ def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
 
 
 def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) -> list[Asked]:
-    """Prompts to answer, of one of the sets; of a user's rankings or conversations, their prompts."""
+    """Return prompts to answer, of one of the sets; of a user's rankings or conversations, their prompts."""
     if data is None:
         return spread(_read(name, data, _prompt), limit)
-    beside = {str(record.origin): record for record in load_records(data)}
+    records = {str(record.origin): record for record in load_records(data)}
     rows = RowStream(data, "prompt")
-    return spread([_asked(name, row.messages, beside[str(row.origin)]) for row in rows], limit)
+    return spread([_from_user(name, row.messages, records[str(row.origin)]) for row in rows], limit)
 
 
-def _asked(name: str, messages: tuple[Message, ...], record: Record) -> Asked:
+def _from_user(name: str, messages: tuple[Message, ...], record: Record) -> Asked:
     return Asked(_id(record, f"{name}-{record.origin.line}"), messages, _topic(record))
 
 
 def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]:
-    """Texts and conversations outside of the fine-tuning domain: {text} or {messages}."""
+    """Return texts and conversations outside of the fine-tuning domain: {text} or {messages}."""
     return spread(_read("forgetting", data, _passage), limit)
 
 
 def check_sets(config: EvaluateConfig) -> None:
-    """Read all rows that an `evaluate` section names, so that a broken one is said before any model loads.
+    """Read all rows that an `evaluate` section names, so that a broken row is reported before any model loads.
 
     Raises:
         DataError: a file or a row cannot be used.
@@ -109,33 +111,33 @@ def _read(name: SetName, data: DataConfig | None, make: Callable[[Record, str], 
 
 
 def _written(name: SetName) -> list[Record]:
-    """The set that comes with trueup."""
+    """Return the records of a set that comes with trueup."""
     place = resources.files("trueup.evaluation") / "data" / f"{name}.jsonl"
     lines = place.read_text(encoding="utf-8").splitlines()
-    return [Record(json.loads(line), Origin(f"{name}.jsonl", at)) for at, line in enumerate(lines, 1)]
+    return [Record(json.loads(line), Origin(f"{name}.jsonl", number)) for number, line in enumerate(lines, 1)]
 
 
 def spread(rows: Sequence[T], limit: int | None) -> list[T]:
-    """At most `limit` rows, evenly spread over all."""
+    """Return at most `limit` rows, evenly spread over all."""
     count = len(rows) if limit is None else min(limit, len(rows))
-    return [rows[at * len(rows) // count] for at in range(count)]
+    return [rows[index * len(rows) // count] for index in range(count)]
 
 
 def _question(record: Record, name: str) -> Asked:
-    prompt, said = _messages(record)
+    prompt, answer = _messages(record)
     if "answer" in record.row:
-        said = record.text("answer")
-    elif said is None:
+        answer = record.text("answer")
+    elif answer is None:
         raise record.fail("the question has no answer", 'add "answer", or end messages with the assistant\'s')
     choices = _texts(record, "choices")
-    if choices and said not in choices:
-        raise record.fail("the answer is not one of the choices", "write the right choice's text as answer", said)
-    expected = said if choices else _final(said)
+    if choices and answer not in choices:
+        raise record.fail("the answer is not one of the choices", "write the right choice's text as answer", answer)
+    expected = answer if choices else _final(answer)
     return Asked(_id(record, name), prompt, _topic(record), (expected, *_texts(record, "accept")), choices)
 
 
 def _final(answer: str) -> str:
-    """What follows `####` in a worked answer, else the answer."""
+    """Return what follows `####` in a worked answer, else the answer."""
     return answer.rpartition("####")[2].strip()
 
 
@@ -146,28 +148,28 @@ def _prompt(record: Record, name: str) -> Asked:
 def _passage(record: Record, name: str) -> Passage:
     if "text" in record.row:
         return Passage(_id(record, name), _topic(record), text=record.text("text"))
-    prompt, said = _messages(record)
-    if said is None:
+    prompt, answer = _messages(record)
+    if answer is None:
         raise record.fail("neither a text nor an answered conversation", "add text, or messages that end answered")
-    return Passage(_id(record, name), _topic(record), messages=(*prompt, Message("assistant", said)))
+    return Passage(_id(record, name), _topic(record), messages=(*prompt, Message("assistant", answer)))
 
 
 def _messages(record: Record) -> tuple[tuple[Message, ...], str | None]:
-    """The prompt's messages, and the assistant's answer if the row has messages that end with it."""
+    """Return the prompt's messages, and the assistant's answer if the row has messages that end with it."""
     key = next((name for name in (*MESSAGES, *PROMPT) if name in record.row), None)
     if key is None:
         raise record.fail("no question in the row", f"give it as one of: {', '.join((*PROMPT, *MESSAGES))}")
-    turns, said = record.turns(key, "user"), None
+    turns, answer = record.turns(key, "user"), None
     if turns[-1].role == "assistant":
-        turns, said = turns[:-1], turns[-1].content
+        turns, answer = turns[:-1], turns[-1].content
     check(turns, origin=record.origin, ends_with="user")
-    return turns, said
+    return turns, answer
 
 
 def _id(record: Record, name: str) -> str:
-    """The row's own id with its line, for ids need not be unique in a user's file; else the line alone."""
-    own = record.row.get("id")
-    return name if own is None else f"{own}#{record.origin.line}"
+    """Return the row's own id with its line, as ids need not be unique in a user's file; else the line alone."""
+    row_id = record.row.get("id")
+    return name if row_id is None else f"{row_id}#{record.origin.line}"
 
 
 def _topic(record: Record) -> str | None:
@@ -175,10 +177,10 @@ def _topic(record: Record) -> str | None:
 
 
 def _texts(record: Record, key: str) -> tuple[str, ...]:
-    """A list of texts at `key`, or none."""
+    """Return the list of texts at `key`, empty where the row has none."""
     value = record.row.get(key)
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise record.wrong_type(key, "a list of strings")
     return tuple(value)

@@ -1,13 +1,13 @@
-"""Measure models: every task on every model, one row an item, into files from which the report is made.
+"""Measure models: run every task on every model, and write the items files from which the report is made.
 
     evaluation/plan.json          what was measured on what, what was not and why, seconds
-    evaluation/<model>.jsonl      a row an item (items.py); with the fingerprint of all that it depends on
-    evaluation/<model>.wins.jsonl verdicts against the model that others are held against
-    evaluation/reward-model.jsonl what the reward model makes of held-out rankings
+    evaluation/<model>.jsonl      one row per item (items.py), and the fingerprint of all that it depends on
+    evaluation/<model>.wins.jsonl verdicts on pairs of answers: the model's and the reference's
+    evaluation/reward-model.jsonl margins of the reward model on held-out rankings
 
-A model whose file has the same fingerprint is not measured again, so a stopped evaluation goes on where it was.
+A model whose file has the same fingerprint is not measured again, so a stopped evaluation continues where it was.
 
-Of several processes each answers and scores its share; the first one asks functions and endpoints, decides and writes.
+Of several processes each answers and scores its share; the first calls functions and endpoints, decides and writes.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ if TYPE_CHECKING:
     from trueup.runtime import Runtime
 
 FORMAT = 1
-"""Raised when the same inputs would be measured otherwise, so that older files are not taken for new ones."""
+"""Increased when the same inputs would be measured differently, so that older files are not taken for new ones."""
 
 
 def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
-    """Run every task that the plan asks for on every model, those aside that are measured already.
+    """Run every task of the plan on every model, except on models that are measured already.
 
     Raises:
-        TrueupError: a set cannot be read, a model cannot be loaded, a judge gives no verdict.
+        TrueupError: a set cannot be read, a model cannot be loaded, or a judge's endpoint cannot be reached.
     """
-    # From here on the files there are of two evaluations.
+    # From here on the folder holds files of two evaluations: without plan.json no report is made of them.
     runtime.from_first(lambda: (plan.place / PLAN_FILE).unlink(missing_ok=True))
     bench = _Bench(plan, runtime)
     missing = not_possible(plan) | bench.leave_out_long()
     note(f"evaluation: {counts(plan.sets)}; models: {', '.join(plan.models)}")
     if "reward-model" not in missing and plan.sets.rankings:
         bench.measure_reward_model(note)
-    for name in sorted(plan.models, key=lambda one: one != plan.against):
+    for name in sorted(plan.models, key=lambda name: name != plan.against):
         missing |= bench.measure_model(name, note)
     bench.release()
     wins: list[str] = []
@@ -70,7 +70,7 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
 
 
 class _Bench:
-    """The networks that are kept while one model after the other is measured."""
+    """The networks that stay loaded while one model after the other is measured."""
 
     def __init__(self, plan: Plan, runtime: Runtime) -> None:
         self.plan, self.runtime = plan, runtime
@@ -79,35 +79,36 @@ class _Bench:
 
     @cached_property
     def asked(self) -> dict[str, str]:
-        """What decides every model's rows besides the model: a hash of each set, judge and setting."""
+        """The hash of each set, judge and setting: all that decides a model's rows besides the model."""
         return asked_of(self.plan)
 
     def leave_out_long(self) -> dict[str, str]:
         """Take rankings and prompts over `evaluate.max_length` out of the plan, by the tokens of the reference.
 
-        Returns what was left out, and why.
+        Returns:
+            How many of which rows were left out -> why.
         """
         limit, chosen = self.plan.settings.max_length, self.plan.sets
         if limit is None:
             return {}
-        rankings = [one.longest for one in tasks.ranking_examples(self.reference(), chosen.rankings)]
-        answered = [len(self.reference().renderer.prompt(one.prompt)) for one in chosen.prompts]
-        kept = [row for row, size in zip(chosen.rankings, rankings, strict=True) if size <= limit]
+        ranking_sizes = [example.longest for example in tasks.ranking_examples(self.reference(), chosen.rankings)]
+        prompt_sizes = [len(self.reference().renderer.prompt(row.prompt)) for row in chosen.prompts]
+        rankings = [row for row, size in zip(chosen.rankings, ranking_sizes, strict=True) if size <= limit]
         room = limit - self.plan.settings.max_new_tokens
-        asked = [row for row, size in zip(chosen.prompts, answered, strict=True) if size <= room]
-        left: dict[str, str] = {}
-        for what, before, after in (("rankings", chosen.rankings, kept), ("prompts", chosen.prompts, asked)):
+        prompts = [row for row, size in zip(chosen.prompts, prompt_sizes, strict=True) if size <= room]
+        left_out: dict[str, str] = {}
+        for what, before, after in (("rankings", chosen.rankings, rankings), ("prompts", chosen.prompts, prompts)):
             if before and not after:
                 raise DataError(f"evaluate.max_length={limit} leaves none of {len(before)} {what}; raise it")
             if len(after) < len(before):
                 with_answer = " with their answers" if what == "prompts" else ""
                 why = f"longer than evaluate.max_length={limit} tokens{with_answer}"
-                left[f"{len(before) - len(after)} of {len(before)} {what}"] = why
-        chosen.rankings, chosen.prompts = kept, spread(asked, self.plan.settings.samples)
-        return left
+                left_out[f"{len(before) - len(after)} of {len(before)} {what}"] = why
+        chosen.rankings, chosen.prompts = rankings, spread(prompts, self.plan.settings.samples)
+        return left_out
 
     def measure_reward_model(self, note: Callable[[str], None]) -> None:
-        """The reward model on held-out rankings."""
+        """Score the held-out rankings with the reward model."""
         path, source = self.plan.place / REWARD_FILE, self.plan.reward
         if source is None or ".py:" in source or self._measured(path, source):
             return
@@ -119,7 +120,7 @@ class _Bench:
         self._write(path, items, source, {"seconds": seconds})
 
     def measure_model(self, name: str, note: Callable[[str], None]) -> dict[str, str]:
-        """All tasks on one model; returns what could not be measured on it, and why."""
+        """Run all tasks on one model. Returns what could not be measured on it -> why."""
         path, source = self.plan.file(name), self.plan.models[name]
         if self._measured(path, source):
             note(f"evaluation: {name} was measured before, and nothing it depends on has changed")
@@ -145,7 +146,7 @@ class _Bench:
             network, None if other else reference, is_reference, config.max_new_tokens, counter=reference,
             max_tokens=config.max_tokens, temperature=config.temperature, seed=self.plan.seed,
         )  # fmt: skip
-        # Its tokens are others: what is counted in them is counted in the reference's instead, the rest cannot be.
+        # With another tokenizer, tokens are counted in the reference's; KL, entropy and preferences have no meaning.
         why = f"its tokenizer is not {against}'s"
         return subject, dict.fromkeys(
             (f"KL of {name}", f"entropy of {name}", f"preferences of {name}"), why
@@ -181,18 +182,18 @@ class _Bench:
         return self.runtime.from_first(lambda: run_harness(source, config.harness, config.harness_limit, alone))
 
     def reference(self) -> Network:
-        """The model that others are held against, loaded once."""
+        """Return the model that others are compared with, loaded once."""
         if self._reference is None:
             self._reference = self._policy(self.plan.models[self.plan.against])
         return self._reference
 
     @cached_property
     def reference_rankings(self) -> Tensor:
-        """What the model held against makes of the rankings: computed once for all the others."""
+        """The reference's log-probabilities of the rankings, computed once for all the other models."""
         return tasks.ranking_logps(self.reference(), self.plan.sets.rankings, self.plan.settings.max_tokens)
 
     def release(self) -> None:
-        """Let go of the networks."""
+        """Release the networks."""
         self._reference = None
         self._rewards.clear()
         gc.collect()
@@ -208,12 +209,12 @@ class _Bench:
         return None if source is None else self._open(source)[0]
 
     def _open(self, source: str) -> tuple[Reward, Network | None]:
-        """A reward, loaded once, and its network if it is a model."""
+        """Return a reward, loaded once, and its network if it is a model."""
         if source not in self._rewards:
-            self._rewards[source] = self._opened(source)
+            self._rewards[source] = self._load_reward(source)
         return self._rewards[source]
 
-    def _opened(self, source: str) -> tuple[Reward, Network | None]:
+    def _load_reward(self, source: str) -> tuple[Reward, Network | None]:
         if ".py:" in source:
             return score_on_main(reward_from_file(source), self.runtime), None
         folder, trust = classifier_source(source), self.plan.trust_remote_code
@@ -238,13 +239,13 @@ class _Bench:
 
 
 def _unjudged(name: str, items: list[Item]) -> dict[str, str]:
-    """Replies of which the endpoint did not say whether they refuse."""
+    """Return how many replies the judge gave no readable verdict on whether they refuse -> why."""
     silent = [item for item in items if item.task in ("over-refusal", "unsafe-compliance") and not item.values]
     return {f"{len(silent)} refusals of {name}": "the judge's replies could not be read"} if silent else {}
 
 
 def asked_of(plan: Plan) -> dict[str, str]:
-    """A hash of each set, of who judges, and of the settings: two evaluations with the same can be compared."""
+    """Return a hash of each set, of the judges and of the settings: evaluations with equal hashes can be compared."""
     config, chosen = plan.settings, plan.sets
     judge = [config.refusals, config.judge, config.judge_model] if config.refusals == "judge" else [config.refusals]
     drawn = [config.max_new_tokens, config.temperature, plan.seed, config.max_length]
@@ -258,23 +259,24 @@ def asked_of(plan: Plan) -> dict[str, str]:
 
 
 def _content(source: str) -> str:
-    """A hash of a model's or function file's contents; a hub name stands for itself."""
+    """Return a hash of a model's or function file's contents; the name itself for a model on the hub."""
     place = Path(source.rpartition(":")[0] if ".py:" in source else classifier_source(source)).expanduser()
     return fingerprint([place], ignore=[MODEL_CARD]) if place.exists() else source
 
 
 def _decide_wins(plan: Plan, name: str, note: Callable[[str], None]) -> dict[str, str] | None:
-    """Verdicts between a model's answers and the others', written to its file; None where nobody can judge.
+    """Decide between a model's answers and the reference's, and write the verdicts to the model's wins file.
 
-    Returns what could not be judged, and why.
+    Returns:
+        How many pairs have no verdict -> why; None where there is no judge.
     """
     ours, theirs = read_items(plan.file(name)), read_items(plan.file(plan.against))
-    keys = [read_header(plan.file(one)).get("key") for one in (name, plan.against)]
+    keys = [read_header(plan.file(model)).get("key") for model in (name, plan.against)]
     key = hashlib.sha256(repr([plan.settings.judge, plan.settings.judge_model, keys]).encode()).hexdigest()
     path = plan.wins_file(name)
     if read_header(path).get("key") != key:
         clock = time.perf_counter()
-        prompts = {one.id: one.prompt for one in plan.sets.prompts}
+        prompts = {row.id: row.prompt for row in plan.sets.prompts}
         decided = verdicts(plan.settings, prompts, ours, theirs, note)
         if decided is None:
             return None

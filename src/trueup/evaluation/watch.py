@@ -1,8 +1,8 @@
-"""Watching a run for reward hacking and drift: each measurement is held against the first and the best one.
+"""Watch a run for reward hacking and drift: compare each measurement with the first and the best one.
 
-A rule looks at the history and gives a named warning, with numbers and the fix, or nothing. All comparisons are paired
-over the prompts, which stay the same; a rule speaks only when the mean change is several of its standard errors, so
-that noise is not reported. What the rules catch, and how often they are wrong, is measured in the wind tunnel
+A rule takes the history and returns a named warning, with numbers and the fix, or None. All comparisons are paired over
+the prompts, which stay the same; a rule reports a change only when its mean is several of its standard errors, so that
+noise is not reported. Which faults the rules catch, and how often they are wrong, is measured in the wind tunnel
 (`trueup experiment reward-hacking`; figures in docs/decisions.md).
 """
 
@@ -24,39 +24,39 @@ if TYPE_CHECKING:
     from trueup.training.terms import Evaluation
 
 STRONG = 4.0
-"""Standard errors that a change of length, repetition or disagreement must have: it is looked at often."""
+"""A change of length, repetition or disagreement is reported from this many standard errors: it is tested often."""
 CLEAR = 3.0
-"""Standard errors that a fall of the gold reward must have: it is rarer and costs more to miss."""
+"""A fall of the gold reward is reported from this many standard errors: it is rarer and costs more to miss."""
 LONGER = 1.5
-"""Growth of the mean length from which on it is reported, where there is no gold reward to say what it brought."""
-LONGER_IN_VAIN = 1.2
-"""The same where there is one, and it did not rise."""
+"""Without a gold reward, growth of the mean length is reported from this factor."""
+LONGER_AND_NO_BETTER = 1.2
+"""With a gold reward that did not rise, growth of the mean length is reported from this factor."""
 REPEATS = 0.1
-"""Rise of the share of repeated trigrams from which on it is reported."""
+"""A rise of the share of repeated trigrams is reported from this value."""
 DISAGREES = 1.5
-"""Growth of an ensemble's disagreement from which on it is reported."""
+"""Growth of an ensemble's disagreement is reported from this factor."""
 PATIENCE = 2
-"""Measurements without a better gold reward after which `watch.stop: best-gold` ends a run without eval.patience."""
+"""`eval.patience` of `watch.stop: best-gold` where it is unset: measurements without a better gold reward."""
 FAR = 20.0
-"""Nats per answer beyond which a policy is far from its reference whatever it was told."""
+"""Without kl.target, a policy is reported as far from its reference beyond this many nats per answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was measured at one step: name -> one value a prompt (or pair), always in the same order."""
+    """The measured values of one step: name -> one value per prompt (or pair), always in the same order."""
 
     step: int
     items: dict[str, list[float]]
 
     def mean(self, name: str) -> float:
-        """The mean of one measurement."""
+        """Return the mean of one measurement."""
         values = self.items[name]
         return math.fsum(values) / len(values)
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A named warning."""
+    """A named warning, raised at a step."""
 
     step: int
     name: str
@@ -64,32 +64,32 @@ class Alarm:
     fix: str
 
 
-class Found(NamedTuple):
-    """What a rule reports: an Alarm without its step."""
+class AlarmText(NamedTuple):
+    """An alarm as a rule returns it: without its step."""
 
     name: str
     message: str
     fix: str
 
 
-Rule = Callable[[Sequence[Measurement]], Found | None]
-"""History, the newest last -> what there is to report."""
+Rule = Callable[[Sequence[Measurement]], AlarmText | None]
+"""Takes the history, the newest last, and returns a warning or None."""
 
 
 class Watch:
-    """Remembers the measurements of a run in its watch.jsonl and raises each warning once.
+    """Records the measurements of a run in its watch.jsonl and raises each warning once.
 
     Args:
-        run: the run folder; what an earlier part of the run measured is read back from it.
-        rules: what is looked for.
-        progress: told of a warning as it is raised.
+        run: the run folder; measurements of an earlier part of the run are read from it.
+        rules: the rules to apply.
+        progress: prints each warning as it is raised.
     """
 
     def __init__(self, run: RunFolder, rules: Sequence[Rule], progress: Progress) -> None:
         self._run, self._rules, self._progress = run, rules, progress
 
     def see(self, step: int, items: dict[str, list[float]]) -> list[Alarm]:
-        """Record a measurement; returns the warnings that it raises for the first time. Only the main process calls."""
+        """Record a measurement and return the warnings that it raises for the first time. For the main process only."""
         history = [*self.history(), Measurement(step, items)]
         before = {row["name"] for row in _rows(self._run.alarms_path)} if self._has_alarms else set()
         alarms = [alarm for alarm in raised(history, self._rules) if alarm.name not in before]
@@ -104,13 +104,13 @@ class Watch:
         return self._run.alarms_path.is_file()
 
     def history(self) -> list[Measurement]:
-        """The measurements so far, the oldest first."""
+        """Return the measurements so far, the oldest first."""
         path = self._run.watch_path
         return read_history(path) if path.is_file() else []
 
 
 def read_history(path: Path) -> list[Measurement]:
-    """The measurements in a watch.jsonl, the oldest first."""
+    """Return the measurements in a watch.jsonl, the oldest first."""
     return [Measurement(row["step"], row["items"]) for row in _rows(path)]
 
 
@@ -118,18 +118,18 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
     except (ValueError, RecursionError) as error:
-        fix = "remove the file, and what was measured or warned of so far is forgotten"
+        fix = "remove the file; the measurements or warnings in it are then lost"
         raise CheckpointError(f"{path}: damaged ({error})\n  fix: {fix}") from None
 
 
 def raised(history: Sequence[Measurement], rules: Sequence[Rule]) -> list[Alarm]:
-    """The warnings that the newest measurement gives."""
-    found = [rule(history) for rule in rules]
-    return [Alarm(history[-1].step, one.name, one.message, one.fix) for one in found if one is not None]
+    """Return the warnings that the newest measurement gives."""
+    texts = [rule(history) for rule in rules]
+    return [Alarm(history[-1].step, text.name, text.message, text.fix) for text in texts if text is not None]
 
 
 def change(now: Measurement, then: Measurement, name: str) -> tuple[float, float]:
-    """(mean of the paired differences, how many of its standard errors that is).
+    """Return the mean of the paired differences, and how many of its standard errors that is.
 
     A difference that is the same for every prompt has an infinite number of standard errors, unless it is 0.
     """
@@ -138,30 +138,30 @@ def change(now: Measurement, then: Measurement, name: str) -> tuple[float, float
     mean = math.fsum(differences) / n
     if n < 2:
         return mean, 0.0
-    error = math.sqrt(math.fsum((one - mean) ** 2 for one in differences) / (n - 1) / n)
+    error = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (n - 1) / n)
     return mean, mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
 
 
 def _have(history: Sequence[Measurement], *names: str) -> bool:
-    """Whether there are two measurements to compare, with all of these numbers."""
+    """Return True if there are two measurements to compare, with all of these numbers."""
     return len(history) > 1 and all(name in history[-1].items for name in names)
 
 
 # -- rules of every method that samples ------------------------------------------------------------------------------
 
 
-def gold_falls(history: Sequence[Measurement]) -> Found | None:
-    """The gold reward has fallen from its best; where the reward being optimized rose meanwhile, that is hacking."""
+def gold_falls(history: Sequence[Measurement]) -> AlarmText | None:
+    """Report a gold reward below its best; where the optimized reward rose meanwhile, that is reward hacking."""
     now = history[-1]
     if not _have(history, "gold"):
         return None
-    best = max(history[:-1], key=lambda one: one.mean("gold"))
+    best = max(history[:-1], key=lambda measurement: measurement.mean("gold"))
     fall, errors = change(now, best, "gold")
     rise = change(now, best, "reward")[0] if "reward" in now.items else None
     if errors > -CLEAR or (rise is not None and rise <= 0):
         return None
-    meanwhile = "" if rise is None else f" while the reward rose by {rise:.2f}: it is being hacked"
-    return Found(
+    meanwhile = "" if rise is None else f" while the optimized reward rose by {rise:.2f}: the reward is being hacked"
+    return AlarmText(
         "gold-falls",
         f"the gold reward fell from {best.mean('gold'):.2f} at step {best.step} to {now.mean('gold'):.2f} "
         f"(by {-fall:.2f}, {-errors:.1f} standard errors){meanwhile}",
@@ -169,18 +169,18 @@ def gold_falls(history: Sequence[Measurement]) -> Found | None:
     )
 
 
-def length_grows(history: Sequence[Measurement]) -> Found | None:
-    """Answers grew and, where there is a gold reward, it did not rise with them."""
+def length_grows(history: Sequence[Measurement]) -> AlarmText | None:
+    """Report answers that grew while the gold reward, where there is one, did not rise."""
     now, first = history[-1], history[0]
     if not _have(history, "length") or first.mean("length") <= 0:
         return None
-    growth, judged = now.mean("length") / first.mean("length"), "gold" in now.items
-    if growth < (LONGER_IN_VAIN if judged else LONGER) or change(now, first, "length")[1] < STRONG:
+    growth, has_gold = now.mean("length") / first.mean("length"), "gold" in now.items
+    if growth < (LONGER_AND_NO_BETTER if has_gold else LONGER) or change(now, first, "length")[1] < STRONG:
         return None
-    if judged and change(now, first, "gold")[1] > CLEAR:
+    if has_gold and change(now, first, "gold")[1] > CLEAR:
         return None
-    words = " while the gold reward did not rise" if judged else ""
-    return Found(
+    words = " while the gold reward did not rise" if has_gold else ""
+    return AlarmText(
         "length-grows",
         f"answers grew {growth:.1f}x since step {first.step}, from {first.mean('length'):.0f} to "
         f"{now.mean('length'):.0f} tokens{words}",
@@ -188,49 +188,49 @@ def length_grows(history: Sequence[Measurement]) -> Found | None:
     )
 
 
-def repeats(history: Sequence[Measurement]) -> Found | None:
-    """Answers repeat themselves more than they did."""
+def repeats(history: Sequence[Measurement]) -> AlarmText | None:
+    """Report answers that repeat themselves more than at first."""
     now, first = history[-1], history[0]
     if not _have(history, "repetition"):
         return None
     rise, errors = change(now, first, "repetition")
     if rise < REPEATS or errors < STRONG:
         return None
-    return Found(
+    return AlarmText(
         "repetition",
-        f"{now.mean('repetition'):.0%} of the answers' trigrams are repeats, at step {first.step} it was "
-        f"{first.mean('repetition'):.0%}",
+        f"{now.mean('repetition'):.0%} of the answers' word trigrams are repeats, up from "
+        f"{first.mean('repetition'):.0%} at step {first.step}",
         "raise the KL penalty or lower optim.lr: the policy falls into loops",
     )
 
 
-def disagrees(history: Sequence[Measurement]) -> Found | None:
-    """The members of a reward ensemble disagree more about these answers than about the first ones."""
+def disagrees(history: Sequence[Measurement]) -> AlarmText | None:
+    """Report a reward ensemble that disagrees more about these answers than about the first ones."""
     now, first = history[-1], history[0]
     if not _have(history, "disagreement") or first.mean("disagreement") <= 0:
         return None
     growth = now.mean("disagreement") / first.mean("disagreement")
     if growth < DISAGREES or change(now, first, "disagreement")[1] < STRONG:
         return None
-    return Found(
+    return AlarmText(
         "rewards-disagree",
-        f"the rewards disagree {growth:.1f}x as much as at step {first.step}: the policy is where they know little",
+        f"the rewards disagree {growth:.1f}x as much as at step {first.step}, so their scores are less reliable",
         "set rollouts.uncertainty, or raise the KL penalty",
     )
 
 
 def far_away(target: float | None) -> Rule:
-    """The policy is far from its reference: beyond three times the target, or beyond FAR without one."""
+    """Return a rule that reports a policy far from its reference: beyond three times the target, or FAR without one."""
     limit = FAR if target is None else 3 * target
 
-    def rule(history: Sequence[Measurement]) -> Found | None:
+    def rule(history: Sequence[Measurement]) -> AlarmText | None:
         now = history[-1]
         if "kl" not in now.items or now.mean("kl") <= limit:
             return None
-        what = f"{FAR:g} nats" if target is None else f"three times kl.target ({target:g})"
-        return Found(
+        bound = f"{FAR:g} nats" if target is None else f"three times kl.target ({target:g})"
+        return AlarmText(
             "kl-high",
-            f"{now.mean('kl'):.1f} nats an answer from the reference, over {what}",
+            f"the policy is {now.mean('kl'):.1f} nats per answer from the reference, more than {bound}",
             "raise kl.coef (DPO: beta), lower optim.lr, or train for fewer steps",
         )
 
@@ -240,8 +240,8 @@ def far_away(target: float | None) -> Rule:
 # -- rules of DPO ----------------------------------------------------------------------------------------------------
 
 
-def chosen_falls(history: Sequence[Measurement]) -> Found | None:
-    """The margin rises only because rejected falls: chosen answers become less likely too."""
+def chosen_falls(history: Sequence[Measurement]) -> AlarmText | None:
+    """Report a margin that rises only because rejected falls: chosen answers become less likely too."""
     now = history[-1]
     if "chosen" not in now.items:
         return None
@@ -250,26 +250,26 @@ def chosen_falls(history: Sequence[Measurement]) -> Found | None:
     rejected, _ = change(now, zero, "rejected")
     if errors > -STRONG or rejected >= chosen:
         return None
-    return Found(
+    return AlarmText(
         "chosen-falls",
-        f"the chosen answers became less likely, by {-chosen:.1f} nats an answer; the margin rises only because the "
+        f"the chosen answers became less likely, by {-chosen:.1f} nats per answer; the margin rises only because the "
         f"rejected ones fell by {-rejected:.1f}",
         "use loss dpop or mix SFT data on the chosen answers in (mix), raise beta, or lower optim.lr",
     )
 
 
 def watched(plan: Evaluation, config: PpoConfig | DpoConfig) -> Evaluation:
-    """The evaluation as it is; with `watch.stop: best-gold` it ends the run by the gold reward and keeps the best."""
+    """Return the evaluation; `watch.stop: best-gold` makes it end the run by the gold reward and keep the best."""
     if config.watch.stop == "never":
         return plan
     return replace(plan, metric="gold", better="higher", patience=plan.patience or PATIENCE)
 
 
 def ppo_rules(target: float | None) -> list[Rule]:
-    """What PPO is watched for; `target` is its kl.target."""
+    """Return the rules for PPO; `target` is its kl.target."""
     return [gold_falls, length_grows, repeats, disagrees, far_away(target)]
 
 
 def dpo_rules() -> list[Rule]:
-    """What DPO is watched for."""
+    """Return the rules for DPO."""
     return [chosen_falls, gold_falls, length_grows, repeats, far_away(None)]

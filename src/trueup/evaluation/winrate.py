@@ -1,4 +1,4 @@
-"""Win rates: plain, and with what longer answers win by their length alone taken out."""
+"""Win rates: as judged, and corrected for the length of the answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 RIDGE = 1e-3
-"""Added to both curvatures, in items: too little to move a fit, enough to end one that would run to infinity."""
+"""Added to both curvatures, in items: too small to move a fit, large enough to keep separable data finite."""
 LEAST = 10
 """Judged pairs below which a length term is not fitted."""
 CHUNK = 1_000_000
@@ -44,19 +44,19 @@ class LengthControlled:
 
 
 def win_rate(outcomes: Sequence[float]) -> Estimate:
-    """The share of pairs that ours won, ties as halves, with Wilson's interval (wider than needed where ties are many).
+    """Return the share of pairs that ours won, ties as halves, with Wilson's interval (wide where ties are many).
 
     Args:
-        outcomes: (N,) 1 won, 0 lost, 0.5 tied, NaN not judged. What was not judged is no tie: it is left out, and `n`
-            is the number of judged pairs.
+        outcomes: (N,) 1 won, 0 lost, 0.5 tied, NaN not judged. Pairs without a judgement are left out, and `n` is the
+            number of judged pairs.
 
     Raises:
-        ValueError: nothing was judged, or an outcome is not from 0 to 1.
+        ValueError: no pair was judged, or an outcome is not from 0 to 1.
     """
     judged = _judged(outcomes)
     kept = np.asarray(outcomes, dtype=np.float64)[judged]
     if not len(kept):
-        raise ValueError(f"a win rate of nothing was asked for: none of {len(outcomes)} pairs was judged")
+        raise ValueError(f"there is no win rate: none of {len(outcomes)} pairs was judged")
     return rate(float(kept.sum()), len(kept))
 
 
@@ -68,16 +68,16 @@ def length_controlled(
     resamples: int = 2000,
     seed: int = 0,
 ) -> LengthControlled:
-    """The win rate at equal lengths (Dubois et al. 2024, arXiv:2404.04475, section 3).
+    """Estimate the win rate at equal lengths (Dubois et al. 2024, arXiv:2404.04475, section 3).
 
     Their regression of the preference has a term for the two models, one for the length and one for the prompt's
     difficulty. For one pair of models it comes down to an intercept and b * tanh(difference of lengths / its standard
     deviation): difficulties are estimated over many models, and without them the term is a constant. The length-
     controlled rate is the prediction at a difference of 0, the logistic function of the intercept.
 
-    A tie is a label of one half. The interval is the percentile bootstrap's over prompts, in logits and stretched for
-    a small n, joined with Wilson's at the same rate: where all was won, resamples have no spread, and taking length
-    into account adds no knowledge. It covered 0.93, 0.94 and 0.95 of simulated truths at 20, 60 and 200 pairs.
+    A tie has the label 0.5. The interval is the percentile bootstrap's over prompts, in logits and stretched for a
+    small n, joined with Wilson's at the same rate: where all pairs were won, resamples have no spread. It covered 0.93,
+    0.94 and 0.95 of simulated truths at 20, 60 and 200 pairs.
 
     Args:
         outcomes: (N,) as for `win_rate`.
@@ -114,14 +114,14 @@ def length_controlled(
     drawn = _bootstrap(won, term, resamples, seed)
     effect = _interval(best[1], drawn[:, 1], raw.n)
     logits = _interval(best[0], drawn[:, 0], raw.n)
-    value, low, high = (float(_logistic(np.asarray(one))) for one in (logits.value, logits.low, logits.high))
+    value, low, high = (float(_logistic(np.asarray(logit))) for logit in (logits.value, logits.low, logits.high))
     wilson = rate(value * raw.n, raw.n)
     controlled = Estimate(value, min(low, wilson.low), max(high, wilson.high), raw.n)
     return LengthControlled(controlled, raw, effect)
 
 
 def _interval(value: Array, drawn: Array, n: int) -> Estimate:
-    """The percentile interval of resamples, stretched for a small n and two fitted numbers."""
+    """Return the percentile interval of resamples, stretched for a small n and two fitted numbers."""
     # Resamples spread too little by sqrt((n - 2) / n), and as if the spread were known (Hesterberg 2015, section 5.1).
     stretch = Student(n - 2).quantile(0.975) / Z_95 * math.sqrt(n / (n - 2))
     low, high = np.quantile(drawn, (0.025, 0.975)) - value
@@ -129,41 +129,41 @@ def _interval(value: Array, drawn: Array, n: int) -> Estimate:
 
 
 def fit(won: Array, term: Array, counts: Array) -> Array:
-    """Intercepts and length effects (R, 2) of R ridged logistic regressions at once, by Newton's method.
+    """Fit R ridged logistic regressions at once by Newton's method; return intercepts and length effects (R, 2).
 
     Args:
         won: (N,) labels from 0 to 1.
         term: (N,) the length term.
         counts: (R, N) how often each item is in each regression.
     """
-    found = np.zeros((len(counts), 2))
-    cost = _cost(found, won, term, counts)
+    fitted = np.zeros((len(counts), 2))
+    cost = _cost(fitted, won, term, counts)
     for _ in range(100):
-        step = _newton(found, won, term, counts)
+        step = _newton(fitted, won, term, counts)
         # On separable data a full step can overshoot for good: it is halved until it leads downwards.
         for _ in range(40):
-            worse = _cost(found + step, won, term, counts) > cost * (1 + 1e-12)
+            worse = _cost(fitted + step, won, term, counts) > cost * (1 + 1e-12)
             if not worse.any():
                 break
             step[worse] /= 2
-        found += step
-        cost = _cost(found, won, term, counts)
+        fitted += step
+        cost = _cost(fitted, won, term, counts)
         if np.abs(step).max() < 1e-9:
             break
-    return found
+    return fitted
 
 
-def _cost(found: Array, won: Array, term: Array, counts: Array) -> Array:
-    """(R,) negative log likelihoods, in nats, with the ridge."""
-    logit = found[:, :1] + found[:, 1:] * term
-    return (counts * (np.logaddexp(0, logit) - won * logit)).sum(1) + RIDGE / 2 * (found**2).sum(1)
+def _cost(fitted: Array, won: Array, term: Array, counts: Array) -> Array:
+    """Return (R,) negative log likelihoods, in nats, with the ridge."""
+    logit = fitted[:, :1] + fitted[:, 1:] * term
+    return (counts * (np.logaddexp(0, logit) - won * logit)).sum(1) + RIDGE / 2 * (fitted**2).sum(1)
 
 
-def _newton(found: Array, won: Array, term: Array, counts: Array) -> Array:
-    """(R, 2) steps to where the quadratic approximations of `_cost` are lowest."""
-    predicted = _logistic(found[:, :1] + found[:, 1:] * term)
+def _newton(fitted: Array, won: Array, term: Array, counts: Array) -> Array:
+    """Return (R, 2) steps to where the quadratic approximations of `_cost` are lowest."""
+    predicted = _logistic(fitted[:, :1] + fitted[:, 1:] * term)
     rest, curve = counts * (won - predicted), counts * predicted * (1 - predicted)
-    left, right = rest.sum(1) - RIDGE * found[:, 0], rest @ term - RIDGE * found[:, 1]
+    left, right = rest.sum(1) - RIDGE * fitted[:, 0], rest @ term - RIDGE * fitted[:, 1]
     aa, ab, bb = curve.sum(1) + RIDGE, curve @ term, curve @ term**2 + RIDGE
     return np.stack([bb * left - ab * right, aa * right - ab * left], axis=1) / (aa * bb - ab * ab)[:, None]
 
@@ -171,8 +171,8 @@ def _newton(found: Array, won: Array, term: Array, counts: Array) -> Array:
 def _bootstrap(won: Array, term: Array, resamples: int, seed: int) -> Array:
     generator, n, parts = np.random.default_rng(seed), len(won), []
     for start in range(0, resamples, max(1, CHUNK // n)):
-        rows = min(max(1, CHUNK // n), resamples - start)
-        parts.append(fit(won, term, generator.multinomial(n, [1 / n] * n, size=rows).astype(np.float64)))
+        count = min(max(1, CHUNK // n), resamples - start)
+        parts.append(fit(won, term, generator.multinomial(n, [1 / n] * n, size=count).astype(np.float64)))
     return np.concatenate(parts)
 
 
