@@ -311,9 +311,12 @@ def test_a_missing_file_names_the_nearest(write: Write) -> None:
         ("model: m\noptim:\n\tlr: 1\n", "c.yaml:3: a tab; indent with spaces"),
         ("model: m\nlora: {r: 8\nseed: 3\n", "c.yaml:3: not YAML: "),
         ("model: m\n---\nmodel: n\n", "c.yaml:2: a second document begins here"),
-        ("model: m\noutput: o\ndata: d\nmodel: n\n", "c.yaml:4: model: the key stands here twice; remove one"),
+        ("model: m\noutput: o\ndata: d\nmodel: n\n", "c.yaml:4: model: the key is given twice; remove one"),
         ("model: !!python/name:os.system\noutput: o\ndata: d\n", "c.yaml:1: model: the tag "),
-        ("model: m\noutput: o\ndata: d\nlora: &a {r: *a}\n", "c.yaml:4: lora.r: an alias of the value it stands in"),
+        (
+            "model: m\noutput: o\ndata: d\nlora: &a {r: *a}\n",
+            "c.yaml:4: lora.r: an alias of the value that contains it; write the value out",
+        ),
         ("? [a, b]\n: 3\n", "c.yaml:1: a key must be a word"),
         ("model: \x07\n", "c.yaml: not YAML text: "),
     ],
@@ -344,7 +347,7 @@ def test_a_byte_order_mark_and_windows_lines_are_no_problem(write: Write) -> Non
         ("optim..lr=3", "not a setting"),
         ("lora={r: 8", "the value is not YAML"),
         ("model.name=x", "model is 'm', which has no keys"),
-        ("lora={r: 8, r: 9}", "the key stands here twice"),
+        ("lora={r: 8, r: 9}", "the key is given twice"),
     ],
 )
 def test_an_override_that_is_none(override: str, said: str) -> None:

@@ -105,11 +105,11 @@ def test_a_run_folder_or_an_adapter_as_model() -> None:
     settings.touch()
     assert "adapter_config.json: not readable as JSON" in missing("model=adapter")[1]
     settings.write_text("{}")
-    assert "names no base_model_name_or_path" in missing("model=adapter")[1]
+    assert "base_model_name_or_path is missing" in missing("model=adapter")[1]
     settings.write_text('{"base_model_name_or_path": "./gone"}')
-    assert missing("model=adapter")[1].endswith("the adapter's base model is not there: gone: no such model folder")
+    assert missing("model=adapter")[1].endswith("the adapter's base model cannot be used: gone: no such model folder")
     settings.write_text('{"base_model_name_or_path": "./gone", "task_type": "SEQ_CLS"}')
-    assert "the adapter of a reward model, which cannot write" in missing("model=adapter")[1]
+    assert "the adapter of a reward model, which cannot generate text" in missing("model=adapter")[1]
 
 
 def test_a_reference_that_is_missing() -> None:

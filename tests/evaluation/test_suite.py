@@ -279,7 +279,7 @@ def test_the_command_needs_models_that_write(folder: Path, tmp_path: Path) -> No
         comparison_of(folder, tmp_path, "base", gates={"capability_drop": 0.1})
     with pytest.raises(ConfigError, match=r"gates\.model: 'base' is not judged; other"):
         comparison_of(folder, tmp_path, "base", "other", gates={"capability_drop": 0.1, "model": "base"})
-    with pytest.raises(ConfigError, match=r"gates\.win_rate: cannot run: nobody can judge"):
+    with pytest.raises(ConfigError, match=r"gates\.win_rate: cannot run: there is no judge"):
         comparison_of(folder, tmp_path, "base", "other", gates={"win_rate": 0.5})
 
 

@@ -323,7 +323,7 @@ def test_an_index_names_files_beside_it_only(name: str, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     index = {"metadata": {}, "weight_map": dict.fromkeys(["model.embed_tokens.weight"], name)}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match=r"weight_map names .* which is not a file beside it"):
+    with pytest.raises(ModelError, match=r"weight_map names .* which is not a file in its folder"):
         loaded(folder)
 
 

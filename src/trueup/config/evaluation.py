@@ -1,4 +1,4 @@
-"""What is measured at the end, and what a model must keep to be shipped: the `evaluate` and `gates` sections."""
+"""The `evaluate` and `gates` sections: the report at the end, and the limits that a model must keep to be shipped."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class EvaluateConfig(Section):
     """The report at the end: what each stage gained and cost."""
 
     against: Text | None = None
-    """The stage (or `base`) that the others are held against, item by item. Unset: the first SFT stage, else base."""
+    """The stage (or `base`) that the others are compared with, item by item. Unset: the first SFT stage, else base."""
     tasks: Annotated[list[TaskName], Field(min_length=1)] | None = None
-    """What to measure. Unset: all that can be; what cannot is named in the report."""
+    """The tasks to measure. Unset: all that can be measured; the report names those that cannot."""
     data: DataConfig | None = None
     """Held-out rankings: does the trained model prefer what people preferred, and is the reward model right?"""
     max_length: Count | None = None
-    """Leave out rankings and prompts (with an answer) that are longer, counted in the report. Unset: none is."""
+    """Leave out rankings and prompts (with an answer) of more tokens, counted in the report. Unset: none."""
     prompts: DataConfig | None = None
     """Held-out prompts to answer freely, for reward, win rate, KL and length. Unset: 64 written for this project."""
     samples: Count = 64
-    """How many of these prompts are answered."""
+    """The number of these prompts that are answered."""
     max_new_tokens: Count = 64
     """The longest answer in tokens."""
     max_tokens: Count = 4096
@@ -49,7 +49,7 @@ class EvaluateConfig(Section):
     capability: DataConfig | None = None
     """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 200 written for this project."""
     grader: Text | None = None
-    """file.py:function that scores answers to the questions from 0 to 1. Unset: they must hold the expected answer."""
+    """file.py:function that scores answers to questions from 0 to 1. Unset: they must contain the expected answer."""
     forgetting: DataConfig | None = None
     """Texts or conversations outside of what was trained on. Unset: 72 written for this project."""
     innocent: DataConfig | None = None
@@ -61,13 +61,13 @@ class EvaluateConfig(Section):
     reward: Text | None = None
     """The proxy: a reward run, a classifier or file.py:function that scores answers. Unset: the last reward stage."""
     gold: Text | None = None
-    """An independent reward that nothing was trained on, named likewise."""
+    """An independent reward that nothing was trained on, in the same forms."""
     judge: Text | None = None
     """Who decides win-rate: gold, reward, or an http(s):// address of an OpenAI-compatible API. Unset: gold, reward."""
     judge_model: Text | None = None
-    """The model to ask for at the endpoint."""
+    """The name of the judge's model at the endpoint."""
     refusals: Literal["detector", "judge"] = "detector"
-    """Who says that a reply is a refusal: patterns whose own error is measured, or the endpoint."""
+    """The judge of refusals: patterns with a measured error rate, or the endpoint."""
     harness: list[Text] = Field(default_factory=list)
     """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
@@ -75,11 +75,11 @@ class EvaluateConfig(Section):
 
     @property
     def endpoint(self) -> str | None:
-        """The judge's address, if it is one."""
+        """The judge's address, if the judge is an endpoint."""
         return self.judge if self.judge and re.match(r"https?://", self.judge) else None
 
     def inert(self) -> dict[str, str]:
-        """Settings of a judge or a harness that is not asked."""
+        """Return the settings of a judge or a harness that is not used."""
         reasons = {} if self.harness else {"harness_limit": "no harness task is named; set evaluate.harness"}
         if self.data is None and self.prompts is None:
             reasons["max_length"] = "it is for rankings and prompts; set evaluate.data or evaluate.prompts"
@@ -88,14 +88,14 @@ class EvaluateConfig(Section):
         return reasons
 
     def contradictions(self) -> list[Problem]:
-        """A judge that cannot be asked."""
+        """Return the problems of a judge that cannot be asked."""
         problems: list[Problem] = []
         if self.judge and self.endpoint is None and self.judge not in ("gold", "reward"):
             problems.append((("judge",), f"must be gold, reward or an http(s):// address; got {masked(self.judge)!r}"))
         if self.judge == "gold" and self.gold is None:
             problems.append((("judge",), "there is no gold reward; set evaluate.gold"))
         if self.endpoint and self.judge_model is None:
-            problems.append((("judge_model",), "missing: the endpoint must be told which model to ask"))
+            problems.append((("judge_model",), "missing: set the name of the model at the endpoint"))
         if self.refusals == "judge" and self.endpoint is None:
             problems.append((("refusals",), "only an endpoint can judge refusals; set judge to its http(s):// address"))
         if self.endpoint and (secret := _secret_in(self.endpoint)):
@@ -107,7 +107,7 @@ class EvaluateConfig(Section):
 
 
 def _secret_in(url: str) -> str | None:
-    """What of a url may be secret."""
+    """Return which part of a url may be secret, or None."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -118,24 +118,24 @@ def _secret_in(url: str) -> str | None:
 
 
 class GatesConfig(Section):
-    """What a model must keep to be shipped. Each is decided on the bound of a 95% interval, not on the point."""
+    """Limits a model must keep to be shipped. Each is decided on the bound of a 95% interval, not on the point."""
 
     capability_drop: Fraction | None = None
-    """The share of capability questions that may be lost."""
+    """The largest drop of the share of capability questions that are answered right."""
     over_refusal_rise: Fraction | None = None
-    """How much more of the innocent prompts may be refused."""
+    """The largest rise of the share of innocent prompts that are refused."""
     unsafe_compliance_rise: Fraction | None = None
-    """How much more of the unsafe prompts may be complied with."""
+    """The largest rise of the share of unsafe prompts that are complied with."""
     forgetting_rise: NonNegative | None = None
-    """Nats per token that texts outside the domain may cost more."""
+    """The largest rise of the loss on texts outside the domain, in nats per token."""
     gold_reward_drop: NonNegative | None = None
-    """How far the gold reward may fall; 0 allows no fall."""
+    """The largest fall of the gold reward; 0 allows no fall."""
     win_rate: Fraction | None = None
-    """The win rate that must at least be shown; ties are halves."""
+    """The smallest win rate; ties are halves."""
     length_growth: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] | None = None
-    """How many times as long the answers may be."""
+    """The largest growth of the answers' length, as a factor."""
     model: Text | None = None
-    """The stage whose verdict counts. Unset: any one that ships will do."""
+    """The stage whose verdict counts. Unset: it is enough that any stage ships."""
 
     @property
     def limits(self) -> Mapping[str, float]:
@@ -143,7 +143,7 @@ class GatesConfig(Section):
         return {key: value for key, value in dict(self).items() if key != "model" and value is not None}
 
     def contradictions(self) -> list[Problem]:
-        """A section in which no gate is set."""
+        """Return the problem of a section in which no gate is set."""
         return [] if self.limits else [(("gates",), "no gate is set; set one, such as capability_drop: 0.02")]
 
 
@@ -156,11 +156,11 @@ TASK_OF: Mapping[str, TaskName] = {
     "win_rate": "win-rate",
     "length_growth": "answers",
 }
-"""The task that a gate needs."""
+"""Gate -> the task that it needs."""
 
 
 def gate_problems(evaluate: EvaluateConfig, gates: GatesConfig, proxy: str | None) -> list[Problem]:
-    """Gates that could only end as "not run", hours later; `proxy` is the reward that scores answers, if any."""
+    """Return the gates that could only end as "not run", hours later; `proxy` is the reward that scores answers."""
     problems: list[Problem] = []
     for key in gates.limits:
         task = TASK_OF[key]
@@ -170,12 +170,12 @@ def gate_problems(evaluate: EvaluateConfig, gates: GatesConfig, proxy: str | Non
         elif key == "gold_reward_drop" and evaluate.gold is None:
             problems.append((("gates", key), "cannot run: there is no independent reward; set evaluate.gold"))
         elif key == "win_rate" and evaluate.gold is None and evaluate.endpoint is None and proxy is None:
-            problems.append((("gates", key), "cannot run: nobody can judge; set evaluate.judge, gold or reward"))
+            problems.append((("gates", key), "cannot run: there is no judge; set evaluate.judge, gold or reward"))
     return problems
 
 
 class ComparisonConfig(EvaluateConfig):
-    """What `trueup evaluate` is told: the evaluation's keys, and gates."""
+    """The configuration of `trueup evaluate`: the evaluation's keys, and gates."""
 
     gates: GatesConfig | None = None
-    """What the last models must keep."""
+    """Limits that the models after the first must keep."""

@@ -1,4 +1,4 @@
-"""Pydantic's errors -> problems a person can act on: what is wrong, what is allowed, which key was meant."""
+"""Turn pydantic's errors into problems a person can act on: what is wrong, what is allowed, which key was meant."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ OTHER_NAMES = {
     "torch_dtype": "dtype",
     "packing": "max_tokens",
 }
-"""What other toolkits call it. A hint is given only where the stage has such a key."""
+"""Names in other toolkits -> the key here. A hint is given only where the stage has such a key."""
 
 _BOUNDS = {
     "greater_than": ("above", "gt"),
@@ -88,7 +88,7 @@ _KINDS = {
 
 
 def explain(cls: type[BaseModel], error: ValidationError) -> list[Problem]:
-    """Every problem in `error`, raised while validating as `cls`; one a place, places as in the file."""
+    """Return every problem in `error`, raised while validating as `cls`: one per place, places as in the file."""
     problems: dict[Place, str] = {}
     for details in error.errors(include_url=False):
         several = unpack(details)
@@ -101,7 +101,7 @@ def explain(cls: type[BaseModel], error: ValidationError) -> list[Problem]:
 
 
 def locate(cls: type[BaseModel], loc: Place) -> tuple[Place, FieldInfo | None]:
-    """Pydantic's loc without the tags it adds for unions, and the field it stops at."""
+    """Return pydantic's loc without the tags it adds for unions, and the field it stops at."""
     place: list[str | int] = []
     model: type[BaseModel] | None = cls
     field: FieldInfo | None = None
@@ -118,18 +118,18 @@ def locate(cls: type[BaseModel], loc: Place) -> tuple[Place, FieldInfo | None]:
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The section class that a field holds, or None: `LoraConfig | None` -> LoraConfig."""
+    """Return the section class that a field holds, or None: `LoraConfig | None` -> LoraConfig."""
     kinds = (kind for kind in _members(field.annotation) if isinstance(kind, type))
     return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
 
 
 def keys_of(cls: type[BaseModel]) -> list[str]:
-    """The keys a section takes, as they are written in a file."""
+    """Return the keys of a section, as they are written in a file."""
     return [field.alias or name for name, field in cls.model_fields.items()]
 
 
 def places_of(cls: type[BaseModel], before: Place = ()) -> Iterator[Place]:
-    """Every key of a stage, sections and the keys in them."""
+    """Yield the place of every key of a stage: sections and the keys in them."""
     for name, field in cls.model_fields.items():
         place = (*before, field.alias or name)
         yield place
@@ -141,22 +141,22 @@ def places_of(cls: type[BaseModel], before: Place = ()) -> Iterator[Place]:
 
 
 def unknown_key(cls: type[BaseModel], place: Place, extra: tuple[str, ...] = ()) -> str:
-    """What to say of a key that `cls` has not at `place`; `extra` are more keys allowed at the top."""
+    """Return the message for a key at `place` that `cls` does not have; `extra` are more keys allowed at the top."""
     key, around = str(place[-1]), place[:-1]
-    here = section_at(cls, around)
-    keys = [*(extra if not around else ()), *(keys_of(here) if here else ())]
-    elsewhere = [found for found in places_of(cls) if found[-1] == key and found[:-1] != around]
+    section = section_at(cls, around)
+    keys = [*(extra if not around else ()), *(keys_of(section) if section else ())]
+    elsewhere = [other for other in places_of(cls) if other[-1] == key and other[:-1] != around]
     if elsewhere:
-        homes = " or ".join(dotted(found) for found in _shallowest(elsewhere))
+        homes = " or ".join(dotted(other) for other in _shallowest(elsewhere))
         if not around:
             return f"unknown key; {key} belongs under {_shallowest(elsewhere)[0][0]}: {homes}"
         return f"unknown key here; did you mean {homes}? (keys here: {', '.join(keys)})"
     renamed = OTHER_NAMES.get(key)
-    if renamed and any(dotted(found) == renamed for found in places_of(cls)):
+    if renamed and any(dotted(other) == renamed for other in places_of(cls)):
         return f"unknown key; here it is {renamed}"
     close = nearest(key, keys)
     if close is None and not around:
-        by_name = {str(found[-1]): dotted(found) for found in reversed(list(places_of(cls)))}
+        by_name = {str(other[-1]): dotted(other) for other in reversed(list(places_of(cls)))}
         inner = nearest(key, by_name, cutoff=0.75)
         close = by_name[inner] if inner else None
     hint = f"; did you mean {close}?" if close else ";"
@@ -164,7 +164,7 @@ def unknown_key(cls: type[BaseModel], place: Place, extra: tuple[str, ...] = ())
 
 
 def section_at(cls: type[BaseModel], place: Place) -> type[BaseModel] | None:
-    """The section class at a place: `("optim",)` -> OptimConfig."""
+    """Return the section class at a place: `("optim",)` -> OptimConfig."""
     section: type[BaseModel] | None = cls
     for part in place:
         if isinstance(part, int):
@@ -202,13 +202,13 @@ def _message(cls: type[BaseModel], place: Place, field: FieldInfo | None, detail
 
 
 def _choices(kinds: list[Any]) -> list[str]:
-    """The words that an annotation's literals allow, a list's items' among them."""
+    """Return the words that an annotation's literals allow, those of a list's items among them."""
     inner = [item for kind in kinds if get_origin(kind) is list for item in get_args(kind)]
     return [str(choice) for kind in (*kinds, *inner) if get_origin(kind) is Literal for choice in get_args(kind)]
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """The members of a union, `Annotated` taken off; the annotation itself when it is none."""
+    """Yield the members of a union, without `Annotated`; the annotation itself when it is no union."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _members(get_args(annotation)[0])

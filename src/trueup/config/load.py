@@ -58,13 +58,13 @@ def load_config(
 
 
 def to_yaml(config: Section) -> str:
-    """Every value of the configuration as YAML that `load_config` reads back equal; inert keys are left out."""
+    """Return every value of the configuration as YAML that `load_config` reads back equal; inert keys are left out."""
     text = yaml.dump(_dumped(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return clean(text)  # what a terminal obeys stands in double quotes, where these escapes are YAML's own
 
 
 def _dumped(section: BaseModel) -> dict[str, Value]:
-    """`model_dump`, without the keys that would be refused as inert if they stood in a file."""
+    """Return `model_dump` without the keys that would be refused as inert if they stood in a file."""
     values: dict[str, Value] = section.model_dump(mode="json", by_alias=True)
     inert = section.inert() if isinstance(section, Section) else {}
     for name, field in type(section).model_fields.items():
@@ -78,7 +78,7 @@ def _dumped(section: BaseModel) -> dict[str, Value]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what YAML 1.1 and 1.2 readers read alike: text that either takes for a number is put in quotes."""
+    """Writes text that YAML 1.1 and 1.2 readers read alike: text that either reads as a number is put in quotes."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

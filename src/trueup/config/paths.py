@@ -1,6 +1,7 @@
-"""Do the files and folders that a configuration names exist? Asked before torch loads, in milliseconds.
+"""Check that the files and folders that a configuration names exist: before torch loads, in milliseconds.
 
-What looks like `owner/name` and is nothing on disk is taken for a name on the Hugging Face hub and left to the loader.
+A name of the form `owner/name` that is nothing on disk is taken for a name on the Hugging Face hub and left to the
+loader.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from trueup.errors import ConfigError, DataError, ModelError, TrueupError
 from trueup.system.files import split_event
 from trueup.system.text import masked
 
-Missing = tuple[Place, type[TrueupError], str]
-"""Which key names it, what kind of error that is, and the message."""
+PathProblem = tuple[Place, type[TrueupError], str]
+"""The key that names the path, the class of the error, and the message."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
-_CHAIN = 8  # adapters over one another; beyond, they are taken to go in a circle
+_CHAIN = 8  # the most adapters on top of one another; more are taken for a circle
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _FILE_SUFFIXES = (
@@ -41,8 +42,8 @@ def check_paths(config: StageConfig | PipelineConfig | EvaluateConfig) -> None:
     raise_missing(missing_paths(config))
 
 
-def missing_paths(config: StageConfig | PipelineConfig | EvaluateConfig, near: Path | None = None) -> list[Missing]:
-    """All that is missing; `near` is the configuration file's folder, for a hint."""
+def missing_paths(config: StageConfig | PipelineConfig | EvaluateConfig, near: Path | None = None) -> list[PathProblem]:
+    """Return all paths that are missing or unusable; `near` is the configuration file's folder, for a hint."""
     if isinstance(config, PipelineConfig):
         return list(_pipeline(config, near))
     if isinstance(config, EvaluateConfig):
@@ -50,15 +51,15 @@ def missing_paths(config: StageConfig | PipelineConfig | EvaluateConfig, near: P
     return list(_stage(config, (), near))
 
 
-def raise_missing(missing: list[Missing], line: Callable[[Problem], str] | None = None) -> None:
+def raise_missing(missing: list[PathProblem], line: Callable[[Problem], str] | None = None) -> None:
     """Raise the first one's error with all the messages; `line` puts file and line before each."""
     if missing:
-        say = line or (lambda problem: f"{'.'.join(map(str, problem[0]))}: {problem[1]}")
-        raise missing[0][1](limited([say((place, message)) for place, _, message in missing]))
+        as_line = line or (lambda problem: f"{'.'.join(map(str, problem[0]))}: {problem[1]}")
+        raise missing[0][1](limited([as_line((place, message)) for place, _, message in missing]))
 
 
 def find_model(name: str) -> str:
-    """The model that `name` means: itself, or the `model` folder inside when it is a run folder. Raises ModelError."""
+    """Return the model that `name` means: itself, or the `model` folder of a run folder. Raises ModelError."""
     inner = Path(name).expanduser() / "model"
     if (inner / "config.json").exists():
         name = str(inner)
@@ -68,20 +69,20 @@ def find_model(name: str) -> str:
 
 
 def trust_of(*stages: StageConfig) -> Trust:
-    """What any of the stages allows models to do."""
+    """Return the permissions that any of the stages gives to models."""
     code = any(stage.trust_remote_code for stage in stages)
     return Trust(code, any("pickled-weights" in stage.allow for stage in stages))
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` can only be meant as owner/name on the hub: nothing on disk begins like it."""
+    """Return True if `name` can only be meant as owner/name on the hub: nothing on disk begins like it."""
     if not _HUB_NAME.match(name) or name.endswith(_FILE_SUFFIXES):
         return False
     owner = name.partition("/")[0]
     return owner != "runs" and not Path(owner).exists()
 
 
-def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[Missing]:
+def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[PathProblem]:
     made: list[Path] = []
     seen: set[str] = set()
     stages = {name: config.stage(name)[1] for name in config.stages}
@@ -96,7 +97,9 @@ def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[Missing]:
             yield ("evaluate", *place), kind, message
 
 
-def _evaluate(config: EvaluateConfig, near: Path | None, stages: Collection[str], trust: Trust) -> Iterator[Missing]:
+def _evaluate(
+    config: EvaluateConfig, near: Path | None, stages: Collection[str], trust: Trust
+) -> Iterator[PathProblem]:
     for key in ("data", "prompts", "capability", "forgetting", "innocent", "unsafe"):
         section = getattr(config, key)
         if section and (message := _data_problem(section, near)):
@@ -108,7 +111,7 @@ def _evaluate(config: EvaluateConfig, near: Path | None, stages: Collection[str]
 
 
 def _home(config: PipelineConfig, stage: str, place: Place, message: str) -> Place:
-    """Where a stage's value is written: its model may be the pipeline's `base`, its data the pipeline's `data`."""
+    """Return the place where a stage's value is written: a model may be the pipeline's `base`, data its `data`."""
     raw = config.stages[stage]
     if config.data and message.startswith(f"{Path(config.data).expanduser()}: "):
         return ("data",)
@@ -117,7 +120,7 @@ def _home(config: PipelineConfig, stage: str, place: Place, message: str) -> Pla
     return ("stages", stage, *place)
 
 
-def _stage(config: StageConfig, made: Collection[Path], near: Path | None) -> Iterator[Missing]:
+def _stage(config: StageConfig, made: Collection[Path], near: Path | None) -> Iterator[PathProblem]:
     for place, section in config.data_sections:
         if message := _data_problem(section, near):
             yield place, DataError, message
@@ -135,18 +138,19 @@ def _stage(config: StageConfig, made: Collection[Path], near: Path | None) -> It
 
 
 def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
-    """Every reward that a stage names, and where."""
+    """Yield the place and name of every reward of a stage."""
     if isinstance(config, PpoConfig):
         several = not isinstance(config.reward, str)
-        yield from ((("reward", at) if several else ("reward",), one) for at, one in enumerate(config.rewards))
+        for index, reward in enumerate(config.rewards):
+            yield (("reward", index) if several else ("reward",)), reward
     if isinstance(config, PpoConfig | DpoConfig):
         named = {"gold": config.watch.gold, "reward": getattr(config.watch, "reward", None)}
-        yield from ((("watch", key), one) for key, one in named.items() if one)
+        yield from ((("watch", key), reward) for key, reward in named.items() if reward)
 
 
 def _data_problem(section: DataConfig, near: Path | None) -> str | None:
     if _ADDRESS.match(section.path):
-        return f"{masked(section.path)}: an address, and data is read from files; download it and give the file"
+        return f"{masked(section.path)}: an address; data is read from files: download it and give the file"
     path = Path(split_event(section.path)[0]).expanduser()
     if path.exists():
         return None if os.access(path, os.R_OK) else f"{path}: not readable; check its permissions"
@@ -195,36 +199,36 @@ def _refused(path: Path, trust: Trust) -> str | None:
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a folder holds a PEFT adapter and no model."""
+    """Return True if a folder holds a PEFT adapter and no model."""
     return (path / "adapter_config.json").is_file() and not (path / "config.json").exists()
 
 
 def has_tokenizer(path: Path) -> bool:
-    """Whether a folder holds a tokenizer."""
+    """Return True if a folder holds a tokenizer."""
     return any((path / name).exists() for name in TOKENIZER_FILES)
 
 
 def adapter_base(path: Path) -> str:
-    """The model that an adapter was trained over; perhaps again an adapter.
+    """Return the base model of an adapter; it may again be an adapter.
 
     Raises:
-        ModelError: it does not say, or its bases never come to a model.
+        ModelError: it names no base, or its bases form a circle.
     """
-    told = _named_base(path)
-    base = Path(told)
+    name = _named_base(path)
+    base = Path(name)
     for _ in range(_CHAIN):
         if not is_adapter(base):
-            return told
+            return name
         base = Path(_named_base(base))
-    raise ModelError(f"{path}: its base is an adapter, and so is that one's, in a circle\n  fix: name the base model")
+    raise ModelError(f"{path}: its base is an adapter, and that one's again, in a circle\n  fix: name the base model")
 
 
 def _named_base(path: Path) -> str:
     settings = path / "adapter_config.json"
-    told = read_json(settings).get("base_model_name_or_path")
-    if not isinstance(told, str) or not told:
-        raise ModelError(f"{settings}: it names no base_model_name_or_path; write the base model's folder or hub name")
-    return told
+    name = read_json(settings).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise ModelError(f"{settings}: base_model_name_or_path is missing; write the base model's folder or hub name")
+    return name
 
 
 def _adapter_problem(path: Path, trust: Trust) -> str | None:
@@ -234,9 +238,9 @@ def _adapter_problem(path: Path, trust: Trust) -> str | None:
     except ModelError as error:
         return str(error)
     if task == "SEQ_CLS":
-        return f"{path}: the adapter of a reward model, which cannot write; give a language model's"
+        return f"{path}: the adapter of a reward model, which cannot generate text; give a language model's adapter"
     problem = _model_problem(base, trust)
-    return f"{path}: the adapter's base model is not there: {problem}" if problem else _refused(path, trust)
+    return f"{path}: the adapter's base model cannot be used: {problem}" if problem else _refused(path, trust)
 
 
 def _reward_problem(reward: str, trust: Trust) -> str | None:
@@ -260,26 +264,23 @@ def _reward_problem(reward: str, trust: Trust) -> str | None:
 
 
 def classifier_problem(folder: Path) -> str | None:
-    """Why the model in `folder` cannot be a reward model: it is no sequence classifier, or has not one label."""
+    """Return why the model in `folder` is no reward model (no sequence classifier, or not one label), or None."""
     try:
         settings = read_json(folder / "config.json")
     except ModelError as error:
         return str(error)
     named, labelled = settings.get("architectures"), settings.get("id2label")
-    architectures = [str(one) for one in named] if isinstance(named, list) else []
+    architectures = [str(name) for name in named] if isinstance(named, list) else []
     if architectures and "SequenceClassification" not in architectures[0]:
         return (
             f"{folder} holds a {architectures[0]}, not a reward model: train one with `trueup reward`, "
             "or give a sequence classifier with one label"
         )
-    labels = (
-        len(labelled) if isinstance(labelled, dict) and labelled else settings.get("num_labels", 2)
-    )  # transformers' default, never written
-    return (
-        f"{folder} has {labels} labels; a reward model has one (num_labels=1)"
-        if architectures and labels != 1
-        else None
-    )
+    # transformers' default of 2 labels is not written to config.json
+    labels = len(labelled) if isinstance(labelled, dict) and labelled else settings.get("num_labels", 2)
+    if architectures and labels != 1:
+        return f"{folder} has {labels} labels; a reward model has one (num_labels=1)"
+    return None
 
 
 def _function_problem(path: Path, name: str) -> str | None:

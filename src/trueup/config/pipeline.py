@@ -1,4 +1,4 @@
-"""One file of stages: each is resolved into its method's own configuration, and checked as such."""
+"""The configuration of a pipeline: a file of stages, each resolved into its method's own configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARED = ("lora", "allow", "seed", "device", "dtype", "threads", "strategy")
 """Pipeline keys that are every stage's default."""
 
 LINKS = ("method", "from")
-"""Keys a stage has beside its configuration's."""
+"""Keys of a stage in a pipeline that are not keys of its configuration."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -35,11 +35,11 @@ class PipelineConfig(Section):
     runs: Path = Path("runs")
     """The folder that run folders are made in."""
     data: Text | None = None
-    """The path of every data section that gives none."""
+    """The path of every data section without one."""
     lora: LoraConfig | None = None
     """Adapters for every stage; a stage's own `lora` replaces it, `lora: null` turns it off."""
     allow: list[Allowed] = Field(default_factory=list)
-    """Faults of data or models that every stage knows of, as a stage's own `allow`."""
+    """Faults of data or models that are allowed in every stage; a stage's own `allow` replaces it."""
     seed: Whole = 0
     """The stages' seed."""
     device: Device = "auto"
@@ -51,11 +51,11 @@ class PipelineConfig(Section):
     threads: Count | None = None
     """The stages' CPU threads."""
     stages: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    """Name to stage: `method`, `from` (an earlier stage; none: the base), and all that the method can be told."""
+    """Name to stage: `method`, `from` (an earlier stage; unset: the base), and the keys of the method."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """The report at the end."""
     gates: GatesConfig | None = None
-    """What the trained models must keep: decides SHIP, HOLD or NOT SHOWN, and the exit code."""
+    """Limits that the trained models must keep: they decide SHIP, HOLD or NOT SHOWN, and the exit code."""
 
     @property
     def folder(self) -> Path:
@@ -63,7 +63,7 @@ class PipelineConfig(Section):
         return self.runs / self.name
 
     def stage(self, name: str, folder: Path | None = None) -> tuple[str, StageConfig]:
-        """The stage's method and configuration; `folder` is the pipeline's run folder (default `runs/name`).
+        """Return the stage's method and configuration; `folder` is the pipeline's run folder (default `runs/name`).
 
         `from` becomes `<folder>/<stage>/model`, a `reward` that names a stage becomes that stage's run folder.
         """
@@ -75,7 +75,7 @@ class PipelineConfig(Section):
             raise ConfigError("\n".join(lines)) from None
 
     def upstream(self, name: str) -> set[str]:
-        """The stages that a stage is made from: what it starts from, its rewards, what it is watched by."""
+        """Return the stages that a stage depends on: its start, its rewards, the rewards of its watch."""
         raw = self.stages[name]
         return {raw.get("from"), *(reward for _, reward in _reward_links(raw))} & set(self.stages)
 
@@ -85,14 +85,14 @@ class PipelineConfig(Section):
         if self.evaluate.reward is not None:
             return self.evaluate.reward
         optimized = [raw.get("reward") for raw in self.stages.values() if raw.get("method") == PpoConfig.method]
-        named = [one[0] if isinstance(one, list) and one else one for one in optimized]
+        named = [reward[0] if isinstance(reward, list) and reward else reward for reward in optimized]
         named += [name for name, raw in reversed(self.stages.items()) if raw.get("method") == "reward"]
-        return next((one for one in named if isinstance(one, str) and one != self.evaluate.gold), None)
+        return next((name for name in named if isinstance(name, str) and name != self.evaluate.gold), None)
 
     @model_validator(mode="wrap")
     @classmethod
     def _check_stages(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """The pipeline's own problems and all its stages', together."""
+        """Raise the pipeline's own problems and all its stages', together."""
         if not isinstance(value, dict):
             return handler(value)
         value = _with_data_path(value)
@@ -115,7 +115,7 @@ class PipelineConfig(Section):
 
 
 def _with_data_path(value: dict[str, Any]) -> dict[str, Any]:
-    """The report's data sections get the pipeline's path when they give none."""
+    """Give the report's data sections the pipeline's path where they have none."""
     evaluate = value.get("evaluate")
     if not isinstance(evaluate, dict):
         return value
@@ -124,13 +124,16 @@ def _with_data_path(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
-    """Stages that `evaluate` and `gates` name and that are not there, or cannot do what is asked of them."""
+    """Yield stages that `evaluate` and `gates` name, and that do not exist or have the wrong method."""
     stages = {name: raw.get("method") for name, raw in pipeline["stages"].items() if isinstance(raw, dict)}
     writers = ["base", *(name for name, method in stages.items() if method != "reward" and name != "base")]
     evaluate, gates = (_section(pipeline, key) for key in ("evaluate", "gates"))
     against = evaluate.get("against") or next((name for name, method in stages.items() if method == "sft"), "base")
     if against not in writers:
-        yield ("evaluate", "against"), f"{shown(against)} is no stage that writes{_or(against, writers)}"
+        yield (
+            ("evaluate", "against"),
+            f"{shown(against)} is no stage that trains a language model{_or(against, writers)}",
+        )
     for key in ("reward", "gold"):
         named = evaluate.get(key)
         if isinstance(named, str) and stages.get(named, "reward") != "reward":
@@ -138,7 +141,7 @@ def _evaluate_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
             yield ("evaluate", key), text
     judged = judged_models(writers, str(against))
     if gates and not judged:
-        yield ("gates",), f"nothing is left to judge: no stage comes after {against}, against which models are held"
+        yield ("gates",), f"there is no model to judge: no stage comes after {against}, with which models are compared"
     elif gates.get("model") is not None and gates["model"] not in judged:
         yield ("gates", "model"), f"{shown(gates['model'])} is not judged{_or(gates['model'], judged)}"
 
@@ -153,21 +156,21 @@ def _or(name: object, names: list[str]) -> str:
 
 
 def judged_models(writers: Sequence[str], against: str) -> list[str]:
-    """What might be shipped: what is made after the model held against. `writers` are in order, the base first."""
+    """Return the models that might be shipped: those after `against`. `writers` are in order, the base first."""
     return list(writers[writers.index(against) + 1 :]) if against in writers else list(writers)
 
 
 def _with_path(section: object, path: object) -> object:
-    """A data section without `path` gets the pipeline's, also one in a list."""
+    """Give a data section without `path` the pipeline's, also each section of a list."""
     if isinstance(section, list):
-        return [_with_path(one, path) for one in section]
+        return [_with_path(item, path) for item in section]
     if isinstance(section, dict) and "path" not in section and isinstance(path, str):
         return {"path": path, **section}
     return section
 
 
 def _mended(problem: Problem, value: dict[str, Any]) -> Problem:
-    """A stage's key written at the pipeline's top is told where it belongs."""
+    """Say where a stage's key belongs that is written at the pipeline's top."""
     place, message = problem
     key = str(place[0]) if len(place) == 1 else ""
     stages = value.get("stages")
@@ -179,45 +182,45 @@ def _mended(problem: Problem, value: dict[str, Any]) -> Problem:
 
 
 def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
-    """What is wrong in the stages, places from the pipeline's top."""
+    """Yield the problems of the stages, with places from the pipeline's top."""
     for name, raw in pipeline["stages"].items():
-        at: Place = ("stages", name)
+        stage_place: Place = ("stages", name)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            yield at, "a stage's name is a folder's: letters, digits, dots, dashes and underscores"
+            yield stage_place, "a stage's name is a folder's: letters, digits, dots, dashes and underscores"
             continue
         if not isinstance(raw, dict):
-            yield at, f"must be a mapping with method, from and the method's keys; got {shown(raw)}"
+            yield stage_place, f"must be a mapping with method, from and the method's keys; got {shown(raw)}"
             continue
         method = raw.get("method")
         if not isinstance(method, str) or method not in STAGES:
             got = f"{shown(method)} is not a method" if method is not None else "missing"
             hint = suggestion(str(method), STAGES) if method is not None else ""
-            yield (*at, "method"), f"{got}; one of {', '.join(STAGES)}{hint}"
+            yield (*stage_place, "method"), f"{got}; one of {', '.join(STAGES)}{hint}"
             continue
-        links = [((*at, *place), text) for place, text in _link_problems(pipeline["stages"], name)]
+        links = [((*stage_place, *place), text) for place, text in _link_problems(pipeline["stages"], name)]
         yield from links
         cls, values = _resolve(pipeline, name, Path("run"))
         try:
             cls.model_validate(values)
         except ValidationError as error:
             for place, text in explain(cls, error):
-                if (*at, *place) not in dict(links):
+                if (*stage_place, *place) not in dict(links):
                     unknown = text.startswith("unknown key") and len(place) == 1
-                    yield (*at, *place), unknown_key(cls, place, LINKS) if unknown else text
+                    yield (*stage_place, *place), unknown_key(cls, place, LINKS) if unknown else text
 
 
 def _link_problems(stages: dict[str, Any], name: str) -> Iterator[tuple[Place, str]]:
-    """What is wrong with a stage's `from`, `reward` and `watch`: (place, message)."""
+    """Yield the problems of a stage's `from`, `reward` and `watch`: (place, message)."""
     raw = stages[name]
     earlier = list(stages)[: list(stages).index(name)]
     methods = {stage: raw.get("method") for stage, raw in stages.items() if isinstance(raw, dict)}
     source = raw.get("from")
     if source is not None and "model" in raw:
-        yield ("from",), "stands beside model, and both name what to start from; remove one"
+        yield ("from",), "from and model both name the model to start from; remove one"
     if source is not None and source not in earlier:
         yield ("from",), _not_earlier(source, name, earlier, list(stages))
     elif source is not None and methods.get(source) == "reward" and methods[name] != "reward":
-        yield ("from",), f"{source} is a reward model, which cannot write; start from a language model"
+        yield ("from",), f"{source} is a reward model, which cannot generate text; start from a language model"
     for place, reward in _reward_links(raw):
         if reward in stages and reward not in earlier:
             yield place, _not_earlier(reward, name, earlier, list(stages))
@@ -226,12 +229,12 @@ def _link_problems(stages: dict[str, Any], name: str) -> Iterator[tuple[Place, s
 
 
 def _reward_links(raw: dict[str, Any]) -> Iterator[tuple[Place, str]]:
-    """Where a stage may name a reward stage, and what stands there: `reward` (or each of a list), `watch.gold`, …."""
+    """Yield place and value of each key that may name a reward stage: `reward` (each of a list), `watch.gold`, …."""
     reward, watch = raw.get("reward"), raw.get("watch")
     if isinstance(reward, str):
         yield ("reward",), reward
     elif isinstance(reward, list):
-        yield from ((("reward", at), one) for at, one in enumerate(reward) if isinstance(one, str))
+        yield from ((("reward", index), name) for index, name in enumerate(reward) if isinstance(name, str))
     if isinstance(watch, dict):
         yield from ((("watch", key), watch[key]) for key in ("gold", "reward") if isinstance(watch.get(key), str))
 
@@ -246,7 +249,7 @@ def _not_earlier(source: object, name: str, earlier: list[str], stages: list[str
 
 
 def _resolve(pipeline: dict[str, Any], name: str, folder: Path) -> tuple[type[StageConfig], dict[str, Any]]:
-    """The stage's class and its values: the pipeline's defaults, then its own, names of stages turned into paths."""
+    """Return the stage's class and values: the pipeline's defaults, then its own, stage names turned into paths."""
     raw = pipeline["stages"][name]
     cls = STAGES[raw["method"]]
     source = raw.get("from")
@@ -269,7 +272,7 @@ def _resolve(pipeline: dict[str, Any], name: str, folder: Path) -> tuple[type[St
 
 
 def _replaced(value: Any, place: Place, leaf: str) -> Any:
-    """A copy of nested mappings and lists with another leaf at `place`."""
+    """Return a copy of nested mappings and lists with another leaf at `place`."""
     if not place:
         return leaf
     copy: Any = dict(value) if isinstance(value, dict) else list(value)

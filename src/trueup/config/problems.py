@@ -1,4 +1,4 @@
-"""How a validator hands over several problems at once, each with its own place.
+"""Carry several problems through one pydantic error, each with its own place.
 
 Pydantic gives one error per validator. `collected` packs many `(place, message)` pairs into one, `unpack` takes any
 `ValidationError` apart into such pairs again, so that the file reader can put a line number before each.
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Place = tuple[str | int, ...]
-"""Where a value stands: `("stages", "sft", "optim", "lr")`."""
+"""The path of keys to a value: `("stages", "sft", "optim", "lr")`."""
 
 Problem = tuple[Place, str]
 """A place, and what is wrong there and how to mend it."""
 
 _LINE = 600  # characters
 SHOWN_PROBLEMS = 5
-"""So many problems are printed; of more, how many more."""
+"""At most so many problems are printed, then the number of the others."""
 
 COLLECTED = "collected_problems"
 
 
 def collected(problems: Iterable[Problem]) -> PydanticCustomError:
-    """One pydantic error that carries many problems; places are relative to the model that raises it."""
+    """Return one pydantic error that carries many problems; places are relative to the model that raises it."""
     listed = list(problems)
     text = "; ".join(f"{dotted(place)}: {message}" if place else message for place, message in listed)
     return PydanticCustomError(COLLECTED, "{text}", {"text": text, "problems": listed})
 
 
 def unpack(error: ErrorDetails) -> list[Problem] | None:
-    """The problems inside a `collected` error, places made absolute; None for pydantic's own errors."""
+    """Return the problems inside a `collected` error, places made absolute; None for pydantic's own errors."""
     if error["type"] != COLLECTED:
         return None
     context: Mapping[str, list[Problem]] = error.get("ctx", {})
@@ -45,7 +45,7 @@ def unpack(error: ErrorDetails) -> list[Problem] | None:
 
 
 def dotted(place: Place) -> str:
-    """`("optim", "lr")` -> `optim.lr`; list positions keep their number, `log[0]`."""
+    """Write a place as text: `("optim", "lr")` -> `optim.lr`; list positions keep their number, `log[0]`."""
     text = ""
     for part in place:
         text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{spelled(part)}"
@@ -53,7 +53,7 @@ def dotted(place: Place) -> str:
 
 
 def spelled(text: str, width: int = 60) -> str:
-    r"""A key or an override for a message: on one line, cut to `width`, control characters written out (`\x1b`)."""
+    r"""Return a key or an override for a message: one line, cut to `width`, control characters written out (`\x1b`)."""
     if text.isprintable() and len(text) <= width:
         return text
     cut = text if len(text) <= width else f"{text[: width - 1]}…"
@@ -61,7 +61,7 @@ def spelled(text: str, width: int = 60) -> str:
 
 
 def shown(value: object, width: int = 40) -> str:
-    """A value as the user wrote it, cut to `width` characters."""
+    """Return a value as the user wrote it, cut to `width` characters."""
     if isinstance(value, (dict, list)):
         return ("a mapping" if isinstance(value, dict) else "a list") if value else "an empty value"
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
@@ -69,7 +69,7 @@ def shown(value: object, width: int = 40) -> str:
 
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The most similar of `words`, ignoring case, dashes and underscores; None when none is near."""
+    """Return the most similar of `words`, ignoring case, dashes and underscores; None when none is near."""
 
     def bare(text: str) -> str:
         return text.lower().replace("-", "").replace("_", "")
@@ -80,19 +80,19 @@ def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def suggestion(word: str, words: Iterable[str]) -> str:
-    """`; did you mean X?`, or nothing."""
+    """Return `; did you mean X?`, or an empty text."""
     close = nearest(word, words)
     return f"; did you mean {close}?" if close else ""
 
 
 def nearest_path(path: Path) -> str:
-    """`; did you mean X?` with the most similar name in the same folder, or nothing."""
+    """Return `; did you mean X?` with the most similar name in the same folder, or an empty text."""
     folder = path.parent
     if not folder.is_dir():
         return f"; there is no folder {folder} either"
 
     def likeness(other: Path) -> tuple[float, float]:
-        """Of the names without suffix first: any two .jsonl files would seem alike by their suffix."""
+        """Compare the names without suffix first: any two .jsonl files would seem alike by their suffix."""
         pairs = ((path.stem, other.stem), (path.name, other.name))
         stems, names = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
         return stems, names
@@ -102,7 +102,7 @@ def nearest_path(path: Path) -> str:
 
 
 def limited(lines: list[str]) -> str:
-    """The lines as one message of at most six lines, each cut to what a person reads: a value may be of any length."""
+    """Join the lines to a message of at most six lines, each cut to a readable length."""
     lines = [line if len(line) <= _LINE else f"{line[: _LINE - 1]}…" for line in lines]
     kept = lines if len(lines) <= SHOWN_PROBLEMS + 1 else lines[:SHOWN_PROBLEMS]
     more = len(lines) - len(kept)

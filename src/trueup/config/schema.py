@@ -1,4 +1,4 @@
-"""What each training stage can be told: one pydantic model a stage.
+"""The configuration of each training stage: one pydantic model per stage.
 
 Nothing here reads a file or imports torch. `load.py` turns YAML and `key.sub=value` overrides into these models.
 """
@@ -41,7 +41,7 @@ Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
 class StageConfig(Section):
-    """What every stage can be told."""
+    """Keys of every stage."""
 
     method: ClassVar[str] = ""
     lr: ClassVar[float] = 1e-5
@@ -58,25 +58,25 @@ class StageConfig(Section):
     max_length: Annotated[int, Strict(), Field(ge=2)] = 1024
     """The longest row in tokens, prompt and answer together."""
     over_length: Literal["error", "drop", "cut"] = "error"
-    """What to do with longer rows: stop and list them, leave them out, or cut their end."""
+    """Treatment of longer rows: stop and list them, leave them out, or cut their end."""
     allow: list[Allowed] = Field(default_factory=list)
-    """Faults of data or model that are known and meant: `trueup check` names them; others stop the training."""
+    """Faults of data or model to allow, by the names that `trueup check` prints; all others stop the training."""
     max_tokens: Count = 4096
     """Tokens computed at once (sampled: four times as many): lower it when memory runs out. It changes no result."""
     seed: Whole = 0
     """The seed of every random number."""
     eval: EvalConfig = EvalConfig()
-    """Measuring on held-out rows."""
+    """Measurements on held-out rows during training."""
     mix: MixConfig | None = None
-    """SFT rows trained beside the stage's own."""
+    """SFT rows trained together with the stage's own."""
     save: SaveConfig = SaveConfig()
     """Checkpoints."""
     log: list[Tracker] = Field(default_factory=list)
-    """Trackers to log to beside metrics.jsonl: tensorboard, wandb, trackio."""
+    """Trackers to log to, in addition to metrics.jsonl: tensorboard, wandb, trackio."""
     device: Device = "auto"
     """auto (the GPU when there is one), cpu, mps, cuda or cuda:1."""
     dtype: Dtype = "auto"
-    """The type computed in; auto: bfloat16 on a GPU that has it, else float32."""
+    """The type of computation; auto: bfloat16 on a GPU that has it, else float32."""
     strategy: Strategy = "auto"
     """How several processes (torchrun) share the work: ddp (auto), or fsdp, where each holds a part of every weight."""
     threads: Count | None = None
@@ -88,27 +88,29 @@ class StageConfig(Section):
 
     @property
     def data_sections(self) -> list[tuple[Place, DataConfig]]:
-        """Every data section and its place: what is trained on, then eval.data and mix.data."""
-        found: list[tuple[Place, DataConfig]] = []
+        """Every data section and its place: the training data, then eval.data and mix.data."""
+        sections: list[tuple[Place, DataConfig]] = []
         for key in self.data_fields:
             value: TrainDataConfig | list[TrainDataConfig] = getattr(self, key)
-            several = isinstance(value, list)
-            found += [((key, at) if several else (key,), one) for at, one in enumerate(value if several else [value])]
-        found += [(("eval", "data"), self.eval.data)] if self.eval.data else []
-        return found + ([(("mix", "data"), self.mix.data)] if self.mix else [])
+            if isinstance(value, list):
+                sections += [((key, index), section) for index, section in enumerate(value)]
+            else:
+                sections.append(((key,), value))
+        sections += [(("eval", "data"), self.eval.data)] if self.eval.data else []
+        return sections + ([(("mix", "data"), self.mix.data)] if self.mix else [])
 
     @property
     def train_sections(self) -> list[TrainDataConfig]:
-        """What is trained on."""
-        return [one for _, one in self.data_sections if isinstance(one, TrainDataConfig)]
+        """The data sections to train on."""
+        return [section for _, section in self.data_sections if isinstance(section, TrainDataConfig)]
 
     @property
     def measures(self) -> bool:
-        """Whether there are held-out rows: eval.data, or a share of what is trained on."""
-        return self.eval.data is not None or any(one.holdout for one in self.train_sections)
+        """True if there are held-out rows: eval.data, or a held-out share of the training data."""
+        return self.eval.data is not None or any(section.holdout for section in self.train_sections)
 
     def contradictions(self) -> list[Problem]:
-        """Measuring without rows to measure on, and held-out rows from two places."""
+        """Return problems of measurements without rows, and of held-out rows from two sources."""
         problems: list[Problem] = []
         if self.eval.every and not self.measures:
             text = "has no effect: there is nothing to measure on; set eval.data, or holdout in the data section"
@@ -116,14 +118,15 @@ class StageConfig(Section):
         if self.save.keep_best and not self.measures:
             text = "has no effect: there is nothing to measure on; set eval.data, or holdout in the data section"
             problems.append((("save", "keep_best"), text))
-        if self.eval.data is not None and any(one.holdout for one in self.train_sections):
-            problems.append((("eval", "data"), "stands beside a holdout, and both are to measure on; remove one"))
+        if self.eval.data is not None and any(section.holdout for section in self.train_sections):
+            text = "held-out rows come from here and from a holdout of the training data; remove one of the two"
+            problems.append((("eval", "data"), text))
         return problems
 
     @model_validator(mode="before")
     @classmethod
     def _own_learning_rate(cls, value: object) -> object:
-        """`optim` without `lr` gets the stage's own default, which no single number of OptimConfig could be."""
+        """Give `optim` without `lr` the stage's own default, which no single number of OptimConfig could be."""
         if not isinstance(value, dict) or not isinstance(optim := value.get("optim", {}), dict):
             return value
         return {**value, "optim": {"lr": cls.lr, **optim}}
@@ -167,16 +170,13 @@ class DpoConfig(StageConfig):
     """Watching for drift on held-out rankings and their prompts."""
 
     def contradictions(self) -> list[Problem]:
-        """A stop by measurements that are not made."""
+        """Return the problem of a stop by measurements that are not made."""
         return super().contradictions() + _stop_problems(self)
 
     def inert(self) -> dict[str, str]:
-        """A reference beside a loss that has none; a watch without anything to measure on."""
-        reasons = (
-            {}
-            if self.loss.needs_reference
-            else {"reference": f"{self.loss.name} compares with no reference; leave it out"}
-        )
+        """Return a reference that the loss does not use, and a watch without measurements."""
+        used = self.loss.needs_reference
+        reasons = {} if used else {"reference": f"{self.loss.name} compares with no reference; leave it out"}
         return reasons | _unwatched(self)
 
 
@@ -204,7 +204,7 @@ class PpoConfig(StageConfig):
         return [self.reward] if isinstance(self.reward, str) else self.reward
 
     def inert(self) -> dict[str, str]:
-        """A watch without prompts to watch on."""
+        """Return a watch without prompts to measure on."""
         return _unwatched(self)
 
     def contradictions(self) -> list[Problem]:
@@ -223,12 +223,12 @@ class PpoConfig(StageConfig):
 
 
 def _unwatched(config: DpoConfig | PpoConfig) -> dict[str, str]:
-    """`watch` beside a stage that measures nothing."""
+    """Return `watch` where a stage measures nothing."""
     return {} if config.measures else {"watch": "it watches the measurements on held-out rows; set eval.data"}
 
 
 def _stop_problems(config: DpoConfig | PpoConfig) -> list[Problem]:
-    """`watch.stop` without measurements on the way."""
+    """Return the problem of `watch.stop` without measurements during the training."""
     if config.watch.stop == "never" or config.eval.every:
         return []
     return [(("watch", "stop"), "it compares one measurement with the next; set eval.every")]

@@ -1,7 +1,7 @@
-"""The sections that a stage's configuration is made of, and the rules they share.
+"""The sections of a stage's configuration, and the rules they share.
 
-Every field's docstring is its help. A setting that would have no effect beside the others (a horizon without a target)
-is refused, not ignored.
+Every field's docstring is its help text. A setting without effect given the others (a horizon without a target) is
+refused, not ignored.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     def inert(self) -> dict[str, str]:
-        """Keys that have no effect beside the other values, each with the reason and the fix."""
+        """Return the keys that have no effect given the other values, each with the reason and the fix."""
         return {}
 
     def contradictions(self) -> list[Problem]:
-        """Values that are each allowed, but not together."""
+        """Return the problems of values that are each allowed, but not together."""
         return []
 
     @model_validator(mode="after")
@@ -48,16 +48,16 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where rows come from. A bare string means `{path: ...}`."""
+    """A source of rows. A bare string means `{path: ...}`."""
 
     path: Text
     """A .jsonl, .json, .parquet, .csv or .txt file, a store of rankings (.db), or a dataset's name on the hub."""
     use: Literal["auto", "chosen", "prompt", "text"] = "auto"
-    """What to take of each row: all that the stage needs, the chosen answer, the prompt, or plain text."""
+    """The part of each row to use: all that the stage needs, the chosen answer, the prompt, or plain text."""
     rows: Annotated[str, Field(pattern=r"^\d*:\d*$")] | None = None
     """A slice `start:stop` of the rows, from 0, stop not included. Unset: all."""
     columns: dict[str, str] | None = None
-    """Names to read fields from, when the file's differ: `{prompt: question}` reads prompt from question."""
+    """Names of fields in the file, where they differ: `{prompt: question}` reads prompt from question."""
     split: Text = "train"
     """The split of a hub dataset."""
     identical_pairs: Literal["error", "drop"] = "error"
@@ -66,7 +66,7 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _from_path(cls, value: object) -> object:
-        if type(value) is DataConfig and cls is not DataConfig:  # from Python: what has no weight has weight 1
+        if type(value) is DataConfig and cls is not DataConfig:  # from Python: a section without weight has weight 1
             return {key: getattr(value, key) for key in value.model_fields_set}
         return {"path": str(value)} if isinstance(value, (str, Path)) else value
 
@@ -77,7 +77,7 @@ class DataConfig(Section):
         return int(start or 0), int(stop) if stop else None
 
     def contradictions(self) -> list[Problem]:
-        """A slice that holds no row."""
+        """Return the problem of a slice without rows."""
         start, stop = self.span
         if stop is not None and stop <= start:
             return [(("rows",), f"{self.rows} holds no row: stop must be above start")]
@@ -85,10 +85,10 @@ class DataConfig(Section):
 
 
 class TrainDataConfig(DataConfig):
-    """Where the rows to train on come from. A list of these is a mixture."""
+    """A source of rows to train on. A list of these is a mixture."""
 
     weight: Positive = 1.0
-    """How often each row is seen in an epoch: 2 is twice, 0.25 a quarter of the rows, other ones the next epoch."""
+    """How often each row is used in an epoch: 2 is twice, 0.25 a quarter of the rows, other rows in the next epoch."""
     limit: Count | None = None
     """At most so many of the rows, drawn by the seed. Unset: all."""
     holdout: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0
@@ -100,7 +100,7 @@ def _one_or_many(value: object) -> str:
 
 
 ONE, MANY = "one section", "a list of sections"
-"""Pydantic's tags of the two forms of `TrainData`; `explain.locate` takes them out of a problem's place."""
+"""Pydantic's tags of the two forms of `TrainData`; `explain.locate` removes them from a problem's place."""
 TrainData = Annotated[
     Annotated[TrainDataConfig, Tag(ONE)] | Annotated[list[TrainDataConfig], Field(min_length=1), Tag(MANY)],
     Discriminator(_one_or_many),
@@ -120,7 +120,7 @@ Allowed = Literal[
     "changed-data",
     "pickled-weights",
 ]
-"""Faults that stop a training; `allow` names those that are meant. What each is: `trueup.data.tokens.findings`."""
+"""Faults that stop a training unless `allow` names them; described in `trueup.data.tokens.findings`."""
 
 
 class LoraConfig(Section):
@@ -133,7 +133,7 @@ class LoraConfig(Section):
     dropout: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0
     """Dropout before each adapter."""
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
-    """Which layers get one: all-linear, or a list of layer names such as [q_proj, v_proj]."""
+    """The layers with an adapter: all-linear, or a list of layer names such as [q_proj, v_proj]."""
 
 
 class OptimConfig(Section):
@@ -146,31 +146,31 @@ class OptimConfig(Section):
     steps: Count | None = None
     """Optimizer steps, instead of epochs."""
     batch_size: Count = 16
-    """Examples in one optimizer step; memory is a matter of max_tokens."""
+    """Examples in one optimizer step; it does not decide the memory needed: max_tokens does."""
     warmup: NonNegative = 0.05
     """Steps in which the learning rate rises; a number below 1 is a fraction of all steps."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """What the learning rate does after the warmup: falls to 0 along a cosine or a line, or stays."""
+    """The learning rate after the warmup: falls to 0 along a cosine or a line, or stays constant."""
     weight_decay: NonNegative = 0.0
     """AdamW's decoupled weight decay."""
     clip: Positive = 1.0
     """The gradient's largest norm."""
     bad_steps: Count = 3
-    """Stop after so many steps in a row whose loss or gradient is not finite; each is left out and told."""
+    """Stop after so many steps in a row with a loss or gradient that is not finite; each is skipped and reported."""
 
     def inert(self) -> dict[str, str]:
-        """`epochs` beside `steps`."""
+        """Return `epochs` where `steps` is set."""
         return {} if self.steps is None else {"epochs": "optim.steps decides the length; give one of the two"}
 
     def contradictions(self) -> list[Problem]:
-        """A warmup between 1 and 2 steps, and the like."""
+        """Return the problem of a warmup such as 1.5 steps."""
         if self.warmup > 1 and self.warmup != int(self.warmup):
             return [(("warmup",), f"{self.warmup} is neither a fraction below 1 nor a whole number of steps")]
         return []
 
 
 class EvalConfig(Section):
-    """Measuring on held-out rows while training."""
+    """Measurements on held-out rows during training."""
 
     data: DataConfig | None = None
     """Held-out rows of the same kind as the training data."""
@@ -180,19 +180,19 @@ class EvalConfig(Section):
     """Stop after so many measurements without a better one. Unset: never."""
 
     def inert(self) -> dict[str, str]:
-        """`patience` without `every`."""
+        """Return `patience` where `every` is unset."""
         return {} if self.every else {"patience": "it counts measurements; set eval.every"}
 
 
 class MixConfig(Section):
-    """SFT rows trained beside the stage's own, against forgetting and the alignment tax (PPO-ptx)."""
+    """SFT rows trained together with the stage's own, against forgetting and the alignment tax (PPO-ptx)."""
 
     data: DataConfig
     """Conversations, or plain text (`use: text`)."""
     weight: Positive = 0.1
-    """What their loss counts, next to 1 for the stage's own."""
+    """The weight of their loss; the stage's own loss has weight 1."""
     batch_size: Count | None = None
-    """Rows of it in one optimizer step. Unset: as optim.batch_size."""
+    """Mixed-in rows in one optimizer step. Unset: as optim.batch_size."""
 
 
 class SaveConfig(Section):
@@ -216,7 +216,7 @@ class RewardLossConfig(Section):
 
 
 class PreferenceLossConfig(Section):
-    """Which preference loss, and its parameters, written beside its name: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
+    """A preference loss and its parameters, in one mapping: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
 
     name: str = "sigmoid"
     """The loss: a function of algorithms/preference.py."""
@@ -265,7 +265,7 @@ class WatchConfig(Section):
     """best-gold: end when the gold reward no longer rises, and keep the weights of its best measurement."""
 
     def inert(self) -> dict[str, str]:
-        """Stopping by a gold reward that is not there."""
+        """Return `stop` where there is no gold reward."""
         return {} if self.gold else {"stop": "there is no gold reward to stop by; set watch.gold"}
 
 
@@ -280,7 +280,7 @@ class DpoWatchConfig(WatchConfig):
     """The longest of these answers in tokens."""
 
     def inert(self) -> dict[str, str]:
-        """What judges answers, where none are sampled."""
+        """Return the settings for sampled answers where none are sampled."""
         unheard = dict.fromkeys(("gold", "reward", "max_new_tokens"), "no answers are sampled: watch.samples is 0")
         return WatchConfig.inert(self) | ({} if self.samples else unheard)
 
@@ -298,11 +298,11 @@ class KlConfig(Section):
     """The KL estimator (Schulman 2020)."""
 
     def inert(self) -> dict[str, str]:
-        """The horizon of a penalty that does not adapt."""
+        """Return the horizon of a penalty that does not adapt."""
         return {} if self.target else {"horizon": "it is for the adaptive penalty; set kl.target or leave horizon out"}
 
     def contradictions(self) -> list[Problem]:
-        """A coefficient of 0 that should adapt."""
+        """Return the problem of a coefficient of 0 that should adapt."""
         if self.target and not self.coef:
             return [(("coef",), "0 cannot be adapted: it is multiplied; start above 0, or leave out kl.target")]
         return []

@@ -1,4 +1,4 @@
-"""Every key of a configuration with its default and its help: as rows, and as a YAML file to fill in."""
+"""Describe every key of a configuration with its default and its help: as rows, and as a YAML file to fill in."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ _STAGES = """
   ppo:    {method: ppo, from: sft, reward: reward, prompts: prompts.jsonl}"""
 
 
-class Row(NamedTuple):
-    """One key."""
+class KeyHelp(NamedTuple):
+    """A key of a configuration, with its help."""
 
     place: tuple[str, ...]
-    """Where it stands, such as ("optim", "lr")."""
+    """The path of keys, such as ("optim", "lr")."""
     value: str
-    """Its default as YAML; empty for a section; an example where it must be given."""
+    """The default as YAML; empty for a section; an example where the key is required."""
     help: str
     required: bool
 
 
-def describe(cls: type[Section]) -> list[Row]:
-    """Every key that `cls` takes, each section followed by its keys; those that must be given come first."""
+def describe(cls: type[Section]) -> list[KeyHelp]:
+    """Return every key of `cls`, each section followed by its keys; required keys come first."""
     return sorted(_rows(cls, ()), key=lambda row: not row.required)
 
 
 def template(cls: type[Section]) -> str:
-    """A YAML file: the keys that must be given with an example, every other commented out at its default."""
+    """Return a YAML file: required keys with an example, every other commented out at its default."""
     lines = [
         f"# {cls.__doc__}",
-        "# A line behind a # is optional and shows the default: take the # off to change it.",
+        "# A line behind a # is optional and shows the default: remove the # to change it.",
         "",
     ]
     for row in describe(cls):
@@ -64,7 +64,7 @@ def template(cls: type[Section]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[Row]:
+def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[KeyHelp]:
     for name, field in cls.model_fields.items():
         place, text = (*around, name), field.description or ""
         section = section_of(field)
@@ -72,40 +72,40 @@ def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[Row]:
             yield from _loss_rows(place, text)
         elif section is not None and issubclass(section, DataConfig):
             required = field.is_required() and not around
-            yield Row(place, _EXAMPLES[name] if field.is_required() else "null", text, required)
+            yield KeyHelp(place, _EXAMPLES[name] if field.is_required() else "null", text, required)
             if required:
                 yield from _data_rows(name)
         elif section is not None and issubclass(section, Section):
-            yield Row(place, "", text, required=False)
+            yield KeyHelp(place, "", text, required=False)
             yield from _with_own_lr(cls, _rows(section, place))
         elif field.is_required():
-            yield Row(place, _EXAMPLES.get(name, ""), text, required=not around)
+            yield KeyHelp(place, _EXAMPLES.get(name, ""), text, required=not around)
         else:
-            yield Row(place, _flow(field.get_default(call_default_factory=True)), text, required=False)
+            yield KeyHelp(place, _flow(field.get_default(call_default_factory=True)), text, required=False)
 
 
-def _with_own_lr(cls: type[Section], rows: Iterator[Row]) -> Iterator[Row]:
-    """`optim.lr` has a default of the stage's own."""
+def _with_own_lr(cls: type[Section], rows: Iterator[KeyHelp]) -> Iterator[KeyHelp]:
+    """Replace the default of `optim.lr` by the stage's own."""
     for row in rows:
-        own = issubclass(cls, StageConfig) and row.place == ("optim", "lr")
-        yield row._replace(value=_flow(cls.lr)) if own and issubclass(cls, StageConfig) else row
+        is_stage_lr = issubclass(cls, StageConfig) and row.place == ("optim", "lr")
+        yield row._replace(value=_flow(cls.lr)) if is_stage_lr and issubclass(cls, StageConfig) else row
 
 
-def _data_rows(name: str) -> Iterator[Row]:
-    """The long form of a data key, every part of it."""
-    yield Row((name,), "", "the long form; a list of such sections is a mixture:", required=False)
+def _data_rows(name: str) -> Iterator[KeyHelp]:
+    """Yield the long form of a data key, every part of it."""
+    yield KeyHelp((name,), "", "the long form; a list of such sections is a mixture:", required=False)
     for row in _rows(TrainDataConfig, (name,)):
         yield row._replace(value=_EXAMPLES[name]) if row.place[-1] == "path" else row
 
 
-def _loss_rows(place: tuple[str, ...], text: str) -> Iterator[Row]:
-    """One line a loss, with its parameters."""
+def _loss_rows(place: tuple[str, ...], text: str) -> Iterator[KeyHelp]:
+    """Yield one line per loss, with its parameters."""
     for name, parameters in preference_losses().items():
-        yield Row(place, _flow({"name": name, **parameters}), text, required=False)
+        yield KeyHelp(place, _flow({"name": name, **parameters}), text, required=False)
         text = "or"
 
 
 def _flow(value: object) -> str:
-    """A default as YAML on one line."""
+    """Return a default as YAML on one line."""
     plain = str(value) if isinstance(value, Path) else value
     return yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=1000).removesuffix("\n...\n").strip()

@@ -1,8 +1,8 @@
-"""What a model's files must not do unless it was asked for: be unpickled, run code, or name files elsewhere.
+"""Refuse model files that would be unpickled, run code, or name files elsewhere, unless the user allows it.
 
-Looked at before torch loads, and again where the files are read. A pickle runs what its maker wrote when it is loaded;
+This is checked before torch loads, and again where the files are read. A pickle can run any code when it is loaded;
 safetensors and JSON cannot. Code that comes with a model is refused by transformers, which alone knows whether it has
-the architecture itself; what is refused here are the ways around that.
+the architecture itself; this module refuses the ways around that.
 """
 
 from __future__ import annotations
@@ -16,39 +16,25 @@ from trueup.errors import ModelError
 from trueup.system.text import excerpt
 
 PICKLED = ("pytorch_model*.bin", "model*.bin", "adapter_model.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-MERGEABLE = frozenset(
-    {
-        "LORA",
-        "ADALORA",
-        "LOHA",
-        "LOKR",
-        "IA3",
-        "OFT",
-        "BOFT",
-        "VERA",
-        "HRA",
-        "FOURIERFT",
-        "RANDLORA",
-        "MISS",
-        "LN_TUNING",
-    }
-)
-"""PEFT's adapters that can be merged. Others load further models, tokenizers or files that their settings name."""
+MERGEABLE = frozenset({
+    "LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA", "HRA", "FOURIERFT", "RANDLORA", "MISS", "LN_TUNING"
+})  # fmt: skip
+"""PEFT's adapter types that can be merged. Others load further models, tokenizers or files that their settings name."""
 _JSON_LIMIT = 2**26  # bytes; the index of the largest models has some four million
 _KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
 
 
 class Trust(NamedTuple):
-    """What was asked for."""
+    """The permissions that the user gave to a model."""
 
     code: bool = False
-    """The model's own code may run: `trust_remote_code`."""
+    """Run the model's own code: `trust_remote_code`."""
     pickles: bool = False
-    """Its weights may be pickled: `allow: [pickled-weights]`."""
+    """Read pickled weights: `allow: [pickled-weights]`."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a model's JSON file.
+    """Return the object in a model's JSON file.
 
     Raises:
         ModelError: it cannot be read, or holds something else.
@@ -56,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _JSON_LIMIT:
             raise ModelError(
-                f"{excerpt(str(path), 300)[1:-1]}: more than {_JSON_LIMIT:,} bytes; it is no model's JSON file"
+                f"{excerpt(str(path), 300)[1:-1]}: more than {_JSON_LIMIT:,} bytes, too large for a model's JSON file"
             )
         value = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -69,31 +55,34 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def refusal(folder: Path, trust: Trust, *, weights: bool = True) -> str | None:
-    """Why the model or adapter in `folder` is not read: a message with the fix. None where there is nothing to say.
+    """Return why the model or adapter in `folder` is refused, with the fix; None where nothing speaks against it.
 
-    `weights`: they are in the folder and will be read too.
+    Args:
+        folder: the folder of a model or an adapter.
+        trust: the user's permissions.
+        weights: also check the weights: False where they are not in the folder.
 
     Raises:
         ModelError: one of its JSON files cannot be read.
     """
     checks = [_mixed(folder), _settings(folder, trust.code), _adapter(folder), _names(folder, trust.pickles)]
     checks += [_pickles(folder, trust.pickles)] if weights else []
-    return next((problem for found in checks for problem in found), None)
+    return next((problem for problems in checks for problem in problems), None)
 
 
 def _pickles(folder: Path, allowed: bool) -> Iterator[str]:
     if allowed:
         return
     adapter = (folder / "adapter_config.json").is_file()
-    # Of an adapter one name alone is read; any other safetensors beside it would leave it to the pickle.
-    sound = (folder / "adapter_model.safetensors").is_file() if adapter else any(folder.glob("*.safetensors"))
-    found = (path.name for pattern in PICKLED for path in sorted(folder.glob(pattern)))
-    if not sound and (name := next(found, None)) is not None:
+    # Of an adapter only this name is read: with other .safetensors files in the folder, the pickle would be loaded.
+    has_safetensors = (folder / "adapter_model.safetensors").is_file() if adapter else any(folder.glob("*.safetensors"))
+    names = (path.name for pattern in PICKLED for path in sorted(folder.glob(pattern)))
+    if not has_safetensors and (name := next(names, None)) is not None:
         yield pickled(str(folder / name))
 
 
 def pickled(what: str) -> str:
-    """What is said of pickled weights."""
+    """Return the message about pickled weights."""
     return (
         f"{what}: these weights are pickled, and a pickle can run any code when it is read\n"
         "  fix: take the model's .safetensors; or, if you trust who wrote it, allow=[pickled-weights]"
@@ -122,17 +111,17 @@ def _settings(folder: Path, code: bool) -> Iterator[str]:
         )
     path = folder / "tokenizer_config.json"
     names = read_json(path).get("fast_tokenizer_files", []) if path.is_file() else []
-    yield from (_elsewhere(path, "fast_tokenizer_files", one) for one in _listed(names) if not _is_plain(one))
+    yield from (_elsewhere(path, "fast_tokenizer_files", name) for name in _listed(names) if not _is_plain(name))
 
 
 def _kernels(settings: object, depth: int = 0) -> Iterator[str]:
-    """Attention that is named as a hub repository (`owner/name`), of the model or of a part of it."""
+    """Yield attention that is named as a hub repository (`owner/name`), of the model or of a part of it."""
     if not isinstance(settings, dict) or depth > 8:
         return
     for key, value in settings.items():
         named = value.values() if isinstance(value, dict) else [value]
         if key in _KERNELS:
-            yield from (one for one in named if isinstance(one, str) and "/" in one)
+            yield from (name for name in named if isinstance(name, str) and "/" in name)
         else:
             yield from _kernels(value, depth + 1)
 
@@ -149,7 +138,7 @@ def _adapter(folder: Path) -> Iterator[str]:
 
 
 def _names(folder: Path, allowed: bool) -> Iterator[str]:
-    """Shards that an index names: files beside it, and no pickles."""
+    """Check the shards that an index names: files in the same folder, and no pickles."""
     for path in sorted(folder.glob("*.index.json")):
         if path.name.endswith(".bin.index.json") and any(folder.glob("*.safetensors")):
             continue  # the other form's: not read
@@ -170,4 +159,4 @@ def _listed(value: object) -> list[object]:
 
 
 def _elsewhere(path: Path, key: str, name: object) -> str:
-    return f"{path}: {key} names {excerpt(name)}, which is not a file beside it\n  fix: get the model again"
+    return f"{path}: {key} names {excerpt(name)}, which is not a file in its folder\n  fix: download the model again"

@@ -1,4 +1,4 @@
-"""YAML and `key.sub=value` overrides -> plain data, and for every value the place it came from.
+"""Read YAML and `key.sub=value` overrides into plain data, and record the origin of every value.
 
 The YAML is version 1.2's core schema, not PyYAML's 1.1: `1e-4` is a number (1.1 reads text), `no` and `on` are text
 (1.1 reads false and true), `1:30` is text (1.1 reads 90). Duplicate keys are refused.
@@ -24,9 +24,9 @@ SHORT_FOR_PATH = frozenset({"data", "prompts"})
 """Keys whose value may be a bare path; an override such as `data.rows=0:100` turns it into `{path: ..., rows: ...}`."""
 
 SIZE_LIMIT = 2**20
-"""Bytes that a configuration file may have."""
+"""The largest size of a configuration file in bytes."""
 VALUES_LIMIT = 20_000
-"""Values that a file may hold, those that an alias repeats counted each time: nine lines of aliases can mean 10^9."""
+"""The largest number of values in a file; an alias counts each time: nine lines of aliases can mean 10^9 values."""
 _DIGITS = 4300  # of a whole number: Python reads no more
 
 _PREFIX = "tag:yaml.org,2002:"
@@ -43,7 +43,7 @@ _KINDS = ("str", *dict.fromkeys(kind for kind, _, _ in _RESOLVERS))
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's idea of what is a number."""
+    """PyYAML's safe loader with the numbers of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own protocol)
 
@@ -54,7 +54,7 @@ for _tag, _pattern, _first in _RESOLVERS:
 
 @dataclass
 class Document:
-    """Plain data, and for each place the label to put before a problem there: `sft.yaml:12` or `override lr=3`."""
+    """Plain data, and for each place the label of a problem there: `sft.yaml:12` or `override lr=3`."""
 
     name: str
     data: dict[str, Value] = field(default_factory=dict)
@@ -64,22 +64,22 @@ class Document:
     problems: list[str] = field(default_factory=list)
 
     def label(self, place: Place) -> str:
-        """The label of the place, or of the nearest place around it."""
+        """Return the label of the place, or of the nearest place around it."""
         return self.labels.get(self._known(place), self.name)
 
     def position(self, place: Place) -> int:
-        """Sorts problems in the order of the file; overrides come last."""
+        """Return a sort key for problems: the order in the file; overrides come last."""
         return self.order.get(self._known(place), 0)
 
     def line(self, problem: Problem) -> str:
-        """One line for the user: where, which key, what is wrong."""
+        """Return one line for the user: where, which key, what is wrong."""
         place, message = problem
         label, key = self.label(place), dotted(place)
         names_key = label.startswith((f"override {key}=", f"override {key} ")) or label == f"--{key.replace('_', '-')}"
         return ": ".join(part for part in (label, "" if names_key else key, message) if part)
 
     def mark(self, place: Place, label: str, order: int) -> None:
-        """Remember where the value at `place` came from."""
+        """Record the origin of the value at `place`."""
         self.labels[place] = label
         self.order[place] = order
 
@@ -88,7 +88,7 @@ class Document:
 
 
 def read_yaml(path: Path) -> Document:
-    """The file as a document. Raises ConfigError: missing, not text, not YAML, not a mapping."""
+    """Read the file. Raises ConfigError: missing, not text, not YAML, not a mapping."""
     document = Document(str(path))
     text = _read_text(path)
     try:
@@ -112,7 +112,7 @@ def read_yaml(path: Path) -> Document:
 
 
 def apply_override(document: Document, override: str) -> None:
-    """Put one `key.sub=value` into the document; a later one wins. What cannot be put is noted in `problems`."""
+    """Put one `key.sub=value` into the document; a later one wins. Errors are recorded in `problems`."""
     label = f"override {spelled(override, 100)}"
     if half_characters(override):
         document.problems.append(f"{label}: not UTF-8 text")
@@ -152,7 +152,7 @@ def apply_override(document: Document, override: str) -> None:
 
 
 def scalar(text: str) -> Scalar:
-    """The value of a plain YAML scalar."""
+    """Return the value of a plain YAML scalar."""
     node = yaml.compose(text, Loader)
     return _scalar(node) if isinstance(node, ScalarNode) else None if node is None else text
 
@@ -170,7 +170,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
     if len(raw) > SIZE_LIMIT:
-        raise ConfigError(f"{path}: over {SIZE_LIMIT:,} bytes, which no configuration has; is it a file of data?")
+        raise ConfigError(f"{path}: over {SIZE_LIMIT:,} bytes, too large for a configuration; is it a file of data?")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -192,7 +192,7 @@ def _syntax_message(path: Path, error: yaml.MarkedYAMLError) -> str:
 
 
 def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...]) -> Value:
-    """The plain value of a node, noting each value's line, and duplicate keys as problems."""
+    """Return the plain value of a node; record each value's line, and duplicate keys as problems."""
     label, order = f"{document.name}:{node.start_mark.line + 1}", node.start_mark.index + 1
     document.labels.setdefault(place, label if place else document.name)
     document.order.setdefault(place, order)
@@ -200,7 +200,9 @@ def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...
     if document.values > VALUES_LIMIT:
         raise ConfigError(f"{label}: over {VALUES_LIMIT:,} values; write out what its aliases (*name) stand for")
     if any(node is outer for outer in around):
-        document.problems.append(f"{label}: {dotted(place)}: an alias of the value it stands in")
+        document.problems.append(
+            f"{label}: {dotted(place)}: an alias of the value that contains it; write the value out"
+        )
         return None
     if isinstance(node, MappingNode):
         return _build_mapping(node, place, document, (*around, node))
@@ -215,7 +217,7 @@ def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...
 
 
 def _checked_scalar(node: ScalarNode, label: str, place: Place, document: Document) -> Scalar:
-    """The value of a scalar; what no reader of it could use is noted."""
+    """Return the value of a scalar; record a problem for one that cannot be used."""
     if half_characters(str(node.value)):
         document.problems.append(f"{label}: {dotted(place)}: holds half a surrogate pair; write the whole character")
         return None
@@ -237,7 +239,7 @@ def _build_mapping(node: MappingNode, place: Place, document: Document, around: 
             continue
         key, inner = key_node.value, (*place, key_node.value)
         if key in result:
-            document.problems.append(f"{label}: {dotted(inner)}: the key stands here twice; remove one")
+            document.problems.append(f"{label}: {dotted(inner)}: the key is given twice; remove one")
             continue
         document.mark(inner, label, key_node.start_mark.index + 1)
         result[key] = _build(value_node, inner, document, around)
@@ -260,7 +262,7 @@ def _scalar(node: ScalarNode) -> Scalar:
 
 
 def half_characters(text: str) -> bool:
-    """Whether a text holds half a surrogate pair: nothing can write or compare it."""
+    """Return True if a text holds half a surrogate pair, which nothing can write or compare."""
     return re.search("[\ud800-\udfff]", text) is not None
 
 

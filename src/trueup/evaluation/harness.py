@@ -58,6 +58,6 @@ def _score(name: str, row: Mapping[str, Any]) -> float:
     score = next((row[key] for key in PREFERRED if isinstance(row.get(key), int | float)), None)
     if score is None:
         raise ConfigError(
-            f"evaluate.harness: {name} reports no {', '.join(PREFERRED[:4])} per item; choose a task that does"
+            f"evaluate.harness: {name} gives no {', '.join(PREFERRED[:4])} for an item; choose a task that does"
         )
     return float(score)
