@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from trueup.chat.saved import Outcome, Saved, as_line
+from trueup.chat.saved import SaveCounts, ChatFile, as_line
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Conversation, Message, Preference
 from trueup.data.sources.stream import RowStream
@@ -42,9 +42,9 @@ def rows(path) -> list[dict]:
 
 def test_conversations_are_made_and_added(tmp_path):
     path = tmp_path / "new folder" / "talks.jsonl"
-    saved = Saved()
-    assert saved.save(path, [talk("hi", "Hello.")], "conversation") == Outcome(1, 0, 1)
-    assert saved.save(path, [talk("why", "So.")], "conversation") == Outcome(1, 0, 2)
+    saved = ChatFile()
+    assert saved.save(path, [talk("hi", "Hello.")], "conversation") == SaveCounts(1, 0, 1)
+    assert saved.save(path, [talk("why", "So.")], "conversation") == SaveCounts(1, 0, 2)
     assert read(path, "conversation")[1] == Conversation(
         (Message("user", "why"), Message("assistant", "So.")), read(path, "conversation")[1].origin
     )
@@ -52,7 +52,7 @@ def test_conversations_are_made_and_added(tmp_path):
 
 def test_rankings_load_with_their_models_beside_them(tmp_path):
     path = tmp_path / "r.jsonl"
-    Saved().save(path, [ranking("hi", "Hello.", "No."), ranking("why", "So.", "Eh.")], "ranking")
+    ChatFile().save(path, [ranking("hi", "Hello.", "No."), ranking("why", "So.", "Eh.")], "ranking")
     [first, second] = read(path, "preference")
     assert isinstance(first, Preference)
     assert (first.chosen[0].content, second.rejected[0].content) == ("Hello.", "Eh.")
@@ -62,11 +62,11 @@ def test_rankings_load_with_their_models_beside_them(tmp_path):
 def test_nothing_is_saved_twice_not_even_by_another_session(tmp_path):
     path = tmp_path / "talks.jsonl"
     one = talk("hi", "Hello.")
-    saved = Saved()
+    saved = ChatFile()
     saved.save(path, [one], "conversation")
     before = path.stat().st_mtime_ns, path.read_bytes()
-    assert saved.save(path, [one], "conversation") == Outcome(0, 0, 1)
-    assert Saved().save(path, [one], "conversation") == Outcome(0, 0, 1)
+    assert saved.save(path, [one], "conversation") == SaveCounts(0, 0, 1)
+    assert ChatFile().save(path, [one], "conversation") == SaveCounts(0, 0, 1)
     assert (path.stat().st_mtime_ns, path.read_bytes()) == before
 
 
@@ -74,50 +74,50 @@ def test_a_conversation_that_went_on_takes_its_row_s_place(tmp_path):
     path = tmp_path / "talks.jsonl"
     path.write_bytes(as_line(talk("mine", "Yes.")) + b"\n")
     path.chmod(0o600)
-    saved = Saved()
+    saved = ChatFile()
     saved.save(path, [talk("hi", "Hello.")], "conversation")
     with path.open("ab") as other:
         other.write(as_line(talk("theirs", "Too.")) + b"\n")
-    assert saved.save(path, [talk("hi", "Hello.", "why", "So.")], "conversation") == Outcome(0, 1, 3)
+    assert saved.save(path, [talk("hi", "Hello.", "why", "So.")], "conversation") == SaveCounts(0, 1, 3)
     assert rows(path) == [talk("mine", "Yes."), talk("hi", "Hello.", "why", "So."), talk("theirs", "Too.")]
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_conversation_that_went_otherwise_is_another_row(tmp_path):
     path = tmp_path / "talks.jsonl"
-    saved = Saved()
+    saved = ChatFile()
     first, second = talk("hi", "Hello.", "why", "So."), talk("hi", "Hello.", "why", "No.")
     saved.save(path, [first], "conversation")
-    assert saved.save(path, [second], "conversation") == Outcome(1, 0, 2)
+    assert saved.save(path, [second], "conversation") == SaveCounts(1, 0, 2)
     assert rows(path) == [first, second]
 
 
 def test_another_session_s_row_is_not_replaced(tmp_path):
     path = tmp_path / "r.jsonl"
-    Saved().save(path, [ranking("hi", "Hello.", "No.")], "ranking")
-    assert Saved().save(path, [ranking("hi", "No.", "Hello.")], "ranking") == Outcome(1, 0, 2)
+    ChatFile().save(path, [ranking("hi", "Hello.", "No.")], "ranking")
+    assert ChatFile().save(path, [ranking("hi", "No.", "Hello.")], "ranking") == SaveCounts(1, 0, 2)
 
 
 def test_a_choice_turned_round_takes_its_row_s_place(tmp_path):
     path = tmp_path / "r.jsonl"
-    saved = Saved()
+    saved = ChatFile()
     other = ranking("why", "So.", "Eh.")
     saved.save(path, [ranking("hi", "Hello.", "No."), other], "ranking")
-    assert saved.save(path, [ranking("hi", "No.", "Hello."), other], "ranking") == Outcome(0, 1, 2)
+    assert saved.save(path, [ranking("hi", "No.", "Hello."), other], "ranking") == SaveCounts(0, 1, 2)
     assert rows(path) == [ranking("hi", "No.", "Hello."), other]
 
 
 def test_a_last_line_without_its_end_gets_one(tmp_path):
     path = tmp_path / "talks.jsonl"
     path.write_bytes(as_line(talk("hi", "Hello.")))
-    Saved().save(path, [talk("why", "So.")], "conversation")
+    ChatFile().save(path, [talk("why", "So.")], "conversation")
     assert rows(path) == [talk("hi", "Hello."), talk("why", "So.")]
 
 
 def test_control_characters_are_escaped_and_letters_are_not(tmp_path):
     path = tmp_path / "talks.jsonl"
     nasty = "\x1b[2J\x00\x7f\x85\u2028\u202e\U000e0001 日本 é 👩\u200d🔬"
-    Saved().save(path, [talk("hi", nasty)], "conversation")
+    ChatFile().save(path, [talk("hi", nasty)], "conversation")
     written = path.read_text(encoding="utf-8")
     assert not any(char in written for char in "\x1b\x00\x7f\x85\u2028\u202e\U000e0001")
     assert "日本 é 👩" in written
@@ -148,7 +148,7 @@ def test_a_file_that_the_rows_do_not_fit_is_left_as_it_was(there, kind, said, tm
     path.write_bytes(there)
     new = talk("why", "So.") if kind == "conversation" else ranking("why", "So.", "Eh.")
     with pytest.raises(DataError) as caught:
-        Saved().save(path, [new], kind)
+        ChatFile().save(path, [new], kind)
     assert said in str(caught.value)
     assert "fix: " in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 6
@@ -157,19 +157,19 @@ def test_a_file_that_the_rows_do_not_fit_is_left_as_it_was(there, kind, said, tm
 
 def test_a_row_that_could_not_be_read_again_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"f.jsonl:1: message 2 \(assistant\) is empty"):
-        Saved().save(tmp_path / "f.jsonl", [talk("hi", " ")], "conversation")
+        ChatFile().save(tmp_path / "f.jsonl", [talk("hi", " ")], "conversation")
     assert not (tmp_path / "f.jsonl").exists()
 
 
 def test_the_name_and_the_folder(tmp_path):
     with pytest.raises(DataError, match=r"f.json: rows are saved as JSON lines\n  fix: end the name in .jsonl"):
-        Saved().save(tmp_path / "f.json", [talk("hi", "Hello.")], "conversation")
+        ChatFile().save(tmp_path / "f.json", [talk("hi", "Hello.")], "conversation")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot be saved to: (not a directory|file exists)"):
-        Saved().save(tmp_path / "file" / "f.jsonl", [talk("hi", "Hello.")], "conversation")
+        ChatFile().save(tmp_path / "file" / "f.jsonl", [talk("hi", "Hello.")], "conversation")
     (tmp_path / "g.jsonl").mkdir()
     with pytest.raises(DataError, match="cannot be saved to: is a directory"):
-        Saved().save(tmp_path / "g.jsonl", [talk("hi", "Hello.")], "conversation")
+        ChatFile().save(tmp_path / "g.jsonl", [talk("hi", "Hello.")], "conversation")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links")
@@ -177,7 +177,7 @@ def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "real.jsonl").write_bytes(b"")
     link = tmp_path / "link.jsonl"
     link.symlink_to(tmp_path / "real.jsonl")
-    saved = Saved()
+    saved = ChatFile()
     saved.save(link, [talk("hi", "Hello.")], "conversation")
     saved.save(link, [talk("hi", "Hello.", "why", "So.")], "conversation")
     assert link.is_symlink()

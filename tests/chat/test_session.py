@@ -20,7 +20,7 @@ from tiny import END_ID, tiny_folder
 from tiny_data import hear_ctrl_c
 from trueup.chat import screen as chat_screen
 from trueup.chat import speaker
-from trueup.chat.dialogue import Answer, Dialogue, Exchange
+from trueup.chat.dialogue import ChatAnswer, Dialogue, Exchange
 from trueup.chat.session import run
 from trueup.config import DataConfig
 from trueup.data.sources.stream import RowStream
@@ -151,19 +151,19 @@ def test_every_turn_has_a_seed_of_its_own(talk, says):
     [
         (["/temprature 1"], ConfigError, '"/temprature" is no command; did you mean /temperature? Nothing was sent'),
         (["/etc/passwd?"], ConfigError, "/help lists the commands"),
-        (["/a"], ConfigError, "/a: there is one model only; --against MODEL brings a second"),
-        (["/temperature -1"], ConfigError, 'temperature: "-1" is no number from 0 up'),
+        (["/a"], ConfigError, "/a: there is only one model; start with --against MODEL for a second"),
+        (["/temperature -1"], ConfigError, 'temperature: "-1" is not a number of 0 or more'),
         (["/temperature nan"], ConfigError, 'temperature: "nan"'),
-        (["/max 0"], ConfigError, '/max: "0" is no whole number from 1 up'),
+        (["/max 0"], ConfigError, '/max: "0" is not a whole number of 1 or more'),
         (["/max 1.5"], ConfigError, '/max: "1.5"'),
-        (["/seed x"], ConfigError, '/seed: "x" is no whole number from 0 up'),
-        (["/undo"], ConfigError, "nothing was said yet"),
-        (["/again"], ConfigError, "nothing was said yet"),
-        (["/show"], ConfigError, "nothing was said yet"),
-        (["/save x.jsonl"], ConfigError, "nothing was said yet"),
+        (["/seed x"], ConfigError, '/seed: "x" is not a whole number of 0 or more'),
+        (["/undo"], ConfigError, "this conversation is empty"),
+        (["/again"], ConfigError, "this conversation is empty"),
+        (["/show"], ConfigError, "this conversation is empty"),
+        (["/save x.jsonl"], ConfigError, "this conversation is empty"),
         (["hi", "/save"], ConfigError, "/save: to which file?"),
         (["hi", "/save x.json"], DataError, "x.json: rows are saved as JSON lines"),
-        (["hi", "/new now"], ConfigError, '/new: takes nothing after it, and got "now"'),
+        (["hi", "/new now"], ConfigError, '/new: takes no argument, but got "now"'),
     ],
 )
 def test_a_mistake_ends_a_script_and_sends_nothing(lines, kind, said, talk, says):
@@ -248,7 +248,7 @@ def test_a_conversation_that_goes_on_stays_one_row(talk, says):
     assert said.splitlines() == [
         "x.jsonl: 1 conversation added; 1 row in it",
         "x.jsonl: nothing new; 1 row in it",
-        "x.jsonl: 1 conversation brought up to date; 1 row in it",
+        "x.jsonl: 1 conversation updated; 1 row in it",
         "x.jsonl: 1 conversation added; 2 rows in it",
     ]
     assert [len(row["messages"]) for row in rows("x.jsonl")] == [4, 2]
@@ -261,7 +261,7 @@ def test_an_answer_that_was_cut_is_kept_and_said(talk, says):
         "(… cut at 4 tokens; /max raises it)",
         "x.jsonl: 1 conversation added; 1 row in it",
         "note: 1 answer cut or interrupted: a model trained on it learns to stop there",
-        "(it said nothing)",
+        "(the answer is empty)",
     ]
     assert rows("x.jsonl")[0]["messages"][1]["content"] == "for "
 
@@ -305,7 +305,9 @@ def test_a_reward_model_is_refused(tmp_path, tiny_base):
     folder = tmp_path / "reward" / "model"
     AutoModelForSequenceClassification.from_pretrained(tiny_base, num_labels=1).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_base).save_pretrained(folder)
-    with pytest.raises(ModelError, match=r"reward: is a reward model; it scores answers and writes none\n  fix: "):
+    with pytest.raises(
+        ModelError, match=r"reward: is a reward model, which scores answers and cannot generate text\n  fix: "
+    ):
         run(str(folder), device="cpu")
     with pytest.raises(ModelError, match="reward: is a reward model"):
         run(tiny_base, against=str(folder), device="cpu")
@@ -330,8 +332,8 @@ def test_a_template_without_a_system_role(talk, says, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"temperature": float("nan")}, "temperature: nan is no number from 0 up"),
-        ({"max_new_tokens": 0}, "max_new_tokens: 0 is no whole number from 1 up"),
+        ({"temperature": float("nan")}, "temperature: nan is not a number of 0 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens: 0 is not a whole number of 1 or more"),
         ({"stop": [""]}, "stop: the text is empty"),
         ({"device": "abacus"}, "device: 'abacus'"),
     ],
@@ -354,7 +356,7 @@ def test_ctrl_c_ends_an_answer_and_keeps_it(talk, says):
     script = says("Once upon^C a time", "Sorry.")
     shown, said = talk("a story", "shorter", "/save x.jsonl", typed=True)
     assert shown == "Once upon\nSorry.\n"
-    assert "(interrupted; kept as far as it came: /again asks anew, /undo takes it back)" in said
+    assert "(interrupted; the part so far is kept: /again asks for another answer, /undo removes it)" in said
     assert "note: 1 answer cut or interrupted" in said
     assert "[assistant\nOnce upon][user\nshorter]" in asked(script)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -363,8 +365,8 @@ def test_ctrl_c_ends_an_answer_and_keeps_it(talk, says):
 def test_ctrl_c_before_a_word_keeps_nothing(talk, says):
     script = says("^Cx", "Hello.", "^Cx", "Bye.")
     _, said = talk("first", "hi", "/again", "so", typed=True)
-    assert "(interrupted before anything was said; the message is not kept)" in said
-    assert "(interrupted before anything was said; the answer before it stays)" in said
+    assert "(interrupted before the answer began; the message is not kept)" in said
+    assert "(interrupted before the answer began; the earlier answer is kept)" in said
     assert asked(script) == "[user\nhi][assistant\nHello.][user\nso][assistant\n"
 
 
@@ -412,7 +414,7 @@ def test_each_model_goes_on_with_its_own_answers_until_one_is_chosen(talk, says,
     both = "[user\n1][assistant\nB1][user\n2][assistant\nB2][user\n3][assistant\n"
     assert asked(script, 4) == asked(script, 5) == both
     assert script.calls[4]["seed"] == script.calls[5]["seed"]
-    assert "No ranking: the two conversations had parted before; choose after every answer" in said
+    assert "No ranking: the two conversations differ in earlier answers; choose after every answer" in said
 
 
 def test_choices_are_saved_as_rankings(talk, says, other, tiny_base):
@@ -423,7 +425,7 @@ def test_choices_are_saved_as_rankings(talk, says, other, tiny_base):
     )  # fmt: skip
     assert [line for line in said.splitlines() if "r.jsonl" in line] == [
         "r.jsonl: 2 rankings added; 2 rows in it",
-        "r.jsonl: 1 ranking brought up to date; 2 rows in it",
+        "r.jsonl: 1 ranking updated; 2 rows in it",
         "r.jsonl: 2 rankings added; 4 rows in it",
     ]
     got = list(RowStream(DataConfig(path="r.jsonl"), "preference"))
@@ -455,7 +457,7 @@ def test_no_choice_is_lost_in_silence(talk, says, other):
     ("answers", "said"),
     [
         (["Same.", " Same."], "A preferred; both go on with its conversation. No ranking: the answers are the same"),
-        (["Yes.", ""], "No ranking: B said nothing"),
+        (["Yes.", ""], "No ranking: B's answer is empty"),
     ],
 )
 def test_what_makes_no_ranking(answers, said, talk, says, other):
@@ -508,7 +510,7 @@ def test_columns_that_grow_beyond_the_screen_show_their_end():
 
 def test_history_follows_the_choices():
     """A chose nothing at 1, B was chosen at 2 (with B's own answer to 1), at 3 they part again."""
-    said = [Exchange(str(at), (Answer(f"A{at}"), Answer(f"B{at}"))) for at in (1, 2, 3)]
+    said = [Exchange(str(at), (ChatAnswer(f"A{at}"), ChatAnswer(f"B{at}"))) for at in (1, 2, 3)]
     said[1].chosen = 1
     dialogue = Dialogue(["a", "b"], None, said)
     assert [m.content for m in dialogue.history(0)] == ["1", "B1", "2", "B2", "3", "A3"]

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tiny import tiny_folder
-from trueup.chat.speaker import Sampling, Speaker
+from trueup.chat.speaker import AnswerSampling, Speaker
 from trueup.data.rendering.messages import Message
 from trueup.runtime import init
 
-SAMPLING = Sampling(temperature=1.0, max_new_tokens=24)
+SAMPLING = AnswerSampling(temperature=1.0, max_new_tokens=24)
 ASKED = ["Hi?", "What is two and two?", "Hi?", "Name a colour, and say why you like it more than others."]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny import END_ID, PAD_ID, tiny_tokenizer
-from trueup.chat.streaming import Stream, cut
+from trueup.chat.streaming import AnswerStream, cut
 from trueup.data.rendering.renderer import Renderer
 from trueup.system.text import clean
 
@@ -23,7 +23,7 @@ def tokens(text: str) -> list[int]:
 def played(ids: list[int], stops: list[str], decode=RENDERER.decode) -> tuple[list[str], str, list[int]]:
     """-> the pieces shown, the answer, the tokens that were taken."""
     pieces: list[str] = []
-    stream = Stream(decode, stops, pieces.append)
+    stream = AnswerStream(decode, stops, pieces.append)
     for token in ids:
         if not stream.add(token):
             break

@@ -1,7 +1,7 @@
-"""`trueup chat`: talk to a model, or to two side by side, and keep what was said as data.
+"""`trueup chat`: talk to a model, or to two side by side, and save conversations and rankings as data.
 
 session.py    the commands and the loop
-dialogue.py   what was said to whom, and which answer was preferred
+dialogue.py   the messages and answers of a conversation, and which answer was preferred
 speaker.py    a loaded model that answers
 streaming.py  text as it is sampled, stop texts cut exactly
 screen.py     lines read from a person, answers in columns

@@ -1,4 +1,4 @@
-"""A conversation with one model, or with two at once: what was said, what was preferred, and both as rows of data."""
+"""A conversation with one model, or with two at once: messages, answers, preferences, and both as rows of data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError
 
 SIDES = ("A", "B")
-Row = dict[str, Any]
+ChatRow = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model said. `ended`: by its end token or a stop text, cut at the limit of tokens, or by Ctrl-C."""
+class ChatAnswer:
+    """A model's answer.
+
+    Attributes:
+        text: the answer.
+        tokens: its length.
+        seconds: time spent sampling it.
+        ended: by the end token ("end"), by a stop text, cut at the limit of tokens, or interrupted by Ctrl-C.
+    """
 
     text: str
     tokens: int = 0
@@ -24,26 +31,26 @@ class Answer:
 
     @property
     def whole(self) -> bool:
-        """Whether the model ended it itself, or a stop text did."""
+        """True if the end token or a stop text ended the answer."""
         return self.ended in ("end", "stop")
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A message and its answers, one a model. `attempt` counts how often it was answered before."""
+    """A message and its answers, one per model. `attempt` counts how often it was answered before."""
 
-    asked: str
-    answers: tuple[Answer, ...]
+    message: str
+    answers: tuple[ChatAnswer, ...]
     attempt: int = 0
     chosen: int | None = None
-    ranking: Row | None = None
+    ranking: ChatRow | None = None
 
 
 @dataclass(slots=True)
 class Dialogue:
-    """Exchanges under one system prompt. With two models each goes on with its own answers, until one is chosen.
+    """Exchanges under one system prompt. Each of two models continues its own answers, until one answer is chosen.
 
-    From a choice on both go on with the chosen model's conversation, all of it.
+    After a choice both continue the whole conversation of the chosen model.
     """
 
     names: Sequence[str]
@@ -51,53 +58,51 @@ class Dialogue:
     exchanges: list[Exchange] = field(default_factory=list)
 
     def history(self, side: int = 0) -> list[Message]:
-        """The conversation as model `side` goes on with it."""
+        """Return the conversation as model `side` continues it."""
         turns: list[Message] = []
-        for one in reversed(self.exchanges):
-            side = side if one.chosen is None else one.chosen
-            turns += [Message("assistant", one.answers[side].text), Message("user", one.asked)]
+        for exchange in reversed(self.exchanges):
+            side = side if exchange.chosen is None else exchange.chosen
+            turns += [Message("assistant", exchange.answers[side].text), Message("user", exchange.message)]
         return [*self.opening(), *reversed(turns)]
 
     def opening(self) -> list[Message]:
-        """The system prompt, if there is one."""
+        """Return the system prompt, if there is one."""
         return [Message("system", self.system)] if self.system else []
 
     def last(self) -> Exchange:
-        """The last exchange.
+        """Return the last exchange.
 
         Raises:
-            ConfigError: nothing was said yet.
+            ConfigError: the conversation is empty.
         """
         if not self.exchanges:
-            raise ConfigError("nothing was said yet in this conversation")
+            raise ConfigError("this conversation is empty; write a message first")
         return self.exchanges[-1]
 
     def choose(self, side: int) -> str:
-        """Prefer one model's last answer. -> what that means, in words."""
+        """Prefer one model's last answer. Returns the consequence as a message."""
         last = self.last()
         last.chosen, last.ranking = side, None
-        on = f"{SIDES[side]} preferred; both go on with its conversation"
+        choice = f"{SIDES[side]} preferred; both go on with its conversation"
         if problem := self._unranked(last):
-            return f"{on}. No ranking: {problem}"
+            return f"{choice}. No ranking: {problem}"
         last.ranking = self._ranking(side)
-        note = (
-            "" if last.answers[side].whole else f". Its answer was {_how(last.answers[side])}: /again asks for others"
-        )
-        return f"{on}{note}"
+        answer = last.answers[side]
+        return choice if answer.whole else f"{choice}. Its answer was {_ending(answer)}: /again asks for others"
 
     def _unranked(self, last: Exchange) -> str:
-        """Why the last exchange makes no ranking; "" where it does."""
-        texts = [one.text.strip() for one in last.answers]
+        """Return why the last exchange makes no ranking; "" where it does."""
+        texts = [answer.text.strip() for answer in last.answers]
         if texts[0] == texts[1]:
             return "the answers are the same"
         if not all(texts):
-            return f"{SIDES[texts.index('')]} said nothing"
+            return f"{SIDES[texts.index('')]}'s answer is empty"
         before = Dialogue(self.names, self.system, self.exchanges[:-1])
         if before.history(0) != before.history(1):
-            return "the two conversations had parted before; choose after every answer"
+            return "the two conversations differ in earlier answers; choose after every answer"
         return ""
 
-    def _ranking(self, side: int) -> Row:
+    def _ranking(self, side: int) -> ChatRow:
         *prompt, chosen = self.history(side)
         rejected = Message("assistant", self.exchanges[-1].answers[1 - side].text)
         return {
@@ -108,44 +113,44 @@ class Dialogue:
             "model_rejected": self.names[1 - side],
         }
 
-    def rankings(self) -> list[Row]:
-        """A row for each choice."""
-        return [one.ranking for one in self.exchanges if one.ranking is not None]
+    def rankings(self) -> list[ChatRow]:
+        """Return one row per choice."""
+        return [exchange.ranking for exchange in self.exchanges if exchange.ranking is not None]
 
-    def row(self) -> Row:
-        """The whole conversation as one row for SFT.
+    def row(self) -> ChatRow:
+        """Return the whole conversation as one row for SFT.
 
         Raises:
-            ConfigError: nothing was said yet, or an answer is empty.
+            ConfigError: the conversation or an answer is empty.
         """
         self.last()
-        for number, one in enumerate(self.exchanges, 1):
-            if not one.answers[0].text.strip():
+        for number, exchange in enumerate(self.exchanges, 1):
+            if not exchange.answers[0].text.strip():
                 raise ConfigError(
-                    f"answer {number} is empty, and nothing can be learnt from it\n"
+                    f"answer {number} is empty, so no model can learn from it\n"
                     "  fix: /undo takes the last exchange back, /again asks for another answer"
                 )
         return {"messages": _plain(self.history())}
 
     def unfinished(self) -> int:
-        """How many of the answers in `row` were cut or interrupted."""
-        return sum(not one.answers[0].whole for one in self.exchanges)
+        """Return how many of the answers in `row` were cut or interrupted."""
+        return sum(not exchange.answers[0].whole for exchange in self.exchanges)
 
     def lines(self, speakers: Sequence[str]) -> list[tuple[str, str]]:
-        """(who, what) of all that was said, in order."""
-        said = [("system", self.system)] if self.system else []
-        for one in self.exchanges:
-            said.append(("you", one.asked))
-            for side, answer in enumerate(one.answers):
-                marks = ["preferred"] * (one.chosen == side) + [_how(answer)] * (not answer.whole)
+        """Return (speaker, text) of all messages and answers, in order."""
+        lines = [("system", self.system)] if self.system else []
+        for exchange in self.exchanges:
+            lines.append(("you", exchange.message))
+            for side, answer in enumerate(exchange.answers):
+                marks = ["preferred"] * (exchange.chosen == side) + [_ending(answer)] * (not answer.whole)
                 mark = f" ({', '.join(marks)})" if marks else ""
-                said.append((f"{speakers[side]}{mark}", answer.text))
-        return said
+                lines.append((f"{speakers[side]}{mark}", answer.text))
+        return lines
 
 
-def _how(answer: Answer) -> str:
+def _ending(answer: ChatAnswer) -> str:
     return f"cut at {answer.tokens} tokens" if answer.ended == "cut" else "interrupted"
 
 
 def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": one.role, "content": one.content} for one in messages]
+    return [{"role": message.role, "content": message.content} for message in messages]

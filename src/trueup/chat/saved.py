@@ -1,7 +1,7 @@
-"""Rows that a person made while chatting, kept in a JSONL file that `trueup.data.sources` reads.
+"""Save the rows of a chat to a JSONL file that `trueup.data.sources` reads.
 
-A file holds conversations or rankings, never both. What is already in it is not written again; a row that has grown, or
-a choice that was turned round, takes the place of the row it was.
+A file holds conversations or rankings, never both. A row that is already in the file is not written again; a
+conversation that went on, or a choice that was reversed, replaces its earlier row.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
+from trueup.chat.dialogue import ChatRow
 from trueup.data.rendering.messages import Conversation, Origin, Preference
 from trueup.data.sources.formats import recognise
 from trueup.data.sources.records import Record
 from trueup.errors import DataError
 from trueup.system.files import atomic_write_bytes
 
-Kind = Literal["conversation", "ranking"]
-Row = dict[str, Any]
+RowKind = Literal["conversation", "ranking"]
 _ESCAPED = frozenset({"Cc", "Cf", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of the rows: new ones, ones brought up to date, and how many the file now holds."""
+class SaveCounts:
+    """The counts of a save: rows added, rows updated, and rows in the file afterwards."""
 
     added: int
     updated: int
     total: int
 
 
-class Saved:
-    """Writes a session's rows, and knows which of a file's rows are its own."""
+class ChatFile:
+    """Writes a session's rows, and remembers which of a file's rows are its own."""
 
     def __init__(self) -> None:
         """Begin a session."""
-        self._own: dict[Path, list[Row]] = {}
+        self._own: dict[Path, list[ChatRow]] = {}
 
-    def save(self, path: Path, rows: Sequence[Row], kind: Kind) -> Outcome:
-        """Bring `rows` into the file, which is made if there is none.
+    def save(self, path: Path, rows: Sequence[ChatRow], kind: RowKind) -> SaveCounts:
+        """Write `rows` into the file, which is created if missing.
 
         Raises:
             DataError: the name does not end in .jsonl, the file holds something else or cannot be written, or a row
@@ -56,39 +56,39 @@ class Saved:
             reason = (error.strerror or str(error)).lower()
             raise DataError(f"{path}: cannot be saved to: {reason}\n  fix: name another file") from error
 
-    def _save(self, path: Path, rows: Sequence[Row], kind: Kind) -> Outcome:
+    def _save(self, path: Path, rows: Sequence[ChatRow], kind: RowKind) -> SaveCounts:
         content = path.read_bytes() if path.exists() else b""
-        lines = [one for one in content.split(b"\n") if one.strip()]
+        lines = [line for line in content.split(b"\n") if line.strip()]
         _check(path, content, rows, kind)
-        own = self._own.setdefault(path, [])
+        session_rows = self._own.setdefault(path, [])
         added = updated = 0
         for row in rows:
             line = as_line(row)
             if line in lines:
                 continue
-            old = next((one for one in own if as_line(one) in lines and _supersedes(row, one)), None)
+            old = next((past for past in session_rows if as_line(past) in lines and _supersedes(row, past)), None)
             if old is None:
                 lines.append(line)
                 added += 1
             else:
                 lines[lines.index(as_line(old))] = line
                 updated += 1
-            own.append(row)
+            session_rows.append(row)
         if added or updated:
             _write(path, content, lines[-added:] if not updated else lines, anew=updated > 0)
-        return Outcome(added, updated, len(lines))
+        return SaveCounts(added, updated, len(lines))
 
 
-def as_line(row: Row) -> bytes:
-    """A row as JSON; control and format characters are escaped, letters of all scripts are not."""
+def as_line(row: ChatRow) -> bytes:
+    """Return a row as JSON; control and format characters are escaped, letters of all scripts are not."""
     text = json.dumps(row, ensure_ascii=False)
     # Such characters stand inside strings only: json.dumps itself writes none.
     escaped = (json.dumps(char)[1:-1] if unicodedata.category(char) in _ESCAPED else char for char in text)
     return "".join(escaped).encode()
 
 
-def _supersedes(new: Row, old: Row) -> bool:
-    """Whether `new` is `old` grown (a conversation that went on) or turned round (a choice that was changed)."""
+def _supersedes(new: ChatRow, old: ChatRow) -> bool:
+    """Return True if `new` is `old` grown (a conversation that went on) or reversed (a choice that was changed)."""
     if "messages" in new:
         length = len(old["messages"])
         return length < len(new["messages"]) and new["messages"][:length] == old["messages"]
@@ -108,32 +108,32 @@ def _write(path: Path, content: bytes, lines: Sequence[bytes], *, anew: bool) ->
             handle.write((b"" if not content or content.endswith(b"\n") else b"\n") + data)
 
 
-def _check(path: Path, content: bytes, rows: Sequence[Row], kind: Kind) -> None:
-    """Raise DataError unless the file's first and last line and the new rows are read alike, and as `kind`."""
-    numbered = [(at, line) for at, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+def _check(path: Path, content: bytes, rows: Sequence[ChatRow], kind: RowKind) -> None:
+    """Raise DataError unless the file's first and last line and the new rows have one format, that of `kind`."""
+    numbered = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     ends = [numbered[0], *numbered[1:][-1:]] if numbered else []
-    there = [(Origin(path.name, at), _parsed(path, at, line)) for at, line in ends]
+    existing = [(Origin(path.name, number), _parsed(path, number, line)) for number, line in ends]
     after = numbered[-1][0] if numbered else 0
-    new = [(Origin(path.name, after + at), row) for at, row in enumerate(rows, 1)]
-    form = recognise(there[0][1] if there else new[0][1], (kind,))
-    for origin, row in [*there, *new]:
+    new = [(Origin(path.name, after + number), row) for number, row in enumerate(rows, 1)]
+    form = recognise(existing[0][1] if existing else new[0][1], (kind,))
+    for origin, row in [*existing, *new]:
         try:
-            made = form.parse(Record(row, origin), form.keys) if form else None
+            parsed = form.parse(Record(row, origin), form.keys) if form else None
         except DataError as error:
             problem = str(error).partition("\n")[0]
             raise DataError(f"{problem}\n  fix: /save the {kind}s to another file") from error
-        if not isinstance(made, Conversation if kind == "conversation" else Preference):
+        if not isinstance(parsed, Conversation if kind == "conversation" else Preference):
             raise DataError(
                 f"{origin}: the file holds no {kind}s, and a file's rows are of one kind\n"
                 f"  fix: /save the {kind}s to another file"
             )
 
 
-def _parsed(path: Path, line: int, content: bytes) -> Row:
+def _parsed(path: Path, line: int, content: bytes) -> ChatRow:
     try:
         row = json.loads(content)
     except ValueError as error:
         raise DataError(f"{path.name}:{line}: not JSON: {error}\n  fix: mend the line, or name another file") from error
     if not isinstance(row, dict):
         raise DataError(f"{path.name}:{line}: is no row of named fields\n  fix: name another file")
-    return cast("Row", row)
+    return cast("ChatRow", row)

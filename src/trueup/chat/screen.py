@@ -1,4 +1,4 @@
-"""The two sides of a chat's screen: what a person types, and answers in one column or two as they grow."""
+"""The screen of a chat: read what a person types, and show answers in one column or two as they grow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trueup.system.text import clean
 
 FENCE = '"""'
 WIDE = 100
-"""Columns of text from which two answers stand side by side."""
+"""Two answers are shown side by side from this terminal width."""
 _REFRESH = 0.1  # seconds
 _MARGIN = 4  # columns left free at the right, for the ^C that a terminal writes: in a line of its own it would stay
 
@@ -32,20 +32,20 @@ Show = Callable[[int, str], None]
 
 
 def say(text: str) -> None:
-    """A line about the chat, which is no answer: to stderr, so that answers can be piped."""
+    """Print a line about the chat to stderr, so that only answers go into a pipe."""
     sys.stdout.flush()
     print(clean(text), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What a person typed: a message to the model, or a command that began with a slash."""
+class TypedEntry:
+    """A person's input: a message to the model, or a command that begins with a slash."""
 
     text: str
     command: bool
 
 
-class Reader:
+class InputReader:
     """Reads messages and commands from stdin.
 
     A line that ends with a backslash goes on in the next one; lines between two lines of three quotation marks are one
@@ -53,18 +53,18 @@ class Reader:
     """
 
     def __init__(self) -> None:
-        """Look whether a person is there."""
+        """Find out whether stdin is a terminal."""
         self.interactive = sys.stdin.isatty()
         self._warned = False
         if self.interactive:
             with suppress(ImportError):
                 import_module("readline")  # `input` uses it from now on
 
-    def read(self) -> Entry | None:
-        """The next message or command; None at the end of the input.
+    def read(self) -> TypedEntry | None:
+        """Return the next message or command; None at the end of the input.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C twice in a row, or once where no person is.
+            KeyboardInterrupt: Ctrl-C twice in a row, or once where the input is no terminal.
             DataError: the input is not UTF-8.
         """
         while True:
@@ -80,17 +80,17 @@ class Reader:
             if entry is None or entry.text:
                 return entry
 
-    def _entry(self) -> Entry | None:
+    def _entry(self) -> TypedEntry | None:
         line = self._line("> ")
         if line is None:
             return None
         if line.strip() == FENCE:
-            return Entry("\n".join(self._until_fence()).strip("\n"), command=False)
+            return TypedEntry("\n".join(self._until_fence()).strip("\n"), command=False)
         lines = [line]
         while lines[-1].endswith("\\") and (line := self._line("| ")) is not None:
             lines.append(line)
-        text = "\n".join([*(one.removesuffix("\\") for one in lines[:-1]), lines[-1]])
-        return Entry(text.strip(), command=text.startswith("/"))
+        text = "\n".join([*(part.removesuffix("\\") for part in lines[:-1]), lines[-1]])
+        return TypedEntry(text.strip(), command=text.startswith("/"))
 
     def _until_fence(self) -> Iterator[str]:
         while (line := self._line("| ")) is not None and line.strip() != FENCE:
@@ -113,9 +113,9 @@ class Reader:
 
 @contextmanager
 def ctrl_c(wanted: bool) -> Iterator[Callable[[], None]]:
-    """Turn Ctrl-C into a KeyboardInterrupt at a place of our choice: where the function yielded is called.
+    """Turn Ctrl-C into a KeyboardInterrupt at a chosen point: where the yielded function is called.
 
-    Only the second one raises at once. Off the main thread, and if not `wanted`, it stays as it was.
+    Only a second Ctrl-C raises at once. Off the main thread, and if not `wanted`, Ctrl-C is left as it was.
     """
     pressed = False
 
@@ -142,7 +142,7 @@ def ctrl_c(wanted: bool) -> Iterator[Callable[[], None]]:
 
 
 def answers(console: Console, labels: Sequence[str]) -> AbstractContextManager[Show]:
-    """Where answers are shown while they grow: side by side where there is room, else one below the other."""
+    """Return a context that shows answers as they grow: side by side on a wide terminal, else one after the other."""
     side_by_side = len(labels) > 1 and console.is_terminal and console.width >= WIDE
     return _columns(console, labels) if side_by_side else _stacked(labels)
 
@@ -201,7 +201,7 @@ class _Columns:
 
 
 class _Tail:
-    """The last lines of something that may be higher than the screen, for a live display."""
+    """The last lines of a text that may be higher than the screen, for a live display."""
 
     def __init__(self, inner: _Columns) -> None:
         self._inner = inner

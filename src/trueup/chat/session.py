@@ -1,4 +1,4 @@
-"""Talk to a model in the terminal, or to two side by side, and keep what was said as data.
+"""Talk to a model in the terminal, or to two side by side, and save conversations and rankings as data.
 
 With two models each goes on with its own answers. `/a` or `/b` prefers one: from there both go on with that model's
 conversation, and the choice is a ranking. The same seed and conversation give the same answers.
@@ -14,10 +14,17 @@ from functools import partial
 from pathlib import Path
 
 from trueup import runtime
-from trueup.chat.dialogue import SIDES, Answer, Dialogue, Exchange, Row
-from trueup.chat.saved import Saved
-from trueup.chat.screen import Entry, Reader, answers, ctrl_c, say
-from trueup.chat.speaker import Sampling, Speaker, a_stop_text, a_temperature, a_whole_number, spoken_name
+from trueup.chat.dialogue import SIDES, ChatAnswer, ChatRow, Dialogue, Exchange
+from trueup.chat.saved import ChatFile
+from trueup.chat.screen import InputReader, TypedEntry, answers, ctrl_c, say
+from trueup.chat.speaker import (
+    AnswerSampling,
+    Speaker,
+    parse_stop_text,
+    parse_temperature,
+    parse_whole_number,
+    spoken_name,
+)
 from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError, TrueupError
 from trueup.runtime import mixed_seed
@@ -38,29 +45,31 @@ def run(
     dtype: str = "auto",
     threads: int | None = None,
 ) -> None:
-    r"""Answer what comes from stdin until its end or /quit.
+    r"""ChatAnswer messages from stdin until its end or /quit.
 
-    At a terminal a mistake is said and the chat goes on; where the input is piped, it ends the chat as an error.
+    At a terminal an error is printed and the chat goes on; where the input is piped, it ends the chat.
 
     Args:
         model: a hub id, a model folder or a .gguf file.
-        against: a second one, which answers the same messages.
+        against: a second model, which answers the same messages.
         system: the system prompt.
         temperature: 0 always takes the likeliest token.
         max_new_tokens: an answer's length in tokens at most.
         stop: texts that end an answer and are not part of it; `\n` and `\t` in them are a new line and a tab.
-        seed: of all answers.
-        device: as a stage's.
-        dtype: as a stage's.
-        threads: as a stage's.
+        seed: the seed of all answers.
+        device: as in a stage's configuration.
+        dtype: as in a stage's configuration.
+        threads: as in a stage's configuration.
 
     Raises:
-        ConfigError: a setting cannot be meant.
+        ConfigError: a setting is wrong.
         ModelError: a model cannot be loaded, writes no text, or takes no system prompt.
         KeyboardInterrupt: Ctrl-C twice at the prompt.
     """
-    sampling = Sampling(
-        a_temperature(temperature), a_whole_number("max_new_tokens", max_new_tokens, 1), tuple(map(a_stop_text, stop))
+    sampling = AnswerSampling(
+        parse_temperature(temperature),
+        parse_whole_number("max_new_tokens", max_new_tokens, 1),
+        tuple(map(parse_stop_text, stop)),
     )
     if against is not None and Path(against).resolve() == Path(model).resolve():
         raise ConfigError(
@@ -70,7 +79,7 @@ def run(
     where = runtime.init(device, dtype, threads)
     if where.world > 1:
         raise ConfigError("chat: runs in one process; start it without torchrun")
-    reader = Reader()
+    reader = InputReader()
     speakers: list[Speaker] = []
     for name in [model] if against is None else [model, against]:
         if reader.interactive:
@@ -82,20 +91,20 @@ def run(
 
 
 class Session:
-    """One sitting: what is being said, the settings, and what was saved."""
+    """One chat: the conversation, the settings, and the rows that were saved."""
 
-    def __init__(self, speakers: Sequence[Speaker], sampling: Sampling, seed: int, reader: Reader) -> None:
-        """Prepare; `talk` begins."""
+    def __init__(self, speakers: Sequence[Speaker], sampling: AnswerSampling, seed: int, reader: InputReader) -> None:
+        """Prepare a chat; `talk` begins it."""
         self._speakers = speakers
         self._sampling = sampling
         self._seed = seed
         self._reader = reader
         self._console = make_console(stderr=False)
-        self._names = [one.name for one in speakers]
+        self._names = [speaker.name for speaker in speakers]
         self._now = Dialogue(self._names)
-        self._past: list[Row] = []  # choices between answers that are no longer in the conversation
-        self._kept: list[Row] = []
-        self._saved = Saved()
+        self._past: list[ChatRow] = []  # choices between answers that are no longer in the conversation
+        self._kept: list[ChatRow] = []
+        self._files = ChatFile()
         self._file: Path | None = None
         self._done = self._warned = False
         self._check: Callable[[], None] = lambda: None
@@ -123,20 +132,20 @@ class Session:
 
     @property
     def is_pair(self) -> bool:
-        """Whether two models answer."""
+        """True if two models answer."""
         return len(self._speakers) > 1
 
     def _labels(self) -> list[str]:
         names = [clean(name, one_line=True) for name in self._names]
         return [f"{side}  {name}" for side, name in zip(SIDES, names, strict=True)] if self.is_pair else names
 
-    def _choices(self) -> list[Row]:
+    def _choices(self) -> list[ChatRow]:
         return [*self._past, *self._now.rankings()]
 
     def _unsaved(self) -> int:
         return sum(row not in self._kept for row in self._choices())
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: TypedEntry) -> None:
         if not entry.command:
             self._reply(entry.text)
             return
@@ -145,12 +154,12 @@ class Session:
         if command is None or (command.pair and not self.is_pair):
             raise ConfigError(self._unknown(name))
         if rest and not command.argument:
-            raise ConfigError(f"{name}: takes nothing after it, and got {excerpt(rest[0])}")
+            raise ConfigError(f"{name}: takes no argument, but got {excerpt(rest[0])}; leave it out")
         command.run(self, "".join(rest))
 
     def _unknown(self, name: str) -> str:
         if name in COMMANDS:
-            return f"{name}: there is one model only; --against MODEL brings a second"
+            return f"{name}: there is only one model; start with --against MODEL for a second"
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "/help lists the commands."
         return (
@@ -158,63 +167,63 @@ class Session:
         )
 
     def _reply(self, text: str, attempt: int = 0) -> bool:
-        """Let each model answer. -> whether the exchange is part of the conversation now."""
-        asked = Message("user", text)
-        prompts = [one.prompt([*self._now.history(at), asked]) for at, one in enumerate(self._speakers)]
+        """Let each model answer. Returns True if the exchange is now part of the conversation."""
+        message = Message("user", text)
+        prompts = [speaker.prompt([*self._now.history(side), message]) for side, speaker in enumerate(self._speakers)]
         seed = mixed_seed(self._seed, len(self._now.exchanges), attempt)
-        given: list[Answer] = []
+        replies: list[ChatAnswer] = []
         with answers(self._console, self._labels()) as show:
-            for at, (speaker, prompt) in enumerate(zip(self._speakers, prompts, strict=True)):
-                show(at, "")
-                piece = partial(show, at)
-                given.append(speaker.answer(prompt, self._sampling, seed=seed, show=piece, check=self._check))
-                if given[-1].ended == "interrupted" and not self._reader.interactive:
+            for side, (speaker, prompt) in enumerate(zip(self._speakers, prompts, strict=True)):
+                show(side, "")
+                piece = partial(show, side)
+                replies.append(speaker.answer(prompt, self._sampling, seed=seed, show=piece, check=self._check))
+                if replies[-1].ended == "interrupted" and not self._reader.interactive:
                     raise KeyboardInterrupt
-        self._comment(prompts, given)
-        if all(one.ended == "interrupted" and not one.text for one in given):
-            kept = "the answer before it stays" if attempt else "the message is not kept"
-            say(f"(interrupted before anything was said; {kept})")
+        self._comment(prompts, replies)
+        if all(answer.ended == "interrupted" and not answer.text for answer in replies):
+            kept = "the earlier answer is kept" if attempt else "the message is not kept"
+            say(f"(interrupted before the answer began; {kept})")
             return False
-        self._now.exchanges.append(Exchange(text, tuple(given), attempt))
+        self._now.exchanges.append(Exchange(text, tuple(replies), attempt))
         return True
 
-    def _comment(self, prompts: Sequence[list[int]], given: Sequence[Answer]) -> None:
-        """Say what the text of the answers does not show."""
-        for side, speaker, prompt, answer in zip(SIDES, self._speakers, prompts, given, strict=False):
+    def _comment(self, prompts: Sequence[list[int]], replies: Sequence[ChatAnswer]) -> None:
+        """Print what the text of the answers does not show: how they ended, and their speed."""
+        for side, speaker, prompt, answer in zip(SIDES, self._speakers, prompts, replies, strict=False):
             who = f"{side}: " if self.is_pair else ""
             if answer.ended == "interrupted" and answer.text:
-                say(f"({who}interrupted; kept as far as it came: /again asks anew, /undo takes it back)")
+                say(f"({who}interrupted; the part so far is kept: /again asks for another answer, /undo removes it)")
             elif answer.ended == "cut" and speaker.room(prompt, self._sampling) < self._sampling.max_new_tokens:
                 say(f"({who}… cut at {answer.tokens} tokens: the model's context is full; /new begins again)")
             elif answer.ended == "cut":
                 say(f"({who}… cut at {answer.tokens} tokens; /max raises it)")
             elif not answer.text.strip() and answer.whole:
-                say(f"({who}it said nothing)")
+                say(f"({who}the answer is empty)")
         if self.is_pair:
-            say("   ".join(f"{side} {_pace(one)}" for side, one in zip(SIDES, given, strict=True)))
+            say("   ".join(f"{side} {_pace(answer)}" for side, answer in zip(SIDES, replies, strict=True)))
 
     # -- commands ------------------------------------------------------------------------------------------------
 
     def show_help(self, _: str) -> None:
-        """/help."""
+        """Carry out /help."""
         for name, command in COMMANDS.items():
             if self.is_pair or not command.pair:
                 print(f"{f'{name} {command.argument}':20}{command.help}")
         print('a line that ends in \\ goes on; lines between two lines of """ are one message')
 
     def set_system(self, text: str) -> None:
-        """/system: another prompt begins another conversation, since the answers so far were given under the old."""
+        """Carry out /system: another prompt begins a new conversation, as the old one had other instructions."""
         text = text.strip()
         changed = Dialogue(self._names, text or None)
-        for one in self._speakers if text else ():
-            one.prompt([*changed.opening(), Message("user", "a")])  # a template may refuse a system prompt
+        for speaker in self._speakers if text else ():
+            speaker.prompt([*changed.opening(), Message("user", "a")])  # a template may refuse a system prompt
         if changed.system != self._now.system:
-            begun = "; a new conversation begins" if self._now.exchanges else ""
+            restart = "; a new conversation begins" if self._now.exchanges else ""
             self._begin(changed)
-            self._tell(("the system prompt is set" if text else "no system prompt") + begun)
+            self._tell(("the system prompt is set" if text else "no system prompt") + restart)
 
     def start_again(self, _: str) -> None:
-        """/new."""
+        """Carry out /new."""
         self._begin(Dialogue(self._names, self._now.system))
         self._tell("a new conversation")
 
@@ -223,56 +232,56 @@ class Session:
         self._now = dialogue
 
     def _tell(self, text: str) -> None:
-        """Confirm to a person; a script needs no confirmation."""
+        """Confirm a command to a person; a script needs no confirmation."""
         if self._reader.interactive:
             say(text)
 
     def set_temperature(self, text: str) -> None:
-        """/temperature."""
+        """Carry out /temperature."""
         if text:
-            self._sampling = replace(self._sampling, temperature=a_temperature(text))
+            self._sampling = replace(self._sampling, temperature=parse_temperature(text))
         self._tell(f"temperature {self._sampling.temperature:g}")
 
     def set_max(self, text: str) -> None:
-        """/max."""
+        """Carry out /max."""
         if text:
-            self._sampling = replace(self._sampling, max_new_tokens=a_whole_number("/max", text, 1))
+            self._sampling = replace(self._sampling, max_new_tokens=parse_whole_number("/max", text, 1))
         self._tell(f"at most {self._sampling.max_new_tokens} tokens an answer")
 
     def add_stop(self, text: str) -> None:
-        """/stop: one more, or none at all."""
-        stops = dict.fromkeys([*self._sampling.stops, a_stop_text(text)]) if text else ()
+        """Carry out /stop: add a stop text, or remove all."""
+        stops = dict.fromkeys([*self._sampling.stops, parse_stop_text(text)]) if text else ()
         self._sampling = replace(self._sampling, stops=tuple(stops))
         self._tell(f"an answer ends before {' or '.join(map(json.dumps, stops))}" if stops else "no stop texts")
 
     def set_seed(self, text: str) -> None:
-        """/seed."""
+        """Carry out /seed."""
         if text:
-            self._seed = a_whole_number("/seed", text, 0)
+            self._seed = parse_whole_number("/seed", text, 0)
         self._tell(f"seed {self._seed}")
 
     def undo(self, _: str) -> None:
-        """/undo: a choice goes with its answers."""
+        """Carry out /undo: a choice is removed with its answers."""
         last = self._now.last()
         self._now.exchanges.pop()
-        self._tell(f"taken back: {excerpt(last.asked)}")
+        self._tell(f"taken back: {excerpt(last.message)}")
 
     def again(self, _: str) -> None:
-        """/again: the answers so far go only once there are others, and a choice between them stays made."""
+        """Carry out /again: old answers are replaced only once there are new ones; a choice between them is kept."""
         last = self._now.last()
         if self._sampling.temperature == 0:
             say("(temperature 0: the likeliest answer once more)")
         self._now.exchanges.pop()
         replaced = False
         try:
-            replaced = self._reply(last.asked, last.attempt + 1)
+            replaced = self._reply(last.message, last.attempt + 1)
         finally:
             if not replaced:
                 self._now.exchanges.append(last)
         self._past += [last.ranking] if replaced and last.ranking else []
 
     def show(self, _: str) -> None:
-        """/show."""
+        """Carry out /show."""
         lines = self._now.lines(SIDES if self.is_pair else ("model",))
         if not lines:
             self._now.last()
@@ -280,13 +289,13 @@ class Session:
             print(f"{who}: {clean(what)}")
 
     def choose(self, side: int) -> None:
-        """/a and /b."""
-        said, self._warned = self._now.choose(side), False
+        """Carry out /a and /b."""
+        message, self._warned = self._now.choose(side), False
         if self._reader.interactive or not self._now.last().ranking:
-            say(said)
+            say(message)
 
     def save(self, text: str) -> None:
-        """/save."""
+        """Carry out /save."""
         file = Path(text) if text else self._file
         if file is None:
             raise ConfigError("/save: to which file?\n  fix: /save FILE.jsonl")
@@ -294,16 +303,16 @@ class Session:
         rows = self._choices() if self.is_pair else [self._now.row()]
         if not rows:
             raise ConfigError("/save: no answer was preferred yet\n  fix: /a or /b prefers the last answer of a model")
-        made = self._saved.save(file, rows, what)
+        counts = self._files.save(file, rows, what)
         self._file, self._kept = file, rows
-        parts = [f"{_count(made.added, what)} added"] if made.added else []
-        parts += [f"{_count(made.updated, what)} brought up to date"] if made.updated else []
-        say(f"{file}: {', '.join(parts) or 'nothing new'}; {_count(made.total, 'row')} in it")
+        parts = [f"{_count(counts.added, what)} added"] if counts.added else []
+        parts += [f"{_count(counts.updated, what)} updated"] if counts.updated else []
+        say(f"{file}: {', '.join(parts) or 'nothing new'}; {_count(counts.total, 'row')} in it")
         if parts and not self.is_pair and (unfinished := self._now.unfinished()):
             say(f"note: {_count(unfinished, 'answer')} cut or interrupted: a model trained on it learns to stop there")
 
     def quit(self, _: str) -> None:
-        """/quit: a person who would lose choices is told so first."""
+        """Carry out /quit: a person who would lose choices is warned first."""
         self._done = self._warned or not self._reader.interactive or not self._unsaved()
         if not self._done:
             self._warned = True
@@ -312,7 +321,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a command takes, says of itself, and does; `pair`: only where two models answer."""
+    """A command: its argument, its help, its function; `pair`: only where two models answer."""
 
     argument: str
     help: str
@@ -343,5 +352,5 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what if number == 1 else plural}"
 
 
-def _pace(answer: Answer) -> str:
+def _pace(answer: ChatAnswer) -> str:
     return f"{_count(answer.tokens, 'token')}, {short_count(answer.tokens / max(answer.seconds, 1e-9))} tok/s"

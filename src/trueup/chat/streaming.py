@@ -1,4 +1,4 @@
-"""Sampled tokens to text on a screen while they are sampled: nothing is shown that could still change or be cut."""
+"""Show sampled tokens as text while they are sampled; text that could still change or be cut is held back."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ UNFINISHED = "\ufffd"  # what decoders write for bytes that are no character yet
 
 
 def cut(text: str, stops: Collection[str]) -> tuple[str, bool]:
-    """`text` up to the stop text that is complete first. -> the text before it, and whether there was one.
+    """Return the text before the stop text that is complete first, and True if there was one.
 
-    Of two that end at the same place the longer one counts. So the cut is where it would be had the text come
-    character by character, whatever the tokens were.
+    Of two stop texts that end at the same place the longer one counts. So the cut does not depend on where the text is
+    divided into tokens.
     """
-    ends = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    ends = [(start + len(stop), start) for stop in stops if (start := text.find(stop)) >= 0]
     return (text[: min(ends)[1]], True) if ends else (text, False)
 
 
-class Stream:
-    r"""Shows an answer as it grows. What was shown is in the end exactly `clean` of the answer.
+class AnswerStream:
+    r"""Shows an answer as it grows. The pieces shown add up to exactly `clean` of the answer.
 
     Held back are half characters, spaces and new lines at the end (the template may own them), and an end that could
-    be the beginning of a stop text: of `stops=["\nUser:"]` not even the new line is seen.
+    be the beginning of a stop text: of `stops=["\nUser:"]` not even the new line is shown.
 
     Args:
         decode: token ids to text, such as `Renderer.decode`.
@@ -42,7 +42,7 @@ class Stream:
         self._shown = ""
 
     def add(self, token: int) -> bool:
-        """Take one more token. -> whether the answer may go on; False once a stop text is complete."""
+        """Take one more token. Returns True if the answer may go on; False once a stop text is complete."""
         self.ids.append(token)
         text, stopped = cut(self._decode(self.ids).rstrip(UNFINISHED), self.stops)
         if not stopped:
@@ -50,7 +50,7 @@ class Stream:
         return not stopped
 
     def end(self) -> str:
-        """Show what was held back. -> the answer, as the model wrote it (not cleaned)."""
+        """Show the text held back. Returns the answer as the model wrote it (not cleaned)."""
         text, _ = cut(self._decode(self.ids), self.stops)
         if not text.startswith(self._shown):  # a decoder changed its mind about earlier bytes: show it all again
             self._show("\n")
@@ -59,7 +59,7 @@ class Stream:
         return text
 
     def _settled(self, text: str) -> str:
-        """The part of `text` that no further token can change or cut."""
+        """Return the part of `text` that no further token can change or cut."""
         text = text.rstrip()
         for start in range(max(0, len(text) - max(map(len, self.stops), default=0) + 1), len(text)):
             if any(stop.startswith(text[start:]) for stop in self.stops):

@@ -18,8 +18,8 @@ from importlib.metadata import version
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
-from trueup.chat.dialogue import Answer as Spoken
-from trueup.chat.speaker import Sampling, Speaker
+from trueup.chat.dialogue import ChatAnswer
+from trueup.chat.speaker import AnswerSampling, Speaker
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt, Side, StoredPrompt
 from trueup.errors import ConfigError, DataError, ModelError
@@ -95,7 +95,7 @@ class Pairing:
         self._store, self._speakers, self._config, self._desk = store, speakers, config, desk
         self._seed = config.seed or 0
         self._names = tuple(speaker.name for speaker in speakers)
-        self._sampling = Sampling(config.temperature, config.max_new_tokens)
+        self._sampling = AnswerSampling(config.temperature, config.max_new_tokens)
         self._left_out: set[int] = set()
         self._together: set[int] = set()  # prompts of the batch that is being written
         self._size = min(_BEGIN, config.batch)
@@ -165,9 +165,9 @@ class Pairing:
         finally:
             self._together = set()
 
-    def _spoken(self, asked: Sequence[tuple[Draft, list[list[int]]]]) -> list[list[Spoken]]:
+    def _spoken(self, asked: Sequence[tuple[Draft, list[list[int]]]]) -> list[list[ChatAnswer]]:
         """Both answers of each draft, whose prompt comes as both models read it; each model writes its own together."""
-        both: list[dict[int, Spoken]] = [{} for _ in asked]
+        both: list[dict[int, ChatAnswer]] = [{} for _ in asked]
         options: dict[str, Any] = {"max_tokens": self._config.max_tokens, "check": self._look}
         for model, speaker in enumerate(self._speakers):
             places = [(at, side) for at, (one, _) in enumerate(asked) for side in (0, 1) if one.models[side] == model]
@@ -208,7 +208,7 @@ class Pairing:
         self._desk.say(end=draft.prompt.id not in self._left_out)
         return True
 
-    def _shown(self, draft: Draft, side: int, prompt: list[int]) -> Spoken:
+    def _shown(self, draft: Draft, side: int, prompt: list[int]) -> ChatAnswer:
         def show(piece: str) -> None:
             self._desk.say(side=SIDES[side], piece=piece)
 
@@ -231,7 +231,7 @@ class Pairing:
                 return self._leave_out(draft, f"left out, refused by the chat template of {self._names[model]}")
         return encoded
 
-    def _settle(self, draft: Draft, both: Sequence[Spoken]) -> Draft | None:
+    def _settle(self, draft: Draft, both: Sequence[ChatAnswer]) -> Draft | None:
         """Put the pair into the store. -> the draft to try again where both answers are the same."""
         if both[0].text.strip() == both[1].text.strip():
             if draft.attempt + 1 < _DRAWS and self._config.temperature:
@@ -243,7 +243,7 @@ class Pairing:
             self._leave_out(draft, "left out, as the answers were those of an earlier pair")
         return None
 
-    def _answer(self, draft: Draft, side: int, spoken: Spoken) -> Answer:
+    def _answer(self, draft: Draft, side: int, spoken: ChatAnswer) -> Answer:
         """An answer as the store keeps it. `Speaker.answer` gives the same one for this seed."""
         model = draft.models[side]
         drawn = {
