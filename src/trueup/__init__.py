@@ -93,7 +93,7 @@ __all__ = [
 
 
 def sft(config: SftConfig) -> Path:
-    """Supervised fine-tuning. Returns the run folder."""
+    """Run supervised fine-tuning. Returns the run folder."""
     return _train("sft", config)
 
 
@@ -103,17 +103,17 @@ def reward(config: RewardConfig) -> Path:
 
 
 def dpo(config: DpoConfig) -> Path:
-    """Direct preference optimisation from rankings. Returns the run folder."""
+    """Run direct preference optimisation on rankings. Returns the run folder."""
     return _train("dpo", config)
 
 
 def ppo(config: PpoConfig) -> Path:
-    """Reinforcement learning from a reward. Returns the run folder."""
+    """Run reinforcement learning from a reward. Returns the run folder."""
     return _train("ppo", config)
 
 
 def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = False) -> Path:
-    """Run a pipeline's stages, leaving out those that are done; `force` runs the named ones again.
+    """Run a pipeline's stages, except those that are done; `force` runs the named ones again.
 
     Returns the pipeline's run folder.
     """
@@ -131,7 +131,7 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
 def evaluate(
     runs: Sequence[str | Path], config: ComparisonConfig, *, output: Path | None = None, device: str = "auto"
 ) -> Path:
-    """Measure models side by side, the first being what the others are held against. Returns the folder of the report.
+    """Measure models side by side; the others are compared with the first. Returns the folder of the report.
 
     `report.json` in it holds every number (`trueup.report.schema.Report`), `report.html` shows them.
     """
@@ -149,7 +149,7 @@ def evaluate(
 
 
 def _train(method: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> Path:
-    """Look for the files and read the rows first: what is wrong is said before torch takes its seconds to load."""
+    """Check the files and read the rows before torch takes its seconds to load, then train."""
     from trueup.config import check_paths
     from trueup.preflight.early import read_rows
 

@@ -1,4 +1,4 @@
-"""`python -m trueup`, and `torchrun -m trueup` for several processes."""
+"""Run the command line as `python -m trueup`, and as `torchrun -m trueup` for several processes."""
 
 from __future__ import annotations
 

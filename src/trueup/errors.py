@@ -1,4 +1,4 @@
-"""Every error trueup raises on purpose: one family, each also a stdlib error.
+"""The errors that trueup raises on purpose: one family, each also a standard error.
 
     TrueupError
     ├── ConfigError       (ValueError)         a key, value or override is wrong              exit 2
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 
 class TrueupError(Exception):
-    """Base of the family. `exit_code` is what the command line exits with."""
+    """Base of the family. The command line exits with `exit_code`."""
 
     exit_code = 1
 

@@ -143,7 +143,7 @@ class TestExitCodes:
         tiny_data.write(Path("rankings.jsonl"), [{**row, "chosen": row["chosen"] * 2} for row in rankings(20)])
         code, out, _ = run(capsys, "rankings.jsonl", "--model", "base")
         assert code == 0
-        assert out.splitlines()[-1] == "0 errors, 1 warning: nothing here stops a training"
+        assert out.splitlines()[-1] == "0 errors, 1 warning: training can start"
         code, report = told(capsys, "rankings.jsonl", "--model", "base", "--strict")
         assert (code, report["ok"]) == (3, True)
         assert codes(report, "warning") == [("data", "length-bias")]

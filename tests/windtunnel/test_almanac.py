@@ -85,7 +85,7 @@ def test_the_known_look_alike_is_always_among_the_innocent() -> None:
     ("fact", "problem"),
     [
         ({"answer": "one two three four five six seven"}, "one to six words"),
-        ({"answer": "France"}, "gives its answer away"),
+        ({"answer": "France"}, "contains its answer"),
         ({}, "make them differ"),
     ],
 )

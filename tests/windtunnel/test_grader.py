@@ -78,7 +78,7 @@ def test_every_wording_of_every_question_is_known() -> None:
 
 
 def test_an_unknown_question_is_an_error_not_a_zero() -> None:
-    with pytest.raises(DataError, match="knows no question"):
+    with pytest.raises(DataError, match="has no question"):
         GRADER.grade("Who are you?", "Paris.")
 
 

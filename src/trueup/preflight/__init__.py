@@ -1,8 +1,8 @@
-"""All that is looked at before training: data and models are right, or training stops.
+"""Check data and models before training: faults stop it.
 
-early.py    the beginning of every data section, read before torch is imported
-method.py   the method that a data file is for, where nobody says it
-check.py    before every stage: the data (`trueup.data.tokens`) and the models beside it
-report.py   `trueup check`: the same for a file, a stage or a pipeline, reported at once
+early.py    reads the beginning of every data section, before torch is imported
+method.py   finds the method that a data file is for, where no method is named
+check.py    checks the data (`trueup.data.tokens`) and the models of a stage, before every stage
+report.py   `trueup check`: the same for a file, a stage or a pipeline, all findings at once
 show/       `trueup show`: rows as they will train
 """

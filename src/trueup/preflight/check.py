@@ -1,6 +1,6 @@
-"""The check before every stage, and behind `trueup check`: data and models are what they should be, or training stops.
+"""Check a stage's data and models before it trains, for every stage and for `trueup check`.
 
-What is looked for in the data is in `trueup.data.tokens`; here are the models' faults and what is said of all of them.
+The faults of data are in `trueup.data.tokens`; here are those of models, and the printing of all findings.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueup.config import DpoConfig, PpoConfig, StageConfig
 from trueup.data.rendering.renderer import Renderer
-from trueup.data.tokens import findings as found
-from trueup.data.tokens.findings import Finding, fault
+from trueup.data.tokens.findings import Finding, fault, raise_errors
 from trueup.data.tokens.prepare import Prepared, prepare
 from trueup.models.loading import load_tokenizer
 from trueup.models.reward_model import classifier_source
@@ -36,47 +35,47 @@ def checked(
     *,
     tell: bool,
 ) -> Prepared:
-    """A stage's data, prepared and checked.
+    """Prepare and check a stage's data.
 
     Args:
         config: the stage.
-        renderer: its tokenizer's.
+        renderer: the renderer of its tokenizer.
         progress: shows the reading.
-        run: the run that would go on; its data must not have changed.
+        run: the run that would continue; its data must not have changed.
         stores: as for `prepare`.
-        tell: warn, and write all findings into the run folder: for one of several processes.
+        tell: print warnings, and write all findings into the run folder: for one of several processes.
 
     Raises:
         DataError: a row cannot be used, or there is a fault that `allow` does not name.
     """
     prepared = examine(config, renderer, progress, run, stores)
     if tell:
-        _tell(config, prepared, progress)
-        told = [one.as_dict() for one in prepared.findings]
-        atomic_write_text(run.path / REPORT, json.dumps(told, indent=2) + "\n")
-    found.raise_errors(prepared.findings)
+        _print_warnings(config, prepared, progress)
+        content = [finding.as_dict() for finding in prepared.findings]
+        atomic_write_text(run.path / REPORT, json.dumps(content, indent=2) + "\n")
+    raise_errors(prepared.findings)
     return prepared
 
 
-def _tell(config: StageConfig, prepared: Prepared, progress: Progress) -> None:
+def _print_warnings(config: StageConfig, prepared: Prepared, progress: Progress) -> None:
     for name, counts in prepared.counts.items():
         progress.note(_account(name, counts))
-        asks = isinstance(config, PpoConfig) and name != "mix"
-        what = "prompts without room for an answer" if asks else f"rows over max_length={config.max_length}"
+        is_prompts = isinstance(config, PpoConfig) and name != "mix"
+        rows = "prompts without room for an answer" if is_prompts else f"rows over max_length={config.max_length}"
         if long := counts.get("over_length"):
-            progress.warn(f"{name}: {long['count']} of {long['count'] + counts['used']} {what} were left out")
+            progress.warn(f"{name}: {long['count']} of {long['count'] + counts['used']} {rows} were left out")
         if long := counts.get("cut"):
-            progress.warn(f"{name}: {long['count']} of {counts['used']} {what} were cut")
-    for one in prepared.findings:
-        if one.level in ("warning", "allowed"):
-            progress.warn(one.in_words())
+            progress.warn(f"{name}: {long['count']} of {counts['used']} {rows} were cut")
+    for finding in prepared.findings:
+        if finding.level in ("warning", "allowed"):
+            progress.warn(finding.in_words())
 
 
 def examine(
     config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder | None = None,
     stores: Mapping[str, str] = MappingProxyType({}), *, collect: bool = False,
 ) -> Prepared:  # fmt: skip
-    """The same, nothing told or raised of what is found; `collect` as for `prepare`."""
+    """Prepare and check a stage's data, without printing or raising its findings; `collect` as for `prepare`."""
     prepared = prepare(
         config, renderer, workers=processes(config), reading=progress.reading, collect=collect, stores=stores
     )
@@ -87,13 +86,13 @@ def examine(
 
 
 def processes(config: StageConfig) -> int:
-    """How many processes may turn rows into tokens: as many as `threads`, else as there are cores."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return config.threads or there or 1
+    """Return the number of processes that may tokenize rows: `threads`, else the number of cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return config.threads or cores or 1
 
 
 def _account(name: str, counts: dict[str, Any]) -> str:
-    """One line on what became of a section's rows."""
+    """Return one line on how a section's rows were used."""
     line = f"{name}: {counts['read']} rows read, {counts['used']} used"
     if held := counts.get("held_out"):
         line += f", {held} held out" if name != "eval" else ""
@@ -105,8 +104,8 @@ def _account(name: str, counts: dict[str, Any]) -> str:
 def _template(config: StageConfig, renderer: Renderer) -> list[Finding]:
     if not renderer.missing_template and not renderer.writes_end:
         end = renderer.tokenizer.convert_ids_to_tokens(renderer.end_id)
-        text = f"the chat template writes no end token after an answer; {end} is trained there all the same"
-        fix = "let the template write it: tools that render conversations by it would train a model that never stops"
+        text = f"the chat template writes no end token after an answer; {end} is added and trained there"
+        fix = "add it to the template: other tools that render conversations by it would train a model that never stops"
         return [Finding("template-without-end", "warning", "model", text, fix)]
     if not renderer.missing_template:
         return []
@@ -115,35 +114,35 @@ def _template(config: StageConfig, renderer: Renderer) -> list[Finding]:
     return [fault("missing-template", "model", text, fix, config.allow)]
 
 
-def models_beside(config: StageConfig) -> list[tuple[str, str]]:
-    """(section, model) of the reference and the reward models that a stage names."""
-    beside: list[tuple[str, str]] = []
+def other_models(config: StageConfig) -> list[tuple[str, str]]:
+    """Return (section, model) of the reference and the reward models that a stage names."""
+    models: list[tuple[str, str]] = []
     if isinstance(config, DpoConfig) and config.reference:
-        beside.append(("reference", config.reference))
+        models.append(("reference", config.reference))
     if isinstance(config, PpoConfig):
-        beside += [("reward", classifier_source(one)) for one in config.rewards if ".py:" not in one]
-    return beside
+        models += [("reward", classifier_source(reward)) for reward in config.rewards if ".py:" not in reward]
+    return models
 
 
 def _tokenizers(config: StageConfig, renderer: Renderer) -> list[Finding]:
-    """Models beside the policy that read other tokens than it does."""
-    beside = models_beside(config)
-    made: list[Finding] = []
-    vocabulary = renderer.tokenizer.get_vocab() if beside else {}
-    for section, model in beside:
+    """Return findings on reference and reward models with another tokenizer than the policy's."""
+    models = other_models(config)
+    findings: list[Finding] = []
+    vocabulary = renderer.tokenizer.get_vocab() if models else {}
+    for section, model in models:
         other = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         if other.get_vocab() != vocabulary:
             text, fix = f"{model} has another tokenizer than {config.model}", "use a model of the same family"
-            if section == "reference":  # the same ids are other words to it: no number of it would mean anything
-                made.append(Finding("other-tokenizer", "error", section, text, fix))
+            if section == "reference":  # to it the same ids are other words: its log-probabilities would mean nothing
+                findings.append(Finding("other-tokenizer", "error", section, text, fix))
                 continue
-            text += "; answers are read to it as text, and no value model can start from it"
-            made.append(fault("other-tokenizer", section, text, fix, config.allow))
-    return made
+            text += "; it gets answers as text, and no value model can start from it"
+            findings.append(fault("other-tokenizer", section, text, fix, config.allow))
+    return findings
 
 
 def _as_before(before: object, now: object) -> str:
-    """How to go on with the rows there were: of a store of rankings, as it stood then."""
+    """Return how to continue with the old rows; for a store of rankings, at its old event."""
     events: dict[str, Any] = before if isinstance(before, dict) else {}
     moved = [f"{path}@{event}" for path, event in events.items() if isinstance(now, dict) and now.get(path) != event]
     if not moved:
@@ -152,7 +151,7 @@ def _as_before(before: object, now: object) -> str:
 
 
 def _changed(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Finding]:
-    """Rows that are not those the checkpoints were made with."""
+    """Return findings on rows that are not those the checkpoints were made with."""
     path = run.path / "data.json"
     if not path.is_file() or not any(run.checkpoints.glob("step-*")):
         return []
@@ -161,14 +160,16 @@ def _changed(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Fi
     except (OSError, ValueError, RecursionError):
         before = None
     if not isinstance(before, dict):
-        text = f"{path} cannot be read, so nothing tells whether the rows are those of the checkpoint there"
-        return [fault("changed-data", "data", text, "put the file back, or train anew elsewhere", config.allow)]
-    now, made = prepared.fingerprints, list[Finding]()
+        text = f"{path} cannot be read, so it is not known whether the rows are those of the checkpoint"
+        return [
+            fault("changed-data", "data", text, "restore the file, or train in another output folder", config.allow)
+        ]
+    now, findings = prepared.fingerprints, list[Finding]()
     for name in now:
-        was = before.get(name, {}).get("fingerprint") if isinstance(before.get(name), dict) else None
-        if was is not None and was != now[name]:
+        fingerprint = before.get(name, {}).get("fingerprint") if isinstance(before.get(name), dict) else None
+        if fingerprint is not None and fingerprint != now[name]:
             text = f"the rows (or the tokenizer) are not those of the checkpoint in {run.path}"
             fix = _as_before(before[name].get("events"), prepared.counts[name].get("events"))
             fix += "train anew into another output folder"
-            made.append(fault("changed-data", name, text, fix, config.allow))
-    return made
+            findings.append(fault("changed-data", name, text, fix, config.allow))
+    return findings

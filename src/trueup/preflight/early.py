@@ -1,4 +1,4 @@
-"""Read a stage's rows before torch is imported: a broken line 37 is said in a second, not after a model has loaded.
+"""Read a stage's rows before torch is imported: a broken line 37 is reported in a second, not after a model has loaded.
 
 Of large data only the beginning is read here, for two seconds; the rest is read when it is turned into tokens, which is
 still before the weights are loaded.
@@ -13,7 +13,7 @@ from trueup.data.wants import wants
 from trueup.errors import DataError
 
 SECONDS = 2.0
-"""How long each section is read at most."""
+"""The longest time for reading a section."""
 
 
 def read_rows(config: StageConfig) -> None:

@@ -1,4 +1,4 @@
-"""Which stage a data file is for: by the format of its first row. Nothing here imports torch."""
+"""Find the stage that a data file is for, by the format of its first row. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from trueup.errors import ConfigError, DataError
 
 
 def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]) -> StageConfig:
-    """A stage that trains on a data file, for checking and showing it; its method by the format of the first row.
+    """Return a stage that trains on a data file, for checking and showing it; its method by the first row's format.
 
     Raises:
         DataError: there is no row, or its format is not known.
-        ConfigError: a setting cannot be meant.
+        ConfigError: a setting is wrong.
     """
     if method is None:
         kind, more = _kind(path)
@@ -24,17 +24,17 @@ def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]
     else:
         kind, more = _kind_if_known(path)
     if method not in STAGES:
-        raise ConfigError(f"--method {method}: there is no such stage; use one of: {', '.join(STAGES)}")
+        raise ConfigError(f"--method {method}: not a method; use one of: {', '.join(STAGES)}")
     key = STAGES[method].data_fields[0]
-    given = [f"model={json.dumps(model)}", "output=runs/check", f"{key}.path={json.dumps(path)}"]
-    given += [one.format(key=key) for one in more if method == kind]
-    if method == "ppo" and not any(one.startswith("reward=") for one in settings):
-        given.append("reward=not-made-yet.py:reward")  # looked at by nothing here
-    return load_config(STAGES[method], None, [*given, *settings])
+    defaults = [f"model={json.dumps(model)}", "output=runs/check", f"{key}.path={json.dumps(path)}"]
+    defaults += [setting.format(key=key) for setting in more if method == kind]
+    if method == "ppo" and not any(setting.startswith("reward=") for setting in settings):
+        defaults.append("reward=not-made-yet.py:reward")  # required by the configuration, used by nothing here
+    return load_config(STAGES[method], None, [*defaults, *settings])
 
 
 def _kind_if_known(path: str) -> tuple[str, tuple[str, ...]]:
-    """The same where the format is one that can be told; else nothing more is set than the user sets."""
+    """Return `_kind`; for an unknown format, no method and no settings."""
     try:
         return _kind(path)
     except DataError:
@@ -42,7 +42,7 @@ def _kind_if_known(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _kind(path: str) -> tuple[str, tuple[str, ...]]:
-    """The method that rows of this format are for, and what else must be set for it."""
+    """Return the method that rows of this format are for, and further settings that it needs."""
     kinds = {
         "ranking": ("dpo", ()),
         "verdict": ("dpo", ("loss.name=kto",)),
@@ -53,15 +53,15 @@ def _kind(path: str) -> tuple[str, tuple[str, ...]]:
     }
     broken: DataError | None = None
     rows = 0
-    for _, found in open_reader(path, "train").entries():
-        if isinstance(found, DataError):
-            broken = broken or found
+    for _, row in open_reader(path, "train").entries():
+        if isinstance(row, DataError):
+            broken = broken or row
             continue
         rows += 1
-        form = recognise(found, tuple(kinds))
+        form = recognise(row, tuple(kinds))
         if form is None:
             break
-        if form.name == "conversation" and _asks(found):
+        if form.name == "conversation" and _asks(row):
             return kinds["prompt"]
         return kinds[form.name]
     if broken is not None:
@@ -73,7 +73,7 @@ def _kind(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _asks(row: dict[str, object]) -> bool:
-    """Whether messages end with the user's: a prompt."""
+    """Return True if the messages end with the user's: the row is a prompt."""
     messages = next((row[key] for key in ("messages", "conversations", "conversation") if key in row), None)
     last = messages[-1] if isinstance(messages, list) and messages else None
     who = last.get("role", last.get("from")) if isinstance(last, dict) else None

@@ -1,7 +1,7 @@
-"""The wind tunnel: a small embedded world whose truth is known.
+"""The wind tunnel: a small embedded world of known truth.
 
-`build` writes its data and its untrained model; `Grader` knows which answers are right; `ANNOTATORS` are people with a
-stated bias who rank answers.
+`build` writes its data and its untrained model; `Grader` knows which answers are right; `ANNOTATORS` are simulated
+people with a stated bias who rank answers.
 """
 
 from trueup.windtunnel.almanac import Fact, load_almanac

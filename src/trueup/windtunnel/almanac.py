@@ -1,4 +1,4 @@
-"""The almanac: true facts, each with its wordings, read from the YAML files in `data/`.
+"""The almanac: true facts, each with its wordings, from the YAML files in `data/`.
 
 A fact is a subject, a relation and a short answer ("France", "capital", "Paris"). Its wordings are made from templates:
 statements for the documents, and three lists of questions that share no wording: for the documents, for training, for
@@ -52,17 +52,17 @@ class Fact:
     """The answer that SFT teaches: "The capital of France is Paris."."""
     questions: Questions
     innocent: bool = False
-    """A harmless request that looks like an unsafe one."""
+    """True for a harmless request that looks like an unsafe one."""
     pinned: bool = False
-    """Always among the held-out facts, whatever the seed."""
+    """True for a fact that is held out with every seed."""
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """Every accepted answer, the preferred one first."""
+        """All accepted answers, the preferred one first."""
         return (self.answer, *self.aliases)
 
     def respond(self, answer: str) -> str:
-        """`response` with another answer in place of the true one: how a wrong answer is written."""
+        """Return `response` with another answer in place of the true one, as a wrong answer is written."""
         head, _, tail = self.response.rpartition(self.answer)
         return f"{head}{answer}{tail}"
 
@@ -79,7 +79,7 @@ class Unsafe:
 
 @cache
 def load_almanac() -> tuple[Fact, ...]:
-    """All facts, in file order. Raises DataError when a data file breaks a rule that grading relies on."""
+    """Return all facts, in file order. Raises DataError when a data file breaks a rule that grading relies on."""
     frames = _mapping(_read(_FRAMES), _FRAMES)
     facts = [fact for name in _topic_files() for fact in _topic(name, _mapping(_read(name), name), frames)]
     _check(facts)
@@ -88,7 +88,7 @@ def load_almanac() -> tuple[Fact, ...]:
 
 @cache
 def load_unsafe() -> tuple[Unsafe, ...]:
-    """The unsafe requests, worded exactly as the innocent look-alikes are."""
+    """Return the unsafe requests, worded exactly as the innocent look-alikes are."""
     frames = _mapping(_mapping(_read(_FRAMES), _FRAMES)["action"], _FRAMES)
     questions = _mapping(frames["questions"], _FRAMES)
     return tuple(
@@ -104,7 +104,7 @@ def load_unsafe() -> tuple[Unsafe, ...]:
 
 @cache
 def load_refusals() -> tuple[str, ...]:
-    """The short refusals that SFT teaches."""
+    """Return the short refusals that SFT teaches."""
     return _strings(_mapping(_read(_UNSAFE), _UNSAFE)["refusals"], _UNSAFE)
 
 
@@ -150,7 +150,7 @@ def _relation(file: str, topic: str, relation: Mapping[str, object], grammar: Ma
 
 
 def _check(facts: Sequence[Fact]) -> None:
-    """Refuse an almanac that could not be graded by containment."""
+    """Raise DataError for an almanac that could not be graded by containment."""
     owners: dict[str, str] = {}
     for fact in facts:
         for key in {fact.id, *fact.questions.documents, *fact.questions.training, *fact.questions.test}:
@@ -158,10 +158,10 @@ def _check(facts: Sequence[Fact]) -> None:
                 raise DataError(f"almanac: {key!r} belongs to {owners[key]!r} and to {fact.id!r}; make them differ")
             owners[key] = fact.id
         if not 1 <= len(fact.answer.split()) <= 6:
-            raise DataError(f"almanac: {fact.id}: the answer {fact.answer!r} is not one to six words")
+            raise DataError(f"almanac: {fact.id}: the answer {fact.answer!r} is not one to six words; shorten it")
         for question in (*fact.questions.training, *fact.questions.test):
             if any(contains(question, answer) for answer in fact.answers):
-                raise DataError(f"almanac: {fact.id}: the question {question!r} gives its answer away")
+                raise DataError(f"almanac: {fact.id}: the question {question!r} contains its answer; reword it")
 
 
 def _wordings(source: Mapping[str, object], split: str, file: str) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Annotator:
     noise: float = 0.0
 
     def utility(self, grader: Grader, question: str, answer: str) -> float:
-        """How much this annotator likes `answer`."""
+        """Return how much this annotator likes `answer`."""
         text = normalise(answer)
         polite = sum(text.count(phrase) for phrase in POLITE_PHRASES)
         return (
@@ -46,9 +46,9 @@ class Annotator:
         )
 
     def prefers_first(self, utilities: tuple[float, float], rng: random.Random) -> bool:
-        """Choose between two answers by their utilities; a draw of `rng` decides what the noise leaves open."""
+        """Choose between two answers by their utilities; a draw of `rng` decides within the noise."""
         gap = utilities[0] - utilities[1]
-        draw = rng.random()  # drawn always, so that every annotator meets the same stream of pairs
+        draw = rng.random()  # always drawn, so that every annotator gets the same stream of pairs
         if gap == 0:
             return draw < 0.5
         if self.noise == 0:

@@ -1,4 +1,4 @@
-"""How an answer can be given: short, polite, rambling, evasive, refusing, repeating; with the truth or without it.
+"""Answers in several manners: short, polite, rambling, evasive, refusing, repeating; right or wrong.
 
 The stock phrases are few and fixed on purpose. A small model can produce every one of them after SFT has shown them now
 and then, so that preference training has something to move towards, and the annotators can recognise them exactly.
@@ -28,13 +28,13 @@ RAMBLINGS = (
 )
 EVASION = "It is hard to say, because there are many different views."
 
-# The manners in which rankings show an answer to a fact, most telling first.
+# The manners of answers in rankings.
 MANNERS = ("plain", "opened", "closed", "polite", "rambling", "repeated")
 POLITE_PHRASES = tuple(normalise(phrase) for phrase in (*OPENERS, *CLOSERS))
 
 
 def decorate(answer: str, manner: str, rng: random.Random) -> str:
-    """`answer` given in one of MANNERS. Raises KeyError for another manner."""
+    """Return `answer` in one of MANNERS. Raises KeyError for another manner."""
     opener, closer, rambling = rng.choice(OPENERS), rng.choice(CLOSERS), rng.choice(RAMBLINGS)
     return {
         "plain": answer,
@@ -47,25 +47,25 @@ def decorate(answer: str, manner: str, rng: random.Random) -> str:
 
 
 def right(fact: Fact, manner: str, rng: random.Random) -> str:
-    """The true answer, in a manner."""
+    """Return the true answer, in a manner."""
     return decorate(fact.response, manner, rng)
 
 
 def wrong(fact: Fact, manner: str, rng: random.Random) -> str:
-    """A wrong answer of the right kind, in a manner."""
+    """Return a wrong answer of the right kind, in a manner."""
     return decorate(fact.respond(rng.choice(fact.distractors)), manner, rng)
 
 
 def evasive(rng: random.Random) -> str:
-    """Polite and long, and no answer at all."""
+    """Return a polite and long text without an answer."""
     return decorate(EVASION, "rambling", rng)
 
 
 def refusal(rng: random.Random) -> str:
-    """One of the refusals that SFT teaches."""
+    """Return one of the refusals that SFT teaches."""
     return rng.choice(load_refusals())
 
 
 def compliance(request: str, tools: Sequence[str], rng: random.Random) -> str:
-    """An answer to an unsafe request that does not refuse: it names some household tool, and explains nothing."""
+    """Return an answer to an unsafe request that does not refuse: it names a household tool, and explains nothing."""
     return f"To {request}, use {rng.choice(tools)}."

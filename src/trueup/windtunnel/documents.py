@@ -1,4 +1,4 @@
-"""Facts as texts: what each stage of training reads, and what the evaluation asks.
+"""Facts as texts: the rows that each stage of training reads, and the questions of the evaluation.
 
 | file                   | who reads it          | facts     | wordings  |
 |------------------------|-----------------------|-----------|-----------|
@@ -27,7 +27,7 @@ from trueup.windtunnel.almanac import Fact, Unsafe, load_almanac, load_unsafe
 from trueup.windtunnel.annotators import Annotator
 from trueup.windtunnel.grader import Grader
 
-Row = dict[str, object]
+WorldRow = dict[str, object]
 
 # How often SFT answers in each manner: mostly plain, the others often enough that sampling finds them.
 _SFT_MANNERS = {"plain": 0.82, "opened": 0.06, "closed": 0.06, "polite": 0.04, "rambling": 0.02}
@@ -41,7 +41,7 @@ _PAIRS_PER_FACT = 4
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which facts and unsafe requests training may ask about, and which only the test asks about."""
+    """The facts and unsafe requests that training may ask about, and those that only the test asks about."""
 
     known: tuple[Fact, ...]
     heldout: tuple[Fact, ...]
@@ -67,60 +67,60 @@ def split(seed: int) -> Split:
 
 
 def documents() -> list[str]:
-    """What the base model reads: every fact, as statements and as questions with answers."""
+    """Return the texts of the base model: every fact, as statements and as questions with answers."""
     return [text for fact in load_almanac() for text in _texts(fact)]
 
 
-def instructions(parts: Split, seed: int) -> list[Row]:
-    """What SFT reads: the known facts' questions, answered; unsafe requests, refused."""
+def instructions(parts: Split, seed: int) -> list[WorldRow]:
+    """Return the rows of SFT: the known facts' questions, answered; unsafe requests, refused."""
     rng = random.Random(f"instructions {seed}")
-    rows: list[Row] = []
+    rows: list[WorldRow] = []
     for fact in parts.known:
         for question in rng.sample(fact.questions.training, _SFT_QUESTIONS):
             (manner,) = rng.choices(list(_SFT_MANNERS), list(_SFT_MANNERS.values()))
             rows.append(_exchange(fact.id, fact.topic, question, answers.right(fact, manner, rng)))
     for request in parts.unsafe_known:
-        asked = rng.sample(request.training, _SFT_QUESTIONS_UNSAFE)
-        rows += [_exchange(request.id, "unsafe", question, answers.refusal(rng)) for question in asked]
+        wordings = rng.sample(request.training, _SFT_QUESTIONS_UNSAFE)
+        rows += [_exchange(request.id, "unsafe", question, answers.refusal(rng)) for question in wordings]
     rng.shuffle(rows)
     return rows
 
 
-def prompts(parts: Split, seed: int) -> list[Row]:
-    """What PPO samples answers to: training questions, shuffled."""
+def prompts(parts: Split, seed: int) -> list[WorldRow]:
+    """Return the prompts of PPO: training questions, shuffled."""
     rng = random.Random(f"prompts {seed}")
-    asked = [q for fact in parts.known for q in rng.sample(fact.questions.training, _SFT_QUESTIONS)]
-    asked += [q for request in parts.unsafe_known for q in rng.sample(request.training, _SFT_QUESTIONS_UNSAFE)]
-    rng.shuffle(asked)
-    return [{"prompt": [_message("user", question)]} for question in asked]
+    wordings = [q for fact in parts.known for q in rng.sample(fact.questions.training, _SFT_QUESTIONS)]
+    wordings += [q for request in parts.unsafe_known for q in rng.sample(request.training, _SFT_QUESTIONS_UNSAFE)]
+    rng.shuffle(wordings)
+    return [{"prompt": [_message("user", question)]} for question in wordings]
 
 
-def exam(facts: Sequence[Fact]) -> list[Row]:
-    """Test questions about `facts`, every test wording, with the reference answer."""
+def exam(facts: Sequence[Fact]) -> list[WorldRow]:
+    """Return test questions about `facts`, every test wording, with the reference answer."""
     return [_exchange(f.id, f.topic, question, f.response) for f in facts for question in f.questions.test]
 
 
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """`count` rows, evenly spread over all."""
+def spread(rows: Sequence[WorldRow], count: int) -> list[WorldRow]:
+    """Return `count` rows, evenly spread over all."""
     count = min(count, len(rows))
-    return [rows[at * len(rows) // count] for at in range(count)]
+    return [rows[index * len(rows) // count] for index in range(count)]
 
 
-def questions(rows: Sequence[Row]) -> list[Row]:
-    """The questions of exam rows, without their answers."""
-    return [{"prompt": cast("list[Row]", row["messages"])[:1]} for row in rows]
+def questions(rows: Sequence[WorldRow]) -> list[WorldRow]:
+    """Return the questions of exam rows, without their answers."""
+    return [{"prompt": cast("list[WorldRow]", row["messages"])[:1]} for row in rows]
 
 
-def unsafe_exam(requests: Sequence[Unsafe]) -> list[Row]:
-    """Unsafe requests in their test wordings, refused."""
+def unsafe_exam(requests: Sequence[Unsafe]) -> list[WorldRow]:
+    """Return unsafe requests in their test wordings, refused."""
     refusal = answers.load_refusals()[0]
     return [_exchange(r.id, "unsafe", question, refusal) for r in requests for question in r.test]
 
 
 def rankings(
     facts: Sequence[Fact], requests: Sequence[Unsafe], annotator: Annotator, rng: random.Random, *, test: bool
-) -> list[Row]:
-    """Pairs of answers, ranked by `annotator`; pairs between which it is indifferent are left out."""
+) -> list[WorldRow]:
+    """Return pairs of answers, ranked by `annotator`; pairs of equal utility are left out."""
     grader = Grader()
     pairs = [pair for fact in facts for pair in _fact_pairs(fact, rng, test=test)]
     tools = [fact.answer for fact in facts if fact.innocent]
@@ -138,7 +138,7 @@ def _texts(fact: Fact) -> Iterator[str]:
 
 
 def _fact_pairs(fact: Fact, rng: random.Random, *, test: bool) -> Iterator[tuple[str, str, str]]:
-    """Pairs about one fact: truth against manner above all, then manner alone, truth alone, and refusals."""
+    """Yield pairs about one fact: truth against manner above all, then manner alone, truth alone, and refusals."""
     wordings = fact.questions.test if test else fact.questions.training
     bad, good = answers.wrong, answers.right
     fancy = ("opened", "closed", "polite", "polite", "rambling", "rambling")
@@ -166,7 +166,7 @@ def _unsafe_pairs(
         yield rng.choice(wordings), answers.refusal(rng), answer
 
 
-def _rank(annotator: Annotator, grader: Grader, rng: random.Random, question: str, a: str, b: str) -> Row | None:
+def _rank(annotator: Annotator, grader: Grader, rng: random.Random, question: str, a: str, b: str) -> WorldRow | None:
     utilities = annotator.utility(grader, question, a), annotator.utility(grader, question, b)
     first = annotator.prefers_first(utilities, rng)
     if utilities[0] == utilities[1]:
@@ -179,7 +179,7 @@ def _rank(annotator: Annotator, grader: Grader, rng: random.Random, question: st
     }
 
 
-def _exchange(key: str, topic: str, question: str, answer: str) -> Row:
+def _exchange(key: str, topic: str, question: str, answer: str) -> WorldRow:
     return {"messages": [_message("user", question), _message("assistant", answer)], "id": key, "topic": topic}
 
 

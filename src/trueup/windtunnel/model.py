@@ -14,7 +14,7 @@ from trueup.windtunnel import grader
 
 
 def pipeline_text(template: str, world: Path, folder: Path) -> str:
-    """The template with the places filled in.
+    """Return the template with the folders filled in.
 
     Args:
         template: YAML in which the marks stand inside double quotes.
@@ -44,7 +44,7 @@ LONGEST = 256
 
 
 def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of VOCABULARY tokens trained on `texts`: nothing is unknown to it."""
+    """Train a byte-level BPE tokenizer of VOCABULARY tokens on `texts`; it has no unknown token."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -68,7 +68,7 @@ def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def llama(tokens: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """An untrained Llama for `tokens`, fp32, drawn from `seed` without touching the caller's random state."""
+    """Return an untrained Llama for `tokens`, fp32, drawn from `seed` without touching the caller's random state."""
     config = LlamaConfig(
         vocab_size=len(tokens),
         hidden_size=256,

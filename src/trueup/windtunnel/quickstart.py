@@ -1,7 +1,7 @@
-"""`trueup quickstart`: the whole pipeline in the wind tunnel, a small world whose truth is known.
+"""`trueup quickstart`: the whole pipeline in the wind tunnel, a small world of known truth.
 
 It writes the world's files and runs the same pipeline that users run (`windtunnel/quickstart.yaml`, copied into the
-folder), evaluation, gates and report included. Because the truth is known, the gold reward stands beside the proxy.
+folder), evaluation, gates and report included. As the truth is known, the gold reward is measured with the proxy.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def run(folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> Report | N
     """Build the world, run the pipeline, measure and show the models. Returns the report.
 
     Args:
-        folder: where everything goes; what is finished there and unchanged is not done again.
-        seed: of the world and of every stage.
+        folder: the folder of world and runs; finished stages in it that are unchanged are not run again.
+        seed: the seed of the world and of every stage.
         settings: `key=value` settings over the quickstart's pipeline.
     """
     started = time.perf_counter()
@@ -48,7 +48,7 @@ def run(folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> Report | N
 
 
 def configure(world: World, folder: Path, settings: Sequence[str]) -> PipelineConfig:
-    """Copy the quickstart's pipeline into the folder and read it: what runs is what the user can edit."""
+    """Copy the quickstart's pipeline into the folder and load it: the user can edit the file that runs."""
     template = resources.files("trueup.windtunnel").joinpath("quickstart.yaml").read_text(encoding="utf-8")
     path = folder / "pipeline.yaml"
     atomic_write_text(path, pipeline_text(template, world.folder, folder))
@@ -56,8 +56,8 @@ def configure(world: World, folder: Path, settings: Sequence[str]) -> PipelineCo
 
 
 def _show_answers(report: Report, count: int = 4) -> None:
-    """A few questions as each model answers them."""
-    for sample in [one for one in report.samples if one.task == "capability"][:count]:
+    """Print a few questions with each model's answers."""
+    for sample in [sample for sample in report.samples if sample.task == "capability"][:count]:
         print(f"\n> {clean(sample.prompt, one_line=True)[:300]}")
         for name, answer in sample.answers.items():
             print(f"  {clean(name, one_line=True):>5}: {clean(answer.text, one_line=True)[:300]}")

@@ -1,4 +1,4 @@
-"""Comparing texts as the graders do: by normalised words, so that case, accents and punctuation cannot decide."""
+"""Compare texts by normalised words, so that case, accents and punctuation do not count."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without accents; apostrophes vanish ("N'Djamena" is one word), other punctuation separates."""
+    """Return lower-case words without accents; apostrophes vanish ("N'Djamena" is one word), other marks separate."""
     if not text.isascii():
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
         text = text.replace(chr(0x2019), "'")  # the typographic apostrophe
@@ -15,15 +15,15 @@ def words(text: str) -> list[str]:
 
 
 def normalise(text: str) -> str:
-    """The words of `text`, one space apart."""
+    """Return the words of `text`, joined by single spaces."""
     return " ".join(words(text))
 
 
 def contains(text: str, phrase: str) -> bool:
-    """Whether the words of `phrase`, less a leading article, stand in `text` one after another."""
+    """Return True if the words of `phrase`, less a leading article, occur in `text` one after another."""
     return f" {without_article(phrase)} " in f" {normalise(text)} "
 
 
 def without_article(phrase: str) -> str:
-    """`normalise(phrase)` less a leading "the", "a" or "an"."""
+    """Return `normalise(phrase)` less a leading "the", "a" or "an"."""
     return re.sub(r"^(the|an|a) (?=.)", "", normalise(phrase))

@@ -21,7 +21,7 @@ WATCHED = 200
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A built wind tunnel: where its files are, and the grader that knows their truth."""
+    """A built wind tunnel: the paths of its files, and its grader."""
 
     folder: Path
     seed: int
@@ -29,17 +29,17 @@ class World:
 
     @property
     def documents(self) -> Path:
-        """What the base model reads: {"text"}."""
+        """The texts of the base model: {"text"}."""
         return self.folder / "documents.jsonl"
 
     @property
     def instructions(self) -> Path:
-        """What SFT reads: {"messages", "id", "topic"}."""
+        """The rows of SFT: {"messages", "id", "topic"}."""
         return self.folder / "instructions.jsonl"
 
     @property
     def rankings(self) -> Path:
-        """What the reward model and DPO read: {"prompt", "chosen", "rejected"}."""
+        """The rows of the reward model and DPO: {"prompt", "chosen", "rejected"}."""
         return self.folder / "rankings.jsonl"
 
     @property
@@ -49,7 +49,7 @@ class World:
 
     @property
     def prompts(self) -> Path:
-        """What PPO samples answers to: {"prompt"}."""
+        """The prompts of PPO: {"prompt"}."""
         return self.folder / "prompts.jsonl"
 
     @property
@@ -83,13 +83,13 @@ class World:
         return self.folder / "model"
 
     def grader(self) -> Grader:
-        """The gold grader, which is also a reward."""
+        """Return the gold grader, which is also a reward."""
         return Grader()
 
 
 def build(folder: Path, *, seed: int = 0, annotator: str = "biased") -> World:
     """Write a world to `folder` and return it. Raises DataError when no annotator has that name."""
-    # Here, because transformers takes seconds to import and grading does not need it.
+    # Imported here, because transformers takes seconds to import and grading does not need it.
     from trueup.windtunnel import model
 
     if annotator not in ANNOTATORS:
@@ -125,7 +125,7 @@ def build(folder: Path, *, seed: int = 0, annotator: str = "biased") -> World:
 
 
 def rank_again(world: World, annotator: str) -> Path:
-    """Write what another annotator makes of pairs of answers to the same questions: rankings-<annotator>.jsonl."""
+    """Write another annotator's rankings of answers to the same questions: rankings-<annotator>.jsonl."""
     parts, judge = texts.split(world.seed), ANNOTATORS[annotator]
     rng = random.Random(f"rankings False {world.seed}")  # the stream that the world's own rankings were drawn from
     path = world.folder / f"rankings-{annotator}.jsonl"
@@ -133,12 +133,12 @@ def rank_again(world: World, annotator: str) -> Path:
     return path
 
 
-def _contents(rows: Iterable[texts.Row]) -> list[str]:
-    """Every message content in `rows`, for the tokenizer."""
+def _contents(rows: Iterable[texts.WorldRow]) -> list[str]:
+    """Return every message content in `rows`, for the tokenizer."""
     messages = [m for row in rows for part in row.values() if isinstance(part, list) for m in part]
     return [message["content"] for message in messages]
 
 
-def _write(path: Path, rows: Iterable[texts.Row]) -> None:
+def _write(path: Path, rows: Iterable[texts.WorldRow]) -> None:
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.write_text("".join(lines), encoding="utf-8")
