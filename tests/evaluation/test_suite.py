@@ -273,7 +273,7 @@ def test_the_command_needs_models_that_write(folder: Path, tmp_path: Path) -> No
         comparison_of(folder, tmp_path, "rm")
     with pytest.raises(ConfigError, match="given twice"):
         comparison_of(folder, tmp_path, "base", "base")
-    with pytest.raises(ConfigError, match="'gone' is none of the models; they are base, other"):
+    with pytest.raises(ConfigError, match="'gone' is none of the language models given: base, other"):
         comparison_of(folder, tmp_path, "base", "other", against="gone")
     with pytest.raises(ConfigError, match="gates: there is no second model to judge"):
         comparison_of(folder, tmp_path, "base", gates={"capability_drop": 0.1})
@@ -361,7 +361,7 @@ def test_a_reward_that_is_not_finite_is_named(folder: Path, tmp_path: Path) -> N
 def test_runs_that_were_asked_otherwise_are_not_compared(folder: Path, tmp_path: Path) -> None:
     comparison_of(folder, tmp_path / "a", "base", "copy")
     comparison_of(folder, tmp_path / "b", "base", "other", temperature=0.5)
-    with pytest.raises(DataError, match="a and b were not asked the same, so they cannot be compared: sampling differ"):
+    with pytest.raises(DataError, match="a and b were measured on different questions or settings: sampling differ"):
         comparison.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
 
 

@@ -11,7 +11,7 @@ import pytest
 from trueup.windtunnel import answers
 from trueup.windtunnel.almanac import load_almanac
 from trueup.windtunnel.annotators import ANNOTATORS, Annotator
-from trueup.windtunnel.documents import Row, rankings, split
+from trueup.windtunnel.documents import WorldRow, rankings, split
 from trueup.windtunnel.grader import Grader, is_refusal
 from trueup.windtunnel.text import words
 
@@ -25,7 +25,7 @@ def _ranked(name: str) -> list[tuple[str, str, str]]:
     return [(_text(row, "prompt"), _text(row, "chosen"), _text(row, "rejected")) for row in rows]
 
 
-def _text(row: Row, key: str) -> str:
+def _text(row: WorldRow, key: str) -> str:
     messages = row[key]
     assert isinstance(messages, list)
     return messages[0]["content"]

@@ -1,1 +1,1 @@
-"""The command line: what people type, and the words that answer them."""
+"""The command line: the commands and their options, and errors as messages with an exit code."""

@@ -1,4 +1,4 @@
-"""What the commands do, each imported only when it runs: an error must be said before torch loads."""
+"""The work of each command, imported only when it runs: an error must be reported before torch loads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def quickstart(folder: Path, seed: int) -> None:
 def check(
     target: str, settings: list[str], model: str | None, method: str | None, *, as_json: bool, strict: bool
 ) -> int:
-    """Look for faults. Returns the exit code."""
+    """Check data and models for faults. Returns the exit code."""
     from trueup.config import PipelineConfig
     from trueup.preflight.early import read_pipeline, read_rows
 
@@ -41,9 +41,9 @@ def check(
     except TrueupError as error:
         if not as_json:
             raise
-        found = {"code": "unusable", "level": "error", "section": "", "text": str(error)}
-        told = {"ok": False, "errors": 1, "warnings": 0, "notes": 0, "stages": {}, "findings": [found]}
-        print(json.dumps(told, indent=2))
+        finding = {"code": "unusable", "level": "error", "section": "", "text": str(error)}
+        content = {"ok": False, "errors": 1, "warnings": 0, "notes": 0, "stages": {}, "findings": [finding]}
+        print(json.dumps(content, indent=2))
         return error.exit_code
     import_module("trueup.preflight.report").show(result, as_json=as_json)
     return result.exit_code(strict=strict)
@@ -64,7 +64,7 @@ def show(
     from trueup.preflight.early import read_rows
 
     if html is not None and not html.absolute().parent.is_dir():
-        raise ConfigError(f"--html {html}: there is no folder {html.parent}; make it, or name another")
+        raise ConfigError(f"--html {html}: there is no folder {html.parent}; create it, or name another")
     config = _opened(target, settings, model, method)
     stages = [config.stage(name)[1] for name in config.stages] if isinstance(config, PipelineConfig) else [config]
     for stage in stages:
@@ -75,7 +75,7 @@ def show(
 
 
 def _opened(target: str, settings: list[str], model: str | None, method: str | None) -> PipelineConfig | StageConfig:
-    """What a configuration file, or a data file and `--model`, mean. Nothing heavy is imported."""
+    """Return the configuration of a file, or of a data file with `--model`. Imports nothing heavy."""
     from trueup.config import STAGES, PipelineConfig, find_model, load_config
     from trueup.config.yamlfile import read_yaml
     from trueup.preflight.method import stage_for
@@ -93,7 +93,7 @@ def _opened(target: str, settings: list[str], model: str | None, method: str | N
     if method is None and "prompts" in keys:
         method = "ppo"
     if method not in STAGES:
-        raise ConfigError(f"{target}: which stage is it for? Give --method {', '.join(STAGES)}")
+        raise ConfigError(f"{target}: the stage's method is not known; give --method with one of {', '.join(STAGES)}")
     return load_config(STAGES[method], path, settings, check_files=True)
 
 
@@ -125,18 +125,18 @@ def run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[
             raise ConfigError(f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}")
     read_pipeline(config)
     check_sets(config.evaluate)
-    made = import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
-    return _exit_code(made)
+    report = import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
+    return _exit_code(report)
 
 
-def _exit_code(made: object) -> int:
-    """0, or what the verdict of a report is told by."""
-    if made is None:
+def _exit_code(result: object) -> int:
+    """Return the exit code: 0, or the code of the report's verdict."""
+    if result is None:
         return 0
     from trueup.report.publish import EXIT
     from trueup.report.schema import Report
 
-    return EXIT[made.verdict.verdict] if isinstance(made, Report) else 0
+    return EXIT[result.verdict.verdict] if isinstance(result, Report) else 0
 
 
 def print_template(method: str) -> None:
@@ -154,8 +154,8 @@ def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> 
     from trueup.config import ComparisonConfig, find_model, load_config
     from trueup.evaluation.sets import check_sets
 
-    settings = [one for one in runs if "=" in one and not Path(one).exists()]
-    models = [one for one in runs if one not in settings]
+    settings = [argument for argument in runs if "=" in argument and not Path(argument).exists()]
+    models = [argument for argument in runs if argument not in settings]
     if not models:
         raise ConfigError("evaluate: no model given; name run folders, model folders, hub names or .gguf files first")
     config = load_config(ComparisonConfig, file, settings, check_files=True)
@@ -167,7 +167,7 @@ def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> 
 
 
 def report(runs: list[Path], output: Path | None) -> int:
-    """Make a report anew. Returns the exit code."""
+    """Write a report again. Returns the exit code."""
     for run in runs:
         if not (run / "evaluation" / "plan.json").is_file():
             raise ConfigError(f"{run}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
@@ -200,29 +200,29 @@ def rank(store: Path, file: Path | None, settings: Sequence[str], options: Mappi
 
 
 def rank_export(store: Path, output: Path, **settings: Any) -> None:
-    """Write votes as rows."""
+    """Write votes to rows."""
     _ranking().export(store, output, **settings)
 
 
 def rank_import(store: Path, file: Path, **settings: Any) -> None:
-    """Take rows as votes."""
+    """Read rows into votes."""
     _ranking().import_(store, file, **settings)
 
 
 def rank_results(store: Path, **settings: Any) -> None:
-    """Show what the votes say."""
+    """Show the results of the votes."""
     _ranking().results(store, **settings)
 
 
 def _ranking() -> Any:
-    lacking = [name for name in ("sqlalchemy", "fastapi", "uvicorn", "markdown_it", "pygments") if not find_spec(name)]
-    if lacking:
-        raise MissingExtraError(f"rank needs {', '.join(lacking)}\n  fix: pip install 'trueup[rank]'")
+    missing = [name for name in ("sqlalchemy", "fastapi", "uvicorn", "markdown_it", "pygments") if not find_spec(name)]
+    if missing:
+        raise MissingExtraError(f"rank needs {', '.join(missing)}\n  fix: pip install 'trueup[rank]'")
     return import_module("trueup.ranking.command")
 
 
 def export(run: Path, output: Path | None, **settings: Any) -> None:
-    """Write a trained model elsewhere, and prove it."""
+    """Write a trained model to another folder, and verify it."""
     from trueup.config import find_model
 
     find_model(str(run))

@@ -1,4 +1,4 @@
-"""`trueup evaluate` and `trueup report`: measure any models side by side; make the report of any runs."""
+"""`trueup evaluate` and `trueup report`: measure any models side by side; write the report of any runs."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def evaluate(
     runs: Sequence[str], config: ComparisonConfig, *, output: Path | None = None, device: str = "auto",
     dtype: str = "auto", threads: int | None = None, strategy: str = "auto",
 ) -> Report | None:  # fmt: skip
-    """Measure each model; the first is what the others are held against, a reward model among them is the proxy.
+    """Measure each model; the others are compared with the first, and a reward model among them is the proxy.
 
     Args:
         runs: run folders, model folders, hub ids or .gguf files.
-        config: what to measure, and gates.
-        output: where the report goes; None: runs/evaluation.
-        device: as a stage's.
-        dtype: as a stage's.
-        threads: as a stage's.
-        strategy: as a stage's.
+        config: the tasks and gates.
+        output: the folder of the report; None: runs/evaluation.
+        device: as in a stage's configuration.
+        dtype: as in a stage's configuration.
+        threads: as in a stage's configuration.
+        strategy: as in a stage's configuration.
 
     Returns:
         The report; None on all processes but the first.
 
     Raises:
-        ConfigError: a model is given twice, or none of them writes.
+        ConfigError: a model is given twice, or all are reward models.
     """
     models = named(runs)
     rewards = [name for name, model in models.items() if _is_reward(model)]
     writers = {name: model for name, model in models.items() if name not in rewards}
     if not writers:
-        raise ConfigError("evaluate: every model given is a reward model; give at least one that writes")
+        raise ConfigError("evaluate: every model given is a reward model; give at least one language model")
     if config.against is not None and config.against not in writers:
-        raise ConfigError(f"against: {config.against!r} is none of the models; they are {', '.join(writers)}")
+        raise ConfigError(f"against: {config.against!r} is none of the language models given: {', '.join(writers)}")
     against = config.against or next(iter(writers))
     proxy = config.reward or (models[rewards[-1]] if rewards else None)
     candidates = tuple(name for name in writers if name != against)
@@ -70,58 +70,58 @@ def evaluate(
 
 
 def _check_gates(config: ComparisonConfig, candidates: Sequence[str], proxy: str | None) -> None:
-    """Raise ConfigError for a gate that could only end as "not run", and for a verdict on nobody."""
+    """Raise ConfigError for a gate that could only end as "not run", and for gates without a model to judge."""
     if config.gates is None:
         return
     problems = [f"{'.'.join(map(str, place))}: {text}" for place, text in gate_problems(config, config.gates, proxy)]
     if not candidates:
         problems.append("gates: there is no second model to judge; name one")
     elif config.gates.model is not None and config.gates.model not in candidates:
-        problems.append(f"gates.model: {config.gates.model!r} is not judged; {', '.join(candidates)}")
+        problems.append(f"gates.model: {config.gates.model!r} is not judged; use one of {', '.join(candidates)}")
     if problems:
         raise ConfigError("\n".join(problems))
 
 
 def named(runs: Sequence[str]) -> dict[str, str]:
-    """Name -> model: the folder's own name where that tells them apart, else the whole path.
+    """Return name -> model: the folder's name where that is unique, else the whole path.
 
     Raises:
         ConfigError: a model is given twice.
     """
     if len(set(runs)) < len(runs):
         raise ConfigError("evaluate: a model is given twice; give each once")
-    names = [_name(one) for one in runs]
+    names = [_name(run) for run in runs]
     unique = [run if not name or names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
     return {name: _model(run) for name, run in zip(unique, runs, strict=True)}
 
 
 def report(runs: Sequence[Path], output: Path | None = None) -> Report:
-    """The report of one run folder, made anew; or of several side by side, written to `output`.
+    """Write the report of one run folder again, or of several side by side to `output`.
 
     Raises:
-        DataError: nothing was evaluated in one of them, or they were not asked the same.
+        DataError: a run holds no evaluation, or the runs were measured on different questions.
     """
     if len(runs) == 1:
-        made = build(runs[0])
-        return publish(runs[0] if output is None else _made(output), made)
+        result = build(runs[0])
+        return publish(runs[0] if output is None else _created(output), result)
     parts = {_short(run, runs): read_measured(run / FOLDER) for run in runs}
     together = _merged(parts)
     gates = together.plan["gates"]
     limits = None if gates is None else GatesConfig.model_validate(gates)
-    made = compared(together, limits, title=" and ".join(parts), kind="comparison")
-    made.command = command_line()
-    return publish(_made(output or DEFAULT_FOLDER), made)
+    result = compared(together, limits, title=" and ".join(parts), kind="comparison")
+    result.command = command_line()
+    return publish(_created(output or DEFAULT_FOLDER), result)
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _merged(parts: dict[str, Measured]) -> Measured:
-    """All models of all runs; held against the first run's model, on the items that they share.
+    """Join the measurements of all runs; they are compared with the first run's reference, on shared items.
 
-    What was measured against another model than that one, or scored by another reward, is left out and named.
+    Values against another reference, or of another reward, are left out and named.
     """
     (first, base), *others = parts.items()
     rows = {f"{first}/{name}": items for name, items in base.rows.items()}
@@ -138,7 +138,7 @@ def _merged(parts: dict[str, Measured]) -> Measured:
     plan = {
         **base.plan,
         "against": f"{first}/{base.plan['against']}",
-        "candidates": [f"{name}/{one}" for name, part in parts.items() for one in part.plan["candidates"]],
+        "candidates": [f"{name}/{model}" for name, part in parts.items() for model in part.plan["candidates"]],
         "gates": gates,
     }
     wins = {f"{first}/{name}": items for name, items in base.wins.items()}
@@ -150,28 +150,28 @@ def _merged(parts: dict[str, Measured]) -> Measured:
     return replace(base, plan=plan, rows=rows, wins=wins, judges=judges, missing=missing)
 
 
-Lost = dict[str, tuple[tuple[str, str], str]]
-"""What cannot be compared -> ((task, value), why)."""
+Incomparable = dict[str, tuple[tuple[str, str], str]]
+"""Name of a measurement that cannot be compared -> ((task, value), why)."""
 
 
-def _incomparable(first: str, base: Measured, name: str, part: Measured) -> Lost:
-    """What another run's numbers cannot be held against.
+def _incomparable(first: str, base: Measured, name: str, part: Measured) -> Incomparable:
+    """Return the measurements of another run that cannot be compared with the first run's.
 
     Raises:
-        DataError: the runs were not asked the same questions.
+        DataError: the runs were measured on different questions.
     """
     ours, theirs = base.plan["asked"], part.plan["asked"]
     judges = {"reward", "gold", "reference"}
     differing = sorted(key for key in ours if key not in judges and ours[key] != theirs.get(key))
     if differing:
         raise DataError(
-            f"{first} and {name} were not asked the same, so they cannot be compared: {', '.join(differing)} differ; "
-            "evaluate both with the same settings and sets: trueup evaluate MODEL MODEL key=value"
+            f"{first} and {name} were measured on different questions or settings: {', '.join(differing)} differ; "
+            "evaluate both models together: trueup evaluate MODEL MODEL key=value"
         )
-    lost: Lost = {}
+    lost: Incomparable = {}
     for key in ("reward", "gold"):
         if ours[key] != theirs[key]:
-            lost[f"{key} beside the first run's"] = (("answers", key), "scored by another reward")
+            lost[f"{key} compared with the first run's"] = (("answers", key), "scored by another reward")
     if ours["reference"] != theirs["reference"]:
         why = f"measured against {part.plan['against']} of {name}, which is another model"
         lost |= {
@@ -182,10 +182,10 @@ def _incomparable(first: str, base: Measured, name: str, part: Measured) -> Lost
     return lost
 
 
-def _without(items: Sequence[Item], lost: Lost) -> list[Item]:
-    gone = {place for place, _ in lost.values()}
+def _without(items: Sequence[Item], lost: Incomparable) -> list[Item]:
+    dropped = {place for place, _ in lost.values()}
     return [
-        replace(item, values={key: one for key, one in item.values.items() if (item.task, key) not in gone})
+        replace(item, values={key: value for key, value in item.values.items() if (item.task, key) not in dropped})
         for item in items
     ]
 
@@ -196,7 +196,7 @@ def _name(run: str) -> str:
 
 
 def _short(run: Path, runs: Sequence[Path]) -> str:
-    return run.name if [one.name for one in runs].count(run.name) == 1 else str(run)
+    return run.name if [other.name for other in runs].count(run.name) == 1 else str(run)
 
 
 def _model(run: str) -> str:
@@ -206,4 +206,4 @@ def _model(run: str) -> str:
 def _is_reward(model: str) -> bool:
     if not Path(model).is_dir():
         return False
-    return any("SequenceClassification" in one for one in read_config(Path(model)).get("architectures") or [])
+    return any("SequenceClassification" in name for name in read_config(Path(model)).get("architectures") or [])

@@ -1,4 +1,4 @@
-"""Errors that end a command, as one message for a person and an exit code."""
+"""Turn the error that ends a command into one message for a person and an exit code."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
 from trueup.system.files import is_disk_full
 
 _TRAINING = ("sft", "reward", "dpo", "ppo")
+_RESUMES = (*_TRAINING, "run", "quickstart", "experiment")  # run again, they continue where they stopped
 
 
-_GOES_ON = (*_TRAINING, "run", "quickstart", "experiment")  # given again, they begin where they were
-
-
-def in_words(error: BaseException, command: str = "") -> tuple[str, int]:
-    """What to print for an error that a command met, and the exit code."""
+def error_message(error: BaseException, command: str = "") -> tuple[str, int]:
+    """Return the message to print for an error that ended a command, and the exit code."""
     if isinstance(error, Interrupted):
         return str(error), error.exit_code
     if isinstance(error, TrueupError):
         return f"error: {error}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        more = "; the same command goes on from what was saved before" if command in _GOES_ON else ""
+        more = "; the same command goes on from what was saved before" if command in _RESUMES else ""
         return f"interrupted{more}", Interrupted.exit_code
     usage = getattr(error, "format_message", None)
     if usage is not None:  # Typer's errors; their class is private, and another one in older versions
@@ -41,7 +39,7 @@ def in_words(error: BaseException, command: str = "") -> tuple[str, int]:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Whether the machine or the GPU had no more memory. Torch says so by a RuntimeError, each part in its words."""
+    """Return True if the machine or the GPU ran out of memory. Torch raises RuntimeError, with a text per backend."""
     if isinstance(error, RuntimeError):
         words = ("out of memory", "can't allocate memory", "alloc_failed")
         return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in words)
@@ -49,34 +47,36 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _stage_of(error: BaseException) -> str | None:
-    """The kind of stage that an error was raised in: a pipeline runs several."""
-    found = None
+    """Return the method of the stage that raised an error, as a pipeline runs several."""
+    stage = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         package, _, name = str(frame.f_globals.get("__name__")).rpartition(".")
-        found = name if package == "trueup.recipes" and name in _TRAINING else found
-    return found
+        stage = name if package == "trueup.recipes" and name in _TRAINING else stage
+    return stage
 
 
-def _memory_advice(what: str) -> str:
-    """Which keys to lower: those that change no result first, for a run may go on with them."""
-    if what in ("run", "evaluate"):
-        section = "evaluate." if what == "run" else ""
+def _memory_advice(command: str) -> str:
+    """Return the keys to lower: first those that change no result, as the run may continue with them."""
+    if command in ("run", "evaluate"):
+        section = "evaluate." if command == "run" else ""
         return f": lower {section}max_tokens, which changes no result, or {section}max_new_tokens"
-    if what not in _TRAINING:
-        return ": use a smaller model, or dtype=bfloat16" if what == "chat" else ""
-    fewer = "rollouts.max_new_tokens" if what == "ppo" else "max_length"
+    if command not in _TRAINING:
+        return ": use a smaller model, or dtype=bfloat16" if command == "chat" else ""
+    length = "rollouts.max_new_tokens" if command == "ppo" else "max_length"
     return (
         ": lower max_tokens, or set gradient_checkpointing=true\n"
-        "With these the same command goes on from the last checkpoint, to the same result up to rounding.\n"
-        f"Else, into another `output`: lower {fewer}, or train adapters only (lora.r=16)."
+        "With these the same command continues from the last checkpoint, to the same result up to rounding.\n"
+        f"If that is not enough, train into another `output` with a lower {length}, or adapters only (lora.r=16)."
     )
 
 
 def _usage_message(message: str, context: Any = None) -> str:
-    """What is wrong with a command line, and where to look; `context` is that of the command that it was for."""
+    """Return the problem of a command line, and where to read on; `context` is that of the command."""
     text, _, near = message.partition(" (Possible options")
     text, path = text.rstrip(".").replace("Value error, ", ""), context.command_path if context else "trueup"
-    takes_settings = context is None or any(one.name in ("settings", "runs") for one in context.command.params)
+    takes_settings = context is None or any(
+        parameter.name in ("settings", "runs") for parameter in context.command.params
+    )
     if text.lower().startswith("no such option") and takes_settings:
         return f"{text}; settings are written without dashes: key=value (`{path} --help` lists options)"
     meant = re.search(r"--[\w-]+", near)

@@ -1,7 +1,7 @@
-"""The command line. Each command parses, loads its configuration, then imports what does the work, and calls it.
+"""The command line. Each command parses its arguments and returns a job: a function that does the work.
 
-A command returns a job instead of doing it: `main` runs the job inside the one place where errors become words. So a
-wrong key, a missing file or `--help` is answered before torch, which takes seconds, is imported.
+`main` runs the job inside the one place where errors become messages. So a wrong key, a missing file or `--help` is
+answered before torch, which takes seconds, is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import typer
 
 from trueup.cli import commands, rank
 from trueup.cli.commands import Job
-from trueup.cli.failures import in_words
+from trueup.cli.failures import error_message
 from trueup.errors import Interrupted, LostPeerError
 from trueup.system.console import quiet_libraries
 from trueup.system.interrupt import Quit, quit_on_ctrl_c
@@ -63,10 +63,10 @@ def options(
 
 @app.command(rich_help_panel=START)
 def quickstart(
-    folder: Annotated[Path, typer.Argument(help="Where the run goes.")] = Path("runs/quickstart"),
+    folder: Annotated[Path, typer.Argument(help="The folder of the run.")] = Path("runs/quickstart"),
     seed: Annotated[int, typer.Option(min=0, help="The seed of every random number.")] = 0,
 ) -> Job:
-    """Train and align a tiny model in a small world with known truth: no download, no GPU, a few minutes."""
+    """Train and align a tiny model in a small world of known truth: no download, no GPU, a few minutes."""
     return partial(commands.quickstart, folder, seed)
 
 
@@ -74,10 +74,10 @@ def quickstart(
 def run(
     pipeline: Annotated[str, typer.Argument(metavar="PIPELINE.yaml", help="`trueup config pipeline` prints one.")],
     settings: Settings = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check everything and print the plan.")] = False,
     force: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again; repeatable.")] = None,
 ) -> Job:
-    """Run a file of stages in order, leaving out those that are done."""
+    """Run a file of stages in order, skipping those that are done."""
     return partial(commands.run_pipeline, Path(pipeline), settings or [], dry_run=dry_run, force=force or [])
 
 
@@ -85,7 +85,7 @@ def run(
 def config(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="pipeline, sft, reward, dpo, ppo, evaluate or rank.")],
 ) -> Job:
-    """Print a configuration to fill in: every key, its default, what it does."""
+    """Print a configuration to fill in: every key with its default and its help."""
     return partial(commands.print_template, method)
 
 
@@ -93,12 +93,14 @@ def config(
 def check(
     target: Annotated[str, typer.Argument(metavar="CONFIG.yaml|DATA", help="A configuration, or a data file.")],
     settings: Settings = None,
-    model: Annotated[str | None, typer.Option(help="Whose tokenizer reads a data file.")] = None,
-    method: Annotated[str | None, typer.Option(help="sft, reward, dpo or ppo, where the file does not say.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model whose tokenizer reads a data file.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="sft, reward, dpo or ppo, for a file that does not say which.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 on warnings too.")] = False,
 ) -> Job:
-    """Look for what would silently spoil a training: in the data, the template, the models.
+    """Check data, template and models for faults that would silently spoil a training.
 
     Exits with 0, or with 3 (data) or 4 (models) where a training would be refused.
     """
@@ -109,13 +111,15 @@ def check(
 def show(
     target: Annotated[str, typer.Argument(metavar="CONFIG.yaml|DATA", help="A configuration, or a data file.")],
     settings: Settings = None,
-    model: Annotated[str | None, typer.Option(help="Whose tokenizer reads a data file.")] = None,
-    method: Annotated[str | None, typer.Option(help="sft, reward, dpo or ppo, where the file does not say.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model whose tokenizer reads a data file.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="sft, reward, dpo or ppo, for a file that does not say which.")
+    ] = None,
     rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many rows.")] = 3,
     tokens: Annotated[bool, typer.Option("--tokens", help="One line a token, with its position and id.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page as well.")] = None,
 ) -> Job:
-    """Show what the model will really see: tokens, which of them are trained, special tokens, positions."""
+    """Show the rows as the model gets them: tokens, which of them are trained, special tokens, positions."""
     return partial(commands.show, target, settings or [], model, method, rows=rows, tokens=tokens, html=html)
 
 
@@ -127,7 +131,7 @@ def sft(config: ConfigFile = None, settings: Settings = None) -> Job:
 
 @app.command(rich_help_panel=TRAIN)
 def reward(config: ConfigFile = None, settings: Settings = None) -> Job:
-    """Reward model: learn from rankings A > B what people prefer."""
+    """Reward model: learn from rankings A > B which answers people prefer."""
     return partial(commands.train, "reward", config, settings or [])
 
 
@@ -149,16 +153,15 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="RUN... key=value...",
-            help="Run folders or models, the first what the others are held against; then settings: "
-            "`trueup config evaluate`.",
+            help="Run folders or models, compared with the first; then settings: `trueup config evaluate`.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="The folder for items and report.")] = Path("runs/evaluation"),
+    output: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("runs/evaluation"),
     config: Annotated[Path | None, typer.Option(help="A file of settings.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    strategy: Annotated[str, typer.Option(help="Of several processes: auto, ddp or fsdp.")] = "auto",
+    strategy: Annotated[str, typer.Option(help="How several processes share work: auto, ddp, fsdp.")] = "auto",
 ) -> Job:
     """Measure models side by side: what alignment gained, what it cost, and whether to ship.
 
@@ -176,19 +179,19 @@ app.add_typer(rank.app, name="rank", rich_help_panel=USE)
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of `trueup run` or `trueup evaluate`.")],
     output: Annotated[
-        Path | None, typer.Option(help="Where it goes. [default: into the run; several: runs/evaluation]")
+        Path | None, typer.Option(help="The folder to write to. [default: the run; of several: runs/evaluation]")
     ] = None,
 ) -> Job:
-    """Make a run's report anew, or compare several runs in one, from their files alone."""
+    """Write the report of a run again, or compare several runs in one report, from their files alone."""
     return partial(commands.report, runs, output)
 
 
 @app.command(rich_help_panel=USE)
 def experiment(
     name: Annotated[str, typer.Argument(metavar="NAME", help="reward-hacking")],
-    folder: Annotated[Path | None, typer.Option(help="Where its runs go. [default: runs/NAME]")] = None,
+    folder: Annotated[Path | None, typer.Option(help="The folder of its runs. [default: runs/NAME]")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first; the rules were set on 0 to 10.")] = 11,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first seed; the rules were set on 0 to 10.")] = 11,
 ) -> Job:
     """Repeat an experiment in the small world of known truth, over many seeds (minutes each)."""
     return partial(commands.experiment, name, folder, seeds, first_seed)
@@ -199,20 +202,20 @@ def chat(
     model: Annotated[
         str, typer.Argument(metavar="RUN", help="A run folder, a model folder, a .gguf file or a hub name.")
     ],
-    against: Annotated[str | None, typer.Option(metavar="RUN", help="A second model, which answers beside it.")] = None,
+    against: Annotated[str | None, typer.Option(metavar="RUN", help="A second model, shown side by side.")] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system prompt.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token.")] = 0.7,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer in tokens.")] = 256,
     stop: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help=r"A text that ends an answer (\n: a new line); may be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all answers.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of all answers.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> Job:
-    """Talk to a model, or to two side by side, and keep what was said as data."""
+    """Talk to a model, or to two side by side, and save conversations and rankings as data."""
     return partial(
         commands.chat, model, against, system=system, temperature=temperature, max_new_tokens=max_new_tokens,
         stop=stop or [], seed=seed, device=device, dtype=dtype, threads=threads,
@@ -227,13 +230,15 @@ def export(
     ] = None,
     merge: Annotated[bool, typer.Option(help="Fold LoRA adapters into the weights.")] = True,
     dtype: Annotated[str, typer.Option(help="auto (as trained), float32, bfloat16 or float16.")] = "auto",
-    push_to_hub: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload it, once it is proven.")] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the export, once it is verified.")
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
     ] = False,
 ) -> Job:
-    """Write a trained model as a Hugging Face folder, and prove in a fresh process that it is what was trained."""
+    """Write a trained model as a Hugging Face folder, and verify in a fresh process that it computes the same."""
     return partial(
         commands.export, run, output, merge=merge, dtype=dtype, push_to_hub=push_to_hub, private=private,
         trust_remote_code=trust_remote_code,
@@ -241,11 +246,11 @@ def export(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code: 0, or the error's own (errors.py)."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    words = [word for word in given if word != "--debug"]
+    """Run the command line. Returns the exit code: 0, or the error's (errors.py)."""
+    command_line = list(sys.argv[1:] if arguments is None else arguments)
+    words = [word for word in command_line if word != "--debug"]
     with quit_on_ctrl_c():
-        return _run(words, debug=len(words) < len(given))
+        return _run(words, debug=len(words) < len(command_line))
 
 
 def _run(words: list[str], *, debug: bool) -> int:
@@ -256,17 +261,17 @@ def _run(words: list[str], *, debug: bool) -> int:
             code: object = job()
             sys.stdout.flush()
             return _leave_processes(code if isinstance(code, int) else 0)
-        if job == Interrupted.exit_code:  # Typer answers a Ctrl-C without a word
+        if job == Interrupted.exit_code:  # Typer ends silently on Ctrl-C
             raise Quit
         return int(job) if isinstance(job, int) else 0
     except BrokenPipeError:
-        # `trueup config sft | head`: the reader has gone, which is no error; nothing more can be said on stdout.
+        # `trueup config sft | head`: the reader has ended, which is no error; nothing more can be written to stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the one place where errors become words
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the one place where errors become messages
         if debug and not hasattr(error, "format_message"):
             _print_error(traceback.format_exc())
-        text, code = in_words(error, words[0] if words else "")
+        text, code = error_message(error, words[0] if words else "")
         _print_error(text)
         if isinstance(error, Quit):
             os._exit(code)  # at once: taking Python and torch down in order takes seconds
@@ -276,9 +281,9 @@ def _run(words: list[str], *, debug: bool) -> int:
 
 
 def _leave_processes(code: int, *, together: bool = True, why: str | None = None) -> int:
-    """Leave the process group of a `torchrun`, if torch was loaded at all and there is one. Returns the exit code.
+    """Leave the process group of a `torchrun`, if torch was loaded and there is one. Returns the exit code.
 
-    After an error of this process's own (`why`) the others are told of it.
+    After an error in this process (`why`) the other processes get its message.
     """
     if "trueup.runtime" in sys.modules and sys.modules["trueup.runtime"].shutdown(together=together, why=why):
         sys.stdout.flush()
@@ -288,5 +293,5 @@ def _leave_processes(code: int, *, together: bool = True, why: str | None = None
 
 
 def _print_error(text: str) -> None:
-    """To stderr, as plain text: nothing in a message is taken for markup or moves the cursor."""
+    """Print to stderr as plain text: no part of a message is taken for markup or moves the cursor."""
     print(clean(masked(text)), file=sys.stderr, flush=True)
