@@ -45,7 +45,7 @@ def run(
     dtype: str = "auto",
     threads: int | None = None,
 ) -> None:
-    r"""ChatAnswer messages from stdin until its end or /quit.
+    r"""Answer messages from stdin until its end or /quit.
 
     At a terminal an error is printed and the chat goes on; where the input is piped, it ends the chat.
 
