@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from trueup.chat.saved import SaveCounts, ChatFile, as_line
+from trueup.chat.saved import ChatFile, SaveCounts, as_line
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Conversation, Message, Preference
 from trueup.data.sources.stream import RowStream
