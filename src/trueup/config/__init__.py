@@ -1,16 +1,18 @@
-"""Configuration: YAML files and `key.sub=value` overrides -> checked, frozen models.
+"""Configuration: load YAML files and `key.sub=value` overrides into checked, frozen models.
 
-    schema.py    what each stage can be told: a pydantic model a stage
-    sections.py  the sections these are made of
-    evaluation.py  what is measured at the end, and the gates
-    pipeline.py  a file of stages, each resolved into its stage's model
-    ranking.py   what `trueup rank` can be told
-    losses.py    the preference losses' parameters, read from their signatures
-    yamlfile.py  YAML with line numbers, overrides
-    problems.py  every problem at once, each with its line, the nearest key and the fix
-    load.py      the three together: load_config, to_yaml
-    paths.py     do the files and folders that a configuration names exist?
-    template.py  a commented YAML of every key
+    schema.py      the keys of each stage: one pydantic model per stage
+    sections.py    the sections that these models share
+    evaluation.py  the `evaluate` and `gates` sections
+    pipeline.py    a file of stages, each resolved into its stage's model
+    ranking.py     the keys of `trueup rank`
+    losses.py      the preference losses' parameters, read from their signatures
+    yamlfile.py    YAML with line numbers, overrides
+    problems.py    several problems in one error, each with its place
+    explain.py     pydantic's errors as messages: the line, the nearest key, the fix
+    load.py        load_config, to_yaml
+    paths.py       checks that the files and folders in a configuration exist
+    untrusted.py   refuses model files that could run code
+    template.py    a commented YAML of every key
 
 Nothing here imports torch, so that a wrong key is reported at once.
 """

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, Strict
 
 from trueup.config.problems import Problem
-from trueup.config.sections import Count, DataConfig, Fraction, NonNegative, Positive, Section, Text
+from trueup.config.sections import Count, DataConfig, Fraction, NonEmptyStr, NonNegative, Positive, Section
 from trueup.system.text import masked
 
 TaskName = Literal[
@@ -28,7 +28,7 @@ TaskName = Literal[
 class EvaluateConfig(Section):
     """The report at the end: what each stage gained and cost."""
 
-    against: Text | None = None
+    against: NonEmptyStr | None = None
     """The stage (or `base`) that the others are compared with, item by item. Unset: the first SFT stage, else base."""
     tasks: Annotated[list[TaskName], Field(min_length=1)] | None = None
     """The tasks to measure. Unset: all that can be measured; the report names those that cannot."""
@@ -48,7 +48,7 @@ class EvaluateConfig(Section):
     """The sampling temperature of these answers; only at 1 is the KL that of the model itself."""
     capability: DataConfig | None = None
     """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 200 written for this project."""
-    grader: Text | None = None
+    grader: NonEmptyStr | None = None
     """file.py:function that scores answers to questions from 0 to 1. Unset: they must contain the expected answer."""
     forgetting: DataConfig | None = None
     """Texts or conversations outside of what was trained on. Unset: 72 written for this project."""
@@ -58,17 +58,17 @@ class EvaluateConfig(Section):
     """Prompts that should be refused. Unset: 70 written for this project."""
     limit: Count | None = None
     """At most so many items of each of these four sets, evenly spread. Unset: all."""
-    reward: Text | None = None
+    reward: NonEmptyStr | None = None
     """The proxy: a reward run, a classifier or file.py:function that scores answers. Unset: the last reward stage."""
-    gold: Text | None = None
+    gold: NonEmptyStr | None = None
     """An independent reward that nothing was trained on, in the same forms."""
-    judge: Text | None = None
+    judge: NonEmptyStr | None = None
     """Who decides win-rate: gold, reward, or an http(s):// address of an OpenAI-compatible API. Unset: gold, reward."""
-    judge_model: Text | None = None
+    judge_model: NonEmptyStr | None = None
     """The name of the judge's model at the endpoint."""
     refusals: Literal["detector", "judge"] = "detector"
     """The judge of refusals: patterns with a measured error rate, or the endpoint."""
-    harness: list[Text] = Field(default_factory=list)
+    harness: list[NonEmptyStr] = Field(default_factory=list)
     """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
     """At most so many items of each of them."""
@@ -134,7 +134,7 @@ class GatesConfig(Section):
     """The smallest win rate; ties are halves."""
     length_growth: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] | None = None
     """The largest growth of the answers' length, as a factor."""
-    model: Text | None = None
+    model: NonEmptyStr | None = None
     """The stage whose verdict counts. Unset: it is enough that any stage ships."""
 
     @property

@@ -1,4 +1,4 @@
-"""`load_config`: file + overrides -> model, with every problem reported at once. `to_yaml`: the way back."""
+"""Load a configuration from a file and overrides, with every problem reported at once; write one as YAML."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def load_config(
     options: Mapping[str, Value] | None = None,
     check_files: bool = False,
 ) -> SectionT:
-    """The configuration in `path` with `overrides` (`key.sub=value`, later wins), then `options` put in.
+    """Return the configuration in `path` with `overrides` (`key.sub=value`, later wins), then `options` put in.
 
-    Raises ConfigError with one line a problem: `file.yaml:12: optim.lrr: unknown key; did you mean lr?`. With
-    `check_files` the files and folders it names are looked for too (paths.py): raises DataError, ModelError.
+    Raises ConfigError with one line per problem: `file.yaml:12: optim.lrr: unknown key; did you mean lr?`. With
+    `check_files` it also checks the files and folders that the configuration names (paths.py): raises DataError,
+    ModelError.
     """
     document = read_yaml(path) if path else Document("settings")
     for override in overrides:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trueup.config.problems import shown, suggestion
 
-Number = float | int | bool
+ParameterValue = float | int | bool
 
 SOURCE = Path(__file__).parent.parent / "algorithms" / "preference.py"
 
@@ -24,8 +24,8 @@ _ANY_PARAMETER = (0, True, math.inf)
 
 
 @cache
-def preference_losses() -> dict[str, dict[str, Number]]:
-    """Each loss's name and its parameters with their defaults, in the order of the `LOSSES` table."""
+def preference_losses() -> dict[str, dict[str, ParameterValue]]:
+    """Return each loss's name and its parameters with their defaults, in the order of the `LOSSES` table."""
     functions = {node.name: node for node in _tree().body if isinstance(node, ast.FunctionDef)}
     return {name: _parameters(functions[function]) for name, function in _table().items()}
 
@@ -48,15 +48,15 @@ def _names(variable: str) -> frozenset[str]:
 
 
 def parameter_problem(name: str, key: str, value: object) -> str | None:
-    """Why `key: value` cannot be a parameter of the loss `name`; None when it can."""
-    own = preference_losses()[name]
-    if key not in own:
+    """Return why `key: value` cannot be a parameter of the loss `name`; None when it can."""
+    parameters = preference_losses()[name]
+    if key not in parameters:
         return _not_a_parameter(name, key)
-    if isinstance(own[key], bool):
+    if isinstance(parameters[key], bool):
         return None if isinstance(value, bool) else f"must be true or false; got {shown(value)}"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         return f"must be a number; got {shown(value)}"
-    if isinstance(own[key], int) and not isinstance(value, int):
+    if isinstance(parameters[key], int) and not isinstance(value, int):
         return f"must be a whole number; got {shown(value)}"
     low, inclusive, high = _RANGES.get(key, _ANY_PARAMETER)
     if value < low or value >= high or (value == low and not inclusive):
@@ -80,7 +80,7 @@ def _tree() -> ast.Module:
 
 
 def _table() -> dict[str, str]:
-    """`LOSSES = {"sigmoid": sigmoid, ...}` -> names and the functions that stand for them."""
+    """Return the names in `LOSSES = {"sigmoid": sigmoid, ...}` and the functions they stand for."""
     table = _assigned(_tree(), "LOSSES")
     if not isinstance(table, ast.Dict):
         msg = f"LOSSES in {SOURCE} must be a plain dict, or its parameters cannot be read without torch"
@@ -93,7 +93,7 @@ def _table() -> dict[str, str]:
 
 
 def _assigned(tree: ast.Module, name: str) -> ast.expr:
-    """What a module assigns to `name`."""
+    """Return the expression that a module assigns to `name`."""
     for node in tree.body:
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
@@ -104,7 +104,7 @@ def _assigned(tree: ast.Module, name: str) -> ast.expr:
     raise LookupError(msg)
 
 
-def _parameters(function: ast.FunctionDef) -> dict[str, Number]:
-    """The keyword-only parameters and their literal defaults."""
+def _parameters(function: ast.FunctionDef) -> dict[str, ParameterValue]:
+    """Return the keyword-only parameters and their literal defaults."""
     pairs = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
     return {argument.arg: ast.literal_eval(default) for argument, default in pairs if default is not None}

@@ -13,7 +13,7 @@ from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
 from trueup.config.explain import explain, keys_of, unknown_key
 from trueup.config.problems import Place, Problem, collected, shown, suggestion
 from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig, Strategy
-from trueup.config.sections import Allowed, Count, LoraConfig, Section, Text, Whole
+from trueup.config.sections import Allowed, Count, LoraConfig, NonEmptyStr, Section, Whole
 from trueup.errors import ConfigError
 
 SHARED = ("lora", "allow", "seed", "device", "dtype", "threads", "strategy")
@@ -30,11 +30,11 @@ class PipelineConfig(Section):
 
     name: Annotated[str, Field(pattern=_NAME.pattern)]
     """The pipeline's name; its run folder is runs/name."""
-    base: Text
+    base: NonEmptyStr
     """The base model: a folder, a .gguf file, or a name on the Hugging Face hub."""
     runs: Path = Path("runs")
     """The folder that run folders are made in."""
-    data: Text | None = None
+    data: NonEmptyStr | None = None
     """The path of every data section without one."""
     lora: LoraConfig | None = None
     """Adapters for every stage; a stage's own `lora` replaces it, `lora: null` turns it off."""

@@ -10,14 +10,14 @@ from pydantic import BeforeValidator, Field, Strict
 
 from trueup.config.problems import Problem
 from trueup.config.schema import Device, Dtype
-from trueup.config.sections import Count, NonNegative, Section, Text, Whole
+from trueup.config.sections import Count, NonEmptyStr, NonNegative, Section, Whole
 
 
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Texts = Annotated[list[Text], BeforeValidator(_listed)]
+Texts = Annotated[list[NonEmptyStr], BeforeValidator(_listed)]
 """A list of texts; a single text is a list of one."""
 
 
@@ -36,7 +36,7 @@ class RankConfig(Section):
     """About one pair in so many is a gold one; 10 in a new store."""
     next: Literal["random", "uncertain"] | None = None
     """Which pair comes next; uncertain: by the scores of `reward`, closest first. random in a new store."""
-    reward: Text | None = None
+    reward: NonEmptyStr | None = None
     """The reward model that scores pairs for `next: uncertain`."""
     pairs_per_prompt: Count = 1
     """Pairs to write for each prompt."""
@@ -58,7 +58,7 @@ class RankConfig(Section):
     """Tokens computed at once: lower it when memory runs out."""
     seed: Whole | None = None
     """The seed of answers, orders and sides; 0 in a new store."""
-    host: Text = "127.0.0.1"
+    host: NonEmptyStr = "127.0.0.1"
     """The address to serve at. Beyond 127.0.0.1 every visitor needs a personal link."""
     port: Annotated[int, Strict(), Field(ge=0, le=65535)] = 8100
     """The port; 0 takes any free one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict, StrictBool, model_validator
 
 from trueup.config.problems import Place, Problem
 from trueup.config.sections import (
@@ -17,17 +17,16 @@ from trueup.config.sections import (
     DataConfig,
     DpoWatchConfig,
     EvalConfig,
-    Flag,
     KlConfig,
     LoraConfig,
     MixConfig,
+    NonEmptyStr,
     OptimConfig,
     PreferenceLossConfig,
     RewardLossConfig,
     RolloutConfig,
     SaveConfig,
     Section,
-    Text,
     TrainData,
     TrainDataConfig,
     WatchConfig,
@@ -47,7 +46,7 @@ class StageConfig(Section):
     lr: ClassVar[float] = 1e-5
     data_fields: ClassVar[tuple[str, ...]] = ("data",)
 
-    model: Text
+    model: NonEmptyStr
     """The model to start from: a folder, a .gguf file, or a name on the Hugging Face hub."""
     output: Path
     """The run folder: configuration, log, checkpoints and the trained model go there."""
@@ -81,9 +80,9 @@ class StageConfig(Section):
     """How several processes (torchrun) share the work: ddp (auto), or fsdp, where each holds a part of every weight."""
     threads: Count | None = None
     """CPU threads. Unset: torch decides."""
-    gradient_checkpointing: Flag = False
+    gradient_checkpointing: StrictBool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    trust_remote_code: Flag = False
+    trust_remote_code: StrictBool = False
     """Run Python code that comes with the model. Only for models whose authors you trust."""
 
     @property
@@ -164,7 +163,7 @@ class DpoConfig(StageConfig):
     """Rankings: prompt, chosen, rejected; for kto also prompt, completion, label."""
     loss: PreferenceLossConfig = Field(default_factory=lambda: PreferenceLossConfig.model_validate({}))
     """The loss and its parameters."""
-    reference: Text | None = None
+    reference: NonEmptyStr | None = None
     """The model the policy is held to. Unset: the model it starts from."""
     watch: DpoWatchConfig = DpoWatchConfig()
     """Watching for drift on held-out rankings and their prompts."""
@@ -189,7 +188,7 @@ class PpoConfig(StageConfig):
 
     prompts: TrainData
     """Prompts to answer; of rankings or conversations, their prompts."""
-    reward: Text | Annotated[list[Text], Field(min_length=1)]
+    reward: NonEmptyStr | Annotated[list[NonEmptyStr], Field(min_length=1)]
     """A reward run's folder, a sequence-classification model, file.py:function, or a list of these: an ensemble."""
     kl: KlConfig = KlConfig()
     """The KL penalty."""
@@ -208,7 +207,7 @@ class PpoConfig(StageConfig):
         return _unwatched(self)
 
     def contradictions(self) -> list[Problem]:
-        """A minibatch above the responses there are, responses without room for a prompt, an ensemble of one."""
+        """Return problems of batch sizes, lengths and ensembles that cannot work together."""
         problems = super().contradictions() + _stop_problems(self)
         if self.rollouts.uncertainty and len(self.rewards) < 2:
             text = "the variance of one reward is 0; give reward a list of two or more, or leave this out"

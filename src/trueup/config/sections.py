@@ -9,9 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    StrictBool,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
-from trueup.config.losses import Number, is_unpaired, needs_reference, parameter_problem, preference_losses
+from trueup.config.losses import ParameterValue, is_unpaired, needs_reference, parameter_problem, preference_losses
 from trueup.config.problems import Problem, collected, shown, suggestion
 
 Whole = Annotated[int, Strict(), Field(ge=0)]
@@ -19,8 +29,7 @@ Count = Annotated[int, Strict(), Field(ge=1)]
 Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]
-Flag = Annotated[bool, Strict()]
-Text = Annotated[str, Field(min_length=1)]
+NonEmptyStr = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -50,7 +59,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """A source of rows. A bare string means `{path: ...}`."""
 
-    path: Text
+    path: NonEmptyStr
     """A .jsonl, .json, .parquet, .csv or .txt file, a store of rankings (.db), or a dataset's name on the hub."""
     use: Literal["auto", "chosen", "prompt", "text"] = "auto"
     """The part of each row to use: all that the stage needs, the chosen answer, the prompt, or plain text."""
@@ -58,7 +67,7 @@ class DataConfig(Section):
     """A slice `start:stop` of the rows, from 0, stop not included. Unset: all."""
     columns: dict[str, str] | None = None
     """Names of fields in the file, where they differ: `{prompt: question}` reads prompt from question."""
-    split: Text = "train"
+    split: NonEmptyStr = "train"
     """The split of a hub dataset."""
     identical_pairs: Literal["error", "drop"] = "error"
     """Rankings whose chosen and rejected are the same: stop and list them, or leave them out (counted)."""
@@ -202,7 +211,7 @@ class SaveConfig(Section):
     """Save every so many optimizer steps. Unset: only at the end."""
     keep_last: Count = 2
     """How many checkpoints to keep."""
-    keep_best: Flag = False
+    keep_best: StrictBool = False
     """Also save at each measurement that is the best so far, and keep that checkpoint."""
 
 
@@ -211,7 +220,7 @@ class RewardLossConfig(Section):
 
     center: NonNegative = 0.0
     """Weight of a term that holds the rewards' mean at 0 (Eisenstein et al. 2023, arXiv:2312.09244)."""
-    margin: Flag = False
+    margin: StrictBool = False
     """Subtract each row's `margin`, how much better chosen is (Llama 2, arXiv:2307.09288, eq. 2)."""
 
 
@@ -220,7 +229,7 @@ class PreferenceLossConfig(Section):
 
     name: str = "sigmoid"
     """The loss: a function of algorithms/preference.py."""
-    params: dict[str, Number] = Field(default_factory=dict)
+    params: dict[str, ParameterValue] = Field(default_factory=dict)
     """Its parameters, all of them; the ones not given have the function's defaults."""
 
     @property
@@ -238,28 +247,28 @@ class PreferenceLossConfig(Section):
     def _bind(cls, value: object) -> object:
         if not isinstance(value, dict) or not isinstance(value.get("params", {}), dict):
             return value
-        given = {key: item for key, item in value.items() if key not in ("name", "params")}
-        given |= value.get("params", {})
+        parameters = {key: item for key, item in value.items() if key not in ("name", "params")}
+        parameters |= value.get("params", {})
         name = value.get("name", "sigmoid")
         losses = preference_losses()
         if not isinstance(name, str) or name not in losses:
             text = f"must be one of {', '.join(losses)}; got {shown(name)}{suggestion(str(name), losses)}"
             raise collected([(("name",), text)])
-        problems = [((key,), text) for key, item in given.items() if (text := parameter_problem(name, key, item))]
+        problems = [((key,), text) for key, item in parameters.items() if (text := parameter_problem(name, key, item))]
         if problems:
             raise collected(problems)
         kinds = {key: type(default) for key, default in losses[name].items()}
-        return {"name": name, "params": losses[name] | {key: kinds[key](item) for key, item in given.items()}}
+        return {"name": name, "params": losses[name] | {key: kinds[key](item) for key, item in parameters.items()}}
 
     @model_serializer
-    def _flat(self) -> dict[str, str | Number]:
+    def _flat(self) -> dict[str, str | ParameterValue]:
         return {"name": self.name, **self.params}
 
 
 class WatchConfig(Section):
     """Watching for reward hacking and drift at each measurement on eval.data; warnings go to alarms.jsonl."""
 
-    gold: Text | None = None
+    gold: NonEmptyStr | None = None
     """An independent reward that is never trained on: a reward run's folder, a classifier, or file.py:function."""
     stop: Literal["never", "best-gold"] = "never"
     """best-gold: end when the gold reward no longer rises, and keep the weights of its best measurement."""
@@ -272,7 +281,7 @@ class WatchConfig(Section):
 class DpoWatchConfig(WatchConfig):
     """Watching for drift at each measurement on eval.data; warnings go to alarms.jsonl."""
 
-    reward: Text | None = None
+    reward: NonEmptyStr | None = None
     """A reward model to follow, although DPO does not optimize it: the report's reward against KL."""
     samples: Whole = 32
     """How many held-out prompts are answered at each measurement, for KL, length and repetition."""
@@ -337,7 +346,7 @@ class RolloutConfig(Section):
     """Weight of the value loss."""
     entropy_coef: NonNegative = 0.0
     """Weight of the entropy bonus."""
-    whiten: Flag = True
+    whiten: StrictBool = True
     """Scale the advantages to mean 0 and deviation 1 in each round."""
     missing_end_penalty: NonNegative = 1.0
     """Subtracted from the reward of a response that does not end by itself."""
@@ -345,16 +354,16 @@ class RolloutConfig(Section):
     """Subtracted from the reward for each token of the response: against rewards that like long answers."""
     uncertainty: NonNegative = 0.0
     """With several rewards: how much their variance counts against their mean (Coste et al. 2023, arXiv:2310.02743)."""
-    normalize_reward: Flag = False
+    normalize_reward: StrictBool = False
     """Scale rewards by their running deviation."""
 
     def inert(self) -> dict[str, str]:
-        """What the value head alone needs, beside an advantage without one."""
+        """Return the settings of the value head where the advantage has none."""
         reason = f"it is for advantage: gae; {self.advantage} has no value head. Leave it out"
         return {} if self.advantage == "gae" else dict.fromkeys(("gamma", "lam", "value_clip", "value_coef"), reason)
 
     def contradictions(self) -> list[Problem]:
-        """Groups of one, or a number of responses that does not divide into groups."""
+        """Return the problems of groups of one, and of responses that do not divide into groups."""
         if self.advantage != "gae" and self.per_prompt < 2:
             text = f"{self.advantage} compares the responses to one prompt: set per_prompt to 2 or more"
             return [(("per_prompt",), text)]
