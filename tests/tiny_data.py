@@ -9,13 +9,13 @@ import hashlib
 import importlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import warm
 from tiny import tiny_folder
 
 if TYPE_CHECKING:
@@ -163,15 +163,19 @@ def free_port() -> int:
 
 
 def start_processes(arguments: list[str], world: int = 2, **options: Any) -> list[subprocess.Popen[str]]:
-    """Start `python arguments...` as a group of `world` processes on this machine, as torchrun would; one is alone."""
+    """Start `python arguments...` as a group of `world` processes on this machine, as torchrun would; one is alone.
+
+    They are forks of the warm process, but for a launcher, which starts processes of its own.
+    """
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
     env = os.environ | {"OMP_NUM_THREADS": "1"} | (group if world > 1 else {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    popen = subprocess.Popen if arguments[:2] == ["-m", "torch.distributed.run"] else warm.Popen
     return [
-        subprocess.Popen(
+        popen(
             [sys.executable, *arguments],
             env=env | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}),
-            **({"preexec_fn": hear_ctrl_c} | pipes | options),
+            **(pipes | options),
         )
         for rank in range(world)
     ]
@@ -227,8 +231,3 @@ def run_stopped(config: Any, checks: int) -> str:
         except Interrupted as error:
             return str(error)
     return ""
-
-
-def hear_ctrl_c() -> None:
-    """In a child before it starts: a shell's background job ignores SIGINT, and so would all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

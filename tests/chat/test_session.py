@@ -7,7 +7,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,8 +15,8 @@ import pytest
 import torch
 from rich.console import Console
 
+import warm
 from tiny import END_ID, tiny_folder
-from tiny_data import hear_ctrl_c
 from trueup.chat import screen as chat_screen
 from trueup.chat import speaker
 from trueup.chat.dialogue import ChatAnswer, Dialogue, Exchange
@@ -533,7 +532,7 @@ CALL = "import sys; from trueup.chat.session import run; run(sys.argv[1], device
 
 
 def test_as_a_program(tiny_base, tmp_path):
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", CALL, tiny_base],
         check=False,
         input="hi\n/save x.jsonl\n/quit\nnever read\n",
@@ -553,10 +552,9 @@ def test_at_a_terminal(tiny_base, tmp_path):
     import pty
 
     main, side = pty.openpty()
-    hears = {"preexec_fn": hear_ctrl_c}
-    program = subprocess.Popen(
+    program = warm.Popen(
         [sys.executable, "-c", CALL, tiny_base], stdin=side, stdout=side, stderr=side, cwd=tmp_path,
-        start_new_session=True, **hears,
+        start_new_session=True,
     )  # fmt: skip
     os.close(side)
     seen = b""

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 import tiny
+import warm
 from hostile import evil
 from report import sample_report
 from trueup.report.card import model_card
@@ -41,9 +42,7 @@ def acting(text: str) -> list[str]:
 
 
 def trueup(folder: Path, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "trueup", *arguments], cwd=folder, input=typed.encode(), capture_output=True, check=False
-    )
+    done = warm.run([sys.executable, "-m", "trueup", *arguments], cwd=folder, input=typed.encode(), capture_output=True)
     told = [part.decode("utf-8") for part in (done.stdout, done.stderr)]
     return subprocess.CompletedProcess(done.args, done.returncode, *told)
 
@@ -129,7 +128,7 @@ def test_a_terminals_live_lines_show_harmless_text(place: Path) -> None:
     main, terminal = pty.openpty()
     command = [*TRAIN, f"output={json.dumps(NAME + 'live')}"]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
-    run = subprocess.Popen(
+    run = warm.Popen(
         [sys.executable, "-m", "trueup", *command], cwd=place, env=environment,
         stdin=terminal, stdout=terminal, stderr=terminal,
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 
 import tiny
 import tiny_data
+import warm
 from evaluation.test_judges import said, serving
 from trueup.config import EvaluateConfig, PpoConfig, SftConfig, check_paths
 from trueup.errors import ModelError, TrueupError
@@ -32,7 +32,7 @@ SECRETS = {
 
 def run(folder: Path, *arguments: str, **environment: str) -> str:
     """All that a command prints."""
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "trueup", *arguments], cwd=folder, env=os.environ | SECRETS | environment,
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import warm
 from trueup.cli import commands
 from trueup.cli import main as cli
 from trueup.data.votes.store import Store
@@ -105,7 +106,7 @@ def test_a_package_that_is_not_there_is_named(
 
 def served(*options: str) -> tuple[subprocess.Popen[str], list[str], str]:
     """A server started from the command line -> it, what it said, and its address."""
-    server = subprocess.Popen(
+    server = warm.Popen(
         [sys.executable, "-m", "trueup", "rank", "votes.db", "--port", "0", *options], stderr=subprocess.PIPE, text=True
     )
     STARTED.append(server)

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import test_resume
 
 import tiny_data
-from reliability.forking import KILLED, Ended, Forks
+from reliability import forking, test_resume
+from reliability.forking import KILLED, Ended
 from reliability.test_kill import Killed, points
 from trueup.config import to_yaml
 from trueup.errors import CheckpointError, ConfigError, DataError
@@ -68,21 +68,21 @@ def saved(folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft-lora-dropout", "dpo", "ppo-lora"])
-def test_a_disk_of_any_size_gets_full(name: str, forks: Forks, tmp_path: Path) -> None:
+def test_a_disk_of_any_size_gets_full(name: str, tmp_path: Path) -> None:
     """From a disk that holds nothing to one that holds all but the last file; given more space, the run goes on."""
     disk = tmp_path / "parts"
     config = test_resume.config(name, tmp_path, "parts")
     path = tmp_path / "stage.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     command = (config.method, str(path), "save.every=2", "save.keep_last=1")
-    whole = forks.run(*command, under=disk)
+    whole = forking.run(*command, under=disk)
     assert whole.code == 0, whole.said
     expected, needed = tiny_data.result(config), sum(one.stat().st_size for one in disk.rglob("*") if one.is_file())
     shutil.rmtree(disk)
     steps, places = set[int](), set[str]()
     for size in range(16 * KB, 2 * needed, 2 * needed // 24):
         with small_disk(disk, size):
-            ended = forks.run(*command)
+            ended = forking.run(*command)
             if ended.code == 0:
                 assert tiny_data.result(config) == expected
                 break
@@ -90,7 +90,7 @@ def test_a_disk_of_any_size_gets_full(name: str, forks: Forks, tmp_path: Path) -
             steps.add(saved(disk))
             places.add(ended.said[ended.said.rindex("error: ") :].partition(";")[0].replace(str(disk), ""))
             assert mounted(disk, "remount", f"size={4 * needed}")
-            ended = forks.run(*command)
+            ended = forking.run(*command)
             assert ended.code == 0, ended.said
             assert tiny_data.result(config) == expected, size
     print(f"{name}: full after steps {sorted(steps)}, in", *sorted(places), sep="\n  ")
@@ -98,15 +98,15 @@ def test_a_disk_of_any_size_gets_full(name: str, forks: Forks, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_file_that_may_not_grow(forks: Forks, tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
     """The same without root: the kernel refuses the bytes beyond a largest size of files (RLIMIT_FSIZE)."""
-    stage = Killed(forks, tmp_path, "sft", "save.keep_last=1")
+    stage = Killed(tmp_path, "sft", "save.keep_last=1")
     at = points(stage.run(under=stage.parts).changes, "rename .*/step-000003")[0] + 1
     assert tiny_data.result(stage.config) == stage.expected
     largest = max(path.stat().st_size for path in stage.parts.rglob("*.safetensors") if "checkpoints" in str(path)) - 1
     stage.result()
     stage.run(kill_at=at, under=stage.parts)
-    ended = forks.run(*stage.command, largest=largest)
+    ended = forking.run(*stage.command, largest=largest)
     refused(ended)
     assert re.search(r"The last saved one is step-00000\d\.", ended.said)
     assert saved(stage.parts) == stage.saved() > 0
@@ -116,16 +116,16 @@ def test_a_file_that_may_not_grow(forks: Forks, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [4 * KB, 16 * KB, 40 * KB])
-def test_a_full_disk_under_the_cache_of_tokens(size: int, forks: Forks, tmp_path: Path) -> None:
+def test_a_full_disk_under_the_cache_of_tokens(size: int, tmp_path: Path) -> None:
     """It names the folder and the variable that moves it, and nothing half-made is believed afterwards."""
-    stage, cache = Killed(forks, tmp_path, "sft"), tmp_path / "cache"
+    stage, cache = Killed(tmp_path, "sft"), tmp_path / "cache"
     with small_disk(cache, size):
-        ended = forks.run(*stage.command, env={"TRUEUP_CACHE": str(cache)})
+        ended = forking.run(*stage.command, env={"TRUEUP_CACHE": str(cache)})
         refused(ended, DataError.exit_code)
         assert str(cache) in ended.said
         assert "TRUEUP_CACHE" in ended.said
         assert mounted(cache, "remount", "size=9m")
-        ended = forks.run(*stage.command, env={"TRUEUP_CACHE": str(cache)})
+        ended = forking.run(*stage.command, env={"TRUEUP_CACHE": str(cache)})
         assert ended.code == 0, ended.said
     assert stage.result() == stage.expected
 
@@ -135,20 +135,20 @@ def test_a_full_disk_under_the_cache_of_tokens(size: int, forks: Forks, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_folder_that_may_only_be_read(begun: bool, forks: Forks, tmp_path: Path) -> None:
+def test_a_folder_that_may_only_be_read(begun: bool, tmp_path: Path) -> None:
     """Before the model loads; what lies there is left as it is."""
-    stage = Killed(forks, tmp_path, "sft")
+    stage = Killed(tmp_path, "sft")
     with small_disk(stage.parts, 9 * KB * KB):
         if begun:
             stage.run(kill_at=points(stage.run(under=stage.parts).changes, "rename .*outputs")[0], under=stage.parts)
         assert mounted(stage.parts, "remount", "ro")
-        ended = forks.run(*stage.command)
+        ended = forking.run(*stage.command)
         assert ended.code == ConfigError.exit_code, ended.said
         assert f"output: {stage.parts}: cannot be written: no permission in {stage.parts}" in ended.said
         assert "loading" not in ended.said
         assert "Traceback" not in ended.said
         assert mounted(stage.parts, "remount", "rw")
-        ended = forks.run(*stage.command)
+        ended = forking.run(*stage.command)
         assert ended.code == 0, ended.said
         assert tiny_data.result(stage.config) == stage.expected
 
@@ -174,8 +174,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(name: str, forks: Forks, tmp_path: Path) -> None:
-    stage, (damage, problem) = Killed(forks, tmp_path, "sft"), DAMAGE[name]
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(name: str, tmp_path: Path) -> None:
+    stage, (damage, problem) = Killed(tmp_path, "sft"), DAMAGE[name]
     at = points(stage.run(under=stage.parts).changes, "rename .*/step-000004")[0] + 2
     stage.result()
     assert stage.run(kill_at=at, under=stage.parts).code == KILLED
@@ -188,16 +188,16 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(name: str, fork
 
 
 @pytest.mark.slow
-def test_when_all_are_damaged_the_run_stops(forks: Forks, tmp_path: Path) -> None:
+def test_when_all_are_damaged_the_run_stops(tmp_path: Path) -> None:
     """Beginning again by itself would throw away what a person may still rescue."""
-    stage = Killed(forks, tmp_path, "sft")
+    stage = Killed(tmp_path, "sft")
     at = points(stage.run(under=stage.parts).changes, "rename .*/step-000004")[0] + 2
     stage.result()
     stage.run(kill_at=at, under=stage.parts)
     for path in (stage.parts / "checkpoints").glob("step-*"):
         _flip(path / "weights.safetensors")
     before = tiny_data.result(stage.config)
-    ended = forks.run(*stage.command)
+    ended = forking.run(*stage.command)
     assert ended.code == CheckpointError.exit_code
     assert "No undamaged checkpoint is left" in ended.said
     assert tiny_data.result(stage.config) == before
@@ -205,9 +205,9 @@ def test_when_all_are_damaged_the_run_stops(forks: Forks, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl", "samples.jsonl", "checks.json"])
-def test_a_small_file_that_is_torn(name: str, forks: Forks, tmp_path: Path) -> None:
+def test_a_small_file_that_is_torn(name: str, tmp_path: Path) -> None:
     """Half a line of bytes that are no text, as after a power cut: cut back or written anew, never fatal."""
-    stage = Killed(forks, tmp_path, "ppo")
+    stage = Killed(tmp_path, "ppo")
     at = points(stage.run(under=stage.parts).changes, "rename .*/step-000004")[0] + 2
     stage.result()
     stage.run(kill_at=at, under=stage.parts)
@@ -218,16 +218,16 @@ def test_a_small_file_that_is_torn(name: str, forks: Forks, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_an_account_of_the_rows_that_is_torn_has_to_be_allowed(forks: Forks, tmp_path: Path) -> None:
+def test_an_account_of_the_rows_that_is_torn_has_to_be_allowed(tmp_path: Path) -> None:
     """Without it nothing tells whether the rows are those of the checkpoint."""
-    stage = Killed(forks, tmp_path, "sft")
+    stage = Killed(tmp_path, "sft")
     at = points(stage.run(under=stage.parts).changes, "rename .*/step-000002")[0] + 2
     stage.result()
     stage.run(kill_at=at, under=stage.parts)
     (stage.parts / "data.json").write_bytes(b'{"step": 4, "x": "\xff\x00')
-    ended = forks.run(*stage.command)
+    ended = forking.run(*stage.command)
     assert ended.code == DataError.exit_code
     assert "allow=[changed-data]" in ended.said
-    ended = forks.run(*stage.command, "allow=[eval-overlap, changed-data]")
+    ended = forking.run(*stage.command, "allow=[eval-overlap, changed-data]")
     assert ended.code == 0, ended.said
     assert stage.result() == stage.expected

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import tiny_data
+import warm
 from trueup.cli import main as cli
 from trueup.config import STAGES, to_yaml
 from trueup.errors import CheckpointError
@@ -58,14 +59,14 @@ def test_a_run_that_is_stopped_for_a_while_keeps_its_folder(tmp_path: Path) -> N
     """Ctrl-Z is not death."""
     config = tiny_data.stage("sft", tmp_path, optim={"steps": 3000})
     command = [sys.executable, "-m", "trueup", "sft", written(config)]
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    first = warm.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         until = time.monotonic() + 60
         while not (Path(config.output) / "metrics.jsonl").exists() and time.monotonic() < until:
             time.sleep(0.05)
         first.send_signal(signal.SIGSTOP)
         before = (Path(config.output) / "metrics.jsonl").read_bytes()
-        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        second = warm.run(command, capture_output=True, text=True)
         assert second.returncode == CheckpointError.exit_code
         assert f"in use by another trueup run (pid {first.pid} on" in second.stderr
         assert (Path(config.output) / "metrics.jsonl").read_bytes() == before

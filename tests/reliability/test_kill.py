@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_resume
 import yaml
 
 import tiny_data
-from reliability.forking import KILLED, Ended, Forks
+from reliability import forking, test_resume
+from reliability.forking import KILLED, Ended
 from tiny_data import finish_processes, start_processes
 from trueup.config import to_yaml
 from trueup.errors import LostPeerError
@@ -29,10 +29,10 @@ KILLS = 20
 class Killed:
     """One stage that is run whole once, and in parts as often as a test likes."""
 
-    def __init__(self, forks: Forks, folder: Path, name: str, *settings: str) -> None:
+    def __init__(self, folder: Path, name: str, *settings: str) -> None:
         """Run it whole, twice: the second time tells how long it takes with its rows in the cache."""
         self.config = test_resume.config(name, folder, "parts")
-        self.forks, self.parts, path = forks, folder / "parts", folder / "stage.yaml"
+        self.parts, path = folder / "parts", folder / "stage.yaml"
         path.write_text(to_yaml(self.config), encoding="utf-8")
         self.command = (self.config.method, str(path), "save.every=1", *settings)
         for _ in range(2):
@@ -41,7 +41,7 @@ class Killed:
 
     def run(self, **kill: Any) -> Ended:
         """Run or go on, to the end or until it is killed."""
-        ended = self.forks.run(*self.command, **kill)
+        ended = forking.run(*self.command, **kill)
         assert ended.code in (0, KILLED), ended.said
         return ended
 
@@ -66,9 +66,9 @@ class Killed:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_killed_at_random_moments(name: str, forks: Forks, tmp_path: Path) -> None:
+def test_killed_at_random_moments(name: str, tmp_path: Path) -> None:
     """A run that ends before it is killed is compared, and the next one begins, until so many were killed."""
-    stage, moments = Killed(forks, tmp_path, name), random.Random(name)
+    stage, moments = Killed(tmp_path, name), random.Random(name)
     changes = len(stage.run(under=stage.parts).changes)
     stage.result()
     killed, at = list[str](), dict[str, Any]()
@@ -106,9 +106,9 @@ def check_points(stage: Killed, at: Iterable[int]) -> None:
         assert stage.result() == stage.expected, ended.changes[-1]
 
 
-def test_killed_at_every_change_of_a_file(forks: Forks, tmp_path: Path) -> None:
+def test_killed_at_every_change_of_a_file(tmp_path: Path) -> None:
     """Two steps, each saved, the first then removed; the export of model and adapter; the summary."""
-    stage = Killed(forks, tmp_path, "sft-lora-dropout", "optim.steps=2", "save.keep_last=1")
+    stage = Killed(tmp_path, "sft-lora-dropout", "optim.steps=2", "save.keep_last=1")
     changes = stage.run(under=stage.parts).changes
     assert stage.result() == stage.expected
     for wanted in (
@@ -121,17 +121,17 @@ def test_killed_at_every_change_of_a_file(forks: Forks, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ppo-lora", "dpo", "reward"])
-def test_killed_where_other_kinds_write(name: str, forks: Forks, tmp_path: Path) -> None:
+def test_killed_where_other_kinds_write(name: str, tmp_path: Path) -> None:
     """Samples, the reference's cache, a reward model's export: what a run of SFT does not write."""
-    stage = Killed(forks, tmp_path, name, "optim.steps=3")
+    stage = Killed(tmp_path, name, "optim.steps=3")
     changes = stage.run(under=stage.parts).changes
     stage.result()
     check_points(stage, points(changes, "append", "reference", "partial", "rename .*/(model|adapter)$"))
 
 
-def test_killed_while_it_goes_on(forks: Forks, tmp_path: Path) -> None:
+def test_killed_while_it_goes_on(tmp_path: Path) -> None:
     """Killed in a removal, it is killed again at each change of a file as it goes on: clearing, cutting logs back."""
-    stage = Killed(forks, tmp_path, "sft", "optim.steps=3", "save.keep_last=1")
+    stage = Killed(tmp_path, "sft", "optim.steps=3", "save.keep_last=1")
     changes = stage.run(under=stage.parts).changes
     stage.result()
     inside = points(changes, "remove manifest.json")[0]
@@ -216,11 +216,11 @@ class _Named:
         self.output = output
 
 
-def test_a_killed_pipeline_goes_on_at_its_stage(forks: Forks, tmp_path: Path) -> None:
+def test_a_killed_pipeline_goes_on_at_its_stage(tmp_path: Path) -> None:
     """Killed at random changes of files; what was finished stays, what was begun goes on, the report is written."""
     path, moments = pipeline(tmp_path), random.Random("pipeline")
     command, runs = ("run", str(path)), tmp_path / "runs" / "p"
-    whole = forks.run(*command, under=runs)
+    whole = forking.run(*command, under=runs)
     assert whole.code == 0, whole.said
     expected = results(tmp_path)
     shutil.rmtree(runs)
@@ -228,7 +228,7 @@ def test_a_killed_pipeline_goes_on_at_its_stage(forks: Forks, tmp_path: Path) ->
     while len(killed) < KILLS:
         finished = {name: _written(runs / name) for name in STAGES if _finished(runs / name)}
         at = moments.randint(1, len(whole.changes) // 4)  # about a stage's: some parts begin, some end them
-        ended = forks.run(*command, kill_at=at, under=runs)
+        ended = forking.run(*command, kill_at=at, under=runs)
         assert ended.code in (0, KILLED), ended.said
         for name, before in finished.items():
             assert _written(runs / name) == before, f"{name} was run again: {ended.said}"
@@ -238,7 +238,7 @@ def test_a_killed_pipeline_goes_on_at_its_stage(forks: Forks, tmp_path: Path) ->
             assert results(tmp_path) == expected
             assert (runs / "report.html").is_file()
             shutil.rmtree(runs)
-    ended = forks.run(*command)
+    ended = forking.run(*command)
     assert ended.code == 0, ended.said
     print("the pipeline was killed after", ", ".join(killed))
     assert results(tmp_path) == expected
@@ -255,17 +255,17 @@ def _written(folder: Path) -> tuple[int, int]:
     return stat.st_ino, stat.st_mtime_ns
 
 
-def test_a_stage_that_is_begun_again_can_be_killed_anywhere(forks: Forks, tmp_path: Path) -> None:
+def test_a_stage_that_is_begun_again_can_be_killed_anywhere(tmp_path: Path) -> None:
     """`--force` empties a folder: killed in the middle of that, `trueup run` goes on or begins again."""
     path = pipeline(tmp_path)
     command, folder = ("run", str(path)), tmp_path / "runs" / "p" / "dpo"
-    assert forks.run(*command).code == 0
+    assert forking.run(*command).code == 0
     expected = results(tmp_path)
-    changes = forks.run(*command, "--force", "dpo", under=folder).changes
+    changes = forking.run(*command, "--force", "dpo", under=folder).changes
     assert results(tmp_path) == expected
     begun = points(changes, "append")[0]
     for point in points(changes[:begun], "remove", "rename", "rmdir", "mkdir", "append"):
-        assert forks.run(*command, "--force", "dpo", kill_at=point, under=folder).code == KILLED
-        ended = forks.run(*command)
+        assert forking.run(*command, "--force", "dpo", kill_at=point, under=folder).code == KILLED
+        ended = forking.run(*command)
         assert ended.code == 0, (changes[point - 1], ended.said)
         assert results(tmp_path) == expected, changes[point - 1]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import tiny_data
+import warm
 from tiny_data import finish_processes, start_processes
 from trueup.config import to_yaml
 from trueup.errors import DataError
@@ -114,12 +115,11 @@ def test_ctrl_c(tmp_path: Path) -> None:
     path = tmp_path / "sft.yaml"
     path.write_text(to_yaml(parts), encoding="utf-8")
     command = [sys.executable, "-m", "trueup", "sft", str(path), "seed=0"]
-    process = subprocess.Popen(
+    process = warm.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=tiny_data.hear_ctrl_c,  # noqa: PLW1509 - unsafe beside threads; it only resets a signal
     )
     try:
         wait_for_lines(tmp_path / "parts" / "metrics.jsonl", 5, process)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import tiny_data
-from reliability.forking import Forks
+import warm
+from reliability import forking
 from reliability.test_kill import Killed, pipeline, points, results
 from reliability.test_resume import wait_for_lines
 from trueup.config import to_yaml
@@ -35,12 +36,11 @@ def written(folder: Path) -> tuple[Any, str]:
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """`python -m trueup …`, killed at the end if it is still there."""
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-m", "trueup", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=tiny_data.hear_ctrl_c,  # noqa: PLW1509 - unsafe beside threads; it only resets a signal
     )
     try:
         yield process
@@ -114,14 +114,14 @@ def test_a_second_ctrl_c_quits_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("by", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2)])
-def test_a_signal_while_files_are_written(by: signal.Signals, times: int, forks: Forks, tmp_path: Path) -> None:
+def test_a_signal_while_files_are_written(by: signal.Signals, times: int, tmp_path: Path) -> None:
     """At every change of a file (twice: at some): in a checkpoint that is being written it is not lost."""
-    stage = Killed(forks, tmp_path, "sft-lora-dropout", "optim.steps=2", "save.keep_last=1")
+    stage = Killed(tmp_path, "sft-lora-dropout", "optim.steps=2", "save.keep_last=1")
     changes = stage.run(under=stage.parts).changes
     stage.result()
     last = points(changes, "append /metrics")[-1]  # of the last step: nothing is left to stop before
     for point in range(1, len(changes) + 1, 1 if times == 1 else 9):
-        ended = forks.run(*stage.command, kill_at=point, under=stage.parts, by=by, times=times)
+        ended = forking.run(*stage.command, kill_at=point, under=stage.parts, by=by, times=times)
         place = (changes[point - 1], ended.said)
         if by == signal.SIGTERM and (point > last or "append" not in " ".join(changes[:point])):
             assert ended.code in (-signal.SIGTERM, INTERRUPTED, 0), place  # while loading, or in the export: it ends
@@ -133,18 +133,18 @@ def test_a_signal_while_files_are_written(by: signal.Signals, times: int, forks:
 
 
 @pytest.mark.slow
-def test_a_pipeline_says_how_to_go_on(forks: Forks, tmp_path: Path) -> None:
+def test_a_pipeline_says_how_to_go_on(tmp_path: Path) -> None:
     """In the second stage: the command is the pipeline's; given again, it begins there."""
     path = pipeline(tmp_path)
     command, folder = ("run", str(path), "seed=3"), tmp_path / "runs" / "p"
-    saved = points(forks.run(*command, under=folder / "reward").changes, "rename .*/step-000001")[0]
+    saved = points(forking.run(*command, under=folder / "reward").changes, "rename .*/step-000001")[0]
     expected = results(tmp_path)
     (tmp_path / "runs").rename(tmp_path / "aside")
-    ended = forks.run(*command, kill_at=saved, under=folder / "reward", by=signal.SIGINT)
+    ended = forking.run(*command, kill_at=saved, under=folder / "reward", by=signal.SIGINT)
     assert ended.code == INTERRUPTED, ended.said
     said = " ".join(ended.said.split())
     assert re.search(rf"stopped at step 1 of 2, saved\. Go on with: trueup run {path} seed=3$", said), said
-    ended = forks.run(*command)
+    ended = forking.run(*command)
     assert ended.code == 0
     assert "sft: finished before" in ended.said
     assert "reward: going on, because it was stopped before its end" in ended.said
@@ -152,11 +152,11 @@ def test_a_pipeline_says_how_to_go_on(forks: Forks, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stop_in_the_last_step_stops_a_pipeline(forks: Forks, tmp_path: Path) -> None:
+def test_a_stop_in_the_last_step_stops_a_pipeline(tmp_path: Path) -> None:
     path = pipeline(tmp_path)
     folder = tmp_path / "runs" / "p"
-    saved = points(forks.run("run", str(path), under=folder / "sft").changes, "rename .*/step-000002")[0]
+    saved = points(forking.run("run", str(path), under=folder / "sft").changes, "rename .*/step-000002")[0]
     (tmp_path / "runs").rename(tmp_path / "aside")
-    ended = forks.run("run", str(path), kill_at=saved, under=folder / "sft", by=signal.SIGINT)
+    ended = forking.run("run", str(path), kill_at=saved, under=folder / "sft", by=signal.SIGINT)
     assert ended.code == INTERRUPTED, ended.said
     assert not (folder / "reward").exists()

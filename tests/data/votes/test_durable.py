@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import warm
 from data.votes.store_examples import check_store, connect, make_store, new_pair, vote_on
 from trueup.data.votes.header import StoreError, is_store
 from trueup.data.votes.store import Store
@@ -42,7 +43,7 @@ with Store.open(path) as store:
 
 def start(path: Path, name: str, most: int = 10**6) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-c", VOTER, str(path), name, str(most)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return warm.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def not_mixed_up(opened: Store) -> None:

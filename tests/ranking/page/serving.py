@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import warm
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt, StoreSettings
@@ -55,7 +56,7 @@ class Served:
     def __init__(self, store: Path, port: int = 0, **access: Any) -> None:
         given = json.dumps({"port": port} | access)
         environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-        self.process = subprocess.Popen(
+        self.process = warm.Popen(
             [sys.executable, "-c", SERVER, str(store), given],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
