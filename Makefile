@@ -1,5 +1,5 @@
 # make quickstart    set up, then align a tiny model in a small world: no download of models or data, no GPU, minutes
-# make test          set up, then lint, types and tests
+# make test          set up, then lint, types and tests (in two processes; WORKERS=8 for more)
 # make smollm2       set up, then get SmolLM2-135M-Instruct (98 MB) into models/ for examples/smollm2-hh.yaml
 # make test-slow     set up, then the tests that take minutes
 # make bench         set up an environment of its own, then compare with TRL; bench-quick: a few minutes, rough
@@ -14,6 +14,9 @@ PYTHON ?= $(shell $(FIND_PYTHON))
 RUN = .venv/bin/python -m
 PIP = $(RUN) pip --disable-pip-version-check install --quiet --constraint constraints.txt
 TESTS ?= tests
+WORKERS ?= 2
+# A file of tests stays in one process, so that what its tests share is made once.
+PYTEST = $(RUN) pytest -n $(WORKERS) --dist loadfile
 
 # More threads than cores make small tensors slower, and two test processes share the cores.
 export OMP_NUM_THREADS ?= 1
@@ -33,10 +36,10 @@ smollm2: .venv/.installed
 	.venv/bin/python scripts/get_smollm2.py
 
 test: lint types
-	$(RUN) pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 test-slow: .venv/.installed-dev
-	$(RUN) pytest -m slow $(TESTS)
+	$(PYTEST) -m slow $(TESTS)
 
 lint: .venv/.installed-dev
 	$(RUN) ruff check .

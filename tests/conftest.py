@@ -9,9 +9,14 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # A shell's background job ignores Ctrl-C, and so would every program that a test starts and stops by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -38,6 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # Test modules share `tiny.py`; under --import-mode=importlib their folder is not on the path by itself.
 sys.path.insert(0, str(Path(__file__).parent))
 
+import chromium  # noqa: E402 -- from the path above
+
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -45,3 +52,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tiny import tiny_folder
 
     return tiny_folder(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, one for all tests of a session: each opens a context of its own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium.PATH, args=chromium.ARGUMENTS)
+        yield opened
+        opened.close()

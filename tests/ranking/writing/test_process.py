@@ -146,7 +146,7 @@ def test_stop_in_the_middle_of_the_imports(ahead, after):
     time.sleep(after)
     began = time.monotonic()
     child.stop()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert not is_there(pid(child))
 
 
