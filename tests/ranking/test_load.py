@@ -1,4 +1,4 @@
-"""Fifty raters at once: no vote lost, doubled or mixed up, at the pace of people. Run as a script it prints the times."""
+"""Fifty raters at once, at the pace of people: no vote lost, doubled or mixed up. As a script it prints the times."""
 
 from __future__ import annotations
 
