@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from ranking.page.serving import Served, Visitor, store_of
 from trueup.data.votes.store import Store
 from trueup.errors import ConfigError
 from trueup.ranking.page import Access, serve
-from trueup.ranking.page.patience import Guarded, Patient
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -80,98 +79,6 @@ def test_what_cannot_be_bound(tmp_path: Path, access: dict[str, Any], said: str)
     stop.set()
     with Store.open(store_of(tmp_path / "votes.db", 1)) as store, pytest.raises(ConfigError, match=said):
         serve(store, None, Access(**access), say=print, stop=stop)
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Serves a store in a thread of this process: `page(**access)` -> its port."""
-    stop, threads = threading.Event(), []
-
-    def begin(**access: Any) -> int:
-        ready, found = threading.Event(), []
-        store = Store.open(store_of(tmp_path / "votes.db", 3))
-
-        def told(bound: Access) -> None:
-            found.append(bound.port)
-            ready.set()
-
-        def run() -> None:
-            with store:
-                serve(store, None, Access(**access), say=lambda _line: None, ready=told, stop=stop)
-
-        threads.append(threading.Thread(target=run))
-        threads[-1].start()
-        assert ready.wait(10)
-        return found[0]
-
-    yield begin
-    stop.set()
-    for thread in threads:
-        thread.join(10)
-
-
-def closed_after(raw: socket.socket, dripping: bytes) -> float:
-    """Seconds until the server closes a connection on which a byte comes now and then."""
-    began = time.monotonic()
-    raw.settimeout(0.05)
-    while time.monotonic() - began < 5:
-        try:
-            raw.sendall(dripping)
-            if not raw.recv(1000):
-                break
-        except TimeoutError:
-            continue
-        except OSError:
-            break
-    return time.monotonic() - began
-
-
-def test_a_request_that_never_ends_is_closed(page: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A head without an end, a body without an end, also after a first answer; whatever drips in meanwhile."""
-    monkeypatch.setitem(Patient.seconds, "head", 0.5)
-    monkeypatch.setitem(Patient.seconds, "body", 1.0)
-    port = page()
-    post = b"POST /api/vote HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
-    whole = b"GET /rank.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    for sent, dripping, low, high in (
-        (b"GET / HTTP/1.1\r\n", b"X-a: b\r\n", 0.4, 0.9),
-        (b"", b"", 0.4, 0.9),
-        (post, b"x", 0.9, 1.5),
-        (whole, b"X", 0.4, 0.9),
-    ):
-        raw = socket.create_connection(("127.0.0.1", port))
-        raw.sendall(sent)
-        if sent is whole:
-            assert raw.recv(100).startswith(b"HTTP/1.1 200")
-        assert low < closed_after(raw, dripping) < high, sent
-        raw.close()
-    assert Visitor(port).join("Ada").state()["kind"] == "pair"
-
-
-@pytest.mark.parametrize("guarded", [True, False])
-def test_one_address_cannot_hold_the_page(
-    page: Callable[..., int], monkeypatch: pytest.MonkeyPatch, guarded: bool
-) -> None:
-    """Where a network reaches it; connections that are being answered do not count."""
-    monkeypatch.setattr(Guarded, "most_waiting", 5)
-    port = page(token_needed=guarded)
-    half = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
-    for one in half:
-        one.sendall(b"GET / HTTP/1.1\r\n")
-    open_now = []
-    for one in half:
-        one.settimeout(0.3)
-        try:
-            open_now.append(one.recv(10) != b"")
-        except TimeoutError:
-            open_now.append(True)
-        except OSError:
-            open_now.append(False)
-    assert sum(open_now) == (5 if guarded else 8)
-    for one in half:
-        one.close()
-    time.sleep(0.2)
-    assert Visitor(port).call("GET", "/")[0] == 200
 
 
 class Ahead:

@@ -5,7 +5,6 @@ app        the routes, each a few lines over the store
 desk       what lies before a rater, and what becomes of a vote
 remaining  how many pairs a rater has left, without telling which are checks
 access     who may come in: names or links, cookies, the Host and the Origin of a request
-patience   how long a connection may keep the server waiting
 limits     what holds for every request and answer: sizes, headers, errors as one sentence
 wire       what the page sends and gets, checked by pydantic
 markdown   answers as HTML that can do nothing, in bounded time

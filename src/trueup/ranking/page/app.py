@@ -14,12 +14,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Rater
 from trueup.ranking.page.access import Access, Door, csrf_of, equal
 from trueup.ranking.page.desk import Desk, Writer
-from trueup.ranking.page.limits import Limits, Refused
+from trueup.ranking.page.limits import MOST_BODY, Limits, Refused
 from trueup.ranking.page.wire import MOST_TOKEN, Following, Joining, Undoing, Voting
 
 FILES = {"rank.css": "text/css", "rank.js": "text/javascript", "outbox.js": "text/javascript",
@@ -44,6 +45,7 @@ def make_app(
         report: told of errors of the server itself, in one line.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, title="trueup rank")
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MOST_BODY)
     app.add_middleware(Limits, access=access, report=report)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _not_there)

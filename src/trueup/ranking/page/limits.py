@@ -14,7 +14,6 @@ from trueup.ranking.page.access import Access
 
 MOST_BODY = 512 * 1024
 """Bytes of a request at most: an edited answer of MOST_EDIT characters fits, in any script."""
-_MOST_DRAINED = 16 * 1024 * 1024  # read and dropped, so that a browser gets to read why
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -76,11 +75,8 @@ class Limits:
                 await _say(refused, answer)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        if not self.access.knows_host(headers.get("host", "")):
+        if not self.access.knows_host(Headers(scope=scope).get("host", "")):
             raise Refused(421, "this page is not served under that host name")
-        if scope["method"] not in ("GET", "HEAD"):
-            receive = await _bounded(headers, receive)
         await self.app(scope, receive, send)
 
     def _in_words(self, error: Exception) -> Refused:
@@ -91,43 +87,6 @@ class Limits:
             return Refused(409, sentence)
         self.report(sentence if isinstance(error, DataError) else f"the page met {type(error).__name__}: {sentence}")
         return Refused(503, "the server cannot do this just now; who started it is told why")
-
-
-async def _bounded(headers: Headers, receive: Receive) -> Receive:
-    """The body, read whole: what comes then is all there is.
-
-    Raises:
-        Refused: it is larger than MOST_BODY, whatever its header says.
-    """
-    body, size, more = bytearray(), 0, True
-    announced = headers.get("content-length", "")
-    if announced.isdecimal() and len(announced) < 20 and int(announced) > _MOST_DRAINED:
-        raise _TOO_LARGE
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "the request ended early")
-        part, more = message.get("body", b""), message.get("more_body", False)
-        size += len(part)
-        if size > _MOST_DRAINED:
-            raise _TOO_LARGE
-        if size <= MOST_BODY:
-            body += part
-    if size > MOST_BODY:
-        raise _TOO_LARGE
-    done = False
-
-    async def again() -> Message:
-        nonlocal done
-        if done:
-            return await receive()
-        done = True
-        return {"type": "http.request", "body": bytes(body), "more_body": False}
-
-    return again
-
-
-_TOO_LARGE = Refused(413, f"too much in one request: at most {MOST_BODY // 1024} KB")
 
 
 async def _say(refused: Refused, send: Send) -> None:

@@ -15,11 +15,13 @@ from trueup.errors import ConfigError
 from trueup.ranking.page.access import Access
 from trueup.ranking.page.app import make_app
 from trueup.ranking.page.desk import Writer
-from trueup.ranking.page.patience import Guarded, Patient
 from trueup.system.interrupt import InterruptGuard
 
 _STOPPING = "stopping; press Ctrl-C again to quit at once"
 _GRACE = 1  # seconds for requests that are being answered
+_MOST_HEAD = 16 * 1024  # bytes of a request's line and headers
+_IDLE = 5  # seconds that a connection may stay open between two requests
+_CONNECTIONS = 1_000  # at once; further requests are answered with 503
 _PORTS = 50  # looked at for a free one to propose
 
 
@@ -53,7 +55,7 @@ def serve(
         access = replace(access, port=bound.getsockname()[1])
         with InterruptGuard(lambda _line: say(_STOPPING)) as guard:
             server = _Server(
-                _config(make_app(store, ahead=ahead, access=access, report=say), guarded=access.token_needed),
+                _config(make_app(store, ahead=ahead, access=access, report=say)),
                 lambda: guard.requested or (stop is not None and stop.is_set()),
             )
             try:
@@ -85,10 +87,11 @@ class _Server(uvicorn.Server):
         return self._ends() or await super().on_tick(counter)
 
 
-def _config(app: object, *, guarded: bool) -> uvicorn.Config:
+def _config(app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType] -- a FastAPI is one
-        http=Guarded if guarded else Patient,
+        http="h11",  # has a limit on the size of a head; httptools has none
+        h11_max_incomplete_event_size=_MOST_HEAD,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -97,7 +100,8 @@ def _config(app: object, *, guarded: bool) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
-        limit_concurrency=1_000,
+        timeout_keep_alive=_IDLE,
+        limit_concurrency=_CONNECTIONS,
     )
 
 
