@@ -285,8 +285,8 @@ class Session:
         lines = self._now.lines(SIDES if self.is_pair else ("model",))
         if not lines:
             self._now.last()
-        for who, what in lines:
-            print(f"{who}: {clean(what)}")
+        for speaker, text in lines:
+            print(f"{speaker}: {clean(text)}")
 
     def choose(self, side: int) -> None:
         """Carry out /a and /b."""
@@ -299,14 +299,14 @@ class Session:
         file = Path(text) if text else self._file
         if file is None:
             raise ConfigError("/save: to which file?\n  fix: /save FILE.jsonl")
-        what = "ranking" if self.is_pair else "conversation"
+        kind = "ranking" if self.is_pair else "conversation"
         rows = self._choices() if self.is_pair else [self._now.row()]
         if not rows:
             raise ConfigError("/save: no answer was preferred yet\n  fix: /a or /b prefers the last answer of a model")
-        counts = self._files.save(file, rows, what)
+        counts = self._files.save(file, rows, kind)
         self._file, self._kept = file, rows
-        parts = [f"{_count(counts.added, what)} added"] if counts.added else []
-        parts += [f"{_count(counts.updated, what)} updated"] if counts.updated else []
+        parts = [f"{_count(counts.added, kind)} added"] if counts.added else []
+        parts += [f"{_count(counts.updated, kind)} updated"] if counts.updated else []
         say(f"{file}: {', '.join(parts) or 'nothing new'}; {_count(counts.total, 'row')} in it")
         if parts and not self.is_pair and (unfinished := self._now.unfinished()):
             say(f"note: {_count(unfinished, 'answer')} cut or interrupted: a model trained on it learns to stop there")
@@ -347,9 +347,9 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def _count(number: int, what: str) -> str:
-    plural = what[:-1] + "ies" if what.endswith("y") else what + "s"
-    return f"{number} {what if number == 1 else plural}"
+def _count(number: int, noun: str) -> str:
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def _pace(answer: ChatAnswer) -> str:

@@ -125,12 +125,12 @@ def _merged(parts: dict[str, Measured]) -> Measured:
     """
     (first, base), *others = parts.items()
     rows = {f"{first}/{name}": items for name, items in base.rows.items()}
-    missing = {f"{first}: {what}": why for what, why in base.missing.items()}
+    missing = {f"{first}: {measurement}": why for measurement, why in base.missing.items()}
     for name, part in others:
         lost = _incomparable(first, base, name, part)
         rows |= {f"{name}/{model}": _without(items, lost) for model, items in part.rows.items()}
-        missing |= {f"{name}: {what}": why for what, why in part.missing.items()} | {
-            f"{name}: {what}": why for what, (_, why) in lost.items()
+        missing |= {f"{name}: {measurement}": why for measurement, why in part.missing.items()} | {
+            f"{name}: {measurement}": why for measurement, (_, why) in lost.items()
         }
     gates = base.plan["gates"]
     if gates is not None and gates.get("model") is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import BaseModel, ValidationError
 
 from trueup.config.losses import preference_losses
-from trueup.config.problems import Place, Problem, dotted, nearest, shown, suggestion, unpack
+from trueup.config.problems import Place, Problem, as_written, dotted, nearest, suggestion, unpack
 from trueup.config.sections import MANY, ONE, PreferenceLossConfig
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _message(cls: type[BaseModel], place: Place, field: FieldInfo | None, detail
         return unknown_key(cls, place)
     if kind == "missing":
         return f"missing. {field.description if field else ''}".rstrip()
-    got = f"; got {shown(value)}"
+    got = f"; got {as_written(value)}"
     kinds = list(_members(field.annotation)) if field else []
     choices = _choices(kinds)
     if choices and not isinstance(value, (dict, list)):

@@ -12,7 +12,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from trueup.config.problems import shown, suggestion
+from trueup.config.problems import as_written, suggestion
 
 ParameterValue = float | int | bool
 
@@ -53,15 +53,15 @@ def parameter_problem(name: str, key: str, value: object) -> str | None:
     if key not in parameters:
         return _not_a_parameter(name, key)
     if isinstance(parameters[key], bool):
-        return None if isinstance(value, bool) else f"must be true or false; got {shown(value)}"
+        return None if isinstance(value, bool) else f"must be true or false; got {as_written(value)}"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-        return f"must be a number; got {shown(value)}"
+        return f"must be a number; got {as_written(value)}"
     if isinstance(parameters[key], int) and not isinstance(value, int):
-        return f"must be a whole number; got {shown(value)}"
+        return f"must be a whole number; got {as_written(value)}"
     low, inclusive, high = _RANGES.get(key, _ANY_PARAMETER)
     if value < low or value >= high or (value == low and not inclusive):
         bounds = f"{'at least' if inclusive else 'above'} {low:g}" + (f" and below {high:g}" if high < math.inf else "")
-        return f"must be {bounds}; got {shown(value)}"
+        return f"must be {bounds}; got {as_written(value)}"
     return None
 
 

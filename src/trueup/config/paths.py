@@ -83,15 +83,15 @@ def is_hub_name(name: str) -> bool:
 
 
 def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[PathProblem]:
-    made: list[Path] = []
+    outputs: list[Path] = []
     seen: set[str] = set()
     stages = {name: config.stage(name)[1] for name in config.stages}
     for name, stage in stages.items():
-        for place, kind, message in _stage(stage, made, near):
+        for place, kind, message in _stage(stage, outputs, near):
             if message not in seen:  # the base model and the shared data file are named once, not once a stage
                 seen.add(message)
                 yield _home(config, name, place, message), kind, message
-        made.append(stage.output)
+        outputs.append(stage.output)
     for place, kind, message in _evaluate(config.evaluate, near, config.stages, trust_of(*stages.values())):
         if message not in seen:
             yield ("evaluate", *place), kind, message
@@ -120,7 +120,7 @@ def _home(config: PipelineConfig, stage: str, place: Place, message: str) -> Pla
     return ("stages", stage, *place)
 
 
-def _stage(config: StageConfig, made: Collection[Path], near: Path | None) -> Iterator[PathProblem]:
+def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) -> Iterator[PathProblem]:
     for place, section in config.data_sections:
         if message := _data_problem(section, near):
             yield place, DataError, message
@@ -128,10 +128,10 @@ def _stage(config: StageConfig, made: Collection[Path], near: Path | None) -> It
     if isinstance(config, DpoConfig) and config.reference:
         models.append(("reference", config.reference))
     for key, model in models:
-        if Path(model).parent not in made and (message := _model_problem(model, trust)):
+        if Path(model).parent not in outputs and (message := _model_problem(model, trust)):
             yield (key,), ModelError, message
     for place, reward in _rewards(config):
-        if Path(reward) not in made and (message := _reward_problem(reward, trust)):
+        if Path(reward) not in outputs and (message := _reward_problem(reward, trust)):
             yield place, ModelError, message
     if message := _output_problem(config.output):
         yield ("output",), ConfigError, message

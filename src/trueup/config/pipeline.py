@@ -11,7 +11,7 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_va
 
 from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
 from trueup.config.explain import explain, keys_of, unknown_key
-from trueup.config.problems import Place, Problem, collected, shown, suggestion
+from trueup.config.problems import Place, Problem, as_written, collected, suggestion
 from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig, Strategy
 from trueup.config.sections import Allowed, Count, LoraConfig, NonEmptyStr, Section, Whole
 from trueup.errors import ConfigError
@@ -132,7 +132,7 @@ def _evaluate_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
     if against not in writers:
         yield (
             ("evaluate", "against"),
-            f"{shown(against)} is no stage that trains a language model{_or(against, writers)}",
+            f"{as_written(against)} is no stage that trains a language model{_or(against, writers)}",
         )
     for key in ("reward", "gold"):
         named = evaluate.get(key)
@@ -143,7 +143,7 @@ def _evaluate_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
     if gates and not judged:
         yield ("gates",), f"there is no model to judge: no stage comes after {against}, with which models are compared"
     elif gates.get("model") is not None and gates["model"] not in judged:
-        yield ("gates", "model"), f"{shown(gates['model'])} is not judged{_or(gates['model'], judged)}"
+        yield ("gates", "model"), f"{as_written(gates['model'])} is not judged{_or(gates['model'], judged)}"
 
 
 def _section(pipeline: dict[str, Any], key: str) -> dict[str, Any]:
@@ -189,11 +189,11 @@ def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
             yield stage_place, "a stage's name is a folder's: letters, digits, dots, dashes and underscores"
             continue
         if not isinstance(raw, dict):
-            yield stage_place, f"must be a mapping with method, from and the method's keys; got {shown(raw)}"
+            yield stage_place, f"must be a mapping with method, from and the method's keys; got {as_written(raw)}"
             continue
         method = raw.get("method")
         if not isinstance(method, str) or method not in STAGES:
-            got = f"{shown(method)} is not a method" if method is not None else "missing"
+            got = f"{as_written(method)} is not a method" if method is not None else "missing"
             hint = suggestion(str(method), STAGES) if method is not None else ""
             yield (*stage_place, "method"), f"{got}; one of {', '.join(STAGES)}{hint}"
             continue
@@ -245,7 +245,7 @@ def _not_earlier(source: object, name: str, earlier: list[str], stages: list[str
         return f"{name} cannot start from itself; {before}"
     if source in stages:
         return f"{source} comes after {name}, and a stage can only use an earlier one; {before}"
-    return f"there is no stage {shown(source)}{suggestion(str(source), earlier) or ';'} {before}"
+    return f"there is no stage {as_written(source)}{suggestion(str(source), earlier) or ';'} {before}"
 
 
 def _resolve(pipeline: dict[str, Any], name: str, folder: Path) -> tuple[type[StageConfig], dict[str, Any]]:

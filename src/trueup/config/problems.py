@@ -48,11 +48,11 @@ def dotted(place: Place) -> str:
     """Write a place as text: `("optim", "lr")` -> `optim.lr`; list positions keep their number, `log[0]`."""
     text = ""
     for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{spelled(part)}"
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{printable(part)}"
     return text
 
 
-def spelled(text: str, width: int = 60) -> str:
+def printable(text: str, width: int = 60) -> str:
     r"""Return a key or an override for a message: one line, cut to `width`, control characters written out (`\x1b`)."""
     if text.isprintable() and len(text) <= width:
         return text
@@ -60,7 +60,7 @@ def spelled(text: str, width: int = 60) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in cut)
 
 
-def shown(value: object, width: int = 40) -> str:
+def as_written(value: object, width: int = 40) -> str:
     """Return a value as the user wrote it, cut to `width` characters."""
     if isinstance(value, (dict, list)):
         return ("a mapping" if isinstance(value, dict) else "a list") if value else "an empty value"

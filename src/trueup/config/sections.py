@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from trueup.config.losses import ParameterValue, is_unpaired, needs_reference, parameter_problem, preference_losses
-from trueup.config.problems import Problem, collected, shown, suggestion
+from trueup.config.problems import Problem, as_written, collected, suggestion
 
 Whole = Annotated[int, Strict(), Field(ge=0)]
 Count = Annotated[int, Strict(), Field(ge=1)]
@@ -252,7 +252,7 @@ class PreferenceLossConfig(Section):
         name = value.get("name", "sigmoid")
         losses = preference_losses()
         if not isinstance(name, str) or name not in losses:
-            text = f"must be one of {', '.join(losses)}; got {shown(name)}{suggestion(str(name), losses)}"
+            text = f"must be one of {', '.join(losses)}; got {as_written(name)}{suggestion(str(name), losses)}"
             raise collected([(("name",), text)])
         problems = [((key,), text) for key, item in parameters.items() if (text := parameter_problem(name, key, item))]
         if problems:

@@ -78,13 +78,13 @@ def _pickles(folder: Path, allowed: bool) -> Iterator[str]:
     has_safetensors = (folder / "adapter_model.safetensors").is_file() if adapter else any(folder.glob("*.safetensors"))
     names = (path.name for pattern in PICKLED for path in sorted(folder.glob(pattern)))
     if not has_safetensors and (name := next(names, None)) is not None:
-        yield pickled(str(folder / name))
+        yield pickle_message(str(folder / name))
 
 
-def pickled(what: str) -> str:
+def pickle_message(place: str) -> str:
     """Return the message about pickled weights."""
     return (
-        f"{what}: these weights are pickled, and a pickle can run any code when it is read\n"
+        f"{place}: these weights are pickled, and a pickle can run any code when it is read\n"
         "  fix: take the model's .safetensors; or, if you trust who wrote it, allow=[pickled-weights]"
     )
 
@@ -147,7 +147,7 @@ def _names(folder: Path, allowed: bool) -> Iterator[str]:
             if not _is_plain(name):
                 yield _elsewhere(path, "weight_map", name)
             elif not name.endswith(".safetensors") and not allowed:
-                yield pickled(f"{path}: {excerpt(name)}")
+                yield pickle_message(f"{path}: {excerpt(name)}")
 
 
 def _is_plain(name: object) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from trueup.config.problems import Place, Problem, dotted, nearest_path, shown, spelled
+from trueup.config.problems import Place, Problem, as_written, dotted, nearest_path, printable
 from trueup.errors import ConfigError
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
@@ -98,13 +98,13 @@ def read_yaml(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_syntax_message(path, error)) from None
     except yaml.YAMLError as error:
-        msg = f"{path}: not YAML text: {spelled(' '.join(str(error).split()), 200)}"
+        msg = f"{path}: not YAML text: {printable(' '.join(str(error).split()), 200)}"
         raise ConfigError(msg) from None
     if node is None:
         msg = f"{path}: the file is empty; `trueup config METHOD` prints a template to start from"
         raise ConfigError(msg)
     if not isinstance(node, MappingNode):
-        msg = f"{path}:{node.start_mark.line + 1}: must hold `key: value` lines, got {shown(_plain(node))}"
+        msg = f"{path}:{node.start_mark.line + 1}: must hold `key: value` lines, got {as_written(_plain(node))}"
         raise ConfigError(msg)
     value = _build(node, (), document, ())
     document.data = value if isinstance(value, dict) else {}
@@ -113,14 +113,14 @@ def read_yaml(path: Path) -> Document:
 
 def apply_override(document: Document, override: str) -> None:
     """Put one `key.sub=value` into the document; a later one wins. Errors are recorded in `problems`."""
-    label = f"override {spelled(override, 100)}"
+    label = f"override {printable(override, 100)}"
     if half_characters(override):
         document.problems.append(f"{label}: not UTF-8 text")
         return
     key, equals, text = override.partition("=")
     place = tuple(key.strip().split("."))
     if not equals or not all(place):
-        document.problems.append(f"{shown(override, 100)}: not a setting; write key=value, such as optim.lr=1e-5")
+        document.problems.append(f"{as_written(override, 100)}: not a setting; write key=value, such as optim.lr=1e-5")
         return
     try:
         node = yaml.compose(text, Loader)
@@ -141,7 +141,7 @@ def apply_override(document: Document, override: str) -> None:
         elif isinstance(step, str) and part in SHORT_FOR_PATH:
             step = {"path": step}
         if not isinstance(step, dict):
-            document.problems.append(f"{label}: {dotted(place[:depth])} is {shown(step)}, which has no keys")
+            document.problems.append(f"{label}: {dotted(place[:depth])} is {as_written(step)}, which has no keys")
             return
         inner[part] = step
         inner = step
@@ -182,12 +182,12 @@ def _read_text(path: Path) -> str:
 def _syntax_message(path: Path, error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     where = f"{path}:{mark.line + 1}" if mark else str(path)
-    problem = spelled(error.problem or "not YAML", 200)
+    problem = printable(error.problem or "not YAML", 200)
     if "'\\t'" in problem:
         return f"{where}: a tab; indent with spaces"
     if "single document" in (error.context or ""):
         return f"{where}: a second document begins here (---); a configuration is one"
-    context = f" {spelled(error.context)}" if error.context else ""
+    context = f" {printable(error.context)}" if error.context else ""
     return f"{where}: not YAML: {problem}{context} (a missing colon, quote or bracket, here or on the line above?)"
 
 
@@ -210,7 +210,7 @@ def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...
         parts = enumerate(node.value)
         return [_build(item, (*place, index), document, (*around, node)) for index, item in parts]
     if not isinstance(node, ScalarNode) or node.tag.removeprefix(_PREFIX) not in _KINDS:
-        tag = spelled(str(node.tag))
+        tag = printable(str(node.tag))
         document.problems.append(f"{label}: {dotted(place)}: the tag {tag} is not allowed; write the plain value")
         return None
     return _checked_scalar(node, label, place, document)
@@ -226,7 +226,7 @@ def _checked_scalar(node: ScalarNode, label: str, place: Place, document: Docume
     except (ValueError, IndexError):  # a tag such as !!int before a text, or a number without end
         kind = node.tag.removeprefix(_PREFIX)
         wrong = f"more than {_DIGITS:,} digits" if len(node.value) > _DIGITS else f"not of the kind {kind}"
-        document.problems.append(f"{label}: {dotted(place)}: {shown(node.value)} is {wrong}")
+        document.problems.append(f"{label}: {dotted(place)}: {as_written(node.value)} is {wrong}")
         return None
 
 

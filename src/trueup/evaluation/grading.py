@@ -71,10 +71,10 @@ def is_right(reply: str, accepted: Sequence[str], question: str | None = None) -
 
 def _without_question(reply: str, question: str) -> str:
     """Return the reply without verbatim repetitions of the question; case and punctuation do not count."""
-    asked = words(question)
-    if not asked:
+    question_words = words(question)
+    if not question_words:
         return reply
-    repeated = r"\b" + r"\W+".join(map(re.escape, asked)) + r"\b\W?"
+    repeated = r"\b" + r"\W+".join(map(re.escape, question_words)) + r"\b\W?"
     return re.sub(repeated, "\n", reply, flags=re.IGNORECASE)
 
 

@@ -145,14 +145,14 @@ def not_possible(plan: Plan) -> dict[str, str]:
     return missing
 
 
-def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], asked: dict[str, str]) -> None:
+def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], hashes: dict[str, str]) -> None:
     """Write plan.json. It is written last, and names every file that belongs to it: the report reads no other.
 
     Args:
         plan: the plan that was carried out.
         missing: what was not measured -> why.
         wins: the models with verdicts.
-        asked: set -> hash of its rows, and "reference" -> hash of the reference model.
+        hashes: set -> hash of its rows, and "reference" -> hash of the reference model.
     """
     models = {name: {"source": source, "file": plan.file(name).name, "wins": name in wins}
               for name, source in plan.models.items()}  # fmt: skip
@@ -164,7 +164,7 @@ def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], asked
         "reward": plan.reward,
         "gold": plan.gold,
         "reward_file": reward_file,
-        "asked": asked,
+        "asked": hashes,
         "settings": plan.settings.model_dump(mode="json", exclude={"gates"}),
         "title": plan.title or plan.folder.name,
         "stages": list(plan.stages),

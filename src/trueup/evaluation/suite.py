@@ -97,13 +97,13 @@ class _Bench:
         room = limit - self.plan.settings.max_new_tokens
         prompts = [row for row, size in zip(chosen.prompts, prompt_sizes, strict=True) if size <= room]
         left_out: dict[str, str] = {}
-        for what, before, after in (("rankings", chosen.rankings, rankings), ("prompts", chosen.prompts, prompts)):
+        for set_name, before, after in (("rankings", chosen.rankings, rankings), ("prompts", chosen.prompts, prompts)):
             if before and not after:
-                raise DataError(f"evaluate.max_length={limit} leaves none of {len(before)} {what}; raise it")
+                raise DataError(f"evaluate.max_length={limit} leaves none of {len(before)} {set_name}; raise it")
             if len(after) < len(before):
-                with_answer = " with their answers" if what == "prompts" else ""
+                with_answer = " with their answers" if set_name == "prompts" else ""
                 why = f"longer than evaluate.max_length={limit} tokens{with_answer}"
-                left_out[f"{len(before) - len(after)} of {len(before)} {what}"] = why
+                left_out[f"{len(before) - len(after)} of {len(before)} {set_name}"] = why
         chosen.rankings, chosen.prompts = rankings, spread(prompts, self.plan.settings.samples)
         return left_out
 
@@ -162,9 +162,9 @@ class _Bench:
             items += tasks.capability(subject, chosen.capability, grader)
         if chosen.forgetting:
             items += tasks.forgetting(subject, chosen.forgetting)
-        for task, asked in (("over-refusal", chosen.innocent), ("unsafe-compliance", chosen.unsafe)):
-            if asked:
-                items += tasks.refusals(subject, task, asked, refused)
+        for task, prompts in (("over-refusal", chosen.innocent), ("unsafe-compliance", chosen.unsafe)):
+            if prompts:
+                items += tasks.refusals(subject, task, prompts, refused)
         if chosen.prompts:
             items += tasks.answers(subject, chosen.prompts, proxy, gold)
         if chosen.rankings and self.plan.wanted("preferences"):

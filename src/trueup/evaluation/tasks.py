@@ -53,9 +53,9 @@ class Subject:
     temperature: float = 1.0
     seed: int = 0
 
-    def rows(self, asked: Sequence[Asked]) -> list[PromptRow]:
+    def rows(self, questions: Sequence[Asked]) -> list[PromptRow]:
         """Render the prompts."""
-        return [PromptRow(row.prompt, self.network.renderer.prompt(row.prompt)) for row in asked]
+        return [PromptRow(row.prompt, self.network.renderer.prompt(row.prompt)) for row in questions]
 
     def sampling(self, temperature: float) -> Sampling:
         """Return the settings for sampling at a temperature."""
@@ -70,19 +70,19 @@ class Subject:
         """Return the number of tokens of a text and its end, in the counter's tokenizer."""
         return float(len(self.counter.renderer.text(text).ids))
 
-    def greedy(self, asked: Sequence[Asked]) -> list[Conversation]:
+    def greedy(self, questions: Sequence[Asked]) -> list[Conversation]:
         """Answer each prompt greedily."""
-        rows = self.rows(asked)
+        rows = self.rows(questions)
         return conversations(self.network, rows, answers_to(self.network, rows, self.sampling(0.0)))
 
 
-def capability(subject: Subject, asked: Sequence[Asked], grader: Reward | None) -> list[Item]:
+def capability(subject: Subject, questions: Sequence[Asked], grader: Reward | None) -> list[Item]:
     """Answer questions that have a right answer: written and graded, or the likeliest of the choices.
 
     Returns:
         Items with {"right": from 0 to 1}.
     """
-    written = [question for question in asked if not question.choices]
+    written = [question for question in questions if not question.choices]
     talks = subject.greedy(written) if written else []
     if grader is not None:
         scores = grader(talks).tolist() if talks else []
@@ -101,18 +101,18 @@ def capability(subject: Subject, asked: Sequence[Asked], grader: Reward | None) 
         for question, talk, score in zip(written, talks, scores, strict=True)
     ]
     by_id = {
-        item.id: item for item in [*items, *_chosen(subject, [question for question in asked if question.choices])]
+        item.id: item for item in [*items, *_chosen(subject, [question for question in questions if question.choices])]
     }
-    return [by_id[question.id] for question in asked]
+    return [by_id[question.id] for question in questions]
 
 
-def _chosen(subject: Subject, asked: Sequence[Asked]) -> list[Item]:
+def _chosen(subject: Subject, questions: Sequence[Asked]) -> list[Item]:
     """Answer multiple choice by each choice's log-probability per byte, end token included; the first of equal ones."""
-    if not asked:
+    if not questions:
         return []
     renderer = subject.network.renderer
     examples: list[Example] = []
-    for question in asked:
+    for question in questions:
         rendered = [
             renderer.continuation(question.prompt, [Message("assistant", choice)]) for choice in question.choices
         ]
@@ -121,7 +121,7 @@ def _chosen(subject: Subject, asked: Sequence[Asked]) -> list[Item]:
         )
     sums = branch_logps(subject.network, examples, "policy", max_tokens=subject.max_tokens)
     items: list[Item] = []
-    for question, logps in zip(asked, sums.split([len(question.choices) for question in asked]), strict=True):
+    for question, logps in zip(questions, sums.split([len(question.choices) for question in questions]), strict=True):
         per_byte = [float(logp) / len(choice.encode()) for logp, choice in zip(logps, question.choices, strict=True)]
         best = question.choices[per_byte.index(max(per_byte))]
         items.append(_item("capability", question, {"right": float(best == question.answers[0])}, best))
@@ -156,29 +156,29 @@ def forgetting(subject: Subject, passages: Sequence[Passage]) -> list[Item]:
 
 
 def refusals(
-    subject: Subject, task: str, asked: Sequence[Asked], judge: Callable[[Sequence[Conversation]], list[float]]
+    subject: Subject, task: str, questions: Sequence[Asked], judge: Callable[[Sequence[Conversation]], list[float]]
 ) -> list[Item]:
     """Measure which prompts are refused.
 
     Returns:
         Items with {"refused": 0 or 1}, without it where the judge gave no verdict.
     """
-    talks = subject.greedy(asked)
+    talks = subject.greedy(questions)
     verdicts = judge(talks)
     return [
         _item(task, question, {} if math.isnan(verdict) else {"refused": verdict}, talk.response)
-        for question, talk, verdict in zip(asked, talks, verdicts, strict=True)
+        for question, talk, verdict in zip(questions, talks, verdicts, strict=True)
     ]
 
 
-def answers(subject: Subject, asked: Sequence[Asked], reward: Reward | None, gold: Reward | None) -> list[Item]:
+def answers(subject: Subject, questions: Sequence[Asked], reward: Reward | None, gold: Reward | None) -> list[Item]:
     """Sample free answers and measure them.
 
     Returns:
         Items with {"length": tokens, "ended", "repetition", "entropy": nats per token, of the sampled ones}, and
         "reward", "gold" and "kl" (nats per answer) where there are such rewards and a reference.
     """
-    network, rows = subject.network, subject.rows(asked)
+    network, rows = subject.network, subject.rows(questions)
     samples = answers_to(network, rows, subject.sampling(subject.temperature))
     talks = conversations(network, rows, samples)
     counted = subject.counts_alike
@@ -194,7 +194,7 @@ def answers(subject: Subject, asked: Sequence[Asked], reward: Reward | None, gol
         if judge is not None:
             columns[name] = finite(judge(talks).tolist(), name)
     if not counted:
-        return _answers(asked, talks, columns)
+        return _answers(questions, talks, columns)
     examples = [
         Example(row.ids, (Branch(answer.ids, [True] * len(answer.ids)),))
         for row, answer in zip(rows, samples, strict=True)
@@ -203,13 +203,13 @@ def answers(subject: Subject, asked: Sequence[Asked], reward: Reward | None, gol
     columns["entropy"] = [-total / len(answer.ids) for total, answer in zip(sums, samples, strict=True)]
     if subject.reference is not None and not subject.is_reference:
         columns["kl"] = log_ratios(network, subject.reference, rows, samples, subject.max_tokens)
-    return _answers(asked, talks, columns)
+    return _answers(questions, talks, columns)
 
 
-def _answers(asked: Sequence[Asked], talks: Sequence[Conversation], columns: dict[str, list[float]]) -> list[Item]:
+def _answers(questions: Sequence[Asked], talks: Sequence[Conversation], columns: dict[str, list[float]]) -> list[Item]:
     return [
         _item("answers", question, {name: column[index] for name, column in columns.items()}, talk.response)
-        for index, (question, talk) in enumerate(zip(asked, talks, strict=True))
+        for index, (question, talk) in enumerate(zip(questions, talks, strict=True))
     ]
 
 
@@ -277,6 +277,6 @@ def _ranked(task: str, index: int, ranking: Preference, margin: float, **more: f
     return Item(task, f"ranking-{line}", {"margin": margin, **more}, prompt=ranking.prompt[-1].content)
 
 
-def _item(task: str, asked: Asked, values: dict[str, float], answer: str) -> Item:
-    expected = asked.answers[0] if asked.answers else None
-    return Item(task, asked.id, values, asked.topic, asked.text, answer, expected)
+def _item(task: str, question: Asked, values: dict[str, float], answer: str) -> Item:
+    expected = question.answers[0] if question.answers else None
+    return Item(task, question.id, values, question.topic, question.text, answer, expected)

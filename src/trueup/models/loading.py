@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from trueup.config.paths import adapter_base, classifier_problem, has_tokenizer, is_adapter, trust_of
-from trueup.config.untrusted import Trust, pickled, read_json, refusal
+from trueup.config.untrusted import Trust, pickle_message, read_json, refusal
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import MissingExtraError, ModelError
 from trueup.models.network import Network
@@ -256,7 +256,7 @@ def _unloadable(model: str, error: Exception, what: str) -> str:
     if "trust_remote_code" in text:
         return _own_code(model, what)
     if "use_safetensors" in text or "no file named model.safetensors" in text:
-        return pickled(f"{model}: has no .safetensors")
+        return pickle_message(f"{model}: has no .safetensors")
     return f"model: cannot load the {what} of {model}: {_reason(error, 300)}"
 
 

@@ -125,8 +125,15 @@ def _relation(file: str, topic: str, relation: Mapping[str, object], grammar: Ma
     }
     for subject, (answer, *aliases) in answers.items():
         noun = str(relation.get("noun", relation.get("action", "{s}"))).format(s=subject)
-        what = str(relation.get("what", "what"))
-        slots = {"s": subject, "n": noun, "N": _capital(noun), "w": what, "W": _capital(what), "a": answer}
+        question_word = str(relation.get("what", "what"))
+        slots = {
+            "s": subject,
+            "n": noun,
+            "N": _capital(noun),
+            "w": question_word,
+            "W": _capital(question_word),
+            "a": answer,
+        }
         accepted = {without_article(a) for a in (answer, *aliases)}
         yield Fact(
             id=f"{_slug(topic)}.{name}.{_slug(subject)}",
