@@ -1,4 +1,4 @@
-"""What a chat shows while tokens come is in the end the answer, cleaned; no letter has to be taken back."""
+"""A chat shows text while tokens come: in the end the cleaned answer, without taking a letter back."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def refusal(method: str, *overrides: str) -> str:
-    """What is said of the overrides on top of the required keys."""
+    """Return the error message for overrides on top of the required keys."""
     with pytest.raises(ConfigError) as caught:
         load_config(STAGES[method], None, [*REQUIRED[method], *overrides])
     return str(caught.value)

@@ -53,7 +53,7 @@ class Listening(ThreadingHTTPServer):
 
 
 class Server:
-    """What was asked, and where; `answer` is called one request at a time."""
+    """The requests that arrived, and their paths; `answer` is called for one request at a time."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Answer]) -> None:
         self.answer, self.bodies, self.headers, self.paths = answer, [], [], []

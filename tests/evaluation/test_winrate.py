@@ -50,52 +50,52 @@ def test_the_fit_is_scipys(ties: bool) -> None:
     outcomes, ours, theirs = judged_by_length(80, 1, ahead=20, intercept=0.4, effect=1.5)
     if ties:
         outcomes[::5] = [0.5] * 16
-    one, (intercept, effect) = length_controlled(outcomes, ours, theirs), by_scipy(outcomes, ours, theirs)
-    assert one.rate.value == pytest.approx(special.expit(intercept), abs=1e-6)
-    assert one.length_effect.value == pytest.approx(effect, abs=1e-5)
-    assert one.raw == win_rate(outcomes)
+    result, (intercept, effect) = length_controlled(outcomes, ours, theirs), by_scipy(outcomes, ours, theirs)
+    assert result.rate.value == pytest.approx(special.expit(intercept), abs=1e-6)
+    assert result.length_effect.value == pytest.approx(effect, abs=1e-5)
+    assert result.raw == win_rate(outcomes)
 
 
 def test_who_wins_by_length_alone_does_not_win() -> None:
     outcomes, ours, theirs = judged_by_length(600, 0, ahead=90, intercept=0.0, effect=2.2)
-    one = length_controlled(outcomes, ours, theirs)
-    assert one.raw.low > 0.75
-    assert one.rate.low < 0.5 < one.rate.high
-    assert abs(one.rate.value - 0.5) < 0.1
-    assert one.length_effect.low > 1
+    result = length_controlled(outcomes, ours, theirs)
+    assert result.raw.low > 0.75
+    assert result.rate.low < 0.5 < result.rate.high
+    assert abs(result.rate.value - 0.5) < 0.1
+    assert result.length_effect.low > 1
 
 
 def test_who_wins_in_spite_of_length_wins() -> None:
     outcomes, ours, theirs = judged_by_length(600, 0, ahead=-90, intercept=1.0, effect=1.5)
-    one = length_controlled(outcomes, ours, theirs)
-    assert one.raw.value < 0.5 < one.rate.low
+    result = length_controlled(outcomes, ours, theirs)
+    assert result.raw.value < 0.5 < result.rate.low
 
 
 def test_identical_lengths_change_nothing() -> None:
     outcomes = [1.0] * 13 + [0.0] * 6 + [0.5]
-    one = length_controlled(outcomes, [50] * 20, [50] * 20)
-    assert one.rate == one.raw == win_rate(outcomes)
-    assert one.length_effect.value == 0
+    result = length_controlled(outcomes, [50] * 20, [50] * 20)
+    assert result.rate == result.raw == win_rate(outcomes)
+    assert result.length_effect.value == 0
 
 
 def test_lengths_that_say_nothing_change_little() -> None:
     """Every length difference occurs once with a win and once with a loss: no effect, and a rate of one half."""
     longer = [-30, -10, 5, 12, 40, 7]
-    one = length_controlled([1.0] * 6 + [0.0] * 6, [100 + by for by in longer] * 2, [100] * 12)
-    assert one.rate.value == pytest.approx(0.5, abs=1e-9)
-    assert one.length_effect.value == pytest.approx(0, abs=1e-9)
-    assert one.rate.low <= one.raw.low
+    result = length_controlled([1.0] * 6 + [0.0] * 6, [100 + by for by in longer] * 2, [100] * 12)
+    assert result.rate.value == pytest.approx(0.5, abs=1e-9)
+    assert result.length_effect.value == pytest.approx(0, abs=1e-9)
+    assert result.rate.low <= result.raw.low
 
 
 @pytest.mark.parametrize("outcomes", [[1.0] * 12, [0.0] * 12, [0.0] * 6 + [1.0] * 6], ids=["won", "lost", "separable"])
 def test_what_length_or_winning_separates_still_ends(outcomes: list[float]) -> None:
     """All won: n (1 - p) = RIDGE * logit stops at p of about 0.999; Wilson's interval is what says how sure that is."""
-    one = length_controlled(outcomes, list(range(94, 106)), [100] * 12)
-    assert 0 <= one.rate.low < one.rate.high <= 1
-    assert one.rate.high - one.rate.low > 0.2
-    assert all(math.isfinite(end) for end in (one.length_effect.low, one.length_effect.high))
+    result = length_controlled(outcomes, list(range(94, 106)), [100] * 12)
+    assert 0 <= result.rate.low < result.rate.high <= 1
+    assert result.rate.high - result.rate.low > 0.2
+    assert all(math.isfinite(end) for end in (result.length_effect.low, result.length_effect.high))
     if outcomes[0] == outcomes[-1]:
-        assert one.rate.value == pytest.approx(outcomes[0], abs=0.01)
+        assert result.rate.value == pytest.approx(outcomes[0], abs=0.01)
 
 
 def test_the_fit_ends_where_the_slope_is_nothing() -> None:

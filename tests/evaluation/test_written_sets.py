@@ -40,7 +40,7 @@ OPEN = [row for row in SETS["capability"] if "choices" not in row]
 
 
 def asked(row: dict[str, Any]) -> list[str]:
-    """What a row asks a model: none for a plain text."""
+    """Return the question of a row; none for a plain text."""
     if "messages" in row:
         return [row["messages"][0]["content"]]
     return [row[key] for key in ("question", "prompt") if key in row]

@@ -60,7 +60,7 @@ def test_evaluation_and_mixed_rows_are_read_too(tmp_path):
 
 
 def looked_at(monkeypatch):
-    """How many rows are parsed from now on, with no time to read more than need be."""
+    """Count the rows that are parsed from now on, with no time to read more than needed."""
     seen = []
     parse = Parser.parse
 

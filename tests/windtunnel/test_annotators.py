@@ -32,7 +32,7 @@ def _text(row: WorldRow, key: str) -> str:
 
 
 def _share(pairs: list[tuple[bool, bool]]) -> float:
-    """How often the chosen one has a trait, among pairs of which exactly one has it."""
+    """Return how often the chosen answer has a trait, among pairs in which exactly one answer has it."""
     decided = [chosen for chosen, rejected in pairs if chosen != rejected]
     assert len(decided) > 50
     return sum(decided) / len(decided)

@@ -22,23 +22,23 @@ def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
     return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
 
 
-def repetition(text: str, n: int = 3) -> float:
-    """Return the share of a text's word n-grams that occurred earlier in it, in [0, 1]; 0 with fewer than n words.
+def repetition(text: str) -> float:
+    """Return the share of a text's word trigrams that occurred earlier in it, in [0, 1]; 0 with fewer than 3 words.
 
     One minus the "distinct" of a single text (Li et al. 2016, arXiv:1510.03055): "yes yes yes yes yes" has three
     trigrams, two of them repeated: 2/3.
     """
-    runs = ngrams(words(text), n)
+    runs = ngrams(words(text), 3)
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-def distinct(texts: Iterable[str], n: int = 2) -> float:
-    """Return distinct-n of a set of answers (Li et al. 2016): different n-grams over all n-grams, in [0, 1].
+def distinct(texts: Iterable[str]) -> float:
+    """Return distinct-2 of a set of answers (Li et al. 2016): different bigrams over all bigrams, in [0, 1].
 
     Low where a model gives every prompt the same phrases. It falls with the amount of text, so compare only sets of
     answers to the same prompts, and compare their lengths too.
     """
-    runs = [run for text in texts for run in ngrams(words(text), n)]
+    runs = [run for text in texts for run in ngrams(words(text), 2)]
     return len(set(runs)) / len(runs) if runs else 0.0
 
 

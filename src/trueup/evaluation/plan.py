@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trueup.data.sources.stream import RowStream
 from trueup.evaluation import sets
@@ -185,12 +185,6 @@ def _files(plan: Plan, wins: Collection[str], reward_file: str | None) -> list[P
 
 def _seconds(path: Path) -> float:
     return read_header(path).get("seconds", 0.0)
-
-
-def read_plan(place: Path) -> dict[str, Any]:
-    """Return the content of plan.json in the folder `place`; empty where there is none."""
-    path = place / PLAN_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _file_name(model: str) -> str:

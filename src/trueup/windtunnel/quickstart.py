@@ -55,9 +55,9 @@ def configure(world: World, folder: Path, settings: Sequence[str]) -> PipelineCo
     return load_config(PipelineConfig, path, list(settings))
 
 
-def _show_answers(report: Report, count: int = 4) -> None:
+def _show_answers(report: Report) -> None:
     """Print a few questions with each model's answers."""
-    for sample in [sample for sample in report.samples if sample.task == "capability"][:count]:
+    for sample in [sample for sample in report.samples if sample.task == "capability"][:4]:
         print(f"\n> {clean(sample.prompt, one_line=True)[:300]}")
         for name, answer in sample.answers.items():
             print(f"  {clean(name, one_line=True):>5}: {clean(answer.text, one_line=True)[:300]}")
