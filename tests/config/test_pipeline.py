@@ -96,9 +96,10 @@ def test_data_without_a_path_has_the_pipelines(good: PipelineConfig) -> None:
 
 
 def test_the_reward_stage_becomes_its_run_folder(good: PipelineConfig) -> None:
-    _, ppo = good.stage("ppo", Path("elsewhere"))
+    _, ppo = good.model_copy(update={"runs": Path("elsewhere")}).stage("ppo")
     assert isinstance(ppo, PpoConfig)
-    assert (ppo.reward, ppo.model, ppo.output) == ("elsewhere/reward", "elsewhere/sft/model", Path("elsewhere/ppo"))
+    folder = Path("elsewhere") / good.name
+    assert (ppo.reward, ppo.model, ppo.output) == (str(folder / "reward"), str(folder / "sft/model"), folder / "ppo")
 
 
 def test_a_reward_that_is_no_stage_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,7 +203,7 @@ def test_dpo_watches_its_answers_and_its_chosen_side(tmp_path: Path) -> None:
 
 
 def test_dpo_warns_where_chosen_falls(tmp_path: Path) -> None:
-    """The policy learns other answers: both sides of these held-out rankings become less likely, the longer side more."""
+    """The policy learns other answers: both sides of these held-out rankings become less likely, the longer more."""
     held_out = [{"prompt": f"Hi? {at}", "chosen": "YYYYYY", "rejected": "YYYYYYYYYYYYYYYYYYYY"} for at in range(8)]
     config = tiny_data.stage(
         "dpo", tmp_path, watch={"samples": 0}, optim={"steps": 20, "lr": 1e-2}, loss={"name": "sigmoid", "beta": 0.05},

@@ -62,12 +62,12 @@ class PipelineConfig(Section):
         """The pipeline's run folder."""
         return self.runs / self.name
 
-    def stage(self, name: str, folder: Path | None = None) -> tuple[str, StageConfig]:
-        """Return the stage's method and configuration; `folder` is the pipeline's run folder (default `runs/name`).
+    def stage(self, name: str) -> tuple[str, StageConfig]:
+        """Return the stage's method and configuration.
 
-        `from` becomes `<folder>/<stage>/model`, a `reward` that names a stage becomes that stage's run folder.
+        `from` becomes `<run folder>/<stage>/model`, a `reward` that names a stage becomes that stage's run folder.
         """
-        cls, values = _resolve(dict(self), name, folder or self.folder)
+        cls, values = _resolve(dict(self), name, self.folder)
         try:
             return cls.method, cls.model_validate(values)
         except ValidationError as error:
