@@ -268,7 +268,7 @@ def test_the_command_finds_the_proxy_among_the_runs(
     assert "report.html" in capsys.readouterr().out
 
 
-def test_the_command_needs_models_that_write(folder: Path, tmp_path: Path) -> None:
+def test_the_command_needs_a_language_model(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="every model given is a reward model"):
         comparison_of(folder, tmp_path, "rm")
     with pytest.raises(ConfigError, match="given twice"):
@@ -277,7 +277,7 @@ def test_the_command_needs_models_that_write(folder: Path, tmp_path: Path) -> No
         comparison_of(folder, tmp_path, "base", "other", against="gone")
     with pytest.raises(ConfigError, match="gates: there is no second model to judge"):
         comparison_of(folder, tmp_path, "base", gates={"capability_drop": 0.1})
-    with pytest.raises(ConfigError, match=r"gates\.model: 'base' is not judged; other"):
+    with pytest.raises(ConfigError, match=r"gates\.model: 'base' is not judged; name one of: other"):
         comparison_of(folder, tmp_path, "base", "other", gates={"capability_drop": 0.1, "model": "base"})
     with pytest.raises(ConfigError, match=r"gates\.win_rate: cannot run: there is no judge"):
         comparison_of(folder, tmp_path, "base", "other", gates={"win_rate": 0.5})

@@ -109,7 +109,11 @@ class TestDataFiles:
         ("words", "code", "message"),
         [
             (["rankings.jsonl"], 2, "give the model whose tokenizer reads it: --model MODEL"),
-            (["rankings.jsonl", "--model", "base", "--method", "foo"], 2, "--method foo: there is no such stage"),
+            (
+                ["rankings.jsonl", "--model", "base", "--method", "foo"],
+                2,
+                "--method foo: not a method; use one of: sft",
+            ),
             (
                 ["rankings.jsonl", "--model", "base", "--method", "sft"],
                 3,

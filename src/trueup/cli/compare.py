@@ -77,7 +77,7 @@ def _check_gates(config: ComparisonConfig, candidates: Sequence[str], proxy: str
     if not candidates:
         problems.append("gates: there is no second model to judge; name one")
     elif config.gates.model is not None and config.gates.model not in candidates:
-        problems.append(f"gates.model: {config.gates.model!r} is not judged; use one of {', '.join(candidates)}")
+        problems.append(f"gates.model: {config.gates.model!r} is not judged; name one of: {', '.join(candidates)}")
     if problems:
         raise ConfigError("\n".join(problems))
 
