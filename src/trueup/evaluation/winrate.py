@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trueup.stats.bradley_terry import logistic
 from trueup.stats.intervals import Z_95, Estimate, rate
 from trueup.stats.pivots import Student
 
@@ -114,7 +115,7 @@ def length_controlled(
     drawn = _bootstrap(won, term, resamples, seed)
     effect = _interval(best[1], drawn[:, 1], raw.n)
     logits = _interval(best[0], drawn[:, 0], raw.n)
-    value, low, high = (float(_logistic(np.asarray(logit))) for logit in (logits.value, logits.low, logits.high))
+    value, low, high = (float(logistic(np.asarray(logit))) for logit in (logits.value, logits.low, logits.high))
     wilson = rate(value * raw.n, raw.n)
     controlled = Estimate(value, min(low, wilson.low), max(high, wilson.high), raw.n)
     return LengthControlled(controlled, raw, effect)
@@ -161,7 +162,7 @@ def _cost(fitted: Array, won: Array, term: Array, counts: Array) -> Array:
 
 def _newton(fitted: Array, won: Array, term: Array, counts: Array) -> Array:
     """Return (R, 2) steps to where the quadratic approximations of `_cost` are lowest."""
-    predicted = _logistic(fitted[:, :1] + fitted[:, 1:] * term)
+    predicted = logistic(fitted[:, :1] + fitted[:, 1:] * term)
     rest, curve = counts * (won - predicted), counts * predicted * (1 - predicted)
     left, right = rest.sum(1) - RIDGE * fitted[:, 0], rest @ term - RIDGE * fitted[:, 1]
     aa, ab, bb = curve.sum(1) + RIDGE, curve @ term, curve @ term**2 + RIDGE
@@ -183,8 +184,3 @@ def _judged(outcomes: Sequence[float]) -> NDArray[np.bool_]:
     if len(wrong):
         raise ValueError(f"outcomes[{wrong[0]}] is {values[wrong[0]]}: 1 is won, 0 lost, 0.5 tied, NaN not judged")
     return judged
-
-
-def _logistic(logit: Array) -> Array:
-    # By way of tanh, which never overflows.
-    return 0.5 * (1 + np.tanh(logit / 2))

@@ -1,4 +1,4 @@
-"""Numbers with their n and their 95% interval."""
+"""Estimates: a value with its 95% interval and its n; rates and means."""
 
 from __future__ import annotations
 
@@ -24,33 +24,44 @@ class Estimate:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
     def as_dict(self) -> dict[str, float | int]:
-        """The same, fit for JSON."""
+        """Return the fields as a dictionary for JSON."""
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
 def rate(successes: float, n: int) -> Estimate:
-    """A share with Wilson's interval (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4). Ties count as halves.
+    """Return a share with Wilson's interval (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4). Ties count as halves.
 
     Raises:
         ValueError: n is 0: nothing was measured.
     """
     if n < 1:
-        raise ValueError("a rate of nothing was asked for: n is 0")
-    p, z2 = successes / n, Z_95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    # At 0 and n the interval touches the rate itself; rounding must not put it a hair beside.
-    return Estimate(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n)
+        raise ValueError("cannot compute a rate: n is 0")
+    return Estimate(successes / n, *wilson(successes / n, n), n)
+
+
+def wilson(p: float, n: float, critical: float = Z_95) -> tuple[float, float]:
+    """Return the ends of Wilson's interval (1927) around a share.
+
+    Args:
+        p: the share.
+        n: the number of independent trials; an effective number need not be whole.
+        critical: the 97.5% point of the pivot.
+    """
+    c2 = critical**2
+    centre = (p + c2 / (2 * n)) / (1 + c2 / n)
+    half = critical / (1 + c2 / n) * math.sqrt(p * (1 - p) / n + c2 / (4 * n * n))
+    # At 0 and 1 the interval ends at the share itself, and rounding must not move the end past it.
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def mean(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """A mean with the percentile bootstrap's interval (Efron 1979), seeded.
+    """Return a mean with the percentile bootstrap's interval (Efron 1979), seeded.
 
     Raises:
         ValueError: there are no values: nothing was measured.
     """
     if not values:
-        raise ValueError("a mean of nothing was asked for: there are no values")
+        raise ValueError("cannot take a mean: there are no values")
     n, generator = len(values), random.Random(seed)
     centre = math.fsum(values) / n
     means = sorted(math.fsum(generator.choices(values, k=n)) / n for _ in range(resamples))

@@ -32,9 +32,7 @@ from trueup.stats.intervals import Z_95
 from trueup.stats.pivots import Ratio, Student, bisect, pivot_of, standardised
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
+    from trueup.stats.arrays import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +199,12 @@ def detectable_rate(n: int, base: float, *, correlation: float = 0.0, power: flo
     return min(1.0, max(smooth, _fewest(power, alpha) / n))
 
 
-def _checked(ours: Sequence[float], theirs: Sequence[float]) -> tuple[Array, Array]:
+def _checked(ours: Sequence[float], theirs: Sequence[float]) -> tuple[Floats, Floats]:
     mine, other = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if len(mine) != len(other):
         raise ValueError(f"{len(mine)} values against {len(other)}: a paired difference needs the same items")
     if not len(mine):
-        raise ValueError("a difference of nothing was asked for: n is 0")
+        raise ValueError("cannot compute a difference: n is 0")
     for name, values in (("ours", mine), ("theirs", other)):
         if not np.isfinite(values).all():
             at = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -215,7 +213,7 @@ def _checked(ours: Sequence[float], theirs: Sequence[float]) -> tuple[Array, Arr
 
 
 def _ratios(
-    mine: Array, other: Array, weights: Sequence[float] | None = None, their_weights: Sequence[float] | None = None
+    mine: Floats, other: Floats, weights: Sequence[float] | None = None, their_weights: Sequence[float] | None = None
 ) -> list[Ratio]:
     tokens = np.ones(len(mine)) if weights is None else _weights(weights, len(mine))
     if their_weights is None:
@@ -223,7 +221,7 @@ def _ratios(
     return [Ratio(mine, tokens), Ratio(-other, _weights(their_weights, len(mine)))]
 
 
-def _weights(weights: Sequence[float], n: int) -> Array:
+def _weights(weights: Sequence[float], n: int) -> Floats:
     tokens = np.asarray(weights, dtype=np.float64)
     if len(tokens) != n:
         raise ValueError(f"{len(tokens)} weights for {n} items")
@@ -235,11 +233,11 @@ def _weights(weights: Sequence[float], n: int) -> Array:
 # 0/1 values: b items that only ours has, c that only theirs has.
 
 
-def _binary(mine: Array, other: Array) -> bool:
+def _binary(mine: Floats, other: Floats) -> bool:
     return bool(np.isin(mine, (0, 1)).all() and np.isin(other, (0, 1)).all())
 
 
-def _discordant(mine: Array, other: Array) -> tuple[int, int]:
+def _discordant(mine: Floats, other: Floats) -> tuple[int, int]:
     return int((mine > other).sum()), int((mine < other).sum())
 
 
@@ -295,7 +293,7 @@ def _fewest(power: float, alpha: float) -> float:
     return bisect(enough, 1e-9, 100.0 + 10 * needed)
 
 
-def _of_values(ratios: Sequence[Ratio], items: Array, resamples: int, seed: int) -> PairedDifference:
+def _of_values(ratios: Sequence[Ratio], items: Floats, resamples: int, seed: int) -> PairedDifference:
     pivot, value, error, test = pivot_of(ratios, items, resamples, seed)
     left, right = pivot.central()
     scale = error or 1.0

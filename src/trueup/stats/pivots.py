@@ -9,34 +9,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from trueup.stats.intervals import Z_95
 
-    Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    from trueup.stats.arrays import Floats
 
 ENOUGH = 10
 """Items away from the commonest difference from which on the bootstrap is trusted."""
 CHUNK = 1_000_000
 """Resampled items held in memory at a time."""
+NORMAL_FROM = 200
+"""Degrees of freedom from which on Student's t is taken for normal: its 97.5% point is 1.972 there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
     """(N,) or (R, N) items: `above` is summed over the sum of `below`."""
 
-    above: Array
-    below: Array
+    above: Floats
+    below: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """(estimate - truth) / standard error as a bootstrap has it: R sorted values."""
 
-    draws: Array
+    draws: Floats
 
     def above(self, t: float) -> float:
         """P(pivot >= t)."""
@@ -84,6 +87,12 @@ class Student:
         return bisect(lambda t: self.above(t) <= 1 - share, 0.0, 100.0)
 
 
+@lru_cache(maxsize=512)
+def critical(freedom: int | None) -> float:
+    """Return the 97.5% point of Student's t, or of the normal from 200 degrees of freedom on and for None."""
+    return Z_95 if freedom is None or freedom >= NORMAL_FROM else Student(freedom).quantile(0.975)
+
+
 @dataclass(frozen=True, slots=True)
 class Signs:
     """All of n differences are equal: whether the truth is beyond them is left to the sign test."""
@@ -106,7 +115,7 @@ class Signs:
 Pivot = Drawn | Student | Signs
 
 
-def pivot_of(ratios: Sequence[Ratio], items: Array, resamples: int, seed: int) -> tuple[Pivot, float, float, str]:
+def pivot_of(ratios: Sequence[Ratio], items: Floats, resamples: int, seed: int) -> tuple[Pivot, float, float, str]:
     """The pivot, the estimate, its standard error (0 where there is no spread), and the test's name.
 
     Args:
@@ -132,7 +141,7 @@ def pivot_of(ratios: Sequence[Ratio], items: Array, resamples: int, seed: int) -
     return Drawn(_draws(ratios, value, resamples, seed)), value, error, "paired bootstrap"
 
 
-def _draws(ratios: Sequence[Ratio], value: float, resamples: int, seed: int) -> Array:
+def _draws(ratios: Sequence[Ratio], value: float, resamples: int, seed: int) -> Floats:
     generator, n, parts = np.random.default_rng(seed), len(ratios[0].above), []
     for start in range(0, resamples, max(1, CHUNK // n)):
         rows = min(max(1, CHUNK // n), resamples - start)
@@ -142,7 +151,7 @@ def _draws(ratios: Sequence[Ratio], value: float, resamples: int, seed: int) -> 
     return np.sort(np.concatenate(parts))
 
 
-def _estimate(ratios: Sequence[Ratio]) -> tuple[Array, Array]:
+def _estimate(ratios: Sequence[Ratio]) -> tuple[Floats, Floats]:
     """The sum of the ratios and its standard error, over the last axis: two numbers, or (R,) of each."""
     n = ratios[0].above.shape[-1]
     value, spread = np.zeros(()), np.zeros(())
@@ -154,7 +163,7 @@ def _estimate(ratios: Sequence[Ratio]) -> tuple[Array, Array]:
     return value, np.sqrt((spread**2).sum(-1) / (n * max(1, n - 1)))
 
 
-def standardised(distance: Array | float, error: Array | float) -> Array:
+def standardised(distance: Floats | float, error: Floats | float) -> Floats:
     """Distance in standard errors; without a spread any distance at all is infinitely many."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.equal(distance, 0), 0.0, np.divide(distance, error))

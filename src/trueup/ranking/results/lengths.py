@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trueup.evaluation.winrate import length_controlled
-from trueup.ranking.results.rates import Rate, mean, rate
 from trueup.ranking.results.schema import Absent, Lengths, Measured, Number
 from trueup.ranking.results.table import FIRST
+from trueup.stats.clustered import ClusteredRate, clustered_mean, clustered_rate
 
 if TYPE_CHECKING:
-    from trueup.ranking.results.table import Floats, Ints, Table
+    from trueup.ranking.results.table import Table
+    from trueup.stats.arrays import Floats, Ints
 
 _DRAWN = 1_000_000  # resampled prompts in all
 _FEWEST, _MOST = 200, 2000
 
 
-def longer_won(table: Table) -> tuple[Table, Rate | None]:
+def longer_won(table: Table) -> tuple[Table, ClusteredRate | None]:
     """The preferences between answers of unequal length in characters, and the share for the longer."""
     kept = table.where(table.preferred & (table.characters[:, 0] != table.characters[:, 1]))
     scores = (_gain(kept, kept.characters) > 0).astype(np.float64)
-    return kept, rate(scores, kept.prompt) if len(kept) else None
+    return kept, clustered_rate(scores, kept.prompt) if len(kept) else None
 
 
 def lengths(table: Table) -> Lengths:
@@ -31,7 +32,7 @@ def lengths(table: Table) -> Lengths:
 
     def gained(values: Floats) -> Measured:
         try:
-            return mean(_gain(preferred, values), preferred.prompt)
+            return Number.of(clustered_mean(_gain(preferred, values), preferred.prompt))
         except ValueError:
             prompts = len(np.unique(preferred.prompt))
             return Absent(why=f"preferences on {prompts} {'prompt' if prompts == 1 else 'prompts'}; 2 are needed")
@@ -40,7 +41,9 @@ def lengths(table: Table) -> Lengths:
     return Lengths(
         characters=gained(preferred.characters),
         words=gained(preferred.words),
-        longer=Absent(why="no preference between answers of unequal length") if longer is None else longer.number,
+        longer=Absent(why="no preference between answers of unequal length")
+        if longer is None
+        else Number.of(longer.estimate),
     )
 
 
@@ -73,7 +76,7 @@ def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, 
     )
     if result.rate is None:
         return Absent(why=_in_prompts(result.withheld or ""))
-    return Number(value=result.rate.value, low=result.rate.low, high=result.rate.high, n=result.rate.n)
+    return Number.of(result.rate)
 
 
 def _in_prompts(why: str) -> str:

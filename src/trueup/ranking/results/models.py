@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.ranking.results.anytime import Anytime, confidence_sequence, more_prompts, outcomes
 from trueup.ranking.results.lengths import controlled
-from trueup.ranking.results.rates import Rate, rate, votes_needed
-from trueup.ranking.results.schema import Absent, More, Pairing, Policy, Reasons, Sample, Tag, TagRate
+from trueup.ranking.results.schema import Absent, More, Number, Pairing, Policy, Reasons, Sample, Tag, TagRate
 from trueup.ranking.results.table import BOTH_BAD, FIRST, SKIP
+from trueup.stats.clustered import ClusteredRate, clustered_rate, votes_needed
+from trueup.stats.confidence_sequence import ConfidenceSequence, confidence_sequence, more_prompts, outcomes
 from trueup.stats.paired import holm
 
 if TYPE_CHECKING:
     from trueup.data.votes.vote_types import Pair, Vote
-    from trueup.ranking.results.table import Floats, Table
+    from trueup.ranking.results.table import Table
+    from trueup.stats.arrays import Floats, Ints
 
 LIMIT = 10_000
 """More votes than this are not asked for: the rate is too close to one half."""
@@ -53,7 +54,7 @@ def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: 
     if not len(kept):
         return None
     deciding = kept.deciding
-    anytime = _anytime(kept, scores, k)
+    sequence = _confidence_sequence(kept, scores, k)
     votes, scores = kept.where(deciding), scores[deciding]
     names = table.models
     common = {
@@ -70,33 +71,33 @@ def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: 
         nothing = Absent(why="no vote says which is better: all are skips or “both bad”")
         more = More(state="not measured", limit=LIMIT)
         return Pairing(**common, rate=nothing, design=1, p=None, safe=nothing, more=more, controlled=nothing)
-    found = rate(scores, votes.prompt)
+    rate = clustered_rate(scores, votes.prompt)
     return Pairing(
         **common,
-        rate=found.number,
-        design=found.design,
-        p=found.p,
-        safe=anytime if isinstance(anytime, Absent) else anytime.number,
-        more=_more(found, None if isinstance(anytime, Absent) else more_prompts(anytime, LIMIT)),
+        rate=Number.of(rate.estimate),
+        design=rate.design,
+        p=rate.p,
+        safe=sequence if isinstance(sequence, Absent) else Number.of(sequence.estimate),
+        more=_more(rate, None if isinstance(sequence, Absent) else more_prompts(sequence, LIMIT)),
         controlled=controlled(votes, model, scores, share=len(votes) / total, seed=seed),
     )
 
 
-def _anytime(kept: Table, scores: Floats, k: int) -> Anytime | Absent:
-    """What may be looked at at any time."""
+def _confidence_sequence(kept: Table, scores: Floats, k: int) -> ConfidenceSequence | Absent:
+    """Return the interval that stays valid however often somebody looks."""
     if not k:
         return Absent(why="pairs were chosen by how uncertain a model was, so their order is no random one")
-    said = kept.choice != SKIP
-    complete = outcomes(scores[said], kept.prompt[said], k)
+    voted = kept.choice != SKIP
+    complete = outcomes(scores[voted], kept.prompt[voted], k)
     if not len(complete):
         return Absent(why=f"no prompt has the {k} votes that it is to have" if k > 1 else "no vote decides")
     return confidence_sequence(complete)
 
 
-def _more(found: Rate, prompts: int | None) -> More:
-    if found.number.shown or prompts == 0:
+def _more(rate: ClusteredRate, prompts: int | None) -> More:
+    if rate.decided or prompts == 0:
         return More(state="decided", prompts=prompts, limit=LIMIT)
-    more = votes_needed(found) - found.n
+    more = votes_needed(rate) - rate.n
     if more > LIMIT:
         return More(state="too close", prompts=prompts, limit=LIMIT)
     return More(state="more", votes=max(1, math.ceil(more)), prompts=prompts, limit=LIMIT)
@@ -123,7 +124,11 @@ def by_tag(table: Table, tags: Sequence[tuple[str, ...]], order: Sequence[int]) 
         mask[found] = True
         part = table.where(mask)
         rates = [
-            TagRate(model=table.models[one], other=table.models[other], rate=rate(scores, votes.prompt).number)
+            TagRate(
+                model=table.models[one],
+                other=table.models[other],
+                rate=_rate(scores, votes.prompt),
+            )
             for one, other in combinations(order, 2)
             for votes, scores in [part.between(one, other)]
             if len(votes)
@@ -158,5 +163,11 @@ def _reasons(model: str, found: list[tuple[tuple[str, ...], int]]) -> Reasons:
             counts[reason] = counts.get(reason, 0) + 1
     most = sorted(counts, key=lambda reason: (-counts[reason], reason))[:MOST_REASONS]
     return Reasons(
-        model=model, wins=len(found), shares={reason: rate(ticked(reason), prompts).number for reason in most}
+        model=model,
+        wins=len(found),
+        shares={reason: _rate(ticked(reason), prompts) for reason in most},
     )
+
+
+def _rate(scores: Floats, prompts: Ints) -> Number:
+    return Number.of(clustered_rate(scores, prompts).estimate)

@@ -8,13 +8,14 @@ import numpy as np
 
 from trueup.ranking.results.agreement import CATEGORIES
 from trueup.ranking.results.lengths import longer_won
-from trueup.ranking.results.rates import Rate, rate
-from trueup.ranking.results.schema import Absent, Measured, RaterRow
+from trueup.ranking.results.schema import Absent, Measured, Number, RaterRow
 from trueup.ranking.results.table import BOTH_BAD, FIRST, IMPORTED, SKIP, TIE
+from trueup.stats.clustered import ClusteredRate, clustered_rate
 from trueup.stats.paired import holm
 
 if TYPE_CHECKING:
-    from trueup.ranking.results.table import Flags, Floats, Ints, Table
+    from trueup.ranking.results.table import Table
+    from trueup.stats.arrays import Flags, Floats, Ints
 
 SAME_KEY = 0.95
 """Share of one key from which on a rater is said to press it always."""
@@ -58,7 +59,7 @@ def keys(table: Table) -> Ints:
     return np.where(table.preferred, preferred, rest)
 
 
-def _row(table: Table, at: int, mine: Flags, majority: Ints, side: Rate | None, p: float | None) -> RaterRow:
+def _row(table: Table, at: int, mine: Flags, majority: Ints, side: ClusteredRate | None, p: float | None) -> RaterRow:
     own = table.where(mine)
     said, known = own.choice != SKIP, own.gold >= 0
     seconds = own.seconds[~np.isnan(own.seconds)]
@@ -84,7 +85,7 @@ def _row(table: Table, at: int, mine: Flags, majority: Ints, side: Rate | None, 
     )
 
 
-def _flags(own: Table, side: Rate | None, p: float | None) -> list[str]:
+def _flags(own: Table, side: ClusteredRate | None, p: float | None) -> list[str]:
     """What should be looked at."""
     shown = own.where(own.policy != IMPORTED)
     counts = np.bincount(keys(shown), minlength=len(_KEYS))
@@ -98,15 +99,15 @@ def _flags(own: Table, side: Rate | None, p: float | None) -> list[str]:
     return []
 
 
-def _left(table: Table) -> Rate | None:
+def _left(table: Table) -> ClusteredRate | None:
     """The sides of imported votes were drawn by nobody here, so they say nothing of a bias."""
     kept = table.where(table.preferred & (table.policy != IMPORTED))
     return _rate(((kept.choice == FIRST) == kept.left).astype(np.float64), kept.prompt)
 
 
-def _rate(scores: Floats, prompts: Ints) -> Rate | None:
-    return rate(scores, prompts) if len(scores) else None
+def _rate(scores: Floats, prompts: Ints) -> ClusteredRate | None:
+    return clustered_rate(scores, prompts) if len(scores) else None
 
 
-def _number(found: Rate | None, why: str) -> Measured:
-    return Absent(why=why) if found is None else found.number
+def _number(found: ClusteredRate | None, why: str) -> Measured:
+    return Absent(why=why) if found is None else Number.of(found.estimate)

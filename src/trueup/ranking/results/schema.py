@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from trueup.stats.intervals import Estimate
 
 Policy = Literal["random", "uncertain"]
 
@@ -23,9 +25,14 @@ class Number(Part):
     high: float | None
     n: int
 
+    @classmethod
+    def of(cls, estimate: Estimate) -> Self:
+        """Return the estimate as a number of the results."""
+        return cls(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
+
     @property
     def shown(self) -> bool:
-        """For a share: whether the interval leaves out one half."""
+        """True for a share if the interval leaves out one half."""
         return (self.low is not None and self.low > 0.5) or (self.high is not None and self.high < 0.5)
 
 

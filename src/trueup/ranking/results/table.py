@@ -11,11 +11,7 @@ import numpy as np
 from trueup.data.votes.vote_types import Pair, Vote
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Ints = NDArray[np.int64]
-    Floats = NDArray[np.float64]
-    Flags = NDArray[np.bool_]
+    from trueup.stats.arrays import Flags, Floats, Ints
 
 FIRST, TIE, SECOND, BOTH_BAD, SKIP = range(5)
 RANDOM, UNCERTAIN, IMPORTED = range(3)

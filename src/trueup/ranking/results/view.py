@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trueup.ranking.results.agreement import agreement
-from trueup.ranking.results.bradley_terry import rank
 from trueup.ranking.results.lengths import lengths
 from trueup.ranking.results.models import MOST_TAGS, by_tag, reasons, sample
 from trueup.ranking.results.raters import left_share, raters
 from trueup.ranking.results.schema import Results, Sample, Strength, Totals
+from trueup.ranking.results.strengths import rank
 from trueup.ranking.results.table import BOTH_BAD, IMPORTED, POLICIES, SKIP, TIE, UNCERTAIN, Table, tabulate
 from trueup.ranking.results.told import not_measured, notes
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import betaln
 
-from trueup.ranking.results import anytime
-from trueup.ranking.results.anytime import confidence_sequence, more_prompts, outcomes
-from trueup.ranking.results.rates import rate
+from trueup.stats import confidence_sequence as module
+from trueup.stats.clustered import clustered_rate
+from trueup.stats.confidence_sequence import confidence_sequence, more_prompts, outcomes
 
 
 def wealth_after(scores: np.ndarray, m: float = 0.5) -> np.ndarray:
@@ -19,7 +19,7 @@ def wealth_after(scores: np.ndarray, m: float = 0.5) -> np.ndarray:
     at = [round(m * 200) - 1]
     values, kinds = np.unique(scores, return_inverse=True)
     counts = (kinds[:, None] == np.arange(len(values))).cumsum(0)
-    return anytime._wealth(counts, anytime._gains(values)[:, at], anytime._money()[at])[:, 0]
+    return module._wealth(counts, module._gains(values)[:, at], module._money()[at])[:, 0]
 
 
 @pytest.mark.parametrize("m", [0.05, 0.3, 0.5, 0.8])
@@ -53,7 +53,7 @@ def test_when_one_half_falls_it_stays_fallen() -> None:
     late = confidence_sequence(np.array([1.0] * 30 + [0.0] * 40))
     assert confidence_sequence(np.ones(30)).decided
     assert late.decided
-    assert late.number.value < 0.5
+    assert late.estimate.value < 0.5
     assert not confidence_sequence(np.array([1.0, 0.0] * 100)).decided
 
 
@@ -92,7 +92,7 @@ def missed_ever(mu: float, kind: str, times: int, n: int, seed: int) -> float:
     draw = np.random.default_rng(seed)
     missed = 0
     for _ in range(times):
-        one = confidence_sequence(worlds(draw, mu, kind, n)).number
+        one = confidence_sequence(worlds(draw, mu, kind, n)).estimate
         missed += not one.low <= mu <= one.high
     return missed / times
 
@@ -107,7 +107,7 @@ def test_looking_after_every_vote_is_safe_here_and_not_with_a_single_looks_inter
     assert apart.any(1).mean() == pytest.approx(0.54, abs=0.05)
     ours = np.array([confidence_sequence(one.astype(float)).decided for one in scores[:500]])
     assert ours.mean() <= 0.05
-    assert rate(scores[0].astype(float), n).number.shown == apart[0, -1]
+    assert clustered_rate(scores[0].astype(float), n).decided == apart[0, -1]
 
 
 @pytest.mark.slow
