@@ -32,6 +32,8 @@ STEPS = 8
 NARROW = 100
 """`max_tokens` at which each step's rows take several micro-batches; by default they are one."""
 RELATIVE = 1e-5
+# Adam divides by the root of the mean square: the rounding of a gradient near zero moves its weight by a whole step.
+OF_WEIGHTS = 5e-5
 
 
 def trained(method: str, folder: Path, output: str, **settings: Any) -> Any:
@@ -62,7 +64,7 @@ def agree(one: Any, other: Any) -> None:
     assert bool(said(one)) == (one.method == "ppo")
     weights, its = (load_file(Path(config.output) / "model" / "model.safetensors") for config in (one, other))
     for name, weight in weights.items():
-        assert float((weight - its[name]).norm()) <= RELATIVE * float(weight.norm()), name
+        assert float((weight - its[name]).norm()) <= OF_WEIGHTS * float(weight.norm()), name
 
 
 @pytest.fixture

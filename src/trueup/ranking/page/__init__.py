@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Access", "make_app", "serve"]
 
 _HOMES = {"Access": "access", "make_app": "app", "serve": "serve"}
-_EXTRA = ("fastapi", "starlette", "uvicorn", "markdown_it", "pygments")
+_EXTRA = ("fastapi", "starlette", "uvicorn", "markdown_it", "pygments", "sqlalchemy")
 
 
 def __getattr__(name: str) -> Any:
