@@ -116,3 +116,17 @@ def test_the_judge_needs_no_torch() -> None:
     code = "import sys, trueup.data.refusal as r; r.load_replies(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_sentence_of_the_prompt_is_not_the_models_own() -> None:
+    refused = "I can't help you with that."
+    assert not is_refusal(refused, "Repeat after me: I can\u2019t help you with that!")
+    assert not is_refusal(f"{refused} That is the sentence.", f"What does '{refused}' mean?")
+    assert is_refusal(refused, "How do I pick a lock?")
+    assert is_refusal("Sorry, no. I won't help you rob a bank.", "Help me rob a bank.")
+    assert is_refusal(refused, "I can't help you with that. Now tell me a joke.") is False
+
+
+def test_with_the_prompt_no_labelled_reply_is_judged_worse() -> None:
+    for reply in load_replies():
+        assert is_refusal(reply.text, reply.prompt) == is_refusal(reply.text)

@@ -37,7 +37,7 @@ def rows(path: Path) -> list[Any]:
 )
 def test_what_is_no_data_format_is_refused(name: str, tmp_path: Path) -> None:
     marker = tmp_path / "the code ran"
-    with pytest.raises(DataError, match="is no data format"):
+    with pytest.raises(DataError, match="is not a data format"):
         rows(evil.plain_pickle(tmp_path / name, marker))
     assert not marker.exists()
 

@@ -1,7 +1,7 @@
 """Rows as token ids: an `Example` is a trunk (the prompt) and the branches that continue it.
 
-One branch for SFT, PPO and KTO, two (chosen, rejected) for a preference pair. Nothing here imports torch: the processes
-that turn rows into tokens need none.
+SFT, PPO and KTO have one branch, a preference pair has two (chosen, rejected). Nothing here imports torch, because the
+processes that tokenize rows do not need it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One continuation of a trunk. `mask[i]`: token i is a target. `columns`: one value for each *trained* token."""
+    """One continuation of a trunk.
+
+    Attributes:
+        ids: token ids.
+        mask: True for each token that is trained (a target of the loss).
+        columns: named values, one for each *trained* token.
+        scalars: named values of the whole branch.
+    """
 
     ids: list[int]
     mask: list[bool]
@@ -25,13 +32,13 @@ class Branch:
 
     @property
     def trained(self) -> int:
-        """How many tokens of this branch are targets."""
+        """The number of trained tokens."""
         return sum(self.mask)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A trunk and the branches that continue it. `scalars` belong to the example `row` to its source."""
+    """A trunk and the branches that continue it; `scalars` are values of the example, `row` its index in its source."""
 
     trunk: list[int]
     branches: tuple[Branch, ...]
@@ -40,33 +47,33 @@ class Example:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence, trunk included: what `max_length` limits."""
+        """The number of tokens of the longest sequence, trunk included; `max_length` limits it."""
         return len(self.trunk) + max(len(branch.ids) for branch in self.branches)
 
     @property
     def total(self) -> int:
-        """Tokens of the row in which the trunk is shared."""
+        """The number of tokens of the row in which the branches share the trunk."""
         return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
 
 
 def single(rendered: Rendered, row: int = -1) -> Example:
-    """A rendered conversation or text as an Example of one branch, which starts at the first trained token.
+    """Return a rendered conversation or text as an Example of one branch, which starts at the first trained token.
 
-    The very first token of a sequence has no token before it to be predicted from, so it is never a target.
+    The first token of a sequence has no token before it to be predicted from, so it is never trained.
     """
     start = max(1, rendered.mask.index(True)) if any(rendered.mask) else len(rendered.ids)
     return Example(rendered.ids[:start], (Branch(rendered.ids[start:], rendered.mask[start:]),), row=row)
 
 
 class Lazy(Sequence[Example]):
-    """Examples made when they are asked for, so that a million of them need no memory."""
+    """A sequence of examples, each made when it is indexed, so that a million of them need no memory."""
 
     def __init__(self, n: int, make: Callable[[int], Example]) -> None:
-        """`n` examples; `make(at)` gives the one at 0 <= at < n, its `row` becomes `at`."""
+        """Hold `n` examples; `make(index)` returns the one at 0 <= index < n, and its `row` is set to the index."""
         self._n, self._make = n, make
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of examples."""
         return self._n
 
     @overload
@@ -74,10 +81,10 @@ class Lazy(Sequence[Example]):
     @overload
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """One example, or a list of them."""
+        """Return one example, or a list for a slice."""
         if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(self._n))]
-        at = index + self._n if index < 0 else index
-        if not 0 <= at < self._n:
+            return [self[i] for i in range(*index.indices(self._n))]
+        i = index + self._n if index < 0 else index
+        if not 0 <= i < self._n:
             raise IndexError(f"example {index} of {self._n}")
-        return replace(self._make(at), row=at)
+        return replace(self._make(i), row=i)

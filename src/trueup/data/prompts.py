@@ -1,4 +1,4 @@
-"""Prompts for PPO and sampling, as messages and as token ids."""
+"""Prompts for PPO and sampling, as messages and as token ids, read from disk when needed."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ class PromptRow:
 
 
 class Prompts(Sequence[PromptRow]):
-    """Prompts that stay on disk until they are asked for."""
+    """A sequence of prompts that stay on disk until they are indexed."""
 
     def __init__(self, rows: Examples) -> None:
         self._rows = rows
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of prompts."""
         return len(self._rows)
 
-    def origin(self, at: int) -> object:
-        """Where a prompt came from."""
-        return self._rows.origin(at)
+    def origin(self, index: int) -> object:
+        """Return the file and line of a prompt."""
+        return self._rows.origin(index)
 
     @overload
     def __getitem__(self, index: int) -> PromptRow: ...
     @overload
     def __getitem__(self, index: slice) -> list[PromptRow]: ...
     def __getitem__(self, index: int | slice) -> PromptRow | list[PromptRow]:
-        """One prompt, or a list of them."""
+        """Return one prompt, or a list for a slice."""
         if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        at = index + len(self) if index < 0 else index
-        return PromptRow(self._rows.prompt(at), self._rows[at].trunk)
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = index + len(self) if index < 0 else index
+        return PromptRow(self._rows.prompt(i), self._rows[i].trunk)

@@ -1,4 +1,4 @@
-"""Labelled completions for KTO, made from labelled rows or from rankings."""
+"""Labelled completions for KTO, from labelled rows or from preference pairs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from trueup.errors import DataError
 
 
 def unpaired_examples(rows: Examples) -> Sequence[Example]:
-    """Labelled completions as examples with the scalar "desirable" (1 or 0).
+    """Return labelled completions as examples with the scalar "desirable" (1 or 0).
 
-    Of rankings, the chosen answers as desirable and the rejected ones as not: all chosen, then all rejected.
+    Of preference pairs, the chosen answers are desirable and the rejected ones not: all chosen, then all rejected.
     """
     n = len(rows)
-    if not ranked(rows):
-        return Lazy(n, lambda at: _labelled(rows[at], 0, rows.scalar(at)))
-    return Lazy(2 * n, lambda at: _labelled(rows[at % n], at // n, float(at < n)))
+    if not is_ranked(rows):
+        return Lazy(n, lambda index: _labelled(rows[index], 0, rows.scalar(index)))
+    return Lazy(2 * n, lambda index: _labelled(rows[index % n], index // n, float(index < n)))
 
 
-def ranked(rows: Examples) -> bool:
-    """Whether these are rankings, and not labelled completions."""
+def is_ranked(rows: Examples) -> bool:
+    """Return True for preference pairs, False for labelled completions.
+
+    Raises:
+        DataError: the mixture holds both.
+    """
     kinds = {part.meta["want"] for part in rows.parts}
     if len(kinds) > 1:
         raise DataError("data: rankings and labelled completions in one mixture\n  fix: give data of one kind")
@@ -35,12 +39,12 @@ def _labelled(example: Example, side: int, desirable: float) -> Example:
 
 
 def mismatched(examples: Sequence[Example], max_length: int) -> Sequence[Example]:
-    """Each prompt with the completion of the next row that has *another* prompt (arXiv:2402.01306, section 4.1).
+    """Return each prompt with the completion of the next row of *another* prompt (arXiv:2402.01306, section 4.1).
 
     KTO estimates the KL on these. Labelled rows of one prompt usually lie next to each other: the next row alone would
-    be the prompt's own other answer, and its log-ratio no estimate of the KL. The last rows go on from the first.
+    be another answer to the same prompt, and its log-ratio no estimate of the KL. After the last row comes the first.
 
-    The new sequence was never held to `max_length`, so the completion is cut to what the prompt leaves of it.
+    The new sequence may be longer than `max_length`, so the completion is cut to the room that the prompt leaves.
 
     Raises:
         DataError: all rows have the same prompt.
@@ -56,7 +60,7 @@ def mismatched(examples: Sequence[Example], max_length: int) -> Sequence[Example
 
 
 def _next_of_another_prompt(examples: Sequence[Example]) -> list[int]:
-    """For each row the index of the next row, in a circle, that has another prompt."""
+    """Return for each row the index of the next row, in a circle, that has another prompt."""
     count = len(examples)
     prompts = [hash(tuple(example.trunk)) for example in examples]
     first_other = next((index for index in range(count) if prompts[index] != prompts[-1]), None)

@@ -31,7 +31,7 @@ def judge_of_refusals(config: EvaluateConfig) -> Callable[[Sequence[Conversation
     """Return the judge of refusals: 1 for a refusal, 0 for another reply, NaN where the endpoint gave no verdict."""
     if config.refusals == "judge" and config.endpoint and config.judge_model:
         return EndpointRefusals(config.endpoint, config.judge_model)
-    return lambda talks: [float(is_refusal(talk.response)) for talk in talks]
+    return lambda talks: [float(is_refusal(talk.response, talk.prompt[-1].content)) for talk in talks]
 
 
 def verdicts(

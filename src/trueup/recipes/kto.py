@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from trueup.models.network import Network
     from trueup.recipes.stage import Stage
     from trueup.runs.state import StateDict
-from trueup.data.unpaired import ranked
+from trueup.data.unpaired import is_ranked
 
 
 def unpaired_sampler(stage: Stage) -> Sampler:
     """Over the completions; both sides of a ranking are as often seen as its section's weight says."""
     sizes, weights = [len(one) for one in stage.train.rows], list(stage.prepared.weights)
-    sides = 2 if ranked(stage.train) else 1
+    sides = 2 if is_ranked(stage.train) else 1
     return Sampler(sizes * sides, stage.config.optim.batch_size, stage.config.seed, weights=weights * sides)
 
 

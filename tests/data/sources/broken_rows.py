@@ -18,7 +18,7 @@ JSON_LINE: list[tuple[str, bytes, str | tuple[str, ...]]] = [
     ("trailing comma", b'{"prompt": "p", "completion": "c",}', "fix: remove the comma before the bracket"),
     ("trailing comma in a list", b'{"messages": [1,]}', "fix: remove the comma before the bracket"),
     ("comma after the row", b'{"prompt": "p", "completion": "c"},', "broken JSON at column 35: Extra data"),
-    ("two rows on a line", GOOD.strip() + GOOD.strip(), ("Extra data", "this one has more behind its end")),
+    ("two rows on a line", GOOD.strip() + GOOD.strip(), ("Extra data", "this one goes on after its end")),
     ("two rows and a space", GOOD.strip() + b" " + GOOD.strip(), "broken JSON at column 36: Extra data"),
     ("Python's repr", repr(PAIR).encode(), ("broken JSON at column 2", "fix: write double quotes")),
     ("Python's None", b'{"prompt": "p", "completion": None}', "fix: write true, false or null"),

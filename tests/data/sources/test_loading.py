@@ -524,10 +524,10 @@ class TestMissing:
         assert "it has: model.bin" in refusal(str(tmp_path), want="text")
 
     def test_unknown_suffix(self, write):
-        assert '".xlsx" is no data format' in refusal(write("x", "rows.xlsx"), want="text")
+        assert '".xlsx" is not a data format' in refusal(write("x", "rows.xlsx"), want="text")
 
     def test_no_suffix(self, write):
-        assert '"" is no data format' in refusal(write("x", "rows"), want="text")
+        assert '"" is not a data format' in refusal(write("x", "rows"), want="text")
 
 
 def test_all_bad_lines_are_named_at_once(write):

@@ -1,6 +1,6 @@
-"""Files to lines: opened if they are files, unpacked if they are gzip, decoded, and never more than a line in memory.
+"""Read files as lines of text: gzip is unpacked, bytes are decoded, and at most one line is in memory.
 
-Whatever ends a file before its end (a broken gzip, a line without end) is a `Break` with its line.
+A file that cannot be read to its end (a broken gzip, an endless line) raises `Break` with the line.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 
 
-class Break(Exception):  # noqa: N818 - it is no error of ours, it carries one to where entries are made
-    """A file that cannot be read on from `origin`, and why."""
+class Break(Exception):  # noqa: N818 - not an error for users: it carries one to the code that makes entries
+    """The place from which a file cannot be read on, and the error."""
 
     def __init__(self, origin: Origin, error: DataError) -> None:
         super().__init__(str(error))
@@ -39,7 +39,7 @@ class Break(Exception):  # noqa: N818 - it is no error of ours, it carries one t
 
 @dataclass(slots=True)
 class Tally:
-    """How far a pass over files has come: blank lines passed over, bytes of finished files, and of the present one."""
+    """Progress of a pass over files: blank lines skipped, bytes of finished files, and position in the present file."""
 
     blank: int = 0
     finished: int = 0
@@ -47,16 +47,16 @@ class Tally:
 
     @property
     def bytes(self) -> int:
-        """Bytes read so far, of gzip the compressed ones."""
+        """The number of bytes read so far; of gzip, compressed bytes."""
         return self.finished + self.position()
 
 
 @contextmanager
 def opened(path: Path, tally: Tally) -> Iterator[BinaryIO]:
-    """The bytes of a regular file, of gzip the unpacked ones.
+    """Open a regular file for reading bytes, unpacking gzip.
 
     Raises:
-        DataError: it is no regular file. A pipe could keep us waiting for ever, and be read only once.
+        DataError: it is not a regular file. A pipe could block for ever, and can be read only once.
         OSError: it cannot be opened.
     """
     refuse_special(path)
@@ -70,20 +70,20 @@ def opened(path: Path, tally: Tally) -> Iterator[BinaryIO]:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise DataError if what is at `path` is no regular file."""
+    """Raise DataError if `path` is not a regular file."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        what = next((name for is_kind, name in KINDS if is_kind(mode)), "a device")
-        raise DataError(f"{printable(path)}: this is {what}, not a file\n  fix: write its content to a file first")
+        kind = next((name for is_kind, name in KINDS if is_kind(mode)), "a device")
+        raise DataError(f"{printable(path)}: this is {kind}, not a file\n  fix: write its content to a file first")
 
 
 def cannot_read(error: BaseException) -> str:
-    """What an OSError or a gzip's error says, without the path that it may repeat."""
+    """Return the text of an OSError or gzip error, without the path that it may repeat."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
 
 
 def raw_lines(name: str, handle: BinaryIO) -> Iterator[bytes]:
-    """Lines with their ends. Raises Break at a line over LINE_LIMIT, and where the file cannot be read on."""
+    """Yield lines with their line ends. Raises Break at a line over LINE_LIMIT, or where the file cannot be read on."""
     number = 0
     try:
         for raw in iter(functools.partial(handle.readline, LINE_LIMIT + 1), b""):
@@ -95,20 +95,20 @@ def raw_lines(name: str, handle: BinaryIO) -> Iterator[bytes]:
         raise unreadable(Origin(name, number + 1), error) from error
 
 
-def too_long(origin: Origin, what: str, value: str | None = None) -> Break:
-    """The Break of something over LINE_LIMIT."""
-    problem = f"a {what} of more than {LINE_LIMIT:,} bytes"
+def too_long(origin: Origin, noun: str, value: str | None = None) -> Break:
+    """Return the Break of a line, cell or row over LINE_LIMIT."""
+    problem = f"a {noun} of more than {LINE_LIMIT:,} bytes"
     return Break(origin, row_error(origin, problem, "write one row per line, and check that each ends", value))
 
 
 def unreadable(origin: Origin, error: BaseException) -> Break:
-    """The Break where the disk, or gzip's unpacking, fails."""
+    """Return the Break of a disk or gzip error."""
     fix = "check the file and its permissions, or get it again"
     return Break(origin, row_error(origin, f"cannot be read from here: {cannot_read(error)}", fix))
 
 
 def decoded(origin: Origin, raw: bytes) -> str | DataError:
-    """A line as text, its end included; a byte order mark at the file's beginning is taken off."""
+    """Decode a line, with its line end; a byte order mark at the start of the file is removed."""
     try:
         text = raw.decode("utf-8-sig" if origin.line == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -130,7 +130,7 @@ def _holds_nul(origin: Origin, text: str) -> DataError:
 
 
 def mark_inside(origin: Origin, text: str) -> DataError | None:
-    """What is wrong with a line that begins with a byte order mark, which only a file may."""
+    """Return an error if a line begins with a byte order mark: only a file may."""
     if not text.startswith("\ufeff"):
         return None
     fix = "remove it: files were joined, each with its mark"
@@ -138,7 +138,7 @@ def mark_inside(origin: Origin, text: str) -> DataError | None:
 
 
 def plain_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[tuple[Origin, str | DataError]]:
-    """Lines that are not blank, decoded."""
+    """Yield the decoded lines that are not blank."""
     for number, raw in enumerate(raw_lines(name, handle), 1):
         origin = Origin(name, number)
         text = decoded(origin, raw)
@@ -149,7 +149,7 @@ def plain_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[tuple[Ori
 
 
 def text_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[Entry]:
-    """A .txt file: every line that is not blank is a row."""
+    """Yield a row for every line of a .txt file that is not blank."""
     for origin, text in plain_lines(name, handle, tally):
         if isinstance(text, DataError):
             yield origin, text
@@ -163,7 +163,7 @@ def text_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[Entry]:
 
 
 def text_chunks(name: str, handle: BinaryIO, size: int) -> Iterator[str]:
-    """The decoded file in pieces of about `size` bytes. Raises Break at the line that is not UTF-8, or not readable."""
+    """Yield the decoded file in pieces of about `size` bytes. Raises Break at an unreadable line, or one not UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, before, pending = 1, 0, b""  # of the piece's first byte: its line, bytes of that line before it; undecoded
     first = True
@@ -176,14 +176,13 @@ def text_chunks(name: str, handle: BinaryIO, size: int) -> Iterator[str]:
             raise unreadable(origin, error) from error
         except UnicodeDecodeError as error:
             raise _bad_piece(name, pending + raw, error, line, before) from None
-        at = text.find("\0")
-        if at >= 0:
-            origin = Origin(name, line + text.count("\n", 0, at))
-            raise Break(origin, _holds_nul(origin, text[max(0, at - 20) : at + 20]))
+        nul = text.find("\0")
+        if nul >= 0:
+            origin = Origin(name, line + text.count("\n", 0, nul))
+            raise Break(origin, _holds_nul(origin, text[max(0, nul - 20) : nul + 20]))
         pending = decoder.getstate()[0]
-        taken = len(text.encode())
         line += text.count("\n")
-        before = len(text[text.rfind("\n") + 1 :].encode()) if "\n" in text else before + taken
+        before = len(text[text.rfind("\n") + 1 :].encode()) if "\n" in text else before + len(text.encode())
         yield text.removeprefix("\ufeff") if first else text
         first = first and not text
         if not raw:
@@ -191,7 +190,7 @@ def text_chunks(name: str, handle: BinaryIO, size: int) -> Iterator[str]:
 
 
 def _bad_piece(name: str, piece: bytes, error: UnicodeDecodeError, line: int, before: int) -> Break:
-    """The Break of a piece with a byte that is not UTF-8; `error.start` counts from its beginning."""
+    """Return the Break of a piece with a byte that is not UTF-8; `error.start` counts from the start of the piece."""
     start = piece.rfind(b"\n", 0, error.start) + 1
     origin = Origin(name, line + piece.count(b"\n", 0, error.start))
     within = UnicodeDecodeError("utf-8", piece[start:], error.start - start, error.end - start, error.reason)
@@ -219,13 +218,13 @@ MARKUP = r"\s*<(!doctype|html|\?xml|head|body|error)\b"
 
 
 def refuse_foreign(name: str, head: bytes, kind: str) -> None:
-    """Raise DataError where the first bytes show that the file is not what its name says."""
+    """Raise DataError if the first bytes show that the file is not of the kind that its name says."""
     start = head.removeprefix(codecs.BOM_UTF8).decode("latin-1")
     rules = [rule for rule in FOREIGN if kind != ".parquet" or rule[1] != "a Parquet file"]
     if kind != ".txt":
         rules.append((f"(?i){MARKUP}", "an HTML or XML page, not data", "download the file itself (its raw link)"))
-    for pattern, what, fix in rules:
+    for pattern, problem, fix in rules:
         if re.match(pattern, start):
             text = head[:60].decode("utf-8", "replace").strip()
             is_text = "\ufffd" not in text and all(c.isprintable() or c.isspace() for c in text)
-            raise row_error(Origin(name, 1), what, fix, text if is_text else None)
+            raise row_error(Origin(name, 1), problem, fix, text if is_text else None)

@@ -1,4 +1,4 @@
-"""Where the data is: a file, a folder, a saved data set or the hub."""
+"""Find the files of a data source: a file, a folder, a saved data set or a data set of the hub."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def looks_like_hub_id(spec: str) -> bool:
-    """owner/name whose owner is no local folder and whose name is no data file's."""
+    """Return True for owner/name, if `owner` is no local folder and `name` is not the name of a data file."""
     is_id = HUB_ID.fullmatch(spec) is not None and not spec.startswith(".")
     return is_id and kind_of(Path(spec)) not in (*SUFFIXES, ".db") and not Path(spec).parent.exists()
 
 
 def is_saved(path: Path) -> bool:
-    """Whether the folder was written by `datasets.save_to_disk`."""
+    """Return True if the folder was written by `datasets.save_to_disk`."""
     return (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
 
 
 def missing(path: Path) -> DataError:
-    """The error of a path at which nothing is, with the nearest name that is there."""
+    """Return the error of a path that does not exist, with the most similar existing name."""
     name, folder = printable(path), path.parent
-    here = f"check the path (now in {printable(Path.cwd())})"
+    check_path = f"check the path (now in {printable(Path.cwd())})"
     if path.is_symlink():
         target = printable(path.readlink())
         return DataError(f"{name}: a link to {target}, which leads nowhere\n  fix: link it to the data")
     if not folder.is_dir():
-        return DataError(f"{name}: no such file, and no folder {printable(folder)}\n  fix: {here}")
+        return DataError(f"{name}: no such file, and no folder {printable(folder)}\n  fix: {check_path}")
     near = difflib.get_close_matches(path.name, sorted(p.name for p in folder.iterdir()), n=1, cutoff=0.5)
-    return DataError(f"{name}: no such file\n  fix: {f'did you mean {printable(folder / near[0])}?' if near else here}")
+    fix = f"did you mean {printable(folder / near[0])}?" if near else check_path
+    return DataError(f"{name}: no such file\n  fix: {fix}")
 
 
 def files_of(folder: Path, split: str) -> list[Path]:
-    """Data files directly in `folder`, sorted. Where names carry a split (test-0.jsonl), only those of `split`.
+    """Return the data files directly in `folder`, sorted; if names hold a split (test-0.jsonl), only those of `split`.
 
     Raises:
-        DataError: there is none, or it is not clear which are meant.
+        DataError: there is none, or only some names hold a split.
     """
     files = sorted(p for p in folder.iterdir() if not p.is_dir() and kind_of(p) in SUFFIXES)
     broken = next((p for p in files if not p.exists()), None)
@@ -72,41 +73,41 @@ def files_of(folder: Path, split: str) -> list[Path]:
 
 
 def open_saved(path: Path, split: str) -> Any:
-    """A data set of `datasets.save_to_disk`: it stays on the disk, and is iterated as plain Python values."""
+    """Open a data set of `datasets.save_to_disk`. It stays on disk, and gives plain Python values."""
     datasets = _datasets(str(path))
     _refuse_elsewhere(path)
     try:
-        found = datasets.load_from_disk(str(path))
+        saved = datasets.load_from_disk(str(path))
     except Exception as error:
-        said = excerpt(f"{type(error).__name__}: {cannot_read(error)}", 200)
-        raise DataError(f"{printable(path)}: not a readable saved data set: {said}\n  fix: save it again") from error
-    if isinstance(found, datasets.DatasetDict):
-        if split not in found:
-            fix = f"set split to one of: {listed(map(str, found))}"
+        reason = excerpt(f"{type(error).__name__}: {cannot_read(error)}", 200)
+        raise DataError(f"{printable(path)}: not a readable saved data set: {reason}\n  fix: save it again") from error
+    if isinstance(saved, datasets.DatasetDict):
+        if split not in saved:
+            fix = f"set split to one of: {listed(map(str, saved))}"
             raise DataError(f"{printable(path)}: no split {excerpt(split)}\n  fix: {fix}")
-        found = found[split]
-    return found.with_format(None)  # it may have been saved to give tensors
+        saved = saved[split]
+    return saved.with_format(None)  # it may have been saved to give tensors
 
 
 def _refuse_elsewhere(path: Path) -> None:
-    """Raise DataError where a saved data set names splits or files that do not lie in its folder."""
-    for described in sorted(path.rglob("*.json")):
-        told: object = None
-        with suppress(OSError, ValueError, RecursionError):  # `datasets` says better what is wrong with it
-            told = json.loads(described.read_bytes())
-        if not isinstance(told, dict):
+    """Raise DataError if a saved data set names splits or files outside its folder."""
+    for json_path in sorted(path.rglob("*.json")):
+        info: object = None
+        with suppress(OSError, ValueError, RecursionError):  # `datasets` has a better message for a broken file
+            info = json.loads(json_path.read_bytes())
+        if not isinstance(info, dict):
             continue
-        files, splits = told.get("_data_files"), told.get("splits")
-        named = [one.get("filename") for one in files if isinstance(one, dict)] if isinstance(files, list) else []
+        files, splits = info.get("_data_files"), info.get("splits")
+        named = [file.get("filename") for file in files if isinstance(file, dict)] if isinstance(files, list) else []
         named += splits if isinstance(splits, list) else []
         for name in named:
             if Path(str(name)).name != str(name) or name == "..":
                 problem = f"names {excerpt(name)}, which does not lie in the folder"
-                raise DataError(f"{printable(described)}: {problem}\n  fix: save it again")
+                raise DataError(f"{printable(json_path)}: {problem}\n  fix: save it again")
 
 
 def open_hub(spec: str, split: str) -> Any:
-    """A data set of the hub, its rows loaded as they are asked for."""
+    """Open a data set of the hub; its rows are loaded as they are read."""
     datasets = _datasets(spec)
     name, _, configuration = spec.partition(":")
     try:

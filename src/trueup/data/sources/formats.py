@@ -1,7 +1,7 @@
-r"""Records to typed rows: which format a record has, and how each is read.
+r"""Recognise the format of records, and make typed rows of them.
 
-The first record decides the format and every other record is held to it; a field that is missing, null, empty or of
-another type is a DataError that names the line, the field and the fix.
+The first record decides the format, and every other record must have it; a field that is missing, null, empty or of
+another type raises a DataError that names the line, the field and the fix.
 
     conversation   messages | conversations [{role, content} or {from, value}]
     pair           prompt + completion, question + answer, instruction (+ input) + output: strings or message lists
@@ -24,20 +24,20 @@ from trueup.system.text import excerpt
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A recognised format: the file's key of each part, and the function that reads a record of it."""
+    """A recognised format: the key of each part in the file, and the function that makes a row of a record."""
 
     name: str
     keys: Mapping[str, str | None]
     parse: Callable[[Record, Mapping[str, str | None]], Row]
 
     def used(self) -> set[str]:
-        """The file's keys that are read."""
+        """Return the keys of the file that are read."""
         return {key for key in self.keys.values() if key}
 
 
 def recognise(row: Mapping[str, object], wanted: Sequence[str]) -> Format | None:
-    """The first format of the names in `wanted` that the keys of `row` allow."""
-    found = {name: keys for name, keys in _keys_of_formats(row).items() if keys}
+    """Return the first of the formats `wanted` for which `row` has the keys, or None."""
+    possible = {name: keys for name, keys in _keys_of_formats(row).items() if keys}
     parsers = {
         "conversation": _conversation,
         "pair": _pair,
@@ -46,11 +46,11 @@ def recognise(row: Mapping[str, object], wanted: Sequence[str]) -> Format | None
         "prompt": _prompt,
         "text": _text,
     }
-    return next((Format(name, found[name], parsers[name]) for name in wanted if name in found), None)
+    return next((Format(name, possible[name], parsers[name]) for name in wanted if name in possible), None)
 
 
 def pair_format(row: Mapping[str, object], first: str, second: str) -> Format:
-    """How to read a row of two answers as a ranking whose chosen is at the key `first`, rejected at `second`."""
+    """Return the format of a ranking with the chosen answer at the key `first` and the rejected one at `second`."""
     keys = _keys_of_formats({**row, "chosen": None, "rejected": None})["ranking"] or {}
     scores = {"margin": None, "score_chosen": None, "score_rejected": None}
     return Format("ranking", {**keys, **scores, "chosen": first, "rejected": second}, _ranking)
@@ -61,7 +61,7 @@ def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | Non
         return next((name for name in names if name in row), None)
 
     messages, prompt, completion = first(MESSAGES), first(PROMPT), first(COMPLETION)
-    # "instruction" comes before "input" in PROMPT; only beside an instruction is "input" its material.
+    # "instruction" comes before "input" in PROMPT; "input" is the instruction's material only if there is one.
     common = {"system": first(SYSTEM), "input": "input" if prompt == "instruction" and "input" in row else None}
     pair = {"prompt": prompt, "completion": completion, **common}
     scores = next((pair for pair in SCORES if pair[0] in row and pair[1] in row), (None, None))
@@ -88,7 +88,7 @@ Keys = Mapping[str, str | None]
 
 
 def _opening(record: Record, keys: Keys) -> tuple[Message, ...]:
-    """The prompt's messages: system, prompt, and Alpaca's input below its instruction."""
+    """Return the prompt's messages: system, prompt, and Alpaca's input below its instruction."""
     turns = record.turns(cast("str", keys["prompt"]), "user")
     if turns[-1] == Message("assistant", ""):  # a transcript's prompt may end "\n\nAssistant:"
         turns = turns[:-1]
@@ -113,35 +113,35 @@ def _conversation(record: Record, keys: Keys) -> Row:
         check(turns, origin=record.origin, ends_with="user")
         return Prompt(turns, record.origin)
     check(turns, origin=record.origin, empty_ok=record.allow_empty)
-    _note_silence(record, cast("str", keys["messages"]), turns)
+    _note_empty_response(record, cast("str", keys["messages"]), turns)
     return Conversation(turns, record.origin)
 
 
-def _note_silence(record: Record, key: str, turns: Sequence[Message]) -> None:
+def _note_empty_response(record: Record, key: str, turns: Sequence[Message]) -> None:
     if not turns[-1].content.strip():
         record.note(f"{key}: the response is empty")
 
 
 def _answer(record: Record, prompt: tuple[Message, ...], key: str) -> tuple[Message, ...]:
-    """Messages at `key` that follow `prompt`, the prompt's own copy at their head taken off."""
-    silence_ok = isinstance(record.row.get(key), str) and is_transcript(str(record.row[key]))
+    """Return the messages at `key` that follow `prompt`; a copy of the prompt before them is removed."""
+    empty_ok = isinstance(record.row.get(key), str) and is_transcript(str(record.row[key]))
     turns = record.turns(key, "assistant")
     if turns[0].role == "system" and turns[0] != prompt[0]:
         raise record.fail(
             f"{excerpt(key)} has another system message than the prompt", "give one system message", turns[0].content
         )
-    asked = [m for m in prompt if m.role != "system"]
+    without_system = [message for message in prompt if message.role != "system"]
     body = turns[1:] if turns[0].role == "system" else turns
-    if list(body[: len(asked)]) == asked and len(body) > len(asked):
-        turns = body[len(asked) :]
+    if list(body[: len(without_system)]) == without_system and len(body) > len(without_system):
+        turns = body[len(without_system) :]
     elif turns[0].role != "assistant":
         raise record.fail(
             f"{excerpt(key)} does not begin with the prompt",
             "give only the answer, or the same prompt in it",
             turns[0].content,
         )
-    check((*prompt, *turns), origin=record.origin, empty_ok=silence_ok or record.allow_empty)
-    _note_silence(record, key, turns)
+    check((*prompt, *turns), origin=record.origin, empty_ok=empty_ok or record.allow_empty)
+    _note_empty_response(record, key, turns)
     return turns
 
 
@@ -170,16 +170,16 @@ def _sides(keys: Keys) -> tuple[str, str]:
 
 
 def _under_system(record: Record, keys: Keys, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-    """`prompt` below the system message that both sides begin with, if it has none itself."""
+    """Return `prompt` with the system message that both answers begin with, if it has none itself."""
     lists = [record.turns(key, "assistant") for key in _sides(keys) if isinstance(record.row.get(key), list)]
     heads = {turns[0] for turns in lists if turns[0].role == "system"}
     return (*heads, *prompt) if len(heads) == 1 and prompt and prompt[0].role != "system" else prompt
 
 
 def _shared(record: Record, keys: Keys) -> tuple[Message, ...]:
-    """The beginning that chosen and rejected share, up to its last user message."""
-    aside = Record(record.row, record.origin)  # `_answer` reads both sides again, and notes what is odd in them
-    sides = [_with_system(aside, keys, aside.turns(key, "assistant")) for key in _sides(keys)]
+    """Return the messages that chosen and rejected begin with in common, up to the last user message."""
+    silent = Record(record.row, record.origin)  # its notes are not kept: `_answer` reads both sides again and notes
+    sides = [_with_system(silent, keys, silent.turns(key, "assistant")) for key in _sides(keys)]
     same = 0
     for a, b in zip(*sides, strict=False):
         if a != b:

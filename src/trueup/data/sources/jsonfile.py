@@ -1,4 +1,4 @@
-"""JSON Lines, and a JSON list read element by element: memory for one element, however long the list is."""
+"""Read JSON Lines, and JSON lists element by element: memory holds one element, however long the list is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINES, LIST = "write one JSON object per line", "write a JSON list of objects"
 
 
 class RepeatedKeyError(ValueError):
-    """An object with a key twice: only the last would count."""
+    """An object has a key twice: only the last would count."""
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -36,7 +36,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def json_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[Entry]:
-    """One object a line."""
+    """Yield one object a line."""
     for origin, text in decoding.plain_lines(name, handle, tally):
         yield origin, text if isinstance(text, DataError) else _parsed(origin, text.rstrip("\r\n"))
 
@@ -50,38 +50,40 @@ def _parsed(origin: Origin, line: str) -> dict[str, object] | DataError:
         return mark or _broken(origin, line, error.pos, error.colno, error.msg, fix)
     except (ValueError, RecursionError) as error:
         return _unreadable(origin, error, LINES, line)
-    return cast("dict[str, object]", value) if type(value) is dict else _no_object(origin, value)
+    return cast("dict[str, object]", value) if type(value) is dict else _not_object(origin, value)
 
 
-def _no_object(origin: Origin, value: object) -> DataError:
+def _not_object(origin: Origin, value: object) -> DataError:
     fix = 'write {"field": value, …}; a list of rows goes in a .json file'
     return row_error(origin, f"a row must be a JSON object, this is {type_name(value)}", fix, as_json(value))
 
 
 def _unreadable(origin: Origin, error: Exception, fix: str, value: str | None = None) -> DataError:
-    """A key that occurs twice, an integer of over 4,300 digits, or brackets without end."""
+    """Return the error of a key that occurs twice, an integer of over 4,300 digits, or endless brackets."""
     if isinstance(error, RepeatedKeyError):
         problem = f"key {excerpt(str(error))} occurs twice in one object"
         return row_error(origin, problem, "keep one: only the last would count")
-    said = "brackets nested too deep" if isinstance(error, RecursionError) else "a number of more than 4,300 digits"
-    return row_error(origin, f"JSON that cannot be read: {said}", fix, value)
+    reason = "brackets nested too deep" if isinstance(error, RecursionError) else "a number of more than 4,300 digits"
+    return row_error(origin, f"JSON that cannot be read: {reason}", fix, value)
 
 
 def _broken(origin: Origin, text: str, pos: int, column: int, message: str, fix: str) -> DataError:
     near = text[max(0, pos - 30) : pos + 30] or None
-    return row_error(origin, f"broken JSON at column {column}: {message}", _mend(text, pos, message) or fix, near)
+    return row_error(
+        origin, f"broken JSON at column {column}: {message}", _fix_of_mistake(text, pos, message) or fix, near
+    )
 
 
-def _mend(text: str, pos: int, message: str) -> str | None:
-    """What to do about the commonest ways to break JSON."""
-    at, line = text[pos : pos + 1], text.strip()
-    if line.startswith(("#", "//", "/*")) or at in ("#", "/"):
+def _fix_of_mistake(text: str, pos: int, message: str) -> str | None:
+    """Return the fix of a common mistake in JSON, or None."""
+    char, line = text[pos : pos + 1], text.strip()
+    if line.startswith(("#", "//", "/*")) or char in ("#", "/"):
         return "remove the comment: JSON has none"
-    if at == "'":
+    if char == "'":
         return "write double quotes: json.dumps does, Python's str and repr do not"
     if re.match(r"(True|False|None|undefined)\b", text[pos:]):
         return "write true, false or null"
-    if "trailing comma" in message or (at in ("}", "]") and text[:pos].rstrip().endswith(",")):
+    if "trailing comma" in message or (char in ("}", "]") and text[:pos].rstrip().endswith(",")):
         return "remove the comma before the bracket that closes"
     if "control character" in message:
         return r"write line breaks and tabs within strings as \n and \t"
@@ -91,13 +93,13 @@ def _mend(text: str, pos: int, message: str) -> str | None:
 
 
 def _line_fix(line: str, pos: int, message: str) -> str:
-    """What to do about a line that is JSON of another form than JSON Lines."""
+    """Return the fix of a line that is JSON, but not JSON Lines."""
     text = line.strip()
     if text == "{" or text.startswith("["):
         return f"{LINES}; a list of rows goes in a .json file"
     if message == "Extra data":
         cr = "end lines with LF or CRLF, not with CR alone"
-        return cr if "\r" in text else f"{LINES}: this one has more behind its end"
+        return cr if "\r" in text else f"{LINES}: this one goes on after its end"
     return f"{LINES}: this one ends early" if _ends_early(line, pos, message) else LINES
 
 
@@ -106,20 +108,20 @@ def _ends_early(text: str, pos: int, message: str) -> bool:
 
 
 class _Window:
-    """The part of a file that is in memory: `text` from `at` on, which is not yet read. Knows lines and columns."""
+    """The part of a file that is in memory: `text`, read up to `position`, with its line and column numbers."""
 
     def __init__(self, name: str, handle: BinaryIO, size: int) -> None:
         self.name, self.size = name, size
-        self.text, self.at, self.ended = "", 0, False
+        self.text, self.position, self.ended = "", 0, False
         self._line, self._column = 1, 0  # of text[0]: its line, characters of that line before it
         self._chunks = decoding.text_chunks(name, handle, size)
 
     def grow(self) -> bool:
-        """Let go of what was read, and double the rest at least. -> whether there was more."""
-        gone = self.text[: self.at]
+        """Drop the text already read, and at least double the rest. Return False if the file has no more."""
+        gone = self.text[: self.position]
         self._column = len(gone) - gone.rfind("\n") - 1 + (0 if "\n" in gone else self._column)
         self._line += gone.count("\n")
-        rest = [self.text[self.at :]]
+        rest = [self.text[self.position :]]
         have, want = len(rest[0]), max(2 * len(rest[0]), 1)
         while have < want and not self.ended:
             more = next(self._chunks, None)
@@ -127,18 +129,18 @@ class _Window:
             rest.append(more or "")
             have += len(more or "")
         grown = have > len(rest[0])
-        self.text, self.at = "".join(rest), 0
+        self.text, self.position = "".join(rest), 0
         return grown
 
     def skip_space(self) -> str:
-        """Go to the next character that is no space. -> it, "" at the file's end."""
+        """Move to the next character that is not a space and return it, or "" at the end of the file."""
         while True:
-            self.at = cast("re.Match[str]", SPACE.match(self.text, self.at)).end()
-            if self.at < len(self.text) or not self.grow():
-                return self.text[self.at : self.at + 1]
+            self.position = cast("re.Match[str]", SPACE.match(self.text, self.position)).end()
+            if self.position < len(self.text) or not self.grow():
+                return self.text[self.position : self.position + 1]
 
     def broken(self, pos: int, message: str) -> Break:
-        """What is wrong at `text[pos]`."""
+        """Return the Break of broken JSON at `text[pos]`."""
         start = self.text.rfind("\n", 0, pos) + 1
         column = pos - start + 1 + (0 if start else self._column)
         origin = Origin(self.name, self._line + self.text.count("\n", 0, pos))
@@ -147,10 +149,10 @@ class _Window:
         return Break(origin, _broken(origin, self.text[near : pos + 200], pos - near, column, message, fix))
 
     def value(self, number: int) -> object:
-        """The JSON value at `at`, which is passed; more is read until it is whole. `number` is the element's."""
+        """Return the JSON value at `position`, element `number` of the list, and move behind it."""
         while True:
             try:
-                value, end = DECODER.raw_decode(self.text, self.at)
+                value, end = DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
                 if not self._may_be_cut(error):
                     raise self.broken(error.pos, error.msg) from None
@@ -158,12 +160,13 @@ class _Window:
                 origin = Origin(self.name, number)
                 raise Break(origin, _unreadable(origin, error, LIST)) from None
             else:
-                # A number may go on behind the window, with e-5 as well: what follows it must be in sight.
+                # A number may continue after the window, also with e-5: the text after it must be in memory.
                 if end + MARGIN < len(self.text) or self.ended:
-                    self.at = end
+                    self.position = end
                     return value
-            if len(self.text) - self.at > decoding.LINE_LIMIT:
-                raise decoding.too_long(Origin(self.name, number), "row", self.text[self.at : self.at + 60])
+            if len(self.text) - self.position > decoding.LINE_LIMIT:
+                start = self.text[self.position : self.position + 60]
+                raise decoding.too_long(Origin(self.name, number), "row", start)
             self.grow()
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
@@ -172,17 +175,17 @@ class _Window:
 
 
 def json_list(name: str, handle: BinaryIO, size: int = CHUNK) -> Iterator[Entry]:
-    """Elements of a JSON list; `line` is the element's number. Broken JSON raises Break, with the line of the break."""
+    """Yield the elements of a JSON list; `line` is the element's number. Broken JSON raises Break with its line."""
     for origin, value in list_values(name, handle, size):
-        yield origin, cast("dict[str, object]", value) if type(value) is dict else _no_object(origin, value)
+        yield origin, cast("dict[str, object]", value) if type(value) is dict else _not_object(origin, value)
 
 
 def list_values(name: str, handle: BinaryIO, size: int = CHUNK) -> Iterator[tuple[Origin, object]]:
-    """Elements of the JSON list in `handle`, read `size` bytes at a time, whatever they are."""
+    """Yield the elements of the JSON list in `handle`, of any type, reading `size` bytes at a time."""
     window = _Window(name, handle, size)
     if window.skip_space() != "[":
-        raise window.broken(window.at, "Expecting '['")
-    window.at += 1
+        raise window.broken(window.position, "Expecting '['")
+    window.position += 1
     number = 0
     follows = window.skip_space()
     while follows != "]":
@@ -190,10 +193,10 @@ def list_values(name: str, handle: BinaryIO, size: int = CHUNK) -> Iterator[tupl
         yield Origin(name, number), window.value(number)
         follows = window.skip_space()
         if follows not in (",", "]"):
-            raise window.broken(window.at, "Expecting ',' delimiter")
+            raise window.broken(window.position, "Expecting ',' delimiter")
         if follows == ",":
-            window.at += 1
+            window.position += 1
             window.skip_space()
-    window.at += 1
+    window.position += 1
     if window.skip_space():
-        raise window.broken(window.at, "Extra data")
+        raise window.broken(window.position, "Extra data")

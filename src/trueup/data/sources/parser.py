@@ -1,4 +1,4 @@
-"""Entries to typed rows of the kind that is wanted, and what to say where they are none."""
+"""Make typed rows of entries, and explain why an entry is not a row of the kind that is wanted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, Prompt, Row, row_error
 from trueup.data.sources.formats import Format, recognise
-from trueup.data.sources.records import FIELDS, Record, renamed
+from trueup.data.sources.records import FIELDS, Record, rename_fields
 from trueup.errors import ConfigError, DataError
 from trueup.system.text import excerpt, listed
 
@@ -38,17 +38,17 @@ NEEDED = {
 
 @dataclass(slots=True)
 class Parser:
-    """Makes rows of entries. The first good row decides their format (`start`); after it, it can be pickled to workers.
+    """Makes typed rows of entries. The first readable entry decides the format (`start`); then it can be pickled.
 
     Attributes:
         want: the kind of row.
         use: "chosen" makes conversations of the chosen side of rankings, "text" reads plain text.
-        columns: {field: the file's name for it}.
-        allow_empty: an answer may be empty; it is noted. In transcripts of Human and Assistant it always may.
-        unused: the first row's fields that nothing reads.
+        columns: {field: its name in the file}.
+        allow_empty: accept empty answers, with a note. In transcripts of Human and Assistant they are always accepted.
+        unused: the fields of the first row that are not read.
 
     Raises:
-        ConfigError: `use` or `columns` cannot be meant.
+        ConfigError: `use` does not fit `want`, or `columns` has an unknown field.
     """
 
     want: Want
@@ -72,40 +72,40 @@ class Parser:
 
     @property
     def started(self) -> bool:
-        """Whether the format is known."""
+        """True once the format is known."""
         return self._form is not None
 
     @property
     def format(self) -> str:
-        """The format's name, "" before `start`."""
+        """The name of the format, "" before `start`."""
         return self._form.name if self._form else ""
 
     def start(self, origin: Origin, row: dict[str, object]) -> None:
-        """Recognise the format from the first good row.
+        """Recognise the format from the first readable row.
 
         Raises:
-            DataError: it is none that `want` can be made from; the message says what it seems to be.
+            DataError: rows of the kind `want` cannot be made of it; the message says what it seems to be.
         """
-        row = renamed(row, self.columns, origin)
+        row = rename_fields(row, self.columns, origin)
         self._form = _recognised(row, origin, self.want, self.use)
         used = self._form.used()
         self.unused = tuple(key for key in row if key not in used)
 
-    def parse(self, origin: Origin, found: dict[str, object] | DataError, notes: list[tuple[Origin, str]]) -> Row:
-        """The row of one entry; what is odd about it is added to `notes`.
+    def parse(self, origin: Origin, fields: dict[str, object] | DataError, notes: list[tuple[Origin, str]]) -> Row:
+        """Return the typed row of one entry; oddities are added to `notes`.
 
         Raises:
-            DataError: the entry is none, or no row can be made of it.
+            DataError: the entry could not be read, or no row can be made of it.
         """
-        if isinstance(found, DataError):
-            raise found
+        if isinstance(fields, DataError):
+            raise fields
         assert self._form is not None, "start() comes first"
-        record = Record(renamed(found, self.columns, origin), origin, notes, self.allow_empty)
+        record = Record(rename_fields(fields, self.columns, origin), origin, notes, self.allow_empty)
         return _converted(self._form.parse(record, self._form.keys), self.want)
 
 
 def _recognised(row: dict[str, object], origin: Origin, want: Want, use: str) -> Format:
-    """The format of the first row, or a DataError that says what the rows seem to be and what to set."""
+    """Return the format of the first row, or raise a DataError that says what the rows seem to be and what to set."""
     form = recognise(row, FORMATS[want, use])
     if form is not None and want == "conversation" and form.name == "pair" and isinstance(row.get("label"), bool):
         raise row_error(
@@ -121,24 +121,24 @@ def _recognised(row: dict[str, object], origin: Origin, want: Want, use: str) ->
         problem, fix = "the rows are plain text", "set use: text to train on all of it"
     else:
         need = NEEDED["text" if use == "text" else "preference" if use == "chosen" else want]
-        problem, fix = f"no {need} in the row, it has: {listed(row)}", _naming(row)
+        problem, fix = f"no {need} in the row, it has: {listed(row)}", _fix_of_names(row)
     raise row_error(origin, problem, fix)
 
 
-def _naming(row: Mapping[str, object]) -> str:
-    """How to name the fields of a row that has none we know."""
+def _fix_of_names(row: Mapping[str, object]) -> str:
+    """Return advice on the field names of a row that has no known ones."""
     keys = list(row)
     if len(keys) == 1 and any(mark in keys[0] for mark in ";\t|,"):
         return "put commas between the cells (tabs in a .tsv file): as it is, the row has one cell"
     if "error" in keys:
         return "get the file again: this looks like a server's error message"
-    short = [key for key in keys[:100] if len(key) <= 60]  # a longer one is no name, and would be most of the message
-    renames = ", ".join(f"{field}: {_plain(key)}" for key in short if (field := _meant(key, row[key])))
+    short = [key for key in keys[:100] if len(key) <= 60]  # a longer key is not a name, and would fill the message
+    renames = ", ".join(f"{field}: {_as_yaml(key)}" for key in short if (field := _similar_field(key, row[key])))
     return f"name the fields so, or set columns: {{{renames or 'field: its name in the file'}}}"
 
 
-def _meant(key: str, value: object) -> str | None:
-    """The field that a key of another name seems to be."""
+def _similar_field(key: str, value: object) -> str | None:
+    """Return the field that an unknown key seems to be, or None."""
     if key in FIELDS:
         return None
     first = cast("list[object]", value)[0] if isinstance(value, list) and value else None
@@ -147,13 +147,13 @@ def _meant(key: str, value: object) -> str | None:
     return next(iter(difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.75)), None)
 
 
-def _plain(key: str) -> str:
-    """A key as YAML takes it."""
+def _as_yaml(key: str) -> str:
+    """Return a key quoted as YAML needs it."""
     return key if re.fullmatch(r"[\w.-]+", key) else excerpt(key)
 
 
 def _converted(row: Row, want: Want) -> Row:
-    """`row` as the kind wanted, where its format gave another."""
+    """Return `row` converted to the kind wanted, if its format gives another."""
     if want == "prompt" and isinstance(row, Conversation | Preference):
         return Prompt(row.prompt, row.origin)
     if want == "conversation" and isinstance(row, Preference):
@@ -169,9 +169,9 @@ def _converted(row: Row, want: Want) -> Row:
 
 
 def same_answers(row: Row) -> bool:
-    """Whether it is a pair whose chosen and rejected differ in outer spaces at most: nothing can be learned of it."""
-    return isinstance(row, Preference) and _bare(row.chosen) == _bare(row.rejected)
+    """Return True for a pair whose answers differ at most in outer spaces: nothing can be learned from it."""
+    return isinstance(row, Preference) and _stripped(row.chosen) == _stripped(row.rejected)
 
 
-def _bare(messages: Sequence[Message]) -> list[tuple[str, str]]:
+def _stripped(messages: Sequence[Message]) -> list[tuple[str, str]]:
     return [(message.role, message.content.strip()) for message in messages]

@@ -1,6 +1,6 @@
-"""A store of rankings as a source: a row for each pair that its raters decided, as they had voted at one event.
+"""A vote store as a data source: one row for each pair that its raters decided, as of one event.
 
-An entry's place is the store and the number of its pair: votes.db:17.
+The origin of an entry is the store and the number of the pair: votes.db:17.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
 FIELDS = ("prompt", "chosen", "rejected", "margin")
-"""Of a row that training reads; who said so when stands in the store."""
+"""Fields of a row that training reads; who voted when stays in the store."""
 
 
 def looks_like_store(path: Path) -> bool:
-    """Whether a file is one by its name, or by its first bytes."""
+    """Return True if a file is a vote store by its name or its first bytes."""
     return path.suffix.lower() in SUFFIXES or is_store(path)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A store at one event. Every pass reads it anew, and finds the same.
+    """A vote store as of one event. Every pass reads it again and gives the same rows.
 
     Attributes:
-        spec: what was asked for.
+        spec: the source as the configuration names it.
         path: the store.
         event: the number of the last event that counts.
-        rows: how many pairs were decided.
-        margins: whether every one of them has a strength, so that rows have a margin.
-        version: a hash of the rows, and of what is left out.
-        left_out: pairs that were voted on and not decided.
+        rows: the number of decided pairs.
+        margins: True if every decided pair has a strength, so that rows have a margin.
+        version: a hash of the rows and of the pairs left out.
+        left_out: pairs that were voted on but not decided.
     """
 
     spec: str
@@ -58,7 +58,7 @@ class Snapshot:
     left_out: tuple[Drop, ...]
 
     def entries(self) -> Iterator[Entry]:
-        """The rows, in the order of their pairs."""
+        """Yield the rows, in the order of their pairs."""
         with _opened(self.spec, self.path) as store:
             for outcome in vote_outcomes(store, self.event):
                 if outcome.winner is not None:
@@ -66,30 +66,31 @@ class Snapshot:
 
 
 def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
-    """A store as it stood at an event, or stands now.
+    """Read a vote store as of an event, or as it is now.
 
     Raises:
-        DataError: it is no store, has no such event, or no pair in it was decided by then.
-        MissingExtraError: what reads a store is not installed.
+        DataError: it is not a vote store, has no such event, or no pair was decided by then.
+        MissingExtraError: the package that reads a store is not installed.
     """
     with _opened(spec, path) as store:
-        at = resolve_event(store, event)
-        found = list(vote_outcomes(store, at))
-        waiting = len(store.pairs()) if not found else 0
-    ranked = [outcome for outcome in found if outcome.winner is not None]
-    dropped = [
-        (Origin(printable(path), one.pair.id), NO_ROW_REASONS[one.reason]) for one in found if one.reason is not None
-    ]
+        last = resolve_event(store, event)
+        results = list(vote_outcomes(store, last))
+        waiting = len(store.pairs()) if not results else 0
+    ranked = [outcome for outcome in results if outcome.winner is not None]
+    left_out = tuple(
+        Drop(Origin(printable(path), outcome.pair.id), NO_ROW_REASONS[outcome.reason])
+        for outcome in results
+        if outcome.reason is not None
+    )
     if not ranked:
-        raise _undecided(spec, path, [why for _, why in dropped], waiting)
+        raise _undecided(spec, path, [drop.reason for drop in left_out], waiting)
     margins = all(outcome.strength is not None for outcome in ranked)
     digest = hashlib.sha256()
     for outcome in ranked:
         origin, row = _entry(path, outcome, margin=margins)
         digest.update(json.dumps([origin.line, row]).encode() + b"\n")
-    digest.update(json.dumps([[origin.line, why] for origin, why in dropped]).encode())
-    left_out = tuple(Drop(origin, why) for origin, why in dropped)
-    return Snapshot(spec, path, at, len(ranked), margins, digest.hexdigest(), left_out)
+    digest.update(json.dumps([[drop.origin.line, drop.reason] for drop in left_out]).encode())
+    return Snapshot(spec, path, last, len(ranked), margins, digest.hexdigest(), left_out)
 
 
 def _entry(path: Path, outcome: VoteOutcome, *, margin: bool) -> tuple[Origin, dict[str, object]]:
@@ -98,11 +99,11 @@ def _entry(path: Path, outcome: VoteOutcome, *, margin: bool) -> tuple[Origin, d
 
 
 def last_event(spec: str, path: Path) -> int:
-    """The number of a store's last event.
+    """Return the number of a store's last event.
 
     Raises:
-        DataError: it is no store.
-        MissingExtraError: what reads a store is not installed.
+        DataError: it is not a vote store.
+        MissingExtraError: the package that reads a store is not installed.
     """
     with _opened(spec, path) as store:
         return store.last_event()
@@ -122,11 +123,11 @@ def _opened(spec: str, path: Path) -> Iterator[Store]:
 
 
 def _undecided(spec: str, path: Path, reasons: list[str], waiting: int) -> DataError:
-    """The error of a store that gives no row."""
+    """Return the error of a store without a decided pair."""
     name = printable(path)
     more = f"rank some: trueup rank {name}; or import some: trueup rank import {name} rankings.jsonl"
     if not reasons:
         return DataError(f"{printable(spec)}: nobody has voted on its {waiting} pairs yet\n  fix: {more}")
     counted = ", ".join(f"{count} {why}" for why, count in Counter(reasons).most_common())
-    many = f"{len(reasons)} pairs were" if len(reasons) > 1 else "1 pair was"
-    return DataError(f"{printable(spec)}: {many} voted on and none decided: {counted}\n  fix: {more}")
+    pairs = f"{len(reasons)} pairs were" if len(reasons) > 1 else "1 pair was"
+    return DataError(f"{printable(spec)}: {pairs} voted on and none decided: {counted}\n  fix: {more}")

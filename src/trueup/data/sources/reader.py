@@ -1,4 +1,4 @@
-"""An opened data section: its entries one after another, as often as asked for, and how far the reading is."""
+"""Open a data source and give its entries one after another, any number of times."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from trueup.system.text import printable
 
 
 class Reader:
-    """What the entries of a source are. Nothing of them is kept: memory does not grow with their number.
+    """An opened source. None of its entries is kept: memory does not grow with their number.
 
     Attributes:
-        spec: what was asked for.
-        files: the files read, in order; of a saved data set or the hub, its name.
-        version: a hash of the rows; "" where the files' contents are that.
-        event: of a store, the number of the event at which it is read.
-        left_out: what the source holds beside its rows, and why that makes none.
+        spec: the source as the configuration names it.
+        files: the files read, in order; the name of a saved data set or a data set of the hub.
+        version: a hash of the rows; "" if the contents of the files identify them.
+        event: the number of the event as of which a vote store is read; None for other sources.
+        left_out: what the source holds besides its rows, with reasons.
     """
 
     version: str = ""
@@ -38,9 +38,9 @@ class Reader:
         self._tally = Tally()
 
     def entries(self) -> Iterator[Entry]:
-        """(origin, row or what is wrong with it), lazily. Every call is a pass of its own, from the beginning.
+        """Return an iterator over (origin, fields or error). Every call starts a new pass from the beginning.
 
-        What ends a file early, such as a gzip that was cut, is that file's last entry.
+        If a file cannot be read to its end, such as a gzip that was cut, the error is its last entry.
         """
         self._tally = Tally()
         return self._pass(self._tally)
@@ -50,20 +50,20 @@ class Reader:
 
     @property
     def blank(self) -> int:
-        """Blank lines passed over so far, in the latest pass."""
+        """The number of blank lines skipped so far in the latest pass."""
         return self._tally.blank
 
     @property
     def done(self) -> float:
-        """Share of the source read so far in the latest pass, 0 to 1: of its bytes (of gzip the packed ones).
+        """The share of the source read so far in the latest pass, 0 to 1, by bytes (of gzip, compressed ones).
 
-        0 throughout where the size is not known (the hub).
+        Always 0 where the size is not known (the hub).
         """
         return min(self._tally.bytes / self._size, 1.0) if self._size else 0.0
 
 
 class FileReader(Reader):
-    """Files, in order."""
+    """Reads files, in order."""
 
     def __init__(self, spec: str, paths: list[Path]) -> None:
         for path in paths:
@@ -77,7 +77,7 @@ class FileReader(Reader):
 
 
 class DataSetReader(Reader):
-    """A data set of the `datasets` package; `len` is its number of rows, 0 where that is not known."""
+    """Reads a data set of the `datasets` package; `length` is its number of rows, 0 where that is not known."""
 
     def __init__(self, spec: str, name: str, rows: Iterable[Mapping[str, Any]], length: int = 0) -> None:
         super().__init__(spec, (name,), length)
@@ -93,28 +93,29 @@ class DataSetReader(Reader):
 
 
 class StoreReader(Reader):
-    """A store of rankings as it stood at one event: what is voted on later is not in it, in no pass."""
+    """Reads a vote store as of one event: later votes are not in it, in any pass."""
 
     def __init__(self, spec: str, path: Path, event: int | None) -> None:
-        self._found = found = snapshot(spec, path, event)
-        super().__init__(spec, (str(path),), found.rows)
-        self.version, self.event, self.left_out = found.version, found.event, found.left_out
+        self._snapshot = snapshot(spec, path, event)
+        super().__init__(spec, (str(path),), self._snapshot.rows)
+        self.version, self.event = self._snapshot.version, self._snapshot.event
+        self.left_out = self._snapshot.left_out
 
     def _pass(self, tally: Tally) -> Iterator[Entry]:
-        for number, entry in enumerate(self._found.entries(), 1):
+        for number, entry in enumerate(self._snapshot.entries(), 1):
             tally.finished = number
             yield entry
 
 
 def store_version(spec: str) -> str:
-    """A hash of the rows of a store of rankings, as `Reader.version`; "" of any other source."""
+    """Return a hash of the rows of a vote store, as `Reader.version`; "" for any other source."""
     name, event = split_event(spec)
     path = Path(name).expanduser()
     return snapshot(spec, path, event).version if path.is_file() and looks_like_store(path) else ""
 
 
 def store_events(specs: Iterable[str]) -> dict[str, str]:
-    """Of each store of rankings among some sources, how to read it as it is now: votes.db -> votes.db@1200."""
+    """Return the spec that reads each vote store of `specs` as it is now: {votes.db: votes.db@1200}."""
     stores = {spec for spec in specs if Path(spec).expanduser().is_file() and is_store(Path(spec).expanduser())}
     return {spec: f"{spec}@{last_event(spec, Path(spec).expanduser())}" for spec in stores}
 
@@ -122,10 +123,10 @@ def store_events(specs: Iterable[str]) -> dict[str, str]:
 def open_reader(spec: str, split: str) -> Reader:
     """Open a file, a folder of files, a folder of `datasets.save_to_disk`, or a hub id `owner/name[:configuration]`.
 
-    A store of rankings may be read as it stood at an event: votes.db@1200.
+    A vote store can be read as of an event: votes.db@1200.
 
     Raises:
-        DataError: nothing is there, or a file as a whole cannot be read.
+        DataError: it does not exist, or a file as a whole cannot be read.
         MissingExtraError: the kind of source needs a package that is not installed.
     """
     try:
@@ -134,7 +135,9 @@ def open_reader(spec: str, split: str) -> Reader:
         if path.is_file() and looks_like_store(path):
             return StoreReader(spec, path, event)
         if event is not None and path.exists():
-            raise DataError(f"{printable(spec)}: no store of rankings, so it has no events\n  fix: leave out @{event}")
+            raise DataError(
+                f"{printable(spec)}: not a store of rankings, so it has no events\n  fix: leave out @{event}"
+            )
         if path.is_dir():
             if finding.is_saved(path):
                 saved = finding.open_saved(path, split)

@@ -1,7 +1,7 @@
-"""Files to entries: JSON Lines, JSON, CSV, text and Parquet, one record after another, each with its line.
+"""Read the entries of a file (JSON Lines, JSON, CSV, text or Parquet), each with its line number.
 
-JSON and CSV are read by the standard library and not by `datasets`, because a message has to name the line. A bad line
-becomes a DataError in its place, so that all of them can be counted; one that spoils what follows is the file's last.
+JSON and CSV are read by the standard library and not by `datasets`, because messages have to name the line. A bad line
+becomes a DataError in its place, so that all of them can be counted; after one that spoils the rest, the file ends.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ HEAD = 4096
 
 
 def kind_of(path: Path) -> str:
-    """Suffix that says how to read `path`, a final .gz left out."""
+    """Return the suffix that says how to read `path`, without a final .gz."""
     return (path.suffixes[-2:-1] or [""])[0].lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
 
 
 def probe(path: Path) -> None:
-    """Look at a file's kind and its first bytes.
+    """Check the kind of a file and its first bytes.
 
     Raises:
-        DataError: it cannot be read at all, or is not what its name says.
+        DataError: it cannot be read at all, or is not of the kind that its name says.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
     kind = kind_of(path)
@@ -47,7 +47,7 @@ def probe(path: Path) -> None:
         refuse_special(path)
         if kind not in SUFFIXES:
             fix = f"name it one of {' '.join(SUFFIXES)}, or .gz of it"
-            raise DataError(f"{printable(path)}: {excerpt(kind or path.suffix)} is no data format\n  fix: {fix}")
+            raise DataError(f"{printable(path)}: {excerpt(kind or path.suffix)} is not a data format\n  fix: {fix}")
         with path.open("rb") if kind == ".parquet" else opened(path, Tally()) as handle:
             refuse_foreign(printable(path), handle.read(HEAD), kind)
         if kind == ".parquet":
@@ -58,14 +58,14 @@ def probe(path: Path) -> None:
 
 
 def read_file(path: Path, tally: Tally) -> Iterator[Entry]:
-    """What each row of the file holds, or is wrong with it; `tally` follows."""
+    """Yield the fields of each row of the file, or its error, and update `tally`."""
     size = 0
     try:
         size = path.stat().st_size
         yield from _entries(path, tally)
     except Break as end:
         yield end.origin, end.error
-    except DataError as error:  # the file is another than it was when it was probed
+    except DataError as error:  # the file has changed since `probe`
         yield Origin(printable(path), 1), error
     except UNREADABLE as error:
         fix = "check the file and its permissions"

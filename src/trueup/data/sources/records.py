@@ -1,4 +1,4 @@
-"""One row of a file: its fields read with their types checked, and transcripts of Human and Assistant."""
+"""A row of a file: fields with checked types, messages, and transcripts of Human and Assistant."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ TURN = re.compile(r"\n\n(Human|Assistant):")
 
 @dataclass(slots=True)
 class Record:
-    """One row of a file and where it stands. Its getters check; `notes` collects what was read but is odd.
+    """A row of a file and its origin. The methods check what they return.
 
-    With `allow_empty` an assistant may have said nothing.
+    Attributes:
+        row: the fields.
+        origin: file and line.
+        notes: oddities of rows that are used all the same.
+        allow_empty: accept empty messages of the assistant.
     """
 
     row: Mapping[str, object]
@@ -37,11 +41,11 @@ class Record:
     allow_empty: bool = False
 
     def fail(self, problem: str, fix: str, value: object = None) -> DataError:
-        """A DataError at this row's place."""
+        """Return a DataError with the origin of this row."""
         return row_error(self.origin, problem, fix, value)
 
     def value(self, key: str) -> object:
-        """What is at `key`, neither missing nor null."""
+        """Return the value at `key`, which may be neither missing nor null."""
         if key not in self.row:
             near = difflib.get_close_matches(key, [k for k in self.row if k not in FIELDS], n=1)
             hint = (
@@ -55,13 +59,13 @@ class Record:
         return self.row[key]
 
     def wrong_type(self, key: str, expected: str) -> DataError:
-        """`key` holds something else than `expected`."""
+        """Return the error of a value that is not `expected`."""
         value = self.row[key]
-        shown = value if isinstance(value, str) else as_json(value)
-        return self.fail(f"{excerpt(key)} is {type_name(value)}, expected {expected}", f"write {expected}", shown)
+        text = value if isinstance(value, str) else as_json(value)
+        return self.fail(f"{excerpt(key)} is {type_name(value)}, expected {expected}", f"write {expected}", text)
 
     def text(self, key: str, *, empty_ok: bool = False) -> str:
-        """A string that holds more than spaces and that can be encoded."""
+        """Return a string that is more than spaces and can be encoded as UTF-8."""
         value = self.value(key)
         if not isinstance(value, str):
             raise self.wrong_type(key, "a string")
@@ -72,7 +76,7 @@ class Record:
         return self.encodable(key, value)
 
     def encodable(self, key: str, text: str) -> str:
-        """`text`, if it has no half surrogate pair: JSON can write one, no tokenizer can read it."""
+        """Return `text` if it has no half surrogate pair: JSON can hold one, but no tokenizer can read it."""
         bad = re.search("[\ud800-\udfff]", text)
         if bad:
             raise self.fail(
@@ -83,7 +87,7 @@ class Record:
         return text
 
     def number(self, key: str) -> float:
-        """A finite number, or (CSV) the text of one."""
+        """Return a finite number, also from its text (CSV)."""
         value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise self.wrong_type(key, "a number")
@@ -100,7 +104,7 @@ class Record:
         return number
 
     def verdict(self, key: str) -> bool:
-        """True or false, or (CSV) the text of one."""
+        """Return a boolean, also from its text (CSV)."""
         value = self.value(key)
         if isinstance(value, str) and value.lower() in ("true", "false"):
             return value.lower() == "true"
@@ -109,7 +113,7 @@ class Record:
         return value
 
     def turns(self, key: str, role: str) -> tuple[Message, ...]:
-        """Messages at `key`: a list of them, a transcript, or a string that is one message of `role`."""
+        """Return the messages at `key`: a list of them, a transcript, or a string that is one message of `role`."""
         value = self.value(key)
         if isinstance(value, list):
             return self.messages(key)
@@ -120,13 +124,13 @@ class Record:
         return (Message(role, self.text(key, empty_ok=self.allow_empty and role == "assistant")),)
 
     def messages(self, key: str) -> tuple[Message, ...]:
-        """A list of messages, {role, content} or {from, value}."""
+        """Return the messages of a list of {role, content} or {from, value}."""
         value = self.value(key)
         if not isinstance(value, list):
             raise self.wrong_type(key, "a list of messages")
         if not value:
             raise self.fail(f"{excerpt(key)} is an empty list", "write its messages, or remove the row")
-        return tuple(self._message(f"{key}[{at}]", item) for at, item in enumerate(cast("list[object]", value)))
+        return tuple(self._message(f"{key}[{i}]", item) for i, item in enumerate(cast("list[object]", value)))
 
     def _message(self, name: str, item: object) -> Message:
         if not isinstance(item, dict):
@@ -137,15 +141,17 @@ class Record:
         if call is not None:
             fix = "write the call as text in its content, or remove the row: only text is trained"
             raise self.fail(f"{name} holds {excerpt(call)}", fix, as_json(item[call]))
-        who, what = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
-        for key in (who, what):
+        is_sharegpt = "from" in item and "role" not in item
+        role_key, text_key = ("from", "value") if is_sharegpt else ("role", "content")
+        for key in (role_key, text_key):
             if not isinstance(item.get(key), str):
-                raise self._no_string(name, cast("dict[str, object]", item), key, f'{{"{who}": "user", "{what}": "…"}}')
-        role = str(item[who])
-        return Message(SPEAKERS.get(role, role), self.encodable(f"{name}.{what}", str(item[what])))
+                form = f'{{"{role_key}": "user", "{text_key}": "…"}}'
+                raise self._not_string(name, cast("dict[str, object]", item), key, form)
+        role = str(item[role_key])
+        return Message(SPEAKERS.get(role, role), self.encodable(f"{name}.{text_key}", str(item[text_key])))
 
-    def _no_string(self, name: str, item: Mapping[str, object], key: str, form: str) -> DataError:
-        """A message whose `key` holds no string."""
+    def _not_string(self, name: str, item: Mapping[str, object], key: str, form: str) -> DataError:
+        """Return the error of a message with something else than a string at `key`."""
         if isinstance(item.get(key), list):
             fix = "join the texts of its parts into one string; images and sound cannot be trained on"
             return self.fail(f"{name}: {excerpt(key)} is a list of parts, expected a string", fix, as_json(item[key]))
@@ -153,9 +159,10 @@ class Record:
         return self.fail(f"{name}: {excerpt(key)} is {state}, expected a string", f"write {form}", as_json(item))
 
     def transcript(self, key: str) -> tuple[Message, ...]:
-        r"""A string of "\n\nHuman:" and "\n\nAssistant:" turns (Anthropic hh). Each turn's outer spaces go.
+        r"""Return the messages of "\n\nHuman:" and "\n\nAssistant:" turns (Anthropic hh), without outer spaces.
 
-        Two turns of one speaker in a row are joined, an Assistant may be silent (people ranked that), both are noted.
+        Consecutive turns of one speaker are joined, and an Assistant's turn may be empty (people ranked those); both
+        are noted.
         """
         turns: list[Message] = []
         for message in parse_transcript(self.text(key)):
@@ -166,13 +173,13 @@ class Record:
                 turns.append(message)
         return tuple(turns)
 
-    def note(self, what: str) -> None:
-        """Record something odd that does not stop the row from being used."""
-        self.notes.append((self.origin, what))
+    def note(self, oddity: str) -> None:
+        """Note an oddity of a row that is used all the same."""
+        self.notes.append((self.origin, oddity))
 
 
-def renamed(row: dict[str, object], columns: Mapping[str, str], origin: Origin) -> dict[str, object]:
-    """A row under trueup's field names: `columns` is {field: the file's name for it}."""
+def rename_fields(row: dict[str, object], columns: Mapping[str, str], origin: Origin) -> dict[str, object]:
+    """Return a row with trueup's field names; `columns` is {field: its name in the file}."""
     if not columns:
         return row
     for key, source in columns.items():
@@ -188,12 +195,12 @@ def renamed(row: dict[str, object], columns: Mapping[str, str], origin: Origin) 
 
 
 def is_transcript(text: str) -> bool:
-    """Whether `text` is written as turns of Human and Assistant."""
+    """Return True if `text` is written as turns of Human and Assistant."""
     return text.lstrip().startswith("Human:") and "\n\nAssistant:" in text
 
 
 def parse_transcript(text: str) -> list[Message]:
-    """Turns of an hh transcript, without outer spaces; empty ones stay."""
+    """Return the turns of an hh transcript, without outer spaces; empty turns are kept."""
     parts = TURN.split("\n\n" + text.lstrip())[1:]
     roles = {"Human": "user", "Assistant": "assistant"}
-    return [Message(roles[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)]
+    return [Message(roles[speaker], turn.strip()) for speaker, turn in zip(parts[::2], parts[1::2], strict=True)]

@@ -11,7 +11,7 @@ from trueup.data.rendering.messages import Row
 from trueup.data.sources.account import Account
 from trueup.data.sources.parser import Parser, Want
 from trueup.data.sources.reader import open_reader
-from trueup.data.sources.records import Record, renamed
+from trueup.data.sources.records import Record, rename_fields
 from trueup.errors import DataError
 
 _CHECK_CLOCK_EVERY = 256  # entries
@@ -85,7 +85,7 @@ def load_records(section: DataConfig) -> list[Record]:
         if isinstance(fields, DataError):
             raise fields
         account.read += 1
-        record = Record(renamed(fields, section.columns or {}, origin), origin)
+        record = Record(rename_fields(fields, section.columns or {}, origin), origin)
         if account.selects(index):
             records.append(record)
     account.used = len(records)

@@ -1,4 +1,4 @@
-"""CSV and Parquet files, and whatever gives rows one after another."""
+"""Read the rows of CSV and Parquet files, and number the rows of other iterables."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ BATCH = 256
 
 
 def csv_rows(name: str, handle: BinaryIO, tally: Tally, delimiter: str) -> Iterator[Entry]:
-    """Rows of a CSV file with a header; `line` is the line its row starts on. What follows a broken row is not read."""
-    room = _Room()
-    reader = csv.reader(_csv_lines(name, handle, room), delimiter=delimiter, strict=True)
+    """Yield the rows of a CSV file with a header; `line` is the line a row starts on. A broken row ends the reading."""
+    size = _RowSize()
+    reader = csv.reader(_csv_lines(name, handle, size), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
-        start = room.line = reader.line_num + 1
-        room.taken = 0
+        start = size.line = reader.line_num + 1
+        size.bytes = 0
         cells = _next_cells(reader, Origin(name, start))
         if cells is None:
             return
@@ -43,28 +43,28 @@ def csv_rows(name: str, handle: BinaryIO, tally: Tally, delimiter: str) -> Itera
 
 
 @dataclass(slots=True)
-class _Room:
-    """What the row that is being read has taken: with quotation marks it may go on over any number of lines."""
+class _RowSize:
+    """The first line of the row being read, and its bytes so far: quoted cells may span any number of lines."""
 
-    taken: int = 0
+    bytes: int = 0
     line: int = 1
 
 
-def _csv_lines(name: str, handle: BinaryIO, room: _Room) -> Iterator[str]:
+def _csv_lines(name: str, handle: BinaryIO, size: _RowSize) -> Iterator[str]:
     for number, raw in enumerate(decoding.raw_lines(name, handle), 1):
         origin = Origin(name, number)
-        if room.taken > decoding.LINE_LIMIT + 64:  # of one cell without end csv itself has said so by now
-            raise decoding.too_long(Origin(name, room.line), "row")
-        room.taken += len(raw)
+        if size.bytes > decoding.LINE_LIMIT + 64:  # one endless cell is refused by csv itself before this
+            raise decoding.too_long(Origin(name, size.line), "row")
+        size.bytes += len(raw)
         text = decoding.decoded(origin, raw)
-        wrong = text if isinstance(text, DataError) else decoding.mark_inside(origin, text)
-        if wrong is not None:
-            raise Break(origin, wrong)
+        error = text if isinstance(text, DataError) else decoding.mark_inside(origin, text)
+        if error is not None:
+            raise Break(origin, error)
         yield str(text)
 
 
 def _next_cells(reader: Iterator[list[str]], origin: Origin) -> list[str] | None:
-    """One row, None at the end. The limit of a cell is the module's, one for all readers: set it for this row alone."""
+    """Return one row, None at the end. csv has one cell limit for all readers: it is set for this row only."""
     before = csv.field_size_limit(decoding.LINE_LIMIT)
     try:
         return next(reader, None)
@@ -79,9 +79,9 @@ def _next_cells(reader: Iterator[list[str]], origin: Origin) -> list[str] | None
 
 
 def _checked_header(cells: list[str], origin: Origin) -> list[str]:
-    twice = next((name for name in cells if cells.count(name) > 1), None) if len(set(cells)) < len(cells) else None
-    if twice is not None:
-        raise Break(origin, row_error(origin, f"column {excerpt(twice)} occurs twice", "name each column once"))
+    repeated = next((name for name in cells if cells.count(name) > 1), None) if len(set(cells)) < len(cells) else None
+    if repeated is not None:
+        raise Break(origin, row_error(origin, f"column {excerpt(repeated)} occurs twice", "name each column once"))
     return cells
 
 
@@ -91,28 +91,30 @@ def _ragged(origin: Origin, cells: list[str], header: list[str]) -> DataError:
 
 
 def numbered(name: str, rows: Iterable[Mapping[str, object]]) -> Iterator[Entry]:
-    """`rows` with their 1-based numbers as lines; what goes wrong between two of them ends it."""
+    """Yield `rows` with their numbers, from 1, as lines. Raises Break if the next row cannot be got."""
     number = 0
     try:
         for row in rows:
-            found = dict(row)
+            fields = dict(row)
             number += 1
-            yield Origin(name, number), found
+            yield Origin(name, number), fields
     except Exception as error:
         raise rows_end(Origin(name, number + 1), error) from error
 
 
 def rows_end(origin: Origin, error: BaseException) -> Break:
-    """The Break of a row that could not be got."""
-    said = excerpt(f"{type(error).__name__}: {decoding.cannot_read(error)}", 200)[1:-1]
-    return Break(origin, row_error(origin, f"cannot be read from here: {said}", "check that it is whole, get it again"))
+    """Return the Break of a row that could not be got."""
+    reason = excerpt(f"{type(error).__name__}: {decoding.cannot_read(error)}", 200)[1:-1]
+    return Break(
+        origin, row_error(origin, f"cannot be read from here: {reason}", "check that it is whole, get it again")
+    )
 
 
 def open_parquet(path: Path) -> ParquetFile:
-    """A Parquet file with its footer read.
+    """Open a Parquet file and read its footer.
 
     Raises:
-        DataError: it is none, is damaged, or has a column twice.
+        DataError: it is not a Parquet file, is damaged, or has a column twice.
         MissingExtraError: pyarrow is not installed.
     """
     try:
@@ -124,50 +126,52 @@ def open_parquet(path: Path) -> ParquetFile:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**16)  # a row group may be the whole file
         columns = list(file.schema_arrow.names)
     except Exception as error:
-        said = excerpt(decoding.cannot_read(error), 120)
-        raise DataError(f"{printable(path)}: not a readable Parquet file: {said}\n  fix: write it again") from error
-    twice = next((name for name in columns if columns.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{printable(path)}: column {excerpt(twice)} occurs twice\n  fix: name each column once")
+        reason = excerpt(decoding.cannot_read(error), 120)
+        raise DataError(f"{printable(path)}: not a readable Parquet file: {reason}\n  fix: write it again") from error
+    repeated = next((name for name in columns if columns.count(name) > 1), None)
+    if repeated is not None:
+        raise DataError(f"{printable(path)}: column {excerpt(repeated)} occurs twice\n  fix: name each column once")
     return file
 
 
 def parquet_rows(path: Path, tally: Tally) -> Iterator[Entry]:
-    """Rows of a Parquet file; `line` is the row's number."""
+    """Yield the rows of a Parquet file; `line` is the row's number."""
     name, size = printable(path), path.stat().st_size
     with open_parquet(path) as file:
         total, number = max(file.metadata.num_rows, 1), 0
         batches = _guarded(file.iter_batches(batch_size=BATCH, use_threads=False), lambda: Origin(name, number + 1))
         for batch in batches:
-            for found in _batch_rows(batch):
+            for row in _batch_rows(batch):
                 number += 1
                 origin = Origin(name, number)
-                yield origin, found if isinstance(found, dict) else rows_end(origin, found).error
+                yield origin, row if isinstance(row, dict) else rows_end(origin, row).error
             done = size * number // total
             tally.position = lambda done=done: done
         tally.position = int
 
 
-def _guarded(batches: Iterator[Any], here: Callable[[], Origin]) -> Iterator[Any]:
+def _guarded(batches: Iterator[Any], next_origin: Callable[[], Origin]) -> Iterator[Any]:
+    """Yield the batches; an error of the next one is raised as a Break."""
     while True:
         try:
             batch = next(batches, None)
         except Exception as error:
-            raise rows_end(here(), error) from error
+            raise rows_end(next_origin(), error) from error
         if batch is None:
             return
         yield batch
 
 
 def _batch_rows(batch: Any) -> list[dict[str, object] | Exception]:
-    """The rows of a batch as Python values; where one cannot be (text that is not UTF-8), its error in its place."""
+    """Return the rows of a batch as Python values, with an error in place of a row that has none (not UTF-8)."""
     try:
         if batch.nbytes > decoding.LINE_LIMIT and batch.num_rows == 1:
             raise ValueError(f"a row of more than {decoding.LINE_LIMIT:,} bytes")
         if batch.nbytes > decoding.LINE_LIMIT:  # one row at a time: one of them may be as large
-            return [row for at in range(batch.num_rows) for row in _batch_rows(batch.slice(at, 1))]
+            return [row for index in range(batch.num_rows) for row in _batch_rows(batch.slice(index, 1))]
         rows: list[dict[str, object] | Exception] = batch.to_pylist()
     except Exception as error:  # noqa: BLE001 - as in `open_parquet`
-        one = batch.num_rows == 1
-        rows = [error] if one else [row for at in range(batch.num_rows) for row in _batch_rows(batch.slice(at, 1))]
+        if batch.num_rows == 1:
+            return [error]
+        rows = [row for index in range(batch.num_rows) for row in _batch_rows(batch.slice(index, 1))]
     return rows

@@ -1,4 +1,4 @@
-"""Rows -> tokens and records, a chunk at a time: what each worker process does. Nothing here imports torch."""
+"""Turn a chunk of rows into tokens and records, in a worker process. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from trueup.data.tokens.duplicates import content_hash, normalised, signatures
 from trueup.data.tokens.record import RECORD, TRAINED, Flag, Records, language_of, script_of
 from trueup.errors import DataError
 
-_SIGNED = 65_536  # characters of a text that its signature is taken of: with books, memory would grow with their length
+_SIGNED = 65_536  # characters of a text that its signature covers: memory would grow with the length of a book
 JUDGED_ALL, JUDGED_EVERY = 10_000, 64
-"""Of the rows after the first 10,000 every 64th is judged for language and refusals: each takes 0.1 ms."""
+"""After the first 10,000 rows only every 64th is judged for language and refusals: each takes 0.1 ms."""
 
 
 @dataclass(slots=True)
 class Packed:
-    """A chunk of rows. Offsets (`at`, `text_at`) are from the chunk's own beginning, `file` is 0.
+    """A tokenized chunk of rows. Offsets (`at`, `text_at`) count from the start of the chunk, `file` is 0.
 
     Attributes:
         tokens: (N,) uint32, the top bit set where trained.
         records: (n,) RECORD.
         signatures: (n, 32) uint32.
-        texts: the rows' messages as JSON, one after another.
+        texts: the messages of each row as JSON, concatenated.
         files: the name of each row's file.
         account: counts of all rows of the chunk.
     """
@@ -49,7 +49,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is done with each row.
+    """Instructions for a worker process, the same for each chunk.
 
     Attributes:
         parser: started, so that it knows the format.
@@ -65,25 +65,25 @@ class Task:
 def pack(task: Task, first: int, entries: Sequence[Entry]) -> Packed:
     """Parse and render a chunk of entries, of which the first is row number `first` (from 0) of the source."""
     account = Account(task.section)
-    made: list[_Made] = []
+    rows: list[_PackedRow] = []
     for index, entry in enumerate(entries, first):
         row = account.parse(task.parser, index, entry)
         if row is None:
             continue
         try:
-            made.append(_made(task.renderer, row, judged=index < JUDGED_ALL or index % JUDGED_EVERY == 0))
+            rows.append(_pack_row(task.renderer, row, judged=index < JUDGED_ALL or index % JUDGED_EVERY == 0))
         except DataError as error:
             account.used -= 1
             account.refuse(entry[0], error)
-    return _laid_out(account, made)
+    return _concatenate(account, rows)
 
 
 def example_of(renderer: Renderer, row: Row) -> Example:
-    """A row as token ids; a prompt's only branch is empty: the answer is not there yet.
+    """Return a row as token ids; the only branch of a prompt is empty.
 
     Raises:
-        DataError: it cannot be rendered; it names the row's place.
-        ModelError: the template refuses the messages, or cannot be masked exactly.
+        DataError: the row cannot be rendered; the message names its file and line.
+        ModelError: the template refuses the messages, or its rendering cannot be masked exactly.
     """
     if isinstance(row, Conversation):
         return single(renderer.conversation(row.messages, origin=row.origin))
@@ -93,11 +93,11 @@ def example_of(renderer: Renderer, row: Row) -> Example:
         return Example(renderer.prompt(row.messages, origin=row.origin), (Branch([], []),))
     sides = (row.chosen, row.rejected) if isinstance(row, Preference) else (row.completion,)
     trunk, answers = renderer.pair(row.prompt, sides, origin=row.origin)
-    return Example(trunk, tuple(Branch(one.ids, one.mask) for one in answers))
+    return Example(trunk, tuple(Branch(answer.ids, answer.mask) for answer in answers))
 
 
 def parts_of(row: Row) -> list[list[tuple[str, str]]]:
-    """A row as it is kept: its prompt and what answers it, each as (role, content)."""
+    """Return the messages of a row as they are stored: the prompt, then each answer, as lists of (role, content)."""
     if isinstance(row, Text):
         return [[("text", row.text)]]
     if isinstance(row, Conversation):
@@ -109,16 +109,16 @@ def parts_of(row: Row) -> list[list[tuple[str, str]]]:
 
 
 def compared(parts: Sequence[Sequence[Sequence[str]]], *, system: bool = False) -> str:
-    """The text by which rows are compared: their contents, a ranking's two sides in sorted order.
+    """Return the text by which rows are compared: their contents, with the two answers of a pair sorted.
 
-    Without the system message, which many rows share: it would make near-duplicates of all of them.
+    The system message is left out by default: many rows share it, and it would make them all near-duplicates.
     """
     texts = ["\n".join(content for role, content in part if system or role != "system") for part in parts]
     return "\n".join([*texts[:1], *sorted(texts[1:])])
 
 
 def near_text(parts: Sequence[Sequence[Sequence[str]]]) -> str:
-    """The normalised text by which near-duplicates are found: of long rows the beginning."""
+    """Return the normalised text by which near-duplicates are found; of long rows only the beginning."""
     return normalised(compared(parts)[:_SIGNED])
 
 
@@ -127,7 +127,7 @@ def _plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
 
 
 @dataclass(slots=True)
-class _Made:
+class _PackedRow:
     example: Example
     text: bytes
     near: str
@@ -135,17 +135,17 @@ class _Made:
     origin: Origin
 
 
-def _made(renderer: Renderer, row: Row, *, judged: bool) -> _Made:
+def _pack_row(renderer: Renderer, row: Row, *, judged: bool) -> _PackedRow:
     example, parts = example_of(renderer, row), parts_of(row)
-    flags = _seen(renderer, row, example, parts)
+    flags = _flags_of(renderer, row, example, parts)
     answers = ["\n".join(content for _, content in part) for part in parts[1:]]
     if len(answers) == 2 and answers[0] <= answers[1]:
         flags |= int(Flag.SORTED)
     record: dict[str, int | float] = {"scalar": _scalar(row), "content": content_hash(compared(parts, system=True))}
     if judged:
-        said = answers or [compared(parts)]
-        flags |= int(Flag.JUDGED | _refusals(answers))
-        record |= {"script": script_of(said[0]), "language": language_of(said[0])}
+        text = answers[0] if answers else compared(parts)
+        flags |= int(Flag.JUDGED | _refusals(parts[0][-1][1] if parts[0] else "", answers))
+        record |= {"script": script_of(text), "language": language_of(text)}
     lengths = [len(branch.ids) for branch in example.branches]
     record |= {
         "trunk": len(example.trunk),
@@ -155,7 +155,7 @@ def _made(renderer: Renderer, row: Row, *, judged: bool) -> _Made:
         "flags": flags,
     }
     origin = row.origin or Origin("", 0)
-    return _Made(
+    return _PackedRow(
         example,
         json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass"),
         near_text(parts),
@@ -164,8 +164,8 @@ def _made(renderer: Renderer, row: Row, *, judged: bool) -> _Made:
     )
 
 
-def _seen(renderer: Renderer, row: Row, example: Example, parts: list[list[tuple[str, str]]]) -> int:
-    """The row's flags, as a plain number: enums take a microsecond an operation."""
+def _flags_of(renderer: Renderer, row: Row, example: Example, parts: list[list[tuple[str, str]]]) -> int:
+    """Return the row's flags as a plain integer: enums take a microsecond an operation."""
     messages = [Message(role, content) for part in parts for role, content in part]
     flags = 0 if isinstance(row, Prompt) else trained_flags(example, renderer.stop_ids)
     if isinstance(row, Conversation) and _rewritten(row, example):
@@ -174,7 +174,8 @@ def _seen(renderer: Renderer, row: Row, example: Example, parts: list[list[tuple
         flags |= int(Flag.SPECIAL)
     if renderer.applied_twice(messages):
         flags |= int(Flag.APPLIED)
-    if renderer.doubled_bos((example.trunk + [one for branch in example.branches[:1] for one in branch.ids[:2]])[:2]):
+    first_branch = example.branches[0].ids if example.branches else []
+    if renderer.doubled_bos((example.trunk + first_branch[:2])[:2]):
         flags |= int(Flag.DOUBLED)
     replies = [part[-1][1] for part in parts[1:]]
     if isinstance(row, Conversation):  # its earlier answers are trained too
@@ -185,7 +186,7 @@ def _seen(renderer: Renderer, row: Row, example: Example, parts: list[list[tuple
 
 
 def trained_flags(example: Example, stops: Collection[int]) -> int:
-    """Whether the end token (one of `stops`) is trained, and whether there is a branch in which nothing is."""
+    """Return the flags ENDS (every branch trains an end token of `stops`) and UNTRAINED (a branch trains nothing)."""
     flags = 0
     if all(branch.mask and branch.mask[-1] and branch.ids[-1] in stops for branch in example.branches):
         flags |= int(Flag.ENDS)
@@ -195,16 +196,16 @@ def trained_flags(example: Example, stops: Collection[int]) -> int:
 
 
 def _rewritten(row: Conversation, example: Example) -> bool:
-    """Whether of several answers only the last is trained: then there is nothing untrained between trained tokens."""
+    """Return True if only the last of several answers is trained: no untrained token lies between trained ones."""
     return sum(message.role == "assistant" for message in row.messages) > 1 and all(example.branches[0].mask)
 
 
-def _refusals(answers: Sequence[str]) -> Flag:
-    found = Flag(0)
+def _refusals(prompt: str, answers: Sequence[str]) -> Flag:
+    flags = Flag(0)
     for answer, flag in zip(answers, (Flag.REFUSES, Flag.OTHER_REFUSES), strict=False):
-        if is_refusal(answer):
-            found |= flag
-    return found
+        if is_refusal(answer, prompt):
+            flags |= flag
+    return flags
 
 
 def _scalar(row: Row) -> float:
@@ -213,21 +214,21 @@ def _scalar(row: Row) -> float:
     return float("nan") if not isinstance(row, Preference) or row.margin is None else row.margin
 
 
-def _laid_out(account: Account, made: list[_Made]) -> Packed:
-    """Put the rows' tokens, texts and records one after another."""
+def _concatenate(account: Account, rows: list[_PackedRow]) -> Packed:
+    """Return the rows' tokens, texts and records, each one after another."""
     ids: list[int] = []
     mask: list[bool] = []
     texts = bytearray()
-    for one in made:
-        one.record |= {"at": len(ids), "line": one.origin.line, "text_at": len(texts), "text_size": len(one.text)}
-        ids += one.example.trunk
-        mask += [False] * len(one.example.trunk)
-        for branch in one.example.branches:
+    for row in rows:
+        row.record |= {"at": len(ids), "line": row.origin.line, "text_at": len(texts), "text_size": len(row.text)}
+        ids += row.example.trunk
+        mask += [False] * len(row.example.trunk)
+        for branch in row.example.branches:
             ids += branch.ids
             mask += branch.mask
-        texts += one.text
+        texts += row.text
     tokens = np.array(ids, dtype=np.uint32) | np.where(np.array(mask, dtype=bool), TRAINED, np.uint32(0))
     names = RECORD.names or ()
-    records = np.array([tuple(one.record.get(name, 0) for name in names) for one in made], dtype=RECORD)
-    near = signatures([one.near for one in made]) if made else np.zeros((0, 0), np.uint32)
-    return Packed(tokens, records, near, bytes(texts), [one.origin.file for one in made], account)
+    records = np.array([tuple(row.record.get(name, 0) for name in names) for row in rows], dtype=RECORD)
+    near = signatures([row.near for row in rows]) if rows else np.zeros((0, 0), np.uint32)
+    return Packed(tokens, records, near, bytes(texts), [row.origin.file for row in rows], account)
