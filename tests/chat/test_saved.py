@@ -15,7 +15,7 @@ from trueup.errors import DataError
 
 
 def turns(*texts: str) -> list[dict[str, str]]:
-    return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
+    return [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(texts)]
 
 
 def talk(*texts: str) -> dict:
@@ -129,7 +129,7 @@ MARGIN = json.dumps(ranking("hi", "Hello.", "No.") | {"margin": 1.0}).encode()
 
 
 @pytest.mark.parametrize(
-    ("there", "kind", "said"),
+    ("content", "kind", "said"),
     [
         (RANKED, "conversation", "f.jsonl:1: the file holds no conversations, and a file's rows are of one kind"),
         (TALK, "ranking", "f.jsonl:1: the file holds no rankings"),
@@ -143,16 +143,16 @@ MARGIN = json.dumps(ranking("hi", "Hello.", "No.") | {"margin": 1.0}).encode()
         (b"\xff\n", "conversation", "f.jsonl:1: not JSON: "),
     ],
 )
-def test_a_file_that_the_rows_do_not_fit_is_left_as_it_was(there, kind, said, tmp_path):
+def test_a_file_that_the_rows_do_not_fit_is_left_as_it_was(content, kind, said, tmp_path):
     path = tmp_path / "f.jsonl"
-    path.write_bytes(there)
+    path.write_bytes(content)
     new = talk("why", "So.") if kind == "conversation" else ranking("why", "So.", "Eh.")
     with pytest.raises(DataError) as caught:
         ChatFile().save(path, [new], kind)
     assert said in str(caught.value)
     assert "fix: " in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 6
-    assert path.read_bytes() == there
+    assert path.read_bytes() == content
 
 
 def test_a_row_that_could_not_be_read_again_is_refused(tmp_path):

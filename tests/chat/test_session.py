@@ -59,8 +59,8 @@ class Script:
         self.calls.append({"prompt": network.tokenizer.decode(prompt), "temperature": temperature, "seed": seed})
         text = next(self.texts)
         ids: list[int] = []
-        for at, part in enumerate(text.removesuffix("…").split("^C")):
-            if at:
+        for index, part in enumerate(text.removesuffix("…").split("^C")):
+            if index:
                 signal.raise_signal(signal.SIGINT)
             for letter in part[: max_new_tokens - len(ids)]:
                 network.check_stop()
@@ -105,7 +105,7 @@ def rows(name: str) -> list[dict]:
     return [json.loads(line) for line in Path(name).read_text(encoding="utf-8").splitlines()]
 
 
-def asked(script: Script, call: int = -1) -> str:
+def transcript(script: Script, call: int = -1) -> str:
     """The prompt of a call, without the markers around it."""
     return script.calls[call]["prompt"].replace("<|im_start|>", "[").replace("<|im_end|>\n", "]")
 
@@ -115,24 +115,24 @@ def asked(script: Script, call: int = -1) -> str:
 
 def test_a_script_gets_the_answers_and_nothing_else(talk, says):
     script = says("Hello.", "Four.")
-    shown, said = talk("hi", "", "what is two and two", "/save x.jsonl")
-    assert shown == "Hello.\nFour.\n"
-    assert said == "x.jsonl: 1 conversation added; 1 row in it\n"
-    assert asked(script) == "[user\nhi][assistant\nHello.][user\nwhat is two and two][assistant\n"
+    output, messages = talk("hi", "", "what is two and two", "/save x.jsonl")
+    assert output == "Hello.\nFour.\n"
+    assert messages == "x.jsonl: 1 conversation added; 1 row in it\n"
+    assert transcript(script) == "[user\nhi][assistant\nHello.][user\nwhat is two and two][assistant\n"
     [row] = RowStream(DataConfig(path="x.jsonl"), "conversation")
     assert [one.content for one in row.messages] == ["hi", "Hello.", "what is two and two", "Four."]
 
 
 def test_a_real_model_answers_the_same_to_the_same(talk):
     lines = ("hi", "why", "/new", "hi", "/again", "/undo", "hi")
-    shown, _ = talk(*lines, max_new_tokens=12, seed=3)
-    assert shown == talk(*lines, max_new_tokens=12, seed=3)[0]
-    shown = talk("hi", max_new_tokens=12, seed=3)[0]
-    assert talk("hi", "/new", "hi", max_new_tokens=12, seed=3)[0] == shown * 2
-    assert talk("hi", "/undo", "hi", max_new_tokens=12, seed=3)[0] == shown * 2
-    assert talk("hi", "/again", max_new_tokens=12, seed=3)[0] != shown * 2
-    assert talk("hi", max_new_tokens=12, seed=4)[0] != shown
-    assert talk("/seed 4", "hi", "/seed 3", "/undo", "hi", max_new_tokens=12)[0].endswith(shown)
+    output, _ = talk(*lines, max_new_tokens=12, seed=3)
+    assert output == talk(*lines, max_new_tokens=12, seed=3)[0]
+    output = talk("hi", max_new_tokens=12, seed=3)[0]
+    assert talk("hi", "/new", "hi", max_new_tokens=12, seed=3)[0] == output * 2
+    assert talk("hi", "/undo", "hi", max_new_tokens=12, seed=3)[0] == output * 2
+    assert talk("hi", "/again", max_new_tokens=12, seed=3)[0] != output * 2
+    assert talk("hi", max_new_tokens=12, seed=4)[0] != output
+    assert talk("/seed 4", "hi", "/seed 3", "/undo", "hi", max_new_tokens=12)[0].endswith(output)
     cold = talk("hi", "/again", max_new_tokens=12, temperature=0)
     assert cold[0][: len(cold[0]) // 2] * 2 == cold[0]
 
@@ -146,7 +146,7 @@ def test_every_turn_has_a_seed_of_its_own(talk, says):
 
 
 @pytest.mark.parametrize(
-    ("lines", "kind", "said"),
+    ("lines", "kind", "messages"),
     [
         (["/temprature 1"], ConfigError, '"/temprature" is no command; did you mean /temperature? Nothing was sent'),
         (["/etc/passwd?"], ConfigError, "/help lists the commands"),
@@ -165,34 +165,34 @@ def test_every_turn_has_a_seed_of_its_own(talk, says):
         (["hi", "/new now"], ConfigError, '/new: takes no argument, but got "now"'),
     ],
 )
-def test_a_mistake_ends_a_script_and_sends_nothing(lines, kind, said, talk, says):
+def test_a_mistake_ends_a_script_and_sends_nothing(lines, kind, messages, talk, says):
     script = says("Hello.")
     with pytest.raises(kind) as caught:
         talk(*lines)
-    assert said in str(caught.value)
+    assert messages in str(caught.value)
     assert len(script.calls) == (lines[0] == "hi")
     assert not list(Path().glob("x.*"))
 
 
 def test_a_mistake_does_not_end_a_person_s_chat(talk, says):
     says("Hello.", "Yes.")
-    shown, said = talk("hi", "/svae x.jsonl", "/save x.json", "sure?", "/quit", "never", typed=True)
-    assert shown == "Hello.\nYes.\n"
-    assert 'error: "/svae" is no command; did you mean /save?' in said
-    assert "error: x.json: rows are saved as JSON lines\n  fix: end the name in .jsonl" in said
+    output, messages = talk("hi", "/svae x.jsonl", "/save x.json", "sure?", "/quit", "never", typed=True)
+    assert output == "Hello.\nYes.\n"
+    assert 'error: "/svae" is no command; did you mean /save?' in messages
+    assert "error: x.json: rows are saved as JSON lines\n  fix: end the name in .jsonl" in messages
 
 
 def test_messages_of_many_lines(talk, says):
     script = says("1", "2", "3")
     talk("one \\", "two\\", "three", '"""', "/help is", "", '  a "command"', '"""', " /etc/hosts is what?")
-    heard = [asked(script, call).rpartition("[user\n")[2].partition("]")[0] for call in range(3)]
+    heard = [transcript(script, call).rpartition("[user\n")[2].partition("]")[0] for call in range(3)]
     assert heard == ["one \ntwo\nthree", '/help is\n\n  a "command"', "/etc/hosts is what?"]
 
 
 def test_the_end_of_the_input_ends_a_message(talk, says):
     script = says("1")
     talk('"""', "all of", "this")
-    assert "[user\nall of\nthis]" in asked(script)
+    assert "[user\nall of\nthis]" in transcript(script)
 
 
 def test_input_that_is_not_utf8(tiny_base, monkeypatch):
@@ -206,23 +206,23 @@ def test_input_that_is_not_utf8(tiny_base, monkeypatch):
 
 def test_settings_reach_the_sampler(talk, says):
     script = says("Hello.", "abcdef", "one\ntwo", "ab\x1bcd", "so")
-    shown, said = talk(
+    output, messages = talk(
         "hi", "/temperature 0.25", "/max 3", "again", "/max 50", r"/stop \n", "lines", "/stop", "raw",
         "/system Be brief.", "anew", temperature=1.5, stop=["l"], typed=True,
     )  # fmt: skip
-    assert shown == "He\nabc\none\nab\\x1bcd\nso\n"
+    assert output == "He\nabc\none\nab\\x1bcd\nso\n"
     assert [one["temperature"] for one in script.calls] == [1.5, 0.25, 0.25, 0.25, 0.25]
-    assert "(… cut at 3 tokens; /max raises it)" in said
-    assert 'an answer ends before "l" or "\\n"' in said
-    assert "the system prompt is set; a new conversation begins" in said
-    assert "[assistant\none][user\nraw]" in asked(script, 3), "a stop text is no part of the history"
-    assert asked(script) == "[system\nBe brief.][user\nanew][assistant\n"
+    assert "(… cut at 3 tokens; /max raises it)" in messages
+    assert 'an answer ends before "l" or "\\n"' in messages
+    assert "the system prompt is set; a new conversation begins" in messages
+    assert "[assistant\none][user\nraw]" in transcript(script, 3), "a stop text is no part of the history"
+    assert transcript(script) == "[system\nBe brief.][user\nanew][assistant\n"
 
 
-def test_what_is_kept_is_what_the_model_wrote(talk, says):
+def test_the_model_s_text_is_kept_unchanged(talk, says):
     says("a\x1b[2Jb")
-    shown, _ = talk("hi", "/show", "/save x.jsonl", system="Be brief.")
-    assert shown == "a\\x1b[2Jb\nsystem: Be brief.\nyou: hi\nmodel: a\\x1b[2Jb\n"
+    output, _ = talk("hi", "/show", "/save x.jsonl", system="Be brief.")
+    assert output == "a\\x1b[2Jb\nsystem: Be brief.\nyou: hi\nmodel: a\\x1b[2Jb\n"
     assert "\x1b" not in Path("x.jsonl").read_text()
     assert rows("x.jsonl")[0]["messages"] == [
         {"role": "system", "content": "Be brief."},
@@ -234,17 +234,17 @@ def test_what_is_kept_is_what_the_model_wrote(talk, says):
 def test_undo_and_again(talk, says):
     script = says("one", "two", "other two", "three")
     talk("1", "2", "/again", "/save x.jsonl", "/undo", "3", "/save")
-    assert asked(script, 2) == asked(script, 1) == "[user\n1][assistant\none][user\n2][assistant\n"
+    assert transcript(script, 2) == transcript(script, 1) == "[user\n1][assistant\none][user\n2][assistant\n"
     assert script.calls[2]["seed"] != script.calls[1]["seed"]
-    assert asked(script, 3) == "[user\n1][assistant\none][user\n3][assistant\n"
-    said = [[one["content"] for one in row["messages"]] for row in rows("x.jsonl")]
-    assert said == [["1", "one", "2", "other two"], ["1", "one", "3", "three"]]
+    assert transcript(script, 3) == "[user\n1][assistant\none][user\n3][assistant\n"
+    messages = [[one["content"] for one in row["messages"]] for row in rows("x.jsonl")]
+    assert messages == [["1", "one", "2", "other two"], ["1", "one", "3", "three"]]
 
 
 def test_a_conversation_that_goes_on_stays_one_row(talk, says):
     says("one", "two", "three")
-    _, said = talk("1", "/save x.jsonl", "/save", "2", "/save", "/new", "3", "/save")
-    assert said.splitlines() == [
+    _, messages = talk("1", "/save x.jsonl", "/save", "2", "/save", "/new", "3", "/save")
+    assert messages.splitlines() == [
         "x.jsonl: 1 conversation added; 1 row in it",
         "x.jsonl: nothing new; 1 row in it",
         "x.jsonl: 1 conversation updated; 1 row in it",
@@ -255,8 +255,8 @@ def test_a_conversation_that_goes_on_stays_one_row(talk, says):
 
 def test_an_answer_that_was_cut_is_kept_and_said(talk, says):
     says("for ever…", "")
-    _, said = talk("hi", "/save x.jsonl", "more", max_new_tokens=4)
-    assert said.splitlines() == [
+    _, messages = talk("hi", "/save x.jsonl", "more", max_new_tokens=4)
+    assert messages.splitlines() == [
         "(… cut at 4 tokens; /max raises it)",
         "x.jsonl: 1 conversation added; 1 row in it",
         "note: 1 answer cut or interrupted: a model trained on it learns to stop there",
@@ -279,20 +279,20 @@ def test_a_full_context_is_said_before_anything_is_sampled(talk, says, tmp_path)
     """A token a byte: 119 are "<s>user\\n" + 100 + "<e>\\n" + "<s>assistant\\n"; 12 the answer, 9 "y", 11 a header."""
     small = tiny_folder(tmp_path / "small", max_position_embeddings=151)
     script = says("a" * 10, "Yes.")
-    _, said = talk("x" * 100, "y", "/undo", "ok?", model=small, typed=True, max_new_tokens=64)
-    assert "the conversation has 151 tokens with this message" in said
-    assert f"and {small} reads 151 at most, its answer included; the message was not sent" in said
-    assert "/undo takes the last exchange back, /new begins another conversation" in said
+    _, messages = talk("x" * 100, "y", "/undo", "ok?", model=small, typed=True, max_new_tokens=64)
+    assert "the conversation has 151 tokens with this message" in messages
+    assert f"and {small} reads 151 at most, its answer included; the message was not sent" in messages
+    assert "/undo takes the last exchange back, /new begins another conversation" in messages
     assert len(script.calls) == 2
-    assert asked(script) == "[user\nok?][assistant\n"
+    assert transcript(script) == "[user\nok?][assistant\n"
 
 
 def test_an_answer_that_fills_the_context_says_so(talk, says, tmp_path):
     small = tiny_folder(tmp_path / "small", max_position_embeddings=130)
     says("a" * 200)
-    shown, said = talk("x" * 100, model=small, max_new_tokens=64)
-    assert shown == "a" * 11 + "\n"
-    assert said == "(… cut at 11 tokens: the model's context is full; /new begins again)\n"
+    output, messages = talk("x" * 100, model=small, max_new_tokens=64)
+    assert output == "a" * 11 + "\n"
+    assert messages == "(… cut at 11 tokens: the model's context is full; /new begins again)\n"
 
 
 # -- models that cannot be talked to -----------------------------------------------------------------------------------
@@ -322,14 +322,14 @@ def test_a_template_without_a_system_role(talk, says, tmp_path):
     with pytest.raises(ModelError, match="no system role"):
         talk("hi", model=folder, system="Be brief.")
     script = says("Hello.")
-    shown, said = talk("/system Be brief.", "hi", model=folder, typed=True)
-    assert "error: the chat template refuses these messages" in said
-    assert asked(script) == "[user\nhi][assistant\n"
-    assert shown == "Hello.\n"
+    output, messages = talk("/system Be brief.", "hi", model=folder, typed=True)
+    assert "error: the chat template refuses these messages" in messages
+    assert transcript(script) == "[user\nhi][assistant\n"
+    assert output == "Hello.\n"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "messages"),
     [
         ({"temperature": float("nan")}, "temperature: nan is not a number of 0 or more"),
         ({"max_new_tokens": 0}, "max_new_tokens: 0 is not a whole number of 1 or more"),
@@ -337,10 +337,10 @@ def test_a_template_without_a_system_role(talk, says, tmp_path):
         ({"device": "abacus"}, "device: 'abacus'"),
     ],
 )
-def test_settings_that_cannot_be_meant(options, said, tiny_base):
+def test_settings_that_cannot_be_meant(options, messages, tiny_base):
     with pytest.raises(ConfigError) as caught:
         run(tiny_base, **({"device": "cpu"} | options))
-    assert said in str(caught.value)
+    assert messages in str(caught.value)
 
 
 def test_a_model_against_itself(tiny_base):
@@ -353,20 +353,20 @@ def test_a_model_against_itself(tiny_base):
 
 def test_ctrl_c_ends_an_answer_and_keeps_it(talk, says):
     script = says("Once upon^C a time", "Sorry.")
-    shown, said = talk("a story", "shorter", "/save x.jsonl", typed=True)
-    assert shown == "Once upon\nSorry.\n"
-    assert "(interrupted; the part so far is kept: /again asks for another answer, /undo removes it)" in said
-    assert "note: 1 answer cut or interrupted" in said
-    assert "[assistant\nOnce upon][user\nshorter]" in asked(script)
+    output, messages = talk("a story", "shorter", "/save x.jsonl", typed=True)
+    assert output == "Once upon\nSorry.\n"
+    assert "(interrupted; the part so far is kept: /again asks for another answer, /undo removes it)" in messages
+    assert "note: 1 answer cut or interrupted" in messages
+    assert "[assistant\nOnce upon][user\nshorter]" in transcript(script)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_before_a_word_keeps_nothing(talk, says):
     script = says("^Cx", "Hello.", "^Cx", "Bye.")
-    _, said = talk("first", "hi", "/again", "so", typed=True)
-    assert "(interrupted before the answer began; the message is not kept)" in said
-    assert "(interrupted before the answer began; the earlier answer is kept)" in said
-    assert asked(script) == "[user\nhi][assistant\nHello.][user\nso][assistant\n"
+    _, messages = talk("first", "hi", "/again", "so", typed=True)
+    assert "(interrupted before the answer began; the message is not kept)" in messages
+    assert "(interrupted before the answer began; the earlier answer is kept)" in messages
+    assert transcript(script) == "[user\nhi][assistant\nHello.][user\nso][assistant\n"
 
 
 def test_ctrl_c_ends_a_script(talk, says):
@@ -377,11 +377,11 @@ def test_ctrl_c_ends_a_script(talk, says):
 
 def test_ctrl_c_ends_one_of_two_answers(talk, says, other):
     says("Once^C upon", "Whole.")
-    shown, said = talk("a story", typed=True, against=other)
-    assert "Once\nB  " in shown
-    assert shown.endswith("Whole.\n")
-    assert "(A: interrupted;" in said
-    assert "(B: interrupted" not in said
+    output, messages = talk("a story", typed=True, against=other)
+    assert "Once\nB  " in output
+    assert output.endswith("Whole.\n")
+    assert "(A: interrupted;" in messages
+    assert "(B: interrupted" not in messages
 
 
 def test_ctrl_c_at_the_prompt_quits_the_second_time(talk, says, monkeypatch):
@@ -406,32 +406,32 @@ def test_ctrl_c_at_the_prompt_quits_the_second_time(talk, says, monkeypatch):
 
 def test_each_model_goes_on_with_its_own_answers_until_one_is_chosen(talk, says, other, tiny_base):
     script = says("A1", "B1", "A2", "B2", "A3", "B3")
-    shown, said = talk("1", "2", "/b", "3", against=other)
-    assert shown == "".join(f"A  {tiny_base}\nA{at}\nB  {other}\nB{at}\n" for at in (1, 2, 3))
-    assert said.count("A 2 tokens, ") == said.count("   B 2 tokens, ") == 3
-    assert [asked(script, at).count("A1") for at in (2, 3)] == [1, 0]
+    output, messages = talk("1", "2", "/b", "3", against=other)
+    assert output == "".join(f"A  {tiny_base}\nA{index}\nB  {other}\nB{index}\n" for index in (1, 2, 3))
+    assert messages.count("A 2 tokens, ") == messages.count("   B 2 tokens, ") == 3
+    assert [transcript(script, index).count("A1") for index in (2, 3)] == [1, 0]
     both = "[user\n1][assistant\nB1][user\n2][assistant\nB2][user\n3][assistant\n"
-    assert asked(script, 4) == asked(script, 5) == both
+    assert transcript(script, 4) == transcript(script, 5) == both
     assert script.calls[4]["seed"] == script.calls[5]["seed"]
-    assert "No ranking: the two conversations differ in earlier answers; choose after every answer" in said
+    assert "No ranking: the two conversations differ in earlier answers; choose after every answer" in messages
 
 
 def test_choices_are_saved_as_rankings(talk, says, other, tiny_base):
     says("A1", "B1", "A2", "B2", "A3", "B3", "A4", "B4")
-    _, said = talk(
+    _, messages = talk(
         "1", "/b", "2", "/a", "/save r.jsonl", "/b", "/save", "/new", "3", "/a", "/again", "/a", "/save",
         system="Be brief.", against=other,
     )  # fmt: skip
-    assert [line for line in said.splitlines() if "r.jsonl" in line] == [
+    assert [line for line in messages.splitlines() if "r.jsonl" in line] == [
         "r.jsonl: 2 rankings added; 2 rows in it",
         "r.jsonl: 1 ranking updated; 2 rows in it",
         "r.jsonl: 2 rankings added; 4 rows in it",
     ]
-    got = list(RowStream(DataConfig(path="r.jsonl"), "preference"))
-    assert [(one.chosen[0].content, one.rejected[0].content) for one in got] == [
+    rows = list(RowStream(DataConfig(path="r.jsonl"), "preference"))
+    assert [(one.chosen[0].content, one.rejected[0].content) for one in rows] == [
         ("B1", "A1"), ("B2", "A2"), ("A3", "B3"), ("A4", "B4"),
     ]  # fmt: skip
-    assert [one.content for one in got[1].prompt] == ["Be brief.", "1", "B1", "2"]
+    assert [one.content for one in rows[1].prompt] == ["Be brief.", "1", "B1", "2"]
     models = [(row["model_chosen"], row["model_rejected"]) for row in rows("r.jsonl")]
     assert models == [(other, tiny_base)] * 2 + [(tiny_base, other)] * 2
 
@@ -444,42 +444,43 @@ def test_choices_outlast_their_conversation(talk, says, other):
 
 def test_no_choice_is_lost_in_silence(talk, says, other):
     says("A1", "B1", "A2", "B2")
-    _, said = talk("1", "/a", "/quit", "2", "/undo", "/quit", typed=True, against=other)
-    assert "1 choice not saved: /save FILE.jsonl keeps them, another /quit does not" in said
-    assert said.endswith("1 choice not saved\n")
+    _, messages = talk("1", "/a", "/quit", "2", "/undo", "/quit", typed=True, against=other)
+    assert "1 choice not saved: /save FILE.jsonl keeps them, another /quit does not" in messages
+    assert messages.endswith("1 choice not saved\n")
     says("A1", "B1")
     with pytest.raises(ConfigError, match="no answer was preferred yet"):
         talk("1", "/save r.jsonl", against=other)
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "messages"),
     [
         (["Same.", " Same."], "A preferred; both go on with its conversation. No ranking: the answers are the same"),
         (["Yes.", ""], "No ranking: B's answer is empty"),
     ],
 )
-def test_what_makes_no_ranking(answers, said, talk, says, other):
+def test_answers_that_make_no_ranking(answers, messages, talk, says, other):
     says(*answers)
-    assert said in talk("1", "/a", against=other)[1]
+    assert messages in talk("1", "/a", against=other)[1]
 
 
 def test_a_chosen_answer_that_was_cut_is_said(talk, says, other):
     says("long…", "short")
-    _, said = talk("1", "/a", "/b", typed=True, against=other, max_new_tokens=50)
+    _, messages = talk("1", "/a", "/b", typed=True, against=other, max_new_tokens=50)
     assert (
-        "A preferred; both go on with its conversation. Its answer was cut at 4 tokens: /again asks for others" in said
+        "A preferred; both go on with its conversation. Its answer was cut at 4 tokens: /again asks for others"
+        in messages
     )
-    assert "B preferred; both go on with its conversation\n" in said
+    assert "B preferred; both go on with its conversation\n" in messages
 
 
 def test_an_end_token_of_the_other_model_s_is_an_error_not_a_crash(talk, says, tmp_path):
     """For A <|endoftext|> in letters is text; in B's history, where it would end an answer, it cannot stand."""
     a, b = tiny_folder(tmp_path / "a"), tiny_folder(tmp_path / "b", eos="<|endoftext|>")
     script = says("A <|endoftext|> 1", "B <|endoftext|> 1", "A2", "B2")
-    shown, said = talk("1", "/a", "2", "/undo", "3", typed=True, model=a, against=b)
-    assert shown == f"A  {a}\nA <|endoftext|> 1\nB  {b}\nB \nA  {a}\nA2\nB  {b}\nB2\n"
-    assert 'error: conversation: a response holds the end token "<|endoftext|>"' in said
+    output, messages = talk("1", "/a", "2", "/undo", "3", typed=True, model=a, against=b)
+    assert output == f"A  {a}\nA <|endoftext|> 1\nB  {b}\nB \nA  {a}\nA2\nB  {b}\nB2\n"
+    assert 'error: conversation: a response holds the end token "<|endoftext|>"' in messages
     assert len(script.calls) == 4
 
 
@@ -488,15 +489,15 @@ def test_two_columns_where_there_is_room(talk, says, other, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("LINES", "12")
     says("left " * 15 + "\x1b[1m", "right " * 15)
-    shown, _ = talk("1", against=other)
-    last = shown[shown.rindex("\x1b[2K") :].splitlines()
+    output, _ = talk("1", against=other)
+    last = output[output.rindex("\x1b[2K") :].splitlines()
     assert any("left left" in line and "right right" in line for line in last)
     answers = [line for line in last if "left" in line or "right" in line]
     assert "\x1b[1m" not in "".join(answers)  # the models' names above them are bold, whatever their length
     monkeypatch.setenv("COLUMNS", "99")
     says("left " * 15, "right " * 15)
-    shown, _ = talk("1", against=other)
-    assert not any("left" in line and "right" in line for line in shown.splitlines())
+    output, _ = talk("1", against=other)
+    assert not any("left" in line and "right" in line for line in output.splitlines())
 
 
 def test_columns_that_grow_beyond_the_screen_show_their_end():
@@ -504,14 +505,14 @@ def test_columns_that_grow_beyond_the_screen_show_their_end():
     pair = chat_screen._Columns(["A", "B"])
     pair.texts = ["\n".join(map(str, range(40))), "short"]
     screen.print(chat_screen._Tail(pair))
-    assert [line.split()[0] for line in screen.file.getvalue().splitlines()] == [str(at) for at in range(30, 40)]
+    assert [line.split()[0] for line in screen.file.getvalue().splitlines()] == [str(index) for index in range(30, 40)]
 
 
 def test_history_follows_the_choices():
     """A chose nothing at 1, B was chosen at 2 (with B's own answer to 1), at 3 they part again."""
-    said = [Exchange(str(at), (ChatAnswer(f"A{at}"), ChatAnswer(f"B{at}"))) for at in (1, 2, 3)]
-    said[1].chosen = 1
-    dialogue = Dialogue(["a", "b"], None, said)
+    messages = [Exchange(str(index), (ChatAnswer(f"A{index}"), ChatAnswer(f"B{index}"))) for index in (1, 2, 3)]
+    messages[1].chosen = 1
+    dialogue = Dialogue(["a", "b"], None, messages)
     assert [m.content for m in dialogue.history(0)] == ["1", "B1", "2", "B2", "3", "A3"]
     assert [m.content for m in dialogue.history(1)] == ["1", "B1", "2", "B2", "3", "B3"]
 

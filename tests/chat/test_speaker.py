@@ -22,7 +22,7 @@ def speaker(tmp_path_factory) -> Speaker:
     return Speaker(tiny_folder(tmp_path_factory.mktemp("speaker") / "a", max_position_embeddings=96), init("cpu"))
 
 
-def told(answer):
+def fields(answer):
     return answer.text, answer.tokens, answer.ended
 
 
@@ -33,11 +33,11 @@ def test_answers_together_are_the_answers_alone(speaker):
     assert [speaker.room(one, sampling) < 24 for one in prompts] == [False, False, False, True]
     endings = set()
     for seed in range(12):
-        seeds = [seed + 100 * at for at in range(4)]
+        seeds = [seed + 100 * index for index in range(4)]
         alone = [speaker.answer(one, sampling, seed=own) for one, own in zip(prompts, seeds, strict=True)]
         for max_tokens in (1, 200, 16_384):
             together = speaker.answers(prompts, sampling, seeds=seeds, max_tokens=max_tokens)
-            assert list(map(told, together)) == list(map(told, alone))
+            assert list(map(fields, together)) == list(map(fields, alone))
         endings |= {one.ended for one in alone}
         assert all("e" not in one.text for one in alone)
     assert endings >= {"stop", "cut"}
@@ -52,20 +52,20 @@ def test_an_end_token_spelled_out_ends_the_answer_there(speaker, monkeypatch):
     ids += [speaker.network.tokenizer.convert_tokens_to_ids(one) for one in "end|>more"]
     monkeypatch.setattr(module, "sample", lambda *_, **__: [Sample(ids, finished=False)])
     [got] = speaker.answers([[1, 2]], SAMPLING, seeds=[0])
-    assert told(got) == ("Yes.", len("Yes.<|im_end|>"), "stop")
+    assert fields(got) == ("Yes.", len("Yes.<|im_end|>"), "stop")
 
 
 def test_one_answer_may_be_given_in_the_middle_of_others(speaker):
     prompts = [speaker.prompt([Message("user", one)]) for one in ASKED[:3]]
-    plain = list(map(told, speaker.answers(prompts, SAMPLING, seeds=[1, 2, 3])))
-    alone = told(speaker.answer(prompts[1], SAMPLING, seed=9))
+    plain = list(map(fields, speaker.answers(prompts, SAMPLING, seeds=[1, 2, 3])))
+    alone = fields(speaker.answer(prompts[1], SAMPLING, seed=9))
     between, calls = [], []
 
     def check() -> None:
         calls.append(0)
         if len(calls) == 5:
-            between.append(told(speaker.answer(prompts[1], SAMPLING, seed=9)))
+            between.append(fields(speaker.answer(prompts[1], SAMPLING, seed=9)))
 
-    assert list(map(told, speaker.answers(prompts, SAMPLING, seeds=[1, 2, 3], check=check))) == plain
+    assert list(map(fields, speaker.answers(prompts, SAMPLING, seeds=[1, 2, 3], check=check))) == plain
     assert between == [alone]
     assert len(calls) > 20  # the hook came back after the answer in between

@@ -49,7 +49,7 @@ STOPS = st.lists(st.text("ab \né", min_size=1, max_size=4), max_size=3)
 
 @settings(max_examples=400, deadline=None)
 @given(IDS, STOPS)
-def test_what_was_shown_is_the_answer_cleaned(ids, stops):
+def test_the_shown_text_is_the_cleaned_answer(ids, stops):
     pieces, answer, taken = played(ids, stops)
     assert "".join(pieces) == clean(answer)
     assert answer == cut_by_reading(RENDERER.decode(taken), stops)
@@ -67,7 +67,7 @@ def test_tokens_do_not_decide_where_it_is_cut(text, stops, data):
     assert by_word == played(tokens(text), stops)[1] == cut_by_reading(text, stops)
 
 
-def test_it_shows_at_once_what_is_certain():
+def test_certain_text_is_shown_at_once():
     """ "c" cannot begin a stop, "\\nU" can: it comes only when "x" has shown that it does not."""
     pieces, answer, _ = played(tokens("abc\nUx"), ["\nUser:"])
     assert pieces == ["a", "b", "c", "\nUx"]
@@ -119,5 +119,5 @@ def test_a_decoder_that_changes_its_mind_is_followed():
         ("abab", ["x"], ("abab", False)),
     ],
 )
-def test_where_a_text_is_cut(text, stops, expected):
+def test_texts_are_cut_at_the_first_complete_stop_text(text, stops, expected):
     assert cut(text, stops) == expected

@@ -33,7 +33,7 @@ def missing(*settings: str, cls: type[SftConfig | DpoConfig | PpoConfig] = SftCo
     return type(caught.value), str(caught.value)
 
 
-def test_what_is_there_passes() -> None:
+def test_existing_files_pass() -> None:
     settings = ["model=base", "output=runs/a/b", "data=rows.jsonl"]
     assert load_config(SftConfig, None, settings, check_files=True).model == "base"
     assert not Path("runs").exists()
@@ -48,7 +48,7 @@ def test_hub_names(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["gpt2", "runs/foo", "runs/foo/model", "./a/b", "/a/b", "base/x", "a/b.jsonl", "a/b.gguf"]
 )
-def test_what_is_no_hub_name(name: str) -> None:
+def test_names_that_are_no_hub_names(name: str) -> None:
     assert not is_hub_name(name)
 
 

@@ -132,7 +132,7 @@ def test_passages_and_columns(tmp_path: Path) -> None:
 
 
 def test_limits_spread_evenly(tmp_path: Path) -> None:
-    data = rows(tmp_path, *({"prompt": str(at)} for at in range(10)))
+    data = rows(tmp_path, *({"prompt": str(index)} for index in range(10)))
     assert [one.text for one in sets.prompts("innocent", data, 5)] == ["0", "2", "4", "6", "8"]
     assert len(sets.prompts("innocent", data, 50)) == 10
     assert len(sets.prompts("innocent", None)) >= 100

@@ -37,14 +37,14 @@ def said(text: Any) -> Answer:
     return 200, {"choices": [{"message": {"role": "assistant", "content": text}}]}, {}
 
 
-def asked(body: dict[str, Any]) -> tuple[str, str]:
+def answers_in(body: dict[str, Any]) -> tuple[str, str]:
     """The two answers in a request."""
     text = body["messages"][1]["content"]
     return tuple(re.search(rf"<<<ANSWER {x} \w+>>>\n(.*?)\n<<<END ANSWER {x}", text, re.DOTALL)[1] for x in "AB")
 
 
 def longer(body: dict[str, Any]) -> Answer:
-    a, b = asked(body)
+    a, b = answers_in(body)
     return said(json.dumps({"verdict": "tie" if len(a) == len(b) else "A" if len(a) > len(b) else "B"}))
 
 
@@ -133,7 +133,7 @@ def test_two_answers_for_one_prompt_are_too_many() -> None:
         ("", None),
     ],
 )
-def test_what_an_endpoint_says_of_a_refusal(text: str, expected: float | None) -> None:
+def test_refusal_verdicts_are_read_from_replies(text: str, expected: float | None) -> None:
     assert refusal_verdict(text) == expected
 
 
@@ -165,8 +165,8 @@ def test_the_configuration_says_who_judges() -> None:
 
     def decided(mine: list[Item], others: list[Item], **settings: Any) -> tuple[str, float] | None:
         config = EvaluateConfig.model_validate(settings)
-        made = verdicts(config, {"a": PROMPT}, mine, others, lambda _: None)
-        return None if made is None else (made.judge, made.items[0].values["outcome"])
+        decided = verdicts(config, {"a": PROMPT}, mine, others, lambda _: None)
+        return None if decided is None else (decided.judge, decided.items[0].values["outcome"])
 
     assert decided(ours, theirs) == ("gold", 0.0)
     assert decided(ours, theirs, judge="reward") == ("reward", 1.0)
@@ -182,7 +182,7 @@ def test_an_endpoint_is_asked_in_both_orders() -> None:
     with serving(longer) as server:
         one = judge(server)
         assert one([PROMPT] * 3, ["seven", "7", "13"], ["7", "eleven", "17"]) == [1.0, 0.0, 0.5]
-    assert sorted(map(asked, server.bodies)) == sorted(
+    assert sorted(map(answers_in, server.bodies)) == sorted(
         [("seven", "7"), ("7", "seven"), ("7", "eleven"), ("eleven", "7"), ("13", "17"), ("17", "13")]
     )
     assert {(body["model"], body["temperature"]) for body in server.bodies} == {("some-judge", 0)}
@@ -192,14 +192,14 @@ def test_an_endpoint_is_asked_in_both_orders() -> None:
 
 
 def test_the_order_of_answers_is_kept_with_many_at_a_time() -> None:
-    lengths = [(at * 7 % 11, at * 5 % 13) for at in range(40)]
+    lengths = [(index * 7 % 11, index * 5 % 13) for index in range(40)]
     first, second = ["x" * a for a, _ in lengths], ["y" * b for _, b in lengths]
     with serving(longer) as server:
         answers = judge(server, concurrency=16)([PROMPT] * 40, first, second)
     assert answers == [0.5 if a == b else float(a > b) for a, b in lengths]
 
 
-def test_who_always_takes_the_first_is_found_out() -> None:
+def test_a_judge_that_always_takes_the_first_gives_ties() -> None:
     with serving(lambda _: said("A")) as server:
         one = judge(server)
         assert one([PROMPT] * 2, ["7", "5"], ["8", "6"]) == [0.5, 0.5]
@@ -286,7 +286,7 @@ def test_a_redirect_does_not_take_the_key_along() -> None:
     assert other.bodies == []
 
 
-def test_who_never_answers_is_given_up() -> None:
+def test_an_endpoint_that_never_answers_is_an_error() -> None:
     free = threading.Event()
 
     def hang(_: dict[str, Any]) -> Answer:
@@ -329,7 +329,7 @@ def test_only_http(url: str) -> None:
         EndpointJudge(url, "some-judge")
 
 
-def test_what_is_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="holds a user or password") as caught:
         EndpointJudge(f"https://me:{KEY}@host/v1", "some-judge")
     assert KEY not in str(caught.value)

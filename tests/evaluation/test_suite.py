@@ -29,7 +29,7 @@ QUESTIONS = [
     {"id": "b", "topic": "sums", "question": "One and one?", "choices": ["One.", "Two."], "answer": "Two."},
     {"id": "c", "topic": "words", "question": "A colour?", "choices": ["Blue.", "Soup.", "Why?"], "answer": "Blue."},
 ]
-ASKED = [{"id": f"p{at}", "topic": "t", "prompt": f"Number {at}?"} for at in range(12)]
+ASKED = [{"id": f"p{index}", "topic": "t", "prompt": f"Number {index}?"} for index in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_every_number_has_its_interval(report: Report) -> None:
             assert one.n > 0
 
 
-def test_what_was_not_complied_with_was_refused(report: Report) -> None:
+def test_unsafe_prompts_are_complied_with_or_refused(report: Report) -> None:
     rows = table(report)
     # The same prompts were used for both sets.
     assert rows["unsafe-compliance"].values["other"].value == 1 - rows["over-refusal"].values["other"].value
@@ -158,19 +158,19 @@ def test_multiple_choice_is_the_likeliest_choice_by_an_independent_computation(f
 
 
 @pytest.mark.parametrize(
-    ("changes", "absent", "said"),
+    ("changes", "absent", "notes"),
     [
         ({"data": None}, {"preferences"}, "no held-out rankings; set evaluate.data"),
         ({"reward": None}, {"reward", "win-rate"}, "no reward model among the stages; set evaluate.reward"),
         ({"tasks": ["capability"]}, {"kl", "forgetting", "over-refusal"}, "not among evaluate.tasks"),
     ],
 )
-def test_what_was_not_measured_is_absent_and_said(
-    changes: dict[str, Any], absent: set[str], said: str, folder: Path, tmp_path: Path
+def test_missing_measurements_are_absent_with_a_reason(
+    changes: dict[str, Any], absent: set[str], notes: str, folder: Path, tmp_path: Path
 ) -> None:
     report = measured(plan(folder, tmp_path, "base", "copy", **({"limit": 2, "samples": 2} | changes)))
     assert not absent & set(table(report))
-    assert said in {one.why for one in report.not_measured}
+    assert notes in {one.why for one in report.not_measured}
 
 
 def test_gold_decides_wins_before_the_proxy(folder: Path, tmp_path: Path) -> None:
@@ -187,19 +187,19 @@ def test_gold_decides_wins_before_the_proxy(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_model_that_was_measured_is_not_measured_again(folder: Path, tmp_path: Path) -> None:
-    one, said = plan(folder, tmp_path, "base", "other", limit=2, samples=3), list[str]()
+    one, notes = plan(folder, tmp_path, "base", "other", limit=2, samples=3), list[str]()
     first = measured(one)
     stamp = one.file("other").stat().st_mtime_ns
-    second = measured(one, said.append)
+    second = measured(one, notes.append)
     assert one.file("other").stat().st_mtime_ns == stamp
-    assert sum("was measured before" in line for line in said) == 2
+    assert sum("was measured before" in line for line in notes) == 2
     assert first.measures == second.measures
-    measured(plan(folder, tmp_path, "base", "other", limit=3, samples=3), said.append)
+    measured(plan(folder, tmp_path, "base", "other", limit=3, samples=3), notes.append)
     assert one.file("other").stat().st_mtime_ns != stamp
 
 
 def test_a_stopped_evaluation_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, said = plan(folder, tmp_path, "base", "copy", "other", limit=2, samples=3), list[str]()
+    one, notes = plan(folder, tmp_path, "base", "copy", "other", limit=2, samples=3), list[str]()
 
     def stop(text: str) -> None:
         if text == "evaluating copy":
@@ -210,9 +210,9 @@ def test_a_stopped_evaluation_goes_on(folder: Path, tmp_path: Path, monkeypatch:
     assert not (one.place / PLAN_FILE).exists()  # nothing that a report could be made of
     with pytest.raises(DataError, match="nothing was evaluated here"):
         build(one.folder)
-    measured(one, said.append)
-    assert "evaluation: base was measured before, and nothing it depends on has changed" in said
-    assert "evaluating copy" in said
+    measured(one, notes.append)
+    assert "evaluation: base was measured before, and nothing it depends on has changed" in notes
+    assert "evaluating copy" in notes
 
 
 def test_other_tokenizers_have_no_kl(folder: Path, tmp_path: Path) -> None:
@@ -226,9 +226,12 @@ def test_other_tokenizers_have_no_kl(folder: Path, tmp_path: Path) -> None:
     rows = table(report)
     assert not {"kl", "preferences"} & set(rows)
     assert "alien" not in rows["entropy"].values
-    said = {m.what: m.why for m in report.not_measured}
+    notes = {m.what: m.why for m in report.not_measured}
     assert (
-        said["KL of alien"] == said["entropy of alien"] == said["preferences of alien"] == "its tokenizer is not base's"
+        notes["KL of alien"]
+        == notes["entropy of alien"]
+        == notes["preferences of alien"]
+        == "its tokenizer is not base's"
     )
     # Counted in the base's tokens, so that the lengths can be compared; here a token is a letter, and the end is one.
     for item in read_items(one.file("alien")):
@@ -304,11 +307,11 @@ def test_only_what_a_run_would_ship_is_judged_beside_another(folder: Path, tmp_p
     assert set(both.verdict.models) == {"a/copy", "b/base"}
     # The second run's KL is from another model: it is not shown as if it were from the first run's.
     assert set(table(both)["kl"].values) == {"a/copy"}
-    said = {m.what: m.why for m in both.not_measured}
-    assert said["b: KL"] == "measured against other of b, which is another model"
+    notes = {m.what: m.why for m in both.not_measured}
+    assert notes["b: KL"] == "measured against other of b, which is another model"
 
 
-def test_what_an_earlier_evaluation_left_is_not_taken_for_this_ones(folder: Path, tmp_path: Path) -> None:
+def test_files_of_an_earlier_evaluation_are_not_reused(folder: Path, tmp_path: Path) -> None:
     """Into the same folder: first with verdicts and a reward model, then without either."""
     comparison_of(folder, tmp_path, "base", "other", "rm")
     assert (tmp_path / "evaluation" / "other.wins.jsonl").is_file()
@@ -330,17 +333,17 @@ def test_an_interrupted_second_evaluation_leaves_nothing_to_trust(folder: Path, 
         build(tmp_path)
 
 
-def test_what_is_too_long_is_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
+def test_rows_over_max_length_are_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
     """A token is a letter here: a prompt of 100 more letters than the others, and rankings of several lengths."""
     made = [*ASKED, {"prompt": "x" * 100}]
     prompts = tiny_data.write(tmp_path / "long.jsonl", made)
     one = plan(folder, tmp_path, "base", tasks=["answers", "preferences"], prompts=prompts, samples=5, max_length=70)
     report = measured(one)
     assert len(of_task(read_items(one.file("base")), "answers", "length")) == 5
-    said = {m.what: m.why for m in report.not_measured}
-    assert said["1 of 13 prompts"] == "longer than evaluate.max_length=70 tokens with their answers"
-    [left] = [what for what in said if what.endswith(" rankings") and "of 12" in what]
-    assert said[left] == "longer than evaluate.max_length=70 tokens"
+    notes = {m.what: m.why for m in report.not_measured}
+    assert notes["1 of 13 prompts"] == "longer than evaluate.max_length=70 tokens with their answers"
+    [left] = [what for what in notes if what.endswith(" rankings") and "of 12" in what]
+    assert notes[left] == "longer than evaluate.max_length=70 tokens"
     with pytest.raises(DataError, match=r"evaluate\.max_length=9 leaves none of 12 rankings; raise it"):
         measured(plan(folder, tmp_path, "base", max_length=9))
 

@@ -47,7 +47,7 @@ def test_change_is_the_paired_t_statistic() -> None:
 
 
 def test_a_change_without_spread() -> None:
-    one = [Measurement(at, {"x": [value] * 5}) for at, value in enumerate((1.0, 1.0, 3.0))]
+    one = [Measurement(index, {"x": [value] * 5}) for index, value in enumerate((1.0, 1.0, 3.0))]
     assert change(one[1], one[0], "x") == (0.0, 0.0)
     assert change(one[2], one[0], "x") == (2.0, math.inf)
 
@@ -71,7 +71,7 @@ def test_noise_raises_nothing() -> None:
     flagged = 0
     for seed in range(100):
         history = course(*[flat] * 10, seed=seed)
-        flagged += any(raised(history[: at + 1], watch.ppo_rules(None)) for at in range(len(history)))
+        flagged += any(raised(history[: index + 1], watch.ppo_rules(None)) for index in range(len(history)))
     assert flagged <= 5
 
 
@@ -204,7 +204,9 @@ def test_dpo_watches_its_answers_and_its_chosen_side(tmp_path: Path) -> None:
 
 def test_dpo_warns_where_chosen_falls(tmp_path: Path) -> None:
     """The policy learns other answers: both sides of these held-out rankings become less likely, the longer more."""
-    held_out = [{"prompt": f"Hi? {at}", "chosen": "YYYYYY", "rejected": "YYYYYYYYYYYYYYYYYYYY"} for at in range(8)]
+    held_out = [
+        {"prompt": f"Hi? {index}", "chosen": "YYYYYY", "rejected": "YYYYYYYYYYYYYYYYYYYY"} for index in range(8)
+    ]
     config = tiny_data.stage(
         "dpo", tmp_path, watch={"samples": 0}, optim={"steps": 20, "lr": 1e-2}, loss={"name": "sigmoid", "beta": 0.05},
         eval={"data": tiny_data.write(tmp_path / "other.jsonl", held_out), "every": 5},

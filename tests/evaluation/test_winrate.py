@@ -28,9 +28,9 @@ def by_scipy(outcomes: list[float], ours: list[int], theirs: list[int]) -> np.nd
     won, longer = np.array(outcomes), np.array(ours) - np.array(theirs)
     term = np.tanh(longer / longer.std())
 
-    def cost(found: np.ndarray) -> float:
-        logit = found[0] + found[1] * term
-        return float((np.logaddexp(0, logit) - won * logit).sum() + RIDGE / 2 * (found**2).sum())
+    def cost(fitted: np.ndarray) -> float:
+        logit = fitted[0] + fitted[1] * term
+        return float((np.logaddexp(0, logit) - won * logit).sum() + RIDGE / 2 * (fitted**2).sum())
 
     return optimize.minimize(cost, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}).x
 
@@ -56,7 +56,7 @@ def test_the_fit_is_scipys(ties: bool) -> None:
     assert result.raw == win_rate(outcomes)
 
 
-def test_who_wins_by_length_alone_does_not_win() -> None:
+def test_a_win_by_length_alone_is_no_win() -> None:
     outcomes, ours, theirs = judged_by_length(600, 0, ahead=90, intercept=0.0, effect=2.2)
     result = length_controlled(outcomes, ours, theirs)
     assert result.raw.low > 0.75
@@ -65,7 +65,7 @@ def test_who_wins_by_length_alone_does_not_win() -> None:
     assert result.length_effect.low > 1
 
 
-def test_who_wins_in_spite_of_length_wins() -> None:
+def test_a_win_in_spite_of_length_is_a_win() -> None:
     outcomes, ours, theirs = judged_by_length(600, 0, ahead=-90, intercept=1.0, effect=1.5)
     result = length_controlled(outcomes, ours, theirs)
     assert result.raw.value < 0.5 < result.rate.low
@@ -88,7 +88,7 @@ def test_lengths_that_say_nothing_change_little() -> None:
 
 
 @pytest.mark.parametrize("outcomes", [[1.0] * 12, [0.0] * 12, [0.0] * 6 + [1.0] * 6], ids=["won", "lost", "separable"])
-def test_what_length_or_winning_separates_still_ends(outcomes: list[float]) -> None:
+def test_the_fit_ends_on_separable_data(outcomes: list[float]) -> None:
     """All won: n (1 - p) = RIDGE * logit stops at p of about 0.999; Wilson's interval is what says how sure that is."""
     result = length_controlled(outcomes, list(range(94, 106)), [100] * 12)
     assert 0 <= result.rate.low < result.rate.high <= 1
@@ -109,7 +109,7 @@ def test_the_fit_ends_where_the_slope_is_nothing() -> None:
         assert (rest * term).sum() == pytest.approx(RIDGE * effect, abs=1e-5)
 
 
-def test_what_was_not_judged_is_left_out_with_its_lengths() -> None:
+def test_pairs_without_a_judgement_are_left_out() -> None:
     outcomes, ours, theirs = judged_by_length(60, 2, ahead=20, intercept=0.4, effect=1.0)
     more = length_controlled([math.nan, *outcomes], [10**6, *ours], [0, *theirs])
     assert more == length_controlled(outcomes, ours, theirs)

@@ -35,7 +35,7 @@ def run(capsys: Capture, *words: str) -> tuple[int, str, str]:
     return code, out, err
 
 
-def told(capsys: Capture, *words: str) -> tuple[int, dict[str, Any]]:
+def check_json(capsys: Capture, *words: str) -> tuple[int, dict[str, Any]]:
     code, out, _ = run(capsys, *words, "--json")
     return code, json.loads(out)
 
@@ -47,10 +47,10 @@ def codes(report: dict[str, Any], level: str = "error") -> list[tuple[str, str]]
 def rankings(count: int) -> list[dict[str, str]]:
     """Rankings without a fault or a warning: all different, and both sides of one length."""
     made = []
-    for at in range(count):
-        words = making.sentence(at).split()
+    for index in range(count):
+        words = making.sentence(index).split()
         made.append(
-            {"prompt": f"{making.sentence(-at)}?", "chosen": " ".join(words), "rejected": " ".join(words[::-1])}
+            {"prompt": f"{making.sentence(-index)}?", "chosen": " ".join(words), "rejected": " ".join(words[::-1])}
         )
     return made
 
@@ -80,7 +80,7 @@ class TestDataFiles:
         [("conversations", "sft"), ("rankings", "dpo"), ("labelled", "dpo"), ("prompts", "ppo"), ("texts", "sft")],
     )
     def test_the_first_row_says_what_it_is_for(self, capsys: Capture, folder: Path, kind: str, stage: str) -> None:
-        code, report = told(capsys, tiny_data.data(folder, kind), "--model", "base")
+        code, report = check_json(capsys, tiny_data.data(folder, kind), "--model", "base")
         assert code == 0
         assert report["ok"]
         [(name, sections)] = report["stages"].items()
@@ -93,16 +93,16 @@ class TestDataFiles:
 
     def test_messages_that_end_with_the_users_are_prompts(self, capsys: Capture, folder: Path) -> None:
         row = {"messages": [{"role": "user", "content": "Why?"}]}
-        code, report = told(capsys, tiny_data.write(folder / "asked.jsonl", [row]), "--model", "base")
+        code, report = check_json(capsys, tiny_data.write(folder / "asked.jsonl", [row]), "--model", "base")
         assert (code, list(report["stages"])) == (0, ["ppo"])
 
     def test_settings_and_method_may_be_given(self, capsys: Capture) -> None:
-        code, report = told(capsys, "rankings.jsonl", "data.use=chosen", "--model", "base", "--method", "sft")
+        code, report = check_json(capsys, "rankings.jsonl", "data.use=chosen", "--model", "base", "--method", "sft")
         assert (code, list(report["stages"])) == (0, ["sft"])
-        code, report = told(capsys, "rankings.jsonl", "data.rows=:5", "data.limit=3", "--model", "base")
+        code, report = check_json(capsys, "rankings.jsonl", "data.rows=:5", "data.limit=3", "--model", "base")
         counts = report["stages"]["dpo"]["data"]
         assert (code, counts["read"], counts["used"], counts["unselected"]) == (0, 20, 3, 17)
-        code, report = told(capsys, "rankings.jsonl", "--model", "base", "--method", "reward")
+        code, report = check_json(capsys, "rankings.jsonl", "--model", "base", "--method", "reward")
         assert list(report["stages"]) == ["reward"]
 
     @pytest.mark.parametrize(
@@ -128,7 +128,9 @@ class TestDataFiles:
             (["nowhere.yaml"], 2, "nowhere.yaml"),
         ],
     )
-    def test_what_cannot_be_meant(self, capsys: Capture, words: list[str], code: int, message: str) -> None:
+    def test_wrong_targets_and_settings_are_refused(
+        self, capsys: Capture, words: list[str], code: int, message: str
+    ) -> None:
         Path("empty.jsonl").touch()
         tiny_data.write(Path("odd.jsonl"), [{"foo": 1}])
         Path("broken.jsonl").write_text('{"prompt": "q", "completion": "a"}\n{oops\n')
@@ -147,7 +149,7 @@ class TestExitCodes:
         code, out, _ = run(capsys, "rankings.jsonl", "--model", "base")
         assert code == 0
         assert out.splitlines()[-1] == "0 errors, 1 warning: training can start"
-        code, report = told(capsys, "rankings.jsonl", "--model", "base", "--strict")
+        code, report = check_json(capsys, "rankings.jsonl", "--model", "base", "--strict")
         assert (code, report["ok"]) == (3, True)
         assert codes(report, "warning") == [("data", "length-bias")]
 
@@ -157,12 +159,12 @@ class TestExitCodes:
         assert code == 3
         assert out.splitlines()[-1] == "1 error, 0 warnings: training would be refused"
         assert "rankings.jsonl:21" in out
-        code, report = told(capsys, "rankings.jsonl", "allow=[special-text]", "--model", "base", "--strict")
+        code, report = check_json(capsys, "rankings.jsonl", "allow=[special-text]", "--model", "base", "--strict")
         assert (code, codes(report, "allowed")) == (0, [("data", "special-text")])
 
     def test_long_rows(self, capsys: Capture) -> None:
         """Told beside all else, not instead of it."""
-        code, report = told(capsys, "rankings.jsonl", "max_length=180", "--model", "base")
+        code, report = check_json(capsys, "rankings.jsonl", "max_length=180", "--model", "base")
         assert code == 3
         assert codes(report) == [("data", "over-length")]
         assert {"lengths", "duplicates"} <= {one["code"] for one in report["findings"]}
@@ -175,15 +177,15 @@ class TestExitCodes:
         name = sorted(weights)[1]
         weights[name].view(-1)[3] = torch.nan
         save_file(weights, path, metadata={"format": "pt"})
-        code, report = told(capsys, "rankings.jsonl", "--model", own_base)
+        code, report = check_json(capsys, "rankings.jsonl", "--model", own_base)
         assert (code, codes(report)) == (4, [("model", "non-finite-weights")])
         assert f"{path}: {name} holds NaN or infinity" in report["findings"][0]["text"]
 
     def test_a_vocabulary_that_is_too_small(self, capsys: Capture, own_base: str) -> None:
         tokenizer = AutoTokenizer.from_pretrained(own_base)
-        tokenizer.add_tokens([f"word{at}" for at in range(9)])
+        tokenizer.add_tokens([f"word{index}" for index in range(9)])
         tokenizer.save_pretrained(own_base)
-        code, report = told(capsys, "rankings.jsonl", "--model", own_base)
+        code, report = check_json(capsys, "rankings.jsonl", "--model", own_base)
         assert (code, codes(report)) == (4, [("model", "vocabulary")])
         assert "has 269 tokens, the embedding only 264" in report["findings"][0]["text"]
 
@@ -195,9 +197,9 @@ class TestExitCodes:
                 settings = json.loads(place.read_text())
                 settings.pop("chat_template", None)
                 place.write_text(json.dumps(settings))
-        code, report = told(capsys, "rankings.jsonl", "--model", own_base)
+        code, report = check_json(capsys, "rankings.jsonl", "--model", own_base)
         assert (code, codes(report)) == (4, [("model", "missing-template")])
-        code, report = told(capsys, "rankings.jsonl", "max_length=180", "--model", own_base)
+        code, report = check_json(capsys, "rankings.jsonl", "max_length=180", "--model", own_base)
         assert code == 3
         assert codes(report) == [("model", "missing-template"), ("data", "over-length")]
 
@@ -222,7 +224,7 @@ stages:
 class TestPipelines:
     def test_stages_whose_models_are_not_made_yet(self, capsys: Capture) -> None:
         Path("pipe.yaml").write_text(PIPELINE)
-        code, report = told(capsys, "pipe.yaml")
+        code, report = check_json(capsys, "pipe.yaml")
         assert list(report["stages"]) == ["sft", "reward", "dpo", "ppo"]
         assert list(report["stages"]["dpo"]) == ["data", "eval"]
         assert (code, codes(report)) == (3, [("dpo.data", "over-length"), ("dpo.eval", "over-length")])
@@ -230,7 +232,7 @@ class TestPipelines:
     def test_a_finding_of_the_same_rows_is_told_once_and_says_its_stage(self, capsys: Capture) -> None:
         """sft and ppo read other texts of the file than reward and dpo do."""
         Path("pipe.yaml").write_text(PIPELINE)
-        _, report = told(capsys, "pipe.yaml")
+        _, report = check_json(capsys, "pipe.yaml")
         repeated = [one["section"] for one in report["findings"] if one["code"] == "duplicates"]
         assert repeated == ["sft.data", "reward.data", "ppo.prompts"]
         assert all(one["section"].partition(".")[0] in report["stages"] for one in report["findings"])
@@ -243,7 +245,7 @@ class TestPipelines:
             "name: p\nbase: base\nstages:\n  a: {method: sft, data: one.jsonl}\n  b: {method: sft, data: other.jsonl}\n"
             "  c: {method: sft, data: one.jsonl}\n"
         )
-        _, report = told(capsys, "pipe.yaml")
+        _, report = check_json(capsys, "pipe.yaml")
         assert codes(report) == [("a.data", "special-text"), ("b.data", "special-text")]
 
     def test_an_existing_reward_of_another_tokenizer(self, capsys: Capture, own_base: str) -> None:
@@ -253,7 +255,7 @@ class TestPipelines:
         for name in ("config.json", "model.safetensors"):
             (Path("runs/p/reward/model") / name).write_bytes((Path(own_base) / name).read_bytes())
         Path("pipe.yaml").write_text(PIPELINE.replace("max_length: 180", "max_length: 1000"))
-        code, report = told(capsys, "pipe.yaml")
+        code, report = check_json(capsys, "pipe.yaml")
         assert (code, codes(report)) == (4, [("ppo.reward", "other-tokenizer")])
 
     def test_a_stage_that_was_stopped_before_its_end_has_no_model(self, capsys: Capture) -> None:
@@ -261,7 +263,7 @@ class TestPipelines:
         for name in ("sft", "reward"):
             Path("runs/p", name, "checkpoints").mkdir(parents=True)
         Path("pipe.yaml").write_text(PIPELINE.replace("max_length: 180", "max_length: 1000"))
-        code, report = told(capsys, "pipe.yaml")
+        code, report = check_json(capsys, "pipe.yaml")
         assert (code, codes(report)) == (0, [])
 
     def test_a_model_of_a_stages_own_is_not_taken_for_one_to_be_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +287,7 @@ class TestWords:
     def test_json_holds_what_the_text_says(self, capsys: Capture) -> None:
         Path("pipe.yaml").write_text(PIPELINE)
         code, out, _ = run(capsys, "pipe.yaml")
-        same, report = told(capsys, "pipe.yaml")
+        same, report = check_json(capsys, "pipe.yaml")
         assert code == same
         text = said(out)
         for one in report["findings"]:
@@ -312,10 +314,10 @@ class TestWords:
         assert line == f"  20 rows read = {used} used + {held} held out + {rest} not selected"
         assert (used + held, rest) == (12, 8)
 
-    def test_it_fits_80_columns_and_obeys_no_data(self, capsys: Capture, folder: Path) -> None:
+    def test_output_fits_80_columns_and_escapes_data(self, capsys: Capture, folder: Path) -> None:
         """A file name with an escape sequence, very long, in a message of many places."""
         name = f"{'long' * 40}\x1b[31m.jsonl"
-        rows = [{**row, "prompt": f"What is <|im_end|>{at}?"} for at, row in enumerate(rankings(20))]
+        rows = [{**row, "prompt": f"What is <|im_end|>{index}?"} for index, row in enumerate(rankings(20))]
         path = tiny_data.write(folder / name, rows)
         Path("pipe.yaml").write_text(
             json.dumps({"name": "p", "base": "base", "stages": {"d" * 30: {"method": "dpo", "data": path}}})
@@ -352,7 +354,7 @@ class TestWords:
         (["check", "key.yaml"], 2, "key.yaml:6"),
     ],
 )
-def test_what_is_wrong_is_said_without_torch(words: list[str], code: int, message: str) -> None:
+def test_errors_are_reported_without_torch(words: list[str], code: int, message: str) -> None:
     tiny_data.write(Path("bad.jsonl"), [*rankings(20), {"prompt": "q", "chosen": "a"}])
     Path("bad.yaml").write_text(PIPELINE.replace("reward, from: sft, data: rankings", "reward, from: sft, data: bad"))
     Path("key.yaml").write_text(PIPELINE.replace("from: sft, data: rank", "form: sft, data: rank"))

@@ -81,7 +81,7 @@ def test_of_large_data_only_the_beginning_is_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("bad", ["{oops\n", {"prompt": "q"}, {"prompt": "q", "completion": 5}])
-def test_what_was_seen_to_be_wrong_is_said_when_time_is_up(tmp_path, monkeypatch, bad):
+def test_errors_read_before_the_time_is_up_are_reported(tmp_path, monkeypatch, bad):
     """A second passes at each look: time is up at the second row of 50."""
     clock = itertools.count()
     monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: next(clock)))

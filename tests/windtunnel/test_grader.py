@@ -103,7 +103,7 @@ def test_no_true_statement_is_a_refusal() -> None:
     assert not any(is_refusal(statement) for fact in load_almanac() for statement in fact.statements)
 
 
-def test_it_is_a_reward() -> None:
+def test_the_grader_is_a_reward() -> None:
     scores = gold([_ask(CAPITAL, "Paris."), _ask(CAPITAL, "Rome."), _ask(CAPITAL, RAMBLE)])  # type: ignore[list-item]
     assert scores.dtype == torch.float32
     assert scores.tolist() == [1.0, 0.0, 0.5]
