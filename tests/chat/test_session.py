@@ -427,11 +427,11 @@ def test_choices_are_saved_as_rankings(talk, says, other, tiny_base):
         "r.jsonl: 1 ranking updated; 2 rows in it",
         "r.jsonl: 2 rankings added; 4 rows in it",
     ]
-    rows = list(RowStream(DataConfig(path="r.jsonl"), "preference"))
-    assert [(one.chosen[0].content, one.rejected[0].content) for one in rows] == [
+    parsed = list(RowStream(DataConfig(path="r.jsonl"), "preference"))
+    assert [(one.chosen[0].content, one.rejected[0].content) for one in parsed] == [
         ("B1", "A1"), ("B2", "A2"), ("A3", "B3"), ("A4", "B4"),
     ]  # fmt: skip
-    assert [one.content for one in rows[1].prompt] == ["Be brief.", "1", "B1", "2"]
+    assert [one.content for one in parsed[1].prompt] == ["Be brief.", "1", "B1", "2"]
     models = [(row["model_chosen"], row["model_rejected"]) for row in rows("r.jsonl")]
     assert models == [(other, tiny_base)] * 2 + [(tiny_base, other)] * 2
 
