@@ -169,7 +169,7 @@ def test_gold_that_is_ordinary_in_the_store_already_is_refused(capsys: pytest.Ca
     server, _, _ = served("--pairs", "pairs.jsonl")
     ended(server)
     assert cli.main(["rank", "votes.db", "--gold", "pairs.jsonl"]) == 3
-    assert "6 gold pairs here are ordinary ones in it, first pair 1" in capsys.readouterr().err
+    assert "6 pairs of --gold are ordinary ones in it, first 1" in capsys.readouterr().err
     with Store.open("votes.db") as store:
         assert store.counts().gold == 0
 

@@ -1,4 +1,4 @@
-"""`trueup rank`: STORE.db alone serves the page; export, import and results are commands beside it."""
+"""`trueup rank`: STORE.db alone serves the page; export, import and results are subcommands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _ServesByDefault(TyperGroup):
     """`trueup rank votes.db --port 8100` means `trueup rank serve votes.db --port 8100`."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Put the default command where none is named."""
+        """Insert the default command if none is named."""
         if not args:
             args = ["--help"]
         elif args[0] not in (*self.commands, "--help"):
@@ -101,7 +101,7 @@ def serve(
     ] = None,
     **options: Any,
 ) -> Job:
-    """Serve the page. A store is made if there is none; the same command goes on with it."""
+    """Serve the page. A store that does not exist is made; the same command goes on with it."""
     given = {key: value for key, value in options.items() if value not in (None, [])}
     return partial(commands.rank, store, config, settings or [], given)
 
@@ -122,11 +122,11 @@ def export(
     ] = None,
     margin: Annotated[bool, typer.Option("--margin", help="The mean strength of preference as `margin`.")] = False,
     gold: Annotated[bool, typer.Option("--gold", help="The gold pairs too.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> Job:
-    """Write the votes as rows that every stage reads, each with where it came from.
+    """Write the votes as rows that every stage reads, each with its provenance.
 
-    STORE.db@1200 is the store as it stood at its event 1200.
+    STORE.db@1200 is the store as of its event 1200.
     """
     return partial(
         commands.rank_export, store, output, votes=votes, form=form, edits=edits, margin=margin, gold=gold,
@@ -138,11 +138,9 @@ def export(
 def import_(
     store: Store,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rankings that people made elsewhere.")],
-    rater: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose they are, where the file does not say.")
-    ] = None,
+    rater: Annotated[str | None, typer.Option(metavar="NAME", help="The rater, where the file names none.")] = None,
 ) -> Job:
-    """Take other tools' rankings in: chosen/rejected rows, Chatbot Arena, Label Studio, or our own export."""
+    """Import rankings: chosen/rejected rows, Chatbot Arena, Label Studio, Argilla, or our own export."""
     return partial(commands.rank_import, store, file, rater=rater)
 
 
@@ -152,8 +150,8 @@ def results(
     html: Annotated[Path | None, typer.Option(help="Write the page as well.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> Job:
-    """What the votes say: win rates, agreement, the raters' length bias, how many more votes a decision needs.
+    """Show win rates, agreement, the raters' length bias, and how many more votes a decision needs.
 
-    STORE.db@1200 is the store as it stood at its event 1200.
+    STORE.db@1200 is the store as of its event 1200.
     """
     return partial(commands.rank_results, store, html=html, as_json=as_json)

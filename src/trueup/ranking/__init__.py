@@ -1,8 +1,10 @@
 """People rank A against B: the page, the server behind it, the models that write ahead, and what the votes say.
 
-store     every vote, on disk before anything else happens; the one part that knows of no page and no model
-ahead     a process of its own that samples answers before they are asked for
-page      the server and what a rater's browser gets
-results   what the votes say, with intervals
+command   the work of `trueup rank` and its commands
+page      the server, and the page in a rater's browser
+writing   a separate process that samples answers before raters ask for them
 exchange  votes as rows of data, and other tools' rankings as votes
+results   win rates, agreement and the rest, with intervals
+
+The store of prompts, pairs and votes is trueup.data.votes, which imports no page and no model.
 """

@@ -1,4 +1,4 @@
-"""What `trueup rank` and its commands do. Every file is read before the page is there, and the page before a model."""
+"""The work of `trueup rank` and its commands: files are read first, then the page is served, then models load."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import NewPair, NewPrompt, Pair, StoreSettings
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.ranking import exchange
-from trueup.ranking import results as said
+from trueup.ranking import results as vote_results
 from trueup.ranking.page import Access
 from trueup.ranking.page import serve as serve_page
 from trueup.ranking.page.access import on_loopback
-from trueup.ranking.writing.ahead import Ahead
+from trueup.ranking.writing.ahead import AnswerWriter
 from trueup.system.files import atomic_write_text, split_event
 from trueup.system.text import clean, masked
 
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from trueup.data.votes.vote_types import Rater
 
 OWNER = "owner"
-"""The rater who may see the results where everybody needs a link."""
+"""The rater who may see the results when every visitor needs a link."""
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
-    """What a command line puts into a store."""
+class StoreInput:
+    """The prompts and pairs that the files of a configuration hold."""
 
     prompts: Sequence[NewPrompt] = ()
     pairs: Sequence[NewPair] = ()
 
     @classmethod
-    def read(cls, prompts: Path | None, pairs: Path | None, gold: Path | None) -> Input:
+    def read(cls, prompts: Path | None, pairs: Path | None, gold: Path | None) -> StoreInput:
         """Read the files. Raises DataError for a row that cannot be used."""
         checks = exchange.read_pairs(str(gold), gold=True) if gold else []
-        known = {_words(one) for one in checks}
-        ready = [one for one in exchange.read_pairs(str(pairs)) if _words(one) not in known] if pairs else []
-        if told := exchange.told_of_empty(exchange.empty_messages(ready)):
-            say(told)
-        for one in checks:  # anywhere among them: a pair's number is not to tell that its answer is known
-            ready.insert(secrets.randbelow(len(ready) + 1), one)
+        known = {_content(pair) for pair in checks}
+        ready = [pair for pair in exchange.read_pairs(str(pairs)) if _content(pair) not in known] if pairs else []
+        if note := exchange.empty_message_note(exchange.count_empty_messages(ready)):
+            say(note)
+        for pair in checks:  # at random places: a pair's number must not tell that its better answer is known
+            ready.insert(secrets.randbelow(len(ready) + 1), pair)
         return cls(exchange.read_prompts(str(prompts)) if prompts else [], ready)
 
 
@@ -56,29 +56,29 @@ def serve(path: Path, config: RankConfig) -> None:
     """Serve the page until Ctrl-C. A setting that is None stays as the store has it.
 
     Args:
-        path: the store; it is made where there is none and there is something to put into it.
+        path: the store; made if it does not exist and there is something to put into it.
         config: what is ranked, by whom, and where the page is served.
 
     Raises:
-        ConfigError: the settings cannot be meant together, or the port is taken.
+        ConfigError: settings contradict each other, or the port is taken.
         DataError: a file or the store cannot be used.
     """
     if not path.exists() and not (config.pairs or (config.prompts and config.model)):
         raise ConfigError(
-            f"{path}: there is no such store yet, and no pairs to put into one\n"
-            "  fix: --prompts FILE --model RUN to have answers written, or --pairs FILE of answers that are there"
+            f"{path}: there is no such store yet, and nothing to put into a new one\n"
+            "  fix: --prompts FILE --model RUN to have answers written, or --pairs FILE of answers that exist"
         )
     _check_reward(config.reward)
     closed = bool(config.rater or config.name) or not on_loopback(config.host)
     access = Access(config.host, config.port, token_needed=closed, owner=OWNER, names=tuple(config.name))
-    given = Input.read(config.prompts, config.pairs, config.gold)
+    files = StoreInput.read(config.prompts, config.pairs, config.gold)
     with Store.open(path, create=True) as store:
-        _fill(store, _settings(store, config), given, writes=bool(config.model))
+        _fill(store, _settings(store, config), files, writes=bool(config.model))
         invited = [store.rater(name) for name in ([OWNER, *config.rater] if access.token_needed else [])]
         before = store.last_event()
         writer = None
         if config.model or config.reward:
-            writer = Ahead(path, config.model_copy(update={"seed": store.settings.seed}), report=say)
+            writer = AnswerWriter(path, config.model_copy(update={"seed": store.settings.seed}), report=say)
         serve_page(store, writer, access, say=say, ready=lambda bound: _welcome(store, bound, invited, config))
         votes = store.votes()
         new = sum(vote.id > before for vote in votes)
@@ -98,17 +98,17 @@ def _settings(store: Store, config: RankConfig) -> StoreSettings:
     return replace(store.settings, **{key: value for key, value in wanted.items() if value is not None})
 
 
-def _fill(store: Store, settings: StoreSettings, given: Input, *, writes: bool) -> None:
-    """Put what was given into the store. Raises ConfigError where nothing could ever be ranked by it."""
-    _refuse_ordinary(store, given)
+def _fill(store: Store, settings: StoreSettings, files: StoreInput, *, writes: bool) -> None:
+    """Put settings, prompts and pairs into the store. Raises ConfigError if there is still nothing to rank."""
+    _refuse_ordinary(store, files)
     store.configure(settings)
-    for what, added in (("prompt", store.add_prompts(given.prompts)), ("pair", store.add_pairs(given.pairs))):
+    for noun, added in (("prompt", store.add_prompts(files.prompts)), ("pair", store.add_pairs(files.pairs))):
         if added.known:
-            say(f"{_count(added.new, f'new {what}')}, {_count(added.known, what)} there before")
-    held = store.counts()
-    if not (held.pairs or held.gold or writes):
+            say(f"{_count(added.new, f'new {noun}')}, {_count(added.known, noun)} there before")
+    counts = store.counts()
+    if not (counts.pairs or counts.gold or writes):
         raise ConfigError(f"{store.path}: holds no pairs, and no model writes any\n  fix: --model RUN, or --pairs FILE")
-    if writes and not held.prompts:
+    if writes and not counts.prompts:
         raise ConfigError(f"{store.path}: holds no prompts for the model to answer\n  fix: --prompts FILE")
 
 
@@ -124,44 +124,44 @@ def _check_reward(reward: str | None) -> None:
             )
 
 
-def _words(pair: NewPair | Pair) -> tuple[tuple[Message, ...], frozenset[str]]:
-    """By what two pairs are the same to a rater."""
+def _content(pair: NewPair | Pair) -> tuple[tuple[Message, ...], frozenset[str]]:
+    """Return the part of a pair that a rater sees: equal for two pairs that are the same to a rater."""
     return pair.prompt.messages, frozenset((pair.first.text, pair.second.text))
 
 
-def _refuse_ordinary(store: Store, given: Input) -> None:
-    """Raise DataError for a gold pair that is in the store as an ordinary one: it would check nobody."""
-    checks = {_words(one) for one in given.pairs if one.gold is not None}
+def _refuse_ordinary(store: Store, files: StoreInput) -> None:
+    """Raise DataError if a gold pair is already in the store as an ordinary pair: it would check nobody."""
+    checks = {_content(pair) for pair in files.pairs if pair.gold is not None}
     if not checks:
         return
-    there = [pair.id for pair in store.pairs() if pair.gold is None and _words(pair) in checks]
-    if there:
+    ordinary = [pair.id for pair in store.pairs() if pair.gold is None and _content(pair) in checks]
+    if ordinary:
         raise DataError(
-            f"{store.path}: {_count(len(there), 'gold pair')} here are ordinary ones in it, first pair {there[0]}\n"
+            f"{store.path}: {_count(len(ordinary), 'pair')} of --gold are ordinary ones in it, first {ordinary[0]}\n"
             "  fix: leave them out of --gold, or begin another store with them"
         )
 
 
 def _welcome(store: Store, access: Access, invited: Sequence[Rater], config: RankConfig) -> None:
-    """What is ranked, and where."""
-    settings, held = store.settings, store.counts()
+    """Print what is ranked, and the addresses of the page."""
+    settings, counts = store.settings, store.counts()
     say(
-        f"{store.path}: {_count(held.prompts, 'prompt')}, {_count(held.pairs, 'pair')}"
-        + (f" and {held.gold} to check raters by" if held.gold else "")
-        + f", {_count(held.votes, 'vote')}; "
+        f"{store.path}: {_count(counts.prompts, 'prompt')}, {_count(counts.pairs, 'pair')}"
+        + (f" and {counts.gold} to check raters by" if counts.gold else "")
+        + f", {_count(counts.votes, 'vote')}; "
         + f"{_count(settings.raters_per_pair, 'vote')} a pair, next: {settings.policy}"
     )
     if settings.policy == "uncertain" and config.reward is None:
-        say("no --reward is named: pairs that none has scored come in random order")
+        say("there is no --reward: pairs without a score come in random order")
     if config.model or config.reward:
-        say("loading models in the background; the page is there meanwhile")
+        say("loading models in the background; the page works meanwhile")
     if not access.token_needed:
         say(f"rank at     {access.address}")
         say(f"results at  {access.address}results")
     for rater in invited:
         also = " (sees the results)" if rater.name == OWNER else ""
         say(f"{rater.name}{also}: {access.link(store.invite(rater.name))}")
-    say("Ctrl-C stops it; every vote is on the disk before the page says so")
+    say("Ctrl-C stops it; every vote is on disk before the page says saved")
 
 
 def export(
@@ -175,37 +175,39 @@ def export(
     gold: bool = False,
     force: bool = False,
 ) -> None:
-    """Write votes as rows of data, and say what became of each vote.
+    """Write votes as rows of data, and print what became of each vote.
 
     Raises:
-        DataError: the store cannot be read, or a file is there already.
+        DataError: the store cannot be read, or a file exists already.
     """
     done = exchange.export(path, output, votes=votes, form=form, edits=edits, margin=margin, gold=gold, force=force)
     print(done)
 
 
 def import_(path: Path, file: Path, *, rater: str | None = None) -> None:
-    """Take a file's rankings into the store. Raises DataError for a row that cannot be used; then none is taken."""
+    """Import a file's rankings into the store: all, or none and DataError if a row cannot be used."""
     print(exchange.import_file(path, str(file), rater=rater))
 
 
 def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> None:
-    """Print what the votes say, of `votes.db@1200` as it stood at that event. Raises DataError for what is no store."""
+    """Print the results of the votes; of `votes.db@1200` as of that event. Raises DataError if it is not a store."""
     if html is not None and (html.suffix.lower() not in (".html", ".htm") or html.is_dir()):
-        raise ConfigError(f"--html {html}: is no name of a page\n  fix: end it in .html")
+        raise ConfigError(f"--html {html}: is not the name of a page\n  fix: end it in .html")
     name, event = split_event(str(path))
     with Store.open(Path(name), read_only=True) as store:
-        settings, at = store.settings, resolve_event(store, event)
-        found = said.view(store.pairs(), store.votes(at), settings=settings, seed=settings.seed, event=at)
+        settings, last_event = store.settings, resolve_event(store, event)
+        view = vote_results.view(
+            store.pairs(), store.votes(last_event), settings=settings, seed=settings.seed, event=last_event
+        )
     if html is not None:
-        atomic_write_text(html, said.page(found))
-    print(found.model_dump_json(indent=2) if as_json else said.terminal(found))
+        atomic_write_text(html, vote_results.page(view))
+    print(view.model_dump_json(indent=2) if as_json else vote_results.terminal(view))
 
 
 def say(text: str) -> None:
-    """One line to the person at the terminal."""
+    """Print a line for the person at the terminal."""
     print(clean(masked(text)), file=sys.stderr, flush=True)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -13,7 +13,7 @@ from trueup.data.votes.importing import ImportedVote
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Ballot, Choice, Vote
 from trueup.errors import DataError
-from trueup.ranking.exchange import Imported, empty_messages, export, import_file, read_pairs, told_of_empty
+from trueup.ranking.exchange import Imported, count_empty_messages, empty_message_note, export, import_file, read_pairs
 
 
 def write(path: Path, *rows: Any) -> str:
@@ -397,6 +397,6 @@ def test_one_is_no_plural_and_empty_messages_are_said(tmp_path: Path) -> None:
 def test_empty_messages_of_pairs(tmp_path: Path) -> None:
     silent = {"prompt": [user("a"), assistant(""), user("b")], "response_a": "", "response_b": "No."}
     pairs = read_pairs(write(tmp_path / "pairs.jsonl", RANKING, silent))
-    assert empty_messages(pairs) == 2
-    assert told_of_empty(empty_messages(pairs[:1])) == ""
-    assert told_of_empty(1).startswith("1 message is empty")
+    assert count_empty_messages(pairs) == 2
+    assert empty_message_note(count_empty_messages(pairs[:1])) == ""
+    assert empty_message_note(1).startswith("1 message is empty")

@@ -18,7 +18,7 @@ import pytest
 
 from trueup.config.ranking import RankConfig
 from trueup.ranking.writing import ahead as module
-from trueup.ranking.writing.ahead import Ahead
+from trueup.ranking.writing.ahead import AnswerWriter
 
 CONFIG = RankConfig(model=["a"])
 PROMPT = {"id": 7, "messages": [{"role": "user", "content": "Hi?"}], "tags": ["greeting"], "origin": "p.jsonl:1"}
@@ -41,13 +41,13 @@ def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
 
 
 @pytest.fixture
-def child(monkeypatch, tmp_path) -> Iterator[Callable[[str], Ahead]]:
-    """Starts an `Ahead` whose child runs the given lines; all are stopped at the end."""
-    started: list[Ahead] = []
+def child(monkeypatch, tmp_path) -> Iterator[Callable[[str], AnswerWriter]]:
+    """Starts an `AnswerWriter` whose child runs the given lines; all are stopped at the end."""
+    started: list[AnswerWriter] = []
 
-    def start(lines: str) -> Ahead:
+    def start(lines: str) -> AnswerWriter:
         monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", HELPERS + textwrap.dedent(lines)))
-        started.append(Ahead(tmp_path / "votes.db", CONFIG))
+        started.append(AnswerWriter(tmp_path / "votes.db", CONFIG))
         started[-1].start()
         return started[-1]
 
@@ -56,7 +56,7 @@ def child(monkeypatch, tmp_path) -> Iterator[Callable[[str], Ahead]]:
         one.stop()
 
 
-def pid(ahead: Ahead) -> int:
+def pid(ahead: AnswerWriter) -> int:
     process = ahead._process
     assert process is not None
     return process.pid
@@ -179,7 +179,7 @@ def test_a_child_that_dies_is_started_again_once(child):
         "the process that writes answers was killed by SIGKILL (out of memory?) and was started again"
     ]
     assert ahead.problem == (
-        "the process that writes answers was killed by SIGKILL (out of memory?), twice; its last words: "
+        "the process that writes answers was killed by SIGKILL (out of memory?), twice; its last output: "
         '"a last word \\x1b[31m"'
     )
     assert ahead.writing() is None
@@ -246,7 +246,7 @@ def test_stop_ends_it_and_leaves_no_zombie(child, lines):
 
 
 def test_stop_before_start(tmp_path):
-    ahead = Ahead(tmp_path / "votes.db", CONFIG)
+    ahead = AnswerWriter(tmp_path / "votes.db", CONFIG)
     ahead.stop()
     ahead.start()
     assert ahead._process is None

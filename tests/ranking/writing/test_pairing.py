@@ -23,8 +23,8 @@ from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Answer, Ballot, NewPair, NewPrompt, Pair, StoredPrompt, StoreSettings
 from trueup.errors import DataError
 from trueup.ranking.writing import pairing as module
-from trueup.ranking.writing.line import Desk
-from trueup.ranking.writing.pairing import Pairing, drafted
+from trueup.ranking.writing.line import ServerLine
+from trueup.ranking.writing.pairing import Pairing, draft_pair
 from trueup.ranking.writing.scoring import Scoring
 from trueup.runtime import init
 from trueup.sampling import sample
@@ -80,8 +80,8 @@ class Writers:
 
     def __init__(self, store: Store, speakers: list[Speaker], config: RankConfig) -> None:
         self.store, self._out = store, io.StringIO()
-        self.desk = Desk(self._out)
-        self.pairing = Pairing(store, speakers, config, self.desk)
+        self.server = ServerLine(self._out)
+        self.pairing = Pairing(store, speakers, config, self.server)
 
     @property
     def said(self) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ class Writers:
     def watch_all(self) -> list[Pair]:
         """Every pair is written alone, and held by a rater who waited for it."""
         for number in range(100):
-            self.desk._asked.set()
+            self.server._waiting.set()
             if not self.pairing.write():
                 return self.store.pairs()
             self.store.next(self.store.rater(f"rater {number}"))
@@ -159,16 +159,16 @@ def test_the_same_pairs_together_and_alone(made, models):
 def test_a_rater_who_waits_holds_a_batch_up_and_nothing_is_lost(made):
     plain = texts(made(6, 2, batch=6).write_all())
     writers = made(6, 2, batch=4)
-    writers.pairing._size = 4
+    writers.pairing._batch_size = 4
     looks = []
 
-    def look(checked=writers.pairing._look):
+    def look(checked=writers.pairing._interrupt_for_rater):
         looks.append(0)
         if len(looks) == 3:
-            writers.desk._asked.set()
+            writers.server._waiting.set()
         checked()
 
-    writers.pairing._look = look
+    writers.pairing._interrupt_for_rater = look
     assert writers.pairing.write()
     begun = [line["begin"]["id"] for line in writers.said if "begin" in line]
     pairs = writers.store.pairs()
@@ -184,21 +184,21 @@ def test_a_batch_has_half_of_the_time_however_many_wait(made, monkeypatch):
     pairing, now, looks = writers.pairing, [0.0], []
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(writers.store, "fresh", lambda: 0)
-    checked, alone = pairing._look, pairing._alone
+    checked, alone = pairing._interrupt_for_rater, pairing._write_watched
 
     def look() -> None:
         looks.append(0)
         now[0] += 1
-        writers.desk._asked.set()
+        writers.server._waiting.set()
         checked()
 
     def watched() -> bool:
         now[0] += 5
         return alone()
 
-    monkeypatch.setattr(pairing, "_look", look)
-    monkeypatch.setattr(pairing, "_alone", watched)
-    pairing._batch(pairing._next(8))
+    monkeypatch.setattr(pairing, "_interrupt_for_rater", look)
+    monkeypatch.setattr(pairing, "_write_watched", watched)
+    pairing._write_batch(pairing._next_drafts(8))
     begun = sum("begin" in line for line in writers.said)
     assert len(looks) >= 24
     assert begun == -(-len(looks) // 5)
@@ -207,7 +207,7 @@ def test_a_batch_has_half_of_the_time_however_many_wait(made, monkeypatch):
 
 def test_what_is_watched_is_what_is_stored(made):
     writers = made(3, 2)
-    writers.desk._asked.set()
+    writers.server._waiting.set()
     assert writers.pairing.write()
     [pair] = writers.store.pairs()
     said = writers.said
@@ -228,10 +228,10 @@ def test_nobody_is_shown_a_pair_while_there_is_one_to_rank(made):
     writers = made(6)
     writers.pairing.write()
     assert writers.store.fresh()
-    writers.desk._asked.set()
+    writers.server._waiting.set()
     writers.pairing.write()
     assert not any("begin" in line for line in writers.said)
-    assert not writers.desk.asked
+    assert not writers.server.rater_waits
 
 
 # ------------------------------------------------------------------ which models
@@ -247,7 +247,7 @@ def test_all_pairings_come_in_turn(made, folders):
 
 def test_drafts_are_balanced_and_in_no_fixed_order():
     """Of 3 pairings each block of 3 prompts has all; sides are thrown; the three pairs of a prompt are of all three."""
-    drafts = [drafted(StoredPrompt(at, (Message("user", str(at)),)), 0, 3, seed=5) for at in range(3000)]
+    drafts = [draft_pair(StoredPrompt(at, (Message("user", str(at)),)), 0, 3, seed=5) for at in range(3000)]
     met = Counter(frozenset(one.models) for one in drafts)
     assert set(met.values()) == {1000}
     order = [tuple(sorted(one.models)) for one in drafts]
@@ -255,13 +255,13 @@ def test_drafts_are_balanced_and_in_no_fixed_order():
     first = sum(one.models[0] < one.models[1] for one in drafts)
     assert abs(first - 1500) < 4 * 3000**0.5 / 2
     one = StoredPrompt(4, (Message("user", "a"),))
-    assert len({frozenset(drafted(one, number, 3, seed=5).models) for number in range(3)}) == 3
+    assert len({frozenset(draft_pair(one, number, 3, seed=5).models) for number in range(3)}) == 3
 
 
 def test_which_model_is_first_is_the_stores_secret():
     """The same two models write, whatever the secret; which of them is the first cannot be told without it."""
     asked = [StoredPrompt(at, (Message("user", str(at)),)) for at in range(1000)]
-    one, other = ([drafted(prompt, 0, 3, 5, salt).models for prompt in asked] for salt in ("a", "b"))
+    one, other = ([draft_pair(prompt, 0, 3, 5, salt).models for prompt in asked] for salt in ("a", "b"))
     assert [set(models) for models in one] == [set(models) for models in other]
     same = sum(left == right for left, right in zip(one, other, strict=True))
     assert abs(same - 500) < 4 * 1000**0.5 / 2
@@ -274,10 +274,10 @@ def test_prompts_that_are_too_long_are_said_and_left_out(tmp_path, made):
     writers = made(5)
     small = Speaker(tiny_folder(tmp_path / "small", max_position_embeddings=64), init("cpu"))
     writers.store.add_prompts([NewPrompt((Message("user", "x" * 60),), (), "prompts.jsonl:99")])
-    pairing = Pairing(writers.store, [small], RankConfig(model=[small.name], max_new_tokens=4), writers.desk)
+    pairing = Pairing(writers.store, [small], RankConfig(model=[small.name], max_new_tokens=4), writers.server)
     while pairing.write():
         pass
-    assert pairing.resting == "done"
+    assert pairing.idle_state == "done"
     assert len(writers.store.pairs()) == 5
     left = [line for line in writers.said if "left_out" in line]
     assert [(one["why"], one["origin"]) for one in left] == [
@@ -337,7 +337,7 @@ def test_it_rests_when_it_is_ahead_and_goes_on_when_votes_use_pairs_up(made):
     while writers.pairing.write():
         pass
     store, rater = writers.store, writers.store.rater("r")
-    assert (store.fresh(), writers.pairing.resting) == (4, "ahead")
+    assert (store.fresh(), writers.pairing.idle_state) == (4, "ahead")
     for number in range(2):
         assert not writers.pairing.write()  # one less than wanted is not worth a batch of its own
         shown = store.next(rater)
@@ -353,7 +353,7 @@ def test_it_rests_when_it_is_ahead_and_goes_on_when_votes_use_pairs_up(made):
 def test_prompts_that_come_later_are_written_too(made):
     writers = made(2)
     assert len(writers.write_all()) == 2
-    assert writers.pairing.resting == "done"
+    assert writers.pairing.idle_state == "done"
     writers.store.add_prompts(prompts(3))
     assert len(writers.write_all()) == 3
 
@@ -384,7 +384,7 @@ def test_pairs_are_scored_by_their_margin(made, reward):
     long = NewPair(prompts(4)[3], Answer("a" * 100), Answer("b"))
     writers.store.add_pairs([long])
     writers.write_all()
-    scoring = Scoring(reward, writers.store, init("cpu"), writers.desk)
+    scoring = Scoring(reward, writers.store, init("cpu"), writers.server, max_tokens=16_384)
     given: dict[int, float] = {}
     score = writers.store.score
     writers.store.score = lambda model, margins: (given.update(margins), score(model, margins))
@@ -415,7 +415,7 @@ def test_the_most_uncertain_pair_comes_first(made, reward):
     writers = made(5)
     pairs = writers.write_all()
     writers.store.configure(StoreSettings(policy="uncertain", gold_every=0))
-    scoring = Scoring(reward, writers.store, init("cpu"), writers.desk)
+    scoring = Scoring(reward, writers.store, init("cpu"), writers.server, max_tokens=16_384)
     while scoring.score():
         pass
     shown = writers.store.next(writers.store.rater("r"))

@@ -19,7 +19,7 @@ from trueup.config.ranking import RankConfig
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Ballot, NewPrompt
-from trueup.ranking.writing.ahead import Ahead
+from trueup.ranking.writing.ahead import AnswerWriter
 
 
 def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -52,12 +52,12 @@ def store(tmp_path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def ahead(store, models) -> Iterator[Callable[..., Ahead]]:
-    started: list[Ahead] = []
+def ahead(store, models) -> Iterator[Callable[..., AnswerWriter]]:
+    started: list[AnswerWriter] = []
 
-    def start(**settings: Any) -> Ahead:
+    def start(**settings: Any) -> AnswerWriter:
         named: dict[str, Any] = {"model": models, "max_new_tokens": 8, "device": "cpu", "threads": 1}
-        started.append(Ahead(Path(store.path), RankConfig(**(named | settings))))
+        started.append(AnswerWriter(Path(store.path), RankConfig(**(named | settings))))
         started[-1].start()
         return started[-1]
 
@@ -66,13 +66,13 @@ def ahead(store, models) -> Iterator[Callable[..., Ahead]]:
         one.stop()
 
 
-def pid(ahead: Ahead) -> int:
+def pid(ahead: AnswerWriter) -> int:
     assert ahead._process is not None
     return ahead._process.pid
 
 
 def test_a_sitting(store, ahead, models):
-    """Ahead, used up by votes, watched, killed for want of memory, and done: every prompt has its one pair."""
+    """AnswerWriter, used up by votes, watched, killed for want of memory, and done: every prompt has its one pair."""
     child = ahead(ahead=4, batch=2)
     assert child.state() == "loading"
     until(lambda: child.state() == "ahead" or child.problem)
@@ -156,8 +156,8 @@ def test_it_does_not_outlive_a_server_that_was_killed(store, models, wait):
 import sys, time
 from pathlib import Path
 from trueup.config.ranking import RankConfig
-from trueup.ranking.writing.ahead import Ahead
-ahead = Ahead(Path(sys.argv[1]), RankConfig(model=[sys.argv[2]], max_new_tokens=4, ahead=2, device="cpu"))
+from trueup.ranking.writing.ahead import AnswerWriter
+ahead = AnswerWriter(Path(sys.argv[1]), RankConfig(model=[sys.argv[2]], max_new_tokens=4, ahead=2, device="cpu"))
 ahead.start()
 print(ahead._process.pid, flush=True)
 while ahead.state() != "ahead":

@@ -12,15 +12,15 @@ from __future__ import annotations
 from trueup.ranking.exchange.exporting import Exported, export
 from trueup.ranking.exchange.importing import Imported, import_file
 from trueup.ranking.exchange.prompts import read_pairs, read_prompts
-from trueup.ranking.exchange.reading import empty_messages, told_of_empty
+from trueup.ranking.exchange.reading import count_empty_messages, empty_message_note
 
 __all__ = [
     "Exported",
     "Imported",
-    "empty_messages",
+    "count_empty_messages",
+    "empty_message_note",
     "export",
     "import_file",
     "read_pairs",
     "read_prompts",
-    "told_of_empty",
 ]

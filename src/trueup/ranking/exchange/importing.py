@@ -18,7 +18,7 @@ from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import MOST_NAME, Answer, Ballot, Choice, NewPair, NewPrompt, Pair, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.judged import Judged, judged
-from trueup.ranking.exchange.reading import LeftOut, counted, empty_messages, mixed, records, told_of_empty
+from trueup.ranking.exchange.reading import LeftOut, count_empty_messages, counted, empty_message_note, mixed, records
 from trueup.system.text import printable
 
 Key = tuple[object, frozenset[tuple[str, str]]]
@@ -66,7 +66,7 @@ class Imported:
             f"  {counted(len(places), 'row')} left out: {why} ({lines(places)})"
             for why, places in self.left_out.items()
         ]
-        return "\n".join([first, *more, *([f"  {told_of_empty(self.empty)}"] if self.empty else [])])
+        return "\n".join([first, *more, *([f"  {empty_message_note(self.empty)}"] if self.empty else [])])
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ def import_file(store_path: str | Path, file: str, *, rater: str | None = None) 
     return Imported(
         file, read.rows, read.spoke, read.left_out, len(named), added.new, added.known + twice, replaced,
         len({key for key, _ in last}), len({name for _, name in last}),
-        empty_messages({key: one.pair for (key, _), one in last.items()}.values()),
+        count_empty_messages({key: one.pair for (key, _), one in last.items()}.values()),
     )  # fmt: skip
 
 

@@ -67,13 +67,13 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def empty_messages(pairs: Iterable[NewPair]) -> int:
+def count_empty_messages(pairs: Iterable[NewPair]) -> int:
     """How many messages of pairs, their prompts' among them, say nothing: a model may, but training asks about it."""
     texts = ([*(turn.content for turn in one.prompt.messages), one.first.text, one.second.text] for one in pairs)
     return sum(not text.strip() for pair in texts for text in pair)
 
 
-def told_of_empty(count: int) -> str:
+def empty_message_note(count: int) -> str:
     """What a person should know of empty messages; "" where there are none."""
     said = f"{counted(count, 'message')} {'is' if count == 1 else 'are'} empty"
     return f"{said}: training on such pairs needs allow=[empty-response]" if count else ""

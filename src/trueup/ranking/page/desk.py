@@ -73,7 +73,7 @@ class Writing(Protocol):
 
 
 class Writer(Protocol):
-    """What the page asks of the models that write ahead (`ranking.ahead.Ahead`)."""
+    """What the page asks of the models that write ahead (`writing.ahead.AnswerWriter`)."""
 
     @property
     def problem(self) -> str: ...  # noqa: D102

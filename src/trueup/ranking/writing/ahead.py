@@ -1,8 +1,9 @@
-"""Answers written ahead of the raters by a process of its own, seen from the server. Imports no torch.
+"""The process that writes answers, as the server sees it: started, asked for a pair, ended. Imports no torch.
 
 The child (`python -m trueup.ranking.writing.process`) reads the store's path and the configuration from the first line
 of its stdin and puts pairs into the store itself. A further line says that a rater waits; the end of stdin ends the
-child, so it never outlives the server. It reports its work as lines of JSON on stdout; `Ahead` keeps what a page needs.
+child, so it never outlives the server. It reports its work as lines of JSON on stdout; `AnswerWriter` keeps what a page
+needs.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from trueup.data.rendering.messages import Message
 from trueup.data.votes.vote_types import StoredPrompt
 from trueup.system.text import excerpt, masked
 
-State = Literal["loading", "writing", "ahead", "done", "failed"]
-"""What the models do: `ahead` they rest until votes use pairs up, `done` every prompt has its pairs."""
+WriterState = Literal["loading", "writing", "ahead", "done", "failed"]
+"""What the models do. ahead: enough pairs are written, so they rest; done: every prompt has its pairs."""
 
 COMMAND = (
     sys.executable,
@@ -37,16 +38,20 @@ COMMAND = (
     "-m",
     "trueup.ranking.writing.process",
 )  # -P: what lies in the current folder is no module
-_STARTS = 2  # times that the child is started at most, should it die
-_ASKS = 0.25  # seconds between two lines that say that a rater waits
-_NAMED = 3  # prompts that a note names
+_STARTS = 2  # times that the child is started at most, if it dies
+_ASKS = 0.25  # seconds between two signals that a rater waits
+_NAMED = 3  # prompts that a note lists
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
-    """A pair that is written while a rater watches: its texts so far, in the store's sides, as a terminal may see them.
+class PairInProgress:
+    """A pair that is written while a rater watches.
 
-    `done` once the pair is in the store; it stays the last one until another is begun.
+    Attributes:
+        prompt: the prompt.
+        first: the first answer so far, free of control characters.
+        second: the second answer so far.
+        done: True once the pair is in the store.
     """
 
     prompt: StoredPrompt
@@ -55,20 +60,20 @@ class Writing:
     done: bool = False
 
 
-class Ahead:
-    """The models at work. All methods may be called from any thread.
+class AnswerWriter:
+    """The child process with the models. All methods may be called from any thread.
 
     Args:
-        store_path: the store, which is there already.
+        store_path: the store, which exists already.
         config: what is written, by which models.
-        report: told, in a line, what the person who started it must know at once: a failure, a restart, the first
-            prompt that is left out for each reason.
+        report: shows a line to the person at the terminal: a failure, a restart, the first prompt that is left out for
+            each reason.
     """
 
     def __init__(
         self, store_path: Path, config: RankConfig, *, report: Callable[[str], None] = lambda _line: None
     ) -> None:
-        """Prepare; nothing runs before `start`."""
+        """Prepare the child's configuration; nothing runs before `start`."""
         self._line = _json({"store": str(store_path), "config": config.model_dump(mode="json")})
         self._report = report
         self._lock = threading.RLock()
@@ -76,15 +81,15 @@ class Ahead:
         self._listener: threading.Thread | None = None
         self._starts = 0
         self._stopping = False
-        self._asked_at = -math.inf
-        self._state: State = "loading"
+        self._signalled_at = -math.inf
+        self._state: WriterState = "loading"
         self._problem = ""
-        self._writing: Writing | None = None
+        self._writing: PairInProgress | None = None
         self._notes: list[str] = []
-        self._left_out: dict[tuple[str, str], dict[int, str]] = {}  # (what, why): number in the store -> origin
+        self._left_out: dict[tuple[str, str], dict[int, str]] = {}  # (kind, reason): id -> origin
 
     def start(self) -> None:
-        """Start the child. It loads the models on its own time; what goes wrong there is `problem`."""
+        """Start the child. It loads the models in the background; an error of it is kept as `problem`."""
         with self._lock:
             if self._process is None and not self._stopping:
                 child = self._spawn()
@@ -92,7 +97,7 @@ class Ahead:
                 self._listener.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """End the child, whatever it does, within `timeout` seconds."""
+        """End the child within `timeout` seconds, whatever it is doing."""
         with self._lock:
             self._stopping = True
             process, listener = self._process, self._listener
@@ -100,64 +105,64 @@ class Ahead:
                 return
             with suppress(OSError):
                 process.stdin.close()
-        for share, harder in ((0.25, process.terminate), (0.25, process.kill)):
+        for share, end in ((0.25, process.terminate), (0.25, process.kill)):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(share * timeout)
                 break
-            harder()  # a library that is being imported may keep the child from seeing the end of its stdin
+            end()  # while it imports a library, the child may not see the end of its stdin
         process.wait()
         listener.join(timeout)
 
     def ask(self) -> None:
-        """A rater waits: have the next pair written alone, so that it can be watched. Cheap; may be called often."""
+        """Signal that a rater waits: the next pair is written alone and can be watched. Cheap; may be called often."""
         with self._lock:
             process, now = self._process, time.monotonic()
-            if process is None or process.stdin is None or self._stopping or now - self._asked_at < _ASKS:
+            if process is None or process.stdin is None or self._stopping or now - self._signalled_at < _ASKS:
                 return
-            self._asked_at = now
+            self._signalled_at = now
             with suppress(OSError, ValueError):  # it has just ended
                 process.stdin.write(b"ask\n")
 
-    def writing(self) -> Writing | None:
-        """The pair that is being written alone, or was last; None where none was."""
+    def writing(self) -> PairInProgress | None:
+        """Return the pair that is being written alone, or the last one that was; None if there was none."""
         with self._lock:
             return self._writing
 
-    def state(self) -> State:
-        """What the models do."""
+    def state(self) -> WriterState:
+        """Return what the models do."""
         with self._lock:
             return self._state
 
     @property
     def problem(self) -> str:
-        """Why the models failed, in one sentence and perhaps a fix; "" while they have not."""
+        """The reason why the models failed, in one sentence and perhaps a fix; "" while they work."""
         with self._lock:
             return self._problem
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know: what was left out and why, a restart."""
+        """Notes for the person at the terminal: a restart, and what was left out and why."""
         with self._lock:
-            return [*self._notes, *(_note(*key, list(held.values())) for key, held in self._left_out.items())]
+            return [*self._notes, *(_note(*key, list(origins.values())) for key, origins in self._left_out.items())]
 
-    # -- the child -----------------------------------------------------------------------------------------------
+    # -- the child ----------------------------------------------------------------------------------------------------
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], deque[str]]:
-        """Start it in a session of its own: the terminal's Ctrl-C is for the server. -> it, and its last words."""
+        """Start the child in its own session: Ctrl-C is for the server. Returns it and its last lines of stderr."""
         pipe = subprocess.PIPE
         process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
         self._process, self._starts, self._state = process, self._starts + 1, "loading"
-        said: deque[str] = deque(maxlen=20)
+        stderr_lines: deque[str] = deque(maxlen=20)
         assert process.stdin is not None
         assert process.stderr is not None
-        threading.Thread(target=_keep, args=(process.stderr, said), name="ahead-stderr", daemon=True).start()
+        threading.Thread(target=_keep, args=(process.stderr, stderr_lines), name="ahead-stderr", daemon=True).start()
         with suppress(OSError):
             process.stdin.write(self._line)
             os.set_blocking(process.stdin.fileno(), False)  # a child that hangs must not hang who asks
-        return process, said
+        return process, stderr_lines
 
-    def _listen(self, process: subprocess.Popen[bytes], said: deque[str]) -> None:
-        """Take what the child says until it ends for good."""
+    def _listen(self, process: subprocess.Popen[bytes], stderr_lines: deque[str]) -> None:
+        """Handle the child's lines until it ends for good."""
         while True:
             assert process.stdout is not None
             with _buffered(process.stdout) as lines:
@@ -168,12 +173,12 @@ class Ahead:
             with self._lock:
                 if process.stdin is not None:
                     process.stdin.close()
-                if not self._again(code, said):
+                if not self._restarts(code, stderr_lines):
                     return
-                process, said = self._spawn()
+                process, stderr_lines = self._spawn()
 
-    def _again(self, code: int, said: deque[str]) -> bool:
-        """Whether a child that has ended is started again; says what happened."""
+    def _restarts(self, code: int, stderr_lines: deque[str]) -> bool:
+        """Report why the child has ended. Returns True if it is to be started again."""
         self._writing = None if self._writing and not self._writing.done else self._writing
         if self._stopping or self._problem:
             return False
@@ -182,16 +187,16 @@ class Ahead:
             self._notes.append(f"{how} and was started again")
             self._report(self._notes[-1])
             return True
-        last = next((line for line in reversed(said) if line.strip()), "")
-        words = f"; its last words: {excerpt(masked(last), 200)}" if last else ""
-        self._fail(f"{how}, twice{words}")
+        last = next((line for line in reversed(stderr_lines) if line.strip()), "")
+        output = f"; its last output: {excerpt(masked(last), 200)}" if last else ""
+        self._fail(f"{how}, twice{output}")
         return False
 
     def _fail(self, problem: str) -> None:
         self._state, self._problem = "failed", problem
         self._report(f"no more answers are written: {problem}")
 
-    # -- what it says --------------------------------------------------------------------------------------------
+    # -- the child's lines --------------------------------------------------------------------------------------------
 
     def _take(self, line: dict[str, Any]) -> None:
         with self._lock:
@@ -201,7 +206,7 @@ class Ahead:
                 case {"failed": problem}:
                     self._fail(problem)
                 case {"begin": prompt}:
-                    self._writing = Writing(_prompt(prompt))
+                    self._writing = PairInProgress(_prompt(prompt))
                 case {"side": side, "piece": piece} if self._writing:
                     self._writing = replace(self._writing, **{side: getattr(self._writing, side) + piece})
                 case {"side": side, "whole": text} if self._writing:
@@ -209,18 +214,18 @@ class Ahead:
                 case {"end": added} if self._writing:
                     self._writing = replace(self._writing, done=True) if added else None
                 case {"left_out": number, "what": what, "why": why, "origin": origin}:
-                    held = self._left_out.setdefault((what, why), {})
-                    if not held:
+                    origins = self._left_out.setdefault((what, why), {})
+                    if not origins:
                         self._report(_note(what, why, [origin]))
-                    held[number] = origin
+                    origins[number] = origin
                 case _:
                     pass
 
 
-def _keep(stderr: IO[bytes], said: deque[str]) -> None:
+def _keep(stderr: IO[bytes], stderr_lines: deque[str]) -> None:
     with _buffered(stderr) as lines:
         for line in lines:
-            said.append(line.decode(errors="replace").rstrip())
+            stderr_lines.append(line.decode(errors="replace").rstrip())
 
 
 def _buffered(pipe: IO[bytes]) -> io.BufferedReader:
@@ -231,9 +236,9 @@ def _json(line: Mapping[str, Any]) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
-def _prompt(told: Mapping[str, Any]) -> StoredPrompt:
-    messages = tuple(Message(**one) for one in told["messages"])
-    return StoredPrompt(told["id"], messages, tuple(told["tags"]), told["origin"])
+def _prompt(fields: Mapping[str, Any]) -> StoredPrompt:
+    messages = tuple(Message(**message) for message in fields["messages"])
+    return StoredPrompt(fields["id"], messages, tuple(fields["tags"]), fields["origin"])
 
 
 def _ending(code: int) -> str:
@@ -246,8 +251,8 @@ def _ending(code: int) -> str:
 
 
 def _note(what: str, why: str, origins: list[str]) -> str:
-    """`3 prompts left out, too long for base: a.jsonl:2, a.jsonl:7, a.jsonl:9`."""
-    count, named = len(origins), [one for one in origins if one][:_NAMED]
+    """Return such as `3 prompts left out, too long for base: a.jsonl:2, a.jsonl:7, a.jsonl:9`."""
+    count, named = len(origins), [origin for origin in origins if origin][:_NAMED]
     more = f" and {count - len(named)} more" if named and count > len(named) else ""
     where = f": {', '.join(named)}{more}" if named else ""
     return f"{count} {what}{'s'[: count != 1]} {why}{where}"

@@ -1,4 +1,4 @@
-"""The line between the server and the process that writes answers ahead."""
+"""The line from the process that writes answers to the server, and back: JSON lines out, one kind of signal in."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 
-class Desk:
-    """The line to the server: says what is done, hears that a rater waits.
+class ServerLine:
+    """The writing process's end of the line to the server: reports progress, learns that a rater waits.
 
     Args:
-        out: takes lines of JSON.
+        out: receives lines of JSON.
     """
 
     def __init__(self, out: TextIO) -> None:
-        """Take the line."""
+        """Keep the stream; nothing is read before `listen`."""
         self._out = out
-        self._asked = threading.Event()
+        self._waiting = threading.Event()
         self._state = ""
 
-    def say(self, **line: Any) -> None:
-        """Say it; a server that is gone ends this process."""
+    def send(self, **fields: Any) -> None:
+        """Send a line with these fields. End this process if the server is gone."""
         try:
-            self._out.write(json.dumps(line) + "\n")
+            self._out.write(json.dumps(fields) + "\n")
             self._out.flush()
         except OSError:
             os._exit(0)
 
-    def state(self, state: str) -> None:
-        """Say what is being done now, if it is something else than before."""
+    def send_state(self, state: str) -> None:
+        """Send what this process does now, if that has changed."""
         if state != self._state:
             self._state = state
-            self.say(state=state)
+            self.send(state=state)
 
     def listen(self, lines: Iterable[str]) -> None:
-        """Hear from now on, in a thread, whether a rater waits; the end of the lines ends this process."""
+        """Start a thread in which every line means that a rater waits, and the end of the lines ends this process."""
 
         def hear() -> None:
             with suppress(OSError, ValueError):
                 for _ in lines:
-                    self._asked.set()
+                    self._waiting.set()
             os._exit(0)
 
         threading.Thread(target=hear, daemon=True).start()
 
     @property
-    def asked(self) -> bool:
-        """Whether a rater waits."""
-        return self._asked.is_set()
+    def rater_waits(self) -> bool:
+        """True from the server's signal until `forget_rater`."""
+        return self._waiting.is_set()
 
-    def heard(self) -> None:
-        """From here on only who asks again waits."""
-        self._asked.clear()
+    def forget_rater(self) -> None:
+        """Take the signal as handled: from here on only a new one counts."""
+        self._waiting.clear()
 
-    def rest(self, seconds: float) -> None:
-        """Do nothing for so long, or until a rater waits."""
-        self._asked.wait(seconds)
+    def pause(self, seconds: float) -> None:
+        """Do nothing for this long, or until a rater waits."""
+        self._waiting.wait(seconds)

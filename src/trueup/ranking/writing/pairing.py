@@ -1,4 +1,4 @@
-"""Pairs of answers: which models, in which order, from which random numbers; written together, or alone and watched.
+"""Pairs of answers: which models, in which order, with which seeds; written in batches, or alone and watched.
 
 An answer depends on the seed, the prompt's messages, how many pairs the prompt had, and which of the models writes it:
 not on the rows of its batch, nor on whether somebody watched. (Up to the rounding of the logits, which differs with the
@@ -28,23 +28,23 @@ from trueup.system.text import clean
 
 if TYPE_CHECKING:
     from trueup.config.ranking import RankConfig
-    from trueup.ranking.writing.line import Desk
+    from trueup.ranking.writing.line import ServerLine
     from trueup.runtime import Runtime
 
 SIDES: tuple[Side, Side] = ("first", "second")
-_DRAWS = 4  # times that both answers are drawn before a prompt whose answers are the same is left out
-_BEGIN = 2  # pairs of the first batch; each next one is of twice as many, so that the first rater has soon one to rank
+_DRAWS = 4  # times that both answers are sampled before a prompt with equal answers is left out
+_BEGIN = 2  # pairs in the first batch; each next one has twice as many: the first rater soon has a pair to rank
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A pair that is to be written.
+    """A pair to be written.
 
     Attributes:
-        prompt: of which.
-        number: how many pairs it had before.
-        models: which model writes the first and which the second answer.
-        attempt: how often both were drawn before and came out the same.
+        prompt: the prompt to answer.
+        number: how many pairs the prompt had before.
+        models: index of the model that writes the first answer, and of the one that writes the second.
+        attempt: how often both answers were sampled before and were the same.
     """
 
     prompt: StoredPrompt
@@ -53,174 +53,182 @@ class Draft:
     attempt: int = 0
 
     def seeds(self, seed: int) -> tuple[int, int]:
-        """Of the two answers; `seed` is the configuration's."""
+        """Return the seeds of the two answers; `seed` is the configuration's."""
         writers = self.models if self.models[0] != self.models[1] else (0, 1)
-        first, second = (mixed_seed(seed, _content(self.prompt), self.number, self.attempt, one) for one in writers)
+        first, second = (
+            mixed_seed(seed, _content(self.prompt), self.number, self.attempt, writer) for writer in writers
+        )
         return first, second
 
 
-def drafted(prompt: StoredPrompt, number: int, models: int, seed: int, salt: str = "") -> Draft:
-    """Which two of `models` models write pair `number` of a prompt, and which of them is the first.
+def draft_pair(prompt: StoredPrompt, number: int, models: int, seed: int, salt: str = "") -> Draft:
+    """Choose which two of `models` models write pair `number` of a prompt, and which of them is first.
 
-    Of so many prompts in a row as there are pairings, each has another one, in an order drawn for those prompts; and so
-    have the pairs of one prompt. Which is the first is drawn by the secret `salt` too: no rater can work it out.
+    Prompts are taken in blocks as long as there are pairings: within a block every prompt has another pairing, in an
+    order drawn for the block; so have the pairs of one prompt. Which model is first depends on the secret `salt` too,
+    so no rater can work it out.
     """
     if models == 1:
         return Draft(prompt, number, (0, 0))
     pairings = list(combinations(range(models), 2))
     block, place = divmod(prompt.id, len(pairings))
     random.Random(mixed_seed(seed, block)).shuffle(pairings)
-    one, other = pairings[(place + number) % len(pairings)]
+    left, right = pairings[(place + number) % len(pairings)]
     swap = random.Random(f"{salt} {mixed_seed(seed, _content(prompt), number)}").random() < 0.5
-    return Draft(prompt, number, (other, one) if swap else (one, other))
+    return Draft(prompt, number, (right, left) if swap else (left, right))
 
 
 def _content(prompt: StoredPrompt) -> int:
-    text = json.dumps([[one.role, one.content] for one in prompt.messages])
+    text = json.dumps([[message.role, message.content] for message in prompt.messages])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 class Pairing:
-    """Fills a store with pairs.
+    """Writes pairs of answers into a store.
 
     Args:
-        store: it.
+        store: holds the prompts, and receives the pairs.
         speakers: the models.
         config: how many, and how they are sampled.
-        desk: is told what is written, and says whether a rater waits.
+        server: receives progress, and signals that a rater waits.
     """
 
-    def __init__(self, store: Store, speakers: Sequence[Speaker], config: RankConfig, desk: Desk) -> None:
-        """Prepare."""
-        self._store, self._speakers, self._config, self._desk = store, speakers, config, desk
+    def __init__(self, store: Store, speakers: Sequence[Speaker], config: RankConfig, server: ServerLine) -> None:
+        """Keep the models; nothing is written before `write`."""
+        self._store, self._speakers, self._config, self._server = store, speakers, config, server
         self._seed = config.seed or 0
         self._names = tuple(speaker.name for speaker in speakers)
         self._sampling = AnswerSampling(config.temperature, config.max_new_tokens)
         self._left_out: set[int] = set()
-        self._together: set[int] = set()  # prompts of the batch that is being written
-        self._size = min(_BEGIN, config.batch)
+        self._in_batch: set[int] = set()  # prompts of the batch that is being written
+        self._batch_size = min(_BEGIN, config.batch)
         self._full = False
-        self._alone_from = 0.0  # when a batch may be held up next, on the monotonic clock
-        self.resting: Literal["ahead", "done"] = "done"
+        self._next_interruption = 0.0  # when a batch may be interrupted next, on the monotonic clock
+        self.idle_state: Literal["ahead", "done"] = "done"
 
     @classmethod
-    def load(cls, store: Store, config: RankConfig, where: Runtime, desk: Desk) -> Pairing:
-        """With the configuration's models, as `find_model` gives them. Raises ModelError."""
-        return cls(store, [Speaker(folder, where) for folder in config.model], config, desk)
+    def load(cls, store: Store, config: RankConfig, runtime: Runtime, server: ServerLine) -> Pairing:
+        """Load the configuration's models, which are folders from `find_model`. Raises ModelError."""
+        return cls(store, [Speaker(folder, runtime) for folder in config.model], config, server)
 
     def write(self) -> bool:
-        """Write a batch of pairs, or a single one for a rater who waits. -> False where there is nothing to write."""
+        """Write a batch of pairs, or a single one for a rater who waits. Returns False if there is nothing to write."""
         if not self._speakers:
             return False
-        if self._is_awaited() and self._alone():
+        if self._is_awaited() and self._write_watched():
             return True
         missing = self._missing()
-        drafts = self._next(min(missing, self._size)) if missing else []
-        self.resting = "done" if missing and not drafts else "ahead"
+        drafts = self._next_drafts(min(missing, self._batch_size)) if missing else []
+        self.idle_state = "done" if missing and not drafts else "ahead"
         if drafts:
-            self._desk.state("writing")
-            self._batch(drafts)
-            self._size = min(2 * self._size, self._config.batch)
+            self._server.send_state("writing")
+            self._write_batch(drafts)
+            self._batch_size = min(2 * self._batch_size, self._config.batch)
         return bool(drafts)
 
-    # -- what is written next ------------------------------------------------------------------------------------
+    # -- which pairs come next ----------------------------------------------------------------------------------------
 
     def _missing(self) -> int:
-        """How many pairs to write until they are far enough ahead. Once they are, only many are worth a beginning."""
+        """Return how many pairs to write until there are enough; once there are, 0 until a batch is missing."""
         missing = self._config.ahead - self._store.fresh()
-        worth = max(1, min(self._config.batch, self._config.ahead // 2)) if self._full else 1
-        self._full = missing < worth
+        least = max(1, min(self._config.batch, self._config.ahead // 2)) if self._full else 1
+        self._full = missing < least
         return 0 if self._full else missing
 
-    def _next(self, count: int) -> list[Draft]:
-        """Up to `count` drafts: every prompt's first pair comes before any prompt's second one."""
-        skipped = self._left_out | self._together
+    def _next_drafts(self, count: int) -> list[Draft]:
+        """Return up to `count` drafts: every prompt's first pair comes before any prompt's second one."""
+        skipped = self._left_out | self._in_batch
         for number in range(self._config.pairs_per_prompt):
-            # Those with fewer pairs were all met in an earlier round, so these have exactly `number`.
-            found = self._store.unpaired(number + 1, count + len(skipped))
-            if prompts := [one for one in found if one.id not in skipped][:count]:
+            # Prompts with fewer pairs came in an earlier round, so these have exactly `number`.
+            candidates = self._store.unpaired(number + 1, count + len(skipped))
+            if prompts := [prompt for prompt in candidates if prompt.id not in skipped][:count]:
                 salt = self._store.salt
-                return [drafted(one, number, len(self._speakers), self._seed, salt) for one in prompts]
+                return [draft_pair(prompt, number, len(self._speakers), self._seed, salt) for prompt in prompts]
         return []
 
     def _is_awaited(self) -> bool:
-        """Whether a rater waits for whom there is no pair."""
-        if self._desk.asked:
+        """Return True if a rater waits and there is no pair to give."""
+        if self._server.rater_waits:
             if not self._store.fresh():
                 return True
-            self._desk.heard()
+            self._server.forget_rater()
         return False
 
-    # -- many ----------------------------------------------------------------------------------------------------
+    # -- a batch ------------------------------------------------------------------------------------------------------
 
-    def _batch(self, drafts: list[Draft]) -> None:
-        self._together = {one.prompt.id for one in drafts}
-        self._alone_from = 0.0
+    def _write_batch(self, drafts: list[Draft]) -> None:
+        self._in_batch = {draft.prompt.id for draft in drafts}
+        self._next_interruption = 0.0
         try:
             while drafts:
-                asked = [(one, prompts) for one in drafts if (prompts := self._encoded(one))]
-                texts = self._spoken(asked)
-                settled = (self._settle(one, both) for (one, _), both in zip(asked, texts, strict=True))
-                drafts = [again for again in settled if again]
+                encoded = [(draft, prompts) for draft in drafts if (prompts := self._encode(draft))]
+                answers = self._sample(encoded)
+                retries = (self._store_pair(draft, both) for (draft, _), both in zip(encoded, answers, strict=True))
+                drafts = [draft for draft in retries if draft]
         finally:
-            self._together = set()
+            self._in_batch = set()
 
-    def _spoken(self, asked: Sequence[tuple[Draft, list[list[int]]]]) -> list[list[ChatAnswer]]:
-        """Both answers of each draft, whose prompt comes as both models read it; each model writes its own together."""
-        both: list[dict[int, ChatAnswer]] = [{} for _ in asked]
-        options: dict[str, Any] = {"max_tokens": self._config.max_tokens, "check": self._look}
+    def _sample(self, encoded: Sequence[tuple[Draft, list[list[int]]]]) -> list[list[ChatAnswer]]:
+        """Return both answers of each draft, which comes with its prompt's token ids for both models."""
+        answers: list[dict[int, ChatAnswer]] = [{} for _ in encoded]
+        options: dict[str, Any] = {"max_tokens": self._config.max_tokens, "check": self._interrupt_for_rater}
         for model, speaker in enumerate(self._speakers):
-            places = [(at, side) for at, (one, _) in enumerate(asked) for side in (0, 1) if one.models[side] == model]
+            places = [
+                (index, side)
+                for index, (draft, _) in enumerate(encoded)
+                for side in (0, 1)
+                if draft.models[side] == model
+            ]
             if places:
-                prompts = [asked[at][1][side] for at, side in places]
-                seeds = [asked[at][0].seeds(self._seed)[side] for at, side in places]
-                made = speaker.answers(prompts, self._sampling, seeds=seeds, **options)
-                for (at, side), answer in zip(places, made, strict=True):
-                    both[at][side] = answer
-        return [[one[0], one[1]] for one in both]
+                prompts = [encoded[index][1][side] for index, side in places]
+                seeds = [encoded[index][0].seeds(self._seed)[side] for index, side in places]
+                sampled = speaker.answers(prompts, self._sampling, seeds=seeds, **options)
+                for (index, side), answer in zip(places, sampled, strict=True):
+                    answers[index][side] = answer
+        return [[both[0], both[1]] for both in answers]
 
-    def _look(self) -> None:
-        """Between two tokens of a batch: hold it up for a rater who waits, for half of the time at most."""
-        if self._desk.asked and time.monotonic() >= self._alone_from and self._is_awaited():
+    def _interrupt_for_rater(self) -> None:
+        """Write a pair for a rater who waits. Called between two tokens of a batch; takes half of the time at most."""
+        if self._server.rater_waits and time.monotonic() >= self._next_interruption and self._is_awaited():
             began = time.monotonic()
-            self._alone()
+            self._write_watched()
             now = time.monotonic()
-            self._alone_from = now + (now - began)
+            self._next_interruption = now + (now - began)
 
-    # -- one, watched --------------------------------------------------------------------------------------------
+    # -- a single pair, watched ---------------------------------------------------------------------------------------
 
-    def _alone(self) -> bool:
-        """Write one pair, shown as it is written. -> whether a prompt was there for it."""
-        self._desk.heard()
-        draft = next(iter(self._next(1)), None)
+    def _write_watched(self) -> bool:
+        """Write a single pair, shown while it is written. Returns False if there is no prompt for one."""
+        self._server.forget_rater()
+        draft = next(iter(self._next_drafts(1)), None)
         if draft is None:
             return False
-        if (prompts := self._encoded(draft)) is None:
+        if (prompts := self._encode(draft)) is None:
             return True
-        self._desk.state("writing")
-        self._together.add(draft.prompt.id)
-        again: Draft | None = draft
-        while again:
-            self._desk.say(begin=asdict(draft.prompt))
-            both = [self._shown(again, side, prompts[side]) for side in (0, 1)]
-            again = self._settle(again, both)
-        self._together.discard(draft.prompt.id)
-        self._desk.say(end=draft.prompt.id not in self._left_out)
+        self._server.send_state("writing")
+        self._in_batch.add(draft.prompt.id)
+        attempt: Draft | None = draft
+        while attempt:
+            self._server.send(begin=asdict(draft.prompt))
+            both = [self._stream_answer(attempt, side, prompts[side]) for side in (0, 1)]
+            attempt = self._store_pair(attempt, both)
+        self._in_batch.discard(draft.prompt.id)
+        self._server.send(end=draft.prompt.id not in self._left_out)
         return True
 
-    def _shown(self, draft: Draft, side: int, prompt: list[int]) -> ChatAnswer:
+    def _stream_answer(self, draft: Draft, side: int, prompt: list[int]) -> ChatAnswer:
         def show(piece: str) -> None:
-            self._desk.say(side=SIDES[side], piece=piece)
+            self._server.send(side=SIDES[side], piece=piece)
 
         speaker, seed = self._speakers[draft.models[side]], draft.seeds(self._seed)[side]
         answer = speaker.answer(prompt, self._sampling, seed=seed, show=show)
-        self._desk.say(side=SIDES[side], whole=clean(answer.text))
+        self._server.send(side=SIDES[side], whole=clean(answer.text))
         return answer
 
-    # -- what becomes of it --------------------------------------------------------------------------------------
+    # -- into the store -----------------------------------------------------------------------------------------------
 
-    def _encoded(self, draft: Draft) -> list[list[int]] | None:
-        """The prompt as both models read it; None where one cannot, and the prompt is left out."""
+    def _encode(self, draft: Draft) -> list[list[int]] | None:
+        """Return the prompt as token ids of either model; None if one cannot read it: the prompt is left out."""
         encoded = []
         for model in draft.models:
             try:
@@ -231,8 +239,8 @@ class Pairing:
                 return self._leave_out(draft, f"left out, refused by the chat template of {self._names[model]}")
         return encoded
 
-    def _settle(self, draft: Draft, both: Sequence[ChatAnswer]) -> Draft | None:
-        """Put the pair into the store. -> the draft to try again where both answers are the same."""
+    def _store_pair(self, draft: Draft, both: Sequence[ChatAnswer]) -> Draft | None:
+        """Put the pair into the store. Returns the draft to sample again if both answers are the same, else None."""
         if both[0].text.strip() == both[1].text.strip():
             if draft.attempt + 1 < _DRAWS and self._config.temperature:
                 return replace(draft, attempt=draft.attempt + 1)
@@ -243,32 +251,32 @@ class Pairing:
             self._leave_out(draft, "left out, as the answers were those of an earlier pair")
         return None
 
-    def _answer(self, draft: Draft, side: int, spoken: ChatAnswer) -> Answer:
-        """An answer as the store keeps it. `Speaker.answer` gives the same one for this seed."""
+    def _answer(self, draft: Draft, side: int, answer: ChatAnswer) -> Answer:
+        """Return an answer as the store keeps it. `Speaker.answer` repeats it from this seed."""
         model = draft.models[side]
-        drawn = {
+        sampling = {
             **self._origin[model],
             "seed": draft.seeds(self._seed)[side],
-            "tokens": spoken.tokens,
-            "ended": spoken.ended,
+            "tokens": answer.tokens,
+            "ended": answer.ended,
         }
-        return Answer(spoken.text, self._names[model], drawn)
+        return Answer(answer.text, self._names[model], sampling)
 
     @cached_property
     def _origin(self) -> list[dict[str, Any]]:
-        """What all answers of a model have in common."""
-        asked = {"temperature": self._config.temperature, "max_new_tokens": self._config.max_new_tokens}
+        """The provenance that all answers of a model share, by model."""
+        sampling = {"temperature": self._config.temperature, "max_new_tokens": self._config.max_new_tokens}
         return [
             {
-                **asked,
-                "device": one.network.runtime.device.type,
-                "dtype": str(one.network.runtime.dtype).removeprefix("torch."),
-                "weights": one.network.base_fingerprint,
+                **sampling,
+                "device": speaker.network.runtime.device.type,
+                "dtype": str(speaker.network.runtime.dtype).removeprefix("torch."),
+                "weights": speaker.network.base_fingerprint,
                 "trueup": version("trueup"),
             }
-            for one in self._speakers
+            for speaker in self._speakers
         ]
 
     def _leave_out(self, draft: Draft, why: str) -> None:
         self._left_out.add(draft.prompt.id)
-        self._desk.say(left_out=draft.prompt.id, what="prompt", why=why, origin=draft.prompt.origin)
+        self._server.send(left_out=draft.prompt.id, what="prompt", why=why, origin=draft.prompt.origin)

@@ -1,4 +1,4 @@
-"""The process that writes answers ahead (`python -m trueup.ranking.writing.process`): `Ahead` starts and ends it.
+"""The process that writes answers (`python -m trueup.ranking.writing.process`): `AnswerWriter` starts and ends it.
 
 Its configuration is the first line of its stdin, see `ahead`. The end of stdin ends it at once, whatever it does: the
 store is whole after every pair, so nothing is lost.
@@ -17,7 +17,7 @@ from pathlib import Path
 from trueup.config.paths import find_model
 from trueup.config.ranking import RankConfig
 from trueup.errors import TrueupError
-from trueup.ranking.writing.line import Desk
+from trueup.ranking.writing.line import ServerLine
 from trueup.system.console import quiet_libraries
 from trueup.system.text import excerpt, masked
 
@@ -26,43 +26,43 @@ _NICE = 10  # the server, which answers raters, comes first
 
 def main() -> int:
     """Write answers until the end of stdin. Returns the exit code of an error that ended it before."""
-    # What libraries print on stdout is none of the server's: lines to it go by a descriptor of their own.
-    desk = Desk(os.fdopen(os.dup(1), "w", encoding="ascii"))
+    # Libraries may print on stdout, which the server reads: lines to it go through a copy of the descriptor.
+    server = ServerLine(os.fdopen(os.dup(1), "w", encoding="ascii"))
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the server's, which ends this process
     with suppress(AttributeError, OSError):
         os.nice(_NICE)
-    told = json.loads(sys.stdin.readline() or "null")
-    if told is None:
+    job = json.loads(sys.stdin.readline() or "null")
+    if job is None:
         return 0
-    desk.listen(sys.stdin)
+    server.listen(sys.stdin)
     try:
-        work(Path(told["store"]), RankConfig.model_validate(told["config"]), desk)
+        work(Path(job["store"]), RankConfig.model_validate(job["config"]), server)
     except TrueupError as error:
-        desk.say(failed=str(error))
+        server.send(failed=str(error))
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 -- whatever a library raises: the server goes on, and says this
+    except Exception as error:  # noqa: BLE001 -- whatever a library raises: the server goes on, and shows it
         traceback.print_exc()
-        desk.say(failed=_in_words(error))
+        server.send(failed=_in_words(error))
         return 1
     return 0
 
 
 def _in_words(error: Exception) -> str:
-    said = excerpt(masked(" ".join(str(error).split())), 300)[1:-1]
+    message = excerpt(masked(" ".join(str(error).split())), 300)[1:-1]
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return f"the models do not fit into the memory: {said}\n  fix: lower max_tokens, batch or max_new_tokens"
-    return f"the models stopped: {type(error).__name__}: {said}"
+        return f"the models do not fit into the memory: {message}\n  fix: lower max_tokens, batch or max_new_tokens"
+    return f"the models stopped: {type(error).__name__}: {message}"
 
 
-def work(store: Path, config: RankConfig, desk: Desk) -> None:
-    """Load the models and write for ever.
+def work(store: Path, config: RankConfig, server: ServerLine) -> None:
+    """Load the models and write pairs until this process is ended.
 
     Raises:
         TrueupError: a model cannot be loaded or sampled from, or the store cannot be used.
     """
     quiet_libraries()
-    desk.state("loading")
+    server.send_state("loading")
     config = config.model_copy(update={"model": [find_model(model) for model in config.model]})
     # torch takes seconds to import: only now, as from here on the end of stdin ends even that.
     from trueup.data.votes.store import Store
@@ -70,17 +70,17 @@ def work(store: Path, config: RankConfig, desk: Desk) -> None:
     from trueup.ranking.writing.scoring import Scoring
     from trueup.runtime import init
 
-    where = init(config.device, config.dtype, config.threads)
+    runtime = init(config.device, config.dtype, config.threads)
     with Store.open(store) as opened:
-        pairing = Pairing.load(opened, config, where, desk)
+        pairing = Pairing.load(opened, config, runtime, server)
         scoring = None
         if config.reward:
-            scoring = Scoring(config.reward, opened, where, desk, max_tokens=config.max_tokens)
+            scoring = Scoring(config.reward, opened, runtime, server, max_tokens=config.max_tokens)
         while True:
             wrote = pairing.write()
             if not ((scoring is not None and scoring.score()) or wrote):
-                desk.state(pairing.resting)
-                desk.rest(1.0)
+                server.send_state(pairing.idle_state)
+                server.pause(1.0)
 
 
 if __name__ == "__main__":
