@@ -144,7 +144,7 @@ from trueup.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 LIMIT = "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"  # a shard is larger, the logs are process 0's
-SEAL = "def no(*_): raise OSError(28, 'No space left on device')\n        checkpoint._seal = no"
+SEAL = "def no(*_): raise OSError(28, 'No space left on device')\n        checkpoint._write_manifest = no"
 
 
 @pytest.mark.slow

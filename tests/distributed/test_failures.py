@@ -98,7 +98,7 @@ def test_killed_while_training(victim: int, strategy: str, tmp_path: Path) -> No
     other = 1 - victim
     assert (codes[victim], codes[other]) == (-signal.SIGKILL, LostPeerError.exit_code), said
     assert "error: another process of this run has ended, so this one ends too" in said[other]
-    assert "the same command goes on from the last checkpoint" in said[other]
+    assert "the same command continues from the last checkpoint" in said[other]
     assert "Traceback" not in said[other]
     goes_on(config)
 
@@ -270,7 +270,7 @@ def said_by_one(config: Any, environment: dict[str, str], monkeypatch: pytest.Mo
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_strategy_of_many_for_one_process(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = said_by_one(stage("sft", tmp_path, strategy=strategy), {}, monkeypatch)
-    assert said.startswith(f"strategy: {strategy} was asked for, but this is one process")
+    assert said.startswith(f"strategy: {strategy} is configured, but there is only this process")
     assert "torchrun --nproc-per-node" in said
 
 
@@ -280,7 +280,7 @@ def test_a_strategy_of_many_for_one_process(strategy: str, tmp_path: Path, monke
         ({"SLURM_STEP_NUM_TASKS": "4"}, "SLURM_STEP_NUM_TASKS is 4, but WORLD_SIZE is not set"),
         ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "RANK is 2, but WORLD_SIZE"),
         ({"WORLD_SIZE": "2", "RANK": "1"}, "RANK, MASTER_ADDR or MASTER_PORT is not set"),
-        ({"WORLD_SIZE": "two"}, "set by a launcher, to whole numbers"),
+        ({"WORLD_SIZE": "two"}, "must be whole numbers, as a launcher sets them"),
         ({"WORLD_SIZE": "0"}, "RANK is 0, but WORLD_SIZE is 0"),
     ],
 )
@@ -295,7 +295,7 @@ def test_one_gpu_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
-    with pytest.raises(ConfigError, match="device: 'cuda:0' was asked for, but 2 processes run here"):
+    with pytest.raises(ConfigError, match="device: 'cuda:0' is configured, but 2 processes on this machine"):
         choose_device("cuda:0", 1, 2)
     assert choose_device("cuda:1", 0, 1) == torch.device("cuda:1")
     assert choose_device("cuda", 3, 4) == torch.device("cuda:3")

@@ -92,7 +92,7 @@ def test_a_manifest_cannot_name_files_of_others(tmp_path: Path, name: str) -> No
     told = json.loads(manifest.read_text())
     told["files"][name] = {"size": 0, "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
     manifest.write_text(json.dumps(told))
-    with pytest.raises(CheckpointError, match="no file of it"):
+    with pytest.raises(CheckpointError, match="not one of its files"):
         latest_checkpoint(run)
 
 

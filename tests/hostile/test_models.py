@@ -246,7 +246,7 @@ def test_code_that_comes_with_a_model_is_refused(
     use: Callable[[Path, Path], None], tmp_path: Path, marker: Path
 ) -> None:
     model = evil.with_code(tmp_path / "evil", marker)
-    with pytest.raises(ModelError, match=r"code of its own \(auto_map\)(?s:.*)trust_remote_code=true"):
+    with pytest.raises(ModelError, match=r"custom code \(auto_map\)(?s:.*)trust_remote_code=true"):
         use(model, tmp_path)
     assert not marker.exists()
 
@@ -307,7 +307,7 @@ def test_a_gguf_gets_no_adapter_from_beside_it(tmp_path: Path, marker: Path) -> 
     (folder / "model.gguf").write_bytes(b"GGUF")
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "x"}')
     evil.pickled(folder / "adapter_model.bin", marker)
-    with pytest.raises(ModelError, match="lies beside it"):
+    with pytest.raises(ModelError, match="in the same folder"):
         loaded(folder / "model.gguf")
 
 

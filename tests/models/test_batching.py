@@ -98,7 +98,7 @@ def test_an_empty_trunk():
     batch = collate([Example([], (Branch([5, 6], [False, True]),))], per="token", pad_id=0)
     assert batch.input_ids.tolist() == [[5, 6]]
     assert (batch.predict_at.tolist(), batch.targets.tolist(), batch.last_at.tolist()) == ([0], [6], [1])
-    with pytest.raises(ValueError, match="nothing to be predicted from"):
+    with pytest.raises(ValueError, match="cannot train its first token"):
         collate([Example([], (Branch([5, 6], [True, True]),))], per="token", pad_id=0)
 
 

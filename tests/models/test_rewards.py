@@ -54,9 +54,9 @@ def test_answers_of_other_shapes(answer):
         (1.0, "1 scores for 3 conversations"),
         ([1.0, float("nan"), 2.0], "score nan for conversation 1; scores must be finite"),
         ([1.0, 2.0, float("-inf")], "score -inf for conversation 2"),
-        (["good", "bad", "bad"], "gave no list of numbers but"),
-        (None, "gave no list of numbers but 'None'"),
-        ([1.0, None, 2.0], "gave no list of numbers"),
+        (["good", "bad", "bad"], "which is not a list of numbers"),
+        (None, "returned 'None', which is not"),
+        ([1.0, None, 2.0], "which is not a list of numbers"),
     ],
 )
 def test_wrong_answers_are_named(answer, complaint):

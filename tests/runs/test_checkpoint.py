@@ -175,7 +175,7 @@ def _no_space(*args: object, **kwargs: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("where", ["write_state", "_seal", "_publish", "fsync_path", "atomic_write_text"])
+@pytest.mark.parametrize("where", ["write_state", "_write_manifest", "_publish", "fsync_path", "atomic_write_text"])
 def test_a_full_disk_leaves_no_trace(run: RunFolder, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     save_checkpoint(run, 1, parts(1), keep_last=1)
     monkeypatch.setattr(checkpoint_module, where, _no_space)

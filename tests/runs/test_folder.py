@@ -80,7 +80,7 @@ def test_another_configuration_is_refused_by_key(tmp_path: Path) -> None:
     assert "model: tiny -> big" in message
     assert "seed: absent -> 1" in message
     assert "optim.steps" not in message
-    assert "remove this folder to begin again" in message
+    assert "remove this folder to start again" in message
     assert len(message.splitlines()) <= 6
     assert (tmp_path / "run" / "config.yaml").read_text() == CONFIG
 

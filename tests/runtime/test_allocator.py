@@ -30,7 +30,7 @@ def faults(how: str) -> int:
 @pytest.mark.skipif(allocator._c_library() is None, reason="needs Linux with glibc")
 def test_a_freed_tensor_s_pages_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten tensors of 64 MB: 16,384 pages each where the system hands them out anew (fewer where it has large pages)."""
-    for name in allocator._OWN_CHOICE:
+    for name in allocator._USER_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     fresh, kept = faults("default"), faults("keep")
     assert fresh > 300

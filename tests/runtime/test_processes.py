@@ -56,16 +56,16 @@ def test_devices_that_are_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for name in ("cuda", "cuda:0", "cuda:3"):
-        with pytest.raises(ConfigError, match=rf"'{name}' was asked for, but torch sees no CUDA"):
+        with pytest.raises(ConfigError, match=rf"'{name}' is configured, but torch finds no CUDA"):
             runtime.init(name)
-    with pytest.raises(ConfigError, match="'mps' was asked for"):
+    with pytest.raises(ConfigError, match="'mps' is configured"):
         runtime.init("mps")
 
 
 def test_a_cuda_device_beyond_those_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match=r"'cuda:2' was asked for, but there are 2"):
+    with pytest.raises(ConfigError, match=r"'cuda:2' is configured, but there are 2"):
         runtime.init("cuda:2")
 
 

@@ -189,7 +189,7 @@ def test_logits_that_are_not_numbers_are_not_sampled_from(bad, temperature, tiny
     network = policy(tiny_base)
     with torch.no_grad():
         network.trunks["base"].get_output_embeddings().weight[50] = bad
-    with pytest.raises(TrainingError, match="logits are not numbers"):
+    with pytest.raises(TrainingError, match="logits are NaN or infinite"):
         sample(network, PROMPTS, max_new_tokens=4, temperature=temperature)
 
 

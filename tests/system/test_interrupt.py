@@ -36,7 +36,7 @@ def _interrupt_twice() -> None:
 
 
 def test_a_later_ctrl_c_quits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interrupt, "_ECHO", 0.01)
+    monkeypatch.setattr(interrupt, "_REPEAT_SECONDS", 0.01)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), InterruptGuard(lambda text: None):
         _interrupt_twice()
@@ -52,7 +52,7 @@ def test_the_same_ctrl_c_passed_on_by_a_supervisor_is_one_request() -> None:
 
 
 def test_repeated_sigterm_keeps_saving(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interrupt, "_ECHO", 0.0)
+    monkeypatch.setattr(interrupt, "_REPEAT_SECONDS", 0.0)
     with InterruptGuard(lambda text: None) as guard:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)

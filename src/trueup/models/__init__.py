@@ -1,1 +1,1 @@
-"""Models: loaded, given roles and adapters, run over many sequences at once; and rewards."""
+"""Load models, give them roles and adapters, run micro-batches through them; and rewards."""

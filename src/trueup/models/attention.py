@@ -1,9 +1,9 @@
-"""Attention over a packed row: the tokens of many sequences side by side, no padding, each seeing its own alone.
+"""Attention over a packed row: the tokens of many sequences side by side, without padding, each seeing only its own.
 
-Everything in a decoder but attention works token by token, so it runs on the packed row as it is. Attention alone takes
-the row apart: its sequences are laid out as rectangles of similar lengths, each of which is plain causal attention, the
-fastest kernel on every device. A prompt that several answers share stands once in the row and once in each answer's
-sequence, so that each answer sees it and none sees another.
+Everything in a decoder but attention works token by token, so it runs on the packed row as it is. Only attention
+takes the row apart: its sequences are laid out as rectangles of similar lengths, and each rectangle runs plain causal
+attention, the fastest kernel on every device. A prompt shared by several answers is in the row once and in each
+answer's sequence once, so every answer sees the prompt and none sees another answer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,109 +26,110 @@ if TYPE_CHECKING:
 IndexArray = NDArray[np.int64]
 
 PACKED = "trueup_packed"
-"""The name of `packed_attention` in transformers' table of attention functions."""
-_FILLED = 0.8
-"""How much of a rectangle its sequences fill at least: below it, the shorter ones get a rectangle of their own."""
-_SMALL = 512
-"""Tokens of a rectangle that is not worth another call."""
+"""Name of `packed_attention` in transformers' table of attention functions."""
+_MIN_FILL = 0.8
+"""Smallest share of a rectangle that real tokens fill; below it, the shorter sequences get another rectangle."""
+_MIN_RECTANGLE = 512
+"""Tokens below which a rectangle is not split: another kernel call would cost more than the padding."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedSequences:
     """The sequences of a packed row of N tokens, and the rectangles in which attention sees them.
 
-    A token's place is an index into all rectangles laid flat, one after the other: P places in all.
+    A slot is an index into all rectangles flattened one after the other: P slots in all.
 
     Attributes:
         shapes: (R, T) of each rectangle: R sequences of at most T tokens.
-        tokens: (P,) which token of the row stands at each place. A short sequence is filled up with its last token,
-            behind it, where none of its own tokens looks.
-        first: (N,) the place where each token stands first, which is where its output is read.
-        again: (tokens, places) of the tokens that stand in a second sequence, in a third, …: in each no token twice.
+        tokens: (P,) index of the row's token in each slot. A short sequence is padded with its last token, behind it,
+            where causal attention hides it.
+        first: (N,) first slot of each token; its output is read there.
+        repeats: (tokens, slots) of the tokens that are in a second sequence, in a third, …; no token twice in one.
     """
 
     shapes: tuple[tuple[int, int], ...]
     tokens: Tensor
     first: Tensor
-    again: tuple[tuple[Tensor, Tensor], ...]
+    repeats: tuple[tuple[Tensor, Tensor], ...]
 
     def to(self, device: torch.device) -> PackedSequences:
-        """The same on `device`."""
-        again = tuple((one.to(device, non_blocking=True), at.to(device, non_blocking=True)) for one, at in self.again)
-        tokens, first = (one.to(device, non_blocking=True) for one in (self.tokens, self.first))
-        return PackedSequences(self.shapes, tokens, first, again)
+        """Return a copy on `device`."""
+        move = partial(Tensor.to, device=device, non_blocking=True)
+        repeats = tuple((move(tokens), move(slots)) for tokens, slots in self.repeats)
+        return PackedSequences(self.shapes, move(self.tokens), move(self.first), repeats)
 
     def visible(self, start: int, stop: int) -> Tensor:
-        """(n, n) bool over the tokens [start, stop) of the row: whether the first attends to the second."""
-        begins = torch.tensor(list(_row_starts(self.shapes)))
-        seen = torch.zeros(stop - start, stop - start, dtype=torch.bool)
+        """Return the (n, n) bool mask over the row's tokens [start, stop): True where a query sees a key."""
+        sequence_starts = torch.tensor(list(_sequence_starts(self.shapes)))
+        mask = torch.zeros(stop - start, stop - start, dtype=torch.bool)
         for token in range(start, stop):
-            place = int(self.first[token])
-            begin = int(begins[begins <= place].max())
-            keys = self.tokens[begin : place + 1]
-            seen[token - start, keys[(keys >= start) & (keys < stop)] - start] = True
-        return seen
+            slot = int(self.first[token])
+            sequence_start = int(sequence_starts[sequence_starts <= slot].max())
+            keys = self.tokens[sequence_start : slot + 1]
+            mask[token - start, keys[(keys >= start) & (keys < stop)] - start] = True
+        return mask
 
 
-def _row_starts(shapes: Sequence[tuple[int, int]]) -> Iterator[int]:
-    """The place where each sequence begins."""
-    at = 0
+def _sequence_starts(shapes: Sequence[tuple[int, int]]) -> Iterator[int]:
+    """Yield the first slot of each sequence."""
+    slot = 0
     for rows, width in shapes:
         for _ in range(rows):
-            yield at
-            at += width
+            yield slot
+            slot += width
 
 
 def pack_sequences(spans: Sequence[Sequence[range]]) -> PackedSequences:
     """Lay the sequences of a packed row out as rectangles of similar lengths.
 
     Args:
-        spans: of each sequence the ranges of the row that make it up, in order; none empty. Together they name every
+        spans: for each sequence, the ranges of the row that make it up, in order; none empty. Together they cover every
             token of the row.
     """
-    own = [np.concatenate([np.arange(one.start, one.stop) for one in parts]) for parts in spans]
-    tokens, places, shapes = list[IndexArray](), list[IndexArray](), list[tuple[int, int]]()
-    for group in _groups(sorted(own, key=len, reverse=True)):
-        sizes, width = np.array([len(one) for one in group]), len(group[0])
-        begin = sum(rows * wide for rows, wide in shapes)
-        filled = np.arange(width) < sizes[:, None]
-        rectangle = np.repeat(np.array([one[-1] for one in group])[:, None], width, axis=1)
-        rectangle[filled] = np.concatenate(group)
+    sequences = [np.concatenate([np.arange(span.start, span.stop) for span in parts]) for parts in spans]
+    tokens, slots, shapes = list[IndexArray](), list[IndexArray](), list[tuple[int, int]]()
+    for group in _similar_lengths(sorted(sequences, key=len, reverse=True)):
+        sizes, width = np.array([len(sequence) for sequence in group]), len(group[0])
+        first_slot = sum(rows * columns for rows, columns in shapes)
+        is_real = np.arange(width) < sizes[:, None]
+        rectangle = np.repeat(np.array([sequence[-1] for sequence in group])[:, None], width, axis=1)
+        rectangle[is_real] = np.concatenate(group)
         tokens.append(rectangle.ravel())
-        places.append(begin + np.flatnonzero(filled))
-        shapes.append(filled.shape)
-    flat, real = np.concatenate(tokens), np.concatenate(places)
-    return PackedSequences(tuple(shapes), torch.from_numpy(flat), *_places(flat[real], real))
+        slots.append(first_slot + np.flatnonzero(is_real))
+        shapes.append(is_real.shape)
+    flat, real = np.concatenate(tokens), np.concatenate(slots)
+    return PackedSequences(tuple(shapes), torch.from_numpy(flat), *_token_slots(flat[real], real))
 
 
-def _groups(longest_first: list[IndexArray]) -> Iterator[list[IndexArray]]:
-    """Sequences in groups of similar length."""
-    group, real = list[IndexArray](), 0
-    for one in longest_first:
-        width = len(group[0]) if group else len(one)
-        sparse = real + len(one) < _FILLED * width * (len(group) + 1)
-        if group and sparse and width * len(group) >= _SMALL:
+def _similar_lengths(longest_first: list[IndexArray]) -> Iterator[list[IndexArray]]:
+    """Yield the sequences in groups of similar length."""
+    group, token_count = list[IndexArray](), 0
+    for sequence in longest_first:
+        width = len(group[0]) if group else len(sequence)
+        sparse = token_count + len(sequence) < _MIN_FILL * width * (len(group) + 1)
+        if group and sparse and width * len(group) >= _MIN_RECTANGLE:
             yield group
-            group, real = [], 0
-        group.append(one)
-        real += len(one)
+            group, token_count = [], 0
+        group.append(sequence)
+        token_count += len(sequence)
     yield group
 
 
-def _places(tokens: IndexArray, places: IndexArray) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
-    """Where each token stands first, and where again: `tokens[i]` stands at `places[i]`."""
+def _token_slots(tokens: IndexArray, slots: IndexArray) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
+    """Return each token's first slot, and the (tokens, slots) of its repeats; `tokens[i]` is in `slots[i]`."""
     order = np.argsort(tokens, kind="stable")
-    tokens, places = tokens[order], places[order]
+    tokens, slots = tokens[order], slots[order]
     starts = np.searchsorted(tokens, np.arange(tokens[-1] + 1))
-    time = np.arange(len(tokens)) - starts[tokens]  # 0: stands here first, 1: for the second time
-    again = tuple(
-        (torch.from_numpy(tokens[time == n]), torch.from_numpy(places[time == n])) for n in range(1, time.max() + 1)
+    occurrence = np.arange(len(tokens)) - starts[tokens]  # 0: the token's first slot, 1: its second
+    repeats = tuple(
+        (torch.from_numpy(tokens[occurrence == count]), torch.from_numpy(slots[occurrence == count]))
+        for count in range(1, occurrence.max() + 1)
     )
-    return torch.from_numpy(places[starts]), again
+    return torch.from_numpy(slots[starts]), repeats
 
 
 class _LayOut(torch.autograd.Function):
-    """(N, …) -> (P, …): the rows of the row's tokens at their places. What stands as filling has no gradient."""
+    """Map (N, …) tokens of the row to (P, …) slots. Padding slots get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: PackedSequences) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -138,23 +140,23 @@ class _LayOut(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         plan: PackedSequences = ctx.plan
         total = grad.index_select(0, plan.first)
-        for tokens, places in plan.again:  # no token twice in one, so each sum has one order, on every device
-            more = total.index_select(0, tokens).add_(grad.index_select(0, places))
+        for tokens, slots in plan.repeats:  # no token twice in one, so each sum has one order, on every device
+            more = total.index_select(0, tokens).add_(grad.index_select(0, slots))
             total.index_copy_(0, tokens, more)  # many times faster than index_add_ on a CPU
         return total, None
 
 
 class _ReadFirst(torch.autograd.Function):
-    """(P, …) -> (N, …): each token's where it stands first. What is read nowhere has gradient 0."""
+    """Map (P, …) slots to (N, …) tokens: each token's value in its first slot. The other slots have gradient 0."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: PackedSequences) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.plan, ctx.places = plan, x.shape[0]
+        ctx.plan, ctx.slots = plan, x.shape[0]
         return x.index_select(0, plan.first)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return grad.new_zeros(ctx.places, *grad.shape[1:]).index_copy_(0, ctx.plan.first, grad), None
+        return grad.new_zeros(ctx.slots, *grad.shape[1:]).index_copy_(0, ctx.plan.first, grad), None
 
 
 def packed_attention(
@@ -171,38 +173,38 @@ def packed_attention(
         attention_mask: None.
         scaling: of the scores; by default 1 / sqrt(D).
         dropout: of the weights.
-        sequences: what the row holds.
-        extra: whatever else a model passes; what would change the scores is refused.
+        sequences: the sequences of the row.
+        extra: anything else the model passes; an option that would change the scores is refused.
 
     Returns:
         (1, N, heads, D), and None.
 
     Raises:
-        ValueError: the model needs more than causal attention, or does not hand the sequences on.
+        ValueError: the model needs more than causal attention, or does not pass the sequences on.
     """
     if sequences is None or attention_mask is not None or query.shape[0] != 1:
-        raise ValueError("packed attention needs one row and its sequences")
+        raise ValueError("packed attention needs a single row and its sequences")
     changes = [name for name in ("softcap", "s_aux", "position_bias", "sliding_window") if extra.get(name) is not None]
     if changes or not getattr(module, "is_causal", True):
-        raise ValueError(f"packed attention is causal attention and nothing else, this layer asks for {changes}")
-    lay = cast("Callable[[Tensor, PackedSequences], Tensor]", _LayOut.apply)
-    read = cast("Callable[[Tensor, PackedSequences], Tensor]", _ReadFirst.apply)
-    laid = [lay(one[0].transpose(0, 1), sequences) for one in (query, key, value)]
+        raise ValueError(f"packed attention is plain causal attention, but this layer needs {changes}")
+    lay_out = cast("Callable[[Tensor, PackedSequences], Tensor]", _LayOut.apply)
+    read_first = cast("Callable[[Tensor, PackedSequences], Tensor]", _ReadFirst.apply)
+    laid_out = [lay_out(states[0].transpose(0, 1), sequences) for states in (query, key, value)]
     outputs: list[Tensor] = []
     sizes = [rows * width for rows, width in sequences.shapes]
-    parts = zip(sequences.shapes, *(one.split(sizes) for one in laid), strict=True)
-    for (rows, width), *states in parts:
-        q, k, v = (one.view(rows, width, *one.shape[1:]).transpose(1, 2) for one in states)
+    rectangles = zip(sequences.shapes, *(states.split(sizes) for states in laid_out), strict=True)
+    for (rows, width), *qkv in rectangles:
+        q, k, v = (states.view(rows, width, *states.shape[1:]).transpose(1, 2) for states in qkv)
         out = F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-    return read(torch.cat(outputs), sequences)[None], None
+    return read_first(torch.cat(outputs), sequences)[None], None
 
 
 @contextmanager
 def use_attention(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
-    """Inside, `trunk` uses the attention function `name`; None: its own."""
+    """Make `trunk` use the attention function `name` inside the context; None keeps its own."""
     from transformers import AttentionInterface
 
     if name is None:
@@ -210,9 +212,9 @@ def use_attention(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
         return
     AttentionInterface.register(PACKED, packed_attention)
     config = trunk.config
-    own = config._attn_implementation
+    previous = config._attn_implementation
     config._attn_implementation = name
     try:
         yield
     finally:
-        config._attn_implementation = own
+        config._attn_implementation = previous

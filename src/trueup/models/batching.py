@@ -1,9 +1,9 @@
-"""Examples -> token-budgeted micro-batches in which a shared prompt runs once.
+"""Turn examples into token-budgeted micro-batches in which a shared prompt runs once.
 
-An `Example` (examples.py) is a trunk and the branches that continue it, laid out as `[trunk | branch 0 | branch 1 …]`:
-each branch's positions go on from the trunk's and it never sees its siblings, so that its log-probabilities are those
-of `[trunk | branch]` alone. Only trained tokens are listed in `predict_at`/`targets`: nothing else reaches the
-LM head.
+An `Example` (data/example.py) is a trunk and the branches that continue it, laid out as
+`[trunk | branch 0 | branch 1 …]`: each branch's positions go on from the trunk's and it never sees its siblings, so
+that its log-probabilities are those of `[trunk | branch]` alone. Only trained tokens are listed in `predict_at` and
+`targets`: no other token reaches the LM head.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["Batch", "Branch", "Example", "Layout", "Per", "collate", "micro_batc
 
 Per = Literal["token", "branch", "example"]
 Layout = Literal["packed", "shared", "plain"]
-"""How examples become rows; all three give the same numbers.
+"""Layout of examples in rows; all three give the same numbers.
 
-- "packed": one row without padding, all examples one after the other. Needs attention that is told where each ends.
-- "shared": a row an example, padded to the longest. Needs attention that takes a block mask.
-- "plain": a row a branch, each with its own copy of the trunk. Any causal model takes it.
+- "packed": a single row without padding, all examples one after the other. Needs `packed_attention`.
+- "shared": a row per example, padded to the longest. Needs attention that takes a block mask.
+- "plain": a row per branch, each with its own copy of the trunk. Any causal model takes it.
 """
 
 
@@ -42,18 +42,18 @@ class Batch:
     Attributes:
         input_ids: (R, T) token ids, padded on the right.
         position_ids: (R, T); a branch's positions go on from its trunk's.
-        attention_mask: None where plain causal attention is right, else (R, 1, T, T) bool, True = may attend.
-        sequences: of a packed row: which of its tokens make up each sequence. None of any other layout.
+        attention_mask: None where plain causal attention is correct, else (R, 1, T, T) bool, True = may attend.
+        sequences: the sequences of a packed row; None in any other layout.
         predict_at: (N,) index into the flattened (R * T) hidden states from which target n is predicted.
         targets: (N,) token ids.
         branch_of: (N,) branch of each target, sorted; branches are in example order (a pair is 2p, 2p + 1).
         last_at: (S,) flat index of each branch's last token, where a scalar head reads its score.
         lengths: (S,) trained tokens of each branch, float.
-        weights: (N,), (S,) or (P,): what an objective's values are weighted by; ones unless a source says otherwise.
+        weights: (N,), (S,) or (P,) weights of an objective's values; ones unless a source sets them.
         columns: per-token (N,), per-branch (S,) and per-example (P,) float32 tensors by name.
-        tokens: real (not padding) tokens that run through the model.
+        tokens: number of real (not padding) tokens.
         rows: source row number of each example, for messages.
-        idle: whether it only keeps other ranks company: it has no weight, and its metrics do not count.
+        idle: True if it runs only because every rank must run equally often: no weight, and its metrics do not count.
     """
 
     input_ids: Tensor
@@ -73,23 +73,23 @@ class Batch:
 
     @property
     def branches(self) -> int:
-        """S, the number of branches."""
+        """Number of branches, S."""
         return self.last_at.shape[0]
 
     def weightless(self) -> Batch:
-        """The same batch, counting for nothing."""
+        """Return a copy with zero weights, which does not count in metrics."""
         return replace(self, weights=torch.zeros_like(self.weights), tokens=0, rows=[], idle=True)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
+        """Return a copy on `device`."""
         moved = {
             name: value.to(device, non_blocking=True)
             for name in self.__dataclass_fields__
             if isinstance(value := getattr(self, name), Tensor)
         }
         columns = {name: column.to(device, non_blocking=True) for name, column in self.columns.items()}
-        packed = None if self.sequences is None else self.sequences.to(device)
-        return replace(self, **moved, columns=columns, sequences=packed)
+        sequences = None if self.sequences is None else self.sequences.to(device)
+        return replace(self, **moved, columns=columns, sequences=sequences)
 
 
 def collate(examples: Sequence[Example], *, per: Per, pad_id: int, layout: Layout = "packed") -> Batch:
@@ -97,9 +97,9 @@ def collate(examples: Sequence[Example], *, per: Per, pad_id: int, layout: Layou
 
     Args:
         examples: at least one; all with the same column and scalar names.
-        per: what one weight stands for: a trained token (N,), a branch (S,) or an example (P,).
+        per: unit that has a weight: trained token (N,), branch (S,) or example (P,).
         pad_id: fills rows on the right; never attended to by a real token and never a target.
-        layout: how they become rows.
+        layout: layout of the rows.
     """
     rows = _Rows()
     for example in examples:
@@ -111,13 +111,13 @@ def collate(examples: Sequence[Example], *, per: Per, pad_id: int, layout: Layou
     branches = [branch for example in examples for branch in example.branches]
     counts = {"token": len(rows.targets), "branch": len(branches), "example": len(examples)}
     starts = rows.starts(layout)
-    predict_at = [at + starts[row] for row, at in rows.predict_at]
+    predict_at = [positions + starts[row] for row, positions in rows.predict_at]
     return Batch(
         **(rows.packed() if layout == "packed" else rows.padded(pad_id)),
         predict_at=_tensor(predict_at),
         targets=torch.tensor(rows.targets, dtype=torch.long),
-        branch_of=_tensor([np.repeat(np.arange(len(predict_at)), [len(at) for at in predict_at])]),
-        last_at=torch.tensor([starts[row] + at for row, at in rows.last_at], dtype=torch.long),
+        branch_of=_tensor([np.repeat(np.arange(len(predict_at)), [len(positions) for positions in predict_at])]),
+        last_at=torch.tensor([starts[row] + column for row, column in rows.last_at], dtype=torch.long),
         lengths=torch.tensor([branch.trained for branch in branches], dtype=torch.float32),
         weights=torch.ones(counts[per]),
         columns=_columns(examples, branches),
@@ -127,15 +127,15 @@ def collate(examples: Sequence[Example], *, per: Per, pad_id: int, layout: Layou
 
 
 class _Rows:
-    """Rows under construction: where each token, target and branch end lies.
+    """Rows under construction, with the position of each target and branch end.
 
-    Token by token nothing is done in Python: on a fast device that would take as long as the training.
+    There is no Python loop over tokens: on a fast device that would take as long as the training.
     """
 
     def __init__(self) -> None:
         self.ids: list[list[int]] = []
-        self.parts: list[list[int]] = []  # of each row the lengths of its trunk and of its branches
-        self.predict_at: list[tuple[int, NDArray[np.int64]]] = []  # of each branch: its row, and where in it
+        self.parts: list[list[int]] = []  # per row: lengths of its trunk and of its branches
+        self.predict_at: list[tuple[int, NDArray[np.int64]]] = []  # per branch: its row, and columns in it
         self.targets: list[int] = []
         self.last_at: list[tuple[int, int]] = []
 
@@ -144,7 +144,7 @@ class _Rows:
         row, ids, parts = len(self.ids), list(trunk), [len(trunk)]
         for branch in branches:
             if not trunk and branch.trained and branch.mask[0]:
-                raise ValueError("the first token of a branch without a trunk has nothing to be predicted from")
+                raise ValueError("a branch without a trunk cannot train its first token: no token comes before it")
             trained = np.flatnonzero(branch.mask)
             # A branch's first token is predicted from the trunk's last, wherever the branch lies in the row.
             self.predict_at.append((row, np.where(trained > 0, trained + len(ids), len(trunk)) - 1))
@@ -156,24 +156,24 @@ class _Rows:
         self.parts.append(parts)
 
     def sizes(self) -> list[int]:
-        """Tokens of each row."""
+        """Return the number of tokens of each row."""
         return [len(row) for row in self.ids]
 
     def starts(self, layout: Layout) -> list[int]:
-        """The flat index of each row's first token."""
+        """Return the flat index of each row's first token."""
         sizes = self.sizes()
         if layout == "packed":
             return [0, *accumulate(sizes)]
         return [row * max(sizes) for row in range(len(sizes))]
 
     def packed(self) -> dict[str, Any]:
-        """The tokens as one row (1, T), and the sequences in it: of each branch its trunk and itself."""
+        """Return the tokens as a single row (1, T), and its sequences: each branch behind its trunk."""
         spans: list[tuple[range, range]] = []
         for start, (trunk, *branches) in zip(self.starts("packed"), self.parts, strict=False):
-            at = start + trunk
+            branch_start = start + trunk
             for size in branches or [0]:
-                spans.append((range(start, start + trunk), range(at, at + size)))
-                at += size
+                spans.append((range(start, start + trunk), range(branch_start, branch_start + size)))
+                branch_start += size
         return {
             "input_ids": _tensor([np.array(row, dtype=np.int64) for row in self.ids])[None],
             "position_ids": _tensor([_positions(*parts) for parts in self.parts])[None],
@@ -182,23 +182,23 @@ class _Rows:
         }
 
     def padded(self, pad_id: int) -> dict[str, Any]:
-        """The rows as (R, T), filled up on the right, and where plain causal attention is wrong a block mask.
+        """Return the rows as (R, T), padded on the right, and a block mask where plain causal attention is wrong.
 
-        Padding's positions go on counting: one that fell back would look like a packed row to transformers. They stop
-        at the largest position of a real token, or rows wider than any sequence would count past what a model with
-        learned positions has; they can only get there beside a shared row, where a block mask rules anyway.
+        Positions go on counting in the padding: if they fell back, transformers would take the row for a packed one.
+        They stop at the largest position of a real token, so that they stay inside a model's learned positions; they
+        can only get there in a batch with a shared row, where the block mask decides anyway.
         """
         shape = len(self.ids), max(self.sizes())
         ids, segments = np.full(shape, pad_id), np.zeros(shape, dtype=np.int64)
         positions = np.zeros(shape, dtype=np.int64)
         real = [_positions(*parts) for parts in self.parts]
-        largest = max(int(one.max(initial=0)) for one in real)
-        for row, (tokens, parts, places) in enumerate(zip(self.ids, self.parts, real, strict=True)):
+        largest = max(int(positions_of_row.max(initial=0)) for positions_of_row in real)
+        for row, (tokens, parts, row_positions) in enumerate(zip(self.ids, self.parts, real, strict=True)):
             size = len(tokens)
-            ids[row, :size], positions[row, :size] = tokens, places
+            ids[row, :size], positions[row, :size] = tokens, row_positions
             segments[row, :size] = np.repeat(np.arange(len(parts)), parts)
-            filled = np.arange(1, shape[1] - size + 1)
-            positions[row, size:] = np.minimum(places[-1] + filled, largest)
+            padding = np.arange(1, shape[1] - size + 1)
+            positions[row, size:] = np.minimum(row_positions[-1] + padding, largest)
         return {
             "input_ids": torch.from_numpy(ids),
             "position_ids": torch.from_numpy(positions),
@@ -208,19 +208,19 @@ class _Rows:
 
 
 def _positions(trunk: int, *branches: int) -> NDArray[np.int64]:
-    """(T,) positions of a row: each branch's go on from the trunk's."""
+    """Return the (T,) positions of a row: each branch's go on from the trunk's."""
     return np.concatenate([np.arange(trunk), *(np.arange(trunk, trunk + size) for size in branches)])
 
 
 def _tensor(parts: Sequence[NDArray[np.int64]]) -> Tensor:
-    """Arrays one after the other as one tensor."""
+    """Concatenate arrays into a tensor."""
     return torch.from_numpy(np.concatenate(parts).astype(np.int64, copy=False))
 
 
 def _block_mask(segments: Tensor) -> Tensor | None:
-    """(R, T) segments, 0 = trunk and k = k-th branch -> (R, 1, T, T) bool.
+    """Return the (R, 1, T, T) bool mask of (R, T) segments, 0 = trunk and k = k-th branch.
 
-    None when no row has a second branch: then causal attention alone is right.
+    None when no row has a second branch: then causal attention is correct without a mask.
     """
     if int(segments.max()) <= 1:
         return None
@@ -245,44 +245,44 @@ def _columns(examples: Sequence[Example], branches: Sequence[Branch]) -> dict[st
 def micro_batches(examples: Iterable[Example], max_tokens: int, *, layout: Layout = "packed") -> list[list[Example]]:
     """Group the examples of one optimizer step into micro-batches of at most `max_tokens` tokens, padding included.
 
-    An example that alone exceeds `max_tokens` gets a micro-batch of its own: nothing is dropped. The groups are a pure
-    function of the examples, so they are the same on every run.
+    An example longer than `max_tokens` gets a micro-batch to itself: nothing is dropped. The groups are a pure function
+    of the examples, so they are the same in every run.
     """
     if layout == "packed":
         return _balanced(examples, max_tokens)
 
     def cost(example: Example) -> tuple[int, int]:
-        """(rows, width) that the example takes."""
+        """Return the (rows, width) that the example takes."""
         return (1, example.total) if layout == "shared" else (len(example.branches), example.longest)
 
     groups: list[list[Example]] = []
     rows = width = 0
-    for example in sorted(examples, key=lambda one: cost(one)[1], reverse=True):
-        its_rows, its_width = cost(example)
-        if not groups or (rows + its_rows) * max(width, its_width) > max_tokens:
+    for example in sorted(examples, key=lambda example: cost(example)[1], reverse=True):
+        more_rows, example_width = cost(example)
+        if not groups or (rows + more_rows) * max(width, example_width) > max_tokens:
             groups.append([])
-            rows, width = 0, its_width
+            rows, width = 0, example_width
         groups[-1].append(example)
-        rows += its_rows
+        rows += more_rows
     return groups
 
 
 def _balanced(examples: Iterable[Example], max_tokens: int) -> list[list[Example]]:
-    """As few groups as can be, and none much smaller than another: the longest first, each where there is most room.
+    """Return as few groups as possible, of similar size: the longest example first, each into the emptiest group.
 
-    A device is as slow for a few tokens as for more, and memory is what the largest group needs.
+    A small micro-batch takes a device as long as a larger one, and the largest group sets the memory.
     """
-    ordered = sorted(examples, key=lambda one: one.total, reverse=True)
-    count = -(-sum(one.total for one in ordered) // max_tokens)
+    ordered = sorted(examples, key=lambda example: example.total, reverse=True)
+    count = -(-sum(example.total for example in ordered) // max_tokens)
     groups: list[list[Example]] = [[] for _ in range(max(1, count))]
-    filled = [(0, at) for at in range(len(groups))]  # a heap: the emptiest group first
+    filled = [(0, index) for index in range(len(groups))]  # a heap: the emptiest group first
     for example in ordered:
-        size, at = filled[0]
+        size, index = filled[0]
         if size and size + example.total > max_tokens:
-            at, size = len(groups), 0
+            index = len(groups)
             groups.append([])
-            heappush(filled, (example.total, at))
+            heappush(filled, (example.total, index))
         else:
-            heapreplace(filled, (size + example.total, at))
-        groups[at].append(example)
+            heapreplace(filled, (size + example.total, index))
+        groups[index].append(example)
     return [group for group in groups if group]

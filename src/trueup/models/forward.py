@@ -1,4 +1,4 @@
-"""Run many examples through a role without gradients: reference log-probabilities, old values, scores."""
+"""Run examples through a role without gradients: reference log-probabilities, old values, scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def forward_all(
     network: Network, examples: Sequence[Example], role: str, want: Literal["logps", "values", "scores"],
     *, max_tokens: int, temperature: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """Run examples through a role in micro-batches, without gradients. Of several ranks each computes its share.
+    """Run examples through a role in micro-batches, without gradients. Each rank computes its share.
 
     Returns:
         On the CPU and on every rank, in the examples' order: (N,) for "logps" and "values" (each example's tokens side
@@ -32,7 +32,7 @@ def forward_all(
     """
     training = network.training
     network.eval()
-    numbered = [replace(example, row=at) for at, example in enumerate(examples)]
+    numbered = [replace(example, row=index) for index, example in enumerate(examples)]
     ends = list(accumulate(_width(example, want) for example in numbered))
     result = torch.zeros(ends[-1])
     layout, pad = network.layout, cast("int", network.tokenizer.pad_token_id)
@@ -42,38 +42,38 @@ def forward_all(
         batch = collate(group, per=per, pad_id=pad, layout=layout).to(network.runtime.device)
         output = network(batch, role, want, temperature=temperature)[0].float().cpu()
         if counts:
-            sizes = [_width(one, want) for one in group]
-            for one, size, piece in zip(group, sizes, output.split(sizes), strict=True):
-                result[ends[one.row] - size : ends[one.row]] = piece
+            sizes = [_width(example, want) for example in group]
+            for example, size, part in zip(group, sizes, output.split(sizes), strict=True):
+                result[ends[example.row] - size : ends[example.row]] = part
     network.train(training)
-    return network.runtime.sum_tensor(result)  # each number is one rank's, and 0 elsewhere
+    return network.runtime.sum_tensor(result)  # each number is computed by one rank, and 0 on the others
 
 
 def _width(example: Example, want: str) -> int:
-    """How many numbers come out of an example."""
+    """Return how many numbers an example yields."""
     return len(example.branches) if want == "scores" else sum(branch.trained for branch in example.branches)
 
 
 def _turns(groups: list[list[Example]], runtime: Runtime) -> Iterator[tuple[list[Example], bool]]:
-    """This rank's micro-batches, and whether each counts.
+    """Yield this rank's micro-batches, with False for one whose output does not count.
 
-    The groups are those of one process, so that each number is what one process computes. Where weights are sharded all
-    ranks run equally often: one that has none left runs the last group, the shortest, again, for the others' sake.
+    The groups are the same as in a run of one process, so each number is computed alike. Where weights are sharded, all
+    ranks must run equally often: a rank with no group left runs the last group, the shortest, again.
     """
     for start in range(0, len(groups), runtime.world):
-        at = start + runtime.rank
-        if at < len(groups):
-            yield groups[at], True
+        index = start + runtime.rank
+        if index < len(groups):
+            yield groups[index], True
         elif runtime.sharded:
             yield groups[-1], False
 
 
 @torch.no_grad()
 def check_lm_head(network: Network, role: str = "policy") -> None:
-    """Compare the log-probabilities computed here with the model's own logits, on five tokens.
+    """Compare trueup's log-probabilities with the model's own logits, on five tokens.
 
     Raises:
-        ModelError: they differ: the model does more between its last hidden state and its logits than is known here.
+        ModelError: they differ: the model does more than its LM head between its last hidden state and its logits.
     """
     tokens = torch.tensor([1, 2, 3, 4, 5], device=network.runtime.device)
     ours = forward_all(network, [Example([1], (Branch([2, 3, 4, 5], [True] * 4),))], role, "logps", max_tokens=64)
@@ -81,24 +81,24 @@ def check_lm_head(network: Network, role: str = "policy") -> None:
     network.eval()
     trunk = network.trunk(role)
 
-    def plain() -> Tensor:
+    def own_logits() -> Tensor:
         with network.autocast(trunk):
             return trunk(input_ids=tokens[None], use_cache=False).logits[0, :-1].float()
 
-    logits = network.run(role, plain)
+    logits = network.run(role, own_logits)
     network.train(training)
     theirs = logits.log_softmax(-1).gather(-1, tokens[1:, None]).squeeze(-1).cpu()
     tolerance = 1e-3 if network.runtime.dtype == torch.float32 else 0.2
     worst = float((ours - theirs).abs().max())
     if not worst < tolerance:
         raise ModelError(
-            f"{type(trunk).__name__}: its logits are not its last hidden states times its LM head (they differ by "
-            f"{worst:.2g} nats), so trueup cannot train it"
+            f"{type(trunk).__name__}: its logits are not its last hidden states times its LM head (the difference is "
+            f"up to {worst:.2g} nats), so trueup cannot train it"
         )
 
 
 def branch_logps(network: Network, examples: Sequence[Example], role: str, *, max_tokens: int) -> Tensor:
-    """(S,) summed log-probabilities of each branch's trained tokens under `role`, on the CPU."""
+    """Return the (S,) summed log-probabilities of each branch's trained tokens under `role`, on the CPU."""
     logps = forward_all(network, examples, role, "logps", max_tokens=max_tokens)
-    sizes = torch.tensor([branch.trained for one in examples for branch in one.branches])
+    sizes = torch.tensor([branch.trained for example in examples for branch in example.branches])
     return segment_sum(logps, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes))

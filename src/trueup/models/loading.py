@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 ROUNDING_FILE = "rounding.json"
-"""In a model's folder: how much of its training half precision would leave. Written where that is too little."""
-_LOOKED_AT = ("config.json", "adapter_config.json", "tokenizer_config.json", "*.index.json")
+"""File in a model's folder: the share of its training that half precision keeps, if that is too small."""
+_INSPECTED = ("config.json", "adapter_config.json", "tokenizer_config.json", "*.index.json")
 
 
 def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | None = None) -> Network:
-    """The stage's model as a `Network` with no roles yet, on its device; `renderer` if its tokenizer is there already.
+    """Load the stage's model as a `Network` without roles. Give `renderer` if its tokenizer is loaded already.
 
     Raises:
         ModelError: the folder, file or tokenizer cannot be used.
@@ -47,7 +47,7 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
     if len(tokenizer) > vocabulary:
         raise ModelError(
             f"{config.model}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocabulary}: "
-            "they are not of one model; take both from the same folder"
+            "they belong to different models; take both from the same folder"
         )
     network = Network(trunk, tokenizer, runtime, renderer)
     if config.gradient_checkpointing:
@@ -56,23 +56,23 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
 
 
 def _check_rounding(config: StageConfig, runtime: Runtime) -> None:
-    """Raise where half precision would round away what an earlier stage has learned (see `merge_kept_share`)."""
+    """Raise ModelError if half precision would round away what an earlier stage learned (see `merge_kept_share`)."""
     path = Path(config.model) / ROUNDING_FILE
     if runtime.dtype == torch.float32 or "rounded-weights" in config.allow or not path.is_file():
         return
     share = read_json(path).get("kept")
-    much = f"only {share:.0%}" if isinstance(share, float) else "too little"
+    amount = f"only {share:.0%}" if isinstance(share, float) else "too little"
     raise ModelError(
-        f"{config.model}: in half precision {much} of what was trained into these weights would be left\n"
+        f"{config.model}: half precision would keep {amount} of what was trained into these weights\n"
         "  fix: set dtype=float32, or train the stage before with a higher optim.lr; or allow=[rounded-weights]"
     )
 
 
-def _finite(module: Any, model: str) -> Any:
-    """The module, if all of its weights are numbers.
+def _require_finite(module: Any, model: str) -> Any:
+    """Return the module after checking that its weights are finite.
 
     Raises:
-        ModelError: one holds NaN or infinity.
+        ModelError: a weight holds NaN or infinity.
     """
     for name, weight in module.state_dict().items():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
@@ -83,19 +83,19 @@ def _finite(module: Any, model: str) -> Any:
 def load_causal_lm(
     model: str, runtime: Runtime, *, trust_remote_code: bool = False, pickles: bool = False, other_base: bool = False
 ) -> PreTrainedModel:
-    """A causal language model in the compute dtype, on the device.
+    """Load a causal language model in the compute dtype, on the device.
 
-    Of a PEFT adapter's folder: its base with the adapter merged in; `other_base` accepts one of other weights.
+    For a PEFT adapter's folder this is its base with the adapter merged in.
 
     Args:
         model: a hub id, a folder or a `.gguf` file.
         runtime: device and compute dtype.
-        trust_remote_code: code that comes with it (with an adapter: with its base) may run.
-        pickles: its weights may be pickled. Tensors alone are read of them, by torch's `weights_only`.
-        other_base: an adapter may lie over other weights than it was trained over.
+        trust_remote_code: run code that comes with the model (or with an adapter's base).
+        pickles: accept pickled weights; only tensors are read from them, by torch's `weights_only`.
+        other_base: accept a base with other weights than the adapter was trained over.
 
     Raises:
-        ModelError: it cannot be loaded, is not trusted so far, or the adapter does not belong to its base.
+        ModelError: the model cannot be loaded or is not trusted, or the adapter does not belong to its base.
     """
     from transformers import AutoModelForCausalLM
 
@@ -107,11 +107,11 @@ def load_causal_lm(
         # The weights were dequantized on loading; a config that still says "gguf" could not be saved or loaded again.
         del trunk.config.quantization_config
         cast("Any", trunk).hf_quantizer = None
-    return _finite(trunk, model).to(runtime.load_device)
+    return _require_finite(trunk, model).to(runtime.load_device)
 
 
 def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: bool) -> PreTrainedModel:
-    """The base that an adapter names, with the adapter merged into it."""
+    """Load the base that an adapter names, and merge the adapter into it."""
     from peft import PeftModel
 
     name = adapter_base(folder)
@@ -119,45 +119,47 @@ def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: b
         raise ModelError(problem)
     base = load_causal_lm(name, runtime, trust_remote_code=trust.code, pickles=trust.pickles)
     origin = folder / "trueup.json"
-    told = read_json(origin).get("base_fingerprint") if origin.is_file() else None
-    if told is not None and told != weights_fingerprint(base) and not other_base:
+    trained_over = read_json(origin).get("base_fingerprint") if origin.is_file() else None
+    if trained_over is not None and trained_over != weights_fingerprint(base) and not other_base:
         raise ModelError(
             f"{folder}: this adapter was trained over other weights than those of {name}\n"
-            "  fix: put the base back that it was trained over, or allow it: allow=[other-base]"
+            "  fix: restore the base that it was trained over, or allow another one: allow=[other-base]"
         )
     try:
-        whole = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
-        merged = cast("Any", whole).merge_and_unload(safe_merge=False)
+        adapted = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
+        merged = cast("Any", adapted).merge_and_unload(safe_merge=False)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # the shapes are another model's, or its settings are no adapter's
+    except Exception as error:  # shapes of another model, or settings that peft rejects
         raise ModelError(f"{folder}: this adapter does not fit {name}: {_reason(error, 200)}") from error
-    return cast("PreTrainedModel", _finite(merged, str(folder)))
+    return cast("PreTrainedModel", _require_finite(merged, str(folder)))
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a pad token (its end token where it has none: masks never look at ids)."""
+    """Load the model's tokenizer; without a pad token it pads with its end token, as masks never depend on ids."""
     from transformers import AutoTokenizer
 
     if is_adapter(Path(model)) and not has_tokenizer(Path(model)):
         model = adapter_base(Path(model))
-    tokenizer = _from_pretrained(AutoTokenizer, model, Trust(trust_remote_code, pickles=True))  # it has none
+    tokenizer = _from_pretrained(
+        AutoTokenizer, model, Trust(trust_remote_code, pickles=True)
+    )  # tokenizers have no pickles
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{model}: the tokenizer has neither a pad nor an end token; add an eos_token to it")
         tokenizer.pad_token = tokenizer.eos_token
     if not isinstance(tokenizer.model_max_length, int | float):
-        raise ModelError(f"{model}: tokenizer_config.json's model_max_length is no number; mend it, or remove it")
+        raise ModelError(f"{model}: tokenizer_config.json's model_max_length is not a number; correct or remove it")
     return tokenizer
 
 
 def load_classifier(
     model: str, runtime: Runtime, *, trust_remote_code: bool = False, pickles: bool = False
 ) -> PreTrainedModel:
-    """A reward model: a sequence classifier with one label; the arguments are those of `load_causal_lm`.
+    """Load a reward model: a sequence classifier with a single label; arguments as in `load_causal_lm`.
 
     Raises:
-        ModelError: it is not a classifier, has more than one label, or is not trusted so far.
+        ModelError: it is not a classifier, has more than one label, or is not trusted.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -165,14 +167,14 @@ def load_classifier(
         raise ModelError(f"reward: {problem}")
     trust = Trust(trust_remote_code, pickles)
     classifier = _from_pretrained(AutoModelForSequenceClassification, model, trust, dtype=runtime.dtype)
-    return _finite(classifier, model).to(runtime.load_device)
+    return _require_finite(classifier, model).to(runtime.load_device)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A model folder's config.json.
+    """Read a model folder's config.json.
 
     Raises:
-        ModelError: it is missing or not JSON.
+        ModelError: the file is missing or not JSON.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -181,20 +183,22 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> Any:
-    """What `auto` makes of a model whose files were looked at before; nothing that it does is left to its defaults."""
+    """Load a model or tokenizer with transformers' class `auto`, after checking that its files are trusted."""
     path, is_tokenizer = Path(model), auto.__name__ == "AutoTokenizer"
     options["trust_remote_code"] = trust.code
     source = model
     if path.suffix == ".gguf":
         options["gguf_file"], source = path.name, str(path.parent)
-        if (path.parent / "adapter_config.json").exists():  # transformers would put the adapter over it
-            raise ModelError(f"{path}: an adapter (adapter_config.json) lies beside it; give each a folder of its own")
+        if (path.parent / "adapter_config.json").exists():  # transformers would apply the adapter to it
+            raise ModelError(
+                f"{path}: an adapter (adapter_config.json) is in the same folder; move one of the two to another folder"
+            )
     else:
-        folder = path if path.is_dir() else _looked_at(model)
+        folder = path if path.is_dir() else _inspected_snapshot(model)
         if problem := refusal(folder, trust, weights=path.is_dir() and not is_tokenizer):
             raise ModelError(problem)
         if not path.is_dir():
-            options["revision"] = folder.name  # what was looked at, and not what is there by now
+            options["revision"] = folder.name  # load the revision that was inspected, not a newer one
             _refuse_hub_adapter(model, folder, is_tokenizer=is_tokenizer)
         if not (is_tokenizer or trust.pickles):
             options["use_safetensors"] = True
@@ -206,71 +210,70 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> Any
         if path.suffix == ".gguf":
             raise MissingExtraError("reading a .gguf file needs the extra gguf: pip install 'trueup[gguf]'") from error
         raise
-    except Exception as error:  # whatever a library makes of files that are no model's
-        raise ModelError(_unloadable(model, error, "tokenizer" if is_tokenizer else "model")) from error
+    except Exception as error:  # a library may raise anything on files that are not a model
+        raise ModelError(_load_error_message(model, error, "tokenizer" if is_tokenizer else "model")) from error
 
 
 @cache
-def _looked_at(model: str) -> Path:
-    """The small files of a model on the hub, in the folder of the revision that is the present one."""
+def _inspected_snapshot(model: str) -> Path:
+    """Download the small files of a model's current revision on the hub; return their folder."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, allow_patterns=list(_LOOKED_AT)))
+        return Path(snapshot_download(model, allow_patterns=list(_INSPECTED)))
     except Exception as error:
-        raise ModelError(_unloadable(model, error, "model")) from error
+        raise ModelError(_load_error_message(model, error, "model")) from error
 
 
 def _refuse_hub_adapter(model: str, folder: Path, *, is_tokenizer: bool) -> None:
     if not is_tokenizer and is_adapter(folder):
         raise ModelError(
-            f"{model}: an adapter, which is read from a folder\n"
-            f"  fix: `hf download {model} --local-dir FOLDER`, and give the folder"
+            f"{model}: this is an adapter; adapters are read from folders only\n"
+            f"  fix: `hf download {model} --local-dir FOLDER`, and name that folder"
         )
 
 
 def code_problem(folder: Path) -> str | None:
-    """Why the model in `folder` needs `trust_remote_code`: its architecture is code that transformers has not."""
+    """Return an error message if the model in `folder` needs `trust_remote_code` for its architecture, else None."""
     from transformers import CONFIG_MAPPING
 
     settings = read_config(folder)
+    needs_code = settings.get("auto_map") and not _is_known_architecture(settings, CONFIG_MAPPING)
+    return _custom_code_message(str(folder), "model") if needs_code else None
+
+
+def _is_known_architecture(settings: dict[str, Any], mapping: Any) -> bool:
+    model_type = settings.get("model_type")
+    return isinstance(model_type, str) and model_type in mapping
+
+
+def _custom_code_message(model: str, part: str) -> str:
     return (
-        _own_code(str(folder), "model") if settings.get("auto_map") and not _known(settings, CONFIG_MAPPING) else None
-    )
-
-
-def _known(settings: dict[str, Any], mapping: Any) -> bool:
-    kind = settings.get("model_type")
-    return isinstance(kind, str) and kind in mapping
-
-
-def _own_code(model: str, what: str) -> str:
-    return (
-        f"{model}: its {what} is code of its own (auto_map), and none of that runs unasked\n"
+        f"{model}: its {part} is custom code (auto_map), which does not run without permission\n"
         "  fix: read the code; if you trust who wrote it, set trust_remote_code=true"
     )
 
 
-def _unloadable(model: str, error: Exception, what: str) -> str:
+def _load_error_message(model: str, error: Exception, part: str) -> str:
     text = str(error)
     if "trust_remote_code" in text:
-        return _own_code(model, what)
+        return _custom_code_message(model, part)
     if "use_safetensors" in text or "no file named model.safetensors" in text:
         return pickle_message(f"{model}: has no .safetensors")
-    return f"model: cannot load the {what} of {model}: {_reason(error, 300)}"
+    return f"model: cannot load the {part} of {model}: {_reason(error, 300)}"
 
 
 def _reason(error: Exception, limit: int) -> str:
-    known = isinstance(error, OSError | ValueError | RuntimeError)
-    said = masked(f"{'' if known else type(error).__name__ + ': '}{error}")
-    return excerpt(" ".join(said.split()), limit)[1:-1]
+    is_plain = isinstance(error, OSError | ValueError | RuntimeError)
+    message = masked(f"{'' if is_plain else type(error).__name__ + ': '}{error}")
+    return excerpt(" ".join(message.split()), limit)[1:-1]
 
 
 def matching_reward_adapter(folder: Path, network: Network) -> Path | None:
-    """The reward adapter in a run folder, if it was trained over exactly this network's base; else None."""
+    """Return the reward adapter in a run folder if it was trained over exactly this network's base, else None."""
     origin = folder / "adapter" / "trueup.json"
     if not origin.is_file():
         return None
     settings = json.loads(origin.read_text())
-    same = settings.get("base_fingerprint") == network.base_fingerprint
-    return origin.parent if same and settings.get("role") == "reward" else None
+    same_base = settings.get("base_fingerprint") == network.base_fingerprint
+    return origin.parent if same_base and settings.get("role") == "reward" else None

@@ -1,8 +1,8 @@
-"""One backbone, many roles: add LoRA adapters, frozen copies and scalar heads to a model, run a batch through a role.
+"""One model, many roles: add LoRA adapters, frozen copies and scalar heads to it, and run a batch through a role.
 
 With LoRA the policy, the value and the reward model are adapters (and heads) over one frozen trunk, and the reference
-is the same trunk with its adapters off, so that PPO costs the memory of one model. With full fine-tuning each role is a
-trunk of its own behind the same interface.
+is the same trunk with its adapters off, so PPO costs the memory of a single model. With full fine-tuning each role has
+a separate trunk behind the same interface.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SCORE_HEAD_KEY = "base_model.model.score.weight"  # where PEFT keeps the score h
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """How one role runs: on which trunk, with which adapter (None: the trunk's own weights), read by which head."""
+    """Trunk, adapter (None: the trunk's own weights) and head that a role runs with."""
 
     trunk: str
     adapter: str | None = None
@@ -62,13 +62,13 @@ class Role:
 
 
 class Network(nn.Module):
-    """A trunk, its adapters, its heads, and the roles they play.
+    """A trunk with its adapters and heads, and the roles that use them.
 
     Args:
         trunk: a `transformers` causal language model, frozen here; roles decide what trains.
         tokenizer: its tokenizer (with a pad token).
         runtime: device and compute dtype.
-        renderer: of the tokenizer, if there is one already.
+        renderer: the tokenizer's renderer, if there is one already.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class Network(nn.Module):
         self.reference_fingerprint = self.base_fingerprint
         self._peft: list[PeftModel] = []  # in a list, so that its parameters are not registered a second time
         self._selected: str | None = None
-        self._roots: dict[str, ShardedTrunk] = {}  # of the sharded trunks, not registered a second time either
+        self._roots: dict[str, ShardedTrunk] = {}  # by trunk; as above, not registered twice
         self._trainable: set[str] = set()
         self._layout: Layout | None = None
-        self._attention: str | None = None  # that the forward pass runs under now; None: the trunk's own
+        self._attention: str | None = None  # attention function of the current forward pass; None: the trunk's own
         self.check_stop: Callable[[], None] = lambda: (
             None
         )  # called between batches without gradients; may raise to stop
@@ -97,17 +97,17 @@ class Network(nn.Module):
     # -- building roles ------------------------------------------------------------------------------------------
 
     def add_trainable(self, role: str, lora: LoraConfig | None, *, head: bool = False) -> None:
-        """Add a role that trains: a LoRA adapter over the base, or (`lora` None) all weights of a trunk of its own.
+        """Add a role that trains: a LoRA adapter over the base, or (`lora` None) all weights of a trunk.
 
-        The first fully trained role takes the base itself; a later one takes a copy. A head starts at zero: every score
-        and value is 0 until it has learned otherwise.
+        The first fully trained role takes the base itself, a later one a copy. A head starts at zero, so that every
+        score and value starts at 0.
         """
         self._layout = None
         if lora is not None:
             self._add_adapter(role, lora)
             self.roles[role] = Role("base", adapter=role, head=role if head else None)
         else:
-            taken = {one.trunk for one in self.roles.values()}
+            taken = {used.trunk for used in self.roles.values()}
             trunk = "base" if "base" not in taken else role
             if trunk != "base":
                 self.trunks[trunk] = copy.deepcopy(self.trunks["base"])
@@ -118,18 +118,18 @@ class Network(nn.Module):
         self._mark_trainable(role)
 
     def add_frozen(self, role: str) -> None:
-        """Add a role that is the base as it was loaded, for evaluation and chat."""
+        """Add a role that runs the base as it was loaded, for evaluation and chat."""
         self.roles[role] = Role("base")
 
     def add_reference(self, trunk: PreTrainedModel | None = None) -> None:
-        """Add the frozen role "reference": the given model, else the base as it was loaded.
+        """Add the frozen role "reference": `trunk`, else the base as it was loaded.
 
-        Must come before any training when the policy is fully trained: the base is copied as it is now.
+        Call it before any training when the policy is fully trained: the base is copied in its current state.
         """
         self._layout = None
         if trunk is None and self._peft:
             if any(name.startswith("trunks.base.") and ".lora_" not in name for name in self._trainable):
-                raise ModelError("the base itself trains: add the role reference before any adapter")
+                raise ModelError("the base itself trains: add the role `reference` before any adapter")
             self.roles["reference"] = Role("base")
             return
         frozen = trunk if trunk is not None else copy.deepcopy(self.trunks["base"])
@@ -141,7 +141,7 @@ class Network(nn.Module):
         self.reference_fingerprint = weights_fingerprint(self.trunks["reference"])
 
     def add_scorer(self, role: str, adapter: Path, *, trainable: bool) -> None:
-        """Add a role from a reward adapter trained over this very base (PEFT folder, score head included)."""
+        """Add a role from a reward adapter trained over exactly this base (PEFT folder with a score head)."""
         from peft import LoraConfig as PeftLora
 
         try:
@@ -155,7 +155,9 @@ class Network(nn.Module):
             if isinstance(error, ModelError):
                 raise
             reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"{adapter}: not a reward adapter of trueup ({type(error).__name__}: {reason})") from error
+            raise ModelError(
+                f"{adapter}: not a reward adapter trained by trueup ({type(error).__name__}: {reason})"
+            ) from error
         self.roles[role] = Role("base", adapter=role, head=role)
         if trainable:
             self._mark_trainable(role)
@@ -188,7 +190,7 @@ class Network(nn.Module):
                 trunk = cast("PreTrainedModel", self.trunks["base"])
                 self._peft.append(cast("PeftModel", get_peft_model(trunk, lora, adapter_name=name)))
         except ValueError as error:
-            raise ModelError(f"lora.targets: {lora.target_modules!r} fit no layer of this model: {error}") from error
+            raise ModelError(f"lora.targets: {lora.target_modules!r} match no layer of this model: {error}") from error
         self._selected = None
         self._restore_flags()
 
@@ -206,36 +208,36 @@ class Network(nn.Module):
         self.heads[role] = head.requires_grad_(False)
 
     def _mark_trainable(self, role: str) -> None:
-        place = self.roles[role]
+        parts = self.roles[role]
         for name, _ in self.named_parameters():
             # lora_A.policy.weight, but lora_embedding_A.policy; a layer of the model may be called "value" itself.
-            in_adapter = name.startswith("trunks.base.") and re.search(rf"\.lora_\w+\.{place.adapter}(\.|$)", name)
-            in_trunk = place.adapter is None and name.startswith(f"trunks.{place.trunk}.")
-            in_head = place.head is not None and name.startswith(f"heads.{place.head}.")
+            in_adapter = name.startswith("trunks.base.") and re.search(rf"\.lora_\w+\.{parts.adapter}(\.|$)", name)
+            in_trunk = parts.adapter is None and name.startswith(f"trunks.{parts.trunk}.")
+            in_head = parts.head is not None and name.startswith(f"heads.{parts.head}.")
             if in_adapter or in_trunk or in_head:
                 self._trainable.add(name)
-        if place.adapter is None and place.head is not None:
+        if parts.adapter is None and parts.head is not None:
             # A scored trunk never reaches its own LM head: training it would only waste memory.
-            output = output_embeddings(self.trunks[place.trunk])
-            if output is not None and output.weight is not input_embeddings(self.trunks[place.trunk]):
+            output = output_embeddings(self.trunks[parts.trunk])
+            if output is not None and output.weight is not input_embeddings(self.trunks[parts.trunk]):
                 self._trainable -= {name for name, value in self.named_parameters() if value is output.weight}
         self._restore_flags()
 
     def _restore_flags(self) -> None:
-        """Only the trainable roles require gradients; PEFT moves the flags whenever an adapter is switched."""
+        """Require gradients of trainable parameters only; PEFT changes the flags whenever an adapter is switched."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in self._trainable)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Name and parameter of all that trains."""
+        """Return the names and parameters that train."""
         return ((name, value) for name, value in self.named_parameters() if name in self._trainable)
 
     def save_adapter(self, role: str, folder: Path) -> None:
         """Write the role's LoRA weights and PEFT configuration into `folder`."""
         adapter = cast("str", self.roles[role].adapter)
-        # The base's embeddings never change, adapted or not: to store them, or to look them up online, is of no use.
+        # The base's embeddings never change, adapted or not, so they need not be stored or looked up online.
         self._peft[0].save_pretrained(str(folder), selected_adapters=[adapter], save_embedding_layers=False)
-        inner = folder / adapter  # PEFT puts every adapter not named "default" into a folder of its own
+        inner = folder / adapter  # PEFT puts every adapter not named "default" into a subfolder
         for path in inner.iterdir():
             path.rename(folder / path.name)
         inner.rmdir()
@@ -245,23 +247,23 @@ class Network(nn.Module):
 
     @property
     def hidden_size(self) -> int:
-        """H, the width of the last hidden state."""
+        """Width of the last hidden state, H."""
         return input_embeddings(self.trunks["base"]).shape[1]
 
     @property
     def vocabulary(self) -> int:
-        """V, the rows of the token embedding."""
+        """Number of rows of the token embedding, V."""
         return input_embeddings(self.trunks["base"]).shape[0]
 
     def trunk(self, role: str) -> PreTrainedModel:
-        """The model that plays `role`, with the right adapter switched on."""
-        place = self.roles[role]
-        if place.trunk == "base":
-            self._switch(place.adapter or "none")
-        return cast("PreTrainedModel", self.trunks[place.trunk])
+        """Return the model of `role`, with the role's adapter switched on."""
+        parts = self.roles[role]
+        if parts.trunk == "base":
+            self._switch(parts.adapter or "none")
+        return cast("PreTrainedModel", self.trunks[parts.trunk])
 
     def _switch(self, adapter: str) -> None:
-        """Switch one adapter of the base on, or with "none" all off."""
+        """Switch on one adapter of the base; "none" switches all off."""
         if not self._peft or self._selected == adapter:
             return
         tuner = cast("Any", self._peft[0].base_model)
@@ -274,61 +276,62 @@ class Network(nn.Module):
         self._restore_flags()
 
     def enable_gradient_checkpointing(self) -> None:
-        """Keep only each layer's input for the backward pass, which computes the rest again. Before any role is added.
+        """Keep only each layer's input for the backward pass, which recomputes the rest. Call before adding any role.
 
-        A layer is computed again under the adapter and the attention it ran under, whichever are switched on since.
+        A layer is recomputed with the adapter and attention function it ran with, whatever was switched on since.
         """
         trunk = cast("PreTrainedModel", self.trunks["base"])
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self._under(self._selected, self._attention)
+            return nullcontext(), self._recompute_with(self._selected, self._attention)
 
         trunk.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
 
     @contextmanager
-    def _under(self, adapter: str | None, attention: str | None) -> Iterator[None]:
-        now = self._selected
+    def _recompute_with(self, adapter: str | None, attention: str | None) -> Iterator[None]:
+        selected = self._selected
         self._switch(adapter or "none")
         try:
             with ExitStack() as stack:
-                for trunk in self.trunks.values():  # a copy of the base computes its layers again here too
+                for trunk in self.trunks.values():  # a copy of the base recomputes its layers here too
                     stack.enter_context(use_attention(cast("PreTrainedModel", trunk), attention))
                 yield
         finally:
-            self._switch(now or "none")
+            self._switch(selected or "none")
 
     def run(self, role: str, work: Callable[[], T]) -> T:
-        """`work()` where the weights that play `role` are whole; where they are sharded, on every rank together."""
+        """Return `work()`, called with the role's weights whole. Where they are sharded, every rank has to call."""
         return self._root(role).run(work) if self.runtime.sharded else work()
 
     def run_independently(self, role: str, work: Callable[[], T]) -> T:
-        """As `run`, without gradients: the ranks' numbers of forward passes in `work` may differ."""
+        """Return `work()` as `run` does, without gradients; ranks may run different numbers of forward passes."""
         return run_unsharded(self._root(role), work) if self.runtime.sharded else work()
 
     def _root(self, role: str) -> ShardedTrunk:
-        """The role's sharded trunk, which is sharded here when it runs for the first time."""
-        name = self.roles[role].trunk
-        if name not in self._roots:
-            trunk = self.trunks[name]
-            adapters = [one for key, one in trunk.named_parameters() if ".lora_" in key]
-            self._roots[name] = shard(
+        """Return the role's sharded trunk; it is sharded on its first call."""
+        key = self.roles[role].trunk
+        if key not in self._roots:
+            trunk = self.trunks[key]
+            adapters = [parameter for name, parameter in trunk.named_parameters() if ".lora_" in name]
+            self._roots[key] = shard(
                 trunk, adapters, device=self.runtime.device, dtype=self.runtime.dtype, world=self.runtime.world
             )
-        return self._roots[name]
+        return self._roots[key]
 
     def check_and_shard(self) -> None:
-        """Shard, where weights are sharded, whatever has not run yet: an optimizer has to see the final parameters.
+        """Check that all processes hold the same weights, and shard every role before an optimizer is made.
 
         Raises:
-            ModelError: the processes hold different weights, which training would never bring together.
+            ModelError: the processes hold different weights, and training would keep them different.
         """
         if self.runtime.world == 1:
             return
-        held = (self.base_fingerprint, [bit_sum(value) for _, value in self.trainable() if not is_sharded(value)])
-        others = self.runtime.gather([held])
-        if odd := [rank for rank, one in enumerate(others) if one != others[0]]:
+        sums = [bit_sum(value) for _, value in self.trainable() if not is_sharded(value)]
+        checksum = (self.base_fingerprint, sums)
+        checksums = self.runtime.gather([checksum])
+        if differing := [rank for rank, other in enumerate(checksums) if other != checksums[0]]:
             raise ModelError(
-                f"process {odd[0]} has loaded other weights than process 0\n"
+                f"process {differing[0]} has loaded other weights than process 0\n"
                 "  fix: let all nodes read the same model, from a disk they share or from copies of one folder"
             )
         if self.runtime.sharded:
@@ -348,32 +351,32 @@ class Network(nn.Module):
         """Run a micro-batch through a role.
 
         Returns:
-            "logps": log-probabilities (N,) of the targets and, if asked for, entropies (N,), float32 nats.
+            "logps": log-probabilities (N,) of the targets and, with `entropy`, entropies (N,), float32 nats.
             "scores": (S,) the head at each branch's last token, and None.
             "values": (N,) the head at the state each target is predicted from, and None.
         """
-        return self.run(role, lambda: self._read(batch, role, want, temperature, entropy))
+        return self.run(role, lambda: self._outputs(batch, role, want, temperature, entropy))
 
-    def _read(
+    def _outputs(
         self, batch: Batch, role: str, want: Literal["logps", "scores", "values"], temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor | None]:
         hidden = self._hidden(batch, role)
         if want == "logps":
             return self._token_logps(hidden[batch.predict_at], batch.targets, role, temperature, entropy)
-        at = batch.last_at if want == "scores" else batch.predict_at
+        positions = batch.last_at if want == "scores" else batch.predict_at
         head = self.heads[cast("str", self.roles[role].head)]
-        return head(hidden[at].float()).squeeze(-1), None
+        return head(hidden[positions].float()).squeeze(-1), None
 
     def logps(self, batch: Batch, role: str = "policy", *, temperature: float = 1.0) -> Tensor:
-        """(N,) log-probabilities of the batch's targets under `role`, in nats."""
+        """Return the (N,) log-probabilities of the batch's targets under `role`, in nats."""
         return self(batch, role, "logps", temperature=temperature)[0]
 
     def _hidden(self, batch: Batch, role: str) -> Tensor:
-        """(R * T, H) last hidden states."""
+        """Return the (R * T, H) last hidden states."""
         trunk = self.trunk(role)
         mask, packed = batch.attention_mask, batch.sequences is not None
         if mask is not None:
-            # Additive and in the compute dtype: what SDPA and eager attention both take.
+            # Additive and in the compute dtype: SDPA and eager attention both take that.
             zero = torch.zeros((), dtype=self.runtime.dtype, device=mask.device)
             mask = torch.where(mask, zero, torch.finfo(self.runtime.dtype).min)
         extra = {"sequences": batch.sequences} if packed else {}
@@ -389,7 +392,7 @@ class Network(nn.Module):
         return output.last_hidden_state.flatten(0, 1)
 
     def autocast(self, trunk: nn.Module) -> torch.autocast | nullcontext[None]:
-        """The context that computes in the runtime's dtype where the trunk's weights are float32 masters."""
+        """Return a context that computes in the runtime's dtype where the trunk's weights are float32 masters."""
         dtype = self.runtime.dtype
         if dtype == torch.float32 or next(trunk.parameters()).dtype == dtype:
             return nullcontext()
@@ -414,28 +417,30 @@ class Network(nn.Module):
 
     @property
     def layout(self) -> Layout:
-        """How these models take their rows, found by trying: no row may see another, no number may change."""
+        """Fastest layout that all trunks compute correctly, by trial: no row sees another, no number changes."""
         if self._layout is None:
             configs = [cast("PreTrainedModel", trunk).config for trunk in self.trunks.values()]
-            better: tuple[Layout, ...] = ("packed", "shared") if all(map(is_plain_causal, configs)) else ()
-            players = {place.trunk: role for role, place in self.roles.items()}.values()
-            fitting: list[Layout] = [one for one in better if all(self._agrees(one, role) for role in players)]
-            self._layout = fitting[0] if fitting else "plain"
+            candidates: tuple[Layout, ...] = ("packed", "shared") if all(map(is_plain_causal, configs)) else ()
+            roles = {parts.trunk: role for role, parts in self.roles.items()}.values()
+            correct: list[Layout] = [
+                layout for layout in candidates if all(self._agrees(layout, role) for role in roles)
+            ]
+            self._layout = correct[0] if correct else "plain"
         return self._layout
 
     @torch.no_grad()
     def _agrees(self, layout: Layout, role: str) -> bool:
-        """Whether made-up tokens come out of a layout as they come out of the plain one, and none sees a stranger."""
+        """Return True if made-up tokens get the same states in `layout` as in "plain", and none sees another row."""
         training, trunk = self.training, self.trunk(role)
         if layout == "packed" and trunk.config._attn_implementation != "sdpa":
-            return False  # it was told to use another attention
+            return False  # the user chose another attention function
         self.eval()
 
-        def states(chosen: list[int], trunk_ids: list[int], one: Layout) -> Tensor:
-            """(10, H): 3 states of the chosen branch, 4 of the rejected one, 3 of the row behind them."""
+        def states(chosen: list[int], trunk_ids: list[int], layout: Layout) -> Tensor:
+            """Return (10, H) states: 3 of the chosen branch, 4 of the rejected branch, 3 of the next row."""
             pair = Example(trunk_ids, (Branch(chosen, [True] * 3), Branch([6, 5, 8, 9], [True] * 4)))
             alone = Example([2, 1], (Branch([4, 3, 5], [True] * 3),))
-            batch = collate([pair, alone], per="branch", pad_id=0, layout=one).to(self.runtime.device)
+            batch = collate([pair, alone], per="branch", pad_id=0, layout=layout).to(self.runtime.device)
             return self.run(role, partial(self._hidden, batch, role))[batch.predict_at].float()
 
         try:
@@ -444,25 +449,29 @@ class Network(nn.Module):
                 ours = states([5, 6, 7], [1, 2, 3, 4], layout)
                 sibling, stranger = states([9, 8, 3], [1, 2, 3, 4], layout), states([9, 8, 3], [4, 7, 1, 6], layout)
             except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, AssertionError):
-                return False  # the model's attention refuses it
+                return False  # the model's attention does not take this layout
         finally:
             self.train(training)
-        full = self.runtime.dtype == torch.float32
-        # A state that knows of another row may be close all the same: what only that row changes must change nothing.
-        alike = _apart(sibling[3:], ours[3:]) < (1e-5 if full else 1e-2) > _apart(stranger[7:], ours[7:])
-        return alike and _apart(ours, plain) < (1e-3 if full else 5e-2)
+        exact = self.runtime.dtype == torch.float32
+        # A state that depends on another row may still be close: so a change of that row alone must change nothing.
+        independent = (
+            _relative_difference(sibling[3:], ours[3:])
+            < (1e-5 if exact else 1e-2)
+            > _relative_difference(stranger[7:], ours[7:])
+        )
+        return independent and _relative_difference(ours, plain) < (1e-3 if exact else 5e-2)
 
 
-def _apart(ours: Tensor, theirs: Tensor) -> float:
-    """The norm of their difference, relative."""
+def _relative_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Return the norm of the difference over the norm of `theirs`."""
     return float((ours - theirs).norm() / theirs.norm())
 
 
 def is_plain_causal(config: PreTrainedConfig) -> bool:
-    """Whether each layer is attention to all that is before: no window, no recurrent state.
+    """Return True if every layer attends to all earlier tokens: no window, no recurrent state.
 
-    A block mask and packed attention are taken as they are: a long row would see past the window of a model with one.
-    A convolution or a recurrent state runs on from one packed row into the next.
+    With a block mask or packed attention, a long row would see past a model's sliding window, and a convolution or a
+    recurrent state would run on from one packed row into the next.
     """
     from transformers.cache_utils import DynamicCache, DynamicLayer
 

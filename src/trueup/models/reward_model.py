@@ -1,4 +1,4 @@
-"""A reward model as a `Reward`: conversations are rendered in its own template and scored at their end token."""
+"""Reward models as a `Reward`: conversations are rendered in the model's own template and scored at their end token."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ if TYPE_CHECKING:
 
 
 def model_reward(network: Network, *, role: str = "reward", max_tokens: int) -> Reward:
-    """Score conversations with a scalar role of the network. The answer is scored as if it had ended."""
+    """Return a reward that scores conversations with a scalar role of the network, each answer as if it had ended."""
 
     def reward(conversations: Sequence[Conversation], /) -> Tensor:
-        return forward_all(
-            network, [_example(network, one) for one in conversations], role, "scores", max_tokens=max_tokens
-        )
+        examples = [_example(network, conversation) for conversation in conversations]
+        return forward_all(network, examples, role, "scores", max_tokens=max_tokens)
 
     return reward
 
 
 def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *, role: str) -> tuple[Reward, bool]:
-    """The reward that a configuration names.
+    """Open the reward that a configuration names.
 
     Args:
         source: a reward run's folder, a classifier's folder or hub name, or file.py:function.
-        network: gets the reward as another adapter where that was trained over exactly this network's base (LoRA).
-        config: the stage.
-        role: what the adapter plays.
+        network: takes the reward as another adapter if that was trained over exactly this network's base (LoRA).
+        config: the stage's configuration.
+        role: name of the adapter's role.
 
     Returns:
-        The reward, and whether it is an adapter of `network`.
+        The reward, and True if it is an adapter of `network`.
     """
     if ".py:" in source:
         return score_on_main(reward_from_file(source), network.runtime), False
@@ -62,7 +61,7 @@ def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *,
 
 
 def score_on_main(reward: Reward, runtime: Runtime) -> Reward:
-    """The reward, asked by the first process for all: it need not give every process the same answer."""
+    """Compute a reward on the first process and share its scores: a user's function may differ between processes."""
 
     def scores(conversations: Sequence[Conversation], /) -> Tensor:
         return torch.tensor(runtime.from_first(lambda: reward(conversations).tolist()), dtype=torch.float32)
@@ -73,23 +72,23 @@ def score_on_main(reward: Reward, runtime: Runtime) -> Reward:
 def classifier_reward(
     classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, runtime: Runtime, *, max_tokens: int
 ) -> Reward:
-    """A reward model of its own, with its own tokenizer, frozen."""
+    """Return a reward from a separate frozen classifier with its own tokenizer."""
     network = Network(classifier, tokenizer, runtime)
     network.add_classifier("reward", classifier, trainable=False)
     return model_reward(network, max_tokens=max_tokens)
 
 
 def classifier_source(source: str) -> str:
-    """The classifier that a reward's name means: of a run folder the model in it."""
-    inner = Path(source) / "model"
-    return str(inner) if inner.is_dir() else source
+    """Return the classifier of a reward's name: the `model` folder inside a run folder, else the name itself."""
+    model_folder = Path(source) / "model"
+    return str(model_folder) if model_folder.is_dir() else source
 
 
 def _example(network: Network, conversation: Conversation) -> Example:
-    """Prompt as trunk, answer as branch. An empty answer is scored too: sampling can end at once."""
+    """Return the prompt as trunk and the answer as branch. An empty answer is scored too: sampling can end at once."""
     renderer = network.renderer
     trunk, text = renderer.prompt(conversation.prompt), conversation.response
-    for stop in renderer.stop_texts:  # another model's text may spell out this one's end token
+    for stop in renderer.stop_texts:  # text of another model may contain this model's end token
         text = text.partition(stop)[0]
     if text.strip():
         rendered = renderer.continuation(conversation.prompt, [Message("assistant", text)])

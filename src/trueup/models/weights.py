@@ -1,4 +1,4 @@
-"""What is the same in every `transformers` model: embeddings, heads, and a fingerprint of the weights."""
+"""Parts that every `transformers` model has: embeddings, heads, dropout; and a fingerprint of the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def input_embeddings(trunk: nn.Module) -> Tensor:
-    """(V, H) token embeddings."""
+    """Return the (V, H) token embeddings."""
     return cast("nn.Embedding", cast("PreTrainedModel", trunk).get_input_embeddings()).weight
 
 
@@ -23,32 +23,32 @@ _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropo
 
 
 def without_dropout(trunk: PreTrainedModel) -> PreTrainedModel:
-    """The model with its own dropout off; LoRA's, which is asked for, comes later.
+    """Switch the model's own dropout off; LoRA's dropout, which the user configures, is added later.
 
-    The log-probabilities that PPO and DPO compare with are taken without dropout: with it, the policy would differ from
-    itself.
+    PPO and DPO compare with log-probabilities computed without dropout: with it, an untrained policy would already
+    differ from its reference.
     """
     for module in trunk.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in _DROPOUTS:  # numbers that a layer hands to a function
+        for name in _DROPOUTS:  # numbers that a layer passes to a function
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
     return trunk
 
 
 def move_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The module there and in that type."""
+    """Move a module to `device` and `dtype`."""
     return nn.Module.to(module, device, dtype)  # transformers' own annotation of `to` misleads type checkers
 
 
 def output_embeddings(trunk: nn.Module) -> nn.Linear | None:
-    """The LM head, or None where a model has none."""
+    """Return the LM head, or None if the model has none."""
     return cast("nn.Linear | None", cast("PreTrainedModel", trunk).get_output_embeddings())
 
 
 def head_weight(head: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor | None]:
-    """(V, H) weight and bias of the LM head, with its LoRA delta if it carries an adapter."""
+    """Return the (V, H) weight and the bias of the LM head, with the adapter's LoRA delta if it has one."""
     base = cast("nn.Linear", getattr(head, "base_layer", head))
     if base is head or adapter is None or adapter not in getattr(head, "lora_A", {}):
         return base.weight, base.bias
@@ -56,23 +56,25 @@ def head_weight(head: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor | 
 
 
 def logit_scale(config: PreTrainedConfig) -> float:
-    """What the model multiplies its logits by (Cohere, Falcon-H1) or divides them by (Granite)."""
+    """Return the factor of the logits: a multiplier (Cohere, Falcon-H1) or the inverse of a divisor (Granite)."""
     factor = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
     return factor or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
 
 
 def score_head(classifier: nn.Module) -> nn.Linear:
-    """The one-output linear head of a sequence classifier.
+    """Return the linear head of a sequence classifier with a single label.
 
     Raises:
-        ModelError: it has another number of labels than one.
+        ModelError: there is no such head, or it has several labels.
     """
     head = getattr(classifier, "score", None)
     if not isinstance(head, nn.Linear):
-        # A "classifier" head, as BERT's, reads a pooled first token, not the state of the last.
+        # A "classifier" head, like BERT's, reads a pooled first token, not the last token's state.
         raise ModelError(f"{type(classifier).__name__} has no linear `score` head; a reward model needs one")
     if head.out_features != 1:
-        raise ModelError(f"a reward model has one label, this classifier has {head.out_features}: set num_labels=1")
+        raise ModelError(
+            f"a reward model has a single label, this classifier has {head.out_features}: set num_labels=1"
+        )
     return head
 
 
@@ -81,15 +83,15 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @torch.no_grad()
 def bit_sum(value: Tensor) -> int:
-    """The sum of a tensor's elements, each taken as a whole number of its bits (it wraps at 64 bits)."""
+    """Return the sum of a tensor's elements with their bits read as integers (it wraps at 64 bits)."""
     return int(value.detach().contiguous().view(_BITS[value.element_size()]).sum(dtype=torch.int64))
 
 
 @torch.no_grad()
 def weights_fingerprint(module: nn.Module) -> str:
-    """A short hash of all weights: names, shapes, sums of their bits and up to 512 spread-out elements of each.
+    """Return a short hash of all weights: names, shapes, sums of their bits and up to 512 spread-out elements of each.
 
-    The same on every device: whole numbers are added up, in whatever order.
+    It is equal on every device, because integers add up to the same sum in any order.
     """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):

@@ -1,13 +1,13 @@
-"""Checkpoints: complete or absent, checked when read, and never fewer than one good one.
+"""Checkpoints: complete or absent, verified when read, and at least one good one is always kept.
 
     checkpoints/step-000100/  <part>.json  <part>.safetensors  ...  sharded/  manifest.json
 
-`save_checkpoint` writes into a hidden folder beside, syncs every file, writes the manifest (size and sha256 of each
-file) last, and renames. `latest_checkpoint` believes a folder only when its manifest agrees with every byte, and falls
-back to the one before. Whoever holds the run folder's lock is its only writer, so it also clears what a killed process
-left half-written.
+`save_checkpoint` writes into a hidden folder in `checkpoints/`, syncs every file, writes the manifest (size and sha256
+of each file) last, and renames. `latest_checkpoint` accepts a folder only if every byte agrees with its manifest, else
+it takes the one before. The holder of the run folder's lock is its only writer, so it also removes what a killed
+process left half-written.
 
-With sharded weights every process writes its part into `sharded/`; any number of processes reads them again.
+With sharded weights every process writes its part into `sharded/`; any number of processes can read them.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ __all__ = [
 _FORMAT = 2
 _MANIFEST = "manifest.json"
 _SHARDED = "sharded"
-_ALONE = Runtime(torch.device("cpu"), torch.float32)
+_SINGLE_PROCESS = Runtime(torch.device("cpu"), torch.float32)
 _STEP = re.compile(r"step-(\d+)")
-_ASIDE = re.compile(r"\.old-(step-\d+)-\d+")
+_REPLACED = re.compile(r"\.old-(step-\d+)-\d+")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -60,22 +60,22 @@ class Checkpoint:
     """A verified checkpoint.
 
     Attributes:
-        step: optimizer steps done when it was taken.
+        step: optimizer steps done when it was saved.
         path: its folder.
-        skipped: one message for each newer checkpoint that was damaged; tell the person.
+        skipped: a message for each newer checkpoint that is damaged, to be shown to the user.
         where: the processes that read it.
     """
 
     step: int
     path: Path
     skipped: tuple[str, ...] = ()
-    where: Runtime = _ALONE
+    where: Runtime = _SINGLE_PROCESS
 
     @property
     def parts(self) -> frozenset[str]:
         """Names of the saved parts."""
-        named = (Path(name) for name in _read_manifest(self.path)["files"])  # others are not ours
-        return frozenset(path.stem for path in named if path.suffix == ".json" and path.name == str(path))
+        files = (Path(name) for name in _read_manifest(self.path)["files"])  # files not in the manifest are ignored
+        return frozenset(path.stem for path in files if path.suffix == ".json" and path.name == str(path))
 
     def part(self, name: str) -> StateDict:
         """Read one part; tensors come back on the CPU.
@@ -88,10 +88,10 @@ class Checkpoint:
         return read_state(self.path, name)
 
     def read_sharded(self, tensors: Mapping[str, Tensor]) -> None:
-        """Fill tensors by the names that a part's `Stored` leaves say; every rank has to call, with the same names.
+        """Fill tensors, by the names in a part's `ShardedRef` leaves; every rank has to call, with the same names.
 
         Raises:
-            CheckpointError: they are not there, or not of this shape.
+            CheckpointError: a tensor is missing or has another shape.
         """
         if tensors:
             load_sharded(self.path / _SHARDED, tensors, self.where)
@@ -99,26 +99,26 @@ class Checkpoint:
 
 def save_checkpoint(
     run: RunFolder, step: int, parts: Mapping[str, StateDict], *, keep_last: int = 2, keep: Collection[int] = (),
-    where: Runtime = _ALONE,
+    where: Runtime = _SINGLE_PROCESS,
 ) -> Path:  # fmt: skip
     """Save a checkpoint, then delete all but the newest `keep_last` (at least one) and those of the steps `keep`.
 
-    Every rank calls; the first one writes, and each its part of what is sharded.
-    Checkpoints of later steps are deleted too: they belong to a future that this run left by resuming before them.
+    Every rank has to call; the first one writes, and each rank writes its part of sharded tensors. Checkpoints of later
+    steps are deleted too: the run resumed from an earlier step, so it will compute these steps again.
 
     Args:
         run: the run folder.
         step: optimizer steps done.
-        parts: one nested state for each name, such as model, optimizer, scheduler, rng, source.
-        keep_last: how many complete checkpoints stay, this one included.
-        keep: steps whose checkpoints stay beside them.
+        parts: nested states by name, such as model, optimizer, scheduler, rng, source.
+        keep_last: number of complete checkpoints to keep, this one included.
+        keep: steps whose checkpoints are kept in addition.
         where: the processes.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        CheckpointError: it could not be written; nothing of it is left, and earlier checkpoints are as they were.
+        CheckpointError: it could not be written; nothing of it is left, and earlier checkpoints are unchanged.
     """
     _check_names(parts)
     final = run.checkpoints / f"step-{step:06d}"
@@ -139,7 +139,7 @@ def save_checkpoint(
 
 
 def _write(run: RunFolder, temporary: Path, parts: Mapping[str, StateDict]) -> None:
-    """Write what is not sharded into a new folder."""
+    """Write everything that is not sharded into a new folder."""
     run.flush()  # the log must not be behind the checkpoint after a power cut
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / _SHARDED).mkdir(parents=True)
@@ -148,17 +148,17 @@ def _write(run: RunFolder, temporary: Path, parts: Mapping[str, StateDict]) -> N
 
 
 def _finish(temporary: Path, final: Path, step: int) -> None:
-    """Seal what all ranks have written, and publish it."""
+    """Write the manifest over the files of all ranks, and rename the folder into place."""
     if not any((temporary / _SHARDED).iterdir()):
         (temporary / _SHARDED).rmdir()
-    _seal(temporary, step)
+    _write_manifest(temporary, step)
     _publish(temporary, final)
 
 
 def latest_checkpoint(run: RunFolder) -> Checkpoint | None:
-    """The newest checkpoint that is complete and undamaged, or None when the run has none at all.
+    """Return the newest complete and undamaged checkpoint, or None if the run has no checkpoint.
 
-    Reads every byte of it. When `run` holds the lock, leftovers of killed processes are removed first.
+    It reads every byte of it. If `run` holds the lock, leftovers of killed processes are removed first.
 
     Raises:
         CheckpointError: there are checkpoints and all of them are damaged.
@@ -167,14 +167,14 @@ def latest_checkpoint(run: RunFolder) -> Checkpoint | None:
         _clear_leftovers(run.checkpoints)
     skipped: list[str] = []
     for step, folder in reversed(_step_folders(run.checkpoints)):
-        problem = _problem(folder, step)
-        if problem is None:
+        damage = _find_damage(folder, step)
+        if damage is None:
             return Checkpoint(step, folder, tuple(skipped))
-        brief = " ".join(problem.split())[:300]  # it may hold names and values of a damaged manifest
+        brief = " ".join(damage.split())[:300]  # it may hold names and values of a damaged manifest
         skipped.append(f"skipped the damaged checkpoint {folder}: {brief}")
     if skipped:
-        fix = f"No undamaged checkpoint is left.\n  fix: put one back, or remove {run.checkpoints} to begin again"
-        raise CheckpointError("\n".join([*skipped[:3], fix]))
+        fix = f"  fix: restore one from a backup, or remove {run.checkpoints} to start again"
+        raise CheckpointError("\n".join([*skipped[:3], "No undamaged checkpoint is left.", fix]))
     return None
 
 
@@ -184,8 +184,8 @@ def _check_names(parts: Mapping[str, StateDict]) -> None:
             raise CheckpointError(f"`{name}` cannot name a part of a checkpoint: use letters, digits, - and _")
 
 
-def _seal(folder: Path, step: int) -> None:
-    """Sync every file, then write the manifest that makes the folder believable, then sync the folder."""
+def _write_manifest(folder: Path, step: int) -> None:
+    """Sync every file, then write the manifest, which makes the checkpoint valid."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     for name in names:
         fsync_path(folder / name)
@@ -197,18 +197,18 @@ def _seal(folder: Path, step: int) -> None:
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """Rename into place. A folder already there steps aside first, under a name `_clear_leftovers` can undo."""
-    aside = final.with_name(f".old-{final.name}-{os.getpid()}")
+    """Rename into place. An existing folder is renamed first, so that `_clear_leftovers` can restore it."""
+    replaced = final.with_name(f".old-{final.name}-{os.getpid()}")
     if final.exists():
-        final.rename(aside)
+        final.rename(replaced)
     try:
         temporary.rename(final)
     except BaseException:
-        if aside.exists():
-            aside.rename(final)
+        if replaced.exists():
+            replaced.rename(final)
         raise
     fsync_path(final.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _failure(run: RunFolder, final: Path, parts: Mapping[str, StateDict], error: Exception) -> str:
@@ -219,7 +219,7 @@ def _failure(run: RunFolder, final: Path, parts: Mapping[str, StateDict], error:
     return (
         f"cannot save the checkpoint {final}: {reason}\n"
         f"It needs about {needed}; {free_space_text(run.path)}. {before}\n"
-        "Free some space (or lower save.keep_last) and run the same command again: it goes on from what was saved."
+        "Free some space (or lower save.keep_last) and run the same command again: it resumes from the last checkpoint."
     )
 
 
@@ -229,16 +229,16 @@ def _prune(run: RunFolder, step: int, keep_last: int, keep: frozenset[int]) -> N
         if older <= step and _sizes_agree(folder) and (kept < max(1, keep_last) or older in keep):
             kept += 1
             continue
-        # Renamed before it is emptied, so that a crash in between leaves a leftover and not a damaged checkpoint.
-        doomed = folder.with_name(f".tmp-pruned-{folder.name}-{os.getpid()}")
-        with contextlib.suppress(OSError):  # the new one is safe; a folder that cannot go now must not stop training
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
+        # Renamed before it is emptied, so that a crash in between leaves a leftover, not a damaged checkpoint.
+        pruned = folder.with_name(f".tmp-pruned-{folder.name}-{os.getpid()}")
+        with contextlib.suppress(OSError):  # the new one is saved: failing to delete must not stop training
+            folder.rename(pruned)
+            shutil.rmtree(pruned)
 
 
 def _clear_leftovers(checkpoints: Path) -> None:
     for path in list(checkpoints.glob(".old-*")):
-        match = _ASIDE.fullmatch(path.name)
+        match = _REPLACED.fullmatch(path.name)
         if match and not (checkpoints / match[1]).exists():
             path.rename(checkpoints / match[1])  # killed between the two renames of `_publish`
         else:
@@ -260,8 +260,8 @@ def _sizes_agree(folder: Path) -> bool:
         return False
 
 
-def _problem(folder: Path, step: int) -> str | None:
-    """What is wrong with a checkpoint, or None when every byte is as it was written."""
+def _find_damage(folder: Path, step: int) -> str | None:
+    """Return what is damaged in a checkpoint, or None if every byte is as it was written."""
     try:
         manifest = _read_manifest(folder)
         if manifest["format"] != _FORMAT:
@@ -270,13 +270,13 @@ def _problem(folder: Path, step: int) -> str | None:
             return f"its manifest says step {manifest['step']!r}"
         for name, entry in manifest["files"].items():
             if not _inside(name):
-                return f"its manifest names {name!r}, which is no file of it"
+                return f"its manifest names {name!r}, which is not one of its files"
             if not (folder / name).exists():
                 return f"{name} is missing"
             if (folder / name).stat().st_size != entry["size"]:
                 return f"{name} has {(folder / name).stat().st_size} bytes instead of {entry['size']}"
             if file_sha256(folder / name) != entry["sha256"]:
-                return f"{name} has other content than was written (sha256 differs)"
+                return f"{name} has changed since it was written (sha256 differs)"
     except FileNotFoundError:
         return "it has no manifest.json"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -285,7 +285,7 @@ def _problem(folder: Path, step: int) -> str | None:
 
 
 def _inside(name: str) -> bool:
-    """Whether a manifest's file name is one of its folder, or of the folder of shards in it."""
+    """Return True if a manifest's file name is directly in its folder or in the folder of shards."""
     folder, _, file = name.rpartition("/")
     return folder in ("", _SHARDED) and file not in ("", "..") and file == Path(file).name
 

@@ -1,11 +1,11 @@
-"""What a run's bits depend on beside its configuration and data: software, processor, threads, device.
+"""Environment that a run's bits depend on, besides configuration and data: software, processor, threads, device.
 
-A stage writes them to `surroundings.json` when its training begins. Where it goes on under others, that is told, and
-the file keeps both: a list of parts, each with the step that it holds from.
+A stage writes it to `surroundings.json` when its training begins. If the run resumes in another environment, the user
+is warned, and the file keeps both: a list of parts, each with its first step.
 
     {"parts": [{"from_step": 0, "surroundings": {"torch": "2.9.0", "threads": "4", ...}}, ...]}
 
-Nothing of the environment's variables is kept, no name of the machine or of a person.
+It contains no environment variables and no name of the machine or of a person.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _UNKNOWN = "not known"
 def surroundings(
     device: torch.device, dtype: torch.dtype, *, world: int = 1, strategy: str = "one", attention: str | None = None
 ) -> dict[str, str]:
-    """Everything here that may change the last bits of a sum, in words, fit for JSON.
+    """Return everything that may change the last bits of a sum, as texts for JSON.
 
     Args:
-        device: where the model is.
-        dtype: what it computes in.
-        world: the number of processes, each of which sums gradients in an order of its own.
-        strategy: how they share the work.
-        attention: transformers' name of the attention that is in use, if it is known.
+        device: the model's device.
+        dtype: compute dtype.
+        world: number of processes; it sets the order in which gradients are summed.
+        strategy: `Runtime.strategy`.
+        attention: transformers' name of the attention in use, if known.
     """
-    found = {name: _version(name) for name in _PACKAGES}
-    found |= {
+    values = {name: _version(name) for name in _PACKAGES}
+    values |= {
         "python": platform.python_version(),
         "code": code_version(),
         "platform": " ".join(filter(None, (platform.system(), platform.machine(), *platform.libc_ver()))),
@@ -57,54 +57,54 @@ def surroundings(
         "deterministic": str(torch.are_deterministic_algorithms_enabled()).lower(),
         "float32 products": torch.get_float32_matmul_precision(),
     }
-    return found | (_cuda(device) if device.type == "cuda" else {})
+    return values | (_cuda(device) if device.type == "cuda" else {})
 
 
 def list_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs, such as `torch: 2.8.0 -> 2.9.0`."""
+    """List the differences, such as `torch: 2.8.0 -> 2.9.0`."""
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     return [f"{key}: {before.get(key, _UNKNOWN)} -> {now.get(key, _UNKNOWN)}" for key in keys]
 
 
 def record_surroundings(folder: Path, step: int, now: Mapping[str, str]) -> list[str]:
-    """Write `surroundings.json` into a run folder. -> what has changed since the run's last part; usually nothing.
+    """Write `surroundings.json` into a run folder. Return the changes since the run's last part, usually none.
 
     Args:
         folder: the run folder.
-        step: optimizer steps done: 0 of a new run, else those of the checkpoint that it goes on from.
-        now: what `surroundings` gives.
+        step: optimizer steps done: 0 in a new run, else the step of the checkpoint that it resumes from.
+        now: the result of `surroundings`.
 
     Raises:
         OSError: it cannot be written.
     """
-    known = _parts(folder / SURROUNDINGS_FILE)
-    parts = [part for part in known if part["from_step"] < step]  # later ones belong to steps that are done again
+    earlier = _read_parts(folder / SURROUNDINGS_FILE)
+    parts = [part for part in earlier if part["from_step"] < step]  # later steps will be computed again
     before = parts[-1]["surroundings"] if parts else None
     if before != dict(now):
         parts.append({"from_step": step, "surroundings": dict(now)})
-    if parts != known:
+    if parts != earlier:
         atomic_write_text(folder / SURROUNDINGS_FILE, json.dumps({"parts": parts}, indent=2, ensure_ascii=False) + "\n")
     return [] if before is None else list_changes(before, now)
 
 
 def changes_warning(changed: list[str]) -> str:
-    """What to tell where a run goes on under other surroundings."""
-    return f"goes on under other surroundings, so its bits may differ: {'; '.join(changed)}"
+    """Return the warning for a run that resumes in another environment."""
+    return f"the run resumes in another environment, so its bits may differ: {'; '.join(changed)}"
 
 
 @cache
 def code_version() -> str:
-    """A hash of trueup's own code, whether it was installed or is a working copy."""
+    """Return a hash of trueup's own code, installed or in a working copy."""
     sources = sorted(Path(str(resources.files("trueup"))).rglob("*.py"))
     return fingerprint(sources)[:16]
 
 
-def _parts(path: Path) -> list[dict[str, Any]]:
-    """The parts that a file tells; none where it is not there, or is not as it was written."""
+def _read_parts(path: Path) -> list[dict[str, Any]]:
+    """Return the parts in a file; none if it is missing or damaged."""
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         parts = json.loads(path.read_text(encoding="utf-8"))["parts"]
-        kept = [{"from_step": int(one["from_step"]), "surroundings": dict(one["surroundings"])} for one in parts]
-        return sorted(kept, key=lambda one: one["from_step"])
+        valid = [{"from_step": int(part["from_step"]), "surroundings": dict(part["surroundings"])} for part in parts]
+        return sorted(valid, key=lambda part: part["from_step"])
     return []
 
 
@@ -116,29 +116,29 @@ def _version(name: str) -> str:
 
 
 def _cpu() -> str:
-    """The processor's name: other ones may choose other kernels."""
+    """Return the processor's name: kernels are chosen by it."""
     with suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return found[1]
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        if match:
+            return match[1]
     return platform.processor() or platform.machine()
 
 
 def _math() -> str:
-    """The libraries that multiply matrices on the processor, as torch was built with them."""
+    """Return the CPU's linear algebra libraries that torch was built with."""
     built = torch.__config__.show()
-    named = re.findall(r"^\s*- (Intel\(R\).*? Version \S+|Intel\(R\) MKL-DNN v\S+)", built, re.MULTILINE)
+    libraries = re.findall(r"^\s*- (Intel\(R\).*? Version \S+|Intel\(R\) MKL-DNN v\S+)", built, re.MULTILINE)
     blas = re.search(r"BLAS_INFO=(\w+)", built)
-    return ", ".join([*named, *([f"BLAS {blas[1]}"] if blas else [])]) or _UNKNOWN
+    return ", ".join([*libraries, *([f"BLAS {blas[1]}"] if blas else [])]) or _UNKNOWN
 
 
 def _cuda(device: torch.device) -> dict[str, str]:
-    """What a GPU's bits depend on, of CUDA and of ROCm."""
+    """Return the versions and settings that a GPU's bits depend on, for CUDA and ROCm."""
     major, minor = torch.cuda.get_device_capability(device)
     driver = _UNKNOWN
     with suppress(OSError):
-        found = re.search(r"Kernel Module\D*([\d.]+)", Path("/proc/driver/nvidia/version").read_text(encoding="utf-8"))
-        driver = found[1] if found else _UNKNOWN
+        match = re.search(r"Kernel Module\D*([\d.]+)", Path("/proc/driver/nvidia/version").read_text(encoding="utf-8"))
+        driver = match[1] if match else _UNKNOWN
     return {
         "gpu": torch.cuda.get_device_name(device),
         "compute capability": f"{major}.{minor}",

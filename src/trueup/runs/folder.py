@@ -1,11 +1,11 @@
-"""The run folder: one folder a stage, held by one process at a time, and the small files in it.
+"""The run folder of a stage, locked by a single process at a time, and the small files in it.
 
     config.yaml  metrics.jsonl  timing.jsonl  samples.jsonl  watch.jsonl  alarms.jsonl
     checkpoints/step-000100/  model/  adapter/  summary.json
 
-Files that are rewritten are written beside, synced and renamed, so a reader never sees half of one. The `.jsonl` files
-grow a line at a time; `metrics.jsonl` holds only what a repeated run repeats, so that two runs can be compared byte for
-byte, and `timing.jsonl` the rest. `summary.json` is written last: its presence means that the stage is finished.
+Files are replaced atomically, so a reader never sees half of one. The `.jsonl` files grow a line at a time;
+`metrics.jsonl` holds only numbers that an equal run repeats, so that two runs can be compared byte for byte, and
+`timing.jsonl` the rest. `summary.json` is written last: its presence means that the stage is finished.
 A number that is not finite is written as null, which every JSON reader accepts and pandas reads as NaN.
 """
 
@@ -32,23 +32,23 @@ from trueup.system.text import terminal_safe_json
 HARMLESS = frozenset(
     {"save", "log", "device", "threads", "strategy", "output", "max_tokens", "gradient_checkpointing", "allow"}
 )
-"""Top-level configuration keys that may change between the parts of one run: they do not change what is learned, or (as
-`allow`) only let pass what is then told."""
+"""Top-level configuration keys that may change when a run resumes: they do not change what is learned, or (`allow`)
+only turn errors into warnings."""
 
 _SHOWN_DIFFERENCES = 3
 _SHOWN_LENGTH = 120  # characters of a key or value that differs
 
 
 class RunFolder:
-    """One stage's folder. `RunFolder(path)` only looks at it; `RunFolder.create` makes it, locks it and may write.
+    """Folder of a stage. `RunFolder(path)` only reads it; `RunFolder.create` makes it, locks it and may write.
 
     Attributes:
         path: the folder.
-        locked: whether this object holds the folder's lock.
+        locked: True if this object holds the folder's lock.
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Name a folder; nothing is created, read or locked."""
+        """Refer to a folder; nothing is created, read or locked."""
         self.path = Path(path)
         self.locked = False
         self._lock_fd: int | None = None
@@ -56,57 +56,57 @@ class RunFolder:
 
     @property
     def config_path(self) -> Path:
-        """The resolved configuration."""
+        """File of the resolved configuration."""
         return self.path / "config.yaml"
 
     @property
     def metrics_path(self) -> Path:
-        """One JSON line for every logged step."""
+        """File with a JSON line for every logged step."""
         return self.path / "metrics.jsonl"
 
     @property
     def timing_path(self) -> Path:
-        """One JSON line for every step: seconds and tokens per second."""
+        """File with a JSON line for every step: seconds and tokens per second."""
         return self.path / "timing.jsonl"
 
     @property
     def samples_path(self) -> Path:
-        """One JSON line for every sampled text."""
+        """File with a JSON line for every sampled text."""
         return self.path / "samples.jsonl"
 
     @property
     def watch_path(self) -> Path:
-        """One JSON line for every measurement on held-out prompts: step, and a value a prompt for each name."""
+        """File with a JSON line for every measurement on held-out prompts: the step, and values per prompt by name."""
         return self.path / "watch.jsonl"
 
     @property
     def alarms_path(self) -> Path:
-        """One JSON line for every warning raised by a measurement."""
+        """File with a JSON line for every warning raised by a measurement."""
         return self.path / "alarms.jsonl"
 
     @property
     def summary_path(self) -> Path:
-        """What the stage ended with; present only when it is finished."""
+        """File of the stage's results; present only when it is finished."""
         return self.path / "summary.json"
 
     @property
     def checkpoints(self) -> Path:
-        """Parent of the step folders."""
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def outputs_path(self) -> Path:
-        """What the trained network computed on a few rows; exports are compared with it."""
+        """File with the trained network's outputs on a few rows; exports are compared with them."""
         return self.path / "outputs.safetensors"
 
     @property
     def model_path(self) -> Path:
-        """The exported Hugging Face model folder."""
+        """Folder of the exported Hugging Face model."""
         return self.path / "model"
 
     @property
     def adapter_path(self) -> Path:
-        """The exported PEFT adapter folder (LoRA runs)."""
+        """Folder of the exported PEFT adapter (LoRA runs)."""
         return self.path / "adapter"
 
     @classmethod
@@ -118,14 +118,14 @@ class RunFolder:
         resume: Literal["auto", "never"] = "auto",
         on_config_change: Literal["error", "continue", "restart"] = "error",
     ) -> RunFolder:
-        """Make (or enter) a run folder, lock it, and write its `config.yaml`.
+        """Create or reopen a run folder, lock it, and write its `config.yaml`.
 
         Args:
-            path: the folder; parents are made.
+            path: the folder; missing parents are created.
             config_yaml: the resolved configuration.
-            resume: "auto" keeps what an earlier run left, so that it goes on; "never" deletes it and begins again.
-            on_config_change: what to do when an earlier run with something to lose (a checkpoint or a summary) had
-                another configuration, `HARMLESS` keys aside: refuse, go on under the new one, or begin again.
+            resume: "auto" keeps an earlier run's files, so that it continues; "never" deletes them and starts again.
+            on_config_change: what to do if an earlier run with a checkpoint or summary had another configuration (keys
+                in `HARMLESS` do not count): raise an error, continue with the new one, or start again.
 
         Raises:
             CheckpointError: another process holds the folder, it cannot be written, or the configuration differs.
@@ -143,46 +143,46 @@ class RunFolder:
         return run
 
     def restart(self) -> None:
-        """Delete everything that a run left here; the configuration and the lock stay."""
+        """Delete all of an earlier run's files but the configuration and the lock."""
         self._close_handles()
-        # Killed in between, the folder must neither look finished nor go on from a checkpoint whose logs are gone: so
-        # first the summary goes, then the checkpoints, all at once.
+        # If killed half-way, the folder must neither look finished nor resume from a checkpoint without logs: so the
+        # summary is deleted first, then all checkpoints at once.
         self.summary_path.unlink(missing_ok=True)
-        gone = self.path / ".checkpoints-gone"
-        shutil.rmtree(gone, ignore_errors=True)  # of a restart that was killed
+        deleted = self.path / ".checkpoints-gone"
+        shutil.rmtree(deleted, ignore_errors=True)  # of a restart that was killed
         if self.checkpoints.exists():
-            self.checkpoints.rename(gone)
+            self.checkpoints.rename(deleted)
         for path in (self.outputs_path, *self._logs, self.path / ".tracker-id"):
             path.unlink(missing_ok=True)
-        for folder in (gone, self.model_path, self.adapter_path, self.path / "tensorboard"):
+        for folder in (deleted, self.model_path, self.adapter_path, self.path / "tensorboard"):
             if folder.exists():
                 shutil.rmtree(folder)
         self.checkpoints.mkdir(exist_ok=True)
 
     def append_metrics(self, metrics: Mapping[str, object]) -> None:
-        """Append one line to `metrics.jsonl`, visible to readers at once. Give it an int `step`."""
+        """Append a line to `metrics.jsonl`, visible to readers at once. It needs an int `step`."""
         self._append(self.metrics_path, [metrics])
 
     def append_timing(self, timing: Mapping[str, object]) -> None:
-        """Append one line to `timing.jsonl`. Give it an int `step`."""
+        """Append a line to `timing.jsonl`. It needs an int `step`."""
         self._append(self.timing_path, [timing])
 
     def append_samples(self, samples: Sequence[Mapping[str, object]]) -> None:
-        """Append one line for each sample to `samples.jsonl`. Give each an int `step`."""
+        """Append a line for each sample to `samples.jsonl`. Each needs an int `step`."""
         self._append(self.samples_path, samples)
 
     def append_watch(self, measurement: Mapping[str, object]) -> None:
-        """Append one line to `watch.jsonl`. Give it an int `step`."""
+        """Append a line to `watch.jsonl`. It needs an int `step`."""
         self._append(self.watch_path, [measurement])
 
     def append_alarm(self, alarm: Mapping[str, object]) -> None:
-        """Append one line to `alarms.jsonl`. Give it an int `step`."""
+        """Append a line to `alarms.jsonl`. It needs an int `step`."""
         self._append(self.alarms_path, [alarm])
 
     def truncate_metrics(self, step: int) -> None:
         """Cut the `.jsonl` files back to the lines of steps up to and including `step`.
 
-        Torn lines (of a killed process) go as well; lines without a step stay.
+        Incomplete lines of a killed process are removed too; lines without a step stay.
         """
         self._close_handles()
         with explain_disk_errors(f"cannot cut the logs in {self.path} back to step {step}", self.path):
@@ -197,7 +197,7 @@ class RunFolder:
 
         Args:
             summary: JSON values.
-            inputs: the `fingerprint` of what the stage was made from, stored under "inputs".
+            inputs: the `fingerprint` of the stage's inputs, stored under "inputs".
         """
         content = dict(summary) if inputs is None else {**summary, "inputs": inputs}
         with explain_disk_errors(f"cannot write {self.summary_path}", self.path):
@@ -206,10 +206,10 @@ class RunFolder:
             atomic_write_text(self.summary_path, text + "\n")
 
     def read_summary(self) -> dict[str, Any] | None:
-        """The summary of a finished stage, or None when it is not finished.
+        """Return the summary of a finished stage, or None if it is not finished.
 
         Raises:
-            CheckpointError: the file is there and is not a JSON object.
+            CheckpointError: the file exists and is not a JSON object.
         """
         try:
             summary = json.loads(self.summary_path.read_text(encoding="utf-8"))
@@ -222,12 +222,12 @@ class RunFolder:
         return summary
 
     def flush(self) -> None:
-        """Force the appended lines onto the disk, so that they outlive a power cut."""
+        """Force the appended lines onto the disk, so that they survive a power cut."""
         for handle in self._handles.values():
             os.fsync(handle.fileno())
 
     def close(self) -> None:
-        """Close the files and let go of the lock. May be called twice."""
+        """Close the files and release the lock. May be called twice."""
         self._close_handles()
         if self._lock_fd is not None:
             os.close(self._lock_fd)  # closing the descriptor releases the lock; unlinking the file would be a race
@@ -241,7 +241,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the files and release the lock."""
         self.close()
 
     @property
@@ -282,7 +282,7 @@ class RunFolder:
         elif has_results and was_run:
             self._check_config(config_yaml, on_config_change)
         elif was_run:
-            self.truncate_metrics(-1)  # an earlier run died before it saved anything: this one begins at step 0
+            self.truncate_metrics(-1)  # an earlier run ended before it saved anything: this one starts at step 0
         atomic_write_text(self.config_path, config_yaml)
 
     def _check_config(self, config_yaml: str, on_config_change: str) -> None:
@@ -293,14 +293,14 @@ class RunFolder:
         if on_config_change == "restart":
             self.restart()
         elif on_config_change == "continue":
-            self.summary_path.unlink(missing_ok=True)  # under another configuration it is not finished
+            self.summary_path.unlink(missing_ok=True)  # with another configuration the stage is not finished
         else:
             more = len(differences) - _SHOWN_DIFFERENCES
-            shown = [*differences[:_SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+            lines = [*differences[:_SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
             raise CheckpointError(
                 f"{self.path} holds a run with another configuration ({len(differences)} keys differ):\n  "
-                + "\n  ".join(shown)
-                + "\nGive it the old values to go on, choose another `output`, or remove this folder to begin again."
+                + "\n  ".join(lines)
+                + "\nRestore the old values to continue, choose another `output`, or remove this folder to start again."
             )
 
     def _append(self, path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -321,15 +321,15 @@ class RunFolder:
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Open a file that is not a link: one in a folder made elsewhere would have another file overwritten."""
+    """Open a file, but not through a link: in a folder from elsewhere, a link could overwrite another file."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
-    """The keys whose values differ, as `optim.lr: 1e-05 -> 2e-05`, `HARMLESS` keys left out."""
+    """List the keys whose values differ, as `optim.lr: 1e-05 -> 2e-05`, without the keys in `HARMLESS`."""
     try:
         old, new = (_flat(yaml.load(text, PlainLoader)) for text in (old_yaml, new_yaml))
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or a number that Python has not
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or number out of Python's range
         return ["config.yaml of the earlier run is not YAML that trueup wrote"]
     keys = [key for key in {**old, **new} if key.split(".")[0] not in HARMLESS]
     pairs = [(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys if _differ(key, old, new)]
@@ -337,10 +337,10 @@ def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Without aliases: `to_yaml` writes none, and nine lines of them can mean a billion values."""
+    """YAML loader without aliases: `to_yaml` writes none, and nine lines of them can expand to a billion values."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """A node that is written out."""
+        """Compose a node; raise YAMLError on an alias."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("an alias")
         return super().compose_node(parent, index)
@@ -353,13 +353,15 @@ def _brief(value: object) -> str:
 
 def _differ(key: str, old: dict[str, object], new: dict[str, object]) -> bool:
     # A key that an earlier version did not have is as good as one that is not set.
-    return _unpinned(key, old.get(key)) != _unpinned(key, new.get(key))
+    return _without_event(key, old.get(key)) != _without_event(key, new.get(key))
 
 
-def _unpinned(key: str, value: object) -> object:
-    """`value` with paths of stores as they are without an event: whether the rows differ is asked of the rows."""
+def _without_event(key: str, value: object) -> object:
+    """Return `value` with vote-store paths without their event (`@1200`); changed rows are detected elsewhere."""
     if isinstance(value, list):
-        return [{k: _unpinned(k, v) for k, v in one.items()} if isinstance(one, dict) else one for one in value]
+        return [
+            {k: _without_event(k, v) for k, v in item.items()} if isinstance(item, dict) else item for item in value
+        ]
     return split_event(value)[0] if isinstance(value, str) and key.endswith("path") else value
 
 
@@ -376,12 +378,12 @@ def _belongs(line: bytes, step: int) -> bool:
         return False
     if not line.endswith(b"\n") or not isinstance(row, dict):
         return False
-    own = row.get("step")
-    return not isinstance(own, int | float) or own <= step
+    row_step = row.get("step")
+    return not isinstance(row_step, int | float) or row_step <= step
 
 
 def _plain(value: object) -> object:
-    """A copy that strict JSON can hold: numbers that are not finite become null, tensor scalars become numbers."""
+    """Convert to strict JSON values: numbers that are not finite become None, tensor scalars become numbers."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

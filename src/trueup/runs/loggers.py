@@ -1,4 +1,4 @@
-"""Optional experiment trackers: TensorBoard, Weights & Biases, Trackio. Imported only when the configuration asks."""
+"""Optional experiment trackers: TensorBoard, Weights & Biases, Trackio, imported only if they are configured."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PROJECT = "trueup"
 
 
 class Logger(Protocol):
-    """Something that takes the numbers of a step."""
+    """Interface of an experiment tracker."""
 
     def log(self, step: int, metrics: Mapping[str, object]) -> None:
-        """Record the numbers of one optimizer step; values that are not numbers are left out."""
+        """Record the numbers of an optimizer step; values that are not numbers are left out."""
         ...
 
     def close(self) -> None:
-        """Write out what is pending. May be called twice."""
+        """Write what is pending and close. May be called twice."""
         ...
 
 
@@ -36,10 +36,10 @@ def open_loggers(
 
     Args:
         names: any of "tensorboard", "wandb", "trackio".
-        folder: the run folder; its name and its parent's name the run.
+        folder: the run folder; the run is named after it and its parent.
         config: the resolved configuration, JSON values.
         start_step: optimizer steps already done; a resumed run continues the earlier record from there. TensorBoard
-            hides what an interrupted run wrote after it; in wandb and trackio those steps stay.
+            hides the later steps of an interrupted run; in wandb and trackio they stay.
 
     Raises:
         ConfigError: an unknown name.
@@ -50,7 +50,7 @@ def open_loggers(
         raise ConfigError(f"log: unknown tracker `{unknown[0]}`; the trackers are {', '.join(_OPENERS)}")
     opened: list[Logger] = []
     try:
-        # extend keeps what was opened before one that fails.
+        # extend keeps the trackers opened before one that fails.
         opened.extend(_OPENERS[name](folder, config, start_step) for name in dict.fromkeys(names))
     except BaseException:
         for logger in opened:
@@ -60,10 +60,10 @@ def open_loggers(
 
 
 class TensorBoardLogger:
-    """Event files under `<run folder>/tensorboard`."""
+    """TensorBoard event files in `<run folder>/tensorboard`."""
 
     def __init__(self, folder: Path, config: Mapping[str, object], start_step: int) -> None:
-        """Open an event file; what an interrupted run wrote after `start_step` is hidden by the viewer."""
+        """Open an event file; the viewer hides what an interrupted run wrote after `start_step`."""
         _require("tensorboard", "tensorboard")
         module = importlib.import_module("torch.utils.tensorboard")
         purge_step = start_step + 1 if start_step else None
@@ -71,7 +71,7 @@ class TensorBoardLogger:
         self._writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in config.items()))
 
     def log(self, step: int, metrics: Mapping[str, object]) -> None:
-        """Add one scalar for each number."""
+        """Add a scalar for each number."""
         for name, value in _numbers(metrics).items():
             self._writer.add_scalar(name, value, step)
 
@@ -147,7 +147,7 @@ def _run_name(folder: Path) -> str:
 
 
 def _run_id(folder: Path) -> str:
-    """The tracker's identity of this run folder, so that a resumed run goes on in the same record."""
+    """Return the tracker's id of this run folder, so that a resumed run continues the same record."""
     path = folder / ".tracker-id"
     if not path.exists():
         atomic_write_text(path, uuid.uuid4().hex)
@@ -155,5 +155,5 @@ def _run_id(folder: Path) -> str:
 
 
 def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
-    kept = {name: value for name, value in metrics.items() if name != "step" and not isinstance(value, bool)}
-    return {name: float(value) for name, value in kept.items() if isinstance(value, int | float)}
+    values = {name: value for name, value in metrics.items() if name != "step" and not isinstance(value, bool)}
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}

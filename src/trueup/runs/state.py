@@ -1,7 +1,7 @@
 """Nested states on disk: tensors in a safetensors file, everything else in a JSON file. Never pickle.
 
-A state is a dict of JSON values, tensors, and dicts, lists and tuples of these: what `state_dict()` of a model, an
-optimizer, a scheduler or a data source returns. What JSON cannot say is written as a dict with one marker key:
+A state is a dict of JSON values, tensors, and dicts, lists and tuples of these, like the `state_dict()` of a model, an
+optimizer, a scheduler or a data source. Values that JSON does not have are written as a dict with a marker key:
 
     tensor          {"__tensor__": "name in the safetensors file"}
     tuple           {"__tuple__": [...]}
@@ -9,8 +9,8 @@ optimizer, a scheduler or a data source returns. What JSON cannot say is written
     int keys        {"__dict__": [[key, value], ...]}        (optimizer states), and keys that begin with "__"
     sharded tensor  {"__sharded__": "its name"}              each process writes its part (runtime.save_sharded)
 
-Everything comes back exactly, on the CPU: types, dtypes, 0-dim and empty tensors, and the order of keys. Two names of
-one tensor (tied weights) are stored once and come back as one tensor.
+Everything is read back exactly, on the CPU: types, dtypes, 0-dim and empty tensors, and the order of keys. A tensor
+with two names (tied weights) is stored once and read back as a single tensor.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from torch import Tensor
 from trueup.errors import CheckpointError
 from trueup.runtime import is_sharded
 
-# `Any`: only the owner of a part knows what is inside it; `_encode` checks every leaf.
+# `Any`: only the owner of a part knows its content; `_encode` checks every leaf.
 StateDict = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardedRef:
-    """In place of a tensor that several processes wrote in parts: its name there."""
+    """Placeholder of a tensor that several processes wrote in parts: its name in `sharded/`."""
 
     name: str
 
@@ -54,7 +54,7 @@ def write_state(folder: Path, name: str, state: StateDict) -> None:
 
     Raises:
         CheckpointError: a leaf is neither a JSON value nor a dense tensor.
-        OSError, SafetensorError: the disk refused.
+        OSError, SafetensorError: writing failed.
     """
     writer = _TensorWriter()
     text = json.dumps(_encode(state, name, writer), allow_nan=False)
@@ -70,13 +70,13 @@ def read_state(folder: Path, name: str) -> StateDict:
     """Read what `write_state` wrote; tensors come back on the CPU.
 
     Raises:
-        CheckpointError: a file is missing or is not readable as what it should be.
+        CheckpointError: a file is missing or damaged.
     """
     path = folder / f"{name}.json"
     tensors_path = folder / f"{name}.safetensors"
     try:
         encoded = json.loads(path.read_text(encoding="utf-8"))
-        # Cloned: what load_file returns is the mapped file itself, at odd addresses, and keeps its disk space in use.
+        # Cloned: load_file returns the mapped file itself, unaligned, and would keep its disk space in use.
         loaded = load_file(tensors_path) if tensors_path.exists() else {}
         tensors = {key: tensor.clone() for key, tensor in loaded.items()}
         state = _decode(encoded, tensors)
@@ -87,7 +87,7 @@ def read_state(folder: Path, name: str) -> StateDict:
 
 
 def sharded_leaves(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
-    """The sharded tensors of a nested state, by the names that `write_state` gives them."""
+    """Yield the sharded tensors of a nested state, with the names that `write_state` gives them."""
     if isinstance(value, Tensor):
         if is_sharded(value):
             yield path, value
@@ -95,12 +95,12 @@ def sharded_leaves(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
         for key, item in value.items():
             yield from sharded_leaves(item, f"{path}.{key}")
     elif isinstance(value, list | tuple):
-        for at, item in enumerate(value):
-            yield from sharded_leaves(item, f"{path}.{at}")
+        for index, item in enumerate(value):
+            yield from sharded_leaves(item, f"{path}.{index}")
 
 
 def state_bytes(state: object) -> int:
-    """Bytes that the tensors of a nested state hold, for messages about disk space."""
+    """Return the bytes of a nested state's tensors, for messages about disk space."""
     if isinstance(state, Tensor):
         return state.numel() * state.element_size()
     if isinstance(state, dict):
@@ -111,7 +111,7 @@ def state_bytes(state: object) -> int:
 
 
 class _TensorWriter:
-    """Collects tensors under unique names, as safetensors wants them: dense, on the CPU, sharing no memory."""
+    """Tensors under unique names in the form that safetensors needs: dense, on the CPU, sharing no memory."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -119,7 +119,7 @@ class _TensorWriter:
         self._storages: set[int] = set()
 
     def add(self, tensor: Tensor, path: str) -> str:
-        """Take one tensor; returns its name in the file."""
+        """Add a tensor; return its name in the file."""
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.dtype == torch.complex128:
             raise CheckpointError(f"cannot save {path}: a {tensor.dtype} tensor ({tensor.layout}, {tensor.device})")
         identity = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
@@ -133,7 +133,7 @@ class _TensorWriter:
     def _separate(self, tensor: Tensor) -> Tensor:
         prepared = tensor.detach().cpu().contiguous()
         storage = prepared.untyped_storage().data_ptr()
-        if storage in self._storages:  # a view of something already taken: safetensors refuses overlaps
+        if storage in self._storages:  # a view of a tensor added before: safetensors refuses overlaps
             return prepared.clone()
         if prepared.numel():
             self._storages.add(storage)

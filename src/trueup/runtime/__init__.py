@@ -1,9 +1,9 @@
-"""Where and on how many processes the code runs. The only package that imports `torch.distributed`.
+"""Device, dtype and processes of a run. The only package that imports `torch.distributed`.
 
-One process is the ordinary case and needs no launcher. Under `torchrun -m trueup …` each process takes its share of
-every optimizer step's examples. With the strategy "ddp" each holds the whole model and gradients are added up once a
-step, by hand: ranks may run different numbers of micro-batches, adapters may go unused, and nothing hangs. With "fsdp"
-each holds its part of every weight (`sharding.py`).
+A single process is the ordinary case and needs no launcher. Under `torchrun -m trueup …` each process takes its share
+of every optimizer step's examples. With the strategy "ddp" each process holds the whole model, and trueup itself sums
+the gradients once a step: ranks may run different numbers of micro-batches and leave adapters unused without a
+deadlock. With "fsdp" each process holds a part of every weight (`sharding.py`).
 """
 
 from trueup.runtime.devices import mixed_seed, peak_memory_bytes, reset_peak_memory, seed_everything

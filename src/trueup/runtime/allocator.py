@@ -1,7 +1,7 @@
-"""The C library's allocator: memory that a step frees is kept for the next step.
+"""Settings of the C library's allocator: memory that a step frees is kept for the next step.
 
-By default glibc takes every large tensor fresh from the system and gives it back when it is freed, and the system fills
-every page with zeros, each step anew: a tenth of a CPU's training time.
+By default glibc requests every large tensor from the system and returns it when it is freed, and the system zeroes
+every page again in each step: a tenth of the training time on a CPU.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 import sys
 from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for them (malloc.h)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt (malloc.h)
 _LARGE = 2**30
-_LARGEST_ONCE = 2**25  # what glibc before 2.35 takes at most
-_OWN_CHOICE = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+_LARGE_OLD_GLIBC = 2**25  # largest value that glibc before 2.35 accepts
+_USER_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def _c_library() -> Any:
-    """The C library where it is one with these calls, else None."""
+    """Return the C library if it has the calls used here, else None."""
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None)
@@ -26,19 +26,19 @@ def _c_library() -> Any:
 
 
 def keep_freed_memory() -> bool:
-    """Keep what is freed for what is allocated next. Returns whether that is so now.
+    """Keep freed memory for later allocations. Returns True if that is now so.
 
-    Not where there is no glibc, or where the environment says how its allocator is to behave.
+    Nothing changes without glibc, or where environment variables configure its allocator.
     """
     library = _c_library()
-    if library is None or any(name in os.environ for name in _OWN_CHOICE):
+    if library is None or any(name in os.environ for name in _USER_SETTINGS):
         return False
-    # Setting either turns off glibc's own adapting of both, so never the second without the first.
-    taken = any(library.mallopt(_MMAP_THRESHOLD, size) for size in (_LARGE, _LARGEST_ONCE))
-    return taken and bool(library.mallopt(_TRIM_THRESHOLD, _LARGE))
+    # Setting either parameter stops glibc from adapting both, so never set the second without the first.
+    accepted = any(library.mallopt(_MMAP_THRESHOLD, size) for size in (_LARGE, _LARGE_OLD_GLIBC))
+    return accepted and bool(library.mallopt(_TRIM_THRESHOLD, _LARGE))
 
 
 def give_back_memory() -> None:
-    """Give the system back what is freed, once: when a stage ends and another begins."""
+    """Return freed memory to the system, once: when a stage ends and another begins."""
     if library := _c_library():
         library.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Which device and dtype, its memory, and the generators' seeds."""
+"""Choose the device and dtype, measure memory, and seed the random generators."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def choose_device(name: str, local_rank: int, local_world: int = 1) -> torch.device:
-    """The device that a configuration names, "auto" being CUDA, else MPS, else the CPU.
+    """Return the device that a configuration names; "auto" is CUDA, else MPS, else the CPU.
 
     Args:
-        name: the device.
-        local_rank: this process's number on its machine: of several GPUs each takes the one of its number.
-        local_world: how many processes this machine runs.
+        name: device name.
+        local_rank: number of this process on its machine; it takes the GPU of that number.
+        local_world: number of processes on this machine.
 
     Raises:
-        ConfigError: it is not there, or not one that trueup runs on, or several processes would share it.
+        ConfigError: the device does not exist or is not supported, or several processes would share it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -33,31 +33,29 @@ def choose_device(name: str, local_rank: int, local_world: int = 1) -> torch.dev
     except RuntimeError as error:
         raise ConfigError(f"device: {name!r} is not a torch device; use auto, cpu, cuda, cuda:1 or mps") from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"device: {name!r} is none that trueup runs on; use auto, cpu, cuda, cuda:1 or mps")
+        raise ConfigError(f"device: {name!r} is not supported by trueup; use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ConfigError(
-                f"device: {name!r} was asked for, but torch sees no CUDA device here; use device=auto or cpu"
-            )
+            raise ConfigError(f"device: {name!r} is configured, but torch finds no CUDA device; use device=auto or cpu")
         if device.index is not None and local_world > 1:
             raise ConfigError(
-                f"device: {name!r} was asked for, but {local_world} processes run here, and would share it\n"
-                "  fix: set device=cuda, and each takes a GPU of its own; CUDA_VISIBLE_DEVICES says which there are"
+                f"device: {name!r} is configured, but {local_world} processes on this machine would share it\n"
+                "  fix: set device=cuda, so that each takes another GPU; CUDA_VISIBLE_DEVICES selects the GPUs"
             )
         device = torch.device("cuda", local_rank if device.index is None else device.index)
-        if (there := torch.cuda.device_count()) <= device.index:
-            raise ConfigError(f"device: '{device}' was asked for, but there are {there} CUDA devices, from cuda:0")
+        if (count := torch.cuda.device_count()) <= device.index:
+            raise ConfigError(f"device: '{device}' is configured, but there are {count} CUDA devices, from cuda:0")
         torch.cuda.set_device(device)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device: 'mps' was asked for, but torch has no MPS here; use device=auto or cpu")
+        raise ConfigError("device: 'mps' is configured, but torch finds no MPS; use device=auto or cpu")
     return device
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The compute dtype, "auto" being bfloat16 on CUDA where it has it, else float32.
+    """Return the compute dtype; "auto" is bfloat16 on a CUDA device that supports it, else float32.
 
     Raises:
-        ConfigError: it is none of those that a configuration may name.
+        ConfigError: the name is unknown.
     """
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
@@ -67,18 +65,18 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python's and torch's generators (all devices)."""
+    """Seed Python's and torch's random generators (all devices)."""
     random.seed(seed)
     torch.manual_seed(seed)
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed out of several numbers, well spread, the same on every machine."""
+    """Hash several numbers into a seed, equal on every machine."""
     return random.Random(repr(numbers)).getrandbits(31)
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin a new count of the peak: a pipeline's stages share one process. No effect where there is no count."""
+    """Reset the peak memory counter: a pipeline's stages share a process. No effect where there is no such counter."""
     give_back_memory()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -87,9 +85,9 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory since `reset_peak_memory`: of the GPU on CUDA, else the largest resident size of this process.
+    """Return the peak memory since `reset_peak_memory`: the GPU's on CUDA, else the process's largest resident size.
 
-    Off Linux the process's size is counted from its start.
+    Outside Linux the process's size is counted from its start.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -1,7 +1,6 @@
-"""Sharded tensors on disk (torch.distributed.checkpoint): every process writes its part, any number of them reads.
+"""Sharded tensors on disk (torch.distributed.checkpoint): every process writes its part, any number of processes reads.
 
-The parts are safetensors files whose headers say which piece of which tensor they hold; torch's usual format would be
-pickle.
+The parts are safetensors files with headers that name the piece and the tensor; torch's usual format would be pickle.
 """
 
 from __future__ import annotations
@@ -22,39 +21,44 @@ from trueup.runtime.processes import Runtime, is_lost_peer
 
 
 def save_sharded(folder: Path, tensors: Mapping[str, Tensor], where: Runtime) -> None:
-    """Write tensors into a folder that is there; every rank has to call, with the same names.
+    """Write tensors into an existing folder; every rank has to call, with the same names.
 
     Raises:
-        OSError: the disk refused, on any rank.
+        OSError: writing failed on any rank.
         CheckpointError: they could not be written for another reason.
     """
-    with _in_words(folder):
+    with _explain_errors(folder):
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         save(dict(tensors), storage_writer=writer, no_dist=where.world == 1)
 
 
 def load_sharded(folder: Path, tensors: Mapping[str, Tensor], where: Runtime) -> None:
-    """Fill tensors, whole or sharded over this run's processes, from what any number of processes wrote.
+    """Fill tensors, whole or sharded over this run's processes, from the files of any number of processes.
 
     Raises:
         CheckpointError: a tensor is missing or has another shape.
     """
-    with _in_words(folder):
+    with _explain_errors(folder):
         load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=where.world == 1)
 
 
 @contextmanager
-def _in_words(folder: Path) -> Iterator[None]:
+def _explain_errors(folder: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "torch.distributed is disabled": one process, as meant
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # "torch.distributed is disabled": intended with a single process
             yield
     except CheckpointException as error:
-        met = [failure[0] for failure in error.failures.values()]
-        raise next((one for one in met if isinstance(one, OSError)), None) or CheckpointError(
-            f"{folder}: {' '.join(str(met[0]).split())[:300]}"
-        ) from error
+        failures = [failure[0] for failure in error.failures.values()]
+        disk_error = next((failure for failure in failures if isinstance(failure, OSError)), None)
+        raise disk_error or _checkpoint_error(folder, failures[0]) from error
     except (KeyError, RuntimeError, ValueError) as error:
         if is_lost_peer(error):
             raise
-        raise CheckpointError(f"{folder}: {' '.join(str(error).split())[:300]}") from error
+        raise _checkpoint_error(folder, error) from error
+
+
+def _checkpoint_error(folder: Path, error: BaseException) -> CheckpointError:
+    return CheckpointError(f"{folder}: {' '.join(str(error).split())[:300]}")

@@ -1,12 +1,12 @@
-"""FSDP2: each process holds a part of every weight, and meets the whole of a layer only while it runs.
+"""FSDP2: each process holds a part of every weight, and a layer is whole only while it runs.
 
 A trunk's decoder layers are sharded one by one, then the rest of it (embeddings, final norm, LM head) together. LoRA
-adapters and scalar heads stay whole on every rank: they are small, and their gradients are added up as with DDP.
+adapters and scalar heads stay whole on every rank: they are small, and their gradients are summed as with DDP.
 
-Everything that touches sharded weights runs inside the forward of `ShardedTrunk`: outside of it they are DTensors.
-Known from trying (torch 2.13): the divide factor cannot be set on gloo, so the loss is scaled instead; a call of an
-inner module outside of the root's forward makes that module a root of its own; the root stays whole after a forward
-without gradients unless it is resharded.
+All code that uses sharded weights runs inside the forward of `ShardedTrunk`; outside of it they are DTensors. Observed
+with torch 2.13: the divide factor cannot be set on gloo, so the loss is scaled instead; a call of an inner module
+outside of the root's forward makes that module a separate root; the root stays whole after a forward without gradients
+unless it is resharded.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ T = TypeVar("T")
 
 
 class ShardedTrunk(nn.Module):
-    """The root of a sharded trunk: whatever runs in its forward meets the weights whole."""
+    """Root of a sharded trunk: inside its forward the weights are whole."""
 
     def __init__(self, trunk: nn.Module) -> None:
         super().__init__()
         self.trunk = trunk
 
     def forward(self, work: Callable[[], T]) -> T:
-        """`work()`, which may call any part of the trunk."""
+        """Return `work()`, which may call any part of the trunk."""
         return work()
 
     def run(self, work: Callable[[], T]) -> T:
-        """`work()` where the trunk's weights are whole. Every rank has to come here, as often as the others.
+        """Return `work()`, called with the trunk's weights whole. Every rank has to call it equally often.
 
-        What is used of the trunk's own weights outside of a layer must be used inside `work`; tensors that `work`
-        returns are what gradients flow back from.
+        Weights outside the decoder layers may be used only inside `work`. Gradients flow back from the tensors that
+        `work` returns.
         """
         result = self(work)
         if not torch.is_grad_enabled():
@@ -48,25 +48,25 @@ class ShardedTrunk(nn.Module):
         return result
 
     def _reshard(self) -> None:
-        for one in self.modules():
-            if isinstance(one, FSDPModule):
-                one.reshard()
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def shard(
     trunk: nn.Module, replicated: Iterable[nn.Parameter], *, device: torch.device, dtype: torch.dtype, world: int
 ) -> ShardedTrunk:
-    """Shard a trunk over all ranks; the device's share of it moves to the device.
+    """Shard a trunk over all ranks, and move this rank's share to its device.
 
     Args:
-        trunk: a `transformers` model, whole and the same on every rank.
-        replicated: parameters in it that every rank keeps whole.
-        device: where this rank's share goes.
-        dtype: what the forward pass computes in; gradients are reduced in float32.
-        world: the number of ranks.
+        trunk: a `transformers` model, whole and equal on every rank.
+        replicated: its parameters that every rank keeps whole.
+        device: device of this rank's share.
+        dtype: compute dtype of the forward pass; gradients are reduced in float32.
+        world: number of ranks.
 
     Raises:
-        ModelError: it has no stack of layers.
+        ModelError: the trunk has no stack of layers.
         TrueupError: a weight is not sharded afterwards.
     """
     mesh = init_device_mesh(device.type, (world,))
@@ -80,59 +80,61 @@ def shard(
         fully_shard(module, mesh=mesh, mp_policy=precision, ignored_params=kept)
     for parameter in kept:
         parameter.data = parameter.data.to(device)
-    odd = [name for name, one in trunk.named_parameters() if one not in kept and not is_sharded(one)]
-    if odd:
-        raise TrueupError(f"strategy: fsdp was asked for, but {odd[0]} is not sharded ({len(odd)} weights)")
+    unsharded = [name for name, weight in trunk.named_parameters() if weight not in kept and not is_sharded(weight)]
+    if unsharded:
+        raise TrueupError(f"strategy: fsdp left {unsharded[0]} unsharded ({len(unsharded)} weights in all)")
     return root
 
 
 def layers_of(trunk: nn.Module) -> nn.ModuleList:
-    """The stack of decoder layers: of all lists of modules the one with the most weights.
+    """Return the stack of decoder layers: the module list with the most weights.
 
     Raises:
         ModelError: there is none.
     """
-    stacks = [one for one in trunk.modules() if isinstance(one, nn.ModuleList)]
+    stacks = [module for module in trunk.modules() if isinstance(module, nn.ModuleList)]
     if not stacks:
         raise ModelError(f"{type(trunk).__name__} has no stack of layers to shard; use strategy=ddp")
     return max(stacks, key=lambda stack: sum(weight.numel() for weight in stack.parameters()))
 
 
 def run_unsharded(root: ShardedTrunk, work: Callable[[], T]) -> T:
-    """`work()` with every layer whole at once: forward passes in it need no other rank, so their number may differ.
+    """Return `work()`, called with all layers whole, so that ranks may run different numbers of forward passes.
 
-    For sampling, without gradients. Every rank has to come here.
+    For sampling, without gradients. Every rank has to call it.
     """
-    parts = [cast("Any", one) for one in root.modules() if isinstance(one, FSDPModule)]
+    modules = [cast("Any", module) for module in root.modules() if isinstance(module, FSDPModule)]
 
-    def inside() -> T:
-        for one in parts:
-            one.unshard()
+    def unshard_and_work() -> T:
+        for module in modules:
+            module.unshard()
         return work()
 
-    for one in parts:
-        one.set_reshard_after_forward(False, recurse=False)
+    for module in modules:
+        module.set_reshard_after_forward(False, recurse=False)
     try:
-        return root.run(inside)
+        return root.run(unshard_and_work)
     finally:
-        for one in parts:
-            one.reshard()
-            one.set_reshard_after_forward(one is not root, recurse=False)  # a root stays whole until its backward pass
+        for module in modules:
+            module.reshard()
+            module.set_reshard_after_forward(
+                module is not root, recurse=False
+            )  # a root stays whole until its backward pass
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process holds only a part of it."""
+    """Return True if this process holds only a part of the tensor."""
     return isinstance(tensor, DTensor)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole tensor; of a sharded one every rank has to ask."""
+    """Return the whole tensor; for a sharded one every rank has to call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def copy_into(target: Tensor, value: Tensor) -> None:
-    """Copy a tensor into another of the same shape; into a sharded one this rank's part of it."""
+    """Copy a tensor into another of the same shape; a sharded target takes this rank's part."""
     if isinstance(target, DTensor) and not isinstance(value, DTensor):
         moved = value.to(target.device)
         target.copy_(distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None))

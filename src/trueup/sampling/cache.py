@@ -1,8 +1,8 @@
-"""A KV cache that rows leave and join while the others run on.
+"""KV cache that rows leave and join while the other rows run on.
 
-All rows share one time axis and end at its same column: row r, L tokens long, holds the last L columns, and what lies
-before is masked. So a step writes one column of a buffer for all rows, a newcomer is copied in front of that column, a
-row that leaves is overwritten by the last one, and columns that only it needed are no longer read.
+All rows share a time axis and end at its last column: a row of L tokens fills the last L columns, and the columns
+before them are masked. So a step writes a single column of a buffer for all rows, a new row is copied in front of that
+column, a row that leaves is overwritten by the last row, and columns that no other row needs are no longer read.
 """
 
 from __future__ import annotations
@@ -18,82 +18,84 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 _CHUNK = 128
-"""Columns that a full buffer grows by: `DynamicLayer` copies the whole cache for each."""
+"""Columns by which a full buffer grows; `DynamicLayer` would copy the whole cache for every column."""
 
 
 class WindowLayer(DynamicLayer):
-    """One layer's keys and values: `keys` and `values`, (R, heads, width, size), are windows of larger buffers."""
+    """Keys and values of a layer: `keys` and `values`, (R, heads, width, size), are windows of larger buffers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._buffers: list[Tensor] = []  # of keys and of values: (places, heads, columns, size)
+        self._buffers: list[Tensor] = []  # of keys and of values: (row slots, heads, columns, size)
         self._rows = self._start = self._end = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Make the buffers, without any place."""
+        """Make the buffers, without any row slot."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self._buffers = [one.new_zeros(0, one.shape[1], 0, one.shape[3]) for one in (key_states, value_states)]
+        self._buffers = [
+            states.new_zeros(0, states.shape[1], 0, states.shape[3]) for states in (key_states, value_states)
+        ]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write the rows' next columns. -> keys and values of the window."""
+        """Write the rows' next columns; return keys and values of the window."""
         new = key_states.shape[2]
         self._reserve(self._rows, self._end - self._start, new)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[: self._rows, :, self._end : self._end + new] = states
         self._end += new
-        return self._look()
+        return self._window()
 
     def join(self, keys: Tensor, values: Tensor, sources: Tensor) -> None:
-        """Add rows: of each of `sources` the row of `keys` and `values`, (k, heads, width, size)."""
+        """Append the rows `sources` of `keys` and `values`, (k, heads, width, size)."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
         rows, width = len(sources), keys.shape[2]
         self._reserve(self._rows + rows, max(width, self._end - self._start), 0)
         begin = self._end - width
         for buffer, states in zip(self._buffers, (keys, values), strict=True):
-            # What is masked is multiplied by 0, and must not be what memory happens to hold.
+            # Masked columns are multiplied by 0, so they must not hold whatever was in memory (NaN).
             buffer[: self._rows, :, begin : self._start] = 0
-            places = buffer[self._rows : self._rows + rows]
-            places[:, :, self._start : begin] = 0
-            places[:, :, begin : self._end] = states.index_select(0, sources)
+            new_rows = buffer[self._rows : self._rows + rows]
+            new_rows[:, :, self._start : begin] = 0
+            new_rows[:, :, begin : self._end] = states.index_select(0, sources)
         self._start = min(self._start, begin)
         self._rows += rows
-        self._look()
+        self._window()
 
     def keep(self, order: Sequence[int], width: int) -> None:
-        """Keep the rows of `order`, the first of which stand where they stood, and the last `width` columns."""
-        for at, row in enumerate(order):
-            if at != row:
+        """Keep the rows `order`, in this order, and the last `width` columns. A row may only move to a lower slot."""
+        for slot, row in enumerate(order):
+            if slot != row:
                 for buffer in self._buffers:
-                    buffer[at, :, self._start : self._end] = buffer[row, :, self._start : self._end]
+                    buffer[slot, :, self._start : self._end] = buffer[row, :, self._start : self._end]
         self._rows, self._start = len(order), self._end - width
-        self._look()
+        self._window()
 
-    def _look(self) -> tuple[Tensor, Tensor]:
-        self.keys, self.values = (one[: self._rows, :, self._start : self._end] for one in self._buffers)
+    def _window(self) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = (buffer[: self._rows, :, self._start : self._end] for buffer in self._buffers)
         return self.keys, self.values
 
     def _reserve(self, rows: int, width: int, more: int) -> None:
-        """Room for `rows` rows, for a window of `width` columns, and for `more` columns behind it."""
-        places, columns = self._buffers[0].shape[0], self._buffers[0].shape[2]
-        if rows <= places and width <= self._end and self._end + more <= columns:
+        """Make room for `rows` rows, a window of `width` columns, and `more` columns behind it."""
+        slots, columns = self._buffers[0].shape[0], self._buffers[0].shape[2]
+        if rows <= slots and width <= self._end and self._end + more <= columns:
             return
-        if rows > places:
-            places = max(rows, places + places // 4)
-        elif rows * 2 <= places:
-            places = rows
+        if rows > slots:
+            slots = max(rows, slots + slots // 4)
+        elif rows * 2 <= slots:
+            slots = rows
         old = slice(self._start, self._end)
         new = slice(width - (self._end - self._start), width)
-        for at, buffer in enumerate(self._buffers):
-            grown = buffer.new_empty(places, buffer.shape[1], width + max(more, _CHUNK), buffer.shape[3])
+        for index, buffer in enumerate(self._buffers):
+            grown = buffer.new_empty(slots, buffer.shape[1], width + max(more, _CHUNK), buffer.shape[3])
             grown[: self._rows, :, new] = buffer[: self._rows, :, old]
-            self._buffers[at] = grown
+            self._buffers[index] = grown
         self._start, self._end = new.start, new.stop
 
 
 class WindowCache(DynamicCache):
-    """The cache of a model whose layers all have plain full attention."""
+    """Cache of a model with plain full attention in every layer: rows join and leave at any time."""
 
     joins = True
 
@@ -103,39 +105,39 @@ class WindowCache(DynamicCache):
         self.layers = list(self.windows)
 
     def join(self, other: Cache, sources: Sequence[int]) -> None:
-        """Add rows: those of `other`, padded on the left, that `sources` names, each as often as it names them."""
-        for own, layer in zip(self.windows, cast("list[DynamicLayer]", other.layers), strict=True):
+        """Append the rows `sources` of `other`, which is padded on the left. A row may be named several times."""
+        for window, layer in zip(self.windows, cast("list[DynamicLayer]", other.layers), strict=True):
             keys, values = cast("Tensor", layer.keys), cast("Tensor", layer.values)
-            own.join(keys, values, torch.tensor(sources, device=keys.device))
+            window.join(keys, values, torch.tensor(sources, device=keys.device))
 
     def keep(self, order: Sequence[int], width: int) -> None:
-        """Keep the rows of `order` and the last `width` columns."""
+        """Keep the rows `order` and the last `width` columns."""
         for layer in self.windows:
             layer.keep(order, width)
 
 
 class GrowingCache(DynamicCache):
-    """The cache of any other model (sliding windows, recurrent states): rows leave it, but join only when it is new."""
+    """Cache of any other model (sliding windows, recurrent states): rows leave it, but join only while it is empty."""
 
     joins = False
 
     def join(self, other: Cache, sources: Sequence[int]) -> None:
-        """Take over the rows of `other` that `sources` names."""
+        """Take over the rows `sources` of `other`."""
         self.layers = other.layers
         self.keep(sources)
 
     def keep(self, order: Sequence[int], _: int = 0) -> None:
-        """Keep the rows of `order`, and every column."""
+        """Keep the rows `order` and every column."""
         keep_rows(self, order)
 
 
 def keep_rows(cache: Cache, order: Sequence[int]) -> None:
-    """Keep the rows of `order` of all that the cache's layers may hold."""
+    """Keep the rows `order` in every layer of the cache."""
     cache.reorder_cache(cast("torch.LongTensor", torch.tensor(order)))
 
 
 def new_cache(config: PreTrainedConfig) -> WindowCache | GrowingCache:
-    """An empty cache for a model, of the kind that `transformers` takes its layers to need."""
+    """Return an empty cache of the kind that the model's layers need, according to `transformers`."""
     layers = DynamicCache(config=config).layers
     plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
     return WindowCache(len(layers)) if plain else GrowingCache(config=config)

@@ -1,4 +1,4 @@
-"""Which rows run: prompts wait for places, samples of one prompt start from one prefill, rows leave as they end."""
+"""Continuous batching: prompts wait for free slots, samples of a prompt share its prefill, rows leave as they end."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from trueup.sampling.cache import GrowingCache, WindowCache
 
 _REFILL = 8
-"""Waiting prompts start when one place in so many is free: one by one, each would cost a forward pass of its own."""
+"""Waiting prompts start when at least 1/8 of the slots are free: each start costs an extra forward pass."""
 _PADDING = 256
-"""Columns of padding that a prefill may have, or an eighth of its positions: shorter prompts have one of their own."""
+"""Padding columns that a prefill may have, or an eighth of its positions; shorter prompts get a separate prefill."""
 
 
 _PER_TRAINED_TOKEN = 4
@@ -38,14 +38,14 @@ def sampled_at_once(max_tokens: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sampled continuation.
+    """A sampled continuation.
 
     Attributes:
-        ids: the sampled tokens; the last is the stop token if `finished`, else they were cut at `max_new_tokens`.
-        finished: whether a stop token was sampled.
-        logps: log-probability of each token in nats under the distribution it was drawn from, temperature included; of
-            a greedy sample, under the distribution at temperature 1. Rounding differs with the rows beside it, so they
-            play no part in comparing samples.
+        ids: sampled tokens; the last is the stop token if `finished`, else they were cut at `max_new_tokens`.
+        finished: True if a stop token was sampled.
+        logps: log-probability of each token in nats under the distribution it was drawn from, temperature included; for
+            a greedy sample, under the distribution at temperature 1. They are not compared by `==`, because their
+            rounding depends on the other rows of the batch.
     """
 
     ids: list[int]
@@ -65,60 +65,63 @@ def sample(
     max_tokens: int = 16_384,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Sample]:
-    """Continue each prompt until a stop token or `max_new_tokens`. Of several ranks each continues its share.
+    """Continue each prompt until a stop token or `max_new_tokens`. Each rank continues its share of the prompts.
 
     Args:
-        network: the model; put in evaluation mode here.
-        prompts: token ids, none empty. Equal ones share a prefill.
-        role: which role samples.
-        max_new_tokens: at most this many tokens are sampled.
+        network: the model; it is in evaluation mode meanwhile.
+        prompts: token ids, none empty. Equal prompts share a prefill.
+        role: role that samples.
+        max_new_tokens: largest number of tokens to sample.
         temperature: logits are divided by it; 0 is greedy.
-        seed: of this call; row `at` draws from a generator of its own, seeded by (seed, at). Or one for each prompt,
+        seed: a seed for the call; row `i` then draws from a generator seeded by (seed, i). Or a seed for each prompt,
             which then draws the numbers that it would draw alone with that seed.
-        max_tokens: rows x (longest prompt + new tokens) that run together at most.
+        max_tokens: largest rows x (longest prompt + new tokens) that run together.
         on_token: called with each token of a single prompt as it is sampled (streaming).
 
     Returns:
-        One Sample a prompt, in the order of `prompts`, on every rank.
+        A Sample for each prompt, in the order of `prompts`, on every rank.
 
     Raises:
-        TrainingError: the model's logits are not numbers.
+        TrainingError: a logit is NaN or infinite.
     """
     training = network.training
     network.eval()
-    # The longest first, so that rows of similar length run together, and equal prompts side by side.
-    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]), reverse=True)
-    seeds = [(one, 0) for one in seed] if isinstance(seed, Sequence) else [(seed, at) for at in range(len(prompts))]
-    mine = [_Row(at, prompts[at], seeds[at]) for at in network.runtime.share(order)]
+    # Longest first, so that rows of similar length run together, and equal prompts follow each other.
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+    if isinstance(seed, Sequence):
+        seeds = [(prompt_seed, 0) for prompt_seed in seed]
+    else:
+        seeds = [(seed, index) for index in range(len(prompts))]
+    rows = [_Row(index, prompts[index], seeds[index]) for index in network.runtime.share(order)]
 
-    def continued() -> list[tuple[int, list[int], bool, list[float]]]:
+    def run_engine() -> list[tuple[int, list[int], bool, list[float]]]:
         if max_new_tokens > 0:
-            _Engine(network, role, mine, max_new_tokens, temperature, max_tokens, on_token).run()
-        return [(row.number, row.ids, row.finished, row.logps) for row in mine]
+            _Engine(network, role, rows, max_new_tokens, temperature, max_tokens, on_token).run()
+        return [(row.index, row.ids, row.finished, row.logps) for row in rows]
 
     try:
-        own = network.run_independently(role, continued)
+        results = network.run_independently(role, run_engine)
     finally:
         network.train(training)
-    found = {number: Sample(*made) for number, *made in network.runtime.gather(own)}
-    return [found[at] for at in range(len(prompts))]
+    samples = {index: Sample(*result) for index, *result in network.runtime.gather(results)}
+    return [samples[index] for index in range(len(prompts))]
 
 
 @dataclass(slots=True)
 class _Row:
-    """One sample in the making."""
+    """State of an unfinished sample."""
 
-    number: int  # of its prompt in the call
+    index: int  # of its prompt in the call
     prompt: list[int]
-    seed: tuple[int, int]  # of its numbers: that of the call, and the row's in it
-    draws: list[float] = field(default_factory=list[float])  # the numbers for its tokens, while it runs
+    seed: tuple[int, int]  # the call's seed and the row's index
+    draws: list[float] = field(default_factory=list[float])  # random numbers for its tokens, while it runs
     ids: list[int] = field(default_factory=list[int])
     logps: list[float] = field(default_factory=list[float])
     finished: bool = False
 
     @property
     def cached(self) -> int:
-        """How many of its tokens the cache holds while it runs: all but the last, which is the next input."""
+        """Number of its tokens in the cache while it runs: all but the last, which is the next input."""
         return len(self.prompt) + len(self.ids) - 1
 
 
@@ -126,20 +129,20 @@ class _Row:
 class _Prefill:
     """Prompts that have run through the model."""
 
-    cache: DynamicCache  # one row a prompt, padded on the left
+    cache: DynamicCache  # a row per prompt, padded on the left
     width: int
-    logits: Tensor  # (k, V), of each prompt's first new token
+    logits: Tensor  # (k, V) logits of each prompt's first new token
 
-    def only(self, at: int) -> _Prefill:
-        """The one prompt alone, and no memory of the others."""
+    def only(self, index: int) -> _Prefill:
+        """Return the prefill of a single prompt and drop the other prompts' memory."""
         from trueup.sampling.cache import keep_rows
 
-        keep_rows(self.cache, [at])
-        return _Prefill(self.cache, self.width, self.logits[at : at + 1].clone())
+        keep_rows(self.cache, [index])
+        return _Prefill(self.cache, self.width, self.logits[index : index + 1].clone())
 
 
 class _Engine:
-    """Rows that wait, rows that run, and the cache of those that run."""
+    """Rows that wait, rows that run, and the running rows' cache."""
 
     def __init__(
         self, network: Network, role: str, rows: Sequence[_Row], new_tokens: int, temperature: float,
@@ -148,15 +151,15 @@ class _Engine:
         self._network, self._temperature, self._on_token = network, temperature, on_token
         self._new_tokens, self._max_tokens = new_tokens, max_tokens
         self._trunk: Any = network.trunk(role)
-        takes = inspect.signature(self._trunk.forward).parameters
-        self._cache_name = "past_key_values" if "past_key_values" in takes else "cache_params"  # Mamba's
+        parameters = inspect.signature(self._trunk.forward).parameters
+        self._cache_name = "past_key_values" if "past_key_values" in parameters else "cache_params"  # Mamba's
         self._autocast = network.autocast(self._trunk)
         self._device = network.runtime.device
         self._stops = network.renderer.stop_ids
         self._waiting = _by_prompt(rows)
-        self._held: _Prefill | None = None  # of the first waiting prompt, where some of its rows run already
+        self._held: _Prefill | None = None  # of the first waiting prompt, if some of its rows run already
         self._live: list[_Row] = []  # in the order of the cache's rows
-        self._width = 0  # columns of the cache that are read
+        self._width = 0  # columns of the cache that are in use
         self._cache = self._new_cache()
 
     def run(self) -> None:
@@ -176,29 +179,29 @@ class _Engine:
     # -- which rows run ------------------------------------------------------------------------------------------
 
     def _free(self) -> int:
-        """How many waiting rows may start now: 0 while so few places are free that it does not pay."""
+        """Return how many waiting rows may start now: 0 while too few slots are free to be worth a prefill."""
         if not self._waiting or (self._live and not self._cache.joins):
             return 0
         longest = max(len(row.prompt) for row in (self._live or self._waiting[0]))
-        places = max(1, self._max_tokens // (longest + self._new_tokens))
-        free = places - len(self._live)
-        enough = min(max(1, places // _REFILL), sum(map(len, self._waiting)))
+        slots = max(1, self._max_tokens // (longest + self._new_tokens))
+        free = slots - len(self._live)
+        enough = min(max(1, slots // _REFILL), sum(map(len, self._waiting)))
         return free if free >= enough else 0
 
     def _start(self, free: int) -> None:
-        """Start up to `free` waiting rows: they sample their first token, and join the cache if they go on."""
+        """Start up to `free` waiting rows: they sample their first token, and join the cache unless they end there."""
         groups, rest = self._next_groups(free)
         prefill = self._held or self._prefill([group[0].prompt for group in groups])
         rows = [row for group in groups for row in group]
         for row in rows:
             row.draws = uniform_draws(*row.seed, self._new_tokens) if self._temperature else []
-        sources = [at for at, group in enumerate(groups) for _ in group]
+        sources = [prompt for prompt, group in enumerate(groups) for _ in group]
         going = self._choose(prefill.logits[torch.tensor(sources, device=self._device)], rows)
         if going:
             if not self._live:
                 self._cache, self._width = self._new_cache(), 0
-            self._cache.join(prefill.cache, [sources[at] for at in going])
-            self._live += [rows[at] for at in going]
+            self._cache.join(prefill.cache, [sources[row] for row in going])
+            self._live += [rows[row] for row in going]
             self._width = max(self._width, prefill.width)
         self._held = None
         if rest:
@@ -207,7 +210,7 @@ class _Engine:
                 self._held = prefill.only(len(groups) - 1)
 
     def _next_groups(self, free: int) -> tuple[list[list[_Row]], list[_Row]]:
-        """Up to `free` waiting rows for one prefill, by prompt, and the rest of the last one's."""
+        """Take up to `free` waiting rows for a prefill, by prompt; return them and the last prompt's other rows."""
         groups: list[list[_Row]] = []
         rest: list[_Row] = []
         padding = 0
@@ -224,19 +227,19 @@ class _Engine:
         return groups, rest
 
     def _step(self) -> None:
-        """Sample the next token of every running row, and let those go that it ends."""
+        """Sample the next token of every running row, and remove the rows that end."""
         inputs = torch.tensor([[row.ids[-1], row.cached] for row in self._live]).to(self._device)
         lengths = [row.cached + 1 for row in self._live]
         self._width += 1
         logits = self._forward(inputs[:, :1], inputs[:, 1:], _mask(lengths, self._width), self._cache)
         going = self._choose(logits, self._live)
         if len(going) < len(self._live):
-            self._leave(going)
+            self._keep(going)
 
-    def _leave(self, going: list[int]) -> None:
-        """Only the rows `going` are left."""
+    def _keep(self, going: list[int]) -> None:
+        """Remove all running rows but `going`."""
         order = compact_order(len(self._live), going)
-        self._live = [self._live[at] for at in order]
+        self._live = [self._live[row] for row in order]
         if not order:
             self._cache = self._new_cache()
             return
@@ -244,22 +247,23 @@ class _Engine:
             self._width = max(row.cached for row in self._live)
         self._cache.keep(order, self._width)
 
-    # -- what they compute ---------------------------------------------------------------------------------------
+    # -- forward passes ------------------------------------------------------------------------------------------
 
     def _prefill(self, prompts: list[list[int]]) -> _Prefill:
         from transformers import DynamicCache
 
         width, cache = max(map(len, prompts)), DynamicCache(config=self._trunk.config)
-        filler = cast("int", self._network.tokenizer.pad_token_id)
-        ids = torch.tensor([[filler] * (width - len(one)) + one for one in prompts]).to(self._device)
-        positions = torch.tensor([[0] * (width - len(one)) + [*range(len(one))] for one in prompts]).to(self._device)
-        logits = self._forward(ids, positions, _mask([len(one) for one in prompts], width), cache)
+        pad = cast("int", self._network.tokenizer.pad_token_id)
+        lengths = [len(prompt) for prompt in prompts]
+        ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts]).to(self._device)
+        positions = torch.tensor([[0] * (width - length) + [*range(length)] for length in lengths]).to(self._device)
+        logits = self._forward(ids, positions, _mask(lengths, width), cache)
         return _Prefill(cache, width, logits)
 
     def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
-        """(R, V) float32 logits of each row's next token."""
+        """Return the (R, V) float32 logits of each row's next token."""
         if self._cache_name == "cache_params" and ids.shape[1] == 1:
-            mask = None  # what is recurrent has passed its padding, and takes a mask of its input's width only
+            mask = None  # a recurrent state is past its padding, and takes a mask of its input's width only
         with self._autocast:
             output = self._trunk(
                 input_ids=ids, attention_mask=None if mask is None else mask.to(self._device), position_ids=positions,
@@ -268,19 +272,19 @@ class _Engine:
         return output.logits[:, -1].float()
 
     def _choose(self, logits: Tensor, rows: Sequence[_Row]) -> list[int]:
-        """Give each row its next token. -> which of them go on.
+        """Sample each row's next token; return the indices of the rows that go on.
 
         Raises:
-            TrainingError: logits are not numbers.
+            TrainingError: a logit is NaN or infinite.
         """
         wide, draws = accumulation_dtype(self._device), None
         if self._temperature:
             draws = torch.tensor([row.draws[len(row.ids)] for row in rows], dtype=wide).to(self._device)
-        chosen = torch.stack([one.to(wide) for one in pick(logits, draws, self._temperature)])
-        tokens, logps = chosen.tolist()  # the one time a step that the device is waited for
+        chosen = torch.stack([result.to(wide) for result in pick(logits, draws, self._temperature)])
+        tokens, logps = chosen.tolist()  # the only wait for the device in a step
         if not all(map(math.isfinite, logps)):
             raise TrainingError(
-                "the model's logits are not numbers, so nothing can be sampled from it\n"
+                "the model's logits are NaN or infinite, so nothing can be sampled from it\n"
                 "  fix: lower optim.lr, set dtype=float32, or go on from an earlier checkpoint"
             )
         for row, token, logp in zip(rows, map(int, tokens), logps, strict=True):
@@ -291,24 +295,24 @@ class _Engine:
                 self._on_token(token)
             if row.finished or len(row.ids) == self._new_tokens:
                 row.draws = []
-        return [at for at, row in enumerate(rows) if not row.finished and len(row.ids) < self._new_tokens]
+        return [index for index, row in enumerate(rows) if not row.finished and len(row.ids) < self._new_tokens]
 
 
 def compact_order(count: int, going: Sequence[int]) -> list[int]:
-    """Which of `count` rows stands in each place once only those `going` are left: the last take the places of others.
+    """Return the row for each slot when only the rows `going` of `count` stay: the last rows fill the free slots.
 
-    As few rows move as can be: a row's cache is megabytes.
+    As few rows as possible move: a row's cache is megabytes.
     """
     order = list(range(count))
-    for at in sorted(set(order).difference(going), reverse=True):
+    for slot in sorted(set(order).difference(going), reverse=True):
         last = order.pop()
-        if at < len(order):
-            order[at] = last
+        if slot < len(order):
+            order[slot] = last
     return order
 
 
 def _by_prompt(rows: Sequence[_Row]) -> deque[list[_Row]]:
-    """The rows with the same prompt together, in the order of the first of each."""
+    """Group the rows by prompt, in the order in which prompts first appear."""
     groups: dict[tuple[int, ...], list[_Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.prompt), []).append(row)
@@ -316,9 +320,9 @@ def _by_prompt(rows: Sequence[_Row]) -> deque[list[_Row]]:
 
 
 def _mask(lengths: Sequence[int], width: int) -> Tensor | None:
-    """(R, width), 1 on the last `lengths` columns; None where that is everywhere.
+    """Return the (R, width) mask, 1 on each row's last `lengths` columns; None if it is 1 everywhere.
 
-    One mask for all layers in the form that every model takes: whatever attention it has makes its own of it.
+    Every model takes a mask in this form and turns it into the one that its attention needs.
     """
     if min(lengths) == width:
         return None

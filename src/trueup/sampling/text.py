@@ -1,4 +1,4 @@
-"""Sampled token ids as the answer's text."""
+"""Decode sampled token ids into an answer's text."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from trueup.models.network import Network
 
 
-def answer_text(network: Network, one: Sample) -> str:
-    """A sample as text, without its end token."""
-    return network.renderer.answer(one.ids[:-1] if one.finished else one.ids)
+def answer_text(network: Network, sample: Sample) -> str:
+    """Return a sample's text, without its end token."""
+    return network.renderer.answer(sample.ids[:-1] if sample.finished else sample.ids)

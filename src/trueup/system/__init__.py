@@ -1,1 +1,1 @@
-"""Files, the console, text and numbers as a person reads them, Ctrl-C: what every room stands on."""
+"""Basics for all other packages: files, the console, formatting of text and numbers, Ctrl-C."""

@@ -1,4 +1,4 @@
-"""The command line that this process was started with, to be shown or run again."""
+"""The command line of this process, to show it or to run it again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from trueup.system.text import masked
 
 
 def resume_command() -> str:
-    """The command that continues this run: the one it was started with."""
+    """Return the command that resumes this run."""
     return command_line() or "the same call again"
 
 
 def command_line() -> str | None:
-    """The command that this process was started with; None where it was no command of trueup's."""
+    """Return the command that started this process; None if it was not started by trueup's command line."""
     if Path(sys.argv[0]).name not in {"trueup", "__main__.py"}:
         return None
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    several = [] if here == world else ["--nnodes", str(world // here)]  # started once on each
-    start = ["trueup"] if world == 1 else ["torchrun", *several, "--nproc-per-node", str(here), "-m", "trueup"]
-    return masked(shlex.join([*start, *sys.argv[1:]]))
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    nodes = [] if local_world == world else ["--nnodes", str(world // local_world)]  # to be started on each node
+    torchrun = ["torchrun", *nodes, "--nproc-per-node", str(local_world), "-m", "trueup"]
+    program = ["trueup"] if world == 1 else torchrun
+    return masked(shlex.join([*program, *sys.argv[1:]]))

@@ -1,7 +1,7 @@
-"""What a person sees while trueup works: a live line on a terminal, a few plain lines in a log file, and tables.
+"""Terminal output: a live progress line (in a log file, a few plain lines), messages and tables.
 
-Progress, notes and warnings go to stderr, results to stdout. Text that comes from data or models passes `clean`, so it
-can neither move the cursor nor be taken for markup. Everything fits 80 columns.
+Progress, notes and warnings go to stderr, results to stdout. Text from data or models passes through `clean`, so it
+cannot move the cursor or act as markup. Everything fits 80 columns.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from trueup.system.text import (
 )
 
 _WIDTH = 80
-_SHOWN = 3
+_DEFAULT_NUMBERS = 3  # numbers shown when a stage names none
 _PLAIN_LINES = 10  # a log file gets about this many progress lines a stage
 _BAR = 20
-_READING_SHOWN, _READING_TOLD = 1.0, 10.0  # seconds: before a reading is shown, between two lines of a log
+_READING_DELAY, _READING_INTERVAL = 1.0, 10.0  # seconds before a reading is shown, and between two log lines
 
 
 class Progress:
-    """Shows how a stage goes on. On a terminal a live display; elsewhere a plain line for every tenth of the steps.
+    """Progress display of a stage: live on a terminal, elsewhere a plain line for every tenth of the steps.
 
     Args:
-        console: where to write; by default stderr.
-        quiet: show warnings only (for processes that are not the first).
+        console: console to write to; by default stderr.
+        quiet: show warnings only (for processes other than the first).
     """
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        """Prepare; nothing is shown before `start`."""
+        """Prepare the display; nothing is shown before `start`."""
         self.console = console or make_console(stderr=True)
         self._quiet = quiet
         self._live: Live | None = None
         self._stage = ""
         self._total = self._start_step = self._step = self._reported = 0
-        self._show: tuple[str, ...] | None = None
+        self._names: tuple[str, ...] | None = None
         self._numbers: dict[str, float] = {}
         self._tokens_per_second: float | None = None
         self._started_at = 0.0
@@ -63,15 +63,15 @@ class Progress:
         """Begin a stage.
 
         Args:
-            stage: its name.
+            stage: name of the stage.
             total_steps: steps of the whole stage.
-            start_step: steps done before (a resumed run).
-            show: the numbers that matter, by name; by default the first three of each update.
+            start_step: steps done before (in a resumed run).
+            show: names of the numbers to show; by default the first three of each update.
         """
         self.stop()
         self._stage, self._total, self._start_step = clean(stage, one_line=True), total_steps, start_step
         self._step = self._reported = start_step
-        self._show = None if show is None else tuple(show)
+        self._names = None if show is None else tuple(show)
         self._numbers, self._tokens_per_second = {}, None
         self._started_at = time.monotonic()
         if self.console.is_terminal and not self._quiet:
@@ -101,46 +101,46 @@ class Progress:
             self._print(self._plain_line(), "")
 
     def note(self, text: str) -> None:
-        """Show one message."""
+        """Show a message."""
         if not self._quiet:
             self._print(clean(masked(text)), "")
 
     def warn(self, text: str) -> None:
-        """Show one warning, also when quiet."""
+        """Show a warning, also when quiet."""
         self._print(f"warning: {clean(masked(text))}", "yellow")
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Callable[[int, float], None]]:
-        """Show how far a source is read: yields what is to be called with the rows done and the share of the bytes.
+        """Show how much of a source is read. Yields a function to call with the rows read and the share of the bytes.
 
-        A bar on a terminal, elsewhere a plain line every ten seconds; nothing where it takes less than a second.
+        On a terminal a live line, elsewhere a plain line every ten seconds; nothing if it takes less than a second.
         """
-        started = told = time.monotonic()
-        bar: Live | None = None
-        shown = ""
+        started = last_line = time.monotonic()
+        live: Live | None = None
+        line = ""
 
         def tick(rows: int, share: float) -> None:
-            nonlocal bar, told, shown
+            nonlocal live, last_line, line
             now = time.monotonic()
-            if self._quiet or now - started < _READING_SHOWN:
+            if self._quiet or now - started < _READING_DELAY:
                 return
             left = f", {duration((now - started) * (1 - share) / share)} left" if share > 0 else ""
             percent = f" ({share:.0%})" if share > 0 else ""
             pace = short_count(rows / (now - started))
-            shown = f"{clean(name, one_line=True)}: {rows:,} rows{percent}, {pace} rows/s{left}"
+            line = f"{clean(name, one_line=True)}: {rows:,} rows{percent}, {pace} rows/s{left}"
             if self.console.is_terminal:
-                if bar is None:
-                    bar = Live(console=self.console, get_renderable=lambda: Text(shown), transient=True)
-                    bar.start()
-            elif now - told >= _READING_TOLD:
-                told = now
-                self._print(shown, "")
+                if live is None:
+                    live = Live(console=self.console, get_renderable=lambda: Text(line), transient=True)
+                    live.start()
+            elif now - last_line >= _READING_INTERVAL:
+                last_line = now
+                self._print(line, "")
 
         try:
             yield tick
         finally:
-            if bar is not None:
-                bar.stop()
+            if live is not None:
+                live.stop()
 
     def stop(self) -> None:
         """End the stage; its last line stays on the screen. May be called twice."""
@@ -159,7 +159,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the terminal back."""
+        """Stop the display."""
         self.stop()
 
     def _print(self, text: str, style: str) -> None:
@@ -177,7 +177,11 @@ class Progress:
         return (time.monotonic() - self._started_at) / done * (self._total - self._step)
 
     def _shown_numbers(self) -> list[tuple[str, str]]:
-        names = [name for name in self._show if name in self._numbers] if self._show else list(self._numbers)[:_SHOWN]
+        names = (
+            [name for name in self._names if name in self._numbers]
+            if self._names
+            else list(self._numbers)[:_DEFAULT_NUMBERS]
+        )
         return [(clean(name, one_line=True), format_number(self._numbers[name])) for name in names]
 
     def _pace(self) -> list[str]:
@@ -208,7 +212,7 @@ def table(
         title: printed above it.
         columns: headings.
         rows: cells: text, numbers (printed with four digits), or None (printed as a dash).
-        console: where to write; by default stdout.
+        console: console to write to; by default stdout.
     """
     console = console or make_console(stderr=False)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -224,7 +228,7 @@ def table(
 
 
 def make_console(*, stderr: bool) -> Console:
-    """A console that takes text literally: no markup, no emoji codes, no guessed colours."""
+    """Return a console that prints text literally: no markup, no emoji codes, no automatic colours."""
     stream = sys.stderr if stderr else sys.stdout
     _never_fail(stream)
     return Console(file=stream, markup=False, emoji=False, highlight=False)
@@ -233,7 +237,7 @@ def make_console(*, stderr: bool) -> Console:
 def quiet_libraries() -> None:
     """Silence the progress bars, advice and request logs of transformers, datasets and httpx.
 
-    Imports none of them; call it before they are imported. Variables that a person has set win.
+    Call it before they are imported; it imports none of them. Environment variables that the user has set win.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -262,8 +266,8 @@ _QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers reads this one for its own bars as well
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",  # else a lost connection prints frames of C++ before the words about it
-    "TQDM_DISABLE": "1",  # the bars transformers draws itself, while it reads a .gguf
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # else a lost connection prints C++ stack frames before the message
+    "TQDM_DISABLE": "1",  # bars that transformers draws while it reads a .gguf
     "TOKENIZERS_PARALLELISM": "false",  # else a warning follows every fork
 }
 

@@ -14,19 +14,19 @@ from pathlib import Path
 from trueup.errors import CheckpointError
 
 MODEL_CARD = "README.md"
-"""Written into a model's folder after it was measured: the model is the same with it and without."""
+"""File added to a model's folder after evaluation; a model's fingerprint leaves it out."""
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Replace a file by `text` (UTF-8): after a crash it holds the old content or the new, never a part."""
+    """Replace a file by `text` (UTF-8); after a crash it holds the old content or the new, never a part."""
     atomic_write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def fingerprint(paths: Sequence[Path], *, ignore: Sequence[str] = ()) -> str:
-    """sha256 (hex) over the contents of files and folders, in the order given.
+    """Return the sha256 (hex) over the contents of files and folders, in the order of `paths`.
 
-    A folder counts by its sorted relative names and their contents; names that begin with a dot are left out, and those
-    of `ignore`, files and folders. A file counts by its content alone, so moving it changes nothing.
+    A folder is hashed by its sorted relative names and their contents, without names that begin with a dot or are in
+    `ignore`. A file is hashed by its content alone, so moving it changes nothing.
 
     Raises:
         CheckpointError: a path does not exist.
@@ -47,13 +47,13 @@ def fingerprint(paths: Sequence[Path], *, ignore: Sequence[str] = ()) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 (hex) of one file's content, read in chunks."""
+    """Return the sha256 (hex) of a file's content, read in chunks."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def split_event(name: str) -> tuple[str, int | None]:
-    """`votes.db@1200` -> ("votes.db", 1200), a store of rankings as it stood at an event; others: (name, None)."""
+    """Split `votes.db@1200`, a vote store as of an event, into ("votes.db", 1200); other names: (name, None)."""
     path, mark, event = name.rpartition("@")
     if not path or not mark or not re.fullmatch(r"[0-9]{1,15}", event) or Path(name).expanduser().exists():
         return name, None
@@ -72,30 +72,30 @@ def fsync_path(path: Path) -> None:
 
 
 def free_space_text(folder: Path) -> str:
-    """How much space is free at `folder`, in words."""
-    place = next((parent for parent in (folder, *folder.absolute().parents) if parent.exists()), Path("/"))
-    return f"{format_size(shutil.disk_usage(place).free)} free there"
+    """Return a text with the free disk space at `folder`."""
+    existing = next((parent for parent in (folder, *folder.absolute().parents) if parent.exists()), Path("/"))
+    return f"{format_size(shutil.disk_usage(existing).free)} free there"
 
 
 def format_size(count: int) -> str:
-    """Bytes as a person reads them: 0.3 MB, 2.1 GB."""
+    """Format a number of bytes: 0.3 MB, 2.1 GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _visible_files(folder: Path, ignore: Sequence[str]) -> Iterator[Path]:
-    def seen(names: list[str]) -> list[str]:
+    def visible(names: list[str]) -> list[str]:
         return [name for name in names if not name.startswith(".") and name not in ignore]
 
     for root, folders, files in os.walk(folder):
-        folders[:] = seen(folders)
-        yield from (Path(root, name) for name in seen(files))
+        folders[:] = visible(folders)
+        yield from (Path(root, name) for name in visible(files))
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file by `data`: after a crash it holds the old content or the new, never a part.
+    """Replace a file by `data`; after a crash it holds the old content or the new, never a part.
 
     Raises:
-        OSError: the disk refused; it names the file, which is as it was.
+        OSError: writing failed; it names the file, which is unchanged.
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
@@ -106,7 +106,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # that of a full disk names no file, others the temporary one
+        if isinstance(error, OSError):  # a full disk's error names no file, others name the temporary one
             error.filename, error.filename2 = str(path), None
         raise
     fsync_path(path.parent)
@@ -114,7 +114,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def explain_disk_errors(action: str, folder: Path) -> Iterator[None]:
-    """Turn the disk's refusals into a CheckpointError that says what to do."""
+    """Turn disk errors inside the context into a CheckpointError that says what to do."""
     try:
         yield
     except Exception as error:
@@ -128,7 +128,7 @@ def explain_disk_errors(action: str, folder: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that there is no space left; safetensors says so in words only."""
+    """Return True if the error means that no space is left; safetensors has it only in its message."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"os error {errno.ENOSPC}" in str(error)

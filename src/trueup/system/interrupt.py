@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the training loop meets between two steps, so that progress is saved first."""
+"""Handle Ctrl-C and SIGTERM between two training steps, so that progress is saved first."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 from trueup.errors import Interrupted
 
-# A supervisor (torchrun, a batch system) passes the terminal's Ctrl-C on as a second signal within this time (seconds);
-# only a later one is a person who does not want to wait.
-_ECHO = 0.5
+# A supervisor (torchrun, a batch system) repeats the terminal's Ctrl-C as a second signal within this time (seconds);
+# only a later signal comes from a person who does not want to wait.
+_REPEAT_SECONDS = 0.5
 
 _MESSAGE = "stopping after this step and saving; press Ctrl-C again to quit at once"
 
@@ -26,18 +26,18 @@ class StopRequested(Exception):  # noqa: N818 -- a request, not an error
 
 
 class Quit(KeyboardInterrupt):
-    """A Ctrl-C that ends the program.
+    """Ctrl-C that ends the program.
 
-    A class of its own: where a plain KeyboardInterrupt is raised inside `exec` (a dataclass is made, while libraries
-    are imported), Python ends by the signal, whatever exit code it is given later.
+    Not a plain KeyboardInterrupt: if that is raised inside `exec` (a dataclass defined while libraries are imported),
+    Python ends by the signal, whatever exit code is set later.
     """
 
 
 @contextmanager
 def quit_on_ctrl_c() -> Iterator[None]:
-    """Inside, Ctrl-C raises `Quit`. Off the main thread, and where it was ignored or handled, nothing changes."""
-    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not plain or threading.current_thread() is not threading.main_thread():
+    """Make Ctrl-C raise `Quit` inside the context, on the main thread, unless it is ignored or handled already."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_default or threading.current_thread() is not threading.main_thread():
         yield
         return
     signal.signal(signal.SIGINT, _quit)
@@ -48,7 +48,7 @@ def quit_on_ctrl_c() -> Iterator[None]:
 
 
 _FRAGILE = ("trueup.cli.main", "numpy", "torch", "transformers", "peft")
-"""While one of these is being imported nothing is begun yet, and what is raised can end in an abort inside C++."""
+"""While one of these is imported, no work has begun, and an exception may abort inside C++: so exit at once."""
 
 
 def _quit(_number: int, _frame: FrameType | None) -> None:
@@ -61,24 +61,24 @@ def _quit(_number: int, _frame: FrameType | None) -> None:
 
 
 class InterruptGuard:
-    """Turns the first SIGINT or SIGTERM into `requested`; the next Ctrl-C raises Quit at once.
+    """Guard that turns the first SIGINT or SIGTERM into `requested`; the next Ctrl-C raises Quit at once.
 
-    Off the main thread it does nothing, as only the main thread may handle signals. A signal that was ignored when
-    the guard was entered (`nohup`, background jobs) stays ignored. Guards may be nested.
+    On other threads it does nothing, because only the main thread may handle signals. A signal that is ignored when
+    the guard is entered (`nohup`, background jobs) stays ignored. Guards may be nested.
 
     Args:
-        say: shows one line to the person; by default it is written to stderr.
+        say: function that shows a line to the user; by default it is written to stderr.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        """Prepare; the handlers are installed by `with`."""
+        """Prepare the guard; `with` installs the handlers."""
         self.requested = False
         self._say = say
         self._first_at = 0.0
-        self._previous: dict[int, Any] = {}  # what signal.getsignal returns: a callable, an enum or None
+        self._previous: dict[int, Any] = {}  # values of signal.getsignal: a callable, an enum or None
 
     def check(self) -> None:
-        """Raise StopRequested when a stop was requested; call it between steps.
+        """Raise StopRequested if a stop was requested; call it between steps.
 
         Raises:
             StopRequested: Ctrl-C or SIGTERM arrived.
@@ -109,8 +109,8 @@ class InterruptGuard:
             self.requested = True
             self._first_at = time.monotonic()
             self._announce()
-        elif number == signal.SIGINT and time.monotonic() - self._first_at > _ECHO:
-            # Should the unwinding hang, one more Ctrl-C is left to the operating system.
+        elif number == signal.SIGINT and time.monotonic() - self._first_at > _REPEAT_SECONDS:
+            # If unwinding hangs, the operating system handles another Ctrl-C.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             raise Quit
 
@@ -120,6 +120,6 @@ class InterruptGuard:
                 self._say(_MESSAGE)
                 return
         except RuntimeError:
-            pass  # the signal came in the middle of a write to the same stream: go around it
+            pass  # the signal came in the middle of a write to the same stream: bypass the stream
         with suppress(OSError):
             os.write(2, f"\n{_MESSAGE}\n".encode())

@@ -1,4 +1,4 @@
-"""Text and numbers as a person reads them: what a terminal shows safely, without secrets, in few characters."""
+"""Format text and numbers for people: safe on a terminal, without secrets, short."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 
 def clean(text: str, *, one_line: bool = False) -> str:
-    r"""Text that a terminal shows as it is: control characters are written out (`\x1b`), new lines and tabs are kept.
+    r"""Return text safe for a terminal: control characters are escaped (`\x1b`), new lines and tabs are kept.
 
     Escape sequences, carriage returns, backspaces, direction overrides and lone surrogates all become visible.
 
     Args:
-        text: anything, from data or a model.
-        one_line: write new lines and tabs out as well.
+        text: any text, from data or a model.
+        one_line: escape new lines and tabs too.
     """
     kept = "" if one_line else "\n\t"
     return "".join(
@@ -28,7 +28,7 @@ def clean(text: str, *, one_line: bool = False) -> str:
 
 
 def masked(text: str) -> str:
-    """Text without secrets: users and passwords in addresses, and what the environment holds under a secret's name."""
+    """Replace secrets by `***`: users and passwords in addresses, and environment variables named like secrets."""
     text = _CREDENTIALS.sub(r"\1***@", text)
     for name, value in os.environ.items():
         if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name) and not _NO_SECRET.match(value):
@@ -46,12 +46,12 @@ _SECRET_NAME = re.compile(r"(^|_)(TOKENS?|(API)?KEY|SECRET|PASS(WORD|WD)?|PWD|PA
 _NO_SECRET = re.compile(r"[/~.]|[a-z]+$")  # a path, or an ordinary word
 
 
-_SECRET_LENGTH = 8  # a shorter one may be a word
+_SECRET_LENGTH = 8  # a shorter value may be a word
 
 
 def terminal_safe_json(text: str) -> str:
-    """JSON text in which what a terminal obeys is written as JSON's escapes: it reads back equal, and `cat` is safe."""
-    return _NOT_PLAIN.sub(lambda at: _escaped(at[0]), text)
+    """Escape a JSON text's control characters as JSON escapes: it parses to the same value, and `cat` is safe."""
+    return _NOT_PLAIN.sub(lambda match: _escaped(match[0]), text)
 
 
 def _escaped(char: str) -> str:
@@ -73,7 +73,7 @@ def _visible(char: str) -> str:
 
 
 def format_number(value: float) -> str:
-    """A number in at most about nine characters: 0.6931, 12.35, 1.2e-05, 48211."""
+    """Format a number in at most about nine characters: 0.6931, 12.35, 1.2e-05, 48211."""
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1e6):
         return str(value)
     if not math.isfinite(value):
@@ -87,7 +87,7 @@ def format_number(value: float) -> str:
 
 
 def short_count(value: float) -> str:
-    """A count with a unit: 950, 1.2k, 3.4M."""
+    """Format a count with a unit: 950, 1.2k, 3.4M."""
     if not math.isfinite(value):
         return str(value)
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -97,7 +97,7 @@ def short_count(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span: 42s, 3m10s, 2h05m, 3d04h."""
+    """Format a time span: 42s, 3m10s, 2h05m, 3d04h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -109,11 +109,11 @@ def duration(seconds: float) -> str:
 
 
 def excerpt(value: object, limit: int = 60) -> str:
-    """`value` for an error message: quoted if a string, shortened to `limit`, control characters escaped."""
+    """Format `value` for an error message: quoted if a string, shortened to `limit`, control characters escaped."""
     text = value if isinstance(value, str) else reprlib.repr(value)
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
-    return f'"{shown}"' if isinstance(value, str) else shown
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+    return f'"{escaped}"' if isinstance(value, str) else escaped
 
 
 def printable(name: str | Path) -> str:
