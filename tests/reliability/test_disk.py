@@ -164,7 +164,7 @@ def _flip(path: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (lambda last: os.truncate(last / "weights.safetensors", 100), "weights.safetensors has 100 bytes instead"),
-    "flipped": (lambda last: _flip(last / "optimizer.safetensors"), "optimizer.safetensors has other content"),
+    "flipped": (lambda last: _flip(last / "optimizer.safetensors"), "optimizer.safetensors has changed"),
     "missing": (lambda last: (last / "sources.json").unlink(), "sources.json is missing"),
     "no manifest": (lambda last: (last / "manifest.json").unlink(), "it has no manifest.json"),
     "empty manifest": (lambda last: (last / "manifest.json").write_text(""), "its manifest.json cannot be used"),

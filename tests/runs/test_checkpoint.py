@@ -167,7 +167,7 @@ def test_every_single_byte_is_checked(run: RunFolder) -> None:
 def test_no_good_checkpoint_left_is_an_error(run: RunFolder) -> None:
     path = save_checkpoint(run, 1, parts())
     _flip(path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"No undamaged checkpoint is left\.\n  fix: put one back"):
+    with pytest.raises(CheckpointError, match=r"No undamaged checkpoint is left\.\n  fix: restore one"):
         latest_checkpoint(run)
 
 
