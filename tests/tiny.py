@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from trueup.data.rendering.template import PLAIN_CHATML
+
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -23,10 +25,7 @@ SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]  # ids 0 to
 PAD_ID, START_ID, END_ID, EOS_ID = range(4)
 VOCABULARY = 264  # four rows more than the tokenizer has tokens, as in most released models
 HIDDEN = 32
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+TEMPLATE = PLAIN_CHATML  # known to the renderer, so that no child process has to try it
 
 
 def tiny_tokenizer(

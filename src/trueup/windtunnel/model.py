@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from trueup.data.rendering.template import PLAIN_CHATML
 from trueup.windtunnel import grader
 
 
@@ -31,12 +32,6 @@ def pipeline_text(template: str, world: Path, folder: Path) -> str:
 PAD, END_OF_TEXT, TURN, END_OF_TURN = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 # The trainer numbers them in this order, from 0.
 _SPECIAL = [PAD, END_OF_TEXT, TURN, END_OF_TURN]
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 VOCABULARY = 2560
 # Role names, repeated until the tokenizer gives each a token of its own: they stand in every chat row.
 _ROLES = ["system", "user", "assistant"] * 100
@@ -61,7 +56,7 @@ def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         eos_token=END_OF_TEXT,
         extra_special_tokens=[TURN, END_OF_TURN],
-        chat_template=CHATML,
+        chat_template=PLAIN_CHATML,
         model_max_length=LONGEST,
         clean_up_tokenization_spaces=False,
     )

@@ -1,8 +1,10 @@
-"""Messages and rows, and the one seam between messages and tokens. Nothing here imports torch or transformers.
+"""Messages and rows, and the conversion between messages and tokens. Importing this needs neither torch nor transformers.
 
-messages.py   what rows are made of, and the errors that name their places
-encoding.py   text to ids, fast; control tokens spelled in a text stay text
-limits.py     time and memory that a chat template may take
-template.py   what a chat template writes around messages, found by probing
+messages.py   messages, rows, and errors that name a row's file and line
+encoding.py   fast text to ids; a control token spelled in a content stays ordinary text
+limits.py     limits on the time and size of one rendering
+sandbox.py    the jinja2 environment that chat templates render in, under these limits
+probe.py      a first try of an untrusted template in a child process
+template.py   a tokenizer's chat template, and the text it writes around messages
 renderer.py   messages to ids and masks, and back
 """

@@ -1,123 +1,132 @@
-"""Someone else's code, run for so long and with so much memory at most: a chat template is a program.
+"""Limits on the rendering of a chat template: processor time, and characters built.
 
-The sandbox keeps a template from files and from Python's insides, but not from looping for ever, nor from writing a
-text of ten gigabytes. So each rendering gets a timer of processor time, and a limit on the memory that the process may
-take beside what it has. Both are lifted when it ends; together they cost three microseconds.
-
-Not covered: renderings in other threads than the main one have no limits (the processes that tokenize rows render in
-their main threads), and what other threads allocate meanwhile counts too; memory is limited on Linux alone; a single
-step of the interpreter is not cut short, but what it can do is bounded by the memory that there is.
+A chat template is a program from whoever published the model. The sandbox (`sandbox.py`) calls `step` in every loop
+iteration, call and filter, and `charge` before every operation whose result can be larger than its operands. Both
+count for the current thread only, so they hold in every thread and change nothing in the process: no signal handler,
+no resource limit. A single operation of the interpreter is not interrupted; `charge` bounds what it can do.
 """
 
 from __future__ import annotations
 
-import signal
+import re
 import threading
 import time
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from types import FrameType
-from typing import TypeVar
+from typing import Any, NoReturn
 
-T = TypeVar("T")
 SECONDS = 10.0
-"""Of processor time. A conversation is written in some 20 microseconds, one of 64 MB in a second."""
-MEMORY = 2 * 2**30
-"""Bytes beside what the process has. A conversation of 64 MB takes a quarter of it."""
-_FRESH = 1.0  # seconds that the process is taken not to have grown for
+"""Processor time of one rendering. A conversation takes about 20 microseconds, one of 64 MB a second."""
+CHARACTERS = 2**27
+"""Characters that one rendering may build, all intermediate results together, besides a share of the conversation's."""
+NODE = 16
+"""Characters that an element of a list or dict counts for."""
+CONTAINERS = (list, tuple, dict, set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
+MEASURED = (str, *CONTAINERS)
+
+_FLAGGED_WIDTH = r"[#0\- +]*(\d+|\*)?(?:\.(\d+|\*))?"
+_PRINTF = re.compile("%" + _FLAGGED_WIDTH)
+_PRINTF_NAMED = re.compile(r"\)" + _FLAGGED_WIDTH)  # after %(name)
 
 
-class OverLimit(Exception):  # noqa: N818 - it says what was reached; who knows the template makes an error of it
-    """The time or the memory that a rendering may take is used up."""
+class OverLimit(Exception):  # noqa: N818 - its text is the limit; the caller, who knows the template, makes the error
+    """A rendering has used up its time or its characters."""
 
 
-def within_limits(work: Callable[..., T], *arguments: object) -> T:
-    """What `work(*arguments)` returns.
+class _Meter(threading.local):
+    """The remaining allowance of the rendering in this thread."""
 
-    Raises:
-        OverLimit: it took more than SECONDS or MEMORY.
-    """
-    if threading.get_ident() != threading.main_thread().ident:
-        return work(*arguments)
-    while True:
-        try:
-            return _limited(work, arguments)
-        except MemoryError:
-            if _memory.is_fresh:
-                raise OverLimit(f"more than {MEMORY / 2**30:g} GB of memory") from None
-            _memory.read_at = -_FRESH  # perhaps the process has grown since: once more, beside what it has now
-
-
-def _limited(work: Callable[..., T], arguments: tuple[object, ...]) -> T:
-    # The process's time and not the clock's: a computer that sleeps, or is busy, is not the template's fault.
-    watched = _watching()
-    if watched:
-        _time.until = time.thread_time() + SECONDS
-        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, SECONDS / 10)
-    before = None
-    try:
-        before = _memory.lower()
-        return work(*arguments)
-    finally:
-        if watched:  # first: no tick may come between
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        _memory.lift(before)
-
-
-class _Time:
-    """Until when, in the thread's own processor time, the present rendering may go on."""
-
+    characters = 0
+    steps = 0
     until = 0.0
 
-    def look(self, _signal: int, _frame: FrameType | None) -> None:
-        """Raises OverLimit when it is over: the timer counts what all threads take, and may be early."""
-        if time.thread_time() >= self.until:
-            raise OverLimit(f"more than {SECONDS:g} seconds")
+
+_meter = _Meter()
 
 
-class _Memory:
-    """The limit on the process's data, lowered while a template is rendered, and lifted."""
+def begin(conversation_characters: int = 0, messages: int = 0) -> None:
+    """Start counting for one rendering in this thread.
 
-    def __init__(self) -> None:
-        self.read_at, self._has, self.is_fresh = -_FRESH, 0, True
-        try:
-            import resource  # not on every system
+    A template may copy each content some dozens of times, or append messages to one growing text, which builds
+    about messages * characters; so the allowance grows with the conversation.
+    """
+    _meter.characters = CHARACTERS + (64 + 2 * messages) * conversation_characters
+    _meter.steps = 0
+    _meter.until = time.thread_time() + SECONDS
 
-            Path("/proc/self/statm").read_bytes()
-        except (ImportError, OSError):
-            self._resource = None
+
+def step() -> None:
+    """Count one iteration or call; raise OverLimit if the time is used up (read at every 64th)."""
+    _meter.steps = steps = _meter.steps + 1
+    if not steps & 63:
+        _check_time()
+
+
+def charge(characters: int) -> None:
+    """Count characters about to be built; raise OverLimit if the allowance or the time is used up."""
+    _meter.characters = left = _meter.characters - characters
+    if left < 0:
+        _too_large()
+    if characters > 65_536:
+        _check_time()
+
+
+def weigh(value: Any) -> int:
+    """Return the characters that a value counts for, shared elements as often as they are reached.
+
+    Raises OverLimit instead of walking a structure that is larger than the allowance: [x, x] repeated sixty times
+    takes little memory, but its text or a comparison of it would take for ever.
+    """
+    if isinstance(value, str):
+        return len(value)
+    if not isinstance(value, CONTAINERS):
+        return NODE
+    total, stack = 0, [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            total += NODE + len(item)
+        elif isinstance(item, CONTAINERS):
+            total += NODE * (1 + len(item))
+            if total > _meter.characters:
+                _too_large()
+            stack.extend(item)
+            if isinstance(item, dict):
+                stack.extend(item.values())
         else:
-            self._resource = resource
-            self._page = resource.getpagesize()
-
-    def lower(self) -> tuple[int, int] | None:
-        """To what the process has, and MEMORY. Returns what `lift` needs."""
-        if self._resource is None:
-            return None
-        now = time.monotonic()
-        self.is_fresh = now - self.read_at >= _FRESH
-        if self.is_fresh:
-            self.read_at, self._has = now, int(Path("/proc/self/statm").read_bytes().split()[5]) * self._page
-        soft, hard = self._resource.getrlimit(self._resource.RLIMIT_DATA)
-        limit = self._has + MEMORY
-        if soft == self._resource.RLIM_INFINITY or limit < soft:
-            self._resource.setrlimit(self._resource.RLIMIT_DATA, (limit, hard))
-        return soft, hard
-
-    def lift(self, before: tuple[int, int] | None) -> None:
-        """As it was before."""
-        if self._resource is not None and before is not None:
-            self._resource.setrlimit(self._resource.RLIMIT_DATA, before)
+            total += NODE
+    return total
 
 
-_time, _memory = _Time(), _Memory()
+def charge_value(value: Any) -> Any:
+    """Charge a text or container, and return it."""
+    if type(value) is str:  # mostly
+        charge(len(value))
+    elif isinstance(value, MEASURED):
+        charge(weigh(value))
+    return value
 
 
-@cache
-def _watching() -> bool:
-    """Whether the timer's signal is ours. Its handler stays: to put it there each time would take twice as long."""
-    if not hasattr(signal, "SIGVTALRM") or signal.getsignal(signal.SIGVTALRM) is not signal.SIG_DFL:
-        return False
-    signal.signal(signal.SIGVTALRM, _time.look)
-    return True
+def charge_printf(text: str, values: Any) -> None:
+    """Charge the largest result that `text % values` can have."""
+    charge(len(text) + text.count("%") * weigh(values))
+    for widths in _PRINTF.findall(text):
+        if "*" in widths:  # the width is among the values; no chat template needs this
+            _too_large()
+        charge_digits(*widths)
+    if "%(" in text:
+        for widths in _PRINTF_NAMED.findall(text):
+            charge_digits(*(width for width in widths if width != "*"))
+
+
+def charge_digits(*widths: str) -> None:
+    """Charge widths written in digits."""
+    for width in widths:
+        charge(int(width[:12] or "0"))
+
+
+def _check_time() -> None:
+    if time.thread_time() > _meter.until:
+        raise OverLimit(f"more than {SECONDS:g} seconds")
+
+
+def _too_large() -> NoReturn:
+    raise OverLimit(f"more than {CHARACTERS / 1e6:.0f} million characters")

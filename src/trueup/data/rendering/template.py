@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+from trueup.data.rendering import probe
 from trueup.data.rendering.encoding import Encoder, added_texts
-from trueup.data.rendering.limits import OverLimit, within_limits
+from trueup.data.rendering.limits import OverLimit
 from trueup.data.rendering.messages import Message
 from trueup.errors import ModelError
 from trueup.system.text import excerpt
@@ -23,9 +24,14 @@ CHATML = (
     "{% if message['role'] == 'assistant' %}{{ 'END\n' }}{% else %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+PLAIN_CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""The wind tunnel's models have this template."""
 TEMPLATE_FIX = "fix: give the tokenizer a chat_template that only appends, or delete it to get the ChatML default"
-WRITTEN_LIMIT = 1_000_000
-"""Characters that a template may write around contents, beside 1000 a message: tokens stay of the data's size."""
 _ASKED, _ANSWERED = Message("user", "PROBE"), Message("assistant", "PROBE")
 _PROBE = _ANSWERED.content
 
@@ -67,11 +73,10 @@ class ChatTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, bos: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self.missing = tokenizer.chat_template is None
+        default = ("{{ bos_token }}" if bos else "") + chatml(tokenizer)
         if self.missing:
-            known = {"<|im_start|>", "<|im_end|>"} <= set(added_texts(tokenizer).values())
-            chatml = CHATML.replace("END", "<|im_end|>" if known else str(tokenizer.eos_token))
-            tokenizer.chat_template = ("{{ bos_token }}" if bos else "") + chatml
-        self._apply = _applier(tokenizer)
+            tokenizer.chat_template = default
+        self._apply = _applier(tokenizer, trusted=(default, PLAIN_CHATML))
         self.encoder = Encoder(tokenizer, self._written())
         self.frame = self._framed()
         self.marks, self.role_marks = self._marked()
@@ -95,7 +100,7 @@ class ChatTemplate:
         from jinja2 import TemplateError  # as light as it is, only rendering needs it
 
         try:
-            text = within_limits(self._apply, [{"role": m.role, "content": m.content} for m in messages], generate)
+            return self._apply([{"role": m.role, "content": m.content} for m in messages], generate)
         except TemplateError as error:
             roles = " ".join(m.role for m in messages)
             raise ModelError(
@@ -104,9 +109,6 @@ class ChatTemplate:
             ) from error
         except Exception as error:
             raise _failed(self._tokenizer, error) from error
-        if len(text) > WRITTEN_LIMIT and len(text) > WRITTEN_LIMIT + sum(2 * len(m.content) + 1000 for m in messages):
-            raise _failed(self._tokenizer, OverLimit(f"{len(text):,} characters for one conversation"))
-        return text
 
     def _written(self) -> str:
         """All that the template writes around contents."""
@@ -169,38 +171,36 @@ def _failed(tokenizer: PreTrainedTokenizerBase, error: Exception) -> ModelError:
     )
 
 
-def _applier(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, str]], bool], str]:
-    """`(turns, generate)` -> the rendered text, as by `apply_chat_template`, but ready to go: in half the time."""
+def chatml(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the ChatML template that a tokenizer without a template is given."""
+    has_tokens = {"<|im_start|>", "<|im_end|>"} <= set(added_texts(tokenizer).values())
+    return CHATML.replace("END", "<|im_end|>" if has_tokens else str(tokenizer.eos_token))
+
+
+def _applier(tokenizer: PreTrainedTokenizerBase, trusted: Sequence[str]) -> Callable[[list[dict[str, str]], bool], str]:
+    """Return `(turns, generate) -> text` for a tokenizer, its template tried in a child process unless trusted.
+
+    Raises:
+        ModelError: the template is missing, or breaks a limit.
+    """
     from transformers import PreTrainedTokenizerBase
 
-    slowly = partial(_apply_slowly, tokenizer)
+    from trueup.data.rendering.sandbox import render
+
     if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
-        return slowly
+        return partial(_apply_own, tokenizer)
     try:
         template = tokenizer.get_chat_template()
     except ValueError as error:  # several templates, and none of them the default
         raise _failed(tokenizer, error) from error
     tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if name in template}
-    fast = partial(_apply, template, tokens)
-    turns = [{"role": one.role, "content": one.content} for one in (_ASKED, _ANSWERED)]
-    try:
-        same = all(within_limits(lambda n=n: fast(turns[:n], n == 1) == slowly(turns[:n], n == 1)) for n in (1, 2))
-    except OverLimit as error:
-        raise _failed(tokenizer, error) from None
-    except Exception:  # noqa: BLE001 (what a template raises is told where it is rendered in earnest)
-        same = False
-    return fast if same else slowly
+    if template not in trusted:
+        problem = probe.problem_of(template, tuple(tokens.items()))
+        if problem:
+            raise _failed(tokenizer, OverLimit(problem))
+    return partial(render, template, tokens)
 
 
-def _apply(template: str, tokens: dict[str, str], turns: list[dict[str, str]], generate: bool) -> str:
-    """Render by transformers' own compiled template (sandboxed, cached), past the copies it makes of the messages."""
-    from transformers.utils import chat_template_utils
-
-    compiled = cast("Any", chat_template_utils)._compile_jinja_template(template)
-    return compiled.render(
-        messages=turns, tools=None, documents=None, add_generation_prompt=generate, **tokens
-    )  # fmt: skip
-
-
-def _apply_slowly(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], generate: bool) -> str:
+def _apply_own(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], generate: bool) -> str:
+    """Render by the Python code of a tokenizer class that does not use jinja templates as the others do."""
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
