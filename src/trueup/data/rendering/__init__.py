@@ -1,4 +1,4 @@
-"""Messages and rows, and the conversion between messages and tokens. Importing this needs neither torch nor transformers.
+"""Messages and rows, and the conversion between messages and tokens. Needs neither torch nor transformers to import.
 
 messages.py   messages, rows, and errors that name a row's file and line
 encoding.py   fast text to ids; a control token spelled in a content stays ordinary text
