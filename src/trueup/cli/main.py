@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-START, TRAIN, USE = "Start here", "Train one stage, in this order", "Look and use"
+START, TRAIN, USE = "Start here", "Train one stage, in this order", "Evaluate and use"
 
 ConfigFile = Annotated[
     str | None, typer.Argument(metavar="CONFIG.yaml", help="A configuration; `trueup config METHOD` prints one.")

@@ -57,7 +57,7 @@ class EvaluateConfig(Section):
     unsafe: DataConfig | None = None
     """Prompts that should be refused. Unset: 70 written for this project."""
     limit: Count | None = None
-    """At most so many items of each of these four sets, evenly spread. Unset: all."""
+    """The largest number of items of each of these four sets, evenly spread. Unset: all."""
     reward: NonEmptyStr | None = None
     """The proxy: a reward run, a classifier or file.py:function that scores answers. Unset: the last reward stage."""
     gold: NonEmptyStr | None = None
@@ -71,7 +71,7 @@ class EvaluateConfig(Section):
     harness: list[NonEmptyStr] = Field(default_factory=list)
     """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
-    """At most so many items of each of them."""
+    """The largest number of items of each of these tasks."""
 
     @property
     def endpoint(self) -> str | None:

@@ -216,7 +216,7 @@ class PpoConfig(StageConfig):
             text = f"{self.optim.batch_size} is more than rollouts.episodes, {self.rollouts.episodes}: lower it"
             problems.append((("optim", "batch_size"), text))
         if self.rollouts.max_new_tokens >= self.max_length:
-            text = f"leaves no room for a prompt: max_length, {self.max_length}, holds prompt and response"
+            text = f"leaves no room for a prompt: max_length={self.max_length} is for prompt and response; raise it"
             problems.append((("rollouts", "max_new_tokens"), text))
         return problems
 

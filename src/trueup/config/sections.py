@@ -99,7 +99,7 @@ class TrainDataConfig(DataConfig):
     weight: Positive = 1.0
     """How often each row is used in an epoch: 2 is twice, 0.25 a quarter of the rows, other rows in the next epoch."""
     limit: Count | None = None
-    """At most so many of the rows, drawn by the seed. Unset: all."""
+    """The largest number of rows, drawn by the seed. Unset: all."""
     holdout: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0
     """The share of the rows kept out of training, to measure on as eval.data; near-duplicates go together."""
 
@@ -155,7 +155,7 @@ class OptimConfig(Section):
     steps: Count | None = None
     """Optimizer steps, instead of epochs."""
     batch_size: Count = 16
-    """Examples in one optimizer step; it does not decide the memory needed: max_tokens does."""
+    """Examples in one optimizer step. The memory needed depends on max_tokens instead."""
     warmup: NonNegative = 0.05
     """Steps in which the learning rate rises; a number below 1 is a fraction of all steps."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -165,7 +165,7 @@ class OptimConfig(Section):
     clip: Positive = 1.0
     """The gradient's largest norm."""
     bad_steps: Count = 3
-    """Stop after so many steps in a row with a loss or gradient that is not finite; each is skipped and reported."""
+    """Stop after this many steps in a row with a loss or gradient that is not finite; each is skipped and reported."""
 
     def inert(self) -> dict[str, str]:
         """Return `epochs` where `steps` is set."""
@@ -184,9 +184,9 @@ class EvalConfig(Section):
     data: DataConfig | None = None
     """Held-out rows of the same kind as the training data."""
     every: Count | None = None
-    """Measure every so many optimizer steps. Unset: only at the end."""
+    """Optimizer steps between two measurements. Unset: measure only at the end."""
     patience: Count | None = None
-    """Stop after so many measurements without a better one. Unset: never."""
+    """Stop after this many measurements without a better one. Unset: never."""
 
     def inert(self) -> dict[str, str]:
         """Return `patience` where `every` is unset."""
@@ -208,9 +208,9 @@ class SaveConfig(Section):
     """Checkpoints to resume from. One is always kept at the end and on Ctrl-C."""
 
     every: Count | None = None
-    """Save every so many optimizer steps. Unset: only at the end."""
+    """Optimizer steps between two checkpoints. Unset: save only at the end."""
     keep_last: Count = 2
-    """How many checkpoints to keep."""
+    """The number of checkpoints to keep."""
     keep_best: StrictBool = False
     """Also save at each measurement that is the best so far, and keep that checkpoint."""
 
@@ -284,7 +284,7 @@ class DpoWatchConfig(WatchConfig):
     reward: NonEmptyStr | None = None
     """A reward model to follow, although DPO does not optimize it: the report's reward against KL."""
     samples: Whole = 32
-    """How many held-out prompts are answered at each measurement, for KL, length and repetition."""
+    """The number of held-out prompts answered at each measurement, for KL, length and repetition."""
     max_new_tokens: Count = 64
     """The longest of these answers in tokens."""
 
@@ -333,7 +333,7 @@ class RolloutConfig(Section):
     advantage: Literal["gae", "rloo", "grpo"] = "gae"
     """gae learns a value head; rloo and grpo compare the responses to one prompt instead."""
     gamma: Fraction = 1.0
-    """Discount a token."""
+    """Discount per token."""
     lam: Fraction = 0.95
     """GAE's lambda (arXiv:1506.02438)."""
     clip: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.2
@@ -341,7 +341,7 @@ class RolloutConfig(Section):
     dual_clip: Annotated[float, Strict(), Field(gt=1, allow_inf_nan=False)] | None = None
     """Where the advantage is negative the ratio counts as this at most, such as 3 (arXiv:1912.09729). Unset: off."""
     value_clip: Positive = 0.2
-    """The value may move by so much in one round."""
+    """The largest change of a value estimate in one round."""
     value_coef: NonNegative = 0.1
     """Weight of the value loss."""
     entropy_coef: NonNegative = 0.0
@@ -353,7 +353,7 @@ class RolloutConfig(Section):
     length_penalty: NonNegative = 0.0
     """Subtracted from the reward for each token of the response: against rewards that like long answers."""
     uncertainty: NonNegative = 0.0
-    """With several rewards: how much their variance counts against their mean (Coste et al. 2023, arXiv:2310.02743)."""
+    """With several rewards: the weight of their variance against their mean (Coste et al. 2023, arXiv:2310.02743)."""
     normalize_reward: StrictBool = False
     """Scale rewards by their running deviation."""
 

@@ -60,7 +60,7 @@ def verdicts(
     if not shared:
         return None
     if config.endpoint and config.judge_model:
-        note(f"asking {config.judge_model} to judge {len(shared)} pairs of answers, both ways round")
+        note(f"asking {config.judge_model} to judge {len(shared)} pairs of answers, in both orders")
         pairs = [(mine[key], others[key]) for key in shared]
         outcomes = EndpointJudge(config.endpoint, config.judge_model)(
             [prompts[our_item.id] for our_item, _ in pairs],
