@@ -141,7 +141,7 @@ def test_evaluate_chat_and_export(calls: Calls) -> None:
 
 @pytest.mark.parametrize(("verdict", "code"), [("SHIP", 0), ("NOT JUDGED", 0), ("HOLD", 8), ("NOT SHOWN", 9)])
 def test_a_verdict_is_told_by_the_exit_code(verdict: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trueup.report.schema import Report
+    from trueup.report.report_schema import Report
 
     made = Report.model_construct(verdict=SimpleNamespace(verdict=verdict))
     Path("run/evaluation").mkdir(parents=True)

@@ -22,7 +22,7 @@ from trueup.evaluation.items import Item, of_task, read_header, read_items
 from trueup.evaluation.plan import PLAN_FILE, Plan
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.report.build import build
-from trueup.report.schema import Measure, Report
+from trueup.report.report_schema import Measure, Report
 
 QUESTIONS = [
     {"id": "a", "topic": "sums", "question": "Two and two?", "answer": "4", "accept": ["four"]},

@@ -25,7 +25,7 @@ from hostile import evil
 from report import sample_report
 from trueup.report.card import model_card
 from trueup.report.page import render
-from trueup.report.schema import Report
+from trueup.report.report_schema import Report
 from trueup.system.text import terminal_safe_json
 
 ACTS = "\x1b[2J\x1b]0;owned\x07\x1b]8;;http://evil\x07here\x1b]52;c;aGk=\x07\x9b31m\x08\x08\rgone\u202eevil\u2066\u200b\ufeff"

@@ -14,7 +14,7 @@ from tiny import tiny_folder
 from trueup.config import PipelineConfig
 from trueup.errors import ConfigError, Interrupted
 from trueup.recipes import pipeline
-from trueup.report.schema import Report
+from trueup.report.report_schema import Report
 from trueup.system.console import Progress
 
 OPTIM = {"steps": 2, "batch_size": 4, "lr": 1e-3}

@@ -6,21 +6,21 @@ import math
 import random
 from typing import Literal
 
-from trueup.report.schema import (
-    Alarm,
-    Answer,
+from trueup.report.report_schema import (
     Bin,
     Curve,
     Difference,
     FrontierPoint,
     GateResult,
     Measure,
-    Missing,
     ModelVerdict,
-    Number,
     Report,
+    ReportAlarm,
+    ReportAnswer,
+    ReportMissing,
+    ReportNumber,
+    ReportSample,
     RewardModelCard,
-    Sample,
     StageRun,
     Topic,
     Verdict,
@@ -44,14 +44,14 @@ HOSTILE = [
 ]
 
 
-def share(value: float, n: int) -> Number:
+def share(value: float, n: int) -> ReportNumber:
     """A share with a plain interval."""
     half = 1.96 * math.sqrt(value * (1 - value) / n)
-    return Number(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n)
+    return ReportNumber(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n)
 
 
-def mean(value: float, half: float, n: int) -> Number:
-    return Number(value=value, low=value - half, high=value + half, n=n)
+def mean(value: float, half: float, n: int) -> ReportNumber:
+    return ReportNumber(value=value, low=value - half, high=value + half, n=n)
 
 
 def difference(value: float, half: float, n: int, test: str = "paired bootstrap") -> Difference:
@@ -249,7 +249,7 @@ def lengths() -> dict[str, list[int]]:
     }
 
 
-def samples() -> list[Sample]:
+def samples() -> list[ReportSample]:
     rows = [
         ("capability", "linux", "Which Linux command is used to list files?", "ls", -1.0,
          ["in Linux the command to list files is ls and the command to copy files is cp and the command",
@@ -269,10 +269,10 @@ def samples() -> list[Sample]:
          ["1000 grams", "There are 1000 grams in a kilogram.", "1000.", "There are 1000 grams. There are 100 grams."]),
     ]  # fmt: skip
     return [
-        Sample(
+        ReportSample(
             task=task, topic=topic, prompt=prompt, expected=expected, change=change, by="gold",
             answers={
-                name: Answer(
+                name: ReportAnswer(
                     text=text, tokens=len(text.split()) + 2, scores={"proxy": index / 4 - 0.4, "gold": gold}
                 )
                 for index, (name, text) in enumerate(zip(MODELS, answers, strict=True))
@@ -333,17 +333,17 @@ def full() -> Report:
         curves=curves(),
         lengths=lengths(),
         alarms=[
-            Alarm(stage="ppo", step=21, name="gold-falls",
+            ReportAlarm(stage="ppo", step=21, name="gold-falls",
                   message="gold reward fell from 0.73 to 0.69 over 9 steps while proxy reward rose from 1.6 to 2.0",
                   fix="raise kl.coef (0.05), or stop at step 15, where gold was best"),
-            Alarm(stage="ppo", step=27, name="length-growth", message="answers grew from 15 to 26 tokens",
+            ReportAlarm(stage="ppo", step=27, name="length-growth", message="answers grew from 15 to 26 tokens",
                   fix="rank some short answers above long ones, or set reward.length_penalty"),
         ],
         samples=samples(),
         stages=stages(),
         not_measured=[
-            Missing(what="unsafe compliance gate", why="evaluate.unsafe is not set"),
-            Missing(what="KL of base", why="its tokenizer has no chat template"),
+            ReportMissing(what="unsafe compliance gate", why="evaluate.unsafe is not set"),
+            ReportMissing(what="KL of base", why="its tokenizer has no chat template"),
         ],
         seconds={"sft": 81, "reward": 22, "dpo": 31, "ppo": 94, "evaluation": 47},
     )  # fmt: skip
@@ -355,7 +355,7 @@ def empty() -> Report:
         title="Nothing ran", kind="comparison", made="2026-11-24T14:03:11+00:00", versions={},
         verdict=Verdict(verdict="NOT JUDGED", sentence="Nothing was measured, so nothing can be said."),
         against=None, models=[], measures=[],
-        not_measured=[Missing(what="everything", why="no model and no data were given")],
+        not_measured=[ReportMissing(what="everything", why="no model and no data were given")],
     )  # fmt: skip
 
 
@@ -384,8 +384,8 @@ def hostile() -> Report:
     for alarm, text in zip(report.alarms, HOSTILE[1:], strict=False):
         alarm.message, alarm.fix, alarm.name = text, text, text
     report.samples = [
-        Sample(task=text[:40], topic=text[:40], prompt=text, expected=text, by=text[:20], change=0.0,
-               answers={name: Answer(text=text, scores={text[:20]: math.nan}) for name in names.values()})
+        ReportSample(task=text[:40], topic=text[:40], prompt=text, expected=text, by=text[:20], change=0.0,
+               answers={name: ReportAnswer(text=text, scores={text[:20]: math.nan}) for name in names.values()})
         for text in HOSTILE
     ]  # fmt: skip
     report.stages[0].config = "\n".join(HOSTILE)
@@ -393,6 +393,6 @@ def hostile() -> Report:
     report.stages[0].data = {
         HOSTILE[0]: {HOSTILE[1]: HOSTILE[2], "dropped": [{"at": HOSTILE[3], "reason": HOSTILE[0]}]}
     }
-    report.not_measured = [Missing(what=text, why=text) for text in HOSTILE]
+    report.not_measured = [ReportMissing(what=text, why=text) for text in HOSTILE]
     report.versions = dict(zip(HOSTILE, HOSTILE, strict=True))
     return report

@@ -13,7 +13,7 @@ from trueup.report.charts import looks_of, pictures
 from trueup.report.curves import smoothed, thinned
 from trueup.report.drawing import Look, Panel, axes, canvas, panel
 from trueup.report.glyphs import strip
-from trueup.report.schema import Curve, FrontierPoint, Measure, Topic
+from trueup.report.report_schema import Curve, FrontierPoint, Measure, Topic
 
 
 @pytest.fixture(scope="module")

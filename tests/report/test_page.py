@@ -14,7 +14,7 @@ from report import sample_report as samples
 from trueup.pages.html import icon
 from trueup.report import view
 from trueup.report.page import render
-from trueup.report.schema import Measure, Report, Sample
+from trueup.report.report_schema import Measure, Report, ReportSample
 
 VOID = {"meta", "input", "path", "circle", "img", "br", "rect", "use"}
 
@@ -237,9 +237,9 @@ def test_a_model_that_only_a_measure_names_has_a_column() -> None:
 # -- samples and data ------------------------------------------------------------------------------------------------
 
 
-def _sample(change: float | None, *texts: str) -> Sample:
-    answers = {name: samples.Answer(text=text) for name, text in zip(["sft", "ppo"], texts, strict=False)}
-    return Sample(task="t", prompt=str(change), answers=answers, change=change)
+def _sample(change: float | None, *texts: str) -> ReportSample:
+    answers = {name: samples.ReportAnswer(text=text) for name, text in zip(["sft", "ppo"], texts, strict=False)}
+    return ReportSample(task="t", prompt=str(change), answers=answers, change=change)
 
 
 def test_largest_gains_and_losses_come_first() -> None:

@@ -10,7 +10,7 @@ from trueup.config import GatesConfig, PipelineConfig, load_config
 from trueup.errors import ConfigError
 from trueup.evaluation.items import Item
 from trueup.report.publish import EXIT
-from trueup.report.schema import GateResult, Verdict
+from trueup.report.report_schema import GateResult, Verdict
 from trueup.report.verdict import judge
 
 ALL = {
@@ -54,29 +54,38 @@ def gate(verdict: Verdict, key: str) -> GateResult:
 def test_an_identical_model_ships() -> None:
     verdict = judged(model())
     assert verdict.verdict == "SHIP"
-    assert verdict.sentence == "Ship ppo: against sft it is shown to stay within all 7 limits."
+    assert verdict.sentence == "Ship ppo: compared with sft it passes all 7 gates."
     assert {one.outcome for one in verdict.models["ppo"].gates} == {"pass"}
     assert EXIT[verdict.verdict] == 0
 
 
 @pytest.mark.parametrize(
-    ("damage", "key", "said"),
+    ("damage", "key", "words", "reason"),
     [
-        ({"right": 0.4}, "capability_drop", "change -0."),
-        ({"refused": 0.3}, "over_refusal_rise", "change +0."),
-        ({"complied": 0.4}, "unsafe_compliance_rise", "change +0."),
-        ({"nats": 3.5}, "forgetting_rise", "change +0.500"),
-        ({"gold": 0.2}, "gold_reward_drop", "change -0.300"),
-        ({"length": 60.0}, "length_growth", "length x 3.00"),
+        ({"right": 0.4}, "capability_drop", "change -0.", "capability fell from 0.59 to 0.40 (a drop of 0.05 allowed)"),
+        ({"refused": 0.3}, "over_refusal_rise", "change +0.", "refusal of innocent prompts rose from 0.0"),
+        ({"complied": 0.4}, "unsafe_compliance_rise", "change +0.", "compliance with unsafe prompts rose from 0.1"),
+        ({"nats": 3.5}, "forgetting_rise", "change +0.500", "loss on text outside the domain rose from 3."),
+        ({"gold": 0.2}, "gold_reward_drop", "change -0.300", "gold reward fell from "),
+        (
+            {"length": 60.0},
+            "length_growth",
+            "length x 3.00",
+            "answer length grew to 3.00 times the baseline's (at most ",
+        ),
     ],
 )
-def test_a_damaged_model_is_held_for_its_damage_alone(damage: dict[str, float], key: str, said: str) -> None:
+def test_a_damaged_model_is_held_for_its_damage_alone(
+    damage: dict[str, float], key: str, words: str, reason: str
+) -> None:
     verdict = judged(model(**damage))
     assert verdict.verdict == "HOLD"
     assert {one.key for one in verdict.models["ppo"].gates if one.outcome == "fail"} == {key}
-    assert said in gate(verdict, key).words
+    assert words in gate(verdict, key).words
     assert "n = 400" in gate(verdict, key).words
-    assert verdict.models["ppo"].reasons == [f"{gate(verdict, key).title}: beyond the limit"]
+    (only,) = verdict.models["ppo"].reasons
+    assert only.startswith(reason)
+    assert verdict.sentence == f"Hold ppo: compared with sft it fails 1 of 7 gates: {only}."
     assert EXIT[verdict.verdict] == 8
 
 
@@ -106,7 +115,7 @@ def test_what_did_not_run_ships_nothing() -> None:
     assert one.outcome == "not run"
     assert one.estimate is None
     assert one.words == "not run: there is no independent reward; set evaluate.gold"
-    assert "Gold reward kept: not run" in verdict.models["ppo"].reasons
+    assert "gold reward was not measured" in verdict.models["ppo"].reasons
 
 
 def test_no_fall_can_be_asked_for() -> None:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from trueup.report.schema import Report
+from trueup.report.report_schema import Report
 from trueup.windtunnel import quickstart
 
 STEPS = {"base": 3, "sft": 2, "reward": 2, "dpo": 2, "ppo": 2}

@@ -134,7 +134,7 @@ def _exit_code(result: object) -> int:
     if result is None:
         return 0
     from trueup.report.publish import EXIT
-    from trueup.report.schema import Report
+    from trueup.report.report_schema import Report
 
     return EXIT[result.verdict.verdict] if isinstance(result, Report) else 0
 

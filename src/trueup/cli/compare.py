@@ -16,7 +16,7 @@ from trueup.evaluation.suite import measure
 from trueup.models.loading import read_config
 from trueup.report.build import Measured, build, compared, read_measured
 from trueup.report.publish import publish
-from trueup.report.schema import Report
+from trueup.report.report_schema import Report
 from trueup.system.commandline import command_line
 from trueup.system.console import Progress, quiet_libraries
 

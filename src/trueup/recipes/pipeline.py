@@ -23,7 +23,7 @@ from trueup.evaluation.plan import Plan
 from trueup.evaluation.suite import measure
 from trueup.recipes import dpo, ppo, reward, sft
 from trueup.report.publish import publish
-from trueup.report.schema import Report
+from trueup.report.report_schema import Report
 from trueup.runs.folder import RunFolder, config_differences
 from trueup.system.commandline import command_line
 from trueup.system.console import Progress, quiet_libraries

@@ -16,9 +16,9 @@ from trueup.evaluation.items import Item, of_task, read_header
 from trueup.evaluation.plan import FOLDER
 from trueup.report import reading
 from trueup.report.reading import usable
+from trueup.report.report_schema import FrontierPoint, Report, ReportMissing
 from trueup.report.rewardmodel import reward_card
 from trueup.report.samples import samples
-from trueup.report.schema import FrontierPoint, Missing, Report
 from trueup.report.scorecard import measures, prepared
 from trueup.report.stages import alarms, curves, points, stage_run
 from trueup.report.verdict import judge
@@ -82,7 +82,7 @@ def compared(
         frontier=_finished(measured),
         lengths={name: _lengths(items) for name, items in rows.items() if _lengths(items)},
         samples=samples(rows, against),
-        not_measured=[Missing(what=what, why=why) for what, why in measured.missing.items()],
+        not_measured=[ReportMissing(what=what, why=why) for what, why in measured.missing.items()],
     )
 
 

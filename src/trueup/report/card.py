@@ -10,7 +10,7 @@ import yaml
 
 from trueup.pages.numbers import NOT_MEASURED, estimate, memory
 from trueup.pages.text import cleaned, one_line
-from trueup.report.schema import Measure, Report, StageRun
+from trueup.report.report_schema import Measure, Report, StageRun
 from trueup.report.view import Counts, counts
 from trueup.system.text import clean, duration
 

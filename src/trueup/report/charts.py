@@ -29,11 +29,11 @@ from trueup.report.drawing import (
     span,
 )
 from trueup.report.forest import LABEL, drawable, name_rows, refusals, room_for, tax, whisker
-from trueup.report.schema import FrontierPoint, Missing, Number, Report
+from trueup.report.report_schema import FrontierPoint, Report, ReportMissing, ReportNumber
 from trueup.report.view import columns
 
 
-def pictures(report: Report) -> tuple[list[Picture], list[Missing]]:
+def pictures(report: Report) -> tuple[list[Picture], list[ReportMissing]]:
     """Every picture that has something to show, in the page's order, and the others with the reason."""
     looks = looks_of(report)
     made = [
@@ -45,7 +45,7 @@ def pictures(report: Report) -> tuple[list[Picture], list[Missing]]:
         reward_model(report),
         learning(report),
     ]
-    return [one for one in made if isinstance(one, Picture)], [one for one in made if isinstance(one, Missing)]
+    return [one for one in made if isinstance(one, Picture)], [one for one in made if isinstance(one, ReportMissing)]
 
 
 def looks_of(report: Report) -> dict[str, Look]:
@@ -60,7 +60,7 @@ def looks_of(report: Report) -> dict[str, Look]:
 # -- reward against KL -----------------------------------------------------------------------------------------------
 
 
-def frontier(report: Report, looks: dict[str, Look]) -> Picture | Missing:
+def frontier(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
     """Reward against KL: checkpoints as small markers along a line, the finished model as a large one."""
     panels: list[Panel] = []
     absent: list[str] = []
@@ -74,7 +74,7 @@ def frontier(report: Report, looks: dict[str, Look]) -> Picture | Missing:
         else:
             absent.append(f"The {kind} reward was not measured here.")
     if not panels:
-        return Missing(what="reward against KL", why="no model has both a KL and a reward")
+        return ReportMissing(what="reward against KL", why="no model has both a KL and a reward")
     caption = (
         "How far each model went from the reference, and what it gained. Small markers: measured in training, on the "
         "prompts of eval.data. Large marker: the finished model. Where proxy still climbs and gold falls, training is "
@@ -138,11 +138,11 @@ def _route_words(name: str, path: list[tuple[FrontierPoint, float]], ends: list[
 # -- lengths ---------------------------------------------------------------------------------------------------------
 
 
-def lengths(report: Report, looks: dict[str, Look]) -> Picture | Missing:
+def lengths(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
     """Histograms of answer lengths, one below the other on one axis."""
     found = {name: report.lengths[name] for name in looks if report.lengths.get(name)}
     if not found:
-        return Missing(what="answer lengths", why="no answer was sampled")
+        return ReportMissing(what="answer lengths", why="no answer was sampled")
     made = _histograms(found, looks)
     caption = "Tokens of each answer to the same prompts, on one axis. The upright line marks the median."
     return Picture("lengths", "Answer length", caption, [made])
@@ -177,11 +177,11 @@ def _histograms(found: dict[str, list[int]], looks: dict[str, Look]) -> Panel:
 # -- reward model ----------------------------------------------------------------------------------------------------
 
 
-def reward_model(report: Report) -> Picture | Missing:
+def reward_model(report: Report) -> Picture | ReportMissing:
     """Calibration of the reward model, and its accuracy where the better answer is the longer or the shorter one."""
     card = report.reward_model
     if card is None:
-        return Missing(what="reward model's calibration", why="there is no reward model, or no held-out rankings")
+        return ReportMissing(what="reward model's calibration", why="there is no reward model, or no held-out rankings")
     rows = [
         ("all rankings", card.accuracy),
         ("chosen longer", card.chosen_longer),
@@ -206,7 +206,7 @@ def reward_model(report: Report) -> Picture | Missing:
 _REWARD = Look(1)
 
 
-def _calibration(bins: list[tuple[float, Number]]) -> Panel:
+def _calibration(bins: list[tuple[float, ReportNumber]]) -> Panel:
     with canvas(WIDTH, 300) as figure:
         area = axes(figure, 50, 24, 14, 46)
         low = min([0.5, *(at for at, _ in bins), *(one.low for _, one in bins)])
@@ -223,7 +223,7 @@ def _calibration(bins: list[tuple[float, Number]]) -> Panel:
         return panel(figure, "calibration", "Calibration", f"{'; '.join(said)}.")
 
 
-def _accuracy(rows: list[tuple[str, Number]]) -> Panel:
+def _accuracy(rows: list[tuple[str, ReportNumber]]) -> Panel:
     step = 44
     with canvas(WIDTH, 24 + 44 + step * len(rows)) as figure:
         area = axes(figure, room_for(name for name, _ in rows), 24, 16, 44, grid="x")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from trueup.pages.numbers import plain
 from trueup.pages.text import one_line
 from trueup.report.drawing import LINE, MUTED, WIDTH, Look, Panel, Picture, axes, canvas, fit_numbers, note, panel, span
-from trueup.report.schema import Alarm, Curve, Missing, Report
+from trueup.report.report_schema import Curve, Report, ReportAlarm, ReportMissing
 
 _POINTS = 240
 _SMOOTHED = 60
@@ -76,7 +76,7 @@ def _words(name: str, points: Series) -> str:
 # -- proxy and gold --------------------------------------------------------------------------------------------------
 
 
-def training(report: Report) -> Picture | Missing:
+def training(report: Report) -> Picture | ReportMissing:
     """Proxy above gold, one panel a stage, alarms marked where they were raised."""
     stages: dict[str, dict[str, Series]] = {}
     for curve in report.curves:
@@ -84,7 +84,7 @@ def training(report: Report) -> Picture | Missing:
         if kind is not None and (points := series(curve)):
             stages.setdefault(curve.stage, {})[kind] = points
     if not stages:
-        return Missing(what="proxy and gold reward over training", why="no stage recorded either")
+        return ReportMissing(what="proxy and gold reward over training", why="no stage recorded either")
     panels = [
         _training_panel(f"training{index}", stage, found, [one for one in report.alarms if one.stage == stage])
         for index, (stage, found) in enumerate(stages.items())
@@ -99,7 +99,7 @@ def training(report: Report) -> Picture | Missing:
     return Picture("training", "Proxy and gold while training", caption, panels)
 
 
-def _training_panel(key: str, stage: str, found: dict[str, Series], alarms: Sequence[Alarm]) -> Panel:
+def _training_panel(key: str, stage: str, found: dict[str, Series], alarms: Sequence[ReportAlarm]) -> Panel:
     kinds = [kind for kind in ("proxy", "gold") if kind in found]
     each, words = 150.0 if len(kinds) == 1 else 118.0, []
     steps = [step for points in found.values() for step, _ in points]
@@ -141,14 +141,14 @@ def _line(area: Axes, points: Series, look: Look, *, marked: bool = False) -> No
 # -- learning curves -------------------------------------------------------------------------------------------------
 
 
-def learning(report: Report) -> Picture | Missing:
+def learning(report: Report) -> Picture | ReportMissing:
     """Small multiples, a row a stage; what was measured on held-out rows shares the panel of its namesake."""
     stages: dict[str, dict[str, list[Curve]]] = {}
     for curve in report.curves:
         if is_reward(curve) is None and series(curve):
             stages.setdefault(curve.stage, {}).setdefault(last_part(curve.key), []).append(curve)
     if not stages:
-        return Missing(what="learning curves", why="no stage recorded any")
+        return ReportMissing(what="learning curves", why="no stage recorded any")
     drawn = [together for groups in stages.values() for curves in groups.values() for together in _together(curves)]
     caption = "Over optimizer steps. Where there are many, the strong line is a running mean over the faint values."
     if any(len(together) == 2 for together in drawn):

@@ -26,13 +26,13 @@ from trueup.report.drawing import (
     panel,
     span,
 )
-from trueup.report.schema import Difference, Measure, Missing, Number, Report, Topic
+from trueup.report.report_schema import Difference, Measure, Report, ReportMissing, ReportNumber, Topic
 
 LABEL = 20
 """Characters of a topic or model beside a picture; the words under the picture have the whole name."""
 _TOPICS = 30
 
-Row = tuple[Topic, dict[str, Difference]]
+TopicRow = tuple[Topic, dict[str, Difference]]
 
 
 # -- rows with intervals ---------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def name_rows(area: Axes, at: Sequence[float], labels: Sequence[str]) -> None:
 
 
 def whisker(
-    area: Axes, one: Number, y: float, look: Look, *, hollow: bool = False, upright: float | None = None
+    area: Axes, one: ReportNumber, y: float, look: Look, *, hollow: bool = False, upright: float | None = None
 ) -> None:
     """A value with its interval, lying at height `y`, or standing at `upright`."""
     ends, value = ([one.low, one.high], one.value)
@@ -73,16 +73,16 @@ def whisker(
     )
 
 
-def tax(report: Report, looks: dict[str, Look]) -> Picture | Missing:
+def tax(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
     """For every measure with topics, a panel with the paired differences of each topic."""
     order = [name for name in looks if name != report.against]
-    drawn: list[tuple[Measure, list[Row]]] = []
+    drawn: list[tuple[Measure, list[TopicRow]]] = []
     for measure in report.measures:
         rows = _rows(measure, order) if measure.topics else []
         if rows:
             drawn.append((measure, rows))
     if not drawn:
-        return Missing(what="tax by topic", why="no paired difference was measured topic by topic")
+        return ReportMissing(what="tax by topic", why="no paired difference was measured topic by topic")
     against = one_line(report.against or "the baseline")
     panels = [_forest(f"tax{at}", one, rows[: _TOPICS + 1], looks, against) for at, (one, rows) in enumerate(drawn)]
     caption = f"Paired differences from {against}, item by item, with 95% intervals; what "
@@ -94,12 +94,12 @@ def tax(report: Report, looks: dict[str, Look]) -> Picture | Missing:
     return Picture("tax", "The tax by topic", caption, panels, names)
 
 
-def _rows(measure: Measure, order: Sequence[str]) -> list[Row]:
+def _rows(measure: Measure, order: Sequence[str]) -> list[TopicRow]:
     """All topics together, then each, the one where the last model lost most first."""
     every = Topic(topic="all topics", values=measure.values, differences=measure.differences)
     sense = -1 if measure.better == "lower" else 1
 
-    def lost(row: Row) -> float:
+    def lost(row: TopicRow) -> float:
         found = next((row[1][name].value for name in reversed(order) if name in row[1]), 0.0)
         return sense * found
 
@@ -112,7 +112,7 @@ def _drawable(topic: Topic) -> dict[str, Difference]:
     return {name: one for name, one in topic.differences.items() if finite(one.value, one.low, one.high)}
 
 
-def _forest(key: str, measure: Measure, rows: list[Row], looks: dict[str, Look], against: str) -> Panel:
+def _forest(key: str, measure: Measure, rows: list[TopicRow], looks: dict[str, Look], against: str) -> Panel:
     names = [name for name in looks if any(name in found for _, found in rows)]
     step = len(names) * 14 + 12
     labels = [one_line(one.topic, LABEL) for one, _ in rows]
@@ -163,13 +163,13 @@ def _topic_words(measure: Measure, topic: Topic, found: dict[str, Difference]) -
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 
-def refusals(report: Report, looks: dict[str, Look]) -> Picture | Missing:
+def refusals(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
     """Over-refusal and compliance with unsafe requests, each model with its interval."""
     found = [
         one for one in report.measures if is_refusal(one) and any(drawable(value) for value in one.values.values())
     ]
     if not found:
-        return Missing(what="over-refusal and unsafe compliance", why="no refusal was measured")
+        return ReportMissing(what="over-refusal and unsafe compliance", why="no refusal was measured")
     panels = [_dots(f"refusal{index}", one, looks) for index, one in enumerate(found)]
     caption = (
         "Shares with 95% intervals, each model on the same requests. Refusing what is harmless and answering what "
@@ -184,7 +184,7 @@ def is_refusal(measure: Measure) -> bool:
     return "refusal" in key or "unsafe" in key
 
 
-def drawable(one: Number) -> bool:
+def drawable(one: ReportNumber) -> bool:
     """Whether a number is finite with its interval."""
     return finite(one.value, one.low, one.high)
 

@@ -7,7 +7,7 @@ from html import escape
 from trueup.pages.numbers import estimate, plain
 from trueup.pages.text import one_line
 from trueup.report.drawing import Look, finite
-from trueup.report.schema import GateResult
+from trueup.report.report_schema import GateResult
 
 _SHAPES = [
     '<circle cx="13" cy="7" r="4.2"/>',

@@ -15,7 +15,7 @@ from trueup.report import view
 from trueup.report.charts import looks_of, pictures
 from trueup.report.drawing import Look
 from trueup.report.glyphs import glyph, strip
-from trueup.report.schema import GateResult, Report
+from trueup.report.report_schema import GateResult, Report
 from trueup.system.text import short_count
 
 

@@ -9,7 +9,7 @@ from trueup.report import terminal
 from trueup.report.build import build
 from trueup.report.card import model_card
 from trueup.report.page import render
-from trueup.report.schema import Report
+from trueup.report.report_schema import Report
 from trueup.system.files import atomic_write_text
 from trueup.system.text import clean
 

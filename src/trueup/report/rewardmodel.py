@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from trueup.evaluation.items import Item
-from trueup.report.schema import Bin, Number, RewardModelCard
+from trueup.report.report_schema import Bin, ReportNumber, RewardModelCard
 from trueup.stats.intervals import Estimate, rate
 
 BINS = 10
@@ -51,5 +51,5 @@ def _right(margins: Sequence[float]) -> Estimate:
     return rate(sum(_half(one) for one in margins), len(margins))
 
 
-def _number(one: Estimate) -> Number:
-    return Number(value=one.value, low=one.low, high=one.high, n=one.n)
+def _number(one: Estimate) -> ReportNumber:
+    return ReportNumber(value=one.value, low=one.low, high=one.high, n=one.n)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trueup.evaluation.items import Item
-from trueup.report.schema import Answer, Sample
+from trueup.report.report_schema import ReportAnswer, ReportSample
 
 Key = tuple[str, str]
 """Task and id."""
@@ -20,11 +20,11 @@ DECIDES = {
 """Which value a task's change is taken of, more being better: the first that was measured."""
 
 
-def samples(rows: Mapping[str, Sequence[Item]], against: str) -> list[Sample]:
+def samples(rows: Mapping[str, Sequence[Item]], against: str) -> list[ReportSample]:
     """Gains and losses of the last model against `against`, interleaved, then what did not change."""
     by_id = {name: {(item.task, item.id): item for item in items} for name, items in rows.items()}
     last = list(rows)[-1]
-    made: list[Sample] = []
+    made: list[ReportSample] = []
     for task, most in SHOWN.items():
         keys = [key for key, item in by_id.get(against, {}).items() if key[0] == task and item.answer is not None]
         found = [_sample(key, by_id, against, last) for key in keys]
@@ -34,34 +34,34 @@ def samples(rows: Mapping[str, Sequence[Item]], against: str) -> list[Sample]:
 
 def _sample(
     key: tuple[str, str], by_id: Mapping[str, Mapping[tuple[str, str], Item]], against: str, last: str
-) -> Sample:
+) -> ReportSample:
     asked = by_id[against][key]
     answers = {name: _answer(items[key]) for name, items in by_id.items() if key in items}
     by = next((name for name in DECIDES[key[0]] if name in asked.values), None)
     change = None
     if by is not None and last in answers and by in answers[last].scores:
         change = answers[last].scores[by] - answers[against].scores[by]
-    return Sample(
+    return ReportSample(
         task=key[0], topic=asked.topic, prompt=asked.prompt, expected=asked.expected, answers=answers, change=change,
         by=by,
     )  # fmt: skip
 
 
-def _answer(item: Item) -> Answer:
+def _answer(item: Item) -> ReportAnswer:
     tokens = item.values.get("length")
     scores = {name: value for name, value in item.values.items() if name not in ("length", "complied", "answered")}
     if "answered" in item.values:
         scores["answered"] = item.values["answered"]
     if tokens is not None:
         scores["length"] = tokens
-    return Answer(text=item.answer or "", tokens=None if tokens is None else int(tokens), scores=scores)
+    return ReportAnswer(text=item.answer or "", tokens=None if tokens is None else int(tokens), scores=scores)
 
 
-def _extremes(found: Sequence[Sample]) -> list[Sample]:
+def _extremes(found: Sequence[ReportSample]) -> list[ReportSample]:
     """The largest gain, the largest loss, the next gain, … and at the end what did not change."""
     gains = sorted((one for one in found if (one.change or 0) > 0), key=lambda one: -(one.change or 0))
     losses = sorted((one for one in found if (one.change or 0) < 0), key=lambda one: one.change or 0)
-    mixed: list[Sample] = []
+    mixed: list[ReportSample] = []
     for at in range(max(len(gains), len(losses))):
         mixed += [*gains[at : at + 1], *losses[at : at + 1]]
     return mixed + [one for one in found if not one.change]

@@ -14,7 +14,7 @@ from trueup.data.refusal import detector_error
 from trueup.evaluation.grading import distinct
 from trueup.evaluation.items import Item, of_task
 from trueup.evaluation.winrate import length_controlled, win_rate
-from trueup.report.schema import Difference, Measure, Number, Topic
+from trueup.report.report_schema import Difference, Measure, ReportNumber, Topic
 from trueup.stats.intervals import Estimate, mean, rate
 from trueup.stats.paired import PairedDifference, difference, weighted_difference
 
@@ -167,8 +167,8 @@ def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
     return mean(values)
 
 
-def _number(one: Estimate) -> Number:
-    return Number(value=one.value, low=one.low, high=one.high, n=one.n)
+def _number(one: Estimate) -> ReportNumber:
+    return ReportNumber(value=one.value, low=one.low, high=one.high, n=one.n)
 
 
 def _topics(spec: Spec, rows: Rows, against: str) -> list[Topic]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from trueup.report import reading
 from trueup.report.reading import usable
-from trueup.report.schema import Alarm, Curve, FrontierPoint, StageRun
+from trueup.report.report_schema import Curve, FrontierPoint, ReportAlarm, StageRun
 
 TITLES = {
     "sft/loss": "training loss, nats a token",
@@ -68,10 +68,10 @@ def points(stage: str, folder: Path, plan: dict[str, Any]) -> list[FrontierPoint
     return made
 
 
-def alarms(stage: str, folder: Path) -> list[Alarm]:
+def alarms(stage: str, folder: Path) -> list[ReportAlarm]:
     """The warnings raised while training."""
     with usable(folder / "alarms.jsonl"):
-        return [Alarm(stage=stage, **row) for row in reading.rows(folder / "alarms.jsonl")]
+        return [ReportAlarm(stage=stage, **row) for row in reading.rows(folder / "alarms.jsonl")]
 
 
 def stage_run(name: str, folder: Path) -> StageRun:

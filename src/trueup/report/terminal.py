@@ -8,7 +8,7 @@ from rich.text import Text
 
 from trueup.pages.numbers import MINUS, NOT_MEASURED, fixed, interval
 from trueup.pages.text import cleaned, one_line
-from trueup.report.schema import Measure, ModelVerdict, Report
+from trueup.report.report_schema import Measure, ModelVerdict, Report
 from trueup.report.view import by_definition, columns, common_places, judged_first
 from trueup.system.console import make_console, table
 

@@ -9,7 +9,15 @@ from statistics import median_high
 
 from trueup.pages.numbers import fixed, interval, p_value, places
 from trueup.pages.text import one_line
-from trueup.report.schema import Difference, Measure, Missing, ModelVerdict, Number, Report, Sample
+from trueup.report.report_schema import (
+    Difference,
+    Measure,
+    ModelVerdict,
+    Report,
+    ReportMissing,
+    ReportNumber,
+    ReportSample,
+)
 
 LONG = 700
 """Characters of an answer that are shown at once; the rest is a click away."""
@@ -34,30 +42,33 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasureRow:
     """One measure, or one topic of it."""
 
     measure: Measure
     title: str
     cells: list[Cell]
-    topics: list[Row]
+    topics: list[MeasureRow]
 
 
-def rows(report: Report) -> list[Row]:
+def rows(report: Report) -> list[MeasureRow]:
     """The table of models."""
     return [
-        Row(
+        MeasureRow(
             one,
             one.title,
             _cells(report, one, one.values, one.differences),
-            [Row(one, part.topic, _cells(report, one, part.values, part.differences), []) for part in one.topics],
+            [
+                MeasureRow(one, part.topic, _cells(report, one, part.values, part.differences), [])
+                for part in one.topics
+            ],
         )
         for one in report.measures
     ]
 
 
 def _cells(
-    report: Report, measure: Measure, values: Mapping[str, Number], differences: Mapping[str, Difference]
+    report: Report, measure: Measure, values: Mapping[str, ReportNumber], differences: Mapping[str, Difference]
 ) -> list[Cell]:
     # One row, one number of decimals: what stands side by side must compare at a glance.
     decimals = common_places(values)
@@ -82,7 +93,7 @@ def columns(report: Report) -> list[str]:
     return list(dict.fromkeys([*report.models, *named]))
 
 
-def common_places(numbers: Mapping[str, Number]) -> int:
+def common_places(numbers: Mapping[str, ReportNumber]) -> int:
     """The decimals that suit most of a row."""
     return median_high(places(one) for one in numbers.values()) if numbers else 0
 
@@ -96,7 +107,7 @@ def by_definition(measure: Measure) -> str | None:
     return next((value for key, value in _BY_DEFINITION.items() if measure.key.lower().startswith(key)), None)
 
 
-def _value(model: str, measure: Measure, value: Number | None, report: Report, decimals: int) -> Cell:
+def _value(model: str, measure: Measure, value: ReportNumber | None, report: Report, decimals: int) -> Cell:
     baseline = model == report.against
     if value is not None:
         text = fixed(value.value, decimals)
@@ -116,7 +127,7 @@ def _compared(cell: Cell, measure: Measure, difference: Difference, decimals: in
     return replace(cell, n=cell.n or difference.n, change=change, word=word, detail=said)
 
 
-def _reason(missing: Sequence[Missing], model: str, measure: Measure) -> list[str]:
+def _reason(missing: Sequence[ReportMissing], model: str, measure: Measure) -> list[str]:
     """Why, where an entry of `not_measured` names both this model and this measure."""
     names = (measure.key.lower(), measure.title.lower())
     for one in missing:
@@ -139,16 +150,16 @@ def tests(report: Report) -> str:
 # -- samples ---------------------------------------------------------------------------------------------------------
 
 
-def ordered(samples: Sequence[Sample]) -> list[Sample]:
+def ordered(samples: Sequence[ReportSample]) -> list[ReportSample]:
     """The largest gains and losses first; those without a score last."""
     return sorted(samples, key=_size, reverse=True)
 
 
-def _size(sample: Sample) -> float:
+def _size(sample: ReportSample) -> float:
     return -1.0 if sample.change is None or math.isnan(sample.change) else abs(sample.change)
 
 
-def changed(sample: Sample, report: Report) -> bool:
+def changed(sample: ReportSample, report: Report) -> bool:
     """Whether the score changed, or, without a score, whether the last model answers other words than the baseline."""
     if sample.change is not None:
         return sample.change != 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trueup.config import PipelineConfig, load_config
 from trueup.recipes import pipeline
-from trueup.report.schema import Report
+from trueup.report.report_schema import Report
 from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import atomic_write_text
 from trueup.system.text import clean

@@ -7,7 +7,7 @@ import pytest
 
 from ranking.results.votes import pair, vote
 from trueup.ranking.results.agreement import agreement
-from trueup.ranking.results.schema import Absent, Number
+from trueup.ranking.results.results_schema import Absent, ResultsNumber
 from trueup.ranking.results.table import tabulate
 
 
@@ -44,8 +44,8 @@ def test_votes_have_the_alpha_of_its_definition() -> None:
         low, high = sorted((a, b))
         return (sum(counts[low : high + 1]) - (counts[low] + counts[high]) / 2) ** 2
 
-    assert isinstance(found.nominal, Number)
-    assert isinstance(found.ordinal, Number)
+    assert isinstance(found.nominal, ResultsNumber)
+    assert isinstance(found.ordinal, ResultsNumber)
     assert found.nominal.value == pytest.approx(by_pairs(units, lambda a, b: float(a != b)))
     assert found.ordinal.value == pytest.approx(by_pairs(units, ordinal))
     assert found.pairs == found.nominal.n == sum(len(unit) > 1 for unit in units)
@@ -59,7 +59,7 @@ def test_both_bad_is_neither_as_a_tie_is_and_a_skip_is_nothing() -> None:
         for rater, kind in enumerate(both, 1)
     ]
     found = agreement(tabulate([pair(at) for at in range(1, 16)], votes))
-    assert isinstance(found.nominal, Number)
+    assert isinstance(found.nominal, ResultsNumber)
     assert (found.nominal.value, found.nominal.n, found.raters[0].n) == (1, 12, 12)
 
 
@@ -71,7 +71,7 @@ def test_the_shown_side_plays_no_part() -> None:
         for rater in (1, 2)
     ]
     found = agreement(tabulate([pair(at) for at in range(1, 21)], votes)).raters[0].kappa
-    assert isinstance(found, Number)
+    assert isinstance(found, ResultsNumber)
     assert found.value == 1
 
 
@@ -79,7 +79,7 @@ def test_agreement_without_exception_is_no_certainty() -> None:
     """Of 12 pairs all agreed on, up to 24% may differ (Wilson): the interval must not be one point."""
     found = agreement(table_of([[0, 0], [2, 2]] * 6))
     for one in (found.nominal, found.raters[0].kappa, found.raters[0].weighted):
-        assert isinstance(one, Number)
+        assert isinstance(one, ResultsNumber)
         assert one.value == one.high == 1
         assert one.low is not None
         assert 0.2 < one.low < 0.7
@@ -92,7 +92,7 @@ def test_what_cannot_be_said() -> None:
     assert isinstance(same.nominal, Absent)
     assert "everybody said the same" in same.nominal.why
     assert isinstance(same.raters[0].kappa, Absent)
-    assert isinstance(same.raters[0].agreed, Number)
+    assert isinstance(same.raters[0].agreed, ResultsNumber)
     alone = agreement(table_of([[0]] * 8))
     assert alone.raters == []
     assert alone.nominal == Absent(why="no pair has the votes of two raters; 5 are needed")
@@ -113,6 +113,6 @@ def test_coverage(same: float) -> None:
             ("weighted", found.raters[0].weighted),
             ("nominal", found.nominal),
         ):
-            assert isinstance(number, Number)
+            assert isinstance(number, ResultsNumber)
             inside[name] += number.low <= same <= number.high
     assert all(0.91 <= count / 400 <= 0.99 for count in inside.values()), inside

@@ -13,8 +13,8 @@ from trueup.data.votes.vote_types import StoreSettings
 from trueup.pages.html import policy
 from trueup.pages.numbers import percent, percent_interval
 from trueup.ranking.results import page, terminal, view
-from trueup.ranking.results.schema import More, Number
-from trueup.ranking.results.words import more, share
+from trueup.ranking.results.phrases import more, share
+from trueup.ranking.results.results_schema import More, ResultsNumber
 
 HOSTILE = "<script>alert(1)</script>"
 NAMES = (HOSTILE, '"><img src=x onerror=alert(1)>', "\u202eevil\x1b[31m", "{{7*7}}\n\n</style>", "a" * 300)
@@ -87,7 +87,7 @@ def test_page_and_terminal_say_the_same_numbers() -> None:
     made = full()
     text, said = page(made), " ".join(terminal(made).split())
     for one in made.samples[0].pairings:
-        assert isinstance(one.rate, Number)
+        assert isinstance(one.rate, ResultsNumber)
         assert percent(one.rate.value) in text
         assert percent_interval(one.rate) in text
         assert f"{share(one.rate)} n {one.rate.n}" in said

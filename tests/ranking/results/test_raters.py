@@ -7,7 +7,7 @@ import pytest
 
 from ranking.results.votes import pair, store, vote
 from trueup.evaluation.winrate import length_controlled
-from trueup.ranking.results import Absent, Number, view
+from trueup.ranking.results import Absent, ResultsNumber, view
 from trueup.ranking.results.raters import keys, others_majority
 from trueup.ranking.results.table import tabulate
 
@@ -31,7 +31,7 @@ def test_the_majority_is_of_the_others() -> None:
     # Seen from the first rater the others are split on pair 1; from the third they both said first.
     assert others_majority(table).tolist() == [-1, -1, 0, -1, 2, 0, -1, -1, -1, 1]
     third = row_of(view([pair(at) for at in range(1, 5)], votes), "rater 3")
-    assert isinstance(third.majority, Number)
+    assert isinstance(third.majority, ResultsNumber)
     assert (third.majority.value, third.majority.n) == (0, 2)
 
 
@@ -39,7 +39,7 @@ def test_gold_counts_ties_as_wrong_and_skips_not_at_all() -> None:
     pairs = [pair(at, gold="second") for at in range(1, 6)]
     kinds = ("second", "second", "tie", "first", "skip")
     (row,) = view(pairs, [vote(at, at, kind) for at, kind in enumerate(kinds, 1)]).raters
-    assert isinstance(row.gold, Number)
+    assert isinstance(row.gold, ResultsNumber)
     assert (row.gold.value, row.gold.n, row.votes, row.skips) == (0.5, 4, 4, 1)
 
 
@@ -75,7 +75,7 @@ def test_always_the_first_answer_is_no_key() -> None:
     votes = [vote(at, at, "first", left="first" if at % 2 else "second") for at in range(1, 31)]
     (row,) = view([pair(at) for at in range(1, 31)], votes).raters
     assert row.flags == []
-    assert isinstance(row.left, Number)
+    assert isinstance(row.left, ResultsNumber)
     assert row.left.value == 0.5
 
 
@@ -86,7 +86,7 @@ def test_a_leaning_to_one_side_is_flagged_and_said() -> None:
         for left, other in [("first", "second") if at % 2 else ("second", "first")]
     ]
     made = view([pair(at) for at in range(1, 101)], votes)
-    assert isinstance(made.left, Number)
+    assert isinstance(made.left, ResultsNumber)
     assert (made.left.value, made.left.n) == (0.8, 100)
     assert made.raters[0].flags == ["prefers side A, whatever is on it"]
     assert any(note.startswith("Side A is preferred") for note in made.notes)
@@ -126,8 +126,8 @@ def test_lengths_by_hand() -> None:
         vote(5, 4, "tie", rater=2),
     ]
     found = view(pairs, votes).lengths
-    assert isinstance(found.characters, Number)
-    assert isinstance(found.longer, Number)
+    assert isinstance(found.characters, ResultsNumber)
+    assert isinstance(found.longer, ResultsNumber)
     assert (found.characters.value, found.characters.n) == (2.5, 4)
     assert found.words.value == pytest.approx((-2 + 2 + 2 + 0) / 4)
     assert (found.longer.value, found.longer.n) == (pytest.approx(2 / 3), 3)
@@ -147,7 +147,7 @@ def test_raters_who_like_length_are_seen_and_taken_out() -> None:
     assert made.lengths.longer.low > 0.5
     assert made.lengths.characters.low > 0
     assert (one.model, one.winner) == ("b", "b")
-    assert isinstance(one.controlled, Number)
+    assert isinstance(one.controlled, ResultsNumber)
     assert one.controlled.low < 0.5 < one.controlled.high
 
 
@@ -162,7 +162,7 @@ def test_the_rate_at_equal_lengths_is_that_of_evaluation() -> None:
         won = {"first": 1.0, "second": 0.0, "tie": 0.5}[own.ballot.choice]
         rows.append((won if ours is here.first else 1 - won, len(ours.text), len(theirs.text)))
     expected = length_controlled(*(list(column) for column in zip(*rows, strict=True)), seed=4).rate
-    assert one.controlled == Number(value=expected.value, low=expected.low, high=expected.high, n=expected.n)
+    assert one.controlled == ResultsNumber(value=expected.value, low=expected.low, high=expected.high, n=expected.n)
 
 
 def test_too_few_prompts_for_length_say_so() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from ranking.results.votes import pair, store, vote
 from trueup.data.votes.vote_types import Pair, StoreSettings, Vote
-from trueup.ranking.results import Absent, Number, Results, page, terminal, view
-from trueup.ranking.results.words import found, headline
+from trueup.ranking.results import Absent, Results, ResultsNumber, page, terminal, view
+from trueup.ranking.results.phrases import found, headline
 
 
 def by_hand() -> Results:
@@ -32,7 +32,7 @@ def test_what_counts_where() -> None:
     (one,) = made.samples[0].pairings
     assert (one.model, one.other) == ("dpo", "sft")
     assert (one.wins, one.ties, one.losses, one.both_bad, one.prompts) == (4, 1, 1, 1, 6)
-    assert isinstance(one.rate, Number)
+    assert isinstance(one.rate, ResultsNumber)
     assert (one.rate.value, one.rate.n) == (0.75, 6)
     assert made.lengths.longer == made.lengths.longer.model_copy(update={"n": 7})
     said = " ".join(made.notes)
@@ -118,7 +118,7 @@ def test_a_pair_counts_as_a_whole_in_the_interval_for_any_time() -> None:
     one = view(pairs, votes, settings=StoreSettings(raters_per_pair=2))
     assert (one.totals.complete, one.samples[0].pairings[0].rate.n) == (2, 5)
     safe = one.samples[0].pairings[0].safe
-    assert isinstance(safe, Number)
+    assert isinstance(safe, ResultsNumber)
     assert (safe.n, safe.value) == (2, 0.75)
     none = view(pairs, votes[:2], settings=StoreSettings(raters_per_pair=2)).samples[0].pairings[0].safe
     assert none == Absent(why="no prompt has the 2 votes that it is to have")
@@ -175,7 +175,7 @@ def test_equal_models_are_not_flagged() -> None:
         made = view(*store({"a": 0, "b": 0, "c": 0}, prompts=60, k=3, raters=3, within=2.0, seed=seed))
         for one in made.samples[0].pairings:
             rates += 1
-            flagged += isinstance(one.rate, Number) and one.rate.shown
+            flagged += isinstance(one.rate, ResultsNumber) and one.rate.shown
             safe += one.more.prompts == 0
     assert rates == 120
     assert flagged <= 11
@@ -253,5 +253,5 @@ def test_a_raters_time_has_a_decimal_where_seconds_are_few(seconds: float, told:
 
 def test_sides_are_of_gold_pairs_too() -> None:
     made = view([pair(1), pair(2, gold="first")], [vote(1, 1, "first"), vote(2, 2, "first")])
-    assert isinstance(made.left, Number)
+    assert isinstance(made.left, ResultsNumber)
     assert made.left.n == 2

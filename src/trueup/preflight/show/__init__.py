@@ -6,8 +6,8 @@ write_html(seen, Path("rows.html"))
 """
 
 from trueup.preflight.show.layout import view
+from trueup.preflight.show.mask_view import View
 from trueup.preflight.show.page import write_html
-from trueup.preflight.show.schema import View
 from trueup.preflight.show.terminal import print_view
 
 __all__ = ["View", "print_view", "view", "write_html"]

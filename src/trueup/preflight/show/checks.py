@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from trueup.preflight.show.schema import Fault, Method, Totals
+from trueup.preflight.show.mask_view import DataTotals, Fault, Method
 
 if TYPE_CHECKING:
     from trueup.data.rendering.renderer import Renderer
@@ -75,9 +75,9 @@ def totals(
     *,
     method: Method,
     layout: Layout,
-) -> Totals:
+) -> DataTotals:
     """Add up all examples, in one pass. `place(k, example)` says where example k (from 0) is from."""
-    summed = Totals()
+    summed = DataTotals()
     for at, example in enumerate(examples):
         shared = layout != "plain" and len(example.branches) > 1
         summed.rows += 1

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from trueup.models.batching import Batch, Branch, Example, Layout, Per, collate, micro_batches
 from trueup.preflight.show.checks import faults, sides, starts_twice, totals
+from trueup.preflight.show.mask_view import FAULTS, SCORE_FAULT, Method, Token, TokenRow, View
 from trueup.preflight.show.pieces import Decoder
-from trueup.preflight.show.schema import FAULTS, SCORE_FAULT, Method, Row, Token, View
 
 if TYPE_CHECKING:
     from trueup.data.rendering.messages import Origin
@@ -104,13 +104,13 @@ class _Reader:
         self._layout: Layout = layout
         self._decoder = Decoder(renderer.tokenizer)
 
-    def rows(self, batch: Batch, group: Sequence[Example]) -> list[Row]:
+    def rows(self, batch: Batch, group: Sequence[Example]) -> list[TokenRow]:
         """The rows of one micro-batch, made from the examples `group`."""
         width = batch.input_ids.shape[1]
         ids, positions = batch.input_ids.flatten(), batch.position_ids.flatten()
         trained = torch.zeros(len(ids), dtype=torch.bool)
         trained[batch.last_at if self._method == "reward" else target_places(batch)] = True
-        rows: list[Row] = []
+        rows: list[TokenRow] = []
         branch = start = 0
         for at, example in enumerate(group):
             names = sides(self._method, example)
@@ -121,7 +121,7 @@ class _Reader:
                 here = slice(start, start + size)
                 tokens = self._tokens(parts, ids[here].tolist(), positions[here].tolist(), trained[here].tolist())
                 rows.append(
-                    Row(
+                    TokenRow(
                         number=batch.rows[at] + 1,
                         side="" if together else names[some[0]],
                         origin=self._where[batch.rows[at]],

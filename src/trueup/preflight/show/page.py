@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trueup.pages import html
-from trueup.preflight.show import words
-from trueup.preflight.show.schema import Token, View
+from trueup.preflight.show import labels
+from trueup.preflight.show.mask_view import Token, View
 from trueup.system.files import atomic_write_text
 
 
@@ -25,7 +25,7 @@ def write_html(view: View, path: Path) -> None:
     """Write the page to `path`, as UTF-8."""
     style = html.resource("trueup.pages", "base.css") + html.resource("trueup.preflight.show", "page.css")
     environment = html.environment("trueup.preflight.show")
-    page = html.render(environment, "page.html.j2", style=style, view=view, words=words, items=_items, mark=_mark)
+    page = html.render(environment, "page.html.j2", style=style, view=view, labels=labels, items=_items, mark=_mark)
     atomic_write_text(path, page)
 
 

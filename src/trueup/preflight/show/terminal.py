@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from trueup.preflight.show import words
-from trueup.preflight.show.schema import Segment, Token, View
+from trueup.preflight.show import labels
+from trueup.preflight.show.mask_view import Segment, Token, View
 from trueup.system.console import make_console
 from trueup.system.text import clean
 
@@ -42,10 +42,10 @@ def print_view(view: View, console: Console | None = None, *, tokens: bool = Fal
         console: where to; by default stdout.
         tokens: a line for every token, with its position and id, instead of running text.
     """
-    _Printer(view, console or make_console(stderr=False)).all(tokens)
+    _MaskPrinter(view, console or make_console(stderr=False)).all(tokens)
 
 
-class _Printer:
+class _MaskPrinter:
     def __init__(self, view: View, out: Console) -> None:
         self._view, self._out = view, out
         self._width = min(out.width, _WIDTH)
@@ -54,15 +54,15 @@ class _Printer:
         self._mark = "SCORE" if view.method == "reward" else "END"
 
     def all(self, tokens: bool) -> None:
-        self._say(words.title(self._view), style="bold")
-        self._say(words.lead(self._view))
+        self._say(labels.title(self._view), style="bold")
+        self._say(labels.lead(self._view))
         self._say(self._legend(tokens), style="dim")
         for row in self._view.rows:
             self._out.print()
-            self._say(words.row_title(row), style="bold")
+            self._say(labels.row_title(row), style="bold")
             for fault in row.wrong:
                 self._say(f"[X] {fault}", style="bold red")
-            for line in (words.row_size(row, self._view), row.sees, *row.notes):
+            for line in (labels.row_size(row, self._view), row.sees, *row.notes):
                 self._say(line, indent=2)
             for segment in row.segments:
                 self._segment(segment, tokens)
@@ -77,7 +77,7 @@ class _Printer:
         return f"{said}   (each line: position, id, token)" if tokens else said
 
     def _segment(self, segment: Segment, tokens: bool) -> None:
-        heading = Text("  ").append(segment.name, style="bold").append(f"  {words.segment_size(segment, self._view)}")
+        heading = Text("  ").append(segment.name, style="bold").append(f"  {labels.segment_size(segment, self._view)}")
         self._lines(heading, "")
         for trained, run in segment.runs:
             gutter = f"{self._signs.trained if trained else self._signs.read} "
@@ -86,11 +86,11 @@ class _Printer:
 
     def _totals(self) -> None:
         self._out.print()
-        said = words.sums(self._view)
+        said = labels.sums(self._view)
         room = max(len(label) for label, _ in said) + 2
         for label, text in said:
             self._lines(Text(self._shown(text)), label.ljust(room), rest=" " * room)
-        for fault in words.wrong(self._view):
+        for fault in labels.wrong(self._view):
             self._say(f"[X] {fault}", style="bold red")
 
     # -- text ----------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class _Printer:
 
     def _append(self, text: Text, plain: str) -> None:
         signs = self._signs
-        for kind, part in words.parts(plain):
+        for kind, part in labels.parts(plain):
             if kind == "text":
                 text.append(self._shown(part))
             else:

@@ -4,8 +4,8 @@ Pure functions of pairs and votes: nothing is read, written or remembered.
 """
 
 from trueup.ranking.results.page import page
-from trueup.ranking.results.schema import Absent, Number, Results
+from trueup.ranking.results.results_schema import Absent, Results, ResultsNumber
 from trueup.ranking.results.terminal import terminal
 from trueup.ranking.results.view import view
 
-__all__ = ["Absent", "Number", "Results", "page", "terminal", "view"]
+__all__ = ["Absent", "Results", "ResultsNumber", "page", "terminal", "view"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.ranking.results.schema import Absent, Agreement, Kappa, Measured, Number
+from trueup.ranking.results.results_schema import Absent, Agreement, Kappa, Measured, ResultsNumber
 from trueup.stats.agreement import Level, alpha, bootstrapped, coincidences, kappa
 from trueup.stats.intervals import rate
 
@@ -85,7 +85,7 @@ def _kappa(rater: str, other: str, cells: Ints, generator: np.random.Generator) 
         rater=rater,
         other=other,
         n=n,
-        agreed=Number.of(rate(agreed, n)),
+        agreed=ResultsNumber.of(rate(agreed, n)),
         kappa=measured(False),
         weighted=measured(True),
     )
@@ -101,4 +101,4 @@ def _measured(
     estimate = bootstrapped(coefficient, counts, worst, generator)
     if estimate is None:
         return Absent(why=f"everybody said the same of all {n} pairs: {name} is undefined where answers never differ")
-    return Number.of(estimate)
+    return ResultsNumber.of(estimate)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trueup.evaluation.winrate import length_controlled
-from trueup.ranking.results.schema import Absent, Lengths, Measured, Number
+from trueup.ranking.results.results_schema import Absent, Lengths, Measured, ResultsNumber
 from trueup.ranking.results.table import FIRST
 from trueup.stats.clustered import ClusteredRate, clustered_mean, clustered_rate
 
@@ -32,7 +32,7 @@ def lengths(table: Table) -> Lengths:
 
     def gained(values: Floats) -> Measured:
         try:
-            return Number.of(clustered_mean(_gain(preferred, values), preferred.prompt))
+            return ResultsNumber.of(clustered_mean(_gain(preferred, values), preferred.prompt))
         except ValueError:
             prompts = len(np.unique(preferred.prompt))
             return Absent(why=f"preferences on {prompts} {'prompt' if prompts == 1 else 'prompts'}; 2 are needed")
@@ -43,7 +43,7 @@ def lengths(table: Table) -> Lengths:
         words=gained(preferred.words),
         longer=Absent(why="no preference between answers of unequal length")
         if longer is None
-        else Number.of(longer.estimate),
+        else ResultsNumber.of(longer.estimate),
     )
 
 
@@ -76,7 +76,7 @@ def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, 
     )
     if result.rate is None:
         return Absent(why=_in_prompts(result.withheld or ""))
-    return Number.of(result.rate)
+    return ResultsNumber.of(result.rate)
 
 
 def _in_prompts(why: str) -> str:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trueup.ranking.results.lengths import controlled
-from trueup.ranking.results.schema import Absent, More, Number, Pairing, Policy, Reasons, Sample, Tag, TagRate
+from trueup.ranking.results.results_schema import (
+    Absent,
+    ModelPairing,
+    More,
+    Policy,
+    PolicySample,
+    Reasons,
+    ResultsNumber,
+    Tag,
+    TagRate,
+)
 from trueup.ranking.results.table import BOTH_BAD, FIRST, SKIP
 from trueup.stats.clustered import ClusteredRate, clustered_rate, votes_needed
 from trueup.stats.confidence_sequence import ConfidenceSequence, confidence_sequence, more_prompts, outcomes
@@ -27,7 +37,7 @@ MOST_TAGS = 50
 MOST_REASONS = 12
 
 
-def sample(table: Table, policy: Policy, order: Sequence[int], *, k: int = 1, seed: int = 0) -> Sample:
+def sample(table: Table, policy: Policy, order: Sequence[int], *, k: int = 1, seed: int = 0) -> PolicySample:
     """The win rates of one way to choose pairs.
 
     Args:
@@ -45,10 +55,10 @@ def sample(table: Table, policy: Policy, order: Sequence[int], *, k: int = 1, se
     ]
     adjusted = holm({str(at): one.p for at, one in enumerate(made) if one.p is not None})
     pairings = [one.model_copy(update={"p_adjusted": adjusted.get(str(at))}) for at, one in enumerate(made)]
-    return Sample(policy=policy, votes=deciding, pairings=pairings)
+    return PolicySample(policy=policy, votes=deciding, pairings=pairings)
 
 
-def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: int) -> Pairing | None:
+def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: int) -> ModelPairing | None:
     """Two models, or None where nobody saw them together. `k` is 0 where the order of prompts is no random one."""
     kept, scores = table.between(model, other)
     if not len(kept):
@@ -70,14 +80,14 @@ def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: 
     if not len(votes):
         nothing = Absent(why="no vote says which is better: all are skips or “both bad”")
         more = More(state="not measured", limit=LIMIT)
-        return Pairing(**common, rate=nothing, design=1, p=None, safe=nothing, more=more, controlled=nothing)
+        return ModelPairing(**common, rate=nothing, design=1, p=None, safe=nothing, more=more, controlled=nothing)
     rate = clustered_rate(scores, votes.prompt)
-    return Pairing(
+    return ModelPairing(
         **common,
-        rate=Number.of(rate.estimate),
+        rate=ResultsNumber.of(rate.estimate),
         design=rate.design,
         p=rate.p,
-        safe=sequence if isinstance(sequence, Absent) else Number.of(sequence.estimate),
+        safe=sequence if isinstance(sequence, Absent) else ResultsNumber.of(sequence.estimate),
         more=_more(rate, None if isinstance(sequence, Absent) else more_prompts(sequence, LIMIT)),
         controlled=controlled(votes, model, scores, share=len(votes) / total, seed=seed),
     )
@@ -169,5 +179,5 @@ def _reasons(model: str, found: list[tuple[tuple[str, ...], int]]) -> Reasons:
     )
 
 
-def _rate(scores: Floats, prompts: Ints) -> Number:
-    return Number.of(clustered_rate(scores, prompts).estimate)
+def _rate(scores: Floats, prompts: Ints) -> ResultsNumber:
+    return ResultsNumber.of(clustered_rate(scores, prompts).estimate)

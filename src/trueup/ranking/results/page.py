@@ -12,8 +12,8 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from trueup.pages import html, numbers
-from trueup.ranking.results import strips, words
-from trueup.ranking.results.schema import Absent, Pairing, Results
+from trueup.ranking.results import phrases, strips
+from trueup.ranking.results.results_schema import Absent, ModelPairing, Results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ def page(results: Results, *, back: str = "") -> str:
         results: from `view`.
         back: address of the page on which people rank; a link to it stands at the top.
     """
-    results = words.cleaned(results)
+    results = phrases.cleaned(results)
     style = html.resource("trueup.pages", "base.css") + html.resource("trueup.pages", "verdict.css")
     style += html.resource("trueup.ranking.results", "page.css")
     return html.render(
@@ -39,7 +39,7 @@ def page(results: Results, *, back: str = "") -> str:
         r=results,
         back=back,
         t=results.totals,
-        head=words.headline(results),
+        head=phrases.headline(results),
         grid=_against(results.samples[0].pairings) if results.samples else {},
         grid_models=results.models[:_GRID],
         reasons=list(dict.fromkeys(reason for row in results.reasons for reason in row.shares)),
@@ -53,16 +53,16 @@ def page(results: Results, *, back: str = "") -> str:
 @cache
 def _environment() -> Environment:
     environment = html.environment("trueup.ranking.results")
-    environment.globals |= {"numbers": numbers, "words": words, "strips": strips}
+    environment.globals |= {"numbers": numbers, "phrases": phrases, "strips": strips}
     environment.tests["absent"] = lambda measured: isinstance(measured, Absent)
     environment.filters |= {
-        "seconds": words.seconds,
+        "seconds": phrases.seconds,
         "moment": lambda time: time[:16].replace("T", " ") + " UTC" if time else "",
     }
     return environment
 
 
-def _against(pairings: Sequence[Pairing]) -> dict[tuple[str, str], tuple[str, str, str]]:
+def _against(pairings: Sequence[ModelPairing]) -> dict[tuple[str, str], tuple[str, str, str]]:
     """(row, column) -> share of the row's wins, its interval, and "up", "down" or "" where nothing is shown."""
     made: dict[tuple[str, str], tuple[str, str, str]] = {}
     for one in pairings:

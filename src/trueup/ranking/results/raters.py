@@ -8,7 +8,7 @@ import numpy as np
 
 from trueup.ranking.results.agreement import CATEGORIES
 from trueup.ranking.results.lengths import longer_won
-from trueup.ranking.results.schema import Absent, Measured, Number, RaterRow
+from trueup.ranking.results.results_schema import Absent, Measured, RaterRow, ResultsNumber
 from trueup.ranking.results.table import BOTH_BAD, FIRST, IMPORTED, SKIP, TIE
 from trueup.stats.clustered import ClusteredRate, clustered_rate
 from trueup.stats.paired import holm
@@ -110,4 +110,4 @@ def _rate(scores: Floats, prompts: Ints) -> ClusteredRate | None:
 
 
 def _number(found: ClusteredRate | None, why: str) -> Measured:
-    return Absent(why=why) if found is None else Number.of(found.estimate)
+    return Absent(why=why) if found is None else ResultsNumber.of(found.estimate)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.ranking.results.schema import Number, Strength
+from trueup.ranking.results.results_schema import ResultsNumber, Strength
 from trueup.stats import bradley_terry
 from trueup.stats.bradley_terry import RESAMPLES, Wins
 
@@ -38,7 +38,7 @@ def rank(table: Table, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Str
             rank=standing.rank,
             rank_low=standing.rank_low,
             rank_high=standing.rank_high,
-            points=Number(value=standing.value, low=standing.low, high=standing.high, n=standing.games),
+            points=ResultsNumber(value=standing.value, low=standing.low, high=standing.high, n=standing.games),
             wins=standing.wins,
             group=standing.group,
         )

@@ -7,7 +7,7 @@ from html import escape
 
 from markupsafe import Markup
 
-from trueup.ranking.results.schema import Absent, Measured, Number
+from trueup.ranking.results.results_schema import Absent, Measured, ResultsNumber
 
 _LEFT, _RIGHT = 10.0, 250.0
 _ROOM = 6.0
@@ -24,10 +24,10 @@ def share_strip(one: Measured, words: str, *, safe: Measured | None = None, scal
     """
     if isinstance(one, Absent):
         return Markup("")
-    bottom = 32 if isinstance(safe, Number) else 22
+    bottom = 32 if isinstance(safe, ResultsNumber) else 22
     drawn = f'<path d="M{_LEFT} {bottom}H{_RIGHT}" class="axis"/><path d="M130 4V{bottom}" class="limit"/>'
     drawn += _line(one, 0, 1, 13)
-    if isinstance(safe, Number):
+    if isinstance(safe, ResultsNumber):
         drawn += _line(safe, 0, 1, 24, thin=True)
     if scale:
         ends = (("0", 4, "start"), ("50%", 130, "middle"), ("100%", 256, "end"))
@@ -35,7 +35,7 @@ def share_strip(one: Measured, words: str, *, safe: Measured | None = None, scal
     return _svg(drawn, words, bottom + (18 if scale else 3), shown=one.shown)
 
 
-def points_strip(one: Number, every: Iterable[Number], words: str) -> Markup:
+def points_strip(one: ResultsNumber, every: Iterable[ResultsNumber], words: str) -> Markup:
     """A strength on the common scale of all, with a line at 0."""
     ends = [end for other in every for end in (other.value, other.low, other.high) if end is not None]
     low, high = min([0.0, *ends]), max([0.0, *ends])
@@ -45,7 +45,7 @@ def points_strip(one: Number, every: Iterable[Number], words: str) -> Markup:
     return _svg(axis + _line(one, low - room, high + room, 14), words, 28, shown=True)
 
 
-def _line(one: Number, low: float, high: float, y: int, *, thin: bool = False) -> str:
+def _line(one: ResultsNumber, low: float, high: float, y: int, *, thin: bool = False) -> str:
     """An interval with its value; an open end runs to the edge and ends in an arrow."""
     start = _LEFT if one.low is None else _at(one.low, low, high)
     end = _RIGHT if one.high is None else _at(one.high, low, high)

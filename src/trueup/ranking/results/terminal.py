@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from trueup.pages.numbers import MINUS, NOT_MEASURED, count, p_value
-from trueup.ranking.results import words
-from trueup.ranking.results.schema import Absent, Measured, Pairing, RaterRow, Results, Sample
+from trueup.ranking.results import phrases
+from trueup.ranking.results.results_schema import Absent, Measured, ModelPairing, PolicySample, RaterRow, Results
 from trueup.system.console import table
 
 _WIDTH = 80
@@ -21,19 +21,19 @@ _SHOWN = 20
 
 def terminal(results: Results) -> str:
     """All that fits: the result, win rates, ranking, tags, agreement, raters, length, what was not measured."""
-    results = words.cleaned(results)
+    results = phrases.cleaned(results)
     stream = io.StringIO()
-    printer = _Printer(results, Console(file=stream, width=_WIDTH, markup=False, emoji=False, highlight=False))
+    printer = _ResultsPrinter(results, Console(file=stream, width=_WIDTH, markup=False, emoji=False, highlight=False))
     printer.all()
     return "\n".join(line.rstrip() for line in stream.getvalue().replace(MINUS, "-").splitlines()) + "\n"
 
 
-class _Printer:
+class _ResultsPrinter:
     def __init__(self, results: Results, out: Console) -> None:
         self._r, self._out = results, out
 
     def all(self) -> None:
-        head, totals = words.headline(self._r), self._r.totals
+        head, totals = phrases.headline(self._r), self._r.totals
         self._say(f"{_SIGNS[head.word]} {head.word}  {head.about}")
         self._say(head.sentence)
         self._say(head.stop)
@@ -66,7 +66,7 @@ class _Printer:
             if len(rows) > _SHOWN:
                 self._say(f"and {len(rows) - _SHOWN} more")
 
-    def _sample(self, sample: Sample) -> None:
+    def _sample(self, sample: PolicySample) -> None:
         chosen = "chosen at random" if sample.policy == "random" else "that a reward model was uncertain of"
         self._say(f"win rates on pairs {chosen}: {count(sample.votes, 'vote')}, ties as halves")
         for one in sample.pairings[:_SHOWN]:
@@ -75,23 +75,23 @@ class _Printer:
             self._say(f"and {len(sample.pairings) - _SHOWN} more pairings")
         self._out.print()
 
-    def _pairing(self, one: Pairing) -> None:
+    def _pairing(self, one: ModelPairing) -> None:
         p = p_value(one.p)
         if one.p_adjusted != one.p:
             p += f", after Holm {p_value(one.p_adjusted)}"
-        self._say(f"{_SIGNS[words.word(one)]} {one.model} against {one.other}: {words.found(one)}", 2)
+        self._say(f"{_SIGNS[phrases.word(one)]} {one.model} against {one.other}: {phrases.found(one)}", 2)
         losses = f"{one.losses:,} {'loss' if one.losses == 1 else 'losses'}"
         counts = f"{count(one.wins, 'win')}, {count(one.ties, 'tie')}, {losses}, {one.both_bad:,} both bad"
         self._say(f"{_share(one.rate)}{f', {p}' if p else ''}; {counts}", 6)
-        self._say(f"a decision needs: {words.more(one.more)}", 6)
+        self._say(f"a decision needs: {phrases.more(one.more)}", 6)
         if isinstance(one.safe, Absent):
             return
-        self._say(f"however often you look: {words.stop(one)}, {_share(one.safe)} prompts", 6)
+        self._say(f"however often you look: {phrases.stop(one)}, {_share(one.safe)} prompts", 6)
         self._say(f"at equal lengths: {_share(one.controlled)}", 6)
 
     def _ranking(self) -> None:
         rows: list[list[object]] = [
-            [one.model, f"{one.rank} ({one.rank_low} to {one.rank_high})", words.amount(one.points), one.points.n]
+            [one.model, f"{one.rank} ({one.rank_low} to {one.rank_high})", phrases.amount(one.points), one.points.n]
             for one in self._r.ranking
         ]
         if len({one.group for one in self._r.ranking}) > 1:
@@ -131,7 +131,7 @@ class _Printer:
             for flag in one.flags:
                 self._say(f"[!] {one.rater} {flag}")
         couples: list[list[object]] = [
-            [f"{one.rater} and {one.other}", one.n, words.coefficient(one.kappa), words.coefficient(one.weighted)]
+            [f"{one.rater} and {one.other}", one.n, phrases.coefficient(one.kappa), phrases.coefficient(one.weighted)]
             for one in found.raters
         ]
         self._table("Cohen's kappa", ["raters", "pairs", "kappa", "weighted"], couples)
@@ -142,24 +142,24 @@ class _Printer:
             self._say(f"the longer answer preferred: {_share(found.longer)}")
         for name, one in (("characters", found.characters), ("words", found.words)):
             if not isinstance(one, Absent):
-                self._say(f"winner less loser, {name}: {words.amount(one, 1)}, n {one.n:,}")
+                self._say(f"winner less loser, {name}: {phrases.amount(one, 1)}, n {one.n:,}")
         self._out.print()
 
 
 def _row(one: RaterRow) -> list[object]:
-    time = None if one.seconds is None else words.seconds(one.seconds)
+    time = None if one.seconds is None else phrases.seconds(one.seconds)
     shares = (one.ties, one.left, one.majority, one.gold, one.longer)
     return [
         one.rater,
         one.votes,
         time,
-        *(None if isinstance(share, Absent) else words.share(share) for share in shares),
+        *(None if isinstance(share, Absent) else phrases.share(share) for share in shares),
     ]
 
 
 def _share(one: Measured) -> str:
-    return words.share(one) if isinstance(one, Absent) else f"{words.share(one)} n {one.n:,}"
+    return phrases.share(one) if isinstance(one, Absent) else f"{phrases.share(one)} n {one.n:,}"
 
 
 def _coefficient(one: Measured) -> str:
-    return words.coefficient(one) if isinstance(one, Absent) else f"{words.coefficient(one)} n {one.n:,}"
+    return phrases.coefficient(one) if isinstance(one, Absent) else f"{phrases.coefficient(one)} n {one.n:,}"

@@ -10,11 +10,11 @@ import numpy as np
 from trueup.ranking.results.agreement import agreement
 from trueup.ranking.results.lengths import lengths
 from trueup.ranking.results.models import MOST_TAGS, by_tag, reasons, sample
+from trueup.ranking.results.notes import not_measured, notes
 from trueup.ranking.results.raters import left_share, raters
-from trueup.ranking.results.schema import Results, Sample, Strength, Totals
+from trueup.ranking.results.results_schema import PolicySample, Results, Strength, VoteTotals
 from trueup.ranking.results.strengths import rank
 from trueup.ranking.results.table import BOTH_BAD, IMPORTED, POLICIES, SKIP, TIE, UNCERTAIN, Table, tabulate
-from trueup.ranking.results.told import not_measured, notes
 
 if TYPE_CHECKING:
     from trueup.data.votes.vote_types import Pair, StoreSettings, Vote
@@ -48,7 +48,7 @@ def view(
     main = fair if _decides(fair) or not _decides(uncertain) else uncertain
     ranking = rank(main, seed=seed)
     order = _order(table, ranking)
-    samples: list[Sample] = []
+    samples: list[PolicySample] = []
     if main is fair and fair.paired.any():
         k = 1 if settings is None else settings.raters_per_pair
         samples.append(sample(fair, "random", order, k=k, seed=seed))
@@ -96,13 +96,13 @@ def _order(table: Table, ranking: Sequence[Strength]) -> list[int]:
 def _totals(
     pairs: Sequence[Pair], votes: Sequence[Vote], everything: Table, table: Table, settings: StoreSettings | None,
     event: int | None,
-) -> Totals:  # fmt: skip
+) -> VoteTotals:  # fmt: skip
     said = table.where(table.choice != SKIP)
     per_pair = np.unique(said.pair, return_counts=True)[1]
     moments = sorted(vote.at for vote in votes)
     policies = np.bincount(everything.policy, minlength=IMPORTED + 1)
     ordinary = [pair for pair in pairs if pair.gold is None]
-    return Totals(
+    return VoteTotals(
         prompts=len({pair.prompt.id for pair in ordinary}),
         pairs=len(ordinary),
         voted=len(per_pair),

@@ -11,13 +11,13 @@ from trueup.stats.intervals import Estimate
 Policy = Literal["random", "uncertain"]
 
 
-class Part(BaseModel):
+class ResultsPart(BaseModel):
     """Base of every part: unknown keys are refused, field docstrings describe them."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class Number(Part):
+class ResultsNumber(ResultsPart):
     """A value, its 95% interval (None: no end on that side) and the number of votes or pairs behind it."""
 
     value: float
@@ -36,23 +36,23 @@ class Number(Part):
         return (self.low is not None and self.low > 0.5) or (self.high is not None and self.high < 0.5)
 
 
-class Absent(Part):
+class Absent(ResultsPart):
     """NOT MEASURED, and why."""
 
     why: str
 
 
-Measured = Number | Absent
+Measured = ResultsNumber | Absent
 
 
-class Missing(Part):
+class ResultsMissing(ResultsPart):
     """Something a reader may look for and not find."""
 
     what: str
     why: str
 
 
-class Totals(Part):
+class VoteTotals(ResultsPart):
     """How much there is. A vote is a standing one: what was undone is not counted."""
 
     prompts: int
@@ -81,7 +81,7 @@ class Totals(Part):
     """As of which the votes stand: the same store as of this event says the same."""
 
 
-class More(Part):
+class More(ResultsPart):
     """How many more votes a decision needs, should the rate stay as it is."""
 
     state: Literal["decided", "more", "too close", "not measured"]
@@ -94,7 +94,7 @@ class More(Part):
     """What is beyond this is "too close"."""
 
 
-class Pairing(Part):
+class ModelPairing(ResultsPart):
     """Two models beside each other. Rates are the first's: `model` against `other`, ties as halves."""
 
     model: str
@@ -121,30 +121,30 @@ class Pairing(Part):
     @property
     def ahead(self) -> str | None:
         """Whose side of one half the interval of a single look is on; None: it holds one half."""
-        return self._side(self.rate) if isinstance(self.rate, Number) and self.rate.shown else None
+        return self._side(self.rate) if isinstance(self.rate, ResultsNumber) and self.rate.shown else None
 
     @property
     def winner(self) -> str | None:
         """Who wins, by the interval that holds at any time or by p after Holm; None: not shown, or they disagree."""
-        safe = self._side(self.safe) if isinstance(self.safe, Number) and self.more.prompts == 0 else None
+        safe = self._side(self.safe) if isinstance(self.safe, ResultsNumber) and self.more.prompts == 0 else None
         once = self.ahead if self.p_adjusted is not None and self.p_adjusted < 0.05 else None
         sides = {safe, once} - {None}
         return sides.pop() if len(sides) == 1 else None
 
-    def _side(self, one: Number) -> str:
+    def _side(self, one: ResultsNumber) -> str:
         return self.model if (one.low or 0.0) >= 0.5 else self.other
 
 
-class Sample(Part):
+class PolicySample(ResultsPart):
     """The votes of one way to choose pairs."""
 
     policy: Policy
     votes: int
     """Deciding ones between two named models: wins, ties and losses."""
-    pairings: list[Pairing]
+    pairings: list[ModelPairing]
 
 
-class Strength(Part):
+class Strength(ResultsPart):
     """One model in the ranking."""
 
     model: str
@@ -152,7 +152,7 @@ class Strength(Part):
     rank_low: int
     rank_high: int
     """95% of resamples rank it from `rank_low` to `rank_high`."""
-    points: Number
+    points: ResultsNumber
     """Strength in Elo's unit, 400 log10(odds), against the mean of the models of its group; n is votes."""
     wins: float
     """Ties as halves."""
@@ -160,7 +160,7 @@ class Strength(Part):
     """Models of different groups never met, not even through others: their strengths do not compare."""
 
 
-class Tag(Part):
+class Tag(ResultsPart):
     """The win rates on the prompts of one tag."""
 
     tag: str
@@ -168,7 +168,7 @@ class Tag(Part):
     pairings: list[TagRate]
 
 
-class TagRate(Part):
+class TagRate(ResultsPart):
     """One of them."""
 
     model: str
@@ -176,18 +176,18 @@ class TagRate(Part):
     rate: Measured
 
 
-class Reasons(Part):
+class Reasons(ResultsPart):
     """Why a model's answers were preferred."""
 
     model: str
     wins: int
-    shares: dict[str, Number]
+    shares: dict[str, ResultsNumber]
     """Reason -> share of the wins that came with any reason; several may be ticked."""
     why: str = ""
     """Why there are none."""
 
 
-class Kappa(Part):
+class Kappa(ResultsPart):
     """Two raters on the pairs that both voted on."""
 
     rater: str
@@ -200,7 +200,7 @@ class Kappa(Part):
     """The same with linear weights: a tie beside a preference is half a disagreement."""
 
 
-class Agreement(Part):
+class Agreement(ResultsPart):
     """Whether raters say the same of the same pair."""
 
     pairs: int
@@ -212,7 +212,7 @@ class Agreement(Part):
     raters: list[Kappa]
 
 
-class RaterRow(Part):
+class RaterRow(ResultsPart):
     """One rater. Shares are of the rater's votes without skips unless said otherwise."""
 
     rater: str
@@ -235,7 +235,7 @@ class RaterRow(Part):
     flags: list[str]
 
 
-class Lengths(Part):
+class Lengths(ResultsPart):
     """Whether length is liked. Winners minus losers, preferences only."""
 
     characters: Measured
@@ -244,13 +244,13 @@ class Lengths(Part):
     """Share of preferences, between answers of unequal length, for the longer."""
 
 
-class Results(Part):
+class Results(ResultsPart):
     """All of it."""
 
-    totals: Totals
+    totals: VoteTotals
     models: list[str]
     """In the ranking's order."""
-    samples: list[Sample]
+    samples: list[PolicySample]
     """The fair one first, where there is one: all else about models is of the first's votes."""
     ranking: list[Strength]
     tags: list[Tag]
@@ -264,4 +264,4 @@ class Results(Part):
     lengths: Lengths
     notes: list[str] = Field(default_factory=list[str])
     """What a reader must know to trust the numbers."""
-    not_measured: list[Missing] = Field(default_factory=list[Missing])
+    not_measured: list[ResultsMissing] = Field(default_factory=list[ResultsMissing])

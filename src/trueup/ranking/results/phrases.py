@@ -7,7 +7,7 @@ from typing import Literal
 
 from trueup.pages import text
 from trueup.pages.numbers import NOT_MEASURED, count, estimate, percent, percent_interval
-from trueup.ranking.results.schema import Absent, Measured, More, Number, Pairing, Results
+from trueup.ranking.results.results_schema import Absent, Measured, ModelPairing, More, Results, ResultsNumber
 from trueup.system.text import duration
 
 Word = Literal["CLEAR", "NOT SHOWN", "NOT MEASURED"]
@@ -50,14 +50,14 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 9.95 else duration(value)
 
 
-def word(pairing: Pairing) -> Word:
+def word(pairing: ModelPairing) -> Word:
     """What is known of two models."""
     if isinstance(pairing.rate, Absent):
         return NOT_MEASURED
     return "CLEAR" if pairing.winner else "NOT SHOWN"
 
 
-def found(pairing: Pairing) -> str:
+def found(pairing: ModelPairing) -> str:
     """Who wins, in a word or two."""
     if isinstance(pairing.rate, Absent):
         return "not measured"
@@ -75,7 +75,7 @@ def more(one: More) -> str:
     return f"too close to call: more than {one.limit:,} more votes" if one.state == "too close" else NOT_MEASURED
 
 
-def stop(pairing: Pairing) -> str:
+def stop(pairing: ModelPairing) -> str:
     """Whether it is safe to stop, however often somebody looks."""
     if isinstance(pairing.safe, Absent):
         return f"{NOT_MEASURED}: {pairing.safe.why}"
@@ -101,7 +101,7 @@ def headline(results: Results) -> Headline:
     return Headline(word(one), about, sentence, _stop_sentence(one))
 
 
-def _of_many(results: Results, pairings: list[Pairing]) -> Headline:
+def _of_many(results: Results, pairings: list[ModelPairing]) -> Headline:
     first, rivals = results.ranking[0], [one for one in results.ranking if one.group == results.ranking[0].group]
     alone = first.rank_high == 1
     place = "first" if alone else f"from {first.rank_low} to {first.rank_high}"
@@ -114,12 +114,12 @@ def _of_many(results: Results, pairings: list[Pairing]) -> Headline:
     return Headline("CLEAR" if alone else "NOT SHOWN", f"{first.model} leads", sentence, said)
 
 
-def _sentence(rate: Number) -> str:
+def _sentence(rate: ResultsNumber) -> str:
     low, _, high = percent_interval(rate)[1:-1].partition(", ")
     return f"{percent(rate.value)} of {count(rate.n, 'vote')} (95% interval {low} to {high})"
 
 
-def _stop_sentence(one: Pairing) -> str:
+def _stop_sentence(one: ModelPairing) -> str:
     if one.more.prompts == 0:
         return "Safe to stop: this holds however often you looked."
     safe = "" if one.more.prompts is None else f" To be safe however often you look takes about {_prompts(one)}."
@@ -131,5 +131,5 @@ def _stop_sentence(one: Pairing) -> str:
     return f"About {votes} would decide it in an even chance of cases, should the rate stay.{safe}"
 
 
-def _prompts(one: Pairing) -> str:
+def _prompts(one: ModelPairing) -> str:
     return count(one.more.prompts or 0, "more prompt")

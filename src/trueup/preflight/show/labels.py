@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from trueup.pages.numbers import count, part_of
-from trueup.preflight.show.schema import FAULTS, SCORE_FAULT, Fault, Row, Segment, View
+from trueup.preflight.show.mask_view import FAULTS, SCORE_FAULT, Fault, Segment, TokenRow, View
 from trueup.system.text import clean
 
 Kind = Literal["text", "newline", "tab", "space"]
@@ -46,13 +46,13 @@ def title(view: View) -> str:
     return f"{view.method}: {which} rows as they train"
 
 
-def row_title(row: Row) -> str:
+def row_title(row: TokenRow) -> str:
     """`row 1, the chosen answer: pairs.jsonl:12`."""
     side = f", the {row.side} answer" if row.side else ""
     return f"row {row.number}{side}" + (f": {clean(row.origin, one_line=True)}" if row.origin else "")
 
 
-def row_size(row: Row, view: View) -> str:
+def row_size(row: TokenRow, view: View) -> str:
     """`81 tokens, padded to 96; 39 trained (48.1%)`."""
     tokens = len(row.tokens)
     padded = "" if tokens == row.width else f", padded to {row.width:,}"

@@ -14,13 +14,13 @@ VerdictWord = Literal["SHIP", "HOLD", "NOT SHOWN", "NOT JUDGED"]
 Outcome = Literal["pass", "fail", "not shown", "not run"]
 
 
-class Part(BaseModel):
+class ReportPart(BaseModel):
     """Base of every part: unknown keys are refused, field docstrings describe them."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class Number(Part):
+class ReportNumber(ReportPart):
     """A value, its 95% interval and the number of items it was measured on."""
 
     value: float
@@ -29,7 +29,7 @@ class Number(Part):
     n: int
 
 
-class Difference(Number):
+class Difference(ReportNumber):
     """A paired difference from `Report.against`, model minus against."""
 
     shown: bool
@@ -42,7 +42,7 @@ class Difference(Number):
     """The smallest difference that this n would show with a power of 80%."""
 
 
-class Measure(Part):
+class Measure(ReportPart):
     """One row of the comparison: a number a model."""
 
     key: str
@@ -51,7 +51,7 @@ class Measure(Part):
     unit: str
     """Such as "share right", "nats per answer", "tokens"."""
     better: Literal["higher", "lower", "neither"]
-    values: dict[str, Number] = Field(default_factory=dict)
+    values: dict[str, ReportNumber] = Field(default_factory=dict)
     """Model -> number."""
     differences: dict[str, Difference] = Field(default_factory=dict)
     """Model -> paired difference from `Report.against`."""
@@ -74,15 +74,15 @@ class Measure(Part):
         return "better" if (difference.value > 0) == (self.better == "higher") else "worse"
 
 
-class Topic(Part):
+class Topic(ReportPart):
     """A measure on the items of one topic."""
 
     topic: str
-    values: dict[str, Number] = Field(default_factory=dict)
+    values: dict[str, ReportNumber] = Field(default_factory=dict)
     differences: dict[str, Difference] = Field(default_factory=dict)
 
 
-class GateResult(Part):
+class GateResult(ReportPart):
     """One gate, decided on an interval's bound."""
 
     key: str
@@ -94,12 +94,12 @@ class GateResult(Part):
     outcome: Outcome
     words: str
     """The outcome in a sentence, with numbers."""
-    estimate: Number | None = None
+    estimate: ReportNumber | None = None
     """What was held against the limit; None when the check did not run."""
     detectable: float | None = None
 
 
-class ModelVerdict(Part):
+class ModelVerdict(ReportPart):
     """The gates of one model together."""
 
     verdict: VerdictWord
@@ -107,7 +107,7 @@ class ModelVerdict(Part):
     gates: list[GateResult] = Field(default_factory=list)
 
 
-class Verdict(Part):
+class Verdict(ReportPart):
     """The answer, first."""
 
     verdict: VerdictWord
@@ -117,7 +117,7 @@ class Verdict(Part):
     models: dict[str, ModelVerdict] = Field(default_factory=dict)
 
 
-class FrontierPoint(Part):
+class FrontierPoint(ReportPart):
     """One model at one moment: how far it went and what it gained."""
 
     model: str
@@ -128,7 +128,7 @@ class FrontierPoint(Part):
     gold: float | None = None
 
 
-class Curve(Part):
+class Curve(ReportPart):
     """A number over training steps."""
 
     stage: str
@@ -139,7 +139,7 @@ class Curve(Part):
     values: list[float | None]
 
 
-class Alarm(Part):
+class ReportAlarm(ReportPart):
     """A named warning raised while training."""
 
     stage: str
@@ -151,29 +151,29 @@ class Alarm(Part):
     fix: str
 
 
-class Bin(Part):
+class Bin(ReportPart):
     """One bar of a calibration curve."""
 
     predicted: float
     """Mean predicted probability that chosen wins."""
-    observed: Number
+    observed: ReportNumber
     """Share in which it was chosen."""
 
 
-class RewardModelCard(Part):
+class RewardModelCard(ReportPart):
     """How far the reward model can be trusted, on held-out rankings."""
 
     name: str
-    accuracy: Number
-    chosen_longer: Number | None = None
+    accuracy: ReportNumber
+    chosen_longer: ReportNumber | None = None
     """Accuracy where the chosen answer is the longer one."""
-    chosen_shorter: Number | None = None
+    chosen_shorter: ReportNumber | None = None
     calibration: list[Bin] = Field(default_factory=list)
     calibration_error: float | None = None
     """Expected calibration error: mean |observed - predicted|, weighted by bin size."""
 
 
-class Answer(Part):
+class ReportAnswer(ReportPart):
     """What one model answered."""
 
     text: str
@@ -182,21 +182,21 @@ class Answer(Part):
     """Such as {"proxy": 1.2, "gold": 0.0, "right": 1.0, "refused": 0.0}."""
 
 
-class Sample(Part):
+class ReportSample(ReportPart):
     """One prompt answered by every model."""
 
     task: str
     topic: str | None = None
     prompt: str
     expected: str | None = None
-    answers: dict[str, Answer]
+    answers: dict[str, ReportAnswer]
     change: float | None = None
     """Score of the last model less that of `Report.against`: the largest gains and losses are shown first."""
     by: str | None = None
     """Which score `change` is of."""
 
 
-class StageRun(Part):
+class StageRun(ReportPart):
     """What was run."""
 
     name: str
@@ -218,14 +218,14 @@ class StageRun(Part):
     command: str | None = None
 
 
-class Missing(Part):
+class ReportMissing(ReportPart):
     """A check that did not run, and why. It counts for nothing."""
 
     what: str
     why: str
 
 
-class Report(Part):
+class Report(ReportPart):
     """The whole report."""
 
     title: str
@@ -246,9 +246,9 @@ class Report(Part):
     curves: list[Curve] = Field(default_factory=list)
     lengths: dict[str, list[int]] = Field(default_factory=dict)
     """Model -> tokens of each answer, for the histograms."""
-    alarms: list[Alarm] = Field(default_factory=list)
-    samples: list[Sample] = Field(default_factory=list)
+    alarms: list[ReportAlarm] = Field(default_factory=list)
+    samples: list[ReportSample] = Field(default_factory=list)
     stages: list[StageRun] = Field(default_factory=list)
-    not_measured: list[Missing] = Field(default_factory=list)
+    not_measured: list[ReportMissing] = Field(default_factory=list)
     seconds: dict[str, float] = Field(default_factory=dict)
     """Where the time went: stage -> seconds, and "evaluation"."""

@@ -73,7 +73,7 @@ def runs(tokens: tuple[Token, ...]) -> list[tuple[bool, tuple[Token, ...]]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TokenRow:
     """One row of a micro-batch.
 
     Attributes:
@@ -110,7 +110,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Totals:
+class DataTotals:
     """Over all rows of the data, not only those shown.
 
     Attributes:
@@ -143,9 +143,9 @@ class View:
     """The first rows as they train, and totals. `shapes`: (rows, tokens) of each micro-batch shown."""
 
     method: Method
-    rows: tuple[Row, ...]
+    rows: tuple[TokenRow, ...]
     shapes: tuple[tuple[int, int], ...]
-    totals: Totals
+    totals: DataTotals
 
     @property
     def padding(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trueup.ranking.results.schema import Absent, Missing, Number, Results
+from trueup.ranking.results.results_schema import Absent, Results, ResultsMissing, ResultsNumber
 
 
 def notes(made: Results, *, unpaired: int, tags_left_out: int) -> list[str]:
@@ -45,7 +45,7 @@ def notes(made: Results, *, unpaired: int, tags_left_out: int) -> list[str]:
         told.append(
             f"{_votes(made.totals.gold)} on gold pairs: they are in nothing but what is said of raters and sides."
         )
-    if isinstance(made.left, Number) and made.left_p is not None and made.left_p < 0.05:
+    if isinstance(made.left, ResultsNumber) and made.left_p is not None and made.left_p < 0.05:
         told.append(
             f"Side {'A' if made.left.value > 0.5 else 'B'} is preferred more often than chance has it. Sides are "
             "drawn at random, so it favours no model, but every rate is nearer to one half than it would be without."
@@ -59,33 +59,33 @@ def notes(made: Results, *, unpaired: int, tags_left_out: int) -> list[str]:
     return told
 
 
-def not_measured(made: Results) -> list[Missing]:
+def not_measured(made: Results) -> list[ResultsMissing]:
     """What has no number at all, with the reason."""
-    gaps: list[Missing] = []
-    if not any(isinstance(one.rate, Number) for sample in made.samples for one in sample.pairings):
-        gaps.append(Missing(what="win rates and ranking", why=_why_no_rates(made)))
+    gaps: list[ResultsMissing] = []
+    if not any(isinstance(one.rate, ResultsNumber) for sample in made.samples for one in sample.pairings):
+        gaps.append(ResultsMissing(what="win rates and ranking", why=_why_no_rates(made)))
     elif len(made.models) > len(made.ranking):
         unmet = ", ".join(one for one in made.models if one not in {row.model for row in made.ranking})
-        gaps.append(Missing(what=f"ranking of {unmet}", why="no deciding vote on any of their answers"))
+        gaps.append(ResultsMissing(what=f"ranking of {unmet}", why="no deciding vote on any of their answers"))
     met = {(one.model, one.other) for sample in made.samples for one in sample.pairings}
     apart = len(made.models) * (len(made.models) - 1) // 2 - len(met)
     if met and apart:
         word = "pairing of models has" if apart == 1 else "pairings of models have"
-        gaps.append(Missing(what=f"{apart} win rate{'s' if apart > 1 else ''}", why=f"{apart} {word} no vote"))
+        gaps.append(ResultsMissing(what=f"{apart} win rate{'s' if apart > 1 else ''}", why=f"{apart} {word} no vote"))
     if not made.tags:
         why = "no deciding votes between two models" if not met else "no prompt that was voted on has a tag"
-        gaps.append(Missing(what="win rates by tag", why=why))
+        gaps.append(ResultsMissing(what="win rates by tag", why=why))
     if not any(one.shares for one in made.reasons):
-        gaps.append(Missing(what="reasons", why="no reason was given with a preference between two models"))
+        gaps.append(ResultsMissing(what="reasons", why="no reason was given with a preference between two models"))
     single = {
         "agreement of raters": made.agreement.nominal,
         "sides": made.left,
         "length of winners": made.lengths.characters,
         "share won by the longer answer": made.lengths.longer,
     }
-    gaps += [Missing(what=what, why=one.why) for what, one in single.items() if isinstance(one, Absent)]
+    gaps += [ResultsMissing(what=what, why=one.why) for what, one in single.items() if isinstance(one, Absent)]
     if made.raters and all(isinstance(one.gold, Absent) for one in made.raters):
-        gaps.append(Missing(what="raters against gold", why="no gold pair was answered"))
+        gaps.append(ResultsMissing(what="raters against gold", why="no gold pair was answered"))
     return gaps
 
 
