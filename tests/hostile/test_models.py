@@ -373,14 +373,33 @@ def cached(home: Path, folder: Path, name: str) -> None:
     shutil.copytree(folder, place / "snapshots" / commit)
 
 
-def from_hub(home: Path, name: str, more: str = "") -> str:
-    code = (
-        "import sys; from trueup import runtime; from trueup.models.loading import load_causal_lm, load_tokenizer\n"
-        f"load_tokenizer({name!r}); load_causal_lm({name!r}, runtime.init('cpu', 'float32'){more}); print('LOADED')"
-    )
+HUB = """
+import json, sys
+from pathlib import Path
+from trueup import runtime
+from trueup.models.loading import load_causal_lm, load_tokenizer
+
+told, where = {}, runtime.init("cpu", "float32")
+for name, trust in json.loads(sys.argv[1]):
+    try:
+        load_tokenizer(name)
+        load_causal_lm(name, where, **({"trust_remote_code": True} if trust else {}))
+        told[name] = "LOADED"
+    except Exception as error:
+        told[name] = f"{type(error).__name__}: {error}"
+    if not trust:
+        assert not Path(sys.argv[2]).exists(), name
+print(json.dumps(told))
+"""
+
+
+def from_hub(home: Path, marker: Path, names: list[tuple[str, bool]]) -> dict[str, str]:
+    """Load models of the hub's cache, code trusted or not, in a process that reads it. Returns what came of each."""
     environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    return done.stdout + (done.stderr.strip().splitlines() or [""])[-1] + done.stderr
+    command = [sys.executable, "-c", HUB, json.dumps(names), str(marker)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_models_of_the_hub_are_looked_at_likewise(tmp_path: Path, marker: Path) -> None:
@@ -390,14 +409,15 @@ def test_models_of_the_hub_are_looked_at_likewise(tmp_path: Path, marker: Path) 
     cached(tmp_path, evil.with_code(tmp_path / "code", marker), "owner/code")
     cached(tmp_path, evil.model(tmp_path / "kernel", attn_implementation="a/b"), "owner/kernel")
     cached(tmp_path, evil.adapter(tmp_path / "adapter", tmp_path / "good"), "owner/adapter")
-    assert "LOADED" in from_hub(tmp_path, "owner/good")
-    for name, said in {
+    refused = {
         "pickled": ASKED, "index": ASKED, "code": "trust_remote_code=true", "kernel": "is code from the hub",
         "adapter": "tokenizer", "missing": "cannot load",
-    }.items():  # fmt: skip
-        told = from_hub(tmp_path, f"owner/{name}")
-        assert said in told
-        assert "trueup.errors.ModelError" in told
-        assert "LOADED" not in told
+    }  # fmt: skip
+    told = from_hub(tmp_path, marker, [("owner/good", False), *((f"owner/{name}", False) for name in refused)])
+    assert told.pop("owner/good") == "LOADED"
+    for name, said in refused.items():
+        assert told[f"owner/{name}"].startswith("ModelError: ")
+        assert said in told[f"owner/{name}"]
     assert not marker.exists()
-    assert "LOADED" in from_hub(tmp_path, "owner/code", ", trust_remote_code=True") or marker.exists()
+    told = from_hub(tmp_path, marker, [("owner/code", True)])
+    assert told == {"owner/code": "LOADED"} or marker.exists()
