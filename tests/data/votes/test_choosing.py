@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import event
 
 from data.votes.store_examples import check_store, connect, make_store, new_pair, vote_on, with_salt
+from trueup.data.votes import settings
+from trueup.data.votes.content import draw_number, left_side
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Rater, StoreSettings
 from trueup.errors import ConfigError, DataError
@@ -48,20 +50,22 @@ def test_another_seed_draws_the_order_of_pairs_and_prompts_anew(tmp_path):
         assert ids(order(opened, opened.rater("A"))) == zero
 
 
-def test_sides_are_random_by_prompt_and_rater_and_stay(tmp_path):
+def test_sides_are_random_by_prompt_and_rater():
     """Of 2,000 fair coins, 1,000 +- 4 x 22 fall on a side."""
+    left = [(left_side("key", number, 1), left_side("key", number, 2)) for number in range(2000)]
+    for count in (
+        sum(one == "first" for one, _ in left),
+        sum(two == "first" for _, two in left),
+        sum(one == two for one, two in left),
+    ):
+        assert abs(count - 1000) < 4 * math.sqrt(2000 / 4)
+
+
+def test_a_side_stays(tmp_path):
     with make_store(tmp_path, 1) as opened:
-        ann, bob = opened.rater("A"), opened.rater("B")
-        left = [(opened.left_of(number, ann), opened.left_of(number, bob)) for number in range(400)]
-        assert left == [(opened.left_of(number, ann), opened.left_of(number, bob)) for number in range(400)]
-        for count in (
-            sum(one == "first" for one, _ in left),
-            sum(two == "first" for _, two in left),
-            sum(one == two for one, two in left),
-        ):
-            assert abs(count - 200) < 4 * math.sqrt(400 / 4)
+        ann = opened.rater("A")
         shown = opened.next(ann)
-        assert shown.left == opened.left_of(shown.pair.prompt.id, ann)
+        assert shown.left == opened.left_of(shown.pair.prompt.id, ann) == opened.left_of(shown.pair.prompt.id, ann)
         assert vote_on(opened, ann, shown.pair.id).left == shown.left
 
 
@@ -118,23 +122,34 @@ def test_unscored_pairs_are_those_that_this_model_has_not_scored(tmp_path):
         assert [one.id for one in opened.unscored("a", 9)] == [6]
 
 
+@pytest.mark.parametrize("every", [2, 4, 10])
+def test_gold_pairs_are_drawn_about_every_so_many_times(every):
+    """Of 4,000 draws with p = 1/every, 4,000 p +- 4 sqrt(4,000 p (1 - p)) are due; others for another rater."""
+    due = [[draw_number("key", "gold", rater, votes) % every == 0 for votes in range(4000)] for rater in (1, 2)]
+    for drawn in due:
+        assert abs(sum(drawn) - 4000 / every) <= 4 * math.sqrt(4000 / every * (1 - 1 / every))
+    both = sum(one and other for one, other in zip(*due, strict=True))
+    assert abs(both - 4000 / every**2) <= 4 * math.sqrt(4000 / every**2 * (1 - 1 / every**2))
+
+
 @pytest.mark.parametrize("every", [1, 4])
-def test_about_every_so_many_pairs_a_gold_one_comes(tmp_path, every):
-    """Of 200 draws with p = 1/4, 50 +- 4 sqrt(200 p (1 - p)) are gold; with p = 1 all, as long as there are any."""
-    with make_store(tmp_path, 300, gold=200, gold_every=every) as opened:
+def test_a_gold_pair_comes_when_it_is_drawn(tmp_path, every):
+    """At each vote of a rater by a draw of the store's key, the rater and how many votes there are."""
+    with make_store(tmp_path, 60, gold=40, gold_every=every) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
-        shown = order(opened, ann, 200)
-        gold = [one.pair.gold is not None for one in shown]
-        assert abs(sum(gold) - 200 / every) <= 4 * math.sqrt(200 / every * (1 - 1 / every))
+        with opened._database.reading() as connection:
+            key = settings.key(connection)
+        shown = order(opened, ann, 40)
+        assert [one.pair.gold is not None for one in shown] == [
+            draw_number(key, "gold", ann.id, votes) % every == 0 for votes in range(40)
+        ]
         assert {one.policy for one in shown} == {"random"}
-        if every > 1:
-            theirs = [one.pair.gold is not None for one in order(opened, bob, 60)]
-            assert theirs != gold[:60]  # nobody learns from another when they come
-            both = {one.ballot.pair for one in opened.history(bob, 60)} & set(ids(shown))
-            assert both, "gold pairs are for every rater"
-            assert all(opened.pair(one).gold for one in both)
+        theirs = order(opened, bob, 40)
+        both = set(ids(theirs)) & set(ids(shown))
+        assert all(opened.pair(number).gold for number in both)  # these alone are for every rater
+        assert both or every > 1
         told = opened.progress(ann)
-        assert (told.mine, told.pairs) == (200, 300)
+        assert (told.mine, told.pairs) == (40, 60)
         check_store(opened)
 
 
