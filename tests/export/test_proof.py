@@ -375,7 +375,7 @@ def test_another_adapter_and_another_base_are_told_apart(tmp_path):
     shutil.copy(other.path / "adapter" / "adapter_model.safetensors", run.path / "adapter")
     made = run.prove("adapter")
     assert {"logits", "base"} <= failed(made)
-    assert by_name(made)["base"].found == "the base is as it was: the adapter is another"
+    assert by_name(made)["base"].found == "the base is unchanged: the adapter differs"
     export.export_adapter(run.network, run.path / "adapter", lora(), role="policy", base=str(tmp_path / "base"))
     export._add_tokenizer(run.model, run.path / "adapter", False)
     assert failed(run.prove("adapter")) == set()
@@ -434,7 +434,7 @@ def test_the_fresh_process_has_nothing_of_trueup():
 def test_a_process_that_dies_is_an_error(tmp_path):
     run = trained_run(tmp_path)
     (run.path / OUTPUTS_FILE).write_bytes(b"nothing of the kind")
-    with pytest.raises(ModelError, match="died with code 1"):
+    with pytest.raises(ModelError, match="ended with code 1"):
         run.prove()
 
 

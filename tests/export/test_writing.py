@@ -336,9 +336,9 @@ def test_where_it_is_written_by_default(finished_run, believed):
     found = [export.run(finished_run), export.run(finished_run, merge=False), export.run(finished_run, dtype="float16")]
     assert [path.relative_to(finished_run).name for path in found] == ["export", "export-adapter", "export-float16"]
     assert export.run(finished_run / "model") == finished_run / "model-export"
-    with pytest.raises(ModelError, match="is there already"):
+    with pytest.raises(ModelError, match="exists already"):
         export.run(finished_run)
-    with pytest.raises(ModelError, match="lies inside"):
+    with pytest.raises(ModelError, match="is inside"):
         export.run(finished_run, finished_run / "model" / "inside")
 
 
@@ -421,8 +421,8 @@ def test_what_is_proven_is_uploaded(finished_run, monkeypatch, believed, capsys)
     [
         (Hub(error=huggingface_hub.errors.LocalTokenNotFoundError("Token is required")), "hf auth login"),
         (Hub(error=ConnectionError("no route")), "ConnectionError: no route"),
-        (Hub(files=["model-00001-of-00002.safetensors"]), "holds weights that this export has not"),
-        (Hub(private=False), "--private: me/mine is there already, and public"),
+        (Hub(files=["model-00001-of-00002.safetensors"]), "holds weights that are not in this export"),
+        (Hub(private=False), "--private: me/mine exists and is public"),
     ],
 )
 def test_what_cannot_be_uploaded_stays(finished_run, monkeypatch, believed, hub, says):
@@ -448,7 +448,7 @@ def test_what_is_not_proven_is_not_uploaded(finished_run, monkeypatch):
 
 def test_run_refuses(finished_run, tmp_path):
     (tmp_path / "taken").mkdir()
-    with pytest.raises(ModelError, match="is there already"):
+    with pytest.raises(ModelError, match="exists already"):
         export.run(finished_run, tmp_path / "taken")
     with pytest.raises(ModelError, match="'float8' is unknown"):
         export.run(finished_run, tmp_path / "out", dtype="float8")

@@ -1,10 +1,11 @@
-"""Trained roles as standard folders that other tools open, and the proof that they hold what was trained.
+"""Export trained roles as standard folders that other tools open, and prove that they compute what was trained.
 
 writing.py      model/ and adapter/ at a stage's end; `trueup export`
-merging.py      LoRA folded into the weights, and how much of it the rounding keeps
-proof.py        what the trained network computes, recorded; a fresh process's answers compared with it
-proof_fresh.py  that process: plain transformers and peft, nothing of trueup
-proof_files.py  what can be told from the written bytes
+merging.py      merges LoRA into the weights, and measures the share that rounding keeps
+copying.py      copies a model's folder without links that lead out of it
+proof.py        records the trained network's outputs, and compares a fresh process's outputs with them
+proof_fresh.py  that process: plain transformers and peft, without trueup
+proof_files.py  checks of the written bytes
 hub.py          upload, after the proof
 """
 

@@ -20,35 +20,35 @@ def check_name(name: str) -> None:
 
 
 def push(folder: Path, name: str, *, private: bool = False) -> str:
-    """Make the repository if it is not there, and upload the folder as one commit.
+    """Create the repository if it does not exist, and upload the folder as a single commit.
 
-    A repository that is there must not hold weights which the folder lacks: they could be loaded in its weights' place.
+    An existing repository must not hold weights that the folder lacks: they could be loaded instead of the new ones.
 
     Args:
-        folder: what to upload, all of it.
+        folder: folder to upload, with all its files.
         name: owner/name.
-        private: make it private; without it the owner's default holds.
+        private: create it as private; otherwise the owner's default applies.
 
     Returns:
-        The repository's address.
+        The repository's URL.
 
     Raises:
-        ModelError: no token, no network, no permission; the repository is public though `private` was asked for; it
-            holds other weights. The folder stays as it is.
+        ModelError: no token, no network or no permission; the repository is public although `private` is set; it holds
+            other weights. The folder is unchanged.
     """
     from huggingface_hub import HfApi
 
-    again = f"{folder} is written and proven; upload it with `hf upload {name} {folder}`"
+    retry = f"{folder} is written and proven; upload it with `hf upload {name} {folder}`"
     try:
         address = _push(HfApi(), folder, name, private)
     except ModelError as error:
-        raise ModelError(f"{error}\n  {again}") from None
-    except Exception as error:  # the HTTP library underneath, and so its errors, differ between the client's versions
+        raise ModelError(f"{error}\n  {retry}") from None
+    except Exception as error:  # the client's versions use different HTTP libraries, with different errors
         reason = excerpt(" ".join(masked(str(error)).split()), 200)[1:-1]
         raise ModelError(
             f"--push-to-hub {name}: the upload failed: {type(error).__name__}: {reason}\n"
             f"  without a token: `hf auth login`, or set HF_TOKEN (one that may write); offline: unset HF_HUB_OFFLINE\n"
-            f"  {again}"
+            f"  {retry}"
         ) from error
     return address
 
@@ -56,12 +56,12 @@ def push(folder: Path, name: str, *, private: bool = False) -> str:
 def _push(api: Any, folder: Path, name: str, private: bool) -> str:
     address = str(api.create_repo(name, private=private or None, exist_ok=True))
     if private and not api.repo_info(name).private:
-        raise ModelError(f"--private: {name} is there already, and public; make it private first, or name another")
-    there = [file for file in api.list_repo_files(name) if file.endswith(_WEIGHTS)]
-    if strange := sorted(file for file in there if not (folder / file).is_file()):
+        raise ModelError(f"--private: {name} exists and is public; make it private first, or name another repository")
+    weights = [file for file in api.list_repo_files(name) if file.endswith(_WEIGHTS)]
+    if extra := sorted(file for file in weights if not (folder / file).is_file()):
         raise ModelError(
-            f"--push-to-hub {name}: it holds weights that this export has not, and that could be loaded instead: "
-            f"{', '.join(strange[:3])}; delete them there, or name another repository"
+            f"--push-to-hub {name}: it holds weights that are not in this export and could be loaded instead: "
+            f"{', '.join(extra[:3])}; delete them there, or name another repository"
         )
     api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload a model trained with trueup")
     return address

@@ -1,8 +1,8 @@
-"""The proof that an exported folder holds the model that was trained.
+"""Prove that an exported folder holds the model that was trained.
 
-At the end of a stage `record_outputs` writes what the network in memory computes on a few rows of its own data.
-`prove` has a fresh process (`proof_fresh.py`) load the exported folder with plain transformers and peft and compare.
-Nothing of the export takes part in the recording: LoRA is not merged, the weights are not cast, no file is read.
+At the end of a stage `record_outputs` writes the outputs of the network in memory on a few rows of its data. `prove`
+starts a fresh process (`proof_fresh.py`) that loads the exported folder with plain transformers and peft and compares.
+The recording is independent of the export: LoRA is not merged, weights are not cast, no file is read.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from trueup.system.text import clean
 OUTPUTS_FILE = "outputs.safetensors"
 PROOF_FILE = "proof.json"
 LIVE_SOURCE = "the trained network, in memory"
-_LOOKED_AT, _ROWS, _TOKENS = 256, 8, 256  # with two (rows, vocabulary) tables of logits: 3 MB at 49k tokens
-_ASKED = (
+_CANDIDATES, _ROWS, _TOKENS = 256, 8, 256  # two (rows, vocabulary) tensors of logits: 3 MB at 49k tokens
+_CONVERSATIONS = (
     ("What is the capital of France?", "The capital of France is Paris."),
     ("Add 2 and 3.", "5"),
     ("Name a colour, and say where one sees it.", "Green: grass is green, and so are leaves in summer."),
@@ -61,25 +61,25 @@ def record_outputs(
     network: Network, role: str, examples: Sequence[Example], path: Path,
     *, prompt: Callable[[int], Sequence[Message]] = lambda _: (), source: str = LIVE_SOURCE,
 ) -> None:  # fmt: skip
-    """Write what `role` computes on up to 8 of the shortest examples (their first branch), and how they are rendered.
+    """Write the outputs of `role` on up to 8 of the shortest examples (their first branch), and their rendered texts.
 
-    Of a policy: the logits after each row, every token's log-probability, the likeliest token at every position. Of a
-    role with a head: its scores. Of a LoRA role, both also with the adapter off, to tell a merged model from the base.
-    Computed in float32, whatever the run's dtype (but in that where weights are sharded), from the weights as they are
-    in memory. Every rank calls, the first one writes.
+    A policy's outputs are the logits after each row, every token's log-probability and the likeliest token at every
+    position; a role with a head has scores. For a LoRA role they are also computed with the adapter off, to tell a
+    merged model from its base. They are computed in float32 from the weights in memory (with sharded weights, in the
+    run's dtype). Every rank has to call; the first one writes.
 
     Args:
-        network: with the role, as it is; neither its weights nor its mode are changed.
-        role: what was trained.
-        examples: at least one; the first 256 are looked at.
-        path: the safetensors file to write. It holds text of the data: it stays in the run folder.
-        prompt: the messages before an example's answer, for the check of the template; none for plain text.
-        source: whose outputs these are, in words.
+        network: network with the role; its weights and mode are not changed.
+        role: the trained role.
+        examples: at least one; only the first 256 are candidates.
+        path: safetensors file to write. It contains text of the data, so it stays in the run folder.
+        prompt: returns the messages before an example's answer, to check the template; none for plain text.
+        source: description of the model that computed the outputs.
     """
-    first = [examples[at] for at in range(min(len(examples), _LOOKED_AT))]
-    at = _shortest([_length(one) for one in first])
-    rows = [_row(first[one]) for one in at]
-    # Where each process holds the whole model, the first one computes alone.
+    candidates = [examples[index] for index in range(min(len(examples), _CANDIDATES))]
+    chosen = _shortest([_length(example) for example in candidates])
+    rows = [_row(candidates[index]) for index in chosen]
+    # If each process holds the whole model, the first one computes alone.
     shared, alone = network.runtime, replace(network.runtime, world=1, strategy="one")
     if not (shared.is_main or shared.sharded):
         return
@@ -90,7 +90,7 @@ def record_outputs(
         network.runtime = shared
     if not shared.is_main:
         return
-    talks = [_turns(*_ASKED[0]), *(messages for one in at if (messages := prompt(one)))]
+    conversations = [_turns(*_CONVERSATIONS[0]), *(messages for index in chosen if (messages := prompt(index)))]
     about = {
         "format": 1,
         "trueup": version("trueup"),
@@ -104,7 +104,7 @@ def record_outputs(
         "end_id": network.renderer.end_id,
         "stop_ids": sorted(network.renderer.stop_ids),
         "time": datetime.now().isoformat(),
-        "texts": [text for one in talks for text in _texts(network, one)],
+        "texts": [text for messages in conversations for text in _texts(network, messages)],
     }
     tensors = {"ids": torch.tensor([token for row in rows for token in row]), **computed}
     temporary = path.with_name(f".{path.name}.partial")
@@ -117,14 +117,14 @@ def _length(example: Example) -> int:
 
 
 def _shortest(lengths: Sequence[int]) -> list[int]:
-    """Which examples: the shortest, of different lengths where there are any, so that a batch of them has padding."""
-    order = sorted(range(len(lengths)), key=lambda at: lengths[at])
-    distinct = list({lengths[at]: at for at in reversed(order)}.values())[::-1]
-    return [*distinct, *(at for at in order if at not in distinct)][:_ROWS]
+    """Return the indices of the shortest examples, of different lengths if possible, so that a batch has padding."""
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    distinct = list({lengths[index]: index for index in reversed(order)}.values())[::-1]
+    return [*distinct, *(index for index in order if index not in distinct)][:_ROWS]
 
 
 def _row(example: Example) -> list[int]:
-    """The first branch behind its trunk, cut to `_TOKENS`; its last token, where a score is read, stays the last."""
+    """Return the first branch behind its trunk, cut to `_TOKENS` but with its last token, where a score is read."""
     ids = example.trunk + (example.branches[0].ids if example.branches else [])
     return ids if len(ids) <= _TOKENS else [*ids[: _TOKENS - 1], ids[-1]]
 
@@ -136,13 +136,13 @@ def _outputs(network: Network, role: str, rows: list[list[int]]) -> dict[str, Te
         if network.roles[role].head is None:
             trunk = network.trunk(role)
 
-            def computed() -> dict[str, Tensor]:
+            def policy() -> dict[str, Tensor]:
                 with torch.no_grad(), network.autocast(trunk):
                     return policy_outputs(trunk, rows, network.runtime.device)
 
-            return network.run(role, computed)
-        one_by_one = [Example(row[:-1], (Branch(row[-1:], [False]),)) for row in rows]
-        scores = [forward_all(network, [row], role, "scores", max_tokens=_TOKENS) for row in one_by_one]
+            return network.run(role, policy)
+        examples = [Example(row[:-1], (Branch(row[-1:], [False]),)) for row in rows]
+        scores = [forward_all(network, [example], role, "scores", max_tokens=_TOKENS) for example in examples]
         return {"scores": torch.cat(scores)}
     finally:
         network.train(training)
@@ -150,10 +150,10 @@ def _outputs(network: Network, role: str, rows: list[list[int]]) -> dict[str, Te
 
 @contextmanager
 def _in_float32(network: Network) -> Iterator[None]:
-    """The network computes in float32, from the weights as they are: each module's are widened while it runs.
+    """Make the network compute in float32 inside the context: a module's weights are widened while it runs.
 
-    So the rounding of a bfloat16 run's arithmetic, far larger than many faults, is not in what is compared; and no more
-    than one module is ever held twice.
+    So the comparison is free of bfloat16 rounding, which is far larger than many errors in an export, and at most one
+    module is in memory twice.
     """
     narrow: dict[nn.Parameter, Tensor] = {}
     runtime, network.runtime = network.runtime, replace(network.runtime, dtype=torch.float32)
@@ -169,8 +169,9 @@ def _in_float32(network: Network) -> Iterator[None]:
             if parameter in narrow:
                 parameter.data = narrow.pop(parameter)
 
-    handles = [one for module in network.modules() if module._parameters
-               for one in (module.register_forward_pre_hook(widen), module.register_forward_hook(restore))]  # fmt: skip
+    weighted = [module for module in network.modules() if module._parameters]
+    handles = [module.register_forward_pre_hook(widen) for module in weighted]
+    handles += [module.register_forward_hook(restore) for module in weighted]
     try:
         yield
     finally:
@@ -182,65 +183,65 @@ def _in_float32(network: Network) -> Iterator[None]:
 
 
 def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[str, Tensor], torch.dtype]:
-    """The outputs, in float32 if the model can be run so; and the dtype they were computed in."""
-    place, check = network.roles[role], network.check_stop
-    network.check_stop = lambda: None  # training is over: nothing is to be stopped for
+    """Return the outputs, in float32 if the model runs in it, and their dtype."""
+    parts, check_stop = network.roles[role], network.check_stop
+    network.check_stop = lambda: None  # training is over, so a stop request must not interrupt this
     roles = {"": role}
-    if place.adapter is not None:
-        network.roles["adapter off"] = Role(place.trunk, head=place.head)
+    if parts.adapter is not None:
+        network.roles["adapter off"] = Role(parts.trunk, head=parts.head)
         roles["base_"] = "adapter off"
     try:
-        # Sharded weights are widened by no one: each layer is whole only while it runs.
+        # Sharded weights cannot be widened: each layer is whole only while it runs.
         with nullcontext() if network.runtime.sharded else _in_float32(network):
-            found = {key: _outputs(network, one, rows) for key, one in roles.items()}
+            outputs = {key: _outputs(network, name, rows) for key, name in roles.items()}
         dtype = network.runtime.dtype if network.runtime.sharded else torch.float32
     except (RuntimeError, TypeError, ValueError):
         if network.runtime.sharded:
-            raise  # one rank that begins again would leave the others where they are
-        found = {key: _outputs(network, one, rows) for key, one in roles.items()}
+            raise  # a rank that starts again would deadlock the others
+        outputs = {key: _outputs(network, name, rows) for key, name in roles.items()}
         dtype = network.runtime.dtype
     finally:
         network.roles.pop("adapter off", None)
-        network.check_stop = check
-    base = {f"base_{name}": value for name, value in found.get("base_", {}).items() if name in ("logits", "scores")}
-    return found[""] | base, dtype
+        network.check_stop = check_stop
+    base = {f"base_{name}": value for name, value in outputs.get("base_", {}).items() if name in ("logits", "scores")}
+    return outputs[""] | base, dtype
 
 
 def _texts(network: Network, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The prompt, and the whole conversation where it is answered: text, the text's ids, the ids trained on."""
+    """Return text, token ids and training ids of the prompt, and of the whole conversation if it has an answer."""
     answered = messages[-1].role == "assistant"
     tokenizer, prompt = network.tokenizer, list(messages[:-1] if answered else messages)
-    made: list[dict[str, Any]] = []
+    texts: list[dict[str, Any]] = []
     for part, is_prompt in ((prompt, True), (messages, False))[: 1 + answered]:
-        turns = [{"role": one.role, "content": one.content} for one in part]
+        turns = [{"role": message.role, "content": message.content} for message in part]
         text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_prompt))
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         trained = network.renderer.prompt(part) if is_prompt else None
-        made.append({"messages": turns, "prompt": is_prompt, "text": text, "ids": ids, "trained": trained})
-    return made
+        texts.append({"messages": turns, "prompt": is_prompt, "text": text, "ids": ids, "trained": trained})
+    return texts
 
 
-def _turns(asked: str, answered: str) -> tuple[Message, ...]:
-    return Message("user", asked), Message("assistant", answered)
+def _turns(question: str, answer: str) -> tuple[Message, ...]:
+    return Message("user", question), Message("assistant", answer)
 
 
 def record_folder(folder: Path, path: Path, *, trust_remote_code: bool = False) -> None:
-    """`record_outputs` for a run that left no record: of its model, or adapter over its base, as trueup loads them.
+    """Call `record_outputs` on a folder, a model or an adapter over its base, that has no record of its training.
 
     Raises:
         ModelError: the folder, or an adapter's base, cannot be loaded.
     """
     cpu = torch.device("cpu")
     if is_adapter(folder):
-        network, role = _adapted(folder, Runtime(cpu, torch.float32), trust_remote_code)
+        network, role = _load_adapter(folder, Runtime(cpu, torch.float32), trust_remote_code)
     else:
         dtype = getattr(torch, dtype_of(folder), torch.float32)
-        network, role = _loaded(str(folder), Runtime(cpu, dtype), trust_remote_code)
-    examples = [single(network.renderer.conversation(_turns(*one))) for one in _ASKED]
+        network, role = _load_model(str(folder), Runtime(cpu, dtype), trust_remote_code)
+    examples = [single(network.renderer.conversation(_turns(*turns))) for turns in _CONVERSATIONS]
     record_outputs(network, role, examples, path, source=f"{folder}, as trueup loads it")
 
 
-def _loaded(folder: str, runtime: Runtime, trust: bool) -> tuple[Network, str]:
+def _load_model(folder: str, runtime: Runtime, trust: bool) -> tuple[Network, str]:
     tokenizer = load_tokenizer(folder, trust_remote_code=trust)
     if classifier_problem(Path(folder)) is None:
         classifier = load_classifier(folder, runtime, trust_remote_code=trust)
@@ -252,7 +253,7 @@ def _loaded(folder: str, runtime: Runtime, trust: bool) -> tuple[Network, str]:
     return network, "policy"
 
 
-def _adapted(folder: Path, runtime: Runtime, trust: bool) -> tuple[Network, str]:
+def _load_adapter(folder: Path, runtime: Runtime, trust: bool) -> tuple[Network, str]:
     base, settings = base_of(folder), json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     trunk = load_causal_lm(base, runtime, trust_remote_code=trust)
     network = Network(trunk, load_tokenizer(base, trust_remote_code=trust), runtime)
@@ -270,7 +271,7 @@ def _adapted(folder: Path, runtime: Runtime, trust: bool) -> tuple[Network, str]
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was checked of an exported folder, against whose outputs, and with which versions."""
+    """Result of the checks of an exported folder, the recorded outputs they used, and package versions."""
 
     checks: tuple[Check, ...]
     versions: dict[str, str]
@@ -279,11 +280,11 @@ class Proof:
 
     @property
     def failures(self) -> list[Check]:
-        """The checks that did not pass."""
+        """Checks that did not pass."""
         return [check for check in self.checks if not check.passed]
 
     def write(self, folder: Path) -> None:
-        """Write `proof.json`: everything but the text of the rows, which may not be for the public, and no path."""
+        """Write `proof.json`, without the text of the rows, which may be private, and without paths."""
         about = self.record.about
         content = {
             "passed": not self.failures,
@@ -302,37 +303,37 @@ class Proof:
         atomic_write_text(folder / PROOF_FILE, json.dumps(content, indent=2) + "\n")
 
     def show(self) -> None:
-        """Print it as a table, and what it was compared with."""
-        used = ", ".join(f"{name} {self.versions[name]}" for name in ("torch", "transformers", "peft"))
+        """Print the checks as a table, and the source of the recorded outputs."""
+        versions = ", ".join(f"{name} {self.versions[name]}" for name in ("torch", "transformers", "peft"))
         verdict = "FAILED" if self.failures else "proven"
         rows = [("" if check.passed else "FAILED", check.name, check.found, check.limit) for check in self.checks]
-        table(f"{verdict}, in a fresh process with {used}", ["", "check", "found", "limit"], rows)
+        table(f"{verdict}, in a fresh process with {versions}", ["", "check", "found", "limit"], rows)
         source, lengths = self.record.about["source"], self.record.about["lengths"]
         print(
             f"compared with {clean(str(source), one_line=True)}, on {len(lengths)} rows of up to {max(lengths)} tokens"
         )
         if source != LIVE_SOURCE:
-            print(f"(the run left no {OUTPUTS_FILE}, so what the network in memory computed is not known)")
+            print(f"(the run left no {OUTPUTS_FILE}, so the outputs of the trained network in memory are unknown)")
 
 
 def prove(folder: Path, record: Path, *, source: Path | None = None, trust_remote_code: bool = False) -> Proof:
-    """Compare an exported folder with recorded outputs, in a fresh process that has nothing of trueup.
+    """Compare an exported folder with recorded outputs, in a fresh process without trueup.
 
     Args:
-        folder: a model's or an adapter's.
-        record: what `record_outputs` wrote.
-        source: the model's folder before its weights were cast, where they were.
+        folder: a model's or an adapter's folder.
+        record: file written by `record_outputs`.
+        source: the model's folder before its weights were cast, or None if they were not.
         trust_remote_code: run code that comes with the model, as in training.
 
     Raises:
-        ModelError: the fresh process died. Differences raise nothing: they are `failures`.
+        ModelError: the fresh process crashed. Differences do not raise; they are in `failures`.
     """
     started = time.monotonic()
     checks = [check_files(folder), check_weights(folder)]
     if source is not None:
         checks.append(check_rounding(folder, source))
-    with tempfile.TemporaryDirectory() as place:
-        request, answer = Path(place, "request.json"), Path(place, "answer.json")
+    with tempfile.TemporaryDirectory() as temporary:
+        request, answer = Path(temporary, "request.json"), Path(temporary, "answer.json")
         content = {
             "folder": str(folder), "record": str(record), "answer": str(answer),
             "source": None if source is None else str(source), "trust_remote_code": trust_remote_code,
@@ -341,16 +342,15 @@ def prove(folder: Path, record: Path, *, source: Path | None = None, trust_remot
         command = [sys.executable, "-P", proof_fresh.__file__, str(request)]
         done = subprocess.run(command, env=_environment(folder), capture_output=True, text=True, check=False)
         if not answer.is_file():
-            reason = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1][:300]
-            raise ModelError(f"the process that loads the export died with code {done.returncode}: {reason}")
-        said = json.loads(answer.read_text(encoding="utf-8"))
-    checks += [Check(**check) for check in said]
+            reason = (done.stderr.strip().splitlines() or ["it wrote no error message"])[-1][:300]
+            raise ModelError(f"the process that loads the export ended with code {done.returncode}: {reason}")
+        checks += [Check(**check) for check in json.loads(answer.read_text(encoding="utf-8"))]
     versions = {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")}
     return Proof(tuple(checks), versions, RecordedOutputs(str(record)), time.monotonic() - started)
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Quiet, and offline: a merged model needs nothing from elsewhere. An adapter may need its base from the hub."""
+    """Return the process's environment: quiet, and offline except for an adapter, whose base may be on the hub."""
     offline = {} if is_adapter(folder) else {"HF_HUB_OFFLINE": "1"}
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     return {"TRANSFORMERS_VERBOSITY": "error", **threads, **os.environ, **offline}

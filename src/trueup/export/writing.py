@@ -1,8 +1,8 @@
 """Write trained roles as standard folders that other tools open without trueup.
 
 `model/` is a plain Hugging Face folder with LoRA merged in; `adapter/` is the PEFT adapter. A reward model is an
-`AutoModelForSequenceClassification` with one label. Each folder is written beside and renamed into place; what
-`trueup export` writes is first proven to compute what the trained network computed (`proof.py`).
+`AutoModelForSequenceClassification` with a single label. Each folder is written under a hidden name and renamed into
+place; before that, `trueup export` proves that its folder computes the same as the trained network (`proof.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from trueup.config.untrusted import read_json
 from trueup.errors import ModelError
-from trueup.export.copying import check_link, copy_model, places_of
+from trueup.export.copying import allowed_roots, check_link, copy_model
 from trueup.export.hub import check_name, push
 from trueup.export.merging import MAX_MERGE_LOSS, merge_kept_share, merged_state
 from trueup.export.proof import OUTPUTS_FILE, PROOF_FILE, Proof, prove, record_folder
@@ -42,58 +42,58 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def export_policy(network: Network, folder: Path, *, role: str = "policy") -> None:
-    """Write a causal language model with its tokenizer, template and stop tokens. Every rank calls, one writes."""
+    """Write a causal language model with tokenizer, template and stop tokens. Every rank calls; the first writes."""
     state, share = merged_state(network, role), merge_kept_share(network, role)
     network.runtime.from_first(lambda: _write_policy(network, folder, role, state, share))
 
 
 def _write_policy(network: Network, folder: Path, role: str, state: dict[str, Tensor], share: float) -> None:
     trunk = cast("Any", network.trunk(role))  # transformers' annotations of its mixins mislead type checkers
-    temporary = _fresh(folder)
+    temporary = _new_temporary(folder)
     generation = copy.deepcopy(trunk.generation_config)
     stops = [network.renderer.end_id, *sorted(network.renderer.stop_ids - {network.renderer.end_id})]
     if generation is not None:
-        # Other tools stop only where this file tells them to.
+        # Other tools stop only at the tokens in this file.
         generation.eos_token_id = stops if len(stops) > 1 else stops[0]
         generation.pad_token_id = network.tokenizer.pad_token_id
     config = trunk.config
     previous, trunk.generation_config = trunk.generation_config, generation
     try:
-        if _came_apart(trunk, state):
+        if _untied_by_training(trunk, state):
             trunk.config = copy.deepcopy(config)
             trunk.config.tie_word_embeddings = False
         trunk.save_pretrained(temporary, state_dict=state)
     finally:
         trunk.generation_config, trunk.config = previous, config
-    _say_dtype(temporary, next(one.dtype for one in state.values() if one.is_floating_point()))
+    _write_dtype(temporary, next(weight.dtype for weight in state.values() if weight.is_floating_point()))
     network.tokenizer.save_pretrained(temporary)
-    if abs(share - 1) > MAX_MERGE_LOSS:  # whoever loads it in half precision has to know
+    if abs(share - 1) > MAX_MERGE_LOSS:  # stages that load it in half precision check this
         (temporary / ROUNDING_FILE).write_text(json.dumps({"kept": round(share, 4)}) + "\n", encoding="utf-8")
     _publish(temporary, folder)
 
 
-def _say_dtype(folder: Path, dtype: torch.dtype) -> None:
-    """Set the dtype that config.json names: what other tools load the weights in."""
+def _write_dtype(folder: Path, dtype: torch.dtype) -> None:
+    """Write the dtype, in which other tools load the weights, into config.json."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings["dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _came_apart(trunk: Any, state: dict[str, Tensor]) -> bool:
-    """Whether embedding and LM head were one matrix until an adapter changed one of the two."""
+def _untied_by_training(trunk: Any, state: dict[str, Tensor]) -> bool:
+    """Return True if embedding and LM head were tied until an adapter changed one of the two."""
     if not trunk.config.tie_word_embeddings:
         return False
     ends: tuple[nn.Module, nn.Module] = (trunk.get_input_embeddings(), trunk.get_output_embeddings())
     names = {id(module): name for name, module in trunk.named_modules()}
-    first, second = (state[f"{names[id(end)]}.weight"] for end in ends)
-    return first.data_ptr() != second.data_ptr()
+    embedding, head = (state[f"{names[id(end)]}.weight"] for end in ends)
+    return embedding.data_ptr() != head.data_ptr()
 
 
 def export_reward(network: Network, folder: Path, *, role: str = "reward") -> None:
-    """Write a one-label sequence classifier. Every rank calls, the first writes.
+    """Write a sequence classifier with a single label. Every rank has to call; the first writes.
 
-    The score is read at the last token that is not the pad token, as transformers does. Where pad and end token are
-    the same id, another special token is made the pad token, or the end token itself would be passed over.
+    transformers reads the score at the last token that is not the pad token. If pad and end token are the same id,
+    another special token becomes the pad token, because the end token would be skipped.
     """
     state = merged_state(network, role)
     network.runtime.from_first(lambda: _write_reward(network, folder, role, state))
@@ -102,22 +102,22 @@ def export_reward(network: Network, folder: Path, *, role: str = "reward") -> No
 def _write_reward(network: Network, folder: Path, role: str, merged: dict[str, Tensor]) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    trunk, place = cast("Any", network.trunk(role)), network.roles[role]
+    trunk, parts = cast("Any", network.trunk(role)), network.roles[role]
     config = copy.deepcopy(trunk.config)
     config.num_labels = 1
-    config.pad_token_id, pad_token = _pad_apart(network)
+    config.pad_token_id, pad_token = _separate_pad_token(network)
     with torch.device("meta"):
         classifier = cast("nn.Module", AutoModelForSequenceClassification.from_config(config))
-    state = {name: one for name, one in merged.items() if name in classifier.state_dict()}
+    state = {name: weight for name, weight in merged.items() if name in classifier.state_dict()}
     head = score_head(classifier)
     head_name = next(name for name, module in classifier.named_modules() if module is head)
     dtype = next(iter(state.values())).dtype
-    score = cast("nn.Linear", network.heads[cast("str", place.head)])
+    score = cast("nn.Linear", network.heads[cast("str", parts.head)])
     state[f"{head_name}.weight"] = score.weight.detach().to(dtype)
     if missing := set(classifier.state_dict()) - set(state):
         raise ModelError(f"cannot export the reward model: no weights for {sorted(missing)[:3]}")
     classifier.load_state_dict(state, assign=True)
-    temporary = _fresh(folder)
+    temporary = _new_temporary(folder)
     cast("Any", classifier).save_pretrained(temporary, state_dict=state)
     tokenizer = copy.deepcopy(network.tokenizer)
     tokenizer.pad_token = pad_token
@@ -125,26 +125,26 @@ def _write_reward(network: Network, folder: Path, role: str, merged: dict[str, T
     _publish(temporary, folder)
 
 
-def _pad_apart(network: Network) -> tuple[int | None, str | None]:
-    """A pad token that ends no answer: the tokenizer's own, else another special token."""
+def _separate_pad_token(network: Network) -> tuple[int | None, str | None]:
+    """Return the id and text of a pad token other than the end token: the tokenizer's, else another special token."""
     tokenizer, end = network.tokenizer, network.renderer.end_id
     if tokenizer.pad_token_id != end:
         return cast("int", tokenizer.pad_token_id), cast("str", tokenizer.pad_token)
-    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
     added = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    for index, token in (named | added).items():
+    for index, token in (special | added).items():
         if index not in (end, tokenizer.bos_token_id):
             return index, token
     return None, None
 
 
 def export_adapter(network: Network, folder: Path, lora: LoraConfig, *, role: str, base: str) -> None:
-    """Write the role's LoRA adapter as a PEFT folder; a reward adapter carries its score head. One rank writes."""
+    """Write the role's LoRA adapter as a PEFT folder, a reward adapter with its score head. The first rank writes."""
     network.runtime.from_first(lambda: _write_adapter(network, folder, lora, role, base))
 
 
 def _write_adapter(network: Network, folder: Path, lora: LoraConfig, role: str, base: str) -> None:
-    temporary = _fresh(folder)
+    temporary = _new_temporary(folder)
     network.save_adapter(role, temporary)
     weights_path, settings_path = temporary / "adapter_model.safetensors", temporary / "adapter_config.json"
     settings = json.loads(settings_path.read_text())
@@ -165,36 +165,36 @@ def run(
     run_folder: Path, output: Path | None = None, *, merge: bool = True, dtype: str = "auto",
     push_to_hub: str | None = None, private: bool = False, trust_remote_code: bool = False,
 ) -> Path:  # fmt: skip
-    """`trueup export`: write a finished run's model, in another dtype if asked, or its adapter; and prove it.
+    """Run `trueup export`: write a finished run's model, optionally in another dtype, or its adapter; and prove it.
 
-    A folder that a fresh process finds to compute anything else than the trained network did is not published.
+    If a fresh process computes anything else from the folder than the trained network did, it is not published.
 
     Args:
-        run_folder: a run's folder, or a model's own.
-        output: a folder that is not there; by default `export` in the run folder, or `export-adapter`, `export-DTYPE`.
-        merge: the whole model; else its LoRA adapter alone.
+        run_folder: a run's folder, or a model's folder.
+        output: a new folder; by default `export` in the run folder, or `export-adapter`, `export-DTYPE`.
+        merge: export the whole model; else only its LoRA adapter.
         dtype: "auto" (as trained), "float32", "bfloat16" or "float16".
-        push_to_hub: owner/name of a hub repository to upload to, once it is proven.
-        private: make that repository private.
-        trust_remote_code: run code that comes with the model. What the run's own settings say of it is not asked: they
-            may have come with the model.
+        push_to_hub: owner/name of a hub repository for the upload, after the proof.
+        private: create that repository as private.
+        trust_remote_code: run code that comes with the model. The run's own setting is ignored: it may have come with
+            the model.
 
     Returns:
-        The folder.
+        The written folder.
 
     Raises:
-        ModelError: there is no model or adapter to export, `output` is there already, the dtype is unknown, the export
-            differs from what was trained, or it could not be uploaded.
+        ModelError: there is no model or adapter to export, `output` exists, the dtype is unknown, the export differs
+            from the trained network, or the upload failed.
     """
-    source = _source(run_folder, merge=merge, dtype=dtype)
-    output = _default(run_folder, source, dtype) if output is None else output
+    source = _source_folder(run_folder, merge=merge, dtype=dtype)
+    output = _default_output(run_folder, source, dtype) if output is None else output
     if output.exists():
-        raise ModelError(f"{output} is there already; name a folder that is not, or remove it")
+        raise ModelError(f"{output} exists already; name another folder, or remove it")
     if output.resolve().is_relative_to(source.resolve()):
-        raise ModelError(f"{output} lies inside {source}, which is copied; name a folder elsewhere")
+        raise ModelError(f"{output} is inside {source}, which is copied; name a folder elsewhere")
     if push_to_hub is not None:
         check_name(push_to_hub)
-    temporary = _fresh(output)
+    temporary = _new_temporary(output)
     try:
         with explain_disk_errors(f"cannot write {output}", output.parent):
             copy_model(source, temporary)
@@ -217,7 +217,7 @@ def run(
     return output
 
 
-def _source(run_folder: Path, *, merge: bool, dtype: str) -> Path:
+def _source_folder(run_folder: Path, *, merge: bool, dtype: str) -> Path:
     source = run_folder / ("model" if merge else "adapter")
     if not merge:
         if not source.is_dir():
@@ -227,38 +227,39 @@ def _source(run_folder: Path, *, merge: bool, dtype: str) -> Path:
         return source
     source = source if source.is_dir() else run_folder
     if not (source / "config.json").is_file():
-        raise ModelError(f"{run_folder} has no model: give the folder of a finished run, or a model's own")
+        raise ModelError(f"{run_folder} has no model: give the folder of a finished run or of a model")
     if dtype not in ("auto", *_DTYPES):
         raise ModelError(f"dtype: {dtype!r} is unknown; use auto, {', '.join(_DTYPES)}")
     return source
 
 
-def _default(run_folder: Path, source: Path, dtype: str) -> Path:
+def _default_output(run_folder: Path, source: Path, dtype: str) -> Path:
     name = "export-adapter" if source.name == "adapter" else "export" if dtype == "auto" else f"export-{dtype}"
     return run_folder / name if source != run_folder else run_folder.with_name(f"{run_folder.name}-{name}")
 
 
 def _add_tokenizer(model: Path, folder: Path, trust: bool = False) -> None:
-    """Beside an adapter: the tokenizer with the template it was trained in, and where to stop."""
-    for path in model.glob("*.json*"):  # nothing of another place is read or carried along
-        check_link(path, places_of(model))
+    """Add the tokenizer with its training template, and the stop tokens, to an adapter's folder."""
+    for path in model.glob("*.json*"):  # no file from elsewhere is read or copied
+        check_link(path, allowed_roots(model))
     load_tokenizer(str(model), trust_remote_code=trust).save_pretrained(folder)
     if (model / "generation_config.json").is_file():
         shutil.copy(model / "generation_config.json", folder)
 
 
 def _cast(folder: Path, dtype: str) -> None:
-    """Cast every floating-point weight, file by file, and say so in config.json and in the index, if there is one."""
+    """Cast every floating-point weight, file by file, and update config.json and the index, if there is one."""
     size = 0
     for path in sorted(folder.glob("*.safetensors")):
         try:
             weights = load_file(path)
         except SafetensorError as error:
             raise ModelError(f"{path}: not a readable safetensors file: {error}") from None
-        tensors = {name: one.to(_DTYPES[dtype]) if one.is_floating_point() else one for name, one in weights.items()}
-        size += sum(one.nbytes for one in tensors.values())
+        target = _DTYPES[dtype]
+        tensors = {name: value.to(target) if value.is_floating_point() else value for name, value in weights.items()}
+        size += sum(value.nbytes for value in tensors.values())
         save_file(tensors, path, metadata={"format": "pt"})
-    _say_dtype(folder, _DTYPES[dtype])
+    _write_dtype(folder, _DTYPES[dtype])
     if (folder / INDEX_FILE).is_file():
         index = read_json(folder / INDEX_FILE)
         index["metadata"] = {**(index.get("metadata") or {}), "total_size": size}
@@ -266,37 +267,35 @@ def _cast(folder: Path, dtype: str) -> None:
 
 
 def _proof(source: Path, folder: Path, *, cast: bool, trust: bool) -> Proof:
-    """Against the outputs that the run recorded; where it recorded none, against what trueup makes of its files."""
+    """Compare the folder with the run's recorded outputs or, if there are none, with the source loaded by trueup."""
     in_run = source.name in ("model", "adapter")
     record = source.parent / OUTPUTS_FILE
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         if not (in_run and record.is_file()):
-            record = Path(place) / OUTPUTS_FILE
+            record = Path(temporary) / OUTPUTS_FILE
             record_folder(source, record, trust_remote_code=trust)
         return prove(folder, record, source=source if cast else None, trust_remote_code=trust)
 
 
 def _set_aside(temporary: Path, output: Path, proof: Proof) -> str:
-    """Keep what failed, under a name that says so. Returns the message."""
+    """Keep a folder that failed the proof, as `OUTPUT.failed`. Returns the error message."""
     failed = output.with_name(f"{output.name}.failed")
-    if (failed / PROOF_FILE).is_file():  # of an earlier export, so ours to replace
+    if (failed / PROOF_FILE).is_file():  # written by an earlier export, so it may be replaced
         shutil.rmtree(failed)
     if failed.exists():
         failed = temporary
     else:
         temporary.rename(failed)
-    shown = [f"  {check.name}: {check.found} (limit: {check.limit})" for check in proof.failures[:3]]
-    more = len(proof.failures) - len(shown)
-    shown += [f"  and {more} more"] if more > 0 else []
+    lines = [f"  {check.name}: {check.found} (limit: {check.limit})" for check in proof.failures[:3]]
+    more = len(proof.failures) - len(lines)
+    lines += [f"  and {more} more"] if more > 0 else []
     if [check.name for check in proof.failures] == [CHANGE_CHECK]:
-        shown.append(
-            "  fix: where a cast rounds so small a change away, export as float32, or the adapter (--no-merge)"
-        )
-    return "\n".join([f"{output} was not written: the export is not the model that was trained", *shown,
+        lines.append("  fix: the cast rounds such a small change away; export as float32, or the adapter (--no-merge)")
+    return "\n".join([f"{output} was not written: the export is not the model that was trained", *lines,
                       f"  it is kept, with {PROOF_FILE}, as {failed}"])  # fmt: skip
 
 
-def _fresh(folder: Path) -> Path:
+def _new_temporary(folder: Path) -> Path:
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -304,11 +303,11 @@ def _fresh(folder: Path) -> Path:
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    # safetensors makes files that only their owner may read; these are to be as readable as the ones beside them.
+    # safetensors makes files that only their owner may read; give them the mode of the folder's JSON files.
     mode = next(path for path in temporary.glob("*.json")).stat().st_mode & 0o777
     for path in temporary.glob("*.safetensors"):
         path.chmod(mode)
-    for path in (*temporary.rglob("*"), temporary):  # a power cut must not leave names without their content
+    for path in (*temporary.rglob("*"), temporary):  # a power cut must not leave files without their content
         fsync_path(path)
     if folder.exists():
         shutil.rmtree(folder)
