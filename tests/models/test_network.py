@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import trueup
 from tiny import END_ID, HIDDEN, lora, shake, tiny_folder, tiny_model, tiny_network, tiny_tokenizer
 from trueup.config import SftConfig
 from trueup.errors import ModelError
@@ -630,3 +632,15 @@ def test_a_small_leak_between_packed_rows_is_found(tiny_base, monkeypatch):
 
     monkeypatch.setattr(type(inner), "forward", leaking)
     assert network.layout == "shared"
+
+
+def test_peft_is_imported_inside_the_functions_that_use_lora_only():
+    """At the top of a module it would cost full fine-tuning half a second."""
+    package = Path(trueup.__file__).parent
+    at_the_top = [
+        path
+        for path in package.rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom) and "peft" in ast.unparse(node)
+    ]
+    assert not at_the_top
