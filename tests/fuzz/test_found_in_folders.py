@@ -19,7 +19,7 @@ from tiny import lora, tiny_folder, tiny_network
 from trueup import runtime
 from trueup.config.paths import classifier_problem
 from trueup.data.example import Branch, Example
-from trueup.data.tokens.build import opened
+from trueup.data.tokens.build import open_cached
 from trueup.data.tokens.store import FILES, Tokenized, write_sealed
 from trueup.errors import CheckpointError, DataError, ModelError, TrueupError
 from trueup.evaluation.items import Item, write_items
@@ -217,12 +217,12 @@ def test_a_cache_sealed_by_somebody_else_is_made_again(kept: Tokenized, told: di
     write_sealed(kept.folder / "meta.json", kept.meta | told)
     with pytest.raises(ValueError, match="not of this version"):
         Tokenized(kept.folder)
-    assert opened(kept.folder.name) is None
+    assert open_cached(kept.folder.name) is None
 
 
 def test_so_is_one_of_endless_brackets(kept: Tokenized) -> None:
     (kept.folder / "meta.json").write_bytes(DEEP)
-    assert opened(kept.folder.name) is None
+    assert open_cached(kept.folder.name) is None
 
 
 @pytest.mark.parametrize(("name", "damage"), [("records.bin", b"\xff"), ("records.bin", b"\x7f"), ("texts.json", b"[")])

@@ -16,7 +16,7 @@ import tiny_data
 import trueup
 from trueup.cli.main import main
 from trueup.config import STAGES, PipelineConfig, load_config
-from trueup.data.tokens.build import opened
+from trueup.data.tokens.build import open_cached
 from trueup.data.votes.store import Store
 
 BEFORE = Path(__file__).parent / "begun_at_9e8a585"
@@ -80,7 +80,7 @@ def test_a_token_cache_of_then_opens_and_is_left_alone(before: Path) -> None:
     config = load_config(STAGES["sft"], before / "sft-lora.yaml", ["output=runs/new", "optim.steps=1"])
     trueup.sft(config)
     assert (before / "runs" / "new" / "summary.json").is_file()
-    found = {key: opened(key) for key in kept}
+    found = {key: open_cached(key) for key in kept}
     assert {key: one and [len(one), one.fingerprint] for key, one in found.items()} == kept
     # The same rows are the same tokens: the entry that the run used, of then or its own, is equal to one of then.
     fingerprint = json.loads((before / "runs" / "new" / "data.json").read_text(encoding="utf-8"))["data"]["fingerprint"]

@@ -110,13 +110,13 @@ def test_workers_and_the_cache_change_no_bit(method: str, tmp_path: Path, monkey
     monkeypatch.setattr(build, "CHUNK", 2)
     monkeypatch.setattr(build, "_ALONE", 2)
     started: list[int] = []
-    real = build.by_processes
+    real = build.pack_in_processes
 
     def watched(task: Any, rest: Any, workers: int) -> Any:
         started.append(workers)
         return real(task, rest, workers)
 
-    monkeypatch.setattr(build, "by_processes", watched)
+    monkeypatch.setattr(build, "pack_in_processes", watched)
     found = []
     for number, workers in enumerate((1, 3)):
         monkeypatch.setenv("TRUEUP_CACHE", str(tmp_path / f"cache-{workers}"))

@@ -124,14 +124,14 @@ print(len(making.tokens(Path({str(tmp_path / "rows.jsonl")!r}), making.pairs(40)
     def test_a_process_that_is_killed_is_said_and_leaves_nothing(
         self, tmp_path: Path, few: None, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(spread, "pack_there", making.die)
+        monkeypatch.setattr(spread, "pack_chunk", making.die)
         said = refused(tmp_path / "rows.jsonl", making.pairs(60), 2)
         assert said.startswith("DataError: a process that tokenizes rows was ended")
         assert "threads=1" in said
         assert not list(cache.iterdir())
 
     def test_few_rows_need_no_other_process(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(build, "by_processes", None)
+        monkeypatch.setattr(build, "pack_in_processes", None)
         assert len(making.tokens(tmp_path / "rows.jsonl", making.pairs(600), workers=4)) == 600
         monkeypatch.setattr(build, "_ALONE", build.CHUNK)
         assert len(making.tokens(tmp_path / "rows.jsonl", making.pairs(build.CHUNK), workers=4)) == build.CHUNK
@@ -150,7 +150,9 @@ print(len(making.tokens(Path({str(tmp_path / "rows.jsonl")!r}), making.pairs(40)
         """It would take seconds and 200 MB in each of them. What they are sent is a task, in a pickle."""
         parser = Parser("conversation")
         parser.start(Origin("rows.jsonl", 1), {"prompt": "q", "completion": "a"})
-        sent = pickle.dumps((spread.pack_there, spread._begin, Task(parser, making.renderer(), making.section("x"))))
+        sent = pickle.dumps(
+            (spread.pack_chunk, spread._start_worker, Task(parser, making.renderer(), making.section("x")))
+        )
         code = "import pickle, sys; pickle.load(sys.stdin.buffer); print('torch' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=True)
         assert done.stdout.strip() == b"False"
@@ -413,5 +415,5 @@ class TestTidying:
                 yield one
 
         monkeypatch.setattr(Path, "iterdir", vanishing)
-        build._tidy(cache)
+        build._remove_old(cache)
         assert list(real(cache)) == []

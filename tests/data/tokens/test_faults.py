@@ -195,7 +195,7 @@ def test_several_at_once_are_told_together_in_six_lines(tmp_path: Path) -> None:
     said = str(caught.value).splitlines()
     assert len(said) <= 6
     assert [line for line in said if "or allow it" in line] == [said[1], said[3]]
-    assert said[-1] == "(and 3 more: `trueup check` tells all)"
+    assert said[-1] == "(and 3 more: `trueup check` lists all)"
 
 
 def test_a_response_that_spells_the_end_token_is_no_matter_of_allow(tmp_path: Path) -> None:

@@ -14,7 +14,15 @@ import pytest
 from data.tokens import making
 from trueup.config import STAGES
 from trueup.data.tokens import findings
-from trueup.data.tokens.findings import Finding, contradicting, duplicates, fault, of_rows, overlapping, raise_errors
+from trueup.data.tokens.findings import (
+    Finding,
+    contradicting,
+    duplicates,
+    fault,
+    overlapping,
+    raise_errors,
+    row_findings,
+)
 from trueup.data.tokens.prepare import prepare
 from trueup.data.tokens.record import Flag
 from trueup.data.tokens.survey import Sums, Survey
@@ -32,7 +40,7 @@ def sums(*values: int) -> Sums:
 def of(code: str, found: Survey, *, trains: bool = True) -> Finding | None:
     found.flags.setdefault(Flag.ENDS, found.rows)
     found.places = {flag: [] for flag in Flag} | found.places
-    made = [one for one in of_rows("data", found, [], trains=trains) if one.code == code]
+    made = [one for one in row_findings("data", found, [], trains=trains) if one.code == code]
     assert len(made) <= 1
     return made[0] if made else None
 

@@ -14,7 +14,7 @@ from trueup.data.tokens import near
 from trueup.data.tokens.duplicates import NEAR, alike, normalised, similarity
 from trueup.data.tokens.near import near_groups, overlap
 from trueup.data.tokens.pack import compared
-from trueup.data.tokens.select import everything
+from trueup.data.tokens.select import all_rows
 from trueup.data.tokens.store import Tokenized
 
 RENDERER = making.renderer()
@@ -79,43 +79,43 @@ class TestOverlap:
         found = overlap(a, np.array([0, 2, 5]), b, np.array([2, 3]))
         assert (found.exact, found.near, found.shown) == (1, 0, [(2, 2)])
         empty = np.array([], dtype=np.int64)
-        for mine, theirs in ((empty, everything(b)), (everything(a), empty), (empty, empty)):
+        for mine, theirs in ((empty, all_rows(b)), (all_rows(a), empty), (empty, empty)):
             assert overlap(a, mine, b, theirs).shown == []
 
     def test_word_for_word_is_not_nearly(self, tmp_path: Path) -> None:
         a = tokens(tmp_path / "a.jsonl", [{"prompt": "Is it late?", "completion": "Yes, it is rather late now."}])
         b = tokens(tmp_path / "b.jsonl", [{"prompt": "Is it late?", "completion": "yes it is rather LATE now!"}])
-        found = overlap(a, everything(a), a, everything(a))
+        found = overlap(a, all_rows(a), a, all_rows(a))
         assert (found.exact, found.near) == (1, 0)
-        found = overlap(a, everything(a), b, everything(b))
+        found = overlap(a, all_rows(a), b, all_rows(b))
         assert (found.exact, found.near) == (0, 1)
 
     def test_other_signs_are_another_question(self, tmp_path: Path) -> None:
         a = tokens(tmp_path / "a.jsonl", [{"prompt": "What is 3+4?"}], "prompt")
         b = tokens(tmp_path / "b.jsonl", [{"prompt": f"What is 3{sign}4?"} for sign in "-*/"], "prompt")
-        assert overlap(a, everything(a), b, everything(b)).shown == []
+        assert overlap(a, all_rows(a), b, all_rows(b)).shown == []
 
     def test_a_copy_is_found_among_many_that_look_like_it(self, tmp_path: Path) -> None:
         """All of a bucket cannot be compared: the copy stands last of 100 rows of one template."""
         template = "Tell me in one word, and without any explanation at all, whether a {} can swim in the cold sea."
         rows = [{"prompt": template.format(making.sentence(at, 2))} for at in range(100)]
         a, b = tokens(tmp_path / "a.jsonl", rows[-1:], "prompt"), tokens(tmp_path / "b.jsonl", rows, "prompt")
-        assert overlap(a, everything(a), b, everything(b)).shown == [(0, 99)]
+        assert overlap(a, all_rows(a), b, all_rows(b)).shown == [(0, 99)]
         close = [{"prompt": rows[-1]["prompt"].upper()}]
         c = tokens(tmp_path / "c.jsonl", close, "prompt")
-        found = overlap(c, everything(c), b, everything(b))
+        found = overlap(c, all_rows(c), b, all_rows(b))
         assert (found.exact, found.near) == (0, 1)
 
     def test_of_rankings_the_order_of_the_sides_does_not_matter(self, tmp_path: Path) -> None:
         row = making.rankings(1)[0]
         a = tokens(tmp_path / "a.jsonl", [row], "preference")
         b = tokens(tmp_path / "b.jsonl", [{**row, "chosen": row["rejected"], "rejected": row["chosen"]}], "preference")
-        assert overlap(a, everything(a), b, everything(b)).exact == 1
+        assert overlap(a, all_rows(a), b, all_rows(b)).exact == 1
 
     def test_the_first_few_are_shown_and_all_are_counted(self, tmp_path: Path) -> None:
         rows = making.pairs(30)
         a = tokens(tmp_path / "a.jsonl", rows)
-        found = overlap(a, everything(a), a, everything(a), shown=4)
+        found = overlap(a, all_rows(a), a, all_rows(a), shown=4)
         assert (found.exact, found.shown) == (30, [(at, at) for at in range(4)])
 
 
@@ -159,11 +159,11 @@ class TestGroups:
     def test_scans_of_any_size(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         stored = tokens(tmp_path / "a.jsonl", mixed(60, 1))
         whole = near_groups(stored).firsts().tolist()
-        found = overlap(stored, everything(stored), stored, np.arange(10, 20))
+        found = overlap(stored, all_rows(stored), stored, np.arange(10, 20))
         monkeypatch.setattr(near, "_SCAN", 7)
         monkeypatch.setattr("trueup.data.tokens.store._SCAN", 5)
         assert near_groups(stored).firsts().tolist() == whole
-        assert overlap(stored, everything(stored), stored, np.arange(10, 20)) == found
+        assert overlap(stored, all_rows(stored), stored, np.arange(10, 20)) == found
 
 
 def test_rows_that_differ_in_a_number_are_no_near_duplicates(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data.tokens import making
 from trueup.data.example import Branch
-from trueup.data.tokens.select import Examples, contents, cut_branch, everything, lengths, limited, split
+from trueup.data.tokens.select import Examples, all_rows, contents, cut_branch, lengths, limit_rows, split
 from trueup.data.tokens.store import Tokenized
 
 RENDERER = making.renderer()
@@ -50,34 +50,34 @@ def prompts(stored: Tokenized, rows: Any) -> set[str]:
 class TestLimited:
     def test_no_limit_or_a_high_one_takes_all(self, tmp_path: Path) -> None:
         stored = tokens(tmp_path / "a.jsonl", making.pairs(6))
-        assert limited(stored, everything(stored), None, 0).tolist() == list(range(6))
-        assert limited(stored, everything(stored), 6, 0).tolist() == list(range(6))
-        assert limited(stored, everything(stored), 99, 0).tolist() == list(range(6))
+        assert limit_rows(stored, all_rows(stored), None, 0).tolist() == list(range(6))
+        assert limit_rows(stored, all_rows(stored), 6, 0).tolist() == list(range(6))
+        assert limit_rows(stored, all_rows(stored), 99, 0).tolist() == list(range(6))
 
     def test_it_draws_by_the_seed_and_keeps_the_order(self, tmp_path: Path) -> None:
         stored = tokens(tmp_path / "a.jsonl", making.pairs(60))
-        drawn = [limited(stored, everything(stored), 20, seed).tolist() for seed in range(4)]
+        drawn = [limit_rows(stored, all_rows(stored), 20, seed).tolist() for seed in range(4)]
         assert all(rows == sorted(set(rows)) and len(rows) == 20 for rows in drawn)
         assert len({tuple(rows) for rows in drawn}) == 4
-        assert limited(stored, everything(stored), 20, 3).tolist() == drawn[3]
+        assert limit_rows(stored, all_rows(stored), 20, 3).tolist() == drawn[3]
 
     def test_it_draws_evenly(self, tmp_path: Path) -> None:
         """Each row is among 20 of 60: over 300 seeds a count has mean 100, deviation 8.2; none is beyond 4.5 of it."""
         stored = tokens(tmp_path / "a.jsonl", making.pairs(60))
         counts = np.zeros(60)
         for seed in range(300):
-            counts[limited(stored, everything(stored), 20, seed)] += 1
+            counts[limit_rows(stored, all_rows(stored), 20, seed)] += 1
         assert (abs(counts - 100) < 4.5 * math.sqrt(300 / 3 * 2 / 3)).all()
 
     def test_rows_added_change_few_and_the_order_of_the_file_none(self, tmp_path: Path) -> None:
         """Of 100 rows 50 are drawn; after 10 more, a row stays in unless one of the 10 comes before it: at least 40."""
         rows = making.pairs(100)
         before = tokens(tmp_path / "a.jsonl", rows)
-        drawn = prompts(before, limited(before, everything(before), 50, 1))
+        drawn = prompts(before, limit_rows(before, all_rows(before), 50, 1))
         turned = tokens(tmp_path / "b.jsonl", rows[::-1])
-        assert prompts(turned, limited(turned, everything(turned), 50, 1)) == drawn
+        assert prompts(turned, limit_rows(turned, all_rows(turned), 50, 1)) == drawn
         more = tokens(tmp_path / "c.jsonl", making.pairs(10, start=1000) + rows)
-        after = prompts(more, limited(more, everything(more), 50, 1))
+        after = prompts(more, limit_rows(more, all_rows(more), 50, 1))
         new = after - prompts(before, range(100))
         assert len(drawn & after) == 50 - len(new)
         assert 0 < len(new) <= 10
@@ -86,7 +86,7 @@ class TestLimited:
 class TestSplit:
     def test_share_0_holds_out_nothing(self, tmp_path: Path) -> None:
         stored = tokens(tmp_path / "a.jsonl", making.pairs(5))
-        sides = split(stored, everything(stored), 0, 0)
+        sides = split(stored, all_rows(stored), 0, 0)
         assert (sides.train.tolist(), sides.held_out.tolist()) == ([0, 1, 2, 3, 4], [])
 
     @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
@@ -94,29 +94,29 @@ class TestSplit:
         """Of 1,000 different rows, within 4 deviations of the binomial."""
         stored = tokens(tmp_path / "a.jsonl", making.pairs(1000))
         for seed in range(3):
-            sides = split(stored, everything(stored), share, seed)
+            sides = split(stored, all_rows(stored), share, seed)
             assert sorted([*sides.train, *sides.held_out]) == list(range(1000))
             assert abs(len(sides.held_out) - 1000 * share) < 4 * math.sqrt(1000 * share * (1 - share))
 
     def test_another_seed_is_another_split(self, tmp_path: Path) -> None:
         stored = tokens(tmp_path / "a.jsonl", making.pairs(100))
-        assert len({tuple(split(stored, everything(stored), 0.3, seed).held_out) for seed in range(5)}) == 5
+        assert len({tuple(split(stored, all_rows(stored), 0.3, seed).held_out) for seed in range(5)}) == 5
 
     def test_seeds_are_independent(self, tmp_path: Path) -> None:
         """Held out by both of two seeds: 1000 x 0.3² = 90, within 4 deviations of 9."""
         stored = tokens(tmp_path / "a.jsonl", making.pairs(1000))
-        one, other = (set(split(stored, everything(stored), 0.3, seed).held_out.tolist()) for seed in (0, 1))
+        one, other = (set(split(stored, all_rows(stored), 0.3, seed).held_out.tolist()) for seed in (0, 1))
         assert abs(len(one & other) - 90) < 4 * math.sqrt(1000 * 0.09 * 0.91)
 
     def test_a_row_keeps_its_side_wherever_it_stands(self, tmp_path: Path) -> None:
         rows = making.pairs(150) + [{"prompt": one, "completion": "Yes."} for one in variants(REAL[0], 30, 0)]
         stored = tokens(tmp_path / "a.jsonl", rows)
-        held = prompts(stored, split(stored, everything(stored), 0.4, 7).held_out)
+        held = prompts(stored, split(stored, all_rows(stored), 0.4, 7).held_out)
         for seed in range(4):
             shuffled = random.Random(seed).sample(rows, len(rows))
             made = tokens(tmp_path / f"{seed}.jsonl", shuffled + making.pairs(20, start=5000 + 20 * seed))
             old = prompts(made, range(len(rows)))
-            assert prompts(made, split(made, everything(made), 0.4, 7).held_out) & old == held
+            assert prompts(made, split(made, all_rows(made), 0.4, 7).held_out) & old == held
 
     def test_many_rows_that_look_alike_have_sides_that_do_not_depend_on_their_order(self, tmp_path: Path) -> None:
         """Rows of one template fill a bucket in which not every pair is compared."""
@@ -127,7 +127,7 @@ class TestSplit:
         held = []
         for seed in range(4):
             made = tokens(tmp_path / f"{seed}.jsonl", random.Random(seed).sample(rows, len(rows)))
-            held.append(prompts(made, split(made, everything(made), 0.4, 3).held_out))
+            held.append(prompts(made, split(made, all_rows(made), 0.4, 3).held_out))
         assert held[1:] == held[:1] * 3
 
     @pytest.mark.parametrize("seed", range(3))
@@ -139,7 +139,7 @@ class TestSplit:
             rows += [{"prompt": one, "completion": f"An answer, the same for family {at}."} for one in family]
         random.Random(seed).shuffle(rows)
         stored = tokens(tmp_path / "a.jsonl", rows)
-        sides = split(stored, everything(stored), 0.5, seed)
+        sides = split(stored, all_rows(stored), 0.5, seed)
         held, trained = prompts(stored, sides.held_out), prompts(stored, sides.train)
         for family in families:
             assert not (family & held and family & trained)
@@ -148,13 +148,13 @@ class TestSplit:
         rows = making.rankings(40)
         turned = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
         stored = tokens(tmp_path / "a.jsonl", rows + turned, "preference")
-        held = set(split(stored, everything(stored), 0.5, 0).held_out.tolist())
+        held = set(split(stored, all_rows(stored), 0.5, 0).held_out.tolist())
         assert 0 < len(held) < 80
         assert all((at in held) == (at + 40 in held) for at in range(40))
 
     def test_only_selected_rows_are_given(self, tmp_path: Path) -> None:
         stored = tokens(tmp_path / "a.jsonl", making.pairs(100))
-        some = limited(stored, everything(stored), 30, 0)
+        some = limit_rows(stored, all_rows(stored), 30, 0)
         sides = split(stored, some, 0.5, 0)
         assert sorted([*sides.train, *sides.held_out]) == some.tolist()
 
@@ -219,7 +219,7 @@ class TestExamples:
         stored = tokens(tmp_path / "c.jsonl", rows, "preference")
         whole = stored.example(0)
         limit = len(whole.trunk) + 10
-        view = Examples([stored], [everything(stored)], cut=limit)
+        view = Examples([stored], [all_rows(stored)], cut=limit)
         long, short = view[0].branches
         assert (len(long.ids), all(long.mask)) == (10, True)
         assert long.ids == [*whole.branches[0].ids[:9], whole.branches[0].ids[-1]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data.tokens import making
 from trueup.data.tokens.record import LANGUAGES, SCRIPTS, Flag, language_of, script_of
-from trueup.data.tokens.select import Examples, everything
+from trueup.data.tokens.select import Examples, all_rows
 from trueup.data.tokens.store import Tokenized
 from trueup.data.tokens.survey import Sums, Survey, contradictions, duplicate_rows, survey
 
@@ -26,7 +26,7 @@ def tokens(path: Path, rows: list[Any], want: Any = "conversation", **more: Any)
 
 
 def whole(stored: Tokenized, **more: Any) -> Examples:
-    return Examples([stored], [everything(stored)], **more)
+    return Examples([stored], [all_rows(stored)], **more)
 
 
 def ranking(chosen: int, rejected: int) -> dict[str, str]:

@@ -47,7 +47,7 @@ def test_both_sides_are_as_often_seen_as_their_section(mixed: Prepared) -> None:
     stage = SimpleNamespace(train=mixed.train, prepared=mixed, config=SimpleNamespace(optim=optim, seed=0))
     sampler = unpaired_sampler(cast("Any", stage))
     assert sampler.n == 2 * (2 * 2 + 3)
-    seen = Counter(row for _ in range(sampler.steps_per_epoch) for row in sampler.next())
+    seen = Counter(row for _ in range(-(-sampler.n // sampler.batch_size)) for row in sampler.next())
     assert [seen[at] for at in range(10)] == [2, 2, 1, 1, 1, 2, 2, 1, 1, 1]
 
 

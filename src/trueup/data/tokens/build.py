@@ -1,4 +1,4 @@
-"""A data section as tokens: taken from the cache where the same rows were tokenized before, else made by all cores."""
+"""Tokenize a data section, or take it from the cache if the same rows were tokenized before."""
 
 from __future__ import annotations
 
@@ -25,79 +25,79 @@ from trueup.data.sources.parser import Parser, Want
 from trueup.data.sources.reader import Reader, open_reader
 from trueup.data.sources.reading import Entry
 from trueup.data.tokens.pack import Packed, Task, pack
-from trueup.data.tokens.spread import Chunk, by_processes
+from trueup.data.tokens.spread import Chunk, pack_in_processes
 from trueup.data.tokens.store import Tokenized, Writer
 from trueup.errors import DataError
 from trueup.system.files import file_sha256, fingerprint, free_space_text, is_disk_full
 from trueup.system.text import printable
 
 CHUNK, _CHUNK_SIZE = 512, 1 << 20  # rows, and characters, of a chunk
-_ALONE = 16_384  # rows that are made in this process before others are started for the rest
+_ALONE = 16_384  # rows that this process tokenizes before it starts others for the rest
 _KEPT_SECONDS = 30 * 86400
 _OURS = re.compile(r"[0-9a-f]{32}|once-\d+-\d+|\.([0-9a-f]{32}|once-\d+-\d+)-[0-9a-f]{8}")
 
 
 class Ticker(Protocol):
-    """Told how far the reading is."""
+    """A function that is called with the progress of reading."""
 
     def __call__(self, rows: int, share: float, /) -> None:
-        """Rows done, and the share of the source's bytes read (0 where that is not known)."""
+        """Show the rows done, and the share of the source's bytes read (0 if that is not known)."""
         ...
 
 
 def cache_folder() -> Path:
-    """Where tokenized data is kept: $TRUEUP_CACHE, else ~/.cache/trueup. Anything in it may be removed at any time."""
-    named = os.environ.get("TRUEUP_CACHE")
-    return (Path(named).expanduser() if named else Path.home() / ".cache" / "trueup") / "tokens"
+    """Return the folder of tokenized data, in $TRUEUP_CACHE or ~/.cache/trueup. It may be removed at any time."""
+    root = os.environ.get("TRUEUP_CACHE")
+    return (Path(root).expanduser() if root else Path.home() / ".cache" / "trueup") / "tokens"
 
 
 def tokenize(
     section: DataConfig, wants: Sequence[Want], renderer: Renderer, *, allow_empty: bool = False, workers: int = 1,
     tick: Ticker = lambda _rows, _share: None,
 ) -> Tokenized:  # fmt: skip
-    """The section's rows as tokens.
+    """Return the rows of a section as tokens.
 
     Args:
-        section: where they are.
-        wants: the kinds of row they may be, the likeliest first.
+        section: the source, and which of its rows are selected.
+        wants: the kinds of row it may hold, the likeliest first.
         renderer: turns messages into tokens.
         allow_empty: accept empty answers (they are flagged).
         workers: processes to use when there are many rows; the result is the same.
-        tick: told how far it is.
+        tick: called with the progress.
 
     Raises:
-        DataError: a row cannot be used; it names the first place, and the others' lines.
+        DataError: a row cannot be used; the message names the first one and the lines of the others.
         ModelError: the chat template cannot be used for these rows.
     """
     reader = open_reader(section.path, section.split)
     stamps = _stamps(reader)
-    parser = _started(reader, section, wants, allow_empty=allow_empty)
+    parser = _start_parser(reader, section, wants, allow_empty=allow_empty)
     key = _key(reader, section, parser, renderer)
-    if key is not None and (found := opened(key)) is not None:
-        found.event = reader.event
-        return found
+    if key is not None and (cached := open_cached(key)) is not None:
+        cached.event = reader.event
+        return cached
     task = Task(parser, renderer, section)
     key = key or f"once-{os.getpid()}-{time.time_ns()}"
     return _build(reader, task, key, workers, tick, stamps)
 
 
-def opened(key: str) -> Tokenized | None:
-    """What the cache holds under a key; None where it holds nothing whole."""
+def open_cached(key: str) -> Tokenized | None:
+    """Return the tokenized rows that the cache holds under a key; None if there are none, or they are damaged."""
     folder = cache_folder() / key
     try:
-        found = Tokenized(folder)
+        rows = Tokenized(folder)
     except (OSError, ValueError):
         return None
-    with suppress(OSError):  # a cache of somebody else's can be read all the same
-        os.utime(folder / "meta.json")  # used today: not to be removed yet
-    return found
+    with suppress(OSError):  # another user's cache may be read-only
+        os.utime(folder / "meta.json")  # entries that are used are not removed
+    return rows
 
 
-def _started(reader: Reader, section: DataConfig, wants: Sequence[Want], *, allow_empty: bool) -> Parser:
-    """A parser that knows the format, by the first row that can be read.
+def _start_parser(reader: Reader, section: DataConfig, wants: Sequence[Want], *, allow_empty: bool) -> Parser:
+    """Return a parser that knows the format from the first readable row.
 
     Raises:
-        DataError: there is no row, or its format gives none of the kinds wanted.
+        DataError: there is no row, or no kind of `wants` can be made of its format.
     """
     first = next(((origin, row) for origin, row in reader.entries() if not isinstance(row, DataError)), None)
     if first is None:
@@ -117,17 +117,18 @@ def _started(reader: Reader, section: DataConfig, wants: Sequence[Want], *, allo
 
 
 def _key(reader: Reader, section: DataConfig, parser: Parser, renderer: Renderer) -> str | None:
-    """Of all that the tokens depend on; None where the source's contents cannot be told beforehand."""
+    """Return a hash of everything that the tokens depend on; None if the content of the source is not known before."""
     contents = [reader.version] if reader.version else [_content(name) for name in reader.files]
     if None in contents:
         return None
     keys = ("use", "rows", "columns", "split", "identical_pairs")
-    told = [list(reader.files), contents, {key: getattr(section, key) for key in keys}]
-    told += [parser.want, parser.allow_empty, tokenizer_version(renderer), code_version()]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+    parts = [list(reader.files), contents, {key: getattr(section, key) for key in keys}]
+    parts += [parser.want, parser.allow_empty, tokenizer_version(renderer), code_version()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _content(name: str) -> str | None:
+    """Return a hash of a file or folder, or the commit of a hub data set; None if that is not known."""
     path = Path(name)
     if path.is_dir():
         return fingerprint([path])
@@ -137,41 +138,41 @@ def _content(name: str) -> str | None:
 
 
 def _hub_revision(name: str) -> str | None:
-    """The commit a hub data set stands at; None where the hub cannot be asked."""
+    """Return the current commit of a hub data set; None if the hub cannot be reached."""
     try:
         from huggingface_hub import HfApi
 
         return HfApi().dataset_info(name.partition(":")[0], timeout=10).sha
-    except Exception:  # noqa: BLE001 (whatever its network stack raises: then the rows are read anew)
+    except Exception:  # noqa: BLE001 (any error of its network stack: the rows are then tokenized again)
         return None
 
 
 def tokenizer_version(renderer: Renderer) -> str:
-    """A hash of the tokenizer, its template, and the versions of the packages that apply them."""
+    """Return a hash of the tokenizer, its template, and the versions of the packages that apply them."""
     tokenizer = renderer.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    told = [type(tokenizer).__name__, tokenizer.chat_template, sorted(map(str, tokenizer.special_tokens_map.items()))]
-    told.append(backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()))
-    told += [[package, version(package)] for package in ("transformers", "tokenizers", "jinja2")]
-    return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
+    parts = [type(tokenizer).__name__, tokenizer.chat_template, sorted(map(str, tokenizer.special_tokens_map.items()))]
+    parts.append(backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()))
+    parts += [[package, version(package)] for package in ("transformers", "tokenizers", "jinja2")]
+    return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 CODE = (
     "config/sections.py", "data/rendering", "data/sources", "data/tokens", "data/example.py", "data/refusal.py",
     "data/votes/rows.py",
 )  # fmt: skip
-"""What makes tokens of rows: files and folders of the package."""
+"""Files and folders of the package whose code makes tokens of rows."""
 
 
 @cache
 def code_version() -> str:
-    """A hash of the code that makes tokens of rows: another version may make other ones."""
+    """Return a hash of the code that makes tokens of rows: another version may make other tokens."""
     root = Path(str(resources.files("trueup")))
     return fingerprint([root / part for part in CODE], ignore=["__pycache__"])
 
 
 def _stamps(reader: Reader) -> list[tuple[int, int]]:
-    """Size and time of each file that is read: another one afterwards was changed meanwhile. Stores may be."""
+    """Return size and time of each file, to notice changes while reading; none of a vote store, which may change."""
     if reader.version:
         return []
     stats = [path.stat() for path in map(Path, reader.files) if path.is_file()]
@@ -181,38 +182,39 @@ def _stamps(reader: Reader) -> list[tuple[int, int]]:
 def _build(
     reader: Reader, task: Task, key: str, workers: int, tick: Ticker, stamps: list[tuple[int, int]]
 ) -> Tokenized:
+    """Tokenize all rows into a new folder of the cache."""
     folder = cache_folder()
     temporary = folder / f".{key}-{token_hex(4)}"
-    with _kept_in(folder):
-        _tidy(folder)
+    with _storage_errors(folder):
+        _remove_old(folder)
         writer = Writer(temporary)
     try:
         account = Account(task.section)
         for chunk in _packed(task, reader.entries(), workers):
             account.add(chunk.account)
-            if not account.first:  # after the first fault nothing will be kept
-                with _kept_in(folder):
+            if not account.first:  # after the first unusable row nothing will be kept
+                with _storage_errors(folder):
                     writer.add(chunk)
             tick(account.read, reader.done)
         if _stamps(reader) != stamps:
             raise DataError(f"{task.section.path}: it was changed while it was read\n  fix: run again when it is whole")
         account.check()
         meta = account.counts(reader.left_out, reader.blank)
-        told = {"format": task.parser.format, "want": task.parser.want, "unused": task.parser.unused}
-        with _kept_in(folder):
-            writer.close(meta | told)
+        meta |= {"format": task.parser.format, "want": task.parser.want, "unused": task.parser.unused}
+        with _storage_errors(folder):
+            writer.close(meta)
             _publish(temporary, folder / key)
-            made = Tokenized(folder / key)
-        made.event = reader.event
-        return made
+            rows = Tokenized(folder / key)
+        rows.event = reader.event
+        return rows
     finally:
         writer.abandon()
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def _kept_in(folder: Path) -> Iterator[None]:
-    """Turn the disk's refusals into a DataError that says how to keep the rows elsewhere."""
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError into a DataError that says how to keep the rows elsewhere."""
     try:
         yield
     except OSError as error:
@@ -225,20 +227,20 @@ def _kept_in(folder: Path) -> Iterator[None]:
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Rename into place; another process may have been first with the same."""
-    if folder.exists() and opened(folder.name) is None:
+    """Rename into place; another process may have published the same rows before."""
+    if folder.exists() and open_cached(folder.name) is None:
         shutil.rmtree(folder)
     try:
         temporary.rename(folder)
     except OSError:
-        if opened(folder.name) is None:
+        if open_cached(folder.name) is None:
             raise
 
 
-def _tidy(folder: Path) -> None:
-    """Remove what was not used for a month, and after a day what was made for once or left unfinished.
+def _remove_old(folder: Path) -> None:
+    """Remove entries not used for a month, and unfinished or uncacheable ones after a day.
 
-    Only what has the names of this module's own: the folder may have been somebody's before.
+    Only names that this module gives are removed: the folder may hold other files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for entry in folder.iterdir():
@@ -250,7 +252,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _packed(task: Task, entries: Iterator[Entry], workers: int) -> Iterator[Packed]:
-    """The chunks in order; the first thousands made here, the rest, if there are more, by `workers` processes."""
+    """Yield the packed chunks in order: the first 16,384 rows in this process, further ones by `workers` processes."""
     chunks = _chunks(entries)
     for first, chunk in islice(chunks, _ALONE // CHUNK):
         yield pack(task, first, chunk)
@@ -261,11 +263,11 @@ def _packed(task: Task, entries: Iterator[Entry], workers: int) -> Iterator[Pack
     if workers < 2:
         yield from (pack(task, first, chunk) for first, chunk in rest)
     else:
-        yield from by_processes(task, rest, workers)
+        yield from pack_in_processes(task, rest, workers)
 
 
 def _chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:
-    """Some hundreds of rows at a time, fewer where they are long: what a chunk needs of memory is bounded."""
+    """Yield chunks of 512 rows, or fewer where they are long: the memory of a chunk is bounded."""
     first, chunk, size = 0, list[Entry](), 0
     for entry in entries:
         chunk.append(entry)
@@ -278,7 +280,7 @@ def _chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:
 
 
 def _size(value: object) -> int:
-    """Characters in the texts of a row."""
+    """Return the number of characters in the texts of a row."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):

@@ -1,10 +1,10 @@
-"""Rows that occur twice, exactly or nearly, among millions of them: MinHash signatures and buckets on disk.
+"""MinHash signatures and buckets on disk, which find equal and nearly equal rows among millions.
 
-A text's shingles are the 8-byte windows of its normalised form (letters and digits of any script, signs beside a digit,
-lower case, single spaces). Two texts are near-duplicates when the Jaccard similarity of their shingles is at least
-`NEAR`. The signature holds the minimum of 32 hash functions over the shingles; two signatures agree in one place with
-the probability of that similarity (Broder 1997), so texts that agree in one of 8 bands of 4 places are compared, the
-others are not: at a similarity of 0.8 a pair is overlooked with probability (1 - 0.8^4)^8 = 0.015, at 0.9 with 2e-4.
+A text's shingles are the 8-byte windows of its normalised form (letters and digits of any script, signs next to a
+digit, lower case, single spaces). Two texts are near-duplicates when the Jaccard similarity of their shingles is at
+least `NEAR`. The signature holds the minimum of 32 hash functions over the shingles; two signatures agree in each place
+with the probability of that similarity (Broder 1997). Only texts that agree in one of 8 bands of 4 places are compared:
+at a similarity of 0.8 a pair is overlooked with probability (1 - 0.8^4)^8 = 0.015, at 0.9 with 2e-4.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NEAR = 0.8
 PLACES, BANDS = 32, 8
 SHINGLE = 8  # bytes
 _BUCKETS = 64
-# A sign beside a digit says what is reckoned: without it 3+4 and 3*4 would be one text.
+# A sign next to a digit is part of arithmetic: without it 3+4 and 3*4 would be the same text.
 _PIECE = re.compile(r"(?:[^\w+*/<>=^%-]|_|(?<!\d)(?<!\d\s)[-+*/<>=^%](?!\s?\d))+")
 _NUMBER = re.compile(r"\d+")
 
@@ -32,8 +32,8 @@ Words = NDArray[np.uint64]
 
 
 def _constants() -> tuple[Words, Words, Words]:
-    """Multipliers and summands of the hash functions, and of the shingles' polynomial; the same on every machine."""
-    drawn = [int.from_bytes(hashlib.sha256(f"trueup {at}".encode()).digest()[:8], "big") for at in range(72)]
+    """Return multipliers and summands of the hash functions, and the shingles' polynomial; equal on every machine."""
+    drawn = [int.from_bytes(hashlib.sha256(f"trueup {index}".encode()).digest()[:8], "big") for index in range(72)]
     numbers = np.array(drawn, dtype=np.uint64)
     return numbers[:PLACES] | np.uint64(1), numbers[PLACES : 2 * PLACES], numbers[64:72] | np.uint64(1)
 
@@ -42,50 +42,50 @@ _MULTIPLY, _ADD, _POLYNOMIAL = _constants()
 
 
 def normalised(text: str) -> str:
-    """Lower case, and every run of what is neither letter nor digit (nor +, -, < … beside a digit) as one space."""
+    """Return the text in lower case, with one space for every run of other signs than letters, digits, and 3+4."""
     return _PIECE.sub(" ", text.lower()).strip()
 
 
 def shingles(text: str) -> set[bytes]:
-    """The windows of a normalised text; of a text shorter than one, the text itself."""
+    """Return the windows of a normalised text; a text shorter than a window is its only one."""
     raw = text.encode("utf-8", "surrogatepass")
-    return {raw[at : at + SHINGLE] for at in range(max(1, len(raw) - SHINGLE + 1))}
+    return {raw[start : start + SHINGLE] for start in range(max(1, len(raw) - SHINGLE + 1))}
 
 
 def similarity(a: str, b: str) -> float:
-    """Jaccard similarity of two normalised texts' shingles, 0 to 1."""
-    one, other = shingles(a), shingles(b)
-    return len(one & other) / len(one | other)
+    """Return the Jaccard similarity of two normalised texts' shingles, 0 to 1."""
+    first, second = shingles(a), shingles(b)
+    return len(first & second) / len(first | second)
 
 
 def alike(a: str, b: str) -> bool:
-    """Whether two normalised texts are near-duplicates: as similar as that, and with the same numbers.
+    """Return True if two normalised texts are near-duplicates: similar enough, and with the same numbers.
 
-    "13 plus 14" and "13 plus 15" are two questions, however alike they are.
+    "13 plus 14" and "13 plus 15" are different questions, however similar.
     """
     return _NUMBER.findall(a) == _NUMBER.findall(b) and similarity(a, b) >= NEAR
 
 
 def content_hash(text: str) -> int:
-    """64 bits of a text, the same on every machine."""
+    """Return a 64-bit hash of a text, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
-    """(n, 32) MinHash signatures of normalised texts."""
+    """Return the (n, 32) MinHash signatures of normalised texts."""
     raw = [text.encode("utf-8", "surrogatepass").ljust(SHINGLE, b"\0") for text in texts]
-    lengths = np.array([len(one) for one in raw])
+    lengths = np.array([len(text) for text in raw])
     data = np.frombuffer(b"".join(raw), dtype=np.uint8).astype(np.uint64)
     windows = np.zeros(len(data) - SHINGLE + 1, dtype=np.uint64)
-    for at, factor in enumerate(_POLYNOMIAL):
-        windows += data[at : at + len(windows)] * factor
+    for offset, factor in enumerate(_POLYNOMIAL):
+        windows += data[offset : offset + len(windows)] * factor
     windows ^= windows >> np.uint64(29)
     ends = np.cumsum(lengths)
     starts = ends - lengths
-    # A window that reaches into the next text belongs to none: it takes the value of its text's first window.
-    own = np.repeat(np.arange(len(raw)), lengths)[: len(windows)]
-    outside = np.arange(len(windows)) > ends[own] - SHINGLE
-    windows[outside] = windows[starts[own[outside]]]
+    # A window that reaches into the next text is no shingle: it gets the value of the first window of its text.
+    text_of = np.repeat(np.arange(len(raw)), lengths)[: len(windows)]
+    outside = np.arange(len(windows)) > ends[text_of] - SHINGLE
+    windows[outside] = windows[starts[text_of[outside]]]
     result = np.empty((len(raw), PLACES), dtype=np.uint32)
     for place in range(PLACES):
         mixed = (windows * _MULTIPLY[place] + _ADD[place]) >> np.uint64(32)
@@ -94,7 +94,7 @@ def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
 
 
 def band_keys(signature: NDArray[np.uint32]) -> Words:
-    """(n, 32) signatures -> (n, 8) keys: two rows share a band's key when they agree in all its places."""
+    """Return the (n, 8) band keys of (n, 32) signatures: equal if two rows agree in all places of the band."""
     parts = signature.reshape(len(signature), BANDS, PLACES // BANDS).astype(np.uint64)
     keys = np.zeros(parts.shape[:2], dtype=np.uint64)
     for place in range(parts.shape[2]):
@@ -104,19 +104,19 @@ def band_keys(signature: NDArray[np.uint32]) -> Words:
 
 
 class Buckets:
-    """Numbers grouped by equal 64-bit keys, with little memory: they are parted on disk, and sorted part by part.
+    """Groups numbers by equal 64-bit keys in bounded memory: they are partitioned on disk, and each part is sorted.
 
-    with Buckets() as found:
-        found.add(keys, numbers)     # any number of times
-        for group in found.groups(): ...   # numbers of one key, in rising order, at least two of them
+    with Buckets() as buckets:
+        buckets.add(keys, numbers)     # any number of times
+        for group in buckets.groups(): ...   # numbers with the same key, ascending, at least two
     """
 
     def __init__(self) -> None:
-        """Open the parts, temporary files without a name."""
+        """Open the parts: unnamed temporary files."""
         self._parts: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(_BUCKETS)]  # noqa: SIM115 (see close)
 
     def add(self, keys: Words, numbers: NDArray[np.int64]) -> None:
-        """(n,) keys and what stands under them."""
+        """Add (n,) keys and (n,) numbers."""
         part = (keys >> np.uint64(58)).astype(np.int64)
         order = np.argsort(part, kind="stable")
         pairs = np.stack([keys[order], numbers[order].astype(np.uint64)], axis=1)
@@ -126,7 +126,7 @@ class Buckets:
                 self._parts[bucket].write(pairs[edges[bucket] : edges[bucket + 1]].tobytes())
 
     def groups(self) -> Iterator[NDArray[np.int64]]:
-        """The numbers under each key that more than one stands under."""
+        """Yield the numbers of each key that has more than one."""
         for part in self._parts:
             part.seek(0)
             pairs = np.frombuffer(part.read(), dtype=np.uint64).reshape(-1, 2)
@@ -137,37 +137,37 @@ class Buckets:
                 yield pairs[edges[start] : edges[start + 1], 1].astype(np.int64)
 
     def __enter__(self) -> Buckets:
-        """Use it in a `with` statement."""
+        """Return the buckets themselves."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the temporary files."""
+        """Close the temporary files, which removes them."""
         for part in self._parts:
             part.close()
 
 
 class Groups:
-    """Which of n rows belong together: union-find with the smallest row as each group's first. 4 bytes a row."""
+    """Groups of n rows: union-find, with the smallest row as the first of its group. 4 bytes a row."""
 
     def __init__(self, n: int) -> None:
-        """Every row by itself."""
+        """Start with each row in a group of its own."""
         self.parent = np.arange(n, dtype=np.int32 if n < 2**31 else np.int64)
 
     def first(self, row: int) -> int:
-        """The smallest row of a row's group."""
+        """Return the smallest row of a row's group."""
         while self.parent[row] != row:
             self.parent[row] = self.parent[self.parent[row]]
             row = int(self.parent[row])
         return row
 
     def firsts(self) -> NDArray[np.integer]:
-        """(n,) the smallest row of each row's group."""
-        found = self.parent.copy()
-        while not np.array_equal(found, found[found]):
-            found = found[found]
-        return found
+        """Return (n,) the smallest row of each row's group."""
+        firsts = self.parent.copy()
+        while not np.array_equal(firsts, firsts[firsts]):
+            firsts = firsts[firsts]
+        return firsts
 
     def join(self, a: int, b: int) -> None:
-        """Put two rows' groups together."""
+        """Merge the groups of two rows."""
         a, b = self.first(a), self.first(b)
         self.parent[max(a, b)] = min(a, b)

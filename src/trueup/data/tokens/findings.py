@@ -1,4 +1,4 @@
-"""What the check says: faults that stop a training unless they are allowed by name, and warnings with their numbers."""
+"""Findings of the data check: faults, which stop a training unless allowed by name, and warnings, with numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL_EFFECT = 0.2  # Cohen's d
 MANY_DUPLICATES = 0.05
 IMBALANCED = 0.2
 MANY_REFUSALS = 0.05
-FEW = 0.1  # a script or language of so few rows is rather an accident than a plan
+FEW = 0.1  # a script or language of a smaller share of rows is more likely an accident
 OUTLIER = 10  # times the median
 LITTLE_TRAINED = 0.05
 _LISTED = 3
@@ -27,16 +27,16 @@ _LISTED = 3
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing the check found.
+    """One result of the data check.
 
     Attributes:
-        code: its name; of a fault, the word that `allow` takes.
-        level: "error" stops a training, "allowed" would but for `allow`, "warning" should be looked at, "note" is told.
-        section: of the configuration: data, eval, mix, model, reference, reward.
-        text: what was found, with numbers.
+        code: its name; for a fault, the word that `allow` takes.
+        level: "error" stops a training, "allowed" is a fault that `allow` names, "warning" needs a look, "note" not.
+        section: the section of the configuration: data, eval, mix, model, reference, reward.
+        text: the finding in words, with numbers.
         fix: what to do about it; empty for notes.
-        places: the first rows it was found in.
-        numbers: the same for programs.
+        places: the first rows that have it.
+        numbers: the numbers of the text, for programs.
     """
 
     code: str
@@ -48,18 +48,18 @@ class Finding:
     numbers: dict[str, float | int | list[list[int]]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
-        """Fit for JSON."""
-        told: dict[str, object] = {"code": self.code, "level": self.level, "section": self.section, "text": self.text}
-        return told | {"fix": self.fix, "places": list(self.places), "numbers": self.numbers}
+        """Return the finding for JSON."""
+        head: dict[str, object] = {"code": self.code, "level": self.level, "section": self.section, "text": self.text}
+        return head | {"fix": self.fix, "places": list(self.places), "numbers": self.numbers}
 
     def in_words(self) -> str:
-        """For a person, with the places."""
-        where = f" ({_listed(self.places)})" if self.places else ""
-        return f"{self.section}: {self.text}{where}" + (f"\n  fix: {self.fix}" if self.fix else "")
+        """Return the finding as a message, with the places and the fix."""
+        places = f" ({_listed(self.places)})" if self.places else ""
+        return f"{self.section}: {self.text}{places}" + (f"\n  fix: {self.fix}" if self.fix else "")
 
 
 def fault(code: str, section: str, text: str, fix: str, allow: Sequence[str], places: Sequence[str] = ()) -> Finding:
-    """A fault: an error, or, where `allow` names it, known."""
+    """Return a fault: of level "allowed" if `allow` names it, else "error"."""
     if code in allow:
         return Finding(code, "allowed", section, f"{text}; allowed", "", tuple(places))
     return Finding(code, "error", section, text, f"{fix}, or allow it: allow=[{code}]", tuple(places))
@@ -69,17 +69,17 @@ FAULTS: dict[Flag, tuple[str, str, str]] = {
     Flag.SPECIAL: (
         "special-text",
         "the text of control tokens ({spelled}) is in {n} of {rows} rows: to the model it is ordinary text",
-        "take it out of the messages",
+        "remove it from the messages",
     ),
     Flag.APPLIED: (
         "applied-template",
-        "the chat template's own headers stand in the messages of {n} of {rows} rows: it would be applied twice",
+        "the chat template's own headers are in the messages of {n} of {rows} rows: it would be applied twice",
         "give the messages as they were before a template was applied",
     ),
     Flag.DOUBLED: (
         "doubled-special-tokens",
         "{n} of {rows} rows begin with the first token (bos) twice",
-        "take it out of the chat_template or of the text",
+        "remove it from the chat_template or from the text",
     ),
     Flag.EMPTY: ("empty-response", "{n} of {rows} rows have an empty response", "remove these rows"),
     Flag.REWRITTEN: (
@@ -90,84 +90,89 @@ FAULTS: dict[Flag, tuple[str, str, str]] = {
 }
 
 
-def of_rows(section: str, found: Survey, allow: Sequence[str], *, trains: bool, spelled: str = "") -> list[Finding]:
-    """Faults and warnings that follow from one section's rows.
+def row_findings(
+    section: str, survey: Survey, allow: Sequence[str], *, trains: bool, spelled: str = ""
+) -> list[Finding]:
+    """Return the faults and warnings that follow from the survey of one section.
 
     Args:
         section: its name.
-        found: its survey.
-        allow: faults that are known.
-        trains: whether these rows' tokens are targets (not so for PPO's prompts).
-        spelled: the control tokens that the first of the rows that spell one spells.
+        survey: the numbers of its rows.
+        allow: the faults that the configuration allows.
+        trains: True if tokens of these rows are trained (not so for PPO's prompts).
+        spelled: the control tokens in the text of the first row that has any.
     """
-    made: list[Finding] = []
+    result: list[Finding] = []
     for flag, (code, text, fix) in FAULTS.items():
-        if count := found.flags[flag]:
-            told = text.format(n=f"{count:,}", rows=f"{found.rows:,}", spelled=spelled)
-            made.append(fault(code, section, told, fix, allow, found.places[flag]))
-    endless = found.rows - found.flags[Flag.ENDS]
+        if count := survey.flags[flag]:
+            message = text.format(n=f"{count:,}", rows=f"{survey.rows:,}", spelled=spelled)
+            result.append(fault(code, section, message, fix, allow, survey.places[flag]))
+    endless = survey.rows - survey.flags[Flag.ENDS]
     if trains and endless:
-        text = f"the end token is not trained in {endless:,} of {found.rows:,} rows: the model would not learn to stop"
-        made.append(fault("untrained-end", section, text, "end each answer with the end token", allow))
+        text = f"the end token is not trained in {endless:,} of {survey.rows:,} rows: the model would not learn to stop"
+        result.append(fault("untrained-end", section, text, "end each answer with the end token", allow))
     if trains:
-        made.append(_trained(section, found))
-    made += [_lengths(section, found), *_pairs(section, found), *_labels(section, found), *_words(section, found)]
-    return [_unlearnt(one) if section == "eval" else one for one in made]
+        result.append(_trained(section, survey))
+    result += [_lengths(section, survey), *_pairs(section, survey), *_labels(section, survey), *_words(section, survey)]
+    return [_of_held_out(finding) if section == "eval" else finding for finding in result]
 
 
-def _unlearnt(one: Finding) -> Finding:
-    """Of rows that are only measured on: what a model would learn of them is no warning."""
-    return replace(one, level="note", fix="", places=()) if one.code in ("length-bias", "refusals") else one
+def _of_held_out(finding: Finding) -> Finding:
+    """Return the finding for held-out rows: nothing is learned from them, so biases are notes."""
+    is_bias = finding.code in ("length-bias", "refusals")
+    return replace(finding, level="note", fix="", places=()) if is_bias else finding
 
 
-def _trained(section: str, found: Survey) -> Finding:
-    share = found.trained / max(1, found.tokens)
-    ends = found.flags[Flag.ENDS]
-    text = f"{found.trained:,} of {found.tokens:,} tokens are trained ({share:.0%}); end token trained in {ends:,} rows"
-    numbers = {"trained": found.trained, "tokens": found.tokens, "share": share, "end_trained": ends}
+def _trained(section: str, survey: Survey) -> Finding:
+    share = survey.trained / max(1, survey.tokens)
+    ends = survey.flags[Flag.ENDS]
+    text = (
+        f"{survey.trained:,} of {survey.tokens:,} tokens are trained ({share:.0%}); end token trained in {ends:,} rows"
+    )
+    numbers = {"trained": survey.trained, "tokens": survey.tokens, "share": share, "end_trained": ends}
     if share < LITTLE_TRAINED:
         fix = "nearly all of the time goes into prompts: shorten them, or check that the answers are in the right field"
         return Finding("trained-share", "warning", section, text, fix, numbers=numbers)
     return Finding("trained-share", "note", section, text, numbers=numbers)
 
 
-def _lengths(section: str, found: Survey) -> Finding:
-    median, most, longest = found.quantile(0.5), found.quantile(0.95), found.quantile(1.0)
-    bars = found.histogram()
+def _lengths(section: str, survey: Survey) -> Finding:
+    median, most, longest = survey.quantile(0.5), survey.quantile(0.95), survey.quantile(1.0)
+    bars = survey.histogram()
     text = f"tokens a row: median {median}, 95% have at most {most}, the longest {longest}"
-    outliers = found.above(OUTLIER * max(median, 1))
+    outliers = survey.above(OUTLIER * max(median, 1))
     numbers = {"median": median, "p95": most, "longest": longest, "outliers": outliers}
-    told = {**numbers, "histogram": [list(bar) for bar in bars]}
+    with_bars = {**numbers, "histogram": [list(bar) for bar in bars]}
     if outliers:
         text += f"; {outliers:,} are over {OUTLIER} times the median"
         return Finding(
-            "length-outliers", "warning", section, text, "look at them: files pasted in, logs?", numbers=told
+            "length-outliers", "warning", section, text, "look at them: files pasted in, logs?", numbers=with_bars
         )
-    return Finding("lengths", "note", section, text, numbers=told)
+    return Finding("lengths", "note", section, text, numbers=with_bars)
 
 
-def _pairs(section: str, found: Survey) -> list[Finding]:
-    n = found.chosen.n
+def _pairs(section: str, survey: Survey) -> list[Finding]:
+    n = survey.chosen.n
     if not n:
         return []
-    share, d = found.longer / n, found.cohens_d
-    text = f"chosen is longer than rejected in {share:.0%} of {n:,} pairs, shorter in {found.shorter / n:.0%}; "
-    text += f"mean {found.chosen.mean:.1f} against {found.rejected.mean:.1f} tokens, Cohen's d {d:+.2f}"
-    numbers = {"longer": share, "shorter": found.shorter / n, "pairs": n}
+    share, d = survey.longer / n, survey.cohens_d
+    text = f"chosen is longer than rejected in {share:.0%} of {n:,} pairs, shorter in {survey.shorter / n:.0%}; "
+    text += f"mean {survey.chosen.mean:.1f} against {survey.rejected.mean:.1f} tokens, Cohen's d {d:+.2f}"
+    numbers = {"longer": share, "shorter": survey.shorter / n, "pairs": n}
     if math.isfinite(d):  # JSON has no infinity
         numbers["cohens_d"] = d
     if abs(d) < SMALL_EFFECT:
         return [Finding("length-bias", "note", section, text, numbers=numbers)]
-    way = "longer" if d > 0 else "shorter"
-    fix = f"the model will learn that {way} is better: balance the pairs, or use a length-controlled loss or penalty"
+    better = "longer" if d > 0 else "shorter"
+    fix = f"the model will learn that {better} is better: balance the pairs, or use a length-controlled loss or penalty"
     return [Finding("length-bias", "warning", section, text, fix, numbers=numbers)]
 
 
-def _labels(section: str, found: Survey) -> list[Finding]:
-    n = sum(found.labels)
+def _labels(section: str, survey: Survey) -> list[Finding]:
+    n = sum(survey.labels)
     if not n:
         return []
-    share = found.labels[0] / n
+    share = survey.labels[0] / n
     text = f"{share:.0%} of {n:,} verdicts are true"
     if IMBALANCED <= share <= 1 - IMBALANCED:
         return [Finding("labels", "note", section, text, numbers={"true": share})]
@@ -175,67 +180,67 @@ def _labels(section: str, found: Survey) -> list[Finding]:
     return [Finding("labels", "warning", section, text, fix, numbers={"true": share})]
 
 
-def _words(section: str, found: Survey) -> list[Finding]:
-    """Scripts, languages and refusals, of the rows that were judged."""
-    judged = found.flags[Flag.JUDGED]
-    made = [
-        *_mixed("scripts", section, found.scripts, ("none",)),
-        *_mixed("languages", section, found.languages, ("unknown",)),
+def _words(section: str, survey: Survey) -> list[Finding]:
+    """Return findings on scripts, languages and refusals of the judged rows."""
+    judged = survey.flags[Flag.JUDGED]
+    result = [
+        *_mixed("scripts", section, survey.scripts, ("none",)),
+        *_mixed("languages", section, survey.languages, ("unknown",)),
     ]
-    refuses = found.flags[Flag.REFUSES]
+    refuses = survey.flags[Flag.REFUSES]
     if refuses and judged:
         share = rate(refuses, judged)
-        who = "chosen answers" if found.chosen.n else "answers"
-        text = f"{refuses:,} of {judged:,} {who} looked at are refusals "
+        noun = "chosen answers" if survey.chosen.n else "answers"
+        text = f"{refuses:,} of {judged:,} {noun} looked at are refusals "
         text += f"({share.value:.1%} [{share.low:.1%}, {share.high:.1%}])"
         numbers = {"refusals": refuses, "judged": judged, "share": share.value}
         many = share.value > MANY_REFUSALS
         fix = (
             "the model will learn to refuse: are these prompts harmful? Mix in answered ones (mix.data)" if many else ""
         )
-        places = tuple(found.places[Flag.REFUSES]) if many else ()
-        made.append(Finding("refusals", "warning" if many else "note", section, text, fix, places, numbers))
-    return made
+        places = tuple(survey.places[Flag.REFUSES]) if many else ()
+        result.append(Finding("refusals", "warning" if many else "note", section, text, fix, places, numbers))
+    return result
 
 
-def _mixed(code: str, section: str, counts: Counter[str], aside: Sequence[str]) -> list[Finding]:
-    """A warning where nearly all rows are of one kind, and a few of another."""
-    known = Counter({name: count for name, count in counts.items() if count and name not in aside})
+def _mixed(code: str, section: str, counts: Counter[str], ignored: Sequence[str]) -> list[Finding]:
+    """Return a warning if nearly all rows are of one kind and a few of others."""
+    known = Counter({name: count for name, count in counts.items() if count and name not in ignored})
     n = known.total()
     if len(known) < 2:
         return []
     shares = ", ".join(f"{name} {count / n:.1%}" for name, count in known.most_common(5))
     rest = 1 - known.most_common(1)[0][1] / n
     level: Level = "warning" if rest < FEW else "note"
-    fix = "are the few meant to be there?" if level == "warning" else ""
+    fix = "check that the few belong there" if level == "warning" else ""
     return [Finding(code, level, section, f"{code} of the answers: {shares}", fix, numbers={"other": rest})]
 
 
 def duplicates(section: str, near: int, exact: int, rows: int) -> Finding:
-    """How many rows have an equal or nearly equal one before them."""
+    """Return the finding on rows that have an equal or nearly equal one before them."""
     share = near / max(rows, 1)
     text = f"{near:,} of {rows:,} rows ({share:.1%}) nearly repeat an earlier one, {exact:,} of them exactly"
     numbers = {"near": near, "exact": exact, "share": share}
     if share > MANY_DUPLICATES:
-        fix = "remove them: they count as often as they stand there, and a held-out share must keep them together"
+        fix = "remove them: each copy is trained, and a held-out share must keep copies together"
         return Finding("duplicates", "warning", section, text, fix, numbers=numbers)
     return Finding("duplicates", "note", section, text, numbers=numbers)
 
 
 def contradicting(section: str, count: int, shown: Sequence[tuple[str, str]], *, labelled: bool) -> list[Finding]:
-    """Pairs of answers that were ranked both ways, or answers with both labels."""
+    """Return the finding on pairs of answers that are ranked both ways, or answers with both labels."""
     if not count:
         return []
-    places = tuple(f"{one} and {other}" for one, other in shown)
-    what = "answers are labelled both true and false" if labelled else "pairs of answers are ranked both ways"
+    places = tuple(f"{first} and {second}" for first, second in shown)
+    problem = "answers are labelled both true and false" if labelled else "pairs of answers are ranked both ways"
     fix = "keep one verdict, or count votes"
-    return [Finding("contradictions", "warning", section, f"{count:,} {what}", fix, places, {"pairs": count})]
+    return [Finding("contradictions", "warning", section, f"{count:,} {problem}", fix, places, {"pairs": count})]
 
 
 def overlapping(
     section: str, exact: int, near: int, of: int, shown: Sequence[str], allow: Sequence[str]
 ) -> list[Finding]:
-    """Held-out rows that are trained on."""
+    """Return the fault of held-out rows that are trained on too."""
     if not exact + near:
         return []
     text = f"{exact + near:,} of {of:,} held-out rows are trained on: {exact:,} word for word, {near:,} nearly"
@@ -243,16 +248,16 @@ def overlapping(
 
 
 def raise_errors(findings: Sequence[Finding]) -> None:
-    """Raise a DataError that tells the faults that are not allowed, in six lines at most.
+    """Raise a DataError with the faults that are not allowed, in at most six lines.
 
     Raises:
         DataError: there is one.
     """
-    errors = [one for one in findings if one.level == "error"]
+    errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         shown = errors if len(errors) <= 3 else errors[:2]
-        more = f"\n(and {len(errors) - 2} more: `trueup check` tells all)" if len(errors) > 3 else ""
-        raise DataError("\n".join(one.in_words() for one in shown) + more)
+        more = f"\n(and {len(errors) - 2} more: `trueup check` lists all)" if len(errors) > 3 else ""
+        raise DataError("\n".join(finding.in_words() for finding in shown) + more)
 
 
 def _listed(places: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The length rule: rows over `max_length` stop the training, are left out, or have their answers cut, as is asked."""
+"""The length rule: rows over `max_length` stop the training, are dropped, or have their answers cut."""
 
 from __future__ import annotations
 
@@ -18,117 +18,119 @@ _SHOWN, _LISTED = 5, 1_000
 
 
 @dataclass(slots=True)
-class _Long:
+class _LongRows:
     """Rows over the limit."""
 
-    rows: list[int] = field(default_factory=list)  # of the whole view
-    lengths: list[int] = field(default_factory=list)  # of the first few
+    rows: list[int] = field(default_factory=list)  # indices in the examples
+    lengths: list[int] = field(default_factory=list)  # of the first few rows
     sides: list[int] = field(default_factory=lambda: [0, 0])
     prompts: int = 0
     by_length: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     pairs: bool = False
 
 
-def fitted(
+def fit_examples(
     name: str, examples: Examples, limit: int, rule: Literal["error", "drop", "cut"]
 ) -> tuple[Examples, dict[str, Any]]:
-    """The rows that are used, and what is to be said of the long ones in the account of the data.
+    """Return the rows to use, and the counts of the long ones for the account of the data.
 
     Raises:
-        DataError: rows are too long and `rule` is "error", none would be left, a prompt leaves no room to cut to, or
-            the two answers of a pair are the same once they are cut.
+        DataError: rows are too long and `rule` is "error", none would be left, a prompt leaves no room for an answer,
+            or the two answers of a pair are the same once they are cut.
     """
-    found = _long_rows(examples, limit)
-    if not found.rows:
+    long_rows = _long_rows(examples, limit)
+    if not long_rows.rows:
         return examples, {}
-    if rule == "error" or (rule == "drop" and len(found.rows) == len(examples)):
-        raise DataError(_too_long(name, examples, found, limit))
-    told = _account(limit, examples, found)
+    if rule == "error" or (rule == "drop" and len(long_rows.rows) == len(examples)):
+        raise DataError(_too_long(name, examples, long_rows, limit))
+    counts = _counts(limit, examples, long_rows)
     if rule == "drop":
-        return without(examples, found.rows), {"over_length": told}
+        return without(examples, long_rows.rows), {"over_length": counts}
     cut = Examples(examples.parts, examples.rows, cut=limit)
-    for at in found.rows:
+    for index in long_rows.rows:
         problem = None
-        if (trunk := len(examples[at].trunk)) > limit - 2:
+        if (trunk := len(examples[index].trunk)) > limit - 2:
             problem = f"the prompt alone has {trunk} tokens, max_length is {limit}"
-        elif len(sides := cut[at].branches) == 2 and sides[0].ids == sides[1].ids:
+        elif len(sides := cut[index].branches) == 2 and sides[0].ids == sides[1].ids:
             problem = f"cut to max_length={limit} tokens, chosen and rejected are the same"
         if problem is not None:
-            raise DataError(f"{examples.origin(at)}: {problem}; raise max_length, or set over_length=drop")
-    return cut, {"cut": told}
+            raise DataError(f"{examples.origin(index)}: {problem}; raise max_length, or set over_length=drop")
+    return cut, {"cut": counts}
 
 
-def fitted_prompts(examples: Examples, limit: int, new_tokens: int, rule: str) -> tuple[Examples, dict[str, Any]]:
-    """As `fitted`, of prompts that must leave room for an answer: none is ever cut.
+def fit_prompts(examples: Examples, limit: int, new_tokens: int, rule: str) -> tuple[Examples, dict[str, Any]]:
+    """Return the prompts that leave room for an answer, and the counts of the others; prompts are never cut.
 
     Raises:
-        DataError: one does not, unless `rule` is "drop" and others do.
+        DataError: a prompt leaves no room and `rule` is not "drop", or none does.
     """
     room = limit - new_tokens
-    found = _long_rows(examples, room)
-    if found.rows and (rule != "drop" or len(found.rows) == len(examples)):
-        worst = len(found.by_length) - 1
+    long_rows = _long_rows(examples, room)
+    if long_rows.rows and (rule != "drop" or len(long_rows.rows) == len(examples)):
+        worst = len(long_rows.by_length) - 1
         raise DataError(
-            f"{examples.origin(found.rows[0])}: {len(found.rows)} of {len(examples)} prompts leave no room for "
+            f"{examples.origin(long_rows.rows[0])}: {len(long_rows.rows)} of {len(examples)} prompts leave no room for "
             f"{new_tokens} new tokens within max_length={limit}\n"
             f"  set max_length={worst + new_tokens}, or leave them out with over_length=drop"
         )
-    told = _account(room, examples, found)
-    return without(examples, found.rows), {"over_length": told} if found.rows else {}
+    counts = _counts(room, examples, long_rows)
+    return without(examples, long_rows.rows), {"over_length": counts} if long_rows.rows else {}
 
 
-def _account(limit: int, examples: Examples, found: _Long) -> dict[str, Any]:
-    """How many rows are longer than `limit`, and the places of the first thousand."""
-    rows = [str(examples.origin(at)) for at in found.rows[:_LISTED]]
-    return {"max_length": limit, "count": len(found.rows), "rows": rows}
+def _counts(limit: int, examples: Examples, long_rows: _LongRows) -> dict[str, Any]:
+    """Return the number of rows longer than `limit`, and the places of the first thousand."""
+    rows = [str(examples.origin(index)) for index in long_rows.rows[:_LISTED]]
+    return {"max_length": limit, "count": len(long_rows.rows), "rows": rows}
 
 
 def without(examples: Examples, left_out: Sequence[int]) -> Examples:
-    """The same but for some examples."""
+    """Return the examples without those of the given indices."""
     if not left_out:
         return examples
     kept: list[Selected] = []
-    gone = np.array(left_out)
+    removed = np.array(left_out)
     for rows, start in zip(examples.rows, examples.starts[:-1], strict=True):
-        inside = gone[(gone >= start) & (gone < start + len(rows))] - start
+        inside = removed[(removed >= start) & (removed < start + len(rows))] - start
         kept.append(np.delete(rows, inside))
     return Examples(examples.parts, kept, examples.cut)
 
 
-def _long_rows(examples: Examples, limit: int) -> _Long:
-    found, seen = _Long(), 0
+def _long_rows(examples: Examples, limit: int) -> _LongRows:
+    """Find the rows over the limit, in one pass over the records."""
+    long_rows, seen = _LongRows(), 0
 
-    def see(records: NDArray[np.void]) -> None:
+    def add(records: NDArray[np.void]) -> None:
         nonlocal seen
         longest = lengths(records)
-        counts = np.bincount(longest, minlength=len(found.by_length))
-        counts[: len(found.by_length)] += found.by_length
-        found.by_length = counts
+        counts = np.bincount(longest, minlength=len(long_rows.by_length))
+        counts[: len(long_rows.by_length)] += long_rows.by_length
+        long_rows.by_length = counts
         over = np.flatnonzero(longest > limit)
-        found.rows += (over + seen).tolist()
-        found.lengths += longest[over[: _SHOWN - len(found.lengths)]].tolist()
-        some = records[over]
-        found.prompts += int((some["trunk"] >= limit).sum())
+        long_rows.rows += (over + seen).tolist()
+        long_rows.lengths += longest[over[: _SHOWN - len(long_rows.lengths)]].tolist()
+        too_long = records[over]
+        long_rows.prompts += int((too_long["trunk"] >= limit).sum())
         for side, key in enumerate(("first", "second")):
-            found.sides[side] += int((some["trunk"].astype(np.int64) + some[key] > limit).sum())
-        found.pairs |= bool((records["second"] >= 0).any())
+            long_rows.sides[side] += int((too_long["trunk"].astype(np.int64) + too_long[key] > limit).sum())
+        long_rows.pairs |= bool((records["second"] >= 0).any())
         seen += len(records)
 
-    examples.map_records(see)
-    return found
+    examples.map_records(add)
+    return long_rows
 
 
-def _too_long(name: str, examples: Examples, found: _Long, limit: int) -> str:
-    """What is too long, by how much, and which limit would do."""
-    shown = zip(found.rows, found.lengths, strict=False)
-    first = ", ".join(f"{_place(examples.origin(at))} ({length} tokens)" for at, length in shown)
-    more = f" and {len(found.rows) - _SHOWN} more" if len(found.rows) > _SHOWN else ""
-    per_side = f"chosen {found.sides[0]}, rejected {found.sides[1]}, " if found.pairs else ""
-    most = int(np.searchsorted(np.cumsum(found.by_length), 0.95 * len(examples) - 1e-9))
+def _too_long(name: str, examples: Examples, long_rows: _LongRows, limit: int) -> str:
+    """Return the message on rows that are too long: which, by how much, and which limit would keep them."""
+    shown = zip(long_rows.rows, long_rows.lengths, strict=False)
+    first = ", ".join(f"{_place(examples.origin(index))} ({length} tokens)" for index, length in shown)
+    more = f" and {len(long_rows.rows) - _SHOWN} more" if len(long_rows.rows) > _SHOWN else ""
+    per_side = f"chosen {long_rows.sides[0]}, rejected {long_rows.sides[1]}, " if long_rows.pairs else ""
+    most = int(np.searchsorted(np.cumsum(long_rows.by_length), 0.95 * len(examples) - 1e-9))
     return (
-        f"{name}: {len(found.rows)} of {len(examples)} rows are longer than max_length={limit} tokens: {first}{more}\n"
-        f"  over the limit: {per_side}prompt alone {found.prompts}\n"
-        f"  max_length={len(found.by_length) - 1} keeps every row, max_length={most} keeps 95% of them;\n"
+        f"{name}: {len(long_rows.rows)} of {len(examples)} rows are longer than max_length={limit} tokens: "
+        f"{first}{more}\n"
+        f"  over the limit: {per_side}prompt alone {long_rows.prompts}\n"
+        f"  max_length={len(long_rows.by_length) - 1} keeps every row, max_length={most} keeps 95% of them;\n"
         f"  over_length=drop leaves the long rows out, over_length=cut cuts their answers (both are counted)"
     )
 

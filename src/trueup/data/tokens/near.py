@@ -1,4 +1,4 @@
-"""Near-duplicates among tokenized rows, and rows of one section that are found in another."""
+"""Find near-duplicates among tokenized rows, and rows of one section that occur in another."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trueup.data.tokens.pack import near_text
 from trueup.data.tokens.store import Tokenized
 
 _SCAN = 8_192
-_LIKELY = 20  # places of 32 that must agree before texts are compared: of pairs at 0.8 one in a hundred has fewer
-_HEADS = 32  # rows of one bucket that every further row of it is compared with
-_COMPARED = 200_000  # pairs whose texts are compared (20 s); where there are more, the estimate decides about the rest
-_LOOKED_AT = 4096  # candidates of one bucket
+_LIKELY = 20  # of 32 places that must agree before texts are compared; 1% of pairs at similarity 0.8 have fewer
+_HEADS = 32  # the first rows of a bucket, with which its other rows are compared
+_COMPARED = 200_000  # pairs of texts that are compared (20 s); the signatures decide about further pairs
+_MOST_CANDIDATES = 4096  # of one bucket
 
 
 def near_groups(rows: Tokenized) -> Groups:
-    """Rows that are equal or near-duplicates (`duplicates.alike`; candidates by their signatures)."""
+    """Group rows that are equal or near-duplicates (`duplicates.alike`; their signatures give the candidates)."""
     groups = Groups(len(rows))
     with Buckets() as same:
         for start, records in rows.records():
@@ -28,7 +28,7 @@ def near_groups(rows: Tokenized) -> Groups:
         for group in same.groups():
             for row in group[1:].tolist():
                 groups.join(int(group[0]), row)
-    alone = groups.parent == np.arange(len(rows))  # of equal rows the first stands for all
+    alone = groups.parent == np.arange(len(rows))  # the first of equal rows represents them
     joiner = _Joiner(groups, rows)
     with Buckets() as near:
         for start, signature in _signatures(rows):
@@ -41,34 +41,34 @@ def near_groups(rows: Tokenized) -> Groups:
 
 
 class _Joiner:
-    """Joins the rows of a bucket that are alike."""
+    """Joins the near-duplicates of a bucket into groups."""
 
     def __init__(self, groups: Groups, rows: Tokenized) -> None:
         self._groups, self._rows = groups, rows
         self._left = _COMPARED
 
     def join(self, bucket: NDArray[np.int64]) -> None:
-        """Compare each row of a bucket with the first of those before it.
+        """Compare each row of a bucket with the first rows before it.
 
-        In the order of their signatures, so that what is joined does not depend on the order of the rows.
+        Rows are compared in the order of their signatures, so that the groups do not depend on the order of the rows.
         """
         signature = np.concatenate([self._rows.signatures(int(row), 1) for row in bucket])
         order = np.lexsort(signature.T)
         bucket, signature = bucket[order], signature[order]
         heads, texts = [0], dict[int, str]()
-        for at in range(1, len(bucket)):
-            agree = (signature[heads] == signature[at]).sum(axis=1)
+        for index in range(1, len(bucket)):
+            agree = (signature[heads] == signature[index]).sum(axis=1)
             same = [
                 head
                 for head, places in zip(list(heads), agree.tolist(), strict=True)
-                if places >= _LIKELY and self._alike(int(bucket[head]), int(bucket[at]), places, texts)
+                if places >= _LIKELY and self._alike(int(bucket[head]), int(bucket[index]), places, texts)
             ]
             for head in same:
-                self._groups.join(int(bucket[head]), int(bucket[at]))
+                self._groups.join(int(bucket[head]), int(bucket[index]))
             if len(heads) < _HEADS:
-                heads.append(at)
-            else:  # only the heads' texts are asked for again: a bucket may hold most of the rows
-                texts.pop(int(bucket[at]), None)
+                heads.append(index)
+            else:  # only the texts of the first rows are needed again: a bucket may hold most of the rows
+                texts.pop(int(bucket[index]), None)
 
     def _alike(self, a: int, b: int, places: int, texts: dict[int, str]) -> bool:
         if self._groups.first(a) == self._groups.first(b):
@@ -89,7 +89,7 @@ def _signatures(rows: Tokenized) -> Iterator[tuple[int, NDArray[np.uint32]]]:
 
 @dataclass(slots=True)
 class Overlap:
-    """Rows of one section that another holds too: (row, row of the other) of the first few, and how many there are."""
+    """Rows of one section that occur in another: their numbers, and the first pairs (row, row of the other)."""
 
     exact: int = 0
     near: int = 0
@@ -98,7 +98,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """Some rows of a section, in rising order."""
+    """Selected rows of a section, in ascending order."""
 
     rows: Tokenized
     chosen: NDArray[np.int64]
@@ -107,9 +107,9 @@ class _Side:
 def overlap(
     rows: Tokenized, among: NDArray[np.int64], other: Tokenized, others: NDArray[np.int64], *, shown: int = 10
 ) -> Overlap:
-    """Which of `rows[among]` are in `other[others]`, word for word or nearly (`duplicates.alike`).
+    """Find the rows of `rows[among]` that are in `other[others]`, word for word or nearly (`duplicates.alike`).
 
-    Candidates come from the signatures; each is then compared by its text.
+    The signatures give the candidates, whose texts are then compared.
     """
     equal = _equal(_Side(rows, among), _Side(other, others))
     rest = among[~np.isin(among, np.array(list(equal), np.int64))]
@@ -118,8 +118,8 @@ def overlap(
 
 
 def _equal(mine: _Side, theirs: _Side) -> dict[int, int]:
-    """Row -> the first row of the other that has the same text."""
-    found: dict[int, int] = {}
+    """Return {row: the first row of the other section with the same text}."""
+    matches: dict[int, int] = {}
     offset = len(mine.rows)
     with Buckets() as buckets:
         for side, shift in ((mine, 0), (theirs, offset)):
@@ -129,13 +129,13 @@ def _equal(mine: _Side, theirs: _Side) -> dict[int, int]:
         for group in buckets.groups():
             if group[-1] >= offset:
                 first = int(group[group >= offset][0]) - offset
-                found.update(dict.fromkeys(group[group < offset].tolist(), first))
-    return found
+                matches.update(dict.fromkeys(group[group < offset].tolist(), first))
+    return matches
 
 
 def _nearly(mine: _Side, theirs: _Side) -> dict[int, int]:
-    """Row -> a row of the other that is nearly the same."""
-    found: dict[int, int] = {}
+    """Return {row: a near-duplicate of it in the other section}."""
+    matches: dict[int, int] = {}
     offset = len(mine.rows)
     with Buckets() as buckets:
         for side, shift in ((mine, 0), (theirs, offset)):
@@ -144,29 +144,29 @@ def _nearly(mine: _Side, theirs: _Side) -> dict[int, int]:
                 keys = band_keys(signature[kept - start])
                 buckets.add(keys.ravel(), np.repeat(kept + shift, keys.shape[1]))
         for group in buckets.groups():
-            some = np.unique(group[group >= offset])[:_LOOKED_AT] - offset
-            asked = [row for row in np.unique(group[group < offset]).tolist() if row not in found] if len(some) else []
-            if asked:
-                _compare(found, asked, mine.rows, some, theirs.rows)
-    return found
+            candidates = np.unique(group[group >= offset])[:_MOST_CANDIDATES] - offset
+            unmatched = [row for row in np.unique(group[group < offset]).tolist() if row not in matches]
+            if unmatched and len(candidates):
+                _compare(matches, unmatched, mine.rows, candidates, theirs.rows)
+    return matches
 
 
 def _compare(
-    found: dict[int, int], asked: list[int], rows: Tokenized, candidates: NDArray[np.int64], other: Tokenized
+    matches: dict[int, int], unmatched: list[int], rows: Tokenized, candidates: NDArray[np.int64], other: Tokenized
 ) -> None:
-    """Enter those that are near one of the candidates; their texts are compared with the likeliest ones'."""
-    signatures = np.concatenate([other.signatures(int(one), 1) for one in candidates])
-    for row in asked:
+    """Enter into `matches` the rows that are near-duplicates of a candidate; the likeliest candidates are compared."""
+    signatures = np.concatenate([other.signatures(int(candidate), 1) for candidate in candidates])
+    for row in unmatched:
         agree = (signatures == rows.signatures(row, 1)).sum(axis=1)
-        likeliest = [at for at in np.argsort(-agree, kind="stable")[:_HEADS] if agree[at] >= PLACES / 2]
+        likeliest = [index for index in np.argsort(-agree, kind="stable")[:_HEADS] if agree[index] >= PLACES / 2]
         text = near_text(rows.parts(row)) if likeliest else ""
         for match in candidates[likeliest].tolist():
             if alike(text, near_text(other.parts(match))):
-                found[row] = match
+                matches[row] = match
                 break
 
 
 def _within(chosen: NDArray[np.int64], start: int, count: int) -> NDArray[np.int64]:
-    """Those of the chosen rows that are among `count` rows from `start` on."""
+    """Return the chosen rows that are among the `count` rows from `start` on."""
     first, last = np.searchsorted(chosen, [start, start + count])
     return chosen[first:last]

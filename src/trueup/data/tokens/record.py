@@ -1,4 +1,4 @@
-"""What is kept of a row beside its tokens: one fixed-size record, and the record's flags."""
+"""The fixed-size record that is stored for each row besides its tokens, and its flags."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ RECORD = np.dtype(
         ("at", "<i8"),  # the row's first token in tokens.u32
         ("trunk", "<i4"),  # tokens of the prompt
         ("first", "<i4"),  # tokens of the first branch (the answer, or chosen)
-        ("second", "<i4"),  # tokens of the second (rejected); -1: there is none
+        ("second", "<i4"),  # tokens of the second branch (rejected); -1: no second branch
         ("trained", "<i4"),  # trained tokens of all branches
         ("file", "<i4"),
         ("line", "<i8"),
-        ("scalar", "<f8"),  # a ranking's margin or a verdict's label; NaN: there is none
+        ("scalar", "<f8"),  # the margin of a ranking or the label of a verdict; NaN: none
         ("text_at", "<i8"),  # the row's text in texts.json
         ("text_size", "<i4"),
-        ("content", "<u8"),  # a hash of the row's text; a ranking's does not say which side is chosen
+        ("content", "<u8"),  # a hash of the row's text; for a ranking, the same whichever side is chosen
         ("flags", "<u4"),
         ("script", "u1"),
         ("language", "u1"),
@@ -28,34 +28,34 @@ RECORD = np.dtype(
 )
 Records = NDArray[np.void]
 TRAINED = np.uint32(1 << 31)
-"""The bit of a token in tokens.u32 that says it is trained; the rest is its id."""
+"""The bit of a token in tokens.u32 that marks it as trained; the other bits are its id."""
 
 
 class Flag(IntFlag):
-    """What was seen of a row when it was turned into tokens."""
+    """Properties of a row that were seen when it was tokenized."""
 
     ENDS = 1
     """The end token is trained, in every branch."""
     UNTRAINED = 2
     """A branch without a trained token."""
     SPECIAL = 4
-    """The text of a control token in a message."""
+    """A message holds the text of a control token."""
     APPLIED = 8
-    """A role header of the template in a message: the template was applied before."""
+    """A message holds a role header of the template: the template was applied before."""
     DOUBLED = 16
-    """The first token twice."""
+    """The row begins with the first token (BOS) twice."""
     EMPTY = 32
-    """An empty response."""
+    """A response is empty."""
     REWRITTEN = 64
-    """Earlier answers that the template rewrites: they are not trained."""
+    """The template rewrites earlier answers, so they are not trained."""
     JUDGED = 128
-    """Language and refusals were looked at (of large data a sample)."""
+    """Language and refusals were judged (for large data, in a sample of rows)."""
     REFUSES = 256
     """The answer (or chosen) is a refusal."""
     OTHER_REFUSES = 512
     """Rejected is a refusal."""
     SORTED = 1024
-    """Chosen sorts before rejected: two records of one pair that differ in it contradict each other."""
+    """Chosen sorts before rejected: two rows of the same answers contradict each other if they differ in this flag."""
 
 
 SCRIPTS = ("none", "Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Thai", "Hangul", "Kana", "Han")
@@ -67,7 +67,7 @@ _LETTERS = [re.compile(f"[{span}]") for span in _RANGES]
 
 
 def script_of(text: str) -> int:
-    """The index in SCRIPTS of the script most letters are of; any kana make Japanese of Han."""
+    """Return the index in SCRIPTS of the script of most letters; Han with some kana counts as Kana (Japanese)."""
     if text.isascii():
         return int(any(char.isalpha() for char in text))
     counts = [len(pattern.findall(text)) for pattern in _LETTERS]
@@ -90,13 +90,13 @@ _WORDS = [frozenset(words.split()) for words in _COMMON]
 
 
 def language_of(text: str) -> int:
-    """The index in LANGUAGES of the language whose commonest words are seen most; 0 where that is not clear.
+    """Return the index in LANGUAGES of the language with the most common words in the text; 0 if that is not clear.
 
-    A guess by twelve words a language, meant for shares of many rows, not for one of them.
+    A guess by twelve words a language: good for shares of many rows, not for a single one.
     """
     words = text.lower().split()[:200]
-    found = [[word for word in words if word in common] for common in _WORDS]
-    counts = sorted((len(one) for one in found), reverse=True)
-    best = max(range(len(found)), key=lambda at: len(found[at]))
-    often = counts[0] >= 3 and counts[0] * 10 >= len(words) and len(set(found[best])) > 1
+    matches = [[word for word in words if word in common] for common in _WORDS]
+    counts = sorted(map(len, matches), reverse=True)
+    best = max(range(len(matches)), key=lambda index: len(matches[index]))
+    often = counts[0] >= 3 and counts[0] * 10 >= len(words) and len(set(matches[best])) > 1
     return best + 1 if often and counts[0] >= 2 * counts[1] else 0

@@ -1,4 +1,4 @@
-"""Which rows go into which optimizer step: each as often an epoch as its weight says, and a position to be saved."""
+"""Choose the rows of each optimizer step, by weight, with a position that can be saved."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from trueup.errors import CheckpointError, DataError
 
 
 def epoch_rows(size: int, weight: float) -> int:
-    """How many rows of `size` an epoch takes: each floor(weight) times, and of what remains a whole number."""
+    """Return the rows an epoch takes of a part of `size` rows: all floor(weight) times, and a rounded share."""
     return int(weight) * size + round((weight % 1) * size)
 
 
 class Sampler:
-    """Indices of the rows of each optimizer step, without end.
+    """Gives the row indices of each optimizer step, without end.
 
     An epoch's order follows from (seed, epoch) alone, so the position is two numbers and a resumed run needs no replay.
     The last batch of an epoch is short: with weight 1 no row is repeated within an epoch, and none is left out. With
-    weight w each row is seen floor(w) times; of what remains, a fraction f, the epoch takes round(f * n) rows, and the
-    next epoch those that follow in an order of the part's own, so that all have had their turn before one comes again.
+    weight w each row is seen floor(w) times; for the remaining fraction f, the epoch takes round(f * n) rows, and the
+    next epoch continues in the same order of that part, so that every row is taken before one is taken again.
 
     Args:
-        n: how many rows there are, or how many in each part of a mixture (indices go on from part to part).
+        n: the number of rows, or of the rows of each part of a mixture (indices continue from part to part).
         batch_size: rows of an optimizer step.
-        seed: of the order.
-        shuffle: False leaves the rows in their order.
-        weights: one a part; by default all 1.
+        seed: determines the order.
+        shuffle: False keeps the rows in their order.
+        weights: one per part; by default all 1.
 
     Raises:
         DataError: an epoch has no row.
@@ -53,13 +53,8 @@ class Sampler:
         self.epoch = self.index = 0
         self._order = self._permutation()
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in an epoch, the short last one included."""
-        return -(-self.n // self.batch_size)
-
     def next(self) -> list[int]:
-        """Indices of the next optimizer step, 1 to `batch_size` of them."""
+        """Return the row indices of the next optimizer step, 1 to `batch_size` of them."""
         batch = self._order[self.index : self.index + self.batch_size].tolist()
         self.index += len(batch)
         if self.index == self.n:  # roll over at once, so that a checkpoint at an epoch's end has one form
@@ -68,14 +63,14 @@ class Sampler:
         return batch
 
     def state_dict(self) -> dict[str, int]:
-        """Position, fit for JSON."""
+        """Return the position, for JSON."""
         return {"epoch": self.epoch, "index": self.index}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go to a saved position.
 
         Raises:
-            CheckpointError: it is no position in this many rows (the data changed since).
+            CheckpointError: it does not fit the number of rows (the data has changed).
         """
         epoch, index = state.get("epoch", -1), state.get("index", -1)
         if epoch < 0 or not 0 <= index < self.n:
@@ -90,29 +85,29 @@ class Sampler:
         return list(zip(self.sizes, self.weights, strict=True))
 
     def _permutation(self) -> array[int]:
-        """The epoch's indices; four bytes a row."""
+        """Return the indices of the epoch, in order; four bytes a row."""
         order = array("I")
         start = 0
         for part, (size, weight) in enumerate(self._parts()):
             for _ in range(int(weight)):
                 order.extend(range(start, start + size))
-            order.extend(start + row for row in self._turn(part))
+            order.extend(start + row for row in self._fraction(part))
             start += size
         if self.shuffle:
             random.Random(f"{self.seed}-{self.epoch}").shuffle(order)
         return order
 
-    def _turn(self, part: int) -> list[int]:
-        """The rows whose turn it is in this epoch, of a part that is seen a fraction of a time."""
+    def _fraction(self, part: int) -> list[int]:
+        """Return the rows that this epoch takes for the fractional weight of a part."""
         size = self.sizes[part]
         count = epoch_rows(size, self.weights[part] % 1)
         taken: list[int] = []
-        at = self.epoch * count
+        position = self.epoch * count
         while len(taken) < count:
-            cycle, offset = divmod(at, size)
+            cycle, offset = divmod(position, size)
             rows = list(range(size))
             random.Random(f"{self.seed}-part {part}-{cycle}").shuffle(rows)
             piece = rows[offset : offset + count - len(taken)]
             taken += piece
-            at += len(piece)
+            position += len(piece)
         return taken

@@ -1,4 +1,4 @@
-"""Which of the tokenized rows are used: a limit, a share held out; and views that leave the rows on disk."""
+"""Select tokenized rows (limit, held-out share), and view them while they stay on disk."""
 
 from __future__ import annotations
 
@@ -18,90 +18,90 @@ Selected = NDArray[np.int64]
 
 
 class Examples(Sequence[Example]):
-    """Some rows of one tokenized section, or of several one after another; each example is read when it is asked for.
+    """Selected rows of one tokenized section, or of several in a row; each example is read when it is indexed.
 
     Attributes:
         parts: the sections.
-        rows: (n,) of each part the rows that are in, in rising order.
-        cut: the longest sequence, to which answers are cut; None leaves them whole.
+        rows: (n,) the selected rows of each part, ascending.
+        cut: answers are cut so that no sequence is longer; None does not cut.
     """
 
     def __init__(self, parts: Sequence[Tokenized], rows: Sequence[Selected], cut: int | None = None) -> None:
-        """See the class."""
+        """Select `rows` of `parts`."""
         self.parts, self.rows, self.cut = tuple(parts), tuple(rows), cut
-        self.starts = np.cumsum([0, *(len(one) for one in rows)])
+        self.starts = np.cumsum([0, *map(len, rows)])
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of examples."""
         return int(self.starts[-1])
 
-    def place(self, at: int) -> tuple[Tokenized, int]:
-        """The section and the row in it of the example `at`."""
-        if not 0 <= at < len(self):
-            raise IndexError(f"row {at} of {len(self)}")
-        part = int(np.searchsorted(self.starts, at, side="right")) - 1
-        return self.parts[part], int(self.rows[part][at - self.starts[part]])
+    def place(self, index: int) -> tuple[Tokenized, int]:
+        """Return the section of an example, and its row there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part], int(self.rows[part][index - self.starts[part]])
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
     @overload
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """One example, its `row` being `index`; or a list of them."""
+        """Return one example, with `row` set to its index, or a list for a slice."""
         if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        at = index + len(self) if index < 0 else index
-        part, row = self.place(at)
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = index + len(self) if index < 0 else index
+        part, row = self.place(index)
         example = part.example(row)
         if self.cut is not None and example.longest > self.cut:
             room = self.cut - len(example.trunk)
             example = replace(example, branches=tuple(cut_branch(branch, room) for branch in example.branches))
-        return replace(example, row=at)
+        return replace(example, row=index)
 
-    def origin(self, at: int) -> Origin:
-        """Where an example came from."""
-        part, row = self.place(at)
+    def origin(self, index: int) -> Origin:
+        """Return the file and line of an example."""
+        part, row = self.place(index)
         return part.origin(row)
 
-    def prompt(self, at: int) -> tuple[Message, ...]:
-        """The messages before the answer."""
-        part, row = self.place(at)
+    def prompt(self, index: int) -> tuple[Message, ...]:
+        """Return the messages before the answer."""
+        part, row = self.place(index)
         return part.prompt(row)
 
-    def scalar(self, at: int) -> float:
-        """A ranking's margin, a verdict's label; NaN where there is none."""
-        part, row = self.place(at)
+    def scalar(self, index: int) -> float:
+        """Return the margin of a ranking or the label of a verdict; NaN if there is none."""
+        part, row = self.place(index)
         return float(part.record(row)["scalar"])
 
-    def map_records(self, see: Callable[[NDArray[np.void]], None]) -> None:
-        """Show `see` the records of all rows, some thousands at a time."""
+    def map_records(self, visit: Callable[[NDArray[np.void]], None]) -> None:
+        """Call `visit` with the records of all rows, a few thousand at a time."""
         for part, rows in zip(self.parts, self.rows, strict=True):
             for start, records in part.records():
                 first, last = np.searchsorted(rows, [start, start + len(records)])
                 if last > first:
-                    see(records[rows[first:last] - start])
+                    visit(records[rows[first:last] - start])
 
 
 def cut_branch(branch: Branch, room: int) -> Branch:
-    """The branch cut to `room` tokens and back to its last trained one, its end token kept in the last place."""
+    """Return the branch cut to `room` tokens and then to its last trained one, which becomes the end token."""
     if len(branch.ids) <= room:
         return branch
     ids, mask = branch.ids[: max(0, room)], branch.mask[: max(0, room)]
     while mask and not mask[-1]:
         ids.pop()
         mask.pop()
-    if ids and branch.mask[len(ids)]:  # cut inside an answer: it ends there
+    if ids and branch.mask[len(ids)]:  # cut inside an answer: end it there
         ids[-1] = branch.ids[-1]
     return Branch(ids, mask, branch.columns, branch.scalars)
 
 
-def everything(rows: Tokenized) -> Selected:
-    """All rows of a section. 4 bytes a row would do for most; 8 keep one type everywhere."""
+def all_rows(rows: Tokenized) -> Selected:
+    """Return all rows of a section, as 8-byte integers, the type used everywhere."""
     return np.arange(len(rows), dtype=np.int64)
 
 
 def seeded(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
-    """Hashes of content -> well-mixed numbers that depend on the seed too (splitmix64)."""
+    """Return content hashes mixed with the seed (splitmix64)."""
     mixed = hashes + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -109,15 +109,15 @@ def seeded(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
 
 
 def contents(rows: Tokenized) -> NDArray[np.uint64]:
-    """(n,) each row's content hash."""
-    found = np.empty(len(rows), dtype=np.uint64)
+    """Return (n,) the content hash of each row."""
+    hashes = np.empty(len(rows), dtype=np.uint64)
     for start, records in rows.records():
-        found[start : start + len(records)] = records["content"]
-    return found
+        hashes[start : start + len(records)] = records["content"]
+    return hashes
 
 
-def limited(rows: Tokenized, selected: Selected, limit: int | None, seed: int) -> Selected:
-    """At most `limit` of the rows, drawn by seed and content: rows added to the file change few of them."""
+def limit_rows(rows: Tokenized, selected: Selected, limit: int | None, seed: int) -> Selected:
+    """Return at most `limit` of the rows, drawn by seed and content: rows added to the file change few of them."""
     if limit is None or len(selected) <= limit:
         return selected
     drawn = seeded(contents(rows)[selected], seed)
@@ -126,17 +126,17 @@ def limited(rows: Tokenized, selected: Selected, limit: int | None, seed: int) -
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """A section's rows to train on and those held out."""
+    """The rows of a section to train on, and those held out."""
 
     train: Selected
     held_out: Selected
 
 
 def split(rows: Tokenized, selected: Selected, share: float, seed: int) -> Sides:
-    """Hold out about `share` of the rows. Near-duplicates stand on one side.
+    """Hold out about `share` of the rows. Near-duplicates stay together.
 
-    A row's side follows from the seed and the content of its near-duplicates alone (the smallest content hash among
-    them), not from its place: it stays there when rows are added, unless a new one joins its near-duplicates.
+    The side of a row depends only on the seed and the smallest content hash of its near-duplicates, not on its place:
+    it stays the same when rows are added, unless a new one joins its near-duplicates.
     """
     if not share:
         return Sides(selected, selected[:0])
@@ -149,5 +149,5 @@ def split(rows: Tokenized, selected: Selected, share: float, seed: int) -> Sides
 
 
 def lengths(records: NDArray[np.void]) -> NDArray[np.int64]:
-    """(n,) tokens of each row's longest sequence, prompt included."""
+    """Return (n,) the tokens of each row's longest sequence, prompt included."""
     return records["trunk"].astype(np.int64) + np.maximum(records["first"], records["second"])

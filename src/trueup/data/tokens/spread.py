@@ -1,4 +1,4 @@
-"""Chunks of rows spread over processes that know nothing of torch, nor of the script that the user runs."""
+"""Tokenize chunks of rows in worker processes, which import neither torch nor the user's script."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from trueup.data.tokens.pack import Packed, Task, pack
 from trueup.errors import DataError
 
 Chunk = tuple[int, list[Entry]]
-"""Number of the first entry in the source, from 0, and the entries."""
+"""The number of the first entry in the source, from 0, and the entries."""
 
 
-def by_processes(task: Task, chunks: Iterator[Chunk], workers: int) -> Iterator[Packed]:
-    """The chunks packed, in order; at most four chunks a process are under way.
+def pack_in_processes(task: Task, chunks: Iterator[Chunk], workers: int) -> Iterator[Packed]:
+    """Yield the packed chunks, in order; at most four chunks per process are in progress.
 
     Raises:
-        DataError: a process was ended from outside.
-        ModelError: as `pack`.
+        DataError: a process was killed.
+        ModelError: as in `pack`.
     """
     context = get_context("spawn")  # a fork would copy locks that other threads hold
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(task,))
-    under_way: deque[Future[Packed]] = deque()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(task,))
+    in_progress: deque[Future[Packed]] = deque()
     try:
         for first, chunk in chunks:
-            with _without_script():
-                under_way.append(pool.submit(pack_there, first, chunk))
-            if len(under_way) >= 4 * workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            with _hide_script():
+                in_progress.append(pool.submit(pack_chunk, first, chunk))
+            if len(in_progress) >= 4 * workers:
+                yield in_progress.popleft().result()
+        while in_progress:
+            yield in_progress.popleft().result()
     except BrokenProcessPool as error:
         raise DataError(
             "a process that tokenizes rows was ended (out of memory, or killed)\n"
@@ -50,10 +50,11 @@ def by_processes(task: Task, chunks: Iterator[Chunk], workers: int) -> Iterator[
 
 
 @contextmanager
-def _without_script() -> Iterator[None]:
-    """A process that is started inside does not run the user's script, as it else would, to know what it defines.
+def _hide_script() -> Iterator[None]:
+    """Keep the processes started in this context from running the user's script.
 
-    A script without `if __name__ == "__main__"` would train in every process, one from stdin could not be found.
+    They would import it: a script without `if __name__ == "__main__"` would train in every process, and a script from
+    stdin could not be found.
     """
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -66,19 +67,19 @@ def _without_script() -> Iterator[None]:
 _task: list[Task] = []
 
 
-def _begin(task: Task) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _start_worker(task: Task) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _task.append(task)
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed tells nobody: its processes would wait for the next chunk for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process ends: if it is killed, its workers would wait for the next chunk for ever."""
     if (parent := parent_process()) is not None:
         parent.join()
         os._exit(1)
 
 
-def pack_there(first: int, chunk: list[Entry]) -> Packed:
-    """In a process of the pool."""
+def pack_chunk(first: int, chunk: list[Entry]) -> Packed:
+    """Pack a chunk in a worker process."""
     return pack(_task[0], first, chunk)

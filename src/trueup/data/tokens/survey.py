@@ -1,4 +1,4 @@
-"""What a section's rows are like, in numbers: one pass over the records, in memory that does not grow with them."""
+"""Survey the rows of a section in numbers: one pass over the records, in memory that does not grow with them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LONGEST = 1 << 20  # a length above counts as this one
 
 @dataclass(slots=True)
 class Sums:
-    """Enough of some whole numbers for their mean and variance; kept as whole numbers, so that nothing cancels."""
+    """Sums of integers for their mean and variance, kept as integers so that no precision is lost."""
 
     n: int = 0
     total: int = 0
     squares: int = 0
 
     def add(self, values: NDArray[np.integer]) -> None:
-        """Take in more of them."""
+        """Add integers."""
         wide = values.astype(np.int64)
         self.n += len(wide)
         self.total += int(wide.sum())
@@ -39,12 +39,12 @@ class Sums:
 
     @property
     def mean(self) -> float:
-        """Their mean; NaN of none."""
+        """The mean; NaN without values."""
         return self.total / self.n if self.n else math.nan
 
     @property
     def variance(self) -> float:
-        """Their variance, with n - 1; NaN of fewer than two."""
+        """The variance, with n - 1; NaN with fewer than two values."""
         return (self.n * self.squares - self.total**2) / (self.n * (self.n - 1)) if self.n > 1 else math.nan
 
 
@@ -53,14 +53,14 @@ class Survey:
     """Numbers of one section.
 
     Attributes:
-        rows: how many.
-        tokens, trained: of all rows; a shared prompt counts once.
-        by_length: how many rows have each length (tokens of the longest sequence, prompt included).
-        flags: how many rows carry each flag, and the places of the first ten.
-        scripts, languages: of the judged rows' answers.
+        rows: number of rows.
+        tokens, trained: tokens, and trained tokens, of all rows; a shared prompt counts once.
+        by_length: number of rows of each length (tokens of the longest sequence, prompt included).
+        flags, places: number of rows with each flag, and the places of the first ten.
+        scripts, languages: of the answers of judged rows.
         chosen, rejected: lengths of the two answers in tokens.
-        longer, shorter: rankings whose chosen is longer than rejected, and shorter.
-        labels: verdicts that are true, and false.
+        longer, shorter: number of pairs whose chosen answer is longer, or shorter, than the rejected one.
+        labels: number of true and of false labels.
     """
 
     rows: int = 0
@@ -79,116 +79,118 @@ class Survey:
 
     @property
     def cohens_d(self) -> float:
-        """(mean chosen - mean rejected) / sqrt((var chosen + var rejected) / 2), of the lengths (Cohen 1988).
+        """Cohen's d of the lengths: (mean chosen - mean rejected) / sqrt((var chosen + var rejected) / 2) (Cohen 1988).
 
-        Infinite where all chosen have one length and all rejected another; 0 of a single pair.
+        Infinite if all chosen answers have one length and all rejected ones another; 0 for a single pair.
         """
         if self.chosen.n < 2:
             return 0.0
         spread = math.sqrt((self.chosen.variance + self.rejected.variance) / 2)
-        apart = self.chosen.mean - self.rejected.mean
+        difference = self.chosen.mean - self.rejected.mean
         if spread:
-            return apart / spread
-        return math.copysign(math.inf, apart) if apart else 0.0
+            return difference / spread
+        return math.copysign(math.inf, difference) if difference else 0.0
 
     def quantile(self, share: float) -> int:
-        """The length that so many of the rows have at most."""
+        """Return the length that this share of the rows does not exceed."""
         reached = np.searchsorted(np.cumsum(self.by_length), share * self.rows - 1e-9)
         return int(min(reached, len(self.by_length) - 1))
 
     def histogram(self) -> list[tuple[int, int, int]]:
-        """(from, to, rows) of lengths in powers of two, from the first that holds a row to the last."""
+        """Return (from, to, rows) of lengths in powers of two, from the first bar with a row to the last."""
         edges = [0, 16, *(2**power for power in range(5, 21)), _LONGEST + 1]
         bars = [(low, high - 1, int(self.by_length[low:high].sum())) for low, high in pairwise(edges)]
-        filled = [at for at, bar in enumerate(bars) if bar[2]]
+        filled = [index for index, bar in enumerate(bars) if bar[2]]
         return bars[filled[0] : filled[-1] + 1] if filled else []
 
     def above(self, length: int) -> int:
-        """How many rows are longer."""
+        """Return the number of longer rows."""
         return int(self.by_length[length + 1 :].sum())
 
 
 def survey(examples: Examples, stops: Collection[int] = ()) -> Survey:
-    """Look at every record once, and at each row that is cut. `stops` are the end tokens."""
-    found, seen = Survey(), 0
+    """Return the survey of examples: reads every record once, and each row that is cut. `stops` are the end tokens."""
+    result, seen = Survey(), 0
     for part, rows in zip(examples.parts, examples.rows, strict=True):
         labelled = part.meta["want"] == "labelled"
         for start, records in part.records():
             first, last = np.searchsorted(rows, [start, start + len(records)])
             if last > first:
-                some = records[rows[first:last] - start]
+                selected = records[rows[first:last] - start]
                 if examples.cut is not None:
-                    _cut(some, examples, seen, stops)
-                _see(found, part, some, labelled=labelled)
-                seen += len(some)
-    return found
+                    _cut_records(selected, examples, seen, stops)
+                _add(result, part, selected, labelled=labelled)
+                seen += len(selected)
+    return result
 
 
-def _cut(records: NDArray[np.void], examples: Examples, start: int, stops: Collection[int]) -> None:
-    """Make the records, which begin with that of example `start`, tell of the rows as they are cut."""
-    for at in np.flatnonzero(lengths(records) > (examples.cut or 0)).tolist():
-        example = examples[start + at]
+def _cut_records(records: NDArray[np.void], examples: Examples, start: int, stops: Collection[int]) -> None:
+    """Change the records, of the examples from `start` on, to those of the rows as they are cut."""
+    for index in np.flatnonzero(lengths(records) > (examples.cut or 0)).tolist():
+        example = examples[start + index]
         for side, branch in zip(("first", "second"), example.branches, strict=False):
-            records[side][at] = len(branch.ids)
-        records["trained"][at] = sum(branch.trained for branch in example.branches)
-        kept = int(records["flags"][at]) & ~int(Flag.ENDS | Flag.UNTRAINED)
-        records["flags"][at] = kept | trained_flags(example, stops)
+            records[side][index] = len(branch.ids)
+        records["trained"][index] = sum(branch.trained for branch in example.branches)
+        kept = int(records["flags"][index]) & ~int(Flag.ENDS | Flag.UNTRAINED)
+        records["flags"][index] = kept | trained_flags(example, stops)
 
 
-def _see(found: Survey, part: Tokenized, records: NDArray[np.void], *, labelled: bool) -> None:
-    found.rows += len(records)
+def _add(result: Survey, part: Tokenized, records: NDArray[np.void], *, labelled: bool) -> None:
+    """Add some records to a survey."""
+    result.rows += len(records)
     branches = records["first"].astype(np.int64) + np.maximum(records["second"], 0)
-    found.tokens += int(records["trunk"].sum() + branches.sum())
-    found.trained += int(records["trained"].sum())
+    result.tokens += int(records["trunk"].sum() + branches.sum())
+    result.trained += int(records["trained"].sum())
     counts = np.bincount(np.minimum(lengths(records), _LONGEST))
-    width = max(len(counts), len(found.by_length))
-    found.by_length = np.pad(found.by_length, (0, width - len(found.by_length)))
-    found.by_length[: len(counts)] += counts
+    width = max(len(counts), len(result.by_length))
+    result.by_length = np.pad(result.by_length, (0, width - len(result.by_length)))
+    result.by_length[: len(counts)] += counts
     for flag in Flag:
         hits = np.flatnonzero(records["flags"] & np.uint32(flag))
-        found.flags[flag] += len(hits)
-        shown = found.places.setdefault(flag, [])
-        shown += [str(part.origin_of(records[at])) for at in hits[: SHOWN - len(shown)]]
+        result.flags[flag] += len(hits)
+        shown = result.places.setdefault(flag, [])
+        shown += [str(part.origin_of(records[index])) for index in hits[: SHOWN - len(shown)]]
     judged = records[(records["flags"] & np.uint32(Flag.JUDGED)) != 0]
-    for names, counter, column in ((SCRIPTS, found.scripts, "script"), (LANGUAGES, found.languages, "language")):
-        for at, count in enumerate(np.bincount(judged[column], minlength=len(names)).tolist()):
-            counter[names[at]] += count
+    for names, counter, column in ((SCRIPTS, result.scripts, "script"), (LANGUAGES, result.languages, "language")):
+        for index, count in enumerate(np.bincount(judged[column], minlength=len(names)).tolist()):
+            counter[names[index]] += count
     pairs = records[records["second"] >= 0]
-    found.chosen.add(pairs["first"])
-    found.rejected.add(pairs["second"])
-    found.longer += int((pairs["first"] > pairs["second"]).sum())
-    found.shorter += int((pairs["first"] < pairs["second"]).sum())
+    result.chosen.add(pairs["first"])
+    result.rejected.add(pairs["second"])
+    result.longer += int((pairs["first"] > pairs["second"]).sum())
+    result.shorter += int((pairs["first"] < pairs["second"]).sum())
     if labelled:
         true = int((records["scalar"] == 1).sum())
-        found.labels = (found.labels[0] + true, found.labels[1] + len(records) - true)
+        result.labels = (result.labels[0] + true, result.labels[1] + len(records) - true)
 
 
 def duplicate_rows(part: Tokenized) -> tuple[int, int]:
-    """(near-duplicates, exact ones among them): rows that have an equal or nearly equal one before them."""
-    equal = sum(len(group) - 1 for group in _same(part))
+    """Return the number of rows with an equal or nearly equal one before them, and of the equal ones among them."""
+    equal = sum(len(group) - 1 for group in _equal_rows(part))
     first = near_groups(part).firsts()
     return int((first != np.arange(len(first))).sum()), equal
 
 
 def contradictions(part: Tokenized) -> tuple[int, list[tuple[str, str]]]:
-    """Pairs of answers ranked both ways, or answers with both labels: how many, and the places of the first ten."""
+    """Return the number of answer pairs ranked both ways, or answers with both labels, and the first ten places."""
     count, shown = 0, []
     labelled = part.meta["want"] == "labelled"
-    for group in _same(part):
-        ways: dict[bool, int] = {}
+    for group in _equal_rows(part):
+        verdicts: dict[bool, int] = {}
         for row in group.tolist():
             record = part.record(row)
-            way = record["scalar"] == 1 if labelled else record["flags"] & np.uint32(Flag.SORTED)
-            ways.setdefault(bool(way), row)
-        if len(ways) == 2:
+            verdict = record["scalar"] == 1 if labelled else record["flags"] & np.uint32(Flag.SORTED)
+            verdicts.setdefault(bool(verdict), row)
+        if len(verdicts) == 2:
             count += 1
             if len(shown) < SHOWN:
-                one, other = sorted(ways.values())
-                shown.append((str(part.origin(one)), str(part.origin(other))))
+                first, second = sorted(verdicts.values())
+                shown.append((str(part.origin(first)), str(part.origin(second))))
     return count, shown
 
 
-def _same(part: Tokenized) -> list[NDArray[np.int64]]:
+def _equal_rows(part: Tokenized) -> list[NDArray[np.int64]]:
+    """Return the groups of rows with the same content."""
     with Buckets() as buckets:
         for start, records in part.records():
             buckets.add(records["content"].astype(np.uint64), np.arange(start, start + len(records)))
