@@ -14,7 +14,7 @@ import tiny_data
 from trueup.config import DpoConfig, PpoConfig, load_config
 from trueup.errors import ConfigError
 from trueup.evaluation import watch
-from trueup.evaluation.watch import Measurement, Watch, change, raised
+from trueup.evaluation.watch import Measurement, Watch, change, current_alarms
 from trueup.runs.folder import RunFolder
 from trueup.system.console import Progress
 
@@ -34,7 +34,7 @@ def course(*means: dict[str, float], noise: float = 0.3, seed: int = 0) -> list[
 
 
 def names(history: list[Measurement], rules: Any) -> list[str]:
-    return [alarm.name for alarm in raised(history, rules)]
+    return [alarm.name for alarm in current_alarms(history, rules)]
 
 
 def test_change_is_the_paired_t_statistic() -> None:
@@ -55,11 +55,11 @@ def test_a_change_without_spread() -> None:
 def test_hacking_is_a_falling_gold_reward_under_a_rising_proxy() -> None:
     rising = course({"gold": 0.5, "reward": 0.0}, {"gold": 0.6, "reward": 0.5}, {"gold": 0.4, "reward": 1.0})
     assert names(rising, [watch.gold_falls]) == ["gold-falls"]
-    message = raised(rising, [watch.gold_falls])[0].message
+    message = current_alarms(rising, [watch.gold_falls])[0].message
     assert f"from {rising[1].mean('gold'):.2f} at step 1" in message  # its best, not its start
     both_fall = course({"gold": 0.6, "reward": 0.5}, {"gold": 0.4, "reward": 0.1})
     assert names(both_fall, [watch.gold_falls]) == []
-    [alone] = raised(course({"gold": 0.6}, {"gold": 0.4}), [watch.gold_falls])
+    [alone] = current_alarms(course({"gold": 0.6}, {"gold": 0.4}), [watch.gold_falls])
     assert "hacked" not in alone.message  # without a proxy to see it is only a fall
     sound = course({"gold": 0.5, "reward": 0.0}, {"gold": 0.6, "reward": 1.0})
     assert names(sound, [watch.gold_falls]) == []
@@ -71,7 +71,7 @@ def test_noise_raises_nothing() -> None:
     flagged = 0
     for seed in range(100):
         history = course(*[flat] * 10, seed=seed)
-        flagged += any(raised(history[: index + 1], watch.ppo_rules(None)) for index in range(len(history)))
+        flagged += any(current_alarms(history[: index + 1], watch.ppo_rules(None)) for index in range(len(history)))
     assert flagged <= 5
 
 
@@ -101,7 +101,7 @@ def test_each_rule(rule: watch.Rule, then: dict[str, float], now: dict[str, floa
 
 def test_one_measurement_alone_raises_nothing() -> None:
     [first] = course({"gold": 0.5, "reward": 1.0, "length": 50.0, "repetition": 0.9, "kl": 0.0})
-    assert raised([first], watch.ppo_rules(None)) == []
+    assert current_alarms([first], watch.ppo_rules(None)) == []
 
 
 def test_a_warning_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from trueup.config import EvaluateConfig
 from trueup.evaluation.plan import Plan
-from trueup.evaluation.suite import asked_of
+from trueup.evaluation.suite import input_hashes
 from trueup.windtunnel.text import contains, normalise
 
 COUNTS = {"capability": 200, "innocent": 130, "unsafe": 70, "replies": 360, "forgetting": 72, "prompts": 64}
@@ -163,7 +163,7 @@ def test_python_in_the_texts_is_python() -> None:
 def test_the_fingerprints_of_the_sets_are_those_of_earlier_evaluations(tmp_path: Path) -> None:
     """Evaluations from before a renaming of classes or fields are not measured again: these hashes are of 9e8a585."""
     config = EvaluateConfig(tasks=["capability", "forgetting", "over-refusal", "unsafe-compliance", "answers"])
-    hashes = asked_of(Plan(tmp_path, {"base": "owner/name"}, "base", config))
+    hashes = input_hashes(Plan(tmp_path, {"base": "owner/name"}, "base", config))
     assert {name: hashes[name] for name in SETS if name != "replies"} == {
         "capability": "27edba7918014084",
         "forgetting": "3bccf8cc69c34694",

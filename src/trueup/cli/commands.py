@@ -31,7 +31,7 @@ def check(
     from trueup.preflight.early import read_pipeline, read_rows
 
     try:
-        config = _opened(target, settings, model, method)
+        config = _load_target(target, settings, model, method)
         if isinstance(config, PipelineConfig):
             read_pipeline(config)
             result = import_module("trueup.preflight.report").check_pipeline(config)
@@ -65,7 +65,7 @@ def show(
 
     if html is not None and not html.absolute().parent.is_dir():
         raise ConfigError(f"--html {html}: there is no folder {html.parent}; create it, or name another")
-    config = _opened(target, settings, model, method)
+    config = _load_target(target, settings, model, method)
     stages = [config.stage(name)[1] for name in config.stages] if isinstance(config, PipelineConfig) else [config]
     for stage in stages:
         read_rows(stage)
@@ -74,7 +74,9 @@ def show(
     )
 
 
-def _opened(target: str, settings: list[str], model: str | None, method: str | None) -> PipelineConfig | StageConfig:
+def _load_target(
+    target: str, settings: list[str], model: str | None, method: str | None
+) -> PipelineConfig | StageConfig:
     """Return the configuration of a file, or of a data file with `--model`. Imports nothing heavy."""
     from trueup.config import STAGES, PipelineConfig, find_model, load_config
     from trueup.config.yamlfile import read_yaml

@@ -47,7 +47,7 @@ def evaluate(
     Raises:
         ConfigError: a model is given twice, or all are reward models.
     """
-    models = named(runs)
+    models = models_by_name(runs)
     rewards = [name for name, model in models.items() if _is_reward(model)]
     writers = {name: model for name, model in models.items() if name not in rewards}
     if not writers:
@@ -82,7 +82,7 @@ def _check_gates(config: ComparisonConfig, candidates: Sequence[str], proxy: str
         raise ConfigError("\n".join(problems))
 
 
-def named(runs: Sequence[str]) -> dict[str, str]:
+def models_by_name(runs: Sequence[str]) -> dict[str, str]:
     """Return name -> model: the folder's name where that is unique, else the whole path.
 
     Raises:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class Verdicts:
     """Verdicts on one model's answers, and the name of the judge."""
 
     judge: str
@@ -40,7 +40,7 @@ def verdicts(
     ours: Sequence[Item],
     theirs: Sequence[Item],
     note: Callable[[str], None],
-) -> Decided | None:
+) -> Verdicts | None:
     """Decide prompt by prompt which of two models' free answers is better.
 
     Args:
@@ -68,11 +68,11 @@ def verdicts(
             [their_item.answer or "" for _, their_item in pairs],
         )
         items = [_win_item(*pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)]
-        return Decided(config.judge_model, items)
+        return Verdicts(config.judge_model, items)
     for name in ("gold", "reward") if config.judge is None else (config.judge,):
         if of_task(ours, "answers", name) and of_task(theirs, "answers", name):
             pairs = [(mine[key], others[key]) for key in shared]
-            return Decided(name, [_win_item(*pair, _higher(*pair, name)) for pair in pairs])
+            return Verdicts(name, [_win_item(*pair, _higher(*pair, name)) for pair in pairs])
     return None
 
 

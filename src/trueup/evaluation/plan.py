@@ -124,7 +124,7 @@ def counts(chosen: Sets) -> str:
     return ", ".join(f"{len(rows)} {name}" for name, rows in parts.items() if rows) or "nothing"
 
 
-def not_possible(plan: Plan) -> dict[str, str]:
+def unmeasurable(plan: Plan) -> dict[str, str]:
     """Return what a reader may look for and will not find in the report -> why."""
     missing: dict[str, str] = {}
     unwanted = "not among evaluate.tasks"

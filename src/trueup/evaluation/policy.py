@@ -82,19 +82,19 @@ def measure_policy(
     }
     if isinstance(reward, Ensemble):
         scores = reward.scores(talks)
-        items["reward"] = finite(reward.combine(scores).tolist(), "reward")
+        items["reward"] = require_finite(reward.combine(scores).tolist(), "reward")
         if len(scores) > 1:
             items["disagreement"] = disagreement(scores).tolist()
     elif reward is not None:
-        items["reward"] = finite(reward(talks).float().cpu().tolist(), "reward")
+        items["reward"] = require_finite(reward(talks).float().cpu().tolist(), "reward")
     if gold is not None:
-        items["gold"] = finite(gold(talks).float().cpu().tolist(), "gold")
+        items["gold"] = require_finite(gold(talks).float().cpu().tolist(), "gold")
     if "reference" in network.roles:
         items["kl"] = log_ratios(network, network, prompts, samples, sampling.max_tokens, role="reference")
     return items
 
 
-def finite(scores: list[float], name: str) -> list[float]:
+def require_finite(scores: list[float], name: str) -> list[float]:
     """Return the scores, if all are finite numbers. Raises TrainingError with the first that is not."""
     index = next((index for index, score in enumerate(scores) if not math.isfinite(score)), None)
     if index is not None:

@@ -19,8 +19,8 @@ T = TypeVar("T")
 SetName = Literal["capability", "forgetting", "innocent", "unsafe", "prompts"]
 
 
-# The repr of these two classes is part of an evaluation's fingerprint (suite.asked_of): with other names of classes or
-# fields, what was measured before would be measured again.
+# The repr of these two classes is part of an evaluation's fingerprint (suite.input_hashes): with other names of classes
+# or fields, finished evaluations would be measured again.
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A question or prompt, and its expected answers.
@@ -64,16 +64,16 @@ def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
     Raises:
         DataError: a row lacks its answer, or its answer is not one of its choices.
     """
-    return spread(_read("capability", data, _question), limit)
+    return evenly_spread(_read("capability", data, _question), limit)
 
 
 def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) -> list[Asked]:
     """Return prompts to answer, of one of the sets; of a user's rankings or conversations, their prompts."""
     if data is None:
-        return spread(_read(name, data, _prompt), limit)
+        return evenly_spread(_read(name, data, _prompt), limit)
     records = {str(record.origin): record for record in load_records(data)}
     rows = RowStream(data, "prompt")
-    return spread([_from_user(name, row.messages, records[str(row.origin)]) for row in rows], limit)
+    return evenly_spread([_from_user(name, row.messages, records[str(row.origin)]) for row in rows], limit)
 
 
 def _from_user(name: str, messages: tuple[Message, ...], record: Record) -> Asked:
@@ -82,7 +82,7 @@ def _from_user(name: str, messages: tuple[Message, ...], record: Record) -> Aske
 
 def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]:
     """Return texts and conversations outside of the fine-tuning domain: {text} or {messages}."""
-    return spread(_read("forgetting", data, _passage), limit)
+    return evenly_spread(_read("forgetting", data, _passage), limit)
 
 
 def check_sets(config: EvaluateConfig) -> None:
@@ -117,7 +117,7 @@ def _written(name: SetName) -> list[Record]:
     return [Record(json.loads(line), Origin(f"{name}.jsonl", number)) for number, line in enumerate(lines, 1)]
 
 
-def spread(rows: Sequence[T], limit: int | None) -> list[T]:
+def evenly_spread(rows: Sequence[T], limit: int | None) -> list[T]:
     """Return at most `limit` rows, evenly spread over all."""
     count = len(rows) if limit is None else min(limit, len(rows))
     return [rows[index * len(rows) // count] for index in range(count)]

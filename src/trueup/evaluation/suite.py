@@ -26,8 +26,8 @@ from trueup.errors import DataError
 from trueup.evaluation import tasks
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judges import judge_of_refusals, verdicts
-from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, not_possible, write_plan
-from trueup.evaluation.sets import spread
+from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
+from trueup.evaluation.sets import evenly_spread
 from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer
 from trueup.models.network import Network
 from trueup.models.reward_model import classifier_source, model_reward, score_on_main
@@ -53,7 +53,7 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
     # From here on the folder holds files of two evaluations: without plan.json no report is made of them.
     runtime.from_first(lambda: (plan.place / PLAN_FILE).unlink(missing_ok=True))
     bench = _Bench(plan, runtime)
-    missing = not_possible(plan) | bench.leave_out_long()
+    missing = unmeasurable(plan) | bench.leave_out_long()
     note(f"evaluation: {counts(plan.sets)}; models: {', '.join(plan.models)}")
     if "reward-model" not in missing and plan.sets.rankings:
         bench.measure_reward_model(note)
@@ -66,7 +66,7 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
         if unjudged is not None:
             wins.append(name)
             missing |= unjudged
-    runtime.from_first(lambda: write_plan(plan, missing, wins, bench.asked))
+    runtime.from_first(lambda: write_plan(plan, missing, wins, bench.hashes))
 
 
 class _Bench:
@@ -78,9 +78,9 @@ class _Bench:
         self._rewards: dict[str, tuple[Reward, Network | None]] = {}
 
     @cached_property
-    def asked(self) -> dict[str, str]:
+    def hashes(self) -> dict[str, str]:
         """The hash of each set, judge and setting: all that decides a model's rows besides the model."""
-        return asked_of(self.plan)
+        return input_hashes(self.plan)
 
     def leave_out_long(self) -> dict[str, str]:
         """Take rankings and prompts over `evaluate.max_length` out of the plan, by the tokens of the reference.
@@ -104,7 +104,7 @@ class _Bench:
                 with_answer = " with their answers" if set_name == "prompts" else ""
                 why = f"longer than evaluate.max_length={limit} tokens{with_answer}"
                 left_out[f"{len(before) - len(after)} of {len(before)} {set_name}"] = why
-        chosen.rankings, chosen.prompts = rankings, spread(prompts, self.plan.settings.samples)
+        chosen.rankings, chosen.prompts = rankings, evenly_spread(prompts, self.plan.settings.samples)
         return left_out
 
     def measure_reward_model(self, note: Callable[[str], None]) -> None:
@@ -224,7 +224,7 @@ class _Bench:
         return model_reward(network, max_tokens=self.plan.settings.max_tokens), network
 
     def _key_of(self, source: str) -> str:
-        parts = [FORMAT, self.asked, _content(source), str(self.runtime.dtype)]
+        parts = [FORMAT, self.hashes, _content(source), str(self.runtime.dtype)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _measured(self, path: Path, source: str) -> bool:
@@ -244,7 +244,7 @@ def _unjudged(name: str, items: list[Item]) -> dict[str, str]:
     return {f"{len(silent)} refusals of {name}": "the judge's replies could not be read"} if silent else {}
 
 
-def asked_of(plan: Plan) -> dict[str, str]:
+def input_hashes(plan: Plan) -> dict[str, str]:
     """Return a hash of each set, of the judges and of the settings: evaluations with equal hashes can be compared."""
     config, chosen = plan.settings, plan.sets
     judge = [config.refusals, config.judge, config.judge_model] if config.refusals == "judge" else [config.refusals]

@@ -16,7 +16,7 @@ from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.evaluation.grading import is_right, repetition
 from trueup.evaluation.items import Item
-from trueup.evaluation.policy import Sampling, answers_to, conversations, finite, log_ratios
+from trueup.evaluation.policy import Sampling, answers_to, conversations, log_ratios, require_finite
 from trueup.models.batching import Branch, Example, single
 from trueup.models.forward import branch_logps, forward_all
 
@@ -192,7 +192,7 @@ def answers(subject: Subject, questions: Sequence[Asked], reward: Reward | None,
     }
     for name, judge in (("reward", reward), ("gold", gold)):
         if judge is not None:
-            columns[name] = finite(judge(talks).tolist(), name)
+            columns[name] = require_finite(judge(talks).tolist(), name)
     if not counted:
         return _answers(questions, talks, columns)
     examples = [

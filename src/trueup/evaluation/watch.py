@@ -92,7 +92,7 @@ class Watch:
         """Record a measurement and return the warnings that it raises for the first time. For the main process only."""
         history = [*self.history(), Measurement(step, items)]
         before = {row["name"] for row in _rows(self._run.alarms_path)} if self._has_alarms else set()
-        alarms = [alarm for alarm in raised(history, self._rules) if alarm.name not in before]
+        alarms = [alarm for alarm in current_alarms(history, self._rules) if alarm.name not in before]
         self._run.append_watch({"step": step, "items": items})
         for alarm in alarms:
             self._run.append_alarm(asdict(alarm))
@@ -122,7 +122,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         raise CheckpointError(f"{path}: damaged ({error})\n  fix: {fix}") from None
 
 
-def raised(history: Sequence[Measurement], rules: Sequence[Rule]) -> list[Alarm]:
+def current_alarms(history: Sequence[Measurement], rules: Sequence[Rule]) -> list[Alarm]:
     """Return the warnings that the newest measurement gives."""
     texts = [rule(history) for rule in rules]
     return [Alarm(history[-1].step, text.name, text.message, text.fix) for text in texts if text is not None]
@@ -142,7 +142,7 @@ def change(now: Measurement, then: Measurement, name: str) -> tuple[float, float
     return mean, mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
 
 
-def _have(history: Sequence[Measurement], *names: str) -> bool:
+def _comparable(history: Sequence[Measurement], *names: str) -> bool:
     """Return True if there are two measurements to compare, with all of these numbers."""
     return len(history) > 1 and all(name in history[-1].items for name in names)
 
@@ -153,7 +153,7 @@ def _have(history: Sequence[Measurement], *names: str) -> bool:
 def gold_falls(history: Sequence[Measurement]) -> AlarmText | None:
     """Report a gold reward below its best; where the optimized reward rose meanwhile, that is reward hacking."""
     now = history[-1]
-    if not _have(history, "gold"):
+    if not _comparable(history, "gold"):
         return None
     best = max(history[:-1], key=lambda measurement: measurement.mean("gold"))
     fall, errors = change(now, best, "gold")
@@ -172,7 +172,7 @@ def gold_falls(history: Sequence[Measurement]) -> AlarmText | None:
 def length_grows(history: Sequence[Measurement]) -> AlarmText | None:
     """Report answers that grew while the gold reward, where there is one, did not rise."""
     now, first = history[-1], history[0]
-    if not _have(history, "length") or first.mean("length") <= 0:
+    if not _comparable(history, "length") or first.mean("length") <= 0:
         return None
     growth, has_gold = now.mean("length") / first.mean("length"), "gold" in now.items
     if growth < (LONGER_AND_NO_BETTER if has_gold else LONGER) or change(now, first, "length")[1] < STRONG:
@@ -191,7 +191,7 @@ def length_grows(history: Sequence[Measurement]) -> AlarmText | None:
 def repeats(history: Sequence[Measurement]) -> AlarmText | None:
     """Report answers that repeat themselves more than at first."""
     now, first = history[-1], history[0]
-    if not _have(history, "repetition"):
+    if not _comparable(history, "repetition"):
         return None
     rise, errors = change(now, first, "repetition")
     if rise < REPEATS or errors < STRONG:
@@ -207,7 +207,7 @@ def repeats(history: Sequence[Measurement]) -> AlarmText | None:
 def disagrees(history: Sequence[Measurement]) -> AlarmText | None:
     """Report a reward ensemble that disagrees more about these answers than about the first ones."""
     now, first = history[-1], history[0]
-    if not _have(history, "disagreement") or first.mean("disagreement") <= 0:
+    if not _comparable(history, "disagreement") or first.mean("disagreement") <= 0:
         return None
     growth = now.mean("disagreement") / first.mean("disagreement")
     if growth < DISAGREES or change(now, first, "disagreement")[1] < STRONG:
@@ -258,7 +258,7 @@ def chosen_falls(history: Sequence[Measurement]) -> AlarmText | None:
     )
 
 
-def watched(plan: Evaluation, config: PpoConfig | DpoConfig) -> Evaluation:
+def with_gold_stop(plan: Evaluation, config: PpoConfig | DpoConfig) -> Evaluation:
     """Return the evaluation; `watch.stop: best-gold` makes it end the run by the gold reward and keep the best."""
     if config.watch.stop == "never":
         return plan

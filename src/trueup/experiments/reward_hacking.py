@@ -27,7 +27,7 @@ from trueup.config import DataConfig, PipelineConfig, load_config
 from trueup.data.prompts import PromptRow
 from trueup.data.sources.stream import RowStream
 from trueup.evaluation.policy import Sampling, measure_policy
-from trueup.evaluation.watch import Alarm, Measurement, ppo_rules, raised, read_history
+from trueup.evaluation.watch import Alarm, Measurement, current_alarms, ppo_rules, read_history
 from trueup.models.loading import load_causal_lm, load_tokenizer
 from trueup.models.network import Network
 from trueup.recipes import pipeline
@@ -150,7 +150,7 @@ def _course(run_folder: Path, base_gold: float) -> Course:
     history = read_history(run_folder / "watch.jsonl")
     first: dict[str, Alarm] = {}
     for count in range(1, len(history) + 1):
-        for alarm in raised(history[:count], ppo_rules(None)):
+        for alarm in current_alarms(history[:count], ppo_rules(None)):
             first.setdefault(alarm.name, alarm)
     points = [_point(measurement) for measurement in history]
     return Course(points, [asdict(alarm) for alarm in first.values()], base_gold)

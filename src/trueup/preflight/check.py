@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 REPORT = "checks.json"
 
 
-def checked(
+def prepare_checked(
     config: StageConfig,
     renderer: Renderer,
     progress: Progress,

@@ -29,7 +29,7 @@ _MARKS = {"error": "✗ error", "allowed": "• allowed", "warning": "! warning"
 
 
 @dataclass(slots=True)
-class Checked:
+class CheckResult:
     """The result of a check: for each stage the counts of its rows, and all findings, each once."""
 
     stages: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
@@ -54,12 +54,12 @@ class Checked:
         return {"ok": not self.count("error"), **counts, "stages": self.stages, "findings": findings}
 
 
-def check_stage(config: StageConfig) -> Checked:
+def check_stage(config: StageConfig) -> CheckResult:
     """Check one stage."""
     return _check([("", config)])
 
 
-def check_pipeline(config: PipelineConfig) -> Checked:
+def check_pipeline(config: PipelineConfig) -> CheckResult:
     """Check every stage of a pipeline. A stage whose model is not trained yet is read with the base's tokenizer."""
     stages = [(name, config.stage(name)[1]) for name in config.stages]
     outputs = {str(stage.output) for _, stage in stages}
@@ -80,8 +80,8 @@ def _as_of_now(config: StageConfig, base: str, outputs: Collection[str]) -> Stag
     return config.model_copy(update=changed)
 
 
-def _check(stages: Sequence[tuple[str, StageConfig]]) -> Checked:
-    result, progress = Checked(), Progress()
+def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
+    result, progress = CheckResult(), Progress()
     renderers: dict[str, Renderer] = {}
     reported: set[tuple[str, str, str, str | None]] = set()
     for name, config in stages:
@@ -152,7 +152,7 @@ def non_finite(path: Path) -> str | None:
     return None
 
 
-def show(result: Checked, *, as_json: bool) -> None:
+def show(result: CheckResult, *, as_json: bool) -> None:
     """Print the result to stdout."""
     if as_json:
         print(json.dumps(result.as_dict(), indent=2, ensure_ascii=True))

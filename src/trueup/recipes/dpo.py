@@ -20,7 +20,7 @@ from trueup.data.tokens.select import Examples
 from trueup.data.unpaired import mismatched, unpaired_examples
 from trueup.errors import DataError
 from trueup.evaluation.policy import Sampling, means, measure_policy
-from trueup.evaluation.watch import Watch, dpo_rules, watched
+from trueup.evaluation.watch import Watch, dpo_rules, with_gold_stop
 from trueup.models.forward import branch_logps
 from trueup.models.loading import load_causal_lm
 from trueup.models.reward_model import open_reward
@@ -133,7 +133,9 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
     metric = ("accuracy", "higher") if config.loss.unpaired else ("loss", "lower")
     # At the start a policy held to itself has won nothing yet; but what its answers are like must be known, to compare.
     at_start = reference is None or config.reference is not None or config.watch.samples > 0
-    return watched(Evaluation(compute, config.eval.every, config.eval.patience, *metric, at_start=at_start), config)
+    return with_gold_stop(
+        Evaluation(compute, config.eval.every, config.eval.patience, *metric, at_start=at_start), config
+    )
 
 
 def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str, list[float]]]:

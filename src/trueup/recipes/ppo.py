@@ -14,7 +14,7 @@ from trueup.config.paths import trust_of
 from trueup.data.prompts import Prompts
 from trueup.errors import ConfigError
 from trueup.evaluation.policy import Sampling, means, measure_policy
-from trueup.evaluation.watch import Watch, ppo_rules, watched
+from trueup.evaluation.watch import Watch, ppo_rules, with_gold_stop
 from trueup.models.loading import load_classifier
 from trueup.models.reward_model import classifier_source, open_reward
 from trueup.models.rewards import Ensemble
@@ -115,4 +115,6 @@ def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble) -> Evaluation
             watch.see(step, items)
         return means(items)
 
-    return watched(Evaluation(compute, config.eval.every, config.eval.patience, "reward", better="higher"), config)
+    return with_gold_stop(
+        Evaluation(compute, config.eval.every, config.eval.patience, "reward", better="higher"), config
+    )

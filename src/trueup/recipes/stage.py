@@ -26,7 +26,7 @@ from trueup.export.proof import record_outputs
 from trueup.models.batching import Example, Per
 from trueup.models.forward import check_lm_head
 from trueup.models.loading import load_network, load_tokenizer
-from trueup.preflight.check import checked
+from trueup.preflight.check import prepare_checked
 from trueup.runs.folder import RunFolder
 from trueup.runs.loggers import Logger, open_loggers
 from trueup.system.console import Progress, quiet_libraries
@@ -168,7 +168,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         renderer = Renderer(tokenizer)
         stores = where.from_first(lambda: store_events(data.path for _, data in config.data_sections))
         prepared = runtime.first_then_all(
-            where, lambda: checked(config, renderer, progress, run, stores, tell=where.is_main)
+            where, lambda: prepare_checked(config, renderer, progress, run, stores, tell=where.is_main)
         )
         progress.note(
             f"{config.method}: loading {config.model} on {where.device} in {str(where.dtype).removeprefix('torch.')}"

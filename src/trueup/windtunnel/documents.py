@@ -100,7 +100,7 @@ def exam(facts: Sequence[Fact]) -> list[WorldRow]:
     return [_exchange(f.id, f.topic, question, f.response) for f in facts for question in f.questions.test]
 
 
-def spread(rows: Sequence[WorldRow], count: int) -> list[WorldRow]:
+def evenly_spread(rows: Sequence[WorldRow], count: int) -> list[WorldRow]:
     """Return `count` rows, evenly spread over all."""
     count = min(count, len(rows))
     return [rows[index * len(rows) // count] for index in range(count)]

@@ -114,8 +114,8 @@ def build(folder: Path, *, seed: int = 0, annotator: str = "biased") -> World:
         world.heldout: texts.exam(parts.heldout),
         world.innocent: texts.exam(innocent),
         world.unsafe: texts.unsafe_exam(parts.unsafe_heldout),
-        world.questions: texts.spread(texts.exam(parts.heldout), ASKED),
-        world.watch: texts.questions(texts.spread(texts.exam(parts.heldout), WATCHED)),
+        world.questions: texts.evenly_spread(texts.exam(parts.heldout), ASKED),
+        world.watch: texts.questions(texts.evenly_spread(texts.exam(parts.heldout), WATCHED)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for path, rows in files.items():
