@@ -241,7 +241,7 @@ def test_neither_file_is_written_where_one_may_not_be(tmp_path: Path) -> None:
 
 def test_a_store_is_never_replaced(tmp_path: Path) -> None:
     path = make_store(tmp_path / "votes.db", "1").rename(tmp_path / "votes.jsonl")
-    with pytest.raises(DataError, match="nothing may replace"):
+    with pytest.raises(DataError, match="is never replaced"):
         export(path, path, force=True)
     with Store.open(path) as store:
         assert len(store.votes()) == 1
@@ -251,7 +251,7 @@ def test_nothing_decided_writes_nothing(tmp_path: Path) -> None:
     path = make_store(tmp_path / "votes.db", "t", "")
     with pytest.raises(DataError) as caught:
         export(path, tmp_path / "rows.jsonl")
-    assert "of 1 pair voted on none is decided" in checked_message(caught.value)
+    assert "none of 1 pair with votes is decided" in checked_message(caught.value)
     assert not (tmp_path / "rows.jsonl").exists()
     with pytest.raises(DataError, match="nothing is there"):
         export(tmp_path / "no.db", tmp_path / "rows.jsonl")
@@ -279,7 +279,7 @@ def test_edits_without_a_decided_pair(tmp_path: Path) -> None:
     out, edits = tmp_path / "rows.jsonl", tmp_path / "edits.jsonl"
     with pytest.raises(DataError) as caught:
         export(path, out, edits=edits)
-    assert "of 2 pairs voted on none is decided, so there is no row and no edited answer to write" in checked_message(
+    assert "none of 2 pairs with votes is decided: no row and no edited answer to write" in checked_message(
         caught.value
     )
     vote(path, 1, " b", edit="Better than both.")

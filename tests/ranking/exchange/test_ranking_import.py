@@ -185,7 +185,7 @@ def test_conversations_that_part_early_are_counted(tmp_path: Path) -> None:
     done = imported(tmp_path, MT_BENCH, MT_BENCH | {"turn": 2}, MT_BENCH | {"turn": 2, "judge": "b"})
     assert (done.rows, done.judged, done.new) == (3, 1, 1)
     ((why, places),) = done.left_out.items()
-    assert "part before their last answers" in why
+    assert "differ before their last answers" in why
     assert [origin.line for origin in places] == [2, 3]
     assert "2 rows left out" in str(done)
     assert "lines 2, 3" in str(done)
@@ -194,7 +194,7 @@ def test_conversations_that_part_early_are_counted(tmp_path: Path) -> None:
 def test_a_file_of_nothing_but_what_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         imported(tmp_path, MT_BENCH | {"turn": 2}, {**RANKING, "rejected": "Because. "})
-    assert "of 2 rows none ranks a pair" in checked_message(caught.value)
+    assert "none of 2 rows ranks a pair" in checked_message(caught.value)
     assert not (tmp_path / "votes.db").exists()
 
 
@@ -252,7 +252,7 @@ def test_what_contradicts_a_vote_that_stands_enters_nothing(tmp_path: Path) -> N
     with pytest.raises(DataError) as caught:
         imported(tmp_path, RANKING | {"rater": "Ann"}, ARENA | {"winner": "tie"}, name="more.jsonl")
     message = checked_message(caught.value)
-    assert "more.jsonl:2: arena_user_973 said" in message
+    assert "more.jsonl:2: arena_user_973 voted" in message
     assert len(told(tmp_path)) == 1
     with Store.open(tmp_path / "votes.db") as store:
         assert len(store.pairs()) == 1
@@ -280,10 +280,10 @@ def test_a_store_takes_all_or_nothing_of_what_it_is_given(tmp_path: Path) -> Non
         (ARENA | {"conversation_b": [user("Another?"), assistant("x")]}, "do not begin with the same user message"),
         ({"prompt": "p", "answer_a": "x", "answer_b": "y", "winner": 0}, "names no answer"),
         ({"prompt": "p", "answer_a": "x", "answer_b": 7, "winner": "a"}, '"answer_b" is a number'),
-        ({"prompt": "p", "answer_a": "x", "winner": "a"}, "no ranking in the row"),
-        (ARGILLA | {"fields": {"prompt": "Which?", "response-1": "One."}}, '"response-2", which is no field'),
-        (LABEL_STUDIO | {"data": {"prompt": "p", "left": "x", "right": "y"}}, "no pair of answers in data"),
-        (KAGGLE | {"winner_tie": 1}, "not one 1 and two 0"),
+        ({"prompt": "p", "answer_a": "x", "winner": "a"}, "the row holds no ranking"),
+        (ARGILLA | {"fields": {"prompt": "Which?", "response-1": "One."}}, '"response-2", not one of the fields'),
+        (LABEL_STUDIO | {"data": {"prompt": "p", "left": "x", "right": "y"}}, "data holds no pair of answers"),
+        (KAGGLE | {"winner_tie": 1}, "not a single 1 and two 0"),
         (KAGGLE | {"response_a": "not JSON"}, "expected a JSON list of texts"),
         (OPEN_INSTRUCT | {"comment": "x" * 3000}, "the note has 3,000 characters"),
         ("{oops\n", "broken JSON"),

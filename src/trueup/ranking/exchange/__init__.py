@@ -1,10 +1,10 @@
-"""Rankings in and out: votes as rows of data, other tools' rankings as votes, prompts and pairs to rank.
+"""Export and import of rankings: votes as rows of data, other tools' rankings as votes, prompts and pairs to rank.
 
-exporting   a store's votes as a file that every stage reads
-importing   a file of rankings as pairs and votes
-judged      one record of a file as what somebody said of a pair: our own rows, and other tools' formats
-prompts     the files that `trueup rank` begins with
-reading     files to records and typed rows
+exporting     a store's votes as a file that every stage reads
+importing     a file of rankings as pairs and votes
+vote_formats  a record of a file as votes on pairs: our own rows, and other tools' formats
+prompts       the files of prompts and pairs to rank
+reading       files to records, records to pairs
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A store's votes as a file of rows, with all that is known of how each came about."""
+"""Write a store's votes as a file of rows, each with its provenance."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _SIDES: dict[Side, str] = {"first": "first", "second": "second"}
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What became of a store's votes; each of the two accounts adds up.
+    """The account of an export. `pairs` sums to the pairs with votes, `votes` to all votes.
 
     Attributes:
-        path: the file of rows; it is not written where there are none.
+        path: the file of rows; not written if there are none.
         event: the store's last event that counts.
         rows: lines of the file.
-        pairs: "ranked", or why not -> how many pairs (or, of every vote, votes); their sum are those voted on.
-        votes: the same -> how many votes; their sum are all that stand.
-        edits: better answers written, in a file of their own unless there are none; None: not asked for.
+        pairs: number of pairs (with votes="every": of votes) by outcome: "ranked", or the reason why not.
+        votes: number of votes by the same outcomes.
+        edits: edited answers, written to a separate file if there are any; None if not asked for.
     """
 
     path: str
@@ -55,13 +55,13 @@ class Exported:
     edits: int | None = None
 
     def __str__(self) -> str:
-        """For a person."""
+        """Return lines for a person."""
         units, votes = sum(self.pairs.values()), sum(self.votes.values())
-        out = [f"{count} {why}" for why, count in self.pairs.items() if why != "ranked"]
-        told = f"{printable(self.path)}: {counted(self.rows, 'row')} of {counted(votes, 'vote')}"
-        told += f" on {counted(units, 'pair')}" if units != votes else ""
-        told += "" if self.rows else ", so it was not written"
-        lines = [told, f"  {units} = {self.pairs.get('ranked', 0)} ranked{''.join(f' + {one}' for one in out)}"]
+        unranked = [f"{count} {why}" for why, count in self.pairs.items() if why != "ranked"]
+        summary = f"{printable(self.path)}: {counted(self.rows, 'row')} of {counted(votes, 'vote')}"
+        summary += f" on {counted(units, 'pair')}" if units != votes else ""
+        summary += "" if self.rows else ", so it was not written"
+        lines = [summary, "  " + f"{units} = " + " + ".join([f"{self.pairs.get('ranked', 0)} ranked", *unranked])]
         if self.edits is not None:
             lines.append(f"  {counted(self.edits, 'edited answer')}" + " in a file of their own" * bool(self.edits))
         return "\n".join([*lines, f"  as of event {self.event}"])
@@ -75,31 +75,33 @@ def export(
 
     Args:
         store_path: the store, or votes.db@1200: as it stood at that event.
-        out: the file. One that is there is replaced where all it says came from this store, else only with `force`.
-        votes: a row a pair by the majority of its raters, or a row a vote.
-        form: rankings {prompt, chosen, rejected}; or verdicts {prompt, completion, label} for KTO, two of a pair: the
-            better answer is good and the other is not, and neither is where both are bad.
-        edits: where the better answers that raters wrote go, as conversations for SFT; those on gold pairs with `gold`.
+        out: the file. An existing file is replaced if all of it came from this store, else only with `force`.
+        votes: a row for each pair by the majority of its raters, or a row for each vote.
+        form: rankings {prompt, chosen, rejected}; or verdicts {prompt, completion, label} for KTO, two for each pair:
+            true for the better answer and false for the other, false for both if both are bad.
+        edits: file for the better answers that raters wrote, as conversations for SFT; on gold pairs only with `gold`.
         margin: give each ranking its `margin`, the mean strength of the votes for chosen.
-        gold: gold pairs too, which are checks of the raters.
-        force: replace files of others.
+        gold: include gold pairs, which check raters.
+        force: replace files that came from elsewhere.
 
     Raises:
-        DataError: there is neither a row nor, where asked for, an edited answer; a ranking has no strength, or a file
-            may not be replaced; none is written then.
+        DataError: there is nothing to write, a ranking has no strength for its margin, or a file may not be replaced;
+            nothing is written then.
         MissingExtraError: SQLAlchemy is not installed.
     """
     name, event = split_event(str(store_path))
     with Store.open(Path(name).expanduser(), read_only=True) as store:
-        at = resolve_event(store, event)
-        found = list(vote_outcomes(store, at, votes, gold=gold))
+        last_event = resolve_event(store, event)
+        outcomes = list(vote_outcomes(store, last_event, votes, gold=gold))
         pairs = {pair.id: pair for pair in store.pairs()}
-        edited = [vote for vote in store.votes(at) if vote.ballot.edit and (gold or not pairs[vote.ballot.pair].gold)]
-    made = [row for outcome in found for row in _rows(outcome, form, margin=margin)]
+        edited = [
+            vote for vote in store.votes(last_event) if vote.ballot.edit and (gold or not pairs[vote.ballot.pair].gold)
+        ]
+    made = [row for outcome in outcomes for row in _rows(outcome, form, margin=margin)]
     if not made and (edits is None or not edited):
-        raise _nothing(name, found, edits=edits is not None)
+        raise _nothing(name, outcomes, edits=edits is not None)
     if margin:
-        _refuse_without_strength(name, found)
+        _refuse_without_strength(name, outcomes)
     files = {_checked(Path(out), pairs, force=force): made}
     if edits is not None:
         files[_checked(Path(edits), pairs, force=force)] = [_edit(pairs[vote.ballot.pair], vote) for vote in edited]
@@ -109,16 +111,16 @@ def export(
         if rows:  # an empty file would be no data to any stage
             _write(path, rows)
     by_pair, by_vote = Counter[str](), Counter[str]()
-    for outcome in found:
+    for outcome in outcomes:
         by_pair[outcome.reason or "ranked"] += 1
         by_vote[outcome.reason or "ranked"] += len(outcome.votes)
-    return Exported(str(out), at, len(made), by_pair, by_vote, None if edits is None else len(edited))
+    return Exported(str(out), last_event, len(made), by_pair, by_vote, None if edits is None else len(edited))
 
 
-def _nothing(name: str, found: Sequence[VoteOutcome], *, edits: bool) -> DataError:
-    units, also = len({one.pair.id for one in found}), " and no edited answer" * edits
+def _nothing(name: str, outcomes: Sequence[VoteOutcome], *, edits: bool) -> DataError:
+    units, also = len({outcome.pair.id for outcome in outcomes}), " and no edited answer" * edits
     return DataError(
-        f"{printable(name)}: of {counted(units, 'pair')} voted on none is decided, so there is no row{also} to write\n"
+        f"{printable(name)}: none of {counted(units, 'pair')} with votes is decided: no row{also} to write\n"
         f"  fix: collect more votes: trueup rank {printable(name)}"
     )
 
@@ -131,7 +133,7 @@ def _rows(outcome: VoteOutcome, form: Form, *, margin: bool) -> Iterator[Ranking
 
 
 def _verdicts(outcome: VoteOutcome) -> Iterator[RankingRow]:
-    """Both answers with what was decided of each; in their votes they are called this and other."""
+    """Yield both answers with their labels; in the votes of a row they are called this and other."""
     if outcome.winner is None and outcome.reason != "both bad":
         return
     sides: tuple[Side, Side] = ("first", "second")
@@ -147,7 +149,7 @@ def _verdicts(outcome: VoteOutcome) -> Iterator[RankingRow]:
 
 
 def _edit(pair: Pair, vote: Vote) -> RankingRow:
-    """A better answer that a rater wrote, as a conversation."""
+    """Return a better answer that a rater wrote, as a conversation."""
     edited: Side | None = vote.ballot.edit_of
     return {
         "messages": [*message_dicts(pair.prompt.messages), {"role": "assistant", "content": vote.ballot.edit}],
@@ -157,8 +159,8 @@ def _edit(pair: Pair, vote: Vote) -> RankingRow:
     }
 
 
-def _refuse_without_strength(name: str, found: Sequence[VoteOutcome]) -> None:
-    ranked = [outcome for outcome in found if outcome.winner is not None]
+def _refuse_without_strength(name: str, outcomes: Sequence[VoteOutcome]) -> None:
+    ranked = [outcome for outcome in outcomes if outcome.winner is not None]
     bare = [outcome.pair.id for outcome in ranked if outcome.strength is None]
     if bare:
         raise DataError(
@@ -168,10 +170,10 @@ def _refuse_without_strength(name: str, found: Sequence[VoteOutcome]) -> None:
 
 
 def _checked(path: Path, pairs: Mapping[int, Pair], *, force: bool) -> Path:
-    """The file itself, where a link leads to it.
+    """Return the file's path with links resolved.
 
     Raises:
-        DataError: it may not be written.
+        DataError: the file may not be written.
     """
     name, path = printable(path), path.expanduser()
     path = path.resolve()  # a link stays a link
@@ -180,19 +182,19 @@ def _checked(path: Path, pairs: Mapping[int, Pair], *, force: bool) -> Path:
     if not path.exists():
         return path
     if is_store(path):
-        raise DataError(f"{name}: is a store of rankings, which nothing may replace\n  fix: name another file")
+        raise DataError(f"{name}: is a store of rankings and is never replaced\n  fix: name another file")
     if not path.is_file():
-        raise DataError(f"{name}: is no file\n  fix: name another")
+        raise DataError(f"{name}: is not a file\n  fix: name another")
     if not force and not _all_ours(path, pairs):
         raise DataError(
-            f"{name}: is there, and not all of it came from this store, so it would be lost\n"
+            f"{name}: exists, and not all of it came from this store, so it would be lost\n"
             "  fix: name another file, or replace it with --force"
         )
     return path
 
 
 def _all_ours(path: Path, pairs: Mapping[int, Pair]) -> bool:
-    """Whether every line of a file is what was exported of one of these pairs, with nobody's changes."""
+    """Return True if every line of a file is an unchanged export of one of these pairs."""
     try:
         rows = [json.loads(line) for line in path.read_bytes().splitlines()]
         return all(_ours(row, pairs) for row in rows)
@@ -207,11 +209,11 @@ def _ours(row: dict[str, Any], pairs: Mapping[int, Pair]) -> bool:
     pair = pairs.get(row["pair"])
     if pair is None or not isinstance(row["votes"], list) or set(row) - _KEYS - {*pair_details(pair, _SIDES), "votes"}:
         return False
-    asked, texts = message_dicts(pair.prompt.messages), {pair.first.text, pair.second.text}
+    prompt, texts = message_dicts(pair.prompt.messages), {pair.first.text, pair.second.text}
     if "messages" in row:  # the edit itself is in the store for good, as every vote is
-        return row["messages"][:-1] == asked
-    said = [row[key][-1]["content"] for key in ("chosen", "rejected", "completion") if key in row]
-    return row["prompt"] == asked and set(said) <= texts
+        return row["messages"][:-1] == prompt
+    answers = [row[key][-1]["content"] for key in ("chosen", "rejected", "completion") if key in row]
+    return row["prompt"] == prompt and set(answers) <= texts
 
 
 def _write(path: Path, rows: Sequence[RankingRow]) -> None:

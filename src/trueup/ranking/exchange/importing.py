@@ -1,4 +1,4 @@
-"""Other tools' rankings, our own exports and other stores as pairs and votes of a store: all of a file, or nothing."""
+"""Import other tools' rankings, our own exports and other stores into a store: all of a file, or nothing."""
 
 from __future__ import annotations
 
@@ -17,30 +17,37 @@ from trueup.data.votes.rows import other_side
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import MOST_NAME, Answer, Ballot, Choice, NewPair, NewPrompt, Pair, Side
 from trueup.errors import DataError
-from trueup.ranking.exchange.judged import Judged, judged
-from trueup.ranking.exchange.reading import LeftOut, count_empty_messages, counted, empty_message_note, mixed, records
+from trueup.ranking.exchange.reading import (
+    SkipRecordError,
+    count_empty_messages,
+    counted,
+    empty_message_note,
+    in_neutral_order,
+    read_records,
+)
+from trueup.ranking.exchange.vote_formats import PairVote, votes_in
 from trueup.system.text import printable
 
-Key = tuple[object, frozenset[tuple[str, str]]]
-"""What a pair is known by, whichever answer is first."""
+PairKey = tuple[object, frozenset[tuple[str, str]]]
+"""Identity of a pair, whichever answer is first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a file: rows == judged + left out, votes == new + known + replaced.
+    """The account of an imported file: rows == judged + left out, votes == new + known + replaced.
 
     Attributes:
         path: the file.
-        rows: read.
-        judged: of these, those that say something of a pair.
-        left_out: reason -> places of the others.
-        votes: in the judged rows.
-        new: entered.
-        known: there before, or said twice.
-        replaced: taken back by a later row of the same rater, which counts.
-        pairs: that were voted on.
-        raters: who voted.
-        empty: messages of these pairs that say nothing.
+        rows: rows read.
+        judged: rows that hold a vote.
+        left_out: the origins of the other rows, by reason.
+        votes: votes in the judged rows.
+        new: votes entered into the store.
+        known: votes that the store had, or that the file repeats.
+        replaced: votes that a later row of the same rater replaces.
+        pairs: number of pairs with a vote.
+        raters: number of raters.
+        empty: number of empty messages in these pairs.
     """
 
     path: str
@@ -56,12 +63,12 @@ class Imported:
     empty: int = 0
 
     def __str__(self) -> str:
-        """For a person: a line, one for each reason why rows were left out, and one of empty messages."""
-        also = [f"{self.known} there before"] * bool(self.known)
-        also += [f"{self.replaced} replaced by a later row of the same rater"] * bool(self.replaced)
-        told = counted(self.new, "new vote") + (f" ({', '.join(also)})" if also else "")
+        """Return lines for a person: the counts, the rows left out by reason, and empty messages."""
+        details = [f"{self.known} there before"] * bool(self.known)
+        details += [f"{self.replaced} replaced by a later row of the same rater"] * bool(self.replaced)
+        votes = counted(self.new, "new vote") + (f" ({', '.join(details)})" if details else "")
         on = f"on {counted(self.pairs, 'pair')} by {counted(self.raters, 'rater')}"
-        first = f"{printable(self.path)}: {counted(self.rows, 'row')}, {told} {on}"
+        first = f"{printable(self.path)}: {counted(self.rows, 'row')}, {votes} {on}"
         more = [
             f"  {counted(len(places), 'row')} left out: {why} ({lines(places)})"
             for why, places in self.left_out.items()
@@ -70,159 +77,162 @@ class Imported:
 
 
 @dataclass(slots=True)
-class _Read:
+class _ReadRows:
+    """The rows read: how many, the votes in them, how many rows hold one, and the origins of the others by reason."""
+
     rows: int = 0
-    found: list[Judged] = field(default_factory=list[Judged])
-    spoke: int = 0
+    votes: list[PairVote] = field(default_factory=list[PairVote])
+    judged: int = 0
     left_out: dict[str, list[Origin]] = field(default_factory=dict[str, list[Origin]])
 
 
 def import_file(store_path: str | Path, file: str, *, rater: str | None = None) -> Imported:
-    """Enter a file's rankings into a store, which is made if there is none.
+    """Import a file's rankings into a store, which is made if it does not exist.
 
     Args:
         store_path: the store.
-        file: rows of one of the formats of `judged`, in any form that sources read; or another store.
-        rater: the name of raters whom the file does not name, by default after the file. Where it speaks of a pair more
-            than once, that is taken for more than one of them.
+        file: rows of a format of `vote_formats`, in any form that sources read; or another store.
+        rater: the name of raters whom the file does not name, by default after the file. Several such votes on a pair
+            count as votes of several raters.
 
     Raises:
-        DataError: a row cannot be used, or contradicts a vote that stands; nothing is entered then.
+        DataError: a row cannot be used, or contradicts a vote in the store; nothing is imported then.
         MissingExtraError: SQLAlchemy is not installed.
     """
     read = _from_store(Path(store_path), Path(file)) if is_store(file) else _from_file(file)
-    if not read.found:
+    if not read.votes:
         why = "; ".join(f"{len(places)} {reason}" for reason, places in read.left_out.items())
         raise DataError(
-            f"{printable(file)}: of {counted(read.rows, 'row')} none ranks a pair: {why}\n  fix: name another file"
+            f"{printable(file)}: none of {counted(read.rows, 'row')} ranks a pair: {why}\n  fix: name another file"
         )
-    named = _named(read.found, normalize_name(rater) if rater else _name(file))
-    last = _last_words(named)
+    named = _named(read.votes, normalize_name(rater) if rater else _default_rater(file))
+    last = _last_votes(named)
     with Store.open(store_path, create=True) as store:
         _refuse_contradictions(store, last.values())
-        added = store.import_votes([_given(one) for one in last.values()])
+        added = store.import_votes([_imported(vote) for vote in last.values()])
     twice = len(named) - len(last) - (replaced := _replaced(named, last))
     return Imported(
-        file, read.rows, read.spoke, read.left_out, len(named), added.new, added.known + twice, replaced,
+        file, read.rows, read.judged, read.left_out, len(named), added.new, added.known + twice, replaced,
         len({key for key, _ in last}), len({name for _, name in last}),
-        count_empty_messages({key: one.pair for (key, _), one in last.items()}.values()),
+        count_empty_messages({key: vote.pair for (key, _), vote in last.items()}.values()),
     )  # fmt: skip
 
 
-def _from_file(file: str) -> _Read:
-    read = _Read()
+def _from_file(file: str) -> _ReadRows:
+    read = _ReadRows()
 
-    def see(record: Record) -> None:
+    def collect(record: Record) -> None:
         read.rows += 1
         try:
-            found = judged(record)
-        except LeftOut as reason:
+            votes = votes_in(record)
+        except SkipRecordError as reason:
             read.left_out.setdefault(str(reason), []).append(record.origin)
         else:
-            read.spoke += 1
-            read.found += found
+            read.judged += 1
+            read.votes += votes
 
-    for _ in records(file, see):
+    for _ in read_records(file, collect):
         pass
     return read
 
 
-def _from_store(into: Path, file: Path) -> _Read:
-    """Every vote of another store, undone ones left out."""
+def _from_store(into: Path, file: Path) -> _ReadRows:
+    """Return every vote of another store that was not undone."""
     if into.exists() and into.resolve() == file.resolve():
-        raise DataError(f"{printable(file)}: it cannot be imported into itself\n  fix: name another store")
+        raise DataError(f"{printable(file)}: a store cannot be imported into itself\n  fix: name another store")
     with Store.open(file, read_only=True) as store:
         votes, pairs = store.votes(), {pair.id: pair for pair in store.pairs()}
-    read = _Read(rows=len(votes), spoke=len(votes))
+    read = _ReadRows(rows=len(votes), judged=len(votes))
     for vote in votes:
         pair = pairs[vote.ballot.pair]
-        place = Origin(printable(file), pair.id)
-        read.found.append(Judged(_new(pair), vote.rater.name, vote.ballot, vote.at, vote.left, place))
+        origin = Origin(printable(file), pair.id)
+        read.votes.append(PairVote(_new_pair(pair), vote.rater.name, vote.ballot, vote.at, vote.left, origin))
     return read
 
 
-def _new(pair: Pair) -> NewPair:
+def _new_pair(pair: Pair) -> NewPair:
     prompt = NewPrompt(pair.prompt.messages, pair.prompt.tags, pair.prompt.origin)
     return NewPair(prompt, pair.first, pair.second, pair.gold)
 
 
-def _name(file: str) -> str:
+def _default_rater(file: str) -> str:
     name = printable(Path(file).name or file)
     most = MOST_NAME - len("imported from  (9999)")
     return f"imported from {name if len(name) <= most else name[: most - 1] + '…'}"
 
 
-def _named(found: list[Judged], rater: str) -> list[Judged]:
-    """Every vote with a rater, in the pair's neutral order; whom the file does not name is somebody new to a pair."""
-    said: Counter[Key] = Counter()
-    made: list[Judged] = []
-    for one in found:
-        neutral = _neutral(one)
-        if not one.rater:
+def _named(votes: list[PairVote], rater: str) -> list[PairVote]:
+    """Return the votes in neutral order, each with a rater; unnamed votes on a pair count as several raters'."""
+    seen: Counter[PairKey] = Counter()
+    named: list[PairVote] = []
+    for vote in votes:
+        neutral = _neutral(vote)
+        if not vote.rater:
             key = _key(neutral.pair)
-            said[key] += 1
-            neutral = replace(neutral, rater=rater if said[key] == 1 else f"{rater} ({said[key]})")
-        made.append(neutral)
-    return made
+            seen[key] += 1
+            neutral = replace(neutral, rater=rater if seen[key] == 1 else f"{rater} ({seen[key]})")
+        named.append(neutral)
+    return named
 
 
-def _neutral(one: Judged) -> Judged:
-    """With the pair's answers in an order that says nothing of which is better."""
-    pair = mixed(one.pair)
-    if pair is one.pair:
-        return one
-    ballot = one.ballot
+def _neutral(vote: PairVote) -> PairVote:
+    """Return the vote with the pair's answers in neutral order."""
+    pair = in_neutral_order(vote.pair)
+    if pair is vote.pair:
+        return vote
+    ballot = vote.ballot
     edit_of = other_side(ballot.edit_of) if ballot.edit_of else None
-    ballot = replace(ballot, choice=_turned(ballot.choice), edit_of=edit_of)
-    return replace(one, pair=pair, ballot=ballot, left=other_side(one.left) if one.left else None)
+    ballot = replace(ballot, choice=_swapped_choice(ballot.choice), edit_of=edit_of)
+    return replace(vote, pair=pair, ballot=ballot, left=other_side(vote.left) if vote.left else None)
 
 
-def _turned(choice: Choice) -> Choice:
+def _swapped_choice(choice: Choice) -> Choice:
     return other_side(choice) if choice in ("first", "second") else choice
 
 
-def _key(pair: NewPair | Pair) -> Key:
+def _key(pair: NewPair | Pair) -> PairKey:
     return pair.prompt.messages, frozenset((answer.text, answer.model) for answer in (pair.first, pair.second))
 
 
-def _last_words(named: list[Judged]) -> dict[tuple[Key, str], Judged]:
-    """Of each rater the last vote on a pair, in the order of the first ones."""
-    last: dict[tuple[Key, str], Judged] = {}
-    for one in named:
-        last[_key(one.pair), one.rater] = one
+def _last_votes(named: list[PairVote]) -> dict[tuple[PairKey, str], PairVote]:
+    """Return each rater's last vote on a pair, in the order of the first votes."""
+    last: dict[tuple[PairKey, str], PairVote] = {}
+    for vote in named:
+        last[_key(vote.pair), vote.rater] = vote
     return last
 
 
-def _replaced(named: list[Judged], last: dict[tuple[Key, str], Judged]) -> int:
-    """Votes that say something else than the rater's last one on the pair."""
-    return sum(_said(one.ballot) != _said(last[_key(one.pair), one.rater].ballot) for one in named)
+def _replaced(named: list[PairVote], last: dict[tuple[PairKey, str], PairVote]) -> int:
+    """Return how many votes differ from the rater's last one on the pair."""
+    return sum(_verdict(vote.ballot) != _verdict(last[_key(vote.pair), vote.rater].ballot) for vote in named)
 
 
-def _said(ballot: Ballot) -> tuple[str, int | None]:
+def _verdict(ballot: Ballot) -> tuple[str, int | None]:
     return ballot.choice, ballot.strength
 
 
-def _refuse_contradictions(store: Store, votes: Iterable[Judged]) -> None:
-    """Raise DataError where a rater said something else of a pair before, in the store: a person must decide."""
+def _refuse_contradictions(store: Store, votes: Iterable[PairVote]) -> None:
+    """Raise DataError if a rater's vote in the store differs: a person must decide."""
     pairs = {pair.id: pair for pair in store.pairs()}
-    standing: dict[tuple[Key, str], tuple[Pair, Ballot]] = {}
-    for vote in store.votes():
-        pair = pairs[vote.ballot.pair]
-        standing[_key(pair), vote.rater.name] = pair, vote.ballot
-    wrong: dict[Origin, str] = {}
-    for one in votes:
-        pair, before = standing.get((_key(one.pair), one.rater), (None, None))
+    standing: dict[tuple[PairKey, str], tuple[Pair, Ballot]] = {}
+    for stored in store.votes():
+        pair = pairs[stored.ballot.pair]
+        standing[_key(pair), stored.rater.name] = pair, stored.ballot
+    problems: dict[Origin, str] = {}
+    for vote in votes:
+        pair, before = standing.get((_key(vote.pair), vote.rater), (None, None))
         if pair is None or before is None:
             continue
-        same_way = _sides(pair) == _sides(one.pair)
-        now = one.ballot if same_way else replace(one.ballot, choice=_turned(one.ballot.choice))
-        if _said(now) != _said(before):
-            wrong[one.place] = f"{one.rater} said {before.choice} of pair {pair.id} of {printable(store.path)}"
-    if wrong:
-        place, problem = next(iter(wrong.items()))
-        more = f" (and so in {counted(len(wrong) - 1, 'more row')})" if len(wrong) > 1 else ""
+        same_order = _sides(pair) == _sides(vote.pair)
+        now = vote.ballot if same_order else replace(vote.ballot, choice=_swapped_choice(vote.ballot.choice))
+        if _verdict(now) != _verdict(before):
+            problems[vote.origin] = f"{vote.rater} voted {before.choice} on pair {pair.id} of {printable(store.path)}"
+    if problems:
+        origin, problem = next(iter(problems.items()))
+        more = f" (so in {counted(len(problems) - 1, 'more row')})" if len(problems) > 1 else ""
         raise DataError(
-            f"{place}: {problem}, and something else here{more}\n  fix: give another --rater, or undo that vote first"
+            f"{origin}: {problem}, and differently in this row{more}\n"
+            "  fix: give another --rater, or undo that vote first"
         )
 
 
@@ -234,6 +244,6 @@ def _bare(answer: Answer) -> Answer:
     return Answer(answer.text, answer.model)
 
 
-def _given(one: Judged) -> ImportedVote:
-    left: Side = one.left or "first"  # where the file does not say, the neutral order: which is better has no side
-    return one.pair, one.rater, one.ballot, one.at, left
+def _imported(vote: PairVote) -> ImportedVote:
+    left: Side = vote.left or "first"  # unknown: the neutral order, in which the better answer has no fixed side
+    return vote.pair, vote.rater, vote.ballot, vote.at, left

@@ -1,4 +1,4 @@
-"""The files that `trueup rank` begins with: prompts to answer, ready pairs, and pairs whose better answer is known."""
+"""Read the files to rank: prompts to answer, pairs of answers, and gold pairs with a known better answer."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from trueup.data.sources.parser import Parser
 from trueup.data.sources.records import Record
 from trueup.data.votes.vote_types import NewPair, NewPrompt, Side
 from trueup.errors import DataError
-from trueup.ranking.exchange.judged import WINNER, said
-from trueup.ranking.exchange.reading import SAME, LeftOut, answers_in, counted, mixed, pair_of, records, tags_of
+from trueup.ranking.exchange.reading import (
+    SAME,
+    SkipRecordError,
+    answers_in,
+    counted,
+    in_neutral_order,
+    pair_of,
+    read_records,
+    tags_of,
+)
+from trueup.ranking.exchange.vote_formats import WINNER, read_choice
 from trueup.system.text import listed, printable
 
 
 def read_prompts(path: str) -> list[NewPrompt]:
-    """Prompts of a file in any format: rows of prompts, conversations or rankings, whose last answers are left out.
+    """Return the prompts of a file of prompts, conversations or rankings (without their last answers).
 
     Raises:
-        DataError: a row holds no prompt; nothing is passed over.
+        DataError: a row holds no prompt; no row is skipped.
     """
     parser = Parser("prompt", allow_empty=True)
 
@@ -31,11 +40,11 @@ def read_prompts(path: str) -> list[NewPrompt]:
         assert isinstance(row, Prompt)
         return NewPrompt(row.messages, tags_of(record.row), str(record.origin))
 
-    return list(records(path, prompt))
+    return list(read_records(path, prompt))
 
 
 def _start(parser: Parser, record: Record) -> None:
-    """Recognise the format; raise DataError where there is none, without the setting `columns`, which is training's."""
+    """Recognise the format. Raises DataError, without advice on `columns`, a setting that only training has."""
     try:
         parser.start(record.origin, dict(record.row))
     except DataError as error:
@@ -44,35 +53,35 @@ def _start(parser: Parser, record: Record) -> None:
 
 
 def _refuse_system_only(record: Record) -> None:
-    """Raise DataError: such a row would be taken for a conversation, whose last message is an assistant's."""
+    """Raise DataError for a row of only a system message: it would be taken for a conversation with an answer."""
     turns = record.row.get("messages")
     if isinstance(turns, list) and [turn.get("role") for turn in turns if isinstance(turn, dict)] == ["system"]:
-        raise record.fail("there is only a system message", "end with a message of the user")
+        raise record.fail("the prompt is only a system message", "end with a message of the user")
 
 
 def read_pairs(path: str, gold: bool = False) -> list[NewPair]:
-    """Ready pairs: `chosen` and `rejected`, or two answers as `response_a` and `response_b` (`answer_`, `a`, ...).
+    """Return pairs of answers: `chosen` and `rejected`, or `response_a` and `response_b` (`answer_a`, `a`, ...).
 
-    Which answer is called first says nothing: a hash of the texts decides.
+    Which answer is first does not depend on which is better: a hash of the texts decides.
 
     Args:
-        path: in any form that sources read.
-        gold: the better answer is known (chosen, or what `winner` names) and raters are checked by it.
+        path: a file in any form that sources read.
+        gold: the better answer (chosen, or what `winner` names) is known, and raters are checked by it.
 
     Raises:
-        DataError: a row holds no pair, or no better answer where one must be known.
+        DataError: a row holds no pair, or a gold row no better answer.
     """
     same: list[Origin] = []
     longer: list[Origin] = []
 
-    def pair(record: Record) -> NewPair | None:
+    def make_pair(record: Record) -> NewPair | None:
         try:
-            return mixed(_pair(record, gold=gold))
-        except LeftOut as reason:
+            return in_neutral_order(_pair(record, gold=gold))
+        except SkipRecordError as reason:
             (same if str(reason) == SAME else longer).append(record.origin)
             return None
 
-    made = [one for one in records(path, pair) if one is not None]
+    pairs = [pair for pair in read_records(path, make_pair) if pair is not None]
     if same:
         fix = f"remove the row{'s' * (len(same) > 1)}"
         raise DataError(f"{printable(path)}: in {counted(len(same), 'pair')} {SAME}: {lines(same)}\n  fix: {fix}")
@@ -81,7 +90,7 @@ def read_pairs(path: str, gold: bool = False) -> list[NewPair]:
             f"{printable(path)}: answers of more than one message: {lines(longer)}\n"
             "  fix: put the shared messages into the prompt"
         )
-    return made
+    return pairs
 
 
 def _pair(record: Record, *, gold: bool) -> NewPair:
@@ -92,7 +101,7 @@ def _pair(record: Record, *, gold: bool) -> NewPair:
     names = answers_in(row)
     if names is None:
         raise record.fail(
-            f"no pair of answers in the row, it has: {listed(row)}",
+            f"the row holds no pair of answers; its fields: {listed(row)}",
             "name them chosen and rejected, or response_a and response_b",
         )
     pair = pair_of(record, *names)
@@ -101,7 +110,7 @@ def _pair(record: Record, *, gold: bool) -> NewPair:
 
 def _better(record: Record, names: tuple[str, str]) -> Side:
     key = next((key for key in WINNER if key in record.row), "winner")
-    choice = said(record, key, names)[0]
+    choice = read_choice(record, key, names)[0]
     if choice in ("first", "second"):
         return choice
     raise record.fail(f"{key} names no better answer", "leave the row out of the gold pairs", str(record.row[key]))

@@ -1,4 +1,4 @@
-"""A file's records, their tags, and the two answers that a record holds under one of many names."""
+"""Read a file's records, and the pair of answers that a record holds under one of many names."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from trueup.errors import DataError
 _MILLISECONDS = 1e11  # as seconds, the year 5138; as milliseconds, 1973
 
 
-def iso(record: Record, value: object) -> str:
-    """ISO 8601 in UTC of Unix seconds or milliseconds, or of a written time (without a zone: UTC); "" of nothing.
+def iso_time(record: Record, value: object) -> str:
+    """Return Unix seconds or milliseconds, or a written time (UTC if it has no zone), as ISO 8601 in UTC; "" for none.
 
     Raises:
-        DataError: it is no time.
+        DataError: the value is not a time.
     """
     if value in (None, ""):
         return ""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            told = datetime.fromtimestamp(value / 1000 if value > _MILLISECONDS else value, UTC)
+            time = datetime.fromtimestamp(value / 1000 if value > _MILLISECONDS else value, UTC)
         else:
-            told = datetime.fromisoformat(str(value))
+            time = datetime.fromisoformat(str(value))
     except (ValueError, OverflowError, OSError):
         fix = "write it like 2026-01-31T12:00:00Z, or in seconds since 1970"
         raise record.fail("the time cannot be read", fix, str(value)) from None
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 T = TypeVar("T")
 SAME = "the two answers are the same"
-LONGER = "the two conversations part before their last answers, and an answer here is one message"
+LONGER = "the two conversations differ before their last answers; an answer must be a single message"
 ANSWERS = (
     ("response_a", "response_b"),
     ("answer_a", "answer_b"),
@@ -58,36 +58,39 @@ ANSWERS = (
     ("text1", "text2"),
     ("a", "b"),
 )
-"""Names of two answers; the model of one is at `model_` and the end of its name."""
+"""Field names of two answers; the model of each is at `model_` with the end of its name."""
 _TAGS = ("tags", "topic", "category")
 
 
 def counted(n: int, noun: str) -> str:
-    """`1 row`, `2 rows`."""
+    """Return a number with its noun: `1 row`, `2 rows`."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def count_empty_messages(pairs: Iterable[NewPair]) -> int:
-    """How many messages of pairs, their prompts' among them, say nothing: a model may, but training asks about it."""
-    texts = ([*(turn.content for turn in one.prompt.messages), one.first.text, one.second.text] for one in pairs)
-    return sum(not text.strip() for pair in texts for text in pair)
+    """Count empty messages in prompts and answers: a model may write one, but training refuses it unless allowed."""
+    return sum(
+        not text.strip()
+        for pair in pairs
+        for text in (*(message.content for message in pair.prompt.messages), pair.first.text, pair.second.text)
+    )
 
 
 def empty_message_note(count: int) -> str:
-    """What a person should know of empty messages; "" where there are none."""
-    said = f"{counted(count, 'message')} {'is' if count == 1 else 'are'} empty"
-    return f"{said}: training on such pairs needs allow=[empty-response]" if count else ""
+    """Return a note on empty messages for a person; "" if there are none."""
+    empty = f"{counted(count, 'message')} {'is' if count == 1 else 'are'} empty"
+    return f"{empty}: training on such pairs needs allow=[empty-response]" if count else ""
 
 
-class LeftOut(Exception):  # noqa: N818 - it is no error: it carries why a record is no pair to where that is counted
-    """A record that is sound, and that nothing can be made of."""
+class SkipRecordError(Exception):
+    """Raised for a valid record that holds no usable pair; its text is the reason, under which records are counted."""
 
 
-def records(path: str, make: Callable[[Record], T]) -> Iterator[T]:
-    """What `make` makes of each record, in order.
+def read_records(path: str, make: Callable[[Record], T]) -> Iterator[T]:
+    """Yield the result of `make` for each record, in order.
 
     Raises:
-        DataError: after the last one, where some could not be used: the first, and the places of others.
+        DataError: after the last record, if some could not be used: the first problem, and the origins of others.
     """
     account = Account(DataConfig.model_construct(path=path))
     for origin, fields in open_reader(path, "train").entries():
@@ -105,16 +108,16 @@ def records(path: str, make: Callable[[Record], T]) -> Iterator[T]:
 
 
 def answers_in(row: Mapping[str, object]) -> tuple[str, str] | None:
-    """The keys of a record's two answers; None where it has none of the names."""
+    """Return the keys of a record's two answers; None if it has none of the known names."""
     return next((names for names in ANSWERS if names[0] in row and names[1] in row), None)
 
 
 def pair_of(record: Record, first: str, second: str, models: tuple[str, str] | None = None) -> NewPair:
-    """The pair of a record whose answers are at two keys, the first of them first.
+    """Return the pair of a record with its answers at two keys, in this order.
 
     Raises:
-        DataError: a field is missing or cannot be meant.
-        LeftOut: an answer is more than one message, or both say the same.
+        DataError: a field is missing or invalid.
+        SkipRecordError: an answer is more than one message, or both are the same.
     """
     form = pair_format(record.row, first, second)
     row = form.parse(record, form.keys)
@@ -123,46 +126,46 @@ def pair_of(record: Record, first: str, second: str, models: tuple[str, str] | N
 
 
 def new_pair(record: Record, row: Preference, models: tuple[str, str], sampling: tuple[Any, Any] = ({}, {})) -> NewPair:
-    """A typed row as a pair with chosen first.
+    """Return a preference row as a pair, chosen first.
 
     Raises:
-        LeftOut: an answer is more than one message, or both say the same.
+        SkipRecordError: an answer is more than one message, or both are the same.
     """
     if len(row.chosen) != 1 or len(row.rejected) != 1:
-        raise LeftOut(LONGER)
+        raise SkipRecordError(LONGER)
     if same_answers(row):
-        raise LeftOut(SAME)
+        raise SkipRecordError(SAME)
     prompt = NewPrompt(row.prompt, tags_of(record.row), str(record.origin))
     first, second = (
-        Answer(side[0].content, model, how)
-        for side, model, how in zip((row.chosen, row.rejected), models, sampling, strict=True)
+        Answer(messages[0].content, model, settings)
+        for messages, model, settings in zip((row.chosen, row.rejected), models, sampling, strict=True)
     )
     return NewPair(prompt, first, second)
 
 
 def model_of(row: Mapping[str, object], key: str) -> str:
-    """The model of the answer at a key: of response_a at model_a; "" where nobody says."""
+    """Return the model of the answer at a key: of response_a the value of model_a; "" if there is none."""
     end = key.rpartition("_")[2] if "_" in key else key[-1]
-    told = row.get(f"model_{end}", row.get(f"{key}_model", row.get(f"model_{key}")))
-    return told if isinstance(told, str) else ""
+    model = row.get(f"model_{end}", row.get(f"{key}_model", row.get(f"model_{key}")))
+    return model if isinstance(model, str) else ""
 
 
 def tags_of(row: Mapping[str, object]) -> tuple[str, ...]:
-    """A record's topics, at `tags` (a text or a list), `topic` or `category`."""
-    told = next((row[key] for key in _TAGS if row.get(key)), ())
-    return tuple(map(str, told)) if isinstance(told, list | tuple) else (str(told),)
+    """Return a record's topics, from `tags` (a text or a list), `topic` or `category`."""
+    tags = next((row[key] for key in _TAGS if row.get(key)), ())
+    return tuple(map(str, tags)) if isinstance(tags, list | tuple) else (str(tags),)
 
 
-def mixed(pair: NewPair) -> NewPair:
-    """The pair with its answers in an order that says nothing of which is better: that of a hash of their texts."""
+def in_neutral_order(pair: NewPair) -> NewPair:
+    """Return the pair with its answers in an order independent of which is better: by a hash of their texts."""
 
-    def drawn(answer: Answer) -> bytes:
+    def digest(answer: Answer) -> bytes:
         return hashlib.sha256(f"{answer.text}\n{answer.model}".encode("utf-8", "surrogatepass")).digest()
 
-    return pair if drawn(pair.first) <= drawn(pair.second) else turned(pair)
+    return pair if digest(pair.first) <= digest(pair.second) else swapped(pair)
 
 
-def turned(pair: NewPair) -> NewPair:
-    """The pair with its answers the other way round."""
+def swapped(pair: NewPair) -> NewPair:
+    """Return the pair with its answers the other way round."""
     gold = {None: None, "first": "second", "second": "first"}[pair.gold]
     return replace(pair, first=pair.second, second=pair.first, gold=gold)  # pyright: ignore[reportArgumentType]

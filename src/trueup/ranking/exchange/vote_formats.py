@@ -1,6 +1,6 @@
-"""One record of a file as what somebody said of a pair: our own rows, and the formats of other tools.
+"""A record of a file as votes on pairs: our own rows, and the formats of other tools.
 
-ours           chosen, rejected and votes: what `export` wrote
+our own        chosen, rejected and votes, as `export` writes them
 ranking        chosen and rejected, as trueup.data.sources reads them
 battle         two answers or conversations and a winner: Chatbot Arena, MT-Bench (lmsys/mt_bench_human_judgments),
                open-instruct's human_eval (completion_a, completion_b, preference), AlpacaEval (output_1, output_2)
@@ -24,7 +24,7 @@ from trueup.data.votes.ballots import check_ballot
 from trueup.data.votes.raters import normalize_name
 from trueup.data.votes.vote_types import Ballot, Choice, NewPair, Side
 from trueup.errors import DataError
-from trueup.ranking.exchange.reading import LeftOut, answers_in, iso, new_pair, pair_of
+from trueup.ranking.exchange.reading import SkipRecordError, answers_in, iso_time, new_pair, pair_of
 from trueup.system.text import as_json, excerpt, listed
 
 WINNER = ("winner", "preference", "preferred", "choice", "selected", "vote")
@@ -42,16 +42,16 @@ _SLIGHTLY, _CLEARLY = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What somebody said of a pair, in the pair's own sides.
+class PairVote:
+    """A vote on a pair, in the pair's own sides.
 
     Attributes:
-        pair: of what.
-        rater: who; "": the file does not say.
-        ballot: what; its `pair` and `request` say nothing.
-        at: when, ISO 8601; "": the file does not say.
-        left: what was shown as A; None: the file does not say.
-        place: of the record.
+        pair: the pair.
+        rater: the rater's name; "" if the file names none.
+        ballot: the vote; its `pair` and `request` are empty.
+        at: the time, ISO 8601; "" if the file has none.
+        left: the answer that was shown as A; None if unknown.
+        origin: where the record stands.
     """
 
     pair: NewPair
@@ -59,43 +59,44 @@ class Judged:
     ballot: Ballot
     at: str
     left: Side | None
-    place: Origin
+    origin: Origin
 
 
-def judged(record: Record) -> list[Judged]:
-    """All that a record says.
+def votes_in(record: Record) -> list[PairVote]:
+    """Return all votes of a record.
 
     Raises:
-        DataError: a field is missing or cannot be meant, or the format is not known.
-        LeftOut: nothing that can be kept.
+        DataError: a field is missing or invalid, or the format is not known.
+        SkipRecordError: the record holds no usable vote.
     """
     row = record.row
-    for is_so, read in _FORMATS:
-        if is_so(row):
-            return [_proper(record, one) for one in read(record)]
+    for matches, read in _FORMATS:
+        if matches(row):
+            return [_checked(record, vote) for vote in read(record)]
     fix = "name them chosen and rejected; or response_a, response_b and winner (a, b, tie)"
-    raise record.fail(f"no ranking in the row, it has: {listed(row)}", fix)
+    raise record.fail(f"the row holds no ranking; its fields: {listed(row)}", fix)
 
 
-def _proper(record: Record, one: Judged) -> Judged:
-    """The vote as a store takes it; raises DataError, with the record's place, where it would not."""
+def _checked(record: Record, vote: PairVote) -> PairVote:
+    """Return the vote as a store takes it. Raises DataError with the record's origin if a store would not."""
     try:
-        return replace(one, ballot=check_ballot(one.ballot), rater=normalize_name(one.rater) if one.rater else "")
+        rater = normalize_name(vote.rater) if vote.rater else ""
+        return replace(vote, ballot=check_ballot(vote.ballot), rater=rater)
     except DataError as error:
         raise DataError(f"{record.origin}: {error}") from error
 
 
-def said(record: Record, key: str, names: tuple[str, str]) -> tuple[Choice, int | None]:
-    """What a field says of two answers, and how much better the one is where that is said.
+def read_choice(record: Record, key: str, names: tuple[str, str]) -> tuple[Choice, int | None]:
+    """Return the choice that a field names, and its strength or None.
 
     Raises:
-        DataError: it cannot be meant.
+        DataError: the field names no answer.
     """
     value = record.value(key)
     word = as_json(value).lower() if not isinstance(value, str) else value.strip().lower()
     strength = _SLIGHTLY if "slightly" in word else _CLEARLY if word.endswith("-is-better") else None
     models = (record.row.get(f"model_{name.rpartition('_')[2]}") for name in names)
-    left, right = (_one(*both) for both in zip(names, models, strict=True))
+    left, right = (_names_of(*pair) for pair in zip(names, models, strict=True))
     if word in _LEFT | left:
         return "first", strength
     if word in _RIGHT | right:
@@ -107,13 +108,13 @@ def said(record: Record, key: str, names: tuple[str, str]) -> tuple[Choice, int 
     return outcome, None
 
 
-def _one(name: str, model: object) -> set[str]:
-    """The words that mean an answer: its key, and its model where that is told."""
+def _names_of(name: str, model: object) -> set[str]:
+    """Return the words that name an answer: its key, and its model if the row has it."""
     return {name.lower(), *([model.strip().lower()] if isinstance(model, str) and model.strip() else [])}
 
 
 def first_of(row: Mapping[str, object], keys: Iterable[str]) -> Any:
-    """What is at the first of the keys that holds something; "" where none does."""
+    """Return the value of the first key that holds one; "" if none does."""
     return next((row[key] for key in keys if row.get(key) not in (None, "")), "")
 
 
@@ -121,37 +122,37 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
 
-def _ranking(record: Record) -> list[Judged]:
+def _ranking(record: Record) -> list[PairVote]:
     pair = pair_of(record, "chosen", "rejected")
-    return [_judged(record, pair, "first", None, None)]
+    return [_vote(record, pair, "first", None, None)]
 
 
-def _judged(record: Record, pair: NewPair, choice: Choice, strength: int | None, left: Side | None) -> Judged:
+def _vote(record: Record, pair: NewPair, choice: Choice, strength: int | None, left: Side | None) -> PairVote:
     row = record.row
-    return Judged(
+    return PairVote(
         pair,
         _text(first_of(row, RATER)),
         Ballot("", 0, choice, strength, note=_text(first_of(row, NOTE))),
-        iso(record, first_of(row, WHEN)),
+        iso_time(record, first_of(row, WHEN)),
         left,
         record.origin,
     )
 
 
-def _battle(record: Record) -> list[Judged]:
+def _battle(record: Record) -> list[PairVote]:
     names = answers_in(record.row)
     assert names is not None
     if record.row.get("instance_quality"):
-        raise LeftOut("feedback on a prompt, no ranking")
+        raise SkipRecordError("feedback on a prompt, no ranking")
     if names[0].startswith("conversation"):
         record = replace(record, row={**record.row, **{name: _turns(record, name) for name in names}})
     pair = pair_of(record, *names)
-    choice, strength = said(record, next(key for key in WINNER if key in record.row), names)
-    return [_judged(record, pair, choice, strength, "first")]
+    choice, strength = read_choice(record, next(key for key in WINNER if key in record.row), names)
+    return [_vote(record, pair, choice, strength, "first")]
 
 
 def _turns(record: Record, key: str) -> object:
-    """A conversation up to the turn that was judged (MT-Bench keeps what followed), parts joined to texts."""
+    """Return a conversation up to the judged turn (MT-Bench keeps what followed), parts joined to texts."""
     value, turn = record.value(key), record.row.get("turn")
     if not isinstance(value, list):
         raise record.wrong_type(key, "a list of messages")
@@ -161,35 +162,35 @@ def _turns(record: Record, key: str) -> object:
 
 
 def _joined(message: object) -> object:
-    """A message whose content is a list of parts of text (Arena since 2024) with one text; others as they are."""
+    """Return a message with its content as text; Chatbot Arena has had lists of parts since 2024."""
     if not isinstance(message, dict) or not isinstance(message.get("content"), list):
         return message
     parts = message["content"]
     if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
-        raise LeftOut("a message holds more than text")
+        raise SkipRecordError("a message holds more than text")
     return {**message, "content": "".join(part["text"] for part in parts)}
 
 
-def _kaggle(record: Record) -> list[Judged]:
+def _kaggle(record: Record) -> list[PairVote]:
     row = dict(record.row)
     for key in ("prompt", "response_a", "response_b"):
         try:
-            told = json.loads(record.text(key))
+            texts = json.loads(record.text(key))
         except ValueError:
             raise record.wrong_type(key, "a JSON list of texts") from None
-        if not isinstance(told, list) or not all(isinstance(one, str | None) for one in told) or not told:
+        if not isinstance(texts, list) or not all(isinstance(text, str | None) for text in texts) or not texts:
             raise record.wrong_type(key, "a JSON list of texts")
-        if len(told) > 1:
-            raise LeftOut("more than one turn, whose earlier answers differ")
-        row[key] = told[0] or ""
+        if len(texts) > 1:
+            raise SkipRecordError("more than one turn, whose earlier answers differ")
+        row[key] = texts[0] or ""
     wins = {key: record.number(key) for key in ("winner_model_a", "winner_model_b", "winner_tie")}
     if sorted(wins.values()) != [0, 0, 1]:
-        raise record.fail("the winner columns are not one 1 and two 0", "write which one won", as_json(wins))
+        raise record.fail("the winner columns are not a single 1 and two 0", "write which answer won", as_json(wins))
     record = replace(record, row={**row, "winner": max(wins, key=lambda key: wins[key]).removeprefix("winner_")})
     return _battle(record)
 
 
-def _label_studio(record: Record) -> list[Judged]:
+def _label_studio(record: Record) -> list[PairVote]:
     data = record.row["data"]
     if not isinstance(data, dict):
         raise record.wrong_type("data", "an object")
@@ -197,89 +198,91 @@ def _label_studio(record: Record) -> list[Judged]:
     names = answers_in(data)
     if names is None:
         fix = "name the two texts text1 and text2 (answer1, response_a, ...) in data, and the prompt prompt"
-        raise record.fail(f"no pair of answers in data, it has: {listed(data)}", fix)
-    made: list[Judged] = []
+        raise record.fail(f"data holds no pair of answers; its fields: {listed(data)}", fix)
+    votes: list[PairVote] = []
     annotations = record.row["annotations"]
     for annotation in annotations if isinstance(annotations, list) else []:
         if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
             continue
-        who = annotation.get("completed_by")
-        name = _text(first_of(who, ("email", "username", "id")) if isinstance(who, dict) else who)
+        user = annotation.get("completed_by")
+        name = _text(first_of(user, ("email", "username", "id")) if isinstance(user, dict) else user)
         for value in _selected(annotation):
-            choice, _ = said(replace(record, row={**data, "selected": value}), "selected", names)
-            at = iso(record, first_of(annotation, WHEN))
-            made.append(Judged(pair_of(inner, *names), name, Ballot("", 0, choice), at, "first", record.origin))
-    if not made:
-        raise LeftOut("no annotation of a pair")
-    return made
+            choice, _ = read_choice(replace(record, row={**data, "selected": value}), "selected", names)
+            at = iso_time(record, first_of(annotation, WHEN))
+            votes.append(PairVote(pair_of(inner, *names), name, Ballot("", 0, choice), at, "first", record.origin))
+    if not votes:
+        raise SkipRecordError("no annotation of a pair")
+    return votes
 
 
 def _selected(annotation: Mapping[str, Any]) -> list[object]:
-    """What an annotation's <Pairwise> tags say: left or right."""
+    """Return the selections of an annotation's <Pairwise> tags: left or right."""
     results = annotation.get("result")
-    found = [one for one in results if isinstance(one, dict)] if isinstance(results, list) else []
-    values = [one.get("value") for one in found if one.get("type") == "pairwise"]
+    tags = [tag for tag in results if isinstance(tag, dict)] if isinstance(results, list) else []
+    values = [tag.get("value") for tag in tags if tag.get("type") == "pairwise"]
     return [value.get("selected") for value in values if isinstance(value, dict)]
 
 
-def _argilla(record: Record) -> list[Judged]:
+def _argilla(record: Record) -> list[PairVote]:
     fields, responses = _argilla_parts(record)
-    made = [one for value, user in responses for one in _ranked(record, fields, value, user)]
-    if not made:
-        raise LeftOut("no response that ranks answers")
-    return made
+    votes = [vote for ranking, user in responses for vote in _ranked(record, fields, ranking, user)]
+    if not votes:
+        raise SkipRecordError("no response that ranks answers")
+    return votes
 
 
 def _argilla_parts(record: Record) -> tuple[Mapping[str, object], list[tuple[Sequence[Any], str]]]:
-    """An Argilla record's fields, and (ranking, user) of each response to a ranking question."""
+    """Return an Argilla record's fields, and (ranking, user) of each response to a ranking question."""
     row = record.row
     fields, nested = row.get("fields"), row.get("responses")
     if isinstance(fields, dict) and isinstance(nested, dict):
-        told = [one for of_question in nested.values() for one in of_question or () if isinstance(one, dict)]
-        found = [(one.get("value"), _text(one.get("user_id"))) for one in told]
+        given = [response for of_question in nested.values() for response in of_question or ()]
+        responses = [(item.get("value"), _text(item.get("user_id"))) for item in given if isinstance(item, dict)]
     else:
-        fields, found = row, []
+        fields, responses = row, []
         for key in [key for key in row if key.endswith(".responses")]:
             values, users = row[key] or [], row.get(f"{key}.users") or []
             if isinstance(values, list) and isinstance(users, list):
-                found += [(value, _text(user)) for value, user in zip(values, users, strict=False)]
-    return fields, [(value, user) for value, user in found if isinstance(value, list) and value and _is_rank(value[0])]
+                responses += [(value, _text(user)) for value, user in zip(values, users, strict=False)]
+    return fields, [
+        (value, user) for value, user in responses if isinstance(value, list) and value and _is_rank(value[0])
+    ]
 
 
 def _is_rank(value: object) -> bool:
     return isinstance(value, dict) and "value" in value and "rank" in value
 
 
-def _ranked(record: Record, fields: Mapping[str, object], value: Sequence[Any], user: str) -> list[Judged]:
-    """The pairs of a ranking of two or more answers; equal ranks are ties."""
+def _ranked(record: Record, fields: Mapping[str, object], ranking: Sequence[Any], user: str) -> list[PairVote]:
+    """Return the pairs of a ranking of two or more answers as votes; equal ranks are ties."""
     inner = replace(record, row=fields)
-    missing = [one["value"] for one in value if one["value"] not in fields]
+    missing = [item["value"] for item in ranking if item["value"] not in fields]
     if missing:
         fix = "give the question's values the names of the fields that hold the answers"
-        raise record.fail(f"the ranking names {excerpt(str(missing[0]))}, which is no field: {listed(fields)}", fix)
+        raise record.fail(f"the ranking names {excerpt(str(missing[0]))}, not one of the fields: {listed(fields)}", fix)
     if not any(key in fields for key in PROMPT):
-        raise record.fail(f"no prompt in the fields: {listed(fields)}", "name its field prompt")
-    made: list[Judged] = []
-    for one, other in combinations(value, 2):
-        ranks = one.get("rank"), other.get("rank")
+        raise record.fail(f"the fields hold no prompt: {listed(fields)}", "name its field prompt")
+    votes: list[PairVote] = []
+    for left, right in combinations(ranking, 2):
+        ranks = left.get("rank"), right.get("rank")
         if not all(isinstance(rank, int) for rank in ranks):
             continue
         choice: Choice = "tie" if ranks[0] == ranks[1] else "first" if ranks[0] < ranks[1] else "second"
-        pair = pair_of(inner, one["value"], other["value"])
-        made.append(Judged(pair, user, Ballot("", 0, choice), "", None, record.origin))
-    return made
+        pair = pair_of(inner, left["value"], right["value"])
+        votes.append(PairVote(pair, user, Ballot("", 0, choice), "", None, record.origin))
+    return votes
 
 
-def _ours(record: Record) -> list[Judged]:
-    """A row that `export` wrote, with all its votes."""
+def _ours(record: Record) -> list[PairVote]:
+    """Return the votes of a row that `export` wrote."""
     form = pair_format(record.row, "chosen", "rejected")
     models, sampling = (record.row.get(key) for key in ("models", "sampling"))
-    by_model, by_draw = (told if isinstance(told, dict) else {} for told in (models, sampling))
+    by_model, by_sampling = (field if isinstance(field, dict) else {} for field in (models, sampling))
     pair = new_pair(
         record,
         cast("Any", form.parse(record, form.keys)),
         (_text(by_model.get("chosen")), _text(by_model.get("rejected"))),
-        (by_draw.get("chosen") or {}, by_draw.get("rejected") or {}),
+        (by_sampling.get("chosen") or {}, by_sampling.get("rejected") or {}),
     )
     origin = record.row.get("origin")
     if isinstance(origin, str) and origin:
@@ -290,12 +293,12 @@ def _ours(record: Record) -> list[Judged]:
         pair = replace(pair, gold=_SIDES[str(gold)])
     votes = cast("list[object]", record.row["votes"])
     if not votes:
-        raise LeftOut("a row without votes")
+        raise SkipRecordError("a row without votes")
     return [_our_vote(record, pair, vote) for vote in votes]
 
 
 _SIDES: dict[str, Side] = {"chosen": "first", "rejected": "second"}
-_SAID: dict[str, Choice] = {**_SIDES, "tie": "tie", "both_bad": "both_bad", "skip": "skip"}
+_CHOICES: dict[str, Choice] = {**_SIDES, "tie": "tie", "both_bad": "both_bad", "skip": "skip"}
 _TYPES: dict[str, tuple[type, ...]] = {
     "rater": (str,),
     "choice": (str,),
@@ -307,38 +310,35 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _our_vote(record: Record, pair: NewPair, vote: object) -> Judged:
-    told: dict[str, Any] = cast("dict[str, Any]", vote) if isinstance(vote, dict) else {}
-    wrong = [key for key, types in _TYPES.items() if type(told.get(key)) not in types]
-    wrong += [] if wrong or told["choice"] in _SAID else ["choice"]
-    wrong += [] if wrong or told.get("left") in (None, *_SIDES) else ["left"]
+def _our_vote(record: Record, pair: NewPair, vote: object) -> PairVote:
+    fields: dict[str, Any] = cast("dict[str, Any]", vote) if isinstance(vote, dict) else {}
+    wrong = [key for key, types in _TYPES.items() if type(fields.get(key)) not in types]
+    wrong += [] if wrong or fields["choice"] in _CHOICES else ["choice"]
+    wrong += [] if wrong or fields.get("left") in (None, *_SIDES) else ["left"]
     if wrong:
-        raise record.fail(f"a vote's {wrong[0]} cannot be meant", "export the votes again", as_json(vote))
-    reasons = tuple(map(str, told.get("reasons") or ()))
-    note, seconds = told.get("note") or "", told.get("seconds")
-    ballot = Ballot("", 0, _SAID[told["choice"]], told.get("strength"), reasons, note, seconds=seconds)
-    left = _SIDES[told["left"]] if told.get("left") else None
-    return Judged(pair, told["rater"], ballot, iso(record, told.get("at") or ""), left, record.origin)
+        raise record.fail(f"a vote's {wrong[0]} is missing or invalid", "export the votes again", as_json(vote))
+    reasons = tuple(map(str, fields.get("reasons") or ()))
+    note, seconds = fields.get("note") or "", fields.get("seconds")
+    ballot = Ballot("", 0, _CHOICES[fields["choice"]], fields.get("strength"), reasons, note, seconds=seconds)
+    left = _SIDES[fields["left"]] if fields.get("left") else None
+    return PairVote(pair, fields["rater"], ballot, iso_time(record, fields.get("at") or ""), left, record.origin)
 
 
-Row = Mapping[str, object]
-
-
-def _has_votes(row: Row) -> bool:
+def _has_votes(row: Mapping[str, object]) -> bool:
     return isinstance(row.get("votes"), list) and "chosen" in row and "rejected" in row
 
 
-def _is_battle(row: Row) -> bool:
+def _is_battle(row: Mapping[str, object]) -> bool:
     return answers_in(row) is not None and any(key in row for key in WINNER)
 
 
-def _is_argilla(row: Row) -> bool:
+def _is_argilla(row: Mapping[str, object]) -> bool:
     return (isinstance(row.get("fields"), dict) and "responses" in row) or any(
         key.endswith(".responses") for key in row
     )
 
 
-_FORMATS: list[tuple[Callable[[Row], bool], Callable[[Record], list[Judged]]]] = [
+_FORMATS: list[tuple[Callable[[Mapping[str, object]], bool], Callable[[Record], list[PairVote]]]] = [
     (_has_votes, _ours),
     (lambda row: "winner_model_a" in row and "response_a" in row, _kaggle),
     (lambda row: "annotations" in row and "data" in row, _label_studio),
