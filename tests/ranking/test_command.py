@@ -48,7 +48,7 @@ REFUSED = {
     "no store": ("votes.db", 2, "no such store yet"),
     "prompts without a model": ("votes.db --prompts prompts.jsonl", 2, "--model RUN"),
     "a missing file": ("votes.db --pairs pears.jsonl", 3, "did you mean pairs.jsonl?"),
-    "not a store": ("pairs.jsonl", 3, "pairs.jsonl: no store of rankings"),
+    "not a store": ("pairs.jsonl", 3, "pairs.jsonl: not a store of rankings"),
     "a missing model": ("votes.db --prompts prompts.jsonl --model runs/none", 4, "runs/none"),
     "a model twice": ("votes.db --prompts prompts.jsonl --model base --model base", 2, "twice"),
     "a sure answer twice": ("votes.db --prompts prompts.jsonl --model base --temperature 0", 2, "temperature"),

@@ -328,7 +328,7 @@ def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 def found(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[tuple[str, bool]]:
-    """As `expected`, from tokens. A run's text is what it adds to all before it: so no space of its own is added."""
+    """Return `expected` from tokens. A run's text is what it adds to all before it: so no space of its own is added."""
     runs, end = [], 0
     for on, run in groupby(rendered.mask):
         start, end = end, end + len(list(run))
@@ -490,7 +490,7 @@ def test_ids_are_the_tokenizer_s_own(name, data):
 @often
 @given(data=st.data())
 def test_a_response_comes_back(name, data):
-    """As the template lets it: trimmed or not. Of a thinking template, see the first tests."""
+    """Return the content as the template writes it, trimmed or not. For thinking templates, see the first tests."""
     talk = data.draw(talks(name))
     renderer, last = renderer_of(name, "bytes"), talk[-1].content
     answer = renderer.continuation(talk[:-1], talk[-1:])

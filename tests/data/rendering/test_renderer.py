@@ -347,7 +347,7 @@ class TestOddTemplates:
         assert len(str(caught.value).splitlines()) <= 6
 
     def test_a_row_that_the_template_cannot_keep_is_named(self):
-        """It changes nothing but this: so the row is at fault, and not the template."""
+        """The template changes only this row's text, so the error names the row and not the template."""
         renderer = Renderer(
             with_template(CHATML.replace("message['content']", "message['content'] | replace('q', 'Q')"))
         )
@@ -414,7 +414,7 @@ class TestFallback:
 
 
 class TestControlTexts:
-    """What spells a control token in a content is text: one token a byte in the tiny tokenizer, so ids are known."""
+    """A control token spelled in a content is text: one token a byte in the tiny tokenizer, so ids are known."""
 
     def ids(self, text: str) -> list[int]:
         return tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
@@ -477,7 +477,7 @@ class TestControlTexts:
         assert renderer.control_texts(talk("<think>2?</think>")) == ["<think>", "</think>"]
 
     def test_spelled_so_that_only_the_tokenizer_sees_it(self):
-        """It matches its tokens in lower case, as no pattern here does: refused, not taken for the token."""
+        """A tokenizer that matches tokens in lower case: the text is refused, not taken for the token."""
         tokenizer = byte_bpe(["<s>", "</s>"])
         tokenizer.normalizer = normalizers.Lowercase()
         tokenizer.add_tokens([AddedToken("<|user|>", normalized=True)])

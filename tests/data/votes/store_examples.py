@@ -64,7 +64,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def derived_rows(path: Path) -> dict[str, list[tuple]]:
-    """What is derived from events, but levels that no pair is on any more."""
+    """Return the rows of the derived tables, without levels that have no pair."""
     connection = connect(path)
     told = {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall()) for table in DERIVED}
     connection.close()

@@ -260,7 +260,7 @@ def test_a_fault_of_the_file_is_told_from_a_refusal(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_vote_is_refused_when_the_log_is_not_there_any_more(tmp_path, again):
-    """It would go into a file without a name, and be lost with the process."""
+    """Otherwise the vote would go into a deleted file, and be lost with the process."""
     opened = make_store(tmp_path, 4)
     ann = opened.rater("A")
     given = vote_on(opened, ann, 1)

@@ -165,7 +165,7 @@ def test_wanting_more_votes_opens_pairs_that_were_done(tmp_path):
 
 
 def test_a_raters_own_undo_is_found_again_after_all_was_looked_through(tmp_path):
-    """What the search passes over for good must not hide what an undo opens."""
+    """A pair that an undo opens again is found, although the search had passed it for good."""
     with make_store(tmp_path, 5, raters_per_pair=2) as opened:
         ann, bob, cid = (opened.rater(name) for name in ("A", "B", "C"))
         drain(opened, ann, now=0)

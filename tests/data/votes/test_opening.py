@@ -1,4 +1,4 @@
-"""What is no store is left alone, and said so; what cannot be written can still be read."""
+"""Files that are not stores are refused and left as they are; a store that cannot be written can still be read."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def other_database(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: path.write_text('{"prompt": "a"}\n'), "no store of rankings"),
-        (lambda path: path.write_bytes(os.urandom(5000)), "no store of rankings"),
+        (lambda path: path.write_text('{"prompt": "a"}\n'), "not a store of rankings"),
+        (lambda path: path.write_bytes(os.urandom(5000)), "not a store of rankings"),
         (lambda path: path.write_bytes(b"SQLite format 3\0"), "another program"),
         (other_database, "a SQLite file of another program"),
         (lambda path: path.mkdir(), "a folder"),

@@ -1,4 +1,4 @@
-"""Text to token ids, so that control tokens come from the template alone.
+"""Encode text to token ids so that only the template can produce control tokens.
 
 A `<|im_end|>` that a user typed must not end the turn, but a tokenizer cannot see who wrote it. So contents are marked
 before the template renders them: inside every control token's text a cut is put, and the rendered text is encoded piece
@@ -23,20 +23,20 @@ _NEUTRAL = ("x", "\n", "0", ".")  # what text is encoded behind where only "not 
 
 
 def added_texts(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Id -> text of the tokens that are matched in a text before it is tokenised, but for white space."""
+    """Return {id: text} of the added tokens, which are matched before a text is tokenized; without white space."""
     return {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
 
 
 class Encoder:
-    """One tokenizer's text to ids, for text made of marked contents and what a template writes around them.
+    """Encode the text of one tokenizer's template around marked contents.
 
     Args:
         tokenizer: the tokenizer.
-        written: all that its chat template writes around contents.
+        written: all text that its chat template writes around contents.
 
     Attributes:
-        added: id -> text of the tokens that are matched before all others.
-        controls: those of them that a content must not become: the special ones, and any that the template writes.
+        added: {id: text} of the tokens that are matched before all others.
+        controls: the added tokens that a content must not become: special ones, and those the template writes.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, written: str) -> None:
@@ -63,34 +63,36 @@ class Encoder:
         self._first = re.compile(f"(?=(?:{self._any.pattern}))(?s:.)")
 
     def held(self, content: str, *, assistant: bool = False) -> list[str]:
-        """The control tokens' texts in a content. Thinking tags are an assistant's to write, and do not count there."""
+        """Return the control tokens' texts in a content; thinking tags do not count in an assistant's."""
         return (self._foreign if assistant else self._any).findall(content)
 
     def mark(self, content: str, *, assistant: bool = False) -> str:
-        """The content with a cut behind the first character of each control token's text; mostly just the content."""
+        """Return the content with a cut after the first character of each control token's text."""
         pattern = self._foreign if assistant else self._any
         if pattern.search(content) is None and _SIGN not in content:
             return content
         content = content.replace(_SIGN, _ESCAPED)
-        return self._first.sub(lambda at: at[0] + _CUT if pattern.match(content, at.start()) else at[0], content)
+        return self._first.sub(
+            lambda match: match[0] + _CUT if pattern.match(content, match.start()) else match[0], content
+        )
 
     @staticmethod
     def plain(text: str) -> str:
-        """Marked text as it was."""
+        """Return marked text without its marks."""
         return text.replace(_CUT, "").replace(_ESCAPED, _SIGN) if _SIGN in text else text
 
     def encode(self, text: str, *, after: str = "") -> list[int]:
-        """Ids of one segment of marked text as they are behind `after`, though never merged with it.
+        """Return the ids of a segment of marked text as they are after the text `after`, never merged with it.
 
         Raises:
-            DataError: the tokenizer makes a control token of text that is none.
+            DataError: the tokenizer turns ordinary text into a control token.
         """
         if self._counts or _SIGN in text:
             return self._piecewise(text, after)
         return self._behind(text, self._anchors(after)) if after and self._adds_space else self.ids(text)
 
     def ids(self, text: str) -> list[int]:
-        """As `tokenizer(text, add_special_tokens=False)`, but by its backend where it has one: in half the time."""
+        """Return `tokenizer(text, add_special_tokens=False)`, by the fast backend if there is one: in half the time."""
         if self._fast:
             backend = cast("Any", self.tokenizer).backend_tokenizer
             # What a call of somebody else's left switched on, the tokenizer itself switches off, as on every call.
@@ -104,13 +106,13 @@ class Encoder:
         for number, marked in enumerate(text.split(_CUT)):
             piece = self.plain(marked)
             if self._adds_space and (after or number):
-                made = self._behind(piece, _NEUTRAL if number else self._anchors(after))
+                piece_ids = self._behind(piece, _NEUTRAL if number else self._anchors(after))
             else:
-                made = self.ids(piece)
-            if sum(i in self._counted for i in made) > len(self._any.findall(piece)):
+                piece_ids = self.ids(piece)
+            if sum(i in self._counted for i in piece_ids) > len(self._any.findall(piece)):
                 fix = "take it out of the data: the tokenizer cannot write it as ordinary tokens"
                 raise row_error(None, "a text becomes a control token", fix, piece)
-            ids += made
+            ids += piece_ids
         return ids
 
     def _anchors(self, after: str) -> Sequence[str]:
@@ -129,12 +131,12 @@ class Encoder:
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """Any of the texts, the longest first, as tokenizers match them. Of none: what matches nowhere."""
+    """Return the pattern of any of the texts, the longest first, as tokenizers match them; without texts, no match."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
 
 
 def _has_plain_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether calling the tokenizer does nothing but call its backend."""
+    """Return True if calling the tokenizer only calls its backend."""
     from transformers import PreTrainedTokenizerFast
 
     called = ("__call__", "_encode_plus", "_batch_encode_plus")

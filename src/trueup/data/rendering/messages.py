@@ -23,7 +23,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a row came from: `line` is 1-based (the row's number in parquet, JSON arrays and hub data sets)."""
+    """The file and line of a row: `line` is 1-based (the row's number in parquet, JSON arrays and hub data sets)."""
 
     file: str
     line: int

@@ -1,7 +1,6 @@
-"""The one seam between messages and tokens.
+"""Convert messages to tokens and loss masks, and tokens back to text.
 
-Everything that becomes tokens passes through `Renderer`, for training as for sampling, so four things hold by
-construction and are not left to a collator:
+All tokens for training and sampling come from `Renderer`, which guarantees:
 
 * A prompt's ids are a strict prefix of the ids of the conversation it belongs to. A prompt is tokenised alone, as it
   is at inference, and the response after it.
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Renderer:
-    """Messages to tokens and back, for one tokenizer. It can be pickled.
+    """Converts messages to tokens and back, for one tokenizer. Can be pickled.
 
     Attributes:
         end_id: the token that ends an assistant's turn, found by rendering a probe (<|im_end|>, <|eot_id|>, eos).
@@ -62,7 +61,7 @@ class Renderer:
         self.rewrites_history = self._rewrites()
 
     def conversation(self, messages: Sequence[Message], *, origin: Origin | None = None) -> Rendered:
-        """Whole conversation; mask True on what the assistant writes and its end tokens. Stops at the last end token.
+        """Return a conversation's ids and mask (True on assistant contents and end tokens), up to the last end token.
 
         Raises:
             DataError: the roles are out of order, a response holds the text of the end token, or the template changes
@@ -75,35 +74,35 @@ class Renderer:
         return prompt + self._response(header, marked, origin)[1]
 
     def prompt(self, messages: Sequence[Message], *, origin: Origin | None = None) -> list[int]:
-        """Ids that end with the generation header, ready to sample from. Raises as `conversation`."""
+        """Return a prompt's ids with the generation header, ready to sample from. Raises as `conversation`."""
         self._check(messages, origin, ends_with="user")
         return list(self._prompt(self._marked(messages), origin)[1].ids)
 
     def continuation(
         self, prompt: Sequence[Message], completion: Sequence[Message], *, origin: Origin | None = None
     ) -> Rendered:
-        """What follows `.prompt(prompt)`, masked alike: their ids together are the conversation's."""
+        """Return the ids and mask after `.prompt(prompt)`; together they are the conversation's."""
         return self.pair(prompt, (completion,), origin)[1][0]
 
     def pair(
         self, prompt: Sequence[Message], completions: Sequence[Sequence[Message]], origin: Origin | None = None
     ) -> tuple[list[int], list[Rendered]]:
-        """`.prompt(prompt)`, and for each of the completions its `.continuation`; the prompt is rendered once."""
+        """Return `.prompt(prompt)` and the `.continuation` of each completion; the prompt is rendered once."""
         self._check(prompt, origin, ends_with="user")
         for completion in completions:
             self._check((*prompt, *completion), origin)
         asked = self._marked(prompt)
         header, start = self._prompt(asked, origin)
-        branches = [self._branch(asked, header, start, self._marked(one), origin) for one in completions]
+        branches = [self._branch(asked, header, start, self._marked(completion), origin) for completion in completions]
         return list(start.ids), branches
 
     def text(self, text: str) -> Rendered:
-        """A document and eos, all trained; first, untrained, bos if the tokenizer puts one by itself."""
+        """Return a document and eos, all trained, after an untrained bos if the tokenizer adds one."""
         ids = self._encoder.encode(self._encoder.mark(text))
         return Rendered([*self._bos, *ids, self._eos_id], [False] * len(self._bos) + [True] * (len(ids) + 1))
 
     def answer(self, ids: Sequence[int]) -> str:
-        """Sampled tokens as the text a reader gets: up to an end token, also one spelled out in ordinary tokens."""
+        """Return the text of sampled tokens up to an end token, also one spelled in ordinary tokens."""
         text = self.decode(ids)
         for stop in self.stop_texts:
             text = text.partition(stop)[0]
@@ -124,7 +123,7 @@ class Renderer:
         return next((mark for m in messages for mark in self._template.role_marks if mark in m.content), None)
 
     def doubled_bos(self, ids: Sequence[int]) -> bool:
-        """Whether `ids` begin with the bos token twice."""
+        """Return True if `ids` begin with the bos token twice."""
         bos = self.tokenizer.bos_token_id
         return bos is not None and list(ids[:2]) == [bos, bos]
 
@@ -150,7 +149,7 @@ class Renderer:
         return tuple(marked)
 
     def _prompt(self, messages: tuple[Message, ...], origin: Origin | None = None) -> tuple[str, Rendered]:
-        """Text and tokens of a prompt, its earlier assistant turns marked as trained."""
+        """Return the text and tokens of a prompt, its earlier assistant turns marked as trained."""
         if self._memo is None or self._memo[0] != messages:  # several answers to one prompt share it
             self._memo = (messages, *self._prompt_afresh(messages, origin))
         return self._memo[1], self._memo[2]
@@ -193,9 +192,9 @@ class Renderer:
         return Rendered(ids, [False] * len(ids))
 
     def _response(self, header: str, messages: tuple[Message, ...], origin: Origin | None) -> tuple[str, Rendered]:
-        """Text and tokens from the generation header to the end token, of the last message."""
+        """Return the text and tokens of the last message, from the generation header to the end token."""
         content = messages[-1].content
-        said, end = self._frame.said(self._template.answered(messages, header))
+        said, end = self._frame.split(self._template.answered(messages, header))
         if not _keeps(said, content):
             into, plain = excerpt(self._encoder.plain(said)), self._encoder.plain(content)
             fix = "take what it cannot keep out of the response, or give the tokenizer a chat_template that keeps it"
@@ -215,7 +214,7 @@ class Renderer:
 
 
 def _keeps(said: str, content: str) -> bool:
-    """Whether a rendered response is the content but for space around it, and around its thinking."""
+    """Return True if a rendered response is the content, apart from space around it and around its thinking."""
     if said.rstrip().endswith(content.strip()):
         return True
     return "</think>" in content and "".join(said.split()).endswith("".join(content.split()))

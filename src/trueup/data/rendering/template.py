@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: messages to text, and what it writes around them, found by rendering probes."""
+"""A tokenizer's chat template: messages to text, and the text around contents, determined by rendering probes."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ _PROBE = _ANSWERED.content
 
 
 class Frame(NamedTuple):
-    """What a template writes around a response."""
+    """The text that a template writes around a response."""
 
-    lead: str  # between the generation prompt and the response, where writing it is not the model's part
-    before: str  # white space that is the model's part
+    lead: str  # between generation prompt and response, if the model does not write it
+    before: str  # white space that the model writes
     after: str
     rest: str  # all that follows a response
     end_text: str  # the end token; empty where the template writes none
     end_id: int
 
-    def said(self, rest: str) -> tuple[str, str]:
-        """Of what follows a header: all up to the end token, and the end token as far as it is written there."""
-        if self.end_text and (at := rest.find(self.end_text)) >= 0:
-            return rest[:at], self.end_text
+    def split(self, rest: str) -> tuple[str, str]:
+        """Split what follows a header into the response and the end token ("" if the template writes none)."""
+        if self.end_text and (index := rest.find(self.end_text)) >= 0:
+            return rest[:index], self.end_text
         if not self.end_text and rest.endswith(self.rest):
             return rest[: len(rest) - len(self.rest)], ""
         return rest.rstrip(), ""
 
 
 class ChatTemplate:
-    """Renders messages. A tokenizer without a template is given ChatML.
+    """Renders messages to text. A tokenizer without a template is given ChatML.
 
     Attributes:
-        missing: the tokenizer had none.
+        missing: True if the tokenizer had no template.
         encoder: the tokenizer's encoder, which knows the control tokens of this template.
-        frame: what is written around a response.
-        marks: what is written before and after a user's and an assistant's content, from four characters.
-        role_marks: those of them before a content, if they are more than an end token or a word: they stand in a
-            content only if it was rendered before.
+        frame: the text around a response.
+        marks: the texts before and after a user's and an assistant's content, of four characters and more.
+        role_marks: those before a content that are more than an end token or a word: a content that holds one
+            has been rendered already.
 
     Raises:
-        ModelError: a response cannot be told from what the template writes around it.
+        ModelError: a response cannot be separated from the text around it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, bos: Sequence[int]) -> None:
@@ -82,14 +82,14 @@ class ChatTemplate:
         self.marks, self.role_marks = self._marked()
 
     def header(self, messages: Sequence[Message]) -> str:
-        """The text of a prompt: all before what the model writes."""
+        """Return the text of a prompt: all text before the model's response."""
         return self._render(messages, generate=True) + self.frame.lead
 
     def answered(self, messages: Sequence[Message], header: str) -> str:
-        """What the text of a conversation has behind the `header` of its prompt.
+        """Return the text of a conversation after the `header` of its prompt.
 
         Raises:
-            ModelError: it does not begin with it, or the template refuses the messages.
+            ModelError: the text does not begin with the header, or the template refuses the messages.
         """
         full = self._render(messages, generate=False)
         if not full.startswith(header):
@@ -111,7 +111,7 @@ class ChatTemplate:
             raise _failed(self._tokenizer, error) from error
 
     def _written(self) -> str:
-        """All that the template writes around contents."""
+        """Return all text that the template writes around contents."""
         talk = (_ASKED, _ANSWERED, _ASKED)
         texts = [self._render(talk[:2], generate=False), self._render(talk, generate=True)]
         with suppress(ModelError):  # it may know no system role
@@ -160,14 +160,14 @@ def _not_appending(header: str) -> ModelError:
 
 
 def _failed(tokenizer: PreTrainedTokenizerBase, error: Exception) -> ModelError:
-    """What is said of a template that runs away, or breaks in the middle."""
-    of = excerpt(str(tokenizer.name_or_path), 200)
+    """Return the error for a template that breaks a limit or raises."""
+    name = excerpt(str(tokenizer.name_or_path), 200)
     if isinstance(error, OverLimit):
-        said = f"the chat template of {of} runs away: it takes {error}"
+        problem = f"the chat template of {name} runs away: it takes {error}"
     else:
-        said = f"the chat template of {of} breaks: {type(error).__name__}: {excerpt(str(error), 120)}"
+        problem = f"the chat template of {name} breaks: {type(error).__name__}: {excerpt(str(error), 120)}"
     return ModelError(
-        f"{said}\n  fix: give the tokenizer another chat_template, or delete it to get the ChatML default"
+        f"{problem}\n  fix: give the tokenizer another chat_template, or delete it to get the ChatML default"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a rater may say of a pair, checked."""
+"""Checks of a ballot before it becomes a vote."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MOST_REQUEST, _MOST_REASON, _MOST_REASONS = 200, 200, 20
 
 
 def check_ballot(ballot: Ballot) -> Ballot:
-    """The ballot as it is kept: half surrogate pairs, which no file can hold, are replaced.
+    """Return the ballot as it is stored, with lone surrogates replaced.
 
     Raises:
-        DataError: what is said of the pair cannot be meant.
+        DataError: the ballot contradicts itself or a text is too long.
     """
     problem = _problem(ballot) or _too_long(ballot)
     if problem:
@@ -26,10 +26,10 @@ def check_ballot(ballot: Ballot) -> Ballot:
 
 
 def check_request(request: str) -> None:
-    """Whether a request may name a vote or an undo.
+    """Check the id of a request (a vote or an undo).
 
     Raises:
-        DataError: it is empty, long, or holds what no file can.
+        DataError: it is empty, too long, or holds a lone surrogate.
     """
     if not 0 < len(request) <= _MOST_REQUEST or mend_surrogates(request) != request:
         raise DataError(f"request {excerpt(request)}: 1 to {_MOST_REQUEST} characters\n  fix: a random one each time")
@@ -60,5 +60,5 @@ def _too_long(ballot: Ballot) -> str:
 
 
 def mend_surrogates(text: str) -> str:
-    """The text, with half surrogate pairs, which no file can hold, replaced."""
+    """Return the text with lone surrogates, which UTF-8 cannot encode, replaced."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

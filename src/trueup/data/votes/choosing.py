@@ -1,8 +1,8 @@
-"""Which pair a rater gets next.
+"""Choose the next pair for a rater.
 
-A pair that waits for this rater; now and then one whose answer is known; else a pair that others have begun, nearest to
-done first; else a fresh one by the policy; else one that others skipped. Each of these looks at a few rows of an index,
-however many pairs there are and however many the rater has voted on.
+In this order: the pair that the rater holds; from time to time a gold pair; a pair with votes by others, the nearest to
+complete first; a pair without votes, by the policy; a pair that others skipped. Each is a lookup of a few rows in an
+index, however many pairs there are and however many the rater has voted on.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from trueup.data.votes.tables import standing, tallies
 from trueup.data.votes.vote_types import PairPolicy, Rater, ShownPair, StoreSettings
 
 SearchMarks = dict[tuple[int, int], int]
-"""{(rater, votes): event}: all pairs with so many votes whose latest event is before this one have this rater's.
+"""{(rater, votes): event}: the rater has voted on all pairs with so many votes whose latest event is before this one.
 
-True for good: a rater's vote ends by an undo, which is the pair's latest event then, and so behind every mark. Kept in
-memory alone: without it a search reads past all of a rater's own votes once.
+This stays true: an undo takes the rater's vote back, but is itself the pair's latest event, after every mark. Kept in
+memory only; without it a search first reads past all pairs that the rater has voted on.
 """
 
 
 def choose(
     connection: Connection, rater: Rater, settings: StoreSettings, marks: SearchMarks, now: float
 ) -> ShownPair | None:
-    """The pair a rater gets next, leased to the rater; None: there is none for this rater now."""
+    """Return the next pair for a rater and lease it; None if there is none for this rater now."""
     until = now + settings.lease_seconds
     live = leases.live(now, settings.lease_seconds)
-    waits = leases.newest(connection, rater, live)
-    kept = waits or leases.newest(connection, rater)
-    if kept is not None and (waits or _is_open(connection, kept.pair, rater, settings.raters_per_pair, live)):
-        leases.renew(connection, kept.id, until)
-        return ShownPair(content.pair_of(connection, kept.pair), kept.left, kept.policy or "random", kept.score)
+    live_lease = leases.newest(connection, rater, live)
+    lease = live_lease or leases.newest(connection, rater)
+    if lease is not None and (live_lease or _is_open(connection, lease.pair, rater, settings.raters_per_pair, live)):
+        leases.renew(connection, lease.id, until)
+        return ShownPair(content.pair_of(connection, lease.pair), lease.left, lease.policy or "random", lease.score)
     key = store_settings.key(connection)
     row = _gold(connection, rater, settings, key, live) or _open(connection, rater, settings, marks, live)
     if row is None:
@@ -46,19 +46,19 @@ def choose(
     score = row.uncertainty if settings.policy == "uncertain" and not pair.gold else None
     policy: PairPolicy = "random" if score is None else "uncertain"
     left = left_side(key, pair.prompt.id, rater.id)
-    told = {"left": left, "policy": policy, "score": score}
-    leases.give(connection, rater, pair.id, told, now=now, seconds=settings.lease_seconds)
+    shown = {"left": left, "policy": policy, "score": score}
+    leases.give(connection, rater, pair.id, shown, now=now, seconds=settings.lease_seconds)
     return ShownPair(pair, left, policy, score)
 
 
 def _gold(
     connection: Connection, rater: Rater, settings: StoreSettings, key: str, live: ColumnElement[bool]
 ) -> Any | None:
-    """A pair whose answer is known, when one is due: about every `gold_every`-th, drawn so that nobody foresees it."""
+    """Return a gold pair if one is due: on average every `gold_every`-th, drawn so that raters cannot predict it."""
     if not settings.gold_every:
         return None
-    own = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
-    if draw_number(key, "gold", rater.id, connection.execute(own).scalar_one()) % settings.gold_every:
+    votes_of_rater = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
+    if draw_number(key, "gold", rater.id, connection.execute(votes_of_rater).scalar_one()) % settings.gold_every:
         return None
     unseen = _candidates(rater, live).where(tallies.c.gold.is_(True), _not_by(rater))
     return connection.execute(unseen.order_by(tallies.c.position).limit(1)).one_or_none()
@@ -67,7 +67,7 @@ def _gold(
 def _open(
     connection: Connection, rater: Rater, settings: StoreSettings, marks: SearchMarks, live: ColumnElement[bool]
 ) -> Any | None:
-    """A pair that still needs votes: begun, fresh, or skipped by others."""
+    """Return a pair that still needs votes: one with votes, one without, or one that others skipped."""
     wanted = settings.raters_per_pair
     for votes in range(wanted - 1, 0, -1):
         row = _touched(connection, rater, wanted, marks, votes, live)
@@ -85,7 +85,7 @@ def _open(
 def _touched(
     connection: Connection, rater: Rater, wanted: int, marks: SearchMarks, votes: int, live: ColumnElement[bool]
 ) -> Any | None:
-    """A pair with so many votes, of others (none: skips), the one first whose latest event is longest ago."""
+    """Return a pair with so many votes (0: only skips), none by this rater; the one with the oldest latest event."""
     level = (tallies.c.gold.is_(False), tallies.c.votes == votes, tallies.c.latest >= marks.get((rater.id, votes), 1))
     query = _candidates(rater, live).where(*level, _not_by(rater)).order_by(tallies.c.latest)
     with connection.execute(query) as rows:
@@ -107,12 +107,14 @@ def _candidates(rater: Rater, live: ColumnElement[bool]) -> Select:
 
 
 def _is_open(connection: Connection, pair: int, rater: Rater, wanted: int, live: ColumnElement[bool]) -> bool:
-    """Whether a pair that the rater once held may still be given to the rater."""
+    """Return True if a pair that the rater held earlier may still be given to the rater."""
     query = _candidates(rater, live).add_columns(tallies.c.gold).where(tallies.c.pair == pair)
     row = connection.execute(query).one()
     return row.gold or _first_free([row], wanted) is not None
 
 
 def _not_by(rater: Rater) -> Any:
-    own = select(1).select_from(standing).where(standing.c.rater == rater.id, standing.c.pair == tallies.c.pair)
-    return ~own.exists()
+    vote_of_rater = (
+        select(1).select_from(standing).where(standing.c.rater == rater.id, standing.c.pair == tallies.c.pair)
+    )
+    return ~vote_of_rater.exists()

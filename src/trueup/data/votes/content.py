@@ -1,4 +1,4 @@
-"""Prompts and pairs: put in once each, known by their content, in a random order of the store's own."""
+"""Prompts and pairs: identified by a digest of their content, and kept in the store's random order."""
 
 from __future__ import annotations
 
@@ -21,76 +21,76 @@ from trueup.errors import DataError
 from trueup.system.text import excerpt
 
 
-def draw_number(key: str, *what: str | int) -> int:
-    """A number of 63 bits, evenly spread over everything that can be asked."""
-    text = "\0".join(map(str, (key, *what)))
+def draw_number(key: str, *parts: str | int) -> int:
+    """Return a pseudorandom 63-bit number that depends on the key and the parts only."""
+    text = "\0".join(map(str, (key, *parts)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
 def draw_position(key: str, kind: str, number: int) -> int:
-    """The place of a prompt or pair in the store's random order."""
+    """Return the position of a prompt or pair in the store's random order."""
     return draw_number(key, kind, number)
 
 
 def left_side(key: str, prompt: int, rater: int) -> Side:
-    """Which answer to a prompt is a rater's A: half the raters see the other."""
+    """Return the answer that a rater sees as A; half of the raters see the other."""
     return "first" if draw_number(key, "left", prompt, rater) % 2 else "second"
 
 
 T = TypeVar("T")
 CHUNK = 500
-"""Rows put in by one transaction: raters wait while it lasts."""
+"""Rows inserted by one transaction; raters wait while it lasts."""
 
 
 def chunks(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
-    """Items, some at a time."""
+    """Yield the items in chunks of CHUNK."""
     remaining = iter(items)
     while chunk := tuple(itertools.islice(remaining, CHUNK)):
         yield chunk
 
 
 def add_prompts(connection: Connection, key: str, new: Sequence[NewPrompt]) -> tuple[dict[bytes, int], int]:
-    """Put in the prompts that are not there. -> the id of each by its digest, and how many are new."""
+    """Insert the prompts that are not stored yet. Returns the id of each by its digest, and how many were new."""
     rows = {}
     for prompt in new:
         digest = prompt_digest(prompt)
         rows.setdefault(digest, prompt)
     known = _ids(connection, prompts, rows)
     added = now_utc()
-    made = [_prompt_row(digest, prompt, added) for digest, prompt in rows.items() if digest not in known]
-    if made:
-        connection.execute(insert(prompts), made)
-        fresh = _ids(connection, prompts, [row["digest"] for row in made])
+    new_rows = [_prompt_row(digest, prompt, added) for digest, prompt in rows.items() if digest not in known]
+    if new_rows:
+        connection.execute(insert(prompts), new_rows)
+        fresh = _ids(connection, prompts, [row["digest"] for row in new_rows])
         connection.execute(
             insert(shares),
             [share(key, prompt) for prompt in fresh.values()],
         )
         known |= fresh
-    return known, len(made)
+    return known, len(new_rows)
 
 
 def add_pairs(connection: Connection, key: str, new: Sequence[NewPair]) -> tuple[dict[bytes, int], int]:
-    """Put in the pairs that are not there, and their prompts. -> the id of each by its digest, and how many are new."""
+    """Insert the pairs not stored yet, and their prompts. Returns their ids by digest, and how many were new."""
     prompt_ids, _ = add_prompts(connection, key, [pair.prompt for pair in new])
     rows: dict[bytes, NewPair] = {}
     for pair in new:
         rows.setdefault(pair_digest(pair), pair)
     known = _ids(connection, pairs, rows)
     added = now_utc()
-    made = [_pair_row(digest, pair, prompt_ids, added) for digest, pair in rows.items() if digest not in known]
-    if made:
-        connection.execute(insert(pairs), made)
-        fresh = _ids(connection, pairs, [row["digest"] for row in made])
-        _count_in(connection, key, [(fresh[row["digest"]], row["prompt"], row["gold"]) for row in made])
+    new_rows = [_pair_row(digest, pair, prompt_ids, added) for digest, pair in rows.items() if digest not in known]
+    if new_rows:
+        connection.execute(insert(pairs), new_rows)
+        fresh = _ids(connection, pairs, [row["digest"] for row in new_rows])
+        _count_in(connection, key, [(fresh[row["digest"]], row["prompt"], row["gold"]) for row in new_rows])
         known |= fresh
-    return known, len(made)
+    return known, len(new_rows)
 
 
 def prompt_digest(prompt: NewPrompt) -> bytes:
-    """What a prompt is known by: its messages.
+    """Return the digest of a prompt's messages.
 
     Raises:
-        DataError: it has none, or does not end with a user's, or holds half a surrogate pair.
+        DataError: there is no message, the last is not a user's, or a text holds a lone surrogate.
     """
     if not prompt.messages or prompt.messages[-1].role != "user":
         raise DataError(f"{_place(prompt)}a prompt must end with a user's message\n  fix: leave out the answer")
@@ -98,20 +98,20 @@ def prompt_digest(prompt: NewPrompt) -> bytes:
 
 
 def pair_digest(pair: NewPair) -> bytes:
-    """What a pair is known by: its prompt, and texts and models, whichever is called first."""
+    """Return the digest of a pair: of its prompt, texts and models, in either order of the answers."""
     answers = sorted([answer.text, answer.model] for answer in (pair.first, pair.second))
     return _digest([prompt_digest(pair.prompt).hex(), answers], pair.prompt)
 
 
 def all_prompts(connection: Connection) -> list[StoredPrompt]:
-    """Every prompt, in the order they came."""
+    """Return every prompt, in the order of insertion."""
     return [_prompt(row) for row in connection.execute(select(prompts).order_by(prompts.c.id))]
 
 
 def unpaired(connection: Connection, per_prompt: int, limit: int) -> list[StoredPrompt]:
-    """Prompts with fewer pairs than `per_prompt`, those with fewest first, then in the store's random order.
+    """Return prompts with fewer pairs than `per_prompt`: the fewest first, then in the store's random order.
 
-    None that has a gold pair: a rater who met its prompt with other answers would know by that what it is.
+    Prompts with a gold pair are left out: seeing such a prompt with other answers would give the gold pair away.
     """
     checks = select(pairs.c.id).where(pairs.c.prompt == prompts.c.id, pairs.c.gold.is_not(None)).exists()
     chosen = (
@@ -125,13 +125,13 @@ def unpaired(connection: Connection, per_prompt: int, limit: int) -> list[Stored
 
 
 def all_pairs(connection: Connection) -> list[Pair]:
-    """Every pair, in the order they came."""
+    """Return every pair, in the order of insertion."""
     by_id = {prompt.id: prompt for prompt in all_prompts(connection)}
     return [_pair(row, by_id[row.prompt]) for row in connection.execute(select(pairs).order_by(pairs.c.id))]
 
 
 def some_pairs(connection: Connection, ids: Select[Any] | Sequence[int]) -> list[Pair]:
-    """Pairs by id, in the order they came."""
+    """Return the pairs with these ids, in the order of insertion."""
     rows = connection.execute(select(pairs).where(pairs.c.id.in_(ids)).order_by(pairs.c.id)).all()
     wanted = select(prompts).where(prompts.c.id.in_({row.prompt for row in rows}))
     by_id = {row.id: _prompt(row) for row in connection.execute(wanted)}
@@ -139,19 +139,19 @@ def some_pairs(connection: Connection, ids: Select[Any] | Sequence[int]) -> list
 
 
 def pair_of(connection: Connection, pair: int) -> Pair:
-    """One pair.
+    """Return the pair with this id.
 
     Raises:
-        DataError: there is none of that id.
+        DataError: the store has none.
     """
-    found = some_pairs(connection, [pair]) if 0 < pair < 2**63 else []
-    if not found:
+    matches = some_pairs(connection, [pair]) if 0 < pair < 2**63 else []
+    if not matches:
         raise DataError(f"pair {pair}: not in this store\n  fix: reload the page")
-    return found[0]
+    return matches[0]
 
 
 def reorder(connection: Connection, key: str) -> None:
-    """Draw the random order anew, for another key."""
+    """Draw a new random order, for another key."""
     for table, of, kind in ((tallies, tallies.c.pair, "pair"), (shares, shares.c.prompt, "prompt")):
         ids = connection.execute(select(of)).scalars().all()
         moved = update(table).where(of == bindparam("of")).values(position=bindparam("place"))
@@ -159,17 +159,17 @@ def reorder(connection: Connection, key: str) -> None:
             connection.execute(moved, [{"of": number, "place": draw_position(key, kind, number)} for number in chunk])
 
 
-def _count_in(connection: Connection, key: str, made: Sequence[tuple[int, int, str | None]]) -> None:
-    """Enter new pairs (id, prompt, gold) into the derived tables."""
-    connection.execute(insert(tallies), [tally(key, pair, gold is not None) for pair, _, gold in made])
-    for gold, many in Counter(gold is not None for _, _, gold in made).items():
-        shift(connection, (gold, 0, 0), many)
-    for prompt, many in Counter(prompt for _, prompt, gold in made if gold is None).items():
-        connection.execute(update(shares).where(shares.c.prompt == prompt).values(pairs=shares.c.pairs + many))
+def _count_in(connection: Connection, key: str, new_rows: Sequence[tuple[int, int, str | None]]) -> None:
+    """Insert new pairs (id, prompt, gold) into the derived tables."""
+    connection.execute(insert(tallies), [tally(key, pair, gold is not None) for pair, _, gold in new_rows])
+    for gold, count in Counter(gold is not None for _, _, gold in new_rows).items():
+        shift(connection, (gold, 0, 0), count)
+    for prompt, count in Counter(prompt for _, prompt, gold in new_rows if gold is None).items():
+        connection.execute(update(shares).where(shares.c.prompt == prompt).values(pairs=shares.c.pairs + count))
 
 
 def tally(key: str, pair: int, gold: bool) -> dict[str, Any]:
-    """A pair's row in `tallies` before anybody voted."""
+    """Return a pair's row of `tallies` before any vote."""
     return {
         "pair": pair,
         "gold": gold,
@@ -181,13 +181,13 @@ def tally(key: str, pair: int, gold: bool) -> dict[str, Any]:
 
 
 def share(key: str, prompt: int) -> dict[str, Any]:
-    """A prompt's row in `shares` before it has pairs."""
+    """Return a prompt's row of `shares` before it has pairs."""
     return {"prompt": prompt, "position": draw_position(key, "prompt", prompt), "pairs": 0}
 
 
-def shift(connection: Connection, level: tuple[bool, int, int], many: int) -> None:
+def shift(connection: Connection, level: tuple[bool, int, int], count: int) -> None:
     """Add to the number of pairs of a level (gold, votes, seen)."""
-    added = insert(levels).values(gold=level[0], votes=level[1], seen=level[2], pairs=many)
+    added = insert(levels).values(gold=level[0], votes=level[1], seen=level[2], pairs=count)
     columns = [levels.c.gold, levels.c.votes, levels.c.seen]
     connection.execute(
         added.on_conflict_do_update(index_elements=columns, set_={"pairs": levels.c.pairs + added.excluded.pairs})
@@ -195,8 +195,8 @@ def shift(connection: Connection, level: tuple[bool, int, int], many: int) -> No
 
 
 def _ids(connection: Connection, table: Table, digests: Iterable[bytes]) -> dict[bytes, int]:
-    found = select(table.c.digest, table.c.id).where(table.c.digest.in_(list(digests)))
-    return {row.digest: row.id for row in connection.execute(found)}
+    query = select(table.c.digest, table.c.id).where(table.c.digest.in_(list(digests)))
+    return {row.digest: row.id for row in connection.execute(query)}
 
 
 def _digest(value: Any, prompt: NewPrompt) -> bytes:

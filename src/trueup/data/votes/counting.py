@@ -1,4 +1,4 @@
-"""How far a rater and the store are."""
+"""The tables derived from events (standing, tallies, levels, shares), and totals read from them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from trueup.data.votes.tables import events, levels, pairs, prompts, raters, sha
 from trueup.data.votes.vote_types import Rater, RaterProgress, Vote, VoteCounts
 
 CountedVote = tuple[int, int, int, bool]
-"""A vote: its event, rater and pair, and whether it counts, which a skip does not."""
+"""A vote: its event, rater, pair, and True unless it is a skip."""
 
 
 def votes(connection: Connection, new: Sequence[CountedVote]) -> None:
-    """Count votes in."""
+    """Add new votes to the derived tables."""
     rows = [{"rater": rater, "pair": pair, "vote": event, "counted": counted} for event, rater, pair, counted in new]
     connection.execute(insert(standing), rows)
     _move(connection, [(event, pair, int(counted), 1) for event, _, pair, counted in new])
 
 
 def undo(connection: Connection, event: int, vote: Vote) -> None:
-    """Count a vote out that the event took back."""
-    said = vote.ballot
-    connection.execute(delete(standing).where(standing.c.rater == vote.rater.id, standing.c.pair == said.pair))
-    _move(connection, [(event, said.pair, -int(said.choice != "skip"), -1)])
+    """Remove a vote that the event took back from the derived tables."""
+    ballot = vote.ballot
+    connection.execute(delete(standing).where(standing.c.rater == vote.rater.id, standing.c.pair == ballot.pair))
+    _move(connection, [(event, ballot.pair, -int(ballot.choice != "skip"), -1)])
 
 
 def rebuild(connection: Connection, key: str) -> None:
-    """Make the derived tables anew from pairs and events; the uncertainties are `scoring`'s to fill in."""
+    """Recompute the derived tables from pairs and events; `scoring` then fills in the uncertainties."""
     for table in (standing, tallies, levels, shares):
         connection.execute(delete(table))
     undone = select(events.c.undoes).where(events.c.undoes.is_not(None))
@@ -76,18 +76,18 @@ def _move(connection: Connection, steps: Sequence[tuple[int, int, int, int]]) ->
         new[pair] = {"of": pair, "had": had + votes, "saw": saw + seen, "last": event}
     values = {"votes": bindparam("had"), "seen": bindparam("saw"), "latest": bindparam("last")}
     connection.execute(update(tallies).where(tallies.c.pair == bindparam("of")).values(values), list(new.values()))
-    for place, many in moved.items():
-        shift(connection, place, many)
+    for level_key, count in moved.items():
+        shift(connection, level_key, count)
 
 
 def fresh(connection: Connection, live: ColumnElement[bool]) -> int:
-    """Pairs, gold ones left out, that nobody has voted on, skipped or holds."""
+    """Return how many pairs (without gold ones) nobody has voted on, skipped or holds."""
     looked_at = sum(not pair.gold and not pair.seen for pair in leases.held_pairs(connection, live))
     return _total(connection, levels.c.gold.is_(False), levels.c.seen == 0) - looked_at
 
 
 def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElement[bool]) -> RaterProgress:
-    """How far a rater and the store are; gold pairs count among the rater's own only."""
+    """Return the progress of a rater and of the store; gold pairs count among the rater's own votes only."""
     own = select(standing.c.counted, func.count()).where(standing.c.rater == rater.id).group_by(standing.c.counted)
     mine = {row[0]: row[1] for row in connection.execute(own)}
     open_now = _total(connection, levels.c.gold.is_(False), levels.c.votes < wanted)
@@ -103,7 +103,7 @@ def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElem
 
 
 def counts(connection: Connection) -> VoteCounts:
-    """How much a store holds."""
+    """Return how many prompts, pairs, raters and votes the store holds."""
     return VoteCounts(
         prompts=_last(connection, prompts.c.id),
         pairs=_total(connection, levels.c.gold.is_(False)),
@@ -115,17 +115,17 @@ def counts(connection: Connection) -> VoteCounts:
 
 
 def last_event(connection: Connection) -> int:
-    """The last event's id; 0: there is none."""
+    """Return the id of the last event; 0 if there is none."""
     return _last(connection, events.c.id)
 
 
 def number_of_pairs(connection: Connection) -> int:
-    """How many pairs there are, gold ones among them."""
+    """Return how many pairs there are, gold ones included."""
     return _last(connection, pairs.c.id)
 
 
 def _last(connection: Connection, column: ColumnElement[int]) -> int:
-    """The greatest id: as many as there are, for rows that are never removed, and found at once."""
+    """Return the greatest id, which is the number of rows, as none is ever removed; faster than counting."""
     return connection.execute(select(func.coalesce(func.max(column), 0))).scalar_one()
 
 
@@ -135,14 +135,14 @@ def _total(connection: Connection, *where: ColumnElement[bool]) -> int:
 
 
 def _voted(connection: Connection, rater: Rater, wanted: int) -> int:
-    """Pairs that still need votes, but have this rater's."""
+    """Return how many pairs still need votes but have this rater's."""
     needs = (tallies.c.pair == standing.c.pair, tallies.c.gold.is_(False), tallies.c.votes < wanted)
     own = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
     return connection.execute(own.where(select(1).select_from(tallies).where(*needs).exists())).scalar_one()
 
 
 def _taken(connection: Connection, rater: Rater, wanted: int, live: ColumnElement[bool]) -> int:
-    """Pairs that still need votes, and others hold them all, without this rater's."""
+    """Return how many pairs this rater has not voted on and others hold for all the votes that they still need."""
     held = leases.held_pairs(connection, live, besides=rater)
     full = [pair.pair for pair in held if not pair.gold and pair.votes < wanted <= pair.votes + pair.held]
     own = select(func.count()).select_from(standing).where(standing.c.rater == rater.id, standing.c.pair.in_(full))

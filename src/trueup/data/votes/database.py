@@ -1,4 +1,4 @@
-"""One SQLite file: its connections, its transactions, and its errors in words."""
+"""One SQLite file: its connections, transactions and error messages."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _PRAGMAS = ("foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
 
 
 class Database:
-    """A store's file. Its transactions may be used from any thread; any number of processes may have the file open."""
+    """A store's file. Any thread may use its transactions; any number of processes may have the file open."""
 
     def __init__(self, path: Path, *, create: bool, read_only: bool) -> None:
-        """Open the file; with `create`, make it where there is nothing; `read_only` needs no right to write.
+        """Open the file; `create` makes a missing one; `read_only` needs no permission to write.
 
         Raises:
-            DataError: it is not there, not a store, or of a newer version.
+            DataError: it is missing, not a store, or of a newer version.
             StoreError: it cannot be read or written.
         """
         self.path = path
@@ -66,13 +66,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that sees the store as it is at its beginning."""
+        """Open a transaction that sees the store as of its beginning."""
         with self._explained(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction of its own: no other writes meanwhile, and it is on the disk when the block ends.
+        """Open an exclusive write transaction, on the disk when the block ends.
 
         Raises:
             StoreError: the disk refused, or the file is not the one that was opened; nothing was written.
@@ -95,7 +95,7 @@ class Database:
         return self._file.with_name(self._file.name + "-wal")
 
     def close(self) -> None:
-        """Wait for the writing that goes on, and close the file. May be called twice."""
+        """Wait for the current write, then close the file. May be called twice."""
         with self._turn:
             if self._closed:
                 return
@@ -111,7 +111,7 @@ class Database:
                 OPEN_STORES.subtract([self._identity])
 
     def _empty_log(self) -> None:
-        """Bring all that was written into the file itself, unless another process is at it: then that one will."""
+        """Move the write-ahead log into the file, unless another process is writing: that one will do it."""
         with suppress(DBAPIError, sqlite3.Error), closing(self._reader.raw_connection()) as raw:
             cursor = raw.cursor()
             cursor.execute("PRAGMA busy_timeout = 0")
@@ -129,34 +129,34 @@ class Database:
             return
         problems = {
             "nothing": ("nothing is there", "check the path, or give prompts or pairs to make a store"),
-            "empty": ("the file is empty, no store of rankings", "check the path, or remove it"),
-            "sqlite": ("a SQLite file of another program, no store of rankings", "choose another path"),
-            "other": ("no store of rankings", "choose another path"),
-            "folder": ("a folder, no store of rankings", "give the file"),
+            "empty": ("the file is empty, not a store of rankings", "check the path, or remove it"),
+            "sqlite": ("a SQLite file of another program, not a store of rankings", "choose another path"),
+            "other": ("not a store of rankings", "choose another path"),
+            "folder": ("a folder, not a store of rankings", "give the file"),
             "unreadable": ("cannot be read", _PERMISSIONS),
         }
         problem, fix = problems[kind]
         raise DataError(f"{self._name}: {problem}\n  fix: {fix}")
 
     def _register(self, create: bool) -> tuple[int, int]:
-        """Say that this process has the file open, before SQLite takes its locks."""
+        """Register the file as open in this process, before SQLite locks it."""
         try:
             with FILE_LOCK:
                 if create and not self._file.exists():
                     self._file.touch()
                     fsync_path(self._file.parent)
-                found = file_identity(self._file)
-                if found is None:
+                opened = file_identity(self._file)
+                if opened is None:
                     raise FileNotFoundError(str(self._file))
-                OPEN_STORES[found] += 1
-                return found
+                OPEN_STORES[opened] += 1
+                return opened
         except OSError as error:
             raise StoreError(
                 f"{self._name}: {error.strerror or 'it is gone'}\n  fix: check the path; {_PERMISSIONS}"
             ) from error
 
     def _prepare(self, create: bool) -> None:
-        """Make the tables where there are none, and see that these are ours."""
+        """Create the tables in a new file; check that an existing file is a store of a known version."""
         engine = self._reader if self._read_only else self._writer
         with self._explained(), engine.begin() as connection:
             ours = _pragma(connection, "application_id")
@@ -165,7 +165,7 @@ class Database:
                 connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
             elif ours != APPLICATION_ID:
-                raise DataError(f"{self._name}: no store of rankings\n  fix: choose another path")
+                raise DataError(f"{self._name}: not a store of rankings\n  fix: choose another path")
             elif (version := _pragma(connection, "user_version")) > VERSION:
                 raise DataError(
                     f"{self._name}: its version is {version}, this trueup knows {VERSION}\n"
@@ -175,7 +175,7 @@ class Database:
                 tables.complete(connection)
 
     def _into_wal(self) -> None:
-        """Write-ahead logging, kept in the file: readers never wait. The change itself needs the file alone."""
+        """Switch to write-ahead logging, so that readers never wait. The switch needs exclusive access for a moment."""
         with self._explained(), closing(self._reader.raw_connection()) as raw:
             until = time.monotonic() + _BUSY
             while True:
@@ -213,7 +213,7 @@ class Database:
 
 
 def now_utc() -> str:
-    """The time, UTC, ISO 8601."""
+    """Return the time as ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -226,7 +226,7 @@ def _writable(path: Path) -> bool:
 
 
 def _engine(path: Path, *, sealed: bool) -> Engine:
-    """Connections to a file; a sealed one cannot be written, nor anything beside it."""
+    """Return connections to a file; if `sealed`, neither the file nor its folder can be written."""
     url = URL.create("sqlite", database=str(path))
     if sealed:
         wal = path.with_name(path.name + "-wal")

@@ -1,8 +1,8 @@
-"""What a file's first bytes say, and which stores this process has open. Nothing here needs SQLAlchemy.
+"""Recognize a store by its file header, and keep a list of the stores that this process has open. No SQLAlchemy.
 
-A process must not read a store's file beside SQLite while it has the store open: POSIX drops a process's locks on a
-file when it closes any descriptor of it, and then another process that ends would remove the write-ahead log under
-this one, with the votes in it (https://www.sqlite.org/howtocorrupt.html, 2.2). So `is_store` reads `OPEN_STORES` first.
+A process must not read a store's file while its SQLite has it open: POSIX drops a process's locks on a file when the
+process closes any descriptor of it, and another process that ends would then remove the write-ahead log in use, with
+the votes in it (https://www.sqlite.org/howtocorrupt.html, 2.2). So `is_store` reads `OPEN_STORES` first.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from pathlib import Path
 
 from trueup.errors import DataError
 
-APPLICATION_ID = 0x74727570  # "trup": names SQLite files as ours; the header keeps it at byte 68
+APPLICATION_ID = 0x74727570  # "trup": marks a SQLite file as ours, at byte 68 of its header
 VERSION = 1
-"""Of the tables. PRAGMA user_version holds it."""
+"""Version of the tables, kept in PRAGMA user_version."""
 
 FILE_LOCK = threading.Lock()
-"""Held while a store's file is opened, read or closed by anything but SQLite."""
+"""Held while this process opens, reads or closes a store's file other than through SQLite."""
 OPEN_STORES: Counter[tuple[int, int] | None] = Counter()
-"""Stores that this process has open, by device and inode."""
+"""Number of times that this process has each store open, by device and inode."""
 
 _MAGIC = b"SQLite format 3\0"
 _BYTES = 100
 
 
 class StoreError(DataError):
-    """The file fails: the disk, its permissions, another's lock, or it is not there any more. No fault of a request."""
+    """The file fails (disk, permissions, another process's lock, file removed); the request was not at fault."""
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether a file is a store of rankings, by its header. Never raises."""
+    """Return True if a file is a store of rankings, by its header. Never raises."""
     return file_kind(Path(path)) == "store"
 
 
 def file_kind(path: Path) -> str:
-    """What is at `path`: nothing, empty, folder, store, sqlite (another program's), other, or unreadable."""
+    """Return the kind of file: nothing, empty, folder, store, sqlite (another program's), other, or unreadable."""
     try:
         with FILE_LOCK:
             if OPEN_STORES[file_identity(path)]:
@@ -50,12 +50,12 @@ def file_kind(path: Path) -> str:
 
 
 def file_identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of a file; None: there is none."""
+    """Return the device and inode of a file; None if it does not exist."""
     try:
-        told = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return told.st_dev, told.st_ino
+    return stat.st_dev, stat.st_ino
 
 
 def _kind(head: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Votes that were given elsewhere."""
+"""Add votes from files, with their pairs."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from trueup.errors import DataError
 from trueup.system.text import excerpt
 
 ImportedVote = tuple[NewPair, str, Ballot, str, Side]
-"""A pair, the rater's name, what was said (`pair` and `request` are not read), when (ISO 8601; "": now), what was A."""
+"""(pair, rater's name, ballot without its `pair` and `request`, time in ISO 8601 or "" for now, answer shown as A)."""
 
 _OTHER: dict[str, Side] = {"first": "second", "second": "first"}
 
 
 def add(connection: Connection, key: str, given: Sequence[ImportedVote]) -> int:
-    """Enter votes that are not there. -> how many are new.
+    """Add the votes that are not stored yet. Returns how many were new.
 
     Raises:
-        DataError: a vote cannot be meant, or its rater has said something else of the pair.
+        DataError: a ballot is invalid, or contradicts the rater's stored vote on the pair.
     """
     ids, _ = content.add_pairs(connection, key, [pair for pair, *_ in given])
     stored = {pair.id: pair for pair in content.some_pairs(connection, list(set(ids.values())))}
-    by = {
+    by_name = {
         name: raters.find_or_add_rater(connection, raters.normalize_name(name))
         for name in dict.fromkeys(name for _, name, *_ in given)
     }
-    before = votes.on_pairs(connection, [rater.id for rater in by.values()], stored)
-    said = {key: vote.ballot for key, vote in before.items()}
+    before = votes.on_pairs(connection, [rater.id for rater in by_name.values()], stored)
+    ballots = {key: vote.ballot for key, vote in before.items()}
     rows: list[dict[str, Any]] = []
-    for one in given:
-        here, rater = stored[ids[content.pair_digest(one[0])]], by[one[1]]
-        ballot, at, left = _as_stored(one, here)
-        earlier = said.setdefault((rater.id, here.id), ballot)
+    for imported in given:
+        pair, rater = stored[ids[content.pair_digest(imported[0])]], by_name[imported[1]]
+        ballot, time, left = _as_stored(imported, pair)
+        earlier = ballots.setdefault((rater.id, pair.id), ballot)
         if _verdict(earlier) != _verdict(ballot):
-            raise _contradiction(one[0], rater, earlier, ballot)
+            raise _contradiction(imported[0], rater, earlier, ballot)
         if earlier is ballot:
-            rows.append(votes.event_of(rater, ballot, at, left))
+            rows.append(votes.event_of(rater, ballot, time, left))
     undone = {(vote.rater.id, vote.ballot.request) for vote in votes.requested(connection, rows)}
     rows = [row for row in rows if (row["rater"], row["request"]) not in undone]
     if rows:
@@ -52,12 +52,12 @@ def add(connection: Connection, key: str, given: Sequence[ImportedVote]) -> int:
     return len(rows)
 
 
-def _as_stored(given: ImportedVote, here: Pair) -> tuple[Ballot, str, Side]:
-    """What was said, when and of what as A, in the sides of the pair as it is in the store."""
-    pair, _, ballot, at, left = given
-    if (here.first.text, here.first.model) != (pair.first.text, pair.first.model):
-        ballot, left = _turned(ballot), _OTHER[left]
-    return check_ballot(replace(ballot, pair=here.id, request=f"import-{here.id}")), _utc(at), left
+def _as_stored(imported: ImportedVote, stored: Pair) -> tuple[Ballot, str, Side]:
+    """Return the ballot, time and left side of an imported vote, in the sides of the stored pair."""
+    pair, _, ballot, time, left = imported
+    if (stored.first.text, stored.first.model) != (pair.first.text, pair.first.model):
+        ballot, left = _exchanged(ballot), _OTHER[left]
+    return check_ballot(replace(ballot, pair=stored.id, request=f"import-{stored.id}")), _utc(time), left
 
 
 def _verdict(ballot: Ballot) -> tuple[str, int | None]:
@@ -72,17 +72,17 @@ def _contradiction(pair: NewPair, rater: Rater, before: Ballot, ballot: Ballot) 
     )
 
 
-def _turned(ballot: Ballot) -> Ballot:
-    """What was said of a pair that is here the other way round."""
+def _exchanged(ballot: Ballot) -> Ballot:
+    """Return the ballot for the pair with its two answers exchanged."""
     choice = _OTHER.get(ballot.choice, ballot.choice)
     return replace(ballot, choice=choice, edit_of=ballot.edit_of and _OTHER[ballot.edit_of])
 
 
-def _utc(at: str) -> str:
-    if not at:
+def _utc(text: str) -> str:
+    if not text:
         return now_utc()
     try:
-        told = datetime.fromisoformat(at)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        raise DataError(f"the time {excerpt(at)} is not ISO 8601\n  fix: like 2026-01-31T12:00:00Z") from None
-    return (told if told.tzinfo else told.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
+        raise DataError(f"the time {excerpt(text)} is not ISO 8601\n  fix: like 2026-01-31T12:00:00Z") from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")

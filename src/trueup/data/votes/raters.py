@@ -1,4 +1,4 @@
-"""Who ranks: names, invitations and sessions. Only sha256 of a secret is kept, so the file alone lets nobody in."""
+"""Raters: names, invitations and sessions. Only the sha256 of a secret is stored, so the file lets nobody sign in."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from trueup.system.text import clean, excerpt
 
 SecretKind = Literal["invitation", "session"]
 _LASTS = 30 * 86_400.0
-"""Seconds that a session lets its bearer in; an invitation does for good."""
+"""Seconds that a session lasts; an invitation has no end."""
 
 
 def normalize_name(name: str) -> str:
-    """A rater's name as it is kept: without spaces around it, composed (NFC).
+    """Return a rater's name as it is stored: stripped and composed (NFC).
 
     Raises:
-        DataError: nothing is left, it is too long, or it holds characters that cannot be seen.
+        DataError: it is empty, too long, or holds control characters.
     """
     name = unicodedata.normalize("NFC", name).strip()
     if not name:
@@ -38,27 +38,27 @@ def normalize_name(name: str) -> str:
 
 
 def find_rater(connection: Connection, name: str) -> Rater | None:
-    """The rater of a proper name; None: nobody is called so yet."""
-    found = connection.execute(select(raters.c.id).where(raters.c.name == name)).scalar_one_or_none()
-    return None if found is None else Rater(found, name)
+    """Return the rater with a normalized name; None if there is none."""
+    rater_id = connection.execute(select(raters.c.id).where(raters.c.name == name)).scalar_one_or_none()
+    return None if rater_id is None else Rater(rater_id, name)
 
 
 def find_or_add_rater(connection: Connection, name: str) -> Rater:
-    """The rater of a proper name, made if new."""
-    found = find_rater(connection, name)
-    if found is not None:
-        return found
+    """Return the rater with a normalized name, added if new."""
+    rater = find_rater(connection, name)
+    if rater is not None:
+        return rater
     connection.execute(insert(raters).values(name=name, added=now_utc()))
     return find_rater(connection, name) or Rater(0, name)
 
 
 def all_raters(connection: Connection) -> list[Rater]:
-    """All raters, in the order they came."""
+    """Return all raters, in the order they were added."""
     return [Rater(row.id, row.name) for row in connection.execute(select(raters).order_by(raters.c.id))]
 
 
 def new_secret(connection: Connection, rater: Rater, kind: SecretKind, *, guest: bool | None = None) -> str:
-    """A secret of 192 bits that stands for a rater."""
+    """Return a new secret of 192 bits for a rater."""
     secret = random_secrets.token_urlsafe(24)
     row = {"digest": _digest(secret), "rater": rater.id, "kind": kind, "added": now_utc(), "guest": guest}
     connection.execute(insert(secrets).values(row))
@@ -66,25 +66,25 @@ def new_secret(connection: Connection, rater: Rater, kind: SecretKind, *, guest:
 
 
 def rater_of_invitation(connection: Connection, token: str) -> Rater | None:
-    """Whose invitation it is; None: nobody's."""
+    """Return the rater that an invitation is for; None if it is unknown."""
     return _bearer(connection, token, secrets.c.kind == "invitation")
 
 
 def rater_of_session(connection: Connection, secret: str, *, guests: bool, now: float) -> Rater | None:
-    """Whose session it is; None: nobody's, too old, or, without `guests`, not known to be an invited one's."""
+    """Return the rater of a session; None if it is unknown or too old, or, without `guests`, not an invited rater's."""
     since = datetime.fromtimestamp(now - _LASTS, UTC).isoformat(timespec="milliseconds")
-    asked = [secrets.c.kind == "session", secrets.c.added > since]
-    return _bearer(connection, secret, *asked, *([] if guests else [secrets.c.guest.is_(False)]))
+    conditions = [secrets.c.kind == "session", secrets.c.added > since]
+    return _bearer(connection, secret, *conditions, *([] if guests else [secrets.c.guest.is_(False)]))
 
 
 def end_session(connection: Connection, secret: str) -> None:
-    """Let a session be nobody's."""
+    """End a session."""
     connection.execute(delete(secrets).where(secrets.c.digest == _digest(secret), secrets.c.kind == "session"))
 
 
 def _bearer(connection: Connection, secret: str, *where: ColumnElement[bool]) -> Rater | None:
-    found = select(raters).join(secrets).where(secrets.c.digest == _digest(secret), *where)
-    row = connection.execute(found).one_or_none()
+    query = select(raters).join(secrets).where(secrets.c.digest == _digest(secret), *where)
+    row = connection.execute(query).one_or_none()
     return None if row is None else Rater(row.id, row.name)
 
 

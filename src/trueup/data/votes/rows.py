@@ -1,6 +1,6 @@
-"""Votes as rows of data: the one place where what people said of a pair becomes a ranking, or none.
+"""Votes as rows of data: here alone a pair's votes become a ranking, or are found to make none.
 
-A row speaks of `chosen` and `rejected`, votes and all, so that it means the same away from its store.
+A row names the answers `chosen` and `rejected`, also in its votes, so that it can be read without the store.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from trueup.errors import DataError
 from trueup.system.text import clean
 
 VoteSelection = Literal["majority", "every"]
-"""A row a pair, by the majority of its raters; or a row a vote."""
+"""Rows to make: one a pair, by the majority of its raters; or one a vote."""
 NoRowReason = Literal["tie", "both bad", "split", "skipped", "gold"]
-"""Why votes make no row."""
+"""Reasons for which votes make no row."""
 
 NO_ROW_REASONS: dict[NoRowReason, str] = {
     "tie": "a tie",
@@ -28,13 +28,13 @@ NO_ROW_REASONS: dict[NoRowReason, str] = {
     "skipped": "skipped",
     "gold": "a gold pair: a check of the raters",
 }
-"""Each in words."""
+"""The reasons in words."""
 _OUTCOMES: dict[Choice, NoRowReason] = {"tie": "tie", "both_bad": "both bad", "skip": "skipped"}
 RankingRow = dict[str, Any]
 
 
 class VoteReader(Protocol):
-    """The part of a `Store` that rows are made of, named here so that reading rows needs no SQLAlchemy."""
+    """The methods of `Store` that rows are made from: a protocol, so that this module needs no SQLAlchemy."""
 
     @property
     def path(self) -> Path:
@@ -42,27 +42,27 @@ class VoteReader(Protocol):
         ...
 
     def last_event(self) -> int:
-        """The last event's number; 0 where there is none."""
+        """Return the number of the last event; 0 if there is none."""
         ...
 
     def pairs(self) -> list[Pair]:
-        """Every pair."""
+        """Return every pair."""
         ...
 
     def votes(self, until: int | None = None) -> list[Vote]:
-        """The votes that stand at event `until`, in order."""
+        """Return the votes that stand at event `until`, in order."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VoteOutcome:
-    """What became of a pair's votes, or of one vote: `winner` is the better answer; None, and `reason` says why.
+    """The result of a pair's votes, or of one vote.
 
     Attributes:
-        pair: whose.
-        votes: in the order they came; skips among them.
-        winner: which answer is better.
-        reason: why there is none.
+        pair: the pair.
+        votes: in order, skips included.
+        winner: the better answer; None if there is none.
+        reason: why there is no winner.
     """
 
     pair: Pair
@@ -72,14 +72,14 @@ class VoteOutcome:
 
     @property
     def strength(self) -> float | None:
-        """How much better it is: the mean strength of the votes for it, 1 to 3; None where none says."""
-        said = [vote.ballot.strength for vote in self.votes if vote.ballot.choice == self.winner]
-        given = [strength for strength in said if strength is not None]
-        return sum(given) / len(given) if given else None
+        """The mean strength of the votes for the winner, 1 to 3; None if no vote has one."""
+        votes = [vote.ballot for vote in self.votes if vote.ballot.choice == self.winner]
+        strengths = [ballot.strength for ballot in votes if ballot.strength is not None]
+        return sum(strengths) / len(strengths) if strengths else None
 
 
 def resolve_event(store: VoteReader, event: int | None) -> int:
-    """The event that was asked for; the store's last where none was.
+    """Return `event`, or the store's last event if it is None.
 
     Raises:
         DataError: the store has no such event yet.
@@ -94,18 +94,19 @@ def resolve_event(store: VoteReader, event: int | None) -> int:
 def vote_outcomes(
     store: VoteReader, until: int | None = None, votes: VoteSelection = "majority", *, gold: bool = False
 ) -> Iterator[VoteOutcome]:
-    """What became of the votes that stood at event `until`, by pair. A pair without votes has none.
+    """Yield the outcome of each pair that has votes, as of event `until`.
 
-    An answer wins when more than half of the raters who did not skip prefer it. With `gold`, gold pairs are as others.
+    An answer wins if more than half of the raters who did not skip prefer it. With `gold`, gold pairs count as others.
     """
     last = store.last_event() if until is None else until
     by_pair: dict[int, list[Vote]] = defaultdict(list)
     for vote in store.votes(last):
         by_pair[vote.ballot.pair].append(vote)
     for pair in sorted(store.pairs(), key=lambda pair: pair.id):
-        cast = by_pair.get(pair.id, [])
-        for together in [[vote] for vote in cast] if votes == "every" else [cast] * bool(cast):
-            yield _outcome(pair, tuple(together), gold=gold)
+        pair_votes = by_pair.get(pair.id, [])
+        groups = [[vote] for vote in pair_votes] if votes == "every" else [pair_votes] * bool(pair_votes)
+        for group in groups:
+            yield _outcome(pair, tuple(group), gold=gold)
 
 
 def _outcome(pair: Pair, votes: tuple[Vote, ...], *, gold: bool) -> VoteOutcome:
@@ -120,11 +121,11 @@ def _outcome(pair: Pair, votes: tuple[Vote, ...], *, gold: bool) -> VoteOutcome:
 
 
 def majority(choices: Iterable[Choice]) -> Choice | None:
-    """What more than half of those say who did not skip; "skip" where all did, None where no choice has so many."""
-    said = [choice for choice in choices if choice != "skip"]
-    if not said:
+    """Return the choice of more than half of those who did not skip; "skip" if all did, None if there is no such."""
+    counted = [choice for choice in choices if choice != "skip"]
+    if not counted:
         return "skip"
-    return next((choice for choice in CHOICES if 2 * said.count(choice) > len(said)), None)
+    return next((choice for choice in CHOICES if 2 * counted.count(choice) > len(counted)), None)
 
 
 def rows(
@@ -135,14 +136,14 @@ def rows(
     gold: bool = False,
     margin: bool = False,
 ) -> Iterator[RankingRow]:
-    """The votes as rankings, {prompt, chosen, rejected, ...}, with all that is known of how they came about.
+    """Yield the votes as rankings, {prompt, chosen, rejected, ...}, with all that is known about their origin.
 
     Args:
-        store: whose.
-        until: as the votes stood at this event; None: now.
-        votes: a row a pair by the majority of its raters, or a row a vote.
-        gold: of gold pairs too, which are checks of the raters.
-        margin: with `margin`, the mean strength of the votes for chosen, where any says one.
+        store: the store.
+        until: the votes as of this event; None: now.
+        votes: one row a pair by the majority of its raters, or one row a vote.
+        gold: include gold pairs, which are checks of the raters.
+        margin: add `margin`, the mean strength of the votes for chosen, where a vote has one.
     """
     for outcome in vote_outcomes(store, until, votes, gold=gold):
         if outcome.winner is not None:
@@ -150,7 +151,7 @@ def rows(
 
 
 def outcome_row(outcome: VoteOutcome, *, margin: bool = False) -> RankingRow:
-    """An outcome with a winner as a row."""
+    """Return an outcome with a winner as a row."""
     pair, winner = outcome.pair, outcome.winner
     assert winner is not None
     better, worse = pair.answer(winner), pair.answer(other_side(winner))
@@ -167,7 +168,7 @@ def outcome_row(outcome: VoteOutcome, *, margin: bool = False) -> RankingRow:
 
 
 def pair_details(pair: Pair, names: dict[Side, str]) -> RankingRow:
-    """Where a pair is from, its sides under the names of a row; `gold` is the better answer of a gold pair."""
+    """Return a pair's origin, its sides renamed to those of the row; `gold` is the better answer of a gold pair."""
     sides: list[tuple[str, Side]] = [(name, side) for side, name in names.items()]
     return {
         "pair": pair.id,
@@ -180,7 +181,7 @@ def pair_details(pair: Pair, names: dict[Side, str]) -> RankingRow:
 
 
 def vote_row(vote: Vote, names: dict[Side, str]) -> RankingRow:
-    """A vote in a row: `choice` and `left` (which was shown as A) under the row's names of the sides."""
+    """Return a vote as part of a row: `choice` and `left` (shown as A) use the row's names of the sides."""
     ballot = vote.ballot
     return {
         "rater": vote.rater.name,
@@ -198,10 +199,10 @@ def vote_row(vote: Vote, names: dict[Side, str]) -> RankingRow:
 
 
 def other_side(side: Side) -> Side:
-    """The other answer."""
+    """Return the other side."""
     return "second" if side == "first" else "first"
 
 
 def message_dicts(turns: Iterable[Message]) -> list[dict[str, str]]:
-    """Messages as they stand in a file."""
+    """Return messages as dicts with role and content."""
     return [{"role": turn.role, "content": turn.content} for turn in turns]

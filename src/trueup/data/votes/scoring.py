@@ -1,4 +1,4 @@
-"""What a reward model thinks of pairs: margins in nats, and how unsure it is, by which the next pair may be chosen."""
+"""Reward model margins of pairs, in nats, and the uncertainty by which the next pair may be chosen."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from trueup.errors import DataError
 
 
 def uncertainty(margin: float) -> float:
-    """1 - |2 sigmoid(margin) - 1|: 0 where the model is sure, 1 where both answers are as good to it."""
+    """Return 1 - |2 sigmoid(margin) - 1|: 0 where the model is sure, 1 where it rates both answers alike."""
     return 1 - abs(math.tanh(margin / 2))
 
 
 def score(connection: Connection, model: str, margins: Mapping[int, float]) -> None:
-    """Keep a model's margins r(first) - r(second) of pairs by id; from now on it is the one whose doubts count.
+    """Store a model's margins r(first) - r(second) by pair id; from now on this model's uncertainties are used.
 
     Raises:
-        DataError: a margin is not a number, or a pair is not there.
+        DataError: a margin is not a finite number, or a pair does not exist.
     """
     for pair, margin in margins.items():
         if not math.isfinite(margin):
@@ -43,25 +43,25 @@ def score(connection: Connection, model: str, margins: Mapping[int, float]) -> N
 
 
 def apply(connection: Connection) -> None:
-    """Fill in the uncertainty of every pair, by the model that scored last."""
+    """Set the uncertainty of every pair by the model that scored last."""
     connection.execute(update(tallies).values(uncertainty=None))
     last = select(scores.c.pair, scores.c.margin).where(scores.c.model == remembered(connection, "scorer"))
     _enter(connection, {row.pair: row.margin for row in connection.execute(last)})
 
 
 def unscored(connection: Connection, model: str, limit: int) -> list[Pair]:
-    """Pairs that a model has not scored, the newest at most `limit`."""
-    own = scores.c.model == model
-    done = connection.execute(select(func.count()).select_from(scores).where(own)).scalar_one()
+    """Return the newest pairs that a model has not scored, at most `limit`."""
+    by_model = scores.c.model == model
+    done = connection.execute(select(func.count()).select_from(scores).where(by_model)).scalar_one()
     if done == counting.number_of_pairs(connection):
         return []  # without a look at each
-    known = select(1).select_from(scores).where(own, scores.c.pair == pairs.c.id).exists()
+    known = select(1).select_from(scores).where(by_model, scores.c.pair == pairs.c.id).exists()
     return content.some_pairs(connection, select(pairs.c.id).where(~known).order_by(pairs.c.id.desc()).limit(limit))
 
 
 def _enter(connection: Connection, margins: Mapping[int, float]) -> None:
     if margins:
-        rows = [{"of": pair, "doubt": uncertainty(margin)} for pair, margin in margins.items()]
+        rows = [{"of": pair, "uncertainty": uncertainty(margin)} for pair, margin in margins.items()]
         connection.execute(
-            update(tallies).where(tallies.c.pair == bindparam("of")).values(uncertainty=bindparam("doubt")), rows
+            update(tallies).where(tallies.c.pair == bindparam("of")).values(uncertainty=bindparam("uncertainty")), rows
         )

@@ -1,4 +1,4 @@
-"""How a store is ranked: the settings that count now, each change of them an event."""
+"""The settings of a store; each change is an event."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from trueup.errors import ConfigError
 
 
 def current(connection: Connection) -> StoreSettings:
-    """The settings that count now."""
+    """Return the current settings."""
     return StoreSettings(**(remembered(connection, "settings") or {}))
 
 
 def configure(connection: Connection, new: StoreSettings) -> None:
-    """Let other settings count from now on.
+    """Change the settings.
 
     Raises:
-        ConfigError: one cannot be meant.
+        ConfigError: a value is out of range.
     """
     _check(new)
     old = current(connection)
@@ -39,24 +39,24 @@ def configure(connection: Connection, new: StoreSettings) -> None:
 
 
 def salt(connection: Connection) -> str:
-    """The store's secret, by which chance is no one's to foresee; "": it has none yet."""
+    """Return the store's secret, so that raters cannot predict its random choices; "" if it has none yet."""
     return remembered(connection, "salt") or ""
 
 
 def key(connection: Connection) -> str:
-    """What the store's chance is drawn by: its secret, and the seed that counts now."""
+    """Return the key of the store's random choices: its secret and the current seed."""
     return f"{salt(connection)} {current(connection).seed}"
 
 
 def complete(connection: Connection) -> None:
-    """Give a store its secret, if it has none, and draw its order by it."""
+    """Give a store without a secret one, and draw its order by it."""
     if not salt(connection):
         remember(connection, "salt", secrets.token_hex(16))
         content.reorder(connection, key(connection))
 
 
 def remembered(connection: Connection, name: str) -> Any:
-    """A value of `meta`; None: there is none."""
+    """Return a value of `meta`; None if there is none."""
     return connection.execute(select(meta.c.value).where(meta.c.key == name)).scalar_one_or_none()
 
 
@@ -67,13 +67,13 @@ def remember(connection: Connection, name: str, value: Any) -> None:
 
 
 def _check(new: StoreSettings) -> None:
-    wrong = {
+    checks = {
         "raters_per_pair": (1 <= new.raters_per_pair <= 1_000, "a number from 1 to 1000"),
         "gold_every": (0 <= new.gold_every < 2**31, "0 (never), or a number of pairs"),
         "policy": (new.policy in ("random", "uncertain"), "random or uncertain"),
         "lease_seconds": (new.lease_seconds > 0 and math.isfinite(new.lease_seconds), "seconds, more than 0"),
         "seed": (-(2**63) <= new.seed < 2**63, "a whole number of 64 bits"),
     }
-    for name, (right, wanted) in wrong.items():
-        if not right:
-            raise ConfigError(f"{name}: {getattr(new, name)!r} cannot be meant\n  fix: {wanted}")
+    for name, (is_valid, expected) in checks.items():
+        if not is_valid:
+            raise ConfigError(f"{name}: {getattr(new, name)!r} is out of range\n  fix: {expected}")

@@ -1,4 +1,4 @@
-"""The store as the rest of trueup sees it: each method is one transaction, on the disk when it returns."""
+"""The public class of a store of votes: each method is one transaction, on the disk when it returns."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from trueup.data.votes.vote_types import (
 
 
 class Store:
-    """Prompts, pairs, raters and what they said, in one SQLite file.
+    """Prompts, pairs, raters and votes in one SQLite file.
 
     Any thread may call any method, and any number of processes may have the file open. Times `now` are Unix seconds.
-    Every method raises StoreError, a DataError, when the disk refuses; nothing was written then.
+    Every method raises StoreError, a DataError, if the file cannot be read or written; nothing was written then.
     """
 
     def __init__(self, database: Database) -> None:
-        """Use `Store.open`."""
+        """Wrap an open database; use `Store.open`."""
         self._database = database
         self._marks: choosing.SearchMarks = {}
 
@@ -46,11 +46,11 @@ class Store:
 
         Args:
             path: the file.
-            create: make one where there is nothing.
-            read_only: only methods that read are called; the file and its folder need not be writable.
+            create: create the file if it is missing.
+            read_only: only methods that read may be called; the file and its folder need not be writable.
 
         Raises:
-            DataError: nothing is there, no store, one of a newer version, or it cannot be written.
+            DataError: the file is missing, not a store, of a newer version, or not writable.
         """
         opened = cls(Database(Path(path), create=create, read_only=read_only))
         try:
@@ -64,260 +64,260 @@ class Store:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
         return self._database.path
 
     def close(self) -> None:
-        """Wait for the write that goes on, and close the file. May be called twice."""
+        """Wait for the current write, then close the file. May be called twice."""
         self._database.close()
 
     def __enter__(self) -> Store:
-        """Use it in a `with` statement."""
+        """Return the store, for a `with` statement."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the store."""
         self.close()
 
-    # How it is ranked
+    # Settings
 
     @property
     def settings(self) -> StoreSettings:
-        """The settings that count now."""
+        """The current settings."""
         with self._database.reading() as connection:
             return settings.current(connection)
 
     @property
     def salt(self) -> str:
-        """The store's secret: what is drawn by it, no rater can work out. It is not to leave this machine."""
+        """The store's secret: the seed of random choices that raters must not predict. Never export it."""
         with self._database.reading() as connection:
             return settings.salt(connection)
 
     def configure(self, new: StoreSettings) -> None:
-        """Let other settings count from now on; an event when they differ.
+        """Change the settings; an event if they differ.
 
         Raises:
-            ConfigError: one cannot be meant.
+            ConfigError: a value is out of range.
         """
         with self._database.writing() as connection:
             settings.configure(connection, new)
 
-    # What is ranked
+    # Prompts and pairs
 
     def add_prompts(self, new: Iterable[NewPrompt]) -> AddedCounts:
-        """Put in prompts; one of the same messages is known.
+        """Add prompts; a prompt with the same messages is known.
 
         Raises:
-            DataError: a prompt does not end with a user's message; those of earlier chunks are in.
+            DataError: a prompt does not end with a user's message; earlier chunks are stored.
         """
-        made = given = 0
+        new_count = total = 0
         for chunk in content.chunks(new):
             with self._database.writing() as connection:
-                made += content.add_prompts(connection, settings.key(connection), chunk)[1]
-            given += len(chunk)
-        return AddedCounts(made, given - made)
+                new_count += content.add_prompts(connection, settings.key(connection), chunk)[1]
+            total += len(chunk)
+        return AddedCounts(new_count, total - new_count)
 
     def add_pairs(self, new: Iterable[NewPair]) -> AddedCounts:
-        """Put in pairs and their prompts; one of the same prompt, texts and models is known, whichever is first.
+        """Add pairs and their prompts; a pair with the same prompt, texts and models, in either order, is known.
 
         Raises:
-            DataError: a prompt does not end with a user's message; pairs of earlier chunks are in.
+            DataError: a prompt does not end with a user's message; earlier chunks are stored.
         """
-        made = given = 0
+        new_count = total = 0
         for chunk in content.chunks(new):
             with self._database.writing() as connection:
-                made += content.add_pairs(connection, settings.key(connection), chunk)[1]
-            given += len(chunk)
-        return AddedCounts(made, given - made)
+                new_count += content.add_pairs(connection, settings.key(connection), chunk)[1]
+            total += len(chunk)
+        return AddedCounts(new_count, total - new_count)
 
     def prompts(self) -> list[StoredPrompt]:
-        """Every prompt, in the order they came."""
+        """Return every prompt, in the order of insertion."""
         with self._database.reading() as connection:
             return content.all_prompts(connection)
 
     def pairs(self) -> list[Pair]:
-        """Every pair, in the order they came."""
+        """Return every pair, in the order of insertion."""
         with self._database.reading() as connection:
             return content.all_pairs(connection)
 
     def pair(self, pair: int) -> Pair:
-        """One pair.
+        """Return the pair with this id.
 
         Raises:
-            DataError: there is none of that id.
+            DataError: the store has none.
         """
         with self._database.reading() as connection:
             return content.pair_of(connection, pair)
 
     def counts(self) -> VoteCounts:
-        """How much there is."""
+        """Return the totals of the store."""
         with self._database.reading() as connection:
             return counting.counts(connection)
 
     def unpaired(self, per_prompt: int, limit: int) -> list[StoredPrompt]:
-        """Prompts without gold pairs and with fewer pairs than that: those with fewest first, then in random order."""
+        """Return prompts without gold pairs and with too few pairs: the fewest first, then in random order."""
         with self._database.reading() as connection:
             return content.unpaired(connection, per_prompt, limit)
 
     def fresh(self, *, now: float | None = None) -> int:
-        """Pairs, gold ones left out, that nobody has voted on, skipped or holds: how far ahead the models are."""
+        """Return how many pairs (without gold ones) nobody has voted on, skipped or holds."""
         with self._database.reading() as connection:
             seconds = settings.current(connection).lease_seconds
             return counting.fresh(connection, leases.live(_time(now), seconds))
 
-    # Who ranks
+    # Raters
 
     def rater(self, name: str) -> Rater:
-        """The rater of that name, made if new.
+        """Return the rater with that name, added if new.
 
         Raises:
             DataError: the name is empty, too long, or holds control characters.
         """
         name = raters.normalize_name(name)
         with self._database.reading() as connection:
-            found = raters.find_rater(connection, name)
-        if found is not None:
-            return found
+            rater = raters.find_rater(connection, name)
+        if rater is not None:
+            return rater
         with self._database.writing() as connection:
             return raters.find_or_add_rater(connection, name)
 
     def raters(self) -> list[Rater]:
-        """All raters, in the order they came."""
+        """Return all raters, in the order they were added."""
         with self._database.reading() as connection:
             return raters.all_raters(connection)
 
     def invite(self, name: str) -> str:
-        """A new secret that lets its bearer in as that rater, who is made if new; only its sha256 is kept."""
+        """Return a new secret to sign in as that rater, who is added if new; only its sha256 is stored."""
         name = raters.normalize_name(name)
         with self._database.writing() as connection:
             return raters.new_secret(connection, raters.find_or_add_rater(connection, name), "invitation")
 
     def rater_of(self, token: str) -> Rater | None:
-        """Whom an invitation lets in; None: nobody."""
+        """Return the rater that an invitation is for; None if it is unknown."""
         with self._database.reading() as connection:
             return raters.rater_of_invitation(connection, token)
 
     def session(self, rater: Rater, *, guest: bool = False) -> str:
-        """A new secret for a rater's cookie; only its sha256 is kept. A `guest` came in by typing a name."""
+        """Return a new secret for a rater's cookie; only its sha256 is stored. A `guest` signed in by typing a name."""
         with self._database.writing() as connection:
             return raters.new_secret(connection, rater, "session", guest=guest)
 
     def rater_of_session(self, secret: str, *, guests: bool = True, now: float | None = None) -> Rater | None:
-        """Whose session it is; None: nobody's, older than 30 days, or a guest's where there are to be no `guests`."""
+        """Return the rater of a session; None if unknown, older than 30 days, or a guest's and `guests` is False."""
         with self._database.reading() as connection:
             return raters.rater_of_session(connection, secret, guests=guests, now=_time(now))
 
     def end_session(self, secret: str) -> None:
-        """Let a session be nobody's from now on."""
+        """End a session."""
         with self._database.writing() as connection:
             raters.end_session(connection, secret)
 
-    # Ranking
+    # Voting
 
     def next(self, rater: Rater, *, now: float | None = None) -> ShownPair | None:
-        """The pair a rater gets now, leased to the rater: the one that waits for an answer, else another.
+        """Return the next pair for a rater and lease it: the one already leased, else another.
 
-        None: there is none for this rater now.
+        None if there is none for this rater now.
         """
         with self._database.writing() as connection:
             return choosing.choose(connection, rater, settings.current(connection), self._marks, _time(now))
 
     def left_of(self, prompt_id: int, rater: Rater) -> Side:
-        """Which answer to a prompt is shown to a rater as A."""
+        """Return the answer to a prompt that a rater sees as A."""
         with self._database.reading() as connection:
             return left_side(settings.key(connection), prompt_id, rater.id)
 
     def release(self, rater: Rater, *, now: float | None = None) -> None:
-        """Let others have what a rater holds."""
+        """End a rater's leases."""
         with self._database.writing() as connection:
             leases.end(connection, rater, _time(now))
 
     def vote(self, rater: Rater, ballot: Ballot, *, left: Side | None = None) -> Vote:
-        """Enter a vote; it is on the disk when this returns. The same request again gives the first vote.
+        """Add a vote; it is on the disk when this returns. A repeated request returns the first vote.
 
         Args:
-            rater: who.
-            ballot: what is said of which pair.
-            left: what was shown as A; by default what the lease says, or `left_of`.
+            rater: the rater.
+            ballot: the judgement, with its pair.
+            left: the answer shown as A; by default that of the lease, or `left_of`.
 
         Raises:
-            DataError: the ballot cannot be meant, or the rater has voted on the pair, or was never given it.
+            DataError: the ballot is invalid, or the rater has voted on the pair already, or was never shown it.
         """
         with self._database.writing() as connection:
             return votes.cast(connection, rater, ballot, left=left)
 
     def undo(self, rater: Rater, request: str, *, of: int | None = None, now: float | None = None) -> Vote | None:
-        """Take back the rater's last standing vote, and lease its pair to the rater again.
+        """Undo the rater's last standing vote, and lease its pair to the rater again.
 
         Args:
-            rater: who.
-            request: the same one again gives the same.
-            of: the vote that the rater means, as `RaterProgress.last` had it; None: the last one, whichever it is.
+            rater: the rater.
+            request: id of the request; repeated, it undoes once.
+            of: the vote to undo, from `RaterProgress.last`; None: the last one.
             now: the time.
 
         Returns:
-            The vote taken back; None: there was none.
+            The vote that was undone; None if there was none.
 
         Raises:
-            DataError: the request was a vote's, or the last standing vote is not `of`; nothing was taken back.
+            DataError: the request was a vote's, or the last standing vote is not `of`; nothing was undone.
         """
         with self._database.writing() as connection:
             return votes.undo(connection, rater, request, settings.current(connection), _time(now), of=of)
 
     def progress(self, rater: Rater, *, now: float | None = None) -> RaterProgress:
-        """How far a rater and the store are."""
+        """Return the progress of a rater and of the store."""
         with self._database.reading() as connection:
-            asked = settings.current(connection)
-            live = leases.live(_time(now), asked.lease_seconds)
-            return counting.progress(connection, rater, asked.raters_per_pair, live)
+            current = settings.current(connection)
+            live = leases.live(_time(now), current.lease_seconds)
+            return counting.progress(connection, rater, current.raters_per_pair, live)
 
-    # What was said
+    # Votes
 
     def votes(self, until: int | None = None) -> list[Vote]:
-        """The votes that stand as of event `until` (by default now), in order."""
+        """Return the votes that stand as of event `until` (by default now), in order."""
         with self._database.reading() as connection:
             return votes.standing_votes(connection, until)
 
     def history(self, rater: Rater, limit: int = 20) -> list[Vote]:
-        """A rater's standing votes, the last one first."""
+        """Return a rater's standing votes, the latest first."""
         with self._database.reading() as connection:
             return votes.history(connection, rater, limit)
 
     def last_event(self) -> int:
-        """The last event's id; 0: there is none."""
+        """Return the id of the last event; 0 if there is none."""
         with self._database.reading() as connection:
             return counting.last_event(connection)
 
     def import_votes(self, given: Iterable[ImportedVote]) -> AddedCounts:
-        """Enter votes that were given elsewhere, with their pairs: all of them, or none. The same vote is known.
+        """Add votes from files, with their pairs: all of them, or none. A repeated vote is known.
 
         Raises:
-            DataError: a vote cannot be meant, or contradicts one of its rater's that is there.
+            DataError: a ballot is invalid, or contradicts its rater's stored vote.
         """
-        made = total = 0
+        new_count = total = 0
         with self._database.writing() as connection:
             key = settings.key(connection)
             for chunk in content.chunks(given):
-                made += importing.add(connection, key, chunk)
+                new_count += importing.add(connection, key, chunk)
                 total += len(chunk)
-        return AddedCounts(made, total - made)
+        return AddedCounts(new_count, total - new_count)
 
-    # What a reward model says
+    # Scores of a reward model
 
     def score(self, model: str, margins: Mapping[int, float]) -> None:
-        """Keep a reward model's margins r(first) - r(second), nats, by pair id; its doubts count from now on."""
+        """Store a reward model's margins r(first) - r(second), nats, by pair id, and use its uncertainties."""
         with self._database.writing() as connection:
             scoring.score(connection, model, margins)
 
     def unscored(self, model: str, limit: int) -> list[Pair]:
-        """Pairs that a reward model has not scored: the newest, at most `limit`."""
+        """Return the newest pairs that a reward model has not scored, at most `limit`."""
         with self._database.reading() as connection:
             return scoring.unscored(connection, model, limit)
 
     def rebuild(self) -> None:
-        """Count everything anew from pairs and events."""
+        """Recompute the derived tables from pairs and events."""
         with self._database.writing() as connection:
             counting.rebuild(connection, settings.key(connection))
             scoring.apply(connection)

@@ -1,9 +1,9 @@
-"""The tables of a store, and the triggers that keep what was said as it was said.
+"""The tables of a store, and the triggers that refuse changes of prompts, pairs and events.
 
-Kept: prompts, pairs, raters, secrets, events, scores; prompts, pairs and events can be neither changed nor removed.
-Passing: leases, which say who looks at what.
+Permanent: prompts, pairs, raters, secrets, events, scores; of these, prompts, pairs and events can never be changed.
+Temporary: leases.
 Derived, so that the next pair is found in a millisecond among 100,000: standing, tallies, levels, shares, which
-`counting.rebuild` makes anew from the others.
+`counting.rebuild` recomputes from the others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ meta = Table(
     "meta",
     metadata,
     Column("key", Text, primary_key=True),
-    _required("value", JSON),  # the settings that count now, the secret, and the reward model that scored last
+    _required("value", JSON),  # the current settings, the secret, and the reward model that scored last
 )
 
 prompts = Table(
@@ -58,7 +58,7 @@ pairs = Table(
     "pairs",
     metadata,
     Column("id", Integer, primary_key=True),
-    _required("digest", LargeBinary, unique=True),  # of prompt, texts and models, whichever is first
+    _required("digest", LargeBinary, unique=True),  # of prompt, texts and models, in either order
     _required("prompt", Integer, ForeignKey("prompts.id")),
     _required("first"),
     _required("first_model"),
@@ -82,11 +82,11 @@ raters = Table(
 secrets = Table(
     "secrets",
     metadata,
-    Column("digest", LargeBinary, primary_key=True),  # sha256: who reads the file cannot sign in by it
+    Column("digest", LargeBinary, primary_key=True),  # sha256: nobody can sign in with what the file holds
     _required("rater", Integer, ForeignKey("raters.id")),
     _required("kind", Text, CheckConstraint("kind IN ('invitation', 'session')")),
     _required("added"),
-    Column("guest", Boolean),  # of a session: made by typing a name; NULL: not known, of the first stores
+    Column("guest", Boolean),  # a session begun by typing a name; NULL: unknown, in stores of the first version
 )
 
 events = Table(
@@ -109,7 +109,7 @@ events = Table(
     Column("edit", Text),
     Column("edit_of", Text),
     Column("seconds", Float),
-    # undo: the vote that it takes back; settings: all of them
+    # undo: the vote that is undone; settings: all settings
     Column("undoes", Integer, ForeignKey("events.id"), unique=True),
     Column("settings", JSON(none_as_null=True)),
     UniqueConstraint("rater", "request"),
@@ -137,19 +137,19 @@ leases = Table(
     Column("score", Float),
     _required(
         "until", Float
-    ),  # Unix seconds; one that ran out stays until the rater votes, which only what was shown allows
+    ),  # Unix seconds; an expired lease stays until the rater votes: only shown pairs can be voted on
     UniqueConstraint("rater", "pair"),
     Index("leases_of_pair", "pair"),
     sqlite_autoincrement=True,
 )
 
-standing = Table(  # votes that were not taken back
+standing = Table(  # votes that were not undone
     "standing",
     metadata,
     Column("rater", Integer, primary_key=True),
     Column("pair", Integer, primary_key=True),
     _required("vote", Integer),
-    _required("counted", Boolean),  # no skip
+    _required("counted", Boolean),  # False for a skip
     Index("standing_in_order", "rater", "vote"),
     sqlite_with_rowid=False,
 )
@@ -160,17 +160,17 @@ tallies = Table(
     Column("pair", Integer, primary_key=True),
     _required("gold", Boolean),
     _required("position", Integer),  # in the store's random order
-    Column("uncertainty", Float),  # 0 to 1, by the reward model that scored last; NULL: not scored by it
-    _required("votes", Integer),  # standing, skips left out
-    _required("seen", Integer),  # standing, skips among them
-    _required("latest", Integer),  # event about it; 0: none
+    Column("uncertainty", Float),  # 0 to 1, by the reward model that scored last; NULL: not scored
+    _required("votes", Integer),  # standing votes without skips
+    _required("seen", Integer),  # standing votes with skips
+    _required("latest", Integer),  # latest event about the pair; 0: none
     Index("tallies_by_latest", "gold", "votes", "latest"),
     Index("tallies_by_position", "gold", "seen", "position"),
     Index("tallies_gold", "gold", "position"),
 )
 Index("tallies_by_uncertainty", tallies.c.gold, tallies.c.seen, tallies.c.uncertainty.desc(), tallies.c.position)
 
-levels = Table(  # how many pairs have so many votes
+levels = Table(  # how many pairs have how many votes
     "levels",
     metadata,
     Column("gold", Boolean, primary_key=True),
@@ -180,7 +180,7 @@ levels = Table(  # how many pairs have so many votes
     sqlite_with_rowid=False,
 )
 
-shares = Table(  # how many pairs a prompt has, gold ones left out
+shares = Table(  # how many pairs a prompt has, without gold ones
     "shares",
     metadata,
     Column("prompt", Integer, primary_key=True),
@@ -193,20 +193,20 @@ _FOREVER = (prompts, pairs, events)
 
 
 def create(connection: Connection) -> None:
-    """Make the tables and triggers."""
+    """Create the tables and triggers."""
     metadata.create_all(connection)
     for table in _FOREVER:
-        for deed in ("UPDATE", "DELETE"):
-            _refuse(connection, f"{table.name}_no_{deed.lower()}", f"{deed} ON {table.name}")
-    # INSERT OR REPLACE removes the row that is in the way, without asking the triggers above.
+        for statement in ("UPDATE", "DELETE"):
+            _refuse(connection, f"{table.name}_no_{statement.lower()}", f"{statement} ON {table.name}")
+    # INSERT OR REPLACE removes the conflicting row without firing the triggers above.
     same = "WHEN EXISTS (SELECT 1 FROM events WHERE id = NEW.id OR (rater = NEW.rater AND request = NEW.request))"
     _refuse(connection, "events_no_replace", f"INSERT ON events {same}")
 
 
 def complete(connection: Connection) -> None:
-    """Add what stores of earlier versions of trueup have not."""
-    told = connection.exec_driver_sql(f"PRAGMA table_info({secrets.name})")
-    if secrets.c.guest.name not in {row.name for row in told}:
+    """Add the columns that stores of earlier versions lack."""
+    columns = connection.exec_driver_sql(f"PRAGMA table_info({secrets.name})")
+    if secrets.c.guest.name not in {row.name for row in columns}:
         connection.exec_driver_sql(f"ALTER TABLE {secrets.name} ADD COLUMN {secrets.c.guest.name} BOOLEAN")
 
 

@@ -1,4 +1,4 @@
-"""What a store holds. A vote is of a pair's `first` or `second` answer; A and B are sides of one rater's screen."""
+"""Types of a store of votes. A vote is for a pair's `first` or `second` answer; A and B are places on the screen."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from trueup.data.rendering.messages import Message
 Side = Literal["first", "second"]
 Choice = Literal["first", "second", "tie", "both_bad", "skip"]
 PairPolicy = Literal["random", "uncertain"]
-"""Which pair comes next: in the store's random order, or the one first whose scores by a reward model differ least."""
+"""Order of the pairs: the store's random order, or the smallest reward margin first."""
 
 CHOICES: tuple[Choice, ...] = ("first", "second", "tie", "both_bad", "skip")
 STRENGTHS = (1, 2, 3)
-"""How much better the preferred answer is: slightly, clearly, much."""
+"""Strengths of a preference: slightly, clearly, much."""
 REASONS = ("correct", "helpful", "clear", "concise", "complete", "safe", "polite", "follows the instruction")
-"""What the preferred answer was better by; a rater may tick any."""
+"""Reasons for a preference; a rater may tick any."""
 
 MOST_NOTE, MOST_EDIT, MOST_NAME = 2_000, 100_000, 60
-"""Characters of a note, an edited answer and a rater's name at most."""
+"""Most characters of a note, an edited answer and a rater's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: `model` is "" where nobody said which, `sampling` how it was drawn (temperature, seed, ...)."""
+    """An answer: `model` is "" if unknown, `sampling` has temperature, seed, ...."""
 
     text: str
     model: str = ""
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NewPrompt:
-    """Messages to answer, that end with a user's. `tags` are its topics, `origin` is file:line."""
+    """Messages that end with a user's, to be stored. `tags` are topics, `origin` is file:line."""
 
     messages: tuple[Message, ...]
     tags: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class NewPrompt:
 
 @dataclass(frozen=True, slots=True)
 class NewPair:
-    """Two answers to one prompt. `gold` says which is better where that is known: raters are checked by it."""
+    """Two answers to one prompt, to be stored. `gold` is the better one if known: it serves to check raters."""
 
     prompt: NewPrompt
     first: Answer
@@ -73,13 +73,13 @@ class Pair:
     added: str = ""  # UTC, ISO 8601
 
     def answer(self, side: Side) -> Answer:
-        """The answer of a side."""
+        """Return the answer of a side."""
         return self.first if side == "first" else self.second
 
 
 @dataclass(frozen=True, slots=True)
 class Rater:
-    """Somebody who ranks."""
+    """A person who votes."""
 
     id: int
     name: str
@@ -87,17 +87,17 @@ class Rater:
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """What a rater says of a pair.
+    """A rater's judgement of a pair.
 
     Attributes:
-        request: made by the page, one for each press of a key: the same one sent twice is one vote.
-        pair: whose.
-        choice: which answer is better, in the store's sides.
-        strength: of STRENGTHS, only with a preference.
-        reasons: of REASONS, or the rater's own words.
+        request: id made by the page for each key press: the same id sent twice is one vote.
+        pair: id of the pair.
+        choice: the better answer (in the store's sides), tie, both_bad or skip.
+        strength: one of STRENGTHS, only with a preference.
+        reasons: some of REASONS, or free text.
         note: free text.
-        edit: a better answer than both; "" for none.
-        edit_of: the answer it was made from.
+        edit: an answer better than both; "" for none.
+        edit_of: the answer that was edited.
         seconds: from seeing the pair to the vote.
     """
 
@@ -114,16 +114,16 @@ class Ballot:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """A ballot in the store: event `id` of it.
+    """A stored ballot.
 
     Attributes:
-        id: the event's number; they only grow.
-        at: UTC, ISO 8601.
-        rater: who.
-        left: which answer was shown as A.
-        policy: how the pair was chosen for the rater; "" of imported votes.
-        score: how uncertain the reward model was of it then, 0 (sure) to 1 (no idea); None: not scored, or random.
-        ballot: what was said.
+        id: number of its event; numbers only grow.
+        at: time, UTC, ISO 8601.
+        rater: the rater.
+        left: the answer shown as A.
+        policy: the order by which the pair was chosen; "" for imported votes.
+        score: the reward model's uncertainty at that time, 0 (sure) to 1; None: not scored, or random order.
+        ballot: the ballot.
     """
 
     id: int
@@ -137,7 +137,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class ShownPair:
-    """A pair as it is given to a rater, leased to that rater for a while."""
+    """A pair as shown to a rater, and leased to that rater."""
 
     pair: Pair
     left: Side
@@ -147,14 +147,14 @@ class ShownPair:
 
 @dataclass(frozen=True, slots=True)
 class RaterProgress:
-    """How far a rater and the store are.
+    """Progress of a rater and of the store.
 
     Attributes:
-        mine: pairs the rater has voted on (skips left out).
+        mine: pairs the rater has voted on, without skips.
         skipped: pairs the rater skipped.
-        left: pairs there now that the rater may still be given.
-        pairs: pairs in the store, gold ones left out.
-        complete: of these, those with as many votes as are wanted.
+        left: pairs that the rater may still be given.
+        pairs: pairs in the store, without gold ones.
+        complete: those of them with `raters_per_pair` votes.
         prompts: prompts in the store.
         last: the rater's newest standing vote, which an undo takes back.
     """
@@ -170,14 +170,14 @@ class RaterProgress:
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """How a store is ranked. The last ones given count; every change is an event.
+    """Settings of a store. The latest apply; every change is an event.
 
     Attributes:
         raters_per_pair: votes that a pair needs (k).
-        gold_every: about every so many pairs a rater is given one whose answer is known; 0: never.
-        policy: which pair comes next.
-        lease_seconds: how long a pair is kept for the rater who looks at it.
-        seed: of orders and sides, with the store's own secret.
+        gold_every: a rater gets a gold pair about once in this many pairs; 0: never.
+        policy: order of the pairs.
+        lease_seconds: how long a pair is reserved for the rater who looks at it.
+        seed: of orders and sides, together with the store's secret.
     """
 
     raters_per_pair: int = 1
@@ -189,7 +189,7 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class AddedCounts:
-    """What became of what was given to the store: new, or there before."""
+    """Numbers of added items that were new, and that were stored before."""
 
     new: int
     known: int
@@ -197,7 +197,7 @@ class AddedCounts:
 
 @dataclass(frozen=True, slots=True)
 class VoteCounts:
-    """How much a store holds: `pairs` without the gold ones, `votes` that stand, skips too; `events` is the last id."""
+    """Totals of a store: `pairs` without gold ones, standing `votes` with skips; `events` is the last event's id."""
 
     prompts: int
     pairs: int

@@ -1,4 +1,4 @@
-"""Votes and undos: events that are added, never changed. What stands is what no later event takes back."""
+"""Votes and undos: events that are added, never changed. A vote stands unless a later event undoes it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _undos = events.alias("undos")
 
 
 def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | None = None) -> Vote:
-    """Enter a vote; the same request again gives the first one.
+    """Add a vote; a repeated request returns the first vote.
 
     Raises:
-        DataError: the ballot cannot be meant, or the rater has voted on the pair, or was not shown it.
+        DataError: the ballot is invalid, or the rater has voted on the pair already, or was never shown it.
     """
     check_request(ballot.request)
     before = _requested(connection, rater, ballot.request)
@@ -36,11 +36,11 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | N
     prompt = _prompt_of(connection, ballot.pair)
     if on_pairs(connection, [rater.id], [ballot.pair]):
         raise DataError(f"pair {ballot.pair}: {rater.name} has voted on it\n  fix: undo first")
-    told = leases.of(connection, rater, ballot.pair)
-    if told is None and not _met(connection, rater, ballot.pair):
+    lease = leases.of(connection, rater, ballot.pair)
+    if lease is None and not _has_event(connection, rater, ballot.pair):
         raise DataError(f"pair {ballot.pair}: was not shown to {rater.name}\n  fix: reload the page")
-    side = left or (told.left if told else left_side(key(connection), prompt, rater.id))
-    policy, score = (told.policy, told.score) if told else ("", None)
+    side = left or (lease.left if lease else left_side(key(connection), prompt, rater.id))
+    policy, score = (lease.policy, lease.score) if lease else ("", None)
     (vote,) = enter(connection, [event_of(rater, ballot, now_utc(), side, policy, score)])
     return vote
 
@@ -48,13 +48,13 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | N
 def event_of(
     rater: Rater, ballot: Ballot, at: str, left: Side, policy: str = "", score: float | None = None
 ) -> dict[str, Any]:
-    """A vote as a row of `events`."""
-    said = {name: getattr(ballot, name) for name in _SAID} | {"reasons": list(ballot.reasons)}
-    return {"at": at, "kind": "vote", "rater": rater.id, "left": left, "policy": policy, "score": score, **said}
+    """Return a vote as a row of `events`."""
+    columns = {name: getattr(ballot, name) for name in _BALLOT_COLUMNS} | {"reasons": list(ballot.reasons)}
+    return {"at": at, "kind": "vote", "rater": rater.id, "left": left, "policy": policy, "score": score, **columns}
 
 
 def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
-    """Add votes' events, and to what is derived from them."""
+    """Add votes to the events and to the derived tables."""
     connection.execute(insert(events), list(rows))
     votes = requested(connection, rows)
     counting.votes(
@@ -67,10 +67,10 @@ def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
 def undo(
     connection: Connection, rater: Rater, request: str, settings: StoreSettings, now: float, *, of: int | None = None
 ) -> Vote | None:
-    """Take back the rater's last standing vote and give its pair to the rater again; the same request does it once.
+    """Undo the rater's last standing vote and lease its pair to the rater again; a repeated request undoes once.
 
     Returns:
-        The vote that was taken back; None: there was none.
+        The vote that was undone; None if there was none.
 
     Raises:
         DataError: the request was a vote's, or the last standing vote is not the event `of`.
@@ -83,8 +83,8 @@ def undo(
         return None if before.undoes is None else _by_id(connection, before.undoes)
     last = next(iter(history(connection, rater, 1)), None)
     if last is not None and of not in (None, last.id):
-        done = "you have voted since" if last.id > of else "that vote was taken back before"
-        raise DataError(f"{done}, in another window: press undo again")
+        change = "you have voted since" if last.id > of else "that vote was taken back before"
+        raise DataError(f"{change}, in another window: press undo again")
     pair = None if last is None else last.ballot.pair
     row = {"at": now_utc(), "kind": "undo", "rater": rater.id, "request": request, "pair": pair}
     event = _add(connection, row | {"undoes": last and last.id})
@@ -96,7 +96,7 @@ def undo(
 
 
 def standing_votes(connection: Connection, until: int | None = None) -> list[Vote]:
-    """The votes that stand as of an event (by default now), in order."""
+    """Return the votes that stand as of event `until` (by default now), in order."""
     later = exists().where(_undos.c.undoes == events.c.id)
     votes = _votes().order_by(events.c.id)
     if until is not None:
@@ -105,28 +105,28 @@ def standing_votes(connection: Connection, until: int | None = None) -> list[Vot
 
 
 def history(connection: Connection, rater: Rater, limit: int) -> list[Vote]:
-    """A rater's standing votes, the last one first."""
-    own = _votes().join(standing, standing.c.vote == events.c.id).where(standing.c.rater == rater.id)
-    return [_vote(row) for row in connection.execute(own.order_by(standing.c.vote.desc()).limit(limit))]
+    """Return a rater's standing votes, the latest first."""
+    query = _votes().join(standing, standing.c.vote == events.c.id).where(standing.c.rater == rater.id)
+    return [_vote(row) for row in connection.execute(query.order_by(standing.c.vote.desc()).limit(limit))]
 
 
 def on_pairs(connection: Connection, by: Iterable[int], pairs: Iterable[int]) -> dict[tuple[int, int], Vote]:
-    """The standing votes of raters on pairs, by the ids of both."""
-    own = (standing.c.rater.in_(set(by)), standing.c.pair.in_(set(pairs)))
-    rows = connection.execute(_votes().join(standing, standing.c.vote == events.c.id).where(*own))
+    """Return the standing votes of raters on pairs, by (rater id, pair id)."""
+    conditions = (standing.c.rater.in_(set(by)), standing.c.pair.in_(set(pairs)))
+    rows = connection.execute(_votes().join(standing, standing.c.vote == events.c.id).where(*conditions))
     return {(row.rater, row.pair): _vote(row) for row in rows}
 
 
 def requested(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Vote]:
-    """The votes of the same raters and requests as the rows', in order, also those that were taken back."""
+    """Return the votes with the raters and requests of the rows, in order, undone ones included."""
     wanted = {(row["rater"], row["request"]) for row in rows}
     by, requests = {rater for rater, _ in wanted}, {request for _, request in wanted}
-    found = _votes().where(events.c.rater.in_(by), events.c.request.in_(requests))
-    there = sorted(connection.execute(found), key=lambda row: row.id)
-    return [_vote(row) for row in there if (row.rater, row.request) in wanted]
+    query = _votes().where(events.c.rater.in_(by), events.c.request.in_(requests))
+    matches = sorted(connection.execute(query), key=lambda row: row.id)
+    return [_vote(row) for row in matches if (row.rater, row.request) in wanted]
 
 
-_SAID = ("request", "pair", "choice", "strength", "note", "edit", "edit_of", "seconds")
+_BALLOT_COLUMNS = ("request", "pair", "choice", "strength", "note", "edit", "edit_of", "seconds")
 
 
 def _votes() -> Select[Any]:
@@ -134,7 +134,7 @@ def _votes() -> Select[Any]:
 
 
 def _vote(row: Any) -> Vote:
-    ballot = Ballot(**{name: getattr(row, name) for name in _SAID}, reasons=tuple(row.reasons or ()))
+    ballot = Ballot(**{name: getattr(row, name) for name in _BALLOT_COLUMNS}, reasons=tuple(row.reasons or ()))
     return Vote(row.id, row.at, Rater(row.rater, row.name), row.left, row.policy, row.score, ballot)
 
 
@@ -151,10 +151,10 @@ def _requested(connection: Connection, rater: Rater, request: str) -> Any | None
     return connection.execute(select(events.c.id, events.c.kind, events.c.undoes).where(*same)).one_or_none()
 
 
-def _met(connection: Connection, rater: Rater, pair: int) -> bool:
-    """Whether there is an event of this rater about a pair."""
-    own = select(events.c.id).where(events.c.pair == pair, events.c.rater == rater.id).limit(1)
-    return connection.execute(own).scalar_one_or_none() is not None
+def _has_event(connection: Connection, rater: Rater, pair: int) -> bool:
+    """Return True if there is an event of this rater about a pair."""
+    query = select(events.c.id).where(events.c.pair == pair, events.c.rater == rater.id).limit(1)
+    return connection.execute(query).scalar_one_or_none() is not None
 
 
 def _prompt_of(connection: Connection, pair: int) -> int:
