@@ -90,7 +90,7 @@ def test_what_only_looks_like_one_is_not(reply: str) -> None:
 
 
 def test_the_shipped_refusals_are_seen() -> None:
-    """What the wind tunnel teaches a model to say."""
+    """The refusals that the wind tunnel teaches a model."""
     from trueup.windtunnel.almanac import load_refusals
 
     assert all(is_refusal(reply) for reply in load_refusals())

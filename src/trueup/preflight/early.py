@@ -7,9 +7,9 @@ still before the weights are loaded.
 from __future__ import annotations
 
 from trueup.config import DataConfig, PipelineConfig, StageConfig
-from trueup.data.sources.parser import Want
+from trueup.data.row_kinds import section_kinds
+from trueup.data.sources.parser import RowKind
 from trueup.data.sources.stream import RowStream
-from trueup.data.wants import wants
 from trueup.errors import DataError
 
 SECONDS = 2.0
@@ -22,11 +22,11 @@ def read_rows(config: StageConfig) -> None:
     Raises:
         DataError: a file or a row cannot be used.
     """
-    for _, section, kinds in wants(config):
+    for _, section, kinds in section_kinds(config):
         _read(section, kinds, allow_empty="empty-response" in config.allow)
 
 
-def _read(section: DataConfig, kinds: tuple[Want, ...], *, allow_empty: bool) -> None:
+def _read(section: DataConfig, kinds: tuple[RowKind, ...], *, allow_empty: bool) -> None:
     first: DataError | None = None
     for kind in kinds:
         try:
@@ -48,7 +48,7 @@ def read_pipeline(config: PipelineConfig) -> None:
     seen: set[str] = set()
     for name in config.stages:
         stage = config.stage(name)[1]
-        for _, section, kinds in wants(stage):
+        for _, section, kinds in section_kinds(stage):
             key = repr((section.model_dump(exclude={"weight", "limit", "holdout"}), kinds, stage.allow))
             if key not in seen:
                 seen.add(key)

@@ -1,4 +1,4 @@
-"""What a case of the corpus is, and the contents that many of them share."""
+"""Cases of the corpus of data files, and contents that many of them share."""
 
 from __future__ import annotations
 

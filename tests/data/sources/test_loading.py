@@ -670,7 +670,7 @@ def test_transcripts_are_read_as_they_were_written(pairs):
 
 
 def loads_or_refuses(path: str, **arguments) -> bool:
-    """Whether every row is accounted for, or refused in the form that all refusals have."""
+    """Return True if every row is counted, or the file is refused in the form of all refusals."""
     try:
         want = arguments.pop("want")
         rows = RowStream(section(path, **arguments), want)

@@ -1,4 +1,4 @@
-"""What a Parser promises: to go to other processes, and to take empty answers where it was told to."""
+"""A Parser can be pickled to other processes, and accepts empty answers where they are allowed."""
 
 from __future__ import annotations
 

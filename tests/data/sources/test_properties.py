@@ -186,7 +186,7 @@ def test_any_bytes(folder: Path, name: str, raw: bytes, packed: bool, want: str)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_sound_files_with_a_few_bytes_wrong(folder: Path, name: str, data: st.DataObject) -> None:
-    """What random bytes never reach: a file that is sound up to the point where it is not."""
+    """A file that is sound up to one broken place, which random bytes never give."""
     rows = [{"prompt": f"p{n}", "completion": "é\n" * n, "text": '"'} for n in range(1, 5)]
     raw = WRITERS[name](rows, lambda n: 0)[0] if name in WRITERS else "één\n\ntwee\n".encode()
     for _ in range(data.draw(st.integers(1, 3))):
@@ -258,7 +258,7 @@ WRONG = st.sampled_from([b",", b"]", b"[", b'"', b"\\", b"\n", b"{", b"}", b"1",
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), made=st.lists(values, min_size=1, max_size=4), size=st.integers(1, 30))
 def test_a_broken_list_breaks_where_json_says(data: st.DataObject, made: list[Any], size: int) -> None:
-    """The same line and column, whatever the size of the chunks; and the same rows where it is not broken at all."""
+    """Chunks of any size give the same line and column, and the same rows if nothing is broken."""
     raw = json.dumps(made, indent=data.draw(st.sampled_from([None, 1]))).encode()
     at = data.draw(st.integers(1, len(raw)))
     end = min(len(raw), at + data.draw(st.integers(0, 2)))

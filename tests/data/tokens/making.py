@@ -110,7 +110,7 @@ def rankings(count: int, start: int = 0) -> list[dict[str, str]]:
 
 
 def die(_first: int, _chunk: object) -> None:
-    """What a worker process does that runs out of memory."""
+    """End as a worker process does that runs out of memory."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -147,7 +147,7 @@ print(len(making.tokens(Path({str(tmp_path / "rows.jsonl")!r}), making.pairs(40)
         assert making.files(making.tokens(tmp_path / "rows.jsonl", rows, by=by)) == one
 
     def test_other_processes_load_no_torch(self) -> None:
-        """It would take seconds and 200 MB in each of them. What they are sent is a task, in a pickle."""
+        """Importing torch would take seconds and 200 MB in each worker, which is sent a pickled task."""
         parser = Parser("conversation")
         parser.start(Origin("rows.jsonl", 1), {"prompt": "q", "completion": "a"})
         sent = pickle.dumps(
@@ -261,7 +261,7 @@ class TestCache:
     def test_names_of_hub_data_sets_are_asked_for_their_commit(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Where the hub cannot be asked, the rows are made for once."""
+        """If the hub cannot be reached, the rows are tokenized again in each run."""
         monkeypatch.chdir(tmp_path)
         assert build._content("nobody/nothing") is None  # HF_HUB_OFFLINE is set for tests
         path = making.write(tmp_path / "rows.jsonl", making.pairs(3))

@@ -19,7 +19,7 @@ from trueup.data.rendering.renderer import Renderer
 from trueup.errors import DataError
 
 OF_THE_WEIGHTS = {"other-base", "rounded-weights", "pickled-weights"}
-"""What is found of the weights: see test_loading.py, hostile/test_models.py."""
+"""For faults of the weights, see test_loading.py, hostile/test_models.py."""
 Patch = pytest.MonkeyPatch
 
 

@@ -1,4 +1,4 @@
-"""What is said of the numbers: at which of them a note becomes a warning, with the numbers in it."""
+"""Findings and their numbers: the values at which a note becomes a warning."""
 
 from __future__ import annotations
 

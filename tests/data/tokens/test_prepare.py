@@ -60,7 +60,7 @@ class TestAccount:
         self, tmp_path: Path, kinds: list[str], start: int, stop: int | None, limit: int | None, holdout: float,
         rule: str, seed: int,
     ) -> None:  # fmt: skip
-        """Whatever is asked for at once: read = used + dropped + unselected + over length, and each for its reason."""
+        """Any combination of settings: read = used + dropped + unselected + over length, each for its reason."""
         made: list[Any] = []
         for at, kind in enumerate(kinds):
             row = making.rankings(1, start=at)[0]
@@ -222,7 +222,7 @@ class TestHeldOut:
             assert not {line % 30 for line in lines(made.train)} & {line % 30 for line in lines(made.held_out)}
 
     def test_nor_may_the_other_sections_of_a_mixture_hold_it(self, tmp_path: Path) -> None:
-        """What one section holds out is in the other, which is trained on whole."""
+        """Rows that one section holds out are in the other, which is trained on whole."""
         one = making.write(tmp_path / "one.jsonl", making.pairs(30))
         other = making.write(tmp_path / "other.jsonl", making.pairs(30, start=20))
         made = ready("sft", [{"path": str(one), "holdout": 0.5}, str(other)])
@@ -246,7 +246,7 @@ TRUNK = 1 + len("user\nq") + 1 + 1 + 1 + len("assistant\n")  # of the prompt "q"
 
 
 class TestKto:
-    """It learns from labels or from both sides of rankings; what it is measured on are rankings."""
+    """KTO learns from labels or from both sides of rankings, and is measured on rankings."""
 
     @pytest.fixture
     def labelled(self, tmp_path: Path) -> str:

@@ -46,7 +46,7 @@ KINDS: dict[str, list[dict[str, Any]]] = {
 
 
 def rows_of(path: Path, kind: Any) -> list[Any]:
-    """The same file, parsed without the package under test."""
+    """Parse the file without the package under test."""
     parser, made = Parser(kind), []
     for origin, row in open_reader(str(path), "train").entries():
         assert isinstance(row, dict)
@@ -210,7 +210,7 @@ def test_sealed_json(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_collected_in_a_cycle_its_files_are_closed_without_a_word(tmp_path: Path) -> None:
-    """As a stage's are: the stage, its network and its sources hold each other."""
+    """Rows in a reference cycle, as in a stage, whose network and sources refer to each other."""
     stored = making.tokens(tmp_path / "rows.jsonl", making.pairs(3))
     descriptors = list(stored._opened.values())
     circle: list[Any] = [stored]

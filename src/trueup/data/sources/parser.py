@@ -14,7 +14,7 @@ from trueup.data.sources.records import FIELDS, Record, rename_fields
 from trueup.errors import ConfigError, DataError
 from trueup.system.text import excerpt, listed
 
-Want = Literal["conversation", "preference", "labelled", "prompt", "text"]
+RowKind = Literal["conversation", "preference", "labelled", "prompt", "text"]
 # The formats each kind of row can be made from, best first, for `use` of each value.
 FORMATS: dict[tuple[str, str], tuple[str, ...]] = {
     ("conversation", "auto"): ("conversation", "pair"),
@@ -51,7 +51,7 @@ class Parser:
         ConfigError: `use` does not fit `want`, or `columns` has an unknown field.
     """
 
-    want: Want
+    want: RowKind
     use: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
     allow_empty: bool = False
@@ -104,7 +104,7 @@ class Parser:
         return _converted(self._form.parse(record, self._form.keys), self.want)
 
 
-def _recognised(row: dict[str, object], origin: Origin, want: Want, use: str) -> Format:
+def _recognised(row: dict[str, object], origin: Origin, want: RowKind, use: str) -> Format:
     """Return the format of the first row, or raise a DataError that says what the rows seem to be and what to set."""
     form = recognise(row, FORMATS[want, use])
     if form is not None and want == "conversation" and form.name == "pair" and isinstance(row.get("label"), bool):
@@ -152,7 +152,7 @@ def _as_yaml(key: str) -> str:
     return key if re.fullmatch(r"[\w.-]+", key) else excerpt(key)
 
 
-def _converted(row: Row, want: Want) -> Row:
+def _converted(row: Row, want: RowKind) -> Row:
     """Return `row` converted to the kind wanted, if its format gives another."""
     if want == "prompt" and isinstance(row, Conversation | Preference):
         return Prompt(row.prompt, row.origin)

@@ -9,7 +9,7 @@ from typing import Any
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Row
 from trueup.data.sources.account import Account
-from trueup.data.sources.parser import Parser, Want
+from trueup.data.sources.parser import Parser, RowKind
 from trueup.data.sources.reader import open_reader
 from trueup.data.sources.records import Record, rename_fields
 from trueup.errors import DataError
@@ -29,7 +29,7 @@ class RowStream:
         account: counts of the latest pass; complete once it has ended.
     """
 
-    def __init__(self, section: DataConfig, want: Want, *, allow_empty: bool = False) -> None:
+    def __init__(self, section: DataConfig, want: RowKind, *, allow_empty: bool = False) -> None:
         """Open the source.
 
         Raises:

@@ -21,7 +21,7 @@ from typing import Protocol
 from trueup.config import DataConfig
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.account import Account, no_rows
-from trueup.data.sources.parser import Parser, Want
+from trueup.data.sources.parser import Parser, RowKind
 from trueup.data.sources.reader import Reader, open_reader
 from trueup.data.sources.reading import Entry
 from trueup.data.tokens.pack import Packed, Task, pack
@@ -52,14 +52,14 @@ def cache_folder() -> Path:
 
 
 def tokenize(
-    section: DataConfig, wants: Sequence[Want], renderer: Renderer, *, allow_empty: bool = False, workers: int = 1,
+    section: DataConfig, kinds: Sequence[RowKind], renderer: Renderer, *, allow_empty: bool = False, workers: int = 1,
     tick: Ticker = lambda _rows, _share: None,
 ) -> Tokenized:  # fmt: skip
     """Return the rows of a section as tokens.
 
     Args:
         section: the source, and which of its rows are selected.
-        wants: the kinds of row it may hold, the likeliest first.
+        kinds: the kinds of row it may hold, the likeliest first.
         renderer: turns messages into tokens.
         allow_empty: accept empty answers (they are flagged).
         workers: processes to use when there are many rows; the result is the same.
@@ -71,7 +71,7 @@ def tokenize(
     """
     reader = open_reader(section.path, section.split)
     stamps = _stamps(reader)
-    parser = _start_parser(reader, section, wants, allow_empty=allow_empty)
+    parser = _start_parser(reader, section, kinds, allow_empty=allow_empty)
     key = _key(reader, section, parser, renderer)
     if key is not None and (cached := open_cached(key)) is not None:
         cached.event = reader.event
@@ -93,19 +93,19 @@ def open_cached(key: str) -> Tokenized | None:
     return rows
 
 
-def _start_parser(reader: Reader, section: DataConfig, wants: Sequence[Want], *, allow_empty: bool) -> Parser:
+def _start_parser(reader: Reader, section: DataConfig, kinds: Sequence[RowKind], *, allow_empty: bool) -> Parser:
     """Return a parser that knows the format from the first readable row.
 
     Raises:
-        DataError: there is no row, or no kind of `wants` can be made of its format.
+        DataError: there is no row, or none of the kinds can be made of its format.
     """
     first = next(((origin, row) for origin, row in reader.entries() if not isinstance(row, DataError)), None)
     if first is None:
         broken = next((row for _, row in reader.entries() if isinstance(row, DataError)), None)
         raise broken or no_rows(printable(section.path))
     problem: DataError | None = None
-    for want in wants:
-        parser = Parser(want, section.use, section.columns or {}, allow_empty=allow_empty)
+    for kind in kinds:
+        parser = Parser(kind, section.use, section.columns or {}, allow_empty=allow_empty)
         try:
             parser.start(*first)
         except DataError as error:

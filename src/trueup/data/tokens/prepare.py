@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from trueup.config import DataConfig, PpoConfig, StageConfig, TrainDataConfig
 from trueup.data.rendering.messages import Message, Origin
 from trueup.data.rendering.renderer import Renderer
+from trueup.data.row_kinds import section_kinds
 from trueup.data.tokens.build import Ticker, tokenize
 from trueup.data.tokens.findings import Finding, contradicting, duplicates, overlapping, row_findings
 from trueup.data.tokens.fitting import fit_examples, fit_prompts
@@ -27,7 +28,6 @@ from trueup.data.tokens.sampler import epoch_rows
 from trueup.data.tokens.select import Examples, Selected, all_rows, limit_rows, split
 from trueup.data.tokens.store import Tokenized, read_sealed, write_sealed
 from trueup.data.tokens.survey import contradictions, duplicate_rows, survey
-from trueup.data.wants import wants
 from trueup.errors import DataError
 from trueup.system.files import split_event
 
@@ -97,7 +97,7 @@ def prepare(
     """
     sections = [
         _open(config, place, _as_of_event(data, stores), kinds, renderer, workers, reading)
-        for place, data, kinds in wants(config)
+        for place, data, kinds in section_kinds(config)
     ]
     trained = [section for section in sections if isinstance(section.config, TrainDataConfig)]
     others = {section.name: section for section in sections if section not in trained}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from trueup.config import DataConfig, DpoConfig, PpoConfig, SftConfig, StageConfig
-from trueup.data.sources.parser import Want
+from trueup.data.sources.parser import RowKind
 
 
-def wants(config: StageConfig) -> list[tuple[tuple[str | int, ...], DataConfig, tuple[Want, ...]]]:
-    """Every data section of the stage: its place, itself, and the kinds of row it may hold, the likeliest first."""
+def section_kinds(config: StageConfig) -> list[tuple[tuple[str | int, ...], DataConfig, tuple[RowKind, ...]]]:
+    """Return (place, section, the kinds of row it may hold, the likeliest first) for each data section of a stage."""
     return [(place, section, _kinds(config, place, section)) for place, section in config.data_sections]
 
 
-def _kinds(config: StageConfig, place: tuple[str | int, ...], section: DataConfig) -> tuple[Want, ...]:
+def _kinds(config: StageConfig, place: tuple[str | int, ...], section: DataConfig) -> tuple[RowKind, ...]:
     if place[0] == "mix" or isinstance(config, SftConfig):
         return ("text",) if section.use == "text" else ("conversation",)
     if isinstance(config, PpoConfig):
