@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trueup.algorithms.advantages import RunningNorm, gae, grpo, missing_end_penalty, rloo, token_rewards
+from trueup.algorithms.advantages import Episodes, RunningNorm, gae, grpo, missing_end_penalty, rloo, token_rewards
 from trueup.errors import ConfigError
 
 RAGGED = torch.tensor([0, 0, 0, 1, 2, 2])
@@ -27,6 +27,16 @@ def slow_gae(rewards: list[float], values: list[float], gamma: float, lam: float
 
 def layout(lengths: list[int]) -> Tensor:
     return torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.long))
+
+
+def tokens(rewards: Tensor, values: Tensor, branch_of: Tensor) -> Episodes:
+    """Episodes for an advantage that looks at tokens."""
+    return Episodes(rewards, torch.zeros(0), branch_of, torch.zeros(0), values)
+
+
+def responses(totals: Tensor, group: Tensor) -> Episodes:
+    """Episodes of one token each, for an advantage that compares responses."""
+    return Episodes(totals, totals, torch.arange(len(totals)), group)
 
 
 class TestTokenRewards:
@@ -65,12 +75,11 @@ class TestGae:
         """Rewards 0, 0, 1, values 0.5, 0.6, 0.7, gamma 1, lambda 0.5.
 
         Errors: 0.6 - 0.5 = 0.1; 0.7 - 0.6 = 0.1; 1 + 0 - 0.7 = 0.3 (nothing follows the last token).
-        Advantages, backwards: 0.3; 0.1 + 0.5 * 0.3 = 0.25; 0.1 + 0.5 * 0.25 = 0.225. Returns: plus the values.
+        Advantages, backwards: 0.3; 0.1 + 0.5 * 0.3 = 0.25; 0.1 + 0.5 * 0.25 = 0.225.
         """
         rewards, values = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.5, 0.6, 0.7])
-        advantages, returns = gae(rewards, values, torch.zeros(3, dtype=torch.long), gamma=1.0, lam=0.5)
+        advantages = gae(tokens(rewards, values, torch.zeros(3, dtype=torch.long)), gamma=1.0, lam=0.5)
         torch.testing.assert_close(advantages, torch.tensor([0.225, 0.25, 0.3]))
-        torch.testing.assert_close(returns, torch.tensor([0.725, 0.85, 1.0]))
 
     @settings(deadline=None, max_examples=40)
     @given(
@@ -87,49 +96,50 @@ class TestGae:
         branch_of = layout(lengths)
         rewards = torch.randn(len(branch_of), generator=generator, dtype=torch.float64)
         values = torch.randn(len(branch_of), generator=generator, dtype=torch.float64)
-        advantages, returns = gae(rewards, values, branch_of, gamma=gamma, lam=lam)
+        advantages = gae(tokens(rewards, values, branch_of), gamma=gamma, lam=lam)
         expected: list[float] = []
         for r, v in zip(rewards.split(lengths), values.split(lengths), strict=True):
             expected += slow_gae(r.tolist(), v.tolist(), gamma, lam)
         torch.testing.assert_close(advantages, torch.tensor(expected, dtype=torch.float64))
-        torch.testing.assert_close(returns, advantages + values)
 
     def test_lambda_one_gives_rewards_to_go_as_returns(self) -> None:
         """Gamma 1: 1 + 2 + 3 = 6, 5, 3 in branch 0; 4 in branch 1; 5 + 6 = 11, 6 in branch 2, whatever the values."""
         rewards = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
-        _, returns = gae(rewards, torch.randn(6), RAGGED, gamma=1.0, lam=1.0)
-        torch.testing.assert_close(returns, torch.tensor([6.0, 5.0, 3.0, 4.0, 11.0, 6.0]))
+        values = torch.randn(6)
+        advantages = gae(tokens(rewards, values, RAGGED), gamma=1.0, lam=1.0)
+        torch.testing.assert_close(advantages + values, torch.tensor([6.0, 5.0, 3.0, 4.0, 11.0, 6.0]))
 
     def test_lambda_zero_gives_one_step_errors(self) -> None:
         rewards, values = torch.randn(6), torch.randn(6)
-        advantages, _ = gae(rewards, values, RAGGED, gamma=0.9, lam=0.0)
+        advantages = gae(tokens(rewards, values, RAGGED), gamma=0.9, lam=0.0)
         after = torch.tensor([values[1], values[2], 0, 0, values[5], 0])
         torch.testing.assert_close(advantages, rewards + 0.9 * after - values)
 
     def test_results_are_constants(self) -> None:
         values = torch.randn(6, requires_grad=True)
-        advantages, returns = gae(torch.randn(6), values, RAGGED)
-        assert not advantages.requires_grad
-        assert not returns.requires_grad
+        assert not gae(tokens(torch.randn(6), values, RAGGED)).requires_grad
 
     def test_branch_numbers_may_skip(self) -> None:
         rewards, values = torch.randn(3), torch.randn(3)
-        skipped = gae(rewards, values, torch.tensor([1, 1, 4]))
-        torch.testing.assert_close(skipped, gae(rewards, values, torch.tensor([0, 0, 1])))
+        skipped = gae(tokens(rewards, values, torch.tensor([1, 1, 4])))
+        torch.testing.assert_close(skipped, gae(tokens(rewards, values, torch.tensor([0, 0, 1]))))
 
     def test_no_tokens(self) -> None:
-        advantages, returns = gae(torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.long))
-        assert advantages.shape == returns.shape == (0,)
+        assert gae(tokens(torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.long))).shape == (0,)
+
+    def test_values_are_needed(self) -> None:
+        with pytest.raises(ValueError, match="needs the values"):
+            gae(responses(torch.zeros(2), torch.zeros(2)))
 
     def test_a_wrong_order_is_refused(self) -> None:
         with pytest.raises(ValueError, match="branch_of decreases"):
-            gae(torch.zeros(2), torch.zeros(2), torch.tensor([1, 0]))
+            gae(tokens(torch.zeros(2), torch.zeros(2), torch.tensor([1, 0])))
 
 
 class TestRloo:
     def test_by_hand(self) -> None:
         """Scores 1, 2, 6 of one prompt: 1 - (2 + 6) / 2 = -3; 2 - 3.5 = -1.5; 6 - 1.5 = 4.5. Another: 5, 7: -2, 2."""
-        advantages = rloo(torch.tensor([1.0, 5.0, 2.0, 7.0, 6.0]), torch.tensor([8, 3, 8, 3, 8]))
+        advantages = rloo(responses(torch.tensor([1.0, 5.0, 2.0, 7.0, 6.0]), torch.tensor([8, 3, 8, 3, 8])))
         torch.testing.assert_close(advantages, torch.tensor([-3.0, -2.0, -1.5, 2.0, 4.5]))
 
     def test_equals_scaled_centred_scores(self) -> None:
@@ -137,32 +147,38 @@ class TestRloo:
         scores = torch.randn(4, 5, dtype=torch.float64)
         group = torch.arange(4).repeat_interleave(5)
         expected = 5 / 4 * (scores - scores.mean(1, keepdim=True))
-        torch.testing.assert_close(rloo(scores.flatten(), group), expected.flatten())
+        torch.testing.assert_close(rloo(responses(scores.flatten(), group)), expected.flatten())
 
     @pytest.mark.parametrize("baseline", [rloo, grpo])
     def test_a_group_of_one_is_refused(self, baseline: object) -> None:
         assert callable(baseline)
         with pytest.raises(ConfigError, match="one sample") as caught:
-            baseline(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1]))
+            baseline(responses(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1])))
         assert isinstance(caught.value, ValueError)
 
 
 class TestGrpo:
     def test_by_hand(self) -> None:
-        """Scores 1, 2, 3: mean 2, unbiased deviation 1: -1, 0, 1 (eps 0). Scores 0, 4: mean 2, deviation sqrt(8)."""
-        advantages = grpo(torch.tensor([1.0, 0.0, 2.0, 3.0, 4.0]), torch.tensor([0, 1, 0, 0, 1]), eps=0.0)
-        torch.testing.assert_close(advantages, torch.tensor([-1.0, -0.707107, 0.0, 1.0, 0.707107]))
+        """Scores 1, 2, 3: mean 2, unbiased deviation 1: -1, 0, 1. Scores 0, 4: mean 2, deviation sqrt(8)."""
+        advantages = grpo(responses(torch.tensor([1.0, 0.0, 2.0, 3.0, 4.0]), torch.tensor([0, 1, 0, 0, 1])))
+        expected = torch.tensor([-1.0, -0.707107, 0.0, 1.0, 0.707107])
+        torch.testing.assert_close(advantages, expected, rtol=2e-4, atol=0)
 
-    def test_eps_is_added_to_the_deviation(self) -> None:
-        torch.testing.assert_close(
-            grpo(torch.tensor([1.0, 2.0, 3.0]), torch.zeros(3), eps=1.0), torch.tensor([-0.5, 0.0, 0.5])
-        )
+    def test_a_ten_thousandth_is_added_to_the_deviation(self) -> None:
+        """Scores 0, 1e-4 and 2e-4: deviation 1e-4, plus 1e-4: -1/2, 0, 1/2."""
+        advantages = grpo(responses(torch.tensor([0.0, 1e-4, 2e-4]), torch.zeros(3)))
+        torch.testing.assert_close(advantages, torch.tensor([-0.5, 0.0, 0.5]))
+
+    def test_every_token_has_its_responses_advantage(self) -> None:
+        totals = torch.tensor([1.0, 2.0, 6.0])
+        advantages = grpo(Episodes(torch.zeros(6), totals, RAGGED, torch.zeros(3)), scale=False)
+        assert advantages.tolist() == [-2.0, -2.0, -2.0, -1.0, 3.0, 3.0]
 
     def test_equal_scores_have_no_advantage(self) -> None:
-        assert not grpo(torch.full((4,), 0.3), torch.zeros(4)).any()
+        assert not grpo(responses(torch.full((4,), 0.3), torch.zeros(4))).any()
 
     def test_without_scale_only_the_mean_is_taken(self) -> None:
-        advantages = grpo(torch.tensor([1.0, 2.0, 6.0]), torch.zeros(3), scale=False)
+        advantages = grpo(responses(torch.tensor([1.0, 2.0, 6.0]), torch.zeros(3)), scale=False)
         torch.testing.assert_close(advantages, torch.tensor([-2.0, -1.0, 3.0]))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trueup.algorithms import preference
-from trueup.algorithms.advantages import grpo
+from trueup.algorithms.advantages import Episodes, grpo
 from trueup.algorithms.preference import Completions, Pairs
 from trueup.algorithms.reward import bradley_terry
 
@@ -240,5 +240,5 @@ def test_grpo_uses_trl_deviation() -> None:
 
     scores = torch.randn(4, 6, generator=torch.Generator().manual_seed(4))
     expected = (scores - scores.mean(1, keepdim=True)) / (nanstd(scores, dim=1)[:, None] + 1e-4)
-    ours = grpo(scores.flatten(), torch.arange(4).repeat_interleave(6))
+    ours = grpo(Episodes(scores.flatten(), scores.flatten(), torch.arange(24), torch.arange(4).repeat_interleave(6)))
     torch.testing.assert_close(ours, expected.flatten())

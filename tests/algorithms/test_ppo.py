@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trueup.algorithms.advantages import gae, token_rewards
+from trueup.algorithms.advantages import Episodes, gae, token_rewards
 from trueup.algorithms.kl import k1
 from trueup.algorithms.ppo import explained_variance, policy_loss, policy_metrics, value_loss
 from trueup.algorithms.tensors import token_logps, whiten
@@ -158,7 +158,9 @@ class Rollout:
         assert entropy is not None
         kl = k1(logps, self.ref_logps[rows])
         rewards = token_rewards(self.scores[branches], kl, branch_of, 0.1)
-        advantages, returns = gae(rewards, self.values[rows], branch_of)
+        values = self.values[rows]
+        advantages = gae(Episodes(rewards, torch.zeros(0), branch_of, torch.zeros(0), values))
+        returns = advantages + values
         stacked = torch.stack([logps, entropy, kl, rewards, advantages, returns], 1)
         return list(stacked.split(sizes))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trueup.algorithms import preference
+from trueup.algorithms import advantages, kl, preference
 from trueup.config import (
     STAGES,
     DataConfig,
@@ -29,7 +29,7 @@ from trueup.config import (
     load_config,
     to_yaml,
 )
-from trueup.config.losses import needs_reference, preference_losses
+from trueup.config.functions import ADVANTAGES, ESTIMATORS, LOSSES, FunctionTable
 from trueup.errors import ConfigError
 
 SFT = ["model=m", "output=o", "data=d.jsonl"]
@@ -271,11 +271,25 @@ def test_defaults_are_never_without_effect() -> None:
 # ------------------------------------------------------------------ the preference losses' parameters
 
 
-def test_the_losses_read_from_the_source_are_the_modules() -> None:
-    assert list(preference_losses()) == list(preference.LOSSES)
-    for name, loss in preference.LOSSES.items():
-        assert preference_losses()[name] == loss.__kwdefaults__
-        assert needs_reference(name) == (name in preference.NEEDS_REFERENCE)
+@pytest.mark.parametrize(
+    ("table", "functions", "marks"),
+    [
+        (LOSSES, preference.LOSSES, {"NEEDS_REFERENCE": preference.NEEDS_REFERENCE, "UNPAIRED": preference.UNPAIRED}),
+        (
+            ADVANTAGES, advantages.ADVANTAGES,
+            {"NEEDS_VALUES": advantages.NEEDS_VALUES, "NEEDS_GROUPS": advantages.NEEDS_GROUPS},
+        ),
+        (ESTIMATORS, kl.ESTIMATORS, {}),
+    ],
+)  # fmt: skip
+def test_the_functions_read_from_the_source_are_the_modules(
+    table: FunctionTable, functions: dict[str, Callable[..., object]], marks: dict[str, frozenset[str]]
+) -> None:
+    assert list(table.ours()) == list(functions)
+    for name, function in functions.items():
+        assert table.ours()[name] == (function.__kwdefaults__ or {})
+        for mark, names in marks.items():
+            assert table.marked(mark, name) == (name in names)
 
 
 def test_a_losss_parameters_are_filled_and_typed() -> None:
@@ -286,10 +300,54 @@ def test_a_losss_parameters_are_filled_and_typed() -> None:
     assert config.loss == PreferenceLossConfig(name="simpo", params={"beta": 3.0})
 
 
-@pytest.mark.parametrize("name", preference_losses())
+@pytest.mark.parametrize("name", LOSSES.ours())
 def test_each_loss_takes_its_parameters(name: str) -> None:
     config = load_config(DpoConfig, None, [*SFT, f"loss.name={name}"])
-    assert config.loss.params == preference_losses()[name]
+    assert config.loss.params == LOSSES.ours()[name]
+
+
+# ------------------------------------------------------------------ advantages and KL estimators
+
+
+def test_an_advantage_and_its_parameters() -> None:
+    groups = "rollouts.per_prompt=4"
+    short = load_config(PpoConfig, None, [*PPO, groups, "rollouts.advantage=grpo"])
+    assert short.rollouts.advantage.params == {"scale": True}
+    assert short == load_config(PpoConfig, None, [*PPO, groups, "rollouts.advantage={name: grpo, scale: true}"])
+    dr_grpo = load_config(PpoConfig, None, [*PPO, groups, "rollouts.advantage={name: grpo, scale: false}"])
+    assert dr_grpo.rollouts.advantage.params == {"scale": False}
+    assert dr_grpo == load_config(
+        PpoConfig, None, [*PPO, groups, "rollouts.advantage=grpo", "rollouts.advantage.scale=false"]
+    )
+
+
+def test_an_advantage_alone_is_written_as_earlier_versions_wrote_it() -> None:
+    """So the config.yaml of an older run folder compares equal; gae's parameters are keys of rollouts, as ever."""
+    config = load_config(PpoConfig, None, PPO)
+    assert "  advantage: gae\n  gamma: 1.0\n  lam: 0.95\n" in to_yaml(config)
+    assert "  estimator: k1\n" in to_yaml(config)
+
+
+def test_gaes_parameters_may_stand_next_to_its_name() -> None:
+    config = load_config(PpoConfig, None, [*PPO, "rollouts.advantage={name: gae, lam: 0.9}"])
+    assert config.rollouts.lam == 0.9
+    assert config == load_config(PpoConfig, None, [*PPO, "rollouts.lam=0.9"])
+    text = refusal("ppo", "rollouts={advantage: {lam: 0.9}, lam: 0.8}")
+    assert "rollouts.advantage.lam: stands in rollouts.lam too; remove one" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("rollouts.advantage=grop", "must be one of gae, rloo, grpo; got 'grop'; did you mean grpo?"),
+        ("rollouts.advantage={name: grpo, scales: false}", "unknown key; did you mean scale? grpo takes scale"),
+        ("rollouts.advantage={name: grpo, scale: 1}", "must be true or false; got 1"),
+        ("rollouts.advantage={name: rloo, scale: true}", "scale belongs to grpo; rloo takes no parameter"),
+        ("kl.estimator={name: k3, bound: 2}", "unknown key; k3 takes no parameter"),
+    ],
+)
+def test_a_wrong_advantage_or_estimator(override: str, said: str) -> None:
+    assert said in refusal("ppo", override)
 
 
 # ------------------------------------------------------------------ files
@@ -366,6 +424,8 @@ def test_an_override_that_is_none(override: str, said: str) -> None:
         ("dpo", ["loss={name: simpo, gamma: 1}"]),
         ("dpo", ["reference=other", "loss.beta=0.5"]),
         ("ppo", ["rollouts={advantage: rloo, per_prompt: 4}"]),
+        ("ppo", ["rollouts={advantage: {name: grpo, scale: false}, per_prompt: 4}"]),
+        ("ppo", ["reward={name: mine.py:score, scale: 2}", "rollouts.lam=0.5"]),
         ("ppo", ["kl={target: 6, horizon: 500}", "rollouts.lam=0.9"]),
     ],
 )

@@ -350,7 +350,7 @@ def test_rows_over_max_length_are_left_out_and_counted(folder: Path, tmp_path: P
 
 def test_a_grader_keeps_to_its_range(folder: Path, tmp_path: Path) -> None:
     grader = tiny_data.reward_function(tmp_path, "def score(talks): return [2.0 for one in talks]")
-    with pytest.raises(TrainingError, match=r"evaluate\.grader: gave 2\.0 for a#1; grades are from 0 to 1"):
+    with pytest.raises(ConfigError, match=r"evaluate\.grader: gave 2\.0 for a#1; grades are from 0 to 1"):
         measured(plan(folder, tmp_path, "base", grader=grader, tasks=["capability"]))
 
 

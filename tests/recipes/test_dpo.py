@@ -14,7 +14,7 @@ import tiny_data
 from tiny import tiny_folder
 from trueup.algorithms import preference
 from trueup.algorithms.preference import LOSSES, NEEDS_REFERENCE, UNPAIRED
-from trueup.config import losses
+from trueup.config import functions
 from trueup.data.unpaired import mismatched
 from trueup.errors import DataError
 from trueup.models.batching import Example
@@ -131,7 +131,7 @@ def test_kto_never_estimates_the_kl_on_a_prompts_own_answers(tmp_path: Path, mon
 @pytest.fixture
 def fresh_readers() -> Iterator[None]:
     """Forget what was read from the losses' source, before and after."""
-    readers = (losses.preference_losses, losses._tree, losses._names)
+    readers = (functions._tree, functions._table, functions._names)
     for reader in readers:
         reader.cache_clear()
     yield
@@ -151,12 +151,14 @@ def test_an_unpaired_loss_of_another_name_is_the_one_that_trains(
         return 7 + 0 * beta * completions.logps
 
     source = tmp_path / "preference.py"
-    text = losses.SOURCE.read_text(encoding="utf-8").replace('"kto": kto,', '"kto": kto,\n    "seven": seven,')
+    text = functions.LOSSES.source.read_text(encoding="utf-8").replace(
+        '"kto": kto,', '"kto": kto,\n    "seven": seven,'
+    )
     text = text.replace('frozenset({"kto"})', 'frozenset({"kto", "seven"})')
     if with_reference:
         text = text.replace('"kto"})\n', '"kto", "seven"})\n', 1)
     source.write_text(text + "\ndef seven(completions: Completions, *, beta: float = 0.1): ...\n", encoding="utf-8")
-    monkeypatch.setattr(losses, "SOURCE", source)
+    monkeypatch.setattr(functions.LOSSES, "source", source)
     monkeypatch.setitem(LOSSES, "seven", seven)
     config = kto(tmp_path, "labelled", loss={"name": "seven"})
     tiny_data.run(config)

@@ -124,8 +124,12 @@ def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
     ("source", "error", "said"),
     [
         ("def other(conversations): return []", ConfigError, "has no function 'score'; it has other"),
-        ("def score(conversations): return [1.0]", TrainingError, "1 scores for 8 conversations"),
-        ("def score(conversations): return [float('nan')] * 8", TrainingError, "scores must be finite"),
+        ("def score(conversations): return [1.0] * 2", TrainingError, "2 scores for 8 conversations"),
+        (
+            "def score(conversations): return [float('nan') if len(conversations) > 2 else 0.0] * len(conversations)",
+            TrainingError,
+            "scores must be finite",
+        ),
     ],
 )
 def test_a_reward_function_that_cannot_be_used(source: str, error: type[Exception], said: str, tmp_path: Path) -> None:

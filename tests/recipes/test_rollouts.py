@@ -11,6 +11,8 @@ import torch
 
 import tiny_data
 from tiny import END_ID, lora, shake, tiny_model, tiny_network
+from trueup.algorithms.advantages import ADVANTAGES
+from trueup.config import functions
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.data.tokens.sampler import Sampler
@@ -237,6 +239,30 @@ def test_groups_are_compared_with_themselves(advantage: str, tmp_path: Path, mon
         assert columns["advantages"] == pytest.approx([by_hand] * len(one.branches[0].ids), abs=2e-3)
 
 
+def test_grpo_without_scale_is_dr_grpo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores 1, 2, 3, 4 of one prompt, no KL: less their mean 2.5 and nothing else, for each token."""
+    answers(monkeypatch, "a", "bb", "ccc", "dddd")
+    settings = {"advantage": {"name": "grpo", "scale": False}, "per_prompt": 4, "episodes": 4}
+    bench = Bench(tmp_path, kl={"coef": 0.0}, rollouts={**settings, "missing_end_penalty": 0.0})
+    advantages = [one.branches[0].columns["advantages"] for one in bench.rollout()]
+    assert advantages == [[-1.5], [-0.5] * 2, [0.5] * 3, [1.5] * 4]
+
+
+def test_another_advantage_of_the_table_is_the_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A throw-away advantage of 7 for each token, unknown to the table's readers but for its source."""
+    source = tmp_path / "advantages.py"
+    text = functions.ADVANTAGES.source.read_text(encoding="utf-8").replace(
+        '"grpo": grpo}', '"grpo": grpo, "seven": seven}'
+    )
+    source.write_text(text + "\ndef seven(episodes: Episodes): ...\n", encoding="utf-8")
+    monkeypatch.setattr(functions.ADVANTAGES, "source", source)
+    monkeypatch.setitem(ADVANTAGES, "seven", lambda episodes: torch.full_like(episodes.rewards, 7))
+    bench = Bench(tmp_path, rollouts={"advantage": "seven"})
+    columns = [one.branches[0].columns for one in bench.rollout()]
+    assert {value for column in columns for value in column["advantages"]} == {7.0}
+    assert set(columns[0]) == {"advantages", "old_logps"}
+
+
 def test_whitened_advantages(tmp_path: Path) -> None:
     bench = Bench(tmp_path, rollouts={"whiten": True})
     values = torch.tensor([value for one in bench.rollout() for value in one.branches[0].columns["advantages"]])
@@ -399,12 +425,8 @@ def same_batches(ours: list[Any], theirs: list[Any]) -> None:
 
 def test_every_episode_is_used_once_an_epoch(tmp_path: Path) -> None:
     bench = Bench(tmp_path, rollouts={"episodes": 4, "epochs": 3}, optim={"batch_size": 3})
-    trained = []
-    for step in range(6):
-        assert bench.source.at_boundary == (step == 0)
-        trained.append(sum(batch.branches for batch in bench.source.next(lambda: None)))
+    trained = [sum(batch.branches for batch in bench.source.next(lambda: None)) for _ in range(6)]
     assert trained == [3, 1] * 3
-    assert bench.source.at_boundary
     assert bench.source.metrics()["rollout"] == 1
     bench.source.next(lambda: None)
     assert bench.source.metrics()["rollout"] == 2
@@ -421,7 +443,6 @@ def test_the_state_goes_through_a_file(before: int, tmp_path: Path) -> None:
     other = bench.new_source()
     other.load_state_dict(read_state(tmp_path, "source"))
     assert other.metrics() == bench.source.metrics()
-    assert other.at_boundary == bench.source.at_boundary == (before % 2 == 0)
     same_batches(drawn(bench.source, 5), drawn(other, 5))
     assert other.metrics() == bench.source.metrics()
 

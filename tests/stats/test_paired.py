@@ -12,7 +12,6 @@ from scipy import optimize, stats
 from trueup.stats.intervals import rate
 from trueup.stats.paired import (
     PairedDifference,
-    detectable_rate,
     difference,
     exceeds,
     holm,
@@ -206,19 +205,6 @@ def test_holm() -> None:
 
 def enumerate_names(values: list[float]) -> list[tuple[str, float]]:
     return [(str(at), value) for at, value in enumerate(values)]
-
-
-def test_detectable_rate() -> None:
-    """(0.8416 + 1.9600) * sqrt(2 * 0.25 / 200) = 0.1401; a correlation of 0.75 halves it; 7.906 / 200 at the least."""
-    assert detectable_rate(200, 0.5) == pytest.approx(0.1401, abs=1e-4)
-    assert detectable_rate(200, 0.5, correlation=0.75) == pytest.approx(0.0700, abs=1e-4)
-    assert detectable_rate(200, 1.0) == pytest.approx(0.03953, abs=1e-5)
-    assert stats.poisson.sf(5, 200 * detectable_rate(200, 1.0)) == pytest.approx(0.8)
-    assert detectable_rate(4, 0.5) == 1.0
-    with pytest.raises(ValueError, match="n is 0"):
-        detectable_rate(0, 0.5)
-    with pytest.raises(ValueError, match=r"base 1\.5"):
-        detectable_rate(10, 1.5)
 
 
 def test_what_is_detectable_is_detected_four_times_in_five() -> None:

@@ -1,5 +1,9 @@
 """From scores of responses to advantages of tokens.
 
+An advantage is a function from `Episodes` to (N,). Its keyword-only parameters are its configuration: their names are
+the keys, their defaults the defaults (they are read from this file's source, so they are literals). Adding one touches
+this file alone: write the function, enter it in `ADVANTAGES`, and in `NEEDS_VALUES` or `NEEDS_GROUPS` where it belongs.
+
 Layout: the N sampled tokens of S branches (responses) lie flat, one branch after another; `branch_of` (N,) names the
 branch of each token and never decreases. There is no padding, so none can leak into a sum, a mean or a return.
 """
@@ -8,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -40,29 +45,46 @@ def token_rewards(scores: Tensor, kl: Tensor, branch_of: Tensor, coef: float) ->
     return (-coef * kl).index_add(0, lengths.cumsum(0) - 1, scores.to(kl.dtype))
 
 
-def gae(
-    rewards: Tensor, values: Tensor, branch_of: Tensor, *, gamma: float = 1.0, lam: float = 0.95
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, slots=True)
+class Episodes:
+    """S sampled responses with N tokens in all: what an advantage is computed from. All are constants.
+
+    Attributes:
+        rewards: (N,) reward of each token, from `token_rewards`.
+        totals: (S,) reward of each response: its score less the price of its KL, the sum of its `rewards`.
+        branch_of: (N,) which response each token belongs to; never decreases.
+        group: (S,) integer, equal for responses to one prompt.
+        values: (N,) value of the state in which each token was chosen; None where the advantage has no value head.
+    """
+
+    rewards: Tensor
+    totals: Tensor
+    branch_of: Tensor
+    group: Tensor
+    values: Tensor | None = None
+
+
+def gae(episodes: Episodes, *, gamma: float = 1.0, lam: float = 0.95) -> Tensor:
     """Generalised advantage estimation (Schulman et al. 2015, arXiv:1506.02438, eq. 16).
 
-    An episode ends at the branch's last token: the value after it is 0, and nothing crosses from branch to branch.
+    An episode ends at the response's last token: the value after it is 0, and nothing crosses from one to another.
 
     Args:
-        rewards: (N,).
-        values: (N,) of the state in which each token was chosen.
-        branch_of: (N,).
+        episodes: with values.
         gamma: discount a token.
         lam: 0 = one-step errors (low variance), 1 = whole returns (no bias).
 
     Returns:
-        advantages (N,) and returns (N,) = advantages + values, both detached.
+        advantages (N,), detached.
 
     Raises:
-        ValueError: branch_of decreases.
+        ValueError: branch_of decreases, or there are no values.
     """
-    rewards, values = rewards.detach(), values.detach()
+    if episodes.values is None:
+        raise ValueError("GAE needs the values of a value head")
+    rewards, values, branch_of = episodes.rewards.detach(), episodes.values.detach(), episodes.branch_of
     if rewards.numel() == 0:
-        return rewards.clone(), values.clone()
+        return rewards.clone()
     lengths = _lengths(branch_of, int(branch_of[-1]) + 1)
     starts = lengths.cumsum(0) - lengths
     column = torch.arange(rewards.shape[0], device=rewards.device) - starts[branch_of]
@@ -78,55 +100,60 @@ def gae(
     for t in range(longest - 1, -1, -1):
         running = errors[:, t] + gamma * lam * running
         padded[:, t] = running
-    advantages = padded[branch_of, column]
-    return advantages, advantages + values
+    return padded[branch_of, column]
 
 
-def rloo(scores: Tensor, group: Tensor) -> Tensor:
-    """REINFORCE leave-one-out: score minus the mean score of the *other* samples of the same prompt.
+def rloo(episodes: Episodes) -> Tensor:
+    """REINFORCE leave-one-out: reward minus the mean reward of the *other* responses to the same prompt.
 
     Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"; for RLHF Ahmadian et al. 2024,
     arXiv:2402.14740.
 
-    Args:
-        scores: (S,).
-        group: (S,) integer, equal for samples of one prompt, in any order.
-
     Returns:
-        advantages (S,).
+        advantages (N,), the same for all tokens of a response.
 
     Raises:
         ConfigError: a prompt was sampled once, so there are no others (also a ValueError).
     """
-    index, counts = _groups(group)
-    others = _sums(scores, index, counts)[index] - scores
-    return scores - others / (counts[index] - 1)
+    totals = episodes.totals
+    index, counts = _groups(episodes.group)
+    others = _sums(totals, index, counts)[index] - totals
+    return (totals - others / (counts[index] - 1))[episodes.branch_of]
 
 
-def grpo(scores: Tensor, group: Tensor, *, eps: float = 1e-4, scale: bool = True) -> Tensor:
-    """Score minus its group's mean, over its group's standard deviation (Shao et al. 2024, arXiv:2402.03300, 4.1.2).
+def grpo(episodes: Episodes, *, scale: bool = True) -> Tensor:
+    """Reward minus its group's mean, over the group's standard deviation (Shao et al. 2024, arXiv:2402.03300, 4.1.2).
 
-    The standard deviation is the unbiased one (n - 1), as in TRL. Equal scores give advantages of 0.
+    The standard deviation is the unbiased one (n - 1) plus 1e-4, as in TRL. Equal rewards give advantages of 0.
 
     Args:
-        scores: (S,).
-        group: (S,) integer, equal for samples of one prompt, in any order.
-        eps: added to the standard deviation.
+        episodes: their groups are compared.
         scale: False leaves the division out, which favours prompts that are too easy or too hard (Dr. GRPO: Liu et
             al. 2025, arXiv:2503.20783).
 
     Returns:
-        advantages (S,).
+        advantages (N,), the same for all tokens of a response.
 
     Raises:
         ConfigError: a prompt was sampled once (also a ValueError).
     """
-    index, counts = _groups(group)
-    centred = scores - (_sums(scores, index, counts) / counts)[index]
-    if not scale:
-        return centred
-    variance = _sums(centred.square(), index, counts) / (counts - 1)
-    return centred / (variance.sqrt()[index] + eps)
+    totals = episodes.totals
+    index, counts = _groups(episodes.group)
+    centred = totals - (_sums(totals, index, counts) / counts)[index]
+    if scale:
+        variance = _sums(centred.square(), index, counts) / (counts - 1)
+        centred = centred / (variance.sqrt()[index] + 1e-4)
+    return centred[episodes.branch_of]
+
+
+ADVANTAGES: dict[str, Callable[..., Tensor]] = {"gae": gae, "rloo": rloo, "grpo": grpo}
+"""Advantages by the name used in the configuration."""
+
+NEEDS_VALUES: frozenset[str] = frozenset({"gae"})
+"""Advantages for which a value head is trained; its targets are advantage + value."""
+
+NEEDS_GROUPS: frozenset[str] = frozenset({"rloo", "grpo"})
+"""Advantages that compare the responses to one prompt: at least two are sampled, and `whiten` leaves them alone."""
 
 
 def missing_end_penalty(scores: Tensor, finished: Tensor, penalty: float) -> Tensor:

@@ -5,7 +5,7 @@
     evaluation.py  the `evaluate` and `gates` sections
     pipeline.py    a file of stages, each resolved into its stage's model
     ranking.py     the keys of `trueup rank`
-    losses.py      the preference losses' parameters, read from their signatures
+    functions.py  losses, advantages, KL estimators, a user's file.py:function: parameters read from signatures
     yamlfile.py    YAML with line numbers, overrides
     problems.py    several problems in one error, each with its place
     explain.py     pydantic's errors as messages: the line, the nearest key, the fix

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, Strict
+from pydantic import Field, Strict, model_validator
 
+from trueup.config.functions import functions_as_text
 from trueup.config.problems import Problem
 from trueup.config.sections import Count, DataConfig, Fraction, NonEmptyStr, NonNegative, Positive, Section
 from trueup.system.text import masked
@@ -49,7 +50,7 @@ class EvaluateConfig(Section):
     capability: DataConfig | None = None
     """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 200 written for this project."""
     grader: NonEmptyStr | None = None
-    """file.py:function that scores answers to questions from 0 to 1. Unset: they must contain the expected answer."""
+    """file.py:function that grades answers to questions from 0 to 1. Unset: they must contain the expected answer."""
     forgetting: DataConfig | None = None
     """Texts or conversations outside of what was trained on. Unset: 72 written for this project."""
     innocent: DataConfig | None = None
@@ -72,6 +73,11 @@ class EvaluateConfig(Section):
     """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
     """The largest number of items of each of these tasks."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_settings(cls, value: object) -> object:
+        return functions_as_text(functions_as_text(value, ("reward", "gold")), ("grader",), takes=(1, 3))
 
     @property
     def endpoint(self) -> str | None:

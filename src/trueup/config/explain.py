@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from pydantic import BaseModel, ValidationError
 
-from trueup.config.losses import preference_losses
 from trueup.config.problems import Place, Problem, as_written, dotted, nearest, suggestion, unpack
-from trueup.config.sections import MANY, ONE, PreferenceLossConfig
+from trueup.config.sections import MANY, ONE, FunctionConfig, PreferenceLossConfig
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -134,8 +133,9 @@ def places_of(cls: type[BaseModel], before: Place = ()) -> Iterator[Place]:
         place = (*before, field.alias or name)
         yield place
         section = section_of(field)
-        if section is PreferenceLossConfig:
-            yield from ((*place, key) for key in ("name", *preference_losses()["sigmoid"]))
+        if section is not None and issubclass(section, FunctionConfig):
+            if section is PreferenceLossConfig:
+                yield from ((*place, key) for key in ("name", *section.table.ours()[section.default]))
         elif section is not None and len(before) < 2:  # deep enough for mix.data.path
             yield from places_of(section, place)
 

@@ -67,6 +67,8 @@ def to_yaml(config: Section) -> str:
 def _dumped(section: BaseModel) -> dict[str, Value]:
     """Return `model_dump` without the keys that would be refused as inert if they stood in a file."""
     values: dict[str, Value] = section.model_dump(mode="json", by_alias=True)
+    if not isinstance(values, dict):  # pyright: ignore[reportUnnecessaryIsInstance]  (a section whose short form is text)
+        return values
     inert = section.inert() if isinstance(section, Section) else {}
     for name, field in type(section).model_fields.items():
         inner = getattr(section, name)

@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from trueup.config.evaluation import EvaluateConfig
+from trueup.config.functions import UserFunction
 from trueup.config.pipeline import PipelineConfig
 from trueup.config.problems import Place, Problem, limited, nearest_path
 from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
-from trueup.config.sections import DataConfig
+from trueup.config.sections import DataConfig, FunctionConfig
 from trueup.config.untrusted import Trust, read_json, refusal
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
 from trueup.system.files import split_event
@@ -34,7 +35,6 @@ _FILE_SUFFIXES = (
     ".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".db", ".gguf", ".safetensors", ".bin", ".yaml", ".py"
 )  # fmt: skip
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}")  # of https://host a Path would make https:/host
-_FUNCTION = re.compile(r"^(?P<file>.+\.py):(?P<name>[^:/\\]+)$")
 
 
 def check_paths(config: StageConfig | PipelineConfig | EvaluateConfig) -> None:
@@ -133,8 +133,21 @@ def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) ->
     for place, reward in _rewards(config):
         if Path(reward) not in outputs and (message := _reward_problem(reward, trust)):
             yield place, ModelError, message
+    for place, section in function_sections(config):
+        function = UserFunction.parse(section.name)
+        if function and (message := _function_problem(function)):
+            yield place, ConfigError, message
     if message := _output_problem(config.output):
         yield ("output",), ConfigError, message
+
+
+def function_sections(config: StageConfig) -> list[tuple[Place, FunctionConfig]]:
+    """Return the loss, the advantage and the KL estimator of a stage, as far as it has them, and their places."""
+    if isinstance(config, DpoConfig):
+        return [(("loss",), config.loss)]
+    if isinstance(config, PpoConfig):
+        return [(("rollouts", "advantage"), config.rollouts.advantage), (("kl", "estimator"), config.kl.estimator)]
+    return []
 
 
 def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
@@ -246,8 +259,8 @@ def _adapter_problem(path: Path, trust: Trust) -> str | None:
 def _reward_problem(reward: str, trust: Trust) -> str | None:
     if _ADDRESS.match(reward):
         return _model_problem(reward, trust)
-    if match := _FUNCTION.match(reward):
-        return _function_problem(Path(match["file"]).expanduser(), match["name"])
+    if function := UserFunction.parse(reward):
+        return _function_problem(function)
     path = Path(reward).expanduser()
     if path.suffix == ".py":
         return f"{path}: name the function too: {path}:my_reward"
@@ -283,7 +296,8 @@ def classifier_problem(folder: Path) -> str | None:
     return None
 
 
-def _function_problem(path: Path, name: str) -> str | None:
+def _function_problem(function: UserFunction) -> str | None:
+    path, name = function.file.expanduser(), function.name
     if not path.is_file():
         return f"{path}: no such file{nearest_path(path)}"
     try:

@@ -11,6 +11,7 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_va
 
 from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
 from trueup.config.explain import explain, keys_of, unknown_key
+from trueup.config.functions import function_text
 from trueup.config.problems import Place, Problem, as_written, collected, suggestion
 from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig, Strategy
 from trueup.config.sections import Allowed, Count, LoraConfig, NonEmptyStr, Section, Whole
@@ -84,8 +85,9 @@ class PipelineConfig(Section):
         """The reward that scores answers: `evaluate.reward`, else what PPO optimizes, else the last reward stage."""
         if self.evaluate.reward is not None:
             return self.evaluate.reward
-        optimized = [raw.get("reward") for raw in self.stages.values() if raw.get("method") == PpoConfig.method]
-        named = [reward[0] if isinstance(reward, list) and reward else reward for reward in optimized]
+        ppo = [raw for raw in self.stages.values() if raw.get("method") == PpoConfig.method]
+        optimized = [raw.get("reward") for raw in ppo]
+        named = [function_text(reward[0] if isinstance(reward, list) and reward else reward) for reward in optimized]
         named += [name for name, raw in reversed(self.stages.items()) if raw.get("method") == "reward"]
         return next((name for name in named if isinstance(name, str) and name != self.evaluate.gold), None)
 

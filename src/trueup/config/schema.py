@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Strict, StrictBool, model_validator
 
+from trueup.config.functions import functions_as_text
 from trueup.config.problems import Place, Problem
 from trueup.config.sections import (
     Allowed,
@@ -196,6 +197,11 @@ class PpoConfig(StageConfig):
     """Sampling and the objective."""
     watch: WatchConfig = WatchConfig()
     """Watching for reward hacking on the held-out prompts of eval.data."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_settings(cls, value: object) -> object:
+        return functions_as_text(value, ("reward",))
 
     @property
     def rewards(self) -> list[str]:

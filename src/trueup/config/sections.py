@@ -6,8 +6,10 @@ refused, not ignored.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,7 +23,16 @@ from pydantic import (
     model_validator,
 )
 
-from trueup.config.losses import ParameterValue, is_unpaired, needs_reference, parameter_problem, preference_losses
+from trueup.config.functions import (
+    ADVANTAGES,
+    ESTIMATORS,
+    LOSSES,
+    FunctionTable,
+    ParameterValue,
+    UserFunction,
+    functions_as_text,
+    load_function,
+)
 from trueup.config.problems import Problem, as_written, collected, suggestion
 
 Whole = Annotated[int, Strict(), Field(ge=0)]
@@ -224,45 +235,107 @@ class RewardLossConfig(Section):
     """Subtract each row's `margin`, how much better chosen is (Llama 2, arXiv:2307.09288, eq. 2)."""
 
 
-class PreferenceLossConfig(Section):
-    """A preference loss and its parameters, in one mapping: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
+class FunctionConfig(Section):
+    """A function, and its parameters, written next to its name: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
 
-    name: str = "sigmoid"
-    """The loss: a function of algorithms/preference.py."""
+    table: ClassVar[FunctionTable]
+    default: ClassVar[str]
+
+    name: str = ""
+    """The function: a name of ours, or file.py:function."""
     params: dict[str, ParameterValue] = Field(default_factory=dict)
     """Its parameters, all of them; the ones not given have the function's defaults."""
-
-    @property
-    def needs_reference(self) -> bool:
-        """True if the loss compares with a reference model."""
-        return needs_reference(self.name)
-
-    @property
-    def unpaired(self) -> bool:
-        """True if the loss learns from single labelled completions instead of pairs."""
-        return is_unpaired(self.name)
 
     @model_validator(mode="before")
     @classmethod
     def _bind(cls, value: object) -> object:
         if not isinstance(value, dict) or not isinstance(value.get("params", {}), dict):
             return value
-        parameters = {key: item for key, item in value.items() if key not in ("name", "params")}
-        parameters |= value.get("params", {})
-        name = value.get("name", "sigmoid")
-        losses = preference_losses()
-        if not isinstance(name, str) or name not in losses:
-            text = f"must be one of {', '.join(losses)}; got {as_written(name)}{suggestion(str(name), losses)}"
-            raise collected([(("name",), text)])
-        problems = [((key,), text) for key, item in parameters.items() if (text := parameter_problem(name, key, item))]
-        if problems:
-            raise collected(problems)
-        kinds = {key: type(default) for key, default in losses[name].items()}
-        return {"name": name, "params": losses[name] | {key: kinds[key](item) for key, item in parameters.items()}}
+        return cls.table.bind(value, cls.default)
+
+    def function(self, ours: Mapping[str, Callable[..., Any]], key: str) -> Callable[..., Any]:
+        """Return the function with its parameters bound: from the table `ours`, or from the user's file.
+
+        Raises:
+            ConfigError: the user's file or function cannot be used; the message names `key`.
+        """
+        function = ours.get(self.name) or load_function(self.name, key, takes=(self.table.takes,))
+        return partial(function, **self.params)
+
+
+class PreferenceLossConfig(FunctionConfig):
+    """Which preference loss, and its parameters, written next to its name: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
+
+    table: ClassVar[FunctionTable] = LOSSES
+    default: ClassVar[str] = "sigmoid"
+
+    name: str = "sigmoid"
+    """The loss: a function of algorithms/preference.py, or file.py:function."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if the loss compares with a reference model."""
+        return self.table.marked("NEEDS_REFERENCE", self.name)
+
+    @property
+    def unpaired(self) -> bool:
+        """True if the loss learns from single labelled completions instead of pairs."""
+        return self.table.marked("UNPAIRED", self.name)
 
     @model_serializer
     def _flat(self) -> dict[str, str | ParameterValue]:
         return {"name": self.name, **self.params}
+
+
+class ShortFunctionConfig(FunctionConfig):
+    """A function whose name alone may stand for it: `grpo` is `{name: grpo}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        ours = cls.table.ours()
+        if value not in ours and UserFunction.parse(value) is None:
+            text = f"must be one of {', '.join(ours)}; got {as_written(value)}{suggestion(value, ours)}"
+            raise collected([((), f"{text} (or a function of yours: file.py:function)")])
+        return cls.table.bind({"name": value}, cls.default)
+
+    @model_serializer
+    def _short(self) -> str | dict[str, str | ParameterValue]:
+        # The name alone where it says all: so earlier versions wrote it.
+        plain = self.params == self.table.ours().get(self.name)
+        return self.name if plain else {"name": self.name, **self.params}
+
+
+class AdvantageConfig(ShortFunctionConfig):
+    """Which advantage, and its parameters: `grpo`, or `{name: grpo, scale: false}`."""
+
+    table: ClassVar[FunctionTable] = ADVANTAGES
+    default: ClassVar[str] = "gae"
+
+    name: str = "gae"
+    """The advantage: a function of algorithms/advantages.py, or file.py:function."""
+
+    @property
+    def needs_values(self) -> bool:
+        """True if a value head is trained for it."""
+        return self.table.marked("NEEDS_VALUES", self.name)
+
+    @property
+    def needs_groups(self) -> bool:
+        """True if it compares the responses to one prompt."""
+        return self.table.marked("NEEDS_GROUPS", self.name)
+
+
+class EstimatorConfig(ShortFunctionConfig):
+    """Which KL estimator, and its parameters, if it has any."""
+
+    table: ClassVar[FunctionTable] = ESTIMATORS
+    default: ClassVar[str] = "k1"
+
+    name: str = "k1"
+    """The estimator: a function of algorithms/kl.py, or file.py:function."""
 
 
 class WatchConfig(Section):
@@ -272,6 +345,11 @@ class WatchConfig(Section):
     """An independent reward that is never trained on: a reward run's folder, a classifier, or file.py:function."""
     stop: Literal["never", "best-gold"] = "never"
     """best-gold: end when the gold reward no longer rises, and keep the weights of its best measurement."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_settings(cls, value: object) -> object:
+        return functions_as_text(value, ("gold", "reward"))
 
     def inert(self) -> dict[str, str]:
         """Return `stop` where there is no gold reward."""
@@ -303,7 +381,7 @@ class KlConfig(Section):
     """Aim at this KL in nats per response by adapting the coefficient (Ziegler et al. 2019). Unset: fixed."""
     horizon: Count = 10_000
     """Episodes over which the coefficient adapts."""
-    estimator: Literal["k1", "k2", "k3"] = "k1"
+    estimator: EstimatorConfig = Field(default_factory=lambda: EstimatorConfig.model_validate("k1"))
     """The KL estimator (Schulman 2020)."""
 
     def inert(self) -> dict[str, str]:
@@ -330,10 +408,10 @@ class RolloutConfig(Section):
     """The longest response in tokens."""
     temperature: Positive = 1.0
     """The sampling temperature."""
-    advantage: Literal["gae", "rloo", "grpo"] = "gae"
-    """gae learns a value head; rloo and grpo compare the responses to one prompt instead."""
+    advantage: AdvantageConfig = Field(default_factory=lambda: AdvantageConfig.model_validate("gae"))
+    """gae learns a value head; rloo and grpo compare the responses to one prompt instead. Or {name: …, parameters}."""
     gamma: Fraction = 1.0
-    """Discount per token."""
+    """Discount per token (gae)."""
     lam: Fraction = 0.95
     """GAE's lambda (arXiv:1506.02438)."""
     clip: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.2
@@ -357,15 +435,41 @@ class RolloutConfig(Section):
     normalize_reward: StrictBool = False
     """Scale rewards by their running deviation."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gae_parameters(cls, value: object) -> object:
+        """Take gae's `gamma` and `lam` from where they were written: next to its name, or in `rollouts` itself."""
+        advantage = value.get("advantage") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or not isinstance(advantage, dict) or advantage.get("name", "gae") != "gae":
+            return value
+        inner = {key: item for key, item in advantage.items() if key in ("gamma", "lam")}
+        if twice := sorted(inner.keys() & value.keys()):
+            raise collected([(("advantage", key), f"stands in rollouts.{key} too; remove one") for key in twice])
+        rest = {key: item for key, item in advantage.items() if key not in inner}
+        return {**value, "advantage": rest, **inner}
+
+    def advantage_function(self, ours: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+        """Return the advantage with its parameters bound; gae's parameters are keys of this section."""
+        function = self.advantage.function(ours, "rollouts.advantage")
+        return partial(function, gamma=self.gamma, lam=self.lam) if self.advantage.name == "gae" else function
+
     def inert(self) -> dict[str, str]:
-        """Return the settings of the value head where the advantage has none."""
-        reason = f"it is for advantage: gae; {self.advantage} has no value head. Leave it out"
-        return {} if self.advantage == "gae" else dict.fromkeys(("gamma", "lam", "value_clip", "value_coef"), reason)
+        """Return the keys that an advantage other than gae, or one without a value head, has no use for."""
+        name = self.advantage.name
+        reason = f"it is for advantage: gae; {name} has no value head. Leave it out"
+        reasons: dict[str, str] = {}
+        if not self.advantage.needs_values:
+            reasons |= dict.fromkeys(("value_clip", "value_coef"), reason)
+        if name != "gae":
+            if self.advantage.needs_values:
+                reason = f"it is for advantage: gae; give it to the function: advantage: {{name: {name}, …}}"
+            reasons |= dict.fromkeys(("gamma", "lam"), reason)
+        return reasons
 
     def contradictions(self) -> list[Problem]:
         """Return the problems of groups of one, and of responses that do not divide into groups."""
-        if self.advantage != "gae" and self.per_prompt < 2:
-            text = f"{self.advantage} compares the responses to one prompt: set per_prompt to 2 or more"
+        if self.advantage.needs_groups and self.per_prompt < 2:
+            text = f"{self.advantage.name} compares the responses to one prompt: set per_prompt to 2 or more"
             return [(("per_prompt",), text)]
         if self.episodes % self.per_prompt:
             return [(("episodes",), f"{self.episodes} is not a multiple of per_prompt, {self.per_prompt}")]

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import yaml
 
 from trueup.config.explain import section_of
-from trueup.config.losses import preference_losses
 from trueup.config.schema import StageConfig
-from trueup.config.sections import DataConfig, PreferenceLossConfig, Section, TrainDataConfig
+from trueup.config.sections import DataConfig, FunctionConfig, Section, ShortFunctionConfig, TrainDataConfig
 
 _HELP_COLUMN = 34
 _EXAMPLES = {
@@ -68,8 +67,8 @@ def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[KeyHelp]:
     for name, field in cls.model_fields.items():
         place, text = (*around, name), field.description or ""
         section = section_of(field)
-        if section is PreferenceLossConfig:
-            yield from _loss_rows(place, text)
+        if section is not None and issubclass(section, FunctionConfig):
+            yield from _function_rows(section, place, text)
         elif section is not None and issubclass(section, DataConfig):
             required = field.is_required() and not around
             yield KeyHelp(place, _EXAMPLES[name] if field.is_required() else "null", text, required)
@@ -98,10 +97,12 @@ def _data_rows(name: str) -> Iterator[KeyHelp]:
         yield row._replace(value=_EXAMPLES[name]) if row.place[-1] == "path" else row
 
 
-def _loss_rows(place: tuple[str, ...], text: str) -> Iterator[KeyHelp]:
-    """Yield one line per loss, with its parameters."""
-    for name, parameters in preference_losses().items():
-        yield KeyHelp(place, _flow({"name": name, **parameters}), text, required=False)
+def _function_rows(section: type[FunctionConfig], place: tuple[str, ...], text: str) -> Iterator[KeyHelp]:
+    """Yield one line for each function, with its parameters."""
+    for name, parameters in section.table.ours().items():
+        # gae's parameters are keys of `rollouts` itself.
+        alone = issubclass(section, ShortFunctionConfig) and (not parameters or name == "gae")
+        yield KeyHelp(place, _flow(name if alone else {"name": name, **parameters}), text, required=False)
         text = "or"
 
 

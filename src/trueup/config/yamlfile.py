@@ -20,8 +20,12 @@ from trueup.errors import ConfigError
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 Scalar = None | bool | int | float | str
 
-SHORT_FOR_PATH = frozenset({"data", "prompts"})
-"""Keys whose value may be a bare path; an override such as `data.rows=0:100` turns it into `{path: ..., rows: ...}`."""
+SHORT_FOR = {
+    **dict.fromkeys(("data", "prompts"), "path"),
+    **dict.fromkeys(("advantage", "estimator", "reward", "gold", "grader"), "name"),
+}
+"""Keys whose value may be a bare path or name, and the key that it stands for: after an override such as
+`data.rows=0:100` the value is `{path: ..., rows: ...}`."""
 
 SIZE_LIMIT = 2**20
 """The largest size of a configuration file in bytes."""
@@ -138,8 +142,8 @@ def apply_override(document: Document, override: str) -> None:
         step: Value = inner.get(part)
         if step is None:
             step = {}
-        elif isinstance(step, str) and part in SHORT_FOR_PATH:
-            step = {"path": step}
+        elif isinstance(step, str) and part in SHORT_FOR:
+            step = {SHORT_FOR[part]: step}
         if not isinstance(step, dict):
             document.problems.append(f"{label}: {dotted(place[:depth])} is {as_written(step)}, which has no keys")
             return

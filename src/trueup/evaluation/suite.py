@@ -22,8 +22,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trueup.config.functions import UserFunction
 from trueup.errors import DataError
 from trueup.evaluation import tasks
+from trueup.evaluation.grader import Grader, check_grader, open_grader
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judges import judge_of_refusals, verdicts
 from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
@@ -53,6 +55,8 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
     # From here on the folder holds files of two evaluations: without plan.json no report is made of them.
     runtime.from_first(lambda: (plan.place / PLAN_FILE).unlink(missing_ok=True))
     bench = _Bench(plan, runtime)
+    if bench.grader is not None and plan.sets.capability:
+        check_grader(bench.grader, plan.sets.capability)
     missing = unmeasurable(plan) | bench.leave_out_long()
     note(f"evaluation: {counts(plan.sets)}; models: {', '.join(plan.models)}")
     if "reward-model" not in missing and plan.sets.rankings:
@@ -76,6 +80,12 @@ class _Bench:
         self.plan, self.runtime = plan, runtime
         self._reference: Network | None = None
         self._rewards: dict[str, tuple[Reward, Network | None]] = {}
+
+    @cached_property
+    def grader(self) -> Grader | None:
+        """The user's grader of answers to questions, if one is named."""
+        spec = self.plan.settings.grader
+        return open_grader(spec, self.runtime) if spec else None
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -154,12 +164,11 @@ class _Bench:
 
     def _items(self, subject: tasks.Subject) -> list[Item]:
         chosen, config = self.plan.sets, self.plan.settings
-        grader = score_on_main(reward_from_file(config.grader), self.runtime) if config.grader else None
         refused = self._asked_once(judge_of_refusals(config))
         proxy, gold = self._reward(self.plan.reward), self._reward(self.plan.gold)
         items: list[Item] = []
         if chosen.capability:
-            items += tasks.capability(subject, chosen.capability, grader)
+            items += tasks.capability(subject, chosen.capability, self.grader)
         if chosen.forgetting:
             items += tasks.forgetting(subject, chosen.forgetting)
         for task, prompts in (("over-refusal", chosen.innocent), ("unsafe-compliance", chosen.unsafe)):
@@ -260,8 +269,10 @@ def input_hashes(plan: Plan) -> dict[str, str]:
 
 def _content(source: str) -> str:
     """Return a hash of a model's or function file's contents; the name itself for a model on the hub."""
-    place = Path(source.rpartition(":")[0] if ".py:" in source else classifier_source(source)).expanduser()
-    return fingerprint([place], ignore=[MODEL_CARD]) if place.exists() else source
+    function = UserFunction.parse(source)
+    place = (function.file if function else Path(classifier_source(source))).expanduser()
+    settings = str(function.settings) if function and function.settings else ""
+    return fingerprint([place], ignore=[MODEL_CARD]) + settings if place.exists() else source
 
 
 def _decide_wins(plan: Plan, name: str, note: Callable[[str], None]) -> dict[str, str] | None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering.messages import Conversation, Message
-from trueup.errors import TrainingError
 from trueup.evaluation.grading import is_right, repetition
 from trueup.evaluation.items import Item
 from trueup.evaluation.policy import Sampling, answers_to, conversations, log_ratios, require_finite
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trueup.data.rendering.messages import Preference
+    from trueup.evaluation.grader import Grader
     from trueup.evaluation.sets import Asked, Passage
     from trueup.models.network import Network
     from trueup.models.rewards import Reward
@@ -76,7 +76,7 @@ class Subject:
         return conversations(self.network, rows, answers_to(self.network, rows, self.sampling(0.0)))
 
 
-def capability(subject: Subject, questions: Sequence[Asked], grader: Reward | None) -> list[Item]:
+def capability(subject: Subject, questions: Sequence[Asked], grader: Grader | None) -> list[Item]:
     """Answer questions that have a right answer: written and graded, or the likeliest of the choices.
 
     Returns:
@@ -85,12 +85,7 @@ def capability(subject: Subject, questions: Sequence[Asked], grader: Reward | No
     written = [question for question in questions if not question.choices]
     talks = subject.greedy(written) if written else []
     if grader is not None:
-        scores = grader(talks).tolist() if talks else []
-        index = next((index for index, score in enumerate(scores) if not 0 <= score <= 1), None)
-        if index is not None:
-            raise TrainingError(
-                f"evaluate.grader: gave {scores[index]} for {written[index].id}; grades are from 0 to 1"
-            )
+        scores = grader(written, talks) if talks else []
     else:
         scores = [
             float(is_right(talk.response, question.answers, question.text))

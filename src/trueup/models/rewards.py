@@ -5,17 +5,15 @@ PPO, evaluation and best-of-n use the same interface, for scalar-head models, Py
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from trueup.config.functions import load_function
 from trueup.data.rendering.messages import Conversation
-from trueup.errors import ConfigError, TrainingError
+from trueup.errors import TrainingError
 
 
 class Reward(Protocol):
@@ -26,29 +24,15 @@ class Reward(Protocol):
         ...
 
 
-def reward_from_file(spec: str) -> Reward:
-    """Load the reward "file.py:function": a function from a list of Conversations to N numbers.
+def reward_from_file(spec: str, key: str = "reward") -> Reward:
+    """Return the reward named by "file.py:function", a function from a list of Conversations to N numbers.
 
-    The file is the user's own code and is executed.
+    The file is the user's own code and is run. `key` is the configuration key that names it, for messages.
 
     Raises:
-        ConfigError: the file or the function does not exist.
+        ConfigError: the file or the function is not there, or the function does not take one argument.
     """
-    file, _, name = spec.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigError(f"reward: no file {file or name!r}; give reward=FILE.py:FUNCTION")
-    module_spec = importlib.util.spec_from_file_location(f"trueup_reward_{path.stem}", path)
-    if module_spec is None or module_spec.loader is None:
-        raise ConfigError(f"reward: {file!r} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module  # dataclasses and pickle look up their module here
-    module_spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        functions = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise ConfigError(f"reward: {file} has no function {name!r}; it has {', '.join(functions) or 'none'}")
-    return checked_reward(function, spec)
+    return checked_reward(load_function(spec, key), spec)
 
 
 def checked_reward(function: Callable[[Sequence[Conversation]], object], name: str) -> Reward:

@@ -106,7 +106,8 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
     scalars = [branch.scalars for one in held_out for branch in one.branches]
     lengths = torch.tensor([float(branch.trained) for one in held_out for branch in one.branches])
     reference = torch.tensor([one["ref_logps"] for one in scalars]) if "ref_logps" in scalars[0] else None
-    loss, beta = preference.LOSSES[config.loss.name], float(config.loss.params.get("beta", 1.0))
+    loss = config.loss.function(preference.LOSSES, "loss")
+    beta = float(config.loss.params.get("beta", 1.0))
 
     def compute(step: int) -> dict[str, float]:
         sums = branch_logps(stage.network, held_out, "policy", max_tokens=config.max_tokens)
@@ -120,7 +121,7 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
         margins = measured["rewards/margin"]
         numbers = {name: float(one.mean()) for name, one in measured.items() if name != "rewards/accuracy"}
         if not config.loss.unpaired:
-            numbers["loss"] = float(loss(pairs, **config.loss.params).mean())
+            numbers["loss"] = float(loss(pairs).mean())
         won = rate(float(objectives.accuracy(margins).sum()), len(margins))
         numbers |= {"accuracy": won.value, "accuracy_low": won.low, "accuracy_high": won.high, "n": float(won.n)}
         items = sampled()

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from trueup import runtime
 from trueup.config import DpoConfig, PpoConfig, RewardConfig, SftConfig, judged_models, to_yaml
-from trueup.config.paths import trust_of
+from trueup.config.functions import UserFunction
+from trueup.config.paths import function_sections, trust_of
 from trueup.data.sources.reader import store_version
 from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
@@ -131,6 +132,11 @@ def _models_beside(stage: StageConfig) -> list[tuple[str, str]]:
         found += [("watch.reward", stage.watch.reward)] if stage.watch.reward else []
     if isinstance(stage, PpoConfig | DpoConfig) and stage.watch.gold:
         found.append(("watch.gold", stage.watch.gold))
+    found += [
+        (".".join(map(str, place)), str(function.file))
+        for place, section in function_sections(stage)
+        if (function := UserFunction.parse(section.name))
+    ]
     return found
 
 

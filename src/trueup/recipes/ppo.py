@@ -41,7 +41,7 @@ def run(config: PpoConfig) -> dict[str, Any]:
         record = stage.run.append_samples if stage.network.runtime.is_main else lambda _: None
         source = Rollouts(stage.network, prompts, sampler, reward, config, record=record)
         terms = [Term("ppo", source, objectives.policy(settings))]
-        if settings.advantage == "gae":
+        if settings.advantage.needs_values:
             terms.append(Term("value", source, objectives.value(settings), settings.value_coef))
         fitted = stage.fit(
             [*terms, *stage.mix_terms()], _steps(config, sampler.n),
@@ -63,13 +63,16 @@ def _steps(config: PpoConfig, prompts: int) -> int:
 
 
 def _reward_and_value(stage: Stage, config: PpoConfig) -> Ensemble:
-    """Build the reward, and the value model (GAE only) from its first member where that is a model of the same kind."""
+    """Build the reward, and the value model if the advantage needs one.
+
+    The value model starts from the reward's first member where that is a model of the same kind.
+    """
     roles = ["reward", *(f"reward{at}" for at in range(2, len(config.rewards) + 1))]
     opened = [
         open_reward(source, stage.network, config, role=role)
         for source, role in zip(config.rewards, roles, strict=True)
     ]
-    if config.rollouts.advantage == "gae":
+    if config.rollouts.advantage.needs_values:
         _add_value(stage, config, config.rewards[0], on_backbone=opened[0][1])
     return Ensemble([reward for reward, _ in opened], config.rollouts.uncertainty)
 

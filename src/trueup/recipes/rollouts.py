@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trueup.algorithms import kl as kl_module
 from trueup.algorithms import ppo
-from trueup.algorithms.advantages import RunningNorm, gae, grpo, missing_end_penalty, rloo, token_rewards
+from trueup.algorithms.advantages import ADVANTAGES, Episodes, RunningNorm, missing_end_penalty, token_rewards
 from trueup.algorithms.tensors import segment_sum, whiten
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import TrainingError
@@ -61,6 +61,8 @@ class Rollouts:
         self._reward = reward if isinstance(reward, Ensemble) else Ensemble([reward])
         self._config, self._record = config, record
         self._controller = make_controller(config)
+        self._kl = config.kl.estimator.function(kl_module.ESTIMATORS, "kl.estimator")
+        self._advantage = config.rollouts.advantage_function(ADVANTAGES)
         self._norm = RunningNorm()
         self._episodes: list[Example] = []
         self._packed: StateDict | None = (
@@ -72,11 +74,6 @@ class Rollouts:
         self._metrics: dict[str, float] = {}
 
     # -- Source --------------------------------------------------------------------------------------------------
-
-    @property
-    def at_boundary(self) -> bool:
-        """Whether the next draw samples anew."""
-        return not self._queue
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
         """This rank's micro-batches of the next minibatch; samples first where none is left."""
@@ -165,9 +162,9 @@ class Rollouts:
         # All of the first rollout's: nothing of the sampler may stand between the policy and its reference there.
         policy, gap = old_logps(network, plain, samples, **how, compare_all=self._rollout == 0)
         reference = forward_all(network, plain, "reference", "logps", **how)
-        values = forward_all(network, plain, "value", "values", **how) if settings.advantage == "gae" else None
+        values = forward_all(network, plain, "value", "values", **how) if settings.advantage.needs_values else None
         branch_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor([len(one.ids) for one in samples]))
-        per_token = kl_module.ESTIMATORS[self._config.kl.estimator](policy, reference)
+        per_token = self._kl(policy, reference)
         kl = segment_sum(policy - reference, branch_of, len(samples))
         if self._rollout == 0:
             _check_start(policy - reference, network)
@@ -201,18 +198,17 @@ class Rollouts:
     def _advantages(
         self, scores: Tensor, per_token_kl: Tensor, branch_of: Tensor, values: Tensor | None, groups: Tensor
     ) -> dict[str, Tensor]:
-        settings = self._config.rollouts
-        if values is not None:
-            rewards = token_rewards(scores, per_token_kl, branch_of, self._controller.coef)
-            advantages, returns = gae(rewards, values, branch_of, gamma=settings.gamma, lam=settings.lam)
-            columns = {"advantages": advantages, "returns": returns, "old_values": values}
-        else:
-            total = scores - self._controller.coef * segment_sum(per_token_kl, branch_of, len(scores))
-            baseline = rloo if settings.advantage == "rloo" else grpo
-            columns = {"advantages": baseline(total, groups)[branch_of]}
-        if settings.whiten and values is not None:  # rloo and grpo have a baseline; a shift would undo it
-            columns["advantages"] = whiten(columns["advantages"])
-        return columns
+        settings, coef = self._config.rollouts, self._controller.coef
+        episodes = Episodes(
+            token_rewards(scores, per_token_kl, branch_of, coef),
+            scores - coef * segment_sum(per_token_kl, branch_of, len(scores)),
+            branch_of, groups, values,
+        )  # fmt: skip
+        advantages = self._advantage(episodes)
+        columns = {} if values is None else {"returns": advantages + values, "old_values": values}
+        if settings.whiten and not settings.advantage.needs_groups:  # a comparison is a baseline; a shift would undo it
+            advantages = whiten(advantages)
+        return {"advantages": advantages, **columns}
 
     def _measure(self, raw: Tensor, kl: Tensor, samples: list[Sample], columns: dict[str, Tensor]) -> None:
         lengths = torch.tensor([float(len(one.ids)) for one in samples])

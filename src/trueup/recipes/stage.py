@@ -27,6 +27,7 @@ from trueup.models.batching import Example, Per
 from trueup.models.forward import check_lm_head
 from trueup.models.loading import load_network, load_tokenizer
 from trueup.preflight.check import prepare_checked
+from trueup.preflight.functions import check_functions, check_rewards
 from trueup.runs.folder import RunFolder
 from trueup.runs.loggers import Logger, open_loggers
 from trueup.system.console import Progress, quiet_libraries
@@ -158,6 +159,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         raise ConfigError(
             "dtype: float16 gradients vanish without loss scaling, which trueup does not do; use bfloat16 or float32"
         )
+    check_functions(config)
     runtime.seed_everything(config.seed)
     runtime.reset_peak_memory(where.device)
     progress = Progress(quiet=not where.is_main)
@@ -170,6 +172,8 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         prepared = runtime.first_then_all(
             where, lambda: prepare_checked(config, renderer, progress, run, stores, tell=where.is_main)
         )
+        where.from_first(lambda: check_rewards(config, prepared.train, prepared.held_out))
+        runtime.seed_everything(config.seed)  # a user's functions may have drawn numbers
         progress.note(
             f"{config.method}: loading {config.model} on {where.device} in {str(where.dtype).removeprefix('torch.')}"
         )

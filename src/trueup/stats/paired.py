@@ -72,8 +72,8 @@ def difference(
     """Mean of ours minus mean of theirs, item by item.
 
     For 0/1 values `detectable` is 2.80 standard errors of the paired differences (Cohen 1988), but never below what
-    McNemar's exact test could show were all discordance gain: 7.9/n, see `detectable_rate`. The rule that no discordant
-    pair among n bounds their share by 3/n (Hanley & Lippman-Hand 1983) was not taken: it says what may be true, not
+    McNemar's exact test could show were all discordance gain: 7.9/n, see `_fewest`. The rule that no discordant pair
+    among n bounds their share by 3/n (Hanley & Lippman-Hand 1983) was not taken: it says what may be true, not
     what would be seen.
 
     Args:
@@ -174,29 +174,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         highest = max(highest, min(1.0, (len(p_values) - at) * p))
         adjusted[name] = highest
     return {name: adjusted[name] for name in p_values}
-
-
-def detectable_rate(n: int, base: float, *, correlation: float = 0.0, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The difference from a rate of `base` that n items a side show with `power` at a two-sided `alpha`.
-
-    (z_power + z_alpha/2) sqrt(2 base (1 - base) (1 - correlation) / n), from Cohen (1988, section 6.3) with both sides
-    at the base rate. `correlation` is between the two models' right and wrong on an item; 0 is for different items on
-    each side, and what to plan with when it is unknown, for models related by training agree more.
-
-    Never below what the exact test can show: with all discordance one way it needs m pairs, 2 ** (1 - m) <= alpha, and
-    m or more come with `power` when they are a Poisson number of mean 7.9 (for 80% and 5%; m is 6): 7.9 / n. At most 1.
-
-    Raises:
-        ValueError: n is below 1, or a share is not one.
-    """
-    if n < 1:
-        raise ValueError(f"n is {n}: there are no items to detect anything on")
-    if not (0 <= base <= 1 and -1 <= correlation <= 1 and 0 < power < 1 and 0 < alpha < 1):
-        raise ValueError(f"not all are shares: base {base}, correlation {correlation}, power {power}, alpha {alpha}")
-    normal = NormalDist()
-    factor = normal.inv_cdf(power) + normal.inv_cdf(1 - alpha / 2)
-    smooth = factor * math.sqrt(2 * base * (1 - base) * (1 - correlation) / n)
-    return min(1.0, max(smooth, _fewest(power, alpha) / n))
 
 
 def _checked(ours: Sequence[float], theirs: Sequence[float]) -> tuple[Floats, Floats]:

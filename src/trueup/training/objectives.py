@@ -61,11 +61,11 @@ def pairs_of(logps: Tensor, batch: Batch) -> preference.Pairs:
 
 def paired_preference(settings: PreferenceLossConfig) -> Objective:
     """A loss on (chosen, rejected) pairs, (P,)."""
-    loss, beta = preference.LOSSES[settings.name], float(settings.params.get("beta", 1.0))
+    loss, beta = settings.function(preference.LOSSES, "loss"), float(settings.params.get("beta", 1.0))
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         pairs = pairs_of(network.logps(batch), batch)
-        return loss(pairs, **settings.params), preference.metrics(pairs, beta)
+        return loss(pairs), preference.metrics(pairs, beta)
 
     return objective
 
@@ -75,7 +75,7 @@ def unpaired_preference(settings: PreferenceLossConfig) -> Objective:
 
     Where the loss has a reference, the column "kl" is the whole step's estimate, so micro-batches do not matter.
     """
-    loss, beta = preference.LOSSES[settings.name], float(settings.params.get("beta", 1.0))
+    loss, beta = settings.function(preference.LOSSES, "loss"), float(settings.params.get("beta", 1.0))
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         sums = segment_sum(network.logps(batch), batch.branch_of, batch.branches)
@@ -84,7 +84,7 @@ def unpaired_preference(settings: PreferenceLossConfig) -> Objective:
         completions = preference.Completions(sums, desirable, reference, None if kl is None else kl[0])
         rewards = beta * (sums if reference is None else sums - reference).detach()
         metrics = {"rewards/desirable": rewards[desirable], "rewards/undesirable": rewards[~desirable]}
-        return loss(completions, **settings.params), metrics if kl is None else metrics | {"kl": kl}
+        return loss(completions), metrics if kl is None else metrics | {"kl": kl}
 
     return objective
 

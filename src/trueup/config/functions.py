@@ -1,0 +1,372 @@
+"""Functions that a configuration names: one of ours, or a user's own as `file.py:function`.
+
+A function's keyword-only parameters are its configuration: `loss: {name: simpo, gamma: 0.5}`. Of our functions and of a
+user's file they are read from the syntax tree, not by import, because the modules need torch, and a wrong key must be
+reported before torch takes its seconds to load. `load_function` imports a user's function.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+from trueup.config.problems import Place, Problem, as_written, collected, suggestion
+from trueup.errors import ConfigError
+
+ParameterValue = float | int | bool
+Parameters = dict[str, ParameterValue | None]
+"""A function's keyword-only parameters with their defaults; None for one that must be given."""
+
+ALGORITHMS = Path(__file__).parent.parent / "algorithms"
+
+_SPEC = re.compile(r"^(?P<file>.+?\.py):(?P<name>[^:/\\()]+)(?P<settings>\(.*\))?$", re.DOTALL)
+_RANGES = {"beta": (0, False, math.inf), "label_smoothing": (0, True, 0.5)}
+_ANY_PARAMETER = (0, True, math.inf)
+"""Lowest value, whether it is allowed itself, and what the value must stay below. Any other parameter: 0 or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserFunction:
+    """A user's function: `file.py:function`, or with settings `file.py:function(scale=2.0)`."""
+
+    file: Path
+    name: str
+    settings: dict[str, ParameterValue]
+
+    @property
+    def spec(self) -> str:
+        """The text that `parse` reads back."""
+        settings = ", ".join(f"{key}={value!r}" for key, value in self.settings.items())
+        return f"{self.file}:{self.name}" + (f"({settings})" if settings else "")
+
+    @staticmethod
+    def parse(text: str) -> UserFunction | None:
+        """Return the function that a text names, or None where it names none."""
+        match = _SPEC.match(text)
+        settings = _settings(match["settings"]) if match else None
+        return None if match is None or settings is None else UserFunction(Path(match["file"]), match["name"], settings)
+
+    def parameters(self, takes: tuple[int, ...] = (1,), place: Place = ()) -> Parameters | None:
+        """Return the keyword-only parameters, as far as they are numbers or true and false.
+
+        None where the file does not define the function by `def` (it imports it, or is not there): see `load_function`.
+
+        Raises:
+            PydanticCustomError: the function takes none of these numbers of arguments by position (told at `place`).
+        """
+        try:
+            tree = ast.parse(self.file.expanduser().read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            return None
+        function = _functions(tree).get(self.name)
+        if function is None:
+            return None
+        positional = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+        required = len(positional) - len(function.args.defaults)
+        most = math.inf if function.args.vararg else len(positional)
+        if not any(required <= count <= most for count in takes):
+            text = f"{self.file}: {self.name}({', '.join(positional)}) must take {_arguments(takes)} by position"
+            raise collected([(place, f"{text}; put its parameters after a *: def {self.name}(…, *, scale=1.0)")])
+        return _parameters(function)
+
+
+class FunctionTable:
+    """The functions of one kind: a dict in a module of `algorithms`, and any `file.py:function`.
+
+    Args:
+        module: the file in `algorithms` that holds the table.
+        name: the variable that holds it, a plain dict from names to functions.
+        takes: how many arguments a function takes by position.
+    """
+
+    def __init__(self, module: str, name: str, *, takes: int = 1) -> None:
+        self.source, self.name, self.takes = ALGORITHMS / module, name, takes
+
+    def ours(self) -> dict[str, dict[str, ParameterValue]]:
+        """Return the names in the table and each function's parameters with their defaults."""
+        return _table(self.source, self.name)
+
+    def parameters(self, name: str) -> Parameters | None:
+        """Return a function's parameters; None where a user's file does not tell them."""
+        ours = self.ours()
+        if name in ours:
+            return {**ours[name]}
+        function = UserFunction.parse(name)
+        return None if function is None else function.parameters((self.takes,))
+
+    def marked(self, mark: str, name: str) -> bool:
+        """Return True if the set `mark` (`UNPAIRED`, …) in the function's module, or in the user's file, names it."""
+        function = None if name in self.ours() else UserFunction.parse(name)
+        if function is None:
+            return name in _names(self.source, mark)
+        try:
+            tree = ast.parse(function.file.expanduser().read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            return False
+        return function.name in _literals(_assigned(tree, mark))
+
+    def bind(self, value: Mapping[str, object], default: str) -> dict[str, object]:
+        """Return `{"name", "params"}` of a section: all parameters of the function, the given ones checked.
+
+        Raises:
+            PydanticCustomError: there is no such function, or it has no such parameter.
+        """
+        name = value.get("name", default)
+        params = value.get("params", {})
+        given = {key: item for key, item in value.items() if key not in ("name", "params")}
+        given |= params if isinstance(params, dict) else {}
+        ours = self.ours()
+        if not isinstance(name, str) or (name not in ours and UserFunction.parse(name) is None):
+            text = f"must be one of {', '.join(ours)}; got {as_written(name)}{suggestion(str(name), ours)}"
+            raise collected([(("name",), f"{text} (or a function of yours: file.py:function)")])
+        parameters = self.parameters(name)
+        if parameters is None:
+            problems = [((key,), text) for key, item in given.items() if (text := _value_problem(None, item))]
+        else:
+            problems = [((key,), text) for key, item in given.items() if (text := self.problem(name, key, item))]
+            problems += _not_given(parameters, given)
+        if problems:
+            raise collected(problems)
+        checked = cast("dict[str, ParameterValue]", given)
+        kinds = {key: type(default) for key, default in (parameters or {}).items() if default is not None}
+        typed = {key: kinds[key](item) if key in kinds else item for key, item in checked.items()}
+        return {"name": name, "params": (parameters or {}) | typed}
+
+    def problem(self, name: str, key: str, value: object) -> str | None:
+        """Return why `key: value` cannot be a parameter of the function `name`; None when it can."""
+        parameters = self.parameters(name) or {}
+        if key not in parameters:
+            return self._not_a_parameter(name, key, parameters)
+        if text := _value_problem(parameters[key], value):
+            return text
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or name not in self.ours():
+            return None
+        low, inclusive, high = _RANGES.get(key, _ANY_PARAMETER)
+        if value < low or value >= high or (value == low and not inclusive):
+            bounds = f"{'at least' if inclusive else 'above'} {low:g}"
+            return f"must be {bounds}{f' and below {high:g}' if high < math.inf else ''}; got {as_written(value)}"
+        return None
+
+    def _not_a_parameter(self, name: str, key: str, parameters: Parameters) -> str:
+        takes = f"{name} takes {', '.join(parameters) or 'no parameter'}"
+        others = [other for other, theirs in self.ours().items() if key in theirs]
+        if others:
+            return f"{key} belongs to {', '.join(others)}; {takes}"
+        return f"unknown key{suggestion(key, parameters) or ';'} {takes}"
+
+
+LOSSES = FunctionTable("preference.py", "LOSSES")
+ADVANTAGES = FunctionTable("advantages.py", "ADVANTAGES")
+ESTIMATORS = FunctionTable("kl.py", "ESTIMATORS", takes=2)
+
+
+def functions_as_text(value: object, keys: tuple[str, ...], takes: tuple[int, ...] = (1,)) -> object:
+    """Return a section with each mapping `{name: file.py:function, scale: 2}` at `keys` as its text.
+
+    A reward is named by a text everywhere (a folder, a model, a function), so its settings go into that text.
+
+    Raises:
+        PydanticCustomError: a mapping names no function, or the function has no such parameter.
+    """
+    if not isinstance(value, dict):
+        return value
+    changed: dict[str, object] = {}
+    for key in keys:
+        item = value.get(key)
+        if isinstance(item, list):
+            changed[key] = [function_text(part, (key, index), takes) for index, part in enumerate(item)]
+        elif item is not None:
+            changed[key] = function_text(item, (key,), takes)
+    return {**value, **changed}
+
+
+def function_text(value: object, place: Place = (), takes: tuple[int, ...] = (1,)) -> object:
+    """Return the text of a mapping `{name: file.py:function, scale: 2}`; any other value as it is."""
+    if isinstance(value, dict) and "name" in value:
+        function = UserFunction.parse(str(value["name"]))
+        settings = {str(key): item for key, item in value.items() if key != "name"}
+    else:
+        function = UserFunction.parse(value) if isinstance(value, str) else None
+        settings = {}
+        if function is None or not function.settings:
+            return value
+    if function is None:
+        text = "must be a function of yours, file.py:function; only a function has settings"
+        raise collected([((*place, "name"), text)])
+    settings |= function.settings
+    _check_settings(function, settings, place, takes)
+    return UserFunction(function.file, function.name, settings).spec
+
+
+def _check_settings(function: UserFunction, settings: dict[str, Any], place: Place, takes: tuple[int, ...]) -> None:
+    parameters = function.parameters(takes, place)
+    problems: list[Problem] = []
+    for key, item in settings.items():
+        if parameters is not None and key not in parameters:
+            known = f"{function.name} takes {', '.join(parameters) or 'no parameter'}"
+            problems.append(((*place, key), f"unknown key{suggestion(key, parameters) or ';'} {known}"))
+        elif text := _value_problem((parameters or {}).get(key), item):
+            problems.append(((*place, key), text))
+    problems += [((*place, *missing), text) for missing, text in _not_given(parameters or {}, settings)]
+    if problems:
+        raise collected(problems)
+
+
+def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,)) -> Callable[..., Any]:
+    """Return a user's function, its settings bound. The file is the user's own code and is run.
+
+    Args:
+        spec: `file.py:function`, or `file.py:function(scale=2.0)`.
+        key: the configuration key that names it, for messages.
+        takes: how many arguments it may take by position.
+
+    Raises:
+        ConfigError: the file or the function is not there, or it does not take these arguments.
+    """
+    parsed = UserFunction.parse(spec)
+    file, _, name = (f"{parsed.file}:{parsed.name}" if parsed else spec).rpartition(":")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"{key}: no file {file or name!r}; give {key}=FILE.py:FUNCTION")
+    module_spec = importlib.util.spec_from_file_location(f"trueup_{key.rpartition('.')[2]}_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise ConfigError(f"{key}: {file!r} is not a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses and pickle look their module up there
+    module_spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        named = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise ConfigError(f"{key}: {file} has no function {name!r}; it has {', '.join(named) or 'none'}")
+    settings = parsed.settings if parsed else {}
+    if arguments_taken(function, takes, settings) is None:
+        raise ConfigError(
+            f"{key}: {file}: {name} cannot be called with {_arguments(takes)} by position and the settings it is given "
+            f"({', '.join(settings) or 'none'})\n"
+            f"  fix: arguments first, then its settings after a *: def {name}(…, *, scale=1.0)"
+        )
+    return partial(function, **settings) if settings else function
+
+
+def arguments_taken(
+    function: Callable[..., Any], counts: tuple[int, ...], settings: Mapping[str, object]
+) -> int | None:
+    """Return the first of `counts` with which, and `settings`, the function can be called; None if there is none."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a builtin does not tell
+        return counts[0]
+    for count in counts:
+        try:
+            signature.bind(*[None] * count, **settings)
+        except TypeError:
+            continue
+        return count
+    return None
+
+
+def _arguments(takes: tuple[int, ...]) -> str:
+    return f"{' or '.join(map(str, takes))} argument{'' if takes == (1,) else 's'}"
+
+
+def _value_problem(default: ParameterValue | None, value: object) -> str | None:
+    """Return why a value cannot stand in a parameter's place, told by its default; None when it can."""
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else f"must be true or false; got {as_written(value)}"
+    if default is None and isinstance(value, bool):
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+        return f"must be a number; got {as_written(value)}"
+    if isinstance(default, int) and not isinstance(value, int):
+        return f"must be a whole number; got {as_written(value)}"
+    return None
+
+
+def _not_given(parameters: Parameters, given: Mapping[str, object]) -> list[Problem]:
+    return [((key,), "missing") for key, default in parameters.items() if default is None and key not in given]
+
+
+def _settings(text: str | None) -> dict[str, ParameterValue] | None:
+    """Return what `(scale=2.0, strict=True)` says; None where it is not of that form."""
+    if text is None:
+        return {}
+    try:
+        call = ast.parse(f"f{text}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            return None
+        values = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return None
+    sound = all(key and isinstance(value, (bool, int, float)) for key, value in values.items())
+    return values if sound else None
+
+
+# -- reading a module's source -----------------------------------------------------------------------------------------
+
+
+@cache
+def _tree(source: Path) -> ast.Module:
+    return ast.parse(source.read_text(encoding="utf-8"))
+
+
+@cache
+def _table(source: Path, variable: str) -> dict[str, dict[str, ParameterValue]]:
+    """Return each name of a module's table and its function's parameters, in the table's order."""
+    table = _assigned(_tree(source), variable)
+    if not isinstance(table, ast.Dict):
+        msg = f"{variable} in {source} must be a plain dict, or its parameters cannot be read without torch"
+        raise LookupError(msg)
+    functions = _functions(_tree(source))
+    return {
+        key.value: {name: value for name, value in _parameters(functions[function.id]).items() if value is not None}
+        for key, function in zip(table.keys, table.values, strict=True)
+        if isinstance(key, ast.Constant) and isinstance(key.value, str) and isinstance(function, ast.Name)
+    }
+
+
+@cache
+def _names(source: Path, variable: str) -> frozenset[str]:
+    """Return the names in a set that a module assigns to `variable`."""
+    return _literals(_assigned(_tree(source), variable))
+
+
+def _literals(node: ast.expr | None) -> frozenset[str]:
+    parts = ast.walk(node) if node else ()
+    return frozenset(str(part.value) for part in parts if isinstance(part, ast.Constant))
+
+
+def _functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
+    """Return what a module assigns to `name`; None where it does not."""
+    for node in tree.body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if isinstance(target, ast.Name) and target.id == name:
+            return node.value
+    return None
+
+
+def _parameters(function: ast.FunctionDef) -> Parameters:
+    """Return the keyword-only parameters; of those with a default, the numbers and truth values."""
+    parameters: Parameters = {}
+    for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+        try:
+            value = None if default is None else ast.literal_eval(default)
+        except (ValueError, TypeError):
+            continue  # an expression: the function's own business
+        if default is None or isinstance(value, (bool, int, float)):
+            parameters[argument.arg] = value
+    return parameters

@@ -1,0 +1,72 @@
+"""A user's grader (`evaluate.grader: file.py:function`): grades from 0 to 1 for written answers to questions.
+
+The function takes (reply, accepted, question) and grades one answer, or takes a list of Conversations and grades all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from trueup.config.functions import arguments_taken, load_function
+from trueup.data.rendering.messages import Conversation, Message
+from trueup.errors import ConfigError, TrainingError
+from trueup.evaluation.sets import Asked
+from trueup.models.rewards import checked_reward
+from trueup.runtime import Runtime
+
+Grader = Callable[[Sequence[Asked], Sequence[Conversation]], list[float]]
+"""Questions and the conversations that answer them -> a grade from 0 to 1 for each."""
+
+MADE_UP_REPLY = "A made-up answer."
+_KEY = "evaluate.grader"
+
+
+def open_grader(spec: str, runtime: Runtime) -> Grader:
+    """Return the grader that a configuration names. The first process calls it for all.
+
+    Raises:
+        ConfigError: the file or the function is not there, or it takes neither one argument nor three.
+    """
+    function = load_function(spec, _KEY, takes=(1, 3))
+    by_conversation = arguments_taken(function, (1, 3), {}) == 1
+
+    def grades(questions: Sequence[Asked], conversations: Sequence[Conversation]) -> list[float]:
+        if by_conversation:
+            scores = checked_reward(function, spec)(conversations).tolist()
+        else:
+            scores = [
+                _number(function(conversation.response, list(question.answers), question.text), question.id)
+                for question, conversation in zip(questions, conversations, strict=True)
+            ]
+        for question, score in zip(questions, scores, strict=True):
+            if not 0 <= score <= 1:
+                raise TrainingError(f"{_KEY}: gave {score} for {question.id}; grades are from 0 to 1")
+        return scores
+
+    return lambda questions, conversations: runtime.from_first(lambda: grades(questions, conversations))
+
+
+def check_grader(grader: Grader, questions: Sequence[Asked]) -> None:
+    """Call the grader on the first two questions that are answered in writing, with a made-up reply.
+
+    Raises:
+        ConfigError: it fails, or gives no number from 0 to 1.
+    """
+    written = [question for question in questions if not question.choices][:2]
+    replies = [Conversation((*question.prompt, Message("assistant", MADE_UP_REPLY))) for question in written]
+    try:
+        grader(written, replies)
+    except TrainingError as error:
+        raise ConfigError(f"{error} (called with the reply {MADE_UP_REPLY!r} before any model loads)") from error
+    except Exception as error:
+        raise ConfigError(
+            f"{_KEY}: called with the reply {MADE_UP_REPLY!r}, it raised {type(error).__name__}: {error}\n"
+            "  fix: def grade(reply, accepted, question), a number from 0 to 1, or True or False"
+        ) from error
+
+
+def _number(grade: object, question: str) -> float:
+    try:
+        return float(grade)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        raise TrainingError(f"{_KEY}: gave {str(grade)[:80]!r} for {question}, which is no number") from None

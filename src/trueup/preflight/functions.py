@@ -1,0 +1,122 @@
+"""Call a user's functions on a small made-up batch before any weights load: they must return what training needs.
+
+A loss, an advantage and a KL estimator get tensors. A reward gets two conversations: prompts of the stage's own data,
+each with the answer "A made-up answer." (a reward may look up its prompt, so the prompts are not made up).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trueup.algorithms.advantages import ADVANTAGES, Episodes
+from trueup.algorithms.kl import ESTIMATORS
+from trueup.algorithms.preference import LOSSES, Completions, Pairs
+from trueup.config import DpoConfig, PpoConfig, PreferenceLossConfig, RolloutConfig, StageConfig
+from trueup.config.functions import UserFunction
+from trueup.data.rendering.messages import Conversation, Message
+from trueup.data.tokens.select import Examples
+from trueup.errors import ConfigError, TrainingError
+from trueup.models.rewards import reward_from_file
+
+MADE_UP_ANSWER = "A made-up answer."
+_BRANCH_OF = (0, 0, 0, 1, 2, 2, 3, 3, 3, 3)
+
+
+def check_functions(config: StageConfig) -> None:
+    """Call the user's loss, advantage and KL estimator, where a stage names any.
+
+    Raises:
+        ConfigError: one cannot be imported, fails, or returns a wrong shape or type, or numbers that are not finite.
+    """
+    if isinstance(config, DpoConfig) and UserFunction.parse(config.loss.name):
+        _check_loss(config.loss)
+    if isinstance(config, PpoConfig):
+        if UserFunction.parse(config.rollouts.advantage.name):
+            _check_advantage(config.rollouts)
+        if UserFunction.parse(config.kl.estimator.name):
+            estimator = config.kl.estimator.function(ESTIMATORS, "kl.estimator")
+            logps = torch.linspace(-2, -1, 10)
+            batch = "two tensors of 10 log-probabilities"
+            _check("kl.estimator", config.kl.estimator.name, lambda: estimator(logps, logps - 0.1), 10, batch)
+
+
+def _check_loss(loss: PreferenceLossConfig) -> None:
+    function = loss.function(LOSSES, "loss")
+    sums = torch.tensor([-4.0, -6.0, -9.0]).requires_grad_()
+    reference = torch.tensor([-5.0, -5.0, -8.0]) if loss.needs_reference else None
+    if loss.unpaired:
+        kl = torch.tensor(0.5) if loss.needs_reference else None
+        data, batch = Completions(sums, torch.tensor([True, False, True]), reference, kl), "Completions of 3"
+    else:
+        lengths = torch.tensor([4.0, 3.0, 5.0])
+        data, batch = Pairs(sums, sums - 1, lengths, lengths, reference, reference), "Pairs of 3"
+    if reference is None:
+        batch += f"; without a reference, as the file's NEEDS_REFERENCE does not name {loss.name.rpartition(':')[2]}"
+    losses = _check("loss", loss.name, lambda: function(data), 3, batch)
+    if not losses.requires_grad:
+        raise ConfigError(
+            f"loss: {loss.name}: its losses do not depend on the policy's log-probabilities, so nothing would train\n"
+            "  fix: compute with the tensors given, without .detach(), .item() or torch.no_grad()"
+        )
+
+
+def _check_advantage(rollouts: RolloutConfig) -> None:
+    function = rollouts.advantage_function(ADVANTAGES)
+    values = torch.linspace(-1, 1, 10) if rollouts.advantage.needs_values else None
+    totals = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    branch_of, group = torch.tensor(_BRANCH_OF), torch.tensor([0, 0, 1, 1])
+    episodes = Episodes(torch.linspace(0, 1, 10), totals, branch_of, group, values)
+    batch = "Episodes of 4 responses with 10 tokens"
+    if values is None:
+        name = rollouts.advantage.name.rpartition(":")[2]
+        batch += f"; without values, as the file's NEEDS_VALUES does not name {name}"
+    _check("rollouts.advantage", rollouts.advantage.name, lambda: function(episodes), 10, batch)
+
+
+def _check(key: str, name: str, call: Callable[[], Any], size: int, batch: str) -> Tensor:
+    """Return what a function gives for a made-up batch, if that is `size` finite numbers."""
+    place = f"{key}: {name}, called on a made-up batch ({batch}),"
+    wanted = f"return a float tensor of shape ({size},) here, one finite number each"
+    try:
+        result = call()
+    except Exception as error:
+        raise ConfigError(f"{place} raised {type(error).__name__}: {error}\n  fix: {wanted}") from error
+    if not isinstance(result, Tensor):
+        raise ConfigError(f"{place} returned {type(result).__name__}\n  fix: {wanted}")
+    if result.shape != (size,) or not result.is_floating_point():
+        raise ConfigError(f"{place} returned {result.dtype} of shape {tuple(result.shape)}\n  fix: {wanted}")
+    if not result.isfinite().all():
+        raise ConfigError(f"{place} returned {result.tolist()}\n  fix: {wanted}")
+    return result
+
+
+def check_rewards(config: StageConfig, train: Examples, held_out: Examples | None) -> None:
+    """Call each reward that is a user's function on two prompts of the data with a made-up answer.
+
+    Raises:
+        ConfigError: one cannot be imported, fails, or does not return a finite number for each conversation.
+    """
+    if not isinstance(config, PpoConfig | DpoConfig):
+        return
+    named = [("reward", spec) for spec in config.rewards] if isinstance(config, PpoConfig) else []
+    named += [(f"watch.{key}", spec) for key in ("reward", "gold") if (spec := getattr(config.watch, key, None))]
+    rows = train if isinstance(config, PpoConfig) or held_out is None else held_out
+    for key, spec in named:
+        if not UserFunction.parse(spec) or not len(rows):
+            continue
+        reward = reward_from_file(spec, key)
+        prompts = [rows.prompt(index) for index in range(min(2, len(rows)))]
+        conversations = [Conversation((*prompt, Message("assistant", MADE_UP_ANSWER))) for prompt in prompts]
+        try:
+            reward(conversations)
+        except TrainingError as error:
+            raise ConfigError(f"{key}: for {len(prompts)} prompts of the data and a made-up answer: {error}") from error
+        except Exception as error:
+            raise ConfigError(
+                f"{key}: {spec}, called on {len(prompts)} prompts of the data with the answer {MADE_UP_ANSWER!r}, "
+                f"raised {type(error).__name__}: {error}\n  fix: take a list of Conversations, return a number for each"
+            ) from error
