@@ -82,7 +82,7 @@ class Fixture:
 
     def open_run(self, path: Path, mend: bool) -> None:
         text = (self.run / "dpo" / "config.yaml").read_text()
-        with RunFolder.create(path.parent, text, on_config_change="error") as run:
+        with RunFolder.create(path.parent, text) as run:
             run.truncate_metrics(1 if mend else 0)
 
     def _caches(self) -> None:

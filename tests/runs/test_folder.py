@@ -68,7 +68,7 @@ def _with_results(path: Path) -> None:
     with RunFolder.create(path, CONFIG) as run:
         save_checkpoint(run, 5, {"source": {"position": 5}})
         run.append_metrics({"step": 5, "loss": 1.0})
-        run.write_summary({"loss": 1.0}, inputs="abc")
+        run.write_summary({"loss": 1.0})
 
 
 def test_another_configuration_is_refused_by_key(tmp_path: Path) -> None:
@@ -91,18 +91,6 @@ def test_harmless_keys_may_change(tmp_path: Path) -> None:
         assert latest_checkpoint(run) is not None
         assert run.read_summary() is not None
         assert "threads: 3" in run.config_path.read_text()
-
-
-def test_on_config_change_continue_and_restart(tmp_path: Path) -> None:
-    _with_results(tmp_path / "run")
-    other = CONFIG.replace("0.001", "0.002")
-    with RunFolder.create(tmp_path / "run", other, on_config_change="continue") as run:
-        assert latest_checkpoint(run) is not None
-        assert run.read_summary() is None
-        assert run.config_path.read_text() == other
-    with RunFolder.create(tmp_path / "run", CONFIG, on_config_change="restart") as run:
-        assert latest_checkpoint(run) is None
-        assert not run.metrics_path.exists()
 
 
 def test_resume_never_begins_again(tmp_path: Path) -> None:
@@ -157,8 +145,8 @@ def test_a_full_disk_in_the_log_is_explained(run: RunFolder, monkeypatch: pytest
 
 def test_summary(run: RunFolder) -> None:
     assert run.read_summary() is None
-    run.write_summary({"loss": math.nan, "steps": 3, "name": "é"}, inputs="f00")
-    assert run.read_summary() == {"loss": None, "steps": 3, "name": "é", "inputs": "f00"}
+    run.write_summary({"loss": math.nan, "steps": 3, "name": "é"})
+    assert run.read_summary() == {"loss": None, "steps": 3, "name": "é"}
     run.summary_path.write_text("{")
     with pytest.raises(CheckpointError, match=r"summary.json is not JSON"):
         run.read_summary()

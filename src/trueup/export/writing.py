@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def export_policy(network: Network, folder: Path, *, role: str = "policy") -> None:
+def export_policy(network: Network, folder: Path) -> None:
     """Write a causal language model with tokenizer, template and stop tokens. Every rank calls; the first writes."""
-    state, share = merged_state(network, role), merge_kept_share(network, role)
-    network.runtime.from_first(lambda: _write_policy(network, folder, role, state, share))
+    state, share = merged_state(network, "policy"), merge_kept_share(network, "policy")
+    network.runtime.from_first(lambda: _write_policy(network, folder, state, share))
 
 
-def _write_policy(network: Network, folder: Path, role: str, state: dict[str, Tensor], share: float) -> None:
-    trunk = cast("Any", network.trunk(role))  # transformers' annotations of its mixins mislead type checkers
+def _write_policy(network: Network, folder: Path, state: dict[str, Tensor], share: float) -> None:
+    trunk = cast("Any", network.trunk("policy"))  # transformers' annotations of its mixins mislead type checkers
     temporary = _new_temporary(folder)
     generation = copy.deepcopy(trunk.generation_config)
     stops = [network.renderer.end_id, *sorted(network.renderer.stop_ids - {network.renderer.end_id})]
@@ -89,20 +89,20 @@ def _untied_by_training(trunk: Any, state: dict[str, Tensor]) -> bool:
     return embedding.data_ptr() != head.data_ptr()
 
 
-def export_reward(network: Network, folder: Path, *, role: str = "reward") -> None:
+def export_reward(network: Network, folder: Path) -> None:
     """Write a sequence classifier with a single label. Every rank has to call; the first writes.
 
     transformers reads the score at the last token that is not the pad token. If pad and end token are the same id,
     another special token becomes the pad token, because the end token would be skipped.
     """
-    state = merged_state(network, role)
-    network.runtime.from_first(lambda: _write_reward(network, folder, role, state))
+    state = merged_state(network, "reward")
+    network.runtime.from_first(lambda: _write_reward(network, folder, state))
 
 
-def _write_reward(network: Network, folder: Path, role: str, merged: dict[str, Tensor]) -> None:
+def _write_reward(network: Network, folder: Path, merged: dict[str, Tensor]) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    trunk, parts = cast("Any", network.trunk(role)), network.roles[role]
+    trunk, parts = cast("Any", network.trunk("reward")), network.roles["reward"]
     config = copy.deepcopy(trunk.config)
     config.num_labels = 1
     config.pad_token_id, pad_token = _separate_pad_token(network)

@@ -116,7 +116,6 @@ class RunFolder:
         config_yaml: str,
         *,
         resume: Literal["auto", "never"] = "auto",
-        on_config_change: Literal["error", "continue", "restart"] = "error",
     ) -> RunFolder:
         """Create or reopen a run folder, lock it, and write its `config.yaml`.
 
@@ -124,18 +123,17 @@ class RunFolder:
             path: the folder; missing parents are created.
             config_yaml: the resolved configuration.
             resume: "auto" keeps an earlier run's files, so that it continues; "never" deletes them and starts again.
-            on_config_change: what to do if an earlier run with a checkpoint or summary had another configuration (keys
-                in `HARMLESS` do not count): raise an error, continue with the new one, or start again.
 
         Raises:
-            CheckpointError: another process holds the folder, it cannot be written, or the configuration differs.
+            CheckpointError: another process holds the folder, it cannot be written, or an earlier run with a checkpoint
+                or summary had another configuration (keys in `HARMLESS` do not count).
         """
         run = cls(path)
         try:
             with explain_disk_errors(f"cannot use the run folder {run.path}", run.path):
                 run.path.mkdir(parents=True, exist_ok=True)
                 run._lock()
-                run._adopt(config_yaml, resume, on_config_change)
+                run._adopt(config_yaml, resume)
                 run.checkpoints.mkdir(exist_ok=True)
         except BaseException:
             run.close()
@@ -192,17 +190,11 @@ class RunFolder:
                 if len(kept) < len(lines):
                     atomic_write_bytes(path, b"".join(kept))
 
-    def write_summary(self, summary: Mapping[str, object], *, inputs: str | None = None) -> None:
-        """Write `summary.json`, which marks the stage as finished.
-
-        Args:
-            summary: JSON values.
-            inputs: the `fingerprint` of the stage's inputs, stored under "inputs".
-        """
-        content = dict(summary) if inputs is None else {**summary, "inputs": inputs}
+    def write_summary(self, summary: Mapping[str, object]) -> None:
+        """Write `summary.json` (JSON values), which marks the stage as finished."""
         with explain_disk_errors(f"cannot write {self.summary_path}", self.path):
             self.flush()
-            text = terminal_safe_json(json.dumps(_plain(content), indent=2, ensure_ascii=False))
+            text = terminal_safe_json(json.dumps(_plain(summary), indent=2, ensure_ascii=False))
             atomic_write_text(self.summary_path, text + "\n")
 
     def read_summary(self) -> dict[str, Any] | None:
@@ -274,34 +266,29 @@ class RunFolder:
             return "its process is unknown"
         return text or "still starting"
 
-    def _adopt(self, config_yaml: str, resume: str, on_config_change: str) -> None:
+    def _adopt(self, config_yaml: str, resume: str) -> None:
         was_run = self.config_path.exists()
         has_results = self.summary_path.exists() or any(self.checkpoints.glob("step-*"))
         if was_run and resume == "never":
             self.restart()
         elif has_results and was_run:
-            self._check_config(config_yaml, on_config_change)
+            self._check_config(config_yaml)
         elif was_run:
             self.truncate_metrics(-1)  # an earlier run ended before it saved anything: this one starts at step 0
         atomic_write_text(self.config_path, config_yaml)
 
-    def _check_config(self, config_yaml: str, on_config_change: str) -> None:
+    def _check_config(self, config_yaml: str) -> None:
         earlier = self.config_path.read_text(encoding="utf-8", errors="backslashreplace")
         differences = config_differences(earlier, config_yaml)
         if not differences:
             return
-        if on_config_change == "restart":
-            self.restart()
-        elif on_config_change == "continue":
-            self.summary_path.unlink(missing_ok=True)  # with another configuration the stage is not finished
-        else:
-            more = len(differences) - _SHOWN_DIFFERENCES
-            lines = [*differences[:_SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
-            raise CheckpointError(
-                f"{self.path} holds a run with another configuration ({len(differences)} keys differ):\n  "
-                + "\n  ".join(lines)
-                + "\nRestore the old values to continue, choose another `output`, or remove this folder to start again."
-            )
+        more = len(differences) - _SHOWN_DIFFERENCES
+        lines = [*differences[:_SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+        raise CheckpointError(
+            f"{self.path} holds a run with another configuration ({len(differences)} keys differ):\n  "
+            + "\n  ".join(lines)
+            + "\nRestore the old values to continue, choose another `output`, or remove this folder to start again."
+        )
 
     def _append(self, path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         # A lone surrogate in a text cannot be UTF-8; backslashreplace writes it as a JSON escape.

@@ -20,7 +20,7 @@ from trueup.errors import CheckpointError
 from trueup.runtime.processes import Runtime, is_lost_peer
 
 
-def save_sharded(folder: Path, tensors: Mapping[str, Tensor], where: Runtime) -> None:
+def save_sharded(folder: Path, tensors: Mapping[str, Tensor], runtime: Runtime) -> None:
     """Write tensors into an existing folder; every rank has to call, with the same names.
 
     Raises:
@@ -29,17 +29,17 @@ def save_sharded(folder: Path, tensors: Mapping[str, Tensor], where: Runtime) ->
     """
     with _explain_errors(folder):
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        save(dict(tensors), storage_writer=writer, no_dist=where.world == 1)
+        save(dict(tensors), storage_writer=writer, no_dist=runtime.world == 1)
 
 
-def load_sharded(folder: Path, tensors: Mapping[str, Tensor], where: Runtime) -> None:
+def load_sharded(folder: Path, tensors: Mapping[str, Tensor], runtime: Runtime) -> None:
     """Fill tensors, whole or sharded over this run's processes, from the files of any number of processes.
 
     Raises:
         CheckpointError: a tensor is missing or has another shape.
     """
     with _explain_errors(folder):
-        load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=where.world == 1)
+        load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=runtime.world == 1)
 
 
 @contextmanager
