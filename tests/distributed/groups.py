@@ -62,7 +62,7 @@ def rows_of(config: Any, world: int) -> dict[str, list[list[int]]]:
 
 
 def differences(one: Any, two: Any, *, resumed: bool = False) -> list[str]:
-    """What the runs of two configurations left that is not the same: numbers to 1e-5, all else exactly.
+    """Return the differences between the files of two runs: numbers to 1e-5, all else exactly.
 
     A summary counts the tokens since the start, so those of a resumed run are not compared.
     """
@@ -98,7 +98,7 @@ def _json(path: Path, left_out: set[str]) -> dict[str, Any]:
 
 
 def _unequal(one: Any, two: Any, sums: float, place: str = "", key: str = "") -> Iterator[str]:
-    """Where two JSON values differ; `sums` is how far those of one row's answers may."""
+    """Yield the differences of two JSON values; `sums` is the tolerance for the sums of a row's answers."""
     if isinstance(one, dict) and isinstance(two, dict):
         if one.keys() != two.keys():
             yield f"{place}: keys {sorted(one.keys() ^ two.keys())}"
@@ -137,7 +137,7 @@ def _unequal_tensors(one: Path, two: Path) -> Iterator[str]:
 
 
 def each_once(steps: list[list[int]], rows: int) -> bool:
-    """Whether every epoch among the steps, the last perhaps not whole, has each of the rows once. Steps end epochs."""
+    """Return True if every epoch among the steps, the last perhaps incomplete, has each row once. Steps end epochs."""
     epoch: list[int] = []
     for step in steps:
         epoch += step

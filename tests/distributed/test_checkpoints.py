@@ -67,7 +67,7 @@ def test_others_go_on(name: str, written: str, read: str, runs: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stop_was_in_the_middle(name: str, runs: Path) -> None:
-    """What the tests above stand on: there was something left to do, and something done."""
+    """The tests above need a run with steps done and steps left."""
     for written in WRITTEN:
         output = Path(made(name, runs, written, "stopped").output)
         (folder,) = (output / "checkpoints").glob("step-*")

@@ -29,7 +29,7 @@ THREE = ("sft-lora", "sft-one-row", "dpo-full", "ppo-full", "grpo-lora")  # with
 
 
 def moved(one: Any) -> float:
-    """How far training has moved the weights, of their size: what a comparison has to stand out from."""
+    """Return the relative change of the weights by training: a comparison must be far below it."""
     before, after = (load_file(Path(path) / "model.safetensors") for path in (one.model, f"{one.output}/model"))
     shared = [name for name in after if name in before]
     change = math.hypot(*((after[name] - before[name]).norm().item() for name in shared))
@@ -126,7 +126,7 @@ def test_two_nodes(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_seen(few: Path, tmp_path: Path) -> None:
-    """What the comparison stands on: one loss changed by 2e-5, one sample, one weight, one file."""
+    """The comparison finds a loss changed by 2e-5, a sample, a weight, a file."""
     one = config("ppo-lora", few, "one")
     copy = one.model_copy(update={"output": tmp_path / "copy"})
     folder = tmp_path / "copy"

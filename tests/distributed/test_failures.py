@@ -72,7 +72,7 @@ def long_sft(folder: Path, strategy: str, **settings: Any) -> Any:
 
 
 def goes_on(config: Any, world: int = 2) -> None:
-    """The same command goes on from a checkpoint, and comes to an end."""
+    """Run the command again: it resumes from a checkpoint and finishes."""
     last = max(int(path.name[5:]) for path in (Path(config.output) / "checkpoints").glob("step-*"))
     assert last >= 3
     again = config.model_copy(update={"optim": config.optim.model_copy(update={"steps": last + 2})})
@@ -229,7 +229,7 @@ def test_an_error_of_one_process_is_told_by_the_others(strategy: str, tmp_path: 
 
 @pytest.mark.slow
 def test_one_that_waits_for_ever_is_ended_by_what_another_one_said(tmp_path: Path) -> None:
-    """As in NCCL, whose waits no lost connection ends: here process 1 sleeps where it should be in a sum."""
+    """NCCL waits for ever after a lost connection: here process 1 sleeps where it should be in a sum."""
     what = "import time; time.sleep(300)"
     config = stage("sft", tmp_path, strategy="ddp", optim={"steps": 9})
     script = tmp_path / "waits.py"

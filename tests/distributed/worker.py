@@ -51,7 +51,7 @@ class Guard(InterruptGuard):
 
     @property
     def requested(self) -> bool:
-        """Whether that look has come."""
+        """Return True if that check has come."""
         self.looks += 1
         return self.stop is not None and RANK == "0" and self.looks > self.stop
 

@@ -60,7 +60,7 @@ class Run:
 
 
 def trained_run(path: Path, *, full=False, head=False, scale=0.2, targets="all-linear", dtype="float32", **base) -> Run:
-    """What a stage leaves: outputs recorded, model and adapter exported. The base is beside it."""
+    """Files of a finished stage: recorded outputs, exported model and adapter. The base is in the same folder."""
     network = tiny_network(path / "base", dtype=dtype, **base)
     role = "reward" if head else "policy"
     network.add_trainable(role, None if full else lora(targets=targets), head=head)

@@ -1,4 +1,4 @@
-"""What trueup writes opens elsewhere without trueup, and computes the same."""
+"""Exported folders open without trueup and compute the same."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_a_packed_row_equals_its_sequences_alone(name: str, heads: tuple[int, in
 
 
 def test_rectangles_are_nearly_full() -> None:
-    """What attention computes for nothing stays small, however different the lengths are."""
+    """Attention computes little padding, however different the lengths are."""
     rng = random.Random(0)
     parts, tokens = spans([(0, [int(rng.lognormvariate(4.6, 1)) + 1]) for _ in range(200)])
     plan = pack_sequences(parts)

@@ -110,7 +110,7 @@ def test_the_layout_changes_nothing_with_all_weights(tmp_path, attention, layout
 
 
 def own_logps(model: torch.nn.Module, trunk: list[int], ids: list[int], temperature: float = 1.0) -> Tensor:
-    """What transformers says: full logits of one plain sequence."""
+    """Return transformers' own full logits of a plain sequence."""
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([trunk + ids])).logits[0].float() / temperature
     return torch.log_softmax(logits, -1)[len(trunk) - 1 : -1].gather(-1, torch.tensor(ids)[:, None]).squeeze(-1)

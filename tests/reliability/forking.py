@@ -29,7 +29,7 @@ KILLED = -signal.SIGKILL
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended: its exit code (negative: the signal), seconds, what it said, which changes it made to files."""
+    """Result of a run: exit code (negative: the signal), seconds, output, and its changes of files."""
 
     code: int
     seconds: float
@@ -128,7 +128,7 @@ def _watch(under: str, kill_at: int | None, by: int, times: int, told: int) -> N
 
 
 def _watch_writes(change: Callable[..., None], under: str) -> None:
-    """What no audit event is told of: syncs, appended lines, and tensors, which safetensors writes by itself."""
+    """Watch writes without an audit event: syncs, appended lines, and tensors, which safetensors writes by itself."""
     from trueup.runs import folder as runfolder
     from trueup.runs import state
 

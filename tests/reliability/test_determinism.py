@@ -1,4 +1,4 @@
-"""What a seed fixes: to the bit where the arithmetic is the same, to a rounding where sums are grouped anew.
+"""Effects of a seed: equal to the bit with equal arithmetic, up to rounding where sums are grouped anew.
 
 The bits: weights as exported, metrics.jsonl, samples.jsonl (`tiny_data.result`). To a rounding, over 8 steps of
 float32: the same rows a step, the same samples, losses within 1e-5 (relative, and as much absolute), each tensor of the

@@ -99,7 +99,7 @@ def test_a_disk_of_any_size_gets_full(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
-    """The same without root: the kernel refuses the bytes beyond a largest size of files (RLIMIT_FSIZE)."""
+    """Without root: the kernel refuses the bytes beyond a largest size of files (RLIMIT_FSIZE)."""
     stage = Killed(tmp_path, "sft", "save.keep_last=1")
     at = points(stage.run(under=stage.parts).changes, "rename .*/step-000003")[0] + 1
     assert tiny_data.result(stage.config) == stage.expected

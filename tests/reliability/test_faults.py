@@ -139,7 +139,7 @@ def test_out_of_memory_names_keys_to_lower(
 
 
 def exists(key: str, section: Any) -> bool:
-    """Whether a configuration has the key; a section may be optional."""
+    """Return True if a configuration has the key; a section may be optional."""
     name, _, rest = key.partition(".")
     if name not in section.model_fields:
         return False

@@ -52,7 +52,7 @@ class Killed:
         return ended
 
     def result(self) -> dict[str, str]:
-        """What it ended with; the folder is removed, so that the next run begins."""
+        """Return its result and remove the folder, so that the next run starts anew."""
         found = tiny_data.result(self.config)
         left = [path.name for path in (self.parts / "checkpoints").iterdir() if not path.name.startswith("step-")]
         assert left == []

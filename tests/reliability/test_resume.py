@@ -82,7 +82,7 @@ def test_stopped_again_and_again(name: str, tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
-    """As after `kill -9`: the log and samples are ahead of the checkpoint, and are cut back to it."""
+    """After `kill -9` the log and samples are ahead of the checkpoint, and are cut back to it."""
     whole, parts = config("ppo", tmp_path, "whole"), config("ppo", tmp_path, "parts")
     whole, parts = (one.model_copy(update={"save": type(one.save)(every=3)}) for one in (whole, parts))
     tiny_data.run(whole)

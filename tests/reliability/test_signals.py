@@ -63,7 +63,7 @@ def test_ctrl_c_while_libraries_load(tmp_path: Path) -> None:
 
 
 def test_sigterm(tmp_path: Path) -> None:
-    """As a batch system stops a job: the step is finished and saved, the code is the documented one."""
+    """A batch system stops a job: the step is finished and saved, the exit code is the documented one."""
     config, path = written(tmp_path)
     with started("sft", path, "seed=0") as process:
         wait_for_lines(tmp_path / "run" / "metrics.jsonl", 5, process)

@@ -1,4 +1,4 @@
-"""What a run's bits depend on: recorded, kept through a resume, told when it changes."""
+"""The environment of a run: recorded, kept through a resume, and a warning when it changes."""
 
 from __future__ import annotations
 

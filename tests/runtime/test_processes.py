@@ -1,4 +1,4 @@
-"""Where the code runs: devices and dtypes refused by name, and two processes that sum, gather and end together."""
+"""Devices and dtypes refused by name, and two processes that sum, gather and end together."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def one_thread():
 
 @dataclass
 class Work:
-    """What has run through a model since `counted`: the shape of every forward's input, prefills apart."""
+    """Shapes of the inputs of every forward pass since `counted`, prefills apart."""
 
     prefills: list[tuple[int, int]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)

@@ -30,7 +30,7 @@ def policy(path, **variant) -> Network:
 
 
 def generated(network: Network, prompts: list[list[int]], new: int) -> list[list[int]]:
-    """What transformers' own `generate` continues greedily, cut behind the first stop token."""
+    """Return the greedy continuations of transformers' own `generate`, cut behind the first stop token."""
     pad, width = network.tokenizer.pad_token_id, max(map(len, prompts))
     rows = torch.tensor([[pad] * (width - len(one)) + one for one in prompts])
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
@@ -127,7 +127,7 @@ def drawn(logits: torch.Tensor, draws: list[float], temperature: float = 1.0) ->
 
 
 def plainly(logits: torch.Tensor, draws: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same by cumulating the whole vocabulary in float64. -> tokens, and how far each number is from an edge."""
+    """Cumulate the whole vocabulary in float64; return the tokens, and the distance of each number to an edge."""
     cumulated = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
     goal = draws[:, None] * cumulated[:, -1:]
     return torch.searchsorted(cumulated, goal, right=True).squeeze(-1), (cumulated - goal).abs().amin(-1)

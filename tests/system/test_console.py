@@ -24,12 +24,12 @@ HOSTILE = "[bold red]x[/] :smile: \x1b[2J\x1b]0;title\x07 \x9b31m \r over \b \u2
 
 
 def plain_console(width: int = 80) -> Console:
-    """As a log file sees it."""
+    """A console that writes to a log file."""
     return Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
 
 
 def terminal(width: int = 80) -> Console:
-    """As a terminal sees it."""
+    """A console on a terminal."""
     stream = io.StringIO()
     return Console(file=stream, width=width, height=24, force_terminal=True, markup=False, emoji=False, highlight=False)
 
