@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +67,22 @@ def ran(said: dict[str, str]) -> list[str]:
     return [name for name, why in said.items() if "skipped" not in why]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of a finished pipeline, trained once, and a copy of it."""
+    place = tmp_path_factory.mktemp("finished")
+    assert go(settings(place / "it")) == dict.fromkeys(("sft", "reward", "dpo"), "running for the first time")
+    shutil.copytree(place / "it", place / "copy")
+    return place / "it", place / "copy"
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A finished pipeline."""
-    assert go(settings(tmp_path)) == dict.fromkeys(("sft", "reward", "dpo"), "running for the first time")
-    return tmp_path
+def folder(finished: tuple[Path, Path]) -> Path:
+    """A finished pipeline, as it was when it was finished."""
+    place, copy = finished
+    shutil.rmtree(place)
+    shutil.copytree(copy, place)
+    return place
 
 
 def test_what_is_finished_and_unchanged_is_skipped(folder: Path) -> None:
@@ -211,13 +225,24 @@ def whole(tmp_path: Path, **evaluate: Any) -> PipelineConfig:
     return PipelineConfig.model_validate(base | {"evaluate": settled | evaluate, "gates": gates})
 
 
-def test_the_report_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = whole(tmp_path)
-    source = tmp_path / "mine.yaml"
+Reported = tuple[Path, PipelineConfig, Report, str]
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    """A pipeline that was run to its report: its place, its configuration, the report, and what was printed."""
+    place, printed = tmp_path_factory.mktemp("reported"), StringIO()
+    config, source = whole(place), place / "mine.yaml"
     source.write_text("name: p\n")
-    result = pipeline.run(config, source=source)
+    with redirect_stdout(printed):
+        result = pipeline.run(config, source=source)
     assert result is not None
-    folder = tmp_path / "runs" / "p"
+    return place, config, result, printed.getvalue()
+
+
+def test_the_report_at_the_end(reported: Reported) -> None:
+    place, _, result, printed = reported
+    folder = place / "runs" / "p"
     written = Report.model_validate_json((folder / "report.json").read_text())
     assert written == result
     assert (folder / "pipeline.yaml").read_text() == "name: p\n"
@@ -234,19 +259,16 @@ def test_the_report_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert set(written.seconds) == {"sft", "reward", "dpo", "ppo", "evaluation"}
     assert written.verdict.verdict == "NOT SHOWN"  # four questions show nothing
     assert {gate.outcome for gate in written.verdict.models["ppo"].gates} == {"not shown"}
-    printed = capsys.readouterr().out
     assert "95% interval" in printed
     assert max(len(line) for line in printed.splitlines() if "\u2502" in line or "\u2500" in line) <= 80
 
 
-def test_a_finished_pipeline_reports_again_without_training(tmp_path: Path) -> None:
+def test_a_finished_pipeline_reports_again_without_training(reported: Reported) -> None:
     """The model card is written into the model's folder: the model is the same with it and without."""
-    config = whole(tmp_path)
-    first = pipeline.run(config)
-    assert (tmp_path / "runs" / "p" / "sft" / "model" / "README.md").is_file()
+    place, config, first, _ = reported
+    assert (place / "runs" / "p" / "sft" / "model" / "README.md").is_file()
     assert ran(go(config)) == []
     second = pipeline.run(config)
-    assert first is not None
     assert second is not None
     assert first.measures == second.measures
 

@@ -1,6 +1,9 @@
 """The quickstart: all of it with hardly any training, and (slow) whole, with what it claims to learn."""
 
 import time
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +13,8 @@ from trueup.windtunnel import quickstart
 STEPS = {"base": 3, "sft": 2, "reward": 2, "dpo": 2, "ppo": 2}
 
 
-@pytest.fixture
-def brief():
+def brief() -> list[str]:
+    """Settings with which every stage is over in a moment."""
     short = [f"stages.{name}.optim={{lr: 1e-4, steps: {steps}, batch_size: 8}}" for name, steps in STEPS.items()]
     watched = ["stages.dpo.watch.samples=4", "stages.dpo.eval.data.rows=0:8", "stages.ppo.eval.data.rows=0:4"]
     evaluated = ["evaluate.limit=12", "evaluate.samples=8", "evaluate.data.rows=0:16", "evaluate.max_new_tokens=8"]
@@ -23,9 +26,17 @@ def values(report: Report, key: str) -> dict[str, float]:
     return next({name: one.value for name, one in row.values.items()} for row in report.measures if row.key == key)
 
 
-def test_every_stage_is_run_and_every_model_measured(tmp_path, brief, capsys):
-    folder = tmp_path / 'with a space: "é" #1'
-    report = quickstart.run(folder, settings=brief)
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report, str]:
+    """A brief quickstart: its folder, its report, and what was printed."""
+    folder, printed = tmp_path_factory.mktemp("quick") / 'with a space: "é" #1', StringIO()
+    with redirect_stdout(printed):
+        report = quickstart.run(folder, settings=brief())
+    return folder, report, printed.getvalue()
+
+
+def test_every_stage_is_run_and_every_model_measured(ran: tuple[Path, Report, str]) -> None:
+    folder, report, printed = ran
     assert report.models == ["base", "sft", "dpo", "ppo"]
     assert report.against == "sft"
     rows = {row.key: row for row in report.measures}
@@ -43,17 +54,18 @@ def test_every_stage_is_run_and_every_model_measured(tmp_path, brief, capsys):
     for name in ("sft", "dpo", "ppo"):
         card = (folder / "stages" / name / "model" / "README.md").read_text()
         assert "trueup" in card
-    printed = capsys.readouterr().out
     assert f"the report: {folder / 'stages' / 'report.html'}" in printed
     assert max(len(line) for line in printed.splitlines() if "\u2500" in line) <= 80
 
 
-def test_a_second_quickstart_in_the_same_folder_trains_and_measures_nothing(tmp_path, brief, capsys):
-    first = quickstart.run(tmp_path / "q", settings=brief)
-    stages = tmp_path / "q" / "stages"
+def test_a_second_quickstart_in_the_same_folder_trains_and_measures_nothing(
+    ran: tuple[Path, Report, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, first, _ = ran
+    stages = folder / "stages"
     files = [*(stages / name / "summary.json" for name in STEPS), stages / "evaluation" / "ppo.jsonl"]
     stamps = [path.stat().st_mtime_ns for path in files]
-    second = quickstart.run(tmp_path / "q", settings=brief)
+    second = quickstart.run(folder, settings=brief())
     assert [path.stat().st_mtime_ns for path in files] == stamps
     assert first.measures == second.measures
     said = capsys.readouterr().err
