@@ -18,8 +18,7 @@ from trueup.data.rendering.messages import Conversation, Message
 from trueup.data.tokens.sampler import Sampler
 from trueup.errors import TrainingError
 from trueup.models.network import Network
-from trueup.recipes import behaviour_logps as old_logps
-from trueup.recipes import rollouts
+from trueup.recipes import behaviour_logps, rollouts
 from trueup.recipes.rollouts import Rollouts, make_controller, pack, unpack
 from trueup.runs.checkpoint import read_state, write_state
 from trueup.sampling import Sample
@@ -322,7 +321,7 @@ def many(folder: Path, **settings: Any) -> Bench:
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many rows run through each role from now on, but for sampling."""
     counts: dict[str, int] = {}
-    for module in (rollouts, old_logps):
+    for module in (rollouts, behaviour_logps):
         original = module.forward_all
 
         def counting(network: Network, examples: Any, role: str, *args: Any, original: Any = original, **how: Any):

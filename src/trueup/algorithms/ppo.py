@@ -62,7 +62,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: flo
 
 
 def policy_metrics(logps: Tensor, old_logps: Tensor, clip: float) -> dict[str, Tensor]:
-    """How far the policy has moved from the one that sampled (Huang et al. 2022, detail 12), per token, detached.
+    """Return the distance of the policy from the one that sampled (Huang et al. 2022, detail 12), per token, detached.
 
     Returns:
         "approx_kl": KL(old || new) by k3, nats; "clipfrac": 1.0 where the ratio left [1 - clip, 1 + clip]; "ratio".

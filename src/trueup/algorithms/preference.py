@@ -265,7 +265,7 @@ def implicit_rewards(pairs: Pairs, beta: float) -> tuple[Tensor, Tensor]:
 
 
 def metrics(pairs: Pairs, beta: float) -> dict[str, Tensor]:
-    """What to watch while training on pairs, under the names TRL made usual; each (P,), detached.
+    """Return the metrics of training on pairs, under the names that TRL made usual; each (P,), detached.
 
     `rewards/accuracy` is 1.0 where the chosen reward is strictly higher, so it starts at 0 with policy = reference. A
     falling `logps/chosen` means that the preferred responses themselves become less likely.

@@ -127,7 +127,7 @@ def _check_shapes(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What happens to a logit between the matrix product and the softmax, and its derivative."""
+    """The map from a matrix product's logit to the softmax's, and its derivative."""
 
     scale: float
     softcap: float | None
@@ -295,7 +295,7 @@ def _accumulate(sums: list[Tensor | None], grad: Tensor, hidden: Tensor, weight:
 
 
 def _operand_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """What matrix products read: CUDA multiplies halves into float32 by itself, elsewhere they are widened first."""
+    """Return the tensor for a matrix product: CUDA multiplies halves into float32; elsewhere they are widened first."""
     dtype = torch.promote_types(hidden.dtype, weight.dtype)
     return dtype if hidden.is_cuda else _sum_dtype(dtype)
 

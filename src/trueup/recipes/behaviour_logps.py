@@ -1,4 +1,4 @@
-"""The log-probabilities that PPO's ratios start from: the sampler's own, where training computes the same.
+"""The log-probabilities that PPO's ratios start from: the sampler's, where training computes the same numbers.
 
 Sampling runs token by token over a cache, training whole rows at once. In exact arithmetic both give the same numbers;
 where they part, PPO's ratios are off before the first update ("training-inference mismatch": Yao et al. 2025, "Your
@@ -26,11 +26,11 @@ AGREEMENT = 1e-4
 _COMPARED = 8
 
 
-def old_logps(
+def policy_logps(
     network: Network, examples: Sequence[Example], samples: Sequence[Sample], *, max_tokens: int, temperature: float,
     compare_all: bool = False,
 ) -> tuple[Tensor, float | None]:  # fmt: skip
-    """Log-probabilities of all sampled tokens under the policy that sampled them.
+    """Return the log-probabilities of all sampled tokens under the policy that sampled them.
 
     Args:
         network: with the role "policy", not updated since it sampled.
@@ -38,34 +38,34 @@ def old_logps(
         samples: the samples, in the same order.
         max_tokens: micro-batch size.
         temperature: that they were sampled at.
-        compare_all: compute every row here, whatever the sampler says.
+        compare_all: compute every row here, and trust none of the sampler's.
 
     Returns:
-        (N,) float32 nats, the samples' tokens side by side; and the largest difference between the sampler and the
+        (N,) float32 nats, the samples' tokens one after another; and the largest difference between the sampler and the
         training side among the tokens that were compared, None where the samples bring no log-probabilities.
     """
 
-    def computed(some: Sequence[int]) -> Tensor:
-        chosen = [examples[at] for at in some]
+    def computed(indices: Sequence[int]) -> Tensor:
+        chosen = [examples[index] for index in indices]
         return forward_all(network, chosen, "policy", "logps", max_tokens=max_tokens, temperature=temperature)
 
     everything = range(len(samples))
-    sampled = [torch.tensor(one.logps, dtype=torch.float32) for one in samples]
-    told = all(one.logps for one in samples)
+    sampled = [torch.tensor(sample.logps, dtype=torch.float32) for sample in samples]
+    complete = all(sample.logps for sample in samples)
     few = _spread(samples)
-    if told and not compare_all and len(few) < len(samples) and network.runtime.dtype == torch.float32:
-        gap = _largest(torch.cat([sampled[at] for at in few]) - computed(few))
+    if complete and not compare_all and len(few) < len(samples) and network.runtime.dtype == torch.float32:
+        gap = _largest(torch.cat([sampled[index] for index in few]) - computed(few))
         if gap <= AGREEMENT:
             return torch.cat(sampled), gap
     trained = computed(everything)
-    return trained, _largest(torch.cat(sampled) - trained) if told else None
+    return trained, _largest(torch.cat(sampled) - trained) if complete else None
 
 
 def _spread(samples: Sequence[Sample]) -> list[int]:
-    """A few samples from the shortest to the longest: what goes wrong in a cache often does so late."""
-    order = sorted(range(len(samples)), key=lambda at: len(samples[at].ids))
+    """Return the indices of a few samples, the shortest to the longest: a cache often goes wrong late."""
+    order = sorted(range(len(samples)), key=lambda index: len(samples[index].ids))
     count = min(_COMPARED, len(order))
-    return [order[at * (len(order) - 1) // max(1, count - 1)] for at in range(count)]
+    return [order[place * (len(order) - 1) // max(1, count - 1)] for place in range(count)]
 
 
 def _largest(differences: Tensor) -> float:

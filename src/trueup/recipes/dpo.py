@@ -103,9 +103,9 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
     held_out = _pairs(stage, config, "eval", stage.held_out)
     sampled = _sampled_measures(stage, config)
     watch = Watch(stage.run, dpo_rules(), stage.progress)
-    scalars = [branch.scalars for one in held_out for branch in one.branches]
-    lengths = torch.tensor([float(branch.trained) for one in held_out for branch in one.branches])
-    reference = torch.tensor([one["ref_logps"] for one in scalars]) if "ref_logps" in scalars[0] else None
+    scalars = [branch.scalars for example in held_out for branch in example.branches]
+    lengths = torch.tensor([float(branch.trained) for example in held_out for branch in example.branches])
+    reference = torch.tensor([values["ref_logps"] for values in scalars]) if "ref_logps" in scalars[0] else None
     loss = config.loss.function(preference.LOSSES, "loss")
     beta = float(config.loss.params.get("beta", 1.0))
 
@@ -119,7 +119,7 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
         )  # fmt: skip
         measured = preference.metrics(pairs, beta)
         margins = measured["rewards/margin"]
-        numbers = {name: float(one.mean()) for name, one in measured.items() if name != "rewards/accuracy"}
+        numbers = {name: float(example.mean()) for name, example in measured.items() if name != "rewards/accuracy"}
         if not config.loss.unpaired:
             numbers["loss"] = float(loss(pairs).mean())
         won = rate(float(objectives.accuracy(margins).sum()), len(margins))
@@ -152,8 +152,8 @@ def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str,
         )
     stage.progress.note(f"watch: {len(prompts)} held-out prompts are answered at each measurement")
     reward, gold = (
-        None if one is None else open_reward(one, stage.network, config, role=role)[0]
-        for role, one in (("reward", settings.reward), ("gold", settings.gold))
+        None if source is None else open_reward(source, stage.network, config, role=role)[0]
+        for role, source in (("reward", settings.reward), ("gold", settings.gold))
     )  # fmt: skip
     how = Sampling(settings.max_new_tokens, config.max_tokens, seed=config.seed)
     return lambda: measure_policy(stage.network, prompts, how, reward=reward, gold=gold)
@@ -161,11 +161,11 @@ def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str,
 
 def _prompts(rows: Examples, room: int, count: int) -> list[PromptRow]:
     """The first `count` different prompts that leave room for an answer."""
-    found: dict[tuple[Message, ...], PromptRow] = {}
-    for at in range(len(rows)):
-        ids = rows[at].trunk
-        if len(ids) <= room and (messages := rows.prompt(at)) not in found:
-            found[messages] = PromptRow(messages, ids)
-        if len(found) == count:
+    by_messages: dict[tuple[Message, ...], PromptRow] = {}
+    for index in range(len(rows)):
+        ids = rows[index].trunk
+        if len(ids) <= room and (messages := rows.prompt(index)) not in by_messages:
+            by_messages[messages] = PromptRow(messages, ids)
+        if len(by_messages) == count:
             break
-    return list(found.values())
+    return list(by_messages.values())

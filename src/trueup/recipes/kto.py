@@ -23,7 +23,7 @@ from trueup.data.unpaired import is_ranked
 
 def unpaired_sampler(stage: Stage) -> Sampler:
     """Over the completions; both sides of a ranking are as often seen as its section's weight says."""
-    sizes, weights = [len(one) for one in stage.train.rows], list(stage.prepared.weights)
+    sizes, weights = [len(rows) for rows in stage.train.rows], list(stage.prepared.weights)
     sides = 2 if is_ranked(stage.train) else 1
     return Sampler(sizes * sides, stage.config.optim.batch_size, stage.config.seed, weights=weights * sides)
 
@@ -63,7 +63,7 @@ class KtoSource:
         indices = self._sampler.next()
         others = [self._shifted[index] for index in indices]
         logps = branch_logps(self._network, others, "policy", max_tokens=self._max_tokens)
-        reference = torch.tensor([one.branches[0].scalars["ref_logps"] for one in others])
+        reference = torch.tensor([example.branches[0].scalars["ref_logps"] for example in others])
         kl = float(kto_kl(logps, reference))
         step = [_with_scalar(self._examples[index], "kl", kl) for index in indices]
         return collate_step(step, self._network, per="branch", max_tokens=self._max_tokens)

@@ -64,7 +64,7 @@ def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[st
 
     Args:
         config: the pipeline.
-        progress: told why.
+        progress: prints the reasons.
         force: stages to run again although nothing changed; those that start from them follow by themselves.
         dry_run: only say what would run, and why.
 
@@ -112,32 +112,34 @@ def _begin(stage: StageConfig, *, afresh: bool) -> None:
 
 
 def inputs(stage: StageConfig) -> dict[str, str]:
-    """What the stage is made from: label -> hash of its contents (a hub id stands for itself)."""
+    """Return the hash of each input of the stage by its label (a hub id stands for itself)."""
     parts: dict[str, str] = {"config": to_yaml(stage)}
     for place, data in stage.data_sections:
         parts[".".join(map(str, place))] = store_version(data.path) or _content(data.path)
     parts["model"] = _content(stage.model)
-    for key, value in _models_beside(stage):
+    for key, value in _other_sources(stage):
         parts[key] = _content(value.rpartition(":")[0] if ".py:" in value else value)
     return parts
 
 
-def _models_beside(stage: StageConfig) -> list[tuple[str, str]]:
+def _other_sources(stage: StageConfig) -> list[tuple[str, str]]:
     """Rewards and reference: (label, folder or file.py:function)."""
-    found: list[tuple[str, str]] = []
+    sources: list[tuple[str, str]] = []
     if isinstance(stage, PpoConfig):
-        found += [("reward" if at == 0 else f"reward {at + 1}", one) for at, one in enumerate(stage.rewards)]
+        sources += [
+            ("reward" if index == 0 else f"reward {index + 1}", reward) for index, reward in enumerate(stage.rewards)
+        ]
     if isinstance(stage, DpoConfig):
-        found += [("reference", stage.reference)] if stage.reference else []
-        found += [("watch.reward", stage.watch.reward)] if stage.watch.reward else []
+        sources += [("reference", stage.reference)] if stage.reference else []
+        sources += [("watch.reward", stage.watch.reward)] if stage.watch.reward else []
     if isinstance(stage, PpoConfig | DpoConfig) and stage.watch.gold:
-        found.append(("watch.gold", stage.watch.gold))
-    found += [
+        sources.append(("watch.gold", stage.watch.gold))
+    sources += [
         (".".join(map(str, place)), str(function.file))
         for place, section in function_sections(stage)
         if (function := UserFunction.parse(section.name))
     ]
-    return found
+    return sources
 
 
 def _content(path: str) -> str:
@@ -153,7 +155,7 @@ def _inputs_path(stage: StageConfig) -> Path:
 
 
 def _recorded(path: Path) -> dict[str, str] | None:
-    """What a stage was made from; None where its file is damaged."""
+    """Return the recorded inputs of a stage; None where the file is damaged."""
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -167,10 +169,12 @@ def _upstream_reason(config: PipelineConfig, name: str, rerun: set[str]) -> str 
 
 
 def _votes_then(folder: RunFolder) -> str:
-    """How to keep to the votes that a stage was made from, if it was."""
+    """Return the votes that a stage was trained on, for a message; empty where it was trained on none."""
     try:
-        told = json.loads((folder.path / "data.json").read_text(encoding="utf-8"))
-        events = {f"{path}@{at}" for counts in told.values() for path, at in counts.get("events", {}).items()}
+        counts_by_section = json.loads((folder.path / "data.json").read_text(encoding="utf-8"))
+        events = {
+            f"{path}@{at}" for counts in counts_by_section.values() for path, at in counts.get("events", {}).items()
+        }
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""
     return f" ({', '.join(sorted(events))} are the votes it was made from)" if events else ""
@@ -207,7 +211,7 @@ def evaluate(
 
 
 def evaluation_plan(config: PipelineConfig, command: str | None = None, title: str | None = None) -> Plan:
-    """What the pipeline's `evaluate` section asks for, its stages' names turned into folders."""
+    """Return the plan of the pipeline's `evaluate` section, with the stages' names turned into folders."""
     settings, folder = config.evaluate, config.folder
     methods = {name: config.stages[name]["method"] for name in config.stages}
     writers = [name for name, method in methods.items() if method != RewardConfig.method]

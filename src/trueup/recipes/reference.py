@@ -41,12 +41,13 @@ def with_reference(network: Network, examples: Sequence[Example], cache: Path, *
     """
     sums = _cached(network, examples, cache, max_tokens).view(len(examples), -1)
 
-    def scored(at: int) -> Example:
-        one = examples[at]
-        own = zip(one.branches, sums[at].tolist(), strict=True)
-        return replace(
-            one, branches=tuple(replace(branch, scalars={**branch.scalars, "ref_logps": sum_}) for branch, sum_ in own)
+    def scored(index: int) -> Example:
+        example = examples[index]
+        branches = (
+            replace(branch, scalars={**branch.scalars, "ref_logps": logps})
+            for branch, logps in zip(example.branches, sums[index].tolist(), strict=True)
         )
+        return replace(example, branches=tuple(branches))
 
     return Lazy(len(examples), scored)
 
@@ -69,11 +70,11 @@ def _cached(network: Network, examples: Sequence[Example], cache: Path, max_toke
 
 
 def _kept(cache: Path, key: str, examples: Sequence[Example]) -> Tensor | None:
-    """What a cache file holds, if it was made of the same."""
+    """Return the log-probabilities in a cache file, if it was computed from the same inputs."""
     if cache.is_file() and _cache_key(cache) == key:
         with suppress(OSError, KeyError, SafetensorError):
             kept = load_file(cache)["ref_logps"]
-            if kept.dtype == torch.float32 and kept.shape == (sum(len(one.branches) for one in examples),):
+            if kept.dtype == torch.float32 and kept.shape == (sum(len(example.branches) for example in examples),):
                 return kept.clone()
     return None
 
@@ -95,8 +96,8 @@ def check_start(network: Network, examples: Sequence[Example], *, max_tokens: in
     """
     few = list(examples[:_COMPARED])
     ours = branch_logps(network, few, "policy", max_tokens=max_tokens)
-    theirs = torch.tensor([branch.scalars["ref_logps"] for one in few for branch in one.branches])
-    tokens = torch.tensor([float(branch.trained) for one in few for branch in one.branches])
+    theirs = torch.tensor([branch.scalars["ref_logps"] for example in few for branch in example.branches])
+    tokens = torch.tensor([float(branch.trained) for example in few for branch in example.branches])
     apart = float(((ours - theirs).abs() / tokens).max())
     tolerance = START_TOLERANCE[network.runtime.dtype == torch.float32]
     if not apart < tolerance:
@@ -109,6 +110,6 @@ def check_start(network: Network, examples: Sequence[Example], *, max_tokens: in
 def _fingerprint(network: Network, examples: Sequence[Example]) -> str:
     """Of the reference's weights, its dtype, and what is scored: the template acts through the token ids."""
     digest = hashlib.sha256(f"{network.reference_fingerprint} {network.runtime.dtype}".encode())
-    for one in examples:
-        digest.update(repr((one.trunk, [(branch.ids, branch.mask) for branch in one.branches])).encode())
+    for example in examples:
+        digest.update(repr((example.trunk, [(branch.ids, branch.mask) for branch in example.branches])).encode())
     return digest.hexdigest()

@@ -23,7 +23,7 @@ from trueup.errors import TrainingError
 from trueup.models.batching import Batch, Branch, Example
 from trueup.models.forward import forward_all
 from trueup.models.rewards import Ensemble, disagreement
-from trueup.recipes.behaviour_logps import old_logps
+from trueup.recipes.behaviour_logps import policy_logps
 from trueup.recipes.reference import START_TOLERANCE
 from trueup.runtime import mixed_seed
 from trueup.sampling import Sample, sample, sampled_at_once
@@ -89,7 +89,7 @@ class Rollouts:
         return self._metrics
 
     def origin(self, row: int) -> object:
-        """Where a prompt came from."""
+        """Return where a prompt came from: file and line."""
         return self._prompts.origin(row) if isinstance(self._prompts, Prompts) else f"prompt {row + 1}"
 
     def state_dict(self) -> StateDict:
@@ -141,13 +141,13 @@ class Rollouts:
         for epoch in range(self._config.rollouts.epochs):
             order = list(range(episodes))
             random.Random(f"{self._config.seed}-{self._rollout}-{epoch}").shuffle(order)
-            queue += [order[at : at + size] for at in range(0, episodes, size)]
+            queue += [order[start : start + size] for start in range(0, episodes, size)]
         return queue
 
     def _judge(self, prompts: list[PromptRow], samples: list[Sample], rows: list[int]) -> list[Example]:
         """Score the samples and turn them into examples with advantages."""
         settings, network = self._config.rollouts, self._network
-        answers = [answer_text(network, one) for one in samples]
+        answers = [answer_text(network, sampled) for sampled in samples]
         conversations = [
             Conversation((*prompt.messages, Message("assistant", text)))
             for prompt, text in zip(prompts, answers, strict=True)
@@ -155,21 +155,23 @@ class Rollouts:
         members = self._reward.scores(conversations)
         raw = self._reward.combine(members)
         plain = [
-            Example(prompt.ids, (Branch(one.ids, [True] * len(one.ids)),), row=row)
-            for prompt, one, row in zip(prompts, samples, rows, strict=True)
+            Example(prompt.ids, (Branch(sampled.ids, [True] * len(sampled.ids)),), row=row)
+            for prompt, sampled, row in zip(prompts, samples, rows, strict=True)
         ]
         how = {"max_tokens": self._config.max_tokens, "temperature": settings.temperature}
         # All of the first rollout's: nothing of the sampler may stand between the policy and its reference there.
-        policy, gap = old_logps(network, plain, samples, **how, compare_all=self._rollout == 0)
+        policy, gap = policy_logps(network, plain, samples, **how, compare_all=self._rollout == 0)
         reference = forward_all(network, plain, "reference", "logps", **how)
         values = forward_all(network, plain, "value", "values", **how) if settings.advantage.needs_values else None
-        branch_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor([len(one.ids) for one in samples]))
+        branch_of = torch.repeat_interleave(
+            torch.arange(len(samples)), torch.tensor([len(sampled.ids) for sampled in samples])
+        )
         per_token = self._kl(policy, reference)
         kl = segment_sum(policy - reference, branch_of, len(samples))
         if self._rollout == 0:
             _check_start(policy - reference, network)
-        finished = torch.tensor([one.finished for one in samples])
-        scores = self._shape(raw, finished, torch.tensor([len(one.ids) for one in samples]))
+        finished = torch.tensor([sampled.finished for sampled in samples])
+        scores = self._shape(raw, finished, torch.tensor([len(sampled.ids) for sampled in samples]))
         columns = self._advantages(
             scores, per_token, branch_of, values, torch.tensor([rows.index(row) for row in rows])
         )
@@ -211,14 +213,14 @@ class Rollouts:
         return {"advantages": advantages, **columns}
 
     def _measure(self, raw: Tensor, kl: Tensor, samples: list[Sample], columns: dict[str, Tensor]) -> None:
-        lengths = torch.tensor([float(len(one.ids)) for one in samples])
+        lengths = torch.tensor([float(len(sampled.ids)) for sampled in samples])
         self._metrics = {
             "reward": float(raw.mean()),
             "reward_std": float(raw.std(unbiased=False)),
             "kl": float(kl.mean()),
             "kl_coef": float(self._controller.coef),
             "length": float(lengths.mean()),
-            "missing_end": sum(not one.finished for one in samples) / len(samples),
+            "missing_end": sum(not sampled.finished for sampled in samples) / len(samples),
             "rollout": float(self._rollout + 1),
         }
         if "returns" in columns:
@@ -232,13 +234,13 @@ class Rollouts:
         return [
             {
                 "step": self._drawn + 1,
-                "prompt": conversations[at].messages[-2].content,
-                "answer": conversations[at].response,
-                "reward": float(raw[at]),
-                "kl": float(kl[at]),
-                "finished": samples[at].finished,
+                "prompt": conversations[index].messages[-2].content,
+                "answer": conversations[index].response,
+                "reward": float(raw[index]),
+                "kl": float(kl[index]),
+                "finished": samples[index].finished,
             }
-            for at in range(min(_SHOWN, len(samples)))
+            for index in range(min(_SHOWN, len(samples)))
         ]
 
 
@@ -261,9 +263,9 @@ def _check_start(log_ratios: Tensor, network: Network) -> None:
 
 
 def _split(columns: dict[str, Tensor], samples: list[Sample]) -> list[dict[str, list[float]]]:
-    sizes = [len(one.ids) for one in samples]
+    sizes = [len(sampled.ids) for sampled in samples]
     parts = {name: [piece.tolist() for piece in column.split(sizes)] for name, column in columns.items()}
-    return [{name: parts[name][at] for name in parts} for at in range(len(samples))]
+    return [{name: parts[name][index] for name in parts} for index in range(len(samples))]
 
 
 def pack(examples: Sequence[Example]) -> StateDict:
@@ -296,8 +298,8 @@ def unpack(state: dict[str, Any]) -> list[Example]:
     return [
         Example(
             prompt.tolist(),
-            (Branch(own.tolist(), [True] * len(own), {name: columns[name][at].tolist() for name in columns}),),
-            row=state["rows"][at],
+            (Branch(answer.tolist(), [True] * len(answer), {name: columns[name][index].tolist() for name in columns}),),
+            row=state["rows"][index],
         )
-        for at, (prompt, own) in enumerate(zip(prompts, ids, strict=True))
+        for index, (prompt, answer) in enumerate(zip(prompts, ids, strict=True))
     ]

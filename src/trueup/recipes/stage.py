@@ -1,4 +1,4 @@
-"""What every recipe does before and after `fit`: open the run, its data checked first, export, sum up."""
+"""The part that all recipes share, before and after `fit`: check the data, open the run, export, write the summary."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class Stage:
 
     @property
     def train(self) -> Examples:
-        """What is trained on: rows, or PPO's prompts."""
+        """The rows that are trained on; for PPO, its prompts."""
         return self.prepared.train
 
     @property
     def held_out(self) -> Examples | None:
-        """What is measured on."""
+        """The rows that are measured on."""
         return self.prepared.held_out
 
     def steps(self, epoch: int) -> int:
@@ -82,7 +82,7 @@ class Stage:
             rows: how many there are; by default those that are trained on, each as often as its section's weight says.
             batch_size: rows at once; by default `optim.batch_size`.
         """
-        sizes = [len(one) for one in self.train.rows] if rows is None else [rows]
+        sizes = [len(rows) for rows in self.train.rows] if rows is None else [rows]
         weights = self.prepared.weights if rows is None else (1.0,)
         size = batch_size or self.config.optim.batch_size
         return Sampler(sizes, size, self.config.seed, weights=weights)
@@ -197,9 +197,9 @@ def _run_folder(config: StageConfig, where: runtime.Runtime) -> RunFolder:
     Raises:
         CheckpointError: it is in use, or holds a run of another configuration, or another node does not see it.
     """
-    made: list[RunFolder] = []
-    where.from_first(lambda: made.append(RunFolder.create(config.output, to_yaml(config))))
-    run = made[0] if made else RunFolder(config.output)
+    created: list[RunFolder] = []
+    where.from_first(lambda: created.append(RunFolder.create(config.output, to_yaml(config))))
+    run = created[0] if created else RunFolder(config.output)
     if blind := [rank for rank, sees in enumerate(where.gather([run.config_path.is_file()])) if not sees]:
         run.close()
         raise CheckpointError(

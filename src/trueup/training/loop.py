@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Fitted:
-    """What a finished run reports."""
+    """The numbers that a finished run reports."""
 
     steps: int
     tokens: int
@@ -145,7 +145,7 @@ class Fit:
 
     @property
     def exhausted(self) -> bool:
-        """Whether `patience` evaluations have brought nothing better: the run stops early."""
+        """Return True if `patience` evaluations have brought nothing better: the run stops early."""
         patience = self.evaluation.patience if self.evaluation is not None else None
         return patience is not None and self.best is not None and self.best["misses"] >= patience
 
@@ -173,7 +173,7 @@ class Fit:
                 copy_into(parameter, self.best["weights"][name])
 
     def due(self, every: int | None) -> bool:
-        """Whether something done every so many steps is due now; the last step always counts."""
+        """Return True if something done every so many steps is due now; the last step always counts."""
         return self.step == self.steps or (every is not None and self.step % every == 0)
 
 
@@ -202,7 +202,7 @@ class _Reading:
 
 
 def _beats(value: float, best: float) -> bool:
-    """Whether a measurement (lower is better) is better than the best; any number beats a NaN, which beats none."""
+    """Return True if a measurement (lower is better) beats the best; any number beats a NaN, a NaN beats None."""
     return value < best or (math.isnan(best) and not math.isnan(value))
 
 
@@ -229,7 +229,7 @@ def fit(
         evaluation: computed before the first step (as step 0), every so many steps, and at the end.
         loggers: TensorBoard and the like.
         headline: metrics shown live.
-        resume_command: told to the user on Ctrl-C.
+        resume_command: printed on Ctrl-C.
 
     Raises:
         TrainingError: too many steps in a row had no finite loss or gradient.
@@ -307,7 +307,7 @@ def _restore(state: Fit, checkpoint: Checkpoint) -> None:
 
 
 def _tell_surroundings(state: Fit) -> None:
-    """Record what the bits depend on beside the configuration and the data; tell what changed since the last part."""
+    """Record what the bits depend on besides configuration and data; warn of what changed since the run's last part."""
     where = state.runtime
     attention = getattr(state.network.trunks["base"].config, "_attn_implementation", None)
     now = surroundings(
@@ -354,7 +354,7 @@ def _agreed_check(state: Fit, guard: InterruptGuard) -> Callable[[], None]:
 
 
 def _asked_to_stop(state: Fit, guard: InterruptGuard) -> bool:
-    """Whether any process was asked to stop; every rank has to ask."""
+    """Return True if any process was asked to stop; every rank has to call this."""
     return state.runtime.global_sum(float(guard.requested))[0] > 0
 
 

@@ -36,14 +36,18 @@ def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
     # Sharded and whole parameters cannot stand in one group: torch updates a group in one go.
     groups = [
         {
-            "params": [one for one in parameters if _decays(one) is decays and is_sharded(one) is sharded],
+            "params": [
+                parameter
+                for parameter in parameters
+                if _decays(parameter) is decays and is_sharded(parameter) is sharded
+            ],
             "weight_decay": optim.weight_decay if decays else 0.0,
         }
         for decays in (True, False)
         for sharded in (False, True)
     ]
     # One pass over each parameter instead of ten; not every kind of device has it.
-    fused = all(one.device.type in ("cpu", "cuda") for one in parameters)
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, fused=fused)
 
 

@@ -29,7 +29,7 @@ _NAMED_ROWS = 8  # rows named in a message
 
 @dataclass(slots=True)
 class _Accumulated:
-    """What a term's micro-batches gave this rank: sums that no one has waited for yet."""
+    """Sums over a term's micro-batches on this rank, still on the device."""
 
     losses: list[Tensor]  # one a micro-batch
     totals: dict[str, Tensor]
@@ -45,7 +45,7 @@ class Stepper:
         optim: the optimizer's settings.
         steps: how many steps there will be in all.
         seed: of dropout.
-        warn: is told of every step that was not applied.
+        warn: called with a message for every step that was not applied.
 
     Attributes:
         optimizer: AdamW.
@@ -68,7 +68,7 @@ class Stepper:
         self.skipped = self.in_a_row = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts of steps that were not applied; the optimizer's own state is the loop's to save."""
+        """Return the counts of steps that were not applied; the loop saves the optimizer's state."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -116,29 +116,29 @@ class Stepper:
     ) -> tuple[float, dict[str, float], list[Tensor]]:
         """Add a term's gradient; returns its loss, its metrics' means over the whole step, and each batch's loss."""
         (weight,) = self.runtime.global_sum(sum(float(batch.weights.sum()) for batch in micro))
-        found = _Accumulated([], {}, {})
+        accumulated = _Accumulated([], {}, {})
         for batch in micro:
             check()
             moved = batch.to(self.runtime.device)
             values, metrics = term.objective(self.network, moved)
             loss = (values * moved.weights).sum() / max(weight, 1e-12)
             (loss * (term.weight * self.runtime.loss_scale)).backward()
-            found.losses.append(loss.detach())
+            accumulated.losses.append(loss.detach())
             if batch.idle:
                 continue
             for name, metric in metrics.items():
                 zero = torch.zeros((), device=self.runtime.device)
-                found.totals[name] = found.totals.get(name, zero) + metric.detach().float().sum()
-                found.counts[name] = found.counts.get(name, 0) + metric.numel()
-        names = sorted(set(self.runtime.gather(sorted(found.totals))))
+                accumulated.totals[name] = accumulated.totals.get(name, zero) + metric.detach().float().sum()
+                accumulated.counts[name] = accumulated.counts.get(name, 0) + metric.numel()
+        names = sorted(set(self.runtime.gather(sorted(accumulated.totals))))
         # One transfer from the device for all of them.
-        values = torch.stack([sum(found.losses, torch.zeros((), device=self.runtime.device)), *(
-            found.totals.get(name, torch.zeros((), device=self.runtime.device)) for name in names
+        values = torch.stack([sum(accumulated.losses, torch.zeros((), device=self.runtime.device)), *(
+            accumulated.totals.get(name, torch.zeros((), device=self.runtime.device)) for name in names
         )]).tolist()  # fmt: skip
         value, *sums = self.runtime.global_sum(*values)
-        counts = self.runtime.global_sum(*(float(found.counts.get(name, 0)) for name in names))
+        counts = self.runtime.global_sum(*(float(accumulated.counts.get(name, 0)) for name in names))
         means = {name: one / max(count, 1) for name, one, count in zip(names, sums, counts, strict=True)}
-        return value, means, found.losses
+        return value, means, accumulated.losses
 
     def _clip(self) -> float:
         """Sum gradients over ranks and clip them. Returns their norm before."""
@@ -171,13 +171,13 @@ class Stepper:
 
     def _rows(self, accumulated: list[tuple[Source, list[Batch], list[Tensor]]]) -> str:
         """The rows of the micro-batches whose loss is not finite; where only a gradient is not, of all."""
-        own: list[tuple[bool, str]] = []
+        places: list[tuple[bool, str]] = []
         for source, micro, losses in accumulated:
             for batch, loss in zip(micro, losses, strict=True):
                 bad = not math.isfinite(float(loss))
-                own += [(bad, str(source.origin(row))) for row in batch.rows if row >= 0]
-        found = self.runtime.gather(own)
-        worst = [place for bad, place in found if bad] or [place for _, place in found]
+                places += [(bad, str(source.origin(row))) for row in batch.rows if row >= 0]
+        all_places = self.runtime.gather(places)
+        worst = [place for bad, place in all_places if bad] or [place for _, place in all_places]
         named = list(dict.fromkeys(worst))
         more = f", and {len(named) - _NAMED_ROWS} more" if len(named) > _NAMED_ROWS else ""
         return ", ".join(named[:_NAMED_ROWS]) + more

@@ -1,4 +1,4 @@
-"""What `fit` is given: terms of a loss, each with a source of batches and an objective, and what to evaluate."""
+"""The arguments of `fit`: terms of a loss, each with a source of batches and an objective, and an evaluation."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Source(Protocol):
         ...
 
     def origin(self, row: int, /) -> object:
-        """Where row `row` of a batch came from, for messages: file and line."""
+        """Return where row `row` of a batch came from, for messages: file and line."""
         ...
 
     def state_dict(self) -> StateDict:
-        """What `load_state_dict` needs to go on exactly here."""
+        """Return the state from which `load_state_dict` goes on exactly here."""
         ...
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -87,7 +87,7 @@ def collate_step(examples: list[Example], network: Network, *, per: Per, max_tok
     batches = [collate(group, per=per, pad_id=pad, layout=layout) for group in groups]
     if network.runtime.sharded:
         shares = (by_length[rank :: network.runtime.world] for rank in range(network.runtime.world))
-        most = max(len(micro_batches(one, max_tokens, layout=layout)) for one in shares)
+        most = max(len(micro_batches(share, max_tokens, layout=layout)) for share in shares)
         idle = collate(by_length[-1:], per=per, pad_id=pad, layout=layout).weightless()
         batches += [idle] * (most - len(batches))
     return batches
