@@ -21,7 +21,7 @@ pytest.importorskip("fastapi")
 
 import warm
 from trueup.data.votes.store import Store
-from trueup.ranking.page.access import csrf_of
+from trueup.ranking.page.access import csrf_token
 
 RATERS, VOTES = 50, 12
 CHOICES = ("a", "b", "tie", "both_bad", "skip")
@@ -47,7 +47,7 @@ class Session:
         head, _ = await self.call("POST", "/api/join", {"name": self.name}, timed=False)
         cookie = re.search(r"set-cookie: ([^;]+)", head, re.IGNORECASE)
         assert cookie is not None, head
-        self.cookie, self.token = cookie[1], csrf_of(cookie[1].partition("=")[2])
+        self.cookie, self.token = cookie[1], csrf_token(cookie[1].partition("=")[2])
         state = json.loads((await self.call("GET", "/api/state"))[1])
         for at in range(VOTES):
             if state["kind"] != "pair":

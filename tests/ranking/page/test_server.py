@@ -25,9 +25,9 @@ from trueup.data.votes.vote_types import MOST_EDIT, Answer, NewPrompt, Pair, Sto
 from trueup.errors import ConfigError
 from trueup.ranking import command
 from trueup.ranking.page import Access, make_app
-from trueup.ranking.page.desk import Desk
+from trueup.ranking.page.desk import RankingService
 from trueup.ranking.page.limits import MOST_BODY
-from trueup.ranking.page.wire import Undoing, Voting
+from trueup.ranking.page.wire import UndoRequest, VoteRequest
 
 
 @pytest.fixture(scope="module")
@@ -104,18 +104,18 @@ def test_what_is_left_does_not_tell_a_check(tmp_path: Path) -> None:
     path = store_of(tmp_path / "votes.db", [*gold, *map(pair, range(60))], gold_every=4)
     moved: dict[bool, set[int]] = {True: set(), False: set()}
     with Store.open(path) as store:
-        rater, desk = store.rater("Ada"), Desk(store)
+        rater, desk = store.rater("Ada"), RankingService(store)
         for at in range(50):
             shown = desk.state(rater)
-            one = Voting(request=f"request{at}", pair=shown["pair"]["id"], a=shown["pair"]["print"], choice="a")
+            one = VoteRequest(request=f"request{at}", pair=shown["pair"]["id"], a=shown["pair"]["print"], choice="a")
             after = desk.vote(rater, one)["state"]
             if at % 5 == 0:
-                back = desk.undo(rater, Undoing(request=f"undoing{at}"))["state"]
+                back = desk.undo(rater, UndoRequest(request=f"undoing{at}"))["state"]
                 assert back["progress"]["left"] == shown["progress"]["left"]
                 after = desk.vote(rater, one.model_copy(update={"request": f"again{at}"}))["state"]
             kept = store.pair(one.pair)
             moved[kept.gold is not None].add(after["progress"]["left"] - shown["progress"]["left"])
-            desk = Desk(store) if at == 25 else desk
+            desk = RankingService(store) if at == 25 else desk
     assert moved == {True: {-1}, False: {-1}}
 
 
@@ -150,9 +150,9 @@ def test_a_vote_counts_for_the_words_that_were_read(ada: Visitor, store: Path) -
     shown = ada.state()["pair"]
     with Store.open(store) as opened:
         kept = opened.pair(shown["id"])
-    from trueup.ranking.page.wire import print_of
+    from trueup.ranking.page.wire import answer_hash
 
-    swapped = shown | {"print": print_of(shown["b"]["text"])}
+    swapped = shown | {"print": answer_hash(shown["b"]["text"])}
     status, answer = ada.vote(swapped, "a")
     assert status == 200
     with Store.open(store) as opened:

@@ -1,14 +1,13 @@
-"""The page people rank on: a small server, and what a rater's browser gets. No model is ever named to a rater.
+"""The page on which people rank: a small server and the files it serves. A rater never sees a model's name.
 
 serve      binds a port, serves until a signal, stops cleanly
-app        the routes, each a few lines over the store
-desk       what lies before a rater, and what becomes of a vote
-remaining  how many pairs a rater has left, without telling which are checks
-access     who may come in: names or links, cookies, the Host and the Origin of a request
-limits     what holds for every request and answer: sizes, headers, errors as one sentence
-wire       what the page sends and gets, checked by pydantic
-markdown   answers as HTML that can do nothing, in bounded time
-invisible  characters that nobody sees, as marks that everybody sees
+app        the routes
+desk       a rater's screen, votes and progress
+access     who may enter: names or links, sessions, the Host and the Origin of a request
+limits     checks and headers of every request and response; errors as one sentence
+wire       the JSON between page and server, checked by pydantic
+markdown   answers as harmless HTML, in bounded time
+invisible  invisible characters as visible marks
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _EXTRA = ("fastapi", "starlette", "uvicorn", "markdown_it", "pygments", "sqlalch
 
 
 def __getattr__(name: str) -> Any:
-    """What is asked for, imported then: the server is an extra."""
+    """Return a name of this package, imported on first use: the server is an optional extra."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         raise MissingExtraError("the page to rank on needs the extra rank: pip install 'trueup[rank]'") from error
-    globals()[name] = found  # also where a module has the same name
-    return found
+    globals()[name] = value  # `serve` is also a submodule, which would hide the function
+    return value

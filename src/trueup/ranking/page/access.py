@@ -1,7 +1,7 @@
-"""Who may come in. On loopback a visitor gives a name; beyond it everybody needs the link of a rater.
+"""Access to the page: on loopback a visitor gives a name; beyond it every visitor needs a rater's link.
 
-A request is believed when it names this machine in Host (a page elsewhere that made its own name point here does not),
-and a write when it comes from our own page: the same Origin, and a token that only that page was given.
+A request must name this machine in Host (which stops DNS rebinding). A write must come from our own page: it has the
+same Origin and the CSRF token of the session.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _NAME = re.compile(r"(https?://)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?", re.
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the page is served, and to whom.
+    """The page's address, and the rules of access.
 
     Attributes:
         host: the address to bind.
         port: the port; 0 for any free one.
-        token_needed: whether a visitor needs a rater's link; else a name will do.
-        owner: the name of the rater who sees the results where links are needed; without, everybody sees them.
-        names: more host names by which the page is reached (a tunnel's, a proxy's), `https://` before those that
-            are reached so; links are of the first.
+        token_needed: True if a visitor needs a rater's link; else a name is enough.
+        owner: the rater who sees the results if links are needed; without links everybody sees them.
+        names: further host names of the page (of a tunnel or proxy), with `https://` if they use TLS; links use the
+            first.
 
     Raises:
-        ConfigError: a host beyond loopback, and no token needed; or no such port; or a name that is none.
+        ConfigError: a host beyond loopback without tokens, an impossible port, or a name that is no host name.
     """
 
     host: str = "127.0.0.1"
@@ -48,7 +48,7 @@ class Access:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Nobody opens the page to a network by mistake."""
+        """Check the values, so that nobody opens the page to a network by mistake."""
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port {self.port}: a port is a number from 1 to 65535, or 0 for any free one")
         if not (self.token_needed or on_loopback(self.host)):
@@ -59,7 +59,7 @@ class Access:
 
     @property
     def address(self) -> str:
-        """Where a browser finds the page."""
+        """The address of the page for a browser."""
         if self.names:
             scheme, _, name = self.names[0].rpartition("://")
             return f"{scheme}://{name}/" if scheme else f"http://{name}{'' if ':' in name else f':{self.port}'}/"
@@ -67,62 +67,62 @@ class Access:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
     def link(self, token: str) -> str:
-        """The link that makes a visitor the rater of that token."""
+        """Return the link that signs a visitor in as the rater of this token."""
         return f"{self.address}join?token={token}"
 
     def shows_results(self, rater: Rater) -> bool:
-        """Whether this rater may see the results."""
+        """Return True if this rater may see the results."""
         return not self.token_needed or rater.name == self.owner
 
     def is_owner(self, name: str) -> bool:
-        """Whether a name would pass for the owner's, who may see the results."""
-        typed, own = (unicodedata.normalize("NFKC", one).strip().casefold() for one in (name, self.owner))
-        return bool(own) and typed == own
+        """Return True if a name looks like the owner's, who may see the results."""
+        typed, owner = (unicodedata.normalize("NFKC", text).strip().casefold() for text in (name, self.owner))
+        return bool(owner) and typed == owner
 
     def knows_host(self, header: str) -> bool:
-        """Whether a Host header names this machine. The port may be another one, as through `ssh -L`."""
+        """Return True if a Host header names this machine. The port may differ, as through `ssh -L`."""
         host = _host_of(header)
         if host == "localhost" or host in self._hosts():
             return True
         try:
             address = ip_address(host)
         except ValueError:
-            own = socket.gethostname().lower()
-            return not on_loopback(self.host) and host in (own, f"{own}.local")
+            machine = socket.gethostname().lower()
+            return not on_loopback(self.host) and host in (machine, f"{machine}.local")
         return address.is_loopback or not on_loopback(self.host)
 
     def same_origin(self, origin: str, host: str) -> bool:
-        """Whether a write comes from a page of ours."""
+        """Return True if an Origin header is this page's."""
         split = urlsplit(origin)
         if split.scheme not in ("http", "https"):
             return False
         return split.netloc.lower() == host.lower() or _host_of(split.netloc) in self._hosts()
 
     def is_secure(self, origin: str, host: str) -> bool:
-        """Whether a request came to the visitor's end by https, as far as a server behind a proxy can know."""
+        """Return True if the visitor uses https, as far as a server behind a proxy can know."""
         return origin.lower().startswith("https://") or _host_of(host) in self._hosts("https://")
 
     def _hosts(self, scheme: str = "") -> list[str]:
-        return [_host_of(one.rpartition("://")[2]) for one in self.names if one.lower().startswith(scheme)]
+        return [_host_of(name.rpartition("://")[2]) for name in self.names if name.lower().startswith(scheme)]
 
 
-def csrf_of(session: str) -> str:
-    """The token that a session's page sends with every write: who has it was shown the page."""
+def csrf_token(session: str) -> str:
+    """Return the token that a session's page sends with every write; no other page can know it."""
     return hmac.new(session.encode(), b"trueup rank: writes", hashlib.sha256).hexdigest()
 
 
-def equal(one: str, other: str) -> bool:
-    """Whether two secrets are the same, in a time that tells nothing."""
-    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
+def same_secret(left: str, right: str) -> bool:
+    """Return True if two secrets are equal, in constant time."""
+    return hmac.compare_digest(left.encode("utf-8", "replace"), right.encode("utf-8", "replace"))
 
 
 @dataclass(slots=True)
-class Door:
-    """What the join page needs of this process: a token for its form, and patience with wrong links.
+class JoinGuard:
+    """State of the join page: a token for its form, and failed links by address.
 
     Attributes:
         form: the token of a visitor's form.
-        tries: failed tries that are allowed to one address within `window` seconds.
+        tries: failed links that one address may try within `window` seconds.
         window: seconds.
     """
 
@@ -132,13 +132,13 @@ class Door:
     _failed: dict[str, deque[float]] = field(default_factory=dict[str, deque[float]])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def closed(self, visitor: str) -> bool:
-        """Whether this address has failed too often just now."""
+    def is_blocked(self, visitor: str) -> bool:
+        """Return True if this address has failed too often within the window."""
         with self._lock:
             return len(self._recent(visitor)) >= self.tries
 
-    def failed(self, visitor: str) -> None:
-        """A wrong link came from this address."""
+    def record_failure(self, visitor: str) -> None:
+        """Count a wrong link from this address."""
         with self._lock:
             if len(self._failed) >= 1_000:  # forget the oldest address rather than grow
                 self._failed.pop(next(iter(self._failed)))
@@ -152,7 +152,7 @@ class Door:
 
 
 def _host_of(netloc: str) -> str:
-    """`[::1]:8000` -> `::1`, `Name.:80` -> `name`."""
+    """Return the host of a host and port: `[::1]:8000` gives `::1`, `Name.:80` gives `name`."""
     try:
         return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
     except ValueError:
@@ -160,7 +160,7 @@ def _host_of(netloc: str) -> str:
 
 
 def on_loopback(host: str) -> bool:
-    """Whether an address is this machine's own, which no other can reach."""
+    """Return True if an address is a loopback one, which no other machine can reach."""
     if host.lower() == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""The routes of the page. All that blocks runs in a thread, as FastAPI does with plain functions."""
+"""The routes of the page. FastAPI runs these plain functions in threads, so they may block."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import MOST_EDIT, MOST_NAME, MOST_NOTE, REASONS, Rater
-from trueup.ranking.page.access import Access, Door, csrf_of, equal
-from trueup.ranking.page.desk import Desk, Writer
+from trueup.ranking.page.access import Access, JoinGuard, csrf_token, same_secret
+from trueup.ranking.page.desk import PageWriter, RankingService
 from trueup.ranking.page.limits import MOST_BODY, Limits, Refused
-from trueup.ranking.page.wire import MOST_TOKEN, Following, Joining, Undoing, Voting
+from trueup.ranking.page.wire import MOST_TOKEN, JoinRequest, LinkRequest, UndoRequest, VoteRequest
 
 FILES = {"rank.css": "text/css", "rank.js": "text/javascript", "outbox.js": "text/javascript",
           "show.js": "text/javascript", "join.js": "text/javascript"}  # fmt: skip
@@ -34,15 +34,15 @@ _RESULTS_POLICY = (
 
 
 def make_app(
-    store: Store, *, ahead: Writer | None = None, access: Access, report: Callable[[str], None] = lambda _line: None
+    store: Store, *, ahead: PageWriter | None = None, access: Access, report: Callable[[str], None] = lambda _line: None
 ) -> FastAPI:
-    """The server's app.
+    """Return the server's app.
 
     Args:
         store: what is ranked.
-        ahead: the models that write answers, where there are any.
-        access: where it is served, and to whom.
-        report: told of errors of the server itself, in one line.
+        ahead: the process that writes answers, if models do.
+        access: the page's address, and the rules of access.
+        report: receives a line on an error of the server itself.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, title="trueup rank")
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MOST_BODY)
@@ -51,7 +51,7 @@ def make_app(
     app.add_exception_handler(HTTPException, _not_there)
     visitors = _Visitors(store, access)
     _pages(app, visitors)
-    _calls(app, visitors, Desk(store, ahead))
+    _calls(app, visitors, RankingService(store, ahead))
     for name, kind in FILES.items():
         app.add_api_route(f"/{name}", _file(name, kind), methods=["GET"])
     app.add_api_route("/favicon.ico", lambda: Response(status_code=204), methods=["GET"])
@@ -59,11 +59,11 @@ def make_app(
 
 
 class _Visitors:
-    """Cookies to raters, and back."""
+    """Sessions: cookies to raters, and back."""
 
     def __init__(self, store: Store, access: Access) -> None:
-        self.store, self.access, self.door = store, access, Door()
-        # Two pages on one machine keep their visitors apart: browsers do not tell ports apart in cookies.
+        self.store, self.access, self.door = store, access, JoinGuard()
+        # A cookie name for each store, as browsers share cookies between the ports of a host.
         self.name = f"trueup_rank_{hashlib.sha256(os.fsencode(store.path.resolve())).hexdigest()[:8]}"
 
     def session(self, request: Request) -> str:
@@ -74,56 +74,56 @@ class _Visitors:
         return self.store.rater_of_session(session, guests=not self.access.token_needed) if session else None
 
     def reader(self, request: Request) -> Rater:
-        """Who asks.
+        """Return the rater of a request.
 
         Raises:
-            Refused: nobody that is known here.
+            Refused: the visitor is not signed in.
         """
         if (rater := self.rater(request)) is None:
             raise Refused(401, "you are not signed in here, or no longer: open the page again")
         return rater
 
     def writer(self, request: Request) -> Rater:
-        """Who writes, from our own page.
+        """Return the rater of a write from our own page.
 
         Raises:
-            Refused: nobody that is known, or a page that is not ours.
+            Refused: the visitor is not signed in, or another page sent the request.
         """
-        self.from_our_page(request, csrf_of(self.session(request)))
+        self.from_our_page(request, csrf_token(self.session(request)))
         return self.reader(request)
 
     def from_our_page(self, request: Request, token: str) -> None:
-        """Check the Origin and the page's token."""
+        """Check the Origin and the CSRF token. Raises Refused."""
         origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
         if not self.access.same_origin(origin, host):
             raise Refused(403, "this did not come from the page itself")
-        if not equal(request.headers.get("x-csrf-token", ""), token):
+        if not same_secret(request.headers.get("x-csrf-token", ""), token):
             raise Refused(403, "this page is from before the server or you changed: reload it")
 
     def by_token(self, request: Request, token: str) -> Rater | None:
-        """Whose link it is; None: nobody's. A link that works needs no patience: nobody finds one by trying.
+        """Return the rater of a link's token, or None. A valid token always works: nobody finds one by trying.
 
         Raises:
-            Refused: too many that do not work came from there.
+            Refused: too many invalid tokens came from this address.
         """
         rater = self.store.rater_of(token) if 0 < len(token) <= MOST_TOKEN else None
         visitor = request.client.host if request.client else ""
-        if rater is None and self.door.closed(visitor):
+        if rater is None and self.door.is_blocked(visitor):
             raise Refused(429, "too many links that do not work: wait a minute")
         if rater is None:
-            self.door.failed(visitor)
+            self.door.record_failure(visitor)
         return rater
 
     def is_another(self, request: Request, rater: Rater) -> bool:
-        """Whether somebody else is signed in: a strict cookie is not sent with a link from elsewhere, a lax one is."""
+        """Return True if another rater is signed in. Links from elsewhere send the lax cookie, not the strict one."""
         if self.session(request):
             return self.rater(request) not in (None, rater)
         return request.cookies.get(f"{self.name}_who", str(rater.id)) != str(rater.id)
 
     def welcome(self, request: Request, response: Response, rater: Rater, *, guest: bool = False) -> None:
-        """Sign a rater in, in place of who was."""
+        """Sign a rater in, and the rater before out."""
         if (before := self.rater(request)) == rater:
-            return  # its pages go on
+            return  # already signed in
         if before is not None:
             self._end(request, before)
         secure = self.access.is_secure(request.headers.get("origin", ""), request.headers.get("host", ""))
@@ -133,7 +133,7 @@ class _Visitors:
         response.set_cookie(f"{self.name}_who", str(rater.id), samesite="lax", **common)
 
     def farewell(self, request: Request, response: Response, rater: Rater) -> None:
-        """Sign a rater out, for good: the cookie is worth nothing then, whoever has it."""
+        """Sign a rater out. The session ends, so its cookie is worth nothing to whoever has it."""
         self._end(request, rater)
         for name in (self.name, f"{self.name}_who"):
             response.delete_cookie(name, httponly=True, samesite="strict", path="/")
@@ -153,7 +153,7 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
             return HTMLResponse(_join_page(visitors))
         values = {
             "rater": rater,
-            "csrf": csrf_of(visitors.session(request)),
+            "csrf": csrf_token(visitors.session(request)),
             "shelf": f"{visitors.name}_{rater.id}",
             "results": access.shows_results(rater),
             "reasons": REASONS,
@@ -164,7 +164,7 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
 
     @app.get("/join")
     def join_by_link(request: Request, token: str = "") -> HTMLResponse:
-        """A page that goes on by itself: after a redirect that began elsewhere, a strict cookie would not be sent."""
+        """Answer with a page that goes on by itself: a redirect from elsewhere would not send a strict cookie."""
         rater = visitors.by_token(request, token)
         if rater is None:
             return HTMLResponse(_join_page(visitors, "This link does not work: ask for a new one."), status_code=403)
@@ -178,26 +178,26 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
     @app.get("/results")
     def results(request: Request) -> HTMLResponse:
         if not access.shows_results(visitors.reader(request)):
-            raise Refused(403, "only the owner of this page sees the results, so that no rater is led by them")
+            raise Refused(403, "only the owner of this page sees the results, as they would influence raters")
         return HTMLResponse(_results(visitors.store), headers={"Content-Security-Policy": _RESULTS_POLICY})
 
 
-def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
+def _calls(app: FastAPI, visitors: _Visitors, desk: RankingService) -> None:
     reading, writing = Depends(visitors.reader), Depends(visitors.writer)
 
     @app.post("/api/join")
-    def join_by_name(request: Request, joining: Joining) -> Response:
+    def join_by_name(request: Request, joining: JoinRequest) -> Response:
         if visitors.access.token_needed:
             raise Refused(403, "a name is not enough here: open the link that you were given")
         visitors.from_our_page(request, visitors.door.form)
         if visitors.access.is_owner(joining.name):
-            raise Refused(409, "this name is kept for who owns the page: choose another")
+            raise Refused(409, "this name is reserved for the owner of the page: choose another")
         response = Response(status_code=204)
         visitors.welcome(request, response, visitors.store.rater(joining.name.strip()), guest=True)
         return response
 
     @app.post("/api/join/link")
-    def join_as_another(request: Request, following: Following) -> Response:
+    def join_as_another(request: Request, following: LinkRequest) -> Response:
         visitors.from_our_page(request, visitors.door.form)
         rater = visitors.by_token(request, following.token)
         if rater is None:
@@ -218,7 +218,7 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
 
     @app.post("/api/keep")
     def keep(rater: Rater = writing) -> Response:
-        visitors.store.next(rater)  # leases what this rater has anew; nothing of it is rendered or sent
+        visitors.store.next(rater)  # renews the rater's lease; nothing is rendered or sent
         return Response(status_code=204)
 
     @app.get("/api/progress")
@@ -226,11 +226,11 @@ def _calls(app: FastAPI, visitors: _Visitors, desk: Desk) -> None:
         return JSONResponse(desk.progress(rater))
 
     @app.post("/api/vote")
-    def vote(said: Voting, rater: Rater = writing) -> JSONResponse:
-        return JSONResponse(desk.vote(rater, said))
+    def vote(voting: VoteRequest, rater: Rater = writing) -> JSONResponse:
+        return JSONResponse(desk.vote(rater, voting))
 
     @app.post("/api/undo")
-    def undo(undoing: Undoing, rater: Rater = writing) -> JSONResponse:
+    def undo(undoing: UndoRequest, rater: Rater = writing) -> JSONResponse:
         return JSONResponse(desk.undo(rater, undoing))
 
 
@@ -278,7 +278,7 @@ def _template(name: str, **values: Any) -> str:
 
 
 def _not_valid(_request: Request, error: Exception) -> Response:
-    """The first thing wrong with a request, without what was in it."""
+    """Return the first problem of an invalid request, without the request's content."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")

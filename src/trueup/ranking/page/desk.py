@@ -1,4 +1,4 @@
-"""What lies before a rater: a pair, answers that are being written, or the end. And what becomes of a vote."""
+"""A rater's screen (a pair, answers being written, or the end), votes and progress."""
 
 from __future__ import annotations
 
@@ -9,101 +9,89 @@ from statistics import median
 from typing import Any, Protocol
 
 from trueup.data.votes.store import Store
-from trueup.data.votes.vote_types import Pair, Rater, RaterProgress, StoredPrompt
+from trueup.data.votes.vote_types import Pair, Rater, RaterProgress
 from trueup.ranking.page.limits import Refused
-from trueup.ranking.page.wire import Undoing, Voting, ballot, left_of, pair_view, said_of, writing_view
+from trueup.ranking.page.wire import UndoRequest, VoteRequest, ballot, left_of, pair_view, vote_view, writing_view
+from trueup.ranking.writing.ahead import PairInProgress
 
 _ALL = 10**9  # votes
 
 
 class Remaining:
-    """An estimate: the pairs there are, and about as many checks as will come between them.
+    """Estimate of the pairs that a rater has left: ordinary ones, and the gold ones likely to come between them.
 
-    A count of ordinary pairs alone would stand still at every check, and so tell the rater which pair it was.
+    A count of ordinary pairs alone would not fall at a gold pair, and so reveal it.
     """
 
     def __init__(self, store: Store) -> None:
-        """Nothing is read yet."""
+        """Keep the store; nothing is read yet."""
         self._store = store
         self._checks: dict[int, set[int]] = {}  # rater -> gold pairs voted on
         self._lock = threading.Lock()
 
     def voted(self, rater: Rater, pair: Pair) -> None:
-        """The rater has voted on a pair."""
+        """Count a rater's vote."""
         if pair.gold:
             self._of(rater).add(pair.id)
 
     def undone(self, rater: Rater, pair: Pair) -> None:
-        """The rater took a vote back."""
+        """Take a rater's vote out of the count."""
         if pair.gold:
             self._of(rater).discard(pair.id)
 
     def left(self, rater: Rater, progress: RaterProgress) -> int:
-        """How many pairs are left, about; 0 exactly where no ordinary pair is."""
-        every, there = self._store.settings.gold_every, self._store.counts().gold
-        if not (progress.left and every and there):
+        """Return about how many pairs are left; 0 exactly if no ordinary pair is."""
+        every, gold = self._store.settings.gold_every, self._store.counts().gold
+        if not (progress.left and every and gold):
             return progress.left
         done = len(self._of(rater))
         mean = (progress.left + progress.mine + progress.skipped - done) / max(1, every - 1)
-        most = min(there, math.ceil(mean + math.sqrt(mean)))  # the draw is by chance: seldom more than so many come
+        most = min(gold, math.ceil(mean + math.sqrt(mean)))  # they come at random: seldom more than this
         return progress.left + max(0, most - done)
 
     def _of(self, rater: Rater) -> set[int]:
         with self._lock:
             if rater.id not in self._checks:
                 pairs = [vote.ballot.pair for vote in self._store.history(rater, _ALL)]
-                self._checks[rater.id] = {one for one in pairs if self._store.pair(one).gold}
+                self._checks[rater.id] = {pair for pair in pairs if self._store.pair(pair).gold}
             return self._checks[rater.id]
 
 
-_PACE_OF = 20  # the last votes that the pace is the median of
+_PACE_OF = 20  # votes: the pace is the median of the last ones
 
 
-class Writing(Protocol):
-    """Two answers that are being written."""
-
-    @property
-    def prompt(self) -> StoredPrompt: ...  # noqa: D102 -- as in ranking.ahead
-    @property
-    def first(self) -> str: ...  # noqa: D102
-    @property
-    def second(self) -> str: ...  # noqa: D102
-    @property
-    def done(self) -> bool: ...  # noqa: D102
-
-
-class Writer(Protocol):
-    """What the page asks of the models that write ahead (`writing.ahead.AnswerWriter`)."""
+class PageWriter(Protocol):
+    """The methods of `writing.ahead.AnswerWriter` that the page uses."""
 
     @property
     def problem(self) -> str: ...  # noqa: D102
     def start(self) -> None: ...  # noqa: D102
     def stop(self, timeout: float) -> None: ...  # noqa: D102
     def ask(self) -> None: ...  # noqa: D102
-    def writing(self) -> Writing | None: ...  # noqa: D102
+    def writing(self) -> PairInProgress | None: ...  # noqa: D102
     def state(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """The store and the models, as a page sees them. Safe to use from many threads.
+class RankingService:
+    """The work behind the page's calls. Safe to use from many threads.
 
     Attributes:
-        store: where the pairs are, and the votes go.
-        ahead: the models that write; None where all pairs are there.
-        remaining: how many pairs a rater has left.
+        store: holds pairs and votes.
+        ahead: the process that writes answers; None if no model does.
+        remaining: estimates how many pairs a rater has left.
     """
 
     store: Store
-    ahead: Writer | None = None
+    ahead: PageWriter | None = None
     remaining: Remaining = field(init=False)
 
     def __post_init__(self) -> None:
-        """What is left is counted from this store."""
+        """Begin to estimate from this store."""
         object.__setattr__(self, "remaining", Remaining(self.store))
 
     def state(self, rater: Rater) -> dict[str, Any]:
-        """What this rater's screen shows now. A pair is leased to the rater."""
+        """Return the content of this rater's screen. A pair in it is leased to the rater."""
         writer = self.ahead.state() if self.ahead else "done"  # before `next`: its last pair is then there
         shown = self.store.next(rater)
         if shown is not None:
@@ -115,29 +103,29 @@ class Desk:
         return self._with_progress(rater, **self._being_written(rater, self.ahead))
 
     def progress(self, rater: Rater) -> dict[str, Any]:
-        """How far this rater is, without taking a pair."""
+        """Return this rater's progress, without leasing a pair."""
         return self._with_progress(rater, kind="progress")
 
-    def vote(self, rater: Rater, said: Voting) -> dict[str, Any]:
-        """Put a vote into the store, then give what comes next.
+    def vote(self, rater: Rater, request: VoteRequest) -> dict[str, Any]:
+        """Put a vote into the store. Returns the next screen.
 
         Raises:
-            DataError: the store refuses it.
+            DataError: the store refuses the vote.
             Refused: the pair's answers are not those that were on the screen.
         """
-        pair = self.store.pair(said.pair)
-        left = left_of(pair, said.a, self.store.left_of(pair.prompt.id, rater))
+        pair = self.store.pair(request.pair)
+        left = left_of(pair, request.a, self.store.left_of(pair.prompt.id, rater))
         if left is None:
             raise Refused(409, "this pair has changed since it was shown: reload the page")
-        vote = self.store.vote(rater, ballot(said, left), left=left)
+        vote = self.store.vote(rater, ballot(request, left), left=left)
         self.remaining.voted(rater, pair)
-        return {"saved": vote.id, "choice": said.choice, "state": self.state(rater)}
+        return {"saved": vote.id, "choice": request.choice, "state": self.state(rater)}
 
-    def undo(self, rater: Rater, undoing: Undoing) -> dict[str, Any]:
-        """Take the rater's last vote back and give its pair again, on the same sides.
+    def undo(self, rater: Rater, undoing: UndoRequest) -> dict[str, Any]:
+        """Undo the rater's last vote. Returns its pair again, on the same sides.
 
         Raises:
-            DataError: it is not the one that the page means.
+            DataError: the last vote is not the one that the page means.
         """
         vote = self.store.undo(rater, undoing.request, of=undoing.of)
         if vote is None:
@@ -145,12 +133,12 @@ class Desk:
         pair = self.store.pair(vote.ballot.pair)
         self.remaining.undone(rater, pair)
         state = self._with_progress(rater, kind="pair", pair=pair_view(pair, vote.left))
-        return {"undone": said_of(vote), "state": state}
+        return {"undone": vote_view(vote), "state": state}
 
-    def _being_written(self, rater: Rater, ahead: Writer) -> dict[str, Any]:
+    def _being_written(self, rater: Rater, ahead: PageWriter) -> dict[str, Any]:
         ahead.ask()
         writing = ahead.writing()
-        if writing is None or writing.done:  # done, and not given to this rater: another has it
+        if writing is None or writing.done:  # done, but not given to this rater: another rater has it
             return {"kind": "waiting", "writer": ahead.state()}
         a, b = writing.first, writing.second
         if self.store.left_of(writing.prompt.id, rater) == "second":
@@ -160,7 +148,7 @@ class Desk:
     def _with_progress(self, rater: Rater, **rest: Any) -> dict[str, Any]:
         progress = self.store.progress(rater)
         seconds = [vote.ballot.seconds for vote in self.store.history(rater, _PACE_OF)]
-        timed = [one for one in seconds if one is not None]
+        timed = [value for value in seconds if value is not None]
         return rest | {
             "progress": {
                 "voted": progress.mine,

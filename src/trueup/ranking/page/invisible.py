@@ -1,4 +1,4 @@
-"""Characters that nobody sees, made visible: direction controls, zero-width ones and control codes become marks.
+"""Make invisible characters visible: direction controls, zero-width characters and control codes become marks.
 
 A mark stands in place of the character, which is gone from the page: it can neither reorder what is around it nor
 hide. Joiners stay where scripts and emoji need them.
@@ -30,30 +30,30 @@ _JOINING = ("ARABIC", "SYRIAC", "MONGOLIAN", "NKO", "DEVANAGARI", "BENGALI", "GU
 
 
 def marked(html: str) -> str:
-    """HTML with every invisible character of its text as a mark. Its attributes must be free of them."""
+    """Return HTML with every invisible character of its text as a mark. Its attributes must have none."""
     return _SUSPECT.sub(_mark, html)
 
 
 def as_html(text: str) -> str:
-    """Plain text as HTML: escaped, line ends as one newline, invisible characters as marks."""
+    """Return plain text as HTML: escaped, newlines unified, invisible characters as marks."""
     return marked(escape(text.replace("\r\n", "\n").replace("\r", "\n"), quote=False))
 
 
-def _mark(found: re.Match[str]) -> str:
-    """One run of suspects: what belongs there stays, what does not becomes marks, one for each kind in a row."""
-    run, text = found[0], found.string
-    if len(run) == 1 and _belongs(run, text[found.start() - 1 : found.start()], text[found.end() : found.end() + 1]):
+def _mark(match: re.Match[str]) -> str:
+    """Return a run of invisible characters: legitimate ones stay, others become marks, one for each kind in a row."""
+    run, text = match[0], match.string
+    if len(run) == 1 and _belongs(run, text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]):
         return run
     if run[0] in _SELECTORS and len(run) == 2 and run[1] == "\u200d":  # a heart, its selector, a joiner, a flame
-        before, after = text[found.start() - 1 : found.start()], text[found.end() : found.end() + 1]
+        before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
         if _belongs(run[0], before, "") and _pictorial(after):
             return run
-    if text[found.start() - 1 : found.start()] == "\U0001f3f4" and _FLAG.fullmatch(run):  # England, Scotland, Wales
+    if text[match.start() - 1 : match.start()] == "\U0001f3f4" and _FLAG.fullmatch(run):  # England, Scotland, Wales
         return run
     groups = [(char, sum(1 for _ in same)) for char, same in groupby(run)]
     if len(groups) > _MOST:
         return _span(f"{len(run):,} invisible", "many kinds of invisible characters in a row")
-    return "".join(char * count if char in _SHOWN else _one(char, count) for char, count in groups)
+    return "".join(char * count if char in _SHOWN else _mark_of(char, count) for char, count in groups)
 
 
 _FLAG = re.compile("[\U000e0061-\U000e007a]{4,6}\U000e007f")
@@ -78,7 +78,7 @@ def _joining(char: str) -> bool:
     return char != "" and unicodedata.name(char, "").startswith(_JOINING)
 
 
-def _one(char: str, count: int) -> str:
+def _mark_of(char: str, count: int) -> str:
     code = ord(char)
     name = unicodedata.name(char, "control character").lower()
     times = f"\u00d7{count:,}" if count > 1 else ""

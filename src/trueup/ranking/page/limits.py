@@ -1,4 +1,4 @@
-"""What holds for every request: the Host it names, its size, the headers of the answer, errors as one sentence."""
+"""The outer layer of the app: the Host of every request, headers of every response, errors as one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trueup.errors import DataError
 from trueup.ranking.page.access import Access
 
 MOST_BODY = 512 * 1024
-"""Bytes of a request at most: an edited answer of MOST_EDIT characters fits, in any script."""
+"""Largest request body in bytes: an edited answer of MOST_EDIT characters fits in any script."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -30,11 +30,11 @@ _HEADERS = {
 }
 
 
-class Refused(Exception):  # noqa: N818 -- an answer, not a fault
-    """A request is answered with a status and one sentence."""
+class Refused(Exception):  # noqa: N818 -- a response, not a fault
+    """Raised to answer a request with an error status and one sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
-        """The status, and the sentence for a person."""
+        """Keep the status, and the sentence for a person."""
         super().__init__(sentence)
         self.status, self.sentence = status, sentence
 
@@ -43,13 +43,13 @@ class Limits:
     """The outermost layer of the app.
 
     Args:
-        app: what it stands around.
-        access: whose hosts are known.
-        report: told of an error that no visitor can mend, in one line; the page tries again then.
+        app: the app inside.
+        access: knows the page's host names.
+        report: receives a line on an error that no visitor can fix; the page then tries again.
     """
 
     def __init__(self, app: ASGIApp, access: Access, report: Callable[[str], None]) -> None:
-        """Keep them."""
+        """Keep the arguments."""
         self.app, self.access, self.report = app, access, report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +69,7 @@ class Limits:
 
         try:
             await self._pass_on(scope, receive, answer)
-        except Exception as error:  # noqa: BLE001 -- nobody is shown a traceback
+        except Exception as error:  # noqa: BLE001 -- no visitor gets a traceback
             refused = self._in_words(error)
             if not started:
                 await _say(refused, answer)
@@ -85,8 +85,10 @@ class Limits:
         sentence = "; ".join(line.strip() for line in str(error).splitlines()).replace("; fix: ", ": ")
         if isinstance(error, DataError) and not isinstance(error, StoreError):
             return Refused(409, sentence)
-        self.report(sentence if isinstance(error, DataError) else f"the page met {type(error).__name__}: {sentence}")
-        return Refused(503, "the server cannot do this just now; who started it is told why")
+        self.report(
+            sentence if isinstance(error, DataError) else f"error of the page: {type(error).__name__}: {sentence}"
+        )
+        return Refused(503, "the server cannot do this now; the reason is in its terminal")
 
 
 async def _say(refused: Refused, send: Send) -> None:

@@ -1,6 +1,6 @@
-"""Answers as HTML that can do nothing: no tag of theirs, no image, no script, no request; in bounded time.
+"""Render answers as harmless HTML: no raw HTML, image, script or request of theirs; in bounded time.
 
-What is long, or takes long, is shown as plain text instead: an answer is never left out, and never stalls the server.
+A text that is long or takes long is shown plain instead: no answer is left out, and none stalls the server.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from pygments.lexers import get_lexer_by_name
 from trueup.ranking.page.invisible import as_html, marked
 
 MOST_MARKDOWN = 20_000
-"""Characters of a text that is read as Markdown at most."""
+"""Longest text in characters that is read as Markdown."""
 MOST_SECONDS = 0.2
-"""After so long, of this thread's own work, a text is shown plain; code is coloured in the first half of it only."""
+"""CPU seconds after which a text is shown plain; code is coloured only in the first half of them."""
 MOST_LINK = 2_000
-"""Characters of an address; what would be a link to a longer one is shown as it was written."""
+"""Longest address of a link in characters; a longer one is shown as written."""
 FIRST, MOST_SHOWN = 20_000, 200_000
-"""Characters of a plain text before its fold, and in the page at all."""
+"""Characters of a plain text that are shown unfolded, and that are sent at all."""
 _MOST_CODE = 6_000  # characters of a code block that is coloured
 _MOST_CELLS = 2_000  # of a table
 _KEPT, _MOST_KEPT = 512, 100_000  # renderings that are kept, and characters of one
@@ -44,7 +44,7 @@ _GAP = re.compile(
 )  # code with more white space than anybody writes: for C's lexer 6,000 spaces are 2 seconds
 
 _LINK = re.compile(r"(https?://[^/\s]|mailto:[^\s]+@)", re.IGNORECASE)
-# Languages worth colouring, a list that somebody timed: a lexer is many regular expressions, and some are slow.
+# Languages to colour, each timed: a lexer is many regular expressions, and some are slow.
 _LANGUAGES = {
     "bash": "bash", "sh": "bash", "shell": "bash", "zsh": "bash", "c": "c", "cpp": "cpp", "c++": "cpp", "css": "css",
     "diff": "diff", "go": "go", "html": "html", "java": "java", "javascript": "javascript",
@@ -59,12 +59,12 @@ class _TooSlowError(Exception):
 
 
 class _TooMuchError(Exception):
-    """A text became far more HTML than it is: an address that many links share is written for each."""
+    """The HTML is far longer than the text: a reference's address is repeated for each of its links."""
 
 
 @dataclass(slots=True)
 class _Budget:
-    """What a rendering may still use.
+    """The time and size that a rendering may still use.
 
     Attributes:
         until: time.thread_time() at which a rule stops.
@@ -91,7 +91,7 @@ _keeping = threading.Lock()
 
 
 def rendered(text: str) -> str | None:
-    """A text's Markdown as HTML; None where it is too long, would take too long, or becomes too much."""
+    """Return a text's Markdown as HTML; None if text or HTML is too long, or rendering takes too long."""
     if len(text) > MOST_MARKDOWN:
         return None
     with _keeping:
@@ -107,7 +107,7 @@ def rendered(text: str) -> str | None:
 
 
 def forget() -> None:
-    """Render everything anew."""
+    """Clear the cache of renderings."""
     with _keeping:
         _kept.clear()
 
@@ -123,7 +123,7 @@ def _render(text: str) -> str | None:
 
 
 def _keep(text: str, html: str | None) -> None:
-    """Keep a rendering that is not large, and forget the one that was used longest ago."""
+    """Cache a rendering unless it is large, and drop the least recently used one."""
     if len(html or "") > _MOST_KEPT:
         return
     with _keeping:
@@ -133,7 +133,7 @@ def _keep(text: str, html: str | None) -> None:
 
 
 def plain(text: str) -> str:
-    """A text as it is, escaped, folded where it is long; beyond MOST_SHOWN characters it says how many are left."""
+    """Return a text as escaped HTML, folded if long; beyond MOST_SHOWN characters with the number left out."""
     first, rest, left = text[:FIRST], text[FIRST:MOST_SHOWN], len(text) - MOST_SHOWN
     html = f'<div class="said" dir="auto">{as_html(first)}</div>'
     if rest:
@@ -168,7 +168,7 @@ def _block_time(_state: StateBlock, _start: int, _end: int, _silent: bool) -> bo
 
 
 def _small_table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """The table's rule, for tables that somebody could read: cells that are missing are made up, by the thousand."""
+    """Apply the table rule to tables of readable size only: it fills in missing cells, by the thousand."""
     if start + 2 > end or not _DELIMITERS.fullmatch(state.getLines(start + 1, start + 2, 0, False)):
         return False
     columns = state.getLines(start, start + 1, 0, False).count("|") + 1
@@ -181,10 +181,10 @@ _DELIMITERS = re.compile(r"[\s|:>-]+")
 
 
 class _Renderer(RendererHTML):
-    """HTML in which no attribute but a link's address comes from the text."""
+    """Renderer in which a link's address is the only attribute that comes from the text."""
 
     def image(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """What is said of a picture and where it would be, in words: nothing is loaded."""
+        """Return an image's description and address as text: nothing is loaded."""
         token = tokens[idx]
         address = str(token.attrs.get("src", ""))
         shown = address if len(address) <= 120 else f"{address[:119]}…"
@@ -194,59 +194,59 @@ class _Renderer(RendererHTML):
         )
 
     def link_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """A link that opens elsewhere and tells nobody where it was."""
+        """Return a link that opens a new tab and sends no referrer."""
         href = escape(str(tokens[idx].attrs.get("href", "")))
         return (
             _budget.get().spend(f'<a href="{href}" target="_blank" rel="noopener noreferrer nofollow">') if href else ""
         )
 
     def link_close(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """The end of a link, where one began: `[x]()` leads nowhere."""
-        opened = next(tokens[at] for at in range(idx - 1, -1, -1) if tokens[at].type == "link_open")
+        """Return the end of a link, if one was opened: `[x]()` has no address."""
+        opened = next(token for token in reversed(tokens[:idx]) if token.type == "link_open")
         return "</a>" if opened.attrs.get("href") else ""
 
     def heading_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Below the page's own headings, whatever it was."""
+        """Return a heading below the page's own ones, whatever its level."""
         return f'<h3 class="{tokens[idx].tag}" dir="auto">'
 
     def heading_close(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """The end of a heading."""
+        """Return the end of a heading."""
         return "</h3>\n"
 
     def table_open(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """A table in a box of its own, which scrolls where it is too wide."""
+        """Return a table in a box that scrolls if the table is too wide."""
         return '<div class="wide" role="group" aria-label="Table"><table dir="auto">\n'
 
     def table_close(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """The end of a table."""
+        """Return the end of a table."""
         return "</table></div>\n"
 
     def th_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """A cell, aligned by class: the page allows no style in place."""
+        """Return a cell aligned by class: the page's policy forbids inline styles."""
         return f"<{tokens[idx].tag}{_ALIGNED.get(str(tokens[idx].attrs.get('style')), '')}>"
 
     td_open = th_open
 
     def ordered_list_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """A list that starts where the text says."""
+        """Return a list that starts at the text's number."""
         start = int(tokens[idx].attrs.get("start", 1))
         return f'<ol dir="auto" start="{start}">\n' if start != 1 else '<ol dir="auto">\n'
 
     def bullet_list_open(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """A list whose marks stand on the side where its words begin."""
+        """Return a list with its bullets on the side where its text begins."""
         return '<ul dir="auto">\n'
 
     def blockquote_open(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """A quotation, likewise."""
+        """Return a quotation with its bar on the side where its text begins."""
         return '<blockquote dir="auto">\n'
 
     def fence(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """A code block, coloured where its language is known."""
+        """Return a code block, coloured if its language is known."""
         words = tokens[idx].info.split()
         return _code(tokens[idx].content, words[0].lower() if words else "")
 
     def code_block(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """An indented code block."""
+        """Return an indented code block."""
         return _code(tokens[idx].content, "")
 
 
@@ -268,7 +268,7 @@ def _code(code: str, language: str) -> str:
 
 
 def _coloured(code: str, language: str) -> str:
-    """Code with Pygments' classes; nothing where that takes too long. The clock is looked at after each token."""
+    """Return code with Pygments' classes; "" if that takes too long. The time is checked after each token."""
     lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
     until, tokens = _budget.get().until - MOST_SECONDS / 2, []
     for kind, value in lexer.get_tokens(code):

@@ -1,4 +1,4 @@
-"""The page's server: binds a port, serves until it is told to stop, leaves nothing half done."""
+"""The page's server: bind a port, serve until a signal, stop cleanly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trueup.data.votes.store import Store
 from trueup.errors import ConfigError
 from trueup.ranking.page.access import Access
 from trueup.ranking.page.app import make_app
-from trueup.ranking.page.desk import Writer
+from trueup.ranking.page.desk import PageWriter
 from trueup.system.interrupt import InterruptGuard
 
 _STOPPING = "stopping; press Ctrl-C again to quit at once"
@@ -22,12 +22,12 @@ _GRACE = 1  # seconds for requests that are being answered
 _MOST_HEAD = 16 * 1024  # bytes of a request's line and headers
 _IDLE = 5  # seconds that a connection may stay open between two requests
 _CONNECTIONS = 1_000  # at once; further requests are answered with 503
-_PORTS = 50  # looked at for a free one to propose
+_PORTS = 50  # ports to try for a free one to propose
 
 
 def serve(
     store: Store,
-    ahead: Writer | None,
+    ahead: PageWriter | None,
     access: Access,
     *,
     say: Callable[[str], None],
@@ -37,12 +37,12 @@ def serve(
     """Serve the page until SIGINT, SIGTERM or `stop`. A second Ctrl-C raises Quit at once.
 
     Args:
-        store: what is ranked; it stays open.
-        ahead: the models that write, started and stopped here.
-        access: where to serve, and to whom.
-        say: shows one line to the person who started it.
-        ready: called once the port is bound, with `access` as it is: the real port in place of 0.
-        stop: ends the serving where no signal can, as in another thread.
+        store: the store to rank; it stays open.
+        ahead: the process that writes answers, started and stopped here; None if no model does.
+        access: the page's address, and the rules of access.
+        say: shows a line to the person who started the server.
+        ready: called once the port is bound, with `access` and the real port in place of 0.
+        stop: an event that ends the serving, for another thread.
 
     Returns:
         0, after a clean end.
@@ -72,18 +72,18 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which asks whether to end in place of handling signals: those are the caller's."""
+    """uvicorn's server, stopped by a function instead of signals, which the caller handles."""
 
     def __init__(self, config: uvicorn.Config, ends: Callable[[], bool]) -> None:
         super().__init__(config)
         self._ends = ends
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve, and leave the signals alone."""
+        """Serve without signal handlers."""
         await self._serve(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to end."""
+        """Return True to end the server. Called ten times a second."""
         return self._ends() or await super().on_tick(counter)
 
 
@@ -106,10 +106,10 @@ def _config(app: object) -> uvicorn.Config:
 
 
 def _bind(access: Access) -> socket.socket:
-    """A listening socket.
+    """Return a listening socket.
 
     Raises:
-        ConfigError: the port is taken, needs more rights, or the host is none of this machine's.
+        ConfigError: the port is taken or needs more rights, or the host is not one of this machine.
     """
     try:
         return _listen(access.host, access.port)
