@@ -1,4 +1,4 @@
-"""Run folders -> a `Report`. Reads files only: the items of the evaluation, and what each stage left in its folder."""
+"""Build a `Report` from the files of a run folder: the items of the evaluation, and the record of each stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LIBRARIES = ("trueup", "torch", "transformers", "peft")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The evaluation's files, read."""
+    """The contents of an evaluation folder: the plan, items and judges' verdicts by model, and what is missing."""
 
     plan: dict[str, Any]
     rows: dict[str, list[Item]]
@@ -38,7 +38,7 @@ class Measured:
 
 
 def build(folder: Path) -> Report:
-    """The report of a run folder.
+    """Return the report of a run folder.
 
     Raises:
         DataError: nothing was evaluated there, or a file cannot be used.
@@ -56,9 +56,9 @@ def _built(folder: Path, measured: Measured) -> Report:
     report = compared(measured, gates, title=plan["title"], kind="pipeline" if stages else "comparison")
     report.command = plan["command"]
     report.reward_model = None if reward_path is None else reward_card(reward_name, reading.items(reward_path))
-    report.frontier = [one for name, path in stages.items() for one in points(name, path, plan)] + report.frontier
-    report.curves = [one for name, path in stages.items() for one in curves(name, path)]
-    report.alarms = [one for name, path in stages.items() for one in alarms(name, path)]
+    report.frontier = [point for name, path in stages.items() for point in points(name, path, plan)] + report.frontier
+    report.curves = [curve for name, path in stages.items() for curve in curves(name, path)]
+    report.alarms = [alarm for name, path in stages.items() for alarm in alarms(name, path)]
     report.stages = [stage_run(name, path) for name, path in stages.items()]
     report.seconds = _seconds(stages, measured)
     return report
@@ -67,7 +67,7 @@ def _built(folder: Path, measured: Measured) -> Report:
 def compared(
     measured: Measured, gates: GatesConfig | None, *, title: str, kind: Literal["pipeline", "comparison"]
 ) -> Report:
-    """What the items alone say: verdict, measures, final points of the frontier, lengths, samples."""
+    """Return the report of the items alone: verdict, measures, final points of the frontier, lengths, samples."""
     against, rows = measured.plan["against"], measured.rows
     candidates, settings = measured.plan["candidates"], measured.plan["settings"]
     return Report(
@@ -86,44 +86,44 @@ def compared(
     )
 
 
-def read_measured(place: Path) -> Measured:
-    """The evaluation in the folder `place`.
+def read_measured(folder: Path) -> Measured:
+    """Return the evaluation in a folder.
 
     Raises:
         DataError: there is none, or not all of its files, or one cannot be used.
     """
-    plan = reading.plan(place)
+    plan = reading.plan(folder)
     if not plan:
-        raise DataError(f"{place}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
+        raise DataError(f"{folder}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
     rows: dict[str, list[Item]] = {}
     wins: dict[str, list[Item]] = {}
     judges: dict[str, str] = {}
-    for name, one in plan["models"].items():
-        path = place / one["file"]
+    for name, entry in plan["models"].items():
+        path = folder / entry["file"]
         if not path.is_file():
             raise DataError(f"{path}: missing, though plan.json names it; evaluate again")
         with usable(path):
             rows[name] = prepared(reading.items(path))
-        won = path.with_suffix(".wins.jsonl")
-        if one["wins"]:
-            with usable(won):
-                wins[name], judges[name] = reading.items(won), str(read_header(won)["judge"])
+        wins_path = path.with_suffix(".wins.jsonl")
+        if entry["wins"]:
+            with usable(wins_path):
+                wins[name], judges[name] = reading.items(wins_path), str(read_header(wins_path)["judge"])
     return Measured(plan, rows, wins, judges, plan["not_measured"])
 
 
 def _lengths(items: Sequence[Item]) -> list[int]:
-    return [int(one) for one in of_task(items, "answers", "length").values()]
+    return [int(length) for length in of_task(items, "answers", "length").values()]
 
 
 def _finished(measured: Measured) -> list[FrontierPoint]:
-    """Each finished model as a point of reward against KL; the model held against is at KL 0."""
-    found: list[FrontierPoint] = []
+    """Return each finished model as a point of reward against KL; the model compared with is at KL 0."""
+    points: list[FrontierPoint] = []
     for name, items in measured.rows.items():
         means = {key: _mean(of_task(items, "answers", key)) for key in ("kl", "reward", "gold")}
         kl = 0.0 if name == measured.plan["against"] else means["kl"]
         if kl is not None and (means["reward"] is not None or means["gold"] is not None):
-            found.append(FrontierPoint(model=name, step=None, kl=kl, proxy=means["reward"], gold=means["gold"]))
-    return found
+            points.append(FrontierPoint(model=name, step=None, kl=kl, proxy=means["reward"], gold=means["gold"]))
+    return points
 
 
 def _mean(values: Mapping[str, float]) -> float | None:
@@ -139,11 +139,11 @@ def _seconds(stages: Mapping[str, Path], measured: Measured) -> dict[str, float]
 
 
 def versions() -> dict[str, str]:
-    """What the numbers depend on besides the data: this machine's software."""
-    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    """Return the versions of the software on this machine, on which the numbers depend."""
+    result = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return result

@@ -23,17 +23,17 @@ _NAMES = {"sft": "supervised fine-tuning", "reward": "reward modelling", "dpo": 
 
 
 def model_card(report: Report, model: str, *, base: str, method: str) -> str:
-    """README.md for the folder of `model`.
+    """Return README.md for the folder of `model`.
 
     Args:
-        report: measured and judged; what it lacks is named as not measured.
+        report: of the run; the card names what it lacks as not measured.
         model: a name of the report's models, or a stage of it (a reward model).
         base: the model that training started from: hub id, folder or .gguf file.
         method: sft, reward, dpo or ppo.
     """
-    # Names are looked up as they were given, and written as they can be read.
+    # Cleaned names are used for the look-up as well, as those of the report are cleaned.
     report, model, base = cleaned(report), _cleaned(model), _cleaned(base)
-    stage = next((one for one in report.stages if one.name == model), None)
+    stage = next((run for run in report.stages if run.name == model), None)
     parts = [
         _front(base, method),
         f"# {escaped(model)}\n\n{_what(base, method)}",
@@ -47,7 +47,7 @@ def model_card(report: Report, model: str, *, base: str, method: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text of data in one line of Markdown: neither Markdown nor HTML acts."""
+    """Return text in one line, with everything escaped that Markdown or HTML would interpret."""
     flat = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # Bare addresses would become links.
     flat = flat.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
@@ -55,7 +55,7 @@ def escaped(text: str) -> str:
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A code block whose fence is longer than any run of backticks inside."""
+    """Return a code block whose fence is longer than any run of backticks inside."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
@@ -66,7 +66,7 @@ def _cleaned(text: str) -> str:
 
 
 def is_hub_id(base: str) -> bool:
-    """Whether `base` can be an id of the hub: not a path, not a file, and nothing here is called so."""
+    """Return True if `base` can be a hub id: not a path, not a .gguf file, and no such file exists here."""
     return bool(_HUB_ID.fullmatch(base)) and not base.endswith(".gguf") and not Path(base).exists()
 
 
@@ -88,24 +88,31 @@ def _what(base: str, method: str) -> str:
 
 
 def _verdict(report: Report, model: str) -> str:
-    one = report.verdict.models.get(model)
-    if one is None:
+    model_verdict = report.verdict.models.get(model)
+    if model_verdict is None:
         return "## Verdict\n\n**NOT JUDGED**: no gate was held against this model."
-    lines = [f"## Verdict\n\n**{one.verdict}**" + (f": {'; '.join(map(escaped, one.reasons))}" if one.reasons else "")]
-    if one.gates:
+    lines = [
+        f"## Verdict\n\n**{model_verdict.verdict}**"
+        + (f": {'; '.join(map(escaped, model_verdict.reasons))}" if model_verdict.reasons else "")
+    ]
+    if model_verdict.gates:
         lines += ["", "| gate | outcome | |", "|---|---|---|"]
-        lines += [f"| {escaped(gate.title)} | **{gate.outcome}** | {escaped(gate.words)} |" for gate in one.gates]
+        lines += [
+            f"| {escaped(gate.title)} | **{gate.outcome}** | {escaped(gate.words)} |" for gate in model_verdict.gates
+        ]
     return "\n".join(lines)
 
 
 def _measured(report: Report, model: str) -> str:
-    lines = [_row(one, model, report.against) for one in report.measures if model in one.values]
+    lines = [_row(measure, model, report.against) for measure in report.measures if model in measure.values]
     card = report.reward_model
     if card is not None and card.name == model:
         rankings = (("accuracy", card.accuracy), ("where chosen is longer", card.chosen_longer),
                     ("where chosen is shorter", card.chosen_shorter))  # fmt: skip
         lines += [
-            f"| {name}, share of held-out rankings | {estimate(one)} | {one.n} | | |" for name, one in rankings if one
+            f"| {name}, share of held-out rankings | {estimate(number)} | {number.n} | | |"
+            for name, number in rankings
+            if number
         ]
     if not lines:
         return f"## Measured\n\n**{NOT_MEASURED}**: no number was taken of this model."
@@ -117,22 +124,24 @@ def _measured(report: Report, model: str) -> str:
 def _row(measure: Measure, model: str, against: str | None) -> str:
     value, difference = measure.values[model], measure.differences.get(model)
     base = measure.values.get(against) if against is not None else None
-    said = "" if difference is None else f"{estimate(difference, sign=True)} **{measure.judgement(difference)}**"
+    difference_text = (
+        "" if difference is None else f"{estimate(difference, sign=True)} **{measure.judgement(difference)}**"
+    )
     title = f"{escaped(measure.title)}, {escaped(measure.unit)}"
-    return f"| {title} | {estimate(value)} | {value.n} | {estimate(base) if base else ''} | {said} |"
+    return f"| {title} | {estimate(value)} | {value.n} | {estimate(base) if base else ''} | {difference_text} |"
 
 
 def _not_measured(report: Report) -> str:
     if not report.not_measured:
         return ""
-    lines = [f"- {escaped(one.what)}: {escaped(one.why)}" for one in report.not_measured]
+    lines = [f"- {escaped(missing.what)}: {escaped(missing.why)}" for missing in report.not_measured]
     return f"## {NOT_MEASURED.capitalize()}\n\nNone of this counts for anything, good or bad.\n\n" + "\n".join(lines)
 
 
 def _training(stage: StageRun | None, report: Report) -> str:
     if stage is None:
         return ""
-    done = [
+    facts = [
         f"{stage.steps:,} steps" if stage.steps is not None else "",
         f"{stage.tokens:,} tokens" if stage.tokens is not None else "",
         duration(stage.seconds) if stage.seconds is not None else "",
@@ -141,15 +150,15 @@ def _training(stage: StageRun | None, report: Report) -> str:
         "stopped early" if stage.stopped_early else "",
         "" if stage.finished else "**not finished**",
     ]
-    parts = ["## Training", ", ".join(one for one in done if one) + "."]
+    parts = ["## Training", ", ".join(fact for fact in facts if fact) + "."]
     parts += [_data(counts(name, data)) for name, data in stage.data.items()]
-    alarms = [one for one in report.alarms if one.stage == stage.name]
+    alarms = [alarm for alarm in report.alarms if alarm.stage == stage.name]
     if alarms:
-        said = [
-            f"- step {one.step}, **{escaped(one.name)}**: {escaped(one.message)}. Fix: {escaped(one.fix)}"
-            for one in alarms
+        lines = [
+            f"- step {alarm.step}, **{escaped(alarm.name)}**: {escaped(alarm.message)}. Fix: {escaped(alarm.fix)}"
+            for alarm in alarms
         ]
-        parts.append("### Alarms\n\n" + "\n".join(said))
+        parts.append("### Alarms\n\n" + "\n".join(lines))
     if stage.config:
         parts.append(f"### Configuration\n\n{fenced(stage.config, 'yaml')}")
     if stage.command or report.command:
@@ -158,16 +167,16 @@ def _training(stage: StageRun | None, report: Report) -> str:
     return "\n\n".join([*parts, f"Versions: {versions}."] if versions else parts)
 
 
-def _data(found: Counts) -> str:
-    read = "" if found.read is None else f"{found.read:,} rows read = "
-    used = "" if found.used is None else f"{found.used:,} used + "
-    where = f" ({escaped(found.path)})" if found.path else ""
-    sums = f"{read}{used}{found.left_out:,} left out + {found.unselected:,} not selected"
-    lines = [f"**{escaped(found.name)}**{where}: {sums}"]
-    for one in found.lists:
-        shown = "; ".join(escaped(line) for line in one.lines[:_LINES])
-        more = f"; and {one.count - _LINES:,} more" if len(one.lines) > _LINES else ""
-        lines.append(f"- {one.count:,} {escaped(one.title)}{': ' if shown else ''}{shown}{more}")
+def _data(data: Counts) -> str:
+    read = "" if data.read is None else f"{data.read:,} rows read = "
+    used = "" if data.used is None else f"{data.used:,} used + "
+    where = f" ({escaped(data.path)})" if data.path else ""
+    sums = f"{read}{used}{data.left_out:,} left out + {data.unselected:,} not selected"
+    lines = [f"**{escaped(data.name)}**{where}: {sums}"]
+    for listed in data.lists:
+        shown = "; ".join(escaped(line) for line in listed.lines[:_LINES])
+        more = f"; and {listed.count - _LINES:,} more" if len(listed.lines) > _LINES else ""
+        lines.append(f"- {listed.count:,} {escaped(listed.title)}{': ' if shown else ''}{shown}{more}")
     return "\n".join(lines[:1]) + ("\n\n" + "\n".join(lines[1:]) if lines[1:] else "")
 
 

@@ -1,6 +1,6 @@
 """The pictures of models: the frontier, the tax by topic, refusals, lengths, the reward model.
 
-Each builder returns a picture, or says what was not measured and why.
+Each builder returns a picture, or a `ReportMissing` with the reason.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from trueup.report.view import columns
 
 
 def pictures(report: Report) -> tuple[list[Picture], list[ReportMissing]]:
-    """Every picture that has something to show, in the page's order, and the others with the reason."""
+    """Return every picture that has data, in the page's order, and the missing ones with the reason."""
     looks = looks_of(report)
-    made = [
+    results = [
         frontier(report, looks),
         lengths(report, looks),
         training(report),
@@ -45,11 +45,13 @@ def pictures(report: Report) -> tuple[list[Picture], list[ReportMissing]]:
         reward_model(report),
         learning(report),
     ]
-    return [one for one in made if isinstance(one, Picture)], [one for one in made if isinstance(one, ReportMissing)]
+    return [result for result in results if isinstance(result, Picture)], [
+        result for result in results if isinstance(result, ReportMissing)
+    ]
 
 
 def looks_of(report: Report) -> dict[str, Look]:
-    """Model -> how it is drawn: `against` in grey, the others in the order of the pipeline."""
+    """Return the look of each model: `against` in grey, the others in the order of the pipeline."""
     names = list(dict.fromkeys([*columns(report), *(point.model for point in report.frontier), *report.lengths]))
     first = [report.against] if report.against is not None else []
     others = [name for name in names if name != report.against]
@@ -61,16 +63,16 @@ def looks_of(report: Report) -> dict[str, Look]:
 
 
 def frontier(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
-    """Reward against KL: checkpoints as small markers along a line, the finished model as a large one."""
+    """Draw reward against KL: checkpoints as small markers along a line, the finished model as a large one."""
     panels: list[Panel] = []
     absent: list[str] = []
     for kind, heading in (
         ("proxy", "Proxy reward: what training pushed"),
         ("gold", "Gold reward: an independent score"),
     ):
-        found = [(one, getattr(one, kind)) for one in report.frontier if finite(one.kl, getattr(one, kind))]
-        if found:
-            panels.append(_frontier_panel(kind, heading, found, looks))
+        points = [(point, getattr(point, kind)) for point in report.frontier if finite(point.kl, getattr(point, kind))]
+        if points:
+            panels.append(_frontier_panel(kind, heading, points, looks))
         else:
             absent.append(f"The {kind} reward was not measured here.")
     if not panels:
@@ -80,19 +82,21 @@ def frontier(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
         "prompts of eval.data. Large marker: the finished model. Where proxy still climbs and gold falls, training is "
         "gaming its reward."
     )
-    names = list(dict.fromkeys(one.model for one in report.frontier))
+    names = list(dict.fromkeys(point.model for point in report.frontier))
     return Picture("frontier", "Reward against KL", " ".join([caption, *absent]), panels, names)
 
 
-def _frontier_panel(kind: str, heading: str, found: list[tuple[FrontierPoint, float]], looks: dict[str, Look]) -> Panel:
+def _frontier_panel(
+    kind: str, heading: str, points: list[tuple[FrontierPoint, float]], looks: dict[str, Look]
+) -> Panel:
     with canvas(WIDTH, 300) as figure:
         area = axes(figure, 50, 24, 14, 46)
-        area.set_xlim(*span([0.0, *(one.kl for one, _ in found)], 0.06))
-        area.set_ylim(*span([value for _, value in found]))
+        area.set_xlim(*span([0.0, *(point.kl for point, _ in points)], 0.06))
+        area.set_ylim(*span([value for _, value in points]))
         fit_numbers(figure, area)
         words: list[str] = []
-        for name in dict.fromkeys(one.model for one, _ in found):
-            mine = [(one, value) for one, value in found if one.model == name]
+        for name in dict.fromkeys(point.model for point, _ in points):
+            mine = [(point, value) for point, value in points if point.model == name]
             path = sorted((pair for pair in mine if pair[0].step is not None), key=lambda pair: pair[0].step or 0)
             ends = [pair for pair in mine if pair[0].step is None]
             _route(area, path, ends, looks[name])
@@ -107,7 +111,7 @@ def _route(
 ) -> None:
     line = [*path, *ends[:1]] if path else []
     area.plot(
-        [one.kl for one, _ in line],
+        [point.kl for point, _ in line],
         [value for _, value in line],
         color=look.colour,
         linestyle=look.dashes,
@@ -115,7 +119,7 @@ def _route(
     )
     for chosen, size, edge in ((path, 6.0, 0.8), (ends, 11.0, 1.6)):
         area.plot(
-            [one.kl for one, _ in chosen],
+            [point.kl for point, _ in chosen],
             [value for _, value in chosen],
             linestyle="none",
             marker=look.marker,
@@ -128,35 +132,36 @@ def _route(
 
 
 def _route_words(name: str, path: list[tuple[FrontierPoint, float]], ends: list[tuple[FrontierPoint, float]]) -> str:
-    said = [
-        f"at step {one.step} KL {plain(one.kl)}, reward {plain(value)}" for one, value in (path[:1] + path[1:][-1:])
+    parts = [
+        f"at step {point.step} KL {plain(point.kl)}, reward {plain(value)}"
+        for point, value in (path[:1] + path[1:][-1:])
     ]
-    said += [f"finished at KL {plain(one.kl)}, reward {plain(value)}" for one, value in ends]
-    return f"{one_line(name)}: {'; '.join(said)}."
+    parts += [f"finished at KL {plain(point.kl)}, reward {plain(value)}" for point, value in ends]
+    return f"{one_line(name)}: {'; '.join(parts)}."
 
 
 # -- lengths ---------------------------------------------------------------------------------------------------------
 
 
 def lengths(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
-    """Histograms of answer lengths, one below the other on one axis."""
+    """Draw histograms of answer lengths, one below the other on one axis."""
     found = {name: report.lengths[name] for name in looks if report.lengths.get(name)}
     if not found:
         return ReportMissing(what="answer lengths", why="no answer was sampled")
-    made = _histograms(found, looks)
+    histograms = _histograms(found, looks)
     caption = "Tokens of each answer to the same prompts, on one axis. The upright line marks the median."
-    return Picture("lengths", "Answer length", caption, [made])
+    return Picture("lengths", "Answer length", caption, [histograms])
 
 
-def _histograms(found: dict[str, list[int]], looks: dict[str, Look]) -> Panel:
-    longest = max(max(values) for values in found.values())
+def _histograms(lengths: dict[str, list[int]], looks: dict[str, Look]) -> Panel:
+    longest = max(max(values) for values in lengths.values())
     width = max(1, -(-(longest + 1) // 24))
     edges = list(range(0, longest + width + 1, width))
     height, words = 62.0, []
-    with canvas(WIDTH, height * len(found) + 42) as figure:
-        for index, (name, values) in enumerate(found.items()):
-            last = index == len(found) - 1
-            area = axes(figure, 14, height * index + 22, 14, 42 + height * (len(found) - 1 - index), grid="none")
+    with canvas(WIDTH, height * len(lengths) + 42) as figure:
+        for index, (name, values) in enumerate(lengths.items()):
+            last = index == len(lengths) - 1
+            area = axes(figure, 14, height * index + 22, 14, 42 + height * (len(lengths) - 1 - index), grid="none")
             area.set_xlim(0, edges[-1])
             area.hist(values, bins=edges, color=looks[name].colour, alpha=0.5, edgecolor=looks[name].colour)
             area.set_yticks([])
@@ -164,8 +169,8 @@ def _histograms(found: dict[str, list[int]], looks: dict[str, Look]) -> Panel:
             middle = sorted(values)[len(values) // 2]
             area.axvline(middle, color=INK, linewidth=1.6)
             area.tick_params(labelbottom=last)
-            said = f"{one_line(name, LABEL)}: median {middle}, n {len(values):,}"
-            note(area, 0, 1.12, said, colour=INK)
+            label = f"{one_line(name, LABEL)}: median {middle}, n {len(values):,}"
+            note(area, 0, 1.12, label, colour=INK)
             words.append(
                 f"{one_line(name)}: median {middle} tokens, from {min(values)} to {max(values)}, n {len(values)}."
             )
@@ -178,7 +183,7 @@ def _histograms(found: dict[str, list[int]], looks: dict[str, Look]) -> Panel:
 
 
 def reward_model(report: Report) -> Picture | ReportMissing:
-    """Calibration of the reward model, and its accuracy where the better answer is the longer or the shorter one."""
+    """Draw the calibration of the reward model, and its accuracy by whether the better answer is longer or shorter."""
     card = report.reward_model
     if card is None:
         return ReportMissing(what="reward model's calibration", why="there is no reward model, or no held-out rankings")
@@ -187,9 +192,11 @@ def reward_model(report: Report) -> Picture | ReportMissing:
         ("chosen longer", card.chosen_longer),
         ("chosen shorter", card.chosen_shorter),
     ]
-    panels = [_accuracy([(name, one) for name, one in rows if one is not None and drawable(one)])]
+    panels = [_accuracy([(name, number) for name, number in rows if number is not None and drawable(number)])]
     bins = [
-        (one.predicted, one.observed) for one in card.calibration if finite(one.predicted) and drawable(one.observed)
+        (number.predicted, number.observed)
+        for number in card.calibration
+        if finite(number.predicted) and drawable(number.observed)
     ]
     caption = "On held-out rankings, with 95% intervals. "
     if bins:
@@ -209,30 +216,38 @@ _REWARD = Look(1)
 def _calibration(bins: list[tuple[float, ReportNumber]]) -> Panel:
     with canvas(WIDTH, 300) as figure:
         area = axes(figure, 50, 24, 14, 46)
-        low = min([0.5, *(at for at, _ in bins), *(one.low for _, one in bins)])
+        low = min([0.5, *(predicted for predicted, _ in bins), *(observed.low for _, observed in bins)])
         low = 0.0 if low < 0.4 else low - 0.03
         area.set_xlim(low, 1.02)
         area.set_ylim(low, 1.02)
         area.plot([low, 1], [low, 1], color=LINE, linewidth=1.2, linestyle=(0, (4, 3)))
-        area.plot([at for at, _ in bins], [one.value for _, one in bins], color=_REWARD.colour, linewidth=1.2)
-        for at, one in bins:
-            whisker(area, one, 0, _REWARD, upright=at)
+        area.plot(
+            [predicted for predicted, _ in bins],
+            [observed.value for _, observed in bins],
+            color=_REWARD.colour,
+            linewidth=1.2,
+        )
+        for predicted, observed in bins:
+            whisker(area, observed, 0, _REWARD, upright=predicted)
         note(area, 0, 1.03, "share in which chosen won")
         note(area, 1, -0.17, "predicted probability that it wins", align="right")
-        said = [f"predicted {fixed(at, 2)}, observed {estimate(one)}, n {one.n}" for at, one in bins]
-        return panel(figure, "calibration", "Calibration", f"{'; '.join(said)}.")
+        parts = [
+            f"predicted {fixed(predicted, 2)}, observed {estimate(observed)}, n {observed.n}"
+            for predicted, observed in bins
+        ]
+        return panel(figure, "calibration", "Calibration", f"{'; '.join(parts)}.")
 
 
 def _accuracy(rows: list[tuple[str, ReportNumber]]) -> Panel:
     step = 44
     with canvas(WIDTH, 24 + 44 + step * len(rows)) as figure:
         area = axes(figure, room_for(name for name, _ in rows), 24, 16, 44, grid="x")
-        area.set_xlim(min([0.45, *(one.low - 0.03 for _, one in rows)]), 1.02)
+        area.set_xlim(min([0.45, *(number.low - 0.03 for _, number in rows)]), 1.02)
         area.set_ylim(step * len(rows), 0)
         area.axvline(0.5, color=LINE, linewidth=1.4, linestyle=(0, (4, 3)))
-        for index, (_, one) in enumerate(rows):
-            whisker(area, one, step * (index + 0.5), _REWARD)
+        for index, (_, number) in enumerate(rows):
+            whisker(area, number, step * (index + 0.5), _REWARD)
         name_rows(area, [step * (index + 0.5) for index in range(len(rows))], [name for name, _ in rows])
         area.set_xlabel("share ranked right; dashed: chance", color=MUTED, loc="right", labelpad=4, fontsize=FONT)
-        said = [f"{name} {estimate(one)}, n {one.n}" for name, one in rows]
-        return panel(figure, "reward-accuracy", "Accuracy, and length", f"{'; '.join(said)}.")
+        parts = [f"{name} {estimate(number)}, n {number.n}" for name, number in rows]
+        return panel(figure, "reward-accuracy", "Accuracy, and length", f"{'; '.join(parts)}.")

@@ -22,7 +22,7 @@ Series = list[tuple[int, float]]
 
 
 def series(curve: Curve) -> Series:
-    """Its finite points."""
+    """Return the finite points of a curve."""
     return [
         (step, value)
         for step, value in zip(curve.steps, curve.values, strict=False)
@@ -31,7 +31,7 @@ def series(curve: Curve) -> Series:
 
 
 def thinned(points: Series, most: int = _POINTS) -> Series:
-    """At most about `most` points: the smallest and the largest of each stretch, so that no spike is lost."""
+    """Return at most about `most` points: the smallest and the largest of each stretch, so that no spike is lost."""
     if len(points) <= most:
         return points
     size = math.ceil(2 * len(points) / most)
@@ -43,7 +43,7 @@ def thinned(points: Series, most: int = _POINTS) -> Series:
 
 
 def smoothed(points: Series) -> Series:
-    """A centred running mean over a twentieth of the points; at the ends over those that are there."""
+    """Return a centred running mean over a twentieth of the points; at the ends over those that exist."""
     half = max(1, len(points) // 40)
     made: Series = []
     for index, (step, _) in enumerate(points):
@@ -53,12 +53,12 @@ def smoothed(points: Series) -> Series:
 
 
 def last_part(key: str) -> str:
-    """`eval/gold` -> gold."""
+    """Return the last part of a metric's key: `eval/gold` gives `gold`."""
     return key.rsplit("/", 1)[-1].lower()
 
 
 def is_reward(curve: Curve) -> str | None:
-    """Which of "proxy" and "gold" a curve is, if either. The reward on held-out prompts is the one that was pushed."""
+    """Return "proxy" or "gold" if the curve is that reward. The reward on held-out prompts is the proxy."""
     if curve.key == "eval/reward":
         return "proxy"
     return next((kind for kind in ("proxy", "gold") if last_part(curve.key).endswith(kind)), None)
@@ -77,7 +77,7 @@ def _words(name: str, points: Series) -> str:
 
 
 def training(report: Report) -> Picture | ReportMissing:
-    """Proxy above gold, one panel a stage, alarms marked where they were raised."""
+    """Draw proxy and gold reward over steps, one panel a stage, alarms marked at their steps."""
     stages: dict[str, dict[str, Series]] = {}
     for curve in report.curves:
         kind = is_reward(curve)
@@ -122,7 +122,7 @@ def _training_panel(key: str, stage: str, found: dict[str, Series], alarms: Sequ
 
 
 def _line(area: Axes, points: Series, look: Look, *, marked: bool = False) -> None:
-    """Values as a line; where there are many, faint under their running mean."""
+    """Draw values as a line; many values are drawn faint under their running mean."""
     many = len(points) >= _SMOOTHED and not marked
     thin = thinned(points)
     area.plot(
@@ -142,7 +142,7 @@ def _line(area: Axes, points: Series, look: Look, *, marked: bool = False) -> No
 
 
 def learning(report: Report) -> Picture | ReportMissing:
-    """Small multiples, a row a stage; what was measured on held-out rows shares the panel of its namesake."""
+    """Draw small multiples, a row a stage; a held-out curve shares the panel of its training curve."""
     stages: dict[str, dict[str, list[Curve]]] = {}
     for curve in report.curves:
         if is_reward(curve) is None and series(curve):
@@ -158,12 +158,12 @@ def learning(report: Report) -> Picture | ReportMissing:
 
 
 def _together(curves: list[Curve]) -> list[list[Curve]]:
-    """A training curve with its held-out namesake as one group; anything else by itself."""
-    held_out = [one for one in curves if one.key.startswith("eval/")]
-    others = [one for one in curves if not one.key.startswith("eval/")]
+    """Group a training curve with the held-out curve of the same stage; any other curve is alone."""
+    held_out = [curve for curve in curves if curve.key.startswith("eval/")]
+    others = [curve for curve in curves if not curve.key.startswith("eval/")]
     if len(held_out) == 1 and others:
-        return [[others[0], held_out[0]], *([one] for one in others[1:])]
-    return [[one] for one in curves]
+        return [[others[0], held_out[0]], *([curve] for curve in others[1:])]
+    return [[curve] for curve in curves]
 
 
 def _small(key: str, curves: list[Curve]) -> Panel:

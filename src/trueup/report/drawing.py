@@ -1,4 +1,4 @@
-"""The frame of every picture: a small canvas, a palette that the page resolves, and clean inline SVG.
+"""The base of every picture: a small canvas, a palette that the page resolves, and clean inline SVG.
 
 Matplotlib draws with stand-in colours; afterwards each becomes a CSS variable, so one drawing serves light, dark and
 print. Text stays text, in the page's font. The same input gives the same bytes.
@@ -65,7 +65,7 @@ class Panel:
     heading: str
     svg: str
     words: str
-    """The same in words, also inside the SVG as its description."""
+    """The content in words, which is also the description inside the SVG."""
     group: str = ""
     """Panels of one group stand in one row, under its name."""
 
@@ -81,24 +81,24 @@ class Picture:
     legend: list[str] = field(default_factory=list)
     """Models shown, in order."""
     layout: Literal["beside", "stacked", "rows"] = "beside"
-    """How its panels are laid out; "rows" are small multiples, a row for each group."""
+    """The layout of its panels; "rows" are small multiples, a row for each group."""
 
     @property
     def groups(self) -> list[tuple[str, list[Panel]]]:
-        """Panels by group, in order."""
+        """Return the panels by group, in order."""
         names = dict.fromkeys(one.group for one in self.panels)
         return [(name, [one for one in self.panels if one.group == name]) for name in names]
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one model is drawn, everywhere on the page."""
+    """The colour, marker and line of a model, the same everywhere on the page."""
 
     index: int
 
     @property
     def colour(self) -> str:
-        """Stand-in colour."""
+        """The placeholder colour, which the page replaces by a variable."""
         return MODELS[self.index % len(MODELS)]
 
     @property
@@ -114,7 +114,7 @@ class Look:
 
 @contextmanager
 def canvas(width: float, height: float) -> Iterator[Figure]:
-    """A figure of `width` x `height` units, drawn and saved under the settings that make it deterministic."""
+    """Yield a figure of `width` x `height` units under settings that make drawing and saving deterministic."""
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # Only the layout asks matplotlib's own font; the page's font draws the text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -123,7 +123,7 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
 
 
 def axes(figure: Figure, left: float, top: float, right: float, bottom: float, *, grid: str = "both") -> Axes:
-    """Axes with margins in units from the figure's edges: no frame, faint grid lines, muted numbers."""
+    """Return axes with margins in units from the figure's edges: no frame, faint grid lines, muted numbers."""
     width, height = figure.get_figwidth() * 72, figure.get_figheight() * 72
     box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
     made = figure.add_axes(box)
@@ -142,7 +142,7 @@ def axes(figure: Figure, left: float, top: float, right: float, bottom: float, *
 
 
 def tick(value: float) -> str:
-    """The number at a grid line."""
+    """Return the text of the number at a grid line."""
     if abs(value) >= 1e4:
         text = short_count(value)
     elif 0 < abs(value) < 1e-3:
@@ -153,7 +153,7 @@ def tick(value: float) -> str:
 
 
 def fit_numbers(figure: Figure, *areas: Axes) -> None:
-    """Move the left edge so far that the longest number beside these axes has room; once their limits are set."""
+    """Move the left edge so that the longest number of the y axis has room; call it once the limits are set."""
     need = 12 + CHAR * max(len(tick(value)) for one in areas for value in one.get_yticks())
     left = need / (figure.get_figwidth() * 72)
     for one in areas:
@@ -162,19 +162,19 @@ def fit_numbers(figure: Figure, *areas: Axes) -> None:
 
 
 def note(where: Axes, x: float, y: float, text: str, *, align: str = "left", colour: str = MUTED) -> None:
-    """A word at axes fractions, possibly outside the axes."""
+    """Write a text at axes fractions, possibly outside the axes."""
     where.text(x, y, text, transform=where.transAxes, ha=align, va="baseline", color=colour, fontsize=FONT)  # pyright: ignore[reportArgumentType]
 
 
 def span(values: Sequence[float], pad: float = 0.08) -> tuple[float, float]:
-    """Limits around values with a margin; never empty."""
+    """Return axis limits around the values with a margin, of positive width."""
     low, high = min(values), max(values)
     room = (high - low) * pad or max(abs(high) * pad, 0.05)
     return low - room, high + room
 
 
 def finite(*values: float | None) -> bool:
-    """Whether all are there and can be drawn."""
+    """Return True if no value is None, infinite or NaN."""
     return all(value is not None and math.isfinite(value) for value in values)
 
 
@@ -205,14 +205,14 @@ def panel(figure: Figure, key: str, heading: str, words: str, *, group: str = ""
 
 
 def _written(root: ElementTree.Element) -> str:
-    """As HTML wants it inline: plain names, no name spaces."""
+    """Write an SVG element for inline HTML: plain tag names without name spaces."""
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
 
 
 def _strip(root: ElementTree.Element) -> None:
-    """Take out what is of no use on a page, above all a style sheet that would reach beyond the picture."""
+    """Remove what an inline SVG does not need, above all the style sheet, which would apply to the whole page."""
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):

@@ -1,4 +1,4 @@
-"""Rows of values with intervals: the tax topic by topic (a forest plot), and refusals model by model."""
+"""Pictures of rows with intervals: the tax by topic (a forest plot), and refusals by model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trueup.report.drawing import (
 from trueup.report.report_schema import Difference, Measure, Report, ReportMissing, ReportNumber, Topic
 
 LABEL = 20
-"""Characters of a topic or model beside a picture; the words under the picture have the whole name."""
+"""Characters of a row's label; the words under the picture have the whole name."""
 _TOPICS = 30
 
 TopicRow = tuple[Topic, dict[str, Difference]]
@@ -39,30 +39,30 @@ TopicRow = tuple[Topic, dict[str, Difference]]
 
 
 def room_for(labels: Iterable[str]) -> float:
-    """The margin that the longest label needs."""
+    """Return the margin that the longest label needs."""
     return 14 + CHAR * max((len(label) for label in labels), default=0)
 
 
-def name_rows(area: Axes, at: Sequence[float], labels: Sequence[str]) -> None:
-    """Write a label beside each row."""
-    area.set_yticks(list(at), list(labels))
+def name_rows(area: Axes, positions: Sequence[float], labels: Sequence[str]) -> None:
+    """Write the label of each row."""
+    area.set_yticks(list(positions), list(labels))
     for text in area.get_yticklabels():
         text.set_color(INK)
 
 
 def whisker(
-    area: Axes, one: ReportNumber, y: float, look: Look, *, hollow: bool = False, upright: float | None = None
+    area: Axes, number: ReportNumber, y: float, look: Look, *, hollow: bool = False, upright: float | None = None
 ) -> None:
-    """A value with its interval, lying at height `y`, or standing at `upright`."""
-    ends, value = ([one.low, one.high], one.value)
+    """Draw a value with its interval, horizontal at height `y`, or vertical at `upright`."""
+    ends, value = ([number.low, number.high], number.value)
     if upright is None:
         area.plot(ends, [y, y], color=look.colour, linewidth=2, solid_capstyle="butt")
-        at = ([value], [y])
+        marker_place = ([value], [y])
     else:
         area.plot([upright, upright], ends, color=look.colour, linewidth=2, solid_capstyle="butt")
-        at = ([upright], [value])
+        marker_place = ([upright], [value])
     area.plot(
-        *at,
+        *marker_place,
         marker=look.marker,
         markersize=8,
         markerfacecolor=PAPER if hollow else look.colour,
@@ -74,7 +74,7 @@ def whisker(
 
 
 def tax(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
-    """For every measure with topics, a panel with the paired differences of each topic."""
+    """Draw a panel with the paired differences of each topic for every measure with topics."""
     order = [name for name in looks if name != report.against]
     drawn: list[tuple[Measure, list[TopicRow]]] = []
     for measure in report.measures:
@@ -84,39 +84,51 @@ def tax(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
     if not drawn:
         return ReportMissing(what="tax by topic", why="no paired difference was measured topic by topic")
     against = one_line(report.against or "the baseline")
-    panels = [_forest(f"tax{at}", one, rows[: _TOPICS + 1], looks, against) for at, (one, rows) in enumerate(drawn)]
+    panels = [
+        _forest(f"tax{index}", measure, rows[: _TOPICS + 1], looks, against)
+        for index, (measure, rows) in enumerate(drawn)
+    ]
     caption = f"Paired differences from {against}, item by item, with 95% intervals; what "
     caption += f"{one_line(order[-1])} lost most comes first. "
     caption += "Filled: the interval leaves out zero. Hollow: not shown either way."
     if any(len(rows) > _TOPICS + 1 for _, rows in drawn):
         caption += f" The first {_TOPICS} topics; the tables have all."
-    names = [name for name in order if any(name in found for _, rows in drawn for _, found in rows)]
+    names = [name for name in order if any(name in differences for _, rows in drawn for _, differences in rows)]
     return Picture("tax", "The tax by topic", caption, panels, names)
 
 
 def _rows(measure: Measure, order: Sequence[str]) -> list[TopicRow]:
-    """All topics together, then each, the one where the last model lost most first."""
+    """Return all topics together, then each, the one where the last model lost most first."""
     every = Topic(topic="all topics", values=measure.values, differences=measure.differences)
     sense = -1 if measure.better == "lower" else 1
 
     def lost(row: TopicRow) -> float:
-        found = next((row[1][name].value for name in reversed(order) if name in row[1]), 0.0)
-        return sense * found
+        differences = next((row[1][name].value for name in reversed(order) if name in row[1]), 0.0)
+        return sense * differences
 
-    rows = [(one, _drawable(one)) for one in [every, *measure.topics]]
-    rows = [(one, found) for one, found in rows if found]
+    rows = [(topic, _drawable(topic)) for topic in [every, *measure.topics]]
+    rows = [(topic, differences) for topic, differences in rows if differences]
     return [*(row for row in rows if row[0] is every), *sorted((row for row in rows if row[0] is not every), key=lost)]
 
 
 def _drawable(topic: Topic) -> dict[str, Difference]:
-    return {name: one for name, one in topic.differences.items() if finite(one.value, one.low, one.high)}
+    return {
+        name: difference
+        for name, difference in topic.differences.items()
+        if finite(difference.value, difference.low, difference.high)
+    }
 
 
 def _forest(key: str, measure: Measure, rows: list[TopicRow], looks: dict[str, Look], against: str) -> Panel:
-    names = [name for name in looks if any(name in found for _, found in rows)]
+    names = [name for name in looks if any(name in differences for _, differences in rows)]
     step = len(names) * 14 + 12
-    labels = [one_line(one.topic, LABEL) for one, _ in rows]
-    bounds = [bound for _, found in rows for one in found.values() for bound in (one.low, one.high)]
+    labels = [one_line(topic.topic, LABEL) for topic, _ in rows]
+    bounds = [
+        bound
+        for _, differences in rows
+        for difference in differences.values()
+        for bound in (difference.low, difference.high)
+    ]
     with canvas(WIDTH, 30 + 44 + step * len(rows)) as figure:
         area = axes(figure, room_for(labels), 30, 14, 44, grid="x")
         area.set_xlim(*span([0.0, *bounds]))
@@ -125,12 +137,12 @@ def _forest(key: str, measure: Measure, rows: list[TopicRow], looks: dict[str, L
         if rows[0][0].topic == "all topics" and len(rows) > 1:
             area.axhline(step, color=LINE, linewidth=0.8)
         words: list[str] = []
-        for index, (topic, found) in enumerate(rows):
+        for index, (topic, differences) in enumerate(rows):
             for place, name in enumerate(names):
-                if name in found:
+                if name in differences:
                     y = step * index + 13 + 14 * place
-                    whisker(area, found[name], y, looks[name], hollow=not found[name].shown)
-            words.append(_topic_words(measure, topic, found))
+                    whisker(area, differences[name], y, looks[name], hollow=not differences[name].shown)
+            words.append(_topic_words(measure, topic, differences))
         name_rows(area, [step * (index + 0.5) for index in range(len(rows))], labels)
         _directions(figure, area, measure)
         area.set_xlabel(f"difference from {one_line(against, 16)}", color=MUTED, loc="right", labelpad=4)
@@ -138,7 +150,7 @@ def _forest(key: str, measure: Measure, rows: list[TopicRow], looks: dict[str, L
 
 
 def _directions(figure: Figure, area: Axes, measure: Measure) -> None:
-    """Which side of zero is the good one, above the plot, in words and arrows."""
+    """Write above the plot which side of zero is better, in words and arrows."""
     words = {"higher": ("worse", "better"), "lower": ("better", "worse"), "neither": ("less", "more")}
     left, right = words[measure.better]
     low, high = area.get_xlim()
@@ -152,10 +164,10 @@ def _directions(figure: Figure, area: Axes, measure: Measure) -> None:
         note(area, zero + 6 / width, top, f"{right} →")
 
 
-def _topic_words(measure: Measure, topic: Topic, found: dict[str, Difference]) -> str:
+def _topic_words(measure: Measure, topic: Topic, differences: dict[str, Difference]) -> str:
     parts = [
         f"{one_line(name)} {estimate(difference, sign=True)}, n {difference.n}, {measure.judgement(difference)}"
-        for name, difference in found.items()
+        for name, difference in differences.items()
     ]
     return f"{one_line(topic.topic)}: {'; '.join(parts)}."
 
@@ -164,13 +176,15 @@ def _topic_words(measure: Measure, topic: Topic, found: dict[str, Difference]) -
 
 
 def refusals(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
-    """Over-refusal and compliance with unsafe requests, each model with its interval."""
-    found = [
-        one for one in report.measures if is_refusal(one) and any(drawable(value) for value in one.values.values())
+    """Draw over-refusal and compliance with unsafe requests, each model with its interval."""
+    measures = [
+        measure
+        for measure in report.measures
+        if is_refusal(measure) and any(drawable(value) for value in measure.values.values())
     ]
-    if not found:
+    if not measures:
         return ReportMissing(what="over-refusal and unsafe compliance", why="no refusal was measured")
-    panels = [_dots(f"refusal{index}", one, looks) for index, one in enumerate(found)]
+    panels = [_dots(f"refusal{index}", measure, looks) for index, measure in enumerate(measures)]
     caption = (
         "Shares with 95% intervals, each model on the same requests. Refusing what is harmless and answering what "
     )
@@ -179,14 +193,14 @@ def refusals(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
 
 
 def is_refusal(measure: Measure) -> bool:
-    """Whether a measure is about over-refusal or unsafe compliance, by its key."""
+    """Return True if a measure is about over-refusal or unsafe compliance, by its key."""
     key = measure.key.lower().replace("_", "-")
     return "refusal" in key or "unsafe" in key
 
 
-def drawable(one: ReportNumber) -> bool:
-    """Whether a number is finite with its interval."""
-    return finite(one.value, one.low, one.high)
+def drawable(number: ReportNumber) -> bool:
+    """Return True if a number and its interval are finite."""
+    return finite(number.value, number.low, number.high)
 
 
 def _dots(key: str, measure: Measure, looks: dict[str, Look]) -> Panel:
@@ -195,11 +209,11 @@ def _dots(key: str, measure: Measure, looks: dict[str, Look]) -> Panel:
     step = 30
     with canvas(WIDTH, 12 + 44 + step * len(values)) as figure:
         area = axes(figure, room_for(labels), 12, 16, 44, grid="x")
-        area.set_xlim(-0.02 if all(one.low >= 0 for one in values.values()) else None, None)
+        area.set_xlim(-0.02 if all(number.low >= 0 for number in values.values()) else None, None)
         area.set_ylim(step * len(values), 0)
-        for index, (name, one) in enumerate(values.items()):
-            whisker(area, one, step * (index + 0.5), looks[name])
+        for index, (name, number) in enumerate(values.items()):
+            whisker(area, number, step * (index + 0.5), looks[name])
         name_rows(area, [step * (index + 0.5) for index in range(len(values))], labels)
         area.set_xlabel(one_line(measure.unit, 36), color=MUTED, loc="right", labelpad=4)
-        words = "; ".join(f"{one_line(name)} {estimate(one)}, n {one.n}" for name, one in values.items())
+        words = "; ".join(f"{one_line(name)} {estimate(number)}, n {number.n}" for name, number in values.items())
         return panel(figure, key, one_line(measure.title), f"{words}.")

@@ -1,4 +1,4 @@
-"""The files that a report is made of, read by one who did not write them: what cannot be used is named, with its line.
+"""Read the files of a run folder for the report, and name what cannot be used, with its line.
 
 A run folder may come from another machine, another version, or a killed process.
 """
@@ -24,32 +24,32 @@ _ODD = (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticE
 
 def _plain_name(name: str) -> str:
     if name in ("", ".", "..") or name != Path(name).name or "\0" in name:
-        raise ValueError("must be the name of a file or folder beside it, not a path")
+        raise ValueError("must be the name of a file or folder in the same folder, not a path")
     return name
 
 
-Beside = Annotated[str, AfterValidator(_plain_name)]
+FileName = Annotated[str, AfterValidator(_plain_name)]
 
 
 class _Model(BaseModel):
     source: str
-    file: Beside
+    file: FileName
     wins: bool
 
 
 class _Plan(BaseModel):
-    """What plan.json must hold; see `evaluation.plan.write_plan`."""
+    """The contents of plan.json; see `evaluation.plan.write_plan`."""
 
     against: str
     models: dict[str, _Model]
     candidates: list[str]
     reward: str | None
     gold: str | None
-    reward_file: Beside | None
+    reward_file: FileName | None
     asked: dict[str, str]
     settings: dict[str, Any]
     title: str
-    stages: list[Beside]
+    stages: list[FileName]
     gates: dict[str, Any] | None
     command: str | None
     not_measured: dict[str, str]
@@ -61,7 +61,7 @@ _ITEM = TypeAdapter(Item)
 
 @contextmanager
 def usable(path: Path) -> Iterator[None]:
-    """Let what goes wrong with the content of a file, or of a folder's files, be a DataError that names it."""
+    """Turn an error about the content of a file, or of a folder's files, into a DataError that names it."""
     try:
         yield
     except TrueupError:
@@ -71,36 +71,36 @@ def usable(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: not as trueup writes it: {reason}\n  fix: put it back, or make it again") from error
 
 
-def plan(place: Path) -> dict[str, Any]:
-    """What plan.json in the folder `place` holds; empty where there is none.
+def plan(folder: Path) -> dict[str, Any]:
+    """Return plan.json of a folder as a mapping, empty if there is none.
 
     Raises:
         DataError: it is damaged, or names files of other folders.
     """
-    found = mapping(place / PLAN_FILE)
-    if found:
-        with usable(place / PLAN_FILE):
-            _Plan.model_validate(found, strict=True)
-    return found
+    plan_ = mapping(folder / PLAN_FILE)
+    if plan_:
+        with usable(folder / PLAN_FILE):
+            _Plan.model_validate(plan_, strict=True)
+    return plan_
 
 
 def items(path: Path) -> list[Item]:
-    """The items of a file that `write_items` wrote. Raises DataError: a line is none."""
-    made: list[Item] = []
+    """Return the items of a file that `write_items` wrote. Raises DataError if a line is not an item."""
+    result: list[Item] = []
     for number, row in _objects(path):
         if number > 1:  # the first is the header
             with usable(Path(f"{path}:{number}")):
-                made.append(_ITEM.validate_python(row))
-    return made
+                result.append(_ITEM.validate_python(row))
+    return result
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a .jsonl file, none where there is no file. Raises DataError: a line is no JSON object."""
+    """Return the rows of a .jsonl file, none if it does not exist. Raises DataError if a line is not a JSON object."""
     return [row for _, row in _objects(path)] if path.is_file() else []
 
 
 def mapping(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no file. Raises DataError: it is none."""
+    """Return a JSON object, empty if the file does not exist. Raises DataError if it is not one."""
     if not path.is_file():
         return {}
     with usable(path):
@@ -108,7 +108,7 @@ def mapping(path: Path) -> dict[str, Any]:
 
 
 def settings(path: Path) -> tuple[str, dict[str, Any]]:
-    """A YAML file as text and as a mapping, both empty where there is no file. Raises DataError: it is none."""
+    """Return a YAML file as text and as a mapping, both empty if it is missing. Raises DataError if it is none."""
     if not path.is_file():
         return "", {}
     with usable(path):
@@ -125,7 +125,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, _object(json.loads(line))
 
 
-def _object(found: object) -> dict[str, Any]:
-    if not isinstance(found, dict):
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
         raise TypeError("it must be a mapping")
-    return found
+    return value

@@ -1,4 +1,4 @@
-"""What `report.json` holds, and all that `report.html` shows: the contract between measuring and showing.
+"""The contents of `report.json`, which `report.html` and the terminal show.
 
 Everything here was measured; what was not is absent, and named in `not_measured` with the reason. A difference is
 always paired, item by item, against `Report.against`.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from trueup.stats.intervals import Estimate
 
 VerdictWord = Literal["SHIP", "HOLD", "NOT SHOWN", "NOT JUDGED"]
 Outcome = Literal["pass", "fail", "not shown", "not run"]
@@ -28,12 +30,17 @@ class ReportNumber(ReportPart):
     high: float
     n: int
 
+    @classmethod
+    def of(cls, estimate: Estimate) -> ReportNumber:
+        """Return the estimate as a number of the report."""
+        return ReportNumber(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
+
 
 class Difference(ReportNumber):
     """A paired difference from `Report.against`, model minus against."""
 
     shown: bool
-    """Whether the interval leaves out zero. False is said as "not shown", never as "no difference"."""
+    """True if the interval leaves out zero. False is shown as "not shown", never as "no difference"."""
     p: float | None = None
     """Two-sided p-value of `test`."""
     test: str | None = None
@@ -58,7 +65,7 @@ class Measure(ReportPart):
     topics: list[Topic] = Field(default_factory=list)
     """The same by topic, where the task has topics."""
     note: str | None = None
-    """What a reader must know to trust the number, such as the refusal detector's own error."""
+    """A caveat for the reader, such as the refusal detector's own error."""
 
     @property
     def aim(self) -> str:
@@ -90,12 +97,12 @@ class GateResult(ReportPart):
     title: str
     limit: float
     bound: float
-    """Where the limit lies on the estimate's own axis: a drop of 0.05 allowed is a change of -0.05."""
+    """The limit on the axis of the estimate: a drop of 0.05 allowed is a change of -0.05."""
     outcome: Outcome
     words: str
     """The outcome in a sentence, with numbers."""
     estimate: ReportNumber | None = None
-    """What was held against the limit; None when the check did not run."""
+    """The number compared with the limit; None when the check did not run."""
     detectable: float | None = None
 
 
@@ -108,7 +115,7 @@ class ModelVerdict(ReportPart):
 
 
 class Verdict(ReportPart):
-    """The answer, first."""
+    """The verdict of the report, which comes first."""
 
     verdict: VerdictWord
     sentence: str
@@ -118,7 +125,7 @@ class Verdict(ReportPart):
 
 
 class FrontierPoint(ReportPart):
-    """One model at one moment: how far it went and what it gained."""
+    """One model at one training step: its KL from the reference and its rewards."""
 
     model: str
     step: int | None
@@ -147,7 +154,7 @@ class ReportAlarm(ReportPart):
     name: str
     """Such as "gold-falls", "length-growth"."""
     message: str
-    """What was seen, with numbers."""
+    """The finding, with numbers."""
     fix: str
 
 
@@ -157,11 +164,11 @@ class Bin(ReportPart):
     predicted: float
     """Mean predicted probability that chosen wins."""
     observed: ReportNumber
-    """Share in which it was chosen."""
+    """Share in which chosen won."""
 
 
 class RewardModelCard(ReportPart):
-    """How far the reward model can be trusted, on held-out rankings."""
+    """Accuracy and calibration of the reward model on held-out rankings."""
 
     name: str
     accuracy: ReportNumber
@@ -174,7 +181,7 @@ class RewardModelCard(ReportPart):
 
 
 class ReportAnswer(ReportPart):
-    """What one model answered."""
+    """The answer of one model."""
 
     text: str
     tokens: int | None = None
@@ -191,13 +198,13 @@ class ReportSample(ReportPart):
     expected: str | None = None
     answers: dict[str, ReportAnswer]
     change: float | None = None
-    """Score of the last model less that of `Report.against`: the largest gains and losses are shown first."""
+    """Score of the last model minus that of `Report.against`: the largest gains and losses are shown first."""
     by: str | None = None
-    """Which score `change` is of."""
+    """The score that `change` is of."""
 
 
 class StageRun(ReportPart):
-    """What was run."""
+    """One stage that was run."""
 
     name: str
     method: str
@@ -219,7 +226,7 @@ class StageRun(ReportPart):
 
 
 class ReportMissing(ReportPart):
-    """A check that did not run, and why. It counts for nothing."""
+    """A check that did not run, and why. It enters no verdict."""
 
     what: str
     why: str
@@ -251,4 +258,4 @@ class Report(ReportPart):
     stages: list[StageRun] = Field(default_factory=list)
     not_measured: list[ReportMissing] = Field(default_factory=list)
     seconds: dict[str, float] = Field(default_factory=dict)
-    """Where the time went: stage -> seconds, and "evaluation"."""
+    """Stage, or "evaluation" -> seconds it took."""

@@ -1,4 +1,4 @@
-"""How far a reward model can be trusted: accuracy, also where chosen is the longer answer, and calibration."""
+"""Accuracy and calibration of a reward model on held-out rankings, also by which answer is the longer one."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from collections.abc import Sequence
 
 from trueup.evaluation.items import Item
 from trueup.report.report_schema import Bin, ReportNumber, RewardModelCard
-from trueup.stats.intervals import Estimate, rate
+from trueup.stats.intervals import rate
 
 BINS = 10
 
 
 def reward_card(name: str, items: Sequence[Item]) -> RewardModelCard:
-    """Of the margins (chosen less rejected) on held-out rankings; a tie is half right."""
+    """Return the card for the margins (chosen minus rejected) on held-out rankings; a tie is half right."""
     margins = [item.values["margin"] for item in items]
     longer = [item.values["margin"] for item in items if item.values["chosen_longer"] > 0]
     shorter = [item.values["margin"] for item in items if item.values["chosen_longer"] < 0]
     bins = calibration(margins)
-    counted = sum(one.observed.n for one in bins)
-    error = sum(one.observed.n * abs(one.observed.value - one.predicted) for one in bins) / counted if bins else None
+    n = sum(bar.observed.n for bar in bins)
+    error = sum(bar.observed.n * abs(bar.observed.value - bar.predicted) for bar in bins) / n if bins else None
     return RewardModelCard(
-        name=name, accuracy=_number(_right(margins)), chosen_longer=_number(_right(longer)) if longer else None,
-        chosen_shorter=_number(_right(shorter)) if shorter else None, calibration=bins, calibration_error=error,
-    )  # fmt: skip
+        name=name,
+        accuracy=_accuracy(margins),
+        chosen_longer=_accuracy(longer) if longer else None,
+        chosen_shorter=_accuracy(shorter) if shorter else None,
+        calibration=bins,
+        calibration_error=error,
+    )
 
 
 def calibration(margins: Sequence[float], bins: int = BINS) -> list[Bin]:
-    """Predicted probability that the preferred side wins, against how often it did.
+    """Return the predicted probability that the preferred side wins, and how often it did, in bins of equal count.
 
-    Of every pair the side that the model prefers is looked at: it says that this side wins with sigmoid(|margin|), from
-    one half to one (Bradley-Terry). To show the curve over the whole range would only mirror it. Bins of equal count.
+    The side that the model prefers wins with sigmoid(|margin|), from one half to one (Bradley-Terry). The other half of
+    the range would only mirror this one.
     """
-    told = sorted((1 / (1 + math.exp(-abs(margin))), _half(margin)) for margin in margins)
-    count = min(bins, max(1, len(told) // 10))
-    made: list[Bin] = []
-    for at in range(count):
-        part = told[at * len(told) // count : (at + 1) * len(told) // count]
+    predictions = sorted((1 / (1 + math.exp(-abs(margin))), _half(margin)) for margin in margins)
+    count = min(bins, max(1, len(predictions) // 10))
+    result: list[Bin] = []
+    for index in range(count):
+        part = predictions[index * len(predictions) // count : (index + 1) * len(predictions) // count]
         if part:
-            observed = rate(sum(right for _, right in part), len(part))
-            made.append(Bin(predicted=sum(p for p, _ in part) / len(part), observed=_number(observed)))
-    return made
+            observed = rate(sum(outcome for _, outcome in part), len(part))
+            result.append(Bin(predicted=sum(p for p, _ in part) / len(part), observed=ReportNumber.of(observed)))
+    return result
 
 
 def _half(margin: float) -> float:
     return 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0
 
 
-def _right(margins: Sequence[float]) -> Estimate:
-    return rate(sum(_half(one) for one in margins), len(margins))
-
-
-def _number(one: Estimate) -> ReportNumber:
-    return ReportNumber(value=one.value, low=one.low, high=one.high, n=one.n)
+def _accuracy(margins: Sequence[float]) -> ReportNumber:
+    return ReportNumber.of(rate(sum(_half(margin) for margin in margins), len(margins)))

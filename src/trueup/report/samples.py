@@ -1,4 +1,4 @@
-"""The same prompts answered by each model, side by side: the largest gains and losses first, of every task."""
+"""Samples of the report: prompts of every task with the answer of each model, largest gains and losses first."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from trueup.report.report_schema import ReportAnswer, ReportSample
 Key = tuple[str, str]
 """Task and id."""
 SHOWN = {"capability": 40, "over-refusal": 25, "unsafe-compliance": 15, "answers": 40}
-"""How many of each task's items are shown at most: a report must stay readable, and small enough to mail."""
+"""Task -> most items that are shown: a report must stay readable, and small enough to mail."""
 DECIDES = {
     "capability": ("right",),
     "over-refusal": ("answered",),
     "unsafe-compliance": ("refused",),
     "answers": ("gold", "reward"),
 }
-"""Which value a task's change is taken of, more being better: the first that was measured."""
+"""Task -> values of which more is better; the change of a sample is taken of the first that was measured."""
 
 
 def samples(rows: Mapping[str, Sequence[Item]], against: str) -> list[ReportSample]:
-    """Gains and losses of the last model against `against`, interleaved, then what did not change."""
+    """Return gains and losses of the last model against `against`, interleaved, then what did not change."""
     by_id = {name: {(item.task, item.id): item for item in items} for name, items in rows.items()}
     last = list(rows)[-1]
-    made: list[ReportSample] = []
+    result: list[ReportSample] = []
     for task, most in SHOWN.items():
         keys = [key for key, item in by_id.get(against, {}).items() if key[0] == task and item.answer is not None]
-        found = [_sample(key, by_id, against, last) for key in keys]
-        made += _extremes(found)[:most]
-    return made
+        changes = [_sample(key, by_id, against, last) for key in keys]
+        result += _extremes(changes)[:most]
+    return result
 
 
 def _sample(
     key: tuple[str, str], by_id: Mapping[str, Mapping[tuple[str, str], Item]], against: str, last: str
 ) -> ReportSample:
-    asked = by_id[against][key]
+    item = by_id[against][key]
     answers = {name: _answer(items[key]) for name, items in by_id.items() if key in items}
-    by = next((name for name in DECIDES[key[0]] if name in asked.values), None)
+    by = next((name for name in DECIDES[key[0]] if name in item.values), None)
     change = None
     if by is not None and last in answers and by in answers[last].scores:
         change = answers[last].scores[by] - answers[against].scores[by]
     return ReportSample(
-        task=key[0], topic=asked.topic, prompt=asked.prompt, expected=asked.expected, answers=answers, change=change,
+        task=key[0], topic=item.topic, prompt=item.prompt, expected=item.expected, answers=answers, change=change,
         by=by,
     )  # fmt: skip
 
@@ -57,11 +57,11 @@ def _answer(item: Item) -> ReportAnswer:
     return ReportAnswer(text=item.answer or "", tokens=None if tokens is None else int(tokens), scores=scores)
 
 
-def _extremes(found: Sequence[ReportSample]) -> list[ReportSample]:
-    """The largest gain, the largest loss, the next gain, … and at the end what did not change."""
-    gains = sorted((one for one in found if (one.change or 0) > 0), key=lambda one: -(one.change or 0))
-    losses = sorted((one for one in found if (one.change or 0) < 0), key=lambda one: one.change or 0)
+def _extremes(samples: Sequence[ReportSample]) -> list[ReportSample]:
+    """Order samples: the largest gain, the largest loss, the next gain, …, and last those without a change."""
+    gains = sorted((sample for sample in samples if (sample.change or 0) > 0), key=lambda sample: -(sample.change or 0))
+    losses = sorted((sample for sample in samples if (sample.change or 0) < 0), key=lambda sample: sample.change or 0)
     mixed: list[ReportSample] = []
-    for at in range(max(len(gains), len(losses))):
-        mixed += [*gains[at : at + 1], *losses[at : at + 1]]
-    return mixed + [one for one in found if not one.change]
+    for index in range(max(len(gains), len(losses))):
+        mixed += [*gains[index : index + 1], *losses[index : index + 1]]
+    return mixed + [sample for sample in samples if not sample.change]

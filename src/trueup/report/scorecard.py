@@ -1,6 +1,6 @@
-"""Rows of items -> measures: each with its n and interval, and paired differences from the model held against.
+"""Compute the measures of the report from items: values with n and interval, and paired differences.
 
-Pure: numbers in, numbers out. Two models are compared on the items that both have a number for, matched by id.
+Two models are compared on the items that both have a number for, matched by id.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Rows = Mapping[str, Sequence[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """How a measure is made of a task's items: `value` is a share, a mean, or a sum over the sum of `per`."""
+    """The definition of a measure: the share or mean of a value of a task's items, or its sum over the sum of `per`."""
 
     key: str
     title: str
@@ -61,7 +61,7 @@ SPECS = (
 
 
 def prepared(items: Sequence[Item]) -> list[Item]:
-    """The items with the values that measures are made of: what was not refused was complied with, a margin is won."""
+    """Return the items with derived values: complied or answered (not refused), and won (a margin above 0)."""
     return [_with_derived(item) for item in items]
 
 
@@ -79,45 +79,45 @@ def _with_derived(item: Item) -> Item:
 def measures(
     rows: Rows, against: str, wins: Rows, judges: Mapping[str, str], settings: Mapping[str, Any]
 ) -> list[Measure]:
-    """Every measure that something was measured for.
+    """Return every measure that has a value.
 
     Args:
         rows: prepared items of each model.
-        against: the model that differences are from.
+        against: the model that differences are taken from.
         wins: verdicts on each model's answers against those of `against`.
-        judges: model -> who gave them.
+        judges: model -> name of its judge.
         settings: the `evaluate` section, for the notes.
     """
-    made = [measure(spec, rows, against, settings) for spec in SPECS]
-    made.insert(6, _win_rate(wins, judges))
-    made.insert(7, _length_controlled(wins))
-    made.append(_distinct(rows))
-    return [one for one in made if one.values]
+    results = [measure(spec, rows, against, settings) for spec in SPECS]
+    results.insert(6, _win_rate(wins, judges))
+    results.insert(7, _length_controlled(wins))
+    results.append(_distinct(rows))
+    return [result for result in results if result.values]
 
 
 def measure(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> Measure:
-    """One measure of all models that have it, with paired differences and topics."""
-    values = {name: _number(_estimate(spec, items)) for name, items in rows.items() if _has(spec, items)}
-    made = Measure(key=spec.key, title=spec.title, unit=spec.unit, better=spec.better, values=values)
-    made.differences = differences(spec, rows, against)
-    made.topics = _topics(spec, rows, against)
-    made.note = _note(spec, settings) if values else None
-    return made
+    """Return one measure of all models that have it, with paired differences and topics."""
+    values = {name: ReportNumber.of(_estimate(spec, items)) for name, items in rows.items() if _has(spec, items)}
+    result = Measure(key=spec.key, title=spec.title, unit=spec.unit, better=spec.better, values=values)
+    result.differences = differences(spec, rows, against)
+    result.topics = _topics(spec, rows, against)
+    result.note = _note(spec, settings) if values else None
+    return result
 
 
 def differences(spec: Spec, rows: Rows, against: str) -> dict[str, Difference]:
-    """Paired differences of each other model from `against`."""
+    """Return the paired difference of each other model from `against`."""
     if against not in rows:
         return {}
-    found: dict[str, Difference] = {}
+    result: dict[str, Difference] = {}
     for name, items in rows.items():
-        if name != against and (one := paired(spec, items, rows[against])) is not None:
-            found[name] = one
-    return found
+        if name != against and (paired_difference := paired(spec, items, rows[against])) is not None:
+            result[name] = paired_difference
+    return result
 
 
 def paired(spec: Spec, ours: Sequence[Item], theirs: Sequence[Item]) -> Difference | None:
-    """The difference on the items that both have; None where there are none, or too few for an interval."""
+    """Return the difference on the items that both have; None if there are none, or too few for an interval."""
     mine, other = (_columns(spec, items) for items in (ours, theirs))
     shared = [key for key in mine if key in other]
     if not shared:
@@ -129,15 +129,20 @@ def paired(spec: Spec, ours: Sequence[Item], theirs: Sequence[Item]) -> Differen
     return as_difference(difference(a, b))
 
 
-def as_difference(one: PairedDifference) -> Difference | None:
-    """Fit for the report; None where so few items differ that the interval has no ends."""
-    if not (math.isfinite(one.low) and math.isfinite(one.high)):
+def as_difference(result: PairedDifference) -> Difference | None:
+    """Return a difference for the report; None where so few items differ that the interval has no ends."""
+    if not (math.isfinite(result.low) and math.isfinite(result.high)):
         return None
-    detectable = one.detectable if math.isfinite(one.detectable) else None
     return Difference(
-        value=one.value, low=one.low, high=one.high, n=one.n, shown=one.shown, p=one.p, test=one.test,
-        detectable=detectable,
-    )  # fmt: skip
+        value=result.value,
+        low=result.low,
+        high=result.high,
+        n=result.n,
+        shown=result.shown,
+        p=result.p,
+        test=result.test,
+        detectable=result.detectable if math.isfinite(result.detectable) else None,
+    )
 
 
 def _columns(spec: Spec, items: Sequence[Item]) -> dict[str, tuple[float, float]]:
@@ -150,7 +155,7 @@ def _columns(spec: Spec, items: Sequence[Item]) -> dict[str, tuple[float, float]
 
 
 def _has(spec: Spec, items: Sequence[Item]) -> bool:
-    """Whether there is enough for an interval: a mean of one item has none, a share has Wilson's."""
+    """Return True if there are enough items for an interval: a mean needs two, a share one (Wilson)."""
     return len(of_task(items, spec.task, spec.value)) >= (1 if spec.kind == "share" else 2)
 
 
@@ -160,30 +165,26 @@ def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
     if spec.kind == "share":
         return rate(sum(values), len(values))
     if spec.kind == "ratio":
-        one = weighted_difference(values, [0.0] * len(values), weights)
-        if not math.isfinite(one.low):  # fewer than six texts of one likelihood a token: the same as their mean's
+        ratio = weighted_difference(values, [0.0] * len(values), weights)
+        if not math.isfinite(ratio.low):  # fewer than six texts of one likelihood a token: the same as their mean's
             return mean([value / weight for value, weight in zip(values, weights, strict=True)])
-        return Estimate(one.value, one.low, one.high, one.n)
+        return Estimate(ratio.value, ratio.low, ratio.high, ratio.n)
     return mean(values)
 
 
-def _number(one: Estimate) -> ReportNumber:
-    return ReportNumber(value=one.value, low=one.low, high=one.high, n=one.n)
-
-
 def _topics(spec: Spec, rows: Rows, against: str) -> list[Topic]:
-    """The measure by topic, where its items have at least two."""
+    """Return the measure by topic, if its items have at least two topics."""
     names = dict.fromkeys(
         item.topic for items in rows.values() for item in items if item.task == spec.task and item.topic
     )
     if len(names) < 2:
         return []
-    made: list[Topic] = []
+    result: list[Topic] = []
     for name in names:
         part = {model: [item for item in items if item.topic == name] for model, items in rows.items()}
-        values = {model: _number(_estimate(spec, items)) for model, items in part.items() if _has(spec, items)}
-        made.append(Topic(topic=name, values=values, differences=differences(spec, part, against)))
-    return made
+        values = {model: ReportNumber.of(_estimate(spec, items)) for model, items in part.items() if _has(spec, items)}
+        result.append(Topic(topic=name, values=values, differences=differences(spec, part, against)))
+    return result
 
 
 def _note(spec: Spec, settings: Mapping[str, Any]) -> str | None:
@@ -197,54 +198,54 @@ def _note(spec: Spec, settings: Mapping[str, Any]) -> str | None:
         )
     if spec.key == "kl":
         return (
-            "from the model held against, of the sampled answers (k1: unbiased, its standard error is in the interval)"
+            "from the model compared with, of the sampled answers (k1: unbiased, its standard error is in the interval)"
         )
     if spec.key == "preferences":
-        return "rankings whose chosen answer gained more likelihood over the model held against than the rejected one"
+        return "rankings whose chosen answer gained more likelihood over the model compared with than the rejected one"
     if spec.key == "entropy":
         return "minus the mean log-probability of the tokens that were sampled"
     return None
 
 
 def _win_rate(wins: Rows, judges: Mapping[str, str]) -> Measure:
-    made = Measure(key="win-rate", title="Win rate", unit="share of answers, ties as halves", better="higher")
+    result = Measure(key="win-rate", title="Win rate", unit="share of answers, ties as halves", better="higher")
     for name, items in wins.items():
         outcomes = list(of_task(items, "win-rate", "outcome").values())
         if outcomes:
-            made.values[name] = _number(win_rate(outcomes))
-    made.note = f"judged by {', '.join(sorted(set(judges.values())))}; 0.5 is a draw" if judges else None
-    return made
+            result.values[name] = ReportNumber.of(win_rate(outcomes))
+    result.note = f"judged by {', '.join(sorted(set(judges.values())))}; 0.5 is a draw" if judges else None
+    return result
 
 
 def _length_controlled(wins: Rows) -> Measure:
-    made = Measure(
+    result = Measure(
         key="win-rate-lc", title="Win rate at equal length", unit="length-controlled share", better="higher",
         note="what longer answers win by their length alone is taken out (Dubois et al. 2024)",
     )  # fmt: skip
     for name, items in wins.items():
-        judged = [item.values for item in items if "outcome" in item.values]
-        columns = [[one[key] for one in judged] for key in ("outcome", "ours", "theirs")]
-        controlled = length_controlled(*columns).rate if judged else None
+        verdicts = [item.values for item in items if "outcome" in item.values]
+        columns = [[verdict_values[key] for verdict_values in verdicts] for key in ("outcome", "ours", "theirs")]
+        controlled = length_controlled(*columns).rate if verdicts else None
         if controlled is not None:
-            made.values[name] = _number(controlled)
-    return made
+            result.values[name] = ReportNumber.of(controlled)
+    return result
 
 
 def _distinct(rows: Rows) -> Measure:
-    """distinct-2 of a model's free answers; its interval is of resampled answers."""
-    made = Measure(
+    """Return distinct-2 of each model's free answers, with an interval from resampled answers."""
+    result = Measure(
         key="distinct-2", title="Variety (distinct-2)", unit="different bigrams over all", better="neither",
-        note="falls with the amount of text: look at the length beside it",
+        note="falls with the amount of text: compare it together with the length",
     )  # fmt: skip
     for name, items in rows.items():
         texts = [item.answer or "" for item in items if item.task == "answers"]
         if texts:
-            made.values[name] = _number(_resampled(texts, distinct))
-    return made
+            result.values[name] = ReportNumber.of(_resampled(texts, distinct))
+    return result
 
 
 def _resampled(texts: Sequence[str], statistic: Callable[[Sequence[str]], float]) -> Estimate:
-    """A statistic of a set of texts, and how it spreads over halves of the set.
+    """Return a statistic of a set of texts, with the spread over random halves of the set as its interval.
 
     A bootstrap draws texts twice, which lowers the variety of every resample; halves of the set drawn without putting
     back do not repeat, and their spread is that of the whole set but for a factor of 1 (Politis & Romano 1994).

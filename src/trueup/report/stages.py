@@ -1,4 +1,4 @@
-"""What a stage left in its run folder: curves, measurements, warnings, counts, times."""
+"""The record of a stage in its run folder: curves, measurements while training, alarms, counts, times."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ TITLES = {
     "eval/length": "tokens an answer, held-out prompts",
     "eval/repetition": "repeated trigrams, held-out prompts",
 }
-"""Numbers of metrics.jsonl that are drawn, and what they are called."""
+"""Key in metrics.jsonl -> title of its curve."""
 
 
 def curves(stage: str, folder: Path) -> list[Curve]:
-    """The numbers of metrics.jsonl that are worth a picture."""
+    """Return the curves of metrics.jsonl that are drawn."""
     rows = reading.rows(folder / "metrics.jsonl")
-    made: list[Curve] = []
+    result: list[Curve] = []
     with usable(folder / "metrics.jsonl"):
         for key, title in TITLES.items():
-            found = [(int(row["step"]), row[key]) for row in rows if key in row]
-            if len(found) > 1:
-                steps, values = zip(*found, strict=True)
-                made.append(Curve(stage=stage, key=key, title=title, steps=list(steps), values=list(values)))
-    return made
+            points = [(int(row["step"]), row[key]) for row in rows if key in row]
+            if len(points) > 1:
+                steps, values = zip(*points, strict=True)
+                result.append(Curve(stage=stage, key=key, title=title, steps=list(steps), values=list(values)))
+    return result
 
 
 def points(stage: str, folder: Path, plan: dict[str, Any]) -> list[FrontierPoint]:
-    """Each measurement on held-out prompts while training, as a point of reward against KL.
+    """Return each measurement on held-out prompts while training, as a point of reward against KL.
 
-    Only where it can stand beside the finished models: the stage starts from the model that these are held against, and
-    a reward is the one that scores them too.
+    Only points that compare with the finished models are kept: the stage starts from the model that all are compared
+    with, and the reward is the one that scores the finished models too.
     """
     _, config = reading.settings(folder / "config.yaml")
     if config.get("model") != plan["models"][plan["against"]]["source"]:
@@ -57,25 +57,25 @@ def points(stage: str, folder: Path, plan: dict[str, Any]) -> list[FrontierPoint
     watch = config["watch"] if isinstance(config.get("watch"), dict) else {}
     proxy = config["reward"] if "reward" in config else watch.get("reward")
     same = {"reward": proxy == plan["reward"], "gold": watch.get("gold") == plan["gold"]}
-    made: list[FrontierPoint] = []
+    result: list[FrontierPoint] = []
     with usable(folder / "watch.jsonl"):
         for row in reading.rows(folder / "watch.jsonl"):
             means = {name: sum(values) / len(values) for name, values in row["items"].items() if values}
             kept = {name: means[name] for name in same if same[name] and name in means}
             if "kl" in means and kept:
                 point = {"proxy": kept.get("reward"), "gold": kept.get("gold")}
-                made.append(FrontierPoint(model=stage, step=row["step"], kl=means["kl"], **point))
-    return made
+                result.append(FrontierPoint(model=stage, step=row["step"], kl=means["kl"], **point))
+    return result
 
 
 def alarms(stage: str, folder: Path) -> list[ReportAlarm]:
-    """The warnings raised while training."""
+    """Return the alarms raised while training."""
     with usable(folder / "alarms.jsonl"):
         return [ReportAlarm(stage=stage, **row) for row in reading.rows(folder / "alarms.jsonl")]
 
 
 def stage_run(name: str, folder: Path) -> StageRun:
-    """What was run: counts, time, configuration. Of an unfinished stage what there is of it."""
+    """Return counts, time and configuration of a stage; of an unfinished one, those that exist."""
     text, config = reading.settings(folder / "config.yaml")
     summary = reading.mapping(folder / "summary.json")
     kept = {key: summary[key] for key in _FROM_SUMMARY if key in summary}
@@ -91,11 +91,11 @@ _SECTIONS = {"eval": ("eval", "data"), "mix": ("mix", "data")}
 
 
 def _counts(config: dict[str, Any], data: dict[str, Any]) -> dict[str, dict[str, object]]:
-    """The counts of data.json, each with the file that its section names."""
-    named: dict[str, dict[str, object]] = {}
+    """Return the counts of data.json, each with the path of its section in the configuration."""
+    result: dict[str, dict[str, object]] = {}
     for section, counts in data.items():
-        place: Any = config
+        value: Any = config
         for key in _SECTIONS.get(section, (section,)):
-            place = place.get(key) if isinstance(place, dict) else None
-        named[section] = ({"path": str(place["path"])} if isinstance(place, dict) and "path" in place else {}) | counts
-    return named
+            value = value.get(key) if isinstance(value, dict) else None
+        result[section] = ({"path": str(value["path"])} if isinstance(value, dict) and "path" in value else {}) | counts
+    return result

@@ -1,4 +1,4 @@
-"""The report in a terminal: the verdict first, within 80 columns, readable without colour."""
+"""Print the report in a terminal: the verdict first, within 80 columns, readable without colour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trueup.report.view import by_definition, columns, common_places, judged_fir
 from trueup.system.console import make_console, table
 
 _WIDTH = 80
-_AT_ONCE = 3  # intervals that fit beside each other
+_AT_ONCE = 3  # intervals that fit into one row
 _PLACES = 3
 _COLOURS = {"SHIP": "green", "HOLD": "red", "NOT SHOWN": "yellow", "NOT JUDGED": ""}
 _SIGNS = {"pass": "[ok]", "fail": "[X]", "not shown": "[?]", "not run": "[-]"}
@@ -25,8 +25,8 @@ def show(report: Report) -> None:
     report = cleaned(report)
     out = make_console(stderr=False)
     _verdict(out, report)
-    for model, one in judged_first(report):
-        _gates(out, model, one)
+    for model, model_verdict in judged_first(report):
+        _gates(out, model, model_verdict)
     for alarm in report.alarms:
         _say(out, f"ALARM {one_line(alarm.name)}, {one_line(alarm.stage)} step {alarm.step}: {one_line(alarm.message)}")
         _say(out, f"fix: {one_line(alarm.fix)}", indent=2)
@@ -50,14 +50,14 @@ def _verdict(out: Console, report: Report) -> None:
     out.print()
 
 
-def _gates(out: Console, model: str, one: ModelVerdict) -> None:
-    title = f"gates of {one_line(model)}: {_SIGNS[one.verdict]} {one.verdict}"
-    if one.gates:
+def _gates(out: Console, model: str, model_verdict: ModelVerdict) -> None:
+    title = f"gates of {one_line(model)}: {_SIGNS[model_verdict.verdict]} {model_verdict.verdict}"
+    if model_verdict.gates:
         rows = [
             [f"{_SIGNS[gate.outcome]} {gate.outcome}", one_line(gate.title), one_line(gate.words).replace(MINUS, "-")]
-            for gate in one.gates
+            for gate in model_verdict.gates
         ]
-        table(title, ["outcome", "gate", "what was seen"], rows)
+        table(title, ["outcome", "gate", "measured"], rows)
     else:
         _say(out, f"{title}; no gate is set")
     out.print()
@@ -76,9 +76,9 @@ def _models(out: Console, report: Report) -> None:
 
 
 def _heading(measure: Measure) -> str:
-    counts = sorted({one.n for one in measure.values.values()})
-    said = "" if not counts else f", n {counts[0]}" if len(counts) == 1 else f", n {counts[0]} to {counts[-1]}"
-    return f"{one_line(measure.title)}{said}"
+    counts = sorted({number.n for number in measure.values.values()})
+    n_text = "" if not counts else f", n {counts[0]}" if len(counts) == 1 else f", n {counts[0]} to {counts[-1]}"
+    return f"{one_line(measure.title)}{n_text}"
 
 
 def _cell(measure: Measure, model: str, report: Report) -> str:

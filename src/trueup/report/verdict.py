@@ -176,8 +176,9 @@ def _test_wins(limit: float, outcomes: list[float]) -> Tested | None:
     # Wilson's interval is the inverted score test, so this p-value and the interval agree.
     spread = math.sqrt(limit * (1 - limit) / won.n)
     z = (limit - won.value) / spread if spread else math.copysign(math.inf, limit - won.value)
-    estimate = ReportNumber(value=won.value, low=won.low, high=won.high, n=won.n)
-    return Tested(estimate, won.low >= limit, 0.5 * math.erfc(z / math.sqrt(2)), None, f"is {won.value:.2f}")
+    return Tested(
+        ReportNumber.of(won), won.low >= limit, 0.5 * math.erfc(z / math.sqrt(2)), None, f"is {won.value:.2f}"
+    )
 
 
 def _mean(values: Sequence[float], weights: Sequence[float] | None) -> float:

@@ -1,4 +1,4 @@
-"""What the page's template shows, worked out beforehand: cells of the table, samples in order, counts of rows."""
+"""Prepare what the templates and the terminal show: cells of the table, samples in order, counts of rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trueup.report.report_schema import (
 )
 
 LONG = 700
-"""Characters of an answer that are shown at once; the rest is a click away."""
+"""Characters of an answer that are shown at once; the rest is folded."""
 FIRST_SAMPLES = 12
 LINES = 200
 
@@ -38,7 +38,7 @@ class Cell:
     word: str = ""
     """Such as "worse"; "baseline" for the model that is compared against; "not measured"."""
     detail: list[str] = field(default_factory=list)
-    """p-value, and what this n could have shown."""
+    """The p-value, and the smallest difference that this n could have shown."""
 
 
 @dataclass(frozen=True)
@@ -52,50 +52,50 @@ class MeasureRow:
 
 
 def rows(report: Report) -> list[MeasureRow]:
-    """The table of models."""
+    """Return the rows of the table of models."""
     return [
         MeasureRow(
-            one,
-            one.title,
-            _cells(report, one, one.values, one.differences),
+            measure,
+            measure.title,
+            _cells(report, measure, measure.values, measure.differences),
             [
-                MeasureRow(one, part.topic, _cells(report, one, part.values, part.differences), [])
-                for part in one.topics
+                MeasureRow(measure, topic.topic, _cells(report, measure, topic.values, topic.differences), [])
+                for topic in measure.topics
             ],
         )
-        for one in report.measures
+        for measure in report.measures
     ]
 
 
 def _cells(
     report: Report, measure: Measure, values: Mapping[str, ReportNumber], differences: Mapping[str, Difference]
 ) -> list[Cell]:
-    # One row, one number of decimals: what stands side by side must compare at a glance.
+    # One number of decimals in a row, so that its cells compare at a glance.
     decimals = common_places(values)
     finer = common_places(differences)
-    made: list[Cell] = []
+    cells: list[Cell] = []
     for model in columns(report):
         cell = _value(model, measure, values.get(model), report, decimals)
         difference = differences.get(model)
-        made.append(cell if difference is None else _compared(cell, measure, difference, finer))
-    return made
+        cells.append(cell if difference is None else _compared(cell, measure, difference, finer))
+    return cells
 
 
 def judged_first(report: Report) -> list[tuple[str, ModelVerdict]]:
-    """Models with gates, the one that the verdict is about first."""
+    """Return the models with gates, the one that the verdict is about first."""
     return sorted(report.verdict.models.items(), key=lambda pair: pair[0] != report.verdict.model)
 
 
 def columns(report: Report) -> list[str]:
-    """Models of the table: those of the report, then any that only a measure names."""
-    parts = [part for one in report.measures for part in (one, *one.topics)]
+    """Return the models of the table: those of the report, then any that only a measure names."""
+    parts = [part for measure in report.measures for part in (measure, *measure.topics)]
     named = (name for part in parts for name in [*part.values, *part.differences])
     return list(dict.fromkeys([*report.models, *named]))
 
 
 def common_places(numbers: Mapping[str, ReportNumber]) -> int:
-    """The decimals that suit most of a row."""
-    return median_high(places(one) for one in numbers.values()) if numbers else 0
+    """Return the decimals that suit most numbers of a row."""
+    return median_high(places(number) for number in numbers.values()) if numbers else 0
 
 
 _BY_DEFINITION = {"kl": "0", "win-rate": "0.5", "preferences": "0.5"}
@@ -120,30 +120,30 @@ def _value(model: str, measure: Measure, value: ReportNumber | None, report: Rep
 
 def _compared(cell: Cell, measure: Measure, difference: Difference, decimals: int) -> Cell:
     change = f"{fixed(difference.value, decimals, sign=True)} {interval(difference, decimals, sign=True)}"
-    said = [] if difference.p is None else [p_value(difference.p)]
+    detail = [] if difference.p is None else [p_value(difference.p)]
     if not difference.shown and difference.detectable is not None:
-        said.append(f"could show {fixed(difference.detectable, decimals)}")
+        detail.append(f"could show {fixed(difference.detectable, decimals)}")
     word = measure.judgement(difference)
-    return replace(cell, n=cell.n or difference.n, change=change, word=word, detail=said)
+    return replace(cell, n=cell.n or difference.n, change=change, word=word, detail=detail)
 
 
 def _reason(missing: Sequence[ReportMissing], model: str, measure: Measure) -> list[str]:
-    """Why, where an entry of `not_measured` names both this model and this measure."""
+    """Return the reason of an entry of `not_measured` that names both this model and this measure; else nothing."""
     names = (measure.key.lower(), measure.title.lower())
-    for one in missing:
-        what = one.what.lower()
+    for entry in missing:
+        what = entry.what.lower()
         if model.lower() in what.split() and any(name in what for name in names):
-            return [one.why]
+            return [entry.why]
     return []
 
 
 def tests(report: Report) -> str:
-    """Which test decided which measures, in a sentence."""
+    """Return the tests and the measures that each decided, as one sentence."""
     by_test: dict[str, list[str]] = {}
     for measure in report.measures:
-        for one in measure.differences.values():
-            if one.test and measure.title not in by_test.setdefault(one.test, []):
-                by_test[one.test].append(measure.title)
+        for difference in measure.differences.values():
+            if difference.test and measure.title not in by_test.setdefault(difference.test, []):
+                by_test[difference.test].append(measure.title)
     return "; ".join(f"{test}: {', '.join(one_line(title) for title in titles)}" for test, titles in by_test.items())
 
 
@@ -151,7 +151,7 @@ def tests(report: Report) -> str:
 
 
 def ordered(samples: Sequence[ReportSample]) -> list[ReportSample]:
-    """The largest gains and losses first; those without a score last."""
+    """Sort samples: the largest gains and losses first, those without a score last."""
     return sorted(samples, key=_size, reverse=True)
 
 
@@ -160,7 +160,7 @@ def _size(sample: ReportSample) -> float:
 
 
 def changed(sample: ReportSample, report: Report) -> bool:
-    """Whether the score changed, or, without a score, whether the last model answers other words than the baseline."""
+    """Return True if the score changed, or, without a score, if the last model's answer differs from the baseline's."""
     if sample.change is not None:
         return sample.change != 0
     texts = [sample.answers[name].text for name in report.models if name in sample.answers]
@@ -169,7 +169,7 @@ def changed(sample: ReportSample, report: Report) -> bool:
 
 
 def halves(text: str) -> tuple[str, str]:
-    """A long text's beginning, and the rest."""
+    """Return the beginning of a long text, and the rest."""
     return (text, "") if len(text) <= LONG + 100 else (text[:LONG], text[LONG:])
 
 
@@ -178,7 +178,7 @@ def halves(text: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Listed:
-    """Rows with their line and a reason."""
+    """Rows of one kind, each with its line and a reason."""
 
     title: str
     count: int
@@ -187,7 +187,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the rows of one data section."""
+    """The number of rows of one data section that were read, used, left out and not selected."""
 
     name: str
     path: str
@@ -210,14 +210,14 @@ _KNOWN = {"path", "read", "rows", "used", "unselected", *_LISTS}
 
 
 def counts(name: str, data: Mapping[str, object]) -> Counts:
-    """Counts as in data.json, whatever of it is there."""
+    """Return the counts of a section of data.json; keys may be missing."""
     lists = [_listed(title, data[key]) for key, title in _LISTS.items() if data.get(key)]
-    left_out = sum(one.count for one in lists if one.title.startswith("left out"))
+    left_out = sum(listed.count for listed in lists if listed.title.startswith("left out"))
     read, used = _whole(data.get("read", data.get("rows"))), _whole(data.get("used"))
     unselected = _whole(data.get("unselected")) or 0
     adds_up = read is None or used is None or read == used + left_out + unselected
     rest = [
-        (key.replace("_", " "), _said(value))
+        (key.replace("_", " "), _text(value))
         for key, value in data.items()
         if key not in _KNOWN and value not in (None, [], {}, "")
     ]
@@ -233,13 +233,13 @@ def _listed(title: str, value: object) -> Listed:
     if isinstance(value, int):
         return Listed(title, value, [])
     if isinstance(value, Mapping):
-        found = value.get("rows", [])
-        lines = [str(one) for one in found] if isinstance(found, list) else []
+        rows = value.get("rows", [])
+        lines = [str(row) for row in rows] if isinstance(rows, list) else []
         count = _whole(value.get("count"))  # of many rows the first are listed
         title = f"{title} ({value['max_length']} tokens)" if "max_length" in value else title
         return Listed(title, len(lines) if count is None else count, lines)
     entries = value if isinstance(value, list) else [value]
-    return Listed(title, len(entries), [_line(one) for one in entries])
+    return Listed(title, len(entries), [_line(row) for row in entries])
 
 
 def _line(entry: object) -> str:
@@ -249,7 +249,7 @@ def _line(entry: object) -> str:
     return ": ".join(parts) if parts else str(dict(entry))
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return ", ".join(str(one) for one in value) if isinstance(value, list) else str(value)
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
