@@ -1,1 +1,1 @@
-"""What every HTML page of trueup shares: the jinja environment, the style, the icons and how numbers are written."""
+"""Shared parts of the HTML pages: the jinja environment, styles, icons and the formatting of numbers."""

@@ -1,17 +1,17 @@
-"""Two models on the same items: the difference, its 95% interval, its p-value, and what could have been seen at all.
+"""Paired comparison of two models on the same items: difference, 95% interval, p-value, detectable difference.
 
-Every interval here is an inverted test: it holds the limits L for which neither `exceeds(ours, theirs, L)` nor the same
-question the other way round is at 2.5% or below. So an interval, its p-value and a gate never disagree.
+Every interval is an inverted test: it contains the limits L for which neither `exceeds(ours, theirs, L)` nor
+`exceeds(theirs, ours, -L)` is at 2.5% or below. So an interval, its p-value and a gate never disagree.
 
-* 0/1 values: Tango's score interval (1998, Statistics in Medicine 17, eq. 7 to 9), widened to hold 0 while McNemar's
-  exact test does not reject 0. It was chosen over Newcombe's hybrid score interval (1998, method 10), which covered the
-  truth in 88% of cases where Tango's did in 98% (n = 100, 2% discordant, all one way), and which with no discordant
-  pair among 50 ends at 0.038, though with 5% discordance one sample in 13 shows none.
+* 0/1 values: Tango's score interval (1998, Statistics in Medicine 17, eq. 7 to 9), widened to include 0 unless
+  McNemar's exact test rejects 0. Newcombe's hybrid score interval (1998, method 10) was not chosen: it covered the
+  truth in 88% of cases, Tango's in 98% (n = 100, 2% discordant, all one way), and with no discordant pair among 50 it
+  ends at 0.038, though with 5% discordance one sample in 13 shows none.
 * Other values: the studentised bootstrap over items (Efron & Tibshirani 1993, section 12.5; Hall 1988), which follows
-  skewness. Where fewer than 10 items differ from the commonest difference, resamples say too little about the spread,
-  and Student's t is taken with that many degrees of freedom.
-* All differences equal, to rounding: there is no spread to go by, only the sign test: 6 items or more give an interval
-  without width, fewer one without ends.
+  skewness. If fewer than 10 items differ from the commonest difference, resamples tell too little about the spread, and
+  Student's t with that many degrees of freedom is used.
+* All differences equal, to rounding: there is no spread, so the sign test is used: with 6 items or more the interval is
+  a single point, with fewer it is infinite.
 
 Coverage of the 95% intervals, by the simulations in tests/stats/test_paired.py: rates 0.92 to 1.00, high where
 few pairs are discordant; other values 0.94 to 1.00, but 0.88 to 0.90 for strongly skewed ones at 10 items or fewer;
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """ours - theirs in the unit of the values, its 95% interval, and the number of items behind it.
+    """The difference ours - theirs in the unit of the values, its 95% interval, and the number of items.
 
-    `p` is two-sided, of no difference. `test` says how it was come by. `detectable` is the true difference that an
-    experiment of this size shows in 80% of cases at a two-sided 5%, infinite where nothing is known of the spread.
+    `p` is two-sided, against no difference, from the test named in `test`. `detectable` is the true difference that an
+    experiment of this size shows in 80% of cases at a two-sided 5%; infinite if the spread is unknown.
     """
 
     value: float
@@ -53,37 +53,36 @@ class PairedDifference:
 
     @property
     def shown(self) -> bool:
-        """The interval excludes 0: whether there is a difference is settled, at 5%."""
+        """True if the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
     def as_dict(self) -> dict[str, float | int | str | bool | None]:
-        """The same, fit for JSON: what is infinite is null."""
+        """Return the fields and `shown` for JSON; an infinite number becomes None."""
         ends = {"low": self.low, "high": self.high, "detectable": self.detectable}
-        finite = {key: one if math.isfinite(one) else None for key, one in ends.items()}
+        finite = {key: end if math.isfinite(end) else None for key, end in ends.items()}
         return {"value": self.value, **finite, "n": self.n, "p": self.p, "test": self.test, "shown": self.shown}
 
 
 def difference(
     ours: Sequence[float], theirs: Sequence[float], *, resamples: int = 4000, seed: int = 0
 ) -> PairedDifference:
-    """Mean of ours minus mean of theirs, item by item.
+    """Return the mean of ours minus the mean of theirs, paired by item.
 
-    For 0/1 values `detectable` is 2.80 standard errors of the paired differences (Cohen 1988), but never below what
-    McNemar's exact test could show were all discordance gain: 7.9/n, see `_fewest`. The rule that no discordant pair
-    among n bounds their share by 3/n (Hanley & Lippman-Hand 1983) was not taken: it says what may be true, not
-    what would be seen.
+    For 0/1 values `detectable` is 2.80 standard errors of the paired differences (Cohen 1988), but at least the
+    difference that McNemar's exact test can detect if all discordant pairs favour ours: 7.9/n, see `_fewest`. The rule
+    of three (Hanley & Lippman-Hand 1983) is not used: it bounds the true difference, not the detectable one.
 
     Args:
         ours: (N,) values.
         theirs: (N,) values of the same items in the same order.
-        resamples: bootstrap resamples, 100 or more; no bootstrapped p is below 2 / (resamples + 1).
-        seed: of the bootstrap; 0/1 values use none.
+        resamples: bootstrap resamples, 100 or more; a bootstrapped p is at least 2 / (resamples + 1).
+        seed: seed of the bootstrap; not used for 0/1 values.
 
     Raises:
-        ValueError: there are no items, not as many on both sides, too few resamples, or a value is not finite.
+        ValueError: no items, different numbers of items, too few resamples, or a value that is not finite.
     """
     mine, other = _checked(ours, theirs)
     if _binary(mine, other):
@@ -100,21 +99,21 @@ def weighted_difference(
     resamples: int = 4000,
     seed: int = 0,
 ) -> PairedDifference:
-    """Sum of ours / sum of weights minus the same of theirs: nats per token from each item's sum of nats.
+    """Return sum of ours / sum of weights - sum of theirs / sum of their weights, e.g. a difference in nats per token.
 
-    The items are resampled, not the tokens: tokens of one text are not independent. Within a resample the spread is the
-    ratio estimator's (Cochran 1977, eq. 6.13).
+    Items are resampled, not tokens: tokens of one text are not independent. Within a resample the spread is that of the
+    ratio estimator (Cochran 1977, eq. 6.13).
 
     Args:
         ours: (N,) sums over an item, e.g. nats.
         theirs: (N,) sums of the same items.
         weights: (N,) tokens of each item, more than 0.
-        their_weights: (N,) the same for theirs where they differ, as for texts of each model's own.
-        resamples: as for `difference`.
-        seed: of the bootstrap.
+        their_weights: (N,) tokens of their items; by default `weights`.
+        resamples: bootstrap resamples, 100 or more.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: as `difference`, or a weight is not above 0.
+        ValueError: see `difference`; also if a weight is not above 0.
     """
     mine, other = _checked(ours, theirs)
     return _of_values(_ratios(mine, other, weights, their_weights), mine - other, resamples, seed)
@@ -130,15 +129,15 @@ def exceeds(
     resamples: int = 4000,
     seed: int = 0,
 ) -> float:
-    """One-sided p-value against "ours - theirs is at most `limit`": small is evidence that it is more.
+    """Return the one-sided p-value of "ours - theirs is at most `limit`": small is evidence that it is more.
 
-    `exceeds(theirs, ours, tolerance)` asks whether a loss is beyond the tolerance, `exceeds(ours, theirs, -tolerance)`
-    whether it is certainly within (non-inferiority; exchange both sides' weights as well). With the same resamples and
-    seed it is at 2.5% or below where the interval's low end is above the limit, and nowhere else. For 0/1 values it is
-    Tango's score test, and from 0 up never below McNemar's exact one. With weights it belongs to `weighted_difference`.
+    `exceeds(theirs, ours, tolerance)` tests for a loss above the tolerance, `exceeds(ours, theirs, -tolerance)` for
+    non-inferiority (exchange both sides' weights as well). With the same resamples and seed it is at 2.5% or below
+    exactly if the interval's low end is above the limit. For 0/1 values it is Tango's score test, and for limits of 0
+    or more at least McNemar's exact p. With weights it is the test of `weighted_difference`.
 
     Raises:
-        ValueError: as `weighted_difference`.
+        ValueError: see `weighted_difference`.
     """
     mine, other = _checked(ours, theirs)
     if weights is None and _binary(mine, other):
@@ -148,7 +147,7 @@ def exceeds(
 
 
 def mcnemar(b: int, c: int) -> float:
-    """Exact two-sided p of McNemar's test: b pairs only ours solved, c only theirs (binomial, half and half).
+    """Return the exact two-sided p of McNemar's test: b items only ours solved, c only theirs.
 
     Raises:
         ValueError: a count is negative.
@@ -159,9 +158,9 @@ def mcnemar(b: int, c: int) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """P-values adjusted for their number (Holm 1979): one at 5% or below is one of at most 5% false alarms in all.
+    """Return the p-values adjusted for multiple tests (Holm 1979), under the same keys in the same order.
 
-    Returns: the same keys in the same order; in the order of the raw values the adjusted never fall.
+    Rejecting those at 5% or below makes any false rejection at all at most 5% likely.
 
     Raises:
         ValueError: a value is not between 0 and 1.
@@ -170,8 +169,8 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     if wrong:
         raise ValueError(f"p-values lie between 0 and 1: {', '.join(wrong)}")
     adjusted, highest = {}, 0.0
-    for at, (name, p) in enumerate(sorted(p_values.items(), key=lambda one: one[1])):
-        highest = max(highest, min(1.0, (len(p_values) - at) * p))
+    for index, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, (len(p_values) - index) * p))
         adjusted[name] = highest
     return {name: adjusted[name] for name in p_values}
 
@@ -184,8 +183,8 @@ def _checked(ours: Sequence[float], theirs: Sequence[float]) -> tuple[Floats, Fl
         raise ValueError("cannot compute a difference: n is 0")
     for name, values in (("ours", mine), ("theirs", other)):
         if not np.isfinite(values).all():
-            at = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"{name}[{at}] is {values[at]}: leave out, on both sides, what was not measured")
+            index = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise ValueError(f"{name}[{index}] is {values[index]}: leave out unmeasured items on both sides")
     return mine, other
 
 
@@ -207,7 +206,7 @@ def _weights(weights: Sequence[float], n: int) -> Floats:
     return tokens
 
 
-# 0/1 values: b items that only ours has, c that only theirs has.
+# 0/1 values: b items only ours solved, c items only theirs solved.
 
 
 def _binary(mine: Floats, other: Floats) -> bool:
@@ -237,30 +236,30 @@ def _rate_exceeds(b: int, c: int, n: int, limit: float) -> float:
 
 
 def _score(b: int, c: int, n: int, limit: float) -> float:
-    """Tango's score statistic: standard normal where `limit` is the true difference, falling in `limit`."""
-    above = b - c - n * limit
+    """Return Tango's score statistic: standard normal if `limit` is the true difference, decreasing in `limit`."""
+    excess = b - c - n * limit
     linear = (2 * n - b + c) * limit - b - c
     root = math.sqrt(max(0.0, linear * linear + 8 * n * c * limit * (1 - limit)))
     only_theirs = (root - linear) / (4 * n)  # their share under the limit, by maximum likelihood
     variance = n * (2 * only_theirs + limit * (1 - limit))
-    if abs(above) < 1e-12:
+    if abs(excess) < 1e-12:
         return 0.0
-    return math.copysign(math.inf, above) if variance < 1e-12 else above / math.sqrt(variance)
+    return math.copysign(math.inf, excess) if variance < 1e-12 else excess / math.sqrt(variance)
 
 
 def _tail(least: int, n: int) -> float:
-    """P(X >= least) for n tosses of a fair coin."""
+    """Return P(X >= least) heads in n tosses of a fair coin."""
     if least <= 0:
         return 1.0
     chances, term = 0, math.comb(n, least)
-    for at in range(least, n + 1):
+    for heads in range(least, n + 1):
         chances += term
-        term = term * (n - at) // (at + 1)
+        term = term * (n - heads) // (heads + 1)
     return chances / 2**n
 
 
 def _fewest(power: float, alpha: float) -> float:
-    """The expected number of one-way discordant pairs with which McNemar's exact test has this power."""
+    """Return the expected number of one-way discordant pairs that give McNemar's exact test this power."""
     needed = math.ceil(1 - math.log2(alpha))
 
     def enough(expected: float) -> bool:
