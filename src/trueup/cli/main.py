@@ -179,7 +179,7 @@ app.add_typer(rank.app, name="rank", rich_help_panel=USE)
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of `trueup run` or `trueup evaluate`.")],
     output: Annotated[
-        Path | None, typer.Option(help="The folder to write to. [default: the run; of several: runs/evaluation]")
+        Path | None, typer.Option(help=r"The folder to write to. \[default: the run; of several: runs/evaluation]")
     ] = None,
 ) -> Job:
     """Write the report of a run again, or compare several runs in one report, from their files alone."""
@@ -189,7 +189,7 @@ def report(
 @app.command(rich_help_panel=USE)
 def experiment(
     name: Annotated[str, typer.Argument(metavar="NAME", help="reward-hacking")],
-    folder: Annotated[Path | None, typer.Option(help="The folder of its runs. [default: runs/NAME]")] = None,
+    folder: Annotated[Path | None, typer.Option(help=r"The folder of its runs. \[default: runs/NAME]")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed; the rules were set on 0 to 10.")] = 11,
 ) -> Job:
@@ -226,7 +226,7 @@ def chat(
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     output: Annotated[
-        Path | None, typer.Argument(help="The folder to write. [default: export in the run folder]")
+        Path | None, typer.Argument(help=r"The folder to write. \[default: export in the run folder]")
     ] = None,
     merge: Annotated[bool, typer.Option(help="Fold LoRA adapters into the weights.")] = True,
     dtype: Annotated[str, typer.Option(help="auto (as trained), float32, bfloat16 or float16.")] = "auto",
