@@ -66,7 +66,7 @@ def printed(one: View, *, width: int = 80, encoding: str = "utf-8", terminal: bo
 
 
 def rows_of(text: str) -> str:
-    """What is printed between the legend and the totals."""
+    """Return the printed text between the legend and the totals."""
     return text.partition("\n\n")[2].rpartition("\n\n")[0]
 
 
@@ -325,8 +325,8 @@ def test_an_earlier_turn_without_a_trained_end(renderer: Renderer) -> None:
     mask = list(whole.branches[0].mask)
     mask[4] = False
     one = seen(renderer, [replace(whole, branches=(replace(whole.branches[0], mask=mask),))])
-    assert one.rows[0].wrong == ("answer: an end token is not trained, so the model would not learn to stop",)
-    assert list(one.totals.wrong) == ["end not trained"]
+    assert one.rows[0].faults == ("answer: an end token is not trained, so the model would not learn to stop",)
+    assert list(one.totals.faults) == ["end not trained"]
     assert one.totals.end_rows == 1
 
 
@@ -339,7 +339,7 @@ def test_a_pair_with_one_bad_side(renderer: Renderer) -> None:
         ("reward", "the score is not read at an end token"),
     ):
         one = seen(renderer, [whole, spoiled], method)
-        assert one.rows[1].wrong == (f"rejected: {words}",)
+        assert one.rows[1].faults == (f"rejected: {words}",)
         assert one.totals.ends == {"chosen": (2, 2), "rejected": (1, 2)}
         assert one.totals.end_rows == 1
         assert f"[X] 1 of 2 rows: {words} (rows.jsonl:2)" in " ".join(printed(one).split())
@@ -350,7 +350,7 @@ def test_a_reward_read_at_a_prompt(renderer: Renderer) -> None:
     whole = pair(renderer, "Yes", "No")
     one = seen(renderer, [replace(whole, branches=(whole.branches[0], Branch([], [])))], "reward")
     assert [token.position for token in one.rows[0].tokens if token.trained] == [21, 24 + 1]
-    assert one.rows[0].wrong == ("rejected: the score is not read at an end token",)
+    assert one.rows[0].faults == ("rejected: the score is not read at an end token",)
     assert "· [<|im_start|>]assistant\n▌ ⏎\n▌ ◀SCORE\n" in printed(one)
 
 
@@ -403,7 +403,7 @@ def test_what_sees_what_is_read_from_the_mask(renderer: Renderer, monkeypatch: p
 
     monkeypatch.setattr("trueup.preflight.show.layout.collate", leaking)
     (row,) = seen(renderer, [pair(renderer, "Yes", "No")], "dpo").rows
-    assert row.sees == "chosen sees the prompt, not rejected; rejected sees the prompt and chosen"
+    assert row.attention == "chosen sees the prompt, not rejected; rejected sees the prompt and chosen"
 
 
 # -- text --------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""The mask view: what a model will really see of some data, read back from the batch that trains.
+"""The mask view: tokens, positions, loss mask and attention of data, read back from the batch that trains.
 
-seen = view(examples, renderer, method="dpo", per="example", max_tokens=4096, layout="packed", shown=3)
-print_view(seen)
-write_html(seen, Path("rows.html"))
+mask_view = view(examples, renderer, method="dpo", per="example", max_tokens=4096, layout="packed", shown=3)
+print_view(mask_view)
+write_html(mask_view, Path("rows.html"))
 """
 
 from trueup.preflight.show.layout import view

@@ -21,7 +21,7 @@ from trueup.system.console import quiet_libraries
 from trueup.system.text import clean
 
 _LOOKED_AT = 10_000
-"""Rows of each section that the totals are of: reading a million to show three would be long."""
+"""Rows of each section that the totals cover: reading a million to show three would take long."""
 _PER: dict[str, Per] = {"sft": "token", "reward": "example", "dpo": "example", "ppo": "token"}
 
 
@@ -30,14 +30,14 @@ def run(
 ) -> None:
     """Show the first rows of each stage in the terminal, and (of one stage) as a page.
 
-    They are shown packed, as most models take them; which layout a model takes is known only once it has been tried.
+    Rows are shown packed, the layout of most models; a model's layout is known only after it has been tried.
 
     Args:
-        stages: whose data; of a pipeline several.
-        base: the model whose tokenizer stands in for stages that are not made yet.
-        rows: how many rows.
-        tokens: one line a token.
-        html: the page's path; of several stages one file each, `NAME-stage.html`.
+        stages: the stages of a pipeline, or one stage.
+        base: the model whose tokenizer is used for stages that start from a model that does not exist yet.
+        rows: the number of rows to show.
+        tokens: True prints one line a token.
+        html: path of the page; with several stages one file each, `NAME-stage.html`.
 
     Raises:
         DataError: a row cannot be used.
@@ -47,29 +47,29 @@ def run(
         model = stage.model if base is None or Path(stage.model).exists() else base
         renderer = Renderer(load_tokenizer(model, trust_remote_code=stage.trust_remote_code))
         prepared = prepare(_beginning(stage, max(rows, _LOOKED_AT)), renderer, collect=True)
-        if any(one.code == "unusable" for one in prepared.findings):
+        if any(finding.code == "unusable" for finding in prepared.findings):
             raise DataError(prepared.findings[0].text)
         train = prepared.train
         examples: Sequence[Example] = train
         unpaired = isinstance(stage, DpoConfig) and stage.loss.unpaired
         if unpaired:
             examples = unpaired_examples(train)
-        seen = view(
+        mask_view = view(
             examples, renderer, method=cast("Any", stage.method), per="branch" if unpaired else _PER[stage.method],
             max_tokens=stage.max_tokens, layout="packed", shown=min(rows, len(examples)),
             origins=_Origins(train, len(examples)),
         )  # fmt: skip
         if len(stages) > 1:
             print(f"\n== {clean(stage.output.name, one_line=True)} ==")
-        print_view(seen, tokens=tokens)
+        print_view(mask_view, tokens=tokens)
         if html is not None:
             path = html if len(stages) == 1 else html.with_name(f"{html.stem}-{stage.output.name}{html.suffix}")
-            write_html(seen, path)
+            write_html(mask_view, path)
             print(f"written to {clean(str(path), one_line=True)}")
 
 
 class _Origins(Sequence[Origin]):
-    """Where each example came from; an unpaired loss makes two examples of each ranking."""
+    """Origin of each example; an unpaired loss makes two examples of each ranking."""
 
     def __init__(self, rows: Examples, count: int) -> None:
         self._rows, self._count = rows, count
@@ -83,18 +83,18 @@ class _Origins(Sequence[Origin]):
     def __getitem__(self, index: slice) -> list[Origin]: ...
     def __getitem__(self, index: int | slice) -> Origin | list[Origin]:
         if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(self._count))]
+            return [self[position] for position in range(*index.indices(self._count))]
         if not 0 <= index < self._count:
             raise IndexError(index)
         return self._rows.origin(index % len(self._rows))
 
 
 def _beginning(stage: StageConfig, rows: int) -> StageConfig:
-    """The stage with the first `rows` rows of each section that is trained on, and nothing beside."""
+    """Return the stage with only the first `rows` rows of each training section, without eval and mix data."""
     changed: dict[str, Any] = {"eval": stage.eval.model_copy(update={"data": None}), "mix": None}
     for key in stage.data_fields:
         value: TrainDataConfig | list[TrainDataConfig] = getattr(stage, key)
-        sections = [_first(one, rows) for one in (value if isinstance(value, list) else [value])]
+        sections = [_first(section, rows) for section in (value if isinstance(value, list) else [value])]
         changed[key] = sections if isinstance(value, list) else sections[0]
     return stage.model_copy(update=changed)
 

@@ -1,4 +1,4 @@
-"""What the terminal and the page say alike: lead, headings, totals, and text whose invisible characters are seen."""
+"""Texts that the terminal and the page share: lead, headings, totals, and text with its invisible characters marked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LEADS = {
 
 
 def parts(text: str) -> Iterator[tuple[Kind, str]]:
-    """(kind, text) of ordinary text; spaces before a line's end are kinds of their own, controls are written out."""
+    """Yield (kind, text): new lines, tabs, trailing spaces, and other text with its control characters escaped."""
     for match in _PARTS.finditer(text):
         kind = match.lastgroup
         assert kind in ("text", "newline", "tab", "space")
@@ -33,12 +33,12 @@ def parts(text: str) -> Iterator[tuple[Kind, str]]:
 
 
 def lead(view: View) -> str:
-    """What trains, in a sentence or two."""
+    """Return one or two sentences on which tokens train."""
     return _LEADS["text" if list(view.totals.ends) == ["document"] else view.method]
 
 
 def title(view: View) -> str:
-    """`dpo: the first 3 of 120 rows as they train`."""
+    """Return the title, such as `dpo: the first 3 of 120 rows as they train`."""
     shown, rows = len({row.number for row in view.rows}), view.totals.rows
     if rows == 1:
         return f"{view.method}: the one row as it trains"
@@ -47,13 +47,13 @@ def title(view: View) -> str:
 
 
 def row_title(row: TokenRow) -> str:
-    """`row 1, the chosen answer: pairs.jsonl:12`."""
+    """Return the heading of a row, such as `row 1, the chosen answer: pairs.jsonl:12`."""
     side = f", the {row.side} answer" if row.side else ""
     return f"row {row.number}{side}" + (f": {clean(row.origin, one_line=True)}" if row.origin else "")
 
 
 def row_size(row: TokenRow, view: View) -> str:
-    """`81 tokens, padded to 96; 39 trained (48.1%)`."""
+    """Return the size of a row, such as `81 tokens, padded to 96; 39 trained (48.1%)`."""
     tokens = len(row.tokens)
     padded = "" if tokens == row.width else f", padded to {row.width:,}"
     if view.method == "reward":
@@ -62,57 +62,57 @@ def row_size(row: TokenRow, view: View) -> str:
 
 
 def segment_size(segment: Segment, view: View) -> str:
-    """`positions 42-58 (restart), 17 tokens, all trained`."""
+    """Return the size of a segment, such as `positions 42-58 (restart), 17 tokens, all trained`."""
     first, last = segment.positions
-    where = f"position {first}" if first == last else f"positions {first}-{last}"
+    place = f"position {first}" if first == last else f"positions {first}-{last}"
     tokens, trained = len(segment.tokens), segment.trained
-    how = "none" if not trained else "all" if trained == tokens else f"{trained:,}"
-    said = "scored at its last token" if view.method == "reward" and trained else f"{how} trained"
-    if view.method == "reward" and not trained:
-        said = "only read"
-    return f"{where}{' (restart)' if segment.restarts else ''}, {count(tokens, 'token')}, {said}"
+    if view.method == "reward":
+        use = "scored at its last token" if trained else "only read"
+    else:
+        use = f"{'none' if not trained else 'all' if trained == tokens else f'{trained:,}'} trained"
+    return f"{place}{' (restart)' if segment.restarts else ''}, {count(tokens, 'token')}, {use}"
 
 
 def sums(view: View) -> list[tuple[str, str]]:
-    """(label, words) of the totals."""
-    all_of = view.totals
-    trained = f"{all_of.trained:,} trained ({part_of(all_of.trained, all_of.tokens)})"
+    """Return (label, text) of the totals."""
+    totals = view.totals
+    trained = f"{totals.trained:,} trained ({part_of(totals.trained, totals.tokens)})"
     if view.method == "reward":
-        trained = f"{count(all_of.trained, 'score')}, one an answer"
-    said = [
-        ("data", f"{count(all_of.rows, 'row')}, {count(all_of.tokens, 'token')}, {trained}"),
+        trained = f"{count(totals.trained, 'score')}, one an answer"
+    lines = [
+        ("data", f"{count(totals.rows, 'row')}, {count(totals.tokens, 'token')}, {trained}"),
         ("score" if view.method == "reward" else "end token", _ends(view)),
-        ("longest", f"{count(all_of.longest, 'token')}: {clean(all_of.longest_at, one_line=True)}"),
+        ("longest", f"{count(totals.longest, 'token')}: {clean(totals.longest_at, one_line=True)}"),
     ]
-    if "rejected" in all_of.ends:
-        rows = f"{all_of.sharing:,} of {count(all_of.rows, 'row')}"
+    if "rejected" in totals.ends:
+        rows = f"{totals.sharing:,} of {count(totals.rows, 'row')}"
         once = (
-            f"runs once for both answers in {rows}" if all_of.sharing else "no: each answer has a row with its own copy"
+            f"runs once for both answers in {rows}" if totals.sharing else "no: each answer has a row with its own copy"
         )
-        said.append(("shared prompt", once))
+        lines.append(("shared prompt", once))
     shapes = ", ".join(f"{rows:,} x {width:,} tokens" for rows, width in view.shapes)
     name = "one micro-batch" if len(view.shapes) == 1 else f"{len(view.shapes)} micro-batches"
-    return [*said, ("padding", f"{view.padding:.1%} of the rows shown ({name}: {shapes})")]
+    return [*lines, ("padding", f"{view.padding:.1%} of the rows shown ({name}: {shapes})")]
 
 
 def _ends(view: View) -> str:
-    all_of = view.totals
+    totals = view.totals
     verb = {"reward": "read at the end token", "ppo": "written and trained"}.get(view.method, "trained")
-    if not all_of.answered:
+    if not totals.answered:
         return "no answer is there yet: the model writes them, with or without an end token"
-    whole = f"{verb} in {all_of.end_rows:,} of {count(all_of.answered, 'row')}"
-    by_side = ", ".join(f"{side} {done:,} of {of:,}" for side, (done, of) in all_of.ends.items())
-    return f"{whole}: {by_side}" if len(all_of.ends) > 1 else whole
+    whole = f"{verb} in {totals.end_rows:,} of {count(totals.answered, 'row')}"
+    by_side = ", ".join(f"{side} {trained:,} of {answers:,}" for side, (trained, answers) in totals.ends.items())
+    return f"{whole}: {by_side}" if len(totals.ends) > 1 else whole
 
 
-def wrong(view: View) -> list[str]:
-    """What is wrong in any row of the data, with the first rows' places."""
-    said: list[str] = []
-    for fault, places in view.totals.wrong.items():
+def fault_lines(view: View) -> list[str]:
+    """Return a line for each fault of the data, with the places of the first rows that have it."""
+    lines: list[str] = []
+    for fault, places in view.totals.faults.items():
         more = f" and {len(places) - _PLACES:,} more" if len(places) > _PLACES else ""
         first = ", ".join(clean(place, one_line=True) for place in places[:_PLACES])
-        said.append(f"{len(places):,} of {count(view.totals.rows, 'row')}: {_fault(fault, view)} ({first}{more})")
-    return said
+        lines.append(f"{len(places):,} of {count(view.totals.rows, 'row')}: {_fault(fault, view)} ({first}{more})")
+    return lines
 
 
 def _fault(fault: Fault, view: View) -> str:

@@ -1,7 +1,7 @@
-"""A `Batch` read back: which token stands where, what the loss reads, and what may attend to what.
+"""Read a `Batch` back: its tokens and positions, the tokens that the loss reads, and which tokens attend to which.
 
-Nothing is rendered a second time. The tokens are `input_ids`, their positions `position_ids`; trained is what `targets`
-lists (for a reward model what `last_at` points to), and who sees whom is read from what attention is given.
+Nothing is rendered a second time. Tokens are `input_ids`, positions `position_ids`; trained tokens are those of
+`targets` (for a reward model those at `last_at`), and attention is read from the mask that the model gets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trueup.models.batching import Batch, Branch, Example, Layout, Per, collate, micro_batches
-from trueup.preflight.show.checks import faults, sides, starts_twice, totals
+from trueup.preflight.show.checks import answer_faults, branch_names, has_two_bos, totals
 from trueup.preflight.show.mask_view import FAULTS, SCORE_FAULT, Method, Token, TokenRow, View
 from trueup.preflight.show.pieces import Decoder
 
@@ -35,34 +35,35 @@ def view(
     shown: int,
     origins: Sequence[Origin | None] = (),
 ) -> View:
-    """The first rows as they train, were they one optimizer step of their own, and totals over all.
+    """Return the first rows as they would train in one optimizer step, and totals over all rows.
 
     Args:
-        examples: rendered rows. A prompt for PPO has one empty branch, an answer that was sampled has its tokens.
-        renderer: of the tokenizer that rendered them.
+        examples: rendered rows. A prompt for PPO has one empty branch, or one with the tokens of a sampled answer.
+        renderer: the renderer that made them.
         method: sft, reward, dpo (also KTO) or ppo.
-        per: what one weight stands for, as in `collate`.
+        per: the unit of a weight, as in `collate`.
         max_tokens: size of a micro-batch, as in training.
-        layout: how examples become rows, as the network says.
-        shown: how many rows of data to show; fewer where there are fewer.
-        origins: where the rows came from; an example's `row` is an index into it.
+        layout: the network's layout of examples in rows.
+        shown: the number of rows of data to show, at most all.
+        origins: file and line of the rows; an example's `row` is an index into it.
 
     Raises:
-        ValueError: a target of the batch is not the token that stands behind the place it is predicted from.
+        ValueError: a target of the batch is not the token that follows the position it is predicted from.
     """
 
-    def place(at: int, example: Example) -> str:
+    def place(index: int, example: Example) -> str:
         origin = origins[example.row] if 0 <= example.row < len(origins) else None
-        return f"row {at + 1}" if origin is None else f"{Path(origin.file).name}:{origin.line}"
+        return f"row {index + 1}" if origin is None else f"{Path(origin.file).name}:{origin.line}"
 
     first = list(examples[:shown])
-    where = [place(at, one) if origins else "" for at, one in enumerate(first)]
-    # As `terms.collate_step` on one process; the number travels through the batch as its `rows`.
-    step = sorted((replace(one, row=at) for at, one in enumerate(first)), key=lambda one: one.total, reverse=True)
+    places = [place(index, example) if origins else "" for index, example in enumerate(first)]
+    # The order of `terms.collate_step` on one process; the batch carries the number as its `rows`.
+    numbered = [replace(example, row=index) for index, example in enumerate(first)]
+    step = sorted(numbered, key=lambda example: example.total, reverse=True)
     groups = micro_batches(step, max_tokens, layout=layout)
     pad = cast("int", renderer.tokenizer.pad_token_id)
     batches = [collate(group, per=per, pad_id=pad, layout=layout) for group in groups]
-    reader = _Reader(renderer, method, layout, where)
+    reader = _Reader(renderer, method, layout, places)
     rows = [row for group, batch in zip(groups, batches, strict=True) for row in reader.rows(batch, group)]
     return View(
         method=method,
@@ -73,17 +74,17 @@ def view(
 
 
 def target_places(batch: Batch) -> Tensor:
-    """(N,) index into the flattened (R * T) tokens of each target, worked out backwards from its branch's last token.
+    """Return (N,) the index of each target in the flattened (R * T) tokens, counted back from its branch's last token.
 
     Raises:
-        ValueError: another token stands there than the target: the batch would train something else than it holds.
+        ValueError: the token at that index is not the target, so the batch would train other tokens than it holds.
     """
     position = batch.position_ids.flatten()
     last = batch.last_at[batch.branch_of]
-    at = last - (position[last] - position[batch.predict_at] - 1)
-    if bool((at > last).any()) or not torch.equal(batch.input_ids.flatten()[at], batch.targets):
+    index = last - (position[last] - position[batch.predict_at] - 1)
+    if bool((index > last).any()) or not torch.equal(batch.input_ids.flatten()[index], batch.targets):
         raise ValueError("a target of this batch is not the token that follows the place it is predicted from")
-    return at
+    return index
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,40 +97,40 @@ class _Part:
 
 
 class _Reader:
-    """Rows of data from micro-batches."""
+    """Read rows of tokens back from micro-batches."""
 
-    def __init__(self, renderer: Renderer, method: Method, layout: Layout, where: list[str]) -> None:
-        self._renderer, self._where = renderer, where
+    def __init__(self, renderer: Renderer, method: Method, layout: Layout, places: list[str]) -> None:
+        self._renderer, self._places = renderer, places
         self._method: Method = method
         self._layout: Layout = layout
         self._decoder = Decoder(renderer.tokenizer)
 
     def rows(self, batch: Batch, group: Sequence[Example]) -> list[TokenRow]:
-        """The rows of one micro-batch, made from the examples `group`."""
+        """Return the rows of a micro-batch that was collated from the examples `group`."""
         width = batch.input_ids.shape[1]
         ids, positions = batch.input_ids.flatten(), batch.position_ids.flatten()
         trained = torch.zeros(len(ids), dtype=torch.bool)
         trained[batch.last_at if self._method == "reward" else target_places(batch)] = True
         rows: list[TokenRow] = []
         branch = start = 0
-        for at, example in enumerate(group):
-            names = sides(self._method, example)
+        for index, example in enumerate(group):
+            names = branch_names(self._method, example)
             together = self._layout != "plain" or len(names) == 1
-            for some in [range(len(names))] if together else [[k] for k in range(len(names))]:
-                parts = _parts(example, [(names[k], example.branches[k]) for k in some])
+            for branches in [range(len(names))] if together else [[k] for k in range(len(names))]:
+                parts = _parts(example, [(names[k], example.branches[k]) for k in branches])
                 size = parts[-1].stop
-                here = slice(start, start + size)
-                tokens = self._tokens(parts, ids[here].tolist(), positions[here].tolist(), trained[here].tolist())
+                row = slice(start, start + size)
+                tokens = self._tokens(parts, ids[row].tolist(), positions[row].tolist(), trained[row].tolist())
                 rows.append(
                     TokenRow(
-                        number=batch.rows[at] + 1,
-                        side="" if together else names[some[0]],
-                        origin=self._where[batch.rows[at]],
+                        number=batch.rows[index] + 1,
+                        side="" if together else names[branches[0]],
+                        origin=self._places[batch.rows[index]],
                         tokens=tokens,
                         width=size if self._layout == "packed" else width,
-                        sees=_sees(batch, start, parts),
-                        notes=tuple(self._notes(batch, at, [branch + k for k in some], parts, tokens)),
-                        wrong=tuple(self._wrong(parts, tokens)),
+                        attention=_attention(batch, start, parts),
+                        notes=tuple(self._notes(batch, index, [branch + k for k in branches], parts, tokens)),
+                        faults=tuple(self._faults(parts, tokens)),
                     )
                 )
                 start += size if self._layout == "packed" else width
@@ -140,23 +141,23 @@ class _Reader:
         self, parts: list[_Part], ids: list[int], positions: list[int], trained: list[bool]
     ) -> tuple[Token, ...]:
         prompt, *answers = parts
-        made: list[Token] = []
+        tokens: list[Token] = []
         for part in parts:
             before = ids[prompt.start : prompt.stop] if part is not prompt else []
             pieces = self._decoder.pieces(ids[part.start : part.stop], after=before)
-            last = max((at for at in range(part.start, part.stop) if trained[at]), default=-1)
-            for at, piece in zip(range(part.start, part.stop), pieces, strict=True):
-                # Between the answers of a conversation stand the next questions.
-                asks = self._method == "sft" and part.name == "answer" and not trained[at] and at < last
+            last = max((index for index in range(part.start, part.stop) if trained[index]), default=-1)
+            for index, piece in zip(range(part.start, part.stop), pieces, strict=True):
+                # Untrained tokens between the answers of a conversation are its later questions.
+                asks = self._method == "sft" and part.name == "answer" and not trained[index] and index < last
                 document = part is prompt and answers[0].name == "document"
                 name = "document" if document else "prompt" if asks else part.name
-                made.append(
+                tokens.append(
                     Token(
-                        ids[at], piece.text, piece.alone, positions[at], name, trained[at], piece.special,
-                        end=trained[at] and ids[at] in self._renderer.stop_ids,
+                        ids[index], piece.text, piece.alone, positions[index], name, trained[index], piece.special,
+                        end=trained[index] and ids[index] in self._renderer.stop_ids,
                     )
                 )  # fmt: skip
-        return tuple(made)
+        return tuple(tokens)
 
     def _notes(
         self, batch: Batch, example: int, branches: list[int], parts: list[_Part], tokens: tuple[Token, ...]
@@ -175,35 +176,32 @@ class _Reader:
             notes.append(f"margin {float(batch.columns['margin'][example]):g}")
         return notes
 
-    def _wrong(self, parts: list[_Part], tokens: tuple[Token, ...]) -> list[str]:
+    def _faults(self, parts: list[_Part], tokens: tuple[Token, ...]) -> list[str]:
         prompt, *answers = parts
-        found: list[str] = []
+        faults: list[str] = []
         start = tokens[: prompt.stop]
         for part in answers:
             branch = tokens[part.start : part.stop]
             mask = [token.trained for token in branch]
-            for fault in faults(self._method, [token.id for token in branch], mask, self._renderer.stop_ids):
-                said = SCORE_FAULT if self._method == "reward" else FAULTS[fault]
-                found.append(f"{part.name}: {said}")
+            for fault in answer_faults(self._method, [token.id for token in branch], mask, self._renderer.stop_ids):
+                text = SCORE_FAULT if self._method == "reward" else FAULTS[fault]
+                faults.append(f"{part.name}: {text}")
         sequence = [token.id for token in (*start, *tokens[answers[0].start : answers[0].stop])]
-        if starts_twice(sequence, self._renderer):
-            found.append(f"{FAULTS['bos twice']} ({self._decoder.name(sequence[0])})")
-        return found
+        if has_two_bos(sequence, self._renderer):
+            faults.append(f"{FAULTS['bos twice']} ({self._decoder.name(sequence[0])})")
+        return faults
 
 
 def _parts(example: Example, branches: list[tuple[str, Branch]]) -> list[_Part]:
-    """The prompt's columns and those of each branch."""
+    """Return the columns of the prompt and of each branch."""
     parts = [_Part("prompt", 0, len(example.trunk))]
     for name, branch in branches:
         parts.append(_Part(name, parts[-1].stop, parts[-1].stop + len(branch.ids)))
     return parts
 
 
-def _sees(batch: Batch, start: int, parts: list[_Part]) -> str:
-    """In words, what attention lets each answer see: all of the prompt or not, any of its siblings or not.
-
-    `start`: where the row's first token stands in the flattened batch.
-    """
+def _attention(batch: Batch, start: int, parts: list[_Part]) -> str:
+    """Return in words which parts each answer attends to; the row starts at `start` of the flattened batch."""
     prompt, *answers = parts
     real = parts[-1].stop
     mask = causal = torch.ones(real, real, dtype=torch.bool).tril()
@@ -213,12 +211,12 @@ def _sees(batch: Batch, start: int, parts: list[_Part]) -> str:
         mask = batch.attention_mask[start // batch.input_ids.shape[1], 0, :real, :real]
     if len(answers) == 1:
         return f"each token sees {'all' if mask.equal(causal) else 'not all'} that is before it"
-    said: list[str] = []
-    for one in answers:
-        seen = mask[one.start : one.stop]
+    sentences: list[str] = []
+    for answer in answers:
+        seen = mask[answer.start : answer.stop]
         words = "the prompt" if seen[:, prompt.start : prompt.stop].all() else "not all of the prompt"
         for other in answers:
-            if other is not one:
+            if other is not answer:
                 words += f"{' and' if seen[:, other.start : other.stop].any() else ', not'} {other.name}"
-        said.append(f"{one.name} sees {words}")
-    return "; ".join(said)
+        sentences.append(f"{answer.name} sees {words}")
+    return "; ".join(sentences)

@@ -1,4 +1,4 @@
-"""What the mask view holds: rows of tokens as a micro-batch lays them out, and totals over all rows."""
+"""The data of the mask view: rows of tokens as a micro-batch lays them out, and totals over all rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAULTS: dict[Fault, str] = {
     "end not trained": "an end token is not trained, so the model would not learn to stop",
     "bos twice": "the bos token stands twice at the start",
 }
-"""Fault -> what is wrong, for any method but the reward's `SCORE_FAULT`."""
+"""The words for each fault; reward models use `SCORE_FAULT` instead."""
 SCORE_FAULT = "the score is not read at an end token"
 
 
@@ -24,13 +24,13 @@ class Token:
 
     Attributes:
         id: its number in the vocabulary.
-        text: what it adds to the text. A character of several tokens stands at the first, the others add nothing.
+        text: its part of the text. A character of several tokens belongs to the first of them; the others are empty.
         alone: the token by itself; bytes that are no character are written as ⟨e2⟩.
         position: its position id.
         segment: prompt, chosen, rejected, answer or document.
-        trained: it is a target of the loss; for a reward model, its score is read here.
-        special: an added token, such as <|im_end|>, that ordinary text does not become.
-        end: a trained token that ends an answer.
+        trained: True if it is a target of the loss; for a reward model, if the score is read here.
+        special: True for an added token such as <|im_end|>, which ordinary text never becomes.
+        end: True for a trained token that ends an answer.
     """
 
     id: int
@@ -45,7 +45,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Neighbouring tokens of one name. `restarts`: its positions go on from the prompt, not from the token before."""
+    """Neighbouring tokens of one name. `restarts`: positions continue from the prompt, not from the token before."""
 
     name: str
     tokens: tuple[Token, ...]
@@ -53,7 +53,7 @@ class Segment:
 
     @property
     def trained(self) -> int:
-        """How many of its tokens are trained."""
+        """The number of trained tokens."""
         return sum(token.trained for token in self.tokens)
 
     @property
@@ -63,13 +63,13 @@ class Segment:
 
     @property
     def runs(self) -> list[tuple[bool, tuple[Token, ...]]]:
-        """(trained, tokens) of each stretch of alike tokens."""
+        """Its tokens in stretches, see `runs`."""
         return runs(self.tokens)
 
 
 def runs(tokens: tuple[Token, ...]) -> list[tuple[bool, tuple[Token, ...]]]:
-    """(trained, tokens) of each stretch of tokens that are all trained, or all not."""
-    return [(trained, tuple(some)) for trained, some in groupby(tokens, key=lambda token: token.trained)]
+    """Return (trained, tokens) of each stretch of tokens that are all trained or all not trained."""
+    return [(trained, tuple(run)) for trained, run in groupby(tokens, key=lambda token: token.trained)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +77,14 @@ class TokenRow:
     """One row of a micro-batch.
 
     Attributes:
-        number: 1-based number of the row of data; both rows of a pair that shares no prompt have the same.
-        side: which answer it holds where a pair takes two rows, else empty.
-        origin: where the row of data came from (`file.jsonl:12`), or empty.
+        number: 1-based number of the row of data; a pair whose answers share no prompt has two rows with one number.
+        side: the name of its answer if a pair takes two rows, else empty.
+        origin: file and line of the row of data (`file.jsonl:12`), or empty.
         tokens: without padding.
         width: tokens of the row, padding included.
-        sees: in words, what may attend to what.
-        notes: what else is to be known of it.
-        wrong: what is wrong with it, in words.
+        attention: which tokens may attend to which, in words.
+        notes: remarks about the row, such as its label.
+        faults: its faults, in words.
     """
 
     number: int
@@ -92,38 +92,38 @@ class TokenRow:
     origin: str
     tokens: tuple[Token, ...]
     width: int
-    sees: str
+    attention: str
     notes: tuple[str, ...] = ()
-    wrong: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
     @property
     def trained(self) -> int:
-        """How many of its tokens are trained."""
+        """The number of trained tokens."""
         return sum(token.trained for token in self.tokens)
 
     @property
     def segments(self) -> list[Segment]:
         """Its tokens by segment, in order."""
-        parts = [tuple(some) for _, some in groupby(self.tokens, key=lambda token: token.segment)]
+        parts = [tuple(run) for _, run in groupby(self.tokens, key=lambda token: token.segment)]
         restarts = [False, *(after[0].position <= before[-1].position for before, after in pairwise(parts))]
         return [Segment(part[0].segment, part, again) for part, again in zip(parts, restarts, strict=True)]
 
 
 @dataclass(slots=True)
 class DataTotals:
-    """Over all rows of the data, not only those shown.
+    """Totals over all rows of the data, not only those shown.
 
     Attributes:
         rows: rows of data.
         tokens: tokens that run through the model, padding not counted.
         trained: tokens that are targets; for a reward model, scores.
-        ends: side -> (answers whose last token is an end token that is trained, answers).
-        end_rows: rows in which that is so of every answer.
-        answered: rows that have an answer, or are a document; a prompt that PPO will answer is not.
+        ends: (answers whose last token is a trained end token, answers) by branch name.
+        end_rows: rows whose answers all end with a trained end token.
+        answered: rows that hold an answer or a document, so not the prompts of PPO.
         longest: tokens of the longest sequence, which `max_length` limits.
         longest_at: number or origin of its row.
         sharing: rows whose prompt runs once for both answers.
-        wrong: fault -> the rows that have it.
+        faults: the places of the rows that have a fault, by fault.
     """
 
     rows: int = 0
@@ -135,12 +135,12 @@ class DataTotals:
     longest: int = 0
     longest_at: str = ""
     sharing: int = 0
-    wrong: dict[Fault, list[str]] = field(default_factory=dict)
+    faults: dict[Fault, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The first rows as they train, and totals. `shapes`: (rows, tokens) of each micro-batch shown."""
+    """The first rows as they will train, and totals. `shapes`: (rows, tokens) of each micro-batch shown."""
 
     method: Method
     rows: tuple[TokenRow, ...]
@@ -149,6 +149,6 @@ class View:
 
     @property
     def padding(self) -> float:
-        """Share of the micro-batches shown that is padding."""
+        """The share of padding in the micro-batches shown."""
         cells = sum(rows * width for rows, width in self.shapes)
         return 1 - sum(len(row.tokens) for row in self.rows) / cells if cells else 0.0

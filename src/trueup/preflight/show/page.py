@@ -1,4 +1,4 @@
-"""The mask view as one self-contained page: no script, nothing from a network, and all that data holds is escaped."""
+"""Write the mask view as one self-contained page: no script, nothing from a network, all data escaped."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from trueup.system.files import atomic_write_text
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """What stands together on the page: a token, or the tokens of one character. `says` is its tooltip."""
+    """A token, or the tokens of one character, with a tooltip and the mark that follows."""
 
     token: Token
-    says: str
+    tooltip: str
     mark: str
 
 
@@ -30,29 +30,29 @@ def write_html(view: View, path: Path) -> None:
 
 
 def _mark(view: View, token: Token) -> str:
-    """What is written behind a token that ends what is trained."""
+    """Return the mark that follows a token: SCORE where the score is read, END after a trained end token."""
     if view.method == "reward":
         return "SCORE" if token.trained else ""
     return "END" if token.end else ""
 
 
 def _items(view: View, run: Sequence[Token]) -> list[_Item]:
-    """The tokens of a run; those that add nothing to the text belong to the character before them."""
+    """Return the items of a run; tokens without text belong to the character before them."""
     groups: list[list[Token]] = []
     for token in run:
         if token.text or not groups:
             groups.append([])
         groups[-1].append(token)
-    return [_Item(group[0], _says(view, group), _mark(view, group[-1])) for group in groups]
+    return [_Item(group[0], _tooltip(view, group), _mark(view, group[-1])) for group in groups]
 
 
-def _says(view: View, group: Sequence[Token]) -> str:
+def _tooltip(view: View, group: Sequence[Token]) -> str:
     first, last = group[0], group[-1]
     trained = "score read here" if view.method == "reward" else "trained"
-    how = trained if first.trained else "only read"
+    use = trained if first.trained else "only read"
     if len(group) == 1:
-        return f"position {first.position}, id {first.id}, {how}"
+        return f"position {first.position}, id {first.id}, {use}"
     ids = ", ".join(str(token.id) for token in group)
     return (
-        f"positions {first.position} to {last.position}, ids {ids}, {how}: {len(group)} tokens that are one character"
+        f"positions {first.position} to {last.position}, ids {ids}, {use}: {len(group)} tokens that are one character"
     )

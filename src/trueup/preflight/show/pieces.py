@@ -1,4 +1,4 @@
-"""Token ids -> text as a person reads it: whole characters, never the symbols that vocabularies write bytes with."""
+"""Decode token ids for people: whole characters, never the symbols that vocabularies use for bytes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 _BROKEN = "\ufffd"  # what decoders write for bytes that are no character
 _LONGEST = 12  # tokens that may belong to one stretch of characters: four bytes each, some shared between neighbours
-_FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")  # how SentencePiece names a byte
+_FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")  # a byte in SentencePiece vocabularies
 
 
 def _byte_symbols() -> dict[str, int]:
-    """Symbol -> byte of byte-level BPE (GPT-2): printable bytes are themselves, the others follow from U+0100."""
-    own = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in own]
-    return {chr(byte): byte for byte in own} | {chr(256 + at): byte for at, byte in enumerate(others)}
+    """Return the byte of each symbol of byte-level BPE (GPT-2): printable ones are themselves, others follow U+0100."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 _SYMBOLS = _byte_symbols()
@@ -28,7 +28,7 @@ _SYMBOLS = _byte_symbols()
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A token as text: what it adds to its neighbours' text, and what it is alone. See `schema.Token`."""
+    """A token as text: its part of the running text, and the token alone. See `mask_view.Token`."""
 
     text: str
     alone: str
@@ -47,22 +47,22 @@ class Decoder:
         self._added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
 
     def name(self, token: int) -> str:
-        """A token as text, by itself."""
+        """Return one token as text."""
         return self.pieces([token])[0].alone
 
     def pieces(self, ids: Sequence[int], after: Sequence[int] = ()) -> list[Piece]:
-        """One piece a token; joined, their texts are the text of `ids` as they stand behind `after`."""
-        made: list[Piece] = []
+        """Return one piece a token; joined, their texts are the text of `ids` when they follow the tokens `after`."""
+        pieces: list[Piece] = []
         before = list(after[-1:])  # whole characters, so that what is decoded behind them begins with their text
-        while len(made) < len(ids):
-            some = self._next(before, ids[len(made) : len(made) + _LONGEST])
-            if _BROKEN not in some[0].text and len(some) == 1:
-                before = [ids[len(made)]]
-            made += some
-        return made
+        while len(pieces) < len(ids):
+            next_pieces = self._next(before, ids[len(pieces) : len(pieces) + _LONGEST])
+            if _BROKEN not in next_pieces[0].text and len(next_pieces) == 1:
+                before = [ids[len(pieces)]]
+            pieces += next_pieces
+        return pieces
 
     def _next(self, before: list[int], ids: Sequence[int]) -> list[Piece]:
-        """The first token, or the fewest that are whole characters together."""
+        """Return the piece of the first token, or of the fewest tokens that form whole characters together."""
         first = ids[0]
         if first in self._added:
             return [Piece(self._added[first], self._added[first], special=True)]
@@ -77,12 +77,12 @@ class Decoder:
                 break
             with suppress(UnicodeDecodeError):
                 text = raw.decode("utf-8")
-                return [Piece("" if at else text, self._broken(token)) for at, token in enumerate(ids[:size])]
+                return [Piece("" if index else text, self._broken(token)) for index, token in enumerate(ids[:size])]
         alone = self._broken(first)
         return [Piece(alone, alone)]
 
     def _text(self, before: list[int], ids: Sequence[int]) -> str:
-        """The text of `ids` behind `before`: a decoder may take a leading space away at the start of a text."""
+        """Return the text of `ids` after `before`: decoders may drop a leading space at the start of a text."""
         head, whole = self._decode(before), self._decode([*before, *ids])
         return whole[len(head) :] if whole.startswith(head) else self._decode(ids)
 
@@ -94,7 +94,7 @@ class Decoder:
         return str(self._tokenizer.convert_ids_to_tokens(token) or "")
 
     def _bytes(self, ids: Sequence[int]) -> bytes | None:
-        """The bytes of tokens that name bytes, one way or the other; None where one is an ordinary piece of text."""
+        """Return the bytes of tokens that stand for bytes; None if one is an ordinary piece of text."""
         names = [self._symbols(token) for token in ids]
         if all(_FALLBACK.fullmatch(name) for name in names):
             return bytes.fromhex("".join(name[3:5] for name in names))
@@ -103,7 +103,7 @@ class Decoder:
         return bytes(_SYMBOLS[symbol] for symbol in "".join(names))
 
     def _broken(self, token: int) -> str:
-        """The token's characters, and ⟨e2⟩ for each byte that is none."""
+        """Return the token's characters, with ⟨e2⟩ for each byte that is not a character."""
         raw = self._bytes([token])
         if raw is None:
             return self._symbols(token).replace("▁", " ")

@@ -1,4 +1,4 @@
-"""The mask view on a terminal or in a file: 80 columns, and a gutter that says what is trained without a colour."""
+"""Print the mask view to a terminal or a file: 80 columns, and a gutter that marks trained tokens without colour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPACES = re.compile(r"^ +| +$")
 
 @dataclass(frozen=True, slots=True)
 class _Signs:
-    """How the view marks things, in characters that the output has."""
+    """The signs of the view, in characters that the output's encoding has."""
 
     trained: str = "▌"
     read: str = "·"
@@ -35,12 +35,12 @@ _PLAIN = _Signs(trained="T", read=".", newline=r"\n", tab=r"\t", space="_", arro
 
 
 def print_view(view: View, console: Console | None = None, *, tokens: bool = False) -> None:
-    """Print the view: what is wrong last, where it is seen, and above each row that has it.
+    """Print the view. Faults stand above each row that has them, and again at the end, where they are seen first.
 
     Args:
         view: from `view`.
-        console: where to; by default stdout.
-        tokens: a line for every token, with its position and id, instead of running text.
+        console: by default stdout.
+        tokens: True prints a line for every token, with its position and id, instead of running text.
     """
     _MaskPrinter(view, console or make_console(stderr=False)).all(tokens)
 
@@ -54,16 +54,16 @@ class _MaskPrinter:
         self._mark = "SCORE" if view.method == "reward" else "END"
 
     def all(self, tokens: bool) -> None:
-        self._say(labels.title(self._view), style="bold")
-        self._say(labels.lead(self._view))
-        self._say(self._legend(tokens), style="dim")
+        self._print(labels.title(self._view), style="bold")
+        self._print(labels.lead(self._view))
+        self._print(self._legend(tokens), style="dim")
         for row in self._view.rows:
             self._out.print()
-            self._say(labels.row_title(row), style="bold")
-            for fault in row.wrong:
-                self._say(f"[X] {fault}", style="bold red")
-            for line in (labels.row_size(row, self._view), row.sees, *row.notes):
-                self._say(line, indent=2)
+            self._print(labels.row_title(row), style="bold")
+            for fault in row.faults:
+                self._print(f"[X] {fault}", style="bold red")
+            for line in (labels.row_size(row, self._view), row.attention, *row.notes):
+                self._print(line, indent=2)
             for segment in row.segments:
                 self._segment(segment, tokens)
         self._totals()
@@ -71,10 +71,10 @@ class _MaskPrinter:
     def _legend(self, tokens: bool) -> str:
         signs = self._signs
         trained = "the score that trains" if self._mark == "SCORE" else "trained"
-        said = f"{signs.trained} {trained}   {signs.read} only read   [x] special   {signs.newline} new line"
+        legend = f"{signs.trained} {trained}   {signs.read} only read   [x] special   {signs.newline} new line"
         if self._mark == "END":
-            said += f"   {signs.arrow}END trained end token"
-        return f"{said}   (each line: position, id, token)" if tokens else said
+            legend += f"   {signs.arrow}END trained end token"
+        return f"{legend}   (each line: position, id, token)" if tokens else legend
 
     def _segment(self, segment: Segment, tokens: bool) -> None:
         heading = Text("  ").append(segment.name, style="bold").append(f"  {labels.segment_size(segment, self._view)}")
@@ -86,23 +86,23 @@ class _MaskPrinter:
 
     def _totals(self) -> None:
         self._out.print()
-        said = labels.sums(self._view)
-        room = max(len(label) for label, _ in said) + 2
-        for label, text in said:
-            self._lines(Text(self._shown(text)), label.ljust(room), rest=" " * room)
-        for fault in labels.wrong(self._view):
-            self._say(f"[X] {fault}", style="bold red")
+        sums = labels.sums(self._view)
+        room = max(len(label) for label, _ in sums) + 2
+        for label, text in sums:
+            self._lines(Text(self._printable(text)), label.ljust(room), rest=" " * room)
+        for fault in labels.fault_lines(self._view):
+            self._print(f"[X] {fault}", style="bold red")
 
     # -- text ----------------------------------------------------------------------------------------------------
 
     def _running(self, run: Sequence[Token]) -> Text:
-        """Tokens as running text. Broken after each new line that they hold."""
+        """Return tokens as running text, broken after each new line in them."""
         text, plain = Text(), ""
         for token in run:
             if token.special:
                 self._append(text, plain)
                 plain = ""
-                text.append(f"[{self._shown(token.text)}]", style="bold")
+                text.append(f"[{self._printable(token.text)}]", style="bold")
             else:
                 plain += token.text
             if self._marked(token):
@@ -121,36 +121,36 @@ class _MaskPrinter:
         signs = self._signs
         for kind, part in labels.parts(plain):
             if kind == "text":
-                text.append(self._shown(part))
+                text.append(self._printable(part))
             else:
                 sign = {"newline": f"{signs.newline}\n", "tab": signs.tab, "space": signs.space * len(part)}[kind]
                 text.append(sign, style="dim")
 
     def _listed(self, run: Sequence[Token]) -> Iterator[Text]:
-        """A line for each token."""
+        """Yield a line for each token."""
         signs = self._signs
         for token in run:
             alone = clean(token.alone.replace("\n", signs.newline).replace("\t", signs.tab), one_line=True)
-            shown = self._shown(_SPACES.sub(lambda match: signs.space * len(match[0]), alone))
+            shown = self._printable(_SPACES.sub(lambda match: signs.space * len(match[0]), alone))
             line = Text(f"{token.position:>6}{token.id:>8}  ", style="dim")
             line.append(f"[{shown}]" if token.special else shown, style="bold" if token.special else "not dim")
             if self._marked(token):
                 line.append(f"{signs.arrow}{self._mark}", style="bold")
             yield line
 
-    def _say(self, text: str, *, style: str = "", indent: int = 0) -> None:
-        self._lines(Text(self._shown(text), style=style), " " * indent)
+    def _print(self, text: str, *, style: str = "", indent: int = 0) -> None:
+        self._lines(Text(self._printable(text), style=style), " " * indent)
 
     def _lines(self, text: Text, first: str, *, rest: str | None = None, style: str = "") -> None:
-        """Print text in as many lines as it needs, the first behind `first`, the others behind `rest` or the same."""
+        """Print text, its first line after the gutter `first`, further lines after `rest` (or `first`)."""
         gutter = first
         for line in text.divide(_cuts(text.plain, self._width - cell_len(first))):
             line.rstrip()
             self._out.print(Text(gutter, style=style).append_text(Text(style=style).append_text(line)), soft_wrap=True)
             gutter = first if rest is None else rest
 
-    def _shown(self, text: str) -> str:
-        """What the output's encoding lacks is written out, so that a line is as wide as was reckoned."""
+    def _printable(self, text: str) -> str:
+        """Return the text with characters that the output's encoding lacks as escapes, so that widths are known."""
         if self._has(text):
             return text
         plain = text.replace("⟨", "<").replace("⟩", ">")  # around bytes that are no character
@@ -165,16 +165,16 @@ class _MaskPrinter:
 
 
 def _cuts(text: str, width: int) -> list[int]:
-    """Where to break text so that each line fits: behind a space where there is one, which may hang over."""
+    """Return the indices that break text into lines that fit: after a space, which may hang over, or mid-word."""
     cuts: list[int] = []
     start = space = used = 0
-    for at, char in enumerate(text):
+    for index, char in enumerate(text):
         size = cell_len(char)
-        if char != " " and used + size > width and at > start:
-            start = space if space > start else at
+        if char != " " and used + size > width and index > start:
+            start = space if space > start else index
             cuts.append(start)
-            used = cell_len(text[start:at])
+            used = cell_len(text[start:index])
         used += size
         if char == " ":
-            space = at + 1
+            space = index + 1
     return cuts
