@@ -27,10 +27,10 @@ _BRANCH_OF = (0, 0, 0, 1, 2, 2, 3, 3, 3, 3)
 
 
 def check_functions(config: StageConfig) -> None:
-    """Call the user's loss, advantage and KL estimator, where a stage names any.
+    """Call the user's loss, advantage and KL estimator, if the stage names any.
 
     Raises:
-        ConfigError: one cannot be imported, fails, or returns a wrong shape or type, or numbers that are not finite.
+        ConfigError: a function cannot be imported, fails, or returns a wrong shape, a wrong type or non-finite numbers.
     """
     if isinstance(config, DpoConfig) and UserFunction.parse(config.loss.name):
         _check_loss(config.loss)
@@ -78,19 +78,19 @@ def _check_advantage(rollouts: RolloutConfig) -> None:
 
 
 def _check(key: str, name: str, call: Callable[[], Any], size: int, batch: str) -> Tensor:
-    """Return what a function gives for a made-up batch, if that is `size` finite numbers."""
+    """Call a function on a made-up batch and return its result, which must be `size` finite numbers."""
     place = f"{key}: {name}, called on a made-up batch ({batch}),"
-    wanted = f"return a float tensor of shape ({size},) here, one finite number each"
+    fix = f"return a float tensor of shape ({size},) here, one finite number each"
     try:
         result = call()
     except Exception as error:
-        raise ConfigError(f"{place} raised {type(error).__name__}: {error}\n  fix: {wanted}") from error
+        raise ConfigError(f"{place} raised {type(error).__name__}: {error}\n  fix: {fix}") from error
     if not isinstance(result, Tensor):
-        raise ConfigError(f"{place} returned {type(result).__name__}\n  fix: {wanted}")
+        raise ConfigError(f"{place} returned {type(result).__name__}\n  fix: {fix}")
     if result.shape != (size,) or not result.is_floating_point():
-        raise ConfigError(f"{place} returned {result.dtype} of shape {tuple(result.shape)}\n  fix: {wanted}")
+        raise ConfigError(f"{place} returned {result.dtype} of shape {tuple(result.shape)}\n  fix: {fix}")
     if not result.isfinite().all():
-        raise ConfigError(f"{place} returned {result.tolist()}\n  fix: {wanted}")
+        raise ConfigError(f"{place} returned {result.tolist()}\n  fix: {fix}")
     return result
 
 
@@ -98,7 +98,7 @@ def check_rewards(config: StageConfig, train: Examples, held_out: Examples | Non
     """Call each reward that is a user's function on two prompts of the data with a made-up answer.
 
     Raises:
-        ConfigError: one cannot be imported, fails, or does not return a finite number for each conversation.
+        ConfigError: a reward cannot be imported, fails, or does not return a finite number for each conversation.
     """
     if not isinstance(config, PpoConfig | DpoConfig):
         return
