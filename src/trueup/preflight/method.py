@@ -12,29 +12,31 @@ from trueup.errors import ConfigError, DataError
 
 
 def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]) -> StageConfig:
-    """Return a stage that trains on a data file, for checking and showing it; its method by the first row's format.
+    """Return a stage that trains on a data file, to check or show it; by default the first row's format decides.
 
     Raises:
         DataError: there is no row, or its format is not known.
         ConfigError: a setting is wrong.
     """
     if method is None:
-        kind, more = _kind(path)
+        kind, kind_settings = _kind(path)
         method = kind
     else:
-        kind, more = _kind_if_known(path)
+        kind, kind_settings = _kind_if_known(path)
     if method not in STAGES:
         raise ConfigError(f"--method {method}: not a method; use one of: {', '.join(STAGES)}")
     key = STAGES[method].data_fields[0]
     defaults = [f"model={json.dumps(model)}", "output=runs/check", f"{key}.path={json.dumps(path)}"]
-    defaults += [setting.format(key=key) for setting in more if method == kind]
+    defaults += [setting.format(key=key) for setting in kind_settings if method == kind]
     if method == "ppo" and not any(setting.startswith("reward=") for setting in settings):
-        defaults.append("reward=not-made-yet.py:reward")  # required by the configuration, used by nothing here
+        defaults.append(
+            "reward=not-made-yet.py:reward"
+        )  # the configuration requires a reward; checking and showing use none
     return load_config(STAGES[method], None, [*defaults, *settings])
 
 
 def _kind_if_known(path: str) -> tuple[str, tuple[str, ...]]:
-    """Return `_kind`; for an unknown format, no method and no settings."""
+    """Return `_kind`, or no method and no settings for an unknown format."""
     try:
         return _kind(path)
     except DataError:
@@ -58,12 +60,12 @@ def _kind(path: str) -> tuple[str, tuple[str, ...]]:
             broken = broken or row
             continue
         rows += 1
-        form = recognise(row, tuple(kinds))
-        if form is None:
+        row_format = recognise(row, tuple(kinds))
+        if row_format is None:
             break
-        if form.name == "conversation" and _asks(row):
+        if row_format.name == "conversation" and _is_prompt(row):
             return kinds["prompt"]
-        return kinds[form.name]
+        return kinds[row_format.name]
     if broken is not None:
         raise broken
     if not rows:
@@ -72,9 +74,9 @@ def _kind(path: str) -> tuple[str, tuple[str, ...]]:
     raise DataError(f"{path}: no rows of a known format\n  fix: {fix}")
 
 
-def _asks(row: dict[str, object]) -> bool:
-    """Return True if the messages end with the user's: the row is a prompt."""
+def _is_prompt(row: dict[str, object]) -> bool:
+    """Return True if the last message is the user's, so the row is a prompt."""
     messages = next((row[key] for key in ("messages", "conversations", "conversation") if key in row), None)
     last = messages[-1] if isinstance(messages, list) and messages else None
-    who = last.get("role", last.get("from")) if isinstance(last, dict) else None
-    return who in ("user", "human")
+    role = last.get("role", last.get("from")) if isinstance(last, dict) else None
+    return role in ("user", "human")
