@@ -1,4 +1,4 @@
-"""`trueup check`: all that a training would check before it starts, reported at once, as text or as JSON."""
+"""`trueup check`: run all checks of a training before it starts and report every finding, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CheckResult:
         return sum(finding.level == level for finding in self.findings)
 
     def exit_code(self, *, strict: bool) -> int:
-        """Return 0; 3 where rows would stop a training, 4 where only a model would; `strict` counts warnings too."""
+        """Return 0; 3 if rows would stop a training, 4 if only a model would; `strict` counts warnings too."""
         levels = ("error", "warning") if strict else ("error",)
         sections = {finding.section.rpartition(".")[2] for finding in self.findings if finding.level in levels}
         if not sections:
@@ -63,11 +63,11 @@ def check_pipeline(config: PipelineConfig) -> CheckResult:
     """Check every stage of a pipeline. A stage whose model is not trained yet is read with the base's tokenizer."""
     stages = [(name, config.stage(name)[1]) for name in config.stages]
     outputs = {str(stage.output) for _, stage in stages}
-    return _check([(name, _as_of_now(stage, config.base, outputs)) for name, stage in stages])
+    return _check([(name, _without_untrained(stage, config.base, outputs)) for name, stage in stages])
 
 
-def _as_of_now(config: StageConfig, base: str, outputs: Collection[str]) -> StageConfig:
-    """Return the stage without models that earlier stages (with folders `outputs`) have not trained yet."""
+def _without_untrained(config: StageConfig, base: str, outputs: Collection[str]) -> StageConfig:
+    """Return the stage without the models that earlier stages (with folders `outputs`) have not trained yet."""
 
     def missing(folder: Path) -> bool:
         return str(folder) in outputs and not (folder / "model" / "config.json").is_file()
@@ -85,16 +85,16 @@ def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
     renderers: dict[str, Renderer] = {}
     reported: set[tuple[str, str, str, str | None]] = set()
     for name, config in stages:
-        fresh = config.model not in renderers
-        if fresh:
+        is_new_model = config.model not in renderers
+        if is_new_model:
             tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
             renderers[config.model] = Renderer(tokenizer)
         renderer = renderers[config.model]
-        prepared = _examined(config, renderer, progress)
+        prepared = _prepared(config, renderer, progress)
         result.stages[name or config.method] = prepared.counts
-        before, prints = set(reported), prepared.fingerprints
-        for finding in [*prepared.findings, *(_weights(config, renderer) if fresh else ())]:
-            rows = prints.get(finding.section.partition("[")[0])  # the same rows in two stages are reported once
+        before, fingerprints = set(reported), prepared.fingerprints
+        for finding in [*prepared.findings, *(_model_findings(config, renderer) if is_new_model else ())]:
+            rows = fingerprints.get(finding.section.partition("[")[0])  # the same rows in two stages are reported once
             if (finding.code, finding.text, finding.level, rows) not in before:
                 reported.add((finding.code, finding.text, finding.level, rows))
                 result.findings.append(
@@ -104,8 +104,8 @@ def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
     return result
 
 
-def _examined(config: StageConfig, renderer: Renderer, progress: Progress) -> Prepared:
-    """Return the stage's data and findings; data or models that cannot be read at all become a finding."""
+def _prepared(config: StageConfig, renderer: Renderer, progress: Progress) -> Prepared:
+    """Return the stage's data and findings; unreadable data or models become a finding."""
     try:
         return examine(config, renderer, progress, collect=True)
     except (DataError, ModelError) as error:
@@ -114,8 +114,8 @@ def _examined(config: StageConfig, renderer: Renderer, progress: Progress) -> Pr
         return Prepared.empty([finding])
 
 
-def _weights(config: StageConfig, renderer: Renderer) -> Iterator[Finding]:
-    """Check a model's files without building it: its vocabulary, and weights that are NaN or infinite."""
+def _model_findings(config: StageConfig, renderer: Renderer) -> Iterator[Finding]:
+    """Check a model's files without building it: its vocabulary size, and weights that are NaN or infinite."""
     model, folder = config.model, Path(config.model)
     settings = read_config(folder) if (folder / "config.json").is_file() else {}
     inner = settings.get("text_config")
@@ -127,7 +127,7 @@ def _weights(config: StageConfig, renderer: Renderer) -> Iterator[Finding]:
         text = f"the tokenizer of {model} has {len(renderer.tokenizer)} tokens, the embedding only {vocabulary}"
         yield Finding("vocabulary", "error", "model", text, "take both from the same model")
     if is_adapter(folder):
-        text = "that the adapter was trained over these weights of its base is checked when a training starts"
+        text = "the start of a training checks that the adapter was trained over these weights of its base"
         yield Finding("other-base", "note", "model", text)
     for section, place in [("model", model), *other_models(config)]:
         paths = sorted(Path(place).glob("*.safetensors"))
@@ -138,7 +138,7 @@ def _weights(config: StageConfig, renderer: Renderer) -> Iterator[Finding]:
 
 
 def non_finite(path: Path) -> str | None:
-    """Return the first tensor of a .safetensors file that holds NaN or infinity; one tensor is in memory at a time."""
+    """Return the first tensor of a .safetensors file that holds NaN or infinity, reading one tensor at a time."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -162,7 +162,7 @@ def show(result: CheckResult, *, as_json: bool) -> None:
     for stage, sections in result.stages.items():
         for name, counts in sections.items():
             console.print(Text(f"{stage} · {name}", style="bold"))
-            console.print(Text(f"  {_sum(name, counts)}", overflow="fold"), width=width)
+            console.print(Text(f"  {_usage_line(name, counts)}", overflow="fold"), width=width)
     for finding in result.findings:
         style = {"error": "red", "warning": "yellow", "allowed": "yellow"}.get(finding.level, "")
         console.print(
@@ -170,28 +170,28 @@ def show(result: CheckResult, *, as_json: bool) -> None:
             width=width,
         )
         if "histogram" in finding.numbers:
-            _draw(finding.numbers["histogram"], console)
+            _print_histogram(finding.numbers["histogram"], console)
     verdict = "training would be refused" if result.count("error") else "training can start"
     total = ", ".join(f"{n} {level}{'s' * (n != 1)}" for level in ("error", "warning") for n in [result.count(level)])
     console.print(Text(f"{total}: {verdict}", style="bold"))
     sys.stdout.flush()
 
 
-def _sum(name: str, counts: dict[str, Any]) -> str:
-    """Return how the rows were used: read = used + left out + held out + not selected."""
+def _usage_line(name: str, counts: dict[str, Any]) -> str:
+    """Return the use of the rows: read = used + left out + held out + not selected."""
     over = counts.get("over_length", {}).get("count", 0)
-    held = counts.get("held_out", 0) if name != "eval" else 0
-    rest = counts["unselected"] - held
+    held_out = counts.get("held_out", 0) if name != "eval" else 0
+    rest = counts["unselected"] - held_out
     parts = [f"{counts['used']:,} used"]
     left_out = Counter(drop["reason"] for drop in counts["dropped"])
     parts += [f"{number:,} left out ({reason})" for reason, number in left_out.most_common()]
     parts += [f"{over:,} too long, left out"] if over else []
-    parts += [f"{held:,} held out"] if held else []
+    parts += [f"{held_out:,} held out"] if held_out else []
     parts += [f"{rest:,} not selected"] if rest else []
     return f"{counts['read']:,} rows read = {' + '.join(parts)}"
 
 
-def _draw(bars: Any, console: Any) -> None:
+def _print_histogram(bars: Any, console: Any) -> None:
     most, width = max((bar[2] for bar in bars), default=1), max(4, min(_BAR, console.width - 36))
     for low, high, rows in bars:
         console.print(Text(f"      {low:>7,}-{high:<7,} {'█' * round(width * rows / most) or '▏':<{width}} {rows:,}"))
