@@ -123,7 +123,7 @@ def test_a_pipeline_reads_the_same_rows_once(tmp_path, monkeypatch):
         "kto": {"method": "dpo", "data": path, "loss": {"name": "kto"}},
         "half": {"method": "dpo", "data": {"path": path, "rows": "1:"}},
     }
-    monkeypatch.setattr(preflight, "_read", lambda section, kinds, **_: read.append((section.rows, kinds)))
+    monkeypatch.setattr(preflight, "_read_beginning", lambda section, kinds, **_: read.append((section.rows, kinds)))
     preflight.read_pipeline(PipelineConfig.model_validate({"name": "p", "base": "m", "stages": stages}))
     assert read == [(None, ("preference",)), (None, ("labelled", "preference")), ("1:", ("preference",))]
 

@@ -23,10 +23,10 @@ def read_rows(config: StageConfig) -> None:
         DataError: a file or a row cannot be used.
     """
     for _, section, kinds in section_kinds(config):
-        _read(section, kinds, allow_empty="empty-response" in config.allow)
+        _read_beginning(section, kinds, allow_empty="empty-response" in config.allow)
 
 
-def _read(section: DataConfig, kinds: tuple[RowKind, ...], *, allow_empty: bool) -> None:
+def _read_beginning(section: DataConfig, kinds: tuple[RowKind, ...], *, allow_empty: bool) -> None:
     first: DataError | None = None
     for kind in kinds:
         try:
@@ -52,4 +52,4 @@ def read_pipeline(config: PipelineConfig) -> None:
             key = repr((section.model_dump(exclude={"weight", "limit", "holdout"}), kinds, stage.allow))
             if key not in seen:
                 seen.add(key)
-                _read(section, kinds, allow_empty="empty-response" in stage.allow)
+                _read_beginning(section, kinds, allow_empty="empty-response" in stage.allow)
