@@ -33,7 +33,7 @@ def prepare_checked(
     run: RunFolder,
     stores: Mapping[str, str],
     *,
-    tell: bool,
+    report: bool,
 ) -> Prepared:
     """Prepare and check a stage's data.
 
@@ -43,13 +43,13 @@ def prepare_checked(
         progress: shows the reading.
         run: the run that would continue; its data must not have changed.
         stores: as for `prepare`.
-        tell: print warnings, and write all findings into the run folder: for one of several processes.
+        report: print warnings, and write all findings into the run folder; True in one of several processes.
 
     Raises:
         DataError: a row cannot be used, or there is a fault that `allow` does not name.
     """
     prepared = examine(config, renderer, progress, run, stores)
-    if tell:
+    if report:
         _print_warnings(config, prepared, progress)
         content = [finding.as_dict() for finding in prepared.findings]
         atomic_write_text(run.path / REPORT, json.dumps(content, indent=2) + "\n")
@@ -59,7 +59,7 @@ def prepare_checked(
 
 def _print_warnings(config: StageConfig, prepared: Prepared, progress: Progress) -> None:
     for name, counts in prepared.counts.items():
-        progress.note(_account(name, counts))
+        progress.note(_usage_line(name, counts))
         is_prompts = isinstance(config, PpoConfig) and name != "mix"
         rows = "prompts without room for an answer" if is_prompts else f"rows over max_length={config.max_length}"
         if long := counts.get("over_length"):
@@ -79,9 +79,9 @@ def examine(
     prepared = prepare(
         config, renderer, workers=processes(config), reading=progress.reading, collect=collect, stores=stores
     )
-    prepared.findings[:0] = [*_template(config, renderer), *_tokenizers(config, renderer)]
+    prepared.findings[:0] = [*_template_findings(config, renderer), *_tokenizer_findings(config, renderer)]
     if run is not None:
-        prepared.findings += _changed(config, run, prepared)
+        prepared.findings += _changed_rows(config, run, prepared)
     return prepared
 
 
@@ -91,17 +91,17 @@ def processes(config: StageConfig) -> int:
     return config.threads or cores or 1
 
 
-def _account(name: str, counts: dict[str, Any]) -> str:
-    """Return one line on how a section's rows were used."""
+def _usage_line(name: str, counts: dict[str, Any]) -> str:
+    """Return a line on the use of a section's rows."""
     line = f"{name}: {counts['read']} rows read, {counts['used']} used"
-    if held := counts.get("held_out"):
-        line += f", {held} held out" if name != "eval" else ""
+    if held_out := counts.get("held_out"):
+        line += f", {held_out} held out" if name != "eval" else ""
     if "trained_tokens" in counts:
         line += f", {counts['trained_tokens']:,} trained tokens, end token trained in {counts['end_trained']}"
     return line
 
 
-def _template(config: StageConfig, renderer: Renderer) -> list[Finding]:
+def _template_findings(config: StageConfig, renderer: Renderer) -> list[Finding]:
     if not renderer.missing_template and not renderer.writes_end:
         end = renderer.tokenizer.convert_ids_to_tokens(renderer.end_id)
         text = f"the chat template writes no end token after an answer; {end} is added and trained there"
@@ -124,7 +124,7 @@ def other_models(config: StageConfig) -> list[tuple[str, str]]:
     return models
 
 
-def _tokenizers(config: StageConfig, renderer: Renderer) -> list[Finding]:
+def _tokenizer_findings(config: StageConfig, renderer: Renderer) -> list[Finding]:
     """Return findings on reference and reward models with another tokenizer than the policy's."""
     models = other_models(config)
     findings: list[Finding] = []
@@ -133,7 +133,7 @@ def _tokenizers(config: StageConfig, renderer: Renderer) -> list[Finding]:
         other = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         if other.get_vocab() != vocabulary:
             text, fix = f"{model} has another tokenizer than {config.model}", "use a model of the same family"
-            if section == "reference":  # to it the same ids are other words: its log-probabilities would mean nothing
+            if section == "reference":  # the ids mean other words to it, so its log-probabilities are useless
                 findings.append(Finding("other-tokenizer", "error", section, text, fix))
                 continue
             text += "; it gets answers as text, and no value model can start from it"
@@ -141,17 +141,17 @@ def _tokenizers(config: StageConfig, renderer: Renderer) -> list[Finding]:
     return findings
 
 
-def _as_before(before: object, now: object) -> str:
-    """Return how to continue with the old rows; for a store of rankings, at its old event."""
+def _old_rows_fix(before: object, now: object) -> str:
+    """Return the advice for continuing with the old rows; for a store of rankings, at its old event."""
     events: dict[str, Any] = before if isinstance(before, dict) else {}
     moved = [f"{path}@{event}" for path, event in events.items() if isinstance(now, dict) and now.get(path) != event]
     if not moved:
         return "put the old rows back, or "
-    return f"go on with the votes there were, by giving the data as {', '.join(moved)}; or "
+    return f"continue with the old votes by giving the data as {', '.join(moved)}; or "
 
 
-def _changed(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Finding]:
-    """Return findings on rows that are not those the checkpoints were made with."""
+def _changed_rows(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Finding]:
+    """Return findings on rows that differ from those of the checkpoints."""
     path = run.path / "data.json"
     if not path.is_file() or not any(run.checkpoints.glob("step-*")):
         return []
@@ -169,7 +169,7 @@ def _changed(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Fi
         fingerprint = before.get(name, {}).get("fingerprint") if isinstance(before.get(name), dict) else None
         if fingerprint is not None and fingerprint != now[name]:
             text = f"the rows (or the tokenizer) are not those of the checkpoint in {run.path}"
-            fix = _as_before(before[name].get("events"), prepared.counts[name].get("events"))
+            fix = _old_rows_fix(before[name].get("events"), prepared.counts[name].get("events"))
             fix += "train anew into another output folder"
             findings.append(fault("changed-data", name, text, fix, config.allow))
     return findings

@@ -170,7 +170,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         renderer = Renderer(tokenizer)
         stores = where.from_first(lambda: store_events(data.path for _, data in config.data_sections))
         prepared = runtime.first_then_all(
-            where, lambda: prepare_checked(config, renderer, progress, run, stores, tell=where.is_main)
+            where, lambda: prepare_checked(config, renderer, progress, run, stores, report=where.is_main)
         )
         where.from_first(lambda: check_rewards(config, prepared.train, prepared.held_out))
         runtime.seed_everything(config.seed)  # a user's functions may have drawn numbers

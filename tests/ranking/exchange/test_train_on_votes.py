@@ -59,7 +59,7 @@ def test_a_resumed_run_does_not_take_new_votes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="changed-data") as caught:
         tiny_data.run(config)
     pinned = f"{path}@13"
-    assert f"go on with the votes there were, by giving the data as {pinned}" in str(caught.value)
+    assert f"continue with the old votes by giving the data as {pinned}" in str(caught.value)
     tiny_data.run(tiny_data.stage("dpo", tmp_path, "stopped", **settings | {"data": pinned}))
     assert tiny_data.result(config) == tiny_data.result(whole)
 
