@@ -1,9 +1,8 @@
-"""The log-probabilities that PPO's ratios start from: the sampler's, where training computes the same numbers.
+"""The log-probabilities that PPO's ratios start from: the sampler's, if the training forward agrees with them.
 
-Sampling runs token by token over a cache, training whole rows at once. In exact arithmetic both give the same numbers;
-where they part, PPO's ratios are off before the first update ("training-inference mismatch": Yao et al. 2025, "Your
-Efficient RL Framework Secretly Brings You Off-Policy RL Training"). So what the sampler computed is taken only after a
-few rows have been computed both ways.
+Sampling runs token by token over a cache, training over whole rows. In exact arithmetic both give the same numbers; if
+they differ, PPO's ratios are off before the first update ("training-inference mismatch": Yao et al. 2025, "Your
+Efficient RL Framework Secretly Brings You Off-Policy RL Training"). So a few rows are computed both ways first.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from trueup.models.network import Network
 
 AGREEMENT = 1e-4
-"""Nats by which a token may differ: float32's rounding keeps below a tenth of that, bfloat16's far above."""
+"""Nats by which a token may differ: float32 rounding stays below a tenth of it, bfloat16 is far above."""
 _COMPARED = 8
 
 
@@ -34,35 +33,34 @@ def policy_logps(
 
     Args:
         network: with the role "policy", not updated since it sampled.
-        examples: prompt and sample, each.
+        examples: each a prompt and its sample.
         samples: the samples, in the same order.
         max_tokens: micro-batch size.
-        temperature: that they were sampled at.
-        compare_all: compute every row here, and trust none of the sampler's.
+        temperature: the temperature of sampling.
+        compare_all: True computes every row with the training forward and uses no log-probability of the sampler.
 
     Returns:
-        (N,) float32 nats, the samples' tokens one after another; and the largest difference between the sampler and the
-        training side among the tokens that were compared, None where the samples bring no log-probabilities.
+        (N,) float32 nats, the samples' tokens one after another; and the largest difference between sampler and
+        training forward among the compared tokens, None if the samples have no log-probabilities.
     """
 
     def computed(indices: Sequence[int]) -> Tensor:
         chosen = [examples[index] for index in indices]
         return forward_all(network, chosen, "policy", "logps", max_tokens=max_tokens, temperature=temperature)
 
-    everything = range(len(samples))
     sampled = [torch.tensor(sample.logps, dtype=torch.float32) for sample in samples]
     complete = all(sample.logps for sample in samples)
-    few = _spread(samples)
-    if complete and not compare_all and len(few) < len(samples) and network.runtime.dtype == torch.float32:
-        gap = _largest(torch.cat([sampled[index] for index in few]) - computed(few))
+    compared = _spread(samples)
+    if complete and not compare_all and len(compared) < len(samples) and network.runtime.dtype == torch.float32:
+        gap = _largest(torch.cat([sampled[index] for index in compared]) - computed(compared))
         if gap <= AGREEMENT:
             return torch.cat(sampled), gap
-    trained = computed(everything)
+    trained = computed(range(len(samples)))
     return trained, _largest(torch.cat(sampled) - trained) if complete else None
 
 
 def _spread(samples: Sequence[Sample]) -> list[int]:
-    """Return the indices of a few samples, the shortest to the longest: a cache often goes wrong late."""
+    """Return the indices of a few samples, from the shortest to the longest: cache errors often begin late."""
     order = sorted(range(len(samples)), key=lambda index: len(samples[index].ids))
     count = min(_COMPARED, len(order))
     return [order[place * (len(order) - 1) // max(1, count - 1)] for place in range(count)]
