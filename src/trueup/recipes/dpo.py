@@ -1,7 +1,7 @@
-"""Direct preference optimisation and its relatives: the policy learns from rankings, with no reward model between.
+"""Direct preference optimisation and its relatives: the policy learns from rankings, without a reward model.
 
 The reference is not in the loop: its log-probabilities are a column of the data. KTO learns from single completions
-(or from both sides of rankings) and needs one more forward a step, for its estimate of the KL.
+(or from both sides of rankings) and needs one more forward pass a step, to estimate the KL.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DpoConfig) -> dict[str, Any]:
-    """Train the policy on rankings with the loss `config.loss` and export it. Returns the summary."""
+    """Train the policy on rankings with the loss `config.loss` and export it; return the summary."""
     with open_stage(config) as stage:
         stage.network.add_trainable("policy", config.lora)
         if config.loss.needs_reference:
@@ -50,7 +50,7 @@ def run(config: DpoConfig) -> dict[str, Any]:
 
 
 def _add_reference(stage: Stage, config: DpoConfig) -> None:
-    """The model named by `reference`, else the one the policy starts from (with LoRA: the same, adapters off)."""
+    """Add the model named by `reference`, else the policy's initial weights (with LoRA: without adapters)."""
     if config.reference is None:
         stage.network.add_reference()
         return
@@ -60,13 +60,13 @@ def _add_reference(stage: Stage, config: DpoConfig) -> None:
 
 
 def _paired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
-    """The term, and how many pairs an epoch has."""
+    """Return the term of a loss on pairs, and the number of pairs of an epoch."""
     source = stage.source(_pairs(stage, config, "data", stage.train), "example", sampler=(sampler := stage.sampler()))
     return Term("dpo", source, objectives.paired_preference(config.loss)), sampler.n
 
 
 def _pairs(stage: Stage, config: DpoConfig, name: str, rows: Examples) -> Sequence[Example]:
-    """The rows, with the reference's log-probabilities where the loss compares with them."""
+    """Return the rows, with the reference's log-probabilities if the loss needs them."""
     if not config.loss.needs_reference:
         return rows
     stage.progress.note(f"{name}: reference log-probabilities of {len(rows)} pairs")
@@ -78,12 +78,12 @@ def _pairs(stage: Stage, config: DpoConfig, name: str, rows: Examples) -> Sequen
 
 
 def _unpaired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
-    """Return the term of a loss on single completions, and how many of them an epoch has."""
+    """Return the term of a loss on single completions, and the number of completions of an epoch."""
     network, tokens, rows = stage.network, config.max_tokens, stage.train
     examples, sampler = unpaired_examples(rows), unpaired_sampler(stage)
 
     def origin(index: int) -> object:
-        return rows.origin(index % len(rows))  # of a ranking both sides are completions, the chosen ones first
+        return rows.origin(index % len(rows))  # both sides of a ranking are completions, all chosen ones first
 
     objective = objectives.unpaired_preference(config.loss)
     if not config.loss.needs_reference:
@@ -97,7 +97,7 @@ def _unpaired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
 
 
 def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
-    """On held-out rankings: loss, share won, margin; on answers to their prompts: KL, length; watched for drift."""
+    """Measure loss, accuracy and margin on held-out rankings, KL and length of sampled answers; watch for drift."""
     if stage.held_out is None:
         return None
     held_out = _pairs(stage, config, "eval", stage.held_out)
@@ -119,7 +119,7 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
         )  # fmt: skip
         measured = preference.metrics(pairs, beta)
         margins = measured["rewards/margin"]
-        numbers = {name: float(example.mean()) for name, example in measured.items() if name != "rewards/accuracy"}
+        numbers = {name: float(values.mean()) for name, values in measured.items() if name != "rewards/accuracy"}
         if not config.loss.unpaired:
             numbers["loss"] = float(loss(pairs).mean())
         won = rate(float(objectives.accuracy(margins).sum()), len(margins))
@@ -132,7 +132,7 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
         return {name: value for name, value in means(items).items() if name != "n"} | numbers
 
     metric = ("accuracy", "higher") if config.loss.unpaired else ("loss", "lower")
-    # At the start a policy held to itself has won nothing yet; but what its answers are like must be known, to compare.
+    # Before the first step a policy equals its reference, so only its answers are worth measuring, for comparison.
     at_start = reference is None or config.reference is not None or config.watch.samples > 0
     return with_gold_stop(
         Evaluation(compute, config.eval.every, config.eval.patience, *metric, at_start=at_start), config
@@ -140,7 +140,7 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
 
 
 def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str, list[float]]]:
-    """Measures answers to the first `watch.samples` prompts of the held-out rankings."""
+    """Return a function that measures answers to the first `watch.samples` prompts of the held-out rankings."""
     settings, rows = config.watch, stage.held_out
     if rows is None or not settings.samples:
         return dict
@@ -155,12 +155,12 @@ def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str,
         None if source is None else open_reward(source, stage.network, config, role=role)[0]
         for role, source in (("reward", settings.reward), ("gold", settings.gold))
     )  # fmt: skip
-    how = Sampling(settings.max_new_tokens, config.max_tokens, seed=config.seed)
-    return lambda: measure_policy(stage.network, prompts, how, reward=reward, gold=gold)
+    sampling = Sampling(settings.max_new_tokens, config.max_tokens, seed=config.seed)
+    return lambda: measure_policy(stage.network, prompts, sampling, reward=reward, gold=gold)
 
 
 def _prompts(rows: Examples, room: int, count: int) -> list[PromptRow]:
-    """The first `count` different prompts that leave room for an answer."""
+    """Return the first `count` different prompts of at most `room` tokens, which leaves space for an answer."""
     by_messages: dict[tuple[Message, ...], PromptRow] = {}
     for index in range(len(rows)):
         ids = rows[index].trunk
