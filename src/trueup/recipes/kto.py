@@ -1,4 +1,4 @@
-"""KTO's data: single completions labelled good or bad, and a source that estimates the step's KL before the step."""
+"""KTO's data: single completions labelled good or bad, and a source that estimates the KL of each step."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from trueup.data.unpaired import is_ranked
 
 
 def unpaired_sampler(stage: Stage) -> Sampler:
-    """Over the completions; both sides of a ranking are as often seen as its section's weight says."""
+    """Return a sampler over the completions; both sides of a ranking have the weight of its section."""
     sizes, weights = [len(rows) for rows in stage.train.rows], list(stage.prepared.weights)
     sides = 2 if is_ranked(stage.train) else 1
     return Sampler(sizes * sides, stage.config.optim.batch_size, stage.config.seed, weights=weights * sides)
 
 
 class KtoSource:
-    """Labelled completions, each step with its z0 as the column "kl".
+    """Labelled completions, with the step's z0 as the column "kl".
 
-    The estimate is one number for the whole optimizer step: were it taken for each micro-batch, the gradient would
-    depend on `max_tokens`.
+    The estimate is one number for the whole optimizer step: one for each micro-batch would make the gradient depend on
+    `max_tokens`.
 
     Args:
         examples: with the scalars "desirable" and "ref_logps".
         shifted: `mismatched(examples, …)`, with the scalar "ref_logps".
-        sampler: over both.
+        sampler: draws indices into both.
         network: with the role "policy".
         max_tokens: micro-batch size.
-        origin: where a completion came from.
+        origin: returns the file and line of a completion.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class KtoSource:
         self.origin = origin
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
-        """This rank's micro-batches of the next step."""
+        """Return this rank's micro-batches of the next step."""
         check()
         indices = self._sampler.next()
         others = [self._shifted[index] for index in indices]
@@ -69,15 +69,15 @@ class KtoSource:
         return collate_step(step, self._network, per="branch", max_tokens=self._max_tokens)
 
     def metrics(self) -> dict[str, float]:
-        """The epoch."""
+        """Return the number of completed epochs."""
         return {"epoch": float(self._sampler.epoch)}
 
     def state_dict(self) -> StateDict:
-        """The sampler's position."""
+        """Return the sampler's position."""
         return dict(self._sampler.state_dict())
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on from a saved position."""
+        """Continue from a saved position."""
         self._sampler.load_state_dict({name: int(str(value)) for name, value in state.items()})
 
 
