@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def run(config: PpoConfig) -> dict[str, Any]:
-    """Train the policy against `config.reward` and export it. Returns the summary."""
+    """Train the policy against `config.reward` and export it; return the summary."""
     with open_stage(config) as stage:
         prompts = Prompts(stage.train)
         stage.network.add_trainable("policy", config.lora)
@@ -37,7 +37,7 @@ def run(config: PpoConfig) -> dict[str, Any]:
         reward = _reward_and_value(stage, config)
         settings = config.rollouts
         sampler = stage.sampler(batch_size=settings.episodes // settings.per_prompt)
-        # Every rank judges all samples, one writes them.
+        # Every rank scores all samples; rank 0 writes some of them.
         record = stage.run.append_samples if stage.network.runtime.is_main else lambda _: None
         source = Rollouts(stage.network, prompts, sampler, reward, config, record=record)
         terms = [Term("ppo", source, objectives.policy(settings))]
@@ -51,23 +51,23 @@ def run(config: PpoConfig) -> dict[str, Any]:
 
 
 def _steps(config: PpoConfig, prompts: int) -> int:
-    """Optimizer steps: `optim.steps`, else minibatches of `optim.epochs` passes over the prompts."""
+    """Return the number of optimizer steps: `optim.steps`, or the minibatches of `optim.epochs` epochs of prompts."""
     settings, optim = config.rollouts, config.optim
     if optim.steps is not None:
         return optim.steps
-    per_rollout, at_once = 0, settings.episodes // settings.per_prompt
-    for start in range(0, prompts, at_once):
-        episodes = min(at_once, prompts - start) * settings.per_prompt
-        per_rollout += settings.epochs * math.ceil(episodes / optim.batch_size)
-    return optim.epochs * per_rollout
+    steps, prompts_per_rollout = 0, settings.episodes // settings.per_prompt
+    for start in range(0, prompts, prompts_per_rollout):
+        episodes = min(prompts_per_rollout, prompts - start) * settings.per_prompt
+        steps += settings.epochs * math.ceil(episodes / optim.batch_size)
+    return optim.epochs * steps
 
 
 def _reward_and_value(stage: Stage, config: PpoConfig) -> Ensemble:
     """Build the reward, and the value model if the advantage needs one.
 
-    The value model starts from the reward's first member where that is a model of the same kind.
+    The value model starts from the first reward if that is a model of the same kind.
     """
-    roles = ["reward", *(f"reward{at}" for at in range(2, len(config.rewards) + 1))]
+    roles = ["reward", *(f"reward{number}" for number in range(2, len(config.rewards) + 1))]
     opened = [
         open_reward(source, stage.network, config, role=role)
         for source, role in zip(config.rewards, roles, strict=True)
@@ -78,7 +78,7 @@ def _reward_and_value(stage: Stage, config: PpoConfig) -> Ensemble:
 
 
 def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: bool) -> None:
-    """The value model: from the reward model where it fits, else a head that starts at zero."""
+    """Add the value model: a copy of the reward model if that fits, else a head that starts at zero."""
     network = stage.network
     if on_backbone:
         stage.progress.note(
@@ -104,16 +104,16 @@ def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: boo
 
 
 def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble) -> Evaluation | None:
-    """On held-out prompts, sampled as in training: reward, gold reward, KL, length; watched for reward hacking."""
+    """Measure reward, gold reward, KL and length of answers to held-out prompts; watch for reward hacking."""
     if stage.held_out is None:
         return None
     prompts = Prompts(stage.held_out)
     gold = None if config.watch.gold is None else open_reward(config.watch.gold, stage.network, config, role="gold")[0]
-    how = Sampling(config.rollouts.max_new_tokens, config.max_tokens, config.rollouts.temperature, config.seed)
+    sampling = Sampling(config.rollouts.max_new_tokens, config.max_tokens, config.rollouts.temperature, config.seed)
     watch = Watch(stage.run, ppo_rules(config.kl.target), stage.progress)
 
     def compute(step: int) -> dict[str, float]:
-        items = measure_policy(stage.network, prompts, how, reward=reward, gold=gold)
+        items = measure_policy(stage.network, prompts, sampling, reward=reward, gold=gold)
         if stage.network.runtime.is_main:
             watch.see(step, items)
         return means(items)
