@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 from trueup.models.forward import branch_logps
 
 START_TOLERANCE = {True: 1e-4, False: 0.1}
-"""Nats a token by which a policy may differ from itself, in float32 and not: in half precision under full fine-tuning
-master weights and frozen copies round differently here and there."""
+"""Nats a token by which a policy may differ from itself in float32 (True) and in half precision (False), where the
+master weights of full fine-tuning and frozen copies round differently."""
 _COMPARED = 8
 _AT_ONCE = 4096  # examples whose log-probabilities are held at once, token by token
 
 
 def with_reference(network: Network, examples: Sequence[Example], cache: Path, *, max_tokens: int) -> Sequence[Example]:
-    """The examples with "ref_logps" on every branch: its summed log-probability under the reference, in nats.
+    """Return the examples with "ref_logps" on every branch: its summed log-probability under the reference, in nats.
 
     Args:
         network: with the role "reference".
-        examples: all of as many branches.
+        examples: all with the same number of branches.
         cache: a .safetensors file, used if it was made from the same weights, token ids and masks, else written.
         max_tokens: micro-batch size.
     """
@@ -54,33 +54,33 @@ def with_reference(network: Network, examples: Sequence[Example], cache: Path, *
 
 def _cached(network: Network, examples: Sequence[Example], cache: Path, max_tokens: int) -> Tensor:
     key = _fingerprint(network, examples)
-    # Read by the first process for all: a rank that found it otherwise would leave the others waiting for it.
-    kept = network.runtime.from_first(lambda: _kept(cache, key, examples))
-    if kept is not None:
-        return kept
+    # Rank 0 reads for all: a rank that decides otherwise would leave the others waiting.
+    cached = network.runtime.from_first(lambda: _read_cache(cache, key, examples))
+    if cached is not None:
+        return cached
     pieces = [
-        branch_logps(network, examples[at : at + _AT_ONCE], "reference", max_tokens=max_tokens)
-        for at in range(0, len(examples), _AT_ONCE)
+        branch_logps(network, examples[start : start + _AT_ONCE], "reference", max_tokens=max_tokens)
+        for start in range(0, len(examples), _AT_ONCE)
     ]
     sums = torch.cat(pieces)
-    # One file, renamed into place: values and fingerprint cannot be of two different runs.
+    # One file, renamed into place, so that values and fingerprint are always of the same run.
     content = save({"ref_logps": sums}, metadata={"fingerprint": key})
     network.runtime.from_first(lambda: atomic_write_bytes(cache, content))
     return sums
 
 
-def _kept(cache: Path, key: str, examples: Sequence[Example]) -> Tensor | None:
+def _read_cache(cache: Path, key: str, examples: Sequence[Example]) -> Tensor | None:
     """Return the log-probabilities in a cache file, if it was computed from the same inputs."""
     if cache.is_file() and _cache_key(cache) == key:
         with suppress(OSError, KeyError, SafetensorError):
-            kept = load_file(cache)["ref_logps"]
-            if kept.dtype == torch.float32 and kept.shape == (sum(len(example.branches) for example in examples),):
-                return kept.clone()
+            logps = load_file(cache)["ref_logps"]
+            if logps.dtype == torch.float32 and logps.shape == (sum(len(example.branches) for example in examples),):
+                return logps.clone()
     return None
 
 
 def _cache_key(cache: Path) -> str | None:
-    """The fingerprint in a cache file; None where it cannot be read, so that it is made again."""
+    """Return the fingerprint in a cache file; None if it cannot be read, so that it is made again."""
     try:
         with safe_open(cache, framework="pt") as opened:
             return (opened.metadata() or {}).get("fingerprint")
@@ -89,26 +89,26 @@ def _cache_key(cache: Path) -> str | None:
 
 
 def check_start(network: Network, examples: Sequence[Example], *, max_tokens: int) -> None:
-    """Before the first update a policy held to where it starts from *is* its reference: compare them on a few rows.
+    """Check on a few rows that the policy equals its reference before the first update.
 
     Raises:
-        TrainingError: they differ: it would be trained against the wrong reference, and no log would show it.
+        TrainingError: they differ, so the reference is wrong, which no log would show.
     """
-    few = list(examples[:_COMPARED])
-    ours = branch_logps(network, few, "policy", max_tokens=max_tokens)
-    theirs = torch.tensor([branch.scalars["ref_logps"] for example in few for branch in example.branches])
-    tokens = torch.tensor([float(branch.trained) for example in few for branch in example.branches])
+    examples = list(examples[:_COMPARED])
+    ours = branch_logps(network, examples, "policy", max_tokens=max_tokens)
+    theirs = torch.tensor([branch.scalars["ref_logps"] for example in examples for branch in example.branches])
+    tokens = torch.tensor([float(branch.trained) for example in examples for branch in example.branches])
     apart = float(((ours - theirs).abs() / tokens).max())
     tolerance = START_TOLERANCE[network.runtime.dtype == torch.float32]
     if not apart < tolerance:
         raise TrainingError(
             f"before the first update the policy differs from its reference by {apart:.3g} nats a token "
-            f"(allowed: {tolerance:g}): it would be held to another model than it starts from"
+            f"(allowed: {tolerance:g}): its reference is not the model that it starts from"
         )
 
 
 def _fingerprint(network: Network, examples: Sequence[Example]) -> str:
-    """Of the reference's weights, its dtype, and what is scored: the template acts through the token ids."""
+    """Return a hash of the reference's weights, its dtype, and the examples' token ids and masks."""
     digest = hashlib.sha256(f"{network.reference_fingerprint} {network.runtime.dtype}".encode())
     for example in examples:
         digest.update(repr((example.trunk, [(branch.ids, branch.mask) for branch in example.branches])).encode())
