@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run(config: RewardConfig) -> dict[str, Any]:
-    """Train a reward model on rankings and export it as a one-label sequence classifier. Returns the summary."""
+    """Train a reward model on rankings and export it as a one-label sequence classifier; return the summary."""
     with open_stage(config) as stage:
         examples, sampler = _with_margins(stage.train, config), stage.sampler()
         stage.network.add_trainable("reward", config.lora, head=True)
@@ -37,30 +37,31 @@ def run(config: RewardConfig) -> dict[str, Any]:
 
 
 def _with_margins(rows: Examples, config: RewardConfig) -> Sequence[Example]:
-    """The rows, each with its margin as a scalar where the loss wants it.
+    """Return the rows, each with its margin as a scalar if the loss uses margins.
 
     Raises:
-        DataError: a row has none.
+        DataError: a row has no margin.
     """
     if not config.loss.margin:
         return rows
-    lacking: list[int] = []
+    missing: list[int] = []
     seen = 0
 
-    def see(records: NDArray[np.void]) -> None:
+    def note_missing(records: NDArray[np.void]) -> None:
         nonlocal seen
-        lacking.extend((np.flatnonzero(np.isnan(records["scalar"])) + seen).tolist())
+        missing.extend((np.flatnonzero(np.isnan(records["scalar"])) + seen).tolist())
         seen += len(records)
 
-    rows.map_records(see)
-    if lacking:
-        place = rows.origin(lacking[0])
-        raise DataError(f"{place}: loss.margin is on, but this row has no margin; add one, or turn it off")
-    return Lazy(len(rows), lambda at: replace(rows[at], scalars={"margin": rows.scalar(at)}))
+    rows.map_records(note_missing)
+    if missing:
+        raise DataError(
+            f"{rows.origin(missing[0])}: loss.margin is on, but this row has no margin; add one, or turn it off"
+        )
+    return Lazy(len(rows), lambda index: replace(rows[index], scalars={"margin": rows.scalar(index)}))
 
 
 def _evaluation(stage: Stage, config: RewardConfig) -> Evaluation | None:
-    """Share of held-out rankings on which the chosen answer scores higher, and the mean margin."""
+    """Measure accuracy and mean margin on held-out rankings; the chosen answer should score higher."""
     held_out = stage.held_out
     if held_out is None:
         return None
@@ -68,13 +69,13 @@ def _evaluation(stage: Stage, config: RewardConfig) -> Evaluation | None:
     def compute(_: int) -> dict[str, float]:
         scores = forward_all(stage.network, held_out, "reward", "scores", max_tokens=config.max_tokens)
         margins = scores[0::2] - scores[1::2]
-        right = rate(float(objectives.accuracy(margins).sum()), len(margins))
+        correct = rate(float(objectives.accuracy(margins).sum()), len(margins))
         return {
-            "accuracy": right.value,
-            "accuracy_low": right.low,
-            "accuracy_high": right.high,
+            "accuracy": correct.value,
+            "accuracy_low": correct.low,
+            "accuracy_high": correct.high,
             "margin": float(margins.mean()),
-            "n": float(right.n),
+            "n": float(correct.n),
         }
 
     return Evaluation(compute, config.eval.every, config.eval.patience, "accuracy", better="higher", at_start=False)
