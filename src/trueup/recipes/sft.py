@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def run(config: SftConfig) -> dict[str, Any]:
-    """Train `config.model` on `config.data` and export the result to `<output>/model`. Returns the summary.
+    """Train `config.model` on `config.data` and export the result to `<output>/model`; return the summary.
 
     Raises:
-        TrueupError: any of the family; nothing is trained on data that was not wholly read.
+        TrueupError: any of its subclasses; nothing trains on data that was read only in part.
     """
     with open_stage(config) as stage:
         stage.network.add_trainable("policy", config.lora)
@@ -30,7 +30,7 @@ def run(config: SftConfig) -> dict[str, Any]:
 
 
 def _evaluation(stage: Stage, config: SftConfig) -> Evaluation | None:
-    """Mean negative log-likelihood per held-out answer token, in nats."""
+    """Measure the mean negative log-likelihood per held-out answer token, in nats."""
     held_out = stage.held_out
     if held_out is None:
         return None
