@@ -1,4 +1,4 @@
-"""Votes as columns of numbers, so that everything after it is arithmetic on arrays."""
+"""Votes as arrays of numbers, one element for each vote."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _GOLD = {None: -1, "first": FIRST, "second": SECOND}
 
 @dataclass(frozen=True)
 class Table:
-    """N votes in the order of their events. Ids are small numbers from 0 on; -1 is none.
+    """N votes in the order of their events. Models, raters, pairs and prompts are numbered from 0; -1 is none.
 
     Attributes:
         models: names by number, sorted.
         raters: names by number, in the order of their first votes.
-        vote: (N,) place in the list that was given.
+        vote: (N,) index in the list passed to `tabulate`.
         pair, prompt, rater: (N,) numbers.
-        first, second: (N,) models of the answers, -1 where nobody said which.
+        first, second: (N,) models of the answers, -1 if unknown.
         choice: (N,) FIRST, TIE, SECOND, BOTH_BAD or SKIP.
-        left: (N,) whether the first answer was shown as A.
+        left: (N,) True if the first answer was shown as A.
         policy: (N,) RANDOM, UNCERTAIN or IMPORTED.
-        gold: (N,) FIRST, SECOND, or -1 where the better answer is not known.
+        gold: (N,) FIRST, SECOND, or -1 if the pair is not a gold pair.
         characters, words: (N, 2) lengths of the first and the second answer.
-        seconds: (N,) NaN where not taken.
+        seconds: (N,) from seeing the pair to the vote; NaN if not measured.
     """
 
     models: tuple[str, ...]
@@ -59,37 +59,37 @@ class Table:
         return len(self.choice)
 
     def where(self, kept: Flags) -> Table:
-        """The votes that are kept, under the same numbers."""
-        names = (one.name for one in fields(self) if one.name not in ("models", "raters"))
+        """Return the votes for which `kept` is True, with the same numbering."""
+        names = (field.name for field in fields(self) if field.name not in ("models", "raters"))
         return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
     @property
     def deciding(self) -> Flags:
-        """(N,) preferences and ties: what a win rate is made of."""
+        """(N,) True for preferences and ties, the votes of a win rate."""
         return self.choice <= SECOND
 
     @property
     def preferred(self) -> Flags:
-        """(N,) one of the answers."""
+        """(N,) True for votes for one of the answers."""
         return (self.choice == FIRST) | (self.choice == SECOND)
 
     @property
     def paired(self) -> Flags:
-        """(N,) between two models that are named and not the same."""
+        """(N,) True if the answers are of two different, named models."""
         return (self.first >= 0) & (self.second >= 0) & (self.first != self.second)
 
     @property
     def score(self) -> Floats:
-        """(N,) what the first answer got: 1, 0.5, 0; NaN where the vote does not decide."""
+        """(N,) score of the first answer: 1, 0.5 or 0; NaN for both bad and skips."""
         return np.array([1.0, 0.5, 0.0, np.nan, np.nan])[self.choice]
 
     @property
     def category(self) -> Ints:
-        """(N,) what raters agree on: 0 first, 1 neither (tie or both bad), 2 second; -1 skipped."""
+        """(N,) category for agreement: 0 first, 1 neither (tie or both bad), 2 second; -1 skipped."""
         return np.array([0, 1, 2, 1, -1])[self.choice]
 
     def between(self, model: int, other: int) -> tuple[Table, Floats]:
-        """The votes on answers of these two, and what `model` got in each, as `score`."""
+        """Return the votes on answers of two models, and the score of `model` in each."""
         kept = self.where(
             ((self.first == model) & (self.second == other)) | ((self.first == other) & (self.second == model))
         )
@@ -97,20 +97,23 @@ class Table:
 
 
 def tabulate(pairs: Sequence[Pair], votes: Sequence[Vote]) -> Table:
-    """The columns.
+    """Return the votes as a table.
 
     Raises:
         ValueError: a vote is on a pair that is not among `pairs`.
     """
-    order = sorted(range(len(votes)), key=lambda at: votes[at].id)
-    ordered = [votes[at] for at in order]
-    known = {pair.id: pair for pair in pairs}
-    voted = [_found(known, vote) for vote in ordered]
-    models = sorted({one.model for pair in pairs for one in (pair.first, pair.second) if one.model})
-    number = {"": -1} | {name: at for at, name in enumerate(models)}
+    order = sorted(range(len(votes)), key=lambda index: votes[index].id)
+    ordered = [votes[index] for index in order]
+    pair_of_id = {pair.id: pair for pair in pairs}
+    for vote in ordered:
+        if vote.ballot.pair not in pair_of_id:
+            raise ValueError(f"vote {vote.id} is on pair {vote.ballot.pair}, which is not among the pairs")
+    voted = [pair_of_id[vote.ballot.pair] for vote in ordered]
+    models = sorted({answer.model for pair in pairs for answer in (pair.first, pair.second) if answer.model})
+    number = {"": -1} | {name: index for index, name in enumerate(models)}
     names = {vote.rater.id: vote.rater.name for vote in ordered}
     lengths = {pair.id: _lengths(pair) for pair in {pair.id: pair for pair in voted}.values()}
-    sizes = np.array([lengths[pair.id] for pair in voted], dtype=np.float64).reshape(-1, 2, 2)
+    length_array = np.array([lengths[pair.id] for pair in voted], dtype=np.float64).reshape(-1, 2, 2)
     return Table(
         models=tuple(models),
         raters=tuple(names.values()),
@@ -124,17 +127,10 @@ def tabulate(pairs: Sequence[Pair], votes: Sequence[Vote]) -> Table:
         left=np.array([vote.left == "first" for vote in ordered], dtype=np.bool_),
         policy=_ints([_POLICIES[vote.policy] for vote in ordered]),
         gold=_ints([_GOLD[pair.gold] for pair in voted]),
-        characters=sizes[:, 0],
-        words=sizes[:, 1],
+        characters=length_array[:, 0],
+        words=length_array[:, 1],
         seconds=np.array([vote.ballot.seconds for vote in ordered], dtype=np.float64),  # None becomes NaN
     )
-
-
-def _found(known: dict[int, Pair], vote: Vote) -> Pair:
-    try:
-        return known[vote.ballot.pair]
-    except KeyError:
-        raise ValueError(f"vote {vote.id} is on pair {vote.ballot.pair}, which is not among the pairs") from None
 
 
 def _ints(values: Sequence[int]) -> Ints:
@@ -142,9 +138,9 @@ def _ints(values: Sequence[int]) -> Ints:
 
 
 def _numbered(ids: Sequence[int]) -> Ints:
-    """Small numbers for ids, in the order in which they first occur."""
-    places = {one: at for at, one in enumerate(dict.fromkeys(ids))}
-    return _ints([places[one] for one in ids])
+    """Return the ids numbered from 0 in the order of first occurrence."""
+    numbers = {id_: number for number, id_ in enumerate(dict.fromkeys(ids))}
+    return _ints([numbers[id_] for id_ in ids])
 
 
 def _lengths(pair: Pair) -> tuple[list[int], list[int]]:
