@@ -1,4 +1,4 @@
-"""Whether longer answers win: winners against losers, and win rates at equal lengths."""
+"""Lengths of winners and losers, and win rates at equal lengths."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
     from trueup.ranking.results.table import Table
     from trueup.stats.arrays import Floats, Ints
 
-_DRAWN = 1_000_000  # resampled prompts in all
-_FEWEST, _MOST = 200, 2000
+_RESAMPLED_PROMPTS = 1_000_000  # in all resamples together
+_MIN_RESAMPLES, _MAX_RESAMPLES = 200, 2000
 
 
 def longer_won(table: Table) -> tuple[Table, ClusteredRate | None]:
-    """The preferences between answers of unequal length in characters, and the share for the longer."""
+    """Return the preferences between answers of unequal length in characters, and the share for the longer one."""
     kept = table.where(table.preferred & (table.characters[:, 0] != table.characters[:, 1]))
-    scores = (_gain(kept, kept.characters) > 0).astype(np.float64)
+    scores = (_winner_minus_loser(kept, kept.characters) > 0).astype(np.float64)
     return kept, clustered_rate(scores, kept.prompt) if len(kept) else None
 
 
 def lengths(table: Table) -> Lengths:
-    """Of all preferences of a table."""
+    """Return the length results over all preferences of a table."""
     preferred = table.where(table.preferred)
 
-    def gained(values: Floats) -> Measured:
+    def measured(values: Floats) -> Measured:
         try:
-            return ResultsNumber.of(clustered_mean(_gain(preferred, values), preferred.prompt))
+            return ResultsNumber.of(clustered_mean(_winner_minus_loser(preferred, values), preferred.prompt))
         except ValueError:
             prompts = len(np.unique(preferred.prompt))
             return Absent(why=f"preferences on {prompts} {'prompt' if prompts == 1 else 'prompts'}; 2 are needed")
 
     longer = longer_won(table)[1]
     return Lengths(
-        characters=gained(preferred.characters),
-        words=gained(preferred.words),
+        characters=measured(preferred.characters),
+        words=measured(preferred.words),
         longer=Absent(why="no preference between answers of unequal length")
         if longer is None
         else ResultsNumber.of(longer.estimate),
@@ -48,14 +48,14 @@ def lengths(table: Table) -> Lengths:
 
 
 def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, seed: int = 0) -> Measured:
-    """The win rate at equal lengths, a prompt at a time: votes on one are averaged, for they are not independent.
+    """Return the win rate at equal lengths, over prompts: votes on one prompt are averaged, as they are dependent.
 
     Args:
         table: deciding votes between `model` and one other.
-        model: whose rate.
-        scores: (N,) what `model` got in each.
-        share: of the resampling that this may cost.
-        seed: of the bootstrap.
+        model: the model whose rate is returned.
+        scores: (N,) score of `model` in each vote.
+        share: share of the resampling budget to use.
+        seed: seed of the bootstrap.
     """
     swap = table.first != model
     lengths = np.where(swap[:, None], table.characters[:, ::-1], table.characters)
@@ -65,7 +65,7 @@ def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, 
     def averaged(values: Floats) -> Floats:
         return np.bincount(prompts, weights=values) / counts
 
-    resamples = int(min(_MOST, max(_FEWEST, share * _DRAWN / len(counts))))
+    resamples = int(min(_MAX_RESAMPLES, max(_MIN_RESAMPLES, share * _RESAMPLED_PROMPTS / len(counts))))
     won = np.clip(averaged(scores), 0, 1)
     result = length_controlled(
         won.tolist(),
@@ -75,15 +75,12 @@ def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, 
         seed=seed,
     )
     if result.rate is None:
-        return Absent(why=_in_prompts(result.withheld or ""))
+        why = result.withheld or ""
+        return Absent(why=why.replace("judged pairs", "prompts").replace("answer of ours", "answer of the first model"))
     return ResultsNumber.of(result.rate)
 
 
-def _in_prompts(why: str) -> str:
-    return why.replace("judged pairs", "prompts").replace("answer of ours", "answer of the first model")
-
-
-def _gain(table: Table, values: Floats) -> Floats:
-    """(N,) the winner's less the loser's."""
+def _winner_minus_loser(table: Table, values: Floats) -> Floats:
+    """Return (N,) the winner's value minus the loser's, from (N, 2) values of the first and the second answer."""
     signs: Ints = np.where(table.choice == FIRST, 1, -1)
     return signs * (values[:, 0] - values[:, 1])
