@@ -1,8 +1,9 @@
-"""Models beside each other: win rates, how many more votes they need, by tag, and why they won."""
+"""Comparison of models: win rates, further votes needed, rates by tag, and reasons for wins."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -32,34 +33,36 @@ if TYPE_CHECKING:
     from trueup.stats.arrays import Floats, Ints
 
 LIMIT = 10_000
-"""More votes than this are not asked for: the rate is too close to one half."""
+"""Further votes above which a rate is too close to one half to call."""
 MOST_TAGS = 50
 MOST_REASONS = 12
 
 
 def sample(table: Table, policy: Policy, order: Sequence[int], *, k: int = 1, seed: int = 0) -> PolicySample:
-    """The win rates of one way to choose pairs.
+    """Return the win rates over the pairs chosen by one policy.
 
     Args:
-        table: its votes.
-        policy: its name.
-        order: models, the strongest first: a pairing is seen from the one that comes first here.
-        k: votes that a pair is to have.
-        seed: of bootstraps.
+        table: the votes on these pairs.
+        policy: the policy that chose them.
+        order: models, the strongest first: rates are of the earlier model against the later one.
+        k: number of votes that a pair is to have.
+        seed: seed of the bootstraps.
     """
     deciding = int((table.deciding & table.paired).sum())
-    made = [
+    pairings = [
         pairing
-        for one, other in combinations(order, 2)
-        if (pairing := _pairing(table, one, other, deciding, k=k if policy == "random" else 0, seed=seed))
+        for model, other in combinations(order, 2)
+        if (pairing := _pairing(table, model, other, deciding, k=k if policy == "random" else 0, seed=seed))
     ]
-    adjusted = holm({str(at): one.p for at, one in enumerate(made) if one.p is not None})
-    pairings = [one.model_copy(update={"p_adjusted": adjusted.get(str(at))}) for at, one in enumerate(made)]
+    adjusted = holm({str(index): pairing.p for index, pairing in enumerate(pairings) if pairing.p is not None})
+    pairings = [
+        pairing.model_copy(update={"p_adjusted": adjusted.get(str(index))}) for index, pairing in enumerate(pairings)
+    ]
     return PolicySample(policy=policy, votes=deciding, pairings=pairings)
 
 
 def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: int) -> ModelPairing | None:
-    """Two models, or None where nobody saw them together. `k` is 0 where the order of prompts is no random one."""
+    """Return two models compared, or None without a vote; `k` is 0 if the order of the prompts is not random."""
     kept, scores = table.between(model, other)
     if not len(kept):
         return None
@@ -78,9 +81,9 @@ def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: 
         "p_adjusted": None,
     }
     if not len(votes):
-        nothing = Absent(why="no vote says which is better: all are skips or “both bad”")
+        absent = Absent(why="no vote says which is better: all are skips or “both bad”")
         more = More(state="not measured", limit=LIMIT)
-        return ModelPairing(**common, rate=nothing, design=1, p=None, safe=nothing, more=more, controlled=nothing)
+        return ModelPairing(**common, rate=absent, design=1, p=None, safe=absent, more=more, controlled=absent)
     rate = clustered_rate(scores, votes.prompt)
     return ModelPairing(
         **common,
@@ -94,13 +97,15 @@ def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: 
 
 
 def _confidence_sequence(kept: Table, scores: Floats, k: int) -> ConfidenceSequence | Absent:
-    """Return the interval that stays valid however often somebody looks."""
+    """Return the confidence sequence: an interval that stays valid however often it is looked at."""
     if not k:
-        return Absent(why="pairs were chosen by how uncertain a model was, so their order is no random one")
+        return Absent(why="pairs were chosen by the uncertainty of a model, so their order is not random")
     voted = kept.choice != SKIP
     complete = outcomes(scores[voted], kept.prompt[voted], k)
     if not len(complete):
-        return Absent(why=f"no prompt has the {k} votes that it is to have" if k > 1 else "no vote decides")
+        return Absent(
+            why=f"no prompt has the {k} votes that it is to have" if k > 1 else "no vote is a preference or a tie"
+        )
     return confidence_sequence(complete)
 
 
@@ -114,69 +119,59 @@ def _more(rate: ClusteredRate, prompts: int | None) -> More:
 
 
 def by_tag(table: Table, tags: Sequence[tuple[str, ...]], order: Sequence[int]) -> tuple[list[Tag], int]:
-    """The win rates of each tag, those with most votes first, and the votes on prompts that have none.
+    """Return the win rates of each tag, those with most votes first, and the number of votes on untagged prompts.
 
     Args:
         table: votes.
-        tags: (N,) of each vote's prompt.
+        tags: (N,) tags of each vote's prompt.
         order: models, the strongest first.
     """
-    kept = np.flatnonzero(table.deciding & table.paired)
-    places: dict[str, list[int]] = {}
-    for at in kept.tolist():
-        for tag in dict.fromkeys(tags[at]):
-            places.setdefault(tag, []).append(at)
-    untagged = sum(not tags[at] for at in kept.tolist())
-    most = sorted(places.items(), key=lambda one: (-len(one[1]), one[0]))[:MOST_TAGS]
-    made: list[Tag] = []
-    for tag, found in most:
+    kept = np.flatnonzero(table.deciding & table.paired).tolist()
+    votes_of_tag: dict[str, list[int]] = {}
+    for index in kept:
+        for tag in dict.fromkeys(tags[index]):
+            votes_of_tag.setdefault(tag, []).append(index)
+    untagged = sum(not tags[index] for index in kept)
+    most = sorted(votes_of_tag.items(), key=lambda item: (-len(item[1]), item[0]))[:MOST_TAGS]
+    results: list[Tag] = []
+    for tag, indices in most:
         mask = np.zeros(len(table), dtype=np.bool_)
-        mask[found] = True
-        part = table.where(mask)
+        mask[indices] = True
+        tagged = table.where(mask)
         rates = [
-            TagRate(
-                model=table.models[one],
-                other=table.models[other],
-                rate=_rate(scores, votes.prompt),
-            )
-            for one, other in combinations(order, 2)
-            for votes, scores in [part.between(one, other)]
+            TagRate(model=table.models[model], other=table.models[other], rate=_rate(scores, votes.prompt))
+            for model, other in combinations(order, 2)
+            for votes, scores in [tagged.between(model, other)]
             if len(votes)
         ]
-        made.append(Tag(tag=tag, votes=len(found), pairings=rates))
-    return made, untagged
+        results.append(Tag(tag=tag, votes=len(indices), pairings=rates))
+    return results, untagged
 
 
 def reasons(table: Table, votes: Sequence[Vote], pairs: dict[int, Pair]) -> list[Reasons]:
-    """Why each model's answers were preferred, those with most wins first."""
-    won: dict[str, list[tuple[tuple[str, ...], int]]] = {}
-    for at in np.flatnonzero(table.preferred & table.paired).tolist():
-        ballot = votes[int(table.vote[at])].ballot
+    """Return the reasons for each model's wins, the model with most wins first."""
+    wins: dict[str, list[tuple[tuple[str, ...], int]]] = {}
+    for index in np.flatnonzero(table.preferred & table.paired).tolist():
+        ballot = votes[int(table.vote[index])].ballot
         pair = pairs[ballot.pair]
-        winner = pair.first if table.choice[at] == FIRST else pair.second
-        won.setdefault(winner.model, []).append((ballot.reasons, int(table.prompt[at])))
-    return [_reasons(model, found) for model, found in sorted(won.items(), key=lambda one: -len(one[1]))]
+        winner = pair.first if table.choice[index] == FIRST else pair.second
+        wins.setdefault(winner.model, []).append((ballot.reasons, int(table.prompt[index])))
+    return [_reasons(model, won) for model, won in sorted(wins.items(), key=lambda item: -len(item[1]))]
 
 
-def _reasons(model: str, found: list[tuple[tuple[str, ...], int]]) -> Reasons:
-    given = [(set(ticked), prompt) for ticked, prompt in found if ticked]
-    if not given:
-        return Reasons(model=model, wins=len(found), shares={}, why="no reason was given with any of its wins")
-    prompts = np.array([prompt for _, prompt in given], dtype=np.int64)
+def _reasons(model: str, wins: list[tuple[tuple[str, ...], int]]) -> Reasons:
+    """Return the reasons of a model's wins, given the reasons and the prompt of each win."""
+    reasoned = [(set(reasons), prompt) for reasons, prompt in wins if reasons]
+    if not reasoned:
+        return Reasons(model=model, wins=len(wins), shares={}, why="no reason was given with any of its wins")
+    prompts = np.array([prompt for _, prompt in reasoned], dtype=np.int64)
 
-    def ticked(reason: str) -> Floats:
-        return np.array([reason in one for one, _ in given], dtype=np.float64)
+    def named(reason: str) -> Floats:
+        return np.array([reason in reasons for reasons, _ in reasoned], dtype=np.float64)
 
-    counts: dict[str, int] = {}
-    for one, _ in given:
-        for reason in one:
-            counts[reason] = counts.get(reason, 0) + 1
+    counts = Counter(reason for reasons, _ in reasoned for reason in reasons)
     most = sorted(counts, key=lambda reason: (-counts[reason], reason))[:MOST_REASONS]
-    return Reasons(
-        model=model,
-        wins=len(found),
-        shares={reason: _rate(ticked(reason), prompts) for reason in most},
-    )
+    return Reasons(model=model, wins=len(wins), shares={reason: _rate(named(reason), prompts) for reason in most})
 
 
 def _rate(scores: Floats, prompts: Ints) -> ResultsNumber:
