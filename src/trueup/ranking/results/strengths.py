@@ -1,4 +1,4 @@
-"""The ranking: Bradley-Terry strengths of all models, from a table of votes."""
+"""The ranking: Bradley-Terry strengths of all models in a table of votes."""
 
 from __future__ import annotations
 
