@@ -1,4 +1,4 @@
-"""What the votes of a store say, fit for JSON: every number with its interval, or why there is none."""
+"""Data model of the results, as JSON: every number has its interval, or a reason why it is missing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Policy = Literal["random", "uncertain"]
 
 
 class ResultsPart(BaseModel):
-    """Base of every part: unknown keys are refused, field docstrings describe them."""
+    """Base of every part: unknown keys are refused, and field docstrings are their descriptions."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class ResultsNumber(ResultsPart):
-    """A value, its 95% interval (None: no end on that side) and the number of votes or pairs behind it."""
+    """A value, its 95% interval (None: open on that side) and the number of votes or pairs it is computed from."""
 
     value: float
     low: float | None
@@ -32,12 +32,12 @@ class ResultsNumber(ResultsPart):
 
     @property
     def shown(self) -> bool:
-        """True for a share if the interval leaves out one half."""
+        """True for a share if the interval excludes one half."""
         return (self.low is not None and self.low > 0.5) or (self.high is not None and self.high < 0.5)
 
 
 class Absent(ResultsPart):
-    """NOT MEASURED, and why."""
+    """NOT MEASURED, and the reason."""
 
     why: str
 
@@ -46,56 +46,56 @@ Measured = ResultsNumber | Absent
 
 
 class ResultsMissing(ResultsPart):
-    """Something a reader may look for and not find."""
+    """A result that is missing, and the reason."""
 
     what: str
     why: str
 
 
 class VoteTotals(ResultsPart):
-    """How much there is. A vote is a standing one: what was undone is not counted."""
+    """Counts of votes, pairs and raters; undone votes are not counted."""
 
     prompts: int
-    """With a pair."""
+    """Prompts with a pair, without gold pairs."""
     pairs: int
-    """Gold ones left out."""
+    """Pairs, without gold pairs."""
     voted: int
-    """Of these, with a vote other than a skip."""
+    """Pairs with a vote other than a skip."""
     complete: int | None
-    """Of these, with as many votes as are wanted; None: nobody said how many are."""
+    """Pairs with the votes they are to have; None if the number is unknown."""
     votes: int
-    """Of every kind: the five below and the votes on gold pairs."""
+    """All votes: preferences, ties, both bad, skips and votes on gold pairs."""
     preferences: int
     ties: int
     both_bad: int
     skips: int
     gold: int
     edits: int
-    """Votes with a better answer written by the rater."""
+    """Votes with an improved answer written by the rater."""
     raters: int
     policies: dict[str, int]
-    """Votes by how their pairs were chosen: "random", "uncertain", "imported"."""
+    """Votes by the policy that chose their pairs: "random", "uncertain", "imported"."""
     first_at: str
     last_at: str
     event: int
-    """As of which the votes stand: the same store as of this event says the same."""
+    """Event of the store as of which the votes are counted."""
 
 
 class More(ResultsPart):
-    """How many more votes a decision needs, should the rate stay as it is."""
+    """Number of votes a decision still needs if the rate stays as it is."""
 
     state: Literal["decided", "more", "too close", "not measured"]
     votes: int = 0
-    """More votes until the 95% interval would leave out one half in an even chance of cases."""
+    """Further votes after which the 95% interval excludes one half with a chance of 50%."""
     prompts: int | None = None
-    """More prompts with a vote until the interval that may be looked at at any time would, 0: it does, and nothing that
-    comes can change that; None: beyond the limit, or there is no such interval."""
+    """Further prompts with a vote until the confidence sequence excludes one half; 0: it does already, and later votes
+    cannot change that; None: beyond the limit, or there is no confidence sequence."""
     limit: int
-    """What is beyond this is "too close"."""
+    """Number of further votes above which the state is "too close"."""
 
 
 class ModelPairing(ResultsPart):
-    """Two models beside each other. Rates are the first's: `model` against `other`, ties as halves."""
+    """Two models compared. Rates are of `model` against `other`, ties as halves."""
 
     model: str
     other: str
@@ -104,48 +104,48 @@ class ModelPairing(ResultsPart):
     ties: int
     losses: int
     both_bad: int
-    """Votes that both answers are bad: in no rate."""
+    """Votes that both answers are bad; not part of any rate."""
     prompts: int
     design: float
-    """How many times the variance is larger because votes on one prompt resemble each other; 1 where none repeats."""
+    """Design effect: the factor on the variance because votes on one prompt are alike; 1 if no prompt repeats."""
     p: float | None
-    """Two-sided, of a rate of one half; None where nothing was measured."""
+    """Two-sided p-value of a rate of one half; None if not measured."""
     p_adjusted: float | None
-    """The same after Holm for all pairings of this list."""
+    """`p` adjusted by Holm over all pairings of this list."""
     safe: Measured
-    """The rate over the first deciding vote on each prompt, with the interval that holds however often one looks."""
+    """The rate with one outcome per prompt, and its confidence sequence: an interval valid however often one looks."""
     more: More
     controlled: Measured
     """The rate at equal lengths."""
 
     @property
     def ahead(self) -> str | None:
-        """Whose side of one half the interval of a single look is on; None: it holds one half."""
+        """The model whose rate is above one half by the interval of a single look; None if it contains one half."""
         return self._side(self.rate) if isinstance(self.rate, ResultsNumber) and self.rate.shown else None
 
     @property
     def winner(self) -> str | None:
-        """Who wins, by the interval that holds at any time or by p after Holm; None: not shown, or they disagree."""
+        """The winner by the confidence sequence or by p after Holm; None if not shown, or if they disagree."""
         safe = self._side(self.safe) if isinstance(self.safe, ResultsNumber) and self.more.prompts == 0 else None
-        once = self.ahead if self.p_adjusted is not None and self.p_adjusted < 0.05 else None
-        sides = {safe, once} - {None}
-        return sides.pop() if len(sides) == 1 else None
+        single_look = self.ahead if self.p_adjusted is not None and self.p_adjusted < 0.05 else None
+        winners = {safe, single_look} - {None}
+        return winners.pop() if len(winners) == 1 else None
 
-    def _side(self, one: ResultsNumber) -> str:
-        return self.model if (one.low or 0.0) >= 0.5 else self.other
+    def _side(self, rate: ResultsNumber) -> str:
+        return self.model if (rate.low or 0.0) >= 0.5 else self.other
 
 
 class PolicySample(ResultsPart):
-    """The votes of one way to choose pairs."""
+    """The votes on pairs chosen by one policy."""
 
     policy: Policy
     votes: int
-    """Deciding ones between two named models: wins, ties and losses."""
+    """Votes between two named models: wins, ties and losses."""
     pairings: list[ModelPairing]
 
 
 class Strength(ResultsPart):
-    """One model in the ranking."""
+    """A model in the ranking."""
 
     model: str
     rank: int
@@ -153,11 +153,11 @@ class Strength(ResultsPart):
     rank_high: int
     """95% of resamples rank it from `rank_low` to `rank_high`."""
     points: ResultsNumber
-    """Strength in Elo's unit, 400 log10(odds), against the mean of the models of its group; n is votes."""
+    """Strength in Elo points, 400 log10(odds), relative to the mean of the model's group; n is votes."""
     wins: float
-    """Ties as halves."""
+    """Votes won, ties as halves."""
     group: int
-    """Models of different groups never met, not even through others: their strengths do not compare."""
+    """Number of the group. Strengths of different groups do not compare: no vote links them, even through others."""
 
 
 class Tag(ResultsPart):
@@ -169,7 +169,7 @@ class Tag(ResultsPart):
 
 
 class TagRate(ResultsPart):
-    """One of them."""
+    """The win rate of `model` against `other` on the prompts of a tag."""
 
     model: str
     other: str
@@ -177,57 +177,57 @@ class TagRate(ResultsPart):
 
 
 class Reasons(ResultsPart):
-    """Why a model's answers were preferred."""
+    """The reasons for which a model's answers were preferred."""
 
     model: str
     wins: int
     shares: dict[str, ResultsNumber]
-    """Reason -> share of the wins that came with any reason; several may be ticked."""
+    """Reason -> share of the wins with any reason; a vote may have several."""
     why: str = ""
-    """Why there are none."""
+    """The cause if there are no reasons."""
 
 
 class Kappa(ResultsPart):
-    """Two raters on the pairs that both voted on."""
+    """Agreement of two raters on the pairs that both voted on."""
 
     rater: str
     other: str
     n: int
     agreed: Measured
     kappa: Measured
-    """Cohen's, of first / neither / second."""
+    """Cohen's kappa of first / neither / second."""
     weighted: Measured
-    """The same with linear weights: a tie beside a preference is half a disagreement."""
+    """Kappa with linear weights: a tie against a preference is half a disagreement."""
 
 
 class Agreement(ResultsPart):
-    """Whether raters say the same of the same pair."""
+    """Agreement of all raters on the same pairs."""
 
     pairs: int
-    """With two votes or more; n of the alphas."""
+    """Pairs with two votes or more; n of the alphas."""
     nominal: Measured
     """Krippendorff's alpha of first / neither / second."""
     ordinal: Measured
-    """The same with these three in this order."""
+    """Krippendorff's alpha with these three in this order."""
     raters: list[Kappa]
 
 
 class RaterRow(ResultsPart):
-    """One rater. Shares are of the rater's votes without skips unless said otherwise."""
+    """A rater. Unless noted, shares are of the rater's votes without skips."""
 
     rater: str
     votes: int
     skips: int
     seconds: float | None
-    """The median from seeing a pair to the vote."""
+    """Median time from seeing a pair to the vote."""
     ties: Measured
     both_bad: Measured
     left: Measured
     """Share of preferences for the answer shown as A."""
     left_p: float | None
-    """Two-sided, of one half, after Holm over the raters."""
+    """Two-sided p-value of one half, adjusted by Holm over the raters."""
     majority: Measured
-    """Share of votes equal to the commonest of the others' on the same pair."""
+    """Share of votes equal to the majority of the other raters on the same pair."""
     gold: Measured
     """Share of votes on gold pairs that name the better answer."""
     longer: Measured
@@ -236,22 +236,22 @@ class RaterRow(ResultsPart):
 
 
 class Lengths(ResultsPart):
-    """Whether length is liked. Winners minus losers, preferences only."""
+    """Lengths of winners minus losers, over preferences."""
 
     characters: Measured
     words: Measured
     longer: Measured
-    """Share of preferences, between answers of unequal length, for the longer."""
+    """Share of preferences between answers of unequal length for the longer one."""
 
 
 class Results(ResultsPart):
-    """All of it."""
+    """All results of a store."""
 
     totals: VoteTotals
     models: list[str]
-    """In the ranking's order."""
+    """In the order of the ranking."""
     samples: list[PolicySample]
-    """The fair one first, where there is one: all else about models is of the first's votes."""
+    """The random sample first, if there is one: ranking, tags and headline use the first sample only."""
     ranking: list[Strength]
     tags: list[Tag]
     untagged: int
@@ -263,5 +263,5 @@ class Results(ResultsPart):
     left_p: float | None
     lengths: Lengths
     notes: list[str] = Field(default_factory=list[str])
-    """What a reader must know to trust the numbers."""
+    """Caveats for the reader."""
     not_measured: list[ResultsMissing] = Field(default_factory=list[ResultsMissing])
