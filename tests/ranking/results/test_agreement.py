@@ -90,7 +90,7 @@ def test_what_cannot_be_said() -> None:
     assert few.nominal == Absent(why="only 2 pairs have the votes of two raters; 5 are needed")
     same = agreement(table_of([[0, 0]] * 8))
     assert isinstance(same.nominal, Absent)
-    assert "everybody said the same" in same.nominal.why
+    assert "all votes on all 8 pairs are in one category" in same.nominal.why
     assert isinstance(same.raters[0].kappa, Absent)
     assert isinstance(same.raters[0].agreed, ResultsNumber)
     alone = agreement(table_of([[0]] * 8))

@@ -1,7 +1,7 @@
-"""Agreement of the raters: Krippendorff's alpha over all, Cohen's kappa for each two, from a table of votes.
+"""Agreement of the raters: Krippendorff's alpha over all of them, Cohen's kappa for each two.
 
-Categories are the first answer, neither (a tie, or both bad) and the second, by the store's sides: which of them was
-shown as A is random and plays no part. Skips are left out.
+Categories are the first answer, neither (a tie, or both bad) and the second, by the store's sides and not by the sides
+shown, which are random. Skips are left out.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from trueup.stats.arrays import Floats, Ints
 
 CATEGORIES = 3
-LEAST = 5
-"""Shared pairs below which no coefficient is given: a few pairs can be anything."""
+MIN_PAIRS = 5
+"""Shared pairs below which no coefficient is computed."""
 MOST_COUPLES = 100
 _APART = np.array([1.0, 0.0, 1.0])  # a pair on which two raters disagree as much as possible
-_DIFFERENT = np.array([0, 0, 0.5, 0, 0, 0, 0.5, 0, 0])  # the same in a confusion matrix, either way round
+_DIFFERENT = np.array([0, 0, 0.5, 0, 0, 0, 0.5, 0, 0])  # such a pair in a confusion matrix, in both directions
 
 
 def agreement(table: Table, *, seed: int = 0) -> Agreement:
-    """Return the agreement of the raters of a table without gold pairs."""
+    """Return the agreement of the raters; `table` is without gold pairs."""
     table = table.where(table.category >= 0)
     generator = np.random.default_rng(seed)
     units = np.zeros((int(table.pair.max(initial=-1)) + 1, CATEGORIES))
     np.add.at(units, (table.pair, table.category), 1)
     units = units[units.sum(1) >= 2]
-    # Units with the same votes are alike: few kinds of them stand for thousands.
+    # Units with the same votes are interchangeable: a few kinds with counts replace thousands of units.
     kinds, counts = np.unique(np.concatenate([units, [_APART]]), axis=0, return_counts=True)
     worst = (kinds == _APART).all(1).astype(np.float64)
     counts = counts - worst.astype(np.int64)
-    added = coincidences(kinds).reshape(len(kinds), -1)
+    kind_coincidences = coincidences(kinds).reshape(len(kinds), -1)
 
     def measured(level: Level) -> Measured:
         def of_counts(drawn: Floats) -> Floats:
-            return alpha((drawn @ added).reshape(-1, CATEGORIES, CATEGORIES), level)
+            return alpha((drawn @ kind_coincidences).reshape(-1, CATEGORIES, CATEGORIES), level)
 
         return _measured(of_counts, counts, worst, "alpha", generator)
 
@@ -53,10 +53,10 @@ def agreement(table: Table, *, seed: int = 0) -> Agreement:
 
 
 def _kappas(table: Table, generator: np.random.Generator) -> list[Kappa]:
-    """Return each two raters that share pairs, those that share most first, `MOST_COUPLES` at most."""
+    """Return the kappas of raters that share pairs, most shared pairs first, at most `MOST_COUPLES`."""
     categories = [
-        dict(zip(table.pair[mine].tolist(), table.category[mine].tolist(), strict=True))
-        for mine in (table.rater == rater for rater in range(len(table.raters)))
+        dict(zip(table.pair[of_rater].tolist(), table.category[of_rater].tolist(), strict=True))
+        for of_rater in (table.rater == rater for rater in range(len(table.raters)))
     ]
     couples = combinations(range(len(categories)), 2)
     shared = [(rater, other, categories[rater].keys() & categories[other].keys()) for rater, other in couples]
@@ -95,10 +95,10 @@ def _measured(
     coefficient: Callable[[Floats], Floats], counts: Ints, worst: Floats, name: str, generator: np.random.Generator
 ) -> Measured:
     n = int(counts.sum())
-    if n < LEAST:
+    if n < MIN_PAIRS:
         shared = "no pair has" if n == 0 else "only one pair has" if n == 1 else f"only {n} pairs have"
-        return Absent(why=f"{shared} the votes of two raters; {LEAST} are needed")
+        return Absent(why=f"{shared} the votes of two raters; {MIN_PAIRS} are needed")
     estimate = bootstrapped(coefficient, counts, worst, generator)
     if estimate is None:
-        return Absent(why=f"everybody said the same of all {n} pairs: {name} is undefined where answers never differ")
+        return Absent(why=f"all votes on all {n} pairs are in one category: {name} is undefined without any difference")
     return ResultsNumber.of(estimate)
