@@ -88,7 +88,7 @@ def test_a_leaning_to_one_side_is_flagged_and_said() -> None:
     made = view([pair(at) for at in range(1, 101)], votes)
     assert isinstance(made.left, ResultsNumber)
     assert (made.left.value, made.left.n) == (0.8, 100)
-    assert made.raters[0].flags == ["prefers side A, whatever is on it"]
+    assert made.raters[0].flags == ["prefers side A, whatever it shows"]
     assert any(note.startswith("Side A is preferred") for note in made.notes)
 
 
