@@ -1,4 +1,4 @@
-"""People rank A against B: the page, the server behind it, the models that write ahead, and what the votes say.
+"""People rank A against B: the page, the server behind it, the models that write ahead, and the results of the votes.
 
 command   the work of `trueup rank` and its commands
 page      the server, and the page in a rater's browser

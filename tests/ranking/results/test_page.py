@@ -13,7 +13,7 @@ from trueup.data.votes.vote_types import StoreSettings
 from trueup.pages.html import policy
 from trueup.pages.numbers import percent, percent_interval
 from trueup.ranking.results import page, terminal, view
-from trueup.ranking.results.phrases import more, share
+from trueup.ranking.results.phrases import share, votes_needed
 from trueup.ranking.results.results_schema import More, ResultsNumber
 
 HOSTILE = "<script>alert(1)</script>"
@@ -115,10 +115,10 @@ def test_the_undefeated_are_shown_with_an_open_end() -> None:
 
 
 def test_more_votes_in_words() -> None:
-    assert more(More(state="too close", limit=10_000)) == "too close to call: more than 10,000 more votes"
-    assert more(More(state="more", votes=1, limit=10_000)).startswith("about 1 more vote,")
-    assert more(More(state="decided", prompts=4, limit=10_000)) == "none, if this is the only look"
-    assert more(More(state="decided", prompts=0, limit=10_000)) == "none: it is decided"
+    assert votes_needed(More(state="too close", limit=10_000)) == "too close to call: more than 10,000 more votes"
+    assert votes_needed(More(state="more", votes=1, limit=10_000)).startswith("about 1 more vote for")
+    assert votes_needed(More(state="decided", prompts=4, limit=10_000)) == "none, if this is the only look"
+    assert votes_needed(More(state="decided", prompts=0, limit=10_000)) == "none: it is decided"
 
 
 def test_many_models_stay_one_page() -> None:

@@ -11,7 +11,7 @@ import pytest
 from ranking.results.votes import pair, store, vote
 from trueup.data.votes.vote_types import Pair, StoreSettings, Vote
 from trueup.ranking.results import Absent, Results, ResultsNumber, page, terminal, view
-from trueup.ranking.results.phrases import found, headline
+from trueup.ranking.results.phrases import headline, outcome
 
 
 def by_hand() -> Results:
@@ -37,15 +37,15 @@ def test_what_counts_where() -> None:
     assert made.lengths.longer == made.lengths.longer.model_copy(update={"n": 7})
     said = " ".join(made.notes)
     assert "2 votes are on two answers of the same model" in said
-    assert "1 vote is on gold pairs: they are in nothing but what is said of raters and sides" in said
+    assert "1 vote is on gold pairs: they are used for raters and sides only" in said
 
 
 def test_rates_are_seen_from_the_stronger_model() -> None:
     made = view([pair(at) for at in range(1, 21)], [vote(at, at, "first") for at in range(1, 21)])
     (one,) = made.samples[0].pairings
     assert (one.model, one.winner, one.more.state, one.more.prompts) == ("sft", "sft", "decided", 0)
-    assert headline(made).word == "CLEAR"
-    assert "Safe to stop" in headline(made).stop
+    assert headline(made).verdict == "CLEAR"
+    assert "Safe to stop" in headline(made).next_step
 
 
 def test_votes_are_taken_in_the_order_of_events() -> None:
@@ -129,7 +129,7 @@ def test_a_pair_counts_as_a_whole_in_the_interval_for_any_time() -> None:
     [
         ([], "there are no votes yet"),
         ([(10, "first")], "all answers are of one model, sft"),
-        ([(11, "first")], "nobody said which models wrote the answers"),
+        ([(11, "first")], "the models that wrote the answers are unknown"),
         ([(1, "skip")], "no vote says which of two models is better"),
     ],
 )
@@ -139,7 +139,7 @@ def test_what_was_not_measured_says_why(votes: list, why: str) -> None:
     made = view(kept, [vote(at, on, kind) for at, (on, kind) in enumerate(votes, 1)])
     assert made.not_measured[0].what == "win rates and ranking"
     assert made.not_measured[0].why == why
-    assert headline(made).word == "NOT MEASURED"
+    assert headline(made).verdict == "NOT MEASURED"
     assert why[:17].lower() in headline(made).sentence.lower()
     assert made.ranking == []
     assert {"win rates by tag", "reasons", "agreement of raters"} <= {one.what for one in made.not_measured}
@@ -150,7 +150,7 @@ def test_only_both_bad_is_no_rate_of_one_half() -> None:
     (one,) = made.samples[0].pairings
     assert isinstance(one.rate, Absent)
     assert (one.p, one.more.state, one.both_bad, one.winner) == (None, "not measured", 1, None)
-    assert headline(made).word == "NOT MEASURED"
+    assert headline(made).verdict == "NOT MEASURED"
 
 
 def test_models_that_never_met_are_named() -> None:
@@ -196,7 +196,7 @@ def test_with_many_pairings_a_win_is_one_after_holm() -> None:
     assert two.p == one.p
     assert two.p_adjusted == pytest.approx(3 * one.p)
     assert (two.ahead, two.winner) == ("a", None)
-    assert found(two) == "a ahead, not after Holm"
+    assert outcome(two) == "a ahead, but not after Holm"
 
 
 def test_unequal_models_are() -> None:

@@ -1,6 +1,6 @@
-"""What the votes say: win rates, a ranking, agreement, raters, lengths; with intervals, or why there are none.
+"""Results of the votes: win rates, ranking, agreement, raters and lengths, each with an interval or a reason for none.
 
-Pure functions of pairs and votes: nothing is read, written or remembered.
+Pure functions of pairs and votes, without state or files.
 """
 
 from trueup.ranking.results.page import page

@@ -1,6 +1,6 @@
-"""The results as one self-contained page: no script, nothing from a network, and all that people wrote is escaped.
+"""The results as one self-contained HTML page without scripts or network access; all text from people is escaped.
 
-A server that sends a content security policy of its own must allow `style-src 'unsafe-inline'` for this page.
+A server that sends its own content security policy must allow `style-src 'unsafe-inline'` for this page.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _GRID = 12
-"""Models of which the table of all against all is shown."""
+"""Models shown in the table of all against all, at most."""
 
 
 def page(results: Results, *, back: str = "") -> str:
-    """Return the complete page as text, to be sent or written as UTF-8.
+    """Return the complete page, to be sent or written as UTF-8.
 
     Args:
         results: from `view`.
-        back: address of the page on which people rank; a link to it stands at the top.
+        back: address of the ranking page, linked at the top.
     """
     results = phrases.cleaned(results)
     style = html.resource("trueup.pages", "base.css") + html.resource("trueup.pages", "verdict.css")
@@ -40,7 +40,7 @@ def page(results: Results, *, back: str = "") -> str:
         back=back,
         t=results.totals,
         head=phrases.headline(results),
-        grid=_against(results.samples[0].pairings) if results.samples else {},
+        grid=_grid(results.samples[0].pairings) if results.samples else {},
         grid_models=results.models[:_GRID],
         reasons=list(dict.fromkeys(reason for row in results.reasons for reason in row.shares)),
         reasoned=[row for row in results.reasons if row.shares],
@@ -62,15 +62,16 @@ def _environment() -> Environment:
     return environment
 
 
-def _against(pairings: Sequence[ModelPairing]) -> dict[tuple[str, str], tuple[str, str, str]]:
-    """(row, column) -> share of the row's wins, its interval, and "up", "down" or "" where nothing is shown."""
-    made: dict[tuple[str, str], tuple[str, str, str]] = {}
-    for one in pairings:
-        if isinstance(one.rate, Absent):
+def _grid(pairings: Sequence[ModelPairing]) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """Return (row, column) -> win rate of the row, its interval, and "up", "down" or "" if not shown."""
+    cells: dict[tuple[str, str], tuple[str, str, str]] = {}
+    for pairing in pairings:
+        rate = pairing.rate
+        if isinstance(rate, Absent):
             continue
-        low, high = one.rate.low or 0.0, one.rate.high if one.rate.high is not None else 1.0
-        back = one.rate.model_copy(update={"value": 1 - one.rate.value, "low": 1 - high, "high": 1 - low})
-        for key, rate in (((one.model, one.other), one.rate), ((one.other, one.model), back)):
-            tone = "" if not rate.shown else "up" if rate.value > 0.5 else "down"
-            made[key] = numbers.percent(rate.value), numbers.percent_interval(rate), tone
-    return made
+        low, high = rate.low or 0.0, rate.high if rate.high is not None else 1.0
+        reverse = rate.model_copy(update={"value": 1 - rate.value, "low": 1 - high, "high": 1 - low})
+        for key, share in (((pairing.model, pairing.other), rate), ((pairing.other, pairing.model), reverse)):
+            tone = "" if not share.shown else "up" if share.value > 0.5 else "down"
+            cells[key] = numbers.percent(share.value), numbers.percent_interval(share), tone
+    return cells

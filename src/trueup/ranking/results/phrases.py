@@ -1,4 +1,4 @@
-"""Numbers and judgements of the results in words, the same on the page and in the terminal."""
+"""Wording of the results, shared by the page and the terminal."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from trueup.pages.numbers import NOT_MEASURED, count, estimate, percent, percent
 from trueup.ranking.results.results_schema import Absent, Measured, ModelPairing, More, Results, ResultsNumber
 from trueup.system.text import duration
 
-Word = Literal["CLEAR", "NOT SHOWN", "NOT MEASURED"]
+Verdict = Literal["CLEAR", "NOT SHOWN", "NOT MEASURED"]
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The first thing said: a word, about whom, and sentences."""
+    """The main result: a verdict, its subject, a sentence, and a sentence on stopping or on the next model."""
 
-    word: Word
-    about: str
+    verdict: Verdict
+    subject: str
     sentence: str
-    stop: str
+    next_step: str
 
 
 def cleaned(results: Results) -> Results:
@@ -50,68 +50,75 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 9.95 else duration(value)
 
 
-def word(pairing: ModelPairing) -> Word:
-    """What is known of two models."""
+def verdict(pairing: ModelPairing) -> Verdict:
+    """Return CLEAR if one model of the pairing wins."""
     if isinstance(pairing.rate, Absent):
         return NOT_MEASURED
     return "CLEAR" if pairing.winner else "NOT SHOWN"
 
 
-def found(pairing: ModelPairing) -> str:
-    """Who wins, in a word or two."""
+def outcome(pairing: ModelPairing) -> str:
+    """Return `dpo wins`, or that a win is not shown or not measured."""
     if isinstance(pairing.rate, Absent):
         return "not measured"
     if pairing.winner:
         return f"{pairing.winner} wins"
-    return f"{pairing.ahead} ahead, not after Holm" if pairing.ahead else "not shown either way"
+    return f"{pairing.ahead} ahead, but not after Holm" if pairing.ahead else "not shown either way"
 
 
-def more(one: More) -> str:
-    """How many more votes, looked at once."""
-    if one.state == "decided":
-        return "none: it is decided" if one.prompts == 0 else "none, if this is the only look"
-    if one.state == "more":
-        return f"about {count(one.votes, 'more vote')}, should the rate stay, for an even chance of a decision"
-    return f"too close to call: more than {one.limit:,} more votes" if one.state == "too close" else NOT_MEASURED
+def votes_needed(more: More) -> str:
+    """Return the number of further votes that decide by the interval of a single look."""
+    if more.state == "decided":
+        return "none: it is decided" if more.prompts == 0 else "none, if this is the only look"
+    if more.state == "more":
+        return f"about {count(more.votes, 'more vote')} for a 50% chance of a decision, if the rate stays"
+    return f"too close to call: more than {more.limit:,} more votes" if more.state == "too close" else NOT_MEASURED
 
 
-def stop(pairing: ModelPairing) -> str:
-    """Whether it is safe to stop, however often somebody looks."""
+def prompts_needed(pairing: ModelPairing) -> str:
+    """Return `safe to stop now`, or the number of further prompts that decide by the confidence sequence."""
     if isinstance(pairing.safe, Absent):
         return f"{NOT_MEASURED}: {pairing.safe.why}"
     prompts = pairing.more.prompts
     if prompts is None:
-        return f"not yet: more than {pairing.more.limit:,} more prompts, should the rate stay"
-    return f"not yet: about {count(prompts, 'more prompt')}, should the rate stay" if prompts else "safe to stop now"
+        return f"not yet: more than {pairing.more.limit:,} more prompts, if the rate stays"
+    return f"not yet: about {count(prompts, 'more prompt')}, if the rate stays" if prompts else "safe to stop now"
 
 
 def headline(results: Results) -> Headline:
-    """What the page begins with."""
+    """Return the main result."""
     pairings = results.samples[0].pairings if results.samples else []
     if not pairings:
-        gap = next((one.why for one in results.not_measured if "rates" in one.what), "there are no votes yet")
+        gap = next(
+            (missing.why for missing in results.not_measured if "rates" in missing.what), "there are no votes yet"
+        )
         return Headline(NOT_MEASURED, "win rates", f"{gap[:1].upper()}{gap[1:]}.", "")
     if len(results.ranking) > 2:
-        return _of_many(results, pairings)
-    one = pairings[0]
-    if isinstance(one.rate, Absent):
-        return Headline(NOT_MEASURED, "win rate", f"{one.model} against {one.other}: {one.rate.why}.", "")
-    sentence = f"{one.model} wins {_sentence(one.rate)} against {one.other}."
-    about = found(one) if one.ahead or one.winner else f"{one.model} or {one.other}"
-    return Headline(word(one), about, sentence, _stop_sentence(one))
+        return _headline_of_many(results, pairings)
+    pairing = pairings[0]
+    if isinstance(pairing.rate, Absent):
+        sentence = f"{pairing.model} against {pairing.other}: {pairing.rate.why}."
+        return Headline(NOT_MEASURED, "win rate", sentence, "")
+    sentence = f"{pairing.model} wins {_sentence(pairing.rate)} against {pairing.other}."
+    subject = outcome(pairing) if pairing.ahead or pairing.winner else f"{pairing.model} or {pairing.other}"
+    return Headline(verdict(pairing), subject, sentence, _stop_sentence(pairing))
 
 
-def _of_many(results: Results, pairings: list[ModelPairing]) -> Headline:
-    first, rivals = results.ranking[0], [one for one in results.ranking if one.group == results.ranking[0].group]
+def _headline_of_many(results: Results, pairings: list[ModelPairing]) -> Headline:
+    first = results.ranking[0]
+    group = [row for row in results.ranking if row.group == first.group]
     alone = first.rank_high == 1
     place = "first" if alone else f"from {first.rank_low} to {first.rank_high}"
-    sentence = f"{first.model} is the strongest of {len(rivals)} models; 95% of resamples rank it {place}."
-    close = next((one for one in pairings if {one.model, one.other} == {rivals[0].model, rivals[1].model}), None)
-    if close is None or isinstance(close.rate, Absent):
-        said = f"It was never compared directly with {rivals[1].model}, which is next."
+    sentence = f"{first.model} is the strongest of {len(group)} models; 95% of resamples rank it {place}."
+    top_two = {first.model, group[1].model}
+    pairing = next((pairing for pairing in pairings if {pairing.model, pairing.other} == top_two), None)
+    if pairing is None or isinstance(pairing.rate, Absent):
+        next_step = f"It was never compared directly with {group[1].model}, which is next."
     else:
-        said = f"Against {close.other}, which is next, it wins {_sentence(close.rate)}. {_stop_sentence(close)}"
-    return Headline("CLEAR" if alone else "NOT SHOWN", f"{first.model} leads", sentence, said)
+        next_step = (
+            f"Against {pairing.other}, which is next, it wins {_sentence(pairing.rate)}. {_stop_sentence(pairing)}"
+        )
+    return Headline("CLEAR" if alone else "NOT SHOWN", f"{first.model} leads", sentence, next_step)
 
 
 def _sentence(rate: ResultsNumber) -> str:
@@ -119,17 +126,14 @@ def _sentence(rate: ResultsNumber) -> str:
     return f"{percent(rate.value)} of {count(rate.n, 'vote')} (95% interval {low} to {high})"
 
 
-def _stop_sentence(one: ModelPairing) -> str:
-    if one.more.prompts == 0:
+def _stop_sentence(pairing: ModelPairing) -> str:
+    more = pairing.more
+    if more.prompts == 0:
         return "Safe to stop: this holds however often you looked."
-    safe = "" if one.more.prompts is None else f" To be safe however often you look takes about {_prompts(one)}."
-    if one.more.state == "decided":
+    prompts = count(more.prompts or 0, "more prompt")
+    safe = "" if more.prompts is None else f" To be safe however often you look takes about {prompts}."
+    if more.state == "decided":
         return f"Decided, if this is the only look.{safe}"
-    if one.more.state == "too close":
-        return f"Too close to call: a decision would take more than {one.more.limit:,} more votes."
-    votes = count(one.more.votes, "more vote")
-    return f"About {votes} would decide it in an even chance of cases, should the rate stay.{safe}"
-
-
-def _prompts(one: ModelPairing) -> str:
-    return count(one.more.prompts or 0, "more prompt")
+    if more.state == "too close":
+        return f"Too close to call: a decision would take more than {more.limit:,} more votes."
+    return f"About {count(more.votes, 'more vote')} would decide it with a 50% chance, if the rate stays.{safe}"

@@ -1,4 +1,4 @@
-"""The results in a terminal: 80 columns, readable without colour."""
+"""The results as plain text of 80 columns, readable without colour."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trueup.system.console import table
 _WIDTH = 80
 _SIGNS = {"CLEAR": "[ok]", "NOT SHOWN": "[?]", "NOT MEASURED": "[-]"}
 _SHOWN = 20
-"""Rows of a table at most; the page and the JSON have more."""
+"""Rows of a table, at most; the page and the JSON have more."""
 
 
 def terminal(results: Results) -> str:
-    """All that fits: the result, win rates, ranking, tags, agreement, raters, length, what was not measured."""
+    """Return the main result, win rates, ranking, tags, reasons, raters, lengths and missing results as text."""
     results = phrases.cleaned(results)
     stream = io.StringIO()
     printer = _ResultsPrinter(results, Console(file=stream, width=_WIDTH, markup=False, emoji=False, highlight=False))
@@ -30,33 +30,33 @@ def terminal(results: Results) -> str:
 
 class _ResultsPrinter:
     def __init__(self, results: Results, out: Console) -> None:
-        self._r, self._out = results, out
+        self._results, self._out = results, out
 
     def all(self) -> None:
-        head, totals = phrases.headline(self._r), self._r.totals
-        self._say(f"{_SIGNS[head.word]} {head.word}  {head.about}")
-        self._say(head.sentence)
-        self._say(head.stop)
-        self._say(
+        head, totals = phrases.headline(self._results), self._results.totals
+        self._print(f"{_SIGNS[head.verdict]} {head.verdict}  {head.subject}")
+        self._print(head.sentence)
+        self._print(head.next_step)
+        self._print(
             f"{count(totals.votes, 'vote')} of {count(totals.raters, 'rater')}: {totals.preferences:,} "
             f"preferences, {count(totals.ties, 'tie')}, {totals.both_bad:,} both bad, "
             f"{count(totals.skips, 'skip')}, {totals.gold:,} on gold pairs; "
             f"as of event {totals.event:,}"
         )
-        for note in self._r.notes:
-            self._say(f"note: {note}")
+        for note in self._results.notes:
+            self._print(f"note: {note}")
         self._out.print()
-        for sample in self._r.samples:
+        for sample in self._results.samples:
             self._sample(sample)
         self._ranking()
         self._tags()
         self._reasons()
-        self._people()
+        self._raters()
         self._lengths()
-        for gap in self._r.not_measured:
-            self._say(f"{NOT_MEASURED}: {gap.what}: {gap.why}")
+        for missing in self._results.not_measured:
+            self._print(f"{NOT_MEASURED}: {missing.what}: {missing.why}")
 
-    def _say(self, text: str, indent: int = 0) -> None:
+    def _print(self, text: str, indent: int = 0) -> None:
         if text:
             self._out.print(Padding(Text(text, overflow="fold"), (0, 0, 0, indent), expand=False))
 
@@ -64,102 +64,104 @@ class _ResultsPrinter:
         if rows:
             table(title, columns, rows[:_SHOWN], console=self._out)
             if len(rows) > _SHOWN:
-                self._say(f"and {len(rows) - _SHOWN} more")
+                self._print(f"and {len(rows) - _SHOWN} more")
 
     def _sample(self, sample: PolicySample) -> None:
         chosen = "chosen at random" if sample.policy == "random" else "that a reward model was uncertain of"
-        self._say(f"win rates on pairs {chosen}: {count(sample.votes, 'vote')}, ties as halves")
-        for one in sample.pairings[:_SHOWN]:
-            self._pairing(one)
+        self._print(f"win rates on pairs {chosen}: {count(sample.votes, 'vote')}, ties as halves")
+        for pairing in sample.pairings[:_SHOWN]:
+            self._pairing(pairing)
         if len(sample.pairings) > _SHOWN:
-            self._say(f"and {len(sample.pairings) - _SHOWN} more pairings")
+            self._print(f"and {len(sample.pairings) - _SHOWN} more pairings")
         self._out.print()
 
-    def _pairing(self, one: ModelPairing) -> None:
-        p = p_value(one.p)
-        if one.p_adjusted != one.p:
-            p += f", after Holm {p_value(one.p_adjusted)}"
-        self._say(f"{_SIGNS[phrases.word(one)]} {one.model} against {one.other}: {phrases.found(one)}", 2)
-        losses = f"{one.losses:,} {'loss' if one.losses == 1 else 'losses'}"
-        counts = f"{count(one.wins, 'win')}, {count(one.ties, 'tie')}, {losses}, {one.both_bad:,} both bad"
-        self._say(f"{_share(one.rate)}{f', {p}' if p else ''}; {counts}", 6)
-        self._say(f"a decision needs: {phrases.more(one.more)}", 6)
-        if isinstance(one.safe, Absent):
+    def _pairing(self, pairing: ModelPairing) -> None:
+        p = p_value(pairing.p)
+        if pairing.p_adjusted != pairing.p:
+            p += f", after Holm {p_value(pairing.p_adjusted)}"
+        sign = _SIGNS[phrases.verdict(pairing)]
+        self._print(f"{sign} {pairing.model} against {pairing.other}: {phrases.outcome(pairing)}", 2)
+        counts = (
+            f"{count(pairing.wins, 'win')}, {count(pairing.ties, 'tie')}, {count(pairing.losses, 'loss', 'losses')}, "
+            f"{pairing.both_bad:,} both bad"
+        )
+        self._print(f"{_share(pairing.rate)}{f', {p}' if p else ''}; {counts}", 6)
+        self._print(f"a decision needs: {phrases.votes_needed(pairing.more)}", 6)
+        if isinstance(pairing.safe, Absent):
             return
-        self._say(f"however often you look: {phrases.stop(one)}, {_share(one.safe)} prompts", 6)
-        self._say(f"at equal lengths: {_share(one.controlled)}", 6)
+        self._print(f"however often you look: {phrases.prompts_needed(pairing)}, {_share(pairing.safe)} prompts", 6)
+        self._print(f"at equal lengths: {_share(pairing.controlled)}", 6)
 
     def _ranking(self) -> None:
+        ranking = self._results.ranking
         rows: list[list[object]] = [
-            [one.model, f"{one.rank} ({one.rank_low} to {one.rank_high})", phrases.amount(one.points), one.points.n]
-            for one in self._r.ranking
+            [row.model, f"{row.rank} ({row.rank_low} to {row.rank_high})", phrases.amount(row.points), row.points.n]
+            for row in ranking
         ]
-        if len({one.group for one in self._r.ranking}) > 1:
-            rows = [[f"group {one.group + 1}", *row] for one, row in zip(self._r.ranking, rows, strict=True)]
+        if len({strength.group for strength in ranking}) > 1:
+            rows = [[f"group {strength.group + 1}", *row] for strength, row in zip(ranking, rows, strict=True)]
             self._table("ranking within groups, Elo points", ["", "model", "rank", "points", "votes"], rows)
         else:
             self._table("ranking (Bradley-Terry), Elo points", ["model", "rank", "points", "votes"], rows)
 
     def _tags(self) -> None:
         rows: list[list[object]] = [
-            [tag.tag, f"{one.model} against {one.other}", _share(one.rate)]
-            for tag in self._r.tags
-            for one in tag.pairings
+            [tag.tag, f"{pairing.model} against {pairing.other}", _share(pairing.rate)]
+            for tag in self._results.tags
+            for pairing in tag.pairings
         ]
         self._table("win rates by tag", ["tag", "models", "rate"], rows)
 
     def _reasons(self) -> None:
         rows: list[list[object]] = [
-            [one.model, reason, _share(share)] for one in self._r.reasons for reason, share in one.shares.items()
+            [row.model, reason, _share(share)] for row in self._results.reasons for reason, share in row.shares.items()
         ]
         self._table("why answers were preferred", ["winner", "reason", "share of wins with reasons"], rows)
 
-    def _people(self) -> None:
-        found = self._r.agreement
-        if not isinstance(found.nominal, Absent):
-            self._say(f"Krippendorff's alpha, nominal: {_coefficient(found.nominal)} pairs")
-            self._say(f"Krippendorff's alpha, ordinal: {_coefficient(found.ordinal)} pairs")
-        if not isinstance(self._r.left, Absent):
-            self._say(f"side A preferred: {_share(self._r.left)}, {p_value(self._r.left_p)} of one half")
+    def _raters(self) -> None:
+        agreement = self._results.agreement
+        if not isinstance(agreement.nominal, Absent):
+            self._print(f"Krippendorff's alpha, nominal: {_coefficient(agreement.nominal)} pairs")
+            self._print(f"Krippendorff's alpha, ordinal: {_coefficient(agreement.ordinal)} pairs")
+        if not isinstance(self._results.left, Absent):
+            self._print(
+                f"side A preferred: {_share(self._results.left)}, {p_value(self._results.left_p)} against one half"
+            )
         self._out.print()
         self._table(
             "raters",
             ["rater", "votes", "time", "ties", "side A", "majority", "gold", "longer"],
-            [_row(one) for one in self._r.raters],
+            [_row(rater) for rater in self._results.raters],
         )
-        for one in self._r.raters:
-            for flag in one.flags:
-                self._say(f"[!] {one.rater} {flag}")
+        for rater in self._results.raters:
+            for flag in rater.flags:
+                self._print(f"[!] {rater.rater} {flag}")
         couples: list[list[object]] = [
-            [f"{one.rater} and {one.other}", one.n, phrases.coefficient(one.kappa), phrases.coefficient(one.weighted)]
-            for one in found.raters
+            [f"{two.rater} and {two.other}", two.n, phrases.coefficient(two.kappa), phrases.coefficient(two.weighted)]
+            for two in agreement.raters
         ]
         self._table("Cohen's kappa", ["raters", "pairs", "kappa", "weighted"], couples)
 
     def _lengths(self) -> None:
-        found = self._r.lengths
-        if not isinstance(found.longer, Absent):
-            self._say(f"the longer answer preferred: {_share(found.longer)}")
-        for name, one in (("characters", found.characters), ("words", found.words)):
-            if not isinstance(one, Absent):
-                self._say(f"winner less loser, {name}: {phrases.amount(one, 1)}, n {one.n:,}")
+        lengths = self._results.lengths
+        if not isinstance(lengths.longer, Absent):
+            self._print(f"the longer answer preferred: {_share(lengths.longer)}")
+        for unit, gain in (("characters", lengths.characters), ("words", lengths.words)):
+            if not isinstance(gain, Absent):
+                self._print(f"winner minus loser, {unit}: {phrases.amount(gain, 1)}, n {gain.n:,}")
         self._out.print()
 
 
-def _row(one: RaterRow) -> list[object]:
-    time = None if one.seconds is None else phrases.seconds(one.seconds)
-    shares = (one.ties, one.left, one.majority, one.gold, one.longer)
-    return [
-        one.rater,
-        one.votes,
-        time,
-        *(None if isinstance(share, Absent) else phrases.share(share) for share in shares),
-    ]
+def _row(row: RaterRow) -> list[object]:
+    time = None if row.seconds is None else phrases.seconds(row.seconds)
+    shares = (row.ties, row.left, row.majority, row.gold, row.longer)
+    texts = (None if isinstance(share, Absent) else phrases.share(share) for share in shares)
+    return [row.rater, row.votes, time, *texts]
 
 
-def _share(one: Measured) -> str:
-    return phrases.share(one) if isinstance(one, Absent) else f"{phrases.share(one)} n {one.n:,}"
+def _share(value: Measured) -> str:
+    return phrases.share(value) if isinstance(value, Absent) else f"{phrases.share(value)} n {value.n:,}"
 
 
-def _coefficient(one: Measured) -> str:
-    return phrases.coefficient(one) if isinstance(one, Absent) else f"{phrases.coefficient(one)} n {one.n:,}"
+def _coefficient(value: Measured) -> str:
+    return phrases.coefficient(value) if isinstance(value, Absent) else f"{phrases.coefficient(value)} n {value.n:,}"

@@ -1,4 +1,4 @@
-"""From votes to what they say."""
+"""Results computed from pairs and votes."""
 
 from __future__ import annotations
 
@@ -24,27 +24,26 @@ def view(
     pairs: Sequence[Pair], votes: Sequence[Vote], *, settings: StoreSettings | None = None, seed: int = 0,
     event: int | None = None,
 ) -> Results:  # fmt: skip
-    """All that the votes say.
+    """Return the results of the votes; the same votes and seed give the same results.
 
-    Rates between models are of votes on pairs chosen at random where there are any; votes on pairs that a reward model
-    was uncertain of are reported beside them and enter nothing else about models. Gold pairs enter only what is said of
-    raters and sides. Agreement, lengths and reasons are of all votes on other pairs.
+    Comparisons of models use the votes on pairs chosen at random, if there are any; win rates on pairs that a reward
+    model was uncertain of are reported separately. Agreement, lengths and reasons use the votes on both. Gold pairs are
+    used for raters and sides only.
 
     Args:
-        pairs: of the store, those without votes too.
-        votes: standing ones, in any order.
-        settings: of the store, for how many votes a pair is to have; 1 where nobody says.
-        seed: of the bootstraps: the same votes and seed give the same results.
-        event: of the store, as of which these votes stand; that of the last of them where nobody says, which is too
-            early where a later vote was undone.
+        pairs: all pairs of the store.
+        votes: the votes that were not undone, in any order.
+        settings: settings of the store, for the number of votes that a pair is to have; by default 1.
+        seed: seed of the bootstraps.
+        event: event of the store as of which the votes are given; by default that of the last vote.
 
     Raises:
         ValueError: a vote is on a pair that is not among `pairs`.
     """
-    everything = tabulate(pairs, votes)
-    table = everything.where(everything.gold < 0)
-    chosen = table.policy == UNCERTAIN
-    fair, uncertain = table.where(~chosen), table.where(chosen)
+    with_gold = tabulate(pairs, votes)
+    table = with_gold.where(with_gold.gold < 0)
+    is_uncertain = table.policy == UNCERTAIN
+    fair, uncertain = table.where(~is_uncertain), table.where(is_uncertain)
     main = fair if _decides(fair) or not _decides(uncertain) else uncertain
     ranking = rank(main, seed=seed)
     order = _order(table, ranking)
@@ -54,33 +53,28 @@ def view(
         samples.append(sample(fair, "random", order, k=k, seed=seed))
     if _decides(uncertain):
         samples.append(sample(uncertain, "uncertain", order, seed=seed))
-    known = {pair.id: pair for pair in pairs}
-    topics = [known[votes[at].ballot.pair].prompt.tags for at in main.vote.tolist()]
-    tags, untagged = by_tag(main, topics, order)
-    left, left_p = left_share(everything)
-    totals = _totals(pairs, votes, everything, table, settings, event)
-    made = Results(
-        totals=totals,
-        models=[table.models[one] for one in order],
+    pair_of_id = {pair.id: pair for pair in pairs}
+    tags_of_votes = [pair_of_id[votes[index].ballot.pair].prompt.tags for index in main.vote.tolist()]
+    tags, untagged = by_tag(main, tags_of_votes, order)
+    left, left_p = left_share(with_gold)
+    results = Results(
+        totals=_totals(pairs, votes, with_gold, table, settings, event),
+        models=[table.models[model] for model in order],
         samples=samples,
         ranking=ranking,
         tags=tags,
         untagged=untagged,
-        reasons=reasons(table, votes, known),
+        reasons=reasons(table, votes, pair_of_id),
         agreement=agreement(table, seed=seed),
-        raters=raters(everything),
+        raters=raters(with_gold),
         left=left,
         left_p=left_p,
         lengths=lengths(table),
     )
-    named = int((~table.paired).sum())
-    all_tags = len({tag for tags in topics for tag in tags})
-    return made.model_copy(
-        update={
-            "notes": notes(made, unpaired=named, tags_left_out=max(0, all_tags - MOST_TAGS)),
-            "not_measured": not_measured(made),
-        }
-    )
+    unpaired = int((~table.paired).sum())
+    tags_left_out = max(0, len({tag for tags in tags_of_votes for tag in tags}) - MOST_TAGS)
+    sentences = notes(results, unpaired=unpaired, tags_left_out=tags_left_out)
+    return results.model_copy(update={"notes": sentences, "not_measured": not_measured(results)})
 
 
 def _decides(table: Table) -> bool:
@@ -88,23 +82,22 @@ def _decides(table: Table) -> bool:
 
 
 def _order(table: Table, ranking: Sequence[Strength]) -> list[int]:
-    """All models, ranked ones first, the others by name."""
-    ranked = [table.models.index(one.model) for one in ranking]
-    return [*ranked, *(one for one in range(len(table.models)) if one not in ranked)]
+    """Return all models: the ranked ones in their order, then the others by name."""
+    ranked = [table.models.index(strength.model) for strength in ranking]
+    return [*ranked, *(model for model in range(len(table.models)) if model not in ranked)]
 
 
 def _totals(
-    pairs: Sequence[Pair], votes: Sequence[Vote], everything: Table, table: Table, settings: StoreSettings | None,
+    pairs: Sequence[Pair], votes: Sequence[Vote], with_gold: Table, table: Table, settings: StoreSettings | None,
     event: int | None,
 ) -> VoteTotals:  # fmt: skip
-    said = table.where(table.choice != SKIP)
-    per_pair = np.unique(said.pair, return_counts=True)[1]
-    moments = sorted(vote.at for vote in votes)
-    policies = np.bincount(everything.policy, minlength=IMPORTED + 1)
-    ordinary = [pair for pair in pairs if pair.gold is None]
+    per_pair = np.unique(table.pair[table.choice != SKIP], return_counts=True)[1]
+    times = sorted(vote.at for vote in votes)
+    policies = np.bincount(with_gold.policy, minlength=IMPORTED + 1)
+    without_gold = [pair for pair in pairs if pair.gold is None]
     return VoteTotals(
-        prompts=len({pair.prompt.id for pair in ordinary}),
-        pairs=len(ordinary),
+        prompts=len({pair.prompt.id for pair in without_gold}),
+        pairs=len(without_gold),
         voted=len(per_pair),
         complete=None if settings is None else int((per_pair >= settings.raters_per_pair).sum()),
         votes=len(votes),
@@ -112,11 +105,11 @@ def _totals(
         ties=int((table.choice == TIE).sum()),
         both_bad=int((table.choice == BOTH_BAD).sum()),
         skips=int((table.choice == SKIP).sum()),
-        gold=len(everything) - len(table),
+        gold=len(with_gold) - len(table),
         edits=sum(bool(vote.ballot.edit) for vote in votes),
-        raters=len(everything.raters),
+        raters=len(with_gold.raters),
         policies={name: int(count) for name, count in zip(POLICIES, policies, strict=True) if count},
-        first_at=moments[0] if moments else "",
-        last_at=moments[-1] if moments else "",
+        first_at=times[0] if times else "",
+        last_at=times[-1] if times else "",
         event=max((vote.id for vote in votes), default=0) if event is None else event,
     )
