@@ -1,4 +1,4 @@
-"""Compare: `python -m benchmarks --only sft,dpo --rounds 2`, or `make bench`, `make bench-quick`. See docs/speed.md."""
+"""Run the comparisons: `python -m benchmarks --only sft,dpo --rounds 2`, or `make bench`. See docs/speed.md."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ TRL_PPO = HERE / ".env" / "trl-1.9.2"
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", default=",".join(ALL), help=f"works, by commas: {', '.join(ALL)}")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each side, in turns (A B A B)")
+    parser.add_argument("--only", default=",".join(ALL), help=f"comparisons, separated by commas: {', '.join(ALL)}")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each library, in turns (A B A B)")
     parser.add_argument("--steps", type=int, default=6, help="optimizer steps that are timed")
-    parser.add_argument("--warmup", type=int, default=1, help="optimizer steps before them")
-    parser.add_argument("--threads", type=int, default=machine.cores(), help="OMP_NUM_THREADS of both sides")
-    parser.add_argument("--quick", action="store_true", help="one round of three steps: to see that all works")
+    parser.add_argument("--warmup", type=int, default=1, help="optimizer steps before the timed ones")
+    parser.add_argument("--threads", type=int, default=machine.cores(), help="OMP_NUM_THREADS of both libraries")
+    parser.add_argument("--quick", action="store_true", help="one round of three steps: to see that it runs")
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("TRUEUP_BENCH_DATA"), help="hh-rlhf's rankings, a .jsonl"
     )
@@ -47,7 +47,7 @@ def options() -> argparse.Namespace:
         "--gguf", type=Path, default=GGUF, help="SmolLM2-135M-Instruct; by default where `make smollm2` puts it"
     )
     parser.add_argument("--trl-ppo", type=Path, default=TRL_PPO, help="the folder that TRL 1.9.2 was installed into")
-    parser.add_argument("--output", type=Path, help="the results; else benchmarks/results/<date>-<machine>.json")
+    parser.add_argument("--output", type=Path, help="the file of results [benchmarks/results/<date>-<machine>.json]")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.steps, given.warmup = 1, 3, 1
@@ -63,13 +63,13 @@ def options() -> argparse.Namespace:
 
 
 def free_name(folder: Path, stem: str) -> Path:
-    """A file that no earlier run has written."""
+    """Return a path that no earlier run has written."""
     names = (f"{stem}{'' if turn == 1 else f'-{turn}'}.json" for turn in itertools.count(1))
     return next(folder / name for name in names if not (folder / name).exists())
 
 
 def matmul(threads: int) -> dict[str, float]:
-    """The machine's matmul rates, measured in a process with as many threads as the sides get."""
+    """Return the machine's matmul rates, measured in a process with the same number of threads as the libraries."""
     env = os.environ | {"OMP_NUM_THREADS": str(threads)}
     made = subprocess.run(
         [sys.executable, "-m", "benchmarks.machine"], env=env, cwd=HERE.parent, check=True, capture_output=True
@@ -78,7 +78,7 @@ def matmul(threads: int) -> dict[str, float]:
 
 
 def _one(name: str, plan: Plan, scratch: Path, console: Console, result: dict[str, Any], *, quick: bool) -> None:
-    """Do one work, and put what was found into the results."""
+    """Run one comparison and put its figures into the results."""
     if name == "growth":
         result[name] = growth.grow(plan, scratch, console, quick=quick)
     elif name in ("sampling", "startup"):
@@ -89,7 +89,7 @@ def _one(name: str, plan: Plan, scratch: Path, console: Console, result: dict[st
 
 
 def main() -> int:
-    """Run what was asked for, print the tables, keep the results. -> 1 if two sides did not compute the same."""
+    """Run the chosen comparisons, print tables, write results. Return 1 if the libraries did not compute the same."""
     given, console = options(), Console(width=max(120, shutil.get_terminal_size().columns))
     cache = HERE / ".cache"
     cache.mkdir(exist_ok=True)

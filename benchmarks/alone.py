@@ -1,4 +1,4 @@
-"""Works without a race of optimizer steps: start-up, and sampling against `transformers`' generate."""
+"""Comparisons that time no optimizer steps: start-up, and sampling against `transformers`' generate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLING_AIM = 2.0  # times generate's rate
 
 
 def startup(plan: Plan, scratch: Path, console: Console) -> dict[str, Any]:
-    """Seconds from torch imported to the end of the first optimizer step, on a tiny model: SFT of 32 rows."""
+    """Return the seconds from the import of torch to the end of the first step: SFT of a tiny model on 32 rows."""
     console.print("[bold]start-up[/]")
     model = workloads.llama(plan.cache / "tiny", workloads.TINY)
     job = Job("sft", str(model), "", 1, batch=4)
@@ -41,7 +41,7 @@ def startup(plan: Plan, scratch: Path, console: Console) -> dict[str, Any]:
 
 
 def sampling(plan: Plan, scratch: Path, console: Console) -> dict[str, Any]:
-    """Tokens a second of greedy sampling, the answers being equal.
+    """Return the tokens per second of greedy sampling, after checking that the answers are equal.
 
     Raises:
         DifferentWorkError: an answer differs.
@@ -71,7 +71,7 @@ def sampling(plan: Plan, scratch: Path, console: Console) -> dict[str, Any]:
 
 
 def _answers(side: str, model: Path, scratch: Path, threads: int) -> dict[str, Any]:
-    """A worker's answers, seconds and peak memory.
+    """Return a worker's answers, seconds and peak memory.
 
     Raises:
         WorkerError: it failed.

@@ -1,4 +1,4 @@
-"""Whether both sides computed the same, and how fast and how large each was."""
+"""Compare the libraries' losses, gradients and rows, and compute speed and memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.job import Told
 
 LOSS, NORM, GRADIENT, LATER = 1e-4, 1e-3, 1e-3, 1e-2
-"""How far the sides may differ, relative: each step's loss (one below SMALL_LOSS, as PPO's first, where advantages of
+"""Largest relative differences allowed: each step's loss (one below SMALL_LOSS, as PPO's first, where advantages of
 mean 0 cancel out, relative to that); its gradient's norm before clipping; each tensor's gradient in the first step, and
 in later ones, where AdamW has made whole steps of gradients that were mere rounding. Of a tensor the norm of the
 difference of the compared values, over that of the values, or over a thousandth of the largest tensor's where its own
@@ -36,14 +36,14 @@ class Agreement:
 
 
 def relative(ours: float, theirs: float, least: float = 1e-12) -> float:
-    """|a - b| over the larger of the two, or over `least`; infinite where either is not a number."""
+    """Return |a - b| over the larger of the two, or over `least`; infinite where either is not a number."""
     if not (math.isfinite(ours) and math.isfinite(theirs)):
         return math.inf
     return abs(ours - theirs) / max(abs(ours), abs(theirs), least)
 
 
 def agreement(ours: Told, theirs: Told, work: str) -> Agreement:
-    """Compare what the two sides told of the same first steps.
+    """Compare the two libraries' records of the same first steps.
 
     Raises:
         DifferentWorkError: sequences, losses or gradients differ by more than is allowed.
@@ -71,7 +71,7 @@ def agreement(ours: Told, theirs: Told, work: str) -> Agreement:
 
 
 def _gradients(ours: Told, theirs: Told, work: str, *, first: bool) -> tuple[float, str]:
-    """The largest relative difference of a tensor's gradient in the first step, or in later ones, and where it is."""
+    """Return the largest relative difference of a tensor's gradient, in the first step or in later ones."""
     names = {side: {name for name, values in told.gradients.items() if any(values)} for side, told in
              (("trueup", ours), ("TRL", theirs))}  # fmt: skip
     if odd := sorted(names["trueup"] ^ names["TRL"]):
@@ -114,7 +114,7 @@ class Measured:
 
 
 def measured(told: Told, units: Sequence[float], warmup: int, shares: float) -> Measured:
-    """What a side's run says.
+    """Return rate, step time, start and memory of one run.
 
     Args:
         told: of the run.
@@ -128,7 +128,7 @@ def measured(told: Told, units: Sequence[float], warmup: int, shares: float) -> 
 
 
 def summary(runs: list[Measured]) -> dict[str, Any]:
-    """Of a side's rounds: median and extremes of the rate, the largest peak, the median start."""
+    """Summarize the rounds of one library: median and extremes of the rate, the largest peak, the median start."""
     rates = [one.rate for one in runs]
     return {
         "rate": median(rates),
@@ -142,7 +142,7 @@ def summary(runs: list[Measured]) -> dict[str, Any]:
 
 
 def ratios(sides: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """trueup over each other side: how many times as fast, and what share of its memory."""
+    """Return trueup's speed and memory as multiples of each other library's."""
     ours = sides["trueup"]
     return {
         name: {"speed": ours["rate"] / side["rate"], "memory": ours["peak_bytes"] / side["peak_bytes"]}
@@ -152,7 +152,7 @@ def ratios(sides: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def met(ratio: dict[str, float], aim: dict[str, float]) -> dict[str, bool]:
-    """Whether each aim is met: speed at least, memory at most."""
+    """Return for each target whether it is met: speed at least, memory at most."""
     found: dict[str, bool] = {}
     if "speed" in aim:
         found["speed"] = ratio["speed"] >= aim["speed"]

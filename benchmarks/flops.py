@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """A Llama's matrices.
+    """Sizes of a Llama's matrices.
 
     Attributes:
         layers: L.
@@ -29,7 +29,7 @@ class Sizes:
 
     @classmethod
     def of(cls, config: dict[str, Any], rank: int | None) -> Sizes:
-        """From a model's config.json."""
+        """Return the sizes in a model's config.json."""
         width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         return cls(
             config["num_hidden_layers"], config["hidden_size"], width * config["num_key_value_heads"],
@@ -55,7 +55,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """One example: a prompt and what continues it, with the number of positions that the loss reads."""
+    """One example: lengths of a prompt and its continuations, with the number of positions that the loss reads."""
 
     prompt: int
     branches: tuple[int, ...]
@@ -74,14 +74,14 @@ class Sequences:
 
 
 def forward(sizes: Sizes, example: Sequences, *, head: bool = True) -> float:
-    """Of one forward pass: 2 a matrix parameter and token; attention's scores and sums; the LM head."""
+    """Return the operations of one forward pass: 2 per parameter and token; attention; the LM head."""
     blocks = 2 * (sizes.matrices + sizes.adapters) * example.tokens
     attention = 2 * 2 * sizes.hidden * sizes.layers * example.seen
     return blocks + attention + (2 * sizes.hidden * sizes.words * example.predicted if head else 0)
 
 
 def backward(sizes: Sizes, example: Sequences, *, head: bool = True) -> float:
-    """Of one backward pass: as much again for the activations; for weights only those that train.
+    """Return the operations of one backward pass: as much again for the activations; for weights only those that train.
 
     Attention has no weights, but both of its operands are activations: twice the forward's.
     """
@@ -93,7 +93,7 @@ def backward(sizes: Sizes, example: Sequences, *, head: bool = True) -> float:
 
 
 def useful(sizes: Sizes, examples: Sequence[Sequences], *, reference: bool, head: bool = True) -> float:
-    """Of training on the examples once: forward, backward, and where asked a forward pass of the reference."""
+    """Return the operations of one epoch: forward, backward, and optionally a forward pass of the reference."""
     total = 0.0
     for one in examples:
         total += forward(sizes, one, head=head) + backward(sizes, one, head=head)

@@ -22,13 +22,13 @@ PROMPTS, NEW_TOKENS, BATCH, STOP_SHARE = 64, 96, 16, 0.025
 
 
 def stops(words: int) -> list[int]:
-    """The stop tokens: so many of the vocabulary, the same on every run."""
+    """Return the stop tokens: a fixed share of the vocabulary, the same on every run."""
     every = round(1 / STOP_SHARE)
     return [2, *range(every - 1, words, every)]
 
 
 def prompt_ids(model: Path) -> list[list[int]]:
-    """The prompts as token ids."""
+    """Return the prompts as token ids."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
@@ -40,7 +40,7 @@ def prompt_ids(model: Path) -> list[list[int]]:
 
 
 def by_trueup(model: Path, prompts: list[list[int]]) -> tuple[list[list[int]], float]:
-    """Answers by `sampling.sample`, and the seconds they took."""
+    """Return answers sampled by `sampling.sample`, and the seconds it took."""
     from trueup import runtime
     from trueup.config import SftConfig
     from trueup.models.loading import load_network
@@ -59,7 +59,7 @@ def by_trueup(model: Path, prompts: list[list[int]]) -> tuple[list[list[int]], f
 
 @torch.no_grad()
 def by_transformers(model: Path, prompts: list[list[int]], room: int) -> tuple[list[list[int]], float]:
-    """Answers by `generate`, in batches of prompts of similar length, and the seconds they took.
+    """Return answers sampled by `generate`, in batches of prompts of similar length, and the seconds it took.
 
     A batch has as many rows as trueup's engine may run of that length: `room` tokens, new ones included.
     """

@@ -1,4 +1,4 @@
-"""How trueup's cost grows: with rows, `max_tokens`, sequence length and model size. One side, one picture.
+"""Measure trueup's cost over rows, `max_tokens`, sequence length and model size, and draw it.
 
 python -m benchmarks.growth benchmarks/results/FILE.json        draws docs/growth.svg from the results
 """
@@ -29,7 +29,7 @@ Point = dict[str, float]
 
 
 def conversations(count: int, tokens: int, words: int) -> list[workloads.Row]:
-    """SFT rows of exactly `tokens` tokens, half of them the answer's."""
+    """Return SFT rows of exactly `tokens` tokens, half of them the answer's."""
     draw, first = random.Random(f"growth-{count}-{tokens}"), len(workloads.SPECIAL) + len(workloads.ROLES)
 
     def text(size: int) -> str:
@@ -47,13 +47,13 @@ def conversations(count: int, tokens: int, words: int) -> list[workloads.Row]:
 
 
 def parameters(shape: workloads.Shape) -> int:
-    """Of a model with tied embeddings; the norms' vectors left out."""
+    """Return the parameters of a model with tied embeddings, without those of the norms."""
     block = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
     return shape.words * shape.hidden + shape.layers * block
 
 
 def _point(x: float, job: Job, plan: Plan, scratch: Path, tokens: int) -> Point:
-    """One measurement: tokens a second over the timed steps, and peak memory."""
+    """Return one measurement: tokens a second over the timed steps, and peak memory."""
     told = start("trueup_side", job, scratch, plan.threads)
     found = measured(told, [job.batch * tokens] * job.steps, WARMUP, 1.0)
     return {"x": x, "tokens_per_second": found.rate, "peak_bytes": found.peak}
@@ -92,7 +92,7 @@ def grow(plan: Plan, scratch: Path, console: Console, *, quick: bool) -> dict[st
 
 
 def draw(growth: dict[str, list[Point]], machine: dict[str, Any], path: Path) -> None:
-    """The four measurements as one SVG."""
+    """Draw the four measurements as one SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -109,7 +109,7 @@ def draw(growth: dict[str, list[Point]], machine: dict[str, Any], path: Path) ->
 
 
 def _pair(axes: Any, points: list[Point], label: str, *, log: bool) -> None:
-    """Tokens a second and peak memory over x."""
+    """Plot tokens per second and peak memory over x."""
     x = [one["x"] for one in points]
     axes.plot(x, [one["tokens_per_second"] for one in points], "o-", color="#1f5fa8", label="tokens a second (left)")
     axes.set(xlabel=label, ylabel="tokens a second", ylim=(0, 1.3 * max(one["tokens_per_second"] for one in points)))
@@ -123,7 +123,7 @@ def _pair(axes: Any, points: list[Point], label: str, *, log: bool) -> None:
 
 
 def _single(axes: Any, points: list[Point], label: str, *, scale: float = 1.0) -> None:
-    """Microseconds a token over x."""
+    """Plot microseconds per token over x."""
     x = [one["x"] * scale for one in points]
     cost = [1e6 / one["tokens_per_second"] for one in points]
     axes.plot(x, cost, "o-", color="#1f5fa8")
@@ -140,7 +140,7 @@ def _ticks(axes: Any, x: list[float], *, log: bool) -> None:
 
 
 def main() -> None:
-    """Draw the picture of a results file."""
+    """Draw the figure of a results file."""
     if len(sys.argv) != 2:
         sys.exit("python -m benchmarks.growth benchmarks/results/FILE.json")
     result = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a worker process is told, and what it tells: JSON files, so that both sides speak the same."""
+"""The input and output of a worker process, as JSON files that both libraries' workers use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Method = Literal["sft", "reward", "dpo", "ppo"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One side's part of one comparison.
+    """The task of one worker: one library's part of one comparison.
 
     Attributes:
         method: the stage.
@@ -48,7 +48,7 @@ class Job:
 
 @dataclass(slots=True)
 class Told:
-    """What a worker measured.
+    """The measurements of a worker.
 
     Attributes:
         losses: of each optimizer step.
@@ -80,11 +80,11 @@ class Told:
 
 
 class WorkerError(RuntimeError):
-    """A worker ended without an answer."""
+    """A worker ended without a result."""
 
 
 def start(module: str, job: Job, folder: Path, threads: int, first_on_path: Path | None = None) -> Told:
-    """Run `python -m benchmarks.<module>` on the job in a process of its own, and wait for it.
+    """Run `python -m benchmarks.<module>` on the job in a new process, and wait for it.
 
     Raises:
         WorkerError: it failed; the end of what it said is in the message.
@@ -112,11 +112,11 @@ def start(module: str, job: Job, folder: Path, threads: int, first_on_path: Path
 
 
 def asked() -> tuple[Job, Path]:
-    """In a worker: the job, and where the answer goes."""
+    """Return the job of this worker process, and the path of its result."""
     values = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     return Job(**values | {"captured": tuple(values["captured"])}), Path(sys.argv[2])
 
 
 def tell(told: Told, path: Path) -> None:
-    """In a worker: answer."""
+    """Write the result of this worker process."""
     path.write_text(json.dumps(asdict(told)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The machine a result is of: what it has, and how fast it multiplies float32 matrices."""
+"""A description of the machine: processor, memory, versions, and its rate of float32 matrix products."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHAPES = ((2048, 576, 1536), (2048, 576, 576), (1024, 256, 704), (1024, 1024, 10
 
 
 def processor() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -28,23 +28,23 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """The cores that this process may use: in a container fewer than the machine has."""
+    """Return the number of cores that this process may use: in a container fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def slug() -> str:
-    """The machine in a file name: its processor and cores, no host's name."""
+    """Return a name for results files: processor and cores, without the host's name."""
     name = re.sub(r"\(r\)|\(tm\)|cpu|processor|@.*", "", processor(), flags=re.IGNORECASE)
     return re.sub(r"[^a-z0-9]+", "-", f"{name} {cores()} cores".lower()).strip("-")
 
 
 def memory_bytes() -> int:
-    """All of the memory."""
+    """Return the size of the memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def commit() -> str:
-    """The commit that is measured, with a + where files differ from it."""
+    """Return the commit that is measured, with a + where files differ from it."""
     here = Path(__file__).parent
     try:
         command = ["git", "describe", "--always", "--dirty=+"]
@@ -55,7 +55,7 @@ def commit() -> str:
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """All that a result has to say about where it was measured."""
+    """Return the description of the machine for a results file."""
     import trueup
 
     versions: dict[str, str] = {"trueup": trueup.__version__}
@@ -78,12 +78,12 @@ def describe(threads: int) -> dict[str, Any]:
 
 
 def load() -> float:
-    """How many processes want to run, over the last minute: above 0.5 at the start others are using the machine."""
+    """Return the load average of the last minute: above 0.5 at the start, others are using the machine."""
     return os.getloadavg()[0]
 
 
 def matmul_rates(seconds: float = 0.5) -> dict[str, float]:
-    """Floating-point operations a second of float32 matrix products, by shape: the best of many each."""
+    """Return the floating-point operations per second of float32 matrix products, by shape: the best of many each."""
     import torch
 
     rates: dict[str, float] = {}

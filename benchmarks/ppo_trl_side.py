@@ -1,4 +1,4 @@
-"""A worker: TRL 1.9.2's `trl.experimental.ppo`, the last line with PPO; that version comes first on its path.
+"""The worker for PPO with TRL 1.9.2 (`trl.experimental.ppo`), the last version with PPO; it is first on its path.
 
 Where the job names samples (the check), they are trueup's: its sampled tokens and their scores, so that both sides can
 be compared from there on. A side that draws with other random numbers has other samples, and nothing to compare.
@@ -21,7 +21,7 @@ from benchmarks.workloads import read
 
 
 def models(job: Job) -> dict[str, Any]:
-    """Policy, value and reward model; the reference is made by the trainer.
+    """Return policy, value and reward model; the trainer creates the reference.
 
     With LoRA the value model has adapters too, those of the reward model; TRL by itself would train all its weights.
     """
@@ -45,7 +45,7 @@ def models(job: Job) -> dict[str, Any]:
 
 
 def arguments(job: Job, output: str) -> Any:
-    """The job in TRL's words; the rest has TRL's defaults, which are trueup's too (clip, KL, GAE, value loss)."""
+    """Return TRL's configuration for the job; the defaults of clip, KL, GAE and value loss equal trueup's."""
     from trl.experimental.ppo import PPOConfig
 
     numbers = job.options["numbers"]
@@ -60,7 +60,7 @@ def arguments(job: Job, output: str) -> Any:
 
 
 def given_samples(path: str, reward_model: Any, told: Told) -> None:
-    """Let the trainer take samples and scores from a file, by their prompts. Their logits are computed as ever."""
+    """Make the trainer take samples and scores from a file, by their prompts. Logits are computed as usual."""
     from trl.experimental.ppo import ppo_trainer
 
     kept = {tuple(one["prompt"]): one for one in json.loads(Path(path).read_text(encoding="utf-8"))}
@@ -83,7 +83,7 @@ def given_samples(path: str, reward_model: Any, told: Told) -> None:
 
 
 def run(job: Job) -> Told:
-    """Train, and tell what was seen."""
+    """Train, and write the measurements."""
     from trl.experimental.ppo import PPOTrainer
 
     told = Told(imported=probe.IMPORTED)

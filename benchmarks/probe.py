@@ -1,6 +1,6 @@
-"""Inside a worker: when each optimizer step ended, its gradient, and peak memory. The same code on both sides.
+"""Record in a worker the end of each optimizer step, its gradient, and peak memory: the same code for both libraries.
 
-It hangs on torch's own hooks for optimizers, so neither library is changed.
+It uses torch's hooks for optimizers, so neither library is changed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _VALUES = 64  # of each tensor's gradient
 
 
 def since_start() -> float:
-    """Seconds since the worker was started."""
+    """Return the seconds since the worker was started."""
     return time.time() - float(os.environ["STARTED"])
 
 
 IMPORTED = since_start() if "STARTED" in os.environ else 0.0
-"""When torch was there; the libraries themselves are imported after it."""
+"""Seconds after which torch was imported; the libraries are imported after it."""
 
 
 def peak_memory() -> int:
-    """The high-water mark of this process's resident memory, in bytes."""
+    """Return the high-water mark of this process's resident memory, in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would also count what the parent held when it forked
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
@@ -43,7 +43,7 @@ def peak_memory() -> int:
 
 
 def plain(name: str) -> str:
-    """A parameter's name without what either library puts around it; PPO's value model is told apart."""
+    """Return a parameter's name without either library's prefixes; names of PPO's value model stay distinct."""
     value = re.search(r"^(?:trunks|heads)\.value\.|^value_model\.|\.lora_[AB]\.value\.", name)
     name = re.sub(r"^heads\.\w+\.", "score.", name)
     name = re.sub(r"^(?:trunks\.\w+|policy|value_model)\.", "", name).removeprefix("base_model.model.")
@@ -52,7 +52,7 @@ def plain(name: str) -> str:
 
 
 class Probe:
-    """Fills a `Told` while the optimizer steps.
+    """Fill a `Told` while the optimizer steps.
 
     Args:
         told: receives step ends, peak memory and gradients.
@@ -67,11 +67,11 @@ class Probe:
         register_optimizer_step_post_hook(self._after)
 
     def see(self, parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
-        """Learn the names of what trains."""
+        """Record the names of trained parameters."""
         self.names |= {id(parameter): plain(name) for name, parameter in parameters}
 
     def begin(self) -> None:
-        """Training begins: the first batch is drawn next."""
+        """Record the start of training, just before the first batch is drawn."""
         self.told.began = since_start()
 
     def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -90,19 +90,19 @@ class Probe:
 
 
 def sampled(gradient: torch.Tensor) -> list[float]:
-    """A gradient's norm, then some of its values, evenly spread."""
+    """Return a gradient's norm, then some evenly spaced values."""
     flat = gradient.detach().flatten()
     places = torch.linspace(0, flat.numel() - 1, min(_VALUES, flat.numel()), dtype=torch.float64).round().long()
     return [float(flat.norm()), *flat[places].tolist()]
 
 
 def digest(ids: list[int], trained: list[bool]) -> str:
-    """A sequence as it reached the model, with its number of tokens."""
+    """Return length and hash of a sequence as it reached the model."""
     return f"{len(ids)} {hashlib.sha256(repr((ids, [int(one) for one in trained])).encode()).hexdigest()[:16]}"
 
 
 def same_adapters() -> None:
-    """Let PEFT start every adapter from numbers of its own shape and turn alone, so that both sides start alike."""
+    """Make PEFT initialise adapters by shape and order of creation alone, so that both libraries start equal."""
     from peft.tuners.lora.layer import LoraLayer
 
     original, made = LoraLayer.reset_lora_parameters, [0]
@@ -117,7 +117,7 @@ def same_adapters() -> None:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Of installed packages."""
+    """Return the versions of installed packages."""
     from importlib.metadata import version
 
     return {name: version(name) for name in names}

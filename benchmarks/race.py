@@ -1,4 +1,4 @@
-"""One comparison: the check that both sides compute the same, then the timing, in turns."""
+"""One comparison: the check that both libraries compute the same, then the timing, in turns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USEFUL_AIM = 0.6
 
 
 def run_side(job: Job, side: Side, plan: Plan, scratch: Path) -> Told:
-    """One side's part, in a process of its own.
+    """Run one library's part in a separate process.
 
     Raises:
         WorkerError: it failed.
@@ -28,7 +28,7 @@ def run_side(job: Job, side: Side, plan: Plan, scratch: Path) -> Told:
 
 
 def check(work: Work, plan: Plan, scratch: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Let both sides take the same two steps.
+    """Run the same two steps with both libraries.
 
     Returns:
         The largest differences, and why a side (not one of the first two) did not run.
@@ -61,7 +61,7 @@ def check(work: Work, plan: Plan, scratch: Path) -> tuple[dict[str, Any], dict[s
 
 
 def race(work: Work, plan: Plan, scratch: Path, console: Console, matmul: float) -> dict[str, Any]:
-    """Check, then time each side `plan.rounds` times, in turns. -> the work's part of the results.
+    """Check, then time each side `plan.rounds` times, in turns. Return the comparison's part of the results.
 
     Raises:
         DifferentWorkError: the sides do not compute the same.
@@ -94,7 +94,7 @@ def _measured(told: Told, work: Work) -> compare.Measured:
 
 
 def _useful_share(work: Work, rate: float, matmul: float) -> dict[str, float]:
-    """The useful arithmetic of trueup's timed steps, as a share of the matmul rate."""
+    """Return the useful arithmetic of trueup's timed steps, as a share of the matmul rate."""
     timed = sequences(work)[work.warmup * work.job.batch : work.job.steps * work.job.batch]
     operations = useful(sizes(work), timed, reference=work.job.method == "dpo")
     units = sum(one.prompt + sum(one.branches) for one in timed) if work.unit == "tokens" else len(timed)

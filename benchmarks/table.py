@@ -1,4 +1,4 @@
-"""Results as tables on a terminal."""
+"""Print results as tables in the terminal."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def _rate(value: float) -> str:
 
 
 def judged(value: float, aim: float | None, reached: bool | None, sign: str) -> str:
-    """A ratio; with an aim, whether it is met."""
+    """Format a ratio; with a target, also whether it is met."""
     text = f"{value:.2f}x"
     return text if aim is None else f"{text}, aim {sign} {aim:g}x: {'met' if reached else 'NOT MET'}"
 
 
 def rows_of(work: dict[str, Any]) -> list[tuple[str, ...]]:
-    """A work's rows: side, rate, its range, peak memory, start, trueup's speed and memory against it."""
+    """Return the rows of a comparison: library, rate, range, peak memory, start, trueup's relative speed and memory."""
     aimed_at = list(work["sides"])[1]
     found: list[tuple[str, ...]] = []
     for name, side in work["sides"].items():
@@ -67,7 +67,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def alone(result: dict[str, Any]) -> list[str]:
-    """What has no table: sampling, start-up, growth."""
+    """Return lines for results without a table: sampling, start-up, growth."""
     lines: list[str] = []
     if one := result.get("sampling"):
         ours, theirs = (one["sides"][side]["rate"] for side in ("trueup", "transformers"))
@@ -105,7 +105,7 @@ def _table(work: dict[str, Any]) -> Table:
 
 
 def notes(work: dict[str, Any]) -> list[str]:
-    """What has to be said below a work's table."""
+    """Return the notes below a comparison's table."""
     lines = [f"{side['note']}{': ' + side['failed'] if 'failed' in side else ''}" for side in work["sides"].values()]
     if "agreement" in work:
         one = work["agreement"]

@@ -1,4 +1,4 @@
-"""A worker: TRL's trainers (SFT, reward, DPO) on a job, with the options a user gets and those the job names."""
+"""The worker for TRL's trainers (SFT, reward, DPO) on a job, with default options and those the job names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = {"sft": "SFT", "reward": "Reward", "dpo": "DPO"}
 
 
 def arguments(job: Job, output: str) -> Any:
-    """The job in TRL's words: precision, steps, schedule and AdamW as trueup's; all else is TRL's default."""
+    """Return TRL's configuration for the job: precision, steps, schedule and AdamW as trueup's, else defaults."""
     shared: dict[str, Any] = {
         "output_dir": output,
         "per_device_train_batch_size": job.batch,
@@ -37,7 +37,7 @@ def arguments(job: Job, output: str) -> Any:
 
 
 def watched(job: Job, told: Told, seen: probe.Probe) -> type:
-    """The trainer, noting each step's loss and rows."""
+    """Return a trainer that records each step's loss and rows."""
 
     import trl
 
@@ -68,7 +68,7 @@ def watched(job: Job, told: Told, seen: probe.Probe) -> type:
 
 
 def _note_rows(inputs: dict[str, Any], told: Told) -> None:
-    """Take the padding off a batch again."""
+    """Record the sequences of a batch without padding."""
     ids, mask = inputs["input_ids"], inputs.get("attention_mask")
     if mask is None:  # padding-free: one long row, positions start again at each sequence
         told.tokens.append(ids.numel())
@@ -85,7 +85,7 @@ def _note_rows(inputs: dict[str, Any], told: Told) -> None:
 
 
 def run(job: Job) -> Told:
-    """Train, and tell what was seen."""
+    """Train, and write the measurements."""
     from datasets import Dataset
     from transformers import AutoTokenizer
 

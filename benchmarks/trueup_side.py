@@ -1,4 +1,4 @@
-"""A worker: trueup on a job, the way a user runs it (a configuration, then `trueup.sft` and so on)."""
+"""The worker for trueup, run as a user runs it (a configuration, then `trueup.sft` and so on)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trueup.config import STAGES
 
 
 def configuration(job: Job, output: Path) -> dict[str, Any]:
-    """The job as a stage's configuration: all that is not named has trueup's default."""
+    """Return the job as a stage's configuration; all other keys have trueup's defaults."""
     made: dict[str, Any] = {
         "model": job.model,
         "output": str(output),
@@ -45,7 +45,7 @@ def configuration(job: Job, output: Path) -> dict[str, Any]:
 
 
 def run(job: Job) -> Told:
-    """Train, and tell what was seen."""
+    """Train, and write the measurements."""
     told = Told(imported=probe.IMPORTED)
     seen = probe.Probe(told, job.captured)
     if job.lora is not None:
@@ -64,7 +64,7 @@ def run(job: Job) -> Told:
 
 
 def _watch_stage(seen: probe.Probe, told: Told, job: Job) -> None:
-    """Note what reaches `fit` (names, rows) and how long the reference takes: nothing of the work is changed."""
+    """Record the names and rows that reach `fit`, and the time of the reference pass, without changing the training."""
     from trueup.recipes.stage import Stage
 
     fit = Stage.fit
@@ -93,7 +93,7 @@ def _watch_stage(seen: probe.Probe, told: Told, job: Job) -> None:
 
 
 def _keep_samples(path: Path, told: Told) -> None:
-    """Write the first rollout's prompts, sampled tokens and scores, for TRL to be compared on."""
+    """Write the first rollout's prompts, sampled tokens and scores, for the comparison with TRL."""
     from trueup.models.rewards import Ensemble
     from trueup.recipes.rollouts import Rollouts
 
@@ -118,7 +118,7 @@ def _keep_samples(path: Path, told: Told) -> None:
 
 
 def _note_rows(train: Any, told: Told, job: Job) -> None:
-    """The sequences of each step, in the sampler's order, and their digests in the first two."""
+    """Return the sequences of each step, in the sampler's order, and their digests in the first two."""
     from trueup.data.tokens.sampler import Sampler
 
     sampler = Sampler(len(train), job.batch, 0)
@@ -133,7 +133,7 @@ def _note_rows(train: Any, told: Told, job: Job) -> None:
 
 
 def _trained(trunk: list[int], branch: Any, job: Job) -> list[bool]:
-    """Which tokens the loss is on; a reward model's reads the last state of all."""
+    """Return the loss mask; empty for a reward model, whose loss has no mask."""
     return [] if job.method == "reward" else [False] * len(trunk) + list(branch.mask)
 
 

