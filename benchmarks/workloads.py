@@ -47,7 +47,7 @@ class Shape:
 
 
 LARGE_VOCABULARY = Shape()
-WANDERING = Shape(deviation=0.1)  # its greedy answers wander about; with small weights one word is said again and again
+WANDERING = Shape(deviation=0.1)  # its greedy answers vary; with small weights one word repeats
 TINY = Shape(words=512, hidden=64, layers=2, heads=4, intermediate=172)
 
 
