@@ -88,7 +88,7 @@ def worlds(draw: np.random.Generator, mu: float, kind: str, n: int) -> np.ndarra
 
 
 def missed_ever(mu: float, kind: str, times: int, n: int, seed: int) -> float:
-    """How often the interval missed at any of n looks: the last one is the intersection of all."""
+    """Return the share of runs in which the interval missed at any of n looks: the last is the intersection of all."""
     draw = np.random.default_rng(seed)
     missed = 0
     for _ in range(times):
@@ -117,7 +117,7 @@ def test_coverage_at_all_times(mu: float, kind: str) -> None:
     assert missed_ever(mu, kind, 1500, 1000, seed=3) <= 0.05 + 0.012
 
 
-def test_it_finds_what_is_there() -> None:
+def test_a_real_difference_is_found() -> None:
     """At 60% a single planned look needs 194 votes for 80%; looking after every vote costs about twice as many."""
     draw = np.random.default_rng(2)
     stopped = []

@@ -80,6 +80,6 @@ def test_nothing_measured_is_no_number() -> None:
         mean([])
 
 
-def test_how_it_reads() -> None:
+def test_text_of_an_estimate() -> None:
     assert str(rate(1, 2)) == "0.50 [0.09, 0.91]"
     assert rate(1, 2).as_dict() == {"value": 0.5, "low": rate(1, 2).low, "high": rate(1, 2).high, "n": 2}

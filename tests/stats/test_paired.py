@@ -207,7 +207,7 @@ def enumerate_names(values: list[float]) -> list[tuple[str, float]]:
     return [(str(at), value) for at, value in enumerate(values)]
 
 
-def test_what_is_detectable_is_detected_four_times_in_five() -> None:
+def test_the_detectable_difference_is_detected_four_times_in_five() -> None:
     """20% discordance, of which the share that gains is set so that the true difference is what 300 items detect."""
     generator, found = np.random.default_rng(0), 0
     gain = 2.80158 * math.sqrt(0.2 / 300)
@@ -265,7 +265,7 @@ def newcombe(a: int, b: int, c: int, d: int) -> tuple[float, float]:
     return (b - c) / n - low, (b - c) / n + high
 
 
-def test_why_not_newcombes_interval() -> None:
+def test_newcombes_interval_covers_less() -> None:
     """100 items, half of them right, 2% discordant and all of them gains: Newcombe's covers 0.88, Tango's 0.98."""
     assert newcombe(25, 0, 0, 25)[1] == pytest.approx(0.038, abs=5e-4)
     generator, theirs, ours = np.random.default_rng(0), 0, 0
@@ -345,13 +345,13 @@ def test_nats_per_token_cover_the_truth_everywhere(n: int) -> None:
     assert min(covered) > 0.92
 
 
-def test_the_same_on_every_run() -> None:
+def test_results_are_reproducible() -> None:
     ours, theirs = [(7.3 * at) % 1 for at in range(30)], [(3.1 * at) % 1 for at in range(30)]
     assert difference(ours, theirs) == difference(ours, theirs)
     assert difference(ours, theirs) != difference(ours, theirs, seed=1)
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(ValueError, match="n is 0"):
         difference([], [])
     with pytest.raises(ValueError, match="2 values against 1"):
@@ -368,7 +368,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         mcnemar(-1, 2)
 
 
-def test_how_it_reads() -> None:
+def test_text_and_json_of_a_difference() -> None:
     one = PairedDifference(0.125, -math.inf, 0.25, 3, 0.5, "sign test", math.inf)
     assert str(one) == "+0.12 [-inf, +0.25]"
     assert json.loads(json.dumps(one.as_dict(), allow_nan=False)) == {

@@ -85,7 +85,7 @@ def test_agreement_without_exception_is_no_certainty() -> None:
         assert 0.2 < one.low < 0.7
 
 
-def test_what_cannot_be_said() -> None:
+def test_few_or_equal_votes_have_no_coefficient() -> None:
     few = agreement(table_of([[0, 2], [1, 1]]))
     assert few.nominal == Absent(why="only 2 pairs have the votes of two raters; 5 are needed")
     same = agreement(table_of([[0, 0]] * 8))

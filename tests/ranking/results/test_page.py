@@ -66,7 +66,7 @@ def test_the_page_is_self_contained_and_cannot_act(made) -> None:
     assert "@import" not in text
 
 
-def test_what_people_wrote_is_shown_as_it_is() -> None:
+def test_text_from_people_is_shown_escaped() -> None:
     text = page(hostile())
     assert HOSTILE not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text

@@ -1,4 +1,4 @@
-"""The whole: what counts where, by hand; what is said of it; and that it is quick."""
+"""The results as a whole: counts worked by hand, caveats, missing results, and speed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def by_hand() -> Results:
     return view(pairs, [vote(at, at, kind) for at, kind in enumerate(kinds, 1)])
 
 
-def test_what_counts_where() -> None:
+def test_votes_are_counted_by_kind() -> None:
     made = by_hand()
     totals = made.totals
     assert (totals.votes, totals.preferences, totals.ties, totals.both_bad, totals.skips, totals.gold) == (
@@ -54,7 +54,7 @@ def test_votes_are_taken_in_the_order_of_events() -> None:
     assert view(pairs[::-1], votes).samples == view(pairs, votes).samples
 
 
-def test_it_is_json_and_the_same_twice() -> None:
+def test_results_are_json_and_reproducible() -> None:
     pairs, votes = store({"a": 0.0, "b": 0.5, "c": 1.0}, prompts=80, k=2, raters=3, tags=("x",), reasons=("clear",))
     made = view(pairs, votes, settings=StoreSettings(raters_per_pair=2), seed=3)
     text = made.model_dump_json()
@@ -133,7 +133,7 @@ def test_a_pair_counts_as_a_whole_in_the_interval_for_any_time() -> None:
         ([(1, "skip")], "no vote says which of two models is better"),
     ],
 )
-def test_what_was_not_measured_says_why(votes: list, why: str) -> None:
+def test_missing_results_have_a_reason(votes: list, why: str) -> None:
     pairs = {1: pair(1), 10: pair(10, "sft", "sft"), 11: pair(11, "", "")}
     kept = [pairs[votes[0][0]]] if votes else []
     made = view(kept, [vote(at, on, kind) for at, (on, kind) in enumerate(votes, 1)])

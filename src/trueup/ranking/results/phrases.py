@@ -89,17 +89,15 @@ def headline(results: Results) -> Headline:
     """Return the main result."""
     pairings = results.samples[0].pairings if results.samples else []
     if not pairings:
-        gap = next(
-            (missing.why for missing in results.not_measured if "rates" in missing.what), "there are no votes yet"
-        )
-        return Headline(NOT_MEASURED, "win rates", f"{gap[:1].upper()}{gap[1:]}.", "")
+        why = next((gap.why for gap in results.not_measured if "rates" in gap.what), "there are no votes yet")
+        return Headline(NOT_MEASURED, "win rates", f"{why[:1].upper()}{why[1:]}.", "")
     if len(results.ranking) > 2:
         return _headline_of_many(results, pairings)
     pairing = pairings[0]
     if isinstance(pairing.rate, Absent):
-        sentence = f"{pairing.model} against {pairing.other}: {pairing.rate.why}."
-        return Headline(NOT_MEASURED, "win rate", sentence, "")
-    sentence = f"{pairing.model} wins {_sentence(pairing.rate)} against {pairing.other}."
+        why = f"{pairing.model} against {pairing.other}: {pairing.rate.why}."
+        return Headline(NOT_MEASURED, "win rate", why, "")
+    sentence = f"{pairing.model} wins {_share_of_votes(pairing.rate)} against {pairing.other}."
     subject = outcome(pairing) if pairing.ahead or pairing.winner else f"{pairing.model} or {pairing.other}"
     return Headline(verdict(pairing), subject, sentence, _stop_sentence(pairing))
 
@@ -115,13 +113,12 @@ def _headline_of_many(results: Results, pairings: list[ModelPairing]) -> Headlin
     if pairing is None or isinstance(pairing.rate, Absent):
         next_step = f"It was never compared directly with {group[1].model}, which is next."
     else:
-        next_step = (
-            f"Against {pairing.other}, which is next, it wins {_sentence(pairing.rate)}. {_stop_sentence(pairing)}"
-        )
+        share = _share_of_votes(pairing.rate)
+        next_step = f"Against {pairing.other}, which is next, it wins {share}. {_stop_sentence(pairing)}"
     return Headline("CLEAR" if alone else "NOT SHOWN", f"{first.model} leads", sentence, next_step)
 
 
-def _sentence(rate: ResultsNumber) -> str:
+def _share_of_votes(rate: ResultsNumber) -> str:
     low, _, high = percent_interval(rate)[1:-1].partition(", ")
     return f"{percent(rate.value)} of {count(rate.n, 'vote')} (95% interval {low} to {high})"
 
