@@ -1,7 +1,7 @@
-"""One YAML of stages: run each in order, skip what is finished and unchanged, measure and report at the end.
+"""Run the stages of a pipeline in order, skip finished and unchanged ones, then measure and report.
 
 A stage's inputs are its configuration and the contents of its data, model and reward. They are recorded in
-`inputs.json` when the stage starts: a stopped stage with the same inputs goes on, one with other inputs begins again.
+`inputs.json` when the stage starts: a stopped stage with the same inputs resumes, one with other inputs starts again.
 """
 
 from __future__ import annotations
@@ -44,64 +44,59 @@ RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {
 def run(
     config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = False, source: Path | None = None
 ) -> Report | None:
-    """Run the stages that need it, then measure and report. Returns the report (None on a dry run).
+    """Run the stages that need it, measure, and return the report (None on a dry run and on ranks other than 0).
 
-    See `run_stages` for the arguments; `source` is the pipeline's file, copied into the run folder.
+    See `run_stages` for the arguments; `source` is the pipeline's file, which is copied into the run folder.
     """
-    where = _processes(config)
-    progress = Progress(quiet=not where.is_main)
+    processes = _processes(config)
+    progress = Progress(quiet=not processes.is_main)
     run_stages(config, progress, force=force, dry_run=dry_run)
     if dry_run:
         return None
     target = config.folder / "pipeline.yaml"
     if source is not None and source.resolve() != target.resolve():
-        where.from_first(lambda: shutil.copyfile(source, target))
+        processes.from_first(lambda: shutil.copyfile(source, target))
     return evaluate(config, progress, command_line())
 
 
 def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[str] = (), dry_run: bool = False) -> None:
-    """Run the stages that need it, in order, and say why each runs or is skipped.
+    """Run the stages that need it, in order, and print why each runs or is skipped.
 
     Args:
         config: the pipeline.
         progress: prints the reasons.
-        force: stages to run again although nothing changed; those that start from them follow by themselves.
-        dry_run: only say what would run, and why.
+        force: stages to run again although nothing changed; stages that start from them run again too.
+        dry_run: True only prints what would run, and why.
 
     Raises:
-        ConfigError: `force` names a stage that is not there.
+        ConfigError: `force` names an unknown stage.
     """
     unknown = [name for name in force if name not in config.stages]
     if unknown:
         raise ConfigError(f"--force {unknown[0]}: there is no such stage; there are {', '.join(config.stages)}")
     rerun: set[str] = set()
-    where = _processes(config)
+    processes = _processes(config)
     for name in config.stages:
         method, stage = config.stage(name)
         upstream = _upstream_reason(config, name, rerun)
-        # Decided once: the first process may be changing what the others would look at.
-        because = where.from_first(partial(_because, stage, upstream, forced=name in force))
-        if because is None:
+        # Rank 0 decides for all: it may already be changing files that the others would read.
+        reason = processes.from_first(partial(_reason, stage, upstream, forced=name in force))
+        if reason is None:
             progress.note(f"{name}: finished before, and nothing it was made from has changed: skipped")
             continue
         rerun.add(name)
-        progress.note(f"{name}: {because}")
+        progress.note(f"{name}: {reason}")
         if not dry_run:
-            _run_stage(stage, RECIPES[method], afresh=not because.startswith("going on"))
+            _run_stage(stage, RECIPES[method], afresh=not reason.startswith("going on"))
 
 
 def _processes(config: PipelineConfig) -> runtime.Runtime:
     return runtime.init(config.device, config.dtype, config.threads, config.strategy)
 
 
-def _because(stage: StageConfig, upstream: str | None, *, forced: bool) -> str | None:
-    """Why the stage has to run; None if it need not."""
-    return (upstream if _inputs_path(stage).is_file() else None) or _reason(stage, forced=forced)
-
-
 def _run_stage(stage: StageConfig, recipe: Callable[[Any], dict[str, Any]], *, afresh: bool) -> None:
-    where = runtime.init(stage.device, stage.dtype, stage.threads, stage.strategy)
-    where.from_first(lambda: _begin(stage, afresh=afresh))
+    processes = runtime.init(stage.device, stage.dtype, stage.threads, stage.strategy)
+    processes.from_first(lambda: _begin(stage, afresh=afresh))
     recipe(stage)
 
 
@@ -112,7 +107,7 @@ def _begin(stage: StageConfig, *, afresh: bool) -> None:
 
 
 def inputs(stage: StageConfig) -> dict[str, str]:
-    """Return the hash of each input of the stage by its label (a hub id stands for itself)."""
+    """Return each input of the stage by its label: the configuration, and a hash of each file, folder or hub id."""
     parts: dict[str, str] = {"config": to_yaml(stage)}
     for place, data in stage.data_sections:
         parts[".".join(map(str, place))] = store_version(data.path) or _content(data.path)
@@ -123,7 +118,7 @@ def inputs(stage: StageConfig) -> dict[str, str]:
 
 
 def _other_sources(stage: StageConfig) -> list[tuple[str, str]]:
-    """Rewards and reference: (label, folder or file.py:function)."""
+    """Return (label, folder or file.py:function) of the rewards, the reference and the user's functions."""
     sources: list[tuple[str, str]] = []
     if isinstance(stage, PpoConfig):
         sources += [
@@ -143,11 +138,12 @@ def _other_sources(stage: StageConfig) -> list[tuple[str, str]]:
 
 
 def _content(path: str) -> str:
-    place = Path(path)
-    if (place / "model").is_dir():  # a reward stage's run folder: what counts is what it exported
-        place = place / "model"
-    exists = place.exists()
-    return fingerprint([place], ignore=[MODEL_CARD]) if exists else hashlib.sha256(path.encode()).hexdigest()
+    """Return a hash of a file or folder; for a run folder, of the model it exported; for a hub id, of its name."""
+    source = Path(path)
+    if (source / "model").is_dir():
+        source = source / "model"
+    exists = source.exists()
+    return fingerprint([source], ignore=[MODEL_CARD]) if exists else hashlib.sha256(path.encode()).hexdigest()
 
 
 def _inputs_path(stage: StageConfig) -> Path:
@@ -155,7 +151,7 @@ def _inputs_path(stage: StageConfig) -> Path:
 
 
 def _recorded(path: Path) -> dict[str, str] | None:
-    """Return the recorded inputs of a stage; None where the file is damaged."""
+    """Return the recorded inputs of a stage; None if the file is damaged."""
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -168,23 +164,27 @@ def _upstream_reason(config: PipelineConfig, name: str, rerun: set[str]) -> str 
     return f"running, because {' and '.join(sorted(used))} runs again" if used else None
 
 
-def _votes_then(folder: RunFolder) -> str:
-    """Return the votes that a stage was trained on, for a message; empty where it was trained on none."""
+def _recorded_votes(folder: RunFolder) -> str:
+    """Return the stores and events that a stage was trained on, for a message; empty if it used no votes."""
     try:
         counts_by_section = json.loads((folder.path / "data.json").read_text(encoding="utf-8"))
         events = {
-            f"{path}@{at}" for counts in counts_by_section.values() for path, at in counts.get("events", {}).items()
+            f"{path}@{event}"
+            for counts in counts_by_section.values()
+            for path, event in counts.get("events", {}).items()
         }
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""
     return f" ({', '.join(sorted(events))} are the votes it was made from)" if events else ""
 
 
-def _reason(stage: StageConfig, *, forced: bool) -> str | None:
-    """Why the stage has to run; None if it is finished and unchanged."""
+def _reason(stage: StageConfig, upstream: str | None, *, forced: bool) -> str | None:
+    """Return why the stage has to run; None if it is finished and unchanged. `upstream`: an earlier stage's reason."""
+    path, folder = _inputs_path(stage), RunFolder(stage.output)
+    if upstream and path.is_file():
+        return upstream
     if forced:
         return "running, because --force asks for it"
-    path, folder = _inputs_path(stage), RunFolder(stage.output)
     if not path.is_file():
         return "running for the first time"
     before, now = _recorded(path), inputs(stage)
@@ -194,7 +194,7 @@ def _reason(stage: StageConfig, *, forced: bool) -> str | None:
         return f"running again, because its configuration changed: {'; '.join(keys[:3])}"
     changed = [key for key in now if key != "config" and before.get(key) != now[key]]
     if changed:
-        return f"running again, because what it is made from changed: {', '.join(changed)}{_votes_then(folder)}"
+        return f"running again, because what it is made from changed: {', '.join(changed)}{_recorded_votes(folder)}"
     if folder.read_summary() is None or not folder.model_path.is_dir():
         return "going on, because it was stopped before its end"
     return None
@@ -203,15 +203,15 @@ def _reason(stage: StageConfig, *, forced: bool) -> str | None:
 def evaluate(
     config: PipelineConfig, progress: Progress, command: str | None = None, title: str | None = None
 ) -> Report | None:
-    """Measure the base and every policy of the pipeline; write and show the report. None on all ranks but the first."""
-    where = _processes(config)
+    """Measure the base and every policy of the pipeline; publish and return the report (on rank 0, else None)."""
+    processes = _processes(config)
     quiet_libraries()
-    measure(evaluation_plan(config, command, title), where, progress.note)
-    return publish(config.folder) if where.is_main else None
+    measure(evaluation_plan(config, command, title), processes, progress.note)
+    return publish(config.folder) if processes.is_main else None
 
 
 def evaluation_plan(config: PipelineConfig, command: str | None = None, title: str | None = None) -> Plan:
-    """Return the plan of the pipeline's `evaluate` section, with the stages' names turned into folders."""
+    """Return the plan of the pipeline's `evaluate` section, with stage names replaced by folders."""
     settings, folder = config.evaluate, config.folder
     methods = {name: config.stages[name]["method"] for name in config.stages}
     writers = [name for name, method in methods.items() if method != RewardConfig.method]
@@ -219,7 +219,7 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
     trust = trust_of(*(config.stage(name)[1] for name in config.stages))
     models = {"base": config.base} | {name: str(folder / name / "model") for name in writers}
 
-    def place(reward: str | None) -> str | None:
+    def folder_of(reward: str | None) -> str | None:
         return str(folder / reward) if reward in config.stages else reward
 
     return Plan(
@@ -227,8 +227,8 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
         models=models,
         against=against,
         settings=settings,
-        reward=place(config.proxy),
-        gold=place(settings.gold),
+        reward=folder_of(config.proxy),
+        gold=folder_of(settings.gold),
         seed=config.seed,
         trust_remote_code=trust.code,
         pickles=trust.pickles,
