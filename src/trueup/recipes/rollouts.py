@@ -1,7 +1,8 @@
-"""PPO as a source: prompts -> samples -> rewards -> advantages, handed to `fit` as ordinary minibatches.
+"""The source of PPO's minibatches: sample answers to prompts, score them and compute advantages.
 
-When its minibatches run out it samples anew; logging, clipping, evaluation and resume are the loop's. GRPO and RLOO
-differ only in the advantage function. The state holds the samples being trained on, so a run resumes inside a rollout.
+It samples a new rollout when its minibatches are used up; logging, clipping, evaluation and resuming belong to the
+loop. GRPO and RLOO differ only in the advantage function. The state holds the current samples, so a run resumes inside
+a rollout.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ if TYPE_CHECKING:
 from trueup.data.prompts import PromptRow, Prompts
 from trueup.sampling.text import answer_text
 
-_SHOWN = 4  # samples of each rollout written to samples.jsonl
+_RECORDED = 4  # samples of each rollout written to samples.jsonl
 
 
 class Rollouts:
-    """The source of PPO's minibatches.
+    """A source that yields the minibatches of one rollout after another.
 
     Args:
         network: with roles "policy" and "reference", and "value" for GAE.
-        prompts: what is answered, in the sampler's order.
+        prompts: the prompts; the sampler's indices point into them.
         sampler: draws `rollouts.episodes / rollouts.per_prompt` prompts at a time.
         reward: scores whole conversations.
         config: the stage.
@@ -65,18 +66,16 @@ class Rollouts:
         self._advantage = config.rollouts.advantage_function(ADVANTAGES)
         self._norm = RunningNorm()
         self._episodes: list[Example] = []
-        self._packed: StateDict | None = (
-            None  # the episodes as a checkpoint holds them: the same until the next rollout
-        )
-        self._queue: list[list[int]] = []  # minibatches still to come, as indices of episodes
-        self._drawn = 0  # minibatches handed out
-        self._rollout = 0  # rollouts sampled
+        self._packed: StateDict | None = None  # `_episodes` as a checkpoint stores them
+        self._queue: list[list[int]] = []  # the remaining minibatches, as indices of episodes
+        self._drawn = 0  # number of minibatches returned
+        self._rollout = 0  # number of rollouts sampled
         self._metrics: dict[str, float] = {}
 
     # -- Source --------------------------------------------------------------------------------------------------
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
-        """This rank's micro-batches of the next minibatch; samples first where none is left."""
+        """Return this rank's micro-batches of the next minibatch, from a new rollout if none is left."""
         if not self._queue:
             self._sample(check)
         indices, self._queue = self._queue[0], self._queue[1:]
@@ -85,15 +84,15 @@ class Rollouts:
         return collate_step(chosen, self._network, per="token", max_tokens=self._config.max_tokens)
 
     def metrics(self) -> dict[str, float]:
-        """Means over the present rollout."""
+        """Return means over the current rollout."""
         return self._metrics
 
     def origin(self, row: int) -> object:
-        """Return where a prompt came from: file and line."""
+        """Return the file and line of a prompt."""
         return self._prompts.origin(row) if isinstance(self._prompts, Prompts) else f"prompt {row + 1}"
 
     def state_dict(self) -> StateDict:
-        """Positions, controllers, and the samples being trained on."""
+        """Return positions, controllers and the current samples."""
         if self._packed is None:
             self._packed = pack(self._episodes)
         return {
@@ -108,7 +107,7 @@ class Rollouts:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on from a saved state, inside a rollout if it was."""
+        """Continue from a saved state, also inside a rollout."""
         values = cast("dict[str, Any]", state)
         self._sampler.load_state_dict(values["sampler"])
         self._controller.load_state_dict(values["controller"])
@@ -122,7 +121,7 @@ class Rollouts:
 
     def _sample(self, check: Callable[[], None]) -> None:
         settings = self._config.rollouts
-        # Each prompt's samples stand side by side: groups for RLOO and GRPO.
+        # The samples of a prompt are neighbours: the groups of RLOO and GRPO.
         rows = [index for index in self._sampler.next() for _ in range(settings.per_prompt)]
         prompts = [self._prompts[row] for row in rows]
         samples = sample(
@@ -158,11 +157,15 @@ class Rollouts:
             Example(prompt.ids, (Branch(sampled.ids, [True] * len(sampled.ids)),), row=row)
             for prompt, sampled, row in zip(prompts, samples, rows, strict=True)
         ]
-        how = {"max_tokens": self._config.max_tokens, "temperature": settings.temperature}
-        # All of the first rollout's: nothing of the sampler may stand between the policy and its reference there.
-        policy, gap = policy_logps(network, plain, samples, **how, compare_all=self._rollout == 0)
-        reference = forward_all(network, plain, "reference", "logps", **how)
-        values = forward_all(network, plain, "value", "values", **how) if settings.advantage.needs_values else None
+        forward_settings = {"max_tokens": self._config.max_tokens, "temperature": settings.temperature}
+        # In the first rollout compute all: policy and reference are compared below, without rounding of the sampler.
+        policy, gap = policy_logps(network, plain, samples, **forward_settings, compare_all=self._rollout == 0)
+        reference = forward_all(network, plain, "reference", "logps", **forward_settings)
+        values = (
+            forward_all(network, plain, "value", "values", **forward_settings)
+            if settings.advantage.needs_values
+            else None
+        )
         branch_of = torch.repeat_interleave(
             torch.arange(len(samples)), torch.tensor([len(sampled.ids) for sampled in samples])
         )
@@ -181,7 +184,7 @@ class Rollouts:
             self._metrics["rollout_logp_gap"] = gap
         if len(members) > 1:
             self._metrics["reward_disagreement"] = float(disagreement(members).mean())
-        self._record(self._shown(conversations, raw, kl, samples))
+        self._record(self._records(conversations, raw, kl, samples))
         self._controller.update(float(kl.mean()), len(samples))
         return [
             replace(example, branches=(replace(example.branches[0], columns=values),))
@@ -189,7 +192,7 @@ class Rollouts:
         ]
 
     def _shape(self, raw: Tensor, finished: Tensor, lengths: Tensor) -> Tensor:
-        """(S,) scores as PPO sees them: normalised if asked, less the penalties for length and for not ending."""
+        """Return (S,) the scores, normalised if configured, less the penalties for length and a missing end."""
         scores = raw
         if self._config.rollouts.normalize_reward:
             self._norm.update(raw)
@@ -208,7 +211,9 @@ class Rollouts:
         )  # fmt: skip
         advantages = self._advantage(episodes)
         columns = {} if values is None else {"returns": advantages + values, "old_values": values}
-        if settings.whiten and not settings.advantage.needs_groups:  # a comparison is a baseline; a shift would undo it
+        if (
+            settings.whiten and not settings.advantage.needs_groups
+        ):  # a group is a baseline already; another shift would undo it
             advantages = whiten(advantages)
         return {"advantages": advantages, **columns}
 
@@ -228,7 +233,7 @@ class Rollouts:
                 ppo.explained_variance(columns["old_values"], columns["returns"])
             )
 
-    def _shown(
+    def _records(
         self, conversations: list[Conversation], raw: Tensor, kl: Tensor, samples: list[Sample]
     ) -> list[dict[str, object]]:
         return [
@@ -240,19 +245,19 @@ class Rollouts:
                 "kl": float(kl[index]),
                 "finished": samples[index].finished,
             }
-            for index in range(min(_SHOWN, len(samples)))
+            for index in range(min(_RECORDED, len(samples)))
         ]
 
 
 def make_controller(config: PpoConfig) -> kl_module.FixedKL | kl_module.AdaptiveKL:
-    """The KL controller that the configuration asks for."""
+    """Return the configured KL controller."""
     if config.kl.target is None:
         return kl_module.FixedKL(config.kl.coef)
     return kl_module.AdaptiveKL(config.kl.coef, config.kl.target, config.kl.horizon)
 
 
 def _check_start(log_ratios: Tensor, network: Network) -> None:
-    """Before the first update the policy *is* the reference; anything else is a fault that no log would show."""
+    """Raise TrainingError if the policy differs from its reference before the first update, which no log would show."""
     per_token = float(log_ratios.abs().mean())
     tolerance = START_TOLERANCE[network.runtime.dtype == torch.float32]
     if not per_token < tolerance:
@@ -263,13 +268,14 @@ def _check_start(log_ratios: Tensor, network: Network) -> None:
 
 
 def _split(columns: dict[str, Tensor], samples: list[Sample]) -> list[dict[str, list[float]]]:
+    """Return the columns (N,) of each sample."""
     sizes = [len(sampled.ids) for sampled in samples]
     parts = {name: [piece.tolist() for piece in column.split(sizes)] for name, column in columns.items()}
     return [{name: parts[name][index] for name in parts} for index in range(len(samples))]
 
 
 def pack(examples: Sequence[Example]) -> StateDict:
-    """Single-branch examples as flat tensors, for a checkpoint."""
+    """Return single-branch examples as flat tensors, for a checkpoint."""
     if not examples:
         return {"prompt_lengths": [], "columns": []}
     branches = [example.branches[0] for example in examples]
@@ -289,7 +295,7 @@ def pack(examples: Sequence[Example]) -> StateDict:
 
 
 def unpack(state: dict[str, Any]) -> list[Example]:
-    """The examples that `pack` was given."""
+    """Return the examples from the state that `pack` returned."""
     if not state["prompt_lengths"]:
         return []
     prompts = state["prompts"].split(list(state["prompt_lengths"]))
