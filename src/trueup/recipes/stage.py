@@ -1,4 +1,4 @@
-"""The part that all recipes share, before and after `fit`: check the data, open the run, export, write the summary."""
+"""Steps that all recipes share around `fit`: check the data, open the run, export, write the summary."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from trueup.system.commandline import resume_command
 
 @dataclass(slots=True)
 class Stage:
-    """An open run: the folder (locked), the network, and the count of every row read."""
+    """An open run: the locked run folder, the network, the prepared data and the loggers."""
 
     config: StageConfig
     run: RunFolder
@@ -55,32 +55,32 @@ class Stage:
 
     @property
     def data(self) -> dict[str, dict[str, Any]]:
-        """Section -> what became of its rows."""
+        """The counts of rows read, used and left out, by section."""
         return self.prepared.counts
 
     # -- data ----------------------------------------------------------------------------------------------------
 
     @property
     def train(self) -> Examples:
-        """The rows that are trained on; for PPO, its prompts."""
+        """The training rows; for PPO, its prompts."""
         return self.prepared.train
 
     @property
     def held_out(self) -> Examples | None:
-        """The rows that are measured on."""
+        """The held-out rows."""
         return self.prepared.held_out
 
     def steps(self, epoch: int) -> int:
-        """Optimizer steps in all: `optim.steps`, else `optim.epochs` epochs of so many rows."""
+        """Return the number of optimizer steps: `optim.steps`, or those of `optim.epochs` epochs of `epoch` rows."""
         optim = self.config.optim
         return optim.steps if optim.steps is not None else optim.epochs * math.ceil(epoch / optim.batch_size)
 
     def sampler(self, rows: int | None = None, batch_size: int | None = None) -> Sampler:
-        """Which rows each optimizer step takes, shuffled by the stage's seed.
+        """Return a sampler of the rows of each optimizer step, shuffled with the stage's seed.
 
         Args:
-            rows: how many there are; by default those that are trained on, each as often as its section's weight says.
-            batch_size: rows at once; by default `optim.batch_size`.
+            rows: the number of rows; by default the training rows, with the weights of their sections.
+            batch_size: rows of a step; by default `optim.batch_size`.
         """
         sizes = [len(rows) for rows in self.train.rows] if rows is None else [rows]
         weights = self.prepared.weights if rows is None else (1.0,)
@@ -90,14 +90,14 @@ class Stage:
     def source(
         self, examples: Sequence[Example], per: Per, *, sampler: Sampler, origin: Callable[[int], object] | None = None
     ) -> RowSource:
-        """The examples as a source, in `sampler`'s order; `origin` says where one came from, if not from `train`."""
+        """Return the examples as a source in `sampler`'s order; `origin` replaces that of the training rows."""
         return RowSource(
             examples, sampler, self.network, per=per, max_tokens=self.config.max_tokens,
             origin=origin or self.train.origin,
         )  # fmt: skip
 
     def mix_terms(self) -> list[Term]:
-        """SFT on other data as a second term, if the configuration mixes any in (PPO-ptx, rehearsal)."""
+        """Return SFT on the data of `mix` as a further term, if the configuration has any (PPO-ptx, rehearsal)."""
         mix, examples = self.config.mix, self.prepared.mix
         if mix is None or examples is None:
             return []
@@ -110,7 +110,7 @@ class Stage:
     def fit(
         self, terms: list[Term], steps: int, *, evaluation: Evaluation | None = None, headline: tuple[str, ...]
     ) -> Fitted:
-        """Train. See `loop.fit`."""
+        """Train, see `loop.fit`."""
         if "policy" in self.network.roles:
             check_lm_head(self.network)
         text = json.dumps(self.data, indent=2) + "\n"
@@ -125,17 +125,17 @@ class Stage:
     ) -> dict[str, Any]:
         """Export the trained role and write summary.json, which marks the stage as finished."""
         summary = {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data}
-        # A run that is exported anew is not finished until it is: killed between, it would have no model.
-        where = self.network.runtime
-        where.from_first(lambda: self.run.summary_path.unlink(missing_ok=True))
+        # Without the old summary, a run that is killed during a new export does not count as finished.
+        processes = self.network.runtime
+        processes.from_first(lambda: self.run.summary_path.unlink(missing_ok=True))
         with explain_disk_errors(f"cannot write {self.run.path}", self.run.path):
             self._export(role, export)
-        where.from_first(lambda: self.run.write_summary(summary))
+        processes.from_first(lambda: self.run.write_summary(summary))
         return summary
 
     def _export(self, role: str, export: Callable[[Network, Path], None]) -> None:
         config = self.config
-        # Every rank takes part, as each may hold only a part of the weights; the first one writes.
+        # Every rank takes part, since each may hold only a part of the weights; rank 0 writes.
         record_outputs(self.network, role, self.train, self.run.outputs_path, prompt=self.train.prompt)
         self.progress.note(f"writing {self.run.model_path}")
         if abs(merge_kept_share(self.network, role) - 1) > MAX_MERGE_LOSS:
@@ -147,38 +147,37 @@ class Stage:
 
 @contextmanager
 def open_stage(config: StageConfig) -> Iterator[Stage]:
-    """Lock the run folder, load the model, open the trackers; close all of it afterwards.
+    """Lock the run folder, check the data, load the model and open the loggers; close everything afterwards.
 
     Raises:
         CheckpointError: the folder is in use, or holds a run of another configuration.
         ModelError: the model cannot be used.
     """
     quiet_libraries()
-    where = runtime.init(config.device, config.dtype, config.threads, config.strategy)
-    if where.dtype == torch.float16:
+    processes = runtime.init(config.device, config.dtype, config.threads, config.strategy)
+    if processes.dtype == torch.float16:
         raise ConfigError(
             "dtype: float16 gradients vanish without loss scaling, which trueup does not do; use bfloat16 or float32"
         )
     check_functions(config)
     runtime.seed_everything(config.seed)
-    runtime.reset_peak_memory(where.device)
-    progress = Progress(quiet=not where.is_main)
-    run = _run_folder(config, where)
+    runtime.reset_peak_memory(processes.device)
+    progress = Progress(quiet=not processes.is_main)
+    run = _run_folder(config, processes)
     loggers: list[Logger] = []
     try:
         tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
         renderer = Renderer(tokenizer)
-        stores = where.from_first(lambda: store_events(data.path for _, data in config.data_sections))
+        stores = processes.from_first(lambda: store_events(data.path for _, data in config.data_sections))
         prepared = runtime.first_then_all(
-            where, lambda: prepare_checked(config, renderer, progress, run, stores, report=where.is_main)
+            processes, lambda: prepare_checked(config, renderer, progress, run, stores, report=processes.is_main)
         )
-        where.from_first(lambda: check_rewards(config, prepared.train, prepared.held_out))
+        processes.from_first(lambda: check_rewards(config, prepared.train, prepared.held_out))
         runtime.seed_everything(config.seed)  # a user's functions may have drawn numbers
-        progress.note(
-            f"{config.method}: loading {config.model} on {where.device} in {str(where.dtype).removeprefix('torch.')}"
-        )
-        network = load_network(config, where, renderer)
-        if where.is_main:
+        dtype = str(processes.dtype).removeprefix("torch.")
+        progress.note(f"{config.method}: loading {config.model} on {processes.device} in {dtype}")
+        network = load_network(config, processes, renderer)
+        if processes.is_main:
             saved = [int(path.name.removeprefix("step-")) for path in run.checkpoints.glob("step-*")]
             loggers = open_loggers(
                 config.log, run.path, config.model_dump(mode="json"), start_step=max(saved, default=0)
@@ -191,16 +190,16 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         run.close()
 
 
-def _run_folder(config: StageConfig, where: runtime.Runtime) -> RunFolder:
-    """The run's folder, made and locked by the first process; the others only look at it.
+def _run_folder(config: StageConfig, processes: runtime.Runtime) -> RunFolder:
+    """Return the run folder, which rank 0 creates and locks.
 
     Raises:
-        CheckpointError: it is in use, or holds a run of another configuration, or another node does not see it.
+        CheckpointError: it is in use, holds a run of another configuration, or is not visible to every node.
     """
     created: list[RunFolder] = []
-    where.from_first(lambda: created.append(RunFolder.create(config.output, to_yaml(config))))
+    processes.from_first(lambda: created.append(RunFolder.create(config.output, to_yaml(config))))
     run = created[0] if created else RunFolder(config.output)
-    if blind := [rank for rank, sees in enumerate(where.gather([run.config_path.is_file()])) if not sees]:
+    if blind := [rank for rank, sees in enumerate(processes.gather([run.config_path.is_file()])) if not sees]:
         run.close()
         raise CheckpointError(
             f"{config.output}: process {blind[0]} does not see the run folder that process 0 has made\n"
