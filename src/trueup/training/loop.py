@@ -1,8 +1,8 @@
-"""`fit`: the training loop, the one all four stages share.
+"""`fit`: the training loop of all methods.
 
 Each optimizer step (step.py) draws from every term's source, sums the terms' values over all micro-batches and all
 ranks, divides each term by its *global* weight, and steps once. So neither the micro-batch size nor the number of
-processes changes the gradient. Mixing is a second term; PPO is a source whose batches happen to be sampled.
+processes changes the gradient. Mixed-in data is a second term; PPO is a source that samples its batches.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Fitted:
     last: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, float | int | bool]:
-        """JSON-able, for summary.json."""
+        """Return the numbers for summary.json."""
         return {
             "steps": self.steps,
             "tokens": self.tokens,
@@ -72,7 +72,7 @@ class Fit:
         self.step = 0
         self.tokens = 0
         self.last: dict[str, float] = {}  # the last row of the log
-        self.pending: dict[str, float] | None = None  # a step's row whose evaluation is still to come
+        self.pending: dict[str, float] | None = None  # the row of a step that is not evaluated yet
         self.best: dict[str, Any] | None = None  # value, step, misses and weights of the best evaluation
 
     def _warn(self, text: str) -> None:
@@ -82,9 +82,9 @@ class Fit:
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, StateDict]:
-        """Everything that decides how the run goes on. The tensors are the live ones: write them at once."""
+        """Return everything that a resumed run depends on. The tensors are live, not copies: write them at once."""
         moments = self.stepper.optimizer.state
-        optimizer = {name: dict(moments[one]) for name, one in self.network.trainable() if one in moments}
+        optimizer = {name: dict(moments[weight]) for name, weight in self.network.trainable() if weight in moments}
         return {
             "trainer": {
                 "step": self.step,
@@ -100,33 +100,32 @@ class Fit:
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where the checkpoint was taken."""
+        """Continue from a checkpoint."""
         trainer = cast("dict[str, Any]", checkpoint.part("trainer"))
         weights, moments = checkpoint.part("weights"), checkpoint.part("optimizer")
-        mine = dict(self.network.trainable())
-        if set(mine) != set(weights):
-            odd = sorted(set(mine) ^ set(weights))[0]
+        parameters = dict(self.network.trainable())
+        if set(parameters) != set(weights):
+            name = sorted(set(parameters) ^ set(weights))[0]
             raise CheckpointError(
-                f"{checkpoint.path}: its weights are not this model's ({odd}); use another output folder"
+                f"{checkpoint.path}: its weights are not this model's ({name}); use another output folder"
             )
-        reading = _Reading()
-        for name, parameter in mine.items():
-            reading.into(parameter, weights[name])
+        reader = _TensorReader()
+        for name, parameter in parameters.items():
+            reader.into(parameter, weights[name])
             if name in moments:
                 self.stepper.optimizer.state[parameter] = {
                     # Adam's step counter lives on the CPU; its moments are like the parameter.
-                    key: value if key == "step" else reading.like(parameter, value)
+                    key: value if key == "step" else reader.like(parameter, value)
                     for key, value in moments[name].items()
                 }
         self.best = trainer["best"]
         if self.best is not None:
-            kept = self.best["weights"]
-            # Those that are whole stay on the CPU, where `_aside` keeps them.
+            # Whole weights stay on the CPU, as `_copy_aside` stores them.
             self.best["weights"] = {
-                name: reading.like(mine[name], value) if isinstance(value, ShardedRef) else value
-                for name, value in kept.items()
+                name: reader.like(parameters[name], value) if isinstance(value, ShardedRef) else value
+                for name, value in self.best["weights"].items()
             }
-        reading.finish(checkpoint)
+        reader.finish(checkpoint)
         sources = cast("dict[str, StateDict]", checkpoint.part("sources"))
         for name, source in self.sources.items():
             source.load_state_dict(sources[name])
@@ -135,7 +134,7 @@ class Fit:
         self.stepper.load_state_dict(trainer["stepper"])
 
     def save(self) -> None:
-        """Write a checkpoint of the current step: what is sharded every rank, the rest rank 0."""
+        """Write a checkpoint of the current step: every rank its shards, rank 0 the rest."""
         keep = [self.best["step"]] if self.config.save.keep_best and self.best is not None else []
         save_checkpoint(
             self.run, self.step, self.state(), keep_last=self.config.save.keep_last, keep=keep, where=self.runtime
@@ -145,69 +144,69 @@ class Fit:
 
     @property
     def exhausted(self) -> bool:
-        """Return True if `patience` evaluations have brought nothing better: the run stops early."""
+        """True if `patience` evaluations brought nothing better, so the run stops early."""
         patience = self.evaluation.patience if self.evaluation is not None else None
         return patience is not None and self.best is not None and self.best["misses"] >= patience
 
     def evaluate(self) -> dict[str, float]:
-        """Run the evaluation, remember the best one; returns its numbers."""
+        """Run the evaluation, remember it if it is the best, and return its numbers."""
         plan = self.evaluation
         if plan is None:
             return {}
         self.network.eval()
         with torch.no_grad():
-            # Rank 0's numbers count: were a reward to answer differently elsewhere, the ranks would stop apart.
+            # Rank 0's numbers count, so that all ranks stop at the same step even if a reward differs between them.
             numbers = self.runtime.gather([plan.compute(self.step)])[0]
         value = numbers[plan.metric] * (1 if plan.better == "lower" else -1)
         if self.best is None or _beats(value, self.best["value"]):
-            weights = {name: _aside(one) for name, one in self.network.trainable()} if plan.patience else {}
+            weights = {name: _copy_aside(weight) for name, weight in self.network.trainable()} if plan.patience else {}
             self.best = {"value": value, "step": self.step, "misses": 0, "weights": weights, "row": numbers}
         else:
             self.best["misses"] += 1
         return numbers
 
     def use_best(self) -> None:
-        """Put back the weights of the best evaluation, if early stopping kept them."""
+        """Restore the weights of the best evaluation, if early stopping kept them."""
         if self.best is not None and self.best["weights"]:
             for name, parameter in self.network.trainable():
                 copy_into(parameter, self.best["weights"][name])
 
     def due(self, every: int | None) -> bool:
-        """Return True if something done every so many steps is due now; the last step always counts."""
+        """Return True if this step is a multiple of `every` or the last step."""
         return self.step == self.steps or (every is not None and self.step % every == 0)
 
 
-class _Reading:
-    """Puts saved tensors where they belong; what many processes wrote in parts is read at the end, all at once."""
+class _TensorReader:
+    """Copy saved tensors into live ones; sharded tensors are all read together at the end."""
 
     def __init__(self) -> None:
-        self._stored: dict[str, Tensor] = {}
+        self._sharded: dict[str, Tensor] = {}
 
     def into(self, target: Tensor, value: Tensor | ShardedRef) -> None:
-        """Copy a saved tensor into one that is there."""
+        """Copy a saved tensor into `target`; a sharded one only in `finish`."""
         if isinstance(value, ShardedRef):
-            self._stored[value.name] = target.detach()
+            self._sharded[value.name] = target.detach()
         else:
             copy_into(target, value)
 
     def like(self, parameter: Tensor, value: Tensor | ShardedRef) -> Tensor:
-        """A saved tensor, where and as the parameter is."""
+        """Return a saved tensor on the parameter's device, with its dtype and sharding."""
         target = torch.zeros_like(parameter.detach())
         self.into(target, value)
         return target
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        """Read what is still to come."""
-        checkpoint.read_sharded(self._stored)
+        """Read all sharded tensors."""
+        checkpoint.read_sharded(self._sharded)
 
 
 def _beats(value: float, best: float) -> bool:
-    """Return True if a measurement (lower is better) beats the best; any number beats a NaN, a NaN beats None."""
+    """Return True if a measurement (lower is better) beats the best; any number beats a NaN."""
     return value < best or (math.isnan(best) and not math.isnan(value))
 
 
-def _aside(weight: Tensor) -> Tensor:
-    """A copy to keep: on the CPU, where this rank does not hold only a part of it."""
+def _copy_aside(weight: Tensor) -> Tensor:
+    """Return a copy of a weight, on the CPU unless it is sharded."""
     copied = weight.detach().clone()
     return copied if is_sharded(copied) else copied.cpu()
 
@@ -220,21 +219,21 @@ def fit(
     """Train until `steps`, from the newest complete checkpoint of the run folder if there is one.
 
     Args:
-        network: roles built; whatever `network.trainable()` lists is optimized.
-        terms: parts of the loss; sources are saved and restored by the name of the first term that uses them.
-        config: the stage's `optim` and `save` sections are used.
-        steps: optimizer steps in all.
+        network: with its roles added; all parameters of `network.trainable()` are optimized.
+        terms: parts of the loss; a source is saved under the name of the first term that uses it.
+        config: the stage, of which `optim` and `save` are used.
+        steps: total number of optimizer steps.
         run: receives metrics.jsonl (deterministic numbers only), timing.jsonl and checkpoints.
-        progress: the live view.
-        evaluation: computed before the first step (as step 0), every so many steps, and at the end.
-        loggers: TensorBoard and the like.
-        headline: metrics shown live.
+        progress: the live display.
+        evaluation: computed before the first step (as step 0), every `evaluation.every` steps and at the end.
+        loggers: TensorBoard and others.
+        headline: metrics of the live display.
         resume_command: printed on Ctrl-C.
 
     Raises:
         TrainingError: too many steps in a row had no finite loss or gradient.
-        Interrupted: Ctrl-C or SIGTERM; the current step is saved first. A resumed run goes on bit for bit on the CPU;
-            on a GPU as far as its kernels repeat themselves.
+        Interrupted: Ctrl-C or SIGTERM; the current step is saved first. On the CPU a resumed run gives the same bits
+            as an uninterrupted one; on a GPU only if its kernels are deterministic.
     """
     state = Fit(
         network, terms, config, steps, run, evaluation=evaluation, progress=progress, loggers=loggers, headline=headline
@@ -245,18 +244,18 @@ def fit(
     progress.start(run.path.name, steps, state.step)
     started, first_tokens = time.perf_counter(), state.tokens
     with InterruptGuard(progress.note) as guard:
-        # One process may be stopped inside an evaluation or a rollout too; of several, none may leave the others there.
+        # A single process may also stop inside an evaluation or a rollout; of several, none may leave the others.
         network.check_stop = guard.check if state.runtime.world == 1 else _never
         while state.pending is not None or (state.step < steps and not state.exhausted):
             before = _Position(state)
             try:
                 _one_step(state, guard)
             except StopRequested as error:
-                if state.pending is None:  # else the step itself was done
+                if state.pending is None:  # else the step is complete, and only its evaluation is missing
                     before.rewind()
                 state.save()
                 raise _stopped(state, resume_command) from error
-        if _asked_to_stop(state, guard):  # in the last step, which is saved; neither export nor a next stage begins
+        if _stop_requested(state, guard):  # during the last step, which is saved: skip export and later stages
             raise _stopped(state, resume_command)
     if state.best is not None and state.best["weights"] and state.best["misses"]:
         state.use_best()
@@ -274,7 +273,7 @@ def fit(
 
 
 def _resume(state: Fit) -> bool:
-    """Go on from the newest complete checkpoint, the logs cut back to it. Returns whether there was one."""
+    """Resume from the newest complete checkpoint, with the logs cut back to it; return True if there is one."""
     run, progress = state.run, state.progress
     # Rank 0 holds the lock, clears leftovers, and reads every byte.
     checkpoint = state.runtime.from_first(lambda: latest_checkpoint(run))
@@ -285,10 +284,10 @@ def _resume(state: Fit) -> bool:
         _restore(state, checkpoint)
         progress.note(f"resuming from step {state.step} of {state.steps}")
     if state.runtime.is_main:
-        # A step whose evaluation is still to come has no row yet; one from an earlier try would come twice.
+        # A step that is not evaluated yet has no row; a row from an earlier try would be written twice.
         recorded = state.step if state.pending is None else state.step - 1
         run.truncate_metrics(-1 if checkpoint is None else recorded)
-        _tell_surroundings(state)
+        _record_surroundings(state)
     state.runtime.barrier()
     return checkpoint is not None
 
@@ -306,8 +305,8 @@ def _restore(state: Fit, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def _tell_surroundings(state: Fit) -> None:
-    """Record what the bits depend on besides configuration and data; warn of what changed since the run's last part."""
+def _record_surroundings(state: Fit) -> None:
+    """Record the surroundings that the bits depend on, such as device and versions; warn if they changed since."""
     where = state.runtime
     attention = getattr(state.network.trunks["base"].config, "_attn_implementation", None)
     now = surroundings(
@@ -318,7 +317,7 @@ def _tell_surroundings(state: Fit) -> None:
 
 
 def _one_step(state: Fit, guard: InterruptGuard) -> None:
-    """Train one step, evaluate and save if due. Stopped in the evaluation, it is only evaluated when it goes on."""
+    """Train one step, evaluate and save if due. After a stop in the evaluation, only evaluate."""
     clock = time.perf_counter()
     if state.pending is None:
         row = state.stepper.take(state.step, _agreed_check(state, guard))
@@ -336,25 +335,25 @@ def _one_step(state: Fit, guard: InterruptGuard) -> None:
 
 
 def _never() -> None:
-    """Stops nothing."""
+    """Do nothing: a check that never stops."""
 
 
 def _agreed_check(state: Fit, guard: InterruptGuard) -> Callable[[], None]:
-    """Raises StopRequested now if any process was asked to stop; returns what may stop the step half-way.
+    """Raise StopRequested if any process was asked to stop, else return the check to call during the step.
 
-    One process may stop anywhere. Several have to stop before the same step: one that left in the middle of it would
-    leave the others waiting for its gradients for ever.
+    A single process may stop anywhere. Several must stop before the same step, or some would wait for ever for the
+    gradients of the one that left.
     """
     if state.runtime.world == 1:
         guard.check()
         return guard.check
-    if _asked_to_stop(state, guard):
+    if _stop_requested(state, guard):
         raise StopRequested
     return _never
 
 
-def _asked_to_stop(state: Fit, guard: InterruptGuard) -> bool:
-    """Return True if any process was asked to stop; every rank has to call this."""
+def _stop_requested(state: Fit, guard: InterruptGuard) -> bool:
+    """Return True if any process was asked to stop; every rank must call this."""
     return state.runtime.global_sum(float(guard.requested))[0] > 0
 
 
@@ -363,7 +362,7 @@ def _stopped(state: Fit, resume_command: str) -> Interrupted:
 
 
 class _Position:
-    """The sources at the start of a step, so that a step stopped half-way can be taken again from there."""
+    """The state of the sources before a step, so that a step that was stopped half-way can be repeated."""
 
     def __init__(self, state: Fit) -> None:
         self._state = state
