@@ -1,4 +1,4 @@
-"""The objectives: (network, micro-batch) -> unreduced values and metrics. Only `fit` reduces.
+"""Objectives: functions from (network, micro-batch) to unreduced values and metrics, which `fit` reduces.
 
 Each binds a role of the network to a pure function of `algorithms/`.
 """
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def sft(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
-    """Negative log-likelihood of each trained token, (N,)."""
+    """Return the negative log-likelihood of each trained token, (N,)."""
     return cross_entropy(network.logps(batch)), {}
 
 
 def reward(settings: RewardLossConfig) -> Objective:
-    """Bradley-Terry on the scores at the two ends of each pair, (P,)."""
+    """Return the Bradley-Terry objective on the scores of each pair, (P,)."""
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         scores, _ = network(batch, "reward", "scores")
@@ -41,12 +41,12 @@ def reward(settings: RewardLossConfig) -> Objective:
 
 
 def accuracy(margins: Tensor) -> Tensor:
-    """1 where chosen is above rejected, 0 where below, one half for a tie, (P,)."""
+    """Return (P,) 1 where chosen is above rejected, 0 where it is below, one half for a tie."""
     return (margins > 0).float() + 0.5 * (margins == 0).float()
 
 
 def pairs_of(logps: Tensor, batch: Batch) -> preference.Pairs:
-    """Token log-probabilities (N,) summed into the pairs of a batch; reference sums are its column "ref_logps"."""
+    """Sum token log-probabilities (N,) into the pairs of a batch; the column "ref_logps" holds the reference's sums."""
     sums = segment_sum(logps, batch.branch_of, batch.branches)
     reference = batch.columns.get("ref_logps")
     return preference.Pairs(
@@ -60,7 +60,7 @@ def pairs_of(logps: Tensor, batch: Batch) -> preference.Pairs:
 
 
 def paired_preference(settings: PreferenceLossConfig) -> Objective:
-    """A loss on (chosen, rejected) pairs, (P,)."""
+    """Return the objective of a loss on (chosen, rejected) pairs, (P,)."""
     loss, beta = settings.function(preference.LOSSES, "loss"), float(settings.params.get("beta", 1.0))
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -71,9 +71,9 @@ def paired_preference(settings: PreferenceLossConfig) -> Objective:
 
 
 def unpaired_preference(settings: PreferenceLossConfig) -> Objective:
-    """A loss on single labelled completions, (S,).
+    """Return the objective of a loss on single labelled completions, (S,).
 
-    Where the loss has a reference, the column "kl" is the whole step's estimate, so micro-batches do not matter.
+    With a reference, the column "kl" is the estimate of the whole step, so micro-batches do not matter.
     """
     loss, beta = settings.function(preference.LOSSES, "loss"), float(settings.params.get("beta", 1.0))
 
@@ -90,7 +90,7 @@ def unpaired_preference(settings: PreferenceLossConfig) -> Objective:
 
 
 def policy(settings: RolloutConfig) -> Objective:
-    """The clipped policy loss less the entropy bonus, per token (N,)."""
+    """Return the objective of the policy: the clipped loss less the entropy bonus, per token (N,)."""
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         logps, entropy = network(
@@ -110,7 +110,7 @@ def policy(settings: RolloutConfig) -> Objective:
 
 
 def value(settings: RolloutConfig) -> Objective:
-    """The clipped value loss, per token (N,)."""
+    """Return the objective of the value model: the clipped loss, per token (N,)."""
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         values, _ = network(batch, "value", "values")
