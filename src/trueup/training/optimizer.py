@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
-    """The rate of step `step` (from 0) of `steps`: linear warm-up, then constant, linear or cosine decay to 0."""
+    """Return the learning rate of a step (from 0): linear warm-up, then constant, or linear or cosine decay to 0."""
     warmup = round(optim.warmup * steps) if optim.warmup < 1 else int(optim.warmup)
     if step < warmup:
         return optim.lr * (step + 1) / warmup
@@ -29,11 +29,11 @@ def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
 
 
 def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over what trains; weight decay on matrices only (biases, norms and heads' vectors are left alone)."""
+    """Return AdamW over all trainable parameters, with weight decay on matrices only."""
     parameters = [parameter for _, parameter in network.trainable()]
     if not parameters:
         raise TrainingError("nothing trains: no parameter of the model requires a gradient")
-    # Sharded and whole parameters cannot stand in one group: torch updates a group in one go.
+    # Sharded and whole parameters need groups of their own: torch updates a group in one call.
     groups = [
         {
             "params": [
@@ -46,11 +46,11 @@ def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
         for decays in (True, False)
         for sharded in (False, True)
     ]
-    # One pass over each parameter instead of ten; not every kind of device has it.
+    # One pass over each parameter instead of ten; not every device type has the fused kernel.
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, fused=fused)
 
 
 def _decays(parameter: torch.nn.Parameter) -> bool:
-    """A matrix; a scalar head's weight is (1, H), a vector in all but name."""
+    """Return True for a matrix; a scalar head's weight (1, H) counts as a vector."""
     return parameter.ndim >= 2 and parameter.shape[0] > 1
