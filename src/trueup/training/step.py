@@ -31,26 +31,26 @@ _NAMED_ROWS = 8  # rows named in a message
 class _Accumulated:
     """Sums over a term's micro-batches on this rank, still on the device."""
 
-    losses: list[Tensor]  # one a micro-batch
+    losses: list[Tensor]  # of each micro-batch
     totals: dict[str, Tensor]
     counts: dict[str, int]
 
 
 class Stepper:
-    """Takes optimizer steps.
+    """Take optimizer steps.
 
     Args:
-        network: what trains.
+        network: the network to train.
         terms: parts of the loss.
         optim: the optimizer's settings.
-        steps: how many steps there will be in all.
-        seed: of dropout.
-        warn: called with a message for every step that was not applied.
+        steps: total number of steps.
+        seed: the seed of dropout.
+        warn: called with a message for every skipped step.
 
     Attributes:
         optimizer: AdamW.
-        skipped: steps that were not applied.
-        in_a_row: how many of them the last ones were.
+        skipped: number of steps that were not applied.
+        in_a_row: number of skipped steps since the last applied one.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Stepper:
         network.check_and_shard()
         self.network, self.terms, self.optim, self.runtime = network, terms, optim, network.runtime
         self._steps, self._seed, self._warn = steps, seed, warn
-        # A source that several terms share is drawn from once, and known by the first one's name.
+        # A source that several terms share is drawn from once, and named after the first of them.
         self.sources: dict[str, Source] = {
             term.name: term.source for term in {id(term.source): term for term in reversed(terms)}.values()
         }
@@ -68,21 +68,21 @@ class Stepper:
         self.skipped = self.in_a_row = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts of steps that were not applied; the loop saves the optimizer's state."""
+        """Return the counts of skipped steps; the loop saves the optimizer's state."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from a state of `state_dict`."""
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
     def take(self, step: int, check: Callable[[], None]) -> dict[str, float]:
-        """Step number `step`, from 0. Returns its row of the log.
+        """Take step number `step` (from 0) and return its row of the log.
 
         Raises:
             StopRequested: from `check`, with weights and optimizer untouched.
             TrainingError: too many steps in a row had no finite loss or gradient.
         """
-        # Dropout follows from the seed, the step and the rank: there is no state of a generator to be saved or moved.
+        # Dropout depends on the seed, the step and the rank only, so no generator state has to be saved.
         torch.manual_seed(mixed_seed(self._seed, step, self.runtime.rank))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -91,16 +91,16 @@ class Stepper:
         row: dict[str, float] = {"step": step + 1, "lr": rate}
         loss, accumulated = 0.0, list[tuple[Source, list[Batch], list[Tensor]]]()
         for term in self.terms:
-            micro = batches[id(term.source)]
-            value, metrics, losses = self._accumulate(term, micro, check)
-            accumulated.append((term.source, micro, losses))
+            micro_batches = batches[id(term.source)]
+            value, metrics, losses = self._accumulate(term, micro_batches, check)
+            accumulated.append((term.source, micro_batches, losses))
             loss += term.weight * value
             row[f"{term.name}/loss"] = value
             row |= {f"{term.name}/{name}": number for name, number in metrics.items()}
         for name, source in self.sources.items():
             row |= {f"{name}/{key}": value for key, value in source.metrics().items()}
         row["loss"] = loss
-        tokens = sum(batch.tokens for micro in batches.values() for batch in micro)
+        tokens = sum(batch.tokens for micro_batches in batches.values() for batch in micro_batches)
         row["tokens"] = round(self.runtime.global_sum(tokens)[0])  # whole on any number of processes
         row["grad_norm"] = norm = self._clip()
         if math.isfinite(norm) and math.isfinite(loss):
@@ -112,12 +112,12 @@ class Stepper:
         return row
 
     def _accumulate(
-        self, term: Term, micro: list[Batch], check: Callable[[], None]
+        self, term: Term, micro_batches: list[Batch], check: Callable[[], None]
     ) -> tuple[float, dict[str, float], list[Tensor]]:
-        """Add a term's gradient; returns its loss, its metrics' means over the whole step, and each batch's loss."""
-        (weight,) = self.runtime.global_sum(sum(float(batch.weights.sum()) for batch in micro))
+        """Add a term's gradient; return its loss, its metrics' means over the whole step, and each batch's loss."""
+        (weight,) = self.runtime.global_sum(sum(float(batch.weights.sum()) for batch in micro_batches))
         accumulated = _Accumulated([], {}, {})
-        for batch in micro:
+        for batch in micro_batches:
             check()
             moved = batch.to(self.runtime.device)
             values, metrics = term.objective(self.network, moved)
@@ -137,11 +137,11 @@ class Stepper:
         )]).tolist()  # fmt: skip
         value, *sums = self.runtime.global_sum(*values)
         counts = self.runtime.global_sum(*(float(accumulated.counts.get(name, 0)) for name in names))
-        means = {name: one / max(count, 1) for name, one, count in zip(names, sums, counts, strict=True)}
+        means = {name: total / max(count, 1) for name, total, count in zip(names, sums, counts, strict=True)}
         return value, means, accumulated.losses
 
     def _clip(self) -> float:
-        """Sum gradients over ranks and clip them. Returns their norm before."""
+        """Sum gradients over ranks, clip them, and return their norm before clipping."""
         parameters = [parameter for _, parameter in self.network.trainable()]
         self.runtime.sum_gradients(parameters)
         return self.runtime.clip_gradients(parameters, self.optim.clip)
@@ -154,15 +154,15 @@ class Stepper:
     def _skip(
         self, step: int, loss: float, norm: float, accumulated: list[tuple[Source, list[Batch], list[Tensor]]]
     ) -> None:
-        """Count a step that is not applied, and tell it; stop where there were too many in a row."""
+        """Count a skipped step and warn; raise TrainingError after too many in a row."""
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         rows = self._rows(accumulated)
-        what = f"step {step + 1}: the loss is {loss:.4g}, the gradient's norm {norm:.4g}"
+        problem = f"step {step + 1}: the loss is {loss:.4g}, the gradient's norm {norm:.4g}"
         if self.in_a_row < self.optim.bad_steps:
-            self._warn(f"{what}; the step was left out. Rows: {rows}")
+            self._warn(f"{problem}; the step was left out. Rows: {rows}")
             return
         raise TrainingError(
-            f"{what}, and {self.in_a_row} steps in a row were left out (optim.bad_steps)\n"
+            f"{problem}, and {self.in_a_row} steps in a row were left out (optim.bad_steps)\n"
             f"  rows: {rows}\n"
             f"  the weights are as they were, and checkpoints are untouched\n"
             f"  fix: look at these rows (trueup show); or, in another output folder, lower optim.lr (now "
@@ -170,14 +170,14 @@ class Stepper:
         )
 
     def _rows(self, accumulated: list[tuple[Source, list[Batch], list[Tensor]]]) -> str:
-        """The rows of the micro-batches whose loss is not finite; where only a gradient is not, of all."""
+        """Return the rows of the micro-batches with a non-finite loss, or of all if only a gradient is not finite."""
         places: list[tuple[bool, str]] = []
-        for source, micro, losses in accumulated:
-            for batch, loss in zip(micro, losses, strict=True):
-                bad = not math.isfinite(float(loss))
-                places += [(bad, str(source.origin(row))) for row in batch.rows if row >= 0]
+        for source, micro_batches, losses in accumulated:
+            for batch, loss in zip(micro_batches, losses, strict=True):
+                is_bad = not math.isfinite(float(loss))
+                places += [(is_bad, str(source.origin(row))) for row in batch.rows if row >= 0]
         all_places = self.runtime.gather(places)
-        worst = [place for bad, place in all_places if bad] or [place for _, place in all_places]
+        worst = [place for is_bad, place in all_places if is_bad] or [place for _, place in all_places]
         named = list(dict.fromkeys(worst))
         more = f", and {len(named) - _NAMED_ROWS} more" if len(named) > _NAMED_ROWS else ""
         return ", ".join(named[:_NAMED_ROWS]) + more
