@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, Tensor]
 Objective = Callable[["Network", Batch], tuple[Tensor, Metrics]]
-"""(model, batch) -> values shaped like batch.weights, and metrics as 1-D tensors; all unreduced, reported as means."""
+"""Returns values shaped like `batch.weights`, and metrics as 1-D tensors; all unreduced, reported as means."""
 
 
 class Source(Protocol):
-    """Yields this rank's micro-batches of one optimizer step after another; its position can be saved."""
+    """A source of this rank's micro-batches, step by step; its position can be saved."""
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
-        """The next step's micro-batches, on the CPU. `check` may raise to stop a long draw."""
+        """Return the next step's micro-batches, on the CPU. `check` may raise to stop a long draw."""
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Numbers about the last draw, for the log."""
+        """Return numbers about the last draw, for the log."""
         ...
 
     def origin(self, row: int, /) -> object:
-        """Return where row `row` of a batch came from, for messages: file and line."""
+        """Return the file and line of row `row` of a batch, for messages."""
         ...
 
     def state_dict(self) -> StateDict:
-        """Return the state from which `load_state_dict` goes on exactly here."""
+        """Return the state for `load_state_dict`."""
         ...
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where `state_dict` was called."""
+        """Continue exactly where `state_dict` was called."""
         ...
 
 
 class RowSource:
-    """Fixed examples, in an order that a sampler gives."""
+    """Fixed examples in a sampler's order."""
 
     def __init__(
         self, examples: Sequence[Example], sampler: Sampler, network: Network, *, per: Per, max_tokens: int,
@@ -57,33 +57,32 @@ class RowSource:
         self.origin = origin
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
-        """This rank's micro-batches of the next step."""
+        """Return this rank's micro-batches of the next step."""
         check()
         step = [self._examples[index] for index in self._sampler.next()]
         return collate_step(step, self._network, per=self._per, max_tokens=self._max_tokens)
 
     def metrics(self) -> dict[str, float]:
-        """Epochs completed."""
+        """Return the number of completed epochs."""
         return {"epoch": float(self._sampler.epoch)}
 
     def state_dict(self) -> StateDict:
-        """The sampler's position."""
+        """Return the sampler's position."""
         return dict(self._sampler.state_dict())
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on from a saved position."""
+        """Continue from a saved position."""
         self._sampler.load_state_dict(cast("Any", state))
 
 
 def collate_step(examples: list[Example], network: Network, *, per: Per, max_tokens: int) -> list[Batch]:
-    """One optimizer step's examples as this rank's micro-batches.
+    """Collate the examples of an optimizer step into this rank's micro-batches.
 
-    Where weights are sharded, every rank gets as many: those that lack one get an example without weight.
+    With sharded weights every rank gets the same number of them: missing ones are filled with a weightless example.
     """
     layout, pad = network.layout, cast("int", network.tokenizer.pad_token_id)
     by_length = sorted(examples, key=lambda example: example.total, reverse=True)
-    mine = network.runtime.share(by_length)
-    groups = micro_batches(mine, max_tokens, layout=layout)
+    groups = micro_batches(network.runtime.share(by_length), max_tokens, layout=layout)
     batches = [collate(group, per=per, pad_id=pad, layout=layout) for group in groups]
     if network.runtime.sharded:
         shares = (by_length[rank :: network.runtime.world] for rank in range(network.runtime.world))
@@ -95,9 +94,9 @@ def collate_step(examples: list[Example], network: Network, *, per: Per, max_tok
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One part of the loss: where its batches come from, what it computes, and how much it counts.
+    """One part of the loss: its source of batches, its objective and its weight.
 
-    Terms that share a source see the same batches, one after the other, so only one graph is alive at a time.
+    Terms that share a source get the same batches one after the other, so only one graph is alive at a time.
     """
 
     name: str
@@ -108,13 +107,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Computed every `every` steps and at the end; `patience` times without a better `metric` stop the run."""
+    """Computed every `every` steps and at the end; `patience` evaluations without a better `metric` stop the run."""
 
     compute: Callable[[int], dict[str, float]]
-    """Given the number of optimizer steps done."""
+    """Called with the number of optimizer steps done."""
     every: int | None
     patience: int | None
     metric: str
     better: Literal["lower", "higher"] = "lower"
     at_start: bool = True
-    """Also before the first step. False where that is known: a zero head's accuracy, a policy against itself."""
+    """True also evaluates before the first step. False if the result is known: a zero head, a policy against itself."""
