@@ -1,9 +1,8 @@
 """Tensor operations under every algorithm: per-token log-probabilities without full logits, and masked statistics.
 
-`token_logps` is the only place where a vocabulary-sized tensor exists, and it is never longer than one chunk of rows,
-but for at most 128 MB of probabilities that training keeps where they are few. With N = 4096 predicted tokens and
-V = 150,000 words the full logits would be 2.5 GB in float32, and autograd would keep several such tensors; one chunk is
-64 MB.
+Only `token_logps` makes vocabulary-sized tensors, of one chunk of rows at a time; training may also keep up to 128 MB
+of probabilities. With N = 4096 predicted tokens and V = 150,000 words the full logits would be 2.5 GB in float32, and
+autograd would keep several such tensors; one chunk is 64 MB.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 
 _KEPT_ELEMENTS = 2**25
-"""How many probabilities may be kept for the backward pass: 128 MB in float32, a tenth of what a step takes anyway."""
+"""The most probabilities kept for the backward pass: 128 MB in float32, a tenth of the memory of a usual step."""
 _CHUNK_ELEMENTS = 2**24
-"""How many logits one chunk may hold: 64 MB in float32, large enough that a matrix product is at full speed."""
+"""The most logits of a chunk: 64 MB in float32, large enough for matrix products at full speed."""
 
 
 def token_logps(
@@ -33,13 +32,13 @@ def token_logps(
     entropy: bool = False,
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities of `targets` under `softmax(z)`, z = softcap(scale * (hidden @ weight.T + bias)) / temperature.
+    """Return log-probabilities of `targets` under softmax(softcap(scale * (hidden @ weight.T + bias)) / temperature).
 
-    Works through chunks of rows and keeps one number a row for the backward pass, which computes the chunk's logits
-    again; of few rows it keeps the probabilities, of a frozen weight the (N, H) gradient itself (the idea is that of
-    Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models", arXiv:2411.09009). Both results are
-    differentiable in hidden, weight and bias, once; a gradient nobody needs (a frozen head under LoRA) is not computed.
-    Sums are taken in float32, or in float64 where the inputs are float64.
+    Works through chunks of rows and keeps one number a row; the backward pass computes the logits of each chunk again
+    (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models", arXiv:2411.09009). For few rows it
+    keeps the probabilities instead, and for a frozen weight the (N, H) gradient. Both results are differentiable once
+    in hidden, weight and bias; gradients that nothing needs (a frozen head under LoRA) are not computed. Sums are in
+    float32, or in float64 for float64 inputs.
 
     Args:
         hidden: (N, H) final hidden states.
@@ -66,12 +65,12 @@ def token_logps(
     rows = chunk_size or max(1, _CHUNK_ELEMENTS // weight.shape[0])
     head = _Head(scale, softcap, temperature)
     apply = cast("Callable[..., tuple[Tensor, Tensor | None]]", _TokenLogps.apply)  # pyright: ignore[reportUnknownMemberType]
-    # Inside the function gradients are always off, so whether there will be a backward pass is told from here.
+    # Inside the function gradients are always off, so pass on whether there will be a backward pass.
     return apply(hidden, weight, bias, targets, head, entropy, rows, torch.is_grad_enabled())
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `x` where `mask` is True -> scalar; NaN when it is True nowhere. What lies under False is never read.
+    """Return the mean of `x` where `mask` is True, a scalar; NaN if it is True nowhere. Other elements are never read.
 
     Args:
         x: any shape.
@@ -81,15 +80,15 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def whiten(x: Tensor, mask: Tensor | None = None, shift_mean: bool = True) -> Tensor:
-    """`x` rescaled to mean 0 and variance 1 (Schulman et al. 2015, arXiv:1506.02438, and every PPO code since).
+    """Rescale `x` to mean 0 and variance 1 (Schulman et al. 2015, arXiv:1506.02438, and every PPO code since).
 
-    The variance is the unbiased one (n - 1); statistics are those of the unmasked elements alone; masked elements come
-    back as 0. A single element, or equal ones, whiten to 0.
+    The variance is the unbiased one (n - 1). Only elements with a True mask count; the others become 0. A single
+    element, or equal ones, whiten to 0.
 
     Args:
         x: any shape.
-        mask: bool, of the shape of x: True = counts. None: everything counts.
-        shift_mean: False keeps the mean and rescales only the spread around it, as is usual for rewards.
+        mask: bool, of the shape of x; None: all elements count.
+        shift_mean: False keeps the mean and rescales only the deviations from it, as is usual for rewards.
     """
     kept = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
     mean = masked_mean(x, kept)
@@ -100,12 +99,12 @@ def whiten(x: Tensor, mask: Tensor | None = None, shift_mean: bool = True) -> Te
 
 
 def segment_sum(x: Tensor, branch_of: Tensor, n: int) -> Tensor:
-    """Sum of the elements of each branch: result[s] = sum of x[i] with branch_of[i] == s; 0 for a branch without any.
+    """Sum the elements of each branch: result[s] = sum of x[i] with branch_of[i] == s; 0 for a branch without elements.
 
     Args:
         x: (N,).
         branch_of: (N,) integer in [0, n).
-        n: S, how many branches there are.
+        n: the number of branches.
 
     Returns:
         (n,) of the dtype of x.
@@ -127,14 +126,14 @@ def _check_shapes(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The map from a matrix product's logit to the softmax's, and its derivative."""
+    """The map from the matrix product to the logits of the softmax, and its derivative."""
 
     scale: float
     softcap: float | None
     temperature: float
 
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """(n, H) rows of hidden states -> (n, V) logits in float32 (float64 for float64)."""
+        """Return (n, V) logits of (n, H) hidden states, in float32 (float64 for float64)."""
         logits = _matmul(hidden, weight.t())
         if bias is not None:
             logits.add_(bias)
@@ -147,7 +146,7 @@ class _Head:
         return logits
 
     def chain(self, grad: Tensor, logits: Tensor) -> Tensor:
-        """Turn the gradient by `logits`, in place, into that by (matrix product + bias). Destroys `logits`."""
+        """Turn the gradient by `logits` in place into that by (matrix product + bias). Overwrites `logits`."""
         if self.softcap is not None:
             # d/dx cap * tanh(x / cap) = 1 - (capped / cap)^2, and capped = logits * temperature.
             slope = logits.mul_(self.temperature / self.softcap).square_().neg_().add_(1)
@@ -173,9 +172,9 @@ class _Context(Protocol):
 class _TokenLogps(torch.autograd.Function):
     """token_logps as one autograd node.
 
-    Where only `hidden` needs a gradient (a frozen head, under LoRA) that gradient is a row's own times its upstream, so
-    the forward pass computes it while it has the logits. Otherwise the backward pass computes the logits again, unless
-    they are so few that their probabilities were kept.
+    If only `hidden` needs a gradient (a frozen head under LoRA), a row's gradient is its upstream times a vector that
+    the forward pass computes while it has the logits. Otherwise the backward pass computes the logits again, unless
+    they are few and their probabilities were kept.
     """
 
     @staticmethod
@@ -201,8 +200,8 @@ class _TokenLogps(torch.autograd.Function):
         ctx.kept = [] if few and not ctx.early and any(ctx.needs_input_grad[:3]) else None
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _chunks(hidden.shape[0], rows):
-                logits, at = head.logits(left[chunk], right, bias), targets[chunk, None]
-                picked, peak = logits.gather(-1, at), logits.amax(-1, keepdim=True)
+                logits, ids = head.logits(left[chunk], right, bias), targets[chunk, None]
+                picked, peak = logits.gather(-1, ids), logits.amax(-1, keepdim=True)
                 # In place unless the logits are needed once more: a second tensor of V columns costs as much as exp.
                 spare = logits if entropies is not None or (ctx.early and head.softcap is not None) else None
                 probs = (logits.sub_(peak) if spare is None else logits - peak).exp_()
@@ -212,7 +211,7 @@ class _TokenLogps(torch.autograd.Function):
                 if entropies is not None:
                     entropies[chunk] = log_z[chunk] - probs.div_(total).mul_(logits).sum(-1)
                 if slopes is not None:
-                    grad = probs.div_(total.neg_()).scatter_add_(1, at, torch.ones_like(picked))
+                    grad = probs.div_(total.neg_()).scatter_add_(1, ids, torch.ones_like(picked))
                     slopes[chunk] = _matmul(head.chain(grad, logits).to(dtype), right)
                 if ctx.kept is not None:
                     ctx.kept.append(probs.div_(total))
@@ -237,7 +236,7 @@ class _TokenLogps(torch.autograd.Function):
 
 
 def _recomputed(ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor | None) -> list[Tensor | None]:
-    """The gradients by hidden, weight and bias, chunk by chunk, from logits computed again or probabilities kept."""
+    """Return the gradients by hidden, weight and bias, from recomputed logits or kept probabilities, chunk by chunk."""
     hidden, weight, bias, targets, log_z, entropies = ctx.saved_tensors
     dtype = _operand_dtype(hidden, weight)
     left, right = hidden.to(dtype), weight.to(dtype)
@@ -248,9 +247,9 @@ def _recomputed(ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor |
     ]
     kept, ctx.kept = ctx.kept, None  # used up: a second backward pass through the same graph computes them again
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-        for at, chunk in enumerate(_chunks(hidden.shape[0], ctx.rows)):
+        for index, chunk in enumerate(_chunks(hidden.shape[0], ctx.rows)):
             if kept is not None:
-                logits = probs = kept[at]
+                logits = probs = kept[index]
             else:
                 logits = ctx.head.logits(left[chunk], right, bias)
                 spare = grad_entropy is not None or ctx.head.softcap is not None
@@ -267,13 +266,13 @@ def _recomputed(ctx: _Context, grad_logps: Tensor | None, grad_entropy: Tensor |
 
 
 def _softmax_grad(probs: Tensor, targets: Tensor, upstream: Tensor) -> Tensor:
-    """Gradient of sum(upstream * logps) by the logits: upstream * (onehot - p), (n, V). In place of p."""
+    """Return (n, V) the gradient of sum(upstream * logps) by the logits: upstream * (onehot - p). Overwrites p."""
     grad = probs.mul_(-upstream[:, None])
     return grad.scatter_add_(1, targets[:, None], upstream[:, None])
 
 
 def _entropy_grad(logits: Tensor, log_z: Tensor, entropy: Tensor, upstream: Tensor) -> Tensor:
-    """Minus the gradient of sum(upstream * entropy) by the logits: upstream * p * (log p + entropy). (n, V)."""
+    """Return (n, V) minus the gradient of sum(upstream * entropy) by the logits: upstream * p * (log p + entropy)."""
     logp = logits - log_z[:, None]
     probs = logp.exp()
     return logp.add_(entropy[:, None]).mul_(probs).mul_(upstream[:, None])
@@ -295,7 +294,7 @@ def _accumulate(sums: list[Tensor | None], grad: Tensor, hidden: Tensor, weight:
 
 
 def _operand_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """Return the tensor for a matrix product: CUDA multiplies halves into float32; elsewhere they are widened first."""
+    """Return the dtype of a matrix product's operands: CUDA multiplies halves into float32; others widen first."""
     dtype = torch.promote_types(hidden.dtype, weight.dtype)
     return dtype if hidden.is_cuda else _sum_dtype(dtype)
 
@@ -305,7 +304,7 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """A @ b whose result is never rounded to half precision: a bfloat16 logit of 30 would be off by up to 0.06 nats."""
+    """Return a @ b, never rounded to half precision: a bfloat16 logit of 30 would be off by up to 0.06 nats."""
     if a.dtype in (torch.float16, torch.bfloat16):
         return torch.mm(a, b, out_dtype=torch.float32)
     return torch.mm(a, b)
