@@ -69,7 +69,7 @@ def _options(config: type[Section]) -> Iterator[Parameter]:
             max=value.get("maximum"),
             rich_help_panel=panel,
         )
-        annotation = Annotated[kind | None, option]  # pyright: ignore[reportInvalidTypeForm] -- made here, not written
+        annotation = Annotated[kind | None, option]  # pyright: ignore[reportInvalidTypeForm] -- built at run time
         yield Parameter(key, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -77,10 +77,10 @@ def _with_options(config: type[Section]) -> Callable[[Callable[..., Job]], Calla
     """Give a command that takes `**options` the options of a configuration, as Typer reads them."""
 
     def decorate(command: Callable[..., Job]) -> Callable[..., Job]:
-        written = signature(command, eval_str=True)
-        named = [parameter for parameter in written.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
+        declared = signature(command, eval_str=True)
+        named = [parameter for parameter in declared.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD]
         parameters = [*named, *_options(config)]
-        command.__signature__ = written.replace(parameters=parameters)  # pyright: ignore[reportFunctionMemberAccess]
+        command.__signature__ = declared.replace(parameters=parameters)  # pyright: ignore[reportFunctionMemberAccess]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
@@ -101,9 +101,9 @@ def serve(
     ] = None,
     **options: Any,
 ) -> Job:
-    """Serve the page. A store that does not exist is made; the same command goes on with it."""
-    given = {key: value for key, value in options.items() if value not in (None, [])}
-    return partial(commands.rank, store, config, settings or [], given)
+    """Serve the page. A store that does not exist is created; the same command continues with it."""
+    chosen_options = {key: value for key, value in options.items() if value not in (None, [])}
+    return partial(commands.rank, store, config, settings or [], chosen_options)
 
 
 @app.command("export")
