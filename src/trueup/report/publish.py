@@ -14,7 +14,7 @@ from trueup.system.files import atomic_write_text
 from trueup.system.text import clean
 
 EXIT = {"SHIP": 0, "NOT JUDGED": 0, "HOLD": 8, "NOT SHOWN": 9}
-"""What a command that ends with a verdict exits with."""
+"""Exit code of a command that ends with a verdict, by the verdict."""
 
 
 def publish(folder: Path, report: Report | None = None) -> Report:

@@ -63,7 +63,7 @@ class Measure(ReportPart):
     differences: dict[str, Difference] = Field(default_factory=dict)
     """Model -> paired difference from `Report.against`."""
     topics: list[Topic] = Field(default_factory=list)
-    """The same by topic, where the task has topics."""
+    """Numbers by topic, if the task has topics."""
     note: str | None = None
     """A caveat for the reader, such as the refusal detector's own error."""
 

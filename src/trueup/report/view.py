@@ -99,7 +99,7 @@ def common_places(numbers: Mapping[str, ReportNumber]) -> int:
 
 
 _BY_DEFINITION = {"kl": "0", "win-rate": "0.5", "preferences": "0.5"}
-"""What the model that others are held against has against itself."""
+"""The result, by measure, of the model that others are compared with, against itself."""
 
 
 def by_definition(measure: Measure) -> str | None:
