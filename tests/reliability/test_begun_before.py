@@ -1,6 +1,6 @@
-"""What trueup began, kept and evaluated at commit 9e8a585 goes on with the code of today: runs, caches, votes, reports.
+"""Runs, token caches, votes and reports made at commit 9e8a585 still work with the code of today.
 
-`begun_at_9e8a585/` was made by the code of that commit (its README.md says how) and never changes.
+`begun_at_9e8a585/` was made with the code of that commit (its README.md says how) and never changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXPECTED: dict[str, Any] = json.loads((BEFORE / "expected.json").read_text(encod
 
 @pytest.fixture
 def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the folder, as the working folder and with its token cache. The copies are new: none is tidied away."""
+    """Copy the folder and work in it, with its token cache. Fresh copies are not removed as old entries."""
     folder = tmp_path / "before"
     shutil.copytree(BEFORE, folder, copy_function=shutil.copy)
     monkeypatch.chdir(folder)
@@ -34,66 +34,66 @@ def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def is_same_machine(name: str, run: Path) -> bool:
-    """Whether bits have to be equal: all is as it was, trueup's own code aside."""
+    """Return True if bits must be equal: the surroundings are the same, except for trueup's code."""
     parts = json.loads((run / "surroundings.json").read_text(encoding="utf-8"))["parts"]
     then, now = (
-        {key: value for key, value in one.items() if key not in ("code", "trueup")}
-        for one in (EXPECTED[name]["surroundings"], parts[-1]["surroundings"])
+        {key: value for key, value in surroundings.items() if key not in ("code", "trueup")}
+        for surroundings in (EXPECTED[name]["surroundings"], parts[-1]["surroundings"])
     )
     return then == now
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))
-def test_a_run_begun_then_ends_as_it_would_have_then(name: str, before: Path) -> None:
-    """Stopped in a micro-batch, between steps, and while it sampled; with the logs and the last checkpoint's bits."""
-    told = EXPECTED[name]
-    config = load_config(STAGES[told["method"]], before / told["config"], [])
+def test_an_old_run_resumes_to_its_old_result(name: str, before: Path) -> None:
+    """Resume runs stopped in a micro-batch, between steps and while sampling; compare logs and weights."""
+    expected = EXPECTED[name]
+    config = load_config(STAGES[expected["method"]], before / expected["config"], [])
     run = before / config.output
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == told["checkpoints"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == expected["checkpoints"]
     begun = (run / "metrics.jsonl").read_bytes()
     references = {path: path.stat().st_ino for path in run.glob("reference-*.safetensors")}
     assert bool(references) == (name == "dpo")
-    assert getattr(trueup, told["method"])(config) == config.output
+    assert getattr(trueup, expected["method"])(config) == config.output
     log = (run / "metrics.jsonl").read_bytes()
-    assert log.startswith(begun)  # it went on, and was not begun again
-    assert {path: path.stat().st_ino for path in references} == references  # what was computed then is used
+    assert log.startswith(begun)  # it resumed and did not start again
+    assert {path: path.stat().st_ino for path in references} == references  # the old log-probabilities are used
     if is_same_machine(name, run):
-        assert tiny_data.result(config) == told["sha256"]
+        assert tiny_data.result(config) == expected["sha256"]
         assert log == (before / "whole" / name / "metrics.jsonl").read_bytes()
-    elif told["method"] != "ppo":  # of sampled answers one other token makes all that follows another
-        _assert_close(run / told["weights"], before / "whole" / name / "weights.safetensors")
+    elif expected["method"] != "ppo":  # one different sampled token changes all that follows
+        _assert_close(run / expected["weights"], before / "whole" / name / "weights.safetensors")
 
 
 def _assert_close(ours: Path, theirs: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    mine, other = load_file(ours), load_file(theirs)
-    assert set(mine) == set(other)
-    for key, tensor in mine.items():
-        torch.testing.assert_close(tensor, other[key], rtol=1e-3, atol=1e-4)
+    actual, expected = load_file(ours), load_file(theirs)
+    assert set(actual) == set(expected)
+    for key, tensor in actual.items():
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=1e-4)
 
 
-def test_a_token_cache_of_then_opens_and_is_left_alone(before: Path) -> None:
-    """Its entries are whole for the code of today; a run beside them keeps its own."""
-    kept = json.loads((before / "cache.json").read_text(encoding="utf-8"))
+def test_an_old_token_cache_opens_and_is_kept(before: Path) -> None:
+    """Open every old entry, before and after a new run that uses the same cache."""
+    entries = json.loads((before / "cache.json").read_text(encoding="utf-8"))
     config = load_config(STAGES["sft"], before / "sft-lora.yaml", ["output=runs/new", "optim.steps=1"])
     trueup.sft(config)
     assert (before / "runs" / "new" / "summary.json").is_file()
-    found = {key: open_cached(key) for key in kept}
-    assert {key: one and [len(one), one.fingerprint] for key, one in found.items()} == kept
-    # The same rows are the same tokens: the entry that the run used, of then or its own, is equal to one of then.
+    opened = {key: open_cached(key) for key in entries}
+    assert {key: rows and [len(rows), rows.fingerprint] for key, rows in opened.items()} == entries
+    # Equal rows give equal tokens: the entry that the run used, old or new, equals an old one.
     fingerprint = json.loads((before / "runs" / "new" / "data.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
-    assert any(one[1] in fingerprint for one in kept.values())
+    assert any(entry[1] in fingerprint for entry in entries.values())
 
 
-def test_votes_of_then_say_the_same(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Results, and rows by majority, by vote, as verdicts, and the edited answers, byte for byte."""
+def test_old_votes_give_the_same_results(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Compare results, and the exports by majority, by vote, as verdicts and of edits, byte for byte."""
     assert main(["rank", "results", "votes/votes.db", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((before / "votes" / "results.json").read_text())
-    how = {"majority": ["--edits", "again/edits.jsonl"], "every": ["--votes", "every", "--gold"]}
-    for name, more in {**how, "verdicts": ["--as", "verdicts"]}.items():
-        assert main(["rank", "export", "votes/votes.db", f"again/{name}.jsonl", *more]) == 0
+    options = {"majority": ["--edits", "again/edits.jsonl"], "every": ["--votes", "every", "--gold"]}
+    for name, arguments in {**options, "verdicts": ["--as", "verdicts"]}.items():
+        assert main(["rank", "export", "votes/votes.db", f"again/{name}.jsonl", *arguments]) == 0
     for path in (before / "again").iterdir():
         assert path.read_bytes() == (before / "votes" / path.name).read_bytes(), path.name
     assert len(list((before / "again").iterdir())) == 4
@@ -101,47 +101,47 @@ def test_votes_of_then_say_the_same(before: Path, capsys: pytest.CaptureFixture[
     assert "12 there before" in capsys.readouterr().out
 
 
-def test_ranking_goes_on_in_a_store_of_then(before: Path) -> None:
-    """Raters, leases, the undone vote and what is drawn by the store's secret are as they were; a vote can be given."""
+def test_ranking_continues_in_an_old_store(before: Path) -> None:
+    """Compare raters, leases, the undone vote and the draws from the store's secret with those of then."""
     facts = json.loads((before / "votes" / "facts.json").read_text(encoding="utf-8"))
     with Store.open(before / "votes" / "votes.db") as store:
         counts = store.counts()
         assert {key: getattr(counts, key) for key in facts["counts"]} == facts["counts"]
         assert store.last_event() == facts["last_event"]
         assert len(store.votes()) == facts["votes"]
-        assert [one.name for one in store.raters()] == facts["raters"]
+        assert [rater.name for rater in store.raters()] == facts["raters"]
         assert [pair.id for pair in store.pairs() if pair.gold] == facts["gold"]
         assert store.salt == facts["salt"]
         votes = store.votes()
         store.rebuild()
         assert store.votes() == votes
         for name, pair in facts["holds"].items():
-            shown = store.next(store.rater(name), now=facts["now"] + 1)
-            assert shown is not None
-            assert shown.pair.id == pair
+            task = store.next(store.rater(name), now=facts["now"] + 1)
+            assert task is not None
+            assert task.pair.id == pair
         ann = store.rater("ann")
         assert store.undo(ann, "ann-undo", now=facts["now"] + 1) is not None  # the same request: not another undo
         assert store.counts() == counts
 
 
-def test_a_pipeline_finished_then_is_not_run_again(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every stage and measurement is found done, and the report made anew says the same."""
+def test_an_old_finished_pipeline_is_not_run_again(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Skip every stage and measurement, and make the same report again."""
     path = before / "pipeline" / "report.json"
-    then = _report(path)
+    old_report = _report(path)
     trueup.run(load_config(PipelineConfig, before / "pipeline.yaml", []))
-    said = " ".join(capsys.readouterr().err.split())
-    assert said.count("finished before, and nothing it was made from has changed: skipped") == 2
-    assert said.count("was measured before, and nothing it depends on has changed") == 3
-    assert _report(path) == then
+    output = " ".join(capsys.readouterr().err.split())
+    assert output.count("finished before, and nothing it was made from has changed: skipped") == 2
+    assert output.count("was measured before, and nothing it depends on has changed") == 3
+    assert _report(path) == old_report
     path.unlink()
     for stage in ("sft", "dpo"):
         shutil.rmtree(before / "pipeline" / stage / "model")
     assert main(["report", "pipeline"]) == 0
-    assert _report(path) == then
+    assert _report(path) == old_report
 
 
 def _report(path: Path) -> dict[str, Any]:
-    """Return a report without when, where and by which command it was made, and without its wording."""
+    """Return a report without its time, versions, command and wording."""
     report = json.loads(path.read_text(encoding="utf-8"))
     report["verdict"].pop("sentence")
     for model in report["verdict"]["models"].values():
