@@ -1,4 +1,4 @@
-"""The same numbers as TRL's own code, run on stand-ins for its trainers. Needs TRL; checked against 1.16."""
+"""Compare our numbers with TRL's own code, run on stand-ins for its trainers. Needs TRL; checked against 1.16."""
 
 from __future__ import annotations
 

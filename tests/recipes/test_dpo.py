@@ -179,7 +179,7 @@ def test_kto_on_rows_of_neither_kind_says_what_labels_need(tmp_path: Path) -> No
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples each pass through the reference had."""
+    """Count the examples of each pass through the reference."""
     passes: list[int] = []
     original = reference.branch_logps
 

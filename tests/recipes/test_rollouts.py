@@ -57,7 +57,7 @@ class Bench:
         return Rollouts(self.network, prompts, sampler, self.reward, self.config, self.shown.extend)
 
     def later(self) -> None:
-        """As after some training: the policy is another one, and the check of the start is over."""
+        """Change the policy as training would, and skip the check of the first rollout."""
         shake(self.network)
         self.source._rollout = 1
 
@@ -319,7 +319,7 @@ def many(folder: Path, **settings: Any) -> Bench:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How many rows run through each role from now on, but for sampling."""
+    """Count the rows that run through each role from now on, without those of sampling."""
     counts: dict[str, int] = {}
     for module in (rollouts, behaviour_logps):
         original = module.forward_all

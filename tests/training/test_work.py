@@ -1,4 +1,4 @@
-"""How much each stage computes, counted: seconds vary from machine to machine, forward passes and tokens do not.
+"""The work of each stage, counted: seconds vary from machine to machine, forward passes and tokens do not.
 
 A change that lets padding into the model, prompts through the LM head, or a forward pass run twice fails here.
 """
