@@ -15,9 +15,6 @@ RIDDLE = re.compile(r"(What|Whether|The same|How|Where|As)\b")
 # "file.py:name" of a docstring that may begin with one of these words, and the reason; at most 30.
 EXCEPTIONS: dict[str, str] = {}
 
-# Folders and files at the top of the package whose docstrings are still being rewritten: remove each when it is clean.
-NOT_YET_CLEAN = {"algorithms", "data", "preflight", "recipes", "report", "training"}
-
 
 def parts() -> list[str]:
     """Return the folders and files at the top of the package."""
@@ -53,10 +50,8 @@ def _needs_none(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> 
 
 @pytest.mark.parametrize("part", parts())
 def test_docstrings_say_what_a_thing_does_or_is(part: str) -> None:
-    found = [name for name, text, _ in docstrings(part) if text and RIDDLE.match(text) and name not in EXCEPTIONS]
-    if found and part in NOT_YET_CLEAN:
-        pytest.skip(f"{part} has {len(found)} docstrings to rewrite")
-    assert not found, f"these begin with What, Whether, The same, How, Where or As: {found[:20]}"
+    riddles = [name for name, text, _ in docstrings(part) if text and RIDDLE.match(text) and name not in EXCEPTIONS]
+    assert not riddles, f"these begin with What, Whether, The same, How, Where or As: {riddles[:20]}"
 
 
 @pytest.mark.parametrize("part", parts())
