@@ -39,7 +39,7 @@ test: lint types
 	$(PYTEST) $(TESTS)
 
 test-slow: .venv/.installed-dev
-	$(PYTEST) -m slow $(TESTS)
+	TRUEUP_THOROUGH=1 $(PYTEST) -m "slow or properties" $(TESTS)
 
 lint: .venv/.installed-dev
 	$(RUN) ruff check .

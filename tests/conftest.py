@@ -31,8 +31,12 @@ os.environ["TRUEUP_CACHE"] = tempfile.mkdtemp(prefix="trueup-tests-")
 atexit.register(shutil.rmtree, os.environ["TRUEUP_CACHE"], ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Comparisons with TRL are left out, and counted as skipped, where TRL is not installed."""
+    """Mark properties; leave comparisons with TRL out, counted as skipped, where TRL is not installed."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.properties)
     if importlib.util.find_spec("trl") is not None:
         return
     for item in items:

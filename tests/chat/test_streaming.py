@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from thorough import trials
 from tiny import END_ID, PAD_ID, tiny_tokenizer
 from trueup.chat.streaming import AnswerStream, cut
 from trueup.data.rendering.renderer import Renderer
@@ -47,7 +48,7 @@ IDS = st.lists(PIECE | st.sampled_from([END_ID, PAD_ID, 263]), max_size=24)
 STOPS = st.lists(st.text("ab \né", min_size=1, max_size=4), max_size=3)
 
 
-@settings(max_examples=400, deadline=None)
+@trials(400)
 @given(IDS, STOPS)
 def test_the_shown_text_is_the_cleaned_answer(ids, stops):
     pieces, answer, taken = played(ids, stops)
@@ -57,7 +58,7 @@ def test_the_shown_text_is_the_cleaned_answer(ids, stops):
     assert all(pieces)
 
 
-@settings(max_examples=200, deadline=None)
+@trials(200)
 @given(st.text("ab \n", max_size=16), STOPS, st.data())
 def test_tokens_do_not_decide_where_it_is_cut(text, stops, data):
     """Whole words as tokens give the answer that letters give."""

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from thorough import trials
 from trueup.algorithms import advantages, kl, preference
 from trueup.config import (
     STAGES,
@@ -442,7 +443,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=50)
+@trials(50)
 @given(path=TEXTS, model=TEXTS, columns=st.dictionaries(TEXTS, TEXTS, max_size=3), lr=st.floats(1e-12, 10.0))
 def test_any_text_reads_back_equal(
     path: str, model: str, columns: dict[str, str], lr: float, tmp_path_factory: pytest.TempPathFactory
@@ -486,7 +487,7 @@ KEYS = [
 @given(
     value=st.recursive(st.none() | st.booleans() | st.integers() | st.text("ab:", max_size=3), st.lists, max_leaves=4)
 )
-@settings(max_examples=30)
+@trials(30)
 def test_no_value_of_any_key_raises_anything_else(value: object) -> None:
     for cls, required, keys in KEYS:
         for key in keys:

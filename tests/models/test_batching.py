@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from thorough import trials
 from trueup.data.rendering.messages import Rendered
 from trueup.models.batching import Branch, Example, collate, micro_batches, single
 
@@ -173,7 +174,7 @@ examples = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@trials(60)
 @given(rows=examples, max_tokens=st.integers(1, 120), layout=st.sampled_from(["packed", "shared", "plain"]))
 def test_micro_batches_drop_nothing_and_fit(rows, max_tokens, layout):
     rows = [Example(one.trunk, one.branches, row=at) for at, one in enumerate(rows)]
@@ -186,7 +187,7 @@ def test_micro_batches_drop_nothing_and_fit(rows, max_tokens, layout):
     assert groups == micro_batches(iter(rows), max_tokens, layout=layout)
 
 
-@settings(max_examples=60, deadline=None)
+@trials(60)
 @given(rows=examples.filter(bool), layout=st.sampled_from(["packed", "shared", "plain"]))
 def test_every_target_is_predicted_from_the_token_before_it_in_its_own_sequence(rows, layout):
     batch = collate(rows, per="token", pad_id=0, layout=layout)

@@ -28,6 +28,13 @@ from trueup.system.files import fingerprint
 from trueup.training import terms
 
 METHODS = ("sft", "reward", "dpo", "ppo")
+
+
+def methods(*quick: str) -> list[Any]:
+    """All methods; those not named are tried by `make test-slow` alone."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+
+
 STEPS = 8
 NARROW = 100
 """`max_tokens` at which each step's rows take several micro-batches; by default they are one."""
@@ -86,7 +93,7 @@ def rows_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], int]]:
 # -- to the bit ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods("sft", "ppo"))
 def test_two_runs_are_the_same_to_the_bit_and_another_seed_is_another_run(method: str, tmp_path: Path) -> None:
     """The second half is the control: were nothing random, or nothing recorded, the first would show nothing."""
     first, second = (tiny_data.result(trained(method, tmp_path, name)) for name in ("a", "b"))
@@ -97,14 +104,14 @@ def test_two_runs_are_the_same_to_the_bit_and_another_seed_is_another_run(method
     assert {name for name in told if first[name] == other[name]} == set()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods("dpo"))
 def test_dropout_is_fixed_by_the_seed(method: str, tmp_path: Path) -> None:
     lora = tiny_data.LORA | {"dropout": 0.3}
     first, second = (tiny_data.result(trained(method, tmp_path, name, lora=lora)) for name in ("a", "b"))
     assert first == second
 
 
-@pytest.mark.parametrize("method", ["sft", "ppo"])
+@pytest.mark.parametrize("method", ["sft", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_workers_and_the_cache_change_no_bit(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One process, then three of which each gets rows; a cache that is not there, and one that is."""
     monkeypatch.setattr(build, "CHUNK", 2)
@@ -196,7 +203,7 @@ def test_how_prompts_are_batched_changes_no_sample(tmp_path: Path, budget: int) 
 # -- to a rounding ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods("dpo", "ppo"))
 def test_other_micro_batches_are_the_same_to_a_rounding(
     method: str, tmp_path: Path, rows_seen: list[tuple[list[int], int]]
 ) -> None:

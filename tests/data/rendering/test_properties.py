@@ -14,11 +14,12 @@ from itertools import groupby
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from thorough import trials
 from trueup.data.rendering.messages import Message, Rendered
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import DataError
@@ -376,7 +377,7 @@ def example(name: str, kind: str) -> bool:
 
 TABLE = [(name, kind) for name in CASES for kind in ("bytes", "metaspace") if example(name, kind)]
 every = pytest.mark.parametrize(("name", "kind"), TABLE, ids=lambda one: one)
-often = settings(max_examples=40, deadline=None, derandomize=True)
+often = trials(40, derandomize=True)
 
 
 def whole(renderer: Renderer, talk: Talk) -> Rendered | None:

@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from thorough import trials
 from tiny import END_ID, EOS_ID, START_ID, tiny_tokenizer
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, check, row_error
 from trueup.data.rendering.renderer import Renderer
@@ -752,7 +753,7 @@ def test_imports_neither_torch_nor_transformers():
 said = st.text(st.characters(codec="utf-8", exclude_characters="<>[]|"), min_size=1, max_size=30).filter(str.strip)
 
 
-@settings(max_examples=60, deadline=None)
+@trials(60)
 @given(contents=st.lists(said, min_size=2, max_size=6), name=st.sampled_from(sorted(TEMPLATES)))
 def test_any_conversation_is_masked_exactly(contents, name):
     renderer = renderer_of(name)

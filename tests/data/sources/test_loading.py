@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from casekit import load, section
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from thorough import trials
 from trueup.data.rendering.messages import Conversation, Labelled, Message, Origin, Preference, Prompt, Text
 from trueup.data.sources.records import is_transcript, parse_transcript
 from trueup.data.sources.stream import RowStream
@@ -660,7 +661,7 @@ words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).map(str.s
 turn = words.filter(lambda text: text and not re.search(r"(^|\n\n)(Human|Assistant):", text))
 
 
-@settings(max_examples=150, deadline=None)
+@trials(150)
 @given(st.lists(st.tuples(turn, turn), min_size=1, max_size=4))
 def test_transcripts_are_read_as_they_were_written(pairs):
     text = "".join(f"\n\nHuman: {question}\n\nAssistant: {answer}" for question, answer in pairs)
@@ -680,7 +681,7 @@ def loads_or_refuses(path: str, **arguments) -> bool:
     return rows.account.read == rows.account.used == used > 0
 
 
-@settings(max_examples=150, deadline=None)
+@trials(150)
 @given(raw=st.binary(max_size=60), name=st.sampled_from(["x.jsonl", "x.json", "x.csv", "x.txt", "x.parquet"]))
 def test_any_bytes_load_or_are_refused(tmp_path_factory, raw, name):
     path = tmp_path_factory.getbasetemp() / name
@@ -698,7 +699,7 @@ keys = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@trials(200)
 @given(
     rows=st.lists(st.dictionaries(keys, json_values, max_size=5), max_size=3),
     want=st.sampled_from(["conversation", "preference", "labelled", "prompt", "text"]),
@@ -730,7 +731,7 @@ class TestSampler:
         sampler = Sampler(3, 2, seed=0, shuffle=False)
         assert [sampler.next() for _ in range(4)] == [[0, 1], [2], [0, 1], [2]]
 
-    @settings(max_examples=100, deadline=None)
+    @trials(100)
     @given(n=st.integers(1, 20), size=st.integers(1, 25), steps=st.integers(0, 30), seed=st.integers())
     def test_resumed_goes_on_as_if_never_stopped(self, n, size, steps, seed):
         whole, part = Sampler(n, size, seed), Sampler(n, size, seed)

@@ -15,6 +15,7 @@ from casekit import load, refused, section
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from thorough import trials
 from trueup.data.rendering.messages import Conversation, Labelled, Message, Origin, Preference, Prompt, Text
 from trueup.data.sources.decoding import Break
 from trueup.data.sources.jsonfile import DECODER, RepeatedKeyError, list_values
@@ -121,7 +122,7 @@ PLACES = [(kind, name) for kind in ROWS for name in WRITERS if (kind, name) != (
 
 
 @pytest.mark.parametrize(("kind", "name"), PLACES)
-@settings(max_examples=15, deadline=None)
+@trials(15)
 @given(data=st.data())
 def test_what_is_written_is_read_back(folder: Path, kind: str, name: str, data: st.DataObject) -> None:
     want, strategy = ROWS[kind]
@@ -142,7 +143,7 @@ def test_what_is_written_is_read_back(folder: Path, kind: str, name: str, data: 
 line_of_text = said.filter(lambda text: not {"\r", "\n"} & set(text))
 
 
-@settings(max_examples=40, deadline=None)
+@trials(40)
 @given(texts=st.lists(line_of_text, min_size=1, max_size=6), end=st.sampled_from(["\n", "\r\n"]))
 def test_lines_of_text_are_read_back(folder: Path, texts: list[str], end: str) -> None:
     path = folder / "x.txt"
@@ -174,7 +175,7 @@ NAMES = ["x.jsonl", "x.json", "x.csv", "x.tsv", "x.txt", "x.parquet", "x.jsonl.g
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40, deadline=None)
+@trials(40)
 @given(raw=st.binary(max_size=80), packed=st.booleans(), want=st.sampled_from(WANTS))
 def test_any_bytes(folder: Path, name: str, raw: bytes, packed: bool, want: str) -> None:
     path = folder / name
@@ -183,7 +184,7 @@ def test_any_bytes(folder: Path, name: str, raw: bytes, packed: bool, want: str)
 
 
 @pytest.mark.parametrize("name", [*WRITERS, "x.txt"])
-@settings(max_examples=60, deadline=None)
+@trials(60)
 @given(data=st.data())
 def test_sound_files_with_a_few_bytes_wrong(folder: Path, name: str, data: st.DataObject) -> None:
     """A file that is sound up to one broken place, which random bytes never give."""
@@ -210,7 +211,7 @@ KEYS = ["prompt", "completion", "chosen", "rejected", "messages", "text", "label
 some_row = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), values, max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@trials(150)
 @given(rows=st.lists(some_row | values, max_size=3), want=st.sampled_from(WANTS), lines=st.booleans())
 def test_any_json(folder: Path, rows: list[Any], want: str, lines: bool) -> None:
     path = folder / ("any.jsonl" if lines else "any.json")
@@ -218,7 +219,7 @@ def test_any_json(folder: Path, rows: list[Any], want: str, lines: bool) -> None
     accounted_for(path, want)
 
 
-@settings(max_examples=100, deadline=None)
+@trials(100)
 @given(good=st.sampled_from([{"prompt": "p", "completion": "c"}, {"messages": talk(["p", "c"])}]), odd=some_row)
 def test_any_json_after_a_good_row(folder: Path, good: dict[str, Any], odd: dict[str, Any]) -> None:
     """The first row decides the format; whatever comes behind it is read as that, or refused."""
@@ -239,7 +240,7 @@ def elements(raw: bytes, size: int) -> list[Any]:
 spaces = st.text(" \t\r\n", max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@trials(150)
 @given(data=st.data(), made=st.lists(values, max_size=5), size=st.integers(1, 40))
 def test_a_list_in_chunks_is_the_list(data: st.DataObject, made: list[Any], size: int) -> None:
     indent, ascii_only = data.draw(st.sampled_from([None, 0, 2])), data.draw(st.booleans())
@@ -255,7 +256,7 @@ def test_a_list_in_chunks_is_the_list(data: st.DataObject, made: list[Any], size
 WRONG = st.sampled_from([b",", b"]", b"[", b'"', b"\\", b"\n", b"{", b"}", b"1", b"-", b"e", b"tru", b"\\u12", b" "])
 
 
-@settings(max_examples=300, deadline=None)
+@trials(300)
 @given(data=st.data(), made=st.lists(values, min_size=1, max_size=4), size=st.integers(1, 30))
 def test_a_broken_list_breaks_where_json_says(data: st.DataObject, made: list[Any], size: int) -> None:
     """Chunks of any size give the same line and column, and the same rows if nothing is broken."""

@@ -8,10 +8,11 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.tokens import making
+from thorough import trials
 from trueup.data.tokens.duplicates import (
     BANDS,
     PLACES,
@@ -75,7 +76,7 @@ class TestNormalised:
         assert normalised("x-1") != normalised("x+1")
         assert normalised("well-known a - b") == "well known a b"
 
-    @settings(deadline=None)
+    @trials()
     @given(st.text())
     def test_it_is_idempotent(self, text: str) -> None:
         once = normalised(text)
@@ -91,7 +92,7 @@ class TestSimilarity:
         assert similarity("", "") == 1
         assert similarity("", "a") == 0
 
-    @settings(deadline=None)
+    @trials()
     @given(st.text(alphabet="ab", max_size=14), st.text(alphabet="ab", max_size=14))
     def test_it_is_jaccard_of_the_windows(self, a: str, b: str) -> None:
         assert shingles(a) == windows(a)
@@ -134,7 +135,7 @@ class TestSignatures:
                 if neighbour == text:
                     assert (together[at] == alone).all(), (text, neighbours)
 
-    @settings(max_examples=60, deadline=None)
+    @trials(60)
     @given(st.lists(st.text(max_size=20), min_size=1, max_size=8), st.randoms(use_true_random=False))
     def test_neither_order_nor_company_matters(self, texts: list[str], draw: random.Random) -> None:
         order = list(range(len(texts)))
@@ -160,7 +161,7 @@ def test_a_content_hash_tells_texts_apart() -> None:
     assert content_hash("trueup") == content_hash("trueup")
 
 
-@settings(deadline=None)
+@trials()
 @given(st.lists(st.lists(st.integers(0, 3), min_size=PLACES, max_size=PLACES), min_size=2, max_size=12))
 def test_band_keys_are_equal_where_all_places_of_a_band_are(rows: list[list[int]]) -> None:
     signature = np.array(rows, dtype=np.uint32)
@@ -184,7 +185,7 @@ EXTREME = st.one_of(
 
 
 class TestBuckets:
-    @settings(deadline=None)
+    @trials()
     @given(st.lists(st.lists(st.tuples(EXTREME, st.integers(0, 2**40)), max_size=12), max_size=4))
     def test_against_a_dictionary(self, batches: list[list[tuple[int, int]]]) -> None:
         expected: dict[int, list[int]] = defaultdict(list)
@@ -208,7 +209,7 @@ class TestBuckets:
             next(buckets.groups())
 
 
-@settings(deadline=None)
+@trials()
 @given(st.integers(1, 20).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))
 def test_groups_are_connected_components(made: tuple[int, list[tuple[int, int]]]) -> None:
     n, edges = made

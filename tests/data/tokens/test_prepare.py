@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import tiny
 import tiny_data
 from data.tokens import making
+from thorough import trials
 from trueup.config import STAGES, StageConfig
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.prepare import Prepared, prepare
@@ -51,7 +52,7 @@ kinds = st.lists(st.sampled_from(["short", "long", "same", "blank"]), min_size=6
 
 
 class TestAccount:
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @trials(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         kinds=kinds, start=st.integers(0, 4), stop=st.none() | st.integers(5, 35), limit=st.none() | st.integers(1, 20),
         holdout=st.sampled_from([0.0, 0.3, 0.6]), rule=st.sampled_from(["drop", "cut"]), seed=st.integers(0, 5),

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from thorough import trials
 from trueup.data.tokens.sampler import Sampler, epoch_rows
 from trueup.errors import CheckpointError, DataError
 
@@ -94,7 +95,7 @@ class TestWeights:
         assert len(drawn) == 10
         assert Counter(drawn) == dict.fromkeys(range(5), 2)
 
-    @settings(max_examples=80, deadline=None)
+    @trials(80)
     @given(parts, st.integers(1, 9), st.integers(0, 3))
     def test_all_had_their_turn_before_one_comes_again(
         self, made: list[tuple[int, float]], batch_size: int, seed: int
@@ -128,7 +129,7 @@ class TestWeights:
 
 
 class TestPosition:
-    @settings(max_examples=60, deadline=None)
+    @trials(60)
     @given(parts, st.integers(1, 7), st.integers(0, 40))
     def test_a_resumed_sampler_goes_on_as_if_nothing_had_happened(
         self, made: list[tuple[int, float]], batch_size: int, steps: int

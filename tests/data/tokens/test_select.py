@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.tokens import making
+from thorough import trials
 from trueup.data.example import Branch
 from trueup.data.tokens.select import Examples, all_rows, contents, cut_branch, lengths, limit_rows, split
 from trueup.data.tokens.store import Tokenized
@@ -249,7 +250,7 @@ class TestCutBranch:
             assert cut.ids == ids, room
             assert cut.mask == branch.mask[: len(ids)]
 
-    @settings(deadline=None)
+    @trials()
     @given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(0, 14))
     def test_the_last_token_is_always_trained(self, mask: list[bool], room: int) -> None:
         branch = Branch(list(range(len(mask))), mask)

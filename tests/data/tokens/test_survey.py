@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.tokens import making
+from thorough import trials
 from trueup.data.tokens.record import LANGUAGES, SCRIPTS, Flag, language_of, script_of
 from trueup.data.tokens.select import Examples, all_rows
 from trueup.data.tokens.store import Tokenized
@@ -58,7 +59,7 @@ class TestLengthBias:
         assert survey(whole(stored)).cohens_d == -math.inf
         assert survey(Examples([stored], [np.array([1])])).cohens_d == 0  # of one pair nothing can be said
 
-    @settings(deadline=None)
+    @trials()
     @given(st.lists(st.lists(st.integers(1, 10**6), max_size=8), max_size=4))
     def test_sums_are_exact(self, batches: list[list[int]]) -> None:
         sums, numbers = Sums(), [one for batch in batches for one in batch]
@@ -82,7 +83,7 @@ class TestLengthBias:
 
 
 class TestLengths:
-    @settings(deadline=None)
+    @trials()
     @given(st.lists(st.integers(0, 60), min_size=1, max_size=50), st.floats(0.01, 1))
     def test_quantiles_are_numpys(self, lengths: list[int], share: float) -> None:
         """The smallest length that so many of the rows have at most: numpy's inverted_cdf."""
@@ -95,7 +96,7 @@ class TestLengths:
         assert found.above(100) == found.above(10**9) == 0
         assert Survey().quantile(0.5) == 0
 
-    @settings(deadline=None)
+    @trials()
     @given(st.lists(st.integers(0, 5000), min_size=1, max_size=60))
     def test_the_histogram_holds_every_row_once(self, lengths: list[int]) -> None:
         bars = with_lengths(lengths).histogram()

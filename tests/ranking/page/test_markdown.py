@@ -8,9 +8,10 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from thorough import trials
 from trueup.ranking.page import markdown
 from trueup.ranking.page.invisible import as_html
 from trueup.ranking.page.markdown import MOST_MARKDOWN, MOST_SHOWN, plain, rendered
@@ -112,7 +113,7 @@ words = st.sampled_from(
 )
 
 
-@settings(deadline=None)
+@trials()
 @given(st.lists(st.one_of(markup, words)).map("".join))
 def test_nothing_in_any_text_acts(text: str) -> None:
     """Also by chance: every tag is one of ours, every attribute too, and no invisible character is left."""
@@ -124,7 +125,7 @@ def test_nothing_in_any_text_acts(text: str) -> None:
         assert not INVISIBLE.search(one)
 
 
-@settings(deadline=None)
+@trials()
 @given(st.text(max_size=200))
 def test_plain_text_is_all_there(text: str) -> None:
     visible = re.sub(r'<span class="mark".*?</span>', "", plain(text))
