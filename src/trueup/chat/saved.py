@@ -20,7 +20,7 @@ from trueup.data.sources.records import Record
 from trueup.errors import DataError
 from trueup.system.files import atomic_write_bytes
 
-RowKind = Literal["conversation", "ranking"]
+SavedKind = Literal["conversation", "ranking"]
 _ESCAPED = frozenset({"Cc", "Cf", "Zl", "Zp"})
 
 
@@ -40,7 +40,7 @@ class ChatFile:
         """Begin a session."""
         self._own: dict[Path, list[ChatRow]] = {}
 
-    def save(self, path: Path, rows: Sequence[ChatRow], kind: RowKind) -> SaveCounts:
+    def save(self, path: Path, rows: Sequence[ChatRow], kind: SavedKind) -> SaveCounts:
         """Write `rows` into the file, which is created if missing.
 
         Raises:
@@ -56,7 +56,7 @@ class ChatFile:
             reason = (error.strerror or str(error)).lower()
             raise DataError(f"{path}: cannot be saved to: {reason}\n  fix: name another file") from error
 
-    def _save(self, path: Path, rows: Sequence[ChatRow], kind: RowKind) -> SaveCounts:
+    def _save(self, path: Path, rows: Sequence[ChatRow], kind: SavedKind) -> SaveCounts:
         content = path.read_bytes() if path.exists() else b""
         lines = [line for line in content.split(b"\n") if line.strip()]
         _check(path, content, rows, kind)
@@ -108,7 +108,7 @@ def _write(path: Path, content: bytes, lines: Sequence[bytes], *, anew: bool) ->
             handle.write((b"" if not content or content.endswith(b"\n") else b"\n") + data)
 
 
-def _check(path: Path, content: bytes, rows: Sequence[ChatRow], kind: RowKind) -> None:
+def _check(path: Path, content: bytes, rows: Sequence[ChatRow], kind: SavedKind) -> None:
     """Raise DataError unless the file's first and last line and the new rows have one format, that of `kind`."""
     numbered = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     ends = [numbered[0], *numbered[1:][-1:]] if numbered else []

@@ -41,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Store = Annotated[Path, typer.Argument(metavar="STORE.db", help="The file that holds prompts, pairs and votes.")]
+StorePath = Annotated[Path, typer.Argument(metavar="STORE.db", help="The file that holds prompts, pairs and votes.")]
 
 _PANELS = {
     "prompts": "What is ranked",
@@ -90,7 +90,7 @@ def _with_options(config: type[Section]) -> Callable[[Callable[..., Job]], Calla
 @app.command(_DEFAULT)
 @_with_options(RankConfig)
 def serve(
-    store: Store,
+    store: StorePath,
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="key=value", help="Settings: the options' names with _, such as pairs_per_prompt=2."),
@@ -108,7 +108,7 @@ def serve(
 
 @app.command("export")
 def export(
-    store: Store,
+    store: StorePath,
     output: Annotated[Path, typer.Argument(metavar="rankings.jsonl", help="The file to write.")],
     votes: Annotated[
         Literal["majority", "every"], typer.Option(help="One row a pair, by its majority; or one row a vote.")
@@ -136,7 +136,7 @@ def export(
 
 @app.command("import")
 def import_(
-    store: Store,
+    store: StorePath,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rankings that people made elsewhere.")],
     rater: Annotated[str | None, typer.Option(metavar="NAME", help="The rater, where the file names none.")] = None,
 ) -> Job:
@@ -146,7 +146,7 @@ def import_(
 
 @app.command("results")
 def results(
-    store: Store,
+    store: StorePath,
     html: Annotated[Path | None, typer.Option(help="Write the page as well.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> Job:

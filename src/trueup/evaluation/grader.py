@@ -14,14 +14,14 @@ from trueup.evaluation.sets import Asked
 from trueup.models.rewards import checked_reward
 from trueup.runtime import Runtime
 
-Grader = Callable[[Sequence[Asked], Sequence[Conversation]], list[float]]
+AnswerGrader = Callable[[Sequence[Asked], Sequence[Conversation]], list[float]]
 """Questions and the conversations that answer them -> a grade from 0 to 1 for each."""
 
 MADE_UP_REPLY = "A made-up answer."
 _KEY = "evaluate.grader"
 
 
-def open_grader(spec: str, runtime: Runtime) -> Grader:
+def open_grader(spec: str, runtime: Runtime) -> AnswerGrader:
     """Return the grader that a configuration names. The first process calls it for all.
 
     Raises:
@@ -46,7 +46,7 @@ def open_grader(spec: str, runtime: Runtime) -> Grader:
     return lambda questions, conversations: runtime.from_first(lambda: grades(questions, conversations))
 
 
-def check_grader(grader: Grader, questions: Sequence[Asked]) -> None:
+def check_grader(grader: AnswerGrader, questions: Sequence[Asked]) -> None:
     """Call the grader on the first two questions that are answered in writing, with a made-up reply.
 
     Raises:

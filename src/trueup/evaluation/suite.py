@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from trueup.config.functions import UserFunction
 from trueup.errors import DataError
 from trueup.evaluation import tasks
-from trueup.evaluation.grader import Grader, check_grader, open_grader
+from trueup.evaluation.grader import AnswerGrader, check_grader, open_grader
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judges import judge_of_refusals, verdicts
 from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
@@ -82,7 +82,7 @@ class _Bench:
         self._rewards: dict[str, tuple[Reward, Network | None]] = {}
 
     @cached_property
-    def grader(self) -> Grader | None:
+    def grader(self) -> AnswerGrader | None:
         """The user's grader of answers to questions, if one is named."""
         spec = self.plan.settings.grader
         return open_grader(spec, self.runtime) if spec else None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trueup.data.rendering.messages import Preference
-    from trueup.evaluation.grader import Grader
+    from trueup.evaluation.grader import AnswerGrader
     from trueup.evaluation.sets import Asked, Passage
     from trueup.models.network import Network
     from trueup.models.rewards import Reward
@@ -76,7 +76,7 @@ class Subject:
         return conversations(self.network, rows, answers_to(self.network, rows, self.sampling(0.0)))
 
 
-def capability(subject: Subject, questions: Sequence[Asked], grader: Grader | None) -> list[Item]:
+def capability(subject: Subject, questions: Sequence[Asked], grader: AnswerGrader | None) -> list[Item]:
     """Answer questions that have a right answer: written and graded, or the likeliest of the choices.
 
     Returns:

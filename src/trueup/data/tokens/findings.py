@@ -13,7 +13,7 @@ from trueup.data.tokens.survey import Survey
 from trueup.errors import DataError
 from trueup.stats.intervals import rate
 
-Level = Literal["error", "allowed", "warning", "note"]
+FindingLevel = Literal["error", "allowed", "warning", "note"]
 
 SMALL_EFFECT = 0.2  # Cohen's d
 MANY_DUPLICATES = 0.05
@@ -40,7 +40,7 @@ class Finding:
     """
 
     code: str
-    level: Level
+    level: FindingLevel
     section: str
     text: str
     fix: str = ""
@@ -211,7 +211,7 @@ def _mixed(code: str, section: str, counts: Counter[str], ignored: Sequence[str]
         return []
     shares = ", ".join(f"{name} {count / n:.1%}" for name, count in known.most_common(5))
     rest = 1 - known.most_common(1)[0][1] / n
-    level: Level = "warning" if rest < FEW else "note"
+    level: FindingLevel = "warning" if rest < FEW else "note"
     fix = "check that the few belong there" if level == "warning" else ""
     return [Finding(code, level, section, f"{code} of the answers: {shares}", fix, numbers={"other": rest})]
 
