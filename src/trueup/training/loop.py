@@ -307,11 +307,12 @@ def _restore(state: Fit, checkpoint: Checkpoint) -> None:
 
 def _record_surroundings(state: Fit) -> None:
     """Record the surroundings that the bits depend on, such as device and versions; warn if they changed since."""
-    where = state.runtime
+    runtime = state.runtime
     attention = getattr(state.network.trunks["base"].config, "_attn_implementation", None)
     now = surroundings(
-        where.device, where.dtype, world=where.world, strategy=where.strategy, attention=cast("str | None", attention)
-    )
+        runtime.device, runtime.dtype, world=runtime.world, strategy=runtime.strategy,
+        attention=cast("str | None", attention),
+    )  # fmt: skip
     if changed := record_surroundings(state.run.path, state.step, now):
         state.progress.warn(changes_warning(changed))
 
@@ -386,5 +387,5 @@ def _record(state: Fit, row: dict[str, float], numbers: dict[str, float], second
         state.run.append_timing(
             {"step": row["step"], "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1)}
         )
-        shown = {name: row[name] for name in state.headline if name in row}
-        state.progress.update(int(row["step"]), shown, rate)
+        headline = {name: row[name] for name in state.headline if name in row}
+        state.progress.update(int(row["step"]), headline, rate)
