@@ -1,4 +1,4 @@
-"""From scores of responses to advantages of tokens.
+"""Compute advantages of tokens from scores of responses.
 
 An advantage is a function from `Episodes` to (N,). Its keyword-only parameters are its configuration: their names are
 the keys, their defaults the defaults (they are read from this file's source, so they are literals). Adding one touches
@@ -22,7 +22,7 @@ from trueup.errors import ConfigError
 
 
 def token_rewards(scores: Tensor, kl: Tensor, branch_of: Tensor, coef: float) -> Tensor:
-    """Per-token rewards: -coef * KL everywhere, plus the score on a branch's last token (its end token, if it has one).
+    """Return per-token rewards: -coef * KL everywhere, plus the score on each branch's last token.
 
     Ouyang et al. 2022 (arXiv:2203.02155, eq. 2), spread over tokens as in Ziegler et al. 2019's code.
 
@@ -47,7 +47,7 @@ def token_rewards(scores: Tensor, kl: Tensor, branch_of: Tensor, coef: float) ->
 
 @dataclass(frozen=True, slots=True)
 class Episodes:
-    """S sampled responses with N tokens in all: what an advantage is computed from. All are constants.
+    """The inputs of an advantage: S sampled responses with N tokens in all. All are constants.
 
     Attributes:
         rewards: (N,) reward of each token, from `token_rewards`.
@@ -89,7 +89,7 @@ def gae(episodes: Episodes, *, gamma: float = 1.0, lam: float = 0.95) -> Tensor:
     starts = lengths.cumsum(0) - lengths
     column = torch.arange(rewards.shape[0], device=rewards.device) - starts[branch_of]
     longest = int(lengths.max())
-    # Zeros to the right of a branch are its end: their value, reward and advantage are the zeros that GAE wants there.
+    # After the end of a branch, value, reward and advantage are 0, which the zero padding gives.
     padded_rewards = rewards.new_zeros(lengths.shape[0], longest)
     padded_values = values.new_zeros(lengths.shape[0], longest + 1)
     padded_rewards[branch_of, column] = rewards
@@ -181,7 +181,7 @@ class RunningNorm:
     """
 
     def __init__(self) -> None:
-        """Nothing seen yet."""
+        """Start without any values."""
         self.count = 0
         self.mean = 0.0
         self._squares = 0.0
@@ -194,7 +194,7 @@ class RunningNorm:
         return spread if spread > 1e-7 * abs(self.mean) else 1.0
 
     def update(self, x: Tensor) -> None:
-        """Take in the values of `x`, of any shape."""
+        """Add the values of `x`, of any shape."""
         batch = x.detach().double().flatten()
         n = batch.numel()
         if n == 0:
@@ -206,31 +206,35 @@ class RunningNorm:
         self.count = total
 
     def normalize(self, x: Tensor, *, shift: bool = False) -> Tensor:
-        """`x` over the running standard deviation; with `shift`, less the running mean first.
+        """Return `x` divided by the running standard deviation; with `shift`, the running mean is subtracted first.
 
-        The mean is kept by default: where the zero of the reward lies decides whether longer responses pay.
+        The mean is kept by default: the zero of the reward decides if longer responses gain or lose.
         """
         return (x - self.mean if shift else x) / self.std
 
     def state_dict(self) -> dict[str, float]:
-        """JSON-able state."""
+        """Return the state as JSON values."""
         return {"count": self.count, "mean": self.mean, "squares": self._squares}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take up a saved state."""
+        """Restore a saved state."""
         self.count, self.mean = int(state["count"]), float(state["mean"])
         self._squares = float(state["squares"])
 
 
 def _lengths(branch_of: Tensor, branches: int) -> Tensor:
-    """(S,) tokens of each branch; refuses an order in which "the last token of a branch" would be another's."""
+    """Return (S,) the number of tokens of each branch.
+
+    Raises:
+        ValueError: branch_of decreases, so a branch's last token would be unknown.
+    """
     if bool((branch_of[1:] < branch_of[:-1]).any()):
         raise ValueError("branch_of decreases; the tokens of a branch must lie together, branches in order")
     return torch.bincount(branch_of, minlength=branches)
 
 
 def _groups(group: Tensor) -> tuple[Tensor, Tensor]:
-    """(S,) group numbers counted from 0, and (G,) their sizes, all of them at least 2."""
+    """Return (S,) group numbers from 0, and (G,) their sizes, at least 2."""
     unique = cast("Callable[..., tuple[Tensor, Tensor, Tensor]]", torch.unique)  # pyright: ignore[reportUnknownMemberType]
     _, index, counts = unique(group, return_inverse=True, return_counts=True)
     if bool((counts < 2).any()):
@@ -241,5 +245,5 @@ def _groups(group: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sums(x: Tensor, index: Tensor, counts: Tensor) -> Tensor:
-    """(G,) sums of x over groups."""
+    """Return (G,) the sums of x over groups."""
     return x.new_zeros(counts.shape[0]).index_add(0, index, x)

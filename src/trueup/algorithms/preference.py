@@ -26,7 +26,7 @@ class Pairs:
 
     Attributes:
         chosen: (P,) summed log-probability of the preferred response under the policy.
-        rejected: (P,) of the other.
+        rejected: (P,) of the other response.
         chosen_len: (P,) how many tokens the sum runs over, at least 1.
         rejected_len: (P,) likewise.
         ref_chosen: (P,) summed log-probability under the reference, constant; None where the loss has no reference.
@@ -140,7 +140,7 @@ def sigmoid_norm(pairs: Pairs, *, beta: float = 5.0) -> Tensor:
 
 
 def dpop(pairs: Pairs, *, beta: float = 0.1, penalty: float = 50.0) -> Tensor:
-    """DPO-Positive (Pal et al. 2024, arXiv:2402.13228): DPO that pays when the chosen response becomes less likely.
+    """DPO-Positive (Pal et al. 2024, arXiv:2402.13228): DPO with a penalty if the chosen response becomes less likely.
 
     Args:
         pairs: with a reference.
@@ -191,7 +191,7 @@ def kto(
 ) -> Tensor:
     """KTO (Ethayarajh et al. 2024, arXiv:2402.01306, section 4.1): learns from single responses labelled good or bad.
 
-    weight * (1 - sigmoid(beta * (log-ratio - z0))) for a good one, and with the opposite sign inside for a bad one.
+    weight * (1 - sigmoid(beta * (log-ratio - z0))) for a good response; for a bad one the sign inside is reversed.
 
     Args:
         completions: with z0 from `kto_kl`.
@@ -215,7 +215,7 @@ def kto_kl(logps_mismatched: Tensor, ref_logps_mismatched: Tensor) -> Tensor:
     """KTO's reference point z0, an estimate of KL(policy || reference) (arXiv:2402.01306, section 4.1).
 
     The responses are *mismatched*: each is scored after another example's prompt (the paper shifts the responses of a
-    batch by one), so that the estimate is not taken on the very responses being trained. It is the mean log-ratio,
+    batch by one), so that the estimate does not use the responses that are being trained. It is the mean log-ratio,
     clamped at 0 because a KL is not negative, and constant: no gradient flows through it. The estimate is biased, and
     its noise falls with the number of responses, so give it those of the whole optimizer step where possible.
 
