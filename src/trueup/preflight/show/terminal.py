@@ -131,9 +131,9 @@ class _MaskPrinter:
         signs = self._signs
         for token in run:
             alone = clean(token.alone.replace("\n", signs.newline).replace("\t", signs.tab), one_line=True)
-            shown = self._printable(_SPACES.sub(lambda match: signs.space * len(match[0]), alone))
+            text = self._printable(_SPACES.sub(lambda match: signs.space * len(match[0]), alone))
             line = Text(f"{token.position:>6}{token.id:>8}  ", style="dim")
-            line.append(f"[{shown}]" if token.special else shown, style="bold" if token.special else "not dim")
+            line.append(f"[{text}]" if token.special else text, style="bold" if token.special else "not dim")
             if self._marked(token):
                 line.append(f"{signs.arrow}{self._mark}", style="bold")
             yield line
