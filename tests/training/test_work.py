@@ -36,7 +36,7 @@ class Count:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.passes: list[Pass] = []
         self.head_rows = 0
-        read, head = Network._read, tensors._Head.logits
+        read, head = Network._outputs, tensors._Head.logits
 
         def counted(network: Network, batch: Batch, role: str, want: Any, *rest: Any) -> Any:
             cells = batch.input_ids.numel()
@@ -47,12 +47,12 @@ class Count:
             self.head_rows += len(hidden)
             return head(self_, hidden, *rest)
 
-        monkeypatch.setattr(Network, "_read", counted)
+        monkeypatch.setattr(Network, "_outputs", counted)
         monkeypatch.setattr(tensors._Head, "logits", multiplied)
 
     def of(self, role: str, *, trains: bool, least: int = 6) -> list[Pass]:
-        """The passes of a role. Those of fewer than `least` tokens belong to the checks before training."""
-        return [one for one in self.passes if one.role == role and one.trains is trains and one.tokens >= least]
+        """Return the passes of a role; those of fewer than `least` tokens belong to the checks before training."""
+        return [item for item in self.passes if item.role == role and item.trains is trains and item.tokens >= least]
 
 
 @pytest.fixture
