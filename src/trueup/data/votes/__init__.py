@@ -1,12 +1,17 @@
-"""The store of rankings: one SQLite file of prompts, pairs, raters and events.
+"""The store of human votes: one SQLite file with prompts, pairs of answers, raters and events.
 
-store       the public class: each method is one transaction
-vote_types  the types that go in and come out
-rows        votes as rows of training data
-header      recognizes a store's file without SQLAlchemy
-database    the file, its transactions and its errors; `tables` is its schema
-content     prompts and pairs; `raters`, `settings` and `scoring` (by a reward model) likewise
-choosing    the next pair for a rater; `leases` reserve it
-votes       votes and undos as events; `ballots` checks them, `importing` adds votes from files
-counting    the tables derived from events: progress and totals
+An event is a vote, an undo or a change of settings.
+
+store       the public class `Store`: each method is one transaction
+vote_types  the dataclasses that `Store` takes and returns
+rows        votes turned into rows of training data
+header      recognizes a store by its file header, without SQLAlchemy
+database    the SQLite connection, its transactions and its error messages; `tables` holds its schema
+content     functions that read and write prompts and pairs
+raters      functions that read and write raters and their secrets
+settings    functions that read and write the store's settings
+scoring     functions that read and write the scores that a reward model gave to pairs
+choosing    the choice of the next pair for a rater; `leases` reserves that pair for a while
+votes       votes and undos, stored as events; `ballots` validates a vote, `importing` adds votes from files
+counting    the tables that are computed from the events: votes per pair, progress and totals
 """

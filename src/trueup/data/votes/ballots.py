@@ -1,4 +1,4 @@
-"""Checks of a ballot before it becomes a vote."""
+"""Validation of a ballot (a rater's judgement of one pair) before it is stored as a vote."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MOST_REQUEST, _MOST_REASON, _MOST_REASONS = 200, 200, 20
 
 
 def check_ballot(ballot: Ballot) -> Ballot:
-    """Return the ballot as it is stored, with lone surrogates replaced.
+    """Validate a ballot and return it as it is stored, with lone surrogates replaced by U+FFFD.
 
     Raises:
-        DataError: the ballot contradicts itself or a text is too long.
+        DataError: the ballot contradicts itself (e.g. a strength given with a tie), or a text in it is too long.
     """
     problem = _problem(ballot) or _too_long(ballot)
     if problem:
@@ -26,10 +26,10 @@ def check_ballot(ballot: Ballot) -> Ballot:
 
 
 def check_request(request: str) -> None:
-    """Check the id of a request (a vote or an undo).
+    """Raise DataError unless the id of a request (a vote or an undo) is usable.
 
     Raises:
-        DataError: it is empty, too long, or holds a lone surrogate.
+        DataError: the id is empty, longer than 200 characters, or holds a lone surrogate.
     """
     if not 0 < len(request) <= _MOST_REQUEST or mend_surrogates(request) != request:
         raise DataError(f"request {excerpt(request)}: 1 to {_MOST_REQUEST} characters\n  fix: a random one each time")
@@ -60,5 +60,5 @@ def _too_long(ballot: Ballot) -> str:
 
 
 def mend_surrogates(text: str) -> str:
-    """Return the text with lone surrogates, which UTF-8 cannot encode, replaced."""
+    """Return the text with each lone surrogate, which UTF-8 cannot encode, replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,8 +1,9 @@
-"""Choose the next pair for a rater.
+"""Choice of the next pair of answers that a rater is shown.
 
-In this order: the pair that the rater holds; from time to time a gold pair; a pair with votes by others, the nearest to
-complete first; a pair without votes, by the policy; a pair that others skipped. Each is a lookup of a few rows in an
-index, however many pairs there are and however many the rater has voted on.
+Pairs are tried in this order: the pair that is already leased to the rater (reserved for a limited time); now and then
+a gold pair (its better answer is known, which checks the rater); a pair with votes by others, the one that lacks the
+fewest votes first; a pair without votes, in the order that the setting `policy` names; a pair that others skipped.
+Each search is an index lookup of a few rows, however many pairs there are and however many the rater has voted on.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ memory only; without it a search first reads past all pairs that the rater has v
 def choose(
     connection: Connection, rater: Rater, settings: StoreSettings, marks: SearchMarks, now: float
 ) -> ShownPair | None:
-    """Return the next pair for a rater and lease it; None if there is none for this rater now."""
+    """Return the next pair for a rater and lease it (reserve it for a time); None if there is none for this rater now.
+
+    `marks` remembers which pairs the rater's earlier searches need not read again (see `SearchMarks`); `now` is in Unix
+    seconds.
+    """
     until = now + settings.lease_seconds
     live = leases.live(now, settings.lease_seconds)
     live_lease = leases.newest(connection, rater, live)
@@ -54,7 +59,10 @@ def choose(
 def _gold(
     connection: Connection, rater: Rater, settings: StoreSettings, key: str, live: ColumnElement[bool]
 ) -> Any | None:
-    """Return a gold pair if one is due: on average every `gold_every`-th, drawn so that raters cannot predict it."""
+    """Return the row of a gold pair (its better answer is known) if the rater is due one; None otherwise.
+
+    About every `gold_every`-th pair is gold, drawn with the secret `key` so that raters cannot predict it.
+    """
     if not settings.gold_every:
         return None
     votes_of_rater = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
@@ -67,7 +75,10 @@ def _gold(
 def _open(
     connection: Connection, rater: Rater, settings: StoreSettings, marks: SearchMarks, live: ColumnElement[bool]
 ) -> Any | None:
-    """Return a pair that still needs votes: one with votes, one without, or one that others skipped."""
+    """Return the row of a pair that still needs votes; None if there is none for this rater.
+
+    A pair with some votes is preferred to one without, and that to one that others only skipped.
+    """
     wanted = settings.raters_per_pair
     for votes in range(wanted - 1, 0, -1):
         row = _touched(connection, rater, wanted, marks, votes, live)
@@ -85,7 +96,10 @@ def _open(
 def _touched(
     connection: Connection, rater: Rater, wanted: int, marks: SearchMarks, votes: int, live: ColumnElement[bool]
 ) -> Any | None:
-    """Return a pair with so many votes (0: only skips), none by this rater; the one with the oldest latest event."""
+    """Return the row of a pair with exactly `votes` votes (0: only skips), none by this rater; None if there is none.
+
+    Of several, the pair whose latest event is the oldest is returned.
+    """
     level = (tallies.c.gold.is_(False), tallies.c.votes == votes, tallies.c.latest >= marks.get((rater.id, votes), 1))
     query = _candidates(rater, live).where(*level, _not_by(rater)).order_by(tallies.c.latest)
     with connection.execute(query) as rows:
@@ -107,7 +121,7 @@ def _candidates(rater: Rater, live: ColumnElement[bool]) -> Select:
 
 
 def _is_open(connection: Connection, pair: int, rater: Rater, wanted: int, live: ColumnElement[bool]) -> bool:
-    """Return True if a pair that the rater held earlier may still be given to the rater."""
+    """Return True if the store may show a rater again a pair whose lease (reservation for this rater) has expired."""
     query = _candidates(rater, live).add_columns(tallies.c.gold).where(tallies.c.pair == pair)
     row = connection.execute(query).one()
     return row.gold or _first_free([row], wanted) is not None

@@ -1,4 +1,4 @@
-"""Prompts and pairs: identified by a digest of their content, and kept in the store's random order."""
+"""Reading and writing of prompts and pairs. A digest of the content identifies each, so that none is stored twice."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ from trueup.system.text import excerpt
 
 
 def draw_number(key: str, *parts: str | int) -> int:
-    """Return a pseudorandom 63-bit number that depends on the key and the parts only."""
+    """Return a pseudorandom 63-bit number that depends only on `key` (the store's secret and seed) and `parts`."""
     text = "\0".join(map(str, (key, *parts)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
 def draw_position(key: str, kind: str, number: int) -> int:
-    """Return the position of a prompt or pair in the store's random order."""
+    """Return the number that sorts a prompt or pair (`kind`, with the id `number`) into the store's random order."""
     return draw_number(key, kind, number)
 
 
 def left_side(key: str, prompt: int, rater: int) -> Side:
-    """Return the answer that a rater sees as A; half of the raters see the other."""
+    """Return the side ("first" or "second") whose answer a rater sees on the left, as A.
+
+    The side is drawn from the key, the prompt and the rater, so about half of the raters see the other answer there.
+    """
     return "first" if draw_number(key, "left", prompt, rater) % 2 else "second"
 
 
@@ -43,14 +46,17 @@ CHUNK = 500
 
 
 def chunks(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
-    """Yield the items in chunks of CHUNK."""
+    """Yield the items in tuples of at most CHUNK items."""
     remaining = iter(items)
     while chunk := tuple(itertools.islice(remaining, CHUNK)):
         yield chunk
 
 
 def add_prompts(connection: Connection, key: str, new: Sequence[NewPrompt]) -> tuple[dict[bytes, int], int]:
-    """Insert the prompts that are not stored yet. Returns the id of each by its digest, and how many were new."""
+    """Insert the prompts that are not stored yet.
+
+    Return {digest: prompt id} of all given prompts, and the number of new ones.
+    """
     rows = {}
     for prompt in new:
         digest = prompt_digest(prompt)
@@ -70,7 +76,11 @@ def add_prompts(connection: Connection, key: str, new: Sequence[NewPrompt]) -> t
 
 
 def add_pairs(connection: Connection, key: str, new: Sequence[NewPair]) -> tuple[dict[bytes, int], int]:
-    """Insert the pairs not stored yet, and their prompts. Returns their ids by digest, and how many were new."""
+    """Insert the pairs that are not stored yet, with their prompts.
+
+    Returns:
+        {digest: pair id} of all given pairs, and the number of pairs that were new.
+    """
     prompt_ids, _ = add_prompts(connection, key, [pair.prompt for pair in new])
     rows: dict[bytes, NewPair] = {}
     for pair in new:
@@ -87,7 +97,7 @@ def add_pairs(connection: Connection, key: str, new: Sequence[NewPair]) -> tuple
 
 
 def prompt_digest(prompt: NewPrompt) -> bytes:
-    """Return the digest of a prompt's messages.
+    """Return the sha256 of a prompt's roles and messages, which identifies the prompt in the store.
 
     Raises:
         DataError: there is no message, the last is not a user's, or a text holds a lone surrogate.
@@ -98,7 +108,10 @@ def prompt_digest(prompt: NewPrompt) -> bytes:
 
 
 def pair_digest(pair: NewPair) -> bytes:
-    """Return the digest of a pair: of its prompt, texts and models, in either order of the answers."""
+    """Return the sha256 of a pair's prompt and of its answers' texts and models, in either order.
+
+    It identifies the pair.
+    """
     answers = sorted([answer.text, answer.model] for answer in (pair.first, pair.second))
     return _digest([prompt_digest(pair.prompt).hex(), answers], pair.prompt)
 
@@ -109,9 +122,9 @@ def all_prompts(connection: Connection) -> list[StoredPrompt]:
 
 
 def unpaired(connection: Connection, per_prompt: int, limit: int) -> list[StoredPrompt]:
-    """Return prompts with fewer pairs than `per_prompt`: the fewest first, then in the store's random order.
+    """Return at most `limit` prompts with fewer than `per_prompt` pairs: the fewest first, then in random order.
 
-    Prompts with a gold pair are left out: seeing such a prompt with other answers would give the gold pair away.
+    Prompts with a gold pair (its better answer is known) are left out, as other answers to that prompt would reveal it.
     """
     checks = select(pairs.c.id).where(pairs.c.prompt == prompts.c.id, pairs.c.gold.is_not(None)).exists()
     chosen = (
@@ -131,7 +144,7 @@ def all_pairs(connection: Connection) -> list[Pair]:
 
 
 def some_pairs(connection: Connection, ids: Select[Any] | Sequence[int]) -> list[Pair]:
-    """Return the pairs with these ids, in the order of insertion."""
+    """Return the pairs with these ids (a sequence, or a query that selects them), in the order of insertion."""
     rows = connection.execute(select(pairs).where(pairs.c.id.in_(ids)).order_by(pairs.c.id)).all()
     wanted = select(prompts).where(prompts.c.id.in_({row.prompt for row in rows}))
     by_id = {row.id: _prompt(row) for row in connection.execute(wanted)}
@@ -139,10 +152,10 @@ def some_pairs(connection: Connection, ids: Select[Any] | Sequence[int]) -> list
 
 
 def pair_of(connection: Connection, pair: int) -> Pair:
-    """Return the pair with this id.
+    """Return the pair with the id `pair`.
 
     Raises:
-        DataError: the store has none.
+        DataError: the store has no such pair.
     """
     matches = some_pairs(connection, [pair]) if 0 < pair < 2**63 else []
     if not matches:
@@ -151,7 +164,7 @@ def pair_of(connection: Connection, pair: int) -> Pair:
 
 
 def reorder(connection: Connection, key: str) -> None:
-    """Draw a new random order, for another key."""
+    """Redraw the store's random order of pairs and prompts with another key (the store's secret and seed)."""
     for table, of, kind in ((tallies, tallies.c.pair, "pair"), (shares, shares.c.prompt, "prompt")):
         ids = connection.execute(select(of)).scalars().all()
         moved = update(table).where(of == bindparam("of")).values(position=bindparam("place"))
@@ -160,7 +173,10 @@ def reorder(connection: Connection, key: str) -> None:
 
 
 def _count_in(connection: Connection, key: str, new_rows: Sequence[tuple[int, int, str | None]]) -> None:
-    """Insert new pairs (id, prompt, gold) into the derived tables."""
+    """Insert new pairs into the tables that count votes and pairs.
+
+    Each new pair is (pair id, prompt id, side of the better answer if it is known, else None).
+    """
     connection.execute(insert(tallies), [tally(key, pair, gold is not None) for pair, _, gold in new_rows])
     for gold, count in Counter(gold is not None for _, _, gold in new_rows).items():
         shift(connection, (gold, 0, 0), count)
@@ -169,7 +185,7 @@ def _count_in(connection: Connection, key: str, new_rows: Sequence[tuple[int, in
 
 
 def tally(key: str, pair: int, gold: bool) -> dict[str, Any]:
-    """Return a pair's row of `tallies` before any vote."""
+    """Return the row that the table `tallies` (votes and state of each pair) gets for a new pair, before any vote."""
     return {
         "pair": pair,
         "gold": gold,
@@ -181,12 +197,16 @@ def tally(key: str, pair: int, gold: bool) -> dict[str, Any]:
 
 
 def share(key: str, prompt: int) -> dict[str, Any]:
-    """Return a prompt's row of `shares` before it has pairs."""
+    """Return the row of a new prompt for the table `shares`, which counts the pairs of each prompt (0 at first)."""
     return {"prompt": prompt, "position": draw_position(key, "prompt", prompt), "pairs": 0}
 
 
 def shift(connection: Connection, level: tuple[bool, int, int], count: int) -> None:
-    """Add to the number of pairs of a level (gold, votes, seen)."""
+    """Add `count` to the number of pairs at one level in the table `levels`.
+
+    A level is (pair is gold, votes without skips, votes with skips): the table counts how many pairs have each
+    combination.
+    """
     added = insert(levels).values(gold=level[0], votes=level[1], seen=level[2], pairs=count)
     columns = [levels.c.gold, levels.c.votes, levels.c.seen]
     connection.execute(

@@ -1,4 +1,8 @@
-"""The tables derived from events (standing, tallies, levels, shares), and totals read from them."""
+"""Tables computed from the events, which make lookups fast, and the totals that are read from them.
+
+`standing` holds the votes that were not undone; `tallies` the votes of each pair; `levels` how many pairs have how many
+votes; `shares` the number of pairs of each prompt.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +21,24 @@ CountedVote = tuple[int, int, int, bool]
 
 
 def votes(connection: Connection, new: Sequence[CountedVote]) -> None:
-    """Add new votes to the derived tables."""
+    """Add new votes to the computed tables (`standing`, `tallies`, `levels`)."""
     rows = [{"rater": rater, "pair": pair, "vote": event, "counted": counted} for event, rater, pair, counted in new]
     connection.execute(insert(standing), rows)
     _move(connection, [(event, pair, int(counted), 1) for event, _, pair, counted in new])
 
 
 def undo(connection: Connection, event: int, vote: Vote) -> None:
-    """Remove a vote that the event took back from the derived tables."""
+    """Remove a vote from the computed tables, after the undo with the number `event` took it back."""
     ballot = vote.ballot
     connection.execute(delete(standing).where(standing.c.rater == vote.rater.id, standing.c.pair == ballot.pair))
     _move(connection, [(event, ballot.pair, -int(ballot.choice != "skip"), -1)])
 
 
 def rebuild(connection: Connection, key: str) -> None:
-    """Recompute the derived tables from pairs and events; `scoring` then fills in the uncertainties."""
+    """Recompute the tables `standing`, `tallies`, `levels` and `shares` from the stored pairs and events.
+
+    The uncertainties of pairs are then missing: call `scoring.apply` to restore them.
+    """
     for table in (standing, tallies, levels, shares):
         connection.execute(delete(table))
     undone = select(events.c.undoes).where(events.c.undoes.is_not(None))
@@ -46,7 +53,7 @@ def rebuild(connection: Connection, key: str) -> None:
 
 
 def _recount(connection: Connection) -> None:
-    """Fill in what can be counted from pairs, events and standing votes."""
+    """Fill the counts of pairs, votes and latest events into the emptied tables `shares`, `tallies` and `levels`."""
     of_prompt = select(pairs.c.prompt, func.count().label("pairs")).where(pairs.c.gold.is_(None))
     of_prompt = of_prompt.group_by(pairs.c.prompt).subquery()
     connection.execute(update(shares).where(shares.c.prompt == of_prompt.c.prompt).values(pairs=of_prompt.c.pairs))
@@ -62,7 +69,10 @@ def _recount(connection: Connection) -> None:
 
 
 def _move(connection: Connection, steps: Sequence[tuple[int, int, int, int]]) -> None:
-    """Add to pairs' votes, and move the pairs from their levels to others. `steps`: event, pair, votes, seen."""
+    """Change the vote counts of pairs in `tallies`, and count each pair under its new level in `levels`.
+
+    Each step is (event id, pair id, change of the votes without skips, change of the votes with skips).
+    """
     columns = (tallies.c.pair, tallies.c.gold, tallies.c.votes, tallies.c.seen)
     rows = connection.execute(select(*columns).where(tallies.c.pair.in_({pair for _, pair, _, _ in steps}))).all()
     level = {row.pair: (row.gold, row.votes, row.seen) for row in rows}
@@ -81,13 +91,19 @@ def _move(connection: Connection, steps: Sequence[tuple[int, int, int, int]]) ->
 
 
 def fresh(connection: Connection, live: ColumnElement[bool]) -> int:
-    """Return how many pairs (without gold ones) nobody has voted on, skipped or holds."""
+    """Return the number of pairs, without gold ones, that nobody has voted on or skipped and nobody has leased.
+
+    `live` is the SQL condition for leases (temporary reservations) that have not expired.
+    """
     looked_at = sum(not pair.gold and not pair.seen for pair in leases.held_pairs(connection, live))
     return _total(connection, levels.c.gold.is_(False), levels.c.seen == 0) - looked_at
 
 
 def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElement[bool]) -> RaterProgress:
-    """Return the progress of a rater and of the store; gold pairs count among the rater's own votes only."""
+    """Return the progress of a rater and of the store; gold pairs count among the rater's own votes only.
+
+    `wanted` is the number of votes that a pair needs; `live` is the SQL condition for leases that have not expired.
+    """
     own = select(standing.c.counted, func.count()).where(standing.c.rater == rater.id).group_by(standing.c.counted)
     mine = {row[0]: row[1] for row in connection.execute(own)}
     open_now = _total(connection, levels.c.gold.is_(False), levels.c.votes < wanted)
@@ -103,7 +119,7 @@ def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElem
 
 
 def counts(connection: Connection) -> VoteCounts:
-    """Return how many prompts, pairs, raters and votes the store holds."""
+    """Return the number of prompts, pairs, gold pairs, raters and votes in the store, and the id of its last event."""
     return VoteCounts(
         prompts=_last(connection, prompts.c.id),
         pairs=_total(connection, levels.c.gold.is_(False)),
@@ -115,17 +131,17 @@ def counts(connection: Connection) -> VoteCounts:
 
 
 def last_event(connection: Connection) -> int:
-    """Return the id of the last event; 0 if there is none."""
+    """Return the id of the latest event (vote, undo or change of settings); 0 if there is none."""
     return _last(connection, events.c.id)
 
 
 def number_of_pairs(connection: Connection) -> int:
-    """Return how many pairs there are, gold ones included."""
+    """Return the number of pairs in the store, gold ones included."""
     return _last(connection, pairs.c.id)
 
 
 def _last(connection: Connection, column: ColumnElement[int]) -> int:
-    """Return the greatest id, which is the number of rows, as none is ever removed; faster than counting."""
+    """Return the greatest id in a column (0 if it is empty): the number of rows, as no row is ever removed; fast."""
     return connection.execute(select(func.coalesce(func.max(column), 0))).scalar_one()
 
 
@@ -135,14 +151,14 @@ def _total(connection: Connection, *where: ColumnElement[bool]) -> int:
 
 
 def _voted(connection: Connection, rater: Rater, wanted: int) -> int:
-    """Return how many pairs still need votes but have this rater's."""
+    """Return the number of pairs with fewer than `wanted` votes that this rater has voted on or skipped."""
     needs = (tallies.c.pair == standing.c.pair, tallies.c.gold.is_(False), tallies.c.votes < wanted)
     own = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
     return connection.execute(own.where(select(1).select_from(tallies).where(*needs).exists())).scalar_one()
 
 
 def _taken(connection: Connection, rater: Rater, wanted: int, live: ColumnElement[bool]) -> int:
-    """Return how many pairs this rater has not voted on and others hold for all the votes that they still need."""
+    """Return the number of pairs that this rater has not judged and whose missing votes are all reserved by others."""
     held = leases.held_pairs(connection, live, besides=rater)
     full = [pair.pair for pair in held if not pair.gold and pair.votes < wanted <= pair.votes + pair.held]
     own = select(func.count()).select_from(standing).where(standing.c.rater == rater.id, standing.c.pair.in_(full))

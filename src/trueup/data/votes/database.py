@@ -1,4 +1,4 @@
-"""One SQLite file: its connections, transactions and error messages."""
+"""The SQLite file of a vote store: its connections, transactions and error messages."""
 
 from __future__ import annotations
 
@@ -37,14 +37,22 @@ _PRAGMAS = ("foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
 
 
 class Database:
-    """A store's file. Any thread may use its transactions; any number of processes may have the file open."""
+    """An open SQLite file of a vote store, and its transactions.
+
+    Any thread may start a transaction, and any number of processes may have the file open.
+    """
 
     def __init__(self, path: Path, *, create: bool, read_only: bool) -> None:
-        """Open the file; `create` makes a missing one; `read_only` needs no permission to write.
+        """Open the file.
+
+        Args:
+            path: the SQLite file.
+            create: make the file if it is missing.
+            read_only: refuse transactions that write; the file and its folder need not be writable then.
 
         Raises:
-            DataError: it is missing, not a store, or of a newer version.
-            StoreError: it cannot be read or written.
+            DataError: the file is missing, is not a vote store, or was made by a newer version.
+            StoreError: the file cannot be read or written.
         """
         self.path = path
         self._file = path.absolute()  # wherever the process goes later
@@ -66,16 +74,16 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open a transaction that sees the store as of its beginning."""
+        """Open a read transaction, which sees the store as it was when the transaction began."""
         with self._explained(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Open an exclusive write transaction, on the disk when the block ends.
+        """Open an exclusive write transaction, whose changes are on disk when the `with` block ends.
 
         Raises:
-            StoreError: the disk refused, or the file is not the one that was opened; nothing was written.
+            StoreError: the store is read-only, the disk failed, or the file was replaced; nothing was written.
         """
         if self._read_only:
             raise StoreError(f"{self._name}: opened for reading only")
@@ -111,7 +119,10 @@ class Database:
                 OPEN_STORES.subtract([self._identity])
 
     def _empty_log(self) -> None:
-        """Move the write-ahead log into the file, unless another process is writing: that one will do it."""
+        """Move the content of the write-ahead log into the database file.
+
+        Nothing is moved while another process is writing, which will do so itself.
+        """
         with suppress(DBAPIError, sqlite3.Error), closing(self._reader.raw_connection()) as raw:
             cursor = raw.cursor()
             cursor.execute("PRAGMA busy_timeout = 0")
@@ -139,7 +150,7 @@ class Database:
         raise DataError(f"{self._name}: {problem}\n  fix: {fix}")
 
     def _register(self, create: bool) -> tuple[int, int]:
-        """Register the file as open in this process, before SQLite locks it."""
+        """Record that this process has the file open, before SQLite locks it; return the file's device and inode."""
         try:
             with FILE_LOCK:
                 if create and not self._file.exists():
@@ -175,7 +186,11 @@ class Database:
                 tables.complete(connection)
 
     def _into_wal(self) -> None:
-        """Switch to write-ahead logging, so that readers never wait. The switch needs exclusive access for a moment."""
+        """Switch the file to write-ahead logging, so that readers never wait for a writer.
+
+        The switch needs exclusive access for a moment, so it is tried again for up to 5 seconds while the file is
+        locked.
+        """
         with self._explained(), closing(self._reader.raw_connection()) as raw:
             until = time.monotonic() + _BUSY
             while True:
@@ -213,7 +228,7 @@ class Database:
 
 
 def now_utc() -> str:
-    """Return the time as ISO 8601, UTC."""
+    """Return the current time as an ISO 8601 text in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -226,7 +241,10 @@ def _writable(path: Path) -> bool:
 
 
 def _engine(path: Path, *, sealed: bool) -> Engine:
-    """Return connections to a file; if `sealed`, neither the file nor its folder can be written."""
+    """Return the SQLAlchemy engine of a SQLite file.
+
+    `sealed` says that neither the file nor its folder can be written.
+    """
     url = URL.create("sqlite", database=str(path))
     if sealed:
         wal = path.with_name(path.name + "-wal")

@@ -1,4 +1,4 @@
-"""Recognize a store by its file header, and keep a list of the stores that this process has open. No SQLAlchemy.
+"""Recognition of a vote store by its file header, and the list of stores that this process has open; no SQLAlchemy.
 
 A process must not read a store's file while its SQLite has it open: POSIX drops a process's locks on a file when the
 process closes any descriptor of it, and another process that ends would then remove the write-ahead log in use, with
@@ -27,16 +27,19 @@ _BYTES = 100
 
 
 class StoreError(DataError):
-    """The file fails (disk, permissions, another process's lock, file removed); the request was not at fault."""
+    """Error of the store's file (disk, permissions, another process's lock, file removed), not of the request."""
 
 
 def is_store(path: str | Path) -> bool:
-    """Return True if a file is a store of rankings, by its header. Never raises."""
+    """Return True if the file's header marks it as a vote store. Never raises: an unreadable file gives False."""
     return file_kind(Path(path)) == "store"
 
 
 def file_kind(path: Path) -> str:
-    """Return the kind of file: nothing, empty, folder, store, sqlite (another program's), other, or unreadable."""
+    """Return the kind of thing at a path, as one word.
+
+    It is "nothing", "empty", "folder", "store", "sqlite" (a database of another program), "other" or "unreadable".
+    """
     try:
         with FILE_LOCK:
             if OPEN_STORES[file_identity(path)]:

@@ -1,4 +1,4 @@
-"""Add votes from files, with their pairs."""
+"""Import of votes from files, together with the pairs that they are about."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ _OTHER: dict[str, Side] = {"first": "second", "second": "first"}
 
 
 def add(connection: Connection, key: str, given: Sequence[ImportedVote]) -> int:
-    """Add the votes that are not stored yet. Returns how many were new.
+    """Add the votes that are not stored yet, with their pairs and raters, and return the number of new votes.
+
+    A vote that was imported before and then undone is not added again. `key` is the store's secret and seed.
 
     Raises:
-        DataError: a ballot is invalid, or contradicts the rater's stored vote on the pair.
+        DataError: a ballot is invalid, or its choice or strength differs from the rater's stored vote on the pair.
     """
     ids, _ = content.add_pairs(connection, key, [pair for pair, *_ in given])
     stored = {pair.id: pair for pair in content.some_pairs(connection, list(set(ids.values())))}
@@ -53,7 +55,10 @@ def add(connection: Connection, key: str, given: Sequence[ImportedVote]) -> int:
 
 
 def _as_stored(imported: ImportedVote, stored: Pair) -> tuple[Ballot, str, Side]:
-    """Return the ballot, time and left side of an imported vote, in the sides of the stored pair."""
+    """Return the ballot, the time and the side shown as A of an imported vote, in terms of the stored pair.
+
+    The stored pair may hold the two answers in the other order; "first" and "second" are then exchanged.
+    """
     pair, _, ballot, time, left = imported
     if (stored.first.text, stored.first.model) != (pair.first.text, pair.first.model):
         ballot, left = _exchanged(ballot), _OTHER[left]
@@ -73,7 +78,7 @@ def _contradiction(pair: NewPair, rater: Rater, before: Ballot, ballot: Ballot) 
 
 
 def _exchanged(ballot: Ballot) -> Ballot:
-    """Return the ballot for the pair with its two answers exchanged."""
+    """Return the ballot with "first" and "second" exchanged, for a pair that holds the answers in the other order."""
     choice = _OTHER.get(ballot.choice, ballot.choice)
     return replace(ballot, choice=choice, edit_of=ballot.edit_of and _OTHER[ballot.edit_of])
 

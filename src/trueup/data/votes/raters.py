@@ -1,4 +1,7 @@
-"""Raters: names, invitations and sessions. Only the sha256 of a secret is stored, so the file lets nobody sign in."""
+"""Raters: their names, invitations and sessions.
+
+Only the sha256 of a secret is stored, so the file lets nobody sign in.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ _LASTS = 30 * 86_400.0
 
 
 def normalize_name(name: str) -> str:
-    """Return a rater's name as it is stored: stripped and composed (NFC).
+    """Return a rater's name as it is stored: without outer spaces, in Unicode form NFC.
 
     Raises:
-        DataError: it is empty, too long, or holds control characters.
+        DataError: the name is empty, longer than 60 characters, or holds control characters.
     """
     name = unicodedata.normalize("NFC", name).strip()
     if not name:
@@ -38,13 +41,13 @@ def normalize_name(name: str) -> str:
 
 
 def find_rater(connection: Connection, name: str) -> Rater | None:
-    """Return the rater with a normalized name; None if there is none."""
+    """Return the rater with this name (as `normalize_name` returns it); None if there is none."""
     rater_id = connection.execute(select(raters.c.id).where(raters.c.name == name)).scalar_one_or_none()
     return None if rater_id is None else Rater(rater_id, name)
 
 
 def find_or_add_rater(connection: Connection, name: str) -> Rater:
-    """Return the rater with a normalized name, added if new."""
+    """Return the rater with this name (as `normalize_name` returns it), who is added if new."""
     rater = find_rater(connection, name)
     if rater is not None:
         return rater
@@ -58,7 +61,11 @@ def all_raters(connection: Connection) -> list[Rater]:
 
 
 def new_secret(connection: Connection, rater: Rater, kind: SecretKind, *, guest: bool | None = None) -> str:
-    """Return a new secret of 192 bits for a rater."""
+    """Return a new 192-bit secret for a rater, and store its sha256.
+
+    With a secret of the kind "invitation" the rater signs in; one of the kind "session" keeps the rater signed in.
+    `guest` marks a session that was begun by typing a name, without an invitation.
+    """
     secret = random_secrets.token_urlsafe(24)
     row = {"digest": _digest(secret), "rater": rater.id, "kind": kind, "added": now_utc(), "guest": guest}
     connection.execute(insert(secrets).values(row))
@@ -66,19 +73,23 @@ def new_secret(connection: Connection, rater: Rater, kind: SecretKind, *, guest:
 
 
 def rater_of_invitation(connection: Connection, token: str) -> Rater | None:
-    """Return the rater that an invitation is for; None if it is unknown."""
+    """Return the rater whom the invitation's secret signs in; None if the secret is unknown."""
     return _bearer(connection, token, secrets.c.kind == "invitation")
 
 
 def rater_of_session(connection: Connection, secret: str, *, guests: bool, now: float) -> Rater | None:
-    """Return the rater of a session; None if it is unknown or too old, or, without `guests`, not an invited rater's."""
+    """Return the rater whom a session's secret belongs to.
+
+    None if the secret is unknown or older than 30 days, or if `guests` is False and the session was begun without an
+    invitation. `now` is in Unix seconds.
+    """
     since = datetime.fromtimestamp(now - _LASTS, UTC).isoformat(timespec="milliseconds")
     conditions = [secrets.c.kind == "session", secrets.c.added > since]
     return _bearer(connection, secret, *conditions, *([] if guests else [secrets.c.guest.is_(False)]))
 
 
 def end_session(connection: Connection, secret: str) -> None:
-    """End a session."""
+    """Sign a rater out: delete the session with this secret."""
     connection.execute(delete(secrets).where(secrets.c.digest == _digest(secret), secrets.c.kind == "session"))
 
 

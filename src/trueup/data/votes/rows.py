@@ -1,6 +1,6 @@
-"""Votes as rows of data: here alone a pair's votes become a ranking, or are found to make none.
+"""Conversion of votes to rows of training data; the only place that decides which answer of a pair won its votes.
 
-A row names the answers `chosen` and `rejected`, also in its votes, so that it can be read without the store.
+A row names the two answers `chosen` and `rejected`, also within its votes, so that it can be read without the store.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ RankingRow = dict[str, Any]
 
 
 class VoteReader(Protocol):
-    """The methods of `Store` that rows are made from: a protocol, so that this module needs no SQLAlchemy."""
+    """Interface of the `Store` methods that rows are made from; a protocol, so that this module needs no SQLAlchemy."""
 
     @property
     def path(self) -> Path:
-        """The store's file."""
+        """The SQLite file of the store."""
         ...
 
     def last_event(self) -> int:
-        """Return the number of the last event; 0 if there is none."""
+        """Return the number of the latest event (vote, undo or change of settings); 0 if there is none."""
         ...
 
     def pairs(self) -> list[Pair]:
-        """Return every pair."""
+        """Return every pair in the store."""
         ...
 
     def votes(self, until: int | None = None) -> list[Vote]:
-        """Return the votes that stand at event `until`, in order."""
+        """Return the votes not undone as of event number `until` (None: now), oldest first."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VoteOutcome:
-    """The result of a pair's votes, or of one vote.
+    """The result of all votes on a pair, or of a single vote.
 
     Attributes:
-        pair: the pair.
-        votes: in order, skips included.
-        winner: the better answer; None if there is none.
-        reason: why there is no winner.
+        pair: the pair that was voted on.
+        votes: the votes counted, oldest first, skips included.
+        winner: the side of the better answer; None if the votes decide for neither.
+        reason: the reason why there is no winner, e.g. "tie"; None if there is one.
     """
 
     pair: Pair
@@ -72,17 +72,20 @@ class VoteOutcome:
 
     @property
     def strength(self) -> float | None:
-        """The mean strength of the votes for the winner, 1 to 3; None if no vote has one."""
+        """The mean strength of the votes for the winner, from 1 (slightly better) to 3 (much better).
+
+        None if no vote has one.
+        """
         votes = [vote.ballot for vote in self.votes if vote.ballot.choice == self.winner]
         strengths = [ballot.strength for ballot in votes if ballot.strength is not None]
         return sum(strengths) / len(strengths) if strengths else None
 
 
 def resolve_event(store: VoteReader, event: int | None) -> int:
-    """Return `event`, or the store's last event if it is None.
+    """Return the event number `event`, or the number of the store's last event if it is None.
 
     Raises:
-        DataError: the store has no such event yet.
+        DataError: `event` is greater than the store's last event.
     """
     last = store.last_event()
     if event is not None and event > last:
@@ -94,9 +97,10 @@ def resolve_event(store: VoteReader, event: int | None) -> int:
 def vote_outcomes(
     store: VoteReader, until: int | None = None, votes: VoteSelection = "majority", *, gold: bool = False
 ) -> Iterator[VoteOutcome]:
-    """Yield the outcome of each pair that has votes, as of event `until`.
+    """Yield the outcome of each pair with votes as of event `until` (None: now), or of each vote if `votes` is "every".
 
-    An answer wins if more than half of the raters who did not skip prefer it. With `gold`, gold pairs count as others.
+    An answer wins if more than half of the raters who did not skip prefer it. Gold pairs (checks of the raters) have no
+    winner, unless `gold` is True.
     """
     last = store.last_event() if until is None else until
     by_pair: dict[int, list[Vote]] = defaultdict(list)
@@ -121,7 +125,10 @@ def _outcome(pair: Pair, votes: tuple[Vote, ...], *, gold: bool) -> VoteOutcome:
 
 
 def majority(choices: Iterable[Choice]) -> Choice | None:
-    """Return the choice of more than half of those who did not skip; "skip" if all did, None if there is no such."""
+    """Return the choice of more than half of those who did not skip; "skip" if all skipped.
+
+    None if no choice has so many.
+    """
     counted = [choice for choice in choices if choice != "skip"]
     if not counted:
         return "skip"
@@ -136,14 +143,14 @@ def rows(
     gold: bool = False,
     margin: bool = False,
 ) -> Iterator[RankingRow]:
-    """Yield the votes as rankings, {prompt, chosen, rejected, ...}, with all that is known about their origin.
+    """Yield the decided votes as rows {prompt, chosen, rejected, ...}, with the models, sampling and tags of the pair.
 
     Args:
-        store: the store.
-        until: the votes as of this event; None: now.
-        votes: one row a pair by the majority of its raters, or one row a vote.
-        gold: include gold pairs, which are checks of the raters.
-        margin: add `margin`, the mean strength of the votes for chosen, where a vote has one.
+        store: the vote store.
+        until: the number of the last event that counts; None: all events.
+        votes: "majority" for one row a pair, by the majority of its raters; "every" for one row a vote.
+        gold: include gold pairs, whose better answer was known beforehand and which check the raters.
+        margin: add the key `margin`: the mean strength (1 to 3) of the votes for the chosen answer, if they have one.
     """
     for outcome in vote_outcomes(store, until, votes, gold=gold):
         if outcome.winner is not None:
@@ -151,7 +158,11 @@ def rows(
 
 
 def outcome_row(outcome: VoteOutcome, *, margin: bool = False) -> RankingRow:
-    """Return an outcome with a winner as a row."""
+    """Return an outcome with a winner as a row {prompt, chosen, rejected, votes, ...} of training data.
+
+    `chosen` and `rejected` are lists with one assistant message; the other keys are those of `pair_details`. `margin`
+    adds the key margin: the mean strength (1 to 3) of the votes for the winner, if they have one.
+    """
     pair, winner = outcome.pair, outcome.winner
     assert winner is not None
     better, worse = pair.answer(winner), pair.answer(other_side(winner))
@@ -168,7 +179,11 @@ def outcome_row(outcome: VoteOutcome, *, margin: bool = False) -> RankingRow:
 
 
 def pair_details(pair: Pair, names: dict[Side, str]) -> RankingRow:
-    """Return a pair's origin, its sides renamed to those of the row; `gold` is the better answer of a gold pair."""
+    """Return the keys of a row that describe its pair: pair (its id), gold, models, sampling, tags and origin.
+
+    `names` is {side: "chosen" or "rejected"}; models and sampling have these names as keys, and gold (only for gold
+    pairs) is the name of the answer known to be better.
+    """
     sides: list[tuple[str, Side]] = [(name, side) for side, name in names.items()]
     return {
         "pair": pair.id,
@@ -181,7 +196,10 @@ def pair_details(pair: Pair, names: dict[Side, str]) -> RankingRow:
 
 
 def vote_row(vote: Vote, names: dict[Side, str]) -> RankingRow:
-    """Return a vote as part of a row: `choice` and `left` (shown as A) use the row's names of the sides."""
+    """Return a vote as a dict for the list `votes` of a row: rater, choice, strength, reasons, left, time and so on.
+
+    `names` is {side: "chosen" or "rejected"}, by which `choice` and `left` (the answer shown as A) name the answers.
+    """
     ballot = vote.ballot
     return {
         "rater": vote.rater.name,
@@ -199,10 +217,10 @@ def vote_row(vote: Vote, names: dict[Side, str]) -> RankingRow:
 
 
 def other_side(side: Side) -> Side:
-    """Return the other side."""
+    """Return "second" for "first", and "first" for "second"."""
     return "second" if side == "first" else "first"
 
 
 def message_dicts(turns: Iterable[Message]) -> list[dict[str, str]]:
-    """Return messages as dicts with role and content."""
+    """Return messages as a list of dicts with the keys role and content."""
     return [{"role": turn.role, "content": turn.content} for turn in turns]

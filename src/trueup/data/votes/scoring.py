@@ -1,4 +1,4 @@
-"""Reward model margins of pairs, in nats, and the uncertainty by which the next pair may be chosen."""
+"""Reward model scores of pairs (the margin, in nats), and the uncertainty that can decide which pair is shown next."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from trueup.errors import DataError
 
 
 def uncertainty(margin: float) -> float:
-    """Return 1 - |2 sigmoid(margin) - 1|: 0 where the model is sure, 1 where it rates both answers alike."""
+    """Return a reward model's uncertainty about a pair, 1 - |2 sigmoid(margin) - 1|.
+
+    It is 0 where the model is sure and 1 where it rates both answers alike.
+    """
     return 1 - abs(math.tanh(margin / 2))
 
 
 def score(connection: Connection, model: str, margins: Mapping[int, float]) -> None:
-    """Store a model's margins r(first) - r(second) by pair id; from now on this model's uncertainties are used.
+    """Store the margins {pair id: r(first) - r(second)} of a reward model, and use its uncertainties from now on.
 
     Raises:
-        DataError: a margin is not a finite number, or a pair does not exist.
+        DataError: a margin is not a finite number, or the store has no such pair.
     """
     for pair, margin in margins.items():
         if not math.isfinite(margin):
@@ -43,14 +46,14 @@ def score(connection: Connection, model: str, margins: Mapping[int, float]) -> N
 
 
 def apply(connection: Connection) -> None:
-    """Set the uncertainty of every pair by the model that scored last."""
+    """Recompute the uncertainty of every pair from the margins of the reward model that scored last."""
     connection.execute(update(tallies).values(uncertainty=None))
     last = select(scores.c.pair, scores.c.margin).where(scores.c.model == remembered(connection, "scorer"))
     _enter(connection, {row.pair: row.margin for row in connection.execute(last)})
 
 
 def unscored(connection: Connection, model: str, limit: int) -> list[Pair]:
-    """Return the newest pairs that a model has not scored, at most `limit`."""
+    """Return at most `limit` of the newest pairs that the reward model `model` has not scored."""
     by_model = scores.c.model == model
     done = connection.execute(select(func.count()).select_from(scores).where(by_model)).scalar_one()
     if done == counting.number_of_pairs(connection):

@@ -1,4 +1,4 @@
-"""The settings of a store; each change is an event."""
+"""Settings of a vote store; each change is stored as an event."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from trueup.errors import ConfigError
 
 
 def current(connection: Connection) -> StoreSettings:
-    """Return the current settings."""
+    """Return the current settings of the store."""
     return StoreSettings(**(remembered(connection, "settings") or {}))
 
 
 def configure(connection: Connection, new: StoreSettings) -> None:
-    """Change the settings.
+    """Change the settings of the store, and redraw the random order of its pairs if the seed changed.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a value is out of range, e.g. `raters_per_pair` is 0.
     """
     _check(new)
     old = current(connection)
@@ -39,29 +39,29 @@ def configure(connection: Connection, new: StoreSettings) -> None:
 
 
 def salt(connection: Connection) -> str:
-    """Return the store's secret, so that raters cannot predict its random choices; "" if it has none yet."""
+    """Return the store's random secret, which keeps raters from predicting its draws; "" if the store has none yet."""
     return remembered(connection, "salt") or ""
 
 
 def key(connection: Connection) -> str:
-    """Return the key of the store's random choices: its secret and the current seed."""
+    """Return the text that seeds all random draws of the store: its secret and the seed from the settings."""
     return f"{salt(connection)} {current(connection).seed}"
 
 
 def complete(connection: Connection) -> None:
-    """Give a store without a secret one, and draw its order by it."""
+    """Give a store that has no secret yet a random one, and redraw the order of its pairs and prompts with it."""
     if not salt(connection):
         remember(connection, "salt", secrets.token_hex(16))
         content.reorder(connection, key(connection))
 
 
 def remembered(connection: Connection, name: str) -> Any:
-    """Return a value of `meta`; None if there is none."""
+    """Return the value stored under `name` in the table `meta`, e.g. the current settings; None if there is none."""
     return connection.execute(select(meta.c.value).where(meta.c.key == name)).scalar_one_or_none()
 
 
 def remember(connection: Connection, name: str, value: Any) -> None:
-    """Set a value of `meta`."""
+    """Store a value under `name` in the table `meta` (settings, secret, name of the reward model that scored last)."""
     added = insert(meta).values(key=name, value=value)
     connection.execute(added.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": added.excluded.value}))
 

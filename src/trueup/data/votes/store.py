@@ -1,4 +1,4 @@
-"""The public class of a store of votes: each method is one transaction, on the disk when it returns."""
+"""The public class of a vote store; each method is one transaction, whose changes are on disk when it returns."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from trueup.data.votes.vote_types import (
 
 
 class Store:
-    """Prompts, pairs, raters and votes in one SQLite file.
+    """A vote store: prompts, pairs of answers, raters and votes in one SQLite file.
 
     Any thread may call any method, and any number of processes may have the file open. Times `now` are Unix seconds.
     Every method raises StoreError, a DataError, if the file cannot be read or written; nothing was written then.
     """
 
     def __init__(self, database: Database) -> None:
-        """Wrap an open database; use `Store.open`."""
+        """Wrap an open database; call `Store.open` instead."""
         self._database = database
         self._marks: choosing.SearchMarks = {}
 
@@ -45,7 +45,7 @@ class Store:
         """Open a store.
 
         Args:
-            path: the file.
+            path: the SQLite file.
             create: create the file if it is missing.
             read_only: only methods that read may be called; the file and its folder need not be writable.
 
@@ -64,7 +64,7 @@ class Store:
 
     @property
     def path(self) -> Path:
-        """The path of the file."""
+        """The path of the SQLite file."""
         return self._database.path
 
     def close(self) -> None:
@@ -91,15 +91,18 @@ class Store:
 
     @property
     def salt(self) -> str:
-        """The store's secret: the seed of random choices that raters must not predict. Never export it."""
+        """The store's random secret, which keeps raters from predicting random choices, e.g. of gold pairs.
+
+        Never export it.
+        """
         with self._database.reading() as connection:
             return settings.salt(connection)
 
     def configure(self, new: StoreSettings) -> None:
-        """Change the settings; an event if they differ.
+        """Change the settings; if they differ from the current ones, the change is stored as an event.
 
         Raises:
-            ConfigError: a value is out of range.
+            ConfigError: a value is out of range, e.g. `raters_per_pair` is 0.
         """
         with self._database.writing() as connection:
             settings.configure(connection, new)
@@ -107,10 +110,11 @@ class Store:
     # Prompts and pairs
 
     def add_prompts(self, new: Iterable[NewPrompt]) -> AddedCounts:
-        """Add prompts; a prompt with the same messages is known.
+        """Add prompts, and return how many were new; a prompt whose messages are stored already counts as known.
 
         Raises:
-            DataError: a prompt does not end with a user's message; earlier chunks are stored.
+            DataError: a prompt does not end with a user's message. Of a long input, the chunks before that prompt are
+                stored.
         """
         new_count = total = 0
         for chunk in content.chunks(new):
@@ -120,10 +124,13 @@ class Store:
         return AddedCounts(new_count, total - new_count)
 
     def add_pairs(self, new: Iterable[NewPair]) -> AddedCounts:
-        """Add pairs and their prompts; a pair with the same prompt, texts and models, in either order, is known.
+        """Add pairs with their prompts, and return how many pairs were new.
+
+        A pair with the prompt, texts and models of a stored one, in either order of the answers, counts as known.
 
         Raises:
-            DataError: a prompt does not end with a user's message; earlier chunks are stored.
+            DataError: a prompt does not end with a user's message. Of a long input, the chunks before that pair are
+                stored.
         """
         new_count = total = 0
         for chunk in content.chunks(new):
@@ -143,26 +150,30 @@ class Store:
             return content.all_pairs(connection)
 
     def pair(self, pair: int) -> Pair:
-        """Return the pair with this id.
+        """Return the pair with the id `pair`.
 
         Raises:
-            DataError: the store has none.
+            DataError: the store has no such pair.
         """
         with self._database.reading() as connection:
             return content.pair_of(connection, pair)
 
     def counts(self) -> VoteCounts:
-        """Return the totals of the store."""
+        """Return the number of prompts, pairs, gold pairs, raters and votes, and the id of the last event."""
         with self._database.reading() as connection:
             return counting.counts(connection)
 
     def unpaired(self, per_prompt: int, limit: int) -> list[StoredPrompt]:
-        """Return prompts without gold pairs and with too few pairs: the fewest first, then in random order."""
+        """Return at most `limit` prompts with fewer than `per_prompt` pairs: the fewest first, then in random order.
+
+        Prompts with a gold pair (its better answer is known) are left out: other answers to that prompt would reveal
+        it.
+        """
         with self._database.reading() as connection:
             return content.unpaired(connection, per_prompt, limit)
 
     def fresh(self, *, now: float | None = None) -> int:
-        """Return how many pairs (without gold ones) nobody has voted on, skipped or holds."""
+        """Return the number of pairs, without gold ones, that nobody has voted on, skipped or leased (reserved)."""
         with self._database.reading() as connection:
             seconds = settings.current(connection).lease_seconds
             return counting.fresh(connection, leases.live(_time(now), seconds))
@@ -189,58 +200,70 @@ class Store:
             return raters.all_raters(connection)
 
     def invite(self, name: str) -> str:
-        """Return a new secret to sign in as that rater, who is added if new; only its sha256 is stored."""
+        """Return a new secret with which the named rater can sign in; a new rater is added.
+
+        Only the secret's sha256 is stored.
+        """
         name = raters.normalize_name(name)
         with self._database.writing() as connection:
             return raters.new_secret(connection, raters.find_or_add_rater(connection, name), "invitation")
 
     def rater_of(self, token: str) -> Rater | None:
-        """Return the rater that an invitation is for; None if it is unknown."""
+        """Return the rater whom the invitation's secret `token` signs in; None if it is unknown."""
         with self._database.reading() as connection:
             return raters.rater_of_invitation(connection, token)
 
     def session(self, rater: Rater, *, guest: bool = False) -> str:
-        """Return a new secret for a rater's cookie; only its sha256 is stored. A `guest` signed in by typing a name."""
+        """Return a new secret for the cookie that keeps a rater signed in; only the secret's sha256 is stored.
+
+        `guest` marks a rater who signed in by typing a name, without an invitation.
+        """
         with self._database.writing() as connection:
             return raters.new_secret(connection, rater, "session", guest=guest)
 
     def rater_of_session(self, secret: str, *, guests: bool = True, now: float | None = None) -> Rater | None:
-        """Return the rater of a session; None if unknown, older than 30 days, or a guest's and `guests` is False."""
+        """Return the rater whom the session's secret belongs to.
+
+        None if the secret is unknown or older than 30 days, or if `guests` is False and the session was begun without
+        an invitation.
+        """
         with self._database.reading() as connection:
             return raters.rater_of_session(connection, secret, guests=guests, now=_time(now))
 
     def end_session(self, secret: str) -> None:
-        """End a session."""
+        """Sign a rater out: delete the session with this secret."""
         with self._database.writing() as connection:
             raters.end_session(connection, secret)
 
     # Voting
 
     def next(self, rater: Rater, *, now: float | None = None) -> ShownPair | None:
-        """Return the next pair for a rater and lease it: the one already leased, else another.
+        """Return the pair that a rater is to judge next, and lease it (reserve it for that rater for `lease_seconds`).
 
-        None if there is none for this rater now.
+        A pair that is leased to the rater already is returned again. None if there is no pair for this rater now.
         """
         with self._database.writing() as connection:
             return choosing.choose(connection, rater, settings.current(connection), self._marks, _time(now))
 
     def left_of(self, prompt_id: int, rater: Rater) -> Side:
-        """Return the answer to a prompt that a rater sees as A."""
+        """Return the side ("first" or "second") whose answer to the prompt this rater sees on the left, as A."""
         with self._database.reading() as connection:
             return left_side(settings.key(connection), prompt_id, rater.id)
 
     def release(self, rater: Rater, *, now: float | None = None) -> None:
-        """End a rater's leases."""
+        """Expire a rater's leases (reservations), so that the pairs can be shown to others."""
         with self._database.writing() as connection:
             leases.end(connection, rater, _time(now))
 
     def vote(self, rater: Rater, ballot: Ballot, *, left: Side | None = None) -> Vote:
-        """Add a vote; it is on the disk when this returns. A repeated request returns the first vote.
+        """Add a vote, which is on disk when this returns.
+
+        A ballot whose request id was sent before changes nothing and returns the first vote.
 
         Args:
-            rater: the rater.
-            ballot: the judgement, with its pair.
-            left: the answer shown as A; by default that of the lease, or `left_of`.
+            rater: the person who votes.
+            ballot: the judgement, with the id of its pair.
+            left: the side shown as A; by default the one stored when the pair was shown, else that of `left_of`.
 
         Raises:
             DataError: the ballot is invalid, or the rater has voted on the pair already, or was never shown it.
@@ -249,25 +272,25 @@ class Store:
             return votes.cast(connection, rater, ballot, left=left)
 
     def undo(self, rater: Rater, request: str, *, of: int | None = None, now: float | None = None) -> Vote | None:
-        """Undo the rater's last standing vote, and lease its pair to the rater again.
+        """Undo the rater's last vote that is not undone yet, and lease its pair to the rater again.
 
         Args:
-            rater: the rater.
-            request: id of the request; repeated, it undoes once.
-            of: the vote to undo, from `RaterProgress.last`; None: the last one.
-            now: the time.
+            rater: the person whose vote is undone.
+            request: id of this request; a request sent twice undoes one vote only.
+            of: the id of the vote to undo, from `RaterProgress.last`; None: the last one.
+            now: the time in Unix seconds; None: the current time.
 
         Returns:
             The vote that was undone; None if there was none.
 
         Raises:
-            DataError: the request was a vote's, or the last standing vote is not `of`; nothing was undone.
+            DataError: the request id was used for a vote, or the last vote is not `of`; nothing was undone.
         """
         with self._database.writing() as connection:
             return votes.undo(connection, rater, request, settings.current(connection), _time(now), of=of)
 
     def progress(self, rater: Rater, *, now: float | None = None) -> RaterProgress:
-        """Return the progress of a rater and of the store."""
+        """Return the progress of a rater and of the store: the number of pairs judged, skipped, left and complete."""
         with self._database.reading() as connection:
             current = settings.current(connection)
             live = leases.live(_time(now), current.lease_seconds)
@@ -276,25 +299,25 @@ class Store:
     # Votes
 
     def votes(self, until: int | None = None) -> list[Vote]:
-        """Return the votes that stand as of event `until` (by default now), in order."""
+        """Return the votes that were not undone as of event number `until` (None: now), oldest first."""
         with self._database.reading() as connection:
             return votes.standing_votes(connection, until)
 
     def history(self, rater: Rater, limit: int = 20) -> list[Vote]:
-        """Return a rater's standing votes, the latest first."""
+        """Return the newest `limit` votes of a rater that were not undone, the latest first."""
         with self._database.reading() as connection:
             return votes.history(connection, rater, limit)
 
     def last_event(self) -> int:
-        """Return the id of the last event; 0 if there is none."""
+        """Return the id of the latest event (vote, undo or change of settings); 0 if there is none."""
         with self._database.reading() as connection:
             return counting.last_event(connection)
 
     def import_votes(self, given: Iterable[ImportedVote]) -> AddedCounts:
-        """Add votes from files, with their pairs: all of them, or none. A repeated vote is known.
+        """Add votes from files with their pairs, all or none, and return how many were new.
 
         Raises:
-            DataError: a ballot is invalid, or contradicts its rater's stored vote.
+            DataError: a ballot is invalid, or contradicts the stored vote of its rater on that pair.
         """
         new_count = total = 0
         with self._database.writing() as connection:
@@ -307,17 +330,23 @@ class Store:
     # Scores of a reward model
 
     def score(self, model: str, margins: Mapping[int, float]) -> None:
-        """Store a reward model's margins r(first) - r(second), nats, by pair id, and use its uncertainties."""
+        """Store a reward model's margins {pair id: r(first) - r(second)}, in nats.
+
+        From now on, this model's uncertainties can order the pairs (setting `policy`).
+
+        Raises:
+            DataError: a margin is not a finite number, or the store has no such pair.
+        """
         with self._database.writing() as connection:
             scoring.score(connection, model, margins)
 
     def unscored(self, model: str, limit: int) -> list[Pair]:
-        """Return the newest pairs that a reward model has not scored, at most `limit`."""
+        """Return at most `limit` of the newest pairs that the reward model `model` has not scored."""
         with self._database.reading() as connection:
             return scoring.unscored(connection, model, limit)
 
     def rebuild(self) -> None:
-        """Recompute the derived tables from pairs and events."""
+        """Recompute the tables that are derived from pairs and events, e.g. the votes of each pair."""
         with self._database.writing() as connection:
             counting.rebuild(connection, settings.key(connection))
             scoring.apply(connection)

@@ -1,9 +1,8 @@
-"""The tables of a store, and the triggers that refuse changes of prompts, pairs and events.
+"""The database schema of a vote store, and the triggers that refuse changes of prompts, pairs and events.
 
-Permanent: prompts, pairs, raters, secrets, events, scores; of these, prompts, pairs and events can never be changed.
-Temporary: leases.
-Derived, so that the next pair is found in a millisecond among 100,000: standing, tallies, levels, shares, which
-`counting.rebuild` recomputes from the others.
+Permanent tables: prompts, pairs, raters, secrets, events, scores; rows of prompts, pairs and events can never be
+changed. Temporary: leases (pairs reserved for a rater). Derived, so that the next pair is found in a millisecond among
+100,000: standing, tallies, levels and shares, which `counting.rebuild` recomputes from the other tables.
 """
 
 from __future__ import annotations
@@ -193,7 +192,7 @@ _FOREVER = (prompts, pairs, events)
 
 
 def create(connection: Connection) -> None:
-    """Create the tables and triggers."""
+    """Create the tables of a new store, and the triggers that refuse changes of prompts, pairs and events."""
     metadata.create_all(connection)
     for table in _FOREVER:
         for statement in ("UPDATE", "DELETE"):
@@ -204,7 +203,7 @@ def create(connection: Connection) -> None:
 
 
 def complete(connection: Connection) -> None:
-    """Add the columns that stores of earlier versions lack."""
+    """Add the columns that the tables of stores made by earlier versions lack."""
     columns = connection.exec_driver_sql(f"PRAGMA table_info({secrets.name})")
     if secrets.c.guest.name not in {row.name for row in columns}:
         connection.exec_driver_sql(f"ALTER TABLE {secrets.name} ADD COLUMN {secrets.c.guest.name} BOOLEAN")

@@ -1,4 +1,7 @@
-"""Types of a store of votes. A vote is for a pair's `first` or `second` answer; A and B are places on the screen."""
+"""Dataclasses of a vote store.
+
+A vote is for the `first` or `second` answer of a pair; A and B are places on the screen.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ MOST_NOTE, MOST_EDIT, MOST_NAME = 2_000, 100_000, 60
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer: `model` is "" if unknown, `sampling` has temperature, seed, ...."""
+    """An answer to a prompt.
+
+    `model` is the name of the model that wrote it ("" if unknown); `sampling` has temperature, seed and so on.
+    """
 
     text: str
     model: str = ""
@@ -34,7 +40,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NewPrompt:
-    """Messages that end with a user's, to be stored. `tags` are topics, `origin` is file:line."""
+    """A prompt to be stored: messages that end with a user's.
+
+    `tags` are topics, `origin` is the file:line it came from.
+    """
 
     messages: tuple[Message, ...]
     tags: tuple[str, ...] = ()
@@ -43,7 +52,10 @@ class NewPrompt:
 
 @dataclass(frozen=True, slots=True)
 class NewPair:
-    """Two answers to one prompt, to be stored. `gold` is the better one if known: it serves to check raters."""
+    """Two answers to one prompt, to be stored.
+
+    `gold` is the side of the better answer if it is known beforehand; such a pair checks the raters.
+    """
 
     prompt: NewPrompt
     first: Answer
@@ -53,7 +65,7 @@ class NewPair:
 
 @dataclass(frozen=True, slots=True)
 class StoredPrompt:
-    """A prompt in the store."""
+    """A prompt in the store. `tags` are its topics, `origin` is the file:line that it was read from."""
 
     id: int
     messages: tuple[Message, ...]
@@ -63,7 +75,11 @@ class StoredPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A pair in the store."""
+    """Two answers to one prompt, in the store.
+
+    `gold` is the side of the answer known to be better, in a pair that checks the raters, else None; `added` is the
+    time of insertion (UTC, ISO 8601).
+    """
 
     id: int
     prompt: StoredPrompt
@@ -73,13 +89,13 @@ class Pair:
     added: str = ""  # UTC, ISO 8601
 
     def answer(self, side: Side) -> Answer:
-        """Return the answer of a side."""
+        """Return the answer of a side, `first` or `second`."""
         return self.first if side == "first" else self.second
 
 
 @dataclass(frozen=True, slots=True)
 class Rater:
-    """A person who votes."""
+    """A person who votes: the id in the store, and the name."""
 
     id: int
     name: str
@@ -90,15 +106,15 @@ class Ballot:
     """A rater's judgement of a pair.
 
     Attributes:
-        request: id made by the page for each key press: the same id sent twice is one vote.
+        request: id that the web page makes for each key press: an id sent twice counts as one vote.
         pair: id of the pair.
-        choice: the better answer (in the store's sides), tie, both_bad or skip.
-        strength: one of STRENGTHS, only with a preference.
+        choice: the better answer ("first" or "second" of the stored pair), "tie", "both_bad" or "skip".
+        strength: 1 (slightly better), 2 (clearly) or 3 (much), only with a better answer; None: not given.
         reasons: some of REASONS, or free text.
         note: free text.
-        edit: an answer better than both; "" for none.
-        edit_of: the answer that was edited.
-        seconds: from seeing the pair to the vote.
+        edit: a text, written by the rater, that is better than both answers; "" for none.
+        edit_of: the side of the answer that `edit` was made from.
+        seconds: time from seeing the pair to the vote.
     """
 
     request: str
@@ -114,16 +130,16 @@ class Ballot:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """A stored ballot.
+    """A ballot as it is stored, with the circumstances in which it was cast.
 
     Attributes:
-        id: number of its event; numbers only grow.
-        at: time, UTC, ISO 8601.
-        rater: the rater.
-        left: the answer shown as A.
-        policy: the order by which the pair was chosen; "" for imported votes.
+        id: number of the event that stores it; numbers only grow.
+        at: time of the vote, UTC, ISO 8601.
+        rater: the person who voted.
+        left: the side of the answer that was shown as A.
+        policy: the order in which the pair was chosen, "random" or "uncertain"; "" for imported votes.
         score: the reward model's uncertainty at that time, 0 (sure) to 1; None: not scored, or random order.
-        ballot: the ballot.
+        ballot: the judgement.
     """
 
     id: int
@@ -137,7 +153,11 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class ShownPair:
-    """A pair as shown to a rater, and leased to that rater."""
+    """A pair as it is shown to a rater, for whom it is reserved for a while.
+
+    `left` is the side shown as A, `policy` the order in which the pair was chosen, `score` the reward model's
+    uncertainty about it, 0 (sure) to 1 (None: not scored, or random order).
+    """
 
     pair: Pair
     left: Side
@@ -147,16 +167,16 @@ class ShownPair:
 
 @dataclass(frozen=True, slots=True)
 class RaterProgress:
-    """Progress of a rater and of the store.
+    """Progress of a rater and of the store, as numbers of pairs.
 
     Attributes:
         mine: pairs the rater has voted on, without skips.
         skipped: pairs the rater skipped.
         left: pairs that the rater may still be given.
-        pairs: pairs in the store, without gold ones.
-        complete: those of them with `raters_per_pair` votes.
+        pairs: pairs in the store, without gold ones (checks of the raters).
+        complete: those of `pairs` that have `raters_per_pair` votes.
         prompts: prompts in the store.
-        last: the rater's newest standing vote, which an undo takes back.
+        last: id of the rater's newest vote not undone, which an undo would take back; None: there is none.
     """
 
     mine: int
@@ -170,14 +190,16 @@ class RaterProgress:
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """Settings of a store. The latest apply; every change is an event.
+    """Settings of a vote store. The latest apply; every change is stored as an event.
 
     Attributes:
-        raters_per_pair: votes that a pair needs (k).
-        gold_every: a rater gets a gold pair about once in this many pairs; 0: never.
-        policy: order of the pairs.
-        lease_seconds: how long a pair is reserved for the rater who looks at it.
-        seed: of orders and sides, together with the store's secret.
+        raters_per_pair: votes that a pair needs.
+        gold_every: a rater gets a gold pair (a check, whose better answer is known) about once in this many pairs; 0:
+            never.
+        policy: order in which pairs are shown: "random", or "uncertain" (those the reward model is least sure of
+            first).
+        lease_seconds: seconds for which a pair is reserved for the rater who looks at it.
+        seed: with the store's secret, determines the random order of pairs and the side shown as A.
     """
 
     raters_per_pair: int = 1
@@ -189,7 +211,7 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class AddedCounts:
-    """Numbers of added items that were new, and that were stored before."""
+    """The number of added items that were `new`, and the number that were `known` (stored before)."""
 
     new: int
     known: int
@@ -197,7 +219,11 @@ class AddedCounts:
 
 @dataclass(frozen=True, slots=True)
 class VoteCounts:
-    """Totals of a store: `pairs` without gold ones, standing `votes` with skips; `events` is the last event's id."""
+    """Totals of a store.
+
+    `pairs` excludes gold pairs (checks of the raters), which `gold` counts; `votes` includes skips, but no undone
+    votes; `events` is the id of the last event.
+    """
 
     prompts: int
     pairs: int

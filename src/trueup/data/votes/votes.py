@@ -1,4 +1,7 @@
-"""Votes and undos: events that are added, never changed. A vote stands unless a later event undoes it."""
+"""Votes and undos, stored as events that are only added, never changed.
+
+A vote counts unless a later event undoes it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ _undos = events.alias("undos")
 
 
 def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | None = None) -> Vote:
-    """Add a vote; a repeated request returns the first vote.
+    """Add a vote and return it; a ballot whose request id was sent before returns that first vote.
+
+    `left` is the side shown as A; by default the one stored when the pair was shown to the rater.
 
     Raises:
         DataError: the ballot is invalid, or the rater has voted on the pair already, or was never shown it.
@@ -48,13 +53,16 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | N
 def event_of(
     rater: Rater, ballot: Ballot, at: str, left: Side, policy: str = "", score: float | None = None
 ) -> dict[str, Any]:
-    """Return a vote as a row of `events`."""
+    """Return the row of the table `events` that stores a vote, as {column: value}."""
     columns = {name: getattr(ballot, name) for name in _BALLOT_COLUMNS} | {"reasons": list(ballot.reasons)}
     return {"at": at, "kind": "vote", "rater": rater.id, "left": left, "policy": policy, "score": score, **columns}
 
 
 def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
-    """Add votes to the events and to the derived tables."""
+    """Add votes, given as rows of the table `events`, and return them.
+
+    The derived tables are updated, and the raters' leases (reservations) of these pairs end.
+    """
     connection.execute(insert(events), list(rows))
     votes = requested(connection, rows)
     counting.votes(
@@ -67,13 +75,15 @@ def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
 def undo(
     connection: Connection, rater: Rater, request: str, settings: StoreSettings, now: float, *, of: int | None = None
 ) -> Vote | None:
-    """Undo the rater's last standing vote and lease its pair to the rater again; a repeated request undoes once.
+    """Undo the rater's last vote that is not undone yet, and lease its pair to the rater again.
+
+    A repeated request id undoes one vote only. `of` is the id of the vote to undo; None: the last one.
 
     Returns:
         The vote that was undone; None if there was none.
 
     Raises:
-        DataError: the request was a vote's, or the last standing vote is not the event `of`.
+        DataError: the request id was used for a vote, or the rater's last vote is not `of`.
     """
     check_request(request)
     before = _requested(connection, rater, request)
@@ -96,7 +106,7 @@ def undo(
 
 
 def standing_votes(connection: Connection, until: int | None = None) -> list[Vote]:
-    """Return the votes that stand as of event `until` (by default now), in order."""
+    """Return the votes that were not undone as of event number `until` (None: now), oldest first."""
     later = exists().where(_undos.c.undoes == events.c.id)
     votes = _votes().order_by(events.c.id)
     if until is not None:
@@ -105,20 +115,20 @@ def standing_votes(connection: Connection, until: int | None = None) -> list[Vot
 
 
 def history(connection: Connection, rater: Rater, limit: int) -> list[Vote]:
-    """Return a rater's standing votes, the latest first."""
+    """Return the newest `limit` votes of a rater that were not undone, the latest first."""
     query = _votes().join(standing, standing.c.vote == events.c.id).where(standing.c.rater == rater.id)
     return [_vote(row) for row in connection.execute(query.order_by(standing.c.vote.desc()).limit(limit))]
 
 
 def on_pairs(connection: Connection, by: Iterable[int], pairs: Iterable[int]) -> dict[tuple[int, int], Vote]:
-    """Return the standing votes of raters on pairs, by (rater id, pair id)."""
+    """Return {(rater id, pair id): vote} for the given raters and pairs, without undone votes."""
     conditions = (standing.c.rater.in_(set(by)), standing.c.pair.in_(set(pairs)))
     rows = connection.execute(_votes().join(standing, standing.c.vote == events.c.id).where(*conditions))
     return {(row.rater, row.pair): _vote(row) for row in rows}
 
 
 def requested(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Vote]:
-    """Return the votes with the raters and requests of the rows, in order, undone ones included."""
+    """Return the votes whose rater and request id occur in `rows`, oldest first, undone ones included."""
     wanted = {(row["rater"], row["request"]) for row in rows}
     by, requests = {rater for rater, _ in wanted}, {request for _, request in wanted}
     query = _votes().where(events.c.rater.in_(by), events.c.request.in_(requests))
@@ -152,7 +162,7 @@ def _requested(connection: Connection, rater: Rater, request: str) -> Any | None
 
 
 def _has_event(connection: Connection, rater: Rater, pair: int) -> bool:
-    """Return True if there is an event of this rater about a pair."""
+    """Return True if an event (vote or undo) of this rater about this pair is stored."""
     query = select(events.c.id).where(events.c.pair == pair, events.c.rater == rater.id).limit(1)
     return connection.execute(query).scalar_one_or_none() is not None
 
