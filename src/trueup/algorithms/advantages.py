@@ -65,14 +65,15 @@ class Episodes:
 
 
 def gae(episodes: Episodes, *, gamma: float = 1.0, lam: float = 0.95) -> Tensor:
-    """Generalised advantage estimation (Schulman et al. 2015, arXiv:1506.02438, eq. 16).
+    """Return advantages by generalised advantage estimation, GAE (Schulman et al. 2015, arXiv:1506.02438, eq. 16).
 
-    An episode ends at the response's last token: the value after it is 0, and nothing crosses from one to another.
+    An episode is one response and ends at its last token: the value after it is 0, and no reward or value of another
+    response enters.
 
     Args:
-        episodes: with values.
-        gamma: discount a token.
-        lam: 0 = one-step errors (low variance), 1 = whole returns (no bias).
+        episodes: the sampled responses, with `values` from the value head.
+        gamma: discount per token.
+        lam: 0 uses one-step errors (low variance), 1 the whole return (no bias from the value head).
 
     Returns:
         advantages (N,), detached.
@@ -104,7 +105,7 @@ def gae(episodes: Episodes, *, gamma: float = 1.0, lam: float = 0.95) -> Tensor:
 
 
 def rloo(episodes: Episodes) -> Tensor:
-    """REINFORCE leave-one-out: reward minus the mean reward of the *other* responses to the same prompt.
+    """Return REINFORCE leave-one-out advantages: reward less the mean reward of the prompt's *other* responses.
 
     Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"; for RLHF Ahmadian et al. 2024,
     arXiv:2402.14740.
@@ -113,7 +114,7 @@ def rloo(episodes: Episodes) -> Tensor:
         advantages (N,), the same for all tokens of a response.
 
     Raises:
-        ConfigError: a prompt was sampled once, so there are no others (also a ValueError).
+        ConfigError: a prompt has a single response, so there is no baseline (also a ValueError).
     """
     totals = episodes.totals
     index, counts = _groups(episodes.group)
@@ -122,12 +123,13 @@ def rloo(episodes: Episodes) -> Tensor:
 
 
 def grpo(episodes: Episodes, *, scale: bool = True) -> Tensor:
-    """Reward minus its group's mean, over the group's standard deviation (Shao et al. 2024, arXiv:2402.03300, 4.1.2).
+    """Return each reward minus the mean reward of its prompt's responses, over their standard deviation (GRPO).
 
-    The standard deviation is the unbiased one (n - 1) plus 1e-4, as in TRL. Equal rewards give advantages of 0.
+    Shao et al. 2024, arXiv:2402.03300, section 4.1.2. The standard deviation is the unbiased one (n - 1) plus 1e-4, as
+    in TRL. Equal rewards give advantages of 0.
 
     Args:
-        episodes: their groups are compared.
+        episodes: the sampled responses; `group` says which ones answer the same prompt.
         scale: False leaves the division out, which favours prompts that are too easy or too hard (Dr. GRPO: Liu et
             al. 2025, arXiv:2503.20783).
 
@@ -135,7 +137,7 @@ def grpo(episodes: Episodes, *, scale: bool = True) -> Tensor:
         advantages (N,), the same for all tokens of a response.
 
     Raises:
-        ConfigError: a prompt was sampled once (also a ValueError).
+        ConfigError: a prompt has a single response (also a ValueError).
     """
     totals = episodes.totals
     index, counts = _groups(episodes.group)
@@ -157,7 +159,7 @@ NEEDS_GROUPS: frozenset[str] = frozenset({"rloo", "grpo"})
 
 
 def missing_end_penalty(scores: Tensor, finished: Tensor, penalty: float) -> Tensor:
-    """Take `penalty` from the score of every response that was cut off before its end token.
+    """Return the scores, less `penalty` for every response that was cut off before its end token.
 
     After Huang et al. 2024 (arXiv:2403.17031, "EOS trick"), who replace the score by -1; subtracting keeps the order
     among unfinished responses.
@@ -174,27 +176,27 @@ def missing_end_penalty(scores: Tensor, finished: Tensor, penalty: float) -> Ten
 
 
 class RunningNorm:
-    """Mean and variance of everything seen, batch by batch (Chan, Golub and LeVeque 1979; Welford 1962).
+    """Running mean and variance of all values seen so far (Chan, Golub and LeVeque 1979; Welford 1962).
 
     Rewards divided by their running standard deviation keep one scale while a run goes on. Statistics are Python floats
     (float64), so a saved and restored state continues bit for bit. On several ranks, update with all ranks' values.
     """
 
     def __init__(self) -> None:
-        """Start without any values."""
+        """Start with no values seen."""
         self.count = 0
         self.mean = 0.0
         self._squares = 0.0
 
     @property
     def std(self) -> float:
-        """Unbiased standard deviation; 1 until two values have been seen, or while all are equal."""
+        """Unbiased standard deviation of the values seen; 1 until two values have been seen, or while all are equal."""
         spread = math.sqrt(self._squares / (self.count - 1)) if self.count > 1 else 0.0
         # Equal values leave rounding errors of their mean, about 1e-16 of it, which are no spread to divide by.
         return spread if spread > 1e-7 * abs(self.mean) else 1.0
 
     def update(self, x: Tensor) -> None:
-        """Add the values of `x`, of any shape."""
+        """Update mean and variance with the values of `x`, a tensor of any shape."""
         batch = x.detach().double().flatten()
         n = batch.numel()
         if n == 0:
@@ -208,22 +210,22 @@ class RunningNorm:
     def normalize(self, x: Tensor, *, shift: bool = False) -> Tensor:
         """Return `x` divided by the running standard deviation; with `shift`, the running mean is subtracted first.
 
-        The mean is kept by default: the zero of the reward decides if longer responses gain or lose.
+        By default the mean is not subtracted: with a reward whose zero has moved, longer responses would gain or lose.
         """
         return (x - self.mean if shift else x) / self.std
 
     def state_dict(self) -> dict[str, float]:
-        """Return the state as JSON values."""
+        """Return count, mean and sum of squared deviations, for `load_state_dict`."""
         return {"count": self.count, "mean": self.mean, "squares": self._squares}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Restore a saved state."""
+        """Restore a state that `state_dict` returned."""
         self.count, self.mean = int(state["count"]), float(state["mean"])
         self._squares = float(state["squares"])
 
 
 def _lengths(branch_of: Tensor, branches: int) -> Tensor:
-    """Return (S,) the number of tokens of each branch.
+    """Return (S,) the number of tokens of each branch (response).
 
     Raises:
         ValueError: branch_of decreases, so a branch's last token would be unknown.
@@ -234,7 +236,14 @@ def _lengths(branch_of: Tensor, branches: int) -> Tensor:
 
 
 def _groups(group: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (S,) group numbers from 0, and (G,) their sizes, at least 2."""
+    """Number the groups (the responses to one prompt) from 0.
+
+    Returns:
+        (S,) group number of each response, and (G,) the number of responses of each group, at least 2.
+
+    Raises:
+        ConfigError: a group has a single response.
+    """
     unique = cast("Callable[..., tuple[Tensor, Tensor, Tensor]]", torch.unique)  # pyright: ignore[reportUnknownMemberType]
     _, index, counts = unique(group, return_inverse=True, return_counts=True)
     if bool((counts < 2).any()):
@@ -245,5 +254,11 @@ def _groups(group: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sums(x: Tensor, index: Tensor, counts: Tensor) -> Tensor:
-    """Return (G,) the sums of x over groups."""
+    """Return (G,) the sum of `x` (S,) over each group.
+
+    Args:
+        x: (S,) values of the responses.
+        index: (S,) group number of each response.
+        counts: (G,) group sizes; only their number is used.
+    """
     return x.new_zeros(counts.shape[0]).index_add(0, index, x)

@@ -1,4 +1,4 @@
-"""KL(policy || reference): estimators from samples, and controllers of the penalty's coefficient.
+"""Estimate KL(policy || reference) from samples, and control the coefficient of the KL penalty.
 
 The estimators take log-probabilities of tokens *sampled from the policy*; their means over such samples estimate
 KL(policy || reference) in nats (Schulman 2020, "Approximating KL Divergence", joschu.net/blog/kl-approx.html).
@@ -16,17 +16,26 @@ from trueup.errors import ConfigError, TrainingError
 
 
 def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """log(policy / reference): unbiased, high variance, negative for single tokens (Schulman 2020). (N,), nats."""
+    """Return the KL estimate log(policy / reference) of each token, (N,) nats (Schulman 2020).
+
+    Unbiased, but of high variance, and negative for single tokens.
+    """
     return logps - ref_logps
 
 
 def k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """log(policy / reference)^2 / 2: biased, low variance, never negative (Schulman 2020). (N,), nats."""
+    """Return the KL estimate log(policy / reference)^2 / 2 of each token, (N,) nats (Schulman 2020).
+
+    Biased, of low variance, never negative.
+    """
     return 0.5 * (logps - ref_logps).square()
 
 
 def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """(r - 1) - log r, r = reference / policy: unbiased, low variance, never negative (Schulman 2020). (N,), nats."""
+    """Return the KL estimate (r - 1) - log r of each token, with r = reference / policy, (N,) nats (Schulman 2020).
+
+    Unbiased, of low variance, never negative.
+    """
     log_ratio = ref_logps - logps
     return torch.expm1(log_ratio) - log_ratio
 
@@ -36,38 +45,47 @@ ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2,
 
 
 class FixedKL:
-    """A coefficient that does not change, behind the interface of `AdaptiveKL`."""
+    """Constant coefficient of the KL penalty, with the methods of `AdaptiveKL`."""
 
     def __init__(self, coef: float) -> None:
-        """Keep `coef`, which must not be negative."""
+        """Set the coefficient (reward units per nat of KL).
+
+        Raises:
+            ConfigError: it is negative.
+        """
         self.coef = _non_negative("coef", coef)
 
     def update(self, kl: float, episodes: int) -> None:  # noqa: ARG002  (AdaptiveKL's signature)
-        """Nothing to adapt; the KL is still checked to be finite."""
+        """Check that the KL (nats per response) is finite; the coefficient stays.
+
+        Raises:
+            TrainingError: the KL is NaN or infinite.
+        """
         _finite(kl)
 
     def state_dict(self) -> dict[str, float]:
-        """JSON-able state."""
+        """Return the coefficient as JSON values, for a checkpoint."""
         return {"coef": self.coef}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take up a saved state."""
+        """Restore the coefficient that `state_dict` returned."""
         self.coef = float(state["coef"])
 
 
 class AdaptiveKL:
-    """Steers the coefficient so that the KL approaches `target` (Ziegler et al. 2019, arXiv:1909.08593, section 2.2).
+    """Controller that steers the KL penalty's coefficient so that KL(policy || reference) approaches `target`.
 
+    Ziegler et al. 2019, arXiv:1909.08593, section 2.2:
     error = clip((KL - target) / target, -0.2, 0.2);  coef <- coef * (1 + error * episodes / horizon)
     """
 
     def __init__(self, coef: float, target: float, horizon: float) -> None:
-        """Start from `coef`.
+        """Set the first coefficient and the target.
 
         Args:
             coef: coefficient to start from, above 0 (the update multiplies it).
             target: KL wanted, in nats per response.
-            horizon: episodes in which an error at the clip changes the coefficient by about a fifth.
+            horizon: number of responses after which the largest error (0.2) has changed the coefficient by a fifth.
 
         Raises:
             ConfigError: an argument is not above 0.
@@ -77,7 +95,9 @@ class AdaptiveKL:
         self.horizon = _positive("horizon", horizon)
 
     def update(self, kl: float, episodes: int) -> None:
-        """Adapt to the mean KL (nats per response) of the last `episodes` responses.
+        """Adapt the coefficient to the mean KL (nats per response) of the last `episodes` responses.
+
+        It grows if the KL is above `target`, and shrinks if the KL is below.
 
         Raises:
             TrainingError: the KL is not finite. Clipped, it would look like an ordinary error.
@@ -86,11 +106,11 @@ class AdaptiveKL:
         self.coef *= 1 + error * episodes / self.horizon
 
     def state_dict(self) -> dict[str, float]:
-        """JSON-able state. Target and horizon are configuration, not state."""
+        """Return the coefficient as JSON values, for a checkpoint; target and horizon come from the configuration."""
         return {"coef": self.coef}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take up a saved state."""
+        """Restore the coefficient that `state_dict` returned."""
         self.coef = float(state["coef"])
 
 

@@ -15,11 +15,11 @@ LARGEST_LOG_RATIO = 20.0
 def policy_loss(
     logps: Tensor, old_logps: Tensor, advantages: Tensor, *, clip: float = 0.2, dual_clip: float | None = None
 ) -> Tensor:
-    """Return the clipped surrogate objective, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
+    """Return PPO's clipped surrogate objective per token, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
 
     Args:
-        logps: (N,) under the policy being trained, nats.
-        old_logps: (N,) under the policy that sampled, nats, constant.
+        logps: (N,) log-probabilities of the sampled tokens under the policy being trained, nats.
+        old_logps: (N,) their log-probabilities under the policy that sampled them, nats, constant.
         advantages: (N,), constant.
         clip: how far the probability ratio may move away from 1 and still be rewarded.
         dual_clip: above 1: where the advantage is negative the loss is at most dual_clip * |advantage|, so that a ratio
@@ -41,14 +41,15 @@ def _log_ratio(logps: Tensor, old_logps: Tensor) -> Tensor:
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float | None = 0.2) -> Tensor:
-    """Half the squared error of the value, the worse of clipped and unclipped (OpenAI Baselines ppo2, `vf_loss`).
+    """Return half the squared error of each value, the larger of clipped and unclipped.
 
-    See also detail 9 of Huang et al. 2022, "The 37 Implementation Details of Proximal Policy Optimization".
+    After OpenAI Baselines' ppo2, `vf_loss`; see also detail 9 of Huang et al. 2022, "The 37 Implementation Details of
+    Proximal Policy Optimization".
 
     Args:
-        values: (N,) predicted now.
-        old_values: (N,) predicted when sampling, constant.
-        returns: (N,) what they should have been, constant.
+        values: (N,) values that the value head predicts now.
+        old_values: (N,) values that it predicted when the responses were sampled, constant.
+        returns: (N,) targets of the values (advantage + old value), constant.
         clip: how far a value may move from the old one; None does not clip.
 
     Returns:
@@ -62,11 +63,11 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: flo
 
 
 def policy_metrics(logps: Tensor, old_logps: Tensor, clip: float) -> dict[str, Tensor]:
-    """Return the distance of the policy from the one that sampled (Huang et al. 2022, detail 12), per token, detached.
+    """Return per-token measures of the distance between policy and sampling policy (Huang et al. 2022, detail 12).
 
     Returns:
-        "approx_kl": KL(old || new) by k3, nats; "clipfrac": 1.0 where the ratio left [1 - clip, 1 + clip]; "ratio".
-        Each (N,): their means are the usual diagnostics.
+        "approx_kl": KL(old || new) by the estimator k3 of `kl.py`, nats; "clipfrac": 1.0 where the ratio left
+        [1 - clip, 1 + clip], else 0.0; "ratio": new over old probability. Each (N,), detached; their means are logged.
     """
     log_ratio = _log_ratio(logps, old_logps).detach()
     ratio = log_ratio.exp()
@@ -76,9 +77,10 @@ def policy_metrics(logps: Tensor, old_logps: Tensor, clip: float) -> dict[str, T
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(returns - values) / Var(returns) (OpenAI Baselines `explained_variance`).
+    """Return the share of the returns' variance that the values predict, 1 - Var(returns - values) / Var(returns).
 
-    1: the values predict the returns perfectly; 0: no better than a constant; negative: worse than one.
+    As OpenAI Baselines' `explained_variance`. 1: the values predict the returns perfectly; 0: no better than a
+    constant; negative: worse than a constant.
 
     Returns:
         scalar, detached; NaN where the returns do not vary, because then there is nothing to explain.

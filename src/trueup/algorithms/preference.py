@@ -22,15 +22,15 @@ from trueup.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """P pairs of responses to the same prompt.
+    """P pairs of responses to the same prompt, as their log-probabilities: the input of a paired preference loss.
 
     Attributes:
-        chosen: (P,) summed log-probability of the preferred response under the policy.
-        rejected: (P,) of the other response.
-        chosen_len: (P,) how many tokens the sum runs over, at least 1.
-        rejected_len: (P,) likewise.
-        ref_chosen: (P,) summed log-probability under the reference, constant; None where the loss has no reference.
-        ref_rejected: (P,) likewise.
+        chosen: (P,) summed log-probability of the preferred response's tokens under the policy, nats.
+        rejected: (P,) summed log-probability of the other response under the policy, nats.
+        chosen_len: (P,) number of tokens of the preferred response, at least 1.
+        rejected_len: (P,) number of tokens of the other response, at least 1.
+        ref_chosen: (P,) `chosen` under the reference model, constant; None where the loss has no reference model.
+        ref_rejected: (P,) `rejected` under the reference model, constant; None likewise.
     """
 
     chosen: Tensor
@@ -43,13 +43,13 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """S single responses labelled good or bad, for the losses in `UNPAIRED`.
+    """S single responses labelled good or bad, as their log-probabilities: the input of the losses in `UNPAIRED` (KTO).
 
     Attributes:
-        logps: (S,) summed log-probability under the policy.
-        desirable: (S,) bool.
-        ref_logps: (S,) under the reference, constant; None where the loss has no reference.
-        kl: scalar, the reference point z0 from `kto_kl`, constant; None where the loss has no reference.
+        logps: (S,) summed log-probability of each response's tokens under the policy, nats.
+        desirable: (S,) bool, True for a response labelled good.
+        ref_logps: (S,) `logps` under the reference model, constant; None where the loss has no reference model.
+        kl: scalar estimate of KL(policy || reference) in nats from `kto_kl` (z0 in the paper), constant; None likewise.
     """
 
     logps: Tensor
@@ -59,7 +59,9 @@ class Completions:
 
 
 def sigmoid(pairs: Pairs, *, beta: float = 0.1, label_smoothing: float = 0.0) -> Tensor:
-    """DPO (Rafailov et al. 2023, arXiv:2305.18290, eq. 7); with label smoothing, conservative DPO.
+    """Return the DPO loss of each pair (Rafailov et al. 2023, arXiv:2305.18290, eq. 7).
+
+    With label smoothing it is conservative DPO.
 
     Args:
         pairs: with a reference.
@@ -78,9 +80,9 @@ def sigmoid(pairs: Pairs, *, beta: float = 0.1, label_smoothing: float = 0.0) ->
 
 
 def robust(pairs: Pairs, *, beta: float = 0.1, label_smoothing: float = 0.1) -> Tensor:
-    """Robust DPO (Chowdhury et al. 2024, arXiv:2403.00409): unbiased when that share of the labels is flipped.
+    """Return the robust DPO loss of each pair, unbiased if a share e of the labels is flipped (Chowdhury et al. 2024).
 
-    ((1 - e) * loss(as labelled) - e * loss(flipped)) / (1 - 2e). Can be negative.
+    arXiv:2403.00409: ((1 - e) * loss(as labelled) - e * loss(flipped)) / (1 - 2e). It can be negative.
 
     Args:
         pairs: with a reference.
@@ -97,7 +99,7 @@ def robust(pairs: Pairs, *, beta: float = 0.1, label_smoothing: float = 0.1) -> 
 
 
 def ipo(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
-    """IPO (Azar et al. 2023, arXiv:2310.12036, eq. 17), its log-ratios averaged over tokens.
+    """Return the IPO loss of each pair (Azar et al. 2023, arXiv:2310.12036, eq. 17), with log-ratios per token.
 
     The paper writes whole-response log-ratios. Summed, the squared error is dominated by length: a pair of 200 tokens
     would have to reach the same total margin 1 / (2 beta) as one of 5. The authors told TRL's maintainers that the
@@ -114,7 +116,9 @@ def ipo(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
 
 
 def hinge(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
-    """SLiC's hinge on log-ratios (Zhao et al. 2023, arXiv:2305.10425; in this form Liu et al. 2023, arXiv:2309.06657).
+    """Return SLiC's hinge loss on the log-ratios of each pair (Zhao et al. 2023, arXiv:2305.10425).
+
+    In this form Liu et al. 2023, arXiv:2309.06657.
 
     Args:
         pairs: with a reference.
@@ -127,7 +131,9 @@ def hinge(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
 
 
 def sigmoid_norm(pairs: Pairs, *, beta: float = 5.0) -> Tensor:
-    """Length-normalised DPO (Lambert et al. 2024, "Tulu 3", arXiv:2411.15124): log-ratios averaged over tokens.
+    """Return the length-normalised DPO loss of each pair: DPO with log-ratios averaged over tokens.
+
+    Lambert et al. 2024, "Tulu 3", arXiv:2411.15124.
 
     Args:
         pairs: with a reference.
@@ -140,7 +146,9 @@ def sigmoid_norm(pairs: Pairs, *, beta: float = 5.0) -> Tensor:
 
 
 def dpop(pairs: Pairs, *, beta: float = 0.1, penalty: float = 50.0) -> Tensor:
-    """DPO-Positive (Pal et al. 2024, arXiv:2402.13228): DPO with a penalty if the chosen response becomes less likely.
+    """Return the DPO-Positive loss of each pair: DPO with a penalty if the chosen response becomes less likely.
+
+    Pal et al. 2024, arXiv:2402.13228.
 
     Args:
         pairs: with a reference.
@@ -155,7 +163,9 @@ def dpop(pairs: Pairs, *, beta: float = 0.1, penalty: float = 50.0) -> Tensor:
 
 
 def simpo(pairs: Pairs, *, beta: float = 2.0, gamma: float = 0.5) -> Tensor:
-    """SimPO (Meng et al. 2024, arXiv:2405.14734, eq. 6): length-normalised margin, no reference.
+    """Return the SimPO loss of each pair (Meng et al. 2024, arXiv:2405.14734, eq. 6).
+
+    It is the margin between mean log-probabilities per token, without a reference model.
 
     Args:
         pairs: a reference is not used.
@@ -170,10 +180,10 @@ def simpo(pairs: Pairs, *, beta: float = 2.0, gamma: float = 0.5) -> Tensor:
 
 
 def orpo(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
-    """ORPO (Hong et al. 2024, arXiv:2403.07691, eq. 6 and 7): NLL of the chosen response plus an odds-ratio term.
+    """Return the ORPO loss of each pair: NLL of the chosen response plus an odds-ratio term (Hong et al. 2024).
 
-    Probabilities are geometric means over tokens. The NLL is each pair's own mean over its response; TRL's is over all
-    tokens of the batch together and includes the prompt's.
+    arXiv:2403.07691, eq. 6 and 7. Probabilities are geometric means over tokens. The NLL is the mean over the tokens of
+    the pair's chosen response; TRL takes the mean over all tokens of the batch, the prompts' included.
 
     Args:
         pairs: a reference is not used.
@@ -189,9 +199,10 @@ def orpo(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
 def kto(
     completions: Completions, *, beta: float = 0.1, desirable_weight: float = 1.0, undesirable_weight: float = 1.0
 ) -> Tensor:
-    """KTO (Ethayarajh et al. 2024, arXiv:2402.01306, section 4.1): learns from single responses labelled good or bad.
+    """Return the KTO loss of single responses labelled good or bad.
 
-    weight * (1 - sigmoid(beta * (log-ratio - z0))) for a good response; for a bad one the sign inside is reversed.
+    Ethayarajh et al. 2024, arXiv:2402.01306, section 4.1: weight * (1 - sigmoid(beta * (log-ratio - z0))) for a good
+    response; for a bad one the sign inside is reversed.
 
     Args:
         completions: with z0 from `kto_kl`.
@@ -212,12 +223,12 @@ def kto(
 
 
 def kto_kl(logps_mismatched: Tensor, ref_logps_mismatched: Tensor) -> Tensor:
-    """KTO's reference point z0, an estimate of KL(policy || reference) (arXiv:2402.01306, section 4.1).
+    """Return KTO's reference point z0, an estimate of KL(policy || reference) (arXiv:2402.01306, section 4.1).
 
     The responses are *mismatched*: each is scored after another example's prompt (the paper shifts the responses of a
-    batch by one), so that the estimate does not use the responses that are being trained. It is the mean log-ratio,
-    clamped at 0 because a KL is not negative, and constant: no gradient flows through it. The estimate is biased, and
-    its noise falls with the number of responses, so give it those of the whole optimizer step where possible.
+    batch by one), so that the estimate does not use the responses that are being trained. The estimate is the mean
+    log-ratio, clamped at 0 because a KL is not negative, without gradient. It is biased, and its noise falls with the
+    number of responses, so pass those of the whole optimizer step where possible.
 
     Args:
         logps_mismatched: (M,) summed log-probabilities under the policy.
@@ -250,12 +261,12 @@ UNPAIRED: frozenset[str] = frozenset({"kto"})
 
 
 def implicit_rewards(pairs: Pairs, beta: float) -> tuple[Tensor, Tensor]:
-    """Rewards that the policy itself assigns, beta * log-ratio (Rafailov et al. 2023, section 4); detached.
+    """Return the rewards that the policy itself assigns: beta * log-ratio (Rafailov et al. 2023, section 4); detached.
 
-    Without a reference: beta * mean log-probability per token, SimPO's reward (Meng et al. 2024, eq. 4).
+    Without a reference model: beta * mean log-probability per token, SimPO's reward (Meng et al. 2024, eq. 4).
 
     Returns:
-        chosen (P,) and rejected (P,).
+        (P,) rewards of the chosen and (P,) of the rejected responses.
     """
     if pairs.ref_chosen is None or pairs.ref_rejected is None:
         chosen, rejected = pairs.chosen / pairs.chosen_len, pairs.rejected / pairs.rejected_len
@@ -265,10 +276,10 @@ def implicit_rewards(pairs: Pairs, beta: float) -> tuple[Tensor, Tensor]:
 
 
 def metrics(pairs: Pairs, beta: float) -> dict[str, Tensor]:
-    """Return the metrics of training on pairs, under the names that TRL made usual; each (P,), detached.
+    """Return the metrics of training on pairs under TRL's names: implicit rewards, log-probabilities and accuracy.
 
-    `rewards/accuracy` is 1.0 where the chosen reward is strictly higher, so it starts at 0 with policy = reference. A
-    falling `logps/chosen` means that the preferred responses themselves become less likely.
+    Each is (P,), detached. `rewards/accuracy` is 1.0 where the chosen reward is strictly higher, so it starts at 0 with
+    policy = reference. A falling `logps/chosen` means that the preferred responses themselves become less likely.
     """
     chosen, rejected = implicit_rewards(pairs, beta)
     return {
@@ -282,7 +293,11 @@ def metrics(pairs: Pairs, beta: float) -> dict[str, Tensor]:
 
 
 def _log_ratios(pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """log(policy / reference) of the chosen and the rejected responses, (P,) each."""
+    """Return log(policy / reference) of the chosen and of the rejected responses, (P,) each, in nats.
+
+    Raises:
+        ValueError: the pairs carry no log-probabilities of the reference model.
+    """
     if pairs.ref_chosen is None or pairs.ref_rejected is None:
         raise ValueError("this loss compares with a reference, and the pairs carry no reference log-probabilities")
     return pairs.chosen - pairs.ref_chosen, pairs.rejected - pairs.ref_rejected
@@ -299,9 +314,10 @@ def _delta_per_token(pairs: Pairs) -> Tensor:
 
 
 def _log_odds(logp: Tensor) -> Tensor:
-    """log(p / (1 - p)) from log p, exact at both ends (Maechler 2012, "Accurately computing log(1 - exp(-|a|))").
+    """Return log(p / (1 - p)) from log p, exact at both ends.
 
-    A p that rounds to 1 counts as the number just below it: its odds are infinite, and their gradient is not a number.
+    Maechler 2012, "Accurately computing log(1 - exp(-|a|))". A p that rounds to 1 counts as the number just below 1: at
+    1 the odds are infinite, and their gradient is NaN.
     """
     logp = logp.clamp(max=-torch.finfo(logp.dtype).eps)
     # The branch not taken must stay finite too, or its gradient, times zero, is not a number.

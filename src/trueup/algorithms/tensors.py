@@ -80,7 +80,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def whiten(x: Tensor, mask: Tensor | None = None, shift_mean: bool = True) -> Tensor:
-    """Rescale `x` to mean 0 and variance 1 (Schulman et al. 2015, arXiv:1506.02438, and every PPO code since).
+    """Return `x` rescaled to mean 0 and variance 1 (Schulman et al. 2015, arXiv:1506.02438, and every PPO code since).
 
     The variance is the unbiased one (n - 1). Only elements with a True mask count; the others become 0. A single
     element, or equal ones, whiten to 0.
@@ -99,11 +99,11 @@ def whiten(x: Tensor, mask: Tensor | None = None, shift_mean: bool = True) -> Te
 
 
 def segment_sum(x: Tensor, branch_of: Tensor, n: int) -> Tensor:
-    """Sum the elements of each branch: result[s] = sum of x[i] with branch_of[i] == s; 0 for a branch without elements.
+    """Return the sum of each branch's elements: result[s] = sum of x[i] with branch_of[i] == s; 0 without elements.
 
     Args:
-        x: (N,).
-        branch_of: (N,) integer in [0, n).
+        x: (N,) values of the tokens of all branches (responses).
+        branch_of: (N,) integer in [0, n), the branch of each token.
         n: the number of branches.
 
     Returns:
@@ -126,14 +126,14 @@ def _check_shapes(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The map from the matrix product to the logits of the softmax, and its derivative."""
+    """Map from hidden @ weight.T + bias to the softmax's logits (scale, softcap, temperature), and its derivative."""
 
     scale: float
     softcap: float | None
     temperature: float
 
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return (n, V) logits of (n, H) hidden states, in float32 (float64 for float64)."""
+        """Return the (n, V) logits of (n, H) hidden states, in float32 (in float64 for float64 inputs)."""
         logits = _matmul(hidden, weight.t())
         if bias is not None:
             logits.add_(bias)
@@ -146,7 +146,7 @@ class _Head:
         return logits
 
     def chain(self, grad: Tensor, logits: Tensor) -> Tensor:
-        """Turn the gradient by `logits` in place into that by (matrix product + bias). Overwrites `logits`."""
+        """Turn the gradient by the logits, in place, into that by hidden @ weight.T + bias. Overwrites `logits`."""
         if self.softcap is not None:
             # d/dx cap * tanh(x / cap) = 1 - (capped / cap)^2, and capped = logits * temperature.
             slope = logits.mul_(self.temperature / self.softcap).square_().neg_().add_(1)
@@ -170,11 +170,11 @@ class _Context(Protocol):
 
 
 class _TokenLogps(torch.autograd.Function):
-    """token_logps as one autograd node.
+    """`token_logps` as a single autograd function with its own backward pass.
 
-    If only `hidden` needs a gradient (a frozen head under LoRA), a row's gradient is its upstream times a vector that
-    the forward pass computes while it has the logits. Otherwise the backward pass computes the logits again, unless
-    they are few and their probabilities were kept.
+    If only `hidden` needs a gradient (a frozen head under LoRA), the forward pass already computes the gradient of each
+    row's log-probability, and the backward pass multiplies it by the incoming one. Otherwise the backward pass computes
+    the logits again, unless they are few and their probabilities were kept.
     """
 
     @staticmethod
@@ -294,7 +294,7 @@ def _accumulate(sums: list[Tensor | None], grad: Tensor, hidden: Tensor, weight:
 
 
 def _operand_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """Return the dtype of a matrix product's operands: CUDA multiplies halves into float32; others widen first."""
+    """Return the dtype for a matrix product's operands: on CUDA half precision stays, elsewhere it becomes float32."""
     dtype = torch.promote_types(hidden.dtype, weight.dtype)
     return dtype if hidden.is_cuda else _sum_dtype(dtype)
 

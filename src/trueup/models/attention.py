@@ -1,9 +1,9 @@
-"""Attention over a packed row: the tokens of many sequences side by side, without padding, each seeing only its own.
+"""Attention over a packed row: many sequences side by side without padding, each seeing only its own tokens.
 
 Everything in a decoder but attention works token by token, so it runs on the packed row as it is. Only attention
-takes the row apart: its sequences are laid out as rectangles of similar lengths, and each rectangle runs plain causal
-attention, the fastest kernel on every device. A prompt shared by several answers is in the row once and in each
-answer's sequence once, so every answer sees the prompt and none sees another answer.
+takes the row apart: its sequences are copied into rectangles (sequences of similar length, padded), and each rectangle
+runs plain causal attention, the fastest kernel on every device. A prompt shared by several answers is in the row once
+and in each answer's sequence once, so every answer sees the prompt and none sees another answer.
 """
 
 from __future__ import annotations
@@ -35,16 +35,18 @@ _MIN_RECTANGLE = 512
 
 @dataclass(frozen=True, slots=True)
 class PackedSequences:
-    """The sequences of a packed row of N tokens, and the rectangles in which attention sees them.
+    """Index plan of a packed row of N tokens: the sequences in it, and the rectangles in which attention sees them.
 
-    A slot is an index into all rectangles flattened one after the other: P slots in all.
+    A rectangle is R sequences of similar length padded to T columns. A slot is an index into all rectangles flattened
+    one after the other: P slots in all.
 
     Attributes:
         shapes: (R, T) of each rectangle: R sequences of at most T tokens.
-        tokens: (P,) index of the row's token in each slot. A short sequence is padded with its last token, behind it,
-            where causal attention hides it.
-        first: (N,) first slot of each token; its output is read there.
-        repeats: (tokens, slots) of the tokens that are in a second sequence, in a third, …; no token twice in one.
+        tokens: (P,) index in the row of the token in each slot. A short sequence is padded with copies of its last
+            token, behind it, where causal attention hides them.
+        first: (N,) first slot of each token; the token's attention output is read there.
+        repeats: for tokens in several sequences (a shared prompt) pairs (tokens, slots): the first pair lists the
+            tokens that are in a second sequence and their slots there, the next those in a third, and so on.
     """
 
     shapes: tuple[tuple[int, int], ...]
@@ -53,13 +55,13 @@ class PackedSequences:
     repeats: tuple[tuple[Tensor, Tensor], ...]
 
     def to(self, device: torch.device) -> PackedSequences:
-        """Return a copy on `device`."""
+        """Return a copy with all tensors on `device`."""
         move = partial(Tensor.to, device=device, non_blocking=True)
         repeats = tuple((move(tokens), move(slots)) for tokens, slots in self.repeats)
         return PackedSequences(self.shapes, move(self.tokens), move(self.first), repeats)
 
     def visible(self, start: int, stop: int) -> Tensor:
-        """Return the (n, n) bool mask over the row's tokens [start, stop): True where a query sees a key."""
+        """Return the (n, n) bool mask over the row's tokens [start, stop): True where a query (row) sees a key."""
         sequence_starts = torch.tensor(list(_sequence_starts(self.shapes)))
         mask = torch.zeros(stop - start, stop - start, dtype=torch.bool)
         for token in range(start, stop):
@@ -71,7 +73,7 @@ class PackedSequences:
 
 
 def _sequence_starts(shapes: Sequence[tuple[int, int]]) -> Iterator[int]:
-    """Yield the first slot of each sequence."""
+    """Yield the first slot of each sequence, given the (R, T) shapes of the rectangles."""
     slot = 0
     for rows, width in shapes:
         for _ in range(rows):
@@ -80,7 +82,7 @@ def _sequence_starts(shapes: Sequence[tuple[int, int]]) -> Iterator[int]:
 
 
 def pack_sequences(spans: Sequence[Sequence[range]]) -> PackedSequences:
-    """Lay the sequences of a packed row out as rectangles of similar lengths.
+    """Return the index plan that lays the sequences of a packed row out as rectangles of similar lengths.
 
     Args:
         spans: for each sequence, the ranges of the row that make it up, in order; none empty. Together they cover every
@@ -102,7 +104,7 @@ def pack_sequences(spans: Sequence[Sequence[range]]) -> PackedSequences:
 
 
 def _similar_lengths(longest_first: list[IndexArray]) -> Iterator[list[IndexArray]]:
-    """Yield the sequences in groups of similar length."""
+    """Yield the sequences in groups of similar length, each of which becomes a rectangle."""
     group, token_count = list[IndexArray](), 0
     for sequence in longest_first:
         width = len(group[0]) if group else len(sequence)
@@ -116,7 +118,7 @@ def _similar_lengths(longest_first: list[IndexArray]) -> Iterator[list[IndexArra
 
 
 def _token_slots(tokens: IndexArray, slots: IndexArray) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
-    """Return each token's first slot, and the (tokens, slots) of its repeats; `tokens[i]` is in `slots[i]`."""
+    """Return each token's first slot, and (tokens, slots) of its further copies; `tokens[i]` is in `slots[i]`."""
     order = np.argsort(tokens, kind="stable")
     tokens, slots = tokens[order], slots[order]
     starts = np.searchsorted(tokens, np.arange(tokens[-1] + 1))
@@ -129,7 +131,7 @@ def _token_slots(tokens: IndexArray, slots: IndexArray) -> tuple[Tensor, tuple[t
 
 
 class _LayOut(torch.autograd.Function):
-    """Map (N, …) tokens of the row to (P, …) slots. Padding slots get no gradient."""
+    """Autograd function that copies (N, …) tokens of the row into (P, …) slots. Padding slots get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: PackedSequences) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -147,7 +149,10 @@ class _LayOut(torch.autograd.Function):
 
 
 class _ReadFirst(torch.autograd.Function):
-    """Map (P, …) slots to (N, …) tokens: each token's value in its first slot. The other slots have gradient 0."""
+    """Autograd function that reads each token's value from its first slot: (P, …) to (N, …).
+
+    Other slots get no gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: PackedSequences) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -163,21 +168,21 @@ def packed_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, dropout: float = 0.0, sequences: PackedSequences | None = None, **extra: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Causal attention within each sequence of a packed row, as an attention function of transformers.
+    """Compute causal attention within each sequence of a packed row, as an attention function of transformers.
 
     Args:
         module: the model's attention layer.
         query: (1, heads, N, D).
         key: (1, key heads, N, D).
         value: as `key`.
-        attention_mask: None.
+        attention_mask: must be None; `sequences` takes its place.
         scaling: of the scores; by default 1 / sqrt(D).
         dropout: of the weights.
         sequences: the sequences of the row.
         extra: anything else the model passes; an option that would change the scores is refused.
 
     Returns:
-        (1, N, heads, D), and None.
+        (1, N, heads, D) attention outputs, and None in place of the attention weights.
 
     Raises:
         ValueError: the model needs more than causal attention, or does not pass the sequences on.
@@ -204,7 +209,7 @@ def packed_attention(
 
 @contextmanager
 def use_attention(trunk: PreTrainedModel, name: str | None) -> Iterator[None]:
-    """Make `trunk` use the attention function `name` inside the context; None keeps its own."""
+    """Make `trunk` use the attention function registered as `name` inside the context; None changes nothing."""
     from transformers import AttentionInterface
 
     if name is None:

@@ -1,6 +1,6 @@
 """Turn examples into token-budgeted micro-batches in which a shared prompt runs once.
 
-An `Example` (data/example.py) is a trunk and the branches that continue it, laid out as
+An `Example` (data/example.py) is a trunk (the prompt) and the branches (answers) that continue it, laid out as
 `[trunk | branch 0 | branch 1 …]`: each branch's positions go on from the trunk's and it never sees its siblings, so
 that its log-probabilities are those of `[trunk | branch]` alone. Only trained tokens are listed in `predict_at` and
 `targets`: no other token reaches the LM head.
@@ -37,20 +37,21 @@ Layout = Literal["packed", "shared", "plain"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch of R rows, T tokens long, with S branches and N trained tokens.
+    """One micro-batch of R rows of T tokens, with S branches (answers) and N trained tokens.
 
     Attributes:
         input_ids: (R, T) token ids, padded on the right.
-        position_ids: (R, T); a branch's positions go on from its trunk's.
+        position_ids: (R, T); a branch's positions go on from its trunk's (the prompt's).
         attention_mask: None where plain causal attention is correct, else (R, 1, T, T) bool, True = may attend.
         sequences: the sequences of a packed row; None in any other layout.
         predict_at: (N,) index into the flattened (R * T) hidden states from which target n is predicted.
         targets: (N,) token ids.
-        branch_of: (N,) branch of each target, sorted; branches are in example order (a pair is 2p, 2p + 1).
+        branch_of: (N,) branch of each target, sorted; branches are in example order (pair p is 2p and 2p + 1).
         last_at: (S,) flat index of each branch's last token, where a scalar head reads its score.
         lengths: (S,) trained tokens of each branch, float.
         weights: (N,), (S,) or (P,) weights of an objective's values; ones unless a source sets them.
-        columns: per-token (N,), per-branch (S,) and per-example (P,) float32 tensors by name.
+        columns: further inputs of an objective by name, such as "advantages": float32, per token (N,), branch (S,) or
+            example (P,).
         tokens: number of real (not padding) tokens.
         rows: source row number of each example, for messages.
         idle: True if it runs only because every rank must run equally often: no weight, and its metrics do not count.
@@ -73,15 +74,15 @@ class Batch:
 
     @property
     def branches(self) -> int:
-        """Number of branches, S."""
+        """Number of branches (answers) in the batch, S."""
         return self.last_at.shape[0]
 
     def weightless(self) -> Batch:
-        """Return a copy with zero weights, which does not count in metrics."""
+        """Return a copy that trains nothing and counts in no metric, for a rank that must only keep step."""
         return replace(self, weights=torch.zeros_like(self.weights), tokens=0, rows=[], idle=True)
 
     def to(self, device: torch.device) -> Batch:
-        """Return a copy on `device`."""
+        """Return a copy with all tensors on `device`."""
         moved = {
             name: value.to(device, non_blocking=True)
             for name in self.__dataclass_fields__
@@ -99,7 +100,7 @@ def collate(examples: Sequence[Example], *, per: Per, pad_id: int, layout: Layou
         examples: at least one; all with the same column and scalar names.
         per: unit that has a weight: trained token (N,), branch (S,) or example (P,).
         pad_id: fills rows on the right; never attended to by a real token and never a target.
-        layout: layout of the rows.
+        layout: arrangement of the examples in rows, see `Layout`.
     """
     rows = _Rows()
     for example in examples:
@@ -127,7 +128,7 @@ def collate(examples: Sequence[Example], *, per: Per, pad_id: int, layout: Layou
 
 
 class _Rows:
-    """Rows under construction, with the position of each target and branch end.
+    """Builder of a batch's rows: their tokens, and the positions of each target and of each branch's last token.
 
     There is no Python loop over tokens: on a fast device that would take as long as the training.
     """
@@ -140,7 +141,11 @@ class _Rows:
         self.last_at: list[tuple[int, int]] = []
 
     def add(self, trunk: list[int], branches: Sequence[Branch]) -> None:
-        """Add a row: a trunk and the branches that share it."""
+        """Append a row made of a trunk (prompt) and the branches (answers) that share it.
+
+        Raises:
+            ValueError: a branch's first token is to be trained, but no token comes before it.
+        """
         row, ids, parts = len(self.ids), list(trunk), [len(trunk)]
         for branch in branches:
             if not trunk and branch.trained and branch.mask[0]:
@@ -160,14 +165,17 @@ class _Rows:
         return [len(row) for row in self.ids]
 
     def starts(self, layout: Layout) -> list[int]:
-        """Return the flat index of each row's first token."""
+        """Return the index of each row's first token in the flattened batch."""
         sizes = self.sizes()
         if layout == "packed":
             return [0, *accumulate(sizes)]
         return [row * max(sizes) for row in range(len(sizes))]
 
     def packed(self) -> dict[str, Any]:
-        """Return the tokens as a single row (1, T), and its sequences: each branch behind its trunk."""
+        """Return the fields of a `Batch` with all tokens in one row (1, T).
+
+        Each branch sees only its trunk and itself.
+        """
         spans: list[tuple[range, range]] = []
         for start, (trunk, *branches) in zip(self.starts("packed"), self.parts, strict=False):
             branch_start = start + trunk
@@ -182,7 +190,7 @@ class _Rows:
         }
 
     def padded(self, pad_id: int) -> dict[str, Any]:
-        """Return the rows as (R, T), padded on the right, and a block mask where plain causal attention is wrong.
+        """Return the fields of a `Batch` with rows padded on the right, and a block mask if causal attention is wrong.
 
         Positions go on counting in the padding: if they fell back, transformers would take the row for a packed one.
         They stop at the largest position of a real token, so that they stay inside a model's learned positions; they
@@ -208,17 +216,20 @@ class _Rows:
 
 
 def _positions(trunk: int, *branches: int) -> NDArray[np.int64]:
-    """Return the (T,) positions of a row: each branch's go on from the trunk's."""
+    """Return the (T,) positions of a row, given the lengths of its trunk and branches.
+
+    Each branch goes on from the trunk.
+    """
     return np.concatenate([np.arange(trunk), *(np.arange(trunk, trunk + size) for size in branches)])
 
 
 def _tensor(parts: Sequence[NDArray[np.int64]]) -> Tensor:
-    """Concatenate arrays into a tensor."""
+    """Return the concatenated arrays as an int64 tensor."""
     return torch.from_numpy(np.concatenate(parts).astype(np.int64, copy=False))
 
 
 def _block_mask(segments: Tensor) -> Tensor | None:
-    """Return the (R, 1, T, T) bool mask of (R, T) segments, 0 = trunk and k = k-th branch.
+    """Return the (R, 1, T, T) bool mask, True = may attend, of (R, T) segment numbers: 0 = trunk, k = k-th branch.
 
     None when no row has a second branch: then causal attention is correct without a mask.
     """
@@ -245,14 +256,14 @@ def _columns(examples: Sequence[Example], branches: Sequence[Branch]) -> dict[st
 def micro_batches(examples: Iterable[Example], max_tokens: int, *, layout: Layout = "packed") -> list[list[Example]]:
     """Group the examples of one optimizer step into micro-batches of at most `max_tokens` tokens, padding included.
 
-    An example longer than `max_tokens` gets a micro-batch to itself: nothing is dropped. The groups are a pure function
-    of the examples, so they are the same in every run.
+    An example longer than `max_tokens` gets a micro-batch to itself: nothing is dropped. The groups depend on nothing
+    but the examples and `max_tokens`, so equal runs have equal groups.
     """
     if layout == "packed":
         return _balanced(examples, max_tokens)
 
     def cost(example: Example) -> tuple[int, int]:
-        """Return the (rows, width) that the example takes."""
+        """Return the number of rows that the example takes and their width in tokens."""
         return (1, example.total) if layout == "shared" else (len(example.branches), example.longest)
 
     groups: list[list[Example]] = []
@@ -268,9 +279,10 @@ def micro_batches(examples: Iterable[Example], max_tokens: int, *, layout: Layou
 
 
 def _balanced(examples: Iterable[Example], max_tokens: int) -> list[list[Example]]:
-    """Return as few groups as possible, of similar size: the longest example first, each into the emptiest group.
+    """Return as few groups of at most `max_tokens` tokens as possible, of similar size.
 
-    A small micro-batch takes a device as long as a larger one, and the largest group sets the memory.
+    The examples go, longest first, each into the group with the fewest tokens. A small micro-batch takes a device as
+    long as a larger one, and the largest group sets the memory.
     """
     ordered = sorted(examples, key=lambda example: example.total, reverse=True)
     count = -(-sum(example.total for example in ordered) // max_tokens)

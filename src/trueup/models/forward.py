@@ -1,4 +1,4 @@
-"""Run examples through a role without gradients: reference log-probabilities, old values, scores."""
+"""Run examples through a role of the network (policy, reference, value, reward) without gradients, for its numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,18 @@ def forward_all(
     network: Network, examples: Sequence[Example], role: str, want: Literal["logps", "values", "scores"],
     *, max_tokens: int, temperature: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """Run examples through a role in micro-batches, without gradients. Each rank computes its share.
+    """Return a role's log-probabilities, values or scores of examples, computed in micro-batches without gradients.
+
+    Each rank computes a share of the micro-batches.
+
+    Args:
+        network: with the role.
+        examples: prompts (trunks) with answers (branches).
+        role: the role, such as "policy", "reference", "value" or "reward".
+        want: "logps" of the trained tokens in nats, "values" of the states they are predicted from, or "scores" of
+            branches.
+        max_tokens: micro-batch size.
+        temperature: divides the logits; for "logps".
 
     Returns:
         On the CPU and on every rank, in the examples' order: (N,) for "logps" and "values" (each example's tokens side
@@ -50,12 +61,12 @@ def forward_all(
 
 
 def _width(example: Example, want: str) -> int:
-    """Return how many numbers an example yields."""
+    """Return how many numbers an example yields: one per branch for "scores", else one per trained token."""
     return len(example.branches) if want == "scores" else sum(branch.trained for branch in example.branches)
 
 
 def _turns(groups: list[list[Example]], runtime: Runtime) -> Iterator[tuple[list[Example], bool]]:
-    """Yield this rank's micro-batches, with False for one whose output does not count.
+    """Yield this rank's micro-batches, each with True, or with False if its output does not count.
 
     The groups are the same as in a run of one process, so each number is computed alike. Where weights are sharded, all
     ranks must run equally often: a rank with no group left runs the last group, the shortest, again.
@@ -98,7 +109,10 @@ def check_lm_head(network: Network, role: str = "policy") -> None:
 
 
 def branch_logps(network: Network, examples: Sequence[Example], role: str, *, max_tokens: int) -> Tensor:
-    """Return the (S,) summed log-probabilities of each branch's trained tokens under `role`, on the CPU."""
+    """Return (S,) the summed log-probability of each branch's trained tokens under `role`, in nats, on the CPU.
+
+    A branch is one answer of an example; the sums are in the examples' order.
+    """
     logps = forward_all(network, examples, role, "logps", max_tokens=max_tokens)
     sizes = torch.tensor([branch.trained for example in examples for branch in example.branches])
     return segment_sum(logps, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes))

@@ -30,10 +30,11 @@ _INSPECTED = ("config.json", "adapter_config.json", "tokenizer_config.json", "*.
 
 
 def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | None = None) -> Network:
-    """Load the stage's model as a `Network` without roles. Give `renderer` if its tokenizer is loaded already.
+    """Load the stage's model as a `Network` without roles. Pass `renderer` if the tokenizer is loaded already.
 
     Raises:
-        ModelError: the folder, file or tokenizer cannot be used.
+        ModelError: the folder, file or tokenizer cannot be used, for example because tokenizer and embedding do not
+            match.
     """
     _check_rounding(config, runtime)
     trust = trust_of(config)
@@ -111,7 +112,11 @@ def load_causal_lm(
 
 
 def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: bool) -> PreTrainedModel:
-    """Load the base that an adapter names, and merge the adapter into it."""
+    """Load the base model that a PEFT adapter names, and return it with the adapter merged in.
+
+    Raises:
+        ModelError: the folder is not trusted, or the adapter does not fit the base or was trained over another one.
+    """
     from peft import PeftModel
 
     name = adapter_base(folder)
@@ -136,7 +141,11 @@ def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: b
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the model's tokenizer; without a pad token it pads with its end token, as masks never depend on ids."""
+    """Load the model's tokenizer; without a pad token it pads with its end token, which attention masks hide anyway.
+
+    Raises:
+        ModelError: it cannot be loaded, or has neither a pad nor an end token.
+    """
     from transformers import AutoTokenizer
 
     if is_adapter(Path(model)) and not has_tokenizer(Path(model)):
@@ -156,10 +165,10 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
 def load_classifier(
     model: str, runtime: Runtime, *, trust_remote_code: bool = False, pickles: bool = False
 ) -> PreTrainedModel:
-    """Load a reward model: a sequence classifier with a single label; arguments as in `load_causal_lm`.
+    """Load a reward model: a sequence classifier with a single label. Arguments are those of `load_causal_lm`.
 
     Raises:
-        ModelError: it is not a classifier, has more than one label, or is not trusted.
+        ModelError: the model is not a classifier, has more than one label, or is not trusted.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -183,7 +192,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> Any:
-    """Load a model or tokenizer with transformers' class `auto`, after checking that its files are trusted."""
+    """Load a model or tokenizer with transformers' class `auto`, after checking that its files are trusted.
+
+    Raises:
+        ModelError: it needs custom code or pickles that `trust` does not allow, or cannot be loaded.
+        MissingExtraError: a `.gguf` file needs a package that is not installed.
+    """
     path, is_tokenizer = Path(model), auto.__name__ == "AutoTokenizer"
     options["trust_remote_code"] = trust.code
     source = model
@@ -216,7 +230,7 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> Any
 
 @cache
 def _inspected_snapshot(model: str) -> Path:
-    """Download the small files of a model's current revision on the hub; return their folder."""
+    """Download the small configuration files of a hub model's current revision, for inspection; return their folder."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -270,7 +284,7 @@ def _reason(error: Exception, limit: int) -> str:
 
 
 def matching_reward_adapter(folder: Path, network: Network) -> Path | None:
-    """Return the reward adapter in a run folder if it was trained over exactly this network's base, else None."""
+    """Return the folder of a run's reward adapter if it was trained over exactly this network's base, else None."""
     origin = folder / "adapter" / "trueup.json"
     if not origin.is_file():
         return None

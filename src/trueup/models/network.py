@@ -1,8 +1,9 @@
 """One model, many roles: add LoRA adapters, frozen copies and scalar heads to it, and run a batch through a role.
 
-With LoRA the policy, the value and the reward model are adapters (and heads) over one frozen trunk, and the reference
-is the same trunk with its adapters off, so PPO costs the memory of a single model. With full fine-tuning each role has
-a separate trunk behind the same interface.
+A role is a job in training: "policy", "reference", "value" or "reward". A trunk is a transformer without its role's
+parts. With LoRA the policy, the value and the reward model are adapters (and heads) over one frozen trunk, and the
+reference is the same trunk with its adapters off, so PPO costs the memory of a single model. With full fine-tuning
+each role has a separate trunk behind the same interface.
 """
 
 from __future__ import annotations
@@ -54,7 +55,11 @@ SCORE_HEAD_KEY = "base_model.model.score.weight"  # where PEFT keeps the score h
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Trunk, adapter (None: the trunk's own weights) and head that a role runs with."""
+    """Names of the parts that a role ("policy", "reference", "value", "reward") runs with.
+
+    They are its trunk (the transformer), its LoRA adapter (None: the trunk's own weights) and its scalar head (None:
+    the LM head).
+    """
 
     trunk: str
     adapter: str | None = None
@@ -62,10 +67,10 @@ class Role:
 
 
 class Network(nn.Module):
-    """A trunk with its adapters and heads, and the roles that use them.
+    """One or more trunks (transformers) with adapters and scalar heads, and the roles that use them.
 
     Args:
-        trunk: a `transformers` causal language model, frozen here; roles decide what trains.
+        trunk: the base, a `transformers` causal language model, frozen here; added roles decide what trains.
         tokenizer: its tokenizer (with a pad token).
         runtime: device and compute dtype.
         renderer: the tokenizer's renderer, if there is one already.
@@ -97,10 +102,10 @@ class Network(nn.Module):
     # -- building roles ------------------------------------------------------------------------------------------
 
     def add_trainable(self, role: str, lora: LoraConfig | None, *, head: bool = False) -> None:
-        """Add a role that trains: a LoRA adapter over the base, or (`lora` None) all weights of a trunk.
+        """Add a role that trains: a LoRA adapter over the base, or, with `lora` None, all weights of a trunk.
 
-        The first fully trained role takes the base itself, a later one a copy. A head starts at zero, so that every
-        score and value starts at 0.
+        The first fully trained role trains the base itself, a later one a copy of it. With `head` the role also gets a
+        scalar head, which starts at zero, so that every score and value starts at 0.
         """
         self._layout = None
         if lora is not None:
@@ -118,13 +123,17 @@ class Network(nn.Module):
         self._mark_trainable(role)
 
     def add_frozen(self, role: str) -> None:
-        """Add a role that runs the base as it was loaded, for evaluation and chat."""
+        """Add a role that runs the base as it was loaded, without training, for evaluation and chat."""
         self.roles[role] = Role("base")
 
     def add_reference(self, trunk: PreTrainedModel | None = None) -> None:
-        """Add the frozen role "reference": `trunk`, else the base as it was loaded.
+        """Add the frozen role "reference", whose log-probabilities the policy is compared with.
 
-        Call it before any training when the policy is fully trained: the base is copied in its current state.
+        It runs `trunk`, or without one the base as it was loaded. Call it before any training when the policy is fully
+        trained: the base is copied in its current state.
+
+        Raises:
+            ModelError: the base itself already trains beside an adapter, so it cannot be the reference.
         """
         self._layout = None
         if trunk is None and self._peft:
@@ -141,7 +150,16 @@ class Network(nn.Module):
         self.reference_fingerprint = weights_fingerprint(self.trunks["reference"])
 
     def add_scorer(self, role: str, adapter: Path, *, trainable: bool) -> None:
-        """Add a role from a reward adapter trained over exactly this base (PEFT folder with a score head)."""
+        """Add a role with a scalar head from the folder of a reward adapter that was trained over exactly this base.
+
+        Args:
+            role: name of the role, such as "reward" or "value".
+            adapter: PEFT folder with a score head, as trueup exports it.
+            trainable: True trains adapter and head; False freezes them.
+
+        Raises:
+            ModelError: the folder is not such an adapter, or does not fit the base.
+        """
         from peft import LoraConfig as PeftLora
 
         try:
@@ -164,7 +182,13 @@ class Network(nn.Module):
         self._restore_flags()
 
     def add_classifier(self, role: str, classifier: PreTrainedModel, *, trainable: bool) -> None:
-        """Add a role from a separate one-label sequence classifier of the same vocabulary."""
+        """Add a role from a separate sequence classifier with one label and the network's vocabulary.
+
+        It trains if `trainable` is True, else it is frozen.
+
+        Raises:
+            ModelError: it has no linear score head with a single label.
+        """
         self._layout = None
         head = score_head(classifier)
         dtype = torch.float32 if trainable else self.runtime.dtype
@@ -224,12 +248,12 @@ class Network(nn.Module):
         self._restore_flags()
 
     def _restore_flags(self) -> None:
-        """Require gradients of trainable parameters only; PEFT changes the flags whenever an adapter is switched."""
+        """Set `requires_grad` on trainable parameters only; PEFT changes the flags whenever an adapter is switched."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in self._trainable)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Return the names and parameters that train."""
+        """Return (name, parameter) of every parameter that trains."""
         return ((name, value) for name, value in self.named_parameters() if name in self._trainable)
 
     def save_adapter(self, role: str, folder: Path) -> None:
@@ -256,14 +280,14 @@ class Network(nn.Module):
         return input_embeddings(self.trunks["base"]).shape[0]
 
     def trunk(self, role: str) -> PreTrainedModel:
-        """Return the model of `role`, with the role's adapter switched on."""
+        """Return the transformer of `role`, with the role's adapter switched on."""
         parts = self.roles[role]
         if parts.trunk == "base":
             self._switch(parts.adapter or "none")
         return cast("PreTrainedModel", self.trunks[parts.trunk])
 
     def _switch(self, adapter: str) -> None:
-        """Switch on one adapter of the base; "none" switches all off."""
+        """Switch on the base's adapter of this name; "none" switches all adapters off."""
         if not self._peft or self._selected == adapter:
             return
         tuner = cast("Any", self._peft[0].base_model)
@@ -300,15 +324,21 @@ class Network(nn.Module):
             self._switch(selected or "none")
 
     def run(self, role: str, work: Callable[[], T]) -> T:
-        """Return `work()`, called with the role's weights whole. Where they are sharded, every rank has to call."""
+        """Return `work()`, called while the role's weights are whole.
+
+        With sharded weights (FSDP) every rank has to call.
+        """
         return self._root(role).run(work) if self.runtime.sharded else work()
 
     def run_independently(self, role: str, work: Callable[[], T]) -> T:
-        """Return `work()` as `run` does, without gradients; ranks may run different numbers of forward passes."""
+        """Return `work()`, called without gradients while all of the role's layers stay whole.
+
+        So ranks may run different numbers of forward passes inside `work`, as in sampling; `run` does not allow that.
+        """
         return run_unsharded(self._root(role), work) if self.runtime.sharded else work()
 
     def _root(self, role: str) -> ShardedTrunk:
-        """Return the role's sharded trunk; it is sharded on its first call."""
+        """Return the role's FSDP-sharded trunk; the trunk is sharded when it is first asked for."""
         key = self.roles[role].trunk
         if key not in self._roots:
             trunk = self.trunks[key]
@@ -319,7 +349,9 @@ class Network(nn.Module):
         return self._roots[key]
 
     def check_and_shard(self) -> None:
-        """Check that all processes hold the same weights, and shard every role before an optimizer is made.
+        """Check that all processes hold equal weights, then shard every role's trunk (FSDP).
+
+        Call it before an optimizer is made.
 
         Raises:
             ModelError: the processes hold different weights, and training would keep them different.
@@ -348,12 +380,19 @@ class Network(nn.Module):
         temperature: float = 1.0,
         entropy: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run a micro-batch through a role.
+        """Run a micro-batch through a role and return its log-probabilities, scores or values.
+
+        Args:
+            batch: the micro-batch.
+            role: the role to run.
+            want: the kind of output, see Returns.
+            temperature: divides the logits; for "logps".
+            entropy: True also returns the entropy of each target's distribution; for "logps".
 
         Returns:
             "logps": log-probabilities (N,) of the targets and, with `entropy`, entropies (N,), float32 nats.
-            "scores": (S,) the head at each branch's last token, and None.
-            "values": (N,) the head at the state each target is predicted from, and None.
+            "scores": (S,) output of the role's scalar head at each branch's last token, and None.
+            "values": (N,) output of the scalar head at the state each target is predicted from, and None.
         """
         return self.run(role, lambda: self._outputs(batch, role, want, temperature, entropy))
 
@@ -372,7 +411,7 @@ class Network(nn.Module):
         return self(batch, role, "logps", temperature=temperature)[0]
 
     def _hidden(self, batch: Batch, role: str) -> Tensor:
-        """Return the (R * T, H) last hidden states."""
+        """Return the (R * T, H) last hidden states of a batch of R rows of T tokens under a role."""
         trunk = self.trunk(role)
         mask, packed = batch.attention_mask, batch.sequences is not None
         if mask is not None:
@@ -392,7 +431,7 @@ class Network(nn.Module):
         return output.last_hidden_state.flatten(0, 1)
 
     def autocast(self, trunk: nn.Module) -> torch.autocast | nullcontext[None]:
-        """Return a context that computes in the runtime's dtype where the trunk's weights are float32 masters."""
+        """Return a context that computes in the runtime's dtype if the trunk's weights are float32 for training."""
         dtype = self.runtime.dtype
         if dtype == torch.float32 or next(trunk.parameters()).dtype == dtype:
             return nullcontext()
@@ -417,7 +456,10 @@ class Network(nn.Module):
 
     @property
     def layout(self) -> Layout:
-        """Fastest layout that all trunks compute correctly, by trial: no row sees another, no number changes."""
+        """Fastest arrangement of examples in rows (see `batching.Layout`) that all trunks compute correctly.
+
+        It is found by trial on made-up tokens: no example may see another, and the numbers must equal those of "plain".
+        """
         if self._layout is None:
             configs = [cast("PreTrainedModel", trunk).config for trunk in self.trunks.values()]
             candidates: tuple[Layout, ...] = ("packed", "shared") if all(map(is_plain_causal, configs)) else ()
@@ -430,14 +472,14 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def _agrees(self, layout: Layout, role: str) -> bool:
-        """Return True if made-up tokens get the same states in `layout` as in "plain", and none sees another row."""
+        """Return True if `layout` gives made-up tokens the same states as "plain", and no row sees another row."""
         training, trunk = self.training, self.trunk(role)
         if layout == "packed" and trunk.config._attn_implementation != "sdpa":
             return False  # the user chose another attention function
         self.eval()
 
         def states(chosen: list[int], trunk_ids: list[int], layout: Layout) -> Tensor:
-            """Return (10, H) states: 3 of the chosen branch, 4 of the rejected branch, 3 of the next row."""
+            """Return (10, H) hidden states: 3 of the chosen branch, 4 of the rejected branch, 3 of another example."""
             pair = Example(trunk_ids, (Branch(chosen, [True] * 3), Branch([6, 5, 8, 9], [True] * 4)))
             alone = Example([2, 1], (Branch([4, 3, 5], [True] * 3),))
             batch = collate([pair, alone], per="branch", pad_id=0, layout=layout).to(self.runtime.device)
@@ -468,7 +510,7 @@ def _relative_difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 def is_plain_causal(config: PreTrainedConfig) -> bool:
-    """Return True if every layer attends to all earlier tokens: no window, no recurrent state.
+    """Return True if every layer attends to all earlier tokens: no sliding window, no recurrent state.
 
     With a block mask or packed attention, a long row would see past a model's sliding window, and a convolution or a
     recurrent state would run on from one packed row into the next.

@@ -1,4 +1,4 @@
-"""Reward models as a `Reward`: conversations are rendered in the model's own template and scored at their end token."""
+"""Reward models as reward functions: conversations in the model's chat template are scored at their end token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def model_reward(network: Network, *, role: str = "reward", max_tokens: int) -> Reward:
-    """Return a reward that scores conversations with a scalar role of the network, each answer as if it had ended."""
+    """Return a reward function that scores conversations with a role of the network that has a scalar head.
+
+    Each answer is scored at its end token, as if it had ended there.
+    """
 
     def reward(conversations: Sequence[Conversation], /) -> Tensor:
         examples = [_example(network, conversation) for conversation in conversations]
@@ -36,16 +39,16 @@ def model_reward(network: Network, *, role: str = "reward", max_tokens: int) -> 
 
 
 def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *, role: str) -> tuple[Reward, bool]:
-    """Open the reward that a configuration names.
+    """Open the reward that a configuration names: a model or a Python function.
 
     Args:
         source: a reward run's folder, a classifier's folder or hub name, or file.py:function.
         network: takes the reward as another adapter if that was trained over exactly this network's base (LoRA).
-        config: the stage's configuration.
-        role: name of the adapter's role.
+        config: the stage's configuration (LoRA, trust and `max_tokens` settings).
+        role: name of the role under which such an adapter is added to `network`.
 
     Returns:
-        The reward, and True if it is an adapter of `network`.
+        The reward function, and True if it is an adapter of `network`.
     """
     if ".py:" in source:
         return score_on_main(reward_from_file(source), network.runtime), False
@@ -61,7 +64,10 @@ def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *,
 
 
 def score_on_main(reward: Reward, runtime: Runtime) -> Reward:
-    """Compute a reward on the first process and share its scores: a user's function may differ between processes."""
+    """Return a reward function that computes `reward` on the first process and gives its scores to all.
+
+    A user's function may differ between processes.
+    """
 
     def scores(conversations: Sequence[Conversation], /) -> Tensor:
         return torch.tensor(runtime.from_first(lambda: reward(conversations).tolist()), dtype=torch.float32)
@@ -72,20 +78,23 @@ def score_on_main(reward: Reward, runtime: Runtime) -> Reward:
 def classifier_reward(
     classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, runtime: Runtime, *, max_tokens: int
 ) -> Reward:
-    """Return a reward from a separate frozen classifier with its own tokenizer."""
+    """Return a reward function that scores with a separate frozen classifier and its own tokenizer."""
     network = Network(classifier, tokenizer, runtime)
     network.add_classifier("reward", classifier, trainable=False)
     return model_reward(network, max_tokens=max_tokens)
 
 
 def classifier_source(source: str) -> str:
-    """Return the classifier of a reward's name: the `model` folder inside a run folder, else the name itself."""
+    """Return the folder or hub id of a reward's classifier: a run folder's `model` folder, else `source` itself."""
     model_folder = Path(source) / "model"
     return str(model_folder) if model_folder.is_dir() else source
 
 
 def _example(network: Network, conversation: Conversation) -> Example:
-    """Return the prompt as trunk and the answer as branch. An empty answer is scored too: sampling can end at once."""
+    """Return a conversation as an example: the prompt as trunk, the answer and its end token as branch.
+
+    An empty answer is scored too, because sampling can end at once.
+    """
     renderer = network.renderer
     trunk, text = renderer.prompt(conversation.prompt), conversation.response
     for stop in renderer.stop_texts:  # text of another model may contain this model's end token

@@ -1,4 +1,4 @@
-"""Rewards: callables that give each conversation of a list a score.
+"""Reward functions: each gives every conversation of a list a score.
 
 PPO, evaluation and best-of-n use the same interface, for scalar-head models, Python functions and ensembles.
 """
@@ -17,7 +17,10 @@ from trueup.errors import TrainingError
 
 
 class Reward(Protocol):
-    """Interface of a reward: `reward(conversations)` returns (N,) float32 scores on any device, higher is better."""
+    """Interface of a reward function: `reward(conversations)` returns (N,) float32 scores on any device.
+
+    A higher score is better.
+    """
 
     def __call__(self, conversations: Sequence[Conversation], /) -> Tensor:
         """Return (N,) scores, one per conversation."""
@@ -25,18 +28,21 @@ class Reward(Protocol):
 
 
 def reward_from_file(spec: str, key: str = "reward") -> Reward:
-    """Return the reward named by "file.py:function", a function from a list of Conversations to N numbers.
+    """Return the reward function named by "file.py:function": it takes a list of Conversations and returns N numbers.
 
     The file is the user's own code and is run. `key` is the configuration key that names it, for messages.
 
     Raises:
-        ConfigError: the file or the function is not there, or the function does not take one argument.
+        ConfigError: the file or the function does not exist, or the function does not take one argument.
     """
     return checked_reward(load_function(spec, key), spec)
 
 
 def checked_reward(function: Callable[[Sequence[Conversation]], object], name: str) -> Reward:
-    """Wrap a function: its result becomes a float32 tensor, whose length and finiteness are checked."""
+    """Return `function` as a reward: its result becomes a float32 tensor; `name` is for messages.
+
+    The reward raises TrainingError if the result is not one finite number per conversation.
+    """
 
     def reward(conversations: Sequence[Conversation], /) -> Tensor:
         result = function(conversations)
@@ -61,21 +67,21 @@ def checked_reward(function: Callable[[Sequence[Conversation]], object], name: s
 
 
 class Ensemble:
-    """Ensemble of rewards: their mean minus `uncertainty` times their variance (Coste et al. 2023, eq. 4).
+    """Reward made of several reward functions: mean minus `uncertainty` times variance (Coste et al. 2023, eq. 4).
 
-    A policy that exploits one member loses reward where the others disagree.
+    A policy that exploits one of them loses reward where the others disagree.
     """
 
     def __init__(self, members: Sequence[Reward], uncertainty: float = 0.0) -> None:
-        """Combine at least one reward; with a single one the variance is 0."""
+        """Combine at least one reward function; with a single one the variance is 0."""
         self._members, self._uncertainty = list(members), uncertainty
 
     def scores(self, conversations: Sequence[Conversation], /) -> Tensor:
-        """Return (M, N) float32 scores on the CPU, a row per member."""
+        """Return (M, N) float32 scores of N conversations on the CPU, a row for each of the M reward functions."""
         return torch.stack([member(conversations).float().cpu() for member in self._members])
 
     def combine(self, scores: Tensor) -> Tensor:
-        """Combine (M, N) scores into (N,): their mean minus the weighted variance over members."""
+        """Return (N,) combined scores of (M, N) scores: the mean minus `uncertainty` times the variance over M."""
         return scores.mean(0) - self._uncertainty * scores.var(0, unbiased=False)
 
     def __call__(self, conversations: Sequence[Conversation], /) -> Tensor:
@@ -84,5 +90,5 @@ class Ensemble:
 
 
 def disagreement(scores: Tensor) -> Tensor:
-    """Return the (N,) standard deviation over the members of (M, N) scores."""
+    """Return (N,) the standard deviation of each conversation's (M, N) scores over the M rewards of an ensemble."""
     return scores.std(0, unbiased=False)

@@ -1,4 +1,4 @@
-"""Parts that every `transformers` model has: embeddings, heads, dropout; and a fingerprint of the weights."""
+"""Parts that every `transformers` model has (embeddings, heads, dropout), and a fingerprint of all weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def input_embeddings(trunk: nn.Module) -> Tensor:
-    """Return the (V, H) token embeddings."""
+    """Return the (V, H) token embedding weight."""
     return cast("nn.Embedding", cast("PreTrainedModel", trunk).get_input_embeddings()).weight
 
 
@@ -23,10 +23,10 @@ _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropo
 
 
 def without_dropout(trunk: PreTrainedModel) -> PreTrainedModel:
-    """Switch the model's own dropout off; LoRA's dropout, which the user configures, is added later.
+    """Switch the model's own dropout off, in place, and return the model.
 
-    PPO and DPO compare with log-probabilities computed without dropout: with it, an untrained policy would already
-    differ from its reference.
+    LoRA's dropout, which the user configures, is added later. PPO and DPO compare with log-probabilities computed
+    without dropout: with it, an untrained policy would already differ from its reference.
     """
     for module in trunk.modules():
         if isinstance(module, nn.Dropout):
@@ -38,17 +38,17 @@ def without_dropout(trunk: PreTrainedModel) -> PreTrainedModel:
 
 
 def move_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Move a module to `device` and `dtype`."""
+    """Move a module to `device` and `dtype`, in place, and return it."""
     return nn.Module.to(module, device, dtype)  # transformers' own annotation of `to` misleads type checkers
 
 
 def output_embeddings(trunk: nn.Module) -> nn.Linear | None:
-    """Return the LM head, or None if the model has none."""
+    """Return the LM head (the layer from hidden states to logits), or None if the model has none."""
     return cast("nn.Linear | None", cast("PreTrainedModel", trunk).get_output_embeddings())
 
 
 def head_weight(head: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor | None]:
-    """Return the (V, H) weight and the bias of the LM head, with the adapter's LoRA delta if it has one."""
+    """Return the (V, H) weight and the (V,) bias of the LM head; with the adapter's LoRA delta if the head has one."""
     base = cast("nn.Linear", getattr(head, "base_layer", head))
     if base is head or adapter is None or adapter not in getattr(head, "lora_A", {}):
         return base.weight, base.bias
@@ -56,7 +56,10 @@ def head_weight(head: nn.Module, adapter: str | None) -> tuple[Tensor, Tensor | 
 
 
 def logit_scale(config: PreTrainedConfig) -> float:
-    """Return the factor of the logits: a multiplier (Cohere, Falcon-H1) or the inverse of a divisor (Granite)."""
+    """Return the factor by which the model multiplies its logits, 1 for most.
+
+    It is a multiplier in Cohere's and Falcon-H1's configuration, the inverse of a divisor in Granite's.
+    """
     factor = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
     return factor or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
 
@@ -83,15 +86,16 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @torch.no_grad()
 def bit_sum(value: Tensor) -> int:
-    """Return the sum of a tensor's elements with their bits read as integers (it wraps at 64 bits)."""
+    """Return the sum of a tensor's elements with their bits read as integers, as a checksum (it wraps at 64 bits)."""
     return int(value.detach().contiguous().view(_BITS[value.element_size()]).sum(dtype=torch.int64))
 
 
 @torch.no_grad()
 def weights_fingerprint(module: nn.Module) -> str:
-    """Return a short hash of all weights: names, shapes, sums of their bits and up to 512 spread-out elements of each.
+    """Return a hash of 16 hex digits over all weights, to tell whether two models hold the same ones.
 
-    It is equal on every device, because integers add up to the same sum in any order.
+    For each weight it covers the name, the shape, the sum of its bits and up to 512 spread-out elements. It is equal on
+    every device, because integers add up to the same sum in any order.
     """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):

@@ -1,4 +1,4 @@
-"""KV cache that rows leave and join while the other rows run on.
+"""KV cache in which rows (sequences being sampled) leave and join while the other rows run on.
 
 All rows share a time axis and end at its last column: a row of L tokens fills the last L columns, and the columns
 before them are masked. So a step writes a single column of a buffer for all rows, a new row is copied in front of that
@@ -22,7 +22,10 @@ _CHUNK = 128
 
 
 class WindowLayer(DynamicLayer):
-    """Keys and values of a layer: `keys` and `values`, (R, heads, width, size), are windows of larger buffers."""
+    """KV cache of one layer in which rows leave and join: `keys` and `values`, (R, heads, width, size).
+
+    Both are windows (views) of larger buffers, so that a step copies no memory.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +33,7 @@ class WindowLayer(DynamicLayer):
         self._rows = self._start = self._end = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Make the buffers, without any row slot."""
+        """Make empty buffers with the shapes, dtype and device of the first keys and values."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self._buffers = [
             states.new_zeros(0, states.shape[1], 0, states.shape[3]) for states in (key_states, value_states)
@@ -38,7 +41,7 @@ class WindowLayer(DynamicLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write the rows' next columns; return keys and values of the window."""
+        """Write the new columns (tokens) of all rows; return keys and values of the window, old and new columns."""
         new = key_states.shape[2]
         self._reserve(self._rows, self._end - self._start, new)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
@@ -47,7 +50,7 @@ class WindowLayer(DynamicLayer):
         return self._window()
 
     def join(self, keys: Tensor, values: Tensor, sources: Tensor) -> None:
-        """Append the rows `sources` of `keys` and `values`, (k, heads, width, size)."""
+        """Append as new rows the rows numbered `sources` of `keys` and `values`, each (k, heads, width, size)."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
         rows, width = len(sources), keys.shape[2]
@@ -64,7 +67,10 @@ class WindowLayer(DynamicLayer):
         self._window()
 
     def keep(self, order: Sequence[int], width: int) -> None:
-        """Keep the rows `order`, in this order, and the last `width` columns. A row may only move to a lower slot."""
+        """Keep the rows numbered `order`, in this order, and the last `width` columns.
+
+        Rows may only move to lower slots.
+        """
         for slot, row in enumerate(order):
             if slot != row:
                 for buffer in self._buffers:
@@ -77,7 +83,7 @@ class WindowLayer(DynamicLayer):
         return self.keys, self.values
 
     def _reserve(self, rows: int, width: int, more: int) -> None:
-        """Make room for `rows` rows, a window of `width` columns, and `more` columns behind it."""
+        """Resize the buffers to hold `rows` rows, a window of `width` columns, and `more` columns behind the window."""
         slots, columns = self._buffers[0].shape[0], self._buffers[0].shape[2]
         if rows <= slots and width <= self._end and self._end + more <= columns:
             return
@@ -95,7 +101,7 @@ class WindowLayer(DynamicLayer):
 
 
 class WindowCache(DynamicCache):
-    """Cache of a model with plain full attention in every layer: rows join and leave at any time."""
+    """KV cache of a model with plain full attention in every layer: rows join and leave at any time."""
 
     joins = True
 
@@ -105,39 +111,39 @@ class WindowCache(DynamicCache):
         self.layers = list(self.windows)
 
     def join(self, other: Cache, sources: Sequence[int]) -> None:
-        """Append the rows `sources` of `other`, which is padded on the left. A row may be named several times."""
+        """Append the rows numbered `sources` of the cache `other`, which is padded on the left; a number may repeat."""
         for window, layer in zip(self.windows, cast("list[DynamicLayer]", other.layers), strict=True):
             keys, values = cast("Tensor", layer.keys), cast("Tensor", layer.values)
             window.join(keys, values, torch.tensor(sources, device=keys.device))
 
     def keep(self, order: Sequence[int], width: int) -> None:
-        """Keep the rows `order` and the last `width` columns."""
+        """Keep only the rows numbered `order`, in this order, and the last `width` columns."""
         for layer in self.windows:
             layer.keep(order, width)
 
 
 class GrowingCache(DynamicCache):
-    """Cache of any other model (sliding windows, recurrent states): rows leave it, but join only while it is empty."""
+    """KV cache of any other model (sliding windows, recurrent states): rows leave, but join only while it is empty."""
 
     joins = False
 
     def join(self, other: Cache, sources: Sequence[int]) -> None:
-        """Take over the rows `sources` of `other`."""
+        """Take over the layers of the cache `other`, reduced to the rows numbered `sources`."""
         self.layers = other.layers
         self.keep(sources)
 
     def keep(self, order: Sequence[int], _: int = 0) -> None:
-        """Keep the rows `order` and every column."""
+        """Keep only the rows numbered `order`, in this order, and every column."""
         keep_rows(self, order)
 
 
 def keep_rows(cache: Cache, order: Sequence[int]) -> None:
-    """Keep the rows `order` in every layer of the cache."""
+    """Keep only the rows numbered `order`, in this order, in every layer of the cache."""
     cache.reorder_cache(cast("torch.LongTensor", torch.tensor(order)))
 
 
 def new_cache(config: PreTrainedConfig) -> WindowCache | GrowingCache:
-    """Return an empty cache of the kind that the model's layers need, according to `transformers`."""
+    """Return an empty cache: a `WindowCache` if every layer has plain full attention, else a `GrowingCache`."""
     layers = DynamicCache(config=config).layers
     plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
     return WindowCache(len(layers)) if plain else GrowingCache(config=config)

@@ -13,7 +13,10 @@ _BLOCK = 256
 
 
 def uniform_draws(seed: int, row: int, count: int) -> list[float]:
-    """Return `count` numbers in [0, 1) for a row's tokens, from seed and row alone: equal on every device."""
+    """Return `count` random numbers in [0, 1), one for each token of a row, from seed and row number alone.
+
+    They are equal on every device.
+    """
     generator = torch.Generator().manual_seed(mixed_seed(seed, row))
     return torch.rand(count, dtype=torch.float64, generator=generator).tolist()
 
@@ -32,7 +35,7 @@ def pick(logits: Tensor, draws: Tensor | None, temperature: float) -> tuple[Tens
 
     Args:
         logits: (R, V) float32.
-        draws: (R,) uniform numbers in [0, 1), or None to take the likeliest token.
+        draws: (R,) uniform random numbers in [0, 1), or None to take the likeliest token (greedily).
         temperature: divides the logits; above 0, and used only with `draws`.
 
     Returns:
@@ -51,12 +54,12 @@ def pick(logits: Tensor, draws: Tensor | None, temperature: float) -> tuple[Tens
 
 
 def _invert(blocks: Tensor, cumulated: Tensor, draws: Tensor) -> Tensor:
-    """Return the (R,) tokens at which each row's cumulated probability exceeds its number.
+    """Return the (R,) first token of each row whose cumulated probability exceeds the row's random number.
 
     Args:
-        blocks: (R, K, 256) probabilities.
+        blocks: (R, K, 256) probabilities of the vocabulary's tokens, in K blocks.
         cumulated: (R, K) cumulated sums of the blocks.
-        draws: (R,) uniform numbers.
+        draws: (R,) uniform random numbers in [0, 1).
     """
     edges = torch.cat([torch.zeros_like(cumulated[:, :1]), cumulated], dim=-1)
     goal = draws[:, None] * cumulated[:, -1:]
@@ -67,7 +70,7 @@ def _invert(blocks: Tensor, cumulated: Tensor, draws: Tensor) -> Tensor:
 
 
 def _first_above(sums: Tensor, goal: Tensor) -> Tensor:
-    """Return the (R, 1) first index whose sum exceeds the goal.
+    """Return for each row the index (R, 1) of the first cumulated sum that exceeds the row's `goal`.
 
     If rounding has raised the goal to the total (a block's float32 sum is not exactly that of its tokens), return the
     last index that adds anything: a token of probability 0 is never drawn.

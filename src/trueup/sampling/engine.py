@@ -1,4 +1,4 @@
-"""Continuous batching: prompts wait for free slots, samples of a prompt share its prefill, rows leave as they end."""
+"""Continuous batching: waiting prompts start as slots become free, samples of a prompt share its prefill."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _PER_TRAINED_TOKEN = 4
 
 
 def sampled_at_once(max_tokens: int) -> int:
-    """Return how many tokens sampling runs at once where `max_tokens` is the size of a training micro-batch."""
+    """Return how many tokens sampling runs at once: 4 times `max_tokens`, the size of a training micro-batch."""
     return _PER_TRAINED_TOKEN * max_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sampled continuation.
+    """One sampled continuation of a prompt.
 
     Attributes:
         ids: sampled tokens; the last is the stop token if `finished`, else they were cut at `max_new_tokens`.
@@ -65,17 +65,19 @@ def sample(
     max_tokens: int = 16_384,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Sample]:
-    """Continue each prompt until a stop token or `max_new_tokens`. Each rank continues its share of the prompts.
+    """Sample a continuation of each prompt, up to a stop token or `max_new_tokens`.
+
+    Each rank takes a share of the prompts.
 
     Args:
-        network: the model; it is in evaluation mode meanwhile.
-        prompts: token ids, none empty. Equal prompts share a prefill.
-        role: role that samples.
+        network: the model, in evaluation mode while it samples.
+        prompts: token ids, none empty. Equal prompts run through the model once (shared prefill).
+        role: the network's role to sample from.
         max_new_tokens: largest number of tokens to sample.
         temperature: logits are divided by it; 0 is greedy.
         seed: a seed for the call; row `i` then draws from a generator seeded by (seed, i). Or a seed for each prompt,
             which then draws the numbers that it would draw alone with that seed.
-        max_tokens: largest rows x (longest prompt + new tokens) that run together.
+        max_tokens: most tokens that run together, as rows x (longest prompt + new tokens).
         on_token: called with each token of a single prompt as it is sampled (streaming).
 
     Returns:
@@ -109,7 +111,7 @@ def sample(
 
 @dataclass(slots=True)
 class _Row:
-    """State of an unfinished sample."""
+    """State of one sample while it is being drawn: prompt, tokens so far and their log-probabilities."""
 
     index: int  # of its prompt in the call
     prompt: list[int]
@@ -121,20 +123,20 @@ class _Row:
 
     @property
     def cached(self) -> int:
-        """Number of its tokens in the cache while it runs: all but the last, which is the next input."""
+        """Number of the row's tokens in the cache while it runs: all but the last, which is the next input."""
         return len(self.prompt) + len(self.ids) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Prefill:
-    """Prompts that have run through the model."""
+    """Result of running k prompts through the model: KV cache, its width in columns, and logits of the next tokens."""
 
     cache: DynamicCache  # a row per prompt, padded on the left
     width: int
     logits: Tensor  # (k, V) logits of each prompt's first new token
 
     def only(self, index: int) -> _Prefill:
-        """Return the prefill of a single prompt and drop the other prompts' memory."""
+        """Return the prefill of the prompt numbered `index` alone, and free the memory of the others."""
         from trueup.sampling.cache import keep_rows
 
         keep_rows(self.cache, [index])
@@ -142,7 +144,7 @@ class _Prefill:
 
 
 class _Engine:
-    """Rows that wait, rows that run, and the running rows' cache."""
+    """Sampler of one call: the rows that wait, the rows that run, and the KV cache of the running rows."""
 
     def __init__(
         self, network: Network, role: str, rows: Sequence[_Row], new_tokens: int, temperature: float,
@@ -163,7 +165,7 @@ class _Engine:
         self._cache = self._new_cache()
 
     def run(self) -> None:
-        """Continue every row to its end."""
+        """Sample until every row has ended."""
         while self._waiting or self._live:
             self._network.check_stop()
             if free := self._free():
@@ -210,7 +212,11 @@ class _Engine:
                 self._held = prefill.only(len(groups) - 1)
 
     def _next_groups(self, free: int) -> tuple[list[list[_Row]], list[_Row]]:
-        """Take up to `free` waiting rows for a prefill, by prompt; return them and the last prompt's other rows."""
+        """Take up to `free` waiting rows for the next prefill.
+
+        Returns:
+            The rows taken, grouped by prompt; and the rows of the last prompt for which no slot was left.
+        """
         groups: list[list[_Row]] = []
         rest: list[_Row] = []
         padding = 0
@@ -237,7 +243,7 @@ class _Engine:
             self._keep(going)
 
     def _keep(self, going: list[int]) -> None:
-        """Remove all running rows but `going`."""
+        """Remove all running rows from the batch and the cache but those numbered `going`."""
         order = compact_order(len(self._live), going)
         self._live = [self._live[row] for row in order]
         if not order:
@@ -261,7 +267,7 @@ class _Engine:
         return _Prefill(cache, width, logits)
 
     def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
-        """Return the (R, V) float32 logits of each row's next token."""
+        """Run one forward pass that fills the cache; return the (R, V) float32 logits of each row's next token."""
         if self._cache_name == "cache_params" and ids.shape[1] == 1:
             mask = None  # a recurrent state is past its padding, and takes a mask of its input's width only
         with self._autocast:
@@ -272,7 +278,7 @@ class _Engine:
         return output.logits[:, -1].float()
 
     def _choose(self, logits: Tensor, rows: Sequence[_Row]) -> list[int]:
-        """Sample each row's next token; return the indices of the rows that go on.
+        """Draw each row's next token and append it to the row; return the indices of the rows that have not ended.
 
         Raises:
             TrainingError: a logit is NaN or infinite.
@@ -299,9 +305,9 @@ class _Engine:
 
 
 def compact_order(count: int, going: Sequence[int]) -> list[int]:
-    """Return the row for each slot when only the rows `going` of `count` stay: the last rows fill the free slots.
+    """Return the row that moves into each cache slot when, of `count` rows, only the rows `going` stay.
 
-    As few rows as possible move: a row's cache is megabytes.
+    The last rows fill the free slots, so that as few rows as possible move: a row's cache is megabytes.
     """
     order = list(range(count))
     for slot in sorted(set(order).difference(going), reverse=True):
@@ -312,7 +318,7 @@ def compact_order(count: int, going: Sequence[int]) -> list[int]:
 
 
 def _by_prompt(rows: Sequence[_Row]) -> deque[list[_Row]]:
-    """Group the rows by prompt, in the order in which prompts first appear."""
+    """Return the rows grouped by prompt, in the order in which prompts first appear."""
     groups: dict[tuple[int, ...], list[_Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.prompt), []).append(row)
@@ -320,7 +326,7 @@ def _by_prompt(rows: Sequence[_Row]) -> deque[list[_Row]]:
 
 
 def _mask(lengths: Sequence[int], width: int) -> Tensor | None:
-    """Return the (R, width) mask, 1 on each row's last `lengths` columns; None if it is 1 everywhere.
+    """Return the (R, width) attention mask, 1 on each row's last `lengths` columns; None if it is 1 everywhere.
 
     Every model takes a mask in this form and turns it into the one that its attention needs.
     """

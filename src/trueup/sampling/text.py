@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 
 def answer_text(network: Network, sample: Sample) -> str:
-    """Return a sample's text, without its end token."""
+    """Return the text of a sampled answer, without its end token."""
     return network.renderer.answer(sample.ids[:-1] if sample.finished else sample.ids)
