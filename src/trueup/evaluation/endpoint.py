@@ -1,8 +1,8 @@
-"""Send chats to a model behind an OpenAI-compatible endpoint, and return what is parsed from its replies.
+"""Ask a chat model behind an OpenAI-compatible HTTP endpoint, and parse its replies. It is used for model judges.
 
-It speaks HTTP by the standard library: one kind of request needs no client of its own as a dependency. Redirects are
-not followed, because they would carry the key to another host. The key is read from the environment with each request
-and kept nowhere.
+It uses the standard library's HTTP client, as a single kind of request needs no further dependency. Redirects are
+not followed, because they would carry the API key to another host. The API key is read from the environment with each
+request and kept nowhere.
 """
 
 from __future__ import annotations
@@ -38,16 +38,19 @@ LONGEST_WAIT = 30.0
 
 @dataclass(slots=True, repr=False)
 class Endpoint:
-    """The address of a chat model, and how patiently to ask it; temperature 0.
+    """The address of a chat model, with the timeout, the retries and the concurrency for asking it.
+
+    Replies are sampled at temperature 0.
 
     Args:
         url: up to and with the version, "https://api.openai.com/v1" or "http://localhost:8000/v1".
         model: the model's name at the endpoint.
-        api_key_env: the environment variable with the key. Where it is not set no key is sent, as local servers want
-            it. No other variable is looked at: a key for one host must not go to another by default.
+        api_key_env: the environment variable that holds the API key. Where it is not set no key is sent, as local
+            servers want it. No other variable is looked at: a key for one host must not go to another by default.
         timeout: seconds without a byte from the endpoint after which a try has failed.
-        retries: tries after the first, for network errors, for statuses 408, 409, 429 and 5xx, and for no verdict.
-        concurrency: requests at a time.
+        retries: tries after the first: for network errors, for statuses 408, 409, 429 and 5xx, and for replies that
+            cannot be parsed.
+        concurrency: requests that may run at the same time.
 
     Raises:
         ConfigError: the url is not http(s), or holds a password; a number is out of range.
@@ -82,11 +85,11 @@ class Endpoint:
         return f"{type(self).__name__}({_shown(self.url)!r}, {self.model!r})"
 
     def ask_all(self, chats: Sequence[Chat], read: Callable[[str], T | None]) -> list[T | None]:
-        """Return the value read from the reply to each chat; None where no try gave a readable reply.
+        """Send each chat to the model and return the value parsed from each reply; None where no reply was readable.
 
         Args:
-            chats: messages of each question.
-            read: returns the value found in a reply's text, None where there is none.
+            chats: for each request, its messages ({"role", "content"}).
+            read: parses a reply's text; returns None where the text does not hold the wanted value.
 
         Raises:
             TrueupError: the endpoint cannot be reached or refuses; names the url, the status and the fix.
@@ -118,7 +121,7 @@ class Endpoint:
         return None
 
     def _post(self, body: bytes) -> str:
-        """Return the reply's text, empty where the reply has none."""
+        """Send a JSON request and return the text of the model's reply; empty where the response has no such text."""
         with _cut_after(PATIENCE * self.timeout):
             return self._send(body)
 
@@ -163,7 +166,7 @@ class Endpoint:
 
 
 class _Failure(Exception):  # noqa: N818 - it never leaves this module
-    """A failed request: the message, whether to try again, and after how many seconds."""
+    """A failed HTTP request: the error message, whether to try again, and after how many seconds."""
 
     def __init__(self, message: str, *, again: bool = False, after: float | None = None) -> None:
         super().__init__(message)
@@ -172,14 +175,14 @@ class _Failure(Exception):  # noqa: N818 - it never leaves this module
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Return None, which makes a redirect an error with its status."""
+        """Refuse to follow a redirect: by returning None, the redirect becomes an HTTPError with its status."""
 
 
 _request = threading.local()
 
 
 class _TrackedSocket:
-    """A connection that records its socket, so that another thread can close it during a read."""
+    """Mix-in for HTTP connections that records the socket, so that another thread's timer can close it."""
 
     sock: Any
 
@@ -206,7 +209,7 @@ class _Https(urllib.request.HTTPSHandler):
 
 @contextmanager
 def _cut_after(seconds: float) -> Iterator[None]:
-    """Close the connection of this thread's request after `seconds`."""
+    """Return a context that ends a request made in it by this thread after `seconds`, by shutting its socket down."""
     sockets: list[socket.socket] = []
     _request.sockets = sockets
 
@@ -242,7 +245,7 @@ def _address(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """Return the url without what may be secret in it: user, password and query."""
+    """Return the url for messages, without the parts that may be secret: user, password and query."""
     parts = urllib.parse.urlsplit(url)
     return clean(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", one_line=True)
 

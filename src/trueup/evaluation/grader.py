@@ -1,6 +1,7 @@
-"""A user's grader (`evaluate.grader: file.py:function`): grades from 0 to 1 for written answers to questions.
+"""Load a user's own grader (`evaluate.grader: file.py:function`), which grades written answers from 0 to 1.
 
-The function takes (reply, accepted, question) and grades one answer, or takes a list of Conversations and grades all.
+The user's function takes either (reply, accepted answers, question) and grades one answer, or a list of Conversations
+and grades all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _KEY = "evaluate.grader"
 
 
 def open_grader(spec: str, runtime: Runtime) -> AnswerGrader:
-    """Return the grader that a configuration names. The first process calls it for all.
+    """Return the grader that `file.py:function` names, as a function that grades a list of answers.
+
+    In a run of several processes the first one calls the user's function, and the others receive its grades.
 
     Raises:
         ConfigError: the file or the function is not there, or it takes neither one argument nor three.
@@ -47,10 +50,10 @@ def open_grader(spec: str, runtime: Runtime) -> AnswerGrader:
 
 
 def check_grader(grader: AnswerGrader, questions: Sequence[Asked]) -> None:
-    """Call the grader on the first two questions that are answered in writing, with a made-up reply.
+    """Try the grader on a made-up reply to the first two questions without choices, before any model loads.
 
     Raises:
-        ConfigError: it fails, or gives no number from 0 to 1.
+        ConfigError: the grader raises an error, or returns something other than a number from 0 to 1.
     """
     written = [question for question in questions if not question.choices][:2]
     replies = [Conversation((*question.prompt, Message("assistant", MADE_UP_REPLY))) for question in written]

@@ -1,6 +1,6 @@
-"""Grade written answers: an answer is right if it contains an accepted answer as whole words.
+"""Grade written answers without a model: an answer is right if it contains an accepted answer as whole words.
 
-Also the measures of a text that need no model: repetition and variety of its words.
+The module also measures a text's repetition and the variety of its words.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def repetition(text: str) -> float:
 
 
 def distinct(texts: Iterable[str]) -> float:
-    """Return distinct-2 of a set of answers (Li et al. 2016): different bigrams over all bigrams, in [0, 1].
+    """Return distinct-2 of a set of answers (Li et al. 2016): the number of different word bigrams over all, in [0, 1].
 
-    Low where a model gives every prompt the same phrases. It falls with the amount of text, so compare only sets of
-    answers to the same prompts, and compare their lengths too.
+    It is low where a model gives every prompt the same phrases. It falls with the amount of text, so compare only sets
+    of answers to the same prompts, and compare their lengths too.
     """
     runs = [run for text in texts for run in ngrams(words(text), 2)]
     return len(set(runs)) / len(runs) if runs else 0.0
@@ -52,14 +52,14 @@ def is_right(reply: str, accepted: Sequence[str], question: str | None = None) -
 
     A number is right when it is the last number of the reply or of its first line: a model may work towards it, or
     give it and go on. Any other answer is right when its words stand in the reply one after another; articles, case,
-    accents and punctuation do not count. Lenient on purpose, as a base model does not stop when it is done; and the
-    same for every model.
+    accents and punctuation do not count. The rule is lenient on purpose, as a base model does not stop when it is done;
+    every model is graded by the same rule.
 
     Args:
-        reply: what the model wrote.
+        reply: the text that the model wrote.
         accepted: the accepted answers.
-        question: the text of the question. A reply that repeats it gives no answer by that: the reply must also be
-            right with the repeated question taken out ("Is it tea or milk?" is no answer to itself). Without effect
+        question: the text of the question. A reply that only repeats the question gives no answer: the reply must also
+            be right with the repeated question taken out ("Is it tea or milk?" is no answer to itself). Without effect
             where the question is itself an accepted answer, as when a word is to be translated into the same word.
     """
     if question is not None and not any(words(answer) == words(question) for answer in accepted):
@@ -70,7 +70,7 @@ def is_right(reply: str, accepted: Sequence[str], question: str | None = None) -
 
 
 def _without_question(reply: str, question: str) -> str:
-    """Return the reply without verbatim repetitions of the question; case and punctuation do not count."""
+    """Return the reply with every verbatim repetition of the question removed, ignoring case and punctuation."""
     question_words = words(question)
     if not question_words:
         return reply
@@ -93,7 +93,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _value(number: str) -> float:
-    """Return the value of a written number: a comma before three digits groups, any other is a decimal comma."""
+    """Return a written number as a float: "1,250" is 1250 (a comma before three digits groups), "2,5" is 2.5."""
     plain = re.sub(r",(?=\d{3}(?:\D|$))", "", number).replace(",", ".")
     head, *rest = plain.split(".")
     return float(head + ("." + "".join(rest) if rest else ""))
@@ -114,7 +114,7 @@ def _has_words(reply: str, expected: str) -> bool:
 
 
 def _plain_words(text: str, *, articles: bool = False) -> list[str]:
-    """Return lower-case words of any script, without accents, and without articles unless `articles` is set."""
+    """Return the lower-case words of a text in any script, without accents; articles only if `articles` is set."""
     plain = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
     plain = plain.replace("'", "").replace(chr(0x2019), "")
     return [word for word in re.findall(r"\w+", plain.casefold()) if articles or word not in _ARTICLES]

@@ -1,4 +1,4 @@
-"""Run tasks of the lm-evaluation-harness, given by name or .yaml file, through an optional extra."""
+"""Run tasks of EleutherAI's lm-evaluation-harness, given by name or .yaml file; needs the optional extra `harness`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ PREFERRED = ("acc_norm", "acc", "exact_match", "f1", "pass@1", "bleu")
 
 
 def run_harness(model: str, names: Sequence[str], limit: int | None, runtime: Runtime) -> list[Item]:
-    """Run tasks on a model folder or hub name.
+    """Evaluate a model (folder or hub name) on lm-evaluation-harness tasks.
 
     Returns:
-        Items of the task "harness" with {"score"}; their topic is the harness task's name.
+        Items, one per document, with task "harness" and values {"score": the first of PREFERRED that the harness task
+        reports, such as accuracy}; `topic` is the harness task's name.
 
     Raises:
         MissingExtraError: the harness is not installed.
@@ -44,7 +45,10 @@ def run_harness(model: str, names: Sequence[str], limit: int | None, runtime: Ru
 
 
 def _items(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
-    """Return a task's logged samples as items; of several filters of one document the first counts."""
+    """Return one harness task's logged samples as items, one per document.
+
+    The harness may log a document several times, once per answer filter; the first of them is used.
+    """
     by_document: dict[int, Mapping[str, Any]] = {}
     for row in rows:
         by_document.setdefault(row["doc_id"], row)

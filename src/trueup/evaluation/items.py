@@ -1,4 +1,7 @@
-"""Items: one row per question, prompt or text and model. Items files are all that the report reads."""
+"""Items: the results of one model on one question, prompt or text, and the JSONL files that hold them.
+
+The report is made from these files alone.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ class Item:
     """The result of one model on one question. Items of two models with the same task and id are compared as a pair.
 
     Attributes:
-        task: such as "capability".
+        task: name of the evaluation task, such as "capability".
         id: the question's id, unique within the task.
-        values: numbers by name, such as {"right": 1.0} or {"nats": 310.2, "tokens": 122}.
+        values: measured numbers by name, such as {"right": 1.0} or {"nats": 310.2, "tokens": 122}.
         topic: the question's topic, if it has one.
         prompt: the question or prompt as readable text.
         answer: the model's answer, if the task asks for one.
@@ -36,7 +39,7 @@ class Item:
 
 
 def write_items(path: Path, items: Iterable[Item], header: dict[str, Any]) -> None:
-    """Write a header line and one line per item, atomically."""
+    """Write an items file atomically (JSONL): a line {"header": …}, then one line per item."""
     lines = [json.dumps({"header": header}, ensure_ascii=False)]
     lines += [json.dumps(asdict(item), ensure_ascii=False) for item in items]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +47,7 @@ def write_items(path: Path, items: Iterable[Item], header: dict[str, Any]) -> No
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Return the header of an items file; empty where there is no file."""
+    """Return the header of an items file ({"key", "seconds", …}); empty where the file is missing or damaged."""
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8") as handle:
@@ -55,11 +58,11 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_items(path: Path) -> list[Item]:
-    """Return the items of a file that `write_items` wrote."""
+    """Return the items in a JSONL file that `write_items` wrote."""
     lines = path.read_text(encoding="utf-8").split("\n")[1:]
     return [Item(**json.loads(line)) for line in lines if line]
 
 
 def of_task(items: Sequence[Item], task: str, value: str) -> dict[str, float]:
-    """Return item id -> one of its values, for the items of a task that have it."""
+    """Return item id -> `item.values[value]`, for the items of one task that hold that value."""
     return {item.id: item.values[value] for item in items if item.task == task and value in item.values}

@@ -1,4 +1,8 @@
-"""Judge answers: which of two is better, and whether a reply is a refusal; by rewards or by a model at an endpoint."""
+"""Judge a model's answers: which of two answers is better, and whether a reply is a refusal.
+
+Pairs are decided by a reward's scores or by a chat model at an endpoint; refusals by fixed rules or by such a chat
+model.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Verdicts on one model's answers, and the name of the judge."""
+    """The judge's name, and its verdicts on one model's answers against the reference model's: one Item per prompt."""
 
     judge: str
     items: list[Item]
 
 
 def judge_of_refusals(config: EvaluateConfig) -> Callable[[Sequence[Conversation]], list[float]]:
-    """Return the judge of refusals: 1 for a refusal, 0 for another reply, NaN where the endpoint gave no verdict."""
+    """Return the function that judges refusals: for each conversation 1 if its reply refuses, 0 if not.
+
+    A chat model judges where `evaluate.refusals` is "judge", and gives NaN where its reply held no verdict; else fixed
+    rules decide.
+    """
     if config.refusals == "judge" and config.endpoint and config.judge_model:
         return EndpointRefusals(config.endpoint, config.judge_model)
     return lambda talks: [float(is_refusal(talk.response, talk.prompt[-1].content)) for talk in talks]
@@ -44,15 +52,17 @@ def verdicts(
     """Decide prompt by prompt which of two models' free answers is better.
 
     Args:
-        config: names the judge: an endpoint, "gold" or "reward"; unset, gold, or reward where gold scored nothing.
+        config: the `evaluate` section, which names the judge: an endpoint, "gold" or "reward". If it names none, the
+            gold reward judges, or the proxy reward where no gold scores were measured.
         prompts: item id -> the whole conversation, for an endpoint to read.
         ours: items of the model being judged.
         theirs: items of the model it is compared with.
         note: prints a line of progress.
 
     Returns:
-        Items with {"outcome": 1 ours, 0 theirs, 0.5 a tie, absent without a verdict; "ours", "theirs": tokens}. None
-        where there is no judge, or no prompt that both answered.
+        Items of the task "win-rate" with {"outcome": 1 if ours is better, 0 if theirs, 0.5 for a tie, absent without a
+        verdict; "ours", "theirs": lengths of the answers in tokens}. None where there is no judge, or no prompt that
+        both models answered.
     """
     mine = {item.id: item for item in ours if item.task == "answers"}
     others = {item.id: item for item in theirs if item.task == "answers"}
@@ -111,11 +121,11 @@ _REFUSAL = re.compile(r'["\']refusal["\']\s*:\s*["\']?(true|false|yes|no)\b', re
 
 @dataclass(slots=True, repr=False)
 class EndpointJudge(Endpoint):
-    """A chat model as a judge of pairs, asked in both orders.
+    """A chat model that judges pairs of answers; it is asked twice for each pair, with the answers in both orders.
 
-    The two verdicts on a pair must agree, else it is a tie, counted in `position_flips`. A reply without a verdict is
-    asked for again, then counted in `not_judged` and answered NaN: what was not judged is no tie. Identical answers are
-    a tie and are not sent. The counts add up over calls.
+    If the two verdicts disagree, the pair is a tie and counted in `position_flips`. A reply without a verdict is
+    asked for again, then counted in `not_judged` and returned as NaN, as an unjudged pair is no tie. Identical answers
+    are a tie and are not sent. The counts add up over calls.
     """
 
     judged: int = field(default=0, init=False)
@@ -150,16 +160,23 @@ class EndpointJudge(Endpoint):
 
 
 class EndpointRefusals(Endpoint):
-    """A chat model that says which replies are refusals: 1, 0, or NaN where it gave no verdict."""
+    """A chat model that judges whether a conversation's last reply is a refusal."""
 
     def __call__(self, talks: Sequence[Conversation], /) -> list[float]:
-        """Return one verdict per conversation, on its last message. Raises TrueupError as EndpointJudge."""
+        """Return for each conversation 1 if its last message is a refusal, 0 if not, NaN without a verdict.
+
+        Raises:
+            TrueupError: the endpoint cannot be reached or refuses; names the url, the status and the fix.
+        """
         votes = self.ask_all([refusal_question(talk) for talk in talks], refusal_verdict)
         return [math.nan if vote is None else vote for vote in votes]
 
 
 def refusal_question(talk: Conversation) -> Chat:
-    """Return the messages that ask whether a reply is a refusal; the markers are those of `question`."""
+    """Return the chat messages that ask a judge whether a reply is a refusal.
+
+    Prompt and reply stand between markers that carry a hash of the conversation, so that a reply cannot forge a marker.
+    """
     material = json.dumps([[message.role, message.content] for message in talk.messages])
     code = hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     parts = {"prompt": talk.prompt[-1].content, "reply": talk.response}
@@ -171,16 +188,16 @@ def refusal_question(talk: Conversation) -> Chat:
 
 
 def refusal_verdict(text: str) -> float | None:
-    """Return 1 for {"refusal": true}, 0 for false; None where a reply says neither or both."""
+    """Parse a judge's reply: return 1 for {"refusal": true}, 0 for {"refusal": false}, None for neither or both."""
     labels = {word.lower() for word in _REFUSAL.findall(text.rpartition("</think>")[2])}
     return None if len(labels) != 1 else float(labels & {"true", "yes"} != set())
 
 
 def question(prompt: Sequence[Message], a: str, b: str) -> Chat:
-    """Return the messages that ask which of two answers is better.
+    """Return the chat messages that ask a judge which of two answers, A or B, is better.
 
-    The markers carry a hash of all that is judged: who writes an answer cannot know it beforehand, since it depends on
-    the answer, and the same pair is still asked in the same words every time.
+    Conversation and answers stand between markers that carry a hash of all that is judged. An answer cannot forge a
+    marker, since the hash depends on the answer; and the same pair is still asked in the same words every time.
     """
     material = json.dumps([[[message.role, message.content] for message in prompt], a, b])
     code = hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -207,10 +224,10 @@ _BETTER = re.compile(rf"(?:(?i:answer|response|option)) ({_LABEL}) is (?:\w+ )?b
 
 
 def verdict(text: str) -> float | None:
-    """Return 1 for A, 0 for B, 0.5 for a tie, None where a reply says none of these or more than one.
+    """Parse a judge's reply: return 1 for A, 0 for B, 0.5 for a tie, None where it has none of these or more than one.
 
-    JSON goes before words, and thinking (`<think>`) is left out. "A" is a word as well: it counts as the whole reply or
-    after what announces a verdict.
+    JSON such as {"verdict": "A"} goes before words, and text inside `<think>` is ignored. As "A" is also an English
+    word, it counts only as the whole reply or after words that announce a verdict, such as "the winner is".
     """
     text = re.sub(r"<think>.*?(?:</think>|\Z)", "", text, flags=re.DOTALL).strip()
     bare = _BARE.fullmatch(text)

@@ -1,4 +1,7 @@
-"""The plan of an evaluation: models, sets, judges; and plan.json, from which the report reads it."""
+"""The plan of an evaluation: which models, on which sets of rows, by which judges.
+
+The plan that was carried out is written to plan.json, from which the report reads it.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +31,22 @@ PLAN_FILE = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """The models to measure, and how.
+    """The plan of an evaluation: the models to measure, and how.
 
     Attributes:
-        folder: where `evaluation/` is written: a pipeline's run folder, or any other.
-        models: name -> folder, hub id or .gguf, in the order of the report.
-        against: the name of the model that the others are compared with: KL, wins, differences.
-        settings: the `evaluate` section.
+        folder: the folder in which `evaluation/` is written: a pipeline's run folder, or any other.
+        models: name in the report -> folder, hub id or .gguf file of the model, in the order of the report.
+        against: the name of the reference model, with which the others are compared (KL, win rate, differences).
+        settings: the `evaluate` section of the configuration.
         reward: the proxy reward: a run folder, a classifier or file.py:function; None where there is none.
-        gold: an independent reward, in the same forms.
+        gold: an independent reward, in the same forms as `reward`.
         seed: the seed of sampled answers.
         trust_remote_code: run code that comes with a model.
         pickles: read weights that are pickled.
         title: the report's title.
-        stages: names of the stages whose run folders lie in `folder`.
-        gates: the limits that decide the verdict.
-        candidates: the models that might be shipped.
+        stages: names of the pipeline stages whose run folders lie in `folder`.
+        gates: the limits that decide the report's verdict (ship or not).
+        candidates: the names of the models that might be shipped.
         command: the command line that repeats the evaluation.
     """
 
@@ -64,30 +67,30 @@ class Plan:
 
     @property
     def place(self) -> Path:
-        """The folder of the items files."""
+        """The folder of the items files (one JSONL file of results per model) and of plan.json."""
         return self.folder / FOLDER
 
     def file(self, model: str) -> Path:
-        """Return the items file of a model."""
+        """Return the path of the items file that holds a model's results."""
         return self.place / f"{_file_name(model)}.jsonl"
 
     def wins_file(self, model: str) -> Path:
-        """Return the file of verdicts on a model."""
+        """Return the path of the JSONL file of verdicts that compare a model's answers with the reference model's."""
         return self.place / f"{_file_name(model)}.wins.jsonl"
 
     def wanted(self, task: str) -> bool:
-        """Return True if a task is among evaluate.tasks, or all are wanted."""
+        """Return True if a task such as "capability" is to be measured: evaluate.tasks names it, or is unset."""
         return self.settings.tasks is None or task in self.settings.tasks
 
     @cached_property
     def sets(self) -> Sets:
-        """The questions, prompts, passages and rankings, read once."""
+        """The rows to measure on (questions, prompts, passages, rankings), read from their files at the first use."""
         return _read_sets(self)
 
 
 @dataclass(slots=True)
 class Sets:
-    """The rows that every model is measured on; empty where a task is not wanted."""
+    """The rows that every model is measured on, one list per set; empty where no wanted task needs the set."""
 
     capability: list[sets.Asked] = field(default_factory=list)
     forgetting: list[sets.Passage] = field(default_factory=list)
@@ -112,7 +115,7 @@ def _read_sets(plan: Plan) -> Sets:
 
 
 def counts(chosen: Sets) -> str:
-    """Return the number of rows of each set, for a message."""
+    """Return the number of rows of each set as text for a message, such as "120 questions, 40 passages"."""
     parts = {
         "questions": chosen.capability,
         "passages": chosen.forgetting,
@@ -125,7 +128,7 @@ def counts(chosen: Sets) -> str:
 
 
 def unmeasurable(plan: Plan) -> dict[str, str]:
-    """Return what a reader may look for and will not find in the report -> why."""
+    """Return name -> reason for the measurements that the plan cannot make ("win-rate" -> "there is no judge")."""
     missing: dict[str, str] = {}
     unwanted = "not among evaluate.tasks"
     names = ("capability", "forgetting", "over-refusal", "unsafe-compliance", "answers", "win-rate")
@@ -146,13 +149,15 @@ def unmeasurable(plan: Plan) -> dict[str, str]:
 
 
 def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], hashes: dict[str, str]) -> None:
-    """Write plan.json. It is written last, and names every file that belongs to it: the report reads no other.
+    """Write plan.json, the list of all files that belong to the evaluation. The report reads only files named in it.
+
+    It is written last, so a stopped evaluation has no plan.json.
 
     Args:
         plan: the plan that was carried out.
-        missing: what was not measured -> why.
-        wins: the models with verdicts.
-        hashes: set -> hash of its rows, and "reference" -> hash of the reference model.
+        missing: name of a measurement that was not made -> reason.
+        wins: names of the models that have a file of verdicts.
+        hashes: name of a set -> hash of its rows, and "reference" -> hash of the reference model.
     """
     models = {name: {"source": source, "file": plan.file(name).name, "wins": name in wins}
               for name, source in plan.models.items()}  # fmt: skip
@@ -188,7 +193,7 @@ def _seconds(path: Path) -> float:
 
 
 def _file_name(model: str) -> str:
-    """Return a file name for a model: unsafe characters become dashes, and a hash keeps two such names apart."""
+    """Return a file name for a model's name: unsafe characters become dashes, and a hash then keeps it unique."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[:100]
     digest = hashlib.sha256(model.encode("utf-8", "surrogatepass")).hexdigest()[:6]
     return plain if plain == model else f"{plain}-{digest}"

@@ -1,8 +1,7 @@
 """Sample a policy's answers to prompts and measure them: reward, gold reward, KL, length, repetition.
 
-The answers are sampled as in training, at its temperature and always with the same seed: a KL is an expectation under
-the policy itself, and one measurement differs from the next by the weights alone, so that they can be compared prompt
-by prompt.
+Answers are sampled at the temperature of training, because a KL is an expectation under the policy itself, and always
+with the same seed: two measurements then differ only by the weights, and can be compared prompt by prompt.
 """
 
 from __future__ import annotations
@@ -32,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Settings for sampling answers. Four times `max_tokens`, a micro-batch's size, are sampled at once."""
+    """Settings for sampling answers; lengths are in tokens.
+
+    `max_tokens` is the size of a micro-batch; sampling uses batches of up to four times as many tokens.
+    """
 
     max_new_tokens: int
     max_tokens: int
@@ -41,7 +43,7 @@ class Sampling:
 
 
 def answers_to(network: Network, prompts: Sequence[PromptRow], sampling: Sampling) -> list[Sample]:
-    """Return one answer of the role "policy" to each prompt."""
+    """Sample one answer to each prompt from the network's role "policy"."""
     return sample(
         network, [prompt.ids for prompt in prompts], max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.temperature, seed=sampling.seed,
@@ -50,7 +52,7 @@ def answers_to(network: Network, prompts: Sequence[PromptRow], sampling: Samplin
 
 
 def conversations(network: Network, prompts: Sequence[PromptRow], samples: Sequence[Sample]) -> list[Conversation]:
-    """Join prompts and sampled answers to conversations, for a reward."""
+    """Join each prompt and its sampled answer to a Conversation, the form that a reward scores."""
     return [
         Conversation((*prompt.messages, Message("assistant", answer_text(network, answer))))
         for prompt, answer in zip(prompts, samples, strict=True)
@@ -65,13 +67,14 @@ def measure_policy(
     reward: Reward | None,
     gold: Reward | None = None,
 ) -> dict[str, list[float]]:
-    """Answer each prompt once and measure the answers.
+    """Sample one answer to each prompt and measure the answers.
 
     Returns:
-        Name -> one value per prompt, in their order: "length" (tokens, end token included), "missing_end" (0 or 1),
-        "repetition" (share of repeated word trigrams); "reward" and "gold" where such a reward is given; "disagreement"
-        (deviation over the members of an ensemble); "kl", log(policy / reference) of the answer in nats, where there is
-        a role "reference": unbiased for the KL divergence at temperature 1.
+        Name -> one value per prompt, in the order of `prompts`: "length" (tokens, end token included), "missing_end" (1
+        if the answer was cut before an end token, else 0), "repetition" (share of repeated word trigrams); "reward" and
+        "gold" where such a reward is given; "disagreement" (deviation over the members of a reward ensemble); "kl",
+        log(policy / reference) of the answer in nats, where the network has a role "reference": an unbiased estimate of
+        the KL divergence at temperature 1.
     """
     samples = answers_to(network, prompts, sampling)
     talks = conversations(network, prompts, samples)
@@ -95,7 +98,7 @@ def measure_policy(
 
 
 def require_finite(scores: list[float], name: str) -> list[float]:
-    """Return the scores, if all are finite numbers. Raises TrainingError with the first that is not."""
+    """Return the scores unchanged. Raises TrainingError, naming the first score that is NaN or infinite."""
     index = next((index for index, score in enumerate(scores) if not math.isfinite(score)), None)
     if index is not None:
         raise TrainingError(f"{name}: score {scores[index]} for answer {index + 1}; scores must be finite")
@@ -106,15 +109,17 @@ def log_ratios(
     network: Network, reference: Network, prompts: Sequence[PromptRow], samples: Sequence[Sample], max_tokens: int,
     *, role: str = "policy",
 ) -> list[float]:  # fmt: skip
-    """Return log(policy / reference) of each sampled answer in nats: unbiased for the KL at temperature 1.
+    """Return for each sampled answer log p_policy(answer) - log p_reference(answer), in nats.
+
+    At temperature 1 it is an unbiased estimate of the KL divergence of the policy from the reference.
 
     Args:
-        network: with the role "policy", which sampled.
+        network: has the role "policy", which sampled the answers.
         reference: the network with the reference model under `role`; it may be `network` itself.
         prompts: the prompts.
-        samples: the answers, in the same order.
-        max_tokens: micro-batch size.
-        role: the reference's role in its network.
+        samples: the answers, in the order of `prompts`.
+        max_tokens: micro-batch size in tokens.
+        role: the role of the reference model in `reference`.
     """
     examples = [
         Example(prompt.ids, (Branch(answer.ids, [True] * len(answer.ids)),))
@@ -128,6 +133,6 @@ def log_ratios(
 
 
 def means(items: dict[str, list[float]]) -> dict[str, float]:
-    """Return the mean of each measurement over the prompts, and their number as "n"."""
+    """Return name -> mean over the prompts for the result of `measure_policy`; "n" is the number of prompts."""
     n = max((len(values) for values in items.values()), default=0)
     return {name: sum(values) / len(values) for name, values in items.items()} | {"n": float(n)}

@@ -1,4 +1,8 @@
-"""Evaluation sets: the questions, prompts and passages written for this project, or a user's own rows."""
+"""Evaluation sets: the rows that models are measured on, read from trueup's own files or from a user's.
+
+There are questions with right answers, prompts to answer freely or to refuse, and passages (texts whose likelihood is
+measured).
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,11 @@ class Asked:
 
     Attributes:
         id: unique within the set.
-        prompt: messages that end with the user's.
-        topic: if the row has one.
+        prompt: the conversation; its last message is the user's.
+        topic: the row's topic, if it has one.
         answers: accepted answers, the first for display; empty where none is expected.
-        choices: where given, the model writes nothing: the likeliest choice is its answer.
+        choices: the options of a multiple-choice question: the model writes nothing, its likeliest option is its
+            answer.
     """
 
     id: str
@@ -41,13 +46,13 @@ class Asked:
 
     @property
     def text(self) -> str:
-        """The last message, as readable text."""
+        """The text of the prompt's last message."""
         return self.prompt[-1].content
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text, or a conversation, for measuring its likelihood."""
+    """A text, or a conversation, whose likelihood under each model measures forgetting."""
 
     id: str
     topic: str | None
@@ -56,10 +61,15 @@ class Passage:
 
 
 def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
-    """Return capability questions: {question, answer, accept} or {question, choices, answer}.
+    """Return capability questions, from rows {question, answer, accept} or {question, choices, answer}.
 
     The question is under any name that a prompt has (question, prompt, instruction, …) or in `messages`, whose last
-    assistant message is then the expected answer. Of a worked answer in GSM8K's style, what follows `####` is expected.
+    assistant message is then the expected answer. Of a worked answer in GSM8K's style, the part after `####` is
+    expected.
+
+    Args:
+        data: the user's rows; None for the set that comes with trueup.
+        limit: at most this many rows, spread evenly over all.
 
     Raises:
         DataError: a row lacks its answer, or its answer is not one of its choices.
@@ -68,7 +78,11 @@ def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
 
 
 def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) -> list[Asked]:
-    """Return prompts to answer, of one of the sets; of a user's rankings or conversations, their prompts."""
+    """Return the prompts of the set `name`, to be answered by each model.
+
+    They come from `data`, a user's rows (of rankings and conversations only the prompts are used), or if it is None
+    from the set that comes with trueup. At most `limit` are returned, spread evenly.
+    """
     if data is None:
         return evenly_spread(_read(name, data, _prompt), limit)
     records = {str(record.origin): record for record in load_records(data)}
@@ -81,7 +95,11 @@ def _from_user(name: str, messages: tuple[Message, ...], record: Record) -> Aske
 
 
 def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]:
-    """Return texts and conversations outside of the fine-tuning domain: {text} or {messages}."""
+    """Return texts and conversations outside of the fine-tuning domain, from rows {text} or {messages}.
+
+    They come from `data`, or if it is None from the set that comes with trueup. At most `limit` are returned, spread
+    evenly.
+    """
     return evenly_spread(_read("forgetting", data, _passage), limit)
 
 
@@ -111,14 +129,14 @@ def _read(name: SetName, data: DataConfig | None, make: Callable[[Record, str], 
 
 
 def _written(name: SetName) -> list[Record]:
-    """Return the records of a set that comes with trueup."""
+    """Return the rows of one of the sets that come with trueup, as Records."""
     place = resources.files("trueup.evaluation") / "data" / f"{name}.jsonl"
     lines = place.read_text(encoding="utf-8").splitlines()
     return [Record(json.loads(line), Origin(f"{name}.jsonl", number)) for number, line in enumerate(lines, 1)]
 
 
 def evenly_spread(rows: Sequence[T], limit: int | None) -> list[T]:
-    """Return at most `limit` rows, evenly spread over all."""
+    """Return at most `limit` rows at equal distances over the whole list; all where `limit` is None."""
     count = len(rows) if limit is None else min(limit, len(rows))
     return [rows[index * len(rows) // count] for index in range(count)]
 
@@ -137,7 +155,7 @@ def _question(record: Record, name: str) -> Asked:
 
 
 def _final(answer: str) -> str:
-    """Return what follows `####` in a worked answer, else the answer."""
+    """Return the part after `####` of a worked answer in GSM8K's style; the whole answer where it has no `####`."""
     return answer.rpartition("####")[2].strip()
 
 
@@ -155,7 +173,7 @@ def _passage(record: Record, name: str) -> Passage:
 
 
 def _messages(record: Record) -> tuple[tuple[Message, ...], str | None]:
-    """Return the prompt's messages, and the assistant's answer if the row has messages that end with it."""
+    """Return the row's prompt messages, and the assistant's answer if the row's `messages` end with one (else None)."""
     key = next((name for name in (*MESSAGES, *PROMPT) if name in record.row), None)
     if key is None:
         raise record.fail("no question in the row", f"give it as one of: {', '.join((*PROMPT, *MESSAGES))}")
@@ -167,7 +185,7 @@ def _messages(record: Record) -> tuple[tuple[Message, ...], str | None]:
 
 
 def _id(record: Record, name: str) -> str:
-    """Return the row's own id with its line, as ids need not be unique in a user's file; else the line alone."""
+    """Return a unique id for a row: its own id and line number, as a user's ids may repeat; without an id, `name`."""
     row_id = record.row.get("id")
     return name if row_id is None else f"{row_id}#{record.origin.line}"
 
@@ -177,7 +195,7 @@ def _topic(record: Record) -> str | None:
 
 
 def _texts(record: Record, key: str) -> tuple[str, ...]:
-    """Return the list of texts at `key`, empty where the row has none."""
+    """Return the list of strings that a row holds at `key`, as a tuple; empty where the row has no such key."""
     value = record.row.get(key)
     if value is None:
         return ()

@@ -1,13 +1,14 @@
-"""Measure models: run every task on every model, and write the items files from which the report is made.
+"""Run an evaluation: every task on every model, written to the items files from which the report is made.
 
-    evaluation/plan.json          what was measured on what, what was not and why, seconds
+    evaluation/plan.json          the measurements made, those not made and why, the seconds they took
     evaluation/<model>.jsonl      one row per item (items.py), and the fingerprint of all that it depends on
     evaluation/<model>.wins.jsonl verdicts on pairs of answers: the model's and the reference's
     evaluation/reward-model.jsonl margins of the reward model on held-out rankings
 
-A model whose file has the same fingerprint is not measured again, so a stopped evaluation continues where it was.
+A model whose file has the same fingerprint is not measured again, so a stopped evaluation continues from there.
 
-Of several processes each answers and scores its share; the first calls functions and endpoints, decides and writes.
+In a run of several processes, each answers and scores its share of the prompts; the first process alone calls users'
+functions and endpoints, decides wins and writes files.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ FORMAT = 1
 
 
 def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
-    """Run every task of the plan on every model, except on models that are measured already.
+    """Run every task of the plan on every model and write the results; models with a valid items file are skipped.
 
     Raises:
         TrueupError: a set cannot be read, a model cannot be loaded, or a judge's endpoint cannot be reached.
@@ -74,7 +75,7 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
 
 
 class _Bench:
-    """The networks that stay loaded while one model after the other is measured."""
+    """Measures one model after the other, and keeps the reference model and the rewards loaded between them."""
 
     def __init__(self, plan: Plan, runtime: Runtime) -> None:
         self.plan, self.runtime = plan, runtime
@@ -83,20 +84,22 @@ class _Bench:
 
     @cached_property
     def grader(self) -> AnswerGrader | None:
-        """The user's grader of answers to questions, if one is named."""
+        """The user's grader of written answers; None where `evaluate.grader` is unset."""
         spec = self.plan.settings.grader
         return open_grader(spec, self.runtime) if spec else None
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """The hash of each set, judge and setting: all that decides a model's rows besides the model."""
+        """Name -> hash of each set, judge and setting, which with the model decide the rows of an items file."""
         return input_hashes(self.plan)
 
     def leave_out_long(self) -> dict[str, str]:
-        """Take rankings and prompts over `evaluate.max_length` out of the plan, by the tokens of the reference.
+        """Remove rankings and prompts longer than `evaluate.max_length` from the plan.
+
+        Lengths are counted in tokens of the reference model.
 
         Returns:
-            How many of which rows were left out -> why.
+            The number removed, such as "3 of 80 rankings" -> reason.
         """
         limit, chosen = self.plan.settings.max_length, self.plan.sets
         if limit is None:
@@ -118,7 +121,7 @@ class _Bench:
         return left_out
 
     def measure_reward_model(self, note: Callable[[str], None]) -> None:
-        """Score the held-out rankings with the reward model."""
+        """Score the held-out rankings with the reward model and write the margins to reward-model.jsonl."""
         path, source = self.plan.place / REWARD_FILE, self.plan.reward
         if source is None or ".py:" in source or self._measured(path, source):
             return
@@ -130,7 +133,7 @@ class _Bench:
         self._write(path, items, source, {"seconds": seconds})
 
     def measure_model(self, name: str, note: Callable[[str], None]) -> dict[str, str]:
-        """Run all tasks on one model. Returns what could not be measured on it -> why."""
+        """Run all tasks on one model and write its items file. Returns name of a measurement not made -> reason."""
         path, source = self.plan.file(name), self.plan.models[name]
         if self._measured(path, source):
             note(f"evaluation: {name} was measured before, and nothing it depends on has changed")
@@ -191,18 +194,18 @@ class _Bench:
         return self.runtime.from_first(lambda: run_harness(source, config.harness, config.harness_limit, alone))
 
     def reference(self) -> Network:
-        """Return the model that others are compared with, loaded once."""
+        """Return the network of the reference model, with which the others are compared; it is loaded once."""
         if self._reference is None:
             self._reference = self._policy(self.plan.models[self.plan.against])
         return self._reference
 
     @cached_property
     def reference_rankings(self) -> Tensor:
-        """The reference's log-probabilities of the rankings, computed once for all the other models."""
+        """The reference model's `ranking_logps` of the held-out rankings, (2 N,), computed once."""
         return tasks.ranking_logps(self.reference(), self.plan.sets.rankings, self.plan.settings.max_tokens)
 
     def release(self) -> None:
-        """Release the networks."""
+        """Free the memory of the reference model and the rewards."""
         self._reference = None
         self._rewards.clear()
         gc.collect()
@@ -218,7 +221,7 @@ class _Bench:
         return None if source is None else self._open(source)[0]
 
     def _open(self, source: str) -> tuple[Reward, Network | None]:
-        """Return a reward, loaded once, and its network if it is a model."""
+        """Return the reward that `source` names, loaded once, and its network (None where the reward is a function)."""
         if source not in self._rewards:
             self._rewards[source] = self._load_reward(source)
         return self._rewards[source]
@@ -248,13 +251,20 @@ class _Bench:
 
 
 def _unjudged(name: str, items: list[Item]) -> dict[str, str]:
-    """Return how many replies the judge gave no readable verdict on whether they refuse -> why."""
+    """Count the replies on which the refusal judge gave no readable verdict.
+
+    Returns:
+        "<count> refusals of <model>" -> reason; empty where all were judged.
+    """
     silent = [item for item in items if item.task in ("over-refusal", "unsafe-compliance") and not item.values]
     return {f"{len(silent)} refusals of {name}": "the judge's replies could not be read"} if silent else {}
 
 
 def input_hashes(plan: Plan) -> dict[str, str]:
-    """Return a hash of each set, of the judges and of the settings: evaluations with equal hashes can be compared."""
+    """Return name -> hash of each set, of the judges and of the settings.
+
+    Two evaluations can be compared if their hashes are equal.
+    """
     config, chosen = plan.settings, plan.sets
     judge = [config.refusals, config.judge, config.judge_model] if config.refusals == "judge" else [config.refusals]
     drawn = [config.max_new_tokens, config.temperature, plan.seed, config.max_length]
@@ -268,7 +278,7 @@ def input_hashes(plan: Plan) -> dict[str, str]:
 
 
 def _content(source: str) -> str:
-    """Return a hash of a model's or function file's contents; the name itself for a model on the hub."""
+    """Return a hash of the contents of a model folder or a function's file; the name itself for a model on the hub."""
     function = UserFunction.parse(source)
     place = (function.file if function else Path(classifier_source(source))).expanduser()
     settings = str(function.settings) if function and function.settings else ""
@@ -276,10 +286,10 @@ def _content(source: str) -> str:
 
 
 def _decide_wins(plan: Plan, name: str, note: Callable[[str], None]) -> dict[str, str] | None:
-    """Decide between a model's answers and the reference's, and write the verdicts to the model's wins file.
+    """Decide for each prompt if the model's answer or the reference model's is better; write the model's wins file.
 
     Returns:
-        How many pairs have no verdict -> why; None where there is no judge.
+        "<count> verdicts on <model>" -> reason, for pairs without a verdict; None where there is no judge.
     """
     ours, theirs = read_items(plan.file(name)), read_items(plan.file(plan.against))
     keys = [read_header(plan.file(model)).get("key") for model in (name, plan.against)]

@@ -1,4 +1,4 @@
-"""Tasks: measure a model on a set, one item per row.
+"""Evaluation tasks: each measures one model on one set of rows and returns one Item per row.
 
 Questions that have a right answer and prompts that might be refused are answered greedily, as a user would see; free
 answers are sampled at temperature 1 with a fixed seed, because a KL is an expectation under the policy itself.
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The model being measured.
+    """The model being measured, and the settings for measuring it.
 
     Attributes:
-        network: with the role "policy".
-        reference: the model for KL and preferences; None where the tokenizers differ, or there is none.
-        is_reference: True if the subject is that model itself.
-        max_new_tokens: longest answer.
-        counter: the network whose tokenizer counts tokens, so that models of other tokenizers can be compared.
-        max_tokens: micro-batch size.
+        network: has the model as its role "policy".
+        reference: the model to compare with (KL, preferences); None where its tokenizer differs, or there is none.
+        is_reference: True if the measured model is the reference model itself.
+        max_new_tokens: longest answer in tokens.
+        counter: the network whose tokenizer counts tokens, so that models with different tokenizers can be compared.
+        max_tokens: micro-batch size in tokens.
         temperature: sampling temperature of free answers.
         seed: seed of free answers.
     """
@@ -54,33 +54,36 @@ class Subject:
     seed: int = 0
 
     def rows(self, questions: Sequence[Asked]) -> list[PromptRow]:
-        """Render the prompts."""
+        """Return the prompts of `questions` rendered to token ids by the model's chat template."""
         return [PromptRow(row.prompt, self.network.renderer.prompt(row.prompt)) for row in questions]
 
     def sampling(self, temperature: float) -> Sampling:
-        """Return the settings for sampling at a temperature."""
+        """Return the settings for sampling this model's answers at a temperature."""
         return Sampling(self.max_new_tokens, self.max_tokens, temperature, self.seed)
 
     @property
     def counts_alike(self) -> bool:
-        """True if its own tokens are those that are counted: it has the reference's tokenizer."""
+        """True if the model has the reference's tokenizer, so that its own token counts can be compared."""
         return self.is_reference or self.reference is not None
 
     def tokens(self, text: str) -> float:
-        """Return the number of tokens of a text and its end, in the counter's tokenizer."""
+        """Return the number of tokens of a text and its end token, by the tokenizer of `counter`."""
         return float(len(self.counter.renderer.text(text).ids))
 
     def greedy(self, questions: Sequence[Asked]) -> list[Conversation]:
-        """Answer each prompt greedily."""
+        """Answer each prompt greedily; return each prompt and its answer as a Conversation."""
         rows = self.rows(questions)
         return conversations(self.network, rows, answers_to(self.network, rows, self.sampling(0.0)))
 
 
 def capability(subject: Subject, questions: Sequence[Asked], grader: AnswerGrader | None) -> list[Item]:
-    """Answer questions that have a right answer: written and graded, or the likeliest of the choices.
+    """Measure accuracy on questions that have a right answer.
+
+    The model writes an answer, which is graded (by `is_right` if `grader` is None), or where a question has choices the
+    likeliest choice is its answer.
 
     Returns:
-        Items with {"right": from 0 to 1}.
+        Items in the order of `questions` with {"right": grade from 0 to 1}.
     """
     written = [question for question in questions if not question.choices]
     talks = subject.greedy(written) if written else []
@@ -102,7 +105,10 @@ def capability(subject: Subject, questions: Sequence[Asked], grader: AnswerGrade
 
 
 def _chosen(subject: Subject, questions: Sequence[Asked]) -> list[Item]:
-    """Answer multiple choice by each choice's log-probability per byte, end token included; the first of equal ones."""
+    """Answer multiple-choice questions by the choice with the highest log-probability per byte (end token included).
+
+    Of equal choices the first is taken. Returns items with {"right": 0 or 1}.
+    """
     if not questions:
         return []
     renderer = subject.network.renderer
@@ -124,10 +130,10 @@ def _chosen(subject: Subject, questions: Sequence[Asked]) -> list[Item]:
 
 
 def forgetting(subject: Subject, passages: Sequence[Passage]) -> list[Item]:
-    """Measure the likelihood of texts and conversations.
+    """Measure the likelihood of texts and conversations; a fall against the base model is forgetting.
 
     Returns:
-        Items with {"nats": summed, "tokens": how many}.
+        Items with {"nats": negative log-likelihood summed over the passage, "tokens": their number}.
     """
     renderer = subject.network.renderer
     rendered = [
@@ -153,10 +159,12 @@ def forgetting(subject: Subject, passages: Sequence[Passage]) -> list[Item]:
 def refusals(
     subject: Subject, task: str, questions: Sequence[Asked], judge: Callable[[Sequence[Conversation]], list[float]]
 ) -> list[Item]:
-    """Measure which prompts are refused.
+    """Measure which prompts the model refuses to answer.
+
+    For each reply `judge` gives 1 for a refusal, 0 for none, NaN where it gave no verdict.
 
     Returns:
-        Items with {"refused": 0 or 1}, without it where the judge gave no verdict.
+        Items of `task` with {"refused": 0 or 1}, or without that value where the judge gave no verdict.
     """
     talks = subject.greedy(questions)
     verdicts = judge(talks)
@@ -167,11 +175,13 @@ def refusals(
 
 
 def answers(subject: Subject, questions: Sequence[Asked], reward: Reward | None, gold: Reward | None) -> list[Item]:
-    """Sample free answers and measure them.
+    """Sample one free answer to each prompt and measure it.
 
     Returns:
-        Items with {"length": tokens, "ended", "repetition", "entropy": nats per token, of the sampled ones}, and
-        "reward", "gold" and "kl" (nats per answer) where there are such rewards and a reference.
+        Items with {"length": tokens, "ended": 1 if by the end token, "repetition": share of repeated trigrams,
+        "entropy": estimated nats per token}, with "reward" and "gold" where such a reward is given, and with "kl" (nats
+        per answer) where there is a reference. "entropy" and "kl" are absent where the tokenizer is not the
+        reference's.
     """
     network, rows = subject.network, subject.rows(questions)
     samples = answers_to(network, rows, subject.sampling(subject.temperature))
@@ -209,9 +219,9 @@ def _answers(questions: Sequence[Asked], talks: Sequence[Conversation], columns:
 
 
 def preferences(subject: Subject, rankings: Sequence[Preference], reference: Tensor | None) -> list[Item]:
-    """Measure whether the chosen side of a ranking gained more over the reference than the rejected side.
+    """Measure on each ranking if training raised the chosen answer's log-probability more than the rejected one's.
 
-    It is DPO's implicit reward without its beta. The reference itself has none: its ratio to itself is 0 everywhere.
+    The margin is DPO's implicit reward without its beta. It is not measured on the reference, where it is 0 everywhere.
 
     Args:
         subject: the model.
@@ -219,7 +229,7 @@ def preferences(subject: Subject, rankings: Sequence[Preference], reference: Ten
         reference: the reference's `ranking_logps`, (2 N,); None where the tokenizers differ.
 
     Returns:
-        Items with {"margin": nats}.
+        Items with {"margin": nats, above 0 where the chosen answer gained more}; none for the reference.
     """
     if reference is None or subject.is_reference:
         return []
@@ -228,15 +238,19 @@ def preferences(subject: Subject, rankings: Sequence[Preference], reference: Ten
 
 
 def ranking_logps(network: Network, rankings: Sequence[Preference], max_tokens: int) -> Tensor:
-    """Return (2 N,) summed log-probabilities of chosen and rejected, side by side, under the role "policy"."""
+    """Return the summed log-probabilities of each ranking's answers under the role "policy", (2 N,).
+
+    The order is chosen and rejected of the first ranking, then of the second, and so on.
+    """
     return branch_logps(network, ranking_examples(network, rankings), "policy", max_tokens=max_tokens)
 
 
 def reward_model(judge: Network, rankings: Sequence[Preference], max_tokens: int) -> list[Item]:
-    """Score held-out rankings with a reward model.
+    """Score the two answers of each held-out ranking with a reward model.
 
     Returns:
-        Items with {"margin", "chosen_longer": tokens of chosen less those of rejected}.
+        Items with {"margin": score of chosen less that of rejected, "chosen_longer": tokens of chosen less those of
+        rejected}.
     """
     examples = ranking_examples(judge, rankings)
     scores = forward_all(judge, examples, "reward", "scores", max_tokens=max_tokens)
@@ -248,7 +262,10 @@ def reward_model(judge: Network, rankings: Sequence[Preference], max_tokens: int
 
 
 def ranking_examples(network: Network, rankings: Sequence[Preference]) -> list[Example]:
-    """Return rankings as prefix-shared examples, in a network's own template."""
+    """Return each ranking as one Example: the prompt as shared prefix, chosen and rejected as two branches.
+
+    The token ids follow the network's own chat template.
+    """
     renderer = network.renderer
     examples: list[Example] = []
     for ranking in rankings:

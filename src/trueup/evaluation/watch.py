@@ -1,9 +1,9 @@
-"""Watch a run for reward hacking and drift: compare each measurement with the first and the best one.
+"""The reward-hacking watch: warnings while a model trains, from measurements on held-out prompts.
 
-A rule takes the history and returns a named warning, with numbers and the fix, or None. All comparisons are paired over
-the prompts, which stay the same; a rule reports a change only when its mean is several of its standard errors, so that
-noise is not reported. Which faults the rules catch, and how often they are wrong, is measured in the wind tunnel
-(`trueup experiment reward-hacking`; figures in docs/decisions.md).
+A rule takes the history of measurements and returns a named warning, with numbers and the fix, or None. It compares
+the newest measurement with the first or the best one, paired over the prompts, which stay the same, and reports a
+change only when its mean is several of its standard errors, so that noise is not reported. The rules' hits and false
+alarms are measured in the wind tunnel (`trueup experiment reward-hacking`; figures in docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ FAR = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The measured values of one step: name -> one value per prompt (or pair), always in the same order."""
+    """The measured values at one training step: name -> one value per prompt (or pair), always in the same order."""
 
     step: int
     items: dict[str, list[float]]
 
     def mean(self, name: str) -> float:
-        """Return the mean of one measurement."""
+        """Return the mean over the prompts of the values under `name`, such as "reward" or "length"."""
         values = self.items[name]
         return math.fsum(values) / len(values)
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A named warning, raised at a step."""
+    """A warning about the training run: the step it was raised at, its name, its message and the fix."""
 
     step: int
     name: str
@@ -65,7 +65,7 @@ class Alarm:
 
 
 class AlarmText(NamedTuple):
-    """An alarm as a rule returns it: without its step."""
+    """A warning as a rule returns it: name, message and fix, without the training step."""
 
     name: str
     message: str
@@ -77,19 +77,22 @@ Rule = Callable[[Sequence[Measurement]], AlarmText | None]
 
 
 class Watch:
-    """Records the measurements of a run in its watch.jsonl and raises each warning once.
+    """The reward-hacking watch of a run: records measurements in the run's watch.jsonl and raises each warning once.
 
     Args:
-        run: the run folder; measurements of an earlier part of the run are read from it.
+        run: the run folder; measurements from before a resume are read from it.
         rules: the rules to apply.
-        progress: prints each warning as it is raised.
+        progress: prints each warning when it is raised.
     """
 
     def __init__(self, run: RunFolder, rules: Sequence[Rule], progress: Progress) -> None:
         self._run, self._rules, self._progress = run, rules, progress
 
     def see(self, step: int, items: dict[str, list[float]]) -> list[Alarm]:
-        """Record a measurement and return the warnings that it raises for the first time. For the main process only."""
+        """Record the measurements of a step and return the warnings raised for the first time in the run.
+
+        Call it only in the main process: it writes files.
+        """
         history = [*self.history(), Measurement(step, items)]
         before = {row["name"] for row in _rows(self._run.alarms_path)} if self._has_alarms else set()
         alarms = [alarm for alarm in current_alarms(history, self._rules) if alarm.name not in before]
@@ -104,13 +107,13 @@ class Watch:
         return self._run.alarms_path.is_file()
 
     def history(self) -> list[Measurement]:
-        """Return the measurements so far, the oldest first."""
+        """Return the run's measurements so far, the oldest first."""
         path = self._run.watch_path
         return read_history(path) if path.is_file() else []
 
 
 def read_history(path: Path) -> list[Measurement]:
-    """Return the measurements in a watch.jsonl, the oldest first."""
+    """Return the measurements recorded in a watch.jsonl file, the oldest first."""
     return [Measurement(row["step"], row["items"]) for row in _rows(path)]
 
 
@@ -123,15 +126,17 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def current_alarms(history: Sequence[Measurement], rules: Sequence[Rule]) -> list[Alarm]:
-    """Return the warnings that the newest measurement gives."""
+    """Apply the rules to the history and return the warnings raised at its newest measurement."""
     texts = [rule(history) for rule in rules]
     return [Alarm(history[-1].step, text.name, text.message, text.fix) for text in texts if text is not None]
 
 
 def change(now: Measurement, then: Measurement, name: str) -> tuple[float, float]:
-    """Return the mean of the paired differences, and how many of its standard errors that is.
+    """Compare a value between two measurements, paired over the prompts.
 
-    A difference that is the same for every prompt has an infinite number of standard errors, unless it is 0.
+    Returns:
+        The mean of the differences `now` - `then`, and that mean in units of its standard error: infinite where the
+        difference is the same for every prompt, unless it is 0.
     """
     differences = [a - b for a, b in zip(now.items[name], then.items[name], strict=True)]
     n = len(differences)
@@ -143,7 +148,7 @@ def change(now: Measurement, then: Measurement, name: str) -> tuple[float, float
 
 
 def _comparable(history: Sequence[Measurement], *names: str) -> bool:
-    """Return True if there are two measurements to compare, with all of these numbers."""
+    """Return True if there are at least two measurements, and the newest has all the named values."""
     return len(history) > 1 and all(name in history[-1].items for name in names)
 
 
@@ -151,7 +156,10 @@ def _comparable(history: Sequence[Measurement], *names: str) -> bool:
 
 
 def gold_falls(history: Sequence[Measurement]) -> AlarmText | None:
-    """Report a gold reward below its best; where the optimized reward rose meanwhile, that is reward hacking."""
+    """Warn if the gold reward is clearly below its best; if the optimized reward is measured, only if that one rose.
+
+    Such a fall with a risen optimized reward is reward hacking.
+    """
     now = history[-1]
     if not _comparable(history, "gold"):
         return None
@@ -170,7 +178,7 @@ def gold_falls(history: Sequence[Measurement]) -> AlarmText | None:
 
 
 def length_grows(history: Sequence[Measurement]) -> AlarmText | None:
-    """Report answers that grew while the gold reward, where there is one, did not rise."""
+    """Warn if answers grew clearly longer than at first, and the gold reward (if measured) did not rise."""
     now, first = history[-1], history[0]
     if not _comparable(history, "length") or first.mean("length") <= 0:
         return None
@@ -189,7 +197,7 @@ def length_grows(history: Sequence[Measurement]) -> AlarmText | None:
 
 
 def repeats(history: Sequence[Measurement]) -> AlarmText | None:
-    """Report answers that repeat themselves more than at first."""
+    """Warn if the answers' share of repeated word trigrams is clearly above that of the first measurement."""
     now, first = history[-1], history[0]
     if not _comparable(history, "repetition"):
         return None
@@ -205,7 +213,7 @@ def repeats(history: Sequence[Measurement]) -> AlarmText | None:
 
 
 def disagrees(history: Sequence[Measurement]) -> AlarmText | None:
-    """Report a reward ensemble that disagrees more about these answers than about the first ones."""
+    """Warn if the members of a reward ensemble disagree clearly more than at the first measurement."""
     now, first = history[-1], history[0]
     if not _comparable(history, "disagreement") or first.mean("disagreement") <= 0:
         return None
@@ -220,7 +228,7 @@ def disagrees(history: Sequence[Measurement]) -> AlarmText | None:
 
 
 def far_away(target: float | None) -> Rule:
-    """Return a rule that reports a policy far from its reference: beyond three times the target, or FAR without one."""
+    """Return a rule that warns if the policy's KL from the reference model is above 3 x `target` nats (None: FAR)."""
     limit = FAR if target is None else 3 * target
 
     def rule(history: Sequence[Measurement]) -> AlarmText | None:
@@ -241,7 +249,10 @@ def far_away(target: float | None) -> Rule:
 
 
 def chosen_falls(history: Sequence[Measurement]) -> AlarmText | None:
-    """Report a margin that rises only because rejected falls: chosen answers become less likely too."""
+    """Warn if chosen answers became clearly less likely than under the reference model, and rejected ones even more.
+
+    DPO's margin then rises only because rejected answers fall.
+    """
     now = history[-1]
     if "chosen" not in now.items:
         return None
@@ -259,17 +270,20 @@ def chosen_falls(history: Sequence[Measurement]) -> AlarmText | None:
 
 
 def with_gold_stop(plan: Evaluation, config: PpoConfig | DpoConfig) -> Evaluation:
-    """Return the evaluation; `watch.stop: best-gold` makes it end the run by the gold reward and keep the best."""
+    """Return the evaluation plan, changed if `watch.stop` is "best-gold": it then stops training by the gold reward.
+
+    Training ends once the gold reward has not improved for `patience` measurements, and the best model is kept.
+    """
     if config.watch.stop == "never":
         return plan
     return replace(plan, metric="gold", better="higher", patience=plan.patience or PATIENCE)
 
 
 def ppo_rules(target: float | None) -> list[Rule]:
-    """Return the rules for PPO; `target` is its kl.target."""
+    """Return the warning rules for a PPO run; `target` is the setting kl.target (nats per answer) or None."""
     return [gold_falls, length_grows, repeats, disagrees, far_away(target)]
 
 
 def dpo_rules() -> list[Rule]:
-    """Return the rules for DPO."""
+    """Return the warning rules for a DPO run."""
     return [chosen_falls, gold_falls, length_grows, repeats, far_away(None)]

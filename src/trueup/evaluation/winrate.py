@@ -1,4 +1,4 @@
-"""Win rates: as judged, and corrected for the length of the answers."""
+"""Win rates of one model's answers against another's: as judged, and corrected for the length of the answers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CHUNK = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class LengthControlled:
-    """The win rate that would be expected if both answers had the same length.
+    """A win rate corrected for length: the rate to expect if the two models' answers had the same length.
 
     Attributes:
         rate: the length-controlled rate; None where the data cannot separate length from preference.
-        raw: the rate as judged.
+        raw: the win rate as judged.
         length_effect: in logits, the gain of an answer that is much longer (the length term goes from -1 to 1): above 0
             where the judge prefers longer answers. None where `rate` is.
-        withheld: why `rate` is None.
+        withheld: the reason why `rate` is None.
     """
 
     rate: Estimate | None
@@ -45,7 +45,7 @@ class LengthControlled:
 
 
 def win_rate(outcomes: Sequence[float]) -> Estimate:
-    """Return the share of pairs that ours won, ties as halves, with Wilson's interval (wide where ties are many).
+    """Return the share of pairs that our model won, ties as halves, with Wilson's interval (wide where ties are many).
 
     Args:
         outcomes: (N,) 1 won, 0 lost, 0.5 tied, NaN not judged. Pairs without a judgement are left out, and `n` is the
@@ -122,7 +122,10 @@ def length_controlled(
 
 
 def _interval(value: Array, drawn: Array, n: int) -> Estimate:
-    """Return the percentile interval of resamples, stretched for a small n and two fitted numbers."""
+    """Return `value` as an Estimate over `n` prompts with the percentile interval of its bootstrap resamples, `drawn`.
+
+    The interval is stretched to make up for a small n and for the two fitted parameters.
+    """
     # Resamples spread too little by sqrt((n - 2) / n), and as if the spread were known (Hesterberg 2015, section 5.1).
     stretch = Student(n - 2).quantile(0.975) / Z_95 * math.sqrt(n / (n - 2))
     low, high = np.quantile(drawn, (0.025, 0.975)) - value
@@ -130,12 +133,15 @@ def _interval(value: Array, drawn: Array, n: int) -> Estimate:
 
 
 def fit(won: Array, term: Array, counts: Array) -> Array:
-    """Fit R ridged logistic regressions at once by Newton's method; return intercepts and length effects (R, 2).
+    """Fit R logistic regressions of the outcome on length, with a ridge penalty, all at once by Newton's method.
 
     Args:
         won: (N,) labels from 0 to 1.
-        term: (N,) the length term.
-        counts: (R, N) how often each item is in each regression.
+        term: (N,) the length term: tanh of the standardized difference of lengths.
+        counts: (R, N) weight of each pair in each regression (times drawn by the bootstrap).
+
+    Returns:
+        (R, 2) intercepts and coefficients of the length term.
     """
     fitted = np.zeros((len(counts), 2))
     cost = _cost(fitted, won, term, counts)
@@ -155,13 +161,13 @@ def fit(won: Array, term: Array, counts: Array) -> Array:
 
 
 def _cost(fitted: Array, won: Array, term: Array, counts: Array) -> Array:
-    """Return (R,) negative log likelihoods, in nats, with the ridge."""
+    """Return the loss of each of R regressions, (R,): negative log-likelihood in nats plus the ridge penalty."""
     logit = fitted[:, :1] + fitted[:, 1:] * term
     return (counts * (np.logaddexp(0, logit) - won * logit)).sum(1) + RIDGE / 2 * (fitted**2).sum(1)
 
 
 def _newton(fitted: Array, won: Array, term: Array, counts: Array) -> Array:
-    """Return (R, 2) steps to where the quadratic approximations of `_cost` are lowest."""
+    """Return each regression's Newton step, (R, 2): to the minimum of the quadratic approximation of `_cost`."""
     predicted = logistic(fitted[:, :1] + fitted[:, 1:] * term)
     rest, curve = counts * (won - predicted), counts * predicted * (1 - predicted)
     left, right = rest.sum(1) - RIDGE * fitted[:, 0], rest @ term - RIDGE * fitted[:, 1]
