@@ -24,7 +24,7 @@ def clean_line(text: str) -> str:
 
 
 def cleaned(model: Model, clean_text: Callable[[str], str] = clean) -> Model:
-    """Return a copy in which every text, dictionary keys included, went through `clean_text`."""
+    """Return a copy of a pydantic model in which every text, dictionary keys included, went through `clean_text`."""
 
     def walk(value: Any) -> Any:
         if isinstance(value, str):

@@ -1,4 +1,7 @@
-"""The work of `trueup rank` and its commands: files are read first, then the page is served, then models load."""
+"""Implementation of `trueup rank` and its subcommands for export, import and results.
+
+To serve the ranking page, input files are read first, then the page is served, and only then are models loaded.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +37,20 @@ OWNER = "owner"
 
 @dataclass(frozen=True, slots=True)
 class StoreInput:
-    """The prompts and pairs that the files of a configuration hold."""
+    """New prompts and pairs of answers, read from the files that a `trueup rank` configuration names."""
 
     prompts: Sequence[NewPrompt] = ()
     pairs: Sequence[NewPair] = ()
 
     @classmethod
     def read(cls, prompts: Path | None, pairs: Path | None, gold: Path | None) -> StoreInput:
-        """Read the files. Raises DataError for a row that cannot be used."""
+        """Read the files of prompts, of pairs, and of gold pairs, which check raters by a known better answer.
+
+        Gold pairs are mixed in at random places; a pair that is in both files of pairs is kept only as a gold pair.
+
+        Raises:
+            DataError: a row cannot be used.
+        """
         checks = exchange.read_pairs(str(gold), gold=True) if gold else []
         known = {_content(pair) for pair in checks}
         ready = [pair for pair in exchange.read_pairs(str(pairs)) if _content(pair) not in known] if pairs else []
@@ -53,10 +62,13 @@ class StoreInput:
 
 
 def serve(path: Path, config: RankConfig) -> None:
-    """Serve the page until Ctrl-C. A setting that is None stays as the store has it.
+    """Serve the ranking page until Ctrl-C.
+
+    A setting that is None in `config` keeps the value that the store has for it.
 
     Args:
-        path: the store; made if it does not exist and there is something to put into it.
+        path: the store (an SQLite file of prompts, pairs and votes); made if there is none and there is something to
+            put into it.
         config: what is ranked, by whom, and where the page is served.
 
     Raises:
@@ -90,7 +102,7 @@ def serve(path: Path, config: RankConfig) -> None:
 
 
 def _settings(store: Store, config: RankConfig) -> StoreSettings:
-    """Return the store's settings, changed to those that the configuration gives."""
+    """Return the store's settings (such as votes a pair), with those that `config` gives put in their place."""
     wanted = {
         "raters_per_pair": config.raters_per_pair, "gold_every": config.gold_every, "policy": config.next,
         "lease_seconds": config.lease, "seed": config.seed,
@@ -113,7 +125,10 @@ def _fill(store: Store, settings: StoreSettings, files: StoreInput, *, writes: b
 
 
 def _check_reward(reward: str | None) -> None:
-    """Raise ModelError for another model than a reward model: its process would notice only after torch has loaded."""
+    """Raise ModelError if the folder `reward` holds another kind of model than a reward model.
+
+    Only its config.json is read: the process that scores pairs would notice the mistake only after torch has loaded.
+    """
     settings = Path(reward or "", "config.json")
     if reward and settings.is_file():
         kinds = json.loads(settings.read_text(encoding="utf-8")).get("architectures") or []
@@ -125,12 +140,15 @@ def _check_reward(reward: str | None) -> None:
 
 
 def _content(pair: NewPair | Pair) -> tuple[tuple[Message, ...], frozenset[str]]:
-    """Return the part of a pair that a rater sees: equal for two pairs that are the same to a rater."""
+    """Return the prompt's messages and the set of both answers' texts; if equal, two pairs look the same to a rater."""
     return pair.prompt.messages, frozenset((pair.first.text, pair.second.text))
 
 
 def _refuse_ordinary(store: Store, files: StoreInput) -> None:
-    """Raise DataError if a gold pair is already in the store as an ordinary pair: it would check nobody."""
+    """Raise DataError if a gold pair is already in the store as an ordinary pair, without its known better answer.
+
+    The store would keep the ordinary pair, which checks no rater.
+    """
     checks = {_content(pair) for pair in files.pairs if pair.gold is not None}
     if not checks:
         return
@@ -143,7 +161,7 @@ def _refuse_ordinary(store: Store, files: StoreInput) -> None:
 
 
 def _welcome(store: Store, access: Access, invited: Sequence[Rater], config: RankConfig) -> None:
-    """Print what is ranked, and the addresses of the page."""
+    """Print the number of prompts, pairs and votes, and the addresses at which raters and owner open the page."""
     settings, counts = store.settings, store.counts()
     say(
         f"{store.path}: {_count(counts.prompts, 'prompt')}, {_count(counts.pairs, 'pair')}"
@@ -175,22 +193,35 @@ def export(
     gold: bool = False,
     force: bool = False,
 ) -> None:
-    """Write votes as rows of data, and print what became of each vote.
+    """Write a store's votes to a JSONL file of rankings or verdicts, and print how many became rows.
+
+    The arguments are those of `trueup.ranking.exchange.export`.
 
     Raises:
-        DataError: the store cannot be read, or a file exists already.
+        DataError: the store cannot be read, or a file exists already and may not be replaced.
     """
     done = exchange.export(path, output, votes=votes, form=form, edits=edits, margin=margin, gold=gold, force=force)
     print(done)
 
 
 def import_(path: Path, file: Path, *, rater: str | None = None) -> None:
-    """Import a file's rankings into the store: all, or none and DataError if a row cannot be used."""
+    """Import the rankings in a file into the store as votes, and print how many there were.
+
+    Raises:
+        DataError: a row cannot be used, or contradicts a vote in the store; nothing is imported then.
+    """
     print(exchange.import_file(path, str(file), rater=rater))
 
 
 def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> None:
-    """Print the results of the votes; of `votes.db@1200` as of that event. Raises DataError if it is not a store."""
+    """Print the results of a store's votes (win rates, agreement and more) as text or JSON; `html` also gets a page.
+
+    A path such as `votes.db@1200` counts only the votes up to the store's event 1200.
+
+    Raises:
+        ConfigError: `html` is not the name of an HTML file.
+        DataError: the path is not a store.
+    """
     if html is not None and (html.suffix.lower() not in (".html", ".htm") or html.is_dir()):
         raise ConfigError(f"--html {html}: is not the name of a page\n  fix: end it in .html")
     name, event = split_event(str(path))
@@ -205,7 +236,7 @@ def results(path: Path, *, html: Path | None = None, as_json: bool = False) -> N
 
 
 def say(text: str) -> None:
-    """Print a line for the person at the terminal."""
+    """Print a line to stderr for the person at the terminal, with secrets masked and control characters written out."""
     print(clean(masked(text)), file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Write a store's votes as a file of rows, each with its provenance."""
+"""Export a store's votes as JSONL rows of rankings or verdicts, each with the pair, models and votes behind it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SIDES: dict[Side, str] = {"first": "first", "second": "second"}
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The account of an export. `pairs` sums to the pairs with votes, `votes` to all votes.
+    """Counts of an export, for a person to read. `pairs` sums to the pairs with votes, `votes` to all votes.
 
     Attributes:
         path: the file of rows; not written if there are none.
@@ -55,7 +55,7 @@ class Exported:
     edits: int | None = None
 
     def __str__(self) -> str:
-        """Return lines for a person."""
+        """Return the counts as lines of text for a person: rows written, pairs by outcome, edited answers."""
         units, votes = sum(self.pairs.values()), sum(self.votes.values())
         unranked = [f"{count} {why}" for why, count in self.pairs.items() if why != "ranked"]
         summary = f"{printable(self.path)}: {counted(self.rows, 'row')} of {counted(votes, 'vote')}"
@@ -133,7 +133,10 @@ def _rows(outcome: VoteOutcome, form: Form, *, margin: bool) -> Iterator[Ranking
 
 
 def _verdicts(outcome: VoteOutcome) -> Iterator[RankingRow]:
-    """Yield both answers with their labels; in the votes of a row they are called this and other."""
+    """Yield a row {prompt, completion, label} for each answer of a pair that is decided or whose answers are both bad.
+
+    In the row's `votes` and details of the pair, its own answer is called "this" and the pair's other answer "other".
+    """
     if outcome.winner is None and outcome.reason != "both bad":
         return
     sides: tuple[Side, Side] = ("first", "second")
@@ -149,7 +152,7 @@ def _verdicts(outcome: VoteOutcome) -> Iterator[RankingRow]:
 
 
 def _edit(pair: Pair, vote: Vote) -> RankingRow:
-    """Return a better answer that a rater wrote, as a conversation."""
+    """Return the row of a better answer that a rater wrote: a conversation for SFT, with the pair and the vote."""
     edited: Side | None = vote.ballot.edit_of
     return {
         "messages": [*message_dicts(pair.prompt.messages), {"role": "assistant", "content": vote.ballot.edit}],
@@ -170,10 +173,11 @@ def _refuse_without_strength(name: str, outcomes: Sequence[VoteOutcome]) -> None
 
 
 def _checked(path: Path, pairs: Mapping[int, Pair], *, force: bool) -> Path:
-    """Return the file's path with links resolved.
+    """Return the path of a file to be written, with `~` and links resolved.
 
     Raises:
-        DataError: the file may not be written.
+        DataError: the file may not be written: it does not end in .jsonl, is a store, or has rows that this store
+            did not export.
     """
     name, path = printable(path), path.expanduser()
     path = path.resolve()  # a link stays a link
@@ -194,7 +198,7 @@ def _checked(path: Path, pairs: Mapping[int, Pair], *, force: bool) -> Path:
 
 
 def _all_ours(path: Path, pairs: Mapping[int, Pair]) -> bool:
-    """Return True if every line of a file is an unchanged export of one of these pairs."""
+    """Return True if every line of a file is an unchanged export of one of `pairs`, so it may be replaced."""
     try:
         rows = [json.loads(line) for line in path.read_bytes().splitlines()]
         return all(_ours(row, pairs) for row in rows)

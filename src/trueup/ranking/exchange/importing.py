@@ -1,4 +1,4 @@
-"""Import other tools' rankings, our own exports and other stores into a store: all of a file, or nothing."""
+"""Import rankings of other tools, our own exports or other stores into a store of votes: all of a file, or nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PairKey = tuple[object, frozenset[tuple[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The account of an imported file: rows == judged + left out, votes == new + known + replaced.
+    """Counts of an import, for a person to read. rows == judged + left out, and votes == new + known + replaced.
 
     Attributes:
         path: the file.
@@ -78,7 +78,14 @@ class Imported:
 
 @dataclass(slots=True)
 class _ReadRows:
-    """The rows read: how many, the votes in them, how many rows hold one, and the origins of the others by reason."""
+    """The votes found in a file of rankings, and counts of its rows.
+
+    Attributes:
+        rows: rows read.
+        votes: the votes in them.
+        judged: rows that hold a vote.
+        left_out: reason -> origins of the rows without a usable vote.
+    """
 
     rows: int = 0
     votes: list[PairVote] = field(default_factory=list[PairVote])
@@ -87,7 +94,7 @@ class _ReadRows:
 
 
 def import_file(store_path: str | Path, file: str, *, rater: str | None = None) -> Imported:
-    """Import a file's rankings into a store, which is made if it does not exist.
+    """Import a file's rankings as pairs and votes into a store (an SQLite file), which is made if it does not exist.
 
     Args:
         store_path: the store.
@@ -137,7 +144,11 @@ def _from_file(file: str) -> _ReadRows:
 
 
 def _from_store(into: Path, file: Path) -> _ReadRows:
-    """Return every vote of another store that was not undone."""
+    """Read all votes of another store, except those that their raters have undone.
+
+    Raises:
+        DataError: `file` is the store `into` itself.
+    """
     if into.exists() and into.resolve() == file.resolve():
         raise DataError(f"{printable(file)}: a store cannot be imported into itself\n  fix: name another store")
     with Store.open(file, read_only=True) as store:
@@ -162,7 +173,10 @@ def _default_rater(file: str) -> str:
 
 
 def _named(votes: list[PairVote], rater: str) -> list[PairVote]:
-    """Return the votes in neutral order, each with a rater; unnamed votes on a pair count as several raters'."""
+    """Return the votes with each pair's answers ordered by hash, and with a rater's name for each vote.
+
+    A vote without a name gets the name `rater`; further ones on the same pair count as other raters': `rater (2)`, ...
+    """
     seen: Counter[PairKey] = Counter()
     named: list[PairVote] = []
     for vote in votes:
@@ -176,7 +190,7 @@ def _named(votes: list[PairVote], rater: str) -> list[PairVote]:
 
 
 def _neutral(vote: PairVote) -> PairVote:
-    """Return the vote with the pair's answers in neutral order."""
+    """Return the vote with its pair's answers ordered by hash, and choice, edit and shown side to match."""
     pair = in_neutral_order(vote.pair)
     if pair is vote.pair:
         return vote
@@ -195,7 +209,7 @@ def _key(pair: NewPair | Pair) -> PairKey:
 
 
 def _last_votes(named: list[PairVote]) -> dict[tuple[PairKey, str], PairVote]:
-    """Return each rater's last vote on a pair, in the order of the first votes."""
+    """Return (key of the pair, rater) -> the rater's last vote on that pair, in the order of the first votes."""
     last: dict[tuple[PairKey, str], PairVote] = {}
     for vote in named:
         last[_key(vote.pair), vote.rater] = vote
@@ -203,7 +217,7 @@ def _last_votes(named: list[PairVote]) -> dict[tuple[PairKey, str], PairVote]:
 
 
 def _replaced(named: list[PairVote], last: dict[tuple[PairKey, str], PairVote]) -> int:
-    """Return how many votes differ from the rater's last one on the pair."""
+    """Return how many votes do not count, as the rater's last vote on the pair has another choice or strength."""
     return sum(_verdict(vote.ballot) != _verdict(last[_key(vote.pair), vote.rater].ballot) for vote in named)
 
 
@@ -212,7 +226,7 @@ def _verdict(ballot: Ballot) -> tuple[str, int | None]:
 
 
 def _refuse_contradictions(store: Store, votes: Iterable[PairVote]) -> None:
-    """Raise DataError if a rater's vote in the store differs: a person must decide."""
+    """Raise DataError if a rater voted differently on the same pair in the store: a person must decide."""
     pairs = {pair.id: pair for pair in store.pairs()}
     standing: dict[tuple[PairKey, str], tuple[Pair, Ballot]] = {}
     for stored in store.votes():

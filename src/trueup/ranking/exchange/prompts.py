@@ -25,7 +25,9 @@ from trueup.system.text import listed, printable
 
 
 def read_prompts(path: str) -> list[NewPrompt]:
-    """Return the prompts of a file of prompts, conversations or rankings (without their last answers).
+    """Read the prompts for which answers are to be written and ranked.
+
+    The file may hold prompts, conversations or rankings; of conversations and rankings the last answers are dropped.
 
     Raises:
         DataError: a row holds no prompt; no row is skipped.
@@ -44,7 +46,11 @@ def read_prompts(path: str) -> list[NewPrompt]:
 
 
 def _start(parser: Parser, record: Record) -> None:
-    """Recognise the format. Raises DataError, without advice on `columns`, a setting that only training has."""
+    """Recognise the row format of a file from its first record.
+
+    Raises:
+        DataError: the format is not known. The advice leaves out `columns`, a setting that only training has.
+    """
     try:
         parser.start(record.origin, dict(record.row))
     except DataError as error:
@@ -60,7 +66,10 @@ def _refuse_system_only(record: Record) -> None:
 
 
 def read_pairs(path: str, gold: bool = False) -> list[NewPair]:
-    """Return pairs of answers: `chosen` and `rejected`, or `response_a` and `response_b` (`answer_a`, `a`, ...).
+    """Return the pairs of answers in a file, one a row.
+
+    The answers are `chosen` and `rejected`, or `response_a` and `response_b` (`answer_a` and `answer_b`, `a` and `b`,
+    ...).
 
     Which answer is first does not depend on which is better: a hash of the texts decides.
 

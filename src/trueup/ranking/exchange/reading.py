@@ -1,4 +1,4 @@
-"""Read a file's records, and the pair of answers that a record holds under one of many names."""
+"""Read the records (rows) of a file, and the pair of answers in each, whose field names differ from tool to tool."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def count_empty_messages(pairs: Iterable[NewPair]) -> int:
 
 
 def empty_message_note(count: int) -> str:
-    """Return a note on empty messages for a person; "" if there are none."""
+    """Return a warning of `count` empty messages, which training refuses unless allowed; "" if there are none."""
     empty = f"{counted(count, 'message')} {'is' if count == 1 else 'are'} empty"
     return f"{empty}: training on such pairs needs allow=[empty-response]" if count else ""
 
@@ -87,7 +87,7 @@ class SkipRecordError(Exception):
 
 
 def read_records(path: str, make: Callable[[Record], T]) -> Iterator[T]:
-    """Yield the result of `make` for each record, in order.
+    """Yield `make(record)` for each row of the file at `path`, in order.
 
     Raises:
         DataError: after the last record, if some could not be used: the first problem, and the origins of others.
@@ -113,7 +113,9 @@ def answers_in(row: Mapping[str, object]) -> tuple[str, str] | None:
 
 
 def pair_of(record: Record, first: str, second: str, models: tuple[str, str] | None = None) -> NewPair:
-    """Return the pair of a record with its answers at two keys, in this order.
+    """Return the pair in a record: its prompt, and the answers at the keys `first` and `second`, in this order.
+
+    `models` are the names of the models that wrote them, by default read from the record.
 
     Raises:
         DataError: a field is missing or invalid.
@@ -126,7 +128,9 @@ def pair_of(record: Record, first: str, second: str, models: tuple[str, str] | N
 
 
 def new_pair(record: Record, row: Preference, models: tuple[str, str], sampling: tuple[Any, Any] = ({}, {})) -> NewPair:
-    """Return a preference row as a pair, chosen first.
+    """Return a parsed preference row as a pair for the store, with the chosen answer first.
+
+    `models` and `sampling` hold the model's name and the sampling settings of the chosen and of the rejected answer.
 
     Raises:
         SkipRecordError: an answer is more than one message, or both are the same.
@@ -144,7 +148,7 @@ def new_pair(record: Record, row: Preference, models: tuple[str, str], sampling:
 
 
 def model_of(row: Mapping[str, object], key: str) -> str:
-    """Return the model of the answer at a key: of response_a the value of model_a; "" if there is none."""
+    """Return the model that wrote the answer at `key`: for response_a the value of model_a; "" if not given."""
     end = key.rpartition("_")[2] if "_" in key else key[-1]
     model = row.get(f"model_{end}", row.get(f"{key}_model", row.get(f"model_{key}")))
     return model if isinstance(model, str) else ""
@@ -157,7 +161,7 @@ def tags_of(row: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def in_neutral_order(pair: NewPair) -> NewPair:
-    """Return the pair with its answers in an order independent of which is better: by a hash of their texts."""
+    """Return the pair with its answers ordered by a hash of text and model, which hides the better one."""
 
     def digest(answer: Answer) -> bytes:
         return hashlib.sha256(f"{answer.text}\n{answer.model}".encode("utf-8", "surrogatepass")).digest()
@@ -166,6 +170,6 @@ def in_neutral_order(pair: NewPair) -> NewPair:
 
 
 def swapped(pair: NewPair) -> NewPair:
-    """Return the pair with its answers the other way round."""
+    """Return the pair with first and second answer exchanged, and with them which one is known to be better."""
     gold = {None: None, "first": "second", "second": "first"}[pair.gold]
     return replace(pair, first=pair.second, second=pair.first, gold=gold)  # pyright: ignore[reportArgumentType]

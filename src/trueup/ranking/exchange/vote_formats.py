@@ -1,4 +1,4 @@
-"""A record of a file as votes on pairs: our own rows, and the formats of other tools.
+"""Read a record (one row of a file) as votes on pairs, in our own export format or in that of another tool.
 
 our own        chosen, rejected and votes, as `export` writes them
 ranking        chosen and rejected, as trueup.data.sources reads them
@@ -43,7 +43,7 @@ _SLIGHTLY, _CLEARLY = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class PairVote:
-    """A vote on a pair, in the pair's own sides.
+    """A vote read from a file, with its pair; it names the first or second answer, not a side of the screen.
 
     Attributes:
         pair: the pair.
@@ -63,7 +63,7 @@ class PairVote:
 
 
 def votes_in(record: Record) -> list[PairVote]:
-    """Return all votes of a record.
+    """Return all votes in a record (one row of a file) of any known format.
 
     Raises:
         DataError: a field is missing or invalid, or the format is not known.
@@ -78,7 +78,11 @@ def votes_in(record: Record) -> list[PairVote]:
 
 
 def _checked(record: Record, vote: PairVote) -> PairVote:
-    """Return the vote as a store takes it. Raises DataError with the record's origin if a store would not."""
+    """Return the vote with its rater's name and its ballot checked and normalized as the store requires.
+
+    Raises:
+        DataError: name or ballot is invalid, such as a name that is too long; the message names file and line.
+    """
     try:
         rater = normalize_name(vote.rater) if vote.rater else ""
         return replace(vote, ballot=check_ballot(vote.ballot), rater=rater)
@@ -87,7 +91,14 @@ def _checked(record: Record, vote: PairVote) -> PairVote:
 
 
 def read_choice(record: Record, key: str, names: tuple[str, str]) -> tuple[Choice, int | None]:
-    """Return the choice that a field names, and its strength or None.
+    """Return the choice at `key` ("first", "second", "tie", "both_bad" or "skip") and its strength.
+
+    The strength is 1 for slightly better, 2 for clearly better, and None if not given.
+
+    Args:
+        record: the row of the file.
+        key: the field that says which answer won.
+        names: keys of the first and the second answer, which the field may name; it may also name their models.
 
     Raises:
         DataError: the field names no answer.
@@ -109,12 +120,12 @@ def read_choice(record: Record, key: str, names: tuple[str, str]) -> tuple[Choic
 
 
 def _names_of(name: str, model: object) -> set[str]:
-    """Return the words that name an answer: its key, and its model if the row has it."""
+    """Return the lower-case words by which a field may name this answer: its key, and its model if known."""
     return {name.lower(), *([model.strip().lower()] if isinstance(model, str) and model.strip() else [])}
 
 
 def first_of(row: Mapping[str, object], keys: Iterable[str]) -> Any:
-    """Return the value of the first key that holds one; "" if none does."""
+    """Return the value of the first of `keys` whose field exists and is not empty; "" if there is none."""
     return next((row[key] for key in keys if row.get(key) not in (None, "")), "")
 
 
@@ -152,7 +163,10 @@ def _battle(record: Record) -> list[PairVote]:
 
 
 def _turns(record: Record, key: str) -> object:
-    """Return a conversation up to the judged turn (MT-Bench keeps what followed), parts joined to texts."""
+    """Return a conversation cut after the judged turn, with the parts of each message joined to a text.
+
+    MT-Bench also keeps the turns after the judged one.
+    """
     value, turn = record.value(key), record.row.get("turn")
     if not isinstance(value, list):
         raise record.wrong_type(key, "a list of messages")
@@ -162,7 +176,10 @@ def _turns(record: Record, key: str) -> object:
 
 
 def _joined(message: object) -> object:
-    """Return a message with its content as text; Chatbot Arena has had lists of parts since 2024."""
+    """Return a message whose content is a text: a list of text parts, in Chatbot Arena since 2024, is joined.
+
+    A part that is no text, such as a picture, raises SkipRecordError.
+    """
     if not isinstance(message, dict) or not isinstance(message.get("content"), list):
         return message
     parts = message["content"]
@@ -216,7 +233,7 @@ def _label_studio(record: Record) -> list[PairVote]:
 
 
 def _selected(annotation: Mapping[str, Any]) -> list[object]:
-    """Return the selections of an annotation's <Pairwise> tags: left or right."""
+    """Return the choices ("left" or "right") in the <Pairwise> tags of a Label Studio annotation."""
     results = annotation.get("result")
     tags = [tag for tag in results if isinstance(tag, dict)] if isinstance(results, list) else []
     values = [tag.get("value") for tag in tags if tag.get("type") == "pairwise"]
@@ -232,7 +249,10 @@ def _argilla(record: Record) -> list[PairVote]:
 
 
 def _argilla_parts(record: Record) -> tuple[Mapping[str, object], list[tuple[Sequence[Any], str]]]:
-    """Return an Argilla record's fields, and (ranking, user) of each response to a ranking question."""
+    """Return an Argilla record's fields, and (ranking, user id) for each response to a ranking question.
+
+    A ranking is a list of {"value": name of the field that holds an answer, "rank": its rank}.
+    """
     row = record.row
     fields, nested = row.get("fields"), row.get("responses")
     if isinstance(fields, dict) and isinstance(nested, dict):
@@ -254,7 +274,7 @@ def _is_rank(value: object) -> bool:
 
 
 def _ranked(record: Record, fields: Mapping[str, object], ranking: Sequence[Any], user: str) -> list[PairVote]:
-    """Return the pairs of a ranking of two or more answers as votes; equal ranks are ties."""
+    """Return one vote for every two answers of an Argilla ranking: the better rank wins, and equal ranks are a tie."""
     inner = replace(record, row=fields)
     missing = [item["value"] for item in ranking if item["value"] not in fields]
     if missing:
@@ -274,7 +294,7 @@ def _ranked(record: Record, fields: Mapping[str, object], ranking: Sequence[Any]
 
 
 def _ours(record: Record) -> list[PairVote]:
-    """Return the votes of a row that `export` wrote."""
+    """Return the votes in a row that trueup exported: a pair, with all its votes in the field `votes`."""
     form = pair_format(record.row, "chosen", "rejected")
     models, sampling = (record.row.get(key) for key in ("models", "sampling"))
     by_model, by_sampling = (field if isinstance(field, dict) else {} for field in (models, sampling))

@@ -27,7 +27,7 @@ _NAME = re.compile(r"(https?://)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?", re.
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The page's address, and the rules of access.
+    """Address of the ranking page, and the rules on who may open it and who may see the results.
 
     Attributes:
         host: the address to bind.
@@ -75,7 +75,7 @@ class Access:
         return not self.token_needed or rater.name == self.owner
 
     def is_owner(self, name: str) -> bool:
-        """Return True if a name looks like the owner's, who may see the results."""
+        """Return True if a typed name equals the owner's but for case, spaces or Unicode form: nobody may take it."""
         typed, owner = (unicodedata.normalize("NFKC", text).strip().casefold() for text in (name, self.owner))
         return bool(owner) and typed == owner
 
@@ -92,7 +92,7 @@ class Access:
         return address.is_loopback or not on_loopback(self.host)
 
     def same_origin(self, origin: str, host: str) -> bool:
-        """Return True if an Origin header is this page's."""
+        """Return True if a request's Origin header names this page: the host in its Host header, or one of `names`."""
         split = urlsplit(origin)
         if split.scheme not in ("http", "https"):
             return False
@@ -107,7 +107,7 @@ class Access:
 
 
 def csrf_token(session: str) -> str:
-    """Return the token that a session's page sends with every write; no other page can know it."""
+    """Return the CSRF token of a session: its page sends it with every write, and no other site's page can know it."""
     return hmac.new(session.encode(), b"trueup rank: writes", hashlib.sha256).hexdigest()
 
 
@@ -118,7 +118,7 @@ def same_secret(left: str, right: str) -> bool:
 
 @dataclass(slots=True)
 class JoinGuard:
-    """State of the join page: a token for its form, and failed links by address.
+    """Protection of the page on which visitors sign in: a token for its form, and a limit on wrong links.
 
     Attributes:
         form: the token of a visitor's form.
@@ -133,12 +133,12 @@ class JoinGuard:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_blocked(self, visitor: str) -> bool:
-        """Return True if this address has failed too often within the window."""
+        """Return True if the network address `visitor` has tried too many wrong links within `window` seconds."""
         with self._lock:
             return len(self._recent(visitor)) >= self.tries
 
     def record_failure(self, visitor: str) -> None:
-        """Count a wrong link from this address."""
+        """Count a wrong link that was tried from `visitor`, a network address."""
         with self._lock:
             if len(self._failed) >= 1_000:  # forget the oldest address rather than grow
                 self._failed.pop(next(iter(self._failed)))

@@ -1,4 +1,4 @@
-"""The routes of the page. FastAPI runs these plain functions in threads, so they may block."""
+"""Routes of the ranking page's app. FastAPI runs these plain functions in threads, so they may block."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _RESULTS_POLICY = (
 def make_app(
     store: Store, *, ahead: PageWriter | None = None, access: Access, report: Callable[[str], None] = lambda _line: None
 ) -> FastAPI:
-    """Return the server's app.
+    """Return the FastAPI app that serves the ranking page.
 
     Args:
-        store: what is ranked.
+        store: holds the prompts, pairs and votes.
         ahead: the process that writes answers, if models do.
         access: the page's address, and the rules of access.
         report: receives a line on an error of the server itself.
@@ -59,7 +59,7 @@ def make_app(
 
 
 class _Visitors:
-    """Sessions: cookies to raters, and back."""
+    """Sign-in of visitors: finds a request's rater by its session cookie, checks writes, signs raters in and out."""
 
     def __init__(self, store: Store, access: Access) -> None:
         self.store, self.access, self.door = store, access, JoinGuard()
@@ -74,7 +74,7 @@ class _Visitors:
         return self.store.rater_of_session(session, guests=not self.access.token_needed) if session else None
 
     def reader(self, request: Request) -> Rater:
-        """Return the rater of a request.
+        """Return the rater who is signed in, for a request that only reads.
 
         Raises:
             Refused: the visitor is not signed in.
@@ -84,7 +84,7 @@ class _Visitors:
         return rater
 
     def writer(self, request: Request) -> Rater:
-        """Return the rater of a write from our own page.
+        """Return the rater who is signed in, for a request that changes something and must come from our own page.
 
         Raises:
             Refused: the visitor is not signed in, or another page sent the request.
@@ -93,7 +93,7 @@ class _Visitors:
         return self.reader(request)
 
     def from_our_page(self, request: Request, token: str) -> None:
-        """Check the Origin and the CSRF token. Raises Refused."""
+        """Check by its Origin header and CSRF token that our own page sent a request. Raises Refused if it did not."""
         origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
         if not self.access.same_origin(origin, host):
             raise Refused(403, "this did not come from the page itself")
@@ -115,13 +115,17 @@ class _Visitors:
         return rater
 
     def is_another(self, request: Request, rater: Rater) -> bool:
-        """Return True if another rater is signed in. Links from elsewhere send the lax cookie, not the strict one."""
+        """Return True if the visitor is already signed in as another rater than `rater`.
+
+        After a click on another site the browser sends the lax cookie, not the strict one, so the lax one is looked at
+        too.
+        """
         if self.session(request):
             return self.rater(request) not in (None, rater)
         return request.cookies.get(f"{self.name}_who", str(rater.id)) != str(rater.id)
 
     def welcome(self, request: Request, response: Response, rater: Rater, *, guest: bool = False) -> None:
-        """Sign a rater in, and the rater before out."""
+        """Sign a rater in by setting session cookies; another rater who is signed in in this browser is signed out."""
         if (before := self.rater(request)) == rater:
             return  # already signed in
         if before is not None:
@@ -133,7 +137,7 @@ class _Visitors:
         response.set_cookie(f"{self.name}_who", str(rater.id), samesite="lax", **common)
 
     def farewell(self, request: Request, response: Response, rater: Rater) -> None:
-        """Sign a rater out. The session ends, so its cookie is worth nothing to whoever has it."""
+        """Sign a rater out. The session ends in the store too, so its cookie is worth nothing to whoever has it."""
         self._end(request, rater)
         for name in (self.name, f"{self.name}_who"):
             response.delete_cookie(name, httponly=True, samesite="strict", path="/")
@@ -164,7 +168,10 @@ def _pages(app: FastAPI, visitors: _Visitors) -> None:
 
     @app.get("/join")
     def join_by_link(request: Request, token: str = "") -> HTMLResponse:
-        """Answer with a page that goes on by itself: a redirect from elsewhere would not send a strict cookie."""
+        """Sign in the rater of a link, and answer with a page that goes on to the ranking page by itself.
+
+        A redirect would not do: after a click on another site the browser would not send the strict cookie with it.
+        """
         rater = visitors.by_token(request, token)
         if rater is None:
             return HTMLResponse(_join_page(visitors, "This link does not work: ask for a new one."), status_code=403)
@@ -278,7 +285,7 @@ def _template(name: str, **values: Any) -> str:
 
 
 def _not_valid(_request: Request, error: Exception) -> Response:
-    """Return the first problem of an invalid request, without the request's content."""
+    """Return status 422 and the first problem of an invalid request, without quoting the request's content."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")

@@ -1,4 +1,4 @@
-"""A rater's screen (a pair, answers being written, or the end), votes and progress."""
+"""Handle the page's requests: a rater's screen (a pair, answers being written, or the end), votes and progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _ALL = 10**9  # votes
 
 
 class Remaining:
-    """Estimate of the pairs that a rater has left: ordinary ones, and the gold ones likely to come between them.
+    """Estimator of how many pairs a rater has left: ordinary ones, and the gold ones likely to come between them.
+
+    A gold pair checks the rater by its known better answer. A count of ordinary pairs alone would not fall at a gold
+    pair, and so reveal it.
 
     A count of ordinary pairs alone would not fall at a gold pair, and so reveal it.
     """
@@ -30,17 +33,17 @@ class Remaining:
         self._lock = threading.Lock()
 
     def voted(self, rater: Rater, pair: Pair) -> None:
-        """Count a rater's vote."""
+        """Note that a rater has voted on a pair: a gold pair is then no longer expected."""
         if pair.gold:
             self._of(rater).add(pair.id)
 
     def undone(self, rater: Rater, pair: Pair) -> None:
-        """Take a rater's vote out of the count."""
+        """Note that a rater has undone the vote on a pair: a gold pair is then expected again."""
         if pair.gold:
             self._of(rater).discard(pair.id)
 
     def left(self, rater: Rater, progress: RaterProgress) -> int:
-        """Return about how many pairs are left; 0 exactly if no ordinary pair is."""
+        """Return about how many pairs this rater still has to vote on; 0 exactly if no ordinary pair is left."""
         every, gold = self._store.settings.gold_every, self._store.counts().gold
         if not (progress.left and every and gold):
             return progress.left
@@ -61,7 +64,7 @@ _PACE_OF = 20  # votes: the pace is the median of the last ones
 
 
 class PageWriter(Protocol):
-    """The methods of `writing.ahead.AnswerWriter` that the page uses."""
+    """Interface of `writing.ahead.AnswerWriter`, the process that writes answers, as far as the page uses it."""
 
     @property
     def problem(self) -> str: ...  # noqa: D102
@@ -74,7 +77,7 @@ class PageWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankingService:
-    """The work behind the page's calls. Safe to use from many threads.
+    """Handler of the page's requests for pairs, votes and progress. Safe to use from many threads.
 
     Attributes:
         store: holds pairs and votes.
@@ -87,11 +90,15 @@ class RankingService:
     remaining: Remaining = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin to estimate from this store."""
+        """Create the estimator of how many pairs a rater of this store has left."""
         object.__setattr__(self, "remaining", Remaining(self.store))
 
     def state(self, rater: Rater) -> dict[str, Any]:
-        """Return the content of this rater's screen. A pair in it is leased to the rater."""
+        """Return the content of this rater's screen, as JSON fields. A pair in it is leased to the rater.
+
+        `kind` is "pair", "writing" (answers that are being written), "waiting", "failed" (no model can write) or
+        "done"; `progress` is always included.
+        """
         writer = self.ahead.state() if self.ahead else "done"  # before `next`: its last pair is then there
         shown = self.store.next(rater)
         if shown is not None:
@@ -103,11 +110,11 @@ class RankingService:
         return self._with_progress(rater, **self._being_written(rater, self.ahead))
 
     def progress(self, rater: Rater) -> dict[str, Any]:
-        """Return this rater's progress, without leasing a pair."""
+        """Return this rater's progress as JSON fields (votes, skips, pairs left, ...), without leasing a pair."""
         return self._with_progress(rater, kind="progress")
 
     def vote(self, rater: Rater, request: VoteRequest) -> dict[str, Any]:
-        """Put a vote into the store. Returns the next screen.
+        """Put a vote into the store. Returns {"saved": id of the vote, "choice", "state": content of the next screen}.
 
         Raises:
             DataError: the store refuses the vote.
@@ -122,7 +129,9 @@ class RankingService:
         return {"saved": vote.id, "choice": request.choice, "state": self.state(rater)}
 
     def undo(self, rater: Rater, undoing: UndoRequest) -> dict[str, Any]:
-        """Undo the rater's last vote. Returns its pair again, on the same sides.
+        """Undo the rater's last vote. Returns {"undone": that vote, "state": a screen with its pair on the same sides}.
+
+        If there is no vote to undo, "undone" is None and the screen is the current one.
 
         Raises:
             DataError: the last vote is not the one that the page means.

@@ -30,7 +30,10 @@ _JOINING = ("ARABIC", "SYRIAC", "MONGOLIAN", "NKO", "DEVANAGARI", "BENGALI", "GU
 
 
 def marked(html: str) -> str:
-    """Return HTML with every invisible character of its text as a mark. Its attributes must have none."""
+    """Return HTML with every invisible character replaced by a visible mark: a <span> with the character's short name.
+
+    No attribute in `html` may hold such a character, as the mark would break its tag.
+    """
     return _SUSPECT.sub(_mark, html)
 
 
@@ -40,7 +43,10 @@ def as_html(text: str) -> str:
 
 
 def _mark(match: re.Match[str]) -> str:
-    """Return a run of invisible characters: legitimate ones stay, others become marks, one for each kind in a row."""
+    """Return what replaces a run of invisible characters: marks, one for each kind in a row with its count.
+
+    Characters that emoji, flags and some scripts need are returned unchanged.
+    """
     run, text = match[0], match.string
     if len(run) == 1 and _belongs(run, text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]):
         return run

@@ -1,4 +1,4 @@
-"""The outer layer of the app: the Host of every request, headers of every response, errors as one sentence."""
+"""Outermost layer of the ranking page's app: checks the Host of requests, adds headers, puts errors into words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEADERS = {
 
 
 class Refused(Exception):  # noqa: N818 -- a response, not a fault
-    """Raised to answer a request with an error status and one sentence."""
+    """Exception that answers a request with an HTTP error status and one sentence for the visitor."""
 
     def __init__(self, status: int, sentence: str) -> None:
         """Keep the status, and the sentence for a person."""
@@ -40,7 +40,7 @@ class Refused(Exception):  # noqa: N818 -- a response, not a fault
 
 
 class Limits:
-    """The outermost layer of the app.
+    """ASGI middleware: refuses unknown Host headers, adds security headers, answers errors with one JSON sentence.
 
     Args:
         app: the app inside.
@@ -49,11 +49,11 @@ class Limits:
     """
 
     def __init__(self, app: ASGIApp, access: Access, report: Callable[[str], None]) -> None:
-        """Keep the arguments."""
+        """Keep the app inside, the rules of access and the function that reports errors."""
         self.app, self.access, self.report = app, access, report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Pass one HTTP request on to the app; an error is answered as {"error": sentence}, without a traceback."""
         if scope["type"] != "http":
             return
         started = False

@@ -1,4 +1,4 @@
-"""Render answers as harmless HTML: no raw HTML, image, script or request of theirs; in bounded time.
+"""Render answers from Markdown to harmless HTML, in bounded time: nothing in an answer can run or load anything.
 
 A text that is long or takes long is shown plain instead: no answer is left out, and none stalls the server.
 """
@@ -55,20 +55,20 @@ _LANGUAGES = {
 
 
 class _TooSlowError(Exception):
-    """Rendering took more time than it may."""
+    """Raised when rendering a text takes more CPU time than it may."""
 
 
 class _TooMuchError(Exception):
-    """The HTML is far longer than the text: a reference's address is repeated for each of its links."""
+    """Raised when the HTML gets far longer than the text, as when one long address is used by many reference links."""
 
 
 @dataclass(slots=True)
 class _Budget:
-    """The time and size that a rendering may still use.
+    """CPU time and size that the rendering of a text may still use.
 
     Attributes:
-        until: time.thread_time() at which a rule stops.
-        left: characters of HTML.
+        until: CPU time of the thread (time.thread_time()) at which rendering stops.
+        left: characters of HTML that may still be written.
     """
 
     until: float
@@ -133,7 +133,7 @@ def _keep(text: str, html: str | None) -> None:
 
 
 def plain(text: str) -> str:
-    """Return a text as escaped HTML, folded if long; beyond MOST_SHOWN characters with the number left out."""
+    """Return a text as escaped HTML without Markdown: folded if long, and only counted beyond MOST_SHOWN."""
     first, rest, left = text[:FIRST], text[FIRST:MOST_SHOWN], len(text) - MOST_SHOWN
     html = f'<div class="said" dir="auto">{as_html(first)}</div>'
     if rest:
@@ -168,7 +168,10 @@ def _block_time(_state: StateBlock, _start: int, _end: int, _silent: bool) -> bo
 
 
 def _small_table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """Apply the table rule to tables of readable size only: it fills in missing cells, by the thousand."""
+    """Parse a table by markdown-it's rule if it is of readable size; else it stays text.
+
+    The rule fills in missing cells, of which a short text can ask for thousands.
+    """
     if start + 2 > end or not _DELIMITERS.fullmatch(state.getLines(start + 1, start + 2, 0, False)):
         return False
     columns = state.getLines(start, start + 1, 0, False).count("|") + 1
@@ -181,10 +184,10 @@ _DELIMITERS = re.compile(r"[\s|:>-]+")
 
 
 class _Renderer(RendererHTML):
-    """Renderer in which a link's address is the only attribute that comes from the text."""
+    """Renderer of Markdown to HTML; of an answer's free text only link addresses get into an attribute."""
 
     def image(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return an image's description and address as text: nothing is loaded."""
+        """Return an image as text, its description and its address: the picture is never loaded."""
         token = tokens[idx]
         address = str(token.attrs.get("src", ""))
         shown = address if len(address) <= 120 else f"{address[:119]}…"
@@ -194,59 +197,59 @@ class _Renderer(RendererHTML):
         )
 
     def link_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return a link that opens a new tab and sends no referrer."""
+        """Return the opening tag of a link, which opens a new tab and sends no referrer."""
         href = escape(str(tokens[idx].attrs.get("href", "")))
         return (
             _budget.get().spend(f'<a href="{href}" target="_blank" rel="noopener noreferrer nofollow">') if href else ""
         )
 
     def link_close(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return the end of a link, if one was opened: `[x]()` has no address."""
+        """Return the closing tag of a link, or "" if none was opened: `[x]()` has no address."""
         opened = next(token for token in reversed(tokens[:idx]) if token.type == "link_open")
         return "</a>" if opened.attrs.get("href") else ""
 
     def heading_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return a heading below the page's own ones, whatever its level."""
+        """Return the opening tag of a heading: <h3> whatever its level, as the page itself uses the levels above."""
         return f'<h3 class="{tokens[idx].tag}" dir="auto">'
 
     def heading_close(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return the end of a heading."""
+        """Return the closing tag of a heading."""
         return "</h3>\n"
 
     def table_open(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return a table in a box that scrolls if the table is too wide."""
+        """Return the opening tags of a table, in a box that scrolls if the table is too wide."""
         return '<div class="wide" role="group" aria-label="Table"><table dir="auto">\n'
 
     def table_close(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return the end of a table."""
+        """Return the closing tags of a table and its box."""
         return "</table></div>\n"
 
     def th_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return a cell aligned by class: the page's policy forbids inline styles."""
+        """Return the opening tag of a table cell, aligned by a class, as the page's policy forbids inline styles."""
         return f"<{tokens[idx].tag}{_ALIGNED.get(str(tokens[idx].attrs.get('style')), '')}>"
 
     td_open = th_open
 
     def ordered_list_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return a list that starts at the text's number."""
+        """Return the opening tag of a numbered list, which starts at the number given in the text."""
         start = int(tokens[idx].attrs.get("start", 1))
         return f'<ol dir="auto" start="{start}">\n' if start != 1 else '<ol dir="auto">\n'
 
     def bullet_list_open(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return a list with its bullets on the side where its text begins."""
+        """Return the opening tag of a bullet list; its direction is its text's, so Arabic has bullets on the right."""
         return '<ul dir="auto">\n'
 
     def blockquote_open(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return a quotation with its bar on the side where its text begins."""
+        """Return the opening tag of a quotation; its direction is its text's, so Arabic has the bar on the right."""
         return '<blockquote dir="auto">\n'
 
     def fence(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return a code block, coloured if its language is known."""
+        """Return a fenced code block as HTML, coloured if its language is known."""
         words = tokens[idx].info.split()
         return _code(tokens[idx].content, words[0].lower() if words else "")
 
     def code_block(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        """Return an indented code block."""
+        """Return an indented code block as HTML, without colours."""
         return _code(tokens[idx].content, "")
 
 
@@ -268,7 +271,10 @@ def _code(code: str, language: str) -> str:
 
 
 def _coloured(code: str, language: str) -> str:
-    """Return code with Pygments' classes; "" if that takes too long. The time is checked after each token."""
+    """Return code as HTML with Pygments' classes for its colours; "" if that takes too long.
+
+    The CPU time is checked after each token of the code.
+    """
     lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
     until, tokens = _budget.get().until - MOST_SECONDS / 2, []
     for kind, value in lexer.get_tokens(code):

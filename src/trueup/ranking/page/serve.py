@@ -72,18 +72,18 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, stopped by a function instead of signals, which the caller handles."""
+    """uvicorn's server, stopped once the function `ends` returns True; the caller handles signals."""
 
     def __init__(self, config: uvicorn.Config, ends: Callable[[], bool]) -> None:
         super().__init__(config)
         self._ends = ends
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve without signal handlers."""
+        """Serve without uvicorn's own signal handlers."""
         await self._serve(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        """Return True to end the server. Called ten times a second."""
+        """Return True to end the server. uvicorn calls this ten times a second."""
         return self._ends() or await super().on_tick(counter)
 
 
@@ -106,7 +106,7 @@ def _config(app: object) -> uvicorn.Config:
 
 
 def _bind(access: Access) -> socket.socket:
-    """Return a listening socket.
+    """Return a socket that listens on the host and port of `access`.
 
     Raises:
         ConfigError: the port is taken or needs more rights, or the host is not one of this machine.

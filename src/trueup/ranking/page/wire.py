@@ -1,4 +1,7 @@
-"""The JSON between page and server. The page knows only A and B; here they become the store's first and second."""
+"""The JSON between page and server, checked by pydantic.
+
+The page knows only answers A and B, whose sides are drawn; here they become the store's first and second answer.
+"""
 
 from __future__ import annotations
 
@@ -42,19 +45,19 @@ class _Strict(BaseModel):
 
 
 class JoinRequest(_Strict):
-    """A visitor signs in by name."""
+    """Request of a visitor to sign in by name."""
 
     name: str = Field(min_length=1, max_length=MOST_NAME)
 
 
 class LinkRequest(_Strict):
-    """A visitor signed in as another rater follows a link."""
+    """Request to sign in as the rater of a link, sent by a visitor who is signed in as another rater."""
 
     token: str = Field(min_length=1, max_length=MOST_TOKEN)
 
 
 class VoteRequest(_Strict):
-    """A vote on the pair on the screen; `a` is the hash of the answer shown as A."""
+    """Request to store a vote on the pair on the screen; `a` is the hash of the answer shown as A."""
 
     request: RequestId
     pair: int = Field(ge=1, le=2**53, strict=True)
@@ -69,25 +72,28 @@ class VoteRequest(_Strict):
 
 
 class UndoRequest(_Strict):
-    """Undo of the last vote; `of` is the vote that the page knows as the last one, 0 if it knows none."""
+    """Request to undo the rater's last vote; `of` is the id of the last vote that the page knows, 0 if none."""
 
     request: RequestId
     of: int | None = Field(default=None, ge=0, le=2**53, strict=True)
 
 
 def answer_hash(text: str) -> str:
-    """Return the hash by which a vote names answer A: it counts for the text that was read, whatever changed since."""
+    """Return the hash by which a vote names the text of answer A: it counts for the text that the rater read."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def left_of(pair: Pair, a: str, otherwise: Side) -> Side | None:
-    """Return the side that was A on the screen, by its hash; `otherwise` if both answers match, None if neither."""
+    """Return which answer of the pair ("first" or "second") was shown as A, given `a`, the hash of the text shown as A.
+
+    If both answers have that hash, it is `otherwise`; if neither has (the pair has changed since), None.
+    """
     sides: list[Side] = [side for side in ("first", "second") if answer_hash(pair.answer(side).text) == a]
     return otherwise if len(sides) == 2 else next(iter(sides), None)
 
 
 def ballot(request: VoteRequest, left: Side) -> Ballot:
-    """Return a vote in the store's sides."""
+    """Return the page's vote as a ballot for the store, with A (`left` in the store) and B as first and second."""
     preferred = request.choice in ("a", "b")
     edited = request.edit if request.edit.strip() else ""
     return Ballot(
@@ -104,7 +110,7 @@ def ballot(request: VoteRequest, left: Side) -> Ballot:
 
 
 def vote_view(vote: Vote) -> dict[str, Any]:
-    """Return a vote as the page shows it again after an undo."""
+    """Return a vote as JSON fields, with which the page fills in its form again after an undo."""
     given = vote.ballot
     return {
         "choice": _letter(given.choice, vote.left),
@@ -117,7 +123,11 @@ def vote_view(vote: Vote) -> dict[str, Any]:
 
 
 def pair_view(pair: Pair, left: Side) -> dict[str, Any]:
-    """Return a pair for the screen, without models, gold or origin."""
+    """Return a pair as JSON fields for the screen, without the models' names, the known better answer or the origin.
+
+    Keys: `id`; `print`, the hash of answer A; `turns`, the prompt's messages; `a` and `b`, the answers. `left` is the
+    answer shown as A.
+    """
     a, b = pair.answer(left).text, pair.answer(_other(left)).text
     until = time.thread_time() + MOST_SECONDS
     answers = {"a": _text(a, until), "b": _text(b, until)}  # before the prompt: they are what is ranked
@@ -125,7 +135,10 @@ def pair_view(pair: Pair, left: Side) -> dict[str, Any]:
 
 
 def _turns(messages: tuple[Message, ...], until: float) -> list[dict[str, Any]]:
-    """Return a prompt's messages for the screen. The last one is rendered first, in case time runs out."""
+    """Return a prompt's messages as JSON fields for the screen; the middle of a very long prompt is left out.
+
+    The last message is rendered first, in case the CPU time runs out at `until`.
+    """
     if len(messages) <= MOST_TURNS:
         return _message_views(messages, until)
     last = _message_views(messages[-LAST_TURNS:], until)
@@ -139,12 +152,16 @@ def _message_views(messages: Iterable[Message], until: float) -> list[dict[str, 
 
 
 def writing_view(prompt: tuple[Message, ...], a: str, b: str) -> dict[str, Any]:
-    """Return two answers that are still being written, for the screen."""
+    """Return two answers that are still being written as JSON fields: `turns` (the prompt), `a` and `b`."""
     return {"turns": _turns(prompt, time.thread_time() + MOST_SECONDS), "a": plain(a), "b": plain(b)}
 
 
 def _text(text: str, until: float) -> dict[str, Any]:
-    """Return a text in all its forms. `text`, from which an edit starts, is None if longer than an edit may be."""
+    """Return a text as JSON fields: `text` as written, `html` rendered from Markdown, and `plain` as escaped HTML.
+
+    `html` is None if the CPU time ran out at `until`; `text`, from which an edit starts, is None if longer than an edit
+    may be.
+    """
     html = rendered(text) if time.thread_time() < until else None
     return {"text": text if len(text) <= MOST_EDIT else None, "html": html, "plain": plain(text)}
 

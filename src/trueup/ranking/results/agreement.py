@@ -29,7 +29,10 @@ _DIFFERENT = np.array([0, 0, 0.5, 0, 0, 0, 0.5, 0, 0])  # such a pair in a confu
 
 
 def agreement(table: Table, *, seed: int = 0) -> Agreement:
-    """Return the agreement of the raters; `table` is without gold pairs."""
+    """Return Krippendorff's alpha over all raters and Cohen's kappa for each two of them, with bootstrap intervals.
+
+    `table` holds the votes without those on gold pairs, whose better answer is known.
+    """
     table = table.where(table.category >= 0)
     generator = np.random.default_rng(seed)
     units = np.zeros((int(table.pair.max(initial=-1)) + 1, CATEGORIES))
@@ -53,7 +56,7 @@ def agreement(table: Table, *, seed: int = 0) -> Agreement:
 
 
 def _kappas(table: Table, generator: np.random.Generator) -> list[Kappa]:
-    """Return the kappas of raters that share pairs, most shared pairs first, at most `MOST_COUPLES`."""
+    """Return Cohen's kappa for each two raters that share pairs, most shared pairs first, at most `MOST_COUPLES`."""
     categories = [
         dict(zip(table.pair[of_rater].tolist(), table.category[of_rater].tolist(), strict=True))
         for of_rater in (table.rater == rater for rater in range(len(table.raters)))

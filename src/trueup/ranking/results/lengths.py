@@ -1,4 +1,4 @@
-"""Lengths of winners and losers, and win rates at equal lengths."""
+"""Lengths of winning and losing answers, and win rates at equal lengths."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def longer_won(table: Table) -> tuple[Table, ClusteredRate | None]:
 
 
 def lengths(table: Table) -> Lengths:
-    """Return the length results over all preferences of a table."""
+    """Return how much longer winners are than losers, and how often the longer answer wins, over all preferences."""
     preferred = table.where(table.preferred)
 
     def measured(values: Floats) -> Measured:
@@ -48,7 +48,9 @@ def lengths(table: Table) -> Lengths:
 
 
 def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, seed: int = 0) -> Measured:
-    """Return the win rate at equal lengths, over prompts: votes on one prompt are averaged, as they are dependent.
+    """Return the win rate that a model would have at equal lengths of the answers, with one outcome for each prompt.
+
+    Votes on one prompt are dependent, so they are averaged.
 
     Args:
         table: deciding votes between `model` and one other.
@@ -81,6 +83,6 @@ def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, 
 
 
 def _winner_minus_loser(table: Table, values: Floats) -> Floats:
-    """Return (N,) the winner's value minus the loser's, from (N, 2) values of the first and the second answer."""
+    """Return (N,) the winner's value minus the loser's; `values` is (N, 2), for the first and the second answer."""
     signs: Ints = np.where(table.choice == FIRST, 1, -1)
     return signs * (values[:, 0] - values[:, 1])

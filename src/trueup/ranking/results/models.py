@@ -39,7 +39,7 @@ MOST_REASONS = 12
 
 
 def sample(table: Table, policy: Policy, order: Sequence[int], *, k: int = 1, seed: int = 0) -> PolicySample:
-    """Return the win rates over the pairs chosen by one policy.
+    """Return the win rates of every two models over the pairs chosen by one policy.
 
     Args:
         table: the votes on these pairs.
@@ -62,7 +62,16 @@ def sample(table: Table, policy: Policy, order: Sequence[int], *, k: int = 1, se
 
 
 def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: int) -> ModelPairing | None:
-    """Return two models compared, or None without a vote; `k` is 0 if the order of the prompts is not random."""
+    """Return the comparison of two models, or None if no vote is on answers of both.
+
+    Args:
+        table: the votes.
+        model: number of the model whose win rate is returned.
+        other: number of the model it is compared with.
+        total: deciding votes of all comparisons, which share the bootstrap's budget by their votes.
+        k: number of votes that a pair is to have; 0 if the order of the prompts is not random.
+        seed: seed of the bootstrap.
+    """
     kept, scores = table.between(model, other)
     if not len(kept):
         return None
@@ -97,7 +106,13 @@ def _pairing(table: Table, model: int, other: int, total: int, *, k: int, seed: 
 
 
 def _confidence_sequence(kept: Table, scores: Floats, k: int) -> ConfidenceSequence | Absent:
-    """Return the confidence sequence: an interval that stays valid however often it is looked at."""
+    """Return the confidence sequence of a win rate: an interval that stays valid however often it is looked at.
+
+    Args:
+        kept: the votes on two models.
+        scores: (N,) score of the first of them in each vote.
+        k: number of votes that a pair is to have; 0, which gives no interval, if the order of prompts is not random.
+    """
     if not k:
         return Absent(why="pairs were chosen by the uncertainty of a model, so their order is not random")
     voted = kept.choice != SKIP
@@ -119,7 +134,9 @@ def _more(rate: ClusteredRate, prompts: int | None) -> More:
 
 
 def by_tag(table: Table, tags: Sequence[tuple[str, ...]], order: Sequence[int]) -> tuple[list[Tag], int]:
-    """Return the win rates of each tag, those with most votes first, and the number of votes on untagged prompts.
+    """Return the win rates on the prompts of each tag, and the number of votes on untagged prompts.
+
+    Tags with most votes come first.
 
     Args:
         table: votes.
@@ -149,7 +166,7 @@ def by_tag(table: Table, tags: Sequence[tuple[str, ...]], order: Sequence[int]) 
 
 
 def reasons(table: Table, votes: Sequence[Vote], pairs: dict[int, Pair]) -> list[Reasons]:
-    """Return the reasons for each model's wins, the model with most wins first."""
+    """Return the reasons that raters gave for preferring each model's answers, the model with most wins first."""
     wins: dict[str, list[tuple[tuple[str, ...], int]]] = {}
     for index in np.flatnonzero(table.preferred & table.paired).tolist():
         ballot = votes[int(table.vote[index])].ballot
@@ -160,7 +177,7 @@ def reasons(table: Table, votes: Sequence[Vote], pairs: dict[int, Pair]) -> list
 
 
 def _reasons(model: str, wins: list[tuple[tuple[str, ...], int]]) -> Reasons:
-    """Return the reasons of a model's wins, given the reasons and the prompt of each win."""
+    """Return the reasons given for one model's wins; each element of `wins` is (reasons, number of the prompt)."""
     reasoned = [(set(reasons), prompt) for reasons, prompt in wins if reasons]
     if not reasoned:
         return Reasons(model=model, wins=len(wins), shares={}, why="no reason was given with any of its wins")

@@ -1,4 +1,4 @@
-"""Caveats about the results, and the results that are missing, in words."""
+"""Write in words the caveats about the results of the votes, and which results are missing and why."""
 
 from __future__ import annotations
 

@@ -63,7 +63,10 @@ def _environment() -> Environment:
 
 
 def _grid(pairings: Sequence[ModelPairing]) -> dict[tuple[str, str], tuple[str, str, str]]:
-    """Return (row, column) -> win rate of the row, its interval, and "up", "down" or "" if not shown."""
+    """Return (row model, column model) -> (win rate of the row model, its interval, tone).
+
+    The tone is "up" or "down" if the win rate is shown to be above or below one half, else "".
+    """
     cells: dict[tuple[str, str], tuple[str, str, str]] = {}
     for pairing in pairings:
         rate = pairing.rate

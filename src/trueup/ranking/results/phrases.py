@@ -1,4 +1,4 @@
-"""Wording of the results, shared by the page and the terminal."""
+"""Wording of the results of votes, shared by the page and the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Verdict = Literal["CLEAR", "NOT SHOWN", "NOT MEASURED"]
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The main result: a verdict, its subject, a sentence, and a sentence on stopping or on the next model."""
+    """The main result in words: a verdict, its subject, a sentence, and a sentence on stopping or on the next model."""
 
     verdict: Verdict
     subject: str
@@ -29,36 +29,36 @@ def cleaned(results: Results) -> Results:
 
 
 def share(measured: Measured) -> str:
-    """Return `61% [52%, 70%]`."""
+    """Return a share with its interval as text, such as `61% [52%, 70%]`."""
     if isinstance(measured, Absent):
         return NOT_MEASURED
     return f"{percent(measured.value)} {percent_interval(measured)}"
 
 
 def coefficient(measured: Measured) -> str:
-    """Return `0.62 [0.48, 0.74]`."""
+    """Return a coefficient of agreement with its interval as text, such as `0.62 [0.48, 0.74]`."""
     return NOT_MEASURED if isinstance(measured, Absent) else estimate(measured, decimals=2)
 
 
 def amount(measured: Measured, decimals: int = 0) -> str:
-    """Return `+34 [+5, +73]`; an open end is an ellipsis."""
+    """Return a signed number with its interval as text, such as `+34 [+5, +73]`; an open end is an ellipsis."""
     return NOT_MEASURED if isinstance(measured, Absent) else estimate(measured, decimals=decimals, sign=True)
 
 
 def seconds(value: float) -> str:
-    """Return `2.4 s`, `12s` or `3m10s`."""
+    """Return a time in seconds as text, such as `2.4 s`, `12s` or `3m10s`."""
     return f"{value:.1f} s" if value < 9.95 else duration(value)
 
 
 def verdict(pairing: ModelPairing) -> Verdict:
-    """Return CLEAR if one model of the pairing wins."""
+    """Return CLEAR if one of the two models is shown to win, else NOT SHOWN; NOT MEASURED without a win rate."""
     if isinstance(pairing.rate, Absent):
         return NOT_MEASURED
     return "CLEAR" if pairing.winner else "NOT SHOWN"
 
 
 def outcome(pairing: ModelPairing) -> str:
-    """Return `dpo wins`, or that a win is not shown or not measured."""
+    """Return the outcome of a comparison of two models in words, such as `dpo wins` or `not shown either way`."""
     if isinstance(pairing.rate, Absent):
         return "not measured"
     if pairing.winner:
@@ -67,7 +67,7 @@ def outcome(pairing: ModelPairing) -> str:
 
 
 def votes_needed(more: More) -> str:
-    """Return the number of further votes that decide by the interval of a single look."""
+    """Return in words how many further votes would decide by the ordinary interval, valid for a single look."""
     if more.state == "decided":
         return "none: it is decided" if more.prompts == 0 else "none, if this is the only look"
     if more.state == "more":
@@ -76,7 +76,10 @@ def votes_needed(more: More) -> str:
 
 
 def prompts_needed(pairing: ModelPairing) -> str:
-    """Return `safe to stop now`, or the number of further prompts that decide by the confidence sequence."""
+    """Return `safe to stop now`, or in words how many further prompts would decide by the confidence sequence.
+
+    A confidence sequence is an interval that is valid however often one looks.
+    """
     if isinstance(pairing.safe, Absent):
         return f"{NOT_MEASURED}: {pairing.safe.why}"
     prompts = pairing.more.prompts
@@ -86,7 +89,7 @@ def prompts_needed(pairing: ModelPairing) -> str:
 
 
 def headline(results: Results) -> Headline:
-    """Return the main result."""
+    """Return the main result in words: which model wins or leads, by how much, and what a decision still needs."""
     pairings = results.samples[0].pairings if results.samples else []
     if not pairings:
         why = next((gap.why for gap in results.not_measured if "rates" in gap.what), "there are no votes yet")

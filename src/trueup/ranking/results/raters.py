@@ -1,4 +1,4 @@
-"""The raters: their habits, and their agreement with the majority and with gold pairs."""
+"""Statistics of the raters: their habits, and their agreement with the majority and with gold pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KEYS = ("A", "B", "tie", "both bad", "skip")
 
 
 def raters(table: Table) -> list[RaterRow]:
-    """Return a row for each rater, those with most votes first; `table` includes gold pairs."""
+    """Return the statistics of each rater, those with most votes first; `table` includes the votes on gold pairs."""
     majority = others_majority(table)
     masks = [table.rater == rater for rater in range(len(table.raters))]
     sides = [_left(table.where(mask)) for mask in masks]
@@ -38,13 +38,17 @@ def raters(table: Table) -> list[RaterRow]:
 
 
 def left_share(table: Table) -> tuple[Measured, float | None]:
-    """Return the share of preferences for the answer shown as A, and its two-sided p-value of one half."""
+    """Return the share of preferences for the answer shown as A, and the two-sided p-value of its being one half."""
     side = _left(table)
     return _number(side, "no preference was given on a page that draws the sides"), side.p if side else None
 
 
 def others_majority(table: Table) -> Ints:
-    """Return (N,) the most frequent category of the others on each vote's pair; -1 if none or a draw."""
+    """Return (N,) for each vote the most frequent category among the other raters' votes on the same pair.
+
+    Categories are 0 first, 1 neither, 2 second; -1 if nobody else voted, the others are at a draw, or the vote is a
+    skip.
+    """
     voted = table.category >= 0
     counts = np.zeros((int(table.pair.max(initial=-1)) + 1, CATEGORIES), dtype=np.int64)
     np.add.at(counts, (table.pair[voted], table.category[voted]), 1)
@@ -56,14 +60,22 @@ def others_majority(table: Table) -> Ints:
 
 
 def keys(table: Table) -> Ints:
-    """Return (N,) the key of each vote: 0 A, 1 B, 2 tie, 3 both bad, 4 skip."""
+    """Return (N,) the key that was pressed for each vote: 0 A, 1 B, 2 tie, 3 both bad, 4 skip."""
     preferred = np.where((table.choice == FIRST) == table.left, 0, 1)
     rest = np.select([table.choice == TIE, table.choice == BOTH_BAD], [2, 3], 4)
     return np.where(table.preferred, preferred, rest)
 
 
 def _row(name: str, table: Table, majority: Ints, side: ClusteredRate | None, p: float | None) -> RaterRow:
-    """Return a rater's row from the rater's votes, the majority of the others on each, and the rate and p of side A."""
+    """Return one rater's statistics.
+
+    Args:
+        name: the rater.
+        table: the rater's N votes.
+        majority: (N,) category of the other raters' majority on each vote's pair, -1 for none.
+        side: share of preferences for the answer shown as A.
+        p: p-value of that share being one half, adjusted over all raters.
+    """
     voted = table.choice != SKIP
     seconds = table.seconds[~np.isnan(table.seconds)]
 
@@ -87,7 +99,7 @@ def _row(name: str, table: Table, majority: Ints, side: ClusteredRate | None, p:
 
 
 def _flags(table: Table, side: ClusteredRate | None, p: float | None) -> list[str]:
-    """Return warnings about a rater's habits."""
+    """Return warnings about a rater, such as pressing always the same key, or preferring one side of the screen."""
     shown = table.where(table.policy != IMPORTED)
     counts = np.bincount(keys(shown), minlength=len(_KEYS))
     total = int(counts.sum())
@@ -101,7 +113,10 @@ def _flags(table: Table, side: ClusteredRate | None, p: float | None) -> list[st
 
 
 def _left(table: Table) -> ClusteredRate | None:
-    """Return the share of preferences for side A, without imported votes: their sides were not drawn at random."""
+    """Return the share of preferences for the answer shown as A.
+
+    Imported votes are left out: the sides of their answers were not drawn at random.
+    """
     kept = table.where(table.preferred & (table.policy != IMPORTED))
     return _rate(((kept.choice == FIRST) == kept.left).astype(np.float64), kept.prompt)
 

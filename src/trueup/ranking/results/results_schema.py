@@ -12,7 +12,7 @@ Policy = Literal["random", "uncertain"]
 
 
 class ResultsPart(BaseModel):
-    """Base of every part: unknown keys are refused, and field docstrings are their descriptions."""
+    """Base class of all parts of the results: unknown keys are refused, and field docstrings are their descriptions."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -32,12 +32,12 @@ class ResultsNumber(ResultsPart):
 
     @property
     def shown(self) -> bool:
-        """True for a share if the interval excludes one half."""
+        """True if this number, a share, has an interval that excludes one half."""
         return (self.low is not None and self.low > 0.5) or (self.high is not None and self.high < 0.5)
 
 
 class Absent(ResultsPart):
-    """NOT MEASURED, and the reason."""
+    """Placeholder for a number that could not be measured, with the reason in `why`."""
 
     why: str
 
@@ -46,7 +46,7 @@ Measured = ResultsNumber | Absent
 
 
 class ResultsMissing(ResultsPart):
-    """A result that is missing, and the reason."""
+    """Entry in the list of missing results: the result's name and the reason why it is missing."""
 
     what: str
     why: str
@@ -82,7 +82,7 @@ class VoteTotals(ResultsPart):
 
 
 class More(ResultsPart):
-    """Number of votes a decision still needs if the rate stays as it is."""
+    """Number of further votes and prompts that a decision between two models still needs if the rate stays as it is."""
 
     state: Literal["decided", "more", "too close", "not measured"]
     votes: int = 0
@@ -95,7 +95,7 @@ class More(ResultsPart):
 
 
 class ModelPairing(ResultsPart):
-    """Two models compared. Rates are of `model` against `other`, ties as halves."""
+    """Comparison of two models. Rates are win rates of `model` against `other`, ties counted as halves."""
 
     model: str
     other: str
@@ -136,7 +136,7 @@ class ModelPairing(ResultsPart):
 
 
 class PolicySample(ResultsPart):
-    """The votes on pairs chosen by one policy."""
+    """Win rates from votes on pairs chosen in one way: at random, or because a reward model was unsure of them."""
 
     policy: Policy
     votes: int
@@ -145,7 +145,7 @@ class PolicySample(ResultsPart):
 
 
 class Strength(ResultsPart):
-    """A model in the ranking."""
+    """Rank and Bradley-Terry strength of one model."""
 
     model: str
     rank: int
@@ -213,7 +213,7 @@ class Agreement(ResultsPart):
 
 
 class RaterRow(ResultsPart):
-    """A rater. Unless noted, shares are of the rater's votes without skips."""
+    """Statistics of one rater. Unless noted, shares are of the rater's votes without skips."""
 
     rater: str
     votes: int
@@ -236,7 +236,7 @@ class RaterRow(ResultsPart):
 
 
 class Lengths(ResultsPart):
-    """Lengths of winners minus losers, over preferences."""
+    """Length of the winning answer minus that of the losing one, over all votes for one of the answers."""
 
     characters: Measured
     words: Measured
@@ -245,7 +245,7 @@ class Lengths(ResultsPart):
 
 
 class Results(ResultsPart):
-    """All results of a store."""
+    """All results computed from the votes in a store."""
 
     totals: VoteTotals
     models: list[str]

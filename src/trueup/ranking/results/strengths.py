@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def wins_of(table: Table) -> Wins:
-    """Return the deciding votes between two named models, as wins."""
+    """Return the deciding votes (preferences and ties) between two named models as wins; a tie is half for each."""
     table = table.where(table.deciding & table.paired)
     prompts = np.unique(table.prompt, return_inverse=True)[1]
     wins = np.concatenate([table.score, 1 - table.score])
@@ -31,7 +31,11 @@ def wins_of(table: Table) -> Wins:
 
 
 def rank(table: Table, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Strength]:
-    """Return the compared models: the group with most votes first, the strongest first within each group."""
+    """Return rank and strength of each model that was compared with another.
+
+    Models that no chain of votes links are in different groups. The group with most votes comes first, and the
+    strongest first within each group.
+    """
     return [
         Strength(
             model=table.models[standing.model],

@@ -36,7 +36,7 @@ def share_strip(share: Measured, words: str, *, safe: Measured | None = None, sc
 
 
 def points_strip(points: ResultsNumber, group: Iterable[ResultsNumber], words: str) -> Markup:
-    """Return the image of a strength on the common scale of its group, with a line at 0."""
+    """Return the image of a model's strength in Elo points, on the common scale of its group, with a line at 0."""
     ends = [end for number in group for end in (number.value, number.low, number.high) if end is not None]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     margin = (high - low) * 0.04 or 1.0
@@ -47,7 +47,10 @@ def points_strip(points: ResultsNumber, group: Iterable[ResultsNumber], words: s
 
 
 def _line(number: ResultsNumber, low: float, high: float, y: int, *, thin: bool = False) -> str:
-    """Return an interval with its value; an open end runs to the edge and ends in an arrow."""
+    """Return the SVG of an interval at height `y`, with a dot at its value.
+
+    `low` and `high` are the ends of the scale; an open end of the interval runs to the edge and ends in an arrow.
+    """
     start = _LEFT if number.low is None else _x(number.low, low, high)
     end = _RIGHT if number.high is None else _x(number.high, low, high)
     arrows = f'<path d="M{_LEFT + _ARROW} {y - 4}l-6 4 6 4" class="arrow"/>' if number.low is None else ""

@@ -1,4 +1,4 @@
-"""Votes as arrays of numbers, one element for each vote."""
+"""Table of votes: NumPy arrays with one element for each vote, from which the results are computed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _GOLD = {None: -1, "first": FIRST, "second": SECOND}
 
 @dataclass(frozen=True)
 class Table:
-    """N votes in the order of their events. Models, raters, pairs and prompts are numbered from 0; -1 is none.
+    """N votes in the order of their events (entries in the store's log).
+
+    Models, raters, pairs and prompts are numbered from 0; -1 is none.
 
     Attributes:
         models: names by number, sorted.
@@ -59,7 +61,7 @@ class Table:
         return len(self.choice)
 
     def where(self, kept: Flags) -> Table:
-        """Return the votes for which `kept` is True, with the same numbering."""
+        """Return a table of only those votes for which `kept`, (N,), is True; models and so on keep their numbers."""
         names = (field.name for field in fields(self) if field.name not in ("models", "raters"))
         return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
@@ -89,7 +91,11 @@ class Table:
         return np.array([0, 1, 2, 1, -1])[self.choice]
 
     def between(self, model: int, other: int) -> tuple[Table, Floats]:
-        """Return the votes on answers of two models, and the score of `model` in each."""
+        """Return the table of the M votes on answers of two models, and (M,) the score of `model` in each.
+
+        Models are given by number. The score is 1 for a win, 0.5 for a tie, 0 for a loss, and NaN for both bad and
+        skips.
+        """
         kept = self.where(
             ((self.first == model) & (self.second == other)) | ((self.first == other) & (self.second == model))
         )
@@ -97,7 +103,7 @@ class Table:
 
 
 def tabulate(pairs: Sequence[Pair], votes: Sequence[Vote]) -> Table:
-    """Return the votes as a table.
+    """Return the votes on these pairs as a table, ordered by their events.
 
     Raises:
         ValueError: a vote is on a pair that is not among `pairs`.

@@ -1,4 +1,4 @@
-"""The results as plain text of 80 columns, readable without colour."""
+"""Write the results of the votes as plain text of 80 columns, readable without colour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results computed from pairs and votes."""
+"""Compute all results from the pairs and votes of a store."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _decides(table: Table) -> bool:
 
 
 def _order(table: Table, ranking: Sequence[Strength]) -> list[int]:
-    """Return all models: the ranked ones in their order, then the others by name."""
+    """Return the numbers of all models: those in `ranking` in its order, then the others by name."""
     ranked = [table.models.index(strength.model) for strength in ranking]
     return [*ranked, *(model for model in range(len(table.models)) if model not in ranked)]
 

@@ -1,4 +1,4 @@
-"""The process that writes answers, as the server sees it: started, asked for a pair, ended. Imports no torch.
+"""The server's side of the process that writes answers: start it, ask it for a pair, end it. Imports no torch.
 
 The child (`python -m trueup.ranking.writing.process`) reads the store's path and the configuration from the first line
 of its stdin and puts pairs into the store itself. A further line says that a rater waits; the end of stdin ends the
@@ -45,7 +45,7 @@ _NAMED = 3  # prompts that a note lists
 
 @dataclass(frozen=True, slots=True)
 class PairInProgress:
-    """A pair that is written while a rater watches.
+    """A pair whose answers are written while a rater watches them grow.
 
     Attributes:
         prompt: the prompt.
@@ -61,7 +61,7 @@ class PairInProgress:
 
 
 class AnswerWriter:
-    """The child process with the models. All methods may be called from any thread.
+    """Handle of the child process whose models write answers. All methods may be called from any thread.
 
     Args:
         store_path: the store, which exists already.
@@ -89,7 +89,7 @@ class AnswerWriter:
         self._left_out: dict[tuple[str, str], dict[int, str]] = {}  # (kind, reason): id -> origin
 
     def start(self) -> None:
-        """Start the child. It loads the models in the background; an error of it is kept as `problem`."""
+        """Start the child process. It loads the models in the background; if it fails, `problem` holds the reason."""
         with self._lock:
             if self._process is None and not self._stopping:
                 child = self._spawn()
@@ -97,7 +97,7 @@ class AnswerWriter:
                 self._listener.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """End the child within `timeout` seconds, whatever it is doing."""
+        """End the child process within `timeout` seconds, whatever it is doing."""
         with self._lock:
             self._stopping = True
             process, listener = self._process, self._listener
@@ -114,7 +114,10 @@ class AnswerWriter:
         listener.join(timeout)
 
     def ask(self) -> None:
-        """Signal that a rater waits: the next pair is written alone and can be watched. Cheap; may be called often."""
+        """Tell the child process that a rater waits: it writes the next pair alone, so that the rater can watch.
+
+        Cheap; may be called often.
+        """
         with self._lock:
             process, now = self._process, time.monotonic()
             if process is None or process.stdin is None or self._stopping or now - self._signalled_at < _ASKS:
@@ -124,12 +127,12 @@ class AnswerWriter:
                 process.stdin.write(b"ask\n")
 
     def writing(self) -> PairInProgress | None:
-        """Return the pair that is being written alone, or the last one that was; None if there was none."""
+        """Return the pair that was last written alone for a waiting rater, finished or not; None if there was none."""
         with self._lock:
             return self._writing
 
     def state(self) -> WriterState:
-        """Return what the models do."""
+        """Return the state of the models: "loading", "writing", "ahead", "done" or "failed"; see `WriterState`."""
         with self._lock:
             return self._state
 
@@ -148,7 +151,10 @@ class AnswerWriter:
     # -- the child ----------------------------------------------------------------------------------------------------
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], deque[str]]:
-        """Start the child in its own session: Ctrl-C is for the server. Returns it and its last lines of stderr."""
+        """Start the child process in its own session, as Ctrl-C in the terminal is for the server.
+
+        Returns the process, and a queue that collects its last lines on stderr.
+        """
         pipe = subprocess.PIPE
         process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
         self._process, self._starts, self._state = process, self._starts + 1, "loading"
@@ -162,7 +168,7 @@ class AnswerWriter:
         return process, stderr_lines
 
     def _listen(self, process: subprocess.Popen[bytes], stderr_lines: deque[str]) -> None:
-        """Handle the child's lines until it ends for good."""
+        """Handle the JSON lines of the child process until it ends; if it dies, start it again, but only once."""
         while True:
             assert process.stdout is not None
             with _buffered(process.stdout) as lines:
@@ -178,7 +184,7 @@ class AnswerWriter:
                 process, stderr_lines = self._spawn()
 
     def _restarts(self, code: int, stderr_lines: deque[str]) -> bool:
-        """Report why the child has ended. Returns True if it is to be started again."""
+        """Report why the child process has ended. Returns True if it is to be started again."""
         self._writing = None if self._writing and not self._writing.done else self._writing
         if self._stopping or self._problem:
             return False
@@ -251,7 +257,7 @@ def _ending(code: int) -> str:
 
 
 def _note(what: str, why: str, origins: list[str]) -> str:
-    """Return such as `3 prompts left out, too long for base: a.jsonl:2, a.jsonl:7, a.jsonl:9`."""
+    """Return a note on what was left out, such as `3 prompts left out, too long for base: a.jsonl:2, a.jsonl:7`."""
     count, named = len(origins), [origin for origin in origins if origin][:_NAMED]
     more = f" and {count - len(named)} more" if named and count > len(named) else ""
     where = f": {', '.join(named)}{more}" if named else ""

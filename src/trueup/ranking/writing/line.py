@@ -1,4 +1,4 @@
-"""The line from the process that writes answers to the server, and back: JSON lines out, one kind of signal in."""
+"""Connection from the process that writes answers to the server: JSON lines out, and signals that a rater waits in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 
 class ServerLine:
-    """The writing process's end of the line to the server: reports progress, learns that a rater waits.
+    """The writing process's end of its connection to the server: it reports progress, and learns that a rater waits.
 
     Args:
         out: receives lines of JSON.
@@ -24,7 +24,7 @@ class ServerLine:
         self._state = ""
 
     def send(self, **fields: Any) -> None:
-        """Send a line with these fields. End this process if the server is gone."""
+        """Send the fields to the server as one line of JSON. Ends this process if the server is gone."""
         try:
             self._out.write(json.dumps(fields) + "\n")
             self._out.flush()
@@ -32,13 +32,13 @@ class ServerLine:
             os._exit(0)
 
     def send_state(self, state: str) -> None:
-        """Send what this process does now, if that has changed."""
+        """Send the state of this process ("loading", "writing", "ahead" or "done") if it has changed."""
         if state != self._state:
             self._state = state
             self.send(state=state)
 
     def listen(self, lines: Iterable[str]) -> None:
-        """Start a thread in which every line means that a rater waits, and the end of the lines ends this process."""
+        """Start a thread that reads the server's lines: each means a rater waits, and their end ends this process."""
 
         def hear() -> None:
             with suppress(OSError, ValueError):
@@ -50,11 +50,11 @@ class ServerLine:
 
     @property
     def rater_waits(self) -> bool:
-        """True from the server's signal until `forget_rater`."""
+        """True from the server's signal that a rater waits until `forget_rater`."""
         return self._waiting.is_set()
 
     def forget_rater(self) -> None:
-        """Take the signal as handled: from here on only a new one counts."""
+        """Take the signal that a rater waits as handled: from here on only a new one counts."""
         self._waiting.clear()
 
     def pause(self, seconds: float) -> None:

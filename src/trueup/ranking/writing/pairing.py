@@ -1,4 +1,4 @@
-"""Pairs of answers: which models, in which order, with which seeds; written in batches, or alone and watched.
+"""Write pairs of answers: choose models, order and seeds, then sample in batches, or alone while a rater watches.
 
 An answer depends on the seed, the prompt's messages, how many pairs the prompt had, and which of the models writes it:
 not on the rows of its batch, nor on whether somebody watched. (Up to the rounding of the logits, which differs with the
@@ -38,7 +38,7 @@ _BEGIN = 2  # pairs in the first batch; each next one has twice as many: the fir
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A pair to be written.
+    """Plan of a pair that is yet to be written: the prompt, and the models that answer it.
 
     Attributes:
         prompt: the prompt to answer.
@@ -53,7 +53,7 @@ class Draft:
     attempt: int = 0
 
     def seeds(self, seed: int) -> tuple[int, int]:
-        """Return the seeds of the two answers; `seed` is the configuration's."""
+        """Return the sampling seeds of the first and the second answer; `seed` is the configuration's."""
         writers = self.models if self.models[0] != self.models[1] else (0, 1)
         first, second = (
             mixed_seed(seed, _content(self.prompt), self.number, self.attempt, writer) for writer in writers
@@ -64,9 +64,9 @@ class Draft:
 def draft_pair(prompt: StoredPrompt, number: int, models: int, seed: int, salt: str = "") -> Draft:
     """Choose which two of `models` models write pair `number` of a prompt, and which of them is first.
 
-    Prompts are taken in blocks as long as there are pairings: within a block every prompt has another pairing, in an
-    order drawn for the block; so have the pairs of one prompt. Which model is first depends on the secret `salt` too,
-    so no rater can work it out.
+    A pairing is two of the models. Prompts are taken in blocks of as many prompts as there are pairings. Within a block
+    every prompt gets another pairing, in an order drawn for the block; so do the successive pairs of one prompt. Which
+    model is first depends on the secret `salt` too, so no rater can work it out.
     """
     if models == 1:
         return Draft(prompt, number, (0, 0))
@@ -84,12 +84,12 @@ def _content(prompt: StoredPrompt) -> int:
 
 
 class Pairing:
-    """Writes pairs of answers into a store.
+    """Writer of pairs of answers into a store.
 
     Args:
         store: holds the prompts, and receives the pairs.
         speakers: the models.
-        config: how many, and how they are sampled.
+        config: how many pairs to write, and how answers are sampled.
         server: receives progress, and signals that a rater waits.
     """
 
@@ -108,7 +108,10 @@ class Pairing:
 
     @classmethod
     def load(cls, store: Store, config: RankConfig, runtime: Runtime, server: ServerLine) -> Pairing:
-        """Load the configuration's models, which are folders from `find_model`. Raises ModelError."""
+        """Return a `Pairing` with the models of `config`, folders from `find_model`.
+
+        Raises ModelError if one cannot be loaded.
+        """
         return cls(store, [Speaker(folder, runtime) for folder in config.model], config, server)
 
     def write(self) -> bool:
@@ -129,14 +132,17 @@ class Pairing:
     # -- which pairs come next ----------------------------------------------------------------------------------------
 
     def _missing(self) -> int:
-        """Return how many pairs to write until there are enough; once there are, 0 until a batch is missing."""
+        """Return how many pairs to write now so that `config.ahead` pairs wait for raters.
+
+        Once that many wait, it is 0 until about a batch of them has been used up.
+        """
         missing = self._config.ahead - self._store.fresh()
         least = max(1, min(self._config.batch, self._config.ahead // 2)) if self._full else 1
         self._full = missing < least
         return 0 if self._full else missing
 
     def _next_drafts(self, count: int) -> list[Draft]:
-        """Return up to `count` drafts: every prompt's first pair comes before any prompt's second one."""
+        """Return plans for up to `count` pairs: every prompt's first pair comes before any prompt's second one."""
         skipped = self._left_out | self._in_batch
         for number in range(self._config.pairs_per_prompt):
             # Prompts with fewer pairs came in an earlier round, so these have exactly `number`.
@@ -147,7 +153,7 @@ class Pairing:
         return []
 
     def _is_awaited(self) -> bool:
-        """Return True if a rater waits and there is no pair to give."""
+        """Return True if a rater waits and the store has no pair that nobody has looked at yet."""
         if self._server.rater_waits:
             if not self._store.fresh():
                 return True
@@ -169,7 +175,10 @@ class Pairing:
             self._in_batch = set()
 
     def _sample(self, encoded: Sequence[tuple[Draft, list[list[int]]]]) -> list[list[ChatAnswer]]:
-        """Return both answers of each draft, which comes with its prompt's token ids for both models."""
+        """Return [first answer, second answer] for each planned pair.
+
+        In `encoded` each plan comes with its prompt's token ids for the model of either answer.
+        """
         answers: list[dict[int, ChatAnswer]] = [{} for _ in encoded]
         options: dict[str, Any] = {"max_tokens": self._config.max_tokens, "check": self._interrupt_for_rater}
         for model, speaker in enumerate(self._speakers):
@@ -188,7 +197,10 @@ class Pairing:
         return [[both[0], both[1]] for both in answers]
 
     def _interrupt_for_rater(self) -> None:
-        """Write a pair for a rater who waits. Called between two tokens of a batch; takes half of the time at most."""
+        """Interrupt a batch to write a pair for a rater who waits.
+
+        Called between two tokens of the batch; such interruptions take half of the time at most.
+        """
         if self._server.rater_waits and time.monotonic() >= self._next_interruption and self._is_awaited():
             began = time.monotonic()
             self._write_watched()
@@ -228,7 +240,10 @@ class Pairing:
     # -- into the store -----------------------------------------------------------------------------------------------
 
     def _encode(self, draft: Draft) -> list[list[int]] | None:
-        """Return the prompt as token ids of either model; None if one cannot read it: the prompt is left out."""
+        """Return the prompt's token ids for the models of the first and the second answer.
+
+        None if one of the models cannot read it, as when it is too long: the prompt is then left out.
+        """
         encoded = []
         for model in draft.models:
             try:
@@ -252,7 +267,7 @@ class Pairing:
         return None
 
     def _answer(self, draft: Draft, side: int, answer: ChatAnswer) -> Answer:
-        """Return an answer as the store keeps it. `Speaker.answer` repeats it from this seed."""
+        """Return an answer as the store keeps it, with the settings and seed from which it can be sampled again."""
         model = draft.models[side]
         sampling = {
             **self._origin[model],
@@ -264,7 +279,7 @@ class Pairing:
 
     @cached_property
     def _origin(self) -> list[dict[str, Any]]:
-        """The provenance that all answers of a model share, by model."""
+        """For each model the settings that all its answers share: sampling, device, dtype, weights, trueup version."""
         sampling = {"temperature": self._config.temperature, "max_new_tokens": self._config.max_new_tokens}
         return [
             {

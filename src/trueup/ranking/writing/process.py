@@ -25,7 +25,10 @@ _NICE = 10  # the server, which answers raters, comes first
 
 
 def main() -> int:
-    """Write answers until the end of stdin. Returns the exit code of an error that ended it before."""
+    """Run the writing process until its stdin ends.
+
+    Returns the exit code: 0, or that of the error which ended it before.
+    """
     # Libraries may print on stdout, which the server reads: lines to it go through a copy of the descriptor.
     server = ServerLine(os.fdopen(os.dup(1), "w", encoding="ascii"))
     os.dup2(2, 1)

@@ -1,4 +1,7 @@
-"""A reward model's margins of the pairs in a store. Where it is unsure, a vote teaches it most."""
+"""Score the pairs in a store by a reward model's margin: its reward of the first answer minus that of the second.
+
+Raters get pairs with a small margin first: where the reward model is unsure, a vote teaches it most.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _CHUNK = 8  # pairs scored before other work has its turn: a rater may wait
 
 
 class Scoring:
-    """Scores the pairs of a store that have no score yet.
+    """Scorer of the pairs in a store for which the reward model's margin is not known yet.
 
     Args:
         source: a reward run's folder, a classifier's folder or hub name.
@@ -49,7 +52,10 @@ class Scoring:
         self._left_out: set[int] = set()
 
     def score(self) -> int:
-        """Score some pairs. Returns how many were looked at; 0 if every pair that can be scored is."""
+        """Score the next few pairs.
+
+        Returns how many were looked at; 0 if every pair that can be scored has its margin.
+        """
         unscored = self._store.unscored(self.name, _CHUNK + len(self._left_out))
         pairs = [pair for pair in unscored if pair.id not in self._left_out][:_CHUNK]
         if fitting := [pair for pair in pairs if self._fits(pair)]:
@@ -60,7 +66,7 @@ class Scoring:
         return len(pairs)
 
     def _fits(self, pair: Pair) -> bool:
-        """Return True if the model can read both answers; else leave the pair out."""
+        """Return True if the reward model can read both answers; else report the pair as left out."""
         try:
             for text in (pair.first.text, pair.second.text):
                 length = len(self._renderer.prompt(pair.prompt.messages)) + len(self._renderer.text(text).ids)
