@@ -1,4 +1,4 @@
-"""The account of a source's rows: how many were read, used, dropped, not selected or unusable, and where."""
+"""The counts of a source's rows: how many were read, used, dropped, not selected or unusable, and on which lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LISTED_NOTES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A row that was left out, and why."""
+    """A row that was left out: its file and line, and the reason in words."""
 
     origin: Origin
     reason: str
@@ -29,13 +29,16 @@ class Drop:
 
 @dataclass(slots=True)
 class Places:
-    """The first places of one kind of problem, and how many there are in all."""
+    """The places (file and line) of rows with one kind of problem: the first few, and the number of all of them."""
 
     origins: list[Origin] = field(default_factory=list)
     total: int = 0
 
     def add(self, origins: Sequence[Origin], total: int | None = None) -> None:
-        """Count `total` more places (by default all of `origins`), of which `origins` are the first."""
+        """Count `total` more places (by default all of `origins`).
+
+        The first of them, `origins`, are kept until the list is full.
+        """
         self.total += len(origins) if total is None else total
         self.origins += origins[: LISTED + 1 - len(self.origins)]
 
@@ -44,20 +47,20 @@ class Places:
 class Account:
     """Counts of a source's rows: `read == used + len(dropped) + unselected` if `check` raises nothing.
 
-    Memory grows with the dropped rows only: of notes the first thousand are kept, of problems the first places.
+    Memory grows with the dropped rows only: of the notes the first thousand are kept, of the problems the first places.
     Accounts of consecutive chunks of a source add up to the account of the whole (`add`).
 
     Attributes:
-        section: the source, which of its rows are selected, and what to do about identical pairs.
+        section: the data section of the configuration: the source, the slice `rows` and the rule for identical pairs.
         read: rows seen.
         used: rows given to the caller.
         unselected: rows outside the slice `rows`.
         dropped: rows left out because the configuration says so.
-        notes: oddities of rows that are used, the first thousand.
-        note_counts: {note: how often}.
+        notes: (place, oddity) of rows that are used all the same, e.g. an empty response; the first thousand.
+        note_counts: {oddity: number of times}.
         first: the error of the first unusable row.
         unusable: the places of unusable rows.
-        identical: the places of pairs with identical answers, where those are not dropped.
+        identical: the places of pairs whose two answers are identical, where those are not dropped.
     """
 
     section: DataConfig
@@ -75,9 +78,9 @@ class Account:
         """Count one entry and return its row, or None if the row is not used.
 
         Args:
-            parser: started, so that it knows the format.
+            parser: the parser of the source, whose `start` was called, so that it knows the format.
             index: the entry's number in the source, from 0.
-            entry: the row's origin, and its fields or the error of reading it.
+            entry: the row's file and line, and its fields or the error of reading it.
         """
         origin, fields = entry
         notes: list[tuple[Origin, str]] = []
@@ -108,12 +111,12 @@ class Account:
         return selected
 
     def refuse(self, origin: Origin, error: DataError) -> None:
-        """Count an unusable row."""
+        """Count a row as unusable, because of `error`."""
         self.first = self.first or error
         self.unusable.add([origin])
 
     def add(self, chunk: Account) -> None:
-        """Add the account of the rows that follow."""
+        """Add the account of the next chunk of rows of the same source."""
         self.read += chunk.read
         self.used += chunk.used
         self.unselected += chunk.unselected
@@ -128,7 +131,7 @@ class Account:
         self.notes += notes[: max(0, _LISTED_NOTES - len(self.notes))]
 
     def check_so_far(self) -> None:
-        """Raise DataError if a row was unusable: the first one's error, with the places of the others."""
+        """Raise DataError if a row was unusable: the error of the first one, and the lines of the others."""
         if self.first is None:
             return
         others, count = self.unusable.origins[1:], self.unusable.total - 1
@@ -136,7 +139,11 @@ class Account:
         raise DataError(f"{self.first}{also}")
 
     def check(self) -> None:
-        """Raise DataError if the whole source cannot be used: unusable rows, identical pairs, or no row to use."""
+        """Raise DataError if the source, read to its end, cannot be used.
+
+        Raises:
+            DataError: rows are unusable, pairs have identical answers (and are not dropped), or no row is left to use.
+        """
         self.check_so_far()
         name, selected = printable(self.section.path), self.read - self.unselected
         if not self.read:
@@ -155,11 +162,11 @@ class Account:
             raise DataError(f"{name}: {problem}\n  fix: check how it was made")
 
     def counts(self, left_out: Sequence[Drop], blank: int) -> dict[str, Any]:
-        """Return the account for JSON.
+        """Return the counts as a dict for JSON: read, used, dropped, unselected, blank, notes and note_counts.
 
         Args:
-            left_out: what the source holds besides its rows; counted as read and dropped.
-            blank: blank lines of the source; they are not rows.
+            left_out: what the source holds besides its rows, e.g. undecided pairs; counted as read and dropped.
+            blank: the number of blank lines in the source, which are not rows.
         """
         return {
             "read": self.read + len(left_out),
@@ -173,14 +180,14 @@ class Account:
 
 
 def no_rows(name: str) -> DataError:
-    """Return the error of a source without a row."""
+    """Return the error for a source, named `name`, that has no row."""
     return DataError(f"{name}: there are no rows in it\n  fix: check that the file was written to the end")
 
 
 def lines(origins: Sequence[Origin], total: int | None = None, message: str = "") -> str:
-    """Return line numbers for a message: the first ten, and how many more there are.
+    """Return the line numbers of `origins` as text for a message: the first ten, and the number of further ones.
 
-    The names of their files are given too, unless all are of one file, and `message` (if any) begins with its name.
+    File names are written too, unless all lines are of one file and `message` (if any) begins with its name.
     """
     total = len(origins) if total is None else total
     files = {origin.file for origin in origins}

@@ -1,6 +1,6 @@
 """Read files as lines of text: gzip is unpacked, bytes are decoded, and at most one line is in memory.
 
-A file that cannot be read to its end (a broken gzip, an endless line) raises `Break` with the line.
+A file that cannot be read to its end (a broken gzip, an endless line) raises `Break`, which carries the line's number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, 
 
 
 class Break(Exception):  # noqa: N818 - not an error for users: it carries one to the code that makes entries
-    """The place from which a file cannot be read on, and the error."""
+    """Exception that ends the reading of a file; it carries the unreadable place and the error for the user."""
 
     def __init__(self, origin: Origin, error: DataError) -> None:
         super().__init__(str(error))
@@ -39,7 +39,10 @@ class Break(Exception):  # noqa: N818 - not an error for users: it carries one t
 
 @dataclass(slots=True)
 class Tally:
-    """Progress of a pass over files: blank lines skipped, bytes of finished files, and position in the present file."""
+    """Progress of reading the files of a source.
+
+    It holds the number of blank lines skipped, the bytes of finished files, and the position in the present file.
+    """
 
     blank: int = 0
     finished: int = 0
@@ -47,17 +50,17 @@ class Tally:
 
     @property
     def bytes(self) -> int:
-        """The number of bytes read so far; of gzip, compressed bytes."""
+        """The number of bytes read so far; for gzip files, compressed bytes."""
         return self.finished + self.position()
 
 
 @contextmanager
 def opened(path: Path, tally: Tally) -> Iterator[BinaryIO]:
-    """Open a regular file for reading bytes, unpacking gzip.
+    """Open a regular file for reading bytes, unpack it if it is gzip, and report the position to `tally`.
 
     Raises:
-        DataError: it is not a regular file. A pipe could block for ever, and can be read only once.
-        OSError: it cannot be opened.
+        DataError: `path` is not a regular file. A pipe could block for ever, and can be read only once.
+        OSError: the file cannot be opened.
     """
     refuse_special(path)
     with path.open("rb") as file:
@@ -70,7 +73,7 @@ def opened(path: Path, tally: Tally) -> Iterator[BinaryIO]:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise DataError if `path` is not a regular file."""
+    """Raise DataError if `path` is not a regular file, e.g. a folder or a pipe."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in KINDS if is_kind(mode)), "a device")
@@ -78,12 +81,16 @@ def refuse_special(path: Path) -> None:
 
 
 def cannot_read(error: BaseException) -> str:
-    """Return the text of an OSError or gzip error, without the path that it may repeat."""
+    """Return the text of an OSError or gzip error for a message, without the path that such an error may repeat."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
 
 
 def raw_lines(name: str, handle: BinaryIO) -> Iterator[bytes]:
-    """Yield lines with their line ends. Raises Break at a line over LINE_LIMIT, or where the file cannot be read on."""
+    """Yield the lines of an open file as bytes, with their line ends; `name` is the file's name for errors.
+
+    Raises:
+        Break: a line is longer than LINE_LIMIT, or the file cannot be read on.
+    """
     number = 0
     try:
         for raw in iter(functools.partial(handle.readline, LINE_LIMIT + 1), b""):
@@ -96,19 +103,22 @@ def raw_lines(name: str, handle: BinaryIO) -> Iterator[bytes]:
 
 
 def too_long(origin: Origin, noun: str, value: str | None = None) -> Break:
-    """Return the Break of a line, cell or row over LINE_LIMIT."""
+    """Return the Break (end of reading) for a line, cell or row (`noun`) of more than LINE_LIMIT bytes."""
     problem = f"a {noun} of more than {LINE_LIMIT:,} bytes"
     return Break(origin, row_error(origin, problem, "write one row per line, and check that each ends", value))
 
 
 def unreadable(origin: Origin, error: BaseException) -> Break:
-    """Return the Break of a disk or gzip error."""
+    """Return the Break (end of reading) for a place where the disk or gzip fails."""
     fix = "check the file and its permissions, or get it again"
     return Break(origin, row_error(origin, f"cannot be read from here: {cannot_read(error)}", fix))
 
 
 def decoded(origin: Origin, raw: bytes) -> str | DataError:
-    """Decode a line, with its line end; a byte order mark at the start of the file is removed."""
+    """Return a line as text, or the error if it is not UTF-8 or holds a NUL byte.
+
+    The line end is kept; a byte order mark at the start of the file is removed.
+    """
     try:
         text = raw.decode("utf-8-sig" if origin.line == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -130,7 +140,7 @@ def _holds_nul(origin: Origin, text: str) -> DataError:
 
 
 def mark_inside(origin: Origin, text: str) -> DataError | None:
-    """Return an error if a line begins with a byte order mark: only a file may."""
+    """Return an error if a line begins with a byte order mark (only the first line of a file may), else None."""
     if not text.startswith("\ufeff"):
         return None
     fix = "remove it: files were joined, each with its mark"
@@ -138,7 +148,10 @@ def mark_inside(origin: Origin, text: str) -> DataError | None:
 
 
 def plain_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[tuple[Origin, str | DataError]]:
-    """Yield the decoded lines that are not blank."""
+    """Yield each line that is not blank, as its place and its text, or the error of decoding it.
+
+    `tally` counts blank lines.
+    """
     for number, raw in enumerate(raw_lines(name, handle), 1):
         origin = Origin(name, number)
         text = decoded(origin, raw)
@@ -149,7 +162,7 @@ def plain_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[tuple[Ori
 
 
 def text_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[Entry]:
-    """Yield a row for every line of a .txt file that is not blank."""
+    """Yield a row {"text": line} for every line of a .txt file that is not blank, or the error of that line."""
     for origin, text in plain_lines(name, handle, tally):
         if isinstance(text, DataError):
             yield origin, text
@@ -163,7 +176,11 @@ def text_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[Entry]:
 
 
 def text_chunks(name: str, handle: BinaryIO, size: int) -> Iterator[str]:
-    """Yield the decoded file in pieces of about `size` bytes. Raises Break at an unreadable line, or one not UTF-8."""
+    """Yield the text of a file in pieces of about `size` bytes; `name` is the file's name for errors.
+
+    Raises:
+        Break: a line cannot be read, is not UTF-8, or holds a NUL byte.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, before, pending = 1, 0, b""  # of the piece's first byte: its line, bytes of that line before it; undecoded
     first = True
@@ -190,7 +207,11 @@ def text_chunks(name: str, handle: BinaryIO, size: int) -> Iterator[str]:
 
 
 def _bad_piece(name: str, piece: bytes, error: UnicodeDecodeError, line: int, before: int) -> Break:
-    """Return the Break of a piece with a byte that is not UTF-8; `error.start` counts from the start of the piece."""
+    """Return the Break (end of reading) for a byte that is not UTF-8, with its line and its position in that line.
+
+    `piece` begins in line number `line`, after `before` bytes of that line; `error.start` counts from the piece's
+    start.
+    """
     start = piece.rfind(b"\n", 0, error.start) + 1
     origin = Origin(name, line + piece.count(b"\n", 0, error.start))
     within = UnicodeDecodeError("utf-8", piece[start:], error.start - start, error.end - start, error.reason)
@@ -218,7 +239,10 @@ MARKUP = r"\s*<(!doctype|html|\?xml|head|body|error)\b"
 
 
 def refuse_foreign(name: str, head: bytes, kind: str) -> None:
-    """Raise DataError if the first bytes show that the file is not of the kind that its name says."""
+    """Raise DataError if a file is of another kind than its suffix (`kind`) says, e.g. a zip archive named .jsonl.
+
+    The kind is recognised from the file's first bytes, `head`.
+    """
     start = head.removeprefix(codecs.BOM_UTF8).decode("latin-1")
     rules = [rule for rule in FOREIGN if kind != ".parquet" or rule[1] != "a Parquet file"]
     if kind != ".txt":

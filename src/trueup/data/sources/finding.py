@@ -1,4 +1,4 @@
-"""Find the files of a data source: a file, a folder, a saved data set or a data set of the hub."""
+"""Find the files of a data source: a file, a folder, a saved data set, or a data set of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def looks_like_hub_id(spec: str) -> bool:
-    """Return True for owner/name, if `owner` is no local folder and `name` is not the name of a data file."""
+    """Return True for owner/name, if `owner` is no local folder and `name` does not end as a data file does."""
     is_id = HUB_ID.fullmatch(spec) is not None and not spec.startswith(".")
     return is_id and kind_of(Path(spec)) not in (*SUFFIXES, ".db") and not Path(spec).parent.exists()
 
 
 def is_saved(path: Path) -> bool:
-    """Return True if the folder was written by `datasets.save_to_disk`."""
+    """Return True if the folder was written by `save_to_disk` of the `datasets` package."""
     return (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
 
 
 def missing(path: Path) -> DataError:
-    """Return the error of a path that does not exist, with the most similar existing name."""
+    """Return the error for a path that does not exist; it suggests the existing name that is most similar."""
     name, folder = printable(path), path.parent
     check_path = f"check the path (now in {printable(Path.cwd())})"
     if path.is_symlink():
@@ -45,10 +45,12 @@ def missing(path: Path) -> DataError:
 
 
 def files_of(folder: Path, split: str) -> list[Path]:
-    """Return the data files directly in `folder`, sorted; if names hold a split (test-0.jsonl), only those of `split`.
+    """Return the data files directly in `folder`, sorted by name.
+
+    If their names hold a split (test-0.jsonl), only the files of `split` are returned.
 
     Raises:
-        DataError: there is none, or only some names hold a split.
+        DataError: the folder has no data file, none of that split, or only some of the names hold a split.
     """
     files = sorted(p for p in folder.iterdir() if not p.is_dir() and kind_of(p) in SUFFIXES)
     broken = next((p for p in files if not p.exists()), None)
@@ -73,7 +75,12 @@ def files_of(folder: Path, split: str) -> list[Path]:
 
 
 def open_saved(path: Path, split: str) -> Any:
-    """Open a data set of `datasets.save_to_disk`. It stays on disk, and gives plain Python values."""
+    """Open one split of a data set that `save_to_disk` of the `datasets` package wrote; rows stay on disk until read.
+
+    Raises:
+        DataError: the data set cannot be read, names files outside its folder, or has no such split.
+        MissingExtraError: the `datasets` package is not installed.
+    """
     datasets = _datasets(str(path))
     _refuse_elsewhere(path)
     try:
@@ -90,7 +97,7 @@ def open_saved(path: Path, split: str) -> Any:
 
 
 def _refuse_elsewhere(path: Path) -> None:
-    """Raise DataError if a saved data set names splits or files outside its folder."""
+    """Raise DataError if the JSON files of a saved data set name splits or files outside its folder."""
     for json_path in sorted(path.rglob("*.json")):
         info: object = None
         with suppress(OSError, ValueError, RecursionError):  # `datasets` has a better message for a broken file
@@ -107,7 +114,12 @@ def _refuse_elsewhere(path: Path) -> None:
 
 
 def open_hub(spec: str, split: str) -> Any:
-    """Open a data set of the hub; its rows are loaded as they are read."""
+    """Open one split of a data set of the hub, owner/name[:configuration]; its rows are downloaded as they are read.
+
+    Raises:
+        DataError: the data set cannot be loaded.
+        MissingExtraError: the `datasets` package is not installed.
+    """
     datasets = _datasets(spec)
     name, _, configuration = spec.partition(":")
     try:

@@ -24,19 +24,26 @@ from trueup.system.text import excerpt
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A recognised format: the key of each part in the file, and the function that makes a row of a record."""
+    """A recognised format of records.
+
+    `name` is e.g. "conversation" or "ranking"; `keys` gives the file's key for each part of the format (None: the file
+    has none); `parse` makes a typed row of a record and these keys.
+    """
 
     name: str
     keys: Mapping[str, str | None]
     parse: Callable[[Record, Mapping[str, str | None]], Row]
 
     def used(self) -> set[str]:
-        """Return the keys of the file that are read."""
+        """Return the keys of the file that this format reads."""
         return {key for key in self.keys.values() if key}
 
 
 def recognise(row: Mapping[str, object], wanted: Sequence[str]) -> Format | None:
-    """Return the first of the formats `wanted` for which `row` has the keys, or None."""
+    """Return the first format of `wanted` (names, e.g.
+
+    "ranking") whose keys the row has; None if it has those of none.
+    """
     possible = {name: keys for name, keys in _keys_of_formats(row).items() if keys}
     parsers = {
         "conversation": _conversation,
@@ -50,7 +57,7 @@ def recognise(row: Mapping[str, object], wanted: Sequence[str]) -> Format | None
 
 
 def pair_format(row: Mapping[str, object], first: str, second: str) -> Format:
-    """Return the format of a ranking with the chosen answer at the key `first` and the rejected one at `second`."""
+    """Return the format of rankings with the chosen answer at the key `first` and the rejected one at `second`."""
     keys = _keys_of_formats({**row, "chosen": None, "rejected": None})["ranking"] or {}
     scores = {"margin": None, "score_chosen": None, "score_rejected": None}
     return Format("ranking", {**keys, **scores, "chosen": first, "rejected": second}, _ranking)
@@ -88,7 +95,7 @@ Keys = Mapping[str, str | None]
 
 
 def _opening(record: Record, keys: Keys) -> tuple[Message, ...]:
-    """Return the prompt's messages: system, prompt, and Alpaca's input below its instruction."""
+    """Return the messages of the prompt: an optional system message and the prompt, with Alpaca's `input` below it."""
     turns = record.turns(cast("str", keys["prompt"]), "user")
     if turns[-1] == Message("assistant", ""):  # a transcript's prompt may end "\n\nAssistant:"
         turns = turns[:-1]
@@ -123,7 +130,7 @@ def _note_empty_response(record: Record, key: str, turns: Sequence[Message]) -> 
 
 
 def _answer(record: Record, prompt: tuple[Message, ...], key: str) -> tuple[Message, ...]:
-    """Return the messages at `key` that follow `prompt`; a copy of the prompt before them is removed."""
+    """Return the messages of the answer at `key`; if they begin with a copy of the prompt, that is removed."""
     empty_ok = isinstance(record.row.get(key), str) and is_transcript(str(record.row[key]))
     turns = record.turns(key, "assistant")
     if turns[0].role == "system" and turns[0] != prompt[0]:
@@ -170,14 +177,17 @@ def _sides(keys: Keys) -> tuple[str, str]:
 
 
 def _under_system(record: Record, keys: Keys, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Return `prompt` with the system message that both answers begin with, if it has none itself."""
+    """Return the prompt, preceded by the system message that both answers begin with if the prompt itself has none."""
     lists = [record.turns(key, "assistant") for key in _sides(keys) if isinstance(record.row.get(key), list)]
     heads = {turns[0] for turns in lists if turns[0].role == "system"}
     return (*heads, *prompt) if len(heads) == 1 and prompt and prompt[0].role != "system" else prompt
 
 
 def _shared(record: Record, keys: Keys) -> tuple[Message, ...]:
-    """Return the messages that chosen and rejected begin with in common, up to the last user message."""
+    """Return the prompt of a ranking that has no field for it.
+
+    It consists of the messages that both answers begin with, up to the last user message.
+    """
     silent = Record(record.row, record.origin)  # its notes are not kept: `_answer` reads both sides again and notes
     sides = [_with_system(silent, keys, silent.turns(key, "assistant")) for key in _sides(keys)]
     same = 0

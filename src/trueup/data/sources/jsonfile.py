@@ -1,4 +1,4 @@
-"""Read JSON Lines, and JSON lists element by element: memory holds one element, however long the list is."""
+"""Read JSON Lines files, and JSON lists one element at a time: memory holds one element of a list of any length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINES, LIST = "write one JSON object per line", "write a JSON list of objects"
 
 
 class RepeatedKeyError(ValueError):
-    """An object has a key twice: only the last would count."""
+    """Error for a JSON object that has a key twice, of which only the last value would count."""
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -36,7 +36,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def json_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[Entry]:
-    """Yield one object a line."""
+    """Yield the JSON object of each line that is not blank, as a row's fields, or the error of that line."""
     for origin, text in decoding.plain_lines(name, handle, tally):
         yield origin, text if isinstance(text, DataError) else _parsed(origin, text.rstrip("\r\n"))
 
@@ -59,7 +59,7 @@ def _not_object(origin: Origin, value: object) -> DataError:
 
 
 def _unreadable(origin: Origin, error: Exception, fix: str, value: str | None = None) -> DataError:
-    """Return the error of a key that occurs twice, an integer of over 4,300 digits, or endless brackets."""
+    """Return the row error for a repeated key, an integer of over 4,300 digits, or brackets nested too deep."""
     if isinstance(error, RepeatedKeyError):
         problem = f"key {excerpt(str(error))} occurs twice in one object"
         return row_error(origin, problem, "keep one: only the last would count")
@@ -75,7 +75,10 @@ def _broken(origin: Origin, text: str, pos: int, column: int, message: str, fix:
 
 
 def _fix_of_mistake(text: str, pos: int, message: str) -> str | None:
-    """Return the fix of a common mistake in JSON, or None."""
+    """Return the advice for a common mistake in JSON, e.g. single quotes or a trailing comma.
+
+    None for other mistakes.
+    """
     char, line = text[pos : pos + 1], text.strip()
     if line.startswith(("#", "//", "/*")) or char in ("#", "/"):
         return "remove the comment: JSON has none"
@@ -93,7 +96,7 @@ def _fix_of_mistake(text: str, pos: int, message: str) -> str | None:
 
 
 def _line_fix(line: str, pos: int, message: str) -> str:
-    """Return the fix of a line that is JSON, but not JSON Lines."""
+    """Return the advice for a line that is not one whole JSON object, e.g. because the object spans several lines."""
     text = line.strip()
     if text == "{" or text.startswith("["):
         return f"{LINES}; a list of rows goes in a .json file"
@@ -108,7 +111,10 @@ def _ends_early(text: str, pos: int, message: str) -> bool:
 
 
 class _Window:
-    """The part of a file that is in memory: `text`, read up to `position`, with its line and column numbers."""
+    """The part of a JSON file that is in memory: `text`, which is read up to the index `position`.
+
+    It also knows the line and column numbers of its text, for error messages.
+    """
 
     def __init__(self, name: str, handle: BinaryIO, size: int) -> None:
         self.name, self.size = name, size
@@ -117,7 +123,10 @@ class _Window:
         self._chunks = decoding.text_chunks(name, handle, size)
 
     def grow(self) -> bool:
-        """Drop the text already read, and at least double the rest. Return False if the file has no more."""
+        """Drop the text before `position`, and read on until the rest has at least doubled.
+
+        Return False at the end of the file.
+        """
         gone = self.text[: self.position]
         self._column = len(gone) - gone.rfind("\n") - 1 + (0 if "\n" in gone else self._column)
         self._line += gone.count("\n")
@@ -140,7 +149,7 @@ class _Window:
                 return self.text[self.position : self.position + 1]
 
     def broken(self, pos: int, message: str) -> Break:
-        """Return the Break of broken JSON at `text[pos]`."""
+        """Return the Break (end of reading) for broken JSON at `text[pos]`, with its line and column."""
         start = self.text.rfind("\n", 0, pos) + 1
         column = pos - start + 1 + (0 if start else self._column)
         origin = Origin(self.name, self._line + self.text.count("\n", 0, pos))
@@ -149,7 +158,11 @@ class _Window:
         return Break(origin, _broken(origin, self.text[near : pos + 200], pos - near, column, message, fix))
 
     def value(self, number: int) -> object:
-        """Return the JSON value at `position`, element `number` of the list, and move behind it."""
+        """Return the JSON value at `position`, and move behind it; `number` is its place in the list, for errors.
+
+        Raises:
+            Break: the JSON is broken, or the value is longer than LINE_LIMIT.
+        """
         while True:
             try:
                 value, end = DECODER.raw_decode(self.text, self.position)
@@ -175,13 +188,16 @@ class _Window:
 
 
 def json_list(name: str, handle: BinaryIO, size: int = CHUNK) -> Iterator[Entry]:
-    """Yield the elements of a JSON list; `line` is the element's number. Broken JSON raises Break with its line."""
+    """Yield the objects of a JSON list as the fields of rows; a row's `line` is its number in the list, from 1.
+
+    An element that is not an object gives an error in its place; broken JSON raises Break, with its line.
+    """
     for origin, value in list_values(name, handle, size):
         yield origin, cast("dict[str, object]", value) if type(value) is dict else _not_object(origin, value)
 
 
 def list_values(name: str, handle: BinaryIO, size: int = CHUNK) -> Iterator[tuple[Origin, object]]:
-    """Yield the elements of the JSON list in `handle`, of any type, reading `size` bytes at a time."""
+    """Yield (place, value) for each element of the JSON list in `handle`; `size` bytes are read at a time."""
     window = _Window(name, handle, size)
     if window.skip_space() != "[":
         raise window.broken(window.position, "Expecting '['")

@@ -1,4 +1,4 @@
-"""Make typed rows of entries, and explain why an entry is not a row of the kind that is wanted."""
+"""Make typed rows of entries, and explain why an entry cannot give the kind of row that is wanted."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ NEEDED = {
 
 @dataclass(slots=True)
 class Parser:
-    """Makes typed rows of entries. The first readable entry decides the format (`start`); then it can be pickled.
+    """Makes typed rows of entries. `start` decides the format from the first readable entry; then it can be pickled.
 
     Attributes:
-        want: the kind of row.
-        use: "chosen" makes conversations of the chosen side of rankings, "text" reads plain text.
-        columns: {field: its name in the file}.
+        want: the kind of row to make, e.g. "preference".
+        use: "chosen" makes conversations of the chosen side of rankings, "text" reads plain text, "auto" neither.
+        columns: {trueup's field name: the name in the file}, for files with other names.
         allow_empty: accept empty answers, with a note. In transcripts of Human and Assistant they are always accepted.
         unused: the fields of the first row that are not read.
 
@@ -72,19 +72,19 @@ class Parser:
 
     @property
     def started(self) -> bool:
-        """True once the format is known."""
+        """True once `start` has recognised the format."""
         return self._form is not None
 
     @property
     def format(self) -> str:
-        """The name of the format, "" before `start`."""
+        """The name of the recognised format, e.g. "ranking"; "" before `start`."""
         return self._form.name if self._form else ""
 
     def start(self, origin: Origin, row: dict[str, object]) -> None:
-        """Recognise the format from the first readable row.
+        """Recognise the format from the fields of the first readable row.
 
         Raises:
-            DataError: rows of the kind `want` cannot be made of it; the message says what it seems to be.
+            DataError: the row cannot give the kind of row `want`; the message names the kind that it seems to be.
         """
         row = rename_fields(row, self.columns, origin)
         self._form = _recognised(row, origin, self.want, self.use)
@@ -92,7 +92,7 @@ class Parser:
         self.unused = tuple(key for key in row if key not in used)
 
     def parse(self, origin: Origin, fields: dict[str, object] | DataError, notes: list[tuple[Origin, str]]) -> Row:
-        """Return the typed row of one entry; oddities are added to `notes`.
+        """Return the typed row of one entry; oddities such as an empty response are appended to `notes`.
 
         Raises:
             DataError: the entry could not be read, or no row can be made of it.
@@ -105,7 +105,11 @@ class Parser:
 
 
 def _recognised(row: dict[str, object], origin: Origin, want: RowKind, use: str) -> Format:
-    """Return the format of the first row, or raise a DataError that says what the rows seem to be and what to set."""
+    """Return the format of the first row.
+
+    Raises:
+        DataError: the row does not fit; the message says what the rows seem to be and which setting to change.
+    """
     form = recognise(row, FORMATS[want, use])
     if form is not None and want == "conversation" and form.name == "pair" and isinstance(row.get("label"), bool):
         raise row_error(
@@ -126,7 +130,7 @@ def _recognised(row: dict[str, object], origin: Origin, want: RowKind, use: str)
 
 
 def _fix_of_names(row: Mapping[str, object]) -> str:
-    """Return advice on the field names of a row that has no known ones."""
+    """Return advice on how to rename the fields of a row in which no known field was found."""
     keys = list(row)
     if len(keys) == 1 and any(mark in keys[0] for mark in ";\t|,"):
         return "put commas between the cells (tabs in a .tsv file): as it is, the row has one cell"
@@ -138,7 +142,7 @@ def _fix_of_names(row: Mapping[str, object]) -> str:
 
 
 def _similar_field(key: str, value: object) -> str | None:
-    """Return the field that an unknown key seems to be, or None."""
+    """Return trueup's field name that an unknown key resembles; None if there is none."""
     if key in FIELDS:
         return None
     first = cast("list[object]", value)[0] if isinstance(value, list) and value else None
@@ -148,12 +152,12 @@ def _similar_field(key: str, value: object) -> str | None:
 
 
 def _as_yaml(key: str) -> str:
-    """Return a key quoted as YAML needs it."""
+    """Return a key as it is written in YAML, with quotes if it needs them."""
     return key if re.fullmatch(r"[\w.-]+", key) else excerpt(key)
 
 
 def _converted(row: Row, want: RowKind) -> Row:
-    """Return `row` converted to the kind wanted, if its format gives another."""
+    """Return the row as the kind `want`, e.g. the prompt of a conversation, or the chosen side of a preference."""
     if want == "prompt" and isinstance(row, Conversation | Preference):
         return Prompt(row.prompt, row.origin)
     if want == "conversation" and isinstance(row, Preference):
@@ -169,7 +173,7 @@ def _converted(row: Row, want: RowKind) -> Row:
 
 
 def same_answers(row: Row) -> bool:
-    """Return True for a pair whose answers differ at most in outer spaces: nothing can be learned from it."""
+    """Return True for a preference whose answers differ at most in outer spaces: nothing can be learned from it."""
     return isinstance(row, Preference) and _stripped(row.chosen) == _stripped(row.rejected)
 
 

@@ -1,6 +1,6 @@
-"""A vote store as a data source: one row for each pair that its raters decided, as of one event.
+"""A vote store as a data source: it gives one row for each pair that its raters decided, as of one event.
 
-The origin of an entry is the store and the number of the pair: votes.db:17.
+The place of a row is the store's file and the number of the pair: votes.db:17.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ FIELDS = ("prompt", "chosen", "rejected", "margin")
 
 
 def looks_like_store(path: Path) -> bool:
-    """Return True if a file is a vote store by its name or its first bytes."""
+    """Return True if a file is a vote store by its suffix (.db, .sqlite, .sqlite3) or its first bytes."""
     return path.suffix.lower() in SUFFIXES or is_store(path)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A vote store as of one event. Every pass reads it again and gives the same rows.
+    """A vote store as of one event: later votes are ignored, so that every reading gives the same rows.
 
     Attributes:
         spec: the source as the configuration names it.
-        path: the store.
-        event: the number of the last event that counts.
+        path: the store's file.
+        event: the number of the last event (vote, undo or change of settings) that counts.
         rows: the number of decided pairs.
-        margins: True if every decided pair has a strength, so that rows have a margin.
+        margins: True if every decided pair has votes with a strength, so that rows have a margin.
         version: a hash of the rows and of the pairs left out.
-        left_out: pairs that were voted on but not decided.
+        left_out: pairs that were voted on but not decided, each with the reason.
     """
 
     spec: str
@@ -58,7 +58,7 @@ class Snapshot:
     left_out: tuple[Drop, ...]
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the rows, in the order of their pairs."""
+        """Yield the entry (place and fields) of each decided pair, in the order of the pairs."""
         with _opened(self.spec, self.path) as store:
             for outcome in vote_outcomes(store, self.event):
                 if outcome.winner is not None:
@@ -66,10 +66,10 @@ class Snapshot:
 
 
 def snapshot(spec: str, path: Path, event: int | None) -> Snapshot:
-    """Read a vote store as of an event, or as it is now.
+    """Read a vote store as of event number `event`, or as it is now (None).
 
     Raises:
-        DataError: it is not a vote store, has no such event, or no pair was decided by then.
+        DataError: the file is not a vote store, has no such event, or no pair was decided by then.
         MissingExtraError: the package that reads a store is not installed.
     """
     with _opened(spec, path) as store:
@@ -99,10 +99,10 @@ def _entry(path: Path, outcome: VoteOutcome, *, margin: bool) -> tuple[Origin, d
 
 
 def last_event(spec: str, path: Path) -> int:
-    """Return the number of a store's last event.
+    """Return the number of the last event (vote, undo or change of settings) in a vote store.
 
     Raises:
-        DataError: it is not a vote store.
+        DataError: the file is not a vote store.
         MissingExtraError: the package that reads a store is not installed.
     """
     with _opened(spec, path) as store:
@@ -123,7 +123,10 @@ def _opened(spec: str, path: Path) -> Iterator[Store]:
 
 
 def _undecided(spec: str, path: Path, reasons: list[str], waiting: int) -> DataError:
-    """Return the error of a store without a decided pair."""
+    """Return the error for a vote store in which no pair is decided.
+
+    `reasons` holds the reason for each pair with votes; `waiting` is the number of pairs if none has votes.
+    """
     name = printable(path)
     more = f"rank some: trueup rank {name}; or import some: trueup rank import {name} rankings.jsonl"
     if not reasons:

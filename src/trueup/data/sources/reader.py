@@ -1,4 +1,7 @@
-"""Open a data source and give its entries one after another, any number of times."""
+"""Open a data source and give its entries one after another, any number of times.
+
+An entry is the place of a row (file and line), with the row's fields or the error of reading it.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from trueup.system.text import printable
 
 
 class Reader:
-    """An opened source. None of its entries is kept: memory does not grow with their number.
+    """An opened data source. None of its entries is kept, so memory does not grow with their number.
 
     Attributes:
         spec: the source as the configuration names it.
-        files: the files read, in order; the name of a saved data set or a data set of the hub.
-        version: a hash of the rows; "" if the contents of the files identify them.
-        event: the number of the event as of which a vote store is read; None for other sources.
-        left_out: what the source holds besides its rows, with reasons.
+        files: the files read, in order; for a data set of the `datasets` package, its folder or hub id.
+        version: a hash of the rows (vote stores); "" if the contents of the files identify the rows.
+        event: the number of the last event that counts in a vote store; None for other sources.
+        left_out: what the source holds besides its rows, with reasons, e.g. undecided pairs of a vote store.
     """
 
     version: str = ""
@@ -38,9 +41,10 @@ class Reader:
         self._tally = Tally()
 
     def entries(self) -> Iterator[Entry]:
-        """Return an iterator over (origin, fields or error). Every call starts a new pass from the beginning.
+        """Return an iterator over the entries: a row's place, with its fields or the error of reading it.
 
-        If a file cannot be read to its end, such as a gzip that was cut, the error is its last entry.
+        Every call starts again from the beginning. If a file cannot be read to its end, such as a gzip that was cut,
+        the error is the last entry of that file.
         """
         self._tally = Tally()
         return self._pass(self._tally)
@@ -50,20 +54,20 @@ class Reader:
 
     @property
     def blank(self) -> int:
-        """The number of blank lines skipped so far in the latest pass."""
+        """The number of blank lines skipped so far in the latest pass over the source."""
         return self._tally.blank
 
     @property
     def done(self) -> float:
-        """The share of the source read so far in the latest pass, 0 to 1, by bytes (of gzip, compressed ones).
+        """The share of the source read so far in the latest pass, 0 to 1: by bytes of files (compressed), else by rows.
 
-        Always 0 where the size is not known (the hub).
+        Always 0 where the size is not known (data sets of the hub).
         """
         return min(self._tally.bytes / self._size, 1.0) if self._size else 0.0
 
 
 class FileReader(Reader):
-    """Reads files, in order."""
+    """Reader of one or more files (JSON Lines, JSON, CSV, text or Parquet), in the given order."""
 
     def __init__(self, spec: str, paths: list[Path]) -> None:
         for path in paths:
@@ -77,7 +81,10 @@ class FileReader(Reader):
 
 
 class DataSetReader(Reader):
-    """Reads a data set of the `datasets` package; `length` is its number of rows, 0 where that is not known."""
+    """Reader of a data set of the `datasets` package, saved or of the hub.
+
+    `length` is its number of rows (0: not known).
+    """
 
     def __init__(self, spec: str, name: str, rows: Iterable[Mapping[str, Any]], length: int = 0) -> None:
         super().__init__(spec, (name,), length)
@@ -93,7 +100,7 @@ class DataSetReader(Reader):
 
 
 class StoreReader(Reader):
-    """Reads a vote store as of one event: later votes are not in it, in any pass."""
+    """Reader of a vote store as of one event, so that votes cast later appear in no pass over it."""
 
     def __init__(self, spec: str, path: Path, event: int | None) -> None:
         self._snapshot = snapshot(spec, path, event)
@@ -108,14 +115,17 @@ class StoreReader(Reader):
 
 
 def store_version(spec: str) -> str:
-    """Return a hash of the rows of a vote store, as `Reader.version`; "" for any other source."""
+    """Return a hash of the rows of the vote store that `spec` names; "" if it names another kind of source."""
     name, event = split_event(spec)
     path = Path(name).expanduser()
     return snapshot(spec, path, event).version if path.is_file() and looks_like_store(path) else ""
 
 
 def store_events(specs: Iterable[str]) -> dict[str, str]:
-    """Return the spec that reads each vote store of `specs` as it is now: {votes.db: votes.db@1200}."""
+    """Return {spec: spec with the last event's number} for the vote stores in `specs`, e.g. {votes.db: votes.db@1200}.
+
+    All processes that read these specs get the same rows, even if somebody votes meanwhile.
+    """
     stores = {spec for spec in specs if Path(spec).expanduser().is_file() and is_store(Path(spec).expanduser())}
     return {spec: f"{spec}@{last_event(spec, Path(spec).expanduser())}" for spec in stores}
 
@@ -123,10 +133,10 @@ def store_events(specs: Iterable[str]) -> dict[str, str]:
 def open_reader(spec: str, split: str) -> Reader:
     """Open a file, a folder of files, a folder of `datasets.save_to_disk`, or a hub id `owner/name[:configuration]`.
 
-    A vote store can be read as of an event: votes.db@1200.
+    A vote store can be read as of an event: votes.db@1200. `split` selects the files or the part of a data set.
 
     Raises:
-        DataError: it does not exist, or a file as a whole cannot be read.
+        DataError: the source does not exist, or a file as a whole cannot be read.
         MissingExtraError: the kind of source needs a package that is not installed.
     """
     try:

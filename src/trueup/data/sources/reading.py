@@ -1,7 +1,8 @@
-"""Read the entries of a file (JSON Lines, JSON, CSV, text or Parquet), each with its line number.
+"""Read the entries of a file (JSON Lines, JSON, CSV, text or Parquet): each row's fields, or its error, with the line.
 
 JSON and CSV are read by the standard library and not by `datasets`, because messages have to name the line. A bad line
-becomes a DataError in its place, so that all of them can be counted; after one that spoils the rest, the file ends.
+becomes a DataError in place of its row, so that all of them can be counted; an error that makes the rest of the file
+unreadable is its last entry.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ HEAD = 4096
 
 
 def kind_of(path: Path) -> str:
-    """Return the suffix that says how to read `path`, without a final .gz."""
+    """Return the suffix that decides how a file is read, without a final .gz: ".jsonl" for a.jsonl.gz."""
     return (path.suffixes[-2:-1] or [""])[0].lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
 
 
 def probe(path: Path) -> None:
-    """Check the kind of a file and its first bytes.
+    """Check that a file is of a known kind, and that its first bytes fit its name.
 
     Raises:
-        DataError: it cannot be read at all, or is not of the kind that its name says.
-        MissingExtraError: it is Parquet, and pyarrow is not installed.
+        DataError: the file cannot be read at all, or is not of the kind that its name says.
+        MissingExtraError: the file is Parquet, and pyarrow is not installed.
     """
     kind = kind_of(path)
     try:
@@ -58,7 +59,7 @@ def probe(path: Path) -> None:
 
 
 def read_file(path: Path, tally: Tally) -> Iterator[Entry]:
-    """Yield the fields of each row of the file, or its error, and update `tally`."""
+    """Yield the place of each row of a file, with its fields or the error of reading it; report progress to `tally`."""
     size = 0
     try:
         size = path.stat().st_size

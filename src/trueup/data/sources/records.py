@@ -1,4 +1,4 @@
-"""A row of a file: fields with checked types, messages, and transcripts of Human and Assistant."""
+"""The fields of one row of a file, with checked types, as messages, numbers and transcripts of Human and Assistant."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TURN = re.compile(r"\n\n(Human|Assistant):")
 
 @dataclass(slots=True)
 class Record:
-    """A row of a file and its origin. The methods check what they return.
+    """The fields of one row of a file, and its place. Every method checks the type of the value that it returns.
 
     Attributes:
-        row: the fields.
-        origin: file and line.
-        notes: oddities of rows that are used all the same.
+        row: the fields by name.
+        origin: the row's file and line.
+        notes: (place, oddity) of rows that are used all the same, e.g. joined turns; `note` appends to it.
         allow_empty: accept empty messages of the assistant.
     """
 
@@ -41,11 +41,15 @@ class Record:
     allow_empty: bool = False
 
     def fail(self, problem: str, fix: str, value: object = None) -> DataError:
-        """Return a DataError with the origin of this row."""
+        """Return a DataError for this row, which names its file and line, the problem, the value and the fix."""
         return row_error(self.origin, problem, fix, value)
 
     def value(self, key: str) -> object:
-        """Return the value at `key`, which may be neither missing nor null."""
+        """Return the value at `key`.
+
+        Raises:
+            DataError: the key is missing, or its value is null.
+        """
         if key not in self.row:
             near = difflib.get_close_matches(key, [k for k in self.row if k not in FIELDS], n=1)
             hint = (
@@ -59,13 +63,17 @@ class Record:
         return self.row[key]
 
     def wrong_type(self, key: str, expected: str) -> DataError:
-        """Return the error of a value that is not `expected`."""
+        """Return the error for a value at `key` that is not of the type `expected` (in words, e.g. "a string")."""
         value = self.row[key]
         text = value if isinstance(value, str) else as_json(value)
         return self.fail(f"{excerpt(key)} is {type_name(value)}, expected {expected}", f"write {expected}", text)
 
     def text(self, key: str, *, empty_ok: bool = False) -> str:
-        """Return a string that is more than spaces and can be encoded as UTF-8."""
+        """Return the string at `key`, which must be valid Unicode and, unless `empty_ok`, more than spaces.
+
+        Raises:
+            DataError: it is not.
+        """
         value = self.value(key)
         if not isinstance(value, str):
             raise self.wrong_type(key, "a string")
@@ -76,7 +84,11 @@ class Record:
         return self.encodable(key, value)
 
     def encodable(self, key: str, text: str) -> str:
-        """Return `text` if it has no half surrogate pair: JSON can hold one, but no tokenizer can read it."""
+        """Return `text`, the value at `key`, if UTF-8 can encode it.
+
+        Raises:
+            DataError: it holds half a surrogate pair, which JSON can express but no tokenizer can read.
+        """
         bad = re.search("[\ud800-\udfff]", text)
         if bad:
             raise self.fail(
@@ -87,7 +99,11 @@ class Record:
         return text
 
     def number(self, key: str) -> float:
-        """Return a finite number, also from its text (CSV)."""
+        """Return the finite number at `key`; text such as "0.5" (from CSV) is converted.
+
+        Raises:
+            DataError: the value is not a finite number.
+        """
         value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise self.wrong_type(key, "a number")
@@ -104,7 +120,11 @@ class Record:
         return number
 
     def verdict(self, key: str) -> bool:
-        """Return a boolean, also from its text (CSV)."""
+        """Return the boolean at `key`; the texts "true" and "false" (from CSV) are converted.
+
+        Raises:
+            DataError: the value is not true or false.
+        """
         value = self.value(key)
         if isinstance(value, str) and value.lower() in ("true", "false"):
             return value.lower() == "true"
@@ -113,7 +133,7 @@ class Record:
         return value
 
     def turns(self, key: str, role: str) -> tuple[Message, ...]:
-        """Return the messages at `key`: a list of them, a transcript, or a string that is one message of `role`."""
+        """Return the messages at `key`: a list of messages, a transcript, or a string as one message of `role`."""
         value = self.value(key)
         if isinstance(value, list):
             return self.messages(key)
@@ -124,7 +144,11 @@ class Record:
         return (Message(role, self.text(key, empty_ok=self.allow_empty and role == "assistant")),)
 
     def messages(self, key: str) -> tuple[Message, ...]:
-        """Return the messages of a list of {role, content} or {from, value}."""
+        """Return the messages at `key`, a list of {role, content} or {from, value} (ShareGPT).
+
+        Raises:
+            DataError: the value is not such a list, is empty, or a message is not plain text.
+        """
         value = self.value(key)
         if not isinstance(value, list):
             raise self.wrong_type(key, "a list of messages")
@@ -151,7 +175,7 @@ class Record:
         return Message(SPEAKERS.get(role, role), self.encodable(f"{name}.{text_key}", str(item[text_key])))
 
     def _not_string(self, name: str, item: Mapping[str, object], key: str, form: str) -> DataError:
-        """Return the error of a message with something else than a string at `key`."""
+        """Return the error for a message (`name`, e.g. "messages[0]") whose value at `key` is not a string."""
         if isinstance(item.get(key), list):
             fix = "join the texts of its parts into one string; images and sound cannot be trained on"
             return self.fail(f"{name}: {excerpt(key)} is a list of parts, expected a string", fix, as_json(item[key]))
@@ -159,10 +183,10 @@ class Record:
         return self.fail(f"{name}: {excerpt(key)} is {state}, expected a string", f"write {form}", as_json(item))
 
     def transcript(self, key: str) -> tuple[Message, ...]:
-        r"""Return the messages of "\n\nHuman:" and "\n\nAssistant:" turns (Anthropic hh), without outer spaces.
+        r"""Return the messages of the transcript at `key`, with turns "\n\nHuman:" and "\n\nAssistant:" (Anthropic hh).
 
-        Consecutive turns of one speaker are joined, and an Assistant's turn may be empty (people ranked those); both
-        are noted.
+        Outer spaces of a turn are removed. Consecutive turns of one speaker are joined, with a note; an Assistant's
+        turn may be empty, because people ranked such answers.
         """
         turns: list[Message] = []
         for message in parse_transcript(self.text(key)):
@@ -174,12 +198,16 @@ class Record:
         return tuple(turns)
 
     def note(self, oddity: str) -> None:
-        """Note an oddity of a row that is used all the same."""
+        """Record an oddity of this row, which is used all the same."""
         self.notes.append((self.origin, oddity))
 
 
 def rename_fields(row: dict[str, object], columns: Mapping[str, str], origin: Origin) -> dict[str, object]:
-    """Return a row with trueup's field names; `columns` is {field: its name in the file}."""
+    """Return the row with trueup's field names; `columns` is {trueup's field name: the name in the file}.
+
+    Raises:
+        DataError: the row lacks a name that `columns` gives.
+    """
     if not columns:
         return row
     for key, source in columns.items():
@@ -195,12 +223,12 @@ def rename_fields(row: dict[str, object], columns: Mapping[str, str], origin: Or
 
 
 def is_transcript(text: str) -> bool:
-    """Return True if `text` is written as turns of Human and Assistant."""
+    """Return True if `text` is written as turns of Human and Assistant (Anthropic hh)."""
     return text.lstrip().startswith("Human:") and "\n\nAssistant:" in text
 
 
 def parse_transcript(text: str) -> list[Message]:
-    """Return the turns of an hh transcript, without outer spaces; empty turns are kept."""
+    """Return the turns of an Anthropic hh transcript as messages, without outer spaces; empty turns are kept."""
     parts = TURN.split("\n\n" + text.lstrip())[1:]
     roles = {"Human": "user", "Assistant": "assistant"}
     return [Message(roles[speaker], turn.strip()) for speaker, turn in zip(parts[::2], parts[1::2], strict=True)]

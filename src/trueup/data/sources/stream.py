@@ -1,4 +1,4 @@
-"""The typed rows of a data section, one after another, each counted."""
+"""The typed rows of one data section of the configuration, one after another, with a count of every row."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _CHECK_CLOCK_EVERY = 256  # entries
 
 
 class RowStream:
-    """The rows of a data section, in the order of the source. None is kept: memory does not grow with their number.
+    """The typed rows of a data section, in the order of the source; none is kept, so memory does not grow.
 
-    Iterating yields the usable rows that the section selects; every other row is parsed and counted too. After the
-    last row, one DataError names the unusable ones, if any. Iterate again for another pass.
+    Iterating yields the usable rows that the section selects; every other row is parsed and counted too. After the last
+    row, one DataError names the unusable rows, if any. Iterate again for another pass.
 
     Attributes:
-        reader: gives the entries.
-        parser: makes rows of them; started once the first readable row was seen.
+        reader: gives the entries of the source (a row's fields, or the error of reading it).
+        parser: makes typed rows of entries; knows the format once the first readable row was seen.
         account: counts of the latest pass; complete once it has ended.
     """
 
     def __init__(self, section: DataConfig, want: RowKind, *, allow_empty: bool = False) -> None:
-        """Open the source.
+        """Open the source of a data section, to make rows of the kind `want`.
 
         Raises:
             DataError: the source as a whole cannot be read.
@@ -42,14 +42,18 @@ class RowStream:
         self.account = Account(section)
 
     def __iter__(self) -> Iterator[Any]:
-        """Raises DataError, at the end, if a row is unusable, pairs have identical answers, or no row is selected."""
+        """Yield the usable rows that the section selects.
+
+        Raises:
+            DataError: after the last row, if a row is unusable, pairs have identical answers, or no row is selected.
+        """
         return (row for row in self._pass() if row is not None)
 
     def check_beginning(self, seconds: float) -> None:
-        """Parse rows from the first on, for at most so many seconds.
+        """Parse rows from the start of the source, for at most `seconds`, to find faults early.
 
         Raises:
-            DataError: one of them is unusable; if all rows were parsed, as iterating does.
+            DataError: a row is unusable; once all rows were parsed, also for the reasons for which iterating raises.
         """
         end = time.monotonic() + seconds
         for index, _ in enumerate(self._pass()):
@@ -58,7 +62,7 @@ class RowStream:
                 return
 
     def _pass(self) -> Iterator[Row | None]:
-        """Yield each entry's row, None where it is not used."""
+        """Yield the typed row of each entry, or None where the row is not used."""
         account, parser = Account(self.account.section), self.parser
         self.account = account
         for index, (origin, fields) in enumerate(self.reader.entries()):
@@ -74,7 +78,9 @@ class RowStream:
 
 
 def load_records(section: DataConfig) -> list[Record]:
-    """Return a section's rows as they stand in the file, for readers of other fields; `use` has no effect here.
+    """Return the selected rows of a section with the fields of the file, for code that reads fields of its own.
+
+    The section's setting `use` has no effect here.
 
     Raises:
         DataError: a file or a line of it cannot be read, or `rows` selects nothing.

@@ -1,4 +1,4 @@
-"""Read the rows of CSV and Parquet files, and number the rows of other iterables."""
+"""Read the rows of CSV and Parquet files, and number the rows of data sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ BATCH = 256
 
 
 def csv_rows(name: str, handle: BinaryIO, tally: Tally, delimiter: str) -> Iterator[Entry]:
-    """Yield the rows of a CSV file with a header; `line` is the line a row starts on. A broken row ends the reading."""
+    """Yield the rows of a CSV file with a header, as their place and {column: cell}, or the error of the row.
+
+    The place has the line that a row starts on. A row that breaks the CSV syntax raises Break, which ends the reading.
+    """
     size = _RowSize()
     reader = csv.reader(_csv_lines(name, handle, size), delimiter=delimiter, strict=True)
     header: list[str] = []
@@ -44,7 +47,7 @@ def csv_rows(name: str, handle: BinaryIO, tally: Tally, delimiter: str) -> Itera
 
 @dataclass(slots=True)
 class _RowSize:
-    """The first line of the row being read, and its bytes so far: quoted cells may span any number of lines."""
+    """The first line of the CSV row being read, and its bytes so far: quoted cells may span any number of lines."""
 
     bytes: int = 0
     line: int = 1
@@ -64,7 +67,10 @@ def _csv_lines(name: str, handle: BinaryIO, size: _RowSize) -> Iterator[str]:
 
 
 def _next_cells(reader: Iterator[list[str]], origin: Origin) -> list[str] | None:
-    """Return one row, None at the end. csv has one cell limit for all readers: it is set for this row only."""
+    """Return the cells of the next CSV row; None at the end of the file.
+
+    The csv module has one limit of cell size for all readers, so it is changed for this row only.
+    """
     before = csv.field_size_limit(decoding.LINE_LIMIT)
     try:
         return next(reader, None)
@@ -91,7 +97,11 @@ def _ragged(origin: Origin, cells: list[str], header: list[str]) -> DataError:
 
 
 def numbered(name: str, rows: Iterable[Mapping[str, object]]) -> Iterator[Entry]:
-    """Yield `rows` with their numbers, from 1, as lines. Raises Break if the next row cannot be got."""
+    """Yield (place, fields) for each row of a data set; the place has the row's number, from 1, as its line.
+
+    Raises:
+        Break: the next row cannot be loaded.
+    """
     number = 0
     try:
         for row in rows:
@@ -103,7 +113,7 @@ def numbered(name: str, rows: Iterable[Mapping[str, object]]) -> Iterator[Entry]
 
 
 def rows_end(origin: Origin, error: BaseException) -> Break:
-    """Return the Break of a row that could not be got."""
+    """Return the Break (end of reading) for a row that could not be loaded because of `error`."""
     reason = excerpt(f"{type(error).__name__}: {decoding.cannot_read(error)}", 200)[1:-1]
     return Break(
         origin, row_error(origin, f"cannot be read from here: {reason}", "check that it is whole, get it again")
@@ -111,10 +121,10 @@ def rows_end(origin: Origin, error: BaseException) -> Break:
 
 
 def open_parquet(path: Path) -> ParquetFile:
-    """Open a Parquet file and read its footer.
+    """Open a Parquet file and read its footer, which lists the columns.
 
     Raises:
-        DataError: it is not a Parquet file, is damaged, or has a column twice.
+        DataError: the file is not Parquet, is damaged, or has a column twice.
         MissingExtraError: pyarrow is not installed.
     """
     try:
@@ -135,7 +145,10 @@ def open_parquet(path: Path) -> ParquetFile:
 
 
 def parquet_rows(path: Path, tally: Tally) -> Iterator[Entry]:
-    """Yield the rows of a Parquet file; `line` is the row's number."""
+    """Yield the rows of a Parquet file, as their place and fields, or the error of the row.
+
+    The place has the row's number, from 1, as its line.
+    """
     name, size = printable(path), path.stat().st_size
     with open_parquet(path) as file:
         total, number = max(file.metadata.num_rows, 1), 0
@@ -151,7 +164,7 @@ def parquet_rows(path: Path, tally: Tally) -> Iterator[Entry]:
 
 
 def _guarded(batches: Iterator[Any], next_origin: Callable[[], Origin]) -> Iterator[Any]:
-    """Yield the batches; an error of the next one is raised as a Break."""
+    """Yield the batches of a Parquet file; an error of reading the next one is raised as a Break at `next_origin()`."""
     while True:
         try:
             batch = next(batches, None)
@@ -163,7 +176,10 @@ def _guarded(batches: Iterator[Any], next_origin: Callable[[], Origin]) -> Itera
 
 
 def _batch_rows(batch: Any) -> list[dict[str, object] | Exception]:
-    """Return the rows of a batch as Python values, with an error in place of a row that has none (not UTF-8)."""
+    """Return the rows of a Parquet batch as dicts.
+
+    In place of a row that cannot be converted (not UTF-8) stands its error.
+    """
     try:
         if batch.nbytes > decoding.LINE_LIMIT and batch.num_rows == 1:
             raise ValueError(f"a row of more than {decoding.LINE_LIMIT:,} bytes")

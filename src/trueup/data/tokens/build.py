@@ -1,4 +1,4 @@
-"""Tokenize a data section, or take it from the cache if the same rows were tokenized before."""
+"""Tokenize a data section, or read its tokens from the cache on disk if the same rows were tokenized before."""
 
 from __future__ import annotations
 
@@ -38,15 +38,18 @@ _OURS = re.compile(r"[0-9a-f]{32}|once-\d+-\d+|\.([0-9a-f]{32}|once-\d+-\d+)-[0-
 
 
 class Ticker(Protocol):
-    """A function that is called with the progress of reading."""
+    """Interface of a function that is called with the progress of reading a source."""
 
     def __call__(self, rows: int, share: float, /) -> None:
-        """Show the rows done, and the share of the source's bytes read (0 if that is not known)."""
+        """Show the number of rows done, and the share of the source's bytes read (0 to 1; 0 if it is not known)."""
         ...
 
 
 def cache_folder() -> Path:
-    """Return the folder of tokenized data, in $TRUEUP_CACHE or ~/.cache/trueup. It may be removed at any time."""
+    """Return the folder in which tokenized data are cached, in $TRUEUP_CACHE or ~/.cache/trueup.
+
+    It may be removed at any time; the data are then tokenized again.
+    """
     root = os.environ.get("TRUEUP_CACHE")
     return (Path(root).expanduser() if root else Path.home() / ".cache" / "trueup") / "tokens"
 
@@ -55,14 +58,14 @@ def tokenize(
     section: DataConfig, kinds: Sequence[RowKind], renderer: Renderer, *, allow_empty: bool = False, workers: int = 1,
     tick: Ticker = lambda _rows, _share: None,
 ) -> Tokenized:  # fmt: skip
-    """Return the rows of a section as tokens.
+    """Return the rows of a data section as tokens, from the cache if it has them.
 
     Args:
-        section: the source, and which of its rows are selected.
-        kinds: the kinds of row it may hold, the likeliest first.
+        section: the data section of the configuration: the source, and which of its rows are selected.
+        kinds: the kinds of row it may hold (e.g. "preference"), the likeliest first.
         renderer: turns messages into tokens.
-        allow_empty: accept empty answers (they are flagged).
-        workers: processes to use when there are many rows; the result is the same.
+        allow_empty: accept empty answers (their rows are flagged).
+        workers: processes to use when there are many rows; the result does not depend on it.
         tick: called with the progress.
 
     Raises:
@@ -82,7 +85,10 @@ def tokenize(
 
 
 def open_cached(key: str) -> Tokenized | None:
-    """Return the tokenized rows that the cache holds under a key; None if there are none, or they are damaged."""
+    """Return the tokenized rows that the cache holds under the hash `key`.
+
+    None if there are none, or they are damaged.
+    """
     folder = cache_folder() / key
     try:
         rows = Tokenized(folder)
@@ -94,10 +100,10 @@ def open_cached(key: str) -> Tokenized | None:
 
 
 def _start_parser(reader: Reader, section: DataConfig, kinds: Sequence[RowKind], *, allow_empty: bool) -> Parser:
-    """Return a parser that knows the format from the first readable row.
+    """Return a parser of rows that has recognised the format from the first readable row.
 
     Raises:
-        DataError: there is no row, or none of the kinds can be made of its format.
+        DataError: the source has no row, or none of the kinds of row can be made of its format.
     """
     first = next(((origin, row) for origin, row in reader.entries() if not isinstance(row, DataError)), None)
     if first is None:
@@ -117,7 +123,10 @@ def _start_parser(reader: Reader, section: DataConfig, kinds: Sequence[RowKind],
 
 
 def _key(reader: Reader, section: DataConfig, parser: Parser, renderer: Renderer) -> str | None:
-    """Return a hash of everything that the tokens depend on; None if the content of the source is not known before."""
+    """Return the cache key: a hash of everything that the tokens depend on, e.g. files, settings, tokenizer and code.
+
+    None if the content of the source is not known before it is read.
+    """
     contents = [reader.version] if reader.version else [_content(name) for name in reader.files]
     if None in contents:
         return None
@@ -128,7 +137,7 @@ def _key(reader: Reader, section: DataConfig, parser: Parser, renderer: Renderer
 
 
 def _content(name: str) -> str | None:
-    """Return a hash of a file or folder, or the commit of a hub data set; None if that is not known."""
+    """Return a hash of a file or folder, or the commit of a hub data set; None if the hub cannot be reached."""
     path = Path(name)
     if path.is_dir():
         return fingerprint([path])
@@ -148,7 +157,7 @@ def _hub_revision(name: str) -> str | None:
 
 
 def tokenizer_version(renderer: Renderer) -> str:
-    """Return a hash of the tokenizer, its template, and the versions of the packages that apply them."""
+    """Return a hash of the tokenizer, its chat template, and the versions of the packages that apply them."""
     tokenizer = renderer.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = [type(tokenizer).__name__, tokenizer.chat_template, sorted(map(str, tokenizer.special_tokens_map.items()))]
@@ -166,13 +175,16 @@ CODE = (
 
 @cache
 def code_version() -> str:
-    """Return a hash of the code that makes tokens of rows: another version may make other tokens."""
+    """Return a hash of trueup's code that makes tokens of rows, because another version may make other tokens."""
     root = Path(str(resources.files("trueup")))
     return fingerprint([root / part for part in CODE], ignore=["__pycache__"])
 
 
 def _stamps(reader: Reader) -> list[tuple[int, int]]:
-    """Return size and time of each file, to notice changes while reading; none of a vote store, which may change."""
+    """Return (size, modification time) of each file of a source, by which changes during reading are noticed.
+
+    The list is empty for a vote store, which may change while it is read.
+    """
     if reader.version:
         return []
     stats = [path.stat() for path in map(Path, reader.files) if path.is_file()]
@@ -182,7 +194,7 @@ def _stamps(reader: Reader) -> list[tuple[int, int]]:
 def _build(
     reader: Reader, task: Task, key: str, workers: int, tick: Ticker, stamps: list[tuple[int, int]]
 ) -> Tokenized:
-    """Tokenize all rows into a new folder of the cache."""
+    """Tokenize all rows of a source into a new folder of the cache, named `key`, and return them."""
     folder = cache_folder()
     temporary = folder / f".{key}-{token_hex(4)}"
     with _storage_errors(folder):
@@ -214,7 +226,7 @@ def _build(
 
 @contextmanager
 def _storage_errors(folder: Path) -> Iterator[None]:
-    """Turn an OSError into a DataError that says how to keep the rows elsewhere."""
+    """Turn an OSError in the `with` block into a DataError that says how to store tokenized data elsewhere."""
     try:
         yield
     except OSError as error:
@@ -227,7 +239,7 @@ def _storage_errors(folder: Path) -> Iterator[None]:
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Rename into place; another process may have published the same rows before."""
+    """Rename a finished folder to its final name; if another process was faster with the same rows, keep that one."""
     if folder.exists() and open_cached(folder.name) is None:
         shutil.rmtree(folder)
     try:
@@ -238,7 +250,7 @@ def _publish(temporary: Path, folder: Path) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove entries not used for a month, and unfinished or uncacheable ones after a day.
+    """Remove cached data not used for 30 days, and unfinished or uncacheable ones after a day.
 
     Only names that this module gives are removed: the folder may hold other files.
     """
@@ -252,7 +264,7 @@ def _remove_old(folder: Path) -> None:
 
 
 def _packed(task: Task, entries: Iterator[Entry], workers: int) -> Iterator[Packed]:
-    """Yield the packed chunks in order: the first 16,384 rows in this process, further ones by `workers` processes."""
+    """Yield the tokenized chunks in order; the first 16,384 rows are made here, further ones by `workers` processes."""
     chunks = _chunks(entries)
     for first, chunk in islice(chunks, _ALONE // CHUNK):
         yield pack(task, first, chunk)
@@ -267,7 +279,7 @@ def _packed(task: Task, entries: Iterator[Entry], workers: int) -> Iterator[Pack
 
 
 def _chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:
-    """Yield chunks of 512 rows, or fewer where they are long: the memory of a chunk is bounded."""
+    """Yield chunks as (number of the first row, rows): 512 rows, or fewer where they are long, to bound the memory."""
     first, chunk, size = 0, list[Entry](), 0
     for entry in entries:
         chunk.append(entry)

@@ -32,7 +32,10 @@ Words = NDArray[np.uint64]
 
 
 def _constants() -> tuple[Words, Words, Words]:
-    """Return multipliers and summands of the hash functions, and the shingles' polynomial; equal on every machine."""
+    """Return the constants of the hash functions: multipliers (32,), summands (32,) and polynomial factors (8,).
+
+    They are equal on every machine. The factors turn a window of 8 bytes (a shingle) into one number.
+    """
     drawn = [int.from_bytes(hashlib.sha256(f"trueup {index}".encode()).digest()[:8], "big") for index in range(72)]
     numbers = np.array(drawn, dtype=np.uint64)
     return numbers[:PLACES] | np.uint64(1), numbers[PLACES : 2 * PLACES], numbers[64:72] | np.uint64(1)
@@ -42,18 +45,21 @@ _MULTIPLY, _ADD, _POLYNOMIAL = _constants()
 
 
 def normalised(text: str) -> str:
-    """Return the text in lower case, with one space for every run of other signs than letters, digits, and 3+4."""
+    """Return the text in lower case, reduced to letters and digits, for comparison with other texts.
+
+    Other signs become one space, except arithmetic next to a digit: 3+4 and 3*4 stay different.
+    """
     return _PIECE.sub(" ", text.lower()).strip()
 
 
 def shingles(text: str) -> set[bytes]:
-    """Return the windows of a normalised text; a text shorter than a window is its only one."""
+    """Return the set of 8-byte windows of a normalised text; a text shorter than 8 bytes is its own only window."""
     raw = text.encode("utf-8", "surrogatepass")
     return {raw[start : start + SHINGLE] for start in range(max(1, len(raw) - SHINGLE + 1))}
 
 
 def similarity(a: str, b: str) -> float:
-    """Return the Jaccard similarity of two normalised texts' shingles, 0 to 1."""
+    """Return the Jaccard similarity of the shingles (8-byte windows) of two normalised texts, 0 to 1."""
     first, second = shingles(a), shingles(b)
     return len(first & second) / len(first | second)
 
@@ -72,7 +78,7 @@ def content_hash(text: str) -> int:
 
 
 def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
-    """Return the (n, 32) MinHash signatures of normalised texts."""
+    """Return the MinHash signatures of n normalised texts, (n, 32); similar texts agree in many of the 32 places."""
     raw = [text.encode("utf-8", "surrogatepass").ljust(SHINGLE, b"\0") for text in texts]
     lengths = np.array([len(text) for text in raw])
     data = np.frombuffer(b"".join(raw), dtype=np.uint8).astype(np.uint64)
@@ -94,7 +100,10 @@ def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
 
 
 def band_keys(signature: NDArray[np.uint32]) -> Words:
-    """Return the (n, 8) band keys of (n, 32) signatures: equal if two rows agree in all places of the band."""
+    """Return the band keys (n, 8) of signatures (n, 32).
+
+    Two rows have an equal key for a band where their signatures agree in all 4 places of that band.
+    """
     parts = signature.reshape(len(signature), BANDS, PLACES // BANDS).astype(np.uint64)
     keys = np.zeros(parts.shape[:2], dtype=np.uint64)
     for place in range(parts.shape[2]):
@@ -104,7 +113,7 @@ def band_keys(signature: NDArray[np.uint32]) -> Words:
 
 
 class Buckets:
-    """Groups numbers by equal 64-bit keys in bounded memory: they are partitioned on disk, and each part is sorted.
+    """Groups of row numbers with equal 64-bit keys, in bounded memory: keys are split over files, each sorted alone.
 
     with Buckets() as buckets:
         buckets.add(keys, numbers)     # any number of times
@@ -112,11 +121,11 @@ class Buckets:
     """
 
     def __init__(self) -> None:
-        """Open the parts: unnamed temporary files."""
+        """Open the 64 unnamed temporary files that hold the parts."""
         self._parts: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(_BUCKETS)]  # noqa: SIM115 (see close)
 
     def add(self, keys: Words, numbers: NDArray[np.int64]) -> None:
-        """Add (n,) keys and (n,) numbers."""
+        """Add row numbers (n,) with their keys (n,)."""
         part = (keys >> np.uint64(58)).astype(np.int64)
         order = np.argsort(part, kind="stable")
         pairs = np.stack([keys[order], numbers[order].astype(np.uint64)], axis=1)
@@ -126,7 +135,7 @@ class Buckets:
                 self._parts[bucket].write(pairs[edges[bucket] : edges[bucket + 1]].tobytes())
 
     def groups(self) -> Iterator[NDArray[np.int64]]:
-        """Yield the numbers of each key that has more than one."""
+        """Yield the row numbers of each key that more than one row has, ascending."""
         for part in self._parts:
             part.seek(0)
             pairs = np.frombuffer(part.read(), dtype=np.uint64).reshape(-1, 2)
@@ -147,27 +156,27 @@ class Buckets:
 
 
 class Groups:
-    """Groups of n rows: union-find, with the smallest row as the first of its group. 4 bytes a row."""
+    """Disjoint groups of the rows 0 to n - 1 (union-find); the smallest row represents its group. 4 bytes a row."""
 
     def __init__(self, n: int) -> None:
         """Start with each row in a group of its own."""
         self.parent = np.arange(n, dtype=np.int32 if n < 2**31 else np.int64)
 
     def first(self, row: int) -> int:
-        """Return the smallest row of a row's group."""
+        """Return the smallest row of the group that `row` is in."""
         while self.parent[row] != row:
             self.parent[row] = self.parent[self.parent[row]]
             row = int(self.parent[row])
         return row
 
     def firsts(self) -> NDArray[np.integer]:
-        """Return (n,) the smallest row of each row's group."""
+        """Return for each row the smallest row of its group, (n,)."""
         firsts = self.parent.copy()
         while not np.array_equal(firsts, firsts[firsts]):
             firsts = firsts[firsts]
         return firsts
 
     def join(self, a: int, b: int) -> None:
-        """Merge the groups of two rows."""
+        """Merge the groups of the rows `a` and `b`."""
         a, b = self.first(a), self.first(b)
         self.parent[max(a, b)] = min(a, b)

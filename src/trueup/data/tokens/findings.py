@@ -1,4 +1,4 @@
-"""Findings of the data check: faults, which stop a training unless allowed by name, and warnings, with numbers."""
+"""Findings of the data check, with numbers: faults (they stop a training unless allowed by name), warnings, notes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Finding:
     """One result of the data check.
 
     Attributes:
-        code: its name; for a fault, the word that `allow` takes.
-        level: "error" stops a training, "allowed" is a fault that `allow` names, "warning" needs a look, "note" not.
+        code: its name, e.g. "empty-response"; for a fault, the word that the setting `allow` takes.
+        level: "error" (a fault that stops a training), "allowed" (a fault that `allow` names), "warning" or "note".
         section: the section of the configuration: data, eval, mix, model, reference, reward.
         text: the finding in words, with numbers.
-        fix: what to do about it; empty for notes.
-        places: the first rows that have it.
-        numbers: the numbers of the text, for programs.
+        fix: advice on what to do about it; empty for notes.
+        places: file and line of the first rows that have it.
+        numbers: the numbers in the text by name, for programs.
     """
 
     code: str
@@ -48,18 +48,18 @@ class Finding:
     numbers: dict[str, float | int | list[list[int]]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
-        """Return the finding for JSON."""
+        """Return the finding as a dict for JSON, with its attributes as keys."""
         head: dict[str, object] = {"code": self.code, "level": self.level, "section": self.section, "text": self.text}
         return head | {"fix": self.fix, "places": list(self.places), "numbers": self.numbers}
 
     def in_words(self) -> str:
-        """Return the finding as a message, with the places and the fix."""
+        """Return the finding as a message of one or two lines, with the first places and the fix."""
         places = f" ({_listed(self.places)})" if self.places else ""
         return f"{self.section}: {self.text}{places}" + (f"\n  fix: {self.fix}" if self.fix else "")
 
 
 def fault(code: str, section: str, text: str, fix: str, allow: Sequence[str], places: Sequence[str] = ()) -> Finding:
-    """Return a fault: of level "allowed" if `allow` names it, else "error"."""
+    """Return the finding for a fault, of the level "allowed" if `allow` contains `code`, else "error"."""
     if code in allow:
         return Finding(code, "allowed", section, f"{text}; allowed", "", tuple(places))
     return Finding(code, "error", section, text, f"{fix}, or allow it: allow=[{code}]", tuple(places))
@@ -93,14 +93,14 @@ FAULTS: dict[Flag, tuple[str, str, str]] = {
 def row_findings(
     section: str, survey: Survey, allow: Sequence[str], *, trains: bool, spelled: str = ""
 ) -> list[Finding]:
-    """Return the faults and warnings that follow from the survey of one section.
+    """Return the faults, warnings and notes that follow from the survey of one section's rows.
 
     Args:
-        section: its name.
-        survey: the numbers of its rows.
-        allow: the faults that the configuration allows.
+        section: the section's name.
+        survey: the counts over its rows, e.g. lengths and flags.
+        allow: the codes of the faults that the configuration allows.
         trains: True if tokens of these rows are trained (not so for PPO's prompts).
-        spelled: the control tokens in the text of the first row that has any.
+        spelled: the control tokens in the text of the first row that has any, for the message.
     """
     result: list[Finding] = []
     for flag, (code, text, fix) in FAULTS.items():
@@ -118,7 +118,7 @@ def row_findings(
 
 
 def _of_held_out(finding: Finding) -> Finding:
-    """Return the finding for held-out rows: nothing is learned from them, so biases are notes."""
+    """Return the finding for held-out rows: a bias becomes a note, because nothing is learned from these rows."""
     is_bias = finding.code in ("length-bias", "refusals")
     return replace(finding, level="note", fix="", places=()) if is_bias else finding
 
@@ -181,7 +181,7 @@ def _labels(section: str, survey: Survey) -> list[Finding]:
 
 
 def _words(section: str, survey: Survey) -> list[Finding]:
-    """Return findings on scripts, languages and refusals of the judged rows."""
+    """Return the findings on scripts, languages and refusals in the answers that were examined for these."""
     judged = survey.flags[Flag.JUDGED]
     result = [
         *_mixed("scripts", section, survey.scripts, ("none",)),
@@ -204,7 +204,11 @@ def _words(section: str, survey: Survey) -> list[Finding]:
 
 
 def _mixed(code: str, section: str, counts: Counter[str], ignored: Sequence[str]) -> list[Finding]:
-    """Return a warning if nearly all rows are of one kind and a few of others."""
+    """Return a finding if the answers have several scripts or languages (`code`), else nothing.
+
+    It is a warning if all but a few have the same one. `counts` is {script or language: rows}; the names in `ignored`
+    do not count.
+    """
     known = Counter({name: count for name, count in counts.items() if count and name not in ignored})
     n = known.total()
     if len(known) < 2:
@@ -217,7 +221,7 @@ def _mixed(code: str, section: str, counts: Counter[str], ignored: Sequence[str]
 
 
 def duplicates(section: str, near: int, exact: int, rows: int) -> Finding:
-    """Return the finding on rows that have an equal or nearly equal one before them."""
+    """Return the finding on repeated rows: `near` of `rows` repeat an earlier row at least nearly, `exact` exactly."""
     share = near / max(rows, 1)
     text = f"{near:,} of {rows:,} rows ({share:.1%}) nearly repeat an earlier one, {exact:,} of them exactly"
     numbers = {"near": near, "exact": exact, "share": share}
@@ -228,7 +232,10 @@ def duplicates(section: str, near: int, exact: int, rows: int) -> Finding:
 
 
 def contradicting(section: str, count: int, shown: Sequence[tuple[str, str]], *, labelled: bool) -> list[Finding]:
-    """Return the finding on pairs of answers that are ranked both ways, or answers with both labels."""
+    """Return the warning that answers are ranked both ways, or (`labelled`) labelled both true and false.
+
+    It is left out if `count`, the number of such answers, is 0. `shown` has the places of the first ones, in pairs.
+    """
     if not count:
         return []
     places = tuple(f"{first} and {second}" for first, second in shown)
@@ -240,7 +247,10 @@ def contradicting(section: str, count: int, shown: Sequence[tuple[str, str]], *,
 def overlapping(
     section: str, exact: int, near: int, of: int, shown: Sequence[str], allow: Sequence[str]
 ) -> list[Finding]:
-    """Return the fault of held-out rows that are trained on too."""
+    """Return the fault that held-out rows are trained on too, if any are.
+
+    `exact` of the `of` held-out rows repeat a training row word for word, `near` nearly; `shown` has the first places.
+    """
     if not exact + near:
         return []
     text = f"{exact + near:,} of {of:,} held-out rows are trained on: {exact:,} word for word, {near:,} nearly"
@@ -248,10 +258,10 @@ def overlapping(
 
 
 def raise_errors(findings: Sequence[Finding]) -> None:
-    """Raise a DataError with the faults that are not allowed, in at most six lines.
+    """Raise DataError if any finding has the level "error", with these findings in at most six lines.
 
     Raises:
-        DataError: there is one.
+        DataError: a fault is not allowed.
     """
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:

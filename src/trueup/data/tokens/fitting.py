@@ -1,4 +1,4 @@
-"""The length rule: rows over `max_length` stop the training, are dropped, or have their answers cut."""
+"""The rule for rows longer than `max_length` tokens: they stop the training, are dropped, or have their answers cut."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN, _LISTED = 5, 1_000
 
 @dataclass(slots=True)
 class _LongRows:
-    """Rows over the limit."""
+    """The rows with more tokens than the limit: their indices, lengths, and counts by answer and prompt."""
 
     rows: list[int] = field(default_factory=list)  # indices in the examples
     lengths: list[int] = field(default_factory=list)  # of the first few rows
@@ -32,7 +32,10 @@ class _LongRows:
 def fit_examples(
     name: str, examples: Examples, limit: int, rule: Literal["error", "drop", "cut"]
 ) -> tuple[Examples, dict[str, Any]]:
-    """Return the rows to use, and the counts of the long ones for the account of the data.
+    """Return the rows to use, and the counts of those longer than `limit` tokens, for the report on the data.
+
+    `name` is the section's name for messages; `rule` is the setting `over_length`. The counts are {"over_length" or
+    "cut": {max_length, count, rows}}, or empty.
 
     Raises:
         DataError: rows are too long and `rule` is "error", none would be left, a prompt leaves no room for an answer,
@@ -59,10 +62,12 @@ def fit_examples(
 
 
 def fit_prompts(examples: Examples, limit: int, new_tokens: int, rule: str) -> tuple[Examples, dict[str, Any]]:
-    """Return the prompts that leave room for an answer, and the counts of the others; prompts are never cut.
+    """Return the prompts that leave room for `new_tokens` within `limit` tokens, and the counts of the others.
+
+    Prompts are never cut.
 
     Raises:
-        DataError: a prompt leaves no room and `rule` is not "drop", or none does.
+        DataError: a prompt leaves no room and `rule` is not "drop", or no prompt leaves room.
     """
     room = limit - new_tokens
     long_rows = _long_rows(examples, room)
@@ -78,13 +83,13 @@ def fit_prompts(examples: Examples, limit: int, new_tokens: int, rule: str) -> t
 
 
 def _counts(limit: int, examples: Examples, long_rows: _LongRows) -> dict[str, Any]:
-    """Return the number of rows longer than `limit`, and the places of the first thousand."""
+    """Return {max_length, count, rows} of the rows longer than `limit`; rows has the places of the first thousand."""
     rows = [str(examples.origin(index)) for index in long_rows.rows[:_LISTED]]
     return {"max_length": limit, "count": len(long_rows.rows), "rows": rows}
 
 
 def without(examples: Examples, left_out: Sequence[int]) -> Examples:
-    """Return the examples without those of the given indices."""
+    """Return the examples except those at the indices `left_out`."""
     if not left_out:
         return examples
     kept: list[Selected] = []
@@ -96,7 +101,7 @@ def without(examples: Examples, left_out: Sequence[int]) -> Examples:
 
 
 def _long_rows(examples: Examples, limit: int) -> _LongRows:
-    """Find the rows over the limit, in one pass over the records."""
+    """Return the rows longer than `limit` tokens, found in one pass over the records."""
     long_rows, seen = _LongRows(), 0
 
     def add(records: NDArray[np.void]) -> None:
@@ -120,7 +125,7 @@ def _long_rows(examples: Examples, limit: int) -> _LongRows:
 
 
 def _too_long(name: str, examples: Examples, long_rows: _LongRows, limit: int) -> str:
-    """Return the message on rows that are too long: which, by how much, and which limit would keep them."""
+    """Return the message on rows that are too long: which rows, their lengths, and the limit that would keep them."""
     shown = zip(long_rows.rows, long_rows.lengths, strict=False)
     first = ", ".join(f"{_place(examples.origin(index))} ({length} tokens)" for index, length in shown)
     more = f" and {len(long_rows.rows) - _SHOWN} more" if len(long_rows.rows) > _SHOWN else ""

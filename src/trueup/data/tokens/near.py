@@ -20,7 +20,10 @@ _MOST_CANDIDATES = 4096  # of one bucket
 
 
 def near_groups(rows: Tokenized) -> Groups:
-    """Group rows that are equal or near-duplicates (`duplicates.alike`; their signatures give the candidates)."""
+    """Return groups of rows that are equal or near-duplicates (`duplicates.alike`).
+
+    Candidates are found by their MinHash signatures; then their texts are compared.
+    """
     groups = Groups(len(rows))
     with Buckets() as same:
         for start, records in rows.records():
@@ -41,16 +44,17 @@ def near_groups(rows: Tokenized) -> Groups:
 
 
 class _Joiner:
-    """Joins the near-duplicates of a bucket into groups."""
+    """Comparison of rows that share a bucket (equal band keys), and union of near-duplicates into groups."""
 
     def __init__(self, groups: Groups, rows: Tokenized) -> None:
         self._groups, self._rows = groups, rows
         self._left = _COMPARED
 
     def join(self, bucket: NDArray[np.int64]) -> None:
-        """Compare each row of a bucket with the first rows before it.
+        """Compare the rows of a bucket, and join the groups of near-duplicates.
 
-        Rows are compared in the order of their signatures, so that the groups do not depend on the order of the rows.
+        Each row is compared with at most the first 32 before it. Rows are taken in the order of their signatures, so
+        that the groups do not depend on the order of the rows.
         """
         signature = np.concatenate([self._rows.signatures(int(row), 1) for row in bucket])
         order = np.lexsort(signature.T)
@@ -89,7 +93,10 @@ def _signatures(rows: Tokenized) -> Iterator[tuple[int, NDArray[np.uint32]]]:
 
 @dataclass(slots=True)
 class Overlap:
-    """Rows of one section that occur in another: their numbers, and the first pairs (row, row of the other)."""
+    """Rows of one section that occur in another: the number found word for word (`exact`) and nearly (`near`).
+
+    `shown` has the first of them, as (row, row of the other section).
+    """
 
     exact: int = 0
     near: int = 0
@@ -98,7 +105,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """Selected rows of a section, in ascending order."""
+    """One of two sections that are compared: its tokenized rows, and the numbers of the selected ones, ascending."""
 
     rows: Tokenized
     chosen: NDArray[np.int64]
@@ -107,9 +114,9 @@ class _Side:
 def overlap(
     rows: Tokenized, among: NDArray[np.int64], other: Tokenized, others: NDArray[np.int64], *, shown: int = 10
 ) -> Overlap:
-    """Find the rows of `rows[among]` that are in `other[others]`, word for word or nearly (`duplicates.alike`).
+    """Return the rows of `rows[among]` that occur in `other[others]`, word for word or nearly (`duplicates.alike`).
 
-    The signatures give the candidates, whose texts are then compared.
+    Candidates are found by their MinHash signatures; then their texts are compared. At most `shown` pairs are listed.
     """
     equal = _equal(_Side(rows, among), _Side(other, others))
     rest = among[~np.isin(among, np.array(list(equal), np.int64))]
@@ -118,7 +125,7 @@ def overlap(
 
 
 def _equal(mine: _Side, theirs: _Side) -> dict[int, int]:
-    """Return {row: the first row of the other section with the same text}."""
+    """Return {row: the first row of the other section with the same text} for the rows that have one."""
     matches: dict[int, int] = {}
     offset = len(mine.rows)
     with Buckets() as buckets:
@@ -134,7 +141,7 @@ def _equal(mine: _Side, theirs: _Side) -> dict[int, int]:
 
 
 def _nearly(mine: _Side, theirs: _Side) -> dict[int, int]:
-    """Return {row: a near-duplicate of it in the other section}."""
+    """Return {row: a near-duplicate of it in the other section} for the rows that have one."""
     matches: dict[int, int] = {}
     offset = len(mine.rows)
     with Buckets() as buckets:
@@ -154,7 +161,10 @@ def _nearly(mine: _Side, theirs: _Side) -> dict[int, int]:
 def _compare(
     matches: dict[int, int], unmatched: list[int], rows: Tokenized, candidates: NDArray[np.int64], other: Tokenized
 ) -> None:
-    """Enter into `matches` the rows that are near-duplicates of a candidate; the likeliest candidates are compared."""
+    """Enter into `matches` {row: its near-duplicate} for the unmatched rows that have one among the candidates.
+
+    Of the candidates, only those with the most similar signatures are compared with a row.
+    """
     signatures = np.concatenate([other.signatures(int(candidate), 1) for candidate in candidates])
     for row in unmatched:
         agree = (signatures == rows.signatures(row, 1)).sum(axis=1)
@@ -167,6 +177,6 @@ def _compare(
 
 
 def _within(chosen: NDArray[np.int64], start: int, count: int) -> NDArray[np.int64]:
-    """Return the chosen rows that are among the `count` rows from `start` on."""
+    """Return the numbers in `chosen` (ascending) that lie among the `count` rows from `start` on."""
     first, last = np.searchsorted(chosen, [start, start + count])
     return chosen[first:last]

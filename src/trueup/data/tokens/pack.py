@@ -28,15 +28,18 @@ JUDGED_ALL, JUDGED_EVERY = 10_000, 64
 
 @dataclass(slots=True)
 class Packed:
-    """A tokenized chunk of rows. Offsets (`at`, `text_at`) count from the start of the chunk, `file` is 0.
+    """A tokenized chunk of N tokens in n rows.
+
+    The offsets `at` and `text_at` in the records count from the start of the chunk; `file` is 0 until the chunk is
+    stored.
 
     Attributes:
-        tokens: (N,) uint32, the top bit set where trained.
-        records: (n,) RECORD.
-        signatures: (n, 32) uint32.
+        tokens: (N,) uint32, token ids with the top bit set where the token is trained.
+        records: (n,) of the type `record.RECORD`, with lengths, flags and offsets of each row.
+        signatures: (n, 32) uint32, MinHash signatures, by which near-duplicates are found.
         texts: the messages of each row as JSON, concatenated.
         files: the name of each row's file.
-        account: counts of all rows of the chunk.
+        account: counts of all rows of the chunk, unused ones included.
     """
 
     tokens: NDArray[np.uint32]
@@ -49,12 +52,12 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Instructions for a worker process, the same for each chunk.
+    """Everything that a worker process needs to tokenize chunks of one section.
 
     Attributes:
-        parser: started, so that it knows the format.
+        parser: makes typed rows; its `start` was called, so that it knows the format.
         renderer: turns messages into tokens.
-        section: which rows are selected, and what to do about identical pairs.
+        section: the data section: which rows are selected, and the rule for identical pairs.
     """
 
     parser: Parser
@@ -63,7 +66,7 @@ class Task:
 
 
 def pack(task: Task, first: int, entries: Sequence[Entry]) -> Packed:
-    """Parse and render a chunk of entries, of which the first is row number `first` (from 0) of the source."""
+    """Return a chunk of entries as tokens and records; `first` is the number of its first row in the source, from 0."""
     account = Account(task.section)
     rows: list[_PackedRow] = []
     for index, entry in enumerate(entries, first):
@@ -79,7 +82,7 @@ def pack(task: Task, first: int, entries: Sequence[Entry]) -> Packed:
 
 
 def example_of(renderer: Renderer, row: Row) -> Example:
-    """Return a row as token ids; the only branch of a prompt is empty.
+    """Return a row as token ids: the prompt, and a branch for each answer (for a prompt, one empty branch).
 
     Raises:
         DataError: the row cannot be rendered; the message names its file and line.
@@ -97,7 +100,10 @@ def example_of(renderer: Renderer, row: Row) -> Example:
 
 
 def parts_of(row: Row) -> list[list[tuple[str, str]]]:
-    """Return the messages of a row as they are stored: the prompt, then each answer, as lists of (role, content)."""
+    """Return the messages of a row as they are stored: lists of (role, content), first the prompt, then each answer.
+
+    A text is one part with the role "text".
+    """
     if isinstance(row, Text):
         return [[("text", row.text)]]
     if isinstance(row, Conversation):
@@ -109,7 +115,7 @@ def parts_of(row: Row) -> list[list[tuple[str, str]]]:
 
 
 def compared(parts: Sequence[Sequence[Sequence[str]]], *, system: bool = False) -> str:
-    """Return the text by which rows are compared: their contents, with the two answers of a pair sorted.
+    """Return the text by which rows are compared for equality: all contents, with the two answers of a pair sorted.
 
     The system message is left out by default: many rows share it, and it would make them all near-duplicates.
     """
@@ -118,7 +124,10 @@ def compared(parts: Sequence[Sequence[Sequence[str]]], *, system: bool = False) 
 
 
 def near_text(parts: Sequence[Sequence[Sequence[str]]]) -> str:
-    """Return the normalised text by which near-duplicates are found; of long rows only the beginning."""
+    """Return the normalised text by which near-duplicates are found.
+
+    Of a long row only the first 65,536 characters count.
+    """
     return normalised(compared(parts)[:_SIGNED])
 
 
@@ -165,7 +174,7 @@ def _pack_row(renderer: Renderer, row: Row, *, judged: bool) -> _PackedRow:
 
 
 def _flags_of(renderer: Renderer, row: Row, example: Example, parts: list[list[tuple[str, str]]]) -> int:
-    """Return the row's flags as a plain integer: enums take a microsecond an operation."""
+    """Return the flags (`record.Flag`) of a row, as a plain integer because enums take a microsecond an operation."""
     messages = [Message(role, content) for part in parts for role, content in part]
     flags = 0 if isinstance(row, Prompt) else trained_flags(example, renderer.stop_ids)
     if isinstance(row, Conversation) and _rewritten(row, example):
@@ -186,7 +195,7 @@ def _flags_of(renderer: Renderer, row: Row, example: Example, parts: list[list[t
 
 
 def trained_flags(example: Example, stops: Collection[int]) -> int:
-    """Return the flags ENDS (every branch trains an end token of `stops`) and UNTRAINED (a branch trains nothing)."""
+    """Return the flags ENDS (each branch trains an end token of `stops`) and UNTRAINED (a branch trains nothing)."""
     flags = 0
     if all(branch.mask and branch.mask[-1] and branch.ids[-1] in stops for branch in example.branches):
         flags |= int(Flag.ENDS)
@@ -196,7 +205,10 @@ def trained_flags(example: Example, stops: Collection[int]) -> int:
 
 
 def _rewritten(row: Conversation, example: Example) -> bool:
-    """Return True if only the last of several answers is trained: no untrained token lies between trained ones."""
+    """Return True if only the last of several answers is trained, because the template rewrites the earlier ones.
+
+    This shows in the mask: no untrained token lies between trained ones.
+    """
     return sum(message.role == "assistant" for message in row.messages) > 1 and all(example.branches[0].mask)
 
 
@@ -215,7 +227,7 @@ def _scalar(row: Row) -> float:
 
 
 def _concatenate(account: Account, rows: list[_PackedRow]) -> Packed:
-    """Return the rows' tokens, texts and records, each one after another."""
+    """Return the tokens, texts and records of all rows of a chunk, joined to one array or string each."""
     ids: list[int] = []
     mask: list[bool] = []
     texts = bytearray()

@@ -1,6 +1,6 @@
-"""Tokenize and check all data of a stage, for `trueup check` and before every training.
+"""Tokenize and check all data of a training stage, for `trueup check` and before every training.
 
-It needs the tokenizer but no weights: a wrong row is reported before the model loads.
+This needs the tokenizer but no weights: a wrong row is reported before the model loads.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ Reading = Callable[[str], AbstractContextManager[Ticker]]
 
 @dataclass(slots=True)
 class Prepared:
-    """The data of a stage.
+    """The data of a training stage, tokenized and checked.
 
     Attributes:
         train: the rows to train on, or PPO's prompts.
         weights: how often a row of each train section is seen in an epoch.
-        held_out: the rows to measure on, if any.
-        mix: additional SFT rows, if any.
-        counts: {section: counts of its rows, which add up}.
+        held_out: the rows to evaluate on, if any.
+        mix: SFT rows that are mixed into another stage's training, if any.
+        counts: {section: {"read", "used", "dropped" and so on: counts of its rows, which add up}}.
         findings: results of the data check.
-        collect: make rows that are too long a finding, and do not raise.
+        collect: record rows that are too long as a finding, and do not raise.
     """
 
     train: Examples
@@ -59,12 +59,12 @@ class Prepared:
 
     @classmethod
     def empty(cls, findings: Sequence[Finding]) -> Prepared:
-        """Return the result for data that cannot be read at all."""
+        """Return the result for data that cannot be read at all: no rows, only findings."""
         return cls(Examples([], []), (), None, None, findings=list(findings))
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """{section: a hash of its tokens}; it changes when a row or the tokenizer does."""
+        """{section: a hash of its tokens, texts and labels}; the hash changes when a row or the tokenizer does."""
         return {name: str(counts["fingerprint"]) for name, counts in self.counts.items()}
 
 
@@ -81,11 +81,11 @@ def prepare(
     config: StageConfig, renderer: Renderer, *, workers: int = 1, reading: Reading = lambda _: nullcontext(_silent),
     collect: bool = False, stores: Mapping[str, str] = MappingProxyType({}),
 ) -> Prepared:  # fmt: skip
-    """Tokenize (or take from the cache), select, apply `max_length`, and check the rows of a stage.
+    """Tokenize (or take from the cache), select, apply `max_length`, and check the rows of a training stage.
 
     Args:
-        config: the stage.
-        renderer: of the stage's tokenizer.
+        config: the configuration of the stage.
+        renderer: turns messages into tokens of the stage's tokenizer.
         workers: the number of processes that may tokenize rows.
         reading: shows the progress.
         stores: {path: path to read instead}, so that several processes read a vote store as of the same event.
@@ -134,7 +134,7 @@ def _open(
     config: StageConfig, place: tuple[str | int, ...], data: DataConfig, kinds: Sequence[Any], renderer: Renderer,
     workers: int, reading: Reading,
 ) -> _Section:  # fmt: skip
-    """Tokenize one section and select its rows."""
+    """Tokenize one data section, and choose the rows to train on and to hold out by its limit and holdout."""
     name = str(place[0]) if len(place) == 1 or place[-1] == "data" else f"{place[0]}[{place[1]}]"
     with reading(name) as tick:
         rows = tokenize(
@@ -158,7 +158,7 @@ def _use(
     result: Prepared, config: StageConfig, name: str, examples: Examples, sections: Sequence[_Section],
     renderer: Renderer, *, trains: bool,
 ) -> Examples:  # fmt: skip
-    """Apply `max_length` to a view, count its rows and survey them."""
+    """Return the rows to use after `max_length` is applied, and add their counts and findings to `result`."""
     try:
         used, long_rows = _fit(config, name, examples)
     except DataError as error:
@@ -183,7 +183,7 @@ def _use(
 
 
 def _spelled(examples: Examples, renderer: Renderer) -> str:
-    """Return the control tokens in the text of the first row that has any."""
+    """Return the control tokens (at most three) in the text of the first row that has any, for a message."""
     seen, first = 0, list[int]()
 
     def visit(records: NDArray[np.void]) -> None:
@@ -205,7 +205,11 @@ def _fit(config: StageConfig, name: str, examples: Examples) -> tuple[Examples, 
 
 
 def _counts(sections: Sequence[_Section], examples: Examples, used: Examples) -> dict[str, Any]:
-    """Return counts of the rows of one or more sections: `read == used + dropped + unselected + over_length`."""
+    """Return counts of the rows of one or more sections, for the report on the data.
+
+    `read` is the sum of `used`, `dropped`, `unselected` and the rows left out as too long. Other keys are blank lines,
+    notes, unused fields, the events of vote stores and the number of held-out rows.
+    """
     metas = [section.rows.meta for section in sections]
     read = sum(meta["read"] for meta in metas)
     dropped = [drop for meta in metas for drop in meta["dropped"]]
@@ -235,7 +239,10 @@ def _counts(sections: Sequence[_Section], examples: Examples, used: Examples) ->
 
 
 def _repeated(section: _Section) -> list[Finding]:
-    """Return the findings on duplicates and contradictions, cached next to the tokens: a million rows take seconds."""
+    """Return the findings on duplicates and contradictions of a section.
+
+    They are cached next to its tokens, because a million rows take seconds.
+    """
     path, want = section.rows.folder / "repeated.json", section.rows.meta["want"]
     try:
         numbers = read_sealed(path)
@@ -253,7 +260,7 @@ def _repeated(section: _Section) -> list[Finding]:
 
 
 def _check_kinds(trained: Sequence[_Section]) -> None:
-    """Check that KTO learns either from rankings or from labels, and is measured on rankings.
+    """Check that the training data are either all rankings or all labelled completions (KTO), the latter not held out.
 
     Raises:
         DataError: sections of both kinds are mixed, or labelled rows are held out.
@@ -280,7 +287,11 @@ def _overlaps(
     config: StageConfig, held_out: Examples | None, measured: Sequence[_Section],
     learned: Sequence[tuple[_Section, Selected]],
 ) -> list[Finding]:  # fmt: skip
-    """Return the fault of held-out rows that are trained on. A holdout and its own section are not compared."""
+    """Return the fault that held-out rows are trained on too, if any are.
+
+    The rows that were held out of a section are not compared with the rest of it, because near-duplicates stay
+    together.
+    """
     if held_out is None:
         return []
     exact = near = 0
@@ -295,7 +306,7 @@ def _overlaps(
 
 
 def _same_row(held_out: Origin, trained: Origin) -> str:
-    """Return two places in short: file names without folders, where those differ."""
+    """Return two places as one short text, "a.jsonl:3 = b.jsonl:7"; the second name is left out if it is the same."""
     a, b = Path(held_out.file).name, Path(trained.file).name
     if a == b and held_out.file != trained.file:
         return f"{held_out} = {trained}"
@@ -303,4 +314,4 @@ def _same_row(held_out: Origin, trained: Origin) -> str:
 
 
 def _silent(_rows: int, _share: float) -> None:
-    """Show no progress."""
+    """Ignore the progress (the default where none is shown)."""

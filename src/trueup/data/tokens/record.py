@@ -1,4 +1,4 @@
-"""The fixed-size record that is stored for each row besides its tokens, and its flags."""
+"""The fixed-size record that is stored for each row besides its tokens, and the flags in it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRAINED = np.uint32(1 << 31)
 
 
 class Flag(IntFlag):
-    """Properties of a row that were seen when it was tokenized."""
+    """Properties of a row that were found when it was tokenized, e.g. an empty response."""
 
     ENDS = 1
     """The end token is trained, in every branch."""
@@ -67,7 +67,10 @@ _LETTERS = [re.compile(f"[{span}]") for span in _RANGES]
 
 
 def script_of(text: str) -> int:
-    """Return the index in SCRIPTS of the script of most letters; Han with some kana counts as Kana (Japanese)."""
+    """Return the index in SCRIPTS of the script that most letters of the text belong to.
+
+    Han with some kana counts as Kana.
+    """
     if text.isascii():
         return int(any(char.isalpha() for char in text))
     counts = [len(pattern.findall(text)) for pattern in _LETTERS]
@@ -90,7 +93,7 @@ _WORDS = [frozenset(words.split()) for words in _COMMON]
 
 
 def language_of(text: str) -> int:
-    """Return the index in LANGUAGES of the language with the most common words in the text; 0 if that is not clear.
+    """Return the index in LANGUAGES of the language with the most common words in the text; 0 if it is not clear.
 
     A guess by twelve words a language: good for shares of many rows, not for a single one.
     """

@@ -1,4 +1,4 @@
-"""Choose the rows of each optimizer step, by weight, with a position that can be saved."""
+"""Choice of the rows of each optimizer step, by the weights of a mixture, with a position for checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trueup.errors import CheckpointError, DataError
 
 
 def epoch_rows(size: int, weight: float) -> int:
-    """Return the rows an epoch takes of a part of `size` rows: all floor(weight) times, and a rounded share."""
+    """Return the number of rows that an epoch takes from a section of `size` rows: size * weight, rounded."""
     return int(weight) * size + round((weight % 1) * size)
 
 
@@ -27,7 +27,7 @@ class Sampler:
         batch_size: rows of an optimizer step.
         seed: determines the order.
         shuffle: False keeps the rows in their order.
-        weights: one per part; by default all 1.
+        weights: how often a row of each part is seen in an epoch; by default all 1.
 
     Raises:
         DataError: an epoch has no row.
@@ -63,14 +63,14 @@ class Sampler:
         return batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position, for JSON."""
+        """Return the position, for JSON: {epoch: epochs completed, index: rows of the present epoch already given}."""
         return {"epoch": self.epoch, "index": self.index}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go to a saved position.
+        """Continue from a position that `state_dict` returned.
 
         Raises:
-            CheckpointError: it does not fit the number of rows (the data has changed).
+            CheckpointError: the position does not fit the number of rows (the data has changed).
         """
         epoch, index = state.get("epoch", -1), state.get("index", -1)
         if epoch < 0 or not 0 <= index < self.n:
@@ -85,7 +85,7 @@ class Sampler:
         return list(zip(self.sizes, self.weights, strict=True))
 
     def _permutation(self) -> array[int]:
-        """Return the indices of the epoch, in order; four bytes a row."""
+        """Return the row indices of the present epoch in the order of training; four bytes a row."""
         order = array("I")
         start = 0
         for part, (size, weight) in enumerate(self._parts()):
@@ -98,7 +98,7 @@ class Sampler:
         return order
 
     def _fraction(self, part: int) -> list[int]:
-        """Return the rows that this epoch takes for the fractional weight of a part."""
+        """Return the rows of a part that this epoch takes for the fraction of its weight (0.5 of weight 2.5)."""
         size = self.sizes[part]
         count = epoch_rows(size, self.weights[part] % 1)
         taken: list[int] = []

@@ -1,4 +1,4 @@
-"""Select tokenized rows (limit, held-out share), and view them while they stay on disk."""
+"""Selection of tokenized rows (limit, held-out share), and views of the selected rows, which stay on disk."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Selected = NDArray[np.int64]
 
 
 class Examples(Sequence[Example]):
-    """Selected rows of one tokenized section, or of several in a row; each example is read when it is indexed.
+    """Selected rows of one or more tokenized sections, one section after another; each row is read when it is indexed.
 
     Attributes:
-        parts: the sections.
-        rows: (n,) the selected rows of each part, ascending.
-        cut: answers are cut so that no sequence is longer; None does not cut.
+        parts: the tokenized sections.
+        rows: for each section its selected rows (n,), ascending.
+        cut: the most tokens of a sequence, to which answers are cut; None does not cut.
     """
 
     def __init__(self, parts: Sequence[Tokenized], rows: Sequence[Selected], cut: int | None = None) -> None:
-        """Select `rows` of `parts`."""
+        """Make a view of the selected `rows` of each of `parts`; `cut` limits the tokens of a sequence."""
         self.parts, self.rows, self.cut = tuple(parts), tuple(rows), cut
         self.starts = np.cumsum([0, *map(len, rows)])
 
@@ -36,7 +36,7 @@ class Examples(Sequence[Example]):
         return int(self.starts[-1])
 
     def place(self, index: int) -> tuple[Tokenized, int]:
-        """Return the section of an example, and its row there."""
+        """Return the section that holds the example at `index`, and the row's number in that section."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -47,7 +47,7 @@ class Examples(Sequence[Example]):
     @overload
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """Return one example, with `row` set to its index, or a list for a slice."""
+        """Return the example at an index, with `row` set to the index, or the list of examples for a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = index + len(self) if index < 0 else index
@@ -59,22 +59,25 @@ class Examples(Sequence[Example]):
         return replace(example, row=index)
 
     def origin(self, index: int) -> Origin:
-        """Return the file and line of an example."""
+        """Return the file and line of the example at `index`."""
         part, row = self.place(index)
         return part.origin(row)
 
     def prompt(self, index: int) -> tuple[Message, ...]:
-        """Return the messages before the answer."""
+        """Return the messages before the answer of the example at `index`."""
         part, row = self.place(index)
         return part.prompt(row)
 
     def scalar(self, index: int) -> float:
-        """Return the margin of a ranking or the label of a verdict; NaN if there is none."""
+        """Return the margin of a ranking or the label (0 or 1) of a labelled completion at `index`.
+
+        NaN if it has none.
+        """
         part, row = self.place(index)
         return float(part.record(row)["scalar"])
 
     def map_records(self, visit: Callable[[NDArray[np.void]], None]) -> None:
-        """Call `visit` with the records of all rows, a few thousand at a time."""
+        """Call `visit` with the records (`record.RECORD`) of all selected rows in order, a few thousand at a time."""
         for part, rows in zip(self.parts, self.rows, strict=True):
             for start, records in part.records():
                 first, last = np.searchsorted(rows, [start, start + len(records)])
@@ -83,7 +86,7 @@ class Examples(Sequence[Example]):
 
 
 def cut_branch(branch: Branch, room: int) -> Branch:
-    """Return the branch cut to `room` tokens and then to its last trained one, which becomes the end token."""
+    """Return an answer cut to `room` tokens, then to its last trained token, which is replaced by the end token."""
     if len(branch.ids) <= room:
         return branch
     ids, mask = branch.ids[: max(0, room)], branch.mask[: max(0, room)]
@@ -96,12 +99,12 @@ def cut_branch(branch: Branch, room: int) -> Branch:
 
 
 def all_rows(rows: Tokenized) -> Selected:
-    """Return all rows of a section, as 8-byte integers, the type used everywhere."""
+    """Return the numbers of all rows of a section, (n,) int64, as a selection."""
     return np.arange(len(rows), dtype=np.int64)
 
 
 def seeded(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
-    """Return content hashes mixed with the seed (splitmix64)."""
+    """Return the content hashes (n,) mixed with the seed by splitmix64, as pseudorandom numbers to draw rows by."""
     mixed = hashes + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -109,7 +112,7 @@ def seeded(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
 
 
 def contents(rows: Tokenized) -> NDArray[np.uint64]:
-    """Return (n,) the content hash of each row."""
+    """Return the content hash of each row of a section, (n,)."""
     hashes = np.empty(len(rows), dtype=np.uint64)
     for start, records in rows.records():
         hashes[start : start + len(records)] = records["content"]
@@ -117,7 +120,10 @@ def contents(rows: Tokenized) -> NDArray[np.uint64]:
 
 
 def limit_rows(rows: Tokenized, selected: Selected, limit: int | None, seed: int) -> Selected:
-    """Return at most `limit` of the rows, drawn by seed and content: rows added to the file change few of them."""
+    """Return at most `limit` of the selected rows, ascending.
+
+    They are drawn by seed and content: rows added to the file later change few of them.
+    """
     if limit is None or len(selected) <= limit:
         return selected
     drawn = seeded(contents(rows)[selected], seed)
@@ -126,14 +132,14 @@ def limit_rows(rows: Tokenized, selected: Selected, limit: int | None, seed: int
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The rows of a section to train on, and those held out."""
+    """The rows of a section to train on, and the rows that are held out for evaluation."""
 
     train: Selected
     held_out: Selected
 
 
 def split(rows: Tokenized, selected: Selected, share: float, seed: int) -> Sides:
-    """Hold out about `share` of the rows. Near-duplicates stay together.
+    """Divide the selected rows into those to train on and about `share` held out. Near-duplicates stay together.
 
     The side of a row depends only on the seed and the smallest content hash of its near-duplicates, not on its place:
     it stays the same when rows are added, unless a new one joins its near-duplicates.
@@ -149,5 +155,5 @@ def split(rows: Tokenized, selected: Selected, share: float, seed: int) -> Sides
 
 
 def lengths(records: NDArray[np.void]) -> NDArray[np.int64]:
-    """Return (n,) the tokens of each row's longest sequence, prompt included."""
+    """Return the number of tokens of each row's longest sequence, prompt included, (n,)."""
     return records["trunk"].astype(np.int64) + np.maximum(records["first"], records["second"])

@@ -23,11 +23,11 @@ Chunk = tuple[int, list[Entry]]
 
 
 def pack_in_processes(task: Task, chunks: Iterator[Chunk], workers: int) -> Iterator[Packed]:
-    """Yield the packed chunks, in order; at most four chunks per process are in progress.
+    """Yield the tokenized chunks in order, made by `workers` processes; at most four chunks a process are in progress.
 
     Raises:
         DataError: a process was killed.
-        ModelError: as in `pack`.
+        ModelError: the chat template cannot be used for a row.
     """
     context = get_context("spawn")  # a fork would copy locks that other threads hold
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(task,))
@@ -74,12 +74,15 @@ def _start_worker(task: Task) -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exit when the parent process ends: if it is killed, its workers would wait for the next chunk for ever."""
+    """Exit this worker when its parent process ends; otherwise it would wait for the next chunk for ever."""
     if (parent := parent_process()) is not None:
         parent.join()
         os._exit(1)
 
 
 def pack_chunk(first: int, chunk: list[Entry]) -> Packed:
-    """Pack a chunk in a worker process."""
+    """Return a chunk as tokens and records, in a worker process.
+
+    `first` is the number of its first row in the source.
+    """
     return pack(_task[0], first, chunk)

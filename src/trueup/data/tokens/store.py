@@ -31,10 +31,10 @@ _SCAN = 8_192  # records read at once
 
 
 class Writer:
-    """Appends chunks to the files of a new folder."""
+    """Writer of a new folder of tokenized rows, to whose files chunks are appended."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder."""
+        """Make the folder and open its files."""
         folder.mkdir(parents=True)
         self.folder = folder
         self._handles: list[IO[bytes]] = [(folder / name).open("wb") for name in FILES]
@@ -43,7 +43,7 @@ class Writer:
         self._scalars = hashlib.sha256()
 
     def add(self, chunk: Packed) -> None:
-        """Append the rows of a chunk."""
+        """Append the rows of a tokenized chunk to the files."""
         records = chunk.records
         records["at"] += self._tokens
         records["text_at"] += self._bytes
@@ -56,7 +56,7 @@ class Writer:
             handle.write(part)
 
     def close(self, meta: dict[str, Any]) -> None:
-        """Write meta.json: `meta`, the names of the source files, and size and sha256 of each file written."""
+        """Finish the folder by writing meta.json: `meta`, the source files' names, and each file's size and sha256."""
         for handle in self._handles:
             handle.close()
         paths = [self.folder / name for name in FILES]
@@ -65,23 +65,23 @@ class Writer:
         write_sealed(self.folder / "meta.json", {**meta, **files})
 
     def abandon(self) -> None:
-        """Close the files without finishing the folder."""
+        """Close the files without writing meta.json, so that the folder counts as unfinished."""
         for handle in self._handles:
             with suppress(OSError):  # on a full disk, flushing fails once more
                 handle.close()
 
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """Write a mapping as JSON, with a hash of itself."""
+    """Write a mapping to a JSON file, with a hash of its content that `read_sealed` checks."""
     atomic_write_text(path, json.dumps({"seal": _seal(values), **values}, indent=1))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Return the mapping that `write_sealed` wrote.
+    """Return the mapping that `write_sealed` wrote to a JSON file.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file was changed.
+        ValueError: the content does not match its hash, because the file was changed.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -99,12 +99,12 @@ def _seal(values: dict[str, Any]) -> str:
 class Tokenized:
     """The tokenized rows of one data section, read from a folder that a `Writer` closed.
 
-    Its files are opened at once, because another process may remove them (Linux keeps open files). Picklable: the copy
+    The files are opened at once, because another process may remove them (Linux keeps open files). Picklable: the copy
     opens them when it reads.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the folder.
+        """Open the files of the folder and check them against meta.json.
 
         Raises:
             OSError: a file is missing.
@@ -141,25 +141,25 @@ class Tokenized:
         return "-".join(digest[:16] for digest in (*hashes, self.meta["scalars"]))
 
     def record(self, row: int) -> Any:
-        """Return the record of a row."""
+        """Return the record of a row (`record.RECORD`: lengths, flags and offsets)."""
         raw = self._read("records.bin", row * RECORD.itemsize, RECORD.itemsize)
         return np.frombuffer(raw, RECORD)[0]
 
     def records(self) -> Iterator[tuple[int, Records]]:
-        """Yield all records in order, as (first row, a few thousand records)."""
+        """Yield the records of all rows in order, as (number of the first row, a few thousand records)."""
         for start in range(0, len(self), _SCAN):
             count = min(_SCAN, len(self) - start)
             raw = self._read("records.bin", start * RECORD.itemsize, count * RECORD.itemsize)
             yield start, np.frombuffer(raw, RECORD)
 
     def signatures(self, start: int, count: int) -> NDArray[np.uint32]:
-        """Return the (count, 32) signatures from a row on."""
+        """Return the MinHash signatures (count, 32) of `count` rows from `start` on."""
         width = 4 * PLACES
         raw = self._read("signatures.u32", start * width, count * width)
         return np.frombuffer(raw, np.uint32).reshape(-1, PLACES)
 
     def example(self, row: int) -> Example:
-        """Return the tokens of a row."""
+        """Return a row as token ids and masks: its prompt and its answers."""
         record = self.record(row)
         trunk, sizes = int(record["trunk"]), [int(record["first"])]
         if record["second"] >= 0:
@@ -178,14 +178,14 @@ class Tokenized:
         return self.origin_of(self.record(row))
 
     def origin_of(self, record: Any) -> Origin:
-        """Return the file and line of a record's row."""
+        """Return the file and line of the row that a record belongs to."""
         try:
             return Origin(self.meta["names"][int(record["file"])], int(record["line"]))
         except IndexError:
             raise self._changed("records.bin") from None
 
     def parts(self, row: int) -> list[list[list[str]]]:
-        """Return the messages of a row: its prompt, then each answer, as lists of [role, content]."""
+        """Return the messages of a row as lists of [role, content]: first the prompt, then each answer."""
         record = self.record(row)
         raw = self._read("texts.json", int(record["text_at"]), int(record["text_size"]))
         try:
@@ -194,7 +194,7 @@ class Tokenized:
             raise self._changed("texts.json") from None
 
     def prompt(self, row: int) -> tuple[Message, ...]:
-        """Return the messages of a row's prompt; plain text has none."""
+        """Return the messages of a row's prompt; a plain text has none."""
         return tuple(Message(role, content) for role, content in self.parts(row)[0] if role != "text")
 
     def _open(self, name: str) -> int:
@@ -203,10 +203,12 @@ class Tokenized:
         return self._opened[name]
 
     def _read(self, name: str, start: int, size: int) -> bytes:
-        """Read bytes. Not by a memory map: its pages would count as this process's memory, and grow with the rows read.
+        """Return `size` bytes of a file, from `start` on.
+
+        A memory map is not used: its pages would count as this process's memory, and grow with the rows read.
 
         Raises:
-            DataError: the file was changed since it was opened: other rows would be trained.
+            DataError: the file was changed since it was opened, so that other rows would be trained.
         """
         descriptor = self._open(name)
         if not 0 <= start <= start + size <= self.meta["stored"][name]["size"]:
@@ -225,7 +227,10 @@ class Tokenized:
         return DataError(f"{self.folder / name}: it was changed while it is in use\n  fix: {fix}")
 
     def _is_unchanged(self, name: str, descriptor: int) -> bool:
-        """Return True if a file has the same content as when it was opened; hashed only if its time or size changed."""
+        """Return True if an open file has the content that it had when opened.
+
+        It is hashed only if its time or size changed.
+        """
         stamp = _stamp(descriptor)
         if stamp != self._stamps[name]:
             if _sha256(descriptor) != self.meta["stored"][name]["sha256"]:
@@ -234,12 +239,12 @@ class Tokenized:
         return True
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without open files."""
+        """Return the state for pickling, without the open files."""
         return {**self.__dict__, "_opened": {}}
 
 
 def _is_meta(meta: dict[str, Any]) -> bool:
-    """Return True if a sealed meta.json is of this version: it names exactly these files."""
+    """Return True if the content of a meta.json is of this version: it names exactly the files in FILES."""
     names, stored = meta.get("names"), meta.get("stored")
     has_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not has_names or not isinstance(stored, dict) or set(stored) != set(FILES):
@@ -250,7 +255,7 @@ def _is_meta(meta: dict[str, Any]) -> bool:
 
 
 def _stamp(descriptor: int) -> tuple[int, int]:
-    """Return size and time of an open file: they change when it is written to."""
+    """Return size and modification time (ns) of an open file, which change when it is written to."""
     stat = os.fstat(descriptor)
     return stat.st_size, stat.st_mtime_ns
 

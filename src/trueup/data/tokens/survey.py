@@ -1,4 +1,4 @@
-"""Survey the rows of a section in numbers: one pass over the records, in memory that does not grow with them."""
+"""Counts over the rows of a section, made in one pass over the records, in memory that does not grow with the rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LONGEST = 1 << 20  # a length above counts as this one
 
 @dataclass(slots=True)
 class Sums:
-    """Sums of integers for their mean and variance, kept as integers so that no precision is lost."""
+    """Number, sum and sum of squares of integers, for their mean and variance; integers lose no precision."""
 
     n: int = 0
     total: int = 0
     squares: int = 0
 
     def add(self, values: NDArray[np.integer]) -> None:
-        """Add integers."""
+        """Add the given integers to the sums."""
         wide = values.astype(np.int64)
         self.n += len(wide)
         self.total += int(wide.sum())
@@ -50,15 +50,15 @@ class Sums:
 
 @dataclass(slots=True)
 class Survey:
-    """Numbers of one section.
+    """Counts over the rows of one section.
 
     Attributes:
         rows: number of rows.
-        tokens, trained: tokens, and trained tokens, of all rows; a shared prompt counts once.
+        tokens, trained: tokens, and trained tokens, of all rows; a prompt shared by two answers counts once.
         by_length: number of rows of each length (tokens of the longest sequence, prompt included).
-        flags, places: number of rows with each flag, and the places of the first ten.
-        scripts, languages: of the answers of judged rows.
-        chosen, rejected: lengths of the two answers in tokens.
+        flags, places: number of rows with each flag (property, e.g. an empty response), and the first ten places.
+        scripts, languages: number of rows by script and language of the answer, of the rows examined for these.
+        chosen, rejected: sums of the lengths of the two answers, in tokens.
         longer, shorter: number of pairs whose chosen answer is longer, or shorter, than the rejected one.
         labels: number of true and of false labels.
     """
@@ -92,24 +92,30 @@ class Survey:
         return math.copysign(math.inf, difference) if difference else 0.0
 
     def quantile(self, share: float) -> int:
-        """Return the length that this share of the rows does not exceed."""
+        """Return the length in tokens that the share `share` (0 to 1) of the rows does not exceed."""
         reached = np.searchsorted(np.cumsum(self.by_length), share * self.rows - 1e-9)
         return int(min(reached, len(self.by_length) - 1))
 
     def histogram(self) -> list[tuple[int, int, int]]:
-        """Return (from, to, rows) of lengths in powers of two, from the first bar with a row to the last."""
+        """Return the histogram of the lengths in tokens, as bars (from, to, rows) whose widths are powers of two.
+
+        Empty bars at both ends are left out.
+        """
         edges = [0, 16, *(2**power for power in range(5, 21)), _LONGEST + 1]
         bars = [(low, high - 1, int(self.by_length[low:high].sum())) for low, high in pairwise(edges)]
         filled = [index for index, bar in enumerate(bars) if bar[2]]
         return bars[filled[0] : filled[-1] + 1] if filled else []
 
     def above(self, length: int) -> int:
-        """Return the number of longer rows."""
+        """Return the number of rows longer than `length` tokens."""
         return int(self.by_length[length + 1 :].sum())
 
 
 def survey(examples: Examples, stops: Collection[int] = ()) -> Survey:
-    """Return the survey of examples: reads every record once, and each row that is cut. `stops` are the end tokens."""
+    """Return the counts over the examples; `stops` are the ids of the end tokens.
+
+    Every record is read once, and the tokens only of rows that are cut.
+    """
     result, seen = Survey(), 0
     for part, rows in zip(examples.parts, examples.rows, strict=True):
         labelled = part.meta["want"] == "labelled"
@@ -125,7 +131,10 @@ def survey(examples: Examples, stops: Collection[int] = ()) -> Survey:
 
 
 def _cut_records(records: NDArray[np.void], examples: Examples, start: int, stops: Collection[int]) -> None:
-    """Change the records, of the examples from `start` on, to those of the rows as they are cut."""
+    """Change the records of rows that are too long to the lengths and flags of these rows after cutting.
+
+    The records are those of the examples from number `start` on.
+    """
     for index in np.flatnonzero(lengths(records) > (examples.cut or 0)).tolist():
         example = examples[start + index]
         for side, branch in zip(("first", "second"), example.branches, strict=False):
@@ -136,7 +145,7 @@ def _cut_records(records: NDArray[np.void], examples: Examples, start: int, stop
 
 
 def _add(result: Survey, part: Tokenized, records: NDArray[np.void], *, labelled: bool) -> None:
-    """Add some records to a survey."""
+    """Add the counts of some records of the section `part` to a survey."""
     result.rows += len(records)
     branches = records["first"].astype(np.int64) + np.maximum(records["second"], 0)
     result.tokens += int(records["trunk"].sum() + branches.sum())
@@ -165,14 +174,18 @@ def _add(result: Survey, part: Tokenized, records: NDArray[np.void], *, labelled
 
 
 def duplicate_rows(part: Tokenized) -> tuple[int, int]:
-    """Return the number of rows with an equal or nearly equal one before them, and of the equal ones among them."""
+    """Return the number of rows that repeat an earlier row (nearly or exactly), and the number of exact repetitions."""
     equal = sum(len(group) - 1 for group in _equal_rows(part))
     first = near_groups(part).firsts()
     return int((first != np.arange(len(first))).sum()), equal
 
 
 def contradictions(part: Tokenized) -> tuple[int, list[tuple[str, str]]]:
-    """Return the number of answer pairs ranked both ways, or answers with both labels, and the first ten places."""
+    """Return the number of groups of equal rows with contrary verdicts, and the places of the first ten.
+
+    In such a group, two answers are ranked both ways, or an answer is labelled both true and false. Each place is (file
+    and line of a row, file and line of the contrary one).
+    """
     count, shown = 0, []
     labelled = part.meta["want"] == "labelled"
     for group in _equal_rows(part):
@@ -190,7 +203,7 @@ def contradictions(part: Tokenized) -> tuple[int, list[tuple[str, str]]]:
 
 
 def _equal_rows(part: Tokenized) -> list[NDArray[np.int64]]:
-    """Return the groups of rows with the same content."""
+    """Return the groups of rows with equal text, each as an array of row numbers."""
     with Buckets() as buckets:
         for start, records in part.records():
             buckets.add(records["content"].astype(np.uint64), np.arange(start, start + len(records)))
