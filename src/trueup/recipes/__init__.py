@@ -1,1 +1,4 @@
-"""The four training stages, each assembling terms for `loop.fit`; `pipeline` runs them in order."""
+"""Recipes of the four training stages (SFT, reward model, DPO, PPO), each of which assembles terms for `loop.fit`.
+
+`pipeline` runs several stages in order.
+"""

@@ -1,4 +1,4 @@
-"""The log-probabilities that PPO's ratios start from: the sampler's, if the training forward agrees with them.
+"""Log-probabilities that PPO's ratios start from: those of the sampler, if the training forward pass agrees with them.
 
 Sampling runs token by token over a cache, training over whole rows. In exact arithmetic both give the same numbers; if
 they differ, PPO's ratios are off before the first update ("training-inference mismatch": Yao et al. 2025, "Your
@@ -32,8 +32,8 @@ def policy_logps(
     """Return the log-probabilities of all sampled tokens under the policy that sampled them.
 
     Args:
-        network: with the role "policy", not updated since it sampled.
-        examples: each a prompt and its sample.
+        network: the model with the role "policy", not updated since it sampled.
+        examples: a prompt and its sampled answer each.
         samples: the samples, in the same order.
         max_tokens: micro-batch size.
         temperature: the temperature of sampling.
@@ -60,7 +60,10 @@ def policy_logps(
 
 
 def _spread(samples: Sequence[Sample]) -> list[int]:
-    """Return the indices of a few samples, from the shortest to the longest: cache errors often begin late."""
+    """Return the indices of at most eight samples, spread from the shortest to the longest.
+
+    Errors of the cache often begin late, so the longest sample is always among them.
+    """
     order = sorted(range(len(samples)), key=lambda index: len(samples[index].ids))
     count = min(_COMPARED, len(order))
     return [order[place * (len(order) - 1) // max(1, count - 1)] for place in range(count)]

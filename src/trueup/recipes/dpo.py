@@ -1,7 +1,7 @@
 """Direct preference optimisation and its relatives: the policy learns from rankings, without a reward model.
 
-The reference is not in the loop: its log-probabilities are a column of the data. KTO learns from single completions
-(or from both sides of rankings) and needs one more forward pass a step, to estimate the KL.
+The reference model does not run in the loop: its log-probabilities are a column of the data. KTO learns from single
+completions (or from both sides of rankings) and needs one more forward pass a step, to estimate the KL.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DpoConfig) -> dict[str, Any]:
-    """Train the policy on rankings with the loss `config.loss` and export it; return the summary."""
+    """Train the policy on rankings with the loss `config.loss` and export it; return the content of summary.json."""
     with open_stage(config) as stage:
         stage.network.add_trainable("policy", config.lora)
         if config.loss.needs_reference:
@@ -50,7 +50,7 @@ def run(config: DpoConfig) -> dict[str, Any]:
 
 
 def _add_reference(stage: Stage, config: DpoConfig) -> None:
-    """Add the model named by `reference`, else the policy's initial weights (with LoRA: without adapters)."""
+    """Add the reference model: the one that `reference` names, else the policy's initial weights."""
     if config.reference is None:
         stage.network.add_reference()
         return
@@ -60,13 +60,16 @@ def _add_reference(stage: Stage, config: DpoConfig) -> None:
 
 
 def _paired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
-    """Return the term of a loss on pairs, and the number of pairs of an epoch."""
+    """Return the loss term on (chosen, rejected) pairs, and the number of pairs in an epoch."""
     source = stage.source(_pairs(stage, config, "data", stage.train), "example", sampler=(sampler := stage.sampler()))
     return Term("dpo", source, objectives.paired_preference(config.loss)), sampler.n
 
 
 def _pairs(stage: Stage, config: DpoConfig, name: str, rows: Examples) -> Sequence[Example]:
-    """Return the rows, with the reference's log-probabilities if the loss needs them."""
+    """Return the rows as examples, with the reference model's log-probabilities if the loss needs them.
+
+    `name`, "data" or "eval", is the section of the configuration they come from; it names the cache file.
+    """
     if not config.loss.needs_reference:
         return rows
     stage.progress.note(f"{name}: reference log-probabilities of {len(rows)} pairs")
@@ -78,7 +81,7 @@ def _pairs(stage: Stage, config: DpoConfig, name: str, rows: Examples) -> Sequen
 
 
 def _unpaired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
-    """Return the term of a loss on single completions, and the number of completions of an epoch."""
+    """Return the loss term on single completions (KTO), and the number of completions in an epoch."""
     network, tokens, rows = stage.network, config.max_tokens, stage.train
     examples, sampler = unpaired_examples(rows), unpaired_sampler(stage)
 
@@ -97,7 +100,10 @@ def _unpaired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
 
 
 def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
-    """Measure loss, accuracy and margin on held-out rankings, KL and length of sampled answers; watch for drift."""
+    """Return the evaluation during training; None without held-out rankings.
+
+    It measures loss, accuracy and margin on held-out rankings, KL and length of sampled answers, and warns of drift.
+    """
     if stage.held_out is None:
         return None
     held_out = _pairs(stage, config, "eval", stage.held_out)
@@ -140,7 +146,11 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
 
 
 def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str, list[float]]]:
-    """Return a function that measures answers to the first `watch.samples` prompts of the held-out rankings."""
+    """Return a function that answers the first `watch.samples` held-out prompts and returns values per prompt by name.
+
+    Raises:
+        DataError: no prompt leaves room for an answer.
+    """
     settings, rows = config.watch, stage.held_out
     if rows is None or not settings.samples:
         return dict
@@ -160,7 +170,7 @@ def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str,
 
 
 def _prompts(rows: Examples, room: int, count: int) -> list[PromptRow]:
-    """Return the first `count` different prompts of at most `room` tokens, which leaves space for an answer."""
+    """Return the first `count` different prompts of at most `room` tokens; longer ones leave no space for an answer."""
     by_messages: dict[tuple[Message, ...], PromptRow] = {}
     for index in range(len(rows)):
         ids = rows[index].trunk

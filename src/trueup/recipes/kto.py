@@ -1,4 +1,4 @@
-"""KTO's data: single completions labelled good or bad, and a source that estimates the KL of each step."""
+"""Data of KTO: single completions labelled good or bad, and a source that estimates the KL of each step."""
 
 from __future__ import annotations
 
@@ -22,23 +22,26 @@ from trueup.data.unpaired import is_ranked
 
 
 def unpaired_sampler(stage: Stage) -> Sampler:
-    """Return a sampler over the completions; both sides of a ranking have the weight of its section."""
+    """Return a sampler over the completions of a KTO stage.
+
+    Rankings are used as two completions, and both have the weight of the ranking's data section.
+    """
     sizes, weights = [len(rows) for rows in stage.train.rows], list(stage.prepared.weights)
     sides = 2 if is_ranked(stage.train) else 1
     return Sampler(sizes * sides, stage.config.optim.batch_size, stage.config.seed, weights=weights * sides)
 
 
 class KtoSource:
-    """Labelled completions, with the step's z0 as the column "kl".
+    """Source of labelled completions for KTO, each with the step's KL estimate (z0) as the column "kl".
 
-    The estimate is one number for the whole optimizer step: one for each micro-batch would make the gradient depend on
-    `max_tokens`.
+    The estimate is one number for the whole optimizer step: an estimate for each micro-batch would make the gradient
+    depend on `max_tokens`.
 
     Args:
-        examples: with the scalars "desirable" and "ref_logps".
-        shifted: `mismatched(examples, …)`, with the scalar "ref_logps".
+        examples: completions with the scalars "desirable" and "ref_logps".
+        shifted: the completions after other prompts, `mismatched(examples, …)`, with the scalar "ref_logps".
         sampler: draws indices into both.
-        network: with the role "policy".
+        network: the model with the role "policy".
         max_tokens: micro-batch size.
         origin: returns the file and line of a completion.
     """
@@ -58,7 +61,7 @@ class KtoSource:
         self.origin = origin
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
-        """Return this rank's micro-batches of the next step."""
+        """Return this rank's micro-batches for the next optimizer step, after estimating the step's KL."""
         check()
         indices = self._sampler.next()
         others = [self._shifted[index] for index in indices]
@@ -69,15 +72,15 @@ class KtoSource:
         return collate_step(step, self._network, per="branch", max_tokens=self._max_tokens)
 
     def metrics(self) -> dict[str, float]:
-        """Return the number of completed epochs."""
+        """Return {"epoch": number of completed epochs} for the log."""
         return {"epoch": float(self._sampler.epoch)}
 
     def state_dict(self) -> StateDict:
-        """Return the sampler's position."""
+        """Return the sampler's position, for a checkpoint."""
         return dict(self._sampler.state_dict())
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continue from a saved position."""
+        """Restore the sampler's position that `state_dict` returned."""
         self._sampler.load_state_dict({name: int(str(value)) for name, value in state.items()})
 
 

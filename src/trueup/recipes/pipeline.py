@@ -44,9 +44,10 @@ RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {
 def run(
     config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = False, source: Path | None = None
 ) -> Report | None:
-    """Run the stages that need it, measure, and return the report (None on a dry run and on ranks other than 0).
+    """Run the pipeline's stages that are not finished and up to date, measure the models, and return the report.
 
-    See `run_stages` for the arguments; `source` is the pipeline's file, which is copied into the run folder.
+    The report is None on a dry run and on ranks other than 0. See `run_stages` for the arguments; `source` is the
+    pipeline's file, which is copied into the run folder.
     """
     processes = _processes(config)
     progress = Progress(quiet=not processes.is_main)
@@ -60,12 +61,12 @@ def run(
 
 
 def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[str] = (), dry_run: bool = False) -> None:
-    """Run the stages that need it, in order, and print why each runs or is skipped.
+    """Run the stages that are not finished and up to date, in order, and print why each runs or is skipped.
 
     Args:
         config: the pipeline.
-        progress: prints the reasons.
-        force: stages to run again although nothing changed; stages that start from them run again too.
+        progress: display that prints the reasons.
+        force: names of stages to run again although nothing changed; stages that start from them run again too.
         dry_run: True only prints what would run, and why.
 
     Raises:
@@ -107,7 +108,11 @@ def _begin(stage: StageConfig, *, afresh: bool) -> None:
 
 
 def inputs(stage: StageConfig) -> dict[str, str]:
-    """Return each input of the stage by its label: the configuration, and a hash of each file, folder or hub id."""
+    """Return what a stage depends on, to detect changes: its configuration as YAML under "config", and content hashes.
+
+    The other keys are the places in the configuration, such as "model"; the values are hashes of file, folder or hub
+    id.
+    """
     parts: dict[str, str] = {"config": to_yaml(stage)}
     for place, data in stage.data_sections:
         parts[".".join(map(str, place))] = store_version(data.path) or _content(data.path)
@@ -118,7 +123,10 @@ def inputs(stage: StageConfig) -> dict[str, str]:
 
 
 def _other_sources(stage: StageConfig) -> list[tuple[str, str]]:
-    """Return (label, folder or file.py:function) of the rewards, the reference and the user's functions."""
+    """Return (label, source) of a stage's rewards, reference model and user functions.
+
+    A source is a folder, a hub id or file.py:function.
+    """
     sources: list[tuple[str, str]] = []
     if isinstance(stage, PpoConfig):
         sources += [
@@ -138,7 +146,10 @@ def _other_sources(stage: StageConfig) -> list[tuple[str, str]]:
 
 
 def _content(path: str) -> str:
-    """Return a hash of a file or folder; for a run folder, of the model it exported; for a hub id, of its name."""
+    """Return a hash of a file's or folder's content; for a run folder, of its exported model.
+
+    For a hub id, of the name.
+    """
     source = Path(path)
     if (source / "model").is_dir():
         source = source / "model"
@@ -151,7 +162,7 @@ def _inputs_path(stage: StageConfig) -> Path:
 
 
 def _recorded(path: Path) -> dict[str, str] | None:
-    """Return the recorded inputs of a stage; None if the file is damaged."""
+    """Return the inputs that inputs.json recorded when the stage last started; None if the file is damaged."""
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -165,7 +176,10 @@ def _upstream_reason(config: PipelineConfig, name: str, rerun: set[str]) -> str 
 
 
 def _recorded_votes(folder: RunFolder) -> str:
-    """Return the stores and events that a stage was trained on, for a message; empty if it used no votes."""
+    """Return a text naming the vote stores and events that a stage was trained on, for a message.
+
+    Empty if it used no votes.
+    """
     try:
         counts_by_section = json.loads((folder.path / "data.json").read_text(encoding="utf-8"))
         events = {
@@ -179,7 +193,10 @@ def _recorded_votes(folder: RunFolder) -> str:
 
 
 def _reason(stage: StageConfig, upstream: str | None, *, forced: bool) -> str | None:
-    """Return why the stage has to run; None if it is finished and unchanged. `upstream`: an earlier stage's reason."""
+    """Return why the stage has to run, as a message; None if it is finished and unchanged.
+
+    `upstream` is the message for a stage that starts from another stage that runs again; `forced` is True for --force.
+    """
     path, folder = _inputs_path(stage), RunFolder(stage.output)
     if upstream and path.is_file():
         return upstream
@@ -203,7 +220,10 @@ def _reason(stage: StageConfig, upstream: str | None, *, forced: bool) -> str | 
 def evaluate(
     config: PipelineConfig, progress: Progress, command: str | None = None, title: str | None = None
 ) -> Report | None:
-    """Measure the base and every policy of the pipeline; publish and return the report (on rank 0, else None)."""
+    """Measure the base model and every policy of the pipeline.
+
+    Publish and return the report (on other ranks than 0 None).
+    """
     processes = _processes(config)
     quiet_libraries()
     measure(evaluation_plan(config, command, title), processes, progress.note)
@@ -211,7 +231,10 @@ def evaluate(
 
 
 def evaluation_plan(config: PipelineConfig, command: str | None = None, title: str | None = None) -> Plan:
-    """Return the plan of the pipeline's `evaluate` section, with stage names replaced by folders."""
+    """Return the plan of the pipeline's `evaluate` section, with stage names replaced by the models' folders.
+
+    It lists the models to measure, the rewards that score them, and the settings of the report.
+    """
     settings, folder = config.evaluate, config.folder
     methods = {name: config.stages[name]["method"] for name in config.stages}
     writers = [name for name, method in methods.items() if method != RewardConfig.method]

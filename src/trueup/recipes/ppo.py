@@ -1,4 +1,4 @@
-"""PPO: the policy answers prompts, a reward scores the answers, a KL penalty holds it to where it started.
+"""PPO: the policy answers prompts, a reward scores the answers, a KL penalty keeps the policy near the reference.
 
 With LoRA the policy, the value model and the reward model are adapters over one frozen base and the reference is that
 base alone. `mix` adds SFT data as another term of the loss (PPO-ptx, Ouyang et al. 2022, eq. 2).
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def run(config: PpoConfig) -> dict[str, Any]:
-    """Train the policy against `config.reward` and export it; return the summary."""
+    """Train the policy against `config.reward` and export it; return the content of summary.json."""
     with open_stage(config) as stage:
         prompts = Prompts(stage.train)
         stage.network.add_trainable("policy", config.lora)
@@ -51,7 +51,10 @@ def run(config: PpoConfig) -> dict[str, Any]:
 
 
 def _steps(config: PpoConfig, prompts: int) -> int:
-    """Return the number of optimizer steps: `optim.steps`, or the minibatches of `optim.epochs` epochs of prompts."""
+    """Return the number of optimizer steps: `optim.steps`, or the minibatches in `optim.epochs` epochs of the prompts.
+
+    `prompts` is the number of prompts in an epoch.
+    """
     settings, optim = config.rollouts, config.optim
     if optim.steps is not None:
         return optim.steps
@@ -63,9 +66,9 @@ def _steps(config: PpoConfig, prompts: int) -> int:
 
 
 def _reward_and_value(stage: Stage, config: PpoConfig) -> Ensemble:
-    """Build the reward, and the value model if the advantage needs one.
+    """Return the reward, an ensemble of the configured ones, and add a value model if the advantage needs one.
 
-    The value model starts from the first reward if that is a model of the same kind.
+    The value model starts from the first reward if that is a reward model of the same kind as the policy.
     """
     roles = ["reward", *(f"reward{number}" for number in range(2, len(config.rewards) + 1))]
     opened = [
@@ -78,7 +81,17 @@ def _reward_and_value(stage: Stage, config: PpoConfig) -> Ensemble:
 
 
 def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: bool) -> None:
-    """Add the value model: a copy of the reward model if that fits, else a head that starts at zero."""
+    """Add the role "value": a trainable copy of the reward model if that fits, else a head that starts at zero.
+
+    Args:
+        stage: the open stage.
+        config: its configuration.
+        source: the first reward: a folder, hub id or file.py:function.
+        on_backbone: True if that reward is an adapter over the policy's base.
+
+    Raises:
+        ConfigError: the reward model has another vocabulary than the policy.
+    """
     network = stage.network
     if on_backbone:
         stage.progress.note(
@@ -104,7 +117,10 @@ def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: boo
 
 
 def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble) -> Evaluation | None:
-    """Measure reward, gold reward, KL and length of answers to held-out prompts; watch for reward hacking."""
+    """Return the evaluation during training; None without held-out prompts.
+
+    It measures reward, gold reward, KL and length of sampled answers to them, and warns of reward hacking.
+    """
     if stage.held_out is None:
         return None
     prompts = Prompts(stage.held_out)

@@ -1,4 +1,4 @@
-"""The reference's log-probabilities as a data column: computed once before training, cached, checked on load."""
+"""Reference model's log-probabilities as a data column: computed once before training, cached, checked on load."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ _AT_ONCE = 4096  # examples whose log-probabilities are held at once, token by t
 
 
 def with_reference(network: Network, examples: Sequence[Example], cache: Path, *, max_tokens: int) -> Sequence[Example]:
-    """Return the examples with "ref_logps" on every branch: its summed log-probability under the reference, in nats.
+    """Return the examples with the scalar "ref_logps" on every branch: its log-probability under the reference model.
+
+    It is the sum over the branch's trained tokens, in nats.
 
     Args:
         network: with the role "reference".
@@ -70,7 +72,10 @@ def _cached(network: Network, examples: Sequence[Example], cache: Path, max_toke
 
 
 def _read_cache(cache: Path, key: str, examples: Sequence[Example]) -> Tensor | None:
-    """Return the log-probabilities in a cache file, if it was computed from the same inputs."""
+    """Return the log-probabilities in a cache file, (number of branches,).
+
+    None if it was not made from these inputs.
+    """
     if cache.is_file() and _cache_key(cache) == key:
         with suppress(OSError, KeyError, SafetensorError):
             logps = load_file(cache)["ref_logps"]
@@ -80,7 +85,7 @@ def _read_cache(cache: Path, key: str, examples: Sequence[Example]) -> Tensor | 
 
 
 def _cache_key(cache: Path) -> str | None:
-    """Return the fingerprint in a cache file; None if it cannot be read, so that it is made again."""
+    """Return the fingerprint of the inputs that a cache file was made from; None if it cannot be read."""
     try:
         with safe_open(cache, framework="pt") as opened:
             return (opened.metadata() or {}).get("fingerprint")
@@ -89,7 +94,7 @@ def _cache_key(cache: Path) -> str | None:
 
 
 def check_start(network: Network, examples: Sequence[Example], *, max_tokens: int) -> None:
-    """Check on a few rows that the policy equals its reference before the first update.
+    """Check on eight examples that policy and reference give the same log-probabilities before the first update.
 
     Raises:
         TrainingError: they differ, so the reference is wrong, which no log would show.
@@ -108,7 +113,7 @@ def check_start(network: Network, examples: Sequence[Example], *, max_tokens: in
 
 
 def _fingerprint(network: Network, examples: Sequence[Example]) -> str:
-    """Return a hash of the reference's weights, its dtype, and the examples' token ids and masks."""
+    """Return a hash of the reference model's weights and dtype and of the examples' token ids and masks."""
     digest = hashlib.sha256(f"{network.reference_fingerprint} {network.runtime.dtype}".encode())
     for example in examples:
         digest.update(repr((example.trunk, [(branch.ids, branch.mask) for branch in example.branches])).encode())

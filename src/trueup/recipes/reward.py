@@ -1,4 +1,4 @@
-"""The reward model: a scalar head on the last token learns which of two answers people prefer (Bradley-Terry)."""
+"""Training of the reward model: a scalar head learns which of two answers people prefer (Bradley-Terry)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def run(config: RewardConfig) -> dict[str, Any]:
-    """Train a reward model on rankings and export it as a one-label sequence classifier; return the summary."""
+    """Train a reward model on rankings and export it as a one-label sequence classifier.
+
+    Return the content of summary.json.
+    """
     with open_stage(config) as stage:
         examples, sampler = _with_margins(stage.train, config), stage.sampler()
         stage.network.add_trainable("reward", config.lora, head=True)
@@ -38,6 +41,8 @@ def run(config: RewardConfig) -> dict[str, Any]:
 
 def _with_margins(rows: Examples, config: RewardConfig) -> Sequence[Example]:
     """Return the rows, each with its margin as a scalar if the loss uses margins.
+
+    The margin says how much better the chosen answer is.
 
     Raises:
         DataError: a row has no margin.
@@ -61,7 +66,10 @@ def _with_margins(rows: Examples, config: RewardConfig) -> Sequence[Example]:
 
 
 def _evaluation(stage: Stage, config: RewardConfig) -> Evaluation | None:
-    """Measure accuracy and mean margin on held-out rankings; the chosen answer should score higher."""
+    """Return the evaluation during training, accuracy and mean margin on held-out rankings; None without any.
+
+    A ranking counts as correct if the chosen answer scores higher.
+    """
     held_out = stage.held_out
     if held_out is None:
         return None

@@ -1,8 +1,8 @@
-"""The source of PPO's minibatches: sample answers to prompts, score them and compute advantages.
+"""Source of PPO's minibatches: it samples answers to prompts, scores them and computes advantages.
 
-It samples a new rollout when its minibatches are used up; logging, clipping, evaluation and resuming belong to the
-loop. GRPO and RLOO differ only in the advantage function. The state holds the current samples, so a run resumes inside
-a rollout.
+A rollout is one round of sampled answers (episodes). A new rollout is sampled when its minibatches are used up;
+logging, clipping, evaluation and resuming belong to the loop. GRPO and RLOO differ only in the advantage function. The
+state holds the current samples, so a run resumes inside a rollout.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _RECORDED = 4  # samples of each rollout written to samples.jsonl
 
 
 class Rollouts:
-    """A source that yields the minibatches of one rollout after another.
+    """Source that yields the minibatches of one rollout (a round of sampled, scored answers) after another.
 
     Args:
-        network: with roles "policy" and "reference", and "value" for GAE.
+        network: the model with roles "policy" and "reference", and "value" for GAE.
         prompts: the prompts; the sampler's indices point into them.
         sampler: draws `rollouts.episodes / rollouts.per_prompt` prompts at a time.
         reward: scores whole conversations.
@@ -75,7 +75,7 @@ class Rollouts:
     # -- Source --------------------------------------------------------------------------------------------------
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
-        """Return this rank's micro-batches of the next minibatch, from a new rollout if none is left."""
+        """Return this rank's micro-batches of the next minibatch; a new rollout is sampled if none is left."""
         if not self._queue:
             self._sample(check)
         indices, self._queue = self._queue[0], self._queue[1:]
@@ -84,15 +84,15 @@ class Rollouts:
         return collate_step(chosen, self._network, per="token", max_tokens=self._config.max_tokens)
 
     def metrics(self) -> dict[str, float]:
-        """Return means over the current rollout."""
+        """Return means over the current rollout by name, e.g. "reward", "kl" (nats per answer) and "length"."""
         return self._metrics
 
     def origin(self, row: int) -> object:
-        """Return the file and line of a prompt."""
+        """Return the file and line of prompt number `row`, for messages."""
         return self._prompts.origin(row) if isinstance(self._prompts, Prompts) else f"prompt {row + 1}"
 
     def state_dict(self) -> StateDict:
-        """Return positions, controllers and the current samples."""
+        """Return the state for a checkpoint: positions, KL coefficient, reward scale and the current samples."""
         if self._packed is None:
             self._packed = pack(self._episodes)
         return {
@@ -107,7 +107,7 @@ class Rollouts:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continue from a saved state, also inside a rollout."""
+        """Restore what `state_dict` returned, so that the run continues even inside a rollout."""
         values = cast("dict[str, Any]", state)
         self._sampler.load_state_dict(values["sampler"])
         self._controller.load_state_dict(values["controller"])
@@ -144,7 +144,10 @@ class Rollouts:
         return queue
 
     def _judge(self, prompts: list[PromptRow], samples: list[Sample], rows: list[int]) -> list[Example]:
-        """Score the samples and turn them into examples with advantages."""
+        """Return the sampled answers as examples, with rewards turned into advantages, and old log-probabilities.
+
+        Both are columns with one value per token. Metrics and samples.jsonl are updated too.
+        """
         settings, network = self._config.rollouts, self._network
         answers = [answer_text(network, sampled) for sampled in samples]
         conversations = [
@@ -192,7 +195,10 @@ class Rollouts:
         ]
 
     def _shape(self, raw: Tensor, finished: Tensor, lengths: Tensor) -> Tensor:
-        """Return (S,) the scores, normalised if configured, less the penalties for length and a missing end."""
+        """Return (S,) the scores that PPO uses, normalised if configured.
+
+        Penalties for the length and for a missing end token are subtracted.
+        """
         scores = raw
         if self._config.rollouts.normalize_reward:
             self._norm.update(raw)
@@ -250,14 +256,18 @@ class Rollouts:
 
 
 def make_controller(config: PpoConfig) -> kl_module.FixedKL | kl_module.AdaptiveKL:
-    """Return the configured KL controller."""
+    """Return the controller of the KL penalty's coefficient: adaptive if `kl.target` is set, else fixed."""
     if config.kl.target is None:
         return kl_module.FixedKL(config.kl.coef)
     return kl_module.AdaptiveKL(config.kl.coef, config.kl.target, config.kl.horizon)
 
 
 def _check_start(log_ratios: Tensor, network: Network) -> None:
-    """Raise TrainingError if the policy differs from its reference before the first update, which no log would show."""
+    """Check that the policy gives the same log-probabilities as its reference before the first update.
+
+    Raises:
+        TrainingError: they differ, so the KL penalty would be wrong, which no log would show.
+    """
     per_token = float(log_ratios.abs().mean())
     tolerance = START_TOLERANCE[network.runtime.dtype == torch.float32]
     if not per_token < tolerance:
@@ -268,14 +278,14 @@ def _check_start(log_ratios: Tensor, network: Network) -> None:
 
 
 def _split(columns: dict[str, Tensor], samples: list[Sample]) -> list[dict[str, list[float]]]:
-    """Return the columns (N,) of each sample."""
+    """Return for each sample its part of the columns: lists of numbers, one for each token, by column name."""
     sizes = [len(sampled.ids) for sampled in samples]
     parts = {name: [piece.tolist() for piece in column.split(sizes)] for name, column in columns.items()}
     return [{name: parts[name][index] for name in parts} for index in range(len(samples))]
 
 
 def pack(examples: Sequence[Example]) -> StateDict:
-    """Return single-branch examples as flat tensors, for a checkpoint."""
+    """Return examples of one branch each as flat tensors and lists, for a checkpoint; `unpack` reverses it."""
     if not examples:
         return {"prompt_lengths": [], "columns": []}
     branches = [example.branches[0] for example in examples]
@@ -295,7 +305,7 @@ def pack(examples: Sequence[Example]) -> StateDict:
 
 
 def unpack(state: dict[str, Any]) -> list[Example]:
-    """Return the examples from the state that `pack` returned."""
+    """Return the examples that `pack` turned into `state`."""
     if not state["prompt_lengths"]:
         return []
     prompts = state["prompts"].split(list(state["prompt_lengths"]))

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def run(config: SftConfig) -> dict[str, Any]:
-    """Train `config.model` on `config.data` and export the result to `<output>/model`; return the summary.
+    """Train `config.model` on `config.data` and export it to `<output>/model`; return the content of summary.json.
 
     Raises:
-        TrueupError: any of its subclasses; nothing trains on data that was read only in part.
+        TrueupError: data, model or run folder cannot be used, or training failed; each cause has its own subclass.
     """
     with open_stage(config) as stage:
         stage.network.add_trainable("policy", config.lora)
@@ -30,7 +30,10 @@ def run(config: SftConfig) -> dict[str, Any]:
 
 
 def _evaluation(stage: Stage, config: SftConfig) -> Evaluation | None:
-    """Measure the mean negative log-likelihood per held-out answer token, in nats."""
+    """Return the evaluation during training, the mean NLL per held-out answer token in nats.
+
+    None without held-out data.
+    """
     held_out = stage.held_out
     if held_out is None:
         return None

@@ -1,4 +1,4 @@
-"""Steps that all recipes share around `fit`: check the data, open the run, export, write the summary."""
+"""Steps that all recipes share around `fit`: check the data, open the run folder, export, write the summary."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from trueup.system.commandline import resume_command
 
 @dataclass(slots=True)
 class Stage:
-    """An open run: the locked run folder, the network, the prepared data and the loggers."""
+    """One open training stage: its configuration, locked run folder, network, prepared data and loggers."""
 
     config: StageConfig
     run: RunFolder
@@ -55,31 +55,31 @@ class Stage:
 
     @property
     def data(self) -> dict[str, dict[str, Any]]:
-        """The counts of rows read, used and left out, by section."""
+        """Counts of rows read, used and left out, by name, for each data section of the configuration."""
         return self.prepared.counts
 
     # -- data ----------------------------------------------------------------------------------------------------
 
     @property
     def train(self) -> Examples:
-        """The training rows; for PPO, its prompts."""
+        """Training rows as examples; for PPO, the prompts."""
         return self.prepared.train
 
     @property
     def held_out(self) -> Examples | None:
-        """The held-out rows."""
+        """Held-out rows for evaluation as examples; None if the configuration has none."""
         return self.prepared.held_out
 
     def steps(self, epoch: int) -> int:
-        """Return the number of optimizer steps: `optim.steps`, or those of `optim.epochs` epochs of `epoch` rows."""
+        """Return the number of optimizer steps: `optim.steps`, or that of `optim.epochs` epochs of `epoch` rows."""
         optim = self.config.optim
         return optim.steps if optim.steps is not None else optim.epochs * math.ceil(epoch / optim.batch_size)
 
     def sampler(self, rows: int | None = None, batch_size: int | None = None) -> Sampler:
-        """Return a sampler of the rows of each optimizer step, shuffled with the stage's seed.
+        """Return a sampler that draws the row numbers of each optimizer step, shuffled with the stage's seed.
 
         Args:
-            rows: the number of rows; by default the training rows, with the weights of their sections.
+            rows: number of rows to draw from; by default all training rows, with the weights of their data sections.
             batch_size: rows of a step; by default `optim.batch_size`.
         """
         sizes = [len(rows) for rows in self.train.rows] if rows is None else [rows]
@@ -90,14 +90,24 @@ class Stage:
     def source(
         self, examples: Sequence[Example], per: Per, *, sampler: Sampler, origin: Callable[[int], object] | None = None
     ) -> RowSource:
-        """Return the examples as a source in `sampler`'s order; `origin` replaces that of the training rows."""
+        """Return a source of micro-batches that yields the examples in the sampler's order.
+
+        Args:
+            examples: the rows.
+            per: unit that has a weight, see `collate`.
+            sampler: draws row numbers.
+            origin: returns the file and line of a row number, for messages; by default that of the training rows.
+        """
         return RowSource(
             examples, sampler, self.network, per=per, max_tokens=self.config.max_tokens,
             origin=origin or self.train.origin,
         )  # fmt: skip
 
     def mix_terms(self) -> list[Term]:
-        """Return SFT on the data of `mix` as a further term, if the configuration has any (PPO-ptx, rehearsal)."""
+        """Return the loss term of SFT on the data of `mix` (PPO-ptx, rehearsal), in a list.
+
+        Empty if there is no `mix`.
+        """
         mix, examples = self.config.mix, self.prepared.mix
         if mix is None or examples is None:
             return []
@@ -110,7 +120,7 @@ class Stage:
     def fit(
         self, terms: list[Term], steps: int, *, evaluation: Evaluation | None = None, headline: tuple[str, ...]
     ) -> Fitted:
-        """Train, see `loop.fit`."""
+        """Check the LM head, write data.json, and train with `loop.fit`, whose arguments these are."""
         if "policy" in self.network.roles:
             check_lm_head(self.network)
         text = json.dumps(self.data, indent=2) + "\n"
@@ -123,7 +133,7 @@ class Stage:
     def finish(
         self, fitted: Fitted, role: str, export: Callable[[Network, Path], None] = export_policy
     ) -> dict[str, Any]:
-        """Export the trained role and write summary.json, which marks the stage as finished."""
+        """Export the trained role and write summary.json, which marks the stage as finished; return the summary."""
         summary = {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data}
         # Without the old summary, a run that is killed during a new export does not count as finished.
         processes = self.network.runtime
@@ -147,10 +157,12 @@ class Stage:
 
 @contextmanager
 def open_stage(config: StageConfig) -> Iterator[Stage]:
-    """Lock the run folder, check the data, load the model and open the loggers; close everything afterwards.
+    """Lock the run folder, check the data, load the model and open the loggers; close everything after the context.
 
     Raises:
         CheckpointError: the folder is in use, or holds a run of another configuration.
+        ConfigError: the dtype is float16.
+        DataError: the data has errors.
         ModelError: the model cannot be used.
     """
     quiet_libraries()

@@ -1,1 +1,1 @@
-"""A run on disk: its folder, checkpoints, state, environment and trackers."""
+"""Files of a training run: its folder, checkpoints, saved state, environment, and experiment trackers."""

@@ -57,13 +57,13 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A verified checkpoint.
+    """Verified checkpoint of a run; a part is a named nested state, such as "weights" or "optimizer".
 
     Attributes:
         step: optimizer steps done when it was saved.
         path: its folder.
         skipped: a message for each newer checkpoint that is damaged, to be shown to the user.
-        where: the processes that read it.
+        where: the group of processes that read it, for sharded tensors.
     """
 
     step: int
@@ -73,22 +73,24 @@ class Checkpoint:
 
     @property
     def parts(self) -> frozenset[str]:
-        """Names of the saved parts."""
+        """Names of the saved parts, e.g. "weights" and "optimizer"."""
         files = (Path(name) for name in _read_manifest(self.path)["files"])  # files not in the manifest are ignored
         return frozenset(path.stem for path in files if path.suffix == ".json" and path.name == str(path))
 
     def part(self, name: str) -> StateDict:
-        """Read one part; tensors come back on the CPU.
+        """Return the nested state of one part, with tensors on the CPU.
 
         Raises:
-            CheckpointError: there is no such part.
+            CheckpointError: there is no such part, or it cannot be read.
         """
         if name not in self.parts:
             raise CheckpointError(f"{self.path} has no part `{name}`; it has {', '.join(sorted(self.parts))}")
         return read_state(self.path, name)
 
     def read_sharded(self, tensors: Mapping[str, Tensor]) -> None:
-        """Fill tensors, by the names in a part's `ShardedRef` leaves; every rank has to call, with the same names.
+        """Fill sharded tensors from the checkpoint. Every rank has to call, with the same names.
+
+        `tensors` maps the names in a part's `ShardedRef` leaves to the tensors to fill.
 
         Raises:
             CheckpointError: a tensor is missing or has another shape.
@@ -109,7 +111,7 @@ def save_checkpoint(
     Args:
         run: the run folder.
         step: optimizer steps done.
-        parts: nested states by name, such as model, optimizer, scheduler, rng, source.
+        parts: nested states by name, such as "weights", "optimizer" and "sources".
         keep_last: number of complete checkpoints to keep, this one included.
         keep: steps whose checkpoints are kept in addition.
         where: the processes.
@@ -139,7 +141,7 @@ def save_checkpoint(
 
 
 def _write(run: RunFolder, temporary: Path, parts: Mapping[str, StateDict]) -> None:
-    """Write everything that is not sharded into a new folder."""
+    """Write the parts, without their sharded tensors, into a new folder, and force the logs onto the disk."""
     run.flush()  # the log must not be behind the checkpoint after a power cut
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / _SHARDED).mkdir(parents=True)
@@ -148,7 +150,7 @@ def _write(run: RunFolder, temporary: Path, parts: Mapping[str, StateDict]) -> N
 
 
 def _finish(temporary: Path, final: Path, step: int) -> None:
-    """Write the manifest over the files of all ranks, and rename the folder into place."""
+    """Write the manifest that lists the files of all ranks, and rename the folder to its final name."""
     if not any((temporary / _SHARDED).iterdir()):
         (temporary / _SHARDED).rmdir()
     _write_manifest(temporary, step)
@@ -158,7 +160,8 @@ def _finish(temporary: Path, final: Path, step: int) -> None:
 def latest_checkpoint(run: RunFolder) -> Checkpoint | None:
     """Return the newest complete and undamaged checkpoint, or None if the run has no checkpoint.
 
-    It reads every byte of it. If `run` holds the lock, leftovers of killed processes are removed first.
+    Every byte of a checkpoint is read to check it. If `run` holds the lock, leftovers of killed processes are removed
+    first.
 
     Raises:
         CheckpointError: there are checkpoints and all of them are damaged.
@@ -185,7 +188,7 @@ def _check_names(parts: Mapping[str, StateDict]) -> None:
 
 
 def _write_manifest(folder: Path, step: int) -> None:
-    """Sync every file, then write the manifest, which makes the checkpoint valid."""
+    """Sync every file, then write manifest.json (size and sha256 of each file), which makes the checkpoint valid."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     for name in names:
         fsync_path(folder / name)
@@ -197,7 +200,10 @@ def _write_manifest(folder: Path, step: int) -> None:
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """Rename into place. An existing folder is renamed first, so that `_clear_leftovers` can restore it."""
+    """Rename the folder to its final name.
+
+    A folder that has the name already is renamed first, so that `_clear_leftovers` can restore it after a crash.
+    """
     replaced = final.with_name(f".old-{final.name}-{os.getpid()}")
     if final.exists():
         final.rename(replaced)
@@ -261,7 +267,7 @@ def _sizes_agree(folder: Path) -> bool:
 
 
 def _find_damage(folder: Path, step: int) -> str | None:
-    """Return what is damaged in a checkpoint, or None if every byte is as it was written."""
+    """Return a text that says what is damaged in a checkpoint, or None if every byte is as it was written."""
     try:
         manifest = _read_manifest(folder)
         if manifest["format"] != _FORMAT:
@@ -285,7 +291,7 @@ def _find_damage(folder: Path, step: int) -> str | None:
 
 
 def _inside(name: str) -> bool:
-    """Return True if a manifest's file name is directly in its folder or in the folder of shards."""
+    """Return True if a manifest's file name lies directly in the checkpoint's folder or in its `sharded` folder."""
     folder, _, file = name.rpartition("/")
     return folder in ("", _SHARDED) and file not in ("", "..") and file == Path(file).name
 

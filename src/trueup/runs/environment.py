@@ -32,7 +32,9 @@ _UNKNOWN = "not known"
 def surroundings(
     device: torch.device, dtype: torch.dtype, *, world: int = 1, strategy: str = "one", attention: str | None = None
 ) -> dict[str, str]:
-    """Return everything that may change the last bits of a sum, as texts for JSON.
+    """Return everything outside configuration and data that may change the last bits of a sum, as texts by name.
+
+    Names are e.g. "torch", "cpu", "threads" and "gpu"; the values are versions and settings.
 
     Args:
         device: the model's device.
@@ -61,13 +63,15 @@ def surroundings(
 
 
 def list_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """List the differences, such as `torch: 2.8.0 -> 2.9.0`."""
+    """Return the differences between two results of `surroundings`, such as `torch: 2.8.0 -> 2.9.0`."""
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     return [f"{key}: {before.get(key, _UNKNOWN)} -> {now.get(key, _UNKNOWN)}" for key in keys]
 
 
 def record_surroundings(folder: Path, step: int, now: Mapping[str, str]) -> list[str]:
-    """Write `surroundings.json` into a run folder. Return the changes since the run's last part, usually none.
+    """Write the surroundings into a run folder's `surroundings.json`, and return the changes since the last start.
+
+    The list of changes is empty if there are none, or if the run is new.
 
     Args:
         folder: the run folder.
@@ -88,19 +92,22 @@ def record_surroundings(folder: Path, step: int, now: Mapping[str, str]) -> list
 
 
 def changes_warning(changed: list[str]) -> str:
-    """Return the warning for a run that resumes in another environment."""
+    """Return the warning for a run that resumes in another environment; `changed` is the result of `list_changes`."""
     return f"the run resumes in another environment, so its bits may differ: {'; '.join(changed)}"
 
 
 @cache
 def code_version() -> str:
-    """Return a hash of trueup's own code, installed or in a working copy."""
+    """Return a hash (16 hex digits) of trueup's own Python files, installed or in a working copy."""
     sources = sorted(Path(str(resources.files("trueup"))).rglob("*.py"))
     return fingerprint(sources)[:16]
 
 
 def _read_parts(path: Path) -> list[dict[str, Any]]:
-    """Return the parts in a file; none if it is missing or damaged."""
+    """Return the entries of surroundings.json, each with "from_step" and "surroundings".
+
+    None if it is missing or damaged.
+    """
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         parts = json.loads(path.read_text(encoding="utf-8"))["parts"]
         valid = [{"from_step": int(part["from_step"]), "surroundings": dict(part["surroundings"])} for part in parts]
@@ -125,7 +132,7 @@ def _cpu() -> str:
 
 
 def _math() -> str:
-    """Return the CPU's linear algebra libraries that torch was built with."""
+    """Return the names of the CPU's linear algebra libraries that torch was built with, as one text."""
     built = torch.__config__.show()
     libraries = re.findall(r"^\s*- (Intel\(R\).*? Version \S+|Intel\(R\) MKL-DNN v\S+)", built, re.MULTILINE)
     blas = re.search(r"BLAS_INFO=(\w+)", built)
@@ -133,7 +140,7 @@ def _math() -> str:
 
 
 def _cuda(device: torch.device) -> dict[str, str]:
-    """Return the versions and settings that a GPU's bits depend on, for CUDA and ROCm."""
+    """Return the versions and settings by name that a GPU's bits depend on, for CUDA and ROCm."""
     major, minor = torch.cuda.get_device_capability(device)
     driver = _UNKNOWN
     with suppress(OSError):

@@ -1,11 +1,12 @@
-"""The run folder of a stage, locked by a single process at a time, and the small files in it.
+"""Run folder of a stage, locked by a single process at a time, and the small files in it.
 
     config.yaml  metrics.jsonl  timing.jsonl  samples.jsonl  watch.jsonl  alarms.jsonl
     checkpoints/step-000100/  model/  adapter/  summary.json
 
 Files are replaced atomically, so a reader never sees half of one. The `.jsonl` files grow a line at a time;
 `metrics.jsonl` holds only numbers that an equal run repeats, so that two runs can be compared byte for byte, and
-`timing.jsonl` the rest. `summary.json` is written last: its presence means that the stage is finished.
+`timing.jsonl` the rest. `watch.jsonl` holds the values behind the reward-hacking warnings, `alarms.jsonl` the warnings.
+`summary.json` is written last: its presence means that the stage is finished.
 A number that is not finite is written as null, which every JSON reader accepts and pandas reads as NaN.
 """
 
@@ -40,7 +41,7 @@ _SHOWN_LENGTH = 120  # characters of a key or value that differs
 
 
 class RunFolder:
-    """Folder of a stage. `RunFolder(path)` only reads it; `RunFolder.create` makes it, locks it and may write.
+    """Folder of one stage's run. `RunFolder(path)` only reads it; `RunFolder.create` makes it, locks it and may write.
 
     Attributes:
         path: the folder.
@@ -48,7 +49,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Refer to a folder; nothing is created, read or locked."""
+        """Refer to the folder at `path`; nothing is created, read or locked."""
         self.path = Path(path)
         self.locked = False
         self._lock_fd: int | None = None
@@ -56,57 +57,57 @@ class RunFolder:
 
     @property
     def config_path(self) -> Path:
-        """File of the resolved configuration."""
+        """Path of config.yaml, the resolved configuration."""
         return self.path / "config.yaml"
 
     @property
     def metrics_path(self) -> Path:
-        """File with a JSON line for every logged step."""
+        """Path of metrics.jsonl: a JSON line for every logged step, with its metrics by name."""
         return self.path / "metrics.jsonl"
 
     @property
     def timing_path(self) -> Path:
-        """File with a JSON line for every step: seconds and tokens per second."""
+        """Path of timing.jsonl: a JSON line for every step, with seconds and tokens per second."""
         return self.path / "timing.jsonl"
 
     @property
     def samples_path(self) -> Path:
-        """File with a JSON line for every sampled text."""
+        """Path of samples.jsonl: a JSON line for some sampled answers, with prompt and reward."""
         return self.path / "samples.jsonl"
 
     @property
     def watch_path(self) -> Path:
-        """File with a JSON line for every measurement on held-out prompts: the step, and values per prompt by name."""
+        """Path of watch.jsonl: a JSON line for every measurement on held-out prompts, with step and values."""
         return self.path / "watch.jsonl"
 
     @property
     def alarms_path(self) -> Path:
-        """File with a JSON line for every warning raised by a measurement."""
+        """Path of alarms.jsonl: a JSON line for every warning of reward hacking or drift."""
         return self.path / "alarms.jsonl"
 
     @property
     def summary_path(self) -> Path:
-        """File of the stage's results; present only when it is finished."""
+        """Path of summary.json, the stage's results; it exists only when the stage is finished."""
         return self.path / "summary.json"
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
+        """Path of the folder of all checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def outputs_path(self) -> Path:
-        """File with the trained network's outputs on a few rows; exports are compared with them."""
+        """Path of outputs.safetensors, the trained network's outputs on a few rows; exports are compared with them."""
         return self.path / "outputs.safetensors"
 
     @property
     def model_path(self) -> Path:
-        """Folder of the exported Hugging Face model."""
+        """Path of the folder of the exported Hugging Face model."""
         return self.path / "model"
 
     @property
     def adapter_path(self) -> Path:
-        """Folder of the exported PEFT adapter (LoRA runs)."""
+        """Path of the folder of the exported PEFT adapter (LoRA runs only)."""
         return self.path / "adapter"
 
     @classmethod
@@ -121,7 +122,7 @@ class RunFolder:
 
         Args:
             path: the folder; missing parents are created.
-            config_yaml: the resolved configuration.
+            config_yaml: the resolved configuration as YAML.
             resume: "auto" keeps an earlier run's files, so that it continues; "never" deletes them and starts again.
 
         Raises:
@@ -141,7 +142,7 @@ class RunFolder:
         return run
 
     def restart(self) -> None:
-        """Delete all of an earlier run's files but the configuration and the lock."""
+        """Delete all of an earlier run's files (checkpoints, logs, model, summary) but config.yaml and the lock."""
         self._close_handles()
         # If killed half-way, the folder must neither look finished nor resume from a checkpoint without logs: so the
         # summary is deleted first, then all checkpoints at once.
@@ -158,23 +159,23 @@ class RunFolder:
         self.checkpoints.mkdir(exist_ok=True)
 
     def append_metrics(self, metrics: Mapping[str, object]) -> None:
-        """Append a line to `metrics.jsonl`, visible to readers at once. It needs an int `step`."""
+        """Append a line to `metrics.jsonl`, visible to readers at once. `metrics` needs an int "step"."""
         self._append(self.metrics_path, [metrics])
 
     def append_timing(self, timing: Mapping[str, object]) -> None:
-        """Append a line to `timing.jsonl`. It needs an int `step`."""
+        """Append a line to `timing.jsonl`. `timing` needs an int "step"."""
         self._append(self.timing_path, [timing])
 
     def append_samples(self, samples: Sequence[Mapping[str, object]]) -> None:
-        """Append a line for each sample to `samples.jsonl`. Each needs an int `step`."""
+        """Append a line for each sampled answer to `samples.jsonl`. Each needs an int "step"."""
         self._append(self.samples_path, samples)
 
     def append_watch(self, measurement: Mapping[str, object]) -> None:
-        """Append a line to `watch.jsonl`. It needs an int `step`."""
+        """Append a measurement on held-out prompts to `watch.jsonl`. It needs an int "step"."""
         self._append(self.watch_path, [measurement])
 
     def append_alarm(self, alarm: Mapping[str, object]) -> None:
-        """Append a line to `alarms.jsonl`. It needs an int `step`."""
+        """Append a warning of reward hacking or drift to `alarms.jsonl`. It needs an int "step"."""
         self._append(self.alarms_path, [alarm])
 
     def truncate_metrics(self, step: int) -> None:
@@ -191,14 +192,14 @@ class RunFolder:
                     atomic_write_bytes(path, b"".join(kept))
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
-        """Write `summary.json` (JSON values), which marks the stage as finished."""
+        """Write the stage's results (JSON values) to `summary.json`, which marks the stage as finished."""
         with explain_disk_errors(f"cannot write {self.summary_path}", self.path):
             self.flush()
             text = terminal_safe_json(json.dumps(_plain(summary), indent=2, ensure_ascii=False))
             atomic_write_text(self.summary_path, text + "\n")
 
     def read_summary(self) -> dict[str, Any] | None:
-        """Return the summary of a finished stage, or None if it is not finished.
+        """Return the content of `summary.json`, or None if the stage is not finished.
 
         Raises:
             CheckpointError: the file exists and is not a JSON object.
@@ -219,7 +220,7 @@ class RunFolder:
             os.fsync(handle.fileno())
 
     def close(self) -> None:
-        """Close the files and release the lock. May be called twice."""
+        """Close the log files and release the lock. May be called twice."""
         self._close_handles()
         if self._lock_fd is not None:
             os.close(self._lock_fd)  # closing the descriptor releases the lock; unlinking the file would be a race
@@ -227,13 +228,13 @@ class RunFolder:
         self.locked = False
 
     def __enter__(self) -> RunFolder:
-        """Use the folder in a `with` statement."""
+        """Return the folder, for a `with` statement that closes it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files and release the lock."""
+        """Close the log files and release the lock."""
         self.close()
 
     @property
@@ -241,7 +242,11 @@ class RunFolder:
         return self.metrics_path, self.timing_path, self.samples_path, self.watch_path, self.alarms_path
 
     def _lock(self) -> None:
-        """Lock the open `.lock` file. The lock ends with this process, however it ends, and whatever the file says."""
+        """Lock the folder through its open `.lock` file; the lock ends with this process, however the process ends.
+
+        Raises:
+            CheckpointError: another process holds the lock.
+        """
         fd = _no_link(str(self.path / ".lock"), os.O_RDWR | os.O_CREAT)
         try:
             self.locked = lock_descriptor(fd, blocking=False)
@@ -259,7 +264,7 @@ class RunFolder:
         os.write(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def _holder(self) -> str:
-        """Return the text that the process with the lock wrote into the lock file."""
+        """Return who holds the lock: the process id and host that the holder wrote into the lock file."""
         try:
             text = (self.path / ".lock").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:  # Windows: nobody else may read a locked file
@@ -308,12 +313,15 @@ class RunFolder:
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Open a file, but not through a link: in a folder from elsewhere, a link could overwrite another file."""
+    """Open a file and return its descriptor, but refuse a symbolic link, which could lead to another file."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
-    """List the keys whose values differ, as `optim.lr: 1e-05 -> 2e-05`, without the keys in `HARMLESS`."""
+    """Return the keys whose values differ between two configurations in YAML, as `optim.lr: 1e-05 -> 2e-05`.
+
+    Keys in `HARMLESS`, which may change when a run resumes, are left out.
+    """
     try:
         old, new = (_flat(yaml.load(text, PlainLoader)) for text in (old_yaml, new_yaml))
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or number out of Python's range
@@ -324,10 +332,14 @@ def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML loader without aliases: `to_yaml` writes none, and nine lines of them can expand to a billion values."""
+    """YAML loader that refuses aliases: trueup writes none, and nine lines of them can expand to a billion values."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Compose a node; raise YAMLError on an alias."""
+        """Compose the next YAML node, as the base class does.
+
+        Raises:
+            YAMLError: the node is an alias.
+        """
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("an alias")
         return super().compose_node(parent, index)
@@ -344,7 +356,10 @@ def _differ(key: str, old: dict[str, object], new: dict[str, object]) -> bool:
 
 
 def _without_event(key: str, value: object) -> object:
-    """Return `value` with vote-store paths without their event (`@1200`); changed rows are detected elsewhere."""
+    """Return a configuration value with vote-store paths (`votes.db@1200`) stripped of their event number.
+
+    Changed votes are detected elsewhere. `key` is the value's key in the configuration.
+    """
     if isinstance(value, list):
         return [
             {k: _without_event(k, v) for k, v in item.items()} if isinstance(item, dict) else item for item in value
@@ -370,7 +385,7 @@ def _belongs(line: bytes, step: int) -> bool:
 
 
 def _plain(value: object) -> object:
-    """Convert to strict JSON values: numbers that are not finite become None, tensor scalars become numbers."""
+    """Return `value` as strict JSON values: numbers that are not finite become None, tensor scalars become numbers."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -18,21 +18,21 @@ _PROJECT = "trueup"
 
 
 class Logger(Protocol):
-    """Interface of an experiment tracker."""
+    """Interface of an experiment tracker, such as TensorBoard: it records metrics by step."""
 
     def log(self, step: int, metrics: Mapping[str, object]) -> None:
-        """Record the numbers of an optimizer step; values that are not numbers are left out."""
+        """Record the metrics of an optimizer step; values that are not numbers are left out."""
         ...
 
     def close(self) -> None:
-        """Write what is pending and close. May be called twice."""
+        """Write what is not written yet and close the tracker. May be called twice."""
         ...
 
 
 def open_loggers(
     names: Sequence[str], folder: Path, config: Mapping[str, object], *, start_step: int = 0
 ) -> list[Logger]:
-    """Open the named trackers.
+    """Open the named experiment trackers and return them.
 
     Args:
         names: any of "tensorboard", "wandb", "trackio".
@@ -60,10 +60,13 @@ def open_loggers(
 
 
 class TensorBoardLogger:
-    """TensorBoard event files in `<run folder>/tensorboard`."""
+    """Experiment tracker that writes TensorBoard event files into `<run folder>/tensorboard`."""
 
     def __init__(self, folder: Path, config: Mapping[str, object], start_step: int) -> None:
-        """Open an event file; the viewer hides what an interrupted run wrote after `start_step`."""
+        """Open an event file and write the configuration.
+
+        The viewer hides what an interrupted run wrote after `start_step`.
+        """
         _require("tensorboard", "tensorboard")
         module = importlib.import_module("torch.utils.tensorboard")
         purge_step = start_step + 1 if start_step else None
@@ -71,7 +74,7 @@ class TensorBoardLogger:
         self._writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in config.items()))
 
     def log(self, step: int, metrics: Mapping[str, object]) -> None:
-        """Add a scalar for each number."""
+        """Write a scalar for each metric that is a number."""
         for name, value in _numbers(metrics).items():
             self._writer.add_scalar(name, value, step)
 
@@ -81,19 +84,19 @@ class TensorBoardLogger:
 
 
 class TrackerLogger:
-    """A run of wandb or trackio, which share `log(metrics, step=)` and `finish()`."""
+    """Experiment tracker over an open wandb or trackio run, which share `log(metrics, step=)` and `finish()`."""
 
     def __init__(self, run: Any) -> None:  # `Any`: an object of an optional package
-        """Wrap an open run."""
+        """Wrap `run`, the open object of wandb or trackio."""
         self._run = run
 
     def log(self, step: int, metrics: Mapping[str, object]) -> None:
-        """Send the numbers that are finite."""
+        """Send the metrics that are finite numbers."""
         if self._run is not None:
             self._run.log({name: value for name, value in _numbers(metrics).items() if math.isfinite(value)}, step=step)
 
     def close(self) -> None:
-        """Finish the run."""
+        """Finish the tracker's run. May be called twice."""
         if self._run is not None:
             self._run.finish()
             self._run = None
@@ -147,7 +150,7 @@ def _run_name(folder: Path) -> str:
 
 
 def _run_id(folder: Path) -> str:
-    """Return the tracker's id of this run folder, so that a resumed run continues the same record."""
+    """Return the tracker's id of this run folder, stored in it, so that a resumed run continues the same record."""
     path = folder / ".tracker-id"
     if not path.exists():
         atomic_write_text(path, uuid.uuid4().hex)

@@ -36,7 +36,10 @@ StateDict = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ShardedRef:
-    """Placeholder of a tensor that several processes wrote in parts: its name in `sharded/`."""
+    """Placeholder for a sharded tensor in a state that was read.
+
+    It holds the tensor's name in the folder `sharded/`.
+    """
 
     name: str
 
@@ -45,12 +48,12 @@ _RESERVED = "__metadata__"  # safetensors keeps this name for itself
 
 
 def write_state(folder: Path, name: str, state: StateDict) -> None:
-    """Write `state` as `<name>.json` and, when it holds tensors, `<name>.safetensors`.
+    """Write a nested state as `<name>.json` and, if it holds tensors, `<name>.safetensors`.
 
     Args:
         folder: an existing folder.
         name: the file name without its extension.
-        state: the nested state; tensors of any device, layout-contiguous or not.
+        state: the nested state; tensors may be on any device, contiguous or not.
 
     Raises:
         CheckpointError: a leaf is neither a JSON value nor a dense tensor.
@@ -67,7 +70,7 @@ def write_state(folder: Path, name: str, state: StateDict) -> None:
 
 
 def read_state(folder: Path, name: str) -> StateDict:
-    """Read what `write_state` wrote; tensors come back on the CPU.
+    """Return the nested state that `write_state` wrote, with tensors on the CPU.
 
     Raises:
         CheckpointError: a file is missing or damaged.
@@ -87,7 +90,10 @@ def read_state(folder: Path, name: str) -> StateDict:
 
 
 def sharded_leaves(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield the sharded tensors of a nested state, with the names that `write_state` gives them."""
+    """Yield (name, tensor) of the sharded tensors of a nested state, with the names that `write_state` gives them.
+
+    `path` is the name of `value` itself, to which keys and indices are appended.
+    """
     if isinstance(value, Tensor):
         if is_sharded(value):
             yield path, value
@@ -100,7 +106,7 @@ def sharded_leaves(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def state_bytes(state: object) -> int:
-    """Return the bytes of a nested state's tensors, for messages about disk space."""
+    """Return the size in bytes of all tensors of a nested state, for messages about disk space."""
     if isinstance(state, Tensor):
         return state.numel() * state.element_size()
     if isinstance(state, dict):
@@ -111,7 +117,7 @@ def state_bytes(state: object) -> int:
 
 
 class _TensorWriter:
-    """Tensors under unique names in the form that safetensors needs: dense, on the CPU, sharing no memory."""
+    """Collection of named tensors in the form that safetensors needs: dense, on the CPU, sharing no memory."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -119,7 +125,11 @@ class _TensorWriter:
         self._storages: set[int] = set()
 
     def add(self, tensor: Tensor, path: str) -> str:
-        """Add a tensor; return its name in the file."""
+        """Add a tensor, named after its `path` in the state; return its name in the safetensors file.
+
+        Raises:
+            CheckpointError: safetensors cannot store it, e.g. because it is sparse or quantized.
+        """
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.dtype == torch.complex128:
             raise CheckpointError(f"cannot save {path}: a {tensor.dtype} tensor ({tensor.layout}, {tensor.device})")
         identity = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())

@@ -1,4 +1,4 @@
-"""Device, dtype and processes of a run. The only package that imports `torch.distributed`.
+"""Device, dtype and processes of a run. No other package imports `torch.distributed`.
 
 A single process is the ordinary case and needs no launcher. Under `torchrun -m trueup …` each process takes its share
 of every optimizer step's examples. With the strategy "ddp" each process holds the whole model, and trueup itself sums

@@ -1,4 +1,4 @@
-"""Settings of the C library's allocator: memory that a step frees is kept for the next step.
+"""Settings of the C library's memory allocator: memory that a step frees is kept for the next step.
 
 By default glibc requests every large tensor from the system and returns it when it is freed, and the system zeroes
 every page again in each step: a tenth of the training time on a CPU.
@@ -18,7 +18,7 @@ _USER_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUN
 
 
 def _c_library() -> Any:
-    """Return the C library if it has the calls used here, else None."""
+    """Return the C library if it is glibc on Linux, with the allocator calls used in this module, else None."""
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None)
@@ -26,7 +26,7 @@ def _c_library() -> Any:
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory for later allocations. Returns True if that is now so.
+    """Make the C library keep freed memory for later allocations; return True if that succeeded.
 
     Nothing changes without glibc, or where environment variables configure its allocator.
     """
@@ -39,6 +39,6 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system, once: when a stage ends and another begins."""
+    """Return the freed memory that was kept to the system, when a stage ends and another begins."""
     if library := _c_library():
         library.malloc_trim(0)

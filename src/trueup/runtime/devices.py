@@ -71,12 +71,12 @@ def seed_everything(seed: int) -> None:
 
 
 def mixed_seed(*numbers: int) -> int:
-    """Hash several numbers into a seed, equal on every machine."""
+    """Return a seed made from several numbers (such as seed and step) by hashing, equal on every machine."""
     return random.Random(repr(numbers)).getrandbits(31)
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset the peak memory counter: a pipeline's stages share a process. No effect where there is no such counter."""
+    """Reset the peak memory counter where there is one, because a pipeline's stages share a process."""
     give_back_memory()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -85,9 +85,9 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory since `reset_peak_memory`: the GPU's on CUDA, else the process's largest resident size.
+    """Return the peak memory in bytes since `reset_peak_memory`: the GPU's on CUDA, else the process's resident memory.
 
-    Outside Linux the process's size is counted from its start.
+    Outside Linux the process's memory is counted from its start.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -1,4 +1,4 @@
-"""Tell the processes of a group why one of them ended, through the group's rendezvous store.
+"""Tell the processes of a group why one of them ended, through torch's rendezvous store, which all of them can read.
 
 A process that ends with an error writes a note into the store. The others read it every two seconds: a wait for the
 ended process may never return (NCCL), or fail without a reason.
@@ -25,7 +25,7 @@ NOTICE_SECONDS = _INTERVAL + 0.5  # after this time every process has read a not
 
 
 class Peers:
-    """Watch of the group: tells the other processes why this one ends, and ends this one after another has ended.
+    """Watcher of the process group that reports this process's error, and ends this process after another has ended.
 
     Args:
         store: the group's rendezvous store; a separate connection to it is opened.
@@ -40,7 +40,10 @@ class Peers:
         self._watching.start()
 
     def leave(self, why: str | None = None) -> None:
-        """Stop watching because this process ends; `why`, an error of this process, is sent to the others."""
+        """Stop watching because this process ends.
+
+        Send `why`, the error message if it failed, to the other processes.
+        """
         self._leaving.set()
         self._watching.join(_INTERVAL)
         if why is not None:
@@ -49,11 +52,11 @@ class Peers:
                 self._store.set(_NOTE, f"process {self._rank}: {first}")
 
     def note(self) -> str | None:
-        """Return the note of a process that ended, or None."""
+        """Return the note (rank and error message) that an ended process left in the store, or None."""
         return self._store.get(_NOTE).decode(errors="replace") if self._store.check([_NOTE]) else None
 
     def cause(self) -> str | None:
-        """Return, after a lost connection, the note of the process that ended, if it left one."""
+        """Return why another process ended, after a connection was lost: the note it left, if any."""
         for _ in range(2):
             try:
                 if (note := self.note()) is not None:
@@ -76,7 +79,10 @@ class Peers:
 
 
 def peer_ended_message(note: str | None) -> str:
-    """Return the error message of a process that ends because another one ended."""
+    """Return the error message for a process that ends because another one ended.
+
+    `note` is that one's note, if known.
+    """
     cause = "the cause is in that process's own error message" if note is None else note
     return (
         f"another process of this run has ended, so this one ends too: {cause}\n"

@@ -1,4 +1,4 @@
-"""The processes of a run: this process's rank and device, and operations of all processes together."""
+"""Processes of a run: this process's rank and device, and operations that all processes do together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Device, compute dtype and rank of this process, and the collective operations of all processes.
+    """Device, compute dtype and rank of this process, with the collective operations of all processes of the run.
 
     Attributes:
         device: device of this process.
@@ -51,7 +51,7 @@ class Runtime:
 
     @property
     def is_main(self) -> bool:
-        """True on the process that writes files and shows progress."""
+        """True on rank 0, the process that writes files and shows progress."""
         return self.rank == 0
 
     @property
@@ -61,20 +61,23 @@ class Runtime:
 
     @property
     def load_device(self) -> torch.device:
-        """Device to load a model on: the CPU if only a part of it will stay on `device`."""
+        """Device to load a model on: `device`, but the CPU if weights will be sharded, as only a part stays here."""
         return torch.device("cpu") if self.sharded else self.device
 
     @property
     def loss_scale(self) -> int:
-        """Factor of a loss before its backward pass: FSDP averages gradients over ranks, and trueup sums them."""
+        """Factor for a loss before its backward pass, which turns FSDP's average of gradients over ranks into a sum."""
         return self.world if self.sharded else 1
 
     def share(self, items: Sequence[Any]) -> list[Any]:
-        """Return this rank's share: every world-th item. In a sorted list that balances the ranks."""
+        """Return this rank's share of the items: every world-th one.
+
+        If they are sorted by size, that balances the ranks.
+        """
         return list(items[self.rank :: self.world])
 
     def global_sum(self, *values: float) -> list[float]:
-        """Sum each value over all ranks, in float64."""
+        """Return each value summed over all ranks, in float64; every rank has to call."""
         if self.world == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -82,7 +85,10 @@ class Runtime:
         return total.tolist()
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
-        """Return the sum of all ranks' tensors of equal shape, in the tensor's dtype and on its device."""
+        """Return the sum of all ranks' tensors of equal shape, in the tensor's dtype and on its device.
+
+        Every rank has to call.
+        """
         if self.world == 1:
             return tensor
         moved = tensor.to(self.device)
@@ -90,9 +96,9 @@ class Runtime:
         return moved.to(tensor.device)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum the gradients of all ranks, in flat buckets; a parameter without a gradient counts as zero.
+        """Sum the gradients of all ranks, in place; a parameter without a gradient counts as zero.
 
-        Sharded parameters were reduced in the backward pass already.
+        Sharded parameters are left out: the backward pass has summed them already.
         """
         if self.world == 1:
             return
@@ -122,7 +128,10 @@ class Runtime:
             gradient.copy_(part.view_as(gradient))
 
     def clip_gradients(self, parameters: Sequence[nn.Parameter], limit: float) -> float:
-        """Scale all gradients so that their joint norm is at most `limit`. Returns the norm before scaling."""
+        """Scale all gradients, in place, so that their joint norm is at most `limit`.
+
+        Return the norm before scaling.
+        """
         kinds = [[item for item in parameters if is_sharded(item) is sharded] for sharded in (False, True)]
         norms = [
             full_tensor(get_total_norm([one.grad for one in kind if one.grad is not None])) for kind in kinds if kind
@@ -134,7 +143,10 @@ class Runtime:
         return float(total)
 
     def gather(self, items: list[Any]) -> list[Any]:
-        """Return all ranks' items in rank order, on every rank. For plain Python values (ids, floats), not tensors."""
+        """Return all ranks' items as one list in rank order, on every rank.
+
+        For plain Python values (ids, floats), not tensors.
+        """
         if self.world == 1:
             return items
         gathered: list[list[Any]] = [[] for _ in range(self.world)]
@@ -142,10 +154,10 @@ class Runtime:
         return [item for part in gathered for item in part]
 
     def from_first(self, work: Callable[[], T]) -> T:
-        """Call `work` on the first process and return its result on every rank. For plain Python values.
+        """Call `work` on rank 0 only and return its result on every rank. For plain Python values.
 
         Raises:
-            Exception: on every rank, the error that `work` raised on the first.
+            Exception: on every rank, the error that `work` raised on rank 0.
         """
         if self.world == 1:
             return work()
@@ -161,7 +173,7 @@ class Runtime:
         return cast("T", value)
 
     def barrier(self) -> None:
-        """Wait until every rank has called this."""
+        """Wait until every rank has called this method."""
         if self.world > 1:
             dist.barrier()
 
@@ -176,7 +188,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def shutdown(*, together: bool = True, why: str | None = None) -> bool:
-    """Leave the process group. Returns True if there was one.
+    """Leave the process group; return True if this process was in one.
 
     Args:
         together: every rank calls this and waits for the others; without the wait the exit sometimes aborts. False
@@ -198,7 +210,7 @@ def shutdown(*, together: bool = True, why: str | None = None) -> bool:
 
 
 def _join(device: torch.device, rank: int, world: int) -> None:
-    """Join the process group, and start to watch for processes that end with an error."""
+    """Join the process group, and start watching for processes that end with an error."""
     global _peers  # noqa: PLW0603 -- as above
     # A process that never joins is noticed in minutes. Later waits may be longer, while the first process prepares data
     # or writes a large export.
@@ -211,7 +223,7 @@ def _join(device: torch.device, rank: int, world: int) -> None:
 
 
 def init(device: str = "auto", dtype: str = "auto", threads: int | None = None, strategy: str = "auto") -> Runtime:
-    """Choose device and dtype, and join the process group if a launcher started several processes.
+    """Choose device and dtype, join the process group if a launcher started several processes, and return the runtime.
 
     Args:
         device: "auto" (CUDA, else MPS, else CPU) or a torch device name.
@@ -250,10 +262,11 @@ def init(device: str = "auto", dtype: str = "auto", threads: int | None = None, 
 
 
 def _launched() -> tuple[int, int]:
-    """Return the number of processes that the launcher started, and this process's rank.
+    """Return the number of processes that the launcher started, and this process's rank, from environment variables.
 
     Raises:
-        ConfigError: a launcher started several without the variables that connect them: each would train alone.
+        ConfigError: the variables are wrong or incomplete, e.g. several processes without the variables that connect
+            them.
     """
     try:
         world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -297,10 +310,10 @@ def lost_peer_message(error: BaseException) -> str | None:
 
 
 def first_then_all(runtime: Runtime, work: Callable[[], T]) -> T:
-    """Call `work` on the first process, and then on the others, which find its files on disk. Return its result.
+    """Call `work` on rank 0, and then on the other ranks, which find the files that rank 0 wrote; return its result.
 
     Raises:
-        TrueupError: on every rank, the error of the first process.
+        TrueupError: on every rank, the error of rank 0.
     """
     if runtime.world == 1:
         return work()

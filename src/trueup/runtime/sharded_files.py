@@ -1,6 +1,7 @@
 """Sharded tensors on disk (torch.distributed.checkpoint): every process writes its part, any number of processes reads.
 
-The parts are safetensors files with headers that name the piece and the tensor; torch's usual format would be pickle.
+The parts are safetensors files, each with a header that says which piece of which tensor it holds; torch's usual
+format would be pickle.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from trueup.runtime.processes import Runtime, is_lost_peer
 
 
 def save_sharded(folder: Path, tensors: Mapping[str, Tensor], runtime: Runtime) -> None:
-    """Write tensors into an existing folder; every rank has to call, with the same names.
+    """Write named tensors into an existing folder, each rank its part. Every rank has to call, with the same names.
 
     Raises:
         OSError: writing failed on any rank.
-        CheckpointError: they could not be written for another reason.
+        CheckpointError: the tensors could not be written for another reason.
     """
     with _explain_errors(folder):
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
@@ -33,7 +34,9 @@ def save_sharded(folder: Path, tensors: Mapping[str, Tensor], runtime: Runtime) 
 
 
 def load_sharded(folder: Path, tensors: Mapping[str, Tensor], runtime: Runtime) -> None:
-    """Fill tensors, whole or sharded over this run's processes, from the files of any number of processes.
+    """Fill the named tensors, whole or sharded over this run's processes, from the files that `save_sharded` wrote.
+
+    The run that wrote them may have had another number of processes.
 
     Raises:
         CheckpointError: a tensor is missing or has another shape.

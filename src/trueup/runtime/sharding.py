@@ -1,7 +1,8 @@
-"""FSDP2: each process holds a part of every weight, and a layer is whole only while it runs.
+"""FSDP2 sharding: each process holds a part of every weight, and a layer is whole only while it runs.
 
-A trunk's decoder layers are sharded one by one, then the rest of it (embeddings, final norm, LM head) together. LoRA
-adapters and scalar heads stay whole on every rank: they are small, and their gradients are summed as with DDP.
+A trunk's (transformer's) decoder layers are sharded one by one, then the rest of it (embeddings, final norm, LM head)
+together. LoRA adapters and scalar heads stay whole on every rank: they are small, and their gradients are summed as
+with DDP.
 
 All code that uses sharded weights runs inside the forward of `ShardedTrunk`; outside of it they are DTensors. Observed
 with torch 2.13: the divide factor cannot be set on gloo, so the loss is scaled instead; a call of an inner module
@@ -26,14 +27,14 @@ T = TypeVar("T")
 
 
 class ShardedTrunk(nn.Module):
-    """Root of a sharded trunk: inside its forward the weights are whole."""
+    """Wrapper of a sharded transformer: inside its forward the weights outside the decoder layers are whole."""
 
     def __init__(self, trunk: nn.Module) -> None:
         super().__init__()
         self.trunk = trunk
 
     def forward(self, work: Callable[[], T]) -> T:
-        """Return `work()`, which may call any part of the trunk."""
+        """Return `work()`, which may call any part of the transformer."""
         return work()
 
     def run(self, work: Callable[[], T]) -> T:
@@ -56,12 +57,12 @@ class ShardedTrunk(nn.Module):
 def shard(
     trunk: nn.Module, replicated: Iterable[nn.Parameter], *, device: torch.device, dtype: torch.dtype, world: int
 ) -> ShardedTrunk:
-    """Shard a trunk over all ranks, and move this rank's share to its device.
+    """Shard a trunk (transformer) over all ranks, move this rank's part to its device, and return it wrapped.
 
     Args:
         trunk: a `transformers` model, whole and equal on every rank.
         replicated: its parameters that every rank keeps whole.
-        device: device of this rank's share.
+        device: device for this rank's part.
         dtype: compute dtype of the forward pass; gradients are reduced in float32.
         world: number of ranks.
 
@@ -87,10 +88,10 @@ def shard(
 
 
 def layers_of(trunk: nn.Module) -> nn.ModuleList:
-    """Return the stack of decoder layers: the module list with the most weights.
+    """Return the list of decoder layers: the module list with the most weights.
 
     Raises:
-        ModelError: there is none.
+        ModelError: the model has no module list.
     """
     stacks = [module for module in trunk.modules() if isinstance(module, nn.ModuleList)]
     if not stacks:
@@ -99,7 +100,7 @@ def layers_of(trunk: nn.Module) -> nn.ModuleList:
 
 
 def run_unsharded(root: ShardedTrunk, work: Callable[[], T]) -> T:
-    """Return `work()`, called with all layers whole, so that ranks may run different numbers of forward passes.
+    """Return `work()`, called with all layers whole, so that ranks may run different numbers of forward passes in it.
 
     For sampling, without gradients. Every rank has to call it.
     """
@@ -128,13 +129,13 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return the whole tensor; for a sharded one every rank has to call."""
+    """Return the whole tensor, gathered if it is sharded, in which case every rank has to call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def copy_into(target: Tensor, value: Tensor) -> None:
-    """Copy a tensor into another of the same shape; a sharded target takes this rank's part."""
+    """Copy `value` into `target`, a tensor of the same shape; a sharded target takes this rank's part."""
     if isinstance(target, DTensor) and not isinstance(value, DTensor):
         moved = value.to(target.device)
         target.copy_(distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None))

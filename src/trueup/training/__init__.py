@@ -1,1 +1,1 @@
-"""The training loop for all stages: terms in, optimizer steps, checkpoints and metrics out."""
+"""Training loop for all stages: it takes the loss's terms and makes optimizer steps, checkpoints and logged metrics."""

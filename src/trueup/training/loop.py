@@ -1,8 +1,10 @@
 """`fit`: the training loop of all methods.
 
-Each optimizer step (step.py) draws from every term's source, sums the terms' values over all micro-batches and all
-ranks, divides each term by its *global* weight, and steps once. So neither the micro-batch size nor the number of
-processes changes the gradient. Mixed-in data is a second term; PPO is a source that samples its batches.
+The loss is a sum of terms, each with a source of micro-batches and an objective (terms.py). Each optimizer step
+(step.py) draws from every term's source, sums the terms' values over all micro-batches and all ranks, divides each
+term by its *global* weight (the sum of its weights over all of them), and steps once. So neither the micro-batch size
+nor the number of processes changes the gradient. Mixed-in data is a second term; PPO is a source that samples its
+batches.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Fitted:
-    """The numbers that a finished run reports."""
+    """Result of a training loop: steps, tokens, seconds, peak memory, skipped steps, and the last logged metrics."""
 
     steps: int
     tokens: int
@@ -45,7 +47,7 @@ class Fitted:
     last: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, float | int | bool]:
-        """Return the numbers for summary.json."""
+        """Return the result as JSON values for summary.json, without the last metrics and with tokens per second."""
         return {
             "steps": self.steps,
             "tokens": self.tokens,
@@ -58,7 +60,7 @@ class Fitted:
 
 
 class Fit:
-    """The state of one run of the loop. Use `fit`."""
+    """State of one training loop: step, optimizer, sources and best evaluation. Call `fit`, which makes and runs it."""
 
     def __init__(
         self, network: Network, terms: list[Term], config: StageConfig, steps: int, run: RunFolder,
@@ -82,7 +84,11 @@ class Fit:
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, StateDict]:
-        """Return everything that a resumed run depends on. The tensors are live, not copies: write them at once."""
+        """Return everything that a resumed run depends on, as the parts of a checkpoint.
+
+        The parts are "trainer", "weights", "optimizer" and "sources". Their tensors are live, not copies: write them at
+        once.
+        """
         moments = self.stepper.optimizer.state
         optimizer = {name: dict(moments[weight]) for name, weight in self.network.trainable() if weight in moments}
         return {
@@ -100,7 +106,11 @@ class Fit:
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint."""
+        """Set weights, optimizer, sources and step to those of a checkpoint.
+
+        Raises:
+            CheckpointError: its weights are not this model's.
+        """
         trainer = cast("dict[str, Any]", checkpoint.part("trainer"))
         weights, moments = checkpoint.part("weights"), checkpoint.part("optimizer")
         parameters = dict(self.network.trainable())
@@ -134,7 +144,7 @@ class Fit:
         self.stepper.load_state_dict(trainer["stepper"])
 
     def save(self) -> None:
-        """Write a checkpoint of the current step: every rank its shards, rank 0 the rest."""
+        """Write a checkpoint of the current step: every rank its part of sharded tensors, rank 0 the rest."""
         keep = [self.best["step"]] if self.config.save.keep_best and self.best is not None else []
         save_checkpoint(
             self.run, self.step, self.state(), keep_last=self.config.save.keep_last, keep=keep, where=self.runtime
@@ -144,12 +154,15 @@ class Fit:
 
     @property
     def exhausted(self) -> bool:
-        """True if `patience` evaluations brought nothing better, so the run stops early."""
+        """True if the last `patience` evaluations brought no better metric, so the run stops early."""
         patience = self.evaluation.patience if self.evaluation is not None else None
         return patience is not None and self.best is not None and self.best["misses"] >= patience
 
     def evaluate(self) -> dict[str, float]:
-        """Run the evaluation, remember it if it is the best, and return its numbers."""
+        """Compute the evaluation's metrics and return them by name.
+
+        If they are the best so far, remember step and weights.
+        """
         plan = self.evaluation
         if plan is None:
             return {}
@@ -166,42 +179,45 @@ class Fit:
         return numbers
 
     def use_best(self) -> None:
-        """Restore the weights of the best evaluation, if early stopping kept them."""
+        """Set the weights to those of the best evaluation, if early stopping (`patience`) kept them."""
         if self.best is not None and self.best["weights"]:
             for name, parameter in self.network.trainable():
                 copy_into(parameter, self.best["weights"][name])
 
     def due(self, every: int | None) -> bool:
-        """Return True if this step is a multiple of `every` or the last step."""
+        """Return True if this step is the last one or a multiple of `every` (None: only the last one)."""
         return self.step == self.steps or (every is not None and self.step % every == 0)
 
 
 class _TensorReader:
-    """Copy saved tensors into live ones; sharded tensors are all read together at the end."""
+    """Reader that copies a checkpoint's tensors into live ones.
+
+    Sharded tensors are collected and read together at the end.
+    """
 
     def __init__(self) -> None:
         self._sharded: dict[str, Tensor] = {}
 
     def into(self, target: Tensor, value: Tensor | ShardedRef) -> None:
-        """Copy a saved tensor into `target`; a sharded one only in `finish`."""
+        """Copy a saved tensor into `target`; if it is sharded, only in `finish`."""
         if isinstance(value, ShardedRef):
             self._sharded[value.name] = target.detach()
         else:
             copy_into(target, value)
 
     def like(self, parameter: Tensor, value: Tensor | ShardedRef) -> Tensor:
-        """Return a saved tensor on the parameter's device, with its dtype and sharding."""
+        """Return a saved tensor on the parameter's device, with the parameter's dtype and sharding."""
         target = torch.zeros_like(parameter.detach())
         self.into(target, value)
         return target
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        """Read all sharded tensors."""
+        """Fill all collected sharded tensors from the checkpoint; every rank has to call."""
         checkpoint.read_sharded(self._sharded)
 
 
 def _beats(value: float, best: float) -> bool:
-    """Return True if a measurement (lower is better) beats the best; any number beats a NaN."""
+    """Return True if a measurement (lower is better) is better than the best so far; any number beats a NaN."""
     return value < best or (math.isnan(best) and not math.isnan(value))
 
 
@@ -219,16 +235,16 @@ def fit(
     """Train until `steps`, from the newest complete checkpoint of the run folder if there is one.
 
     Args:
-        network: with its roles added; all parameters of `network.trainable()` are optimized.
+        network: the model with its roles added; all parameters of `network.trainable()` are optimized.
         terms: parts of the loss; a source is saved under the name of the first term that uses it.
-        config: the stage, of which `optim` and `save` are used.
+        config: the stage's configuration: optimizer, seed, checkpoints.
         steps: total number of optimizer steps.
-        run: receives metrics.jsonl (deterministic numbers only), timing.jsonl and checkpoints.
+        run: folder for metrics.jsonl (deterministic numbers only), timing.jsonl and checkpoints.
         progress: the live display.
-        evaluation: computed before the first step (as step 0), every `evaluation.every` steps and at the end.
-        loggers: TensorBoard and others.
-        headline: metrics of the live display.
-        resume_command: printed on Ctrl-C.
+        evaluation: measurement made before the first step (as step 0), every `evaluation.every` steps and at the end.
+        loggers: experiment trackers, such as TensorBoard.
+        headline: names of the metrics that the live display shows.
+        resume_command: command printed when the run is stopped, to continue it.
 
     Raises:
         TrainingError: too many steps in a row had no finite loss or gradient.
@@ -273,7 +289,10 @@ def fit(
 
 
 def _resume(state: Fit) -> bool:
-    """Resume from the newest complete checkpoint, with the logs cut back to it; return True if there is one."""
+    """Resume from the newest complete checkpoint and cut the logs back to its step.
+
+    Return True if there is a checkpoint.
+    """
     run, progress = state.run, state.progress
     # Rank 0 holds the lock, clears leftovers, and reads every byte.
     checkpoint = state.runtime.from_first(lambda: latest_checkpoint(run))
@@ -306,7 +325,10 @@ def _restore(state: Fit, checkpoint: Checkpoint) -> None:
 
 
 def _record_surroundings(state: Fit) -> None:
-    """Record the surroundings that the bits depend on, such as device and versions; warn if they changed since."""
+    """Record device, versions and other surroundings that the bits depend on.
+
+    Warn if they changed since the run began.
+    """
     runtime = state.runtime
     attention = getattr(state.network.trunks["base"].config, "_attn_implementation", None)
     now = surroundings(
@@ -318,7 +340,7 @@ def _record_surroundings(state: Fit) -> None:
 
 
 def _one_step(state: Fit, guard: InterruptGuard) -> None:
-    """Train one step, evaluate and save if due. After a stop in the evaluation, only evaluate."""
+    """Train one step, then evaluate and save if due. If the run was stopped during an evaluation, only evaluate."""
     clock = time.perf_counter()
     if state.pending is None:
         row = state.stepper.take(state.step, _agreed_check(state, guard))
@@ -336,7 +358,7 @@ def _one_step(state: Fit, guard: InterruptGuard) -> None:
 
 
 def _never() -> None:
-    """Do nothing: a check that never stops."""
+    """Do nothing: the stop check of runs with several processes, which may not stop inside a step."""
 
 
 def _agreed_check(state: Fit, guard: InterruptGuard) -> Callable[[], None]:
@@ -363,7 +385,7 @@ def _stopped(state: Fit, resume_command: str) -> Interrupted:
 
 
 class _Position:
-    """The state of the sources before a step, so that a step that was stopped half-way can be repeated."""
+    """Saved positions of all sources before a step, so that a step that was stopped half-way can be repeated."""
 
     def __init__(self, state: Fit) -> None:
         self._state = state

@@ -1,6 +1,6 @@
-"""Objectives: functions from (network, micro-batch) to unreduced values and metrics, which `fit` reduces.
+"""Objectives: functions from (network, micro-batch) to a loss for each token, response or pair, and metrics.
 
-Each binds a role of the network to a pure function of `algorithms/`.
+`fit` weights and sums the losses. Each objective runs a role of the network and calls a pure function of `algorithms/`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 
 def sft(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
-    """Return the negative log-likelihood of each trained token, (N,)."""
+    """Return the negative log-likelihood of each trained token, (N,) nats, and no metrics."""
     return cross_entropy(network.logps(batch)), {}
 
 
 def reward(settings: RewardLossConfig) -> Objective:
-    """Return the Bradley-Terry objective on the scores of each pair, (P,)."""
+    """Return the objective of reward modelling: the Bradley-Terry loss on the two scores of each pair, (P,).
+
+    Its metrics are accuracy, margin (chosen less rejected score) and score.
+    """
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         scores, _ = network(batch, "reward", "scores")
@@ -41,12 +44,15 @@ def reward(settings: RewardLossConfig) -> Objective:
 
 
 def accuracy(margins: Tensor) -> Tensor:
-    """Return (P,) 1 where chosen is above rejected, 0 where it is below, one half for a tie."""
+    """Return (P,) 1 where the margin (chosen less rejected) is above 0, 0 where it is below, one half for a tie."""
     return (margins > 0).float() + 0.5 * (margins == 0).float()
 
 
 def pairs_of(logps: Tensor, batch: Batch) -> preference.Pairs:
-    """Sum token log-probabilities (N,) into the pairs of a batch; the column "ref_logps" holds the reference's sums."""
+    """Return the pairs of a batch, with token log-probabilities (N,) summed over each response.
+
+    The batch's column "ref_logps" holds the sums under the reference model, if the loss needs them.
+    """
     sums = segment_sum(logps, batch.branch_of, batch.branches)
     reference = batch.columns.get("ref_logps")
     return preference.Pairs(
@@ -60,7 +66,7 @@ def pairs_of(logps: Tensor, batch: Batch) -> preference.Pairs:
 
 
 def paired_preference(settings: PreferenceLossConfig) -> Objective:
-    """Return the objective of a loss on (chosen, rejected) pairs, (P,)."""
+    """Return the objective of the configured loss on (chosen, rejected) pairs, such as DPO: one loss per pair, (P,)."""
     loss, beta = settings.function(preference.LOSSES, "loss"), float(settings.params.get("beta", 1.0))
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -71,9 +77,10 @@ def paired_preference(settings: PreferenceLossConfig) -> Objective:
 
 
 def unpaired_preference(settings: PreferenceLossConfig) -> Objective:
-    """Return the objective of a loss on single labelled completions, (S,).
+    """Return the objective of the configured loss on single labelled completions, such as KTO: one loss each, (S,).
 
-    With a reference, the column "kl" is the estimate of the whole step, so micro-batches do not matter.
+    With a reference model, the batch's column "kl" is the KL estimate of the whole step, so the size of micro-batches
+    does not matter.
     """
     loss, beta = settings.function(preference.LOSSES, "loss"), float(settings.params.get("beta", 1.0))
 
@@ -90,7 +97,7 @@ def unpaired_preference(settings: PreferenceLossConfig) -> Objective:
 
 
 def policy(settings: RolloutConfig) -> Objective:
-    """Return the objective of the policy: the clipped loss less the entropy bonus, per token (N,)."""
+    """Return PPO's objective for the policy: clipped loss less the entropy bonus, one loss per token, (N,)."""
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         logps, entropy = network(
@@ -110,7 +117,7 @@ def policy(settings: RolloutConfig) -> Objective:
 
 
 def value(settings: RolloutConfig) -> Objective:
-    """Return the objective of the value model: the clipped loss, per token (N,)."""
+    """Return PPO's objective for the value model: clipped squared error, one loss per token, (N,)."""
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         values, _ = network(batch, "value", "values")

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
-    """Return the learning rate of a step (from 0): linear warm-up, then constant, or linear or cosine decay to 0."""
+    """Return the learning rate of step `step` (from 0): linear warm-up, then constant, or linear or cosine decay.
+
+    Args:
+        step: the step's number.
+        steps: total number of optimizer steps.
+        optim: peak rate `lr`, `warmup` (steps; below 1 a share of all steps) and `schedule`.
+    """
     warmup = round(optim.warmup * steps) if optim.warmup < 1 else int(optim.warmup)
     if step < warmup:
         return optim.lr * (step + 1) / warmup
@@ -29,7 +35,11 @@ def learning_rate(step: int, steps: int, optim: OptimConfig) -> float:
 
 
 def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW over all trainable parameters, with weight decay on matrices only."""
+    """Return AdamW over all trainable parameters, with weight decay on matrices only.
+
+    Raises:
+        TrainingError: no parameter is trainable.
+    """
     parameters = [parameter for _, parameter in network.trainable()]
     if not parameters:
         raise TrainingError("nothing trains: no parameter of the model requires a gradient")
@@ -52,5 +62,8 @@ def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
 
 
 def _decays(parameter: torch.nn.Parameter) -> bool:
-    """Return True for a matrix; a scalar head's weight (1, H) counts as a vector."""
+    """Return True if the parameter gets weight decay: matrices do.
+
+    A scalar head's (1, H) weight counts as a vector.
+    """
     return parameter.ndim >= 2 and parameter.shape[0] > 1

@@ -29,7 +29,7 @@ _NAMED_ROWS = 8  # rows named in a message
 
 @dataclass(slots=True)
 class _Accumulated:
-    """Sums over a term's micro-batches on this rank, still on the device."""
+    """Sums over one term's micro-batches on this rank, still on the device: losses, totals and counts of metrics."""
 
     losses: list[Tensor]  # of each micro-batch
     totals: dict[str, Tensor]
@@ -37,14 +37,14 @@ class _Accumulated:
 
 
 class Stepper:
-    """Take optimizer steps.
+    """Maker of optimizer steps: it draws micro-batches, adds up gradients, clips them and applies AdamW.
 
     Args:
         network: the network to train.
         terms: parts of the loss.
         optim: the optimizer's settings.
         steps: total number of steps.
-        seed: the seed of dropout.
+        seed: seed of dropout, mixed with the step and the rank.
         warn: called with a message for every skipped step.
 
     Attributes:
@@ -68,15 +68,17 @@ class Stepper:
         self.skipped = self.in_a_row = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts of skipped steps; the loop saves the optimizer's state."""
+        """Return the counts of skipped steps, for a checkpoint; the loop saves the optimizer's state itself."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state of `state_dict`."""
+        """Restore the counts that `state_dict` returned."""
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
     def take(self, step: int, check: Callable[[], None]) -> dict[str, float]:
-        """Take step number `step` (from 0) and return its row of the log.
+        """Take step number `step` (from 0) and return its metrics by name, a row of metrics.jsonl.
+
+        `check` is called between micro-batches and may raise StopRequested.
 
         Raises:
             StopRequested: from `check`, with weights and optimizer untouched.
@@ -114,7 +116,12 @@ class Stepper:
     def _accumulate(
         self, term: Term, micro_batches: list[Batch], check: Callable[[], None]
     ) -> tuple[float, dict[str, float], list[Tensor]]:
-        """Add a term's gradient; return its loss, its metrics' means over the whole step, and each batch's loss."""
+        """Add the gradient of one term over its micro-batches.
+
+        Returns:
+            The term's loss over all ranks, its metrics' means over the whole step, and the loss of each micro-batch
+            here.
+        """
         (weight,) = self.runtime.global_sum(sum(float(batch.weights.sum()) for batch in micro_batches))
         accumulated = _Accumulated([], {}, {})
         for batch in micro_batches:
@@ -154,7 +161,11 @@ class Stepper:
     def _skip(
         self, step: int, loss: float, norm: float, accumulated: list[tuple[Source, list[Batch], list[Tensor]]]
     ) -> None:
-        """Count a skipped step and warn; raise TrainingError after too many in a row."""
+        """Count a step that was not applied and warn, naming its data rows.
+
+        Raises:
+            TrainingError: `optim.bad_steps` steps in a row were skipped.
+        """
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         rows = self._rows(accumulated)
         problem = f"step {step + 1}: the loss is {loss:.4g}, the gradient's norm {norm:.4g}"
@@ -170,7 +181,10 @@ class Stepper:
         )
 
     def _rows(self, accumulated: list[tuple[Source, list[Batch], list[Tensor]]]) -> str:
-        """Return the rows of the micro-batches with a non-finite loss, or of all if only a gradient is not finite."""
+        """Return a text that names the data rows (file and line) of the micro-batches with a non-finite loss.
+
+        If every loss is finite, and only a gradient is not, it names the rows of all micro-batches.
+        """
         places: list[tuple[bool, str]] = []
         for source, micro_batches, losses in accumulated:
             for batch, loss in zip(micro_batches, losses, strict=True):

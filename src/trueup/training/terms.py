@@ -1,4 +1,4 @@
-"""The arguments of `fit`: terms of a loss, each with a source of batches and an objective, and an evaluation."""
+"""Arguments of `fit`: the terms of the loss (each a source of batches with an objective), and an evaluation."""
 
 from __future__ import annotations
 
@@ -21,31 +21,34 @@ Objective = Callable[["Network", Batch], tuple[Tensor, Metrics]]
 
 
 class Source(Protocol):
-    """A source of this rank's micro-batches, step by step; its position can be saved."""
+    """Interface of a source of micro-batches for this rank, step by step, whose position can be saved."""
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
-        """Return the next step's micro-batches, on the CPU. `check` may raise to stop a long draw."""
+        """Return this rank's micro-batches for the next optimizer step, on the CPU.
+
+        `check` is called now and then, and may raise to stop a long draw.
+        """
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Return numbers about the last draw, for the log."""
+        """Return numbers about the last draw for the log, by name, e.g. the epoch or the mean reward."""
         ...
 
     def origin(self, row: int, /) -> object:
-        """Return the file and line of row `row` of a batch, for messages."""
+        """Return the file and line that row number `row` of a batch came from, for messages."""
         ...
 
     def state_dict(self) -> StateDict:
-        """Return the state for `load_state_dict`."""
+        """Return the source's position, for a checkpoint."""
         ...
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continue exactly where `state_dict` was called."""
+        """Restore the position that `state_dict` returned, so that the same batches follow."""
         ...
 
 
 class RowSource:
-    """Fixed examples in a sampler's order."""
+    """Source of micro-batches of fixed examples, in the order of a sampler."""
 
     def __init__(
         self, examples: Sequence[Example], sampler: Sampler, network: Network, *, per: Per, max_tokens: int,
@@ -57,28 +60,34 @@ class RowSource:
         self.origin = origin
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
-        """Return this rank's micro-batches of the next step."""
+        """Return this rank's micro-batches for the next optimizer step, on the CPU."""
         check()
         step = [self._examples[index] for index in self._sampler.next()]
         return collate_step(step, self._network, per=self._per, max_tokens=self._max_tokens)
 
     def metrics(self) -> dict[str, float]:
-        """Return the number of completed epochs."""
+        """Return {"epoch": number of completed epochs} for the log."""
         return {"epoch": float(self._sampler.epoch)}
 
     def state_dict(self) -> StateDict:
-        """Return the sampler's position."""
+        """Return the sampler's position, for a checkpoint."""
         return dict(self._sampler.state_dict())
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continue from a saved position."""
+        """Restore the sampler's position that `state_dict` returned."""
         self._sampler.load_state_dict(cast("Any", state))
 
 
 def collate_step(examples: list[Example], network: Network, *, per: Per, max_tokens: int) -> list[Batch]:
-    """Collate the examples of an optimizer step into this rank's micro-batches.
+    """Return this rank's micro-batches of an optimizer step's examples.
 
-    With sharded weights every rank gets the same number of them: missing ones are filled with a weightless example.
+    Args:
+        examples: all examples of the step, the same on every rank.
+        network: sets layout, pad token and this rank's share.
+        per: unit that has a weight, see `collate`.
+        max_tokens: most tokens of a micro-batch, padding included.
+
+    With sharded weights every rank gets the same number of micro-batches: missing ones are filled with one of weight 0.
     """
     layout, pad = network.layout, cast("int", network.tokenizer.pad_token_id)
     by_length = sorted(examples, key=lambda example: example.total, reverse=True)
@@ -94,9 +103,10 @@ def collate_step(examples: list[Example], network: Network, *, per: Per, max_tok
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One part of the loss: its source of batches, its objective and its weight.
+    """One part of the loss: a source of batches, an objective computed on them, and the weight of the result.
 
-    Terms that share a source get the same batches one after the other, so only one graph is alive at a time.
+    Terms that share a source get the same batches one after the other, so only one graph is alive at a time. `name` is
+    the prefix of the term's metrics in the log.
     """
 
     name: str
@@ -107,7 +117,10 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Computed every `every` steps and at the end; `patience` evaluations without a better `metric` stop the run."""
+    """Plan of the measurements during training: `compute` runs every `every` steps and at the end.
+
+    If `patience` is set, that many evaluations in a row without a better `metric` stop the run.
+    """
 
     compute: Callable[[int], dict[str, float]]
     """Called with the number of optimizer steps done."""
