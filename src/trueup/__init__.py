@@ -93,29 +93,32 @@ __all__ = [
 
 
 def sft(config: SftConfig) -> Path:
-    """Run supervised fine-tuning. Returns the run folder."""
+    """Run supervised fine-tuning. Returns the run folder, which holds the model in `model/`."""
     return _train("sft", config)
 
 
 def reward(config: RewardConfig) -> Path:
-    """Train a reward model from rankings. Returns the run folder."""
+    """Train a reward model from rankings. Returns the run folder, which holds the model in `model/`."""
     return _train("reward", config)
 
 
 def dpo(config: DpoConfig) -> Path:
-    """Run direct preference optimisation on rankings. Returns the run folder."""
+    """Run direct preference optimisation on rankings. Returns the run folder, which holds the model in `model/`."""
     return _train("dpo", config)
 
 
 def ppo(config: PpoConfig) -> Path:
-    """Run reinforcement learning from a reward. Returns the run folder."""
+    """Run reinforcement learning (PPO, RLOO, GRPO). Returns the run folder, which holds the model in `model/`."""
     return _train("ppo", config)
 
 
 def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = False) -> Path:
-    """Run a pipeline's stages, except those that are done; `force` runs the named ones again.
+    """Run a pipeline's stages in order, skipping those that are done. Returns the pipeline's run folder.
 
-    Returns the pipeline's run folder.
+    Args:
+        config: the pipeline.
+        force: names of stages to run again even if they are done.
+        dry_run: only print which stages would run.
     """
     from trueup.config import check_paths
     from trueup.evaluation.sets import check_sets
@@ -131,9 +134,16 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
 def evaluate(
     runs: Sequence[str | Path], config: ComparisonConfig, *, output: Path | None = None, device: str = "auto"
 ) -> Path:
-    """Measure models side by side; the others are compared with the first. Returns the folder of the report.
+    """Measure models side by side and write a report; by default the others are compared with the first.
 
-    `report.json` in it holds every number (`trueup.report.schema.Report`), `report.html` shows them.
+    Args:
+        runs: run folders, model folders, hub ids or .gguf files.
+        config: the tasks, the judges and the gates.
+        output: the folder of the report; None: runs/evaluation.
+        device: as in a stage's configuration.
+
+    Returns:
+        The folder of the report: `report.json` holds every number, `report.html` shows them.
     """
     from trueup.config import check_paths, find_model
     from trueup.evaluation.sets import check_sets
@@ -149,7 +159,7 @@ def evaluate(
 
 
 def _train(method: str, config: SftConfig | RewardConfig | DpoConfig | PpoConfig) -> Path:
-    """Check the files and read the rows before torch takes its seconds to load, then train."""
+    """Check a stage's files and rows before torch takes its seconds to load, then train. Returns the run folder."""
     from trueup.config import check_paths
     from trueup.preflight.early import read_rows
 

@@ -1,4 +1,4 @@
-"""The errors that trueup raises on purpose: one family, each also a standard error.
+"""The errors that trueup raises on purpose: subclasses of TrueupError that are also subclasses of a standard error.
 
     TrueupError
     ├── ConfigError       (ValueError)         a key, value or override is wrong              exit 2
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 
 class TrueupError(Exception):
-    """Base of the family. The command line exits with `exit_code`."""
+    """Base class of the errors that trueup raises on purpose. The command line exits with `exit_code`."""
 
     exit_code = 1
 
@@ -48,7 +48,7 @@ class CheckpointError(TrueupError, RuntimeError):
 
 
 class TrainingError(TrueupError, RuntimeError):
-    """Training cannot go on: a loss is not finite, or PPO's policy is not its reference at step 0."""
+    """Training cannot go on, e.g. a loss is not finite, or PPO's policy differs from its reference model at step 0."""
 
     exit_code = 6
 
@@ -60,12 +60,12 @@ class MissingExtraError(TrueupError, ImportError):
 
 
 class LostPeerError(TrueupError, RuntimeError):
-    """Another process of this run has ended, so this one cannot go on."""
+    """Another process of a run with several processes has ended, so this one cannot go on."""
 
     exit_code = 10
 
 
 class Interrupted(TrueupError, KeyboardInterrupt):
-    """Ctrl-C or SIGTERM arrived and the progress was saved."""
+    """A run was stopped by Ctrl-C or SIGTERM, after its progress was saved."""
 
     exit_code = 130

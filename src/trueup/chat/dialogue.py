@@ -1,4 +1,7 @@
-"""A conversation with one model, or with two at once: messages, answers, preferences, and both as rows of data."""
+"""A conversation with one model, or with two at once: messages, answers and preferences.
+
+The conversation can be saved as a row of data for SFT, and the preferences as rankings.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,14 @@ ChatRow = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """A model's answer.
+    """A model's answer in a chat.
 
     Attributes:
         text: the answer.
         tokens: its length.
         seconds: time spent sampling it.
-        ended: by the end token ("end"), by a stop text, cut at the limit of tokens, or interrupted by Ctrl-C.
+        ended: the reason why it ended: "end" (end token), "stop" (a stop text), "cut" (at the limit of tokens), or
+            "interrupted" (Ctrl-C).
     """
 
     text: str
@@ -31,13 +35,17 @@ class ChatAnswer:
 
     @property
     def whole(self) -> bool:
-        """True if the end token or a stop text ended the answer."""
+        """True if the answer is complete: ended by the end token or by a stop text."""
         return self.ended in ("end", "stop")
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A message and its answers, one per model. `attempt` counts how often it was answered before."""
+    """A message and its answers, one per model.
+
+    `attempt` counts how often the message was answered before (by /again), `chosen` is the number of the preferred
+    model, and `ranking` is the row of data that the choice gives.
+    """
 
     message: str
     answers: tuple[ChatAnswer, ...]
@@ -48,9 +56,10 @@ class Exchange:
 
 @dataclass(slots=True)
 class Dialogue:
-    """Exchanges under one system prompt. Each of two models continues its own answers, until one answer is chosen.
+    """A conversation: exchanges of messages and answers under one system prompt.
 
-    After a choice both continue the whole conversation of the chosen model.
+    Each of two models continues from its own answers, until one answer is chosen; then both continue from the whole
+    conversation of the chosen model.
     """
 
     names: Sequence[str]
@@ -58,7 +67,7 @@ class Dialogue:
     exchanges: list[Exchange] = field(default_factory=list)
 
     def history(self, side: int = 0) -> list[Message]:
-        """Return the conversation as model `side` continues it."""
+        """Return the conversation so far as model number `side` gets it: with its own answers, or the chosen ones."""
         turns: list[Message] = []
         for exchange in reversed(self.exchanges):
             side = side if exchange.chosen is None else exchange.chosen
@@ -66,11 +75,11 @@ class Dialogue:
         return [*self.opening(), *reversed(turns)]
 
     def opening(self) -> list[Message]:
-        """Return the system prompt, if there is one."""
+        """Return a list with the system prompt as a message; empty if there is none."""
         return [Message("system", self.system)] if self.system else []
 
     def last(self) -> Exchange:
-        """Return the last exchange.
+        """Return the last message with its answers.
 
         Raises:
             ConfigError: the conversation is empty.
@@ -80,7 +89,7 @@ class Dialogue:
         return self.exchanges[-1]
 
     def choose(self, side: int) -> str:
-        """Prefer one model's last answer. Returns the consequence as a message."""
+        """Prefer the last answer of model number `side`. Returns a message for the user about the consequence."""
         last = self.last()
         last.chosen, last.ranking = side, None
         choice = f"{SIDES[side]} preferred; both go on with its conversation"
@@ -91,7 +100,7 @@ class Dialogue:
         return choice if answer.whole else f"{choice}. Its answer was {_ending(answer)}: /again asks for others"
 
     def _unranked(self, last: Exchange) -> str:
-        """Return why the last exchange makes no ranking; "" where it does."""
+        """Return the reason why the last answers make no ranking (e.g. they are the same); "" where they do."""
         texts = [answer.text.strip() for answer in last.answers]
         if texts[0] == texts[1]:
             return "the answers are the same"
@@ -114,11 +123,11 @@ class Dialogue:
         }
 
     def rankings(self) -> list[ChatRow]:
-        """Return one row per choice."""
+        """Return the rankings made in this conversation: a row with prompt, chosen and rejected for each choice."""
         return [exchange.ranking for exchange in self.exchanges if exchange.ranking is not None]
 
     def row(self) -> ChatRow:
-        """Return the whole conversation as one row for SFT.
+        """Return the whole conversation (of the first model) as a row of SFT data: {"messages": […]}.
 
         Raises:
             ConfigError: the conversation or an answer is empty.
@@ -133,11 +142,11 @@ class Dialogue:
         return {"messages": _plain(self.history())}
 
     def unfinished(self) -> int:
-        """Return how many of the answers in `row` were cut or interrupted."""
+        """Return the number of answers in `row` that were cut at the limit of tokens or interrupted."""
         return sum(not exchange.answers[0].whole for exchange in self.exchanges)
 
     def lines(self, speakers: Sequence[str]) -> list[tuple[str, str]]:
-        """Return (speaker, text) of all messages and answers, in order."""
+        """Return (speaker, text) for all messages and answers in order, for display."""
         lines = [("system", self.system)] if self.system else []
         for exchange in self.exchanges:
             lines.append(("you", exchange.message))

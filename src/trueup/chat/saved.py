@@ -1,6 +1,6 @@
 """Save the rows of a chat to a JSONL file that `trueup.data.sources` reads.
 
-A file holds conversations or rankings, never both. A row that is already in the file is not written again; a
+A file holds either conversations or rankings. A row that is already in the file is not written again; a
 conversation that went on, or a choice that was reversed, replaces its earlier row.
 """
 
@@ -26,7 +26,7 @@ _ESCAPED = frozenset({"Cc", "Cf", "Zl", "Zp"})
 
 @dataclass(frozen=True, slots=True)
 class SaveCounts:
-    """The counts of a save: rows added, rows updated, and rows in the file afterwards."""
+    """Counts after saving to a file: rows added, rows updated, and rows now in the file."""
 
     added: int
     updated: int
@@ -34,18 +34,21 @@ class SaveCounts:
 
 
 class ChatFile:
-    """Writes a session's rows, and remembers which of a file's rows are its own."""
+    """Writes a chat's rows to JSONL files.
+
+    It remembers the rows that this chat wrote to each file, since only those may be replaced by a newer version.
+    """
 
     def __init__(self) -> None:
-        """Begin a session."""
+        """Begin with no rows written."""
         self._own: dict[Path, list[ChatRow]] = {}
 
     def save(self, path: Path, rows: Sequence[ChatRow], kind: SavedKind) -> SaveCounts:
-        """Write `rows` into the file, which is created if missing.
+        """Add `rows` to the JSONL file, which is created if missing; an earlier version of a row is replaced.
 
         Raises:
-            DataError: the name does not end in .jsonl, the file holds something else or cannot be written, or a row
-                could not be read together with the file's.
+            DataError: the name does not end in .jsonl, the file cannot be written, it holds rows of another kind, or a
+                new row could not be read together with the file's.
         """
         path = path.expanduser().resolve()  # a link stays a link
         if path.suffix != ".jsonl":
@@ -80,7 +83,7 @@ class ChatFile:
 
 
 def as_line(row: ChatRow) -> bytes:
-    """Return a row as JSON; control and format characters are escaped, letters of all scripts are not."""
+    """Return a row as one line of JSON in UTF-8; control and format characters are escaped, letters are not."""
     text = json.dumps(row, ensure_ascii=False)
     # Such characters stand inside strings only: json.dumps itself writes none.
     escaped = (json.dumps(char)[1:-1] if unicodedata.category(char) in _ESCAPED else char for char in text)
@@ -88,7 +91,7 @@ def as_line(row: ChatRow) -> bytes:
 
 
 def _supersedes(new: ChatRow, old: ChatRow) -> bool:
-    """Return True if `new` is `old` grown (a conversation that went on) or reversed (a choice that was changed)."""
+    """Return True if `new` is a later version of row `old`: a conversation that went on, or a reversed choice."""
     if "messages" in new:
         length = len(old["messages"])
         return length < len(new["messages"]) and new["messages"][:length] == old["messages"]
@@ -109,7 +112,11 @@ def _write(path: Path, content: bytes, lines: Sequence[bytes], *, anew: bool) ->
 
 
 def _check(path: Path, content: bytes, rows: Sequence[ChatRow], kind: SavedKind) -> None:
-    """Raise DataError unless the file's first and last line and the new rows have one format, that of `kind`."""
+    """Check that the file's first and last line and the new rows can be read as one format, that of `kind`.
+
+    Raises:
+        DataError: a row has another format, or the file holds rows of another kind.
+    """
     numbered = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     ends = [numbered[0], *numbered[1:][-1:]] if numbered else []
     existing = [(Origin(path.name, number), _parsed(path, number, line)) for number, line in ends]

@@ -32,7 +32,7 @@ Show = Callable[[int, str], None]
 
 
 def say(text: str) -> None:
-    """Print a line about the chat to stderr, so that only answers go into a pipe."""
+    """Print a notice of the program to stderr, so that stdout holds only the models' answers."""
     sys.stdout.flush()
     print(clean(text), file=sys.stderr, flush=True)
 
@@ -53,7 +53,7 @@ class InputReader:
     """
 
     def __init__(self) -> None:
-        """Find out whether stdin is a terminal."""
+        """Find out if stdin is a terminal, and then load readline."""
         self.interactive = sys.stdin.isatty()
         self._warned = False
         if self.interactive:
@@ -113,9 +113,9 @@ class InputReader:
 
 @contextmanager
 def ctrl_c(wanted: bool) -> Iterator[Callable[[], None]]:
-    """Turn Ctrl-C into a KeyboardInterrupt at a chosen point: where the yielded function is called.
+    """Return a context in which Ctrl-C raises KeyboardInterrupt only when the yielded function `check` is called.
 
-    Only a second Ctrl-C raises at once. Off the main thread, and if not `wanted`, Ctrl-C is left as it was.
+    A second Ctrl-C before that raises at once. Off the main thread, or if not `wanted`, Ctrl-C is left as it was.
     """
     pressed = False
 
@@ -142,7 +142,11 @@ def ctrl_c(wanted: bool) -> Iterator[Callable[[], None]]:
 
 
 def answers(console: Console, labels: Sequence[str]) -> AbstractContextManager[Show]:
-    """Return a context that shows answers as they grow: side by side on a wide terminal, else one after the other."""
+    """Return a context that shows models' answers while they are sampled.
+
+    They stand side by side on a wide terminal, else one after the other. The context yields a function that is called
+    with the model's number and the next piece of its text.
+    """
     side_by_side = len(labels) > 1 and console.is_terminal and console.width >= WIDE
     return _columns(console, labels) if side_by_side else _stacked(labels)
 
@@ -185,7 +189,7 @@ def _columns(console: Console, labels: Sequence[str]) -> Iterator[Show]:
 
 
 class _Columns:
-    """Texts side by side, each below its label."""
+    """A table for rich in which the answers of the models stand side by side, each below its label."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
@@ -201,7 +205,7 @@ class _Columns:
 
 
 class _Tail:
-    """The last lines of a text that may be higher than the screen, for a live display."""
+    """A renderable for rich that shows only the last lines of the columns, as many as the screen is high."""
 
     def __init__(self, inner: _Columns) -> None:
         self._inner = inner

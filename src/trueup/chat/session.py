@@ -1,7 +1,7 @@
-"""Talk to a model in the terminal, or to two side by side, and save conversations and rankings as data.
+"""The interactive session of `trueup chat`: talk to a model in the terminal, or to two side by side, and save data.
 
-With two models each goes on with its own answers. `/a` or `/b` prefers one: from there both go on with that model's
-conversation, and the choice is a ranking. The same seed and conversation give the same answers.
+Each of two models continues from its own answers. `/a` or `/b` prefers an answer: from then on both continue from that
+model's conversation, and the choice is a ranking. The same seed and conversation give the same answers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(
     dtype: str = "auto",
     threads: int | None = None,
 ) -> None:
-    r"""Answer messages from stdin until its end or /quit.
+    r"""Chat: answer messages from stdin until its end or the command /quit.
 
     At a terminal an error is printed and the chat goes on; where the input is piped, it ends the chat.
 
@@ -53,7 +53,7 @@ def run(
         model: a hub id, a model folder or a .gguf file.
         against: a second model, which answers the same messages.
         system: the system prompt.
-        temperature: 0 always takes the likeliest token.
+        temperature: sampling temperature; 0 always takes the likeliest token.
         max_new_tokens: an answer's length in tokens at most.
         stop: texts that end an answer and are not part of it; `\n` and `\t` in them are a new line and a tab.
         seed: the seed of all answers.
@@ -91,10 +91,10 @@ def run(
 
 
 class Session:
-    """One chat: the conversation, the settings, and the rows that were saved."""
+    """A running chat: the models, the conversation, the sampling settings, and the rows that were saved."""
 
     def __init__(self, speakers: Sequence[Speaker], sampling: AnswerSampling, seed: int, reader: InputReader) -> None:
-        """Prepare a chat; `talk` begins it."""
+        """Prepare a chat with one or two models; `talk` begins it."""
         self._speakers = speakers
         self._sampling = sampling
         self._seed = seed
@@ -112,7 +112,7 @@ class Session:
     # -- the conversation ----------------------------------------------------------------------------------------
 
     def talk(self) -> None:
-        """Read and answer until the end of the input or /quit."""
+        """Read messages and commands and answer them, until the end of the input or /quit."""
         if self._reader.interactive:
             pair = "; /a or /b prefers an answer" if self.is_pair else ""
             say(f"talking to {' and '.join(self._labels()).replace('  ', ' ')}{pair}; /help lists the commands")
@@ -167,7 +167,10 @@ class Session:
         )
 
     def _reply(self, text: str, attempt: int = 0) -> bool:
-        """Let each model answer. Returns True if the exchange is now part of the conversation."""
+        """Let each model answer the message `text` and show the answers.
+
+        Returns True if message and answers are now part of the conversation, False if Ctrl-C came before any text.
+        """
         message = Message("user", text)
         prompts = [speaker.prompt([*self._now.history(side), message]) for side, speaker in enumerate(self._speakers)]
         seed = mixed_seed(self._seed, len(self._now.exchanges), attempt)
@@ -188,7 +191,7 @@ class Session:
         return True
 
     def _comment(self, prompts: Sequence[list[int]], replies: Sequence[ChatAnswer]) -> None:
-        """Print what the text of the answers does not show: how they ended, and their speed."""
+        """Print notes on the answers: if one was cut, interrupted or empty, and for two models their speed."""
         for side, speaker, prompt, answer in zip(SIDES, self._speakers, prompts, replies, strict=False):
             who = f"{side}: " if self.is_pair else ""
             if answer.ended == "interrupted" and answer.text:
@@ -205,14 +208,14 @@ class Session:
     # -- commands ------------------------------------------------------------------------------------------------
 
     def show_help(self, _: str) -> None:
-        """Carry out /help."""
+        """Carry out /help: list the commands."""
         for name, command in COMMANDS.items():
             if self.is_pair or not command.pair:
                 print(f"{f'{name} {command.argument}':20}{command.help}")
         print('a line that ends in \\ goes on; lines between two lines of """ are one message')
 
     def set_system(self, text: str) -> None:
-        """Carry out /system: another prompt begins a new conversation, as the old one had other instructions."""
+        """Carry out /system: set the system prompt. A changed one begins a new conversation."""
         text = text.strip()
         changed = Dialogue(self._names, text or None)
         for speaker in self._speakers if text else ():
@@ -223,7 +226,7 @@ class Session:
             self._tell(("the system prompt is set" if text else "no system prompt") + restart)
 
     def start_again(self, _: str) -> None:
-        """Carry out /new."""
+        """Carry out /new: begin a new conversation under the same system prompt."""
         self._begin(Dialogue(self._names, self._now.system))
         self._tell("a new conversation")
 
@@ -232,42 +235,45 @@ class Session:
         self._now = dialogue
 
     def _tell(self, text: str) -> None:
-        """Confirm a command to a person; a script needs no confirmation."""
+        """Print the confirmation of a command if a person is at the terminal; piped input gets none."""
         if self._reader.interactive:
             say(text)
 
     def set_temperature(self, text: str) -> None:
-        """Carry out /temperature."""
+        """Carry out /temperature: set the sampling temperature, or without an argument show it."""
         if text:
             self._sampling = replace(self._sampling, temperature=parse_temperature(text))
         self._tell(f"temperature {self._sampling.temperature:g}")
 
     def set_max(self, text: str) -> None:
-        """Carry out /max."""
+        """Carry out /max: set the largest length of an answer in tokens, or without an argument show it."""
         if text:
             self._sampling = replace(self._sampling, max_new_tokens=parse_whole_number("/max", text, 1))
         self._tell(f"at most {self._sampling.max_new_tokens} tokens an answer")
 
     def add_stop(self, text: str) -> None:
-        """Carry out /stop: add a stop text, or remove all."""
+        """Carry out /stop: add a stop text, or without an argument remove all of them."""
         stops = dict.fromkeys([*self._sampling.stops, parse_stop_text(text)]) if text else ()
         self._sampling = replace(self._sampling, stops=tuple(stops))
         self._tell(f"an answer ends before {' or '.join(map(json.dumps, stops))}" if stops else "no stop texts")
 
     def set_seed(self, text: str) -> None:
-        """Carry out /seed."""
+        """Carry out /seed: set the seed of the answers, or without an argument show it."""
         if text:
             self._seed = parse_whole_number("/seed", text, 0)
         self._tell(f"seed {self._seed}")
 
     def undo(self, _: str) -> None:
-        """Carry out /undo: a choice is removed with its answers."""
+        """Carry out /undo: remove the last message, its answers and the choice between them."""
         last = self._now.last()
         self._now.exchanges.pop()
         self._tell(f"taken back: {excerpt(last.message)}")
 
     def again(self, _: str) -> None:
-        """Carry out /again: old answers are replaced only once there are new ones; a choice between them is kept."""
+        """Carry out /again: sample other answers to the last message.
+
+        The old answers are replaced only once there are new ones; a choice between the old ones is kept as a ranking.
+        """
         last = self._now.last()
         if self._sampling.temperature == 0:
             say("(temperature 0: the likeliest answer once more)")
@@ -281,7 +287,7 @@ class Session:
         self._past += [last.ranking] if replaced and last.ranking else []
 
     def show(self, _: str) -> None:
-        """Carry out /show."""
+        """Carry out /show: print the conversation so far."""
         lines = self._now.lines(SIDES if self.is_pair else ("model",))
         if not lines:
             self._now.last()
@@ -289,13 +295,13 @@ class Session:
             print(f"{speaker}: {clean(text)}")
 
     def choose(self, side: int) -> None:
-        """Carry out /a and /b."""
+        """Carry out /a or /b: prefer the last answer of model 0 or 1."""
         message, self._warned = self._now.choose(side), False
         if self._reader.interactive or not self._now.last().ranking:
             say(message)
 
     def save(self, text: str) -> None:
-        """Carry out /save."""
+        """Carry out /save: write the conversation (one model) or the rankings (two models) to a JSONL file."""
         file = Path(text) if text else self._file
         if file is None:
             raise ConfigError("/save: to which file?\n  fix: /save FILE.jsonl")
@@ -312,7 +318,7 @@ class Session:
             say(f"note: {_count(unfinished, 'answer')} cut or interrupted: a model trained on it learns to stop there")
 
     def quit(self, _: str) -> None:
-        """Carry out /quit: a person who would lose choices is warned first."""
+        """Carry out /quit. At a terminal, the first /quit with unsaved choices only warns."""
         self._done = self._warned or not self._reader.interactive or not self._unsaved()
         if not self._done:
             self._warned = True
@@ -321,7 +327,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command: its argument, its help, its function; `pair`: only where two models answer."""
+    """A command of the chat: its argument, its help text and the function that carries it out.
+
+    `pair` is True for commands that exist only where two models answer.
+    """
 
     argument: str
     help: str

@@ -1,4 +1,4 @@
-"""A model that answers: takes a conversation and returns an answer, shown as it is sampled."""
+"""A loaded model that answers in a chat: it takes a conversation and returns an answer, shown as it is sampled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSampling:
-    """Settings for an answer: `temperature` 0 is greedy, `stops` are texts that end it."""
+    """Settings for sampling an answer: temperature (0 is greedy), largest length in tokens, texts that end it."""
 
     temperature: float = 0.7
     max_new_tokens: int = 256
@@ -33,7 +33,7 @@ class AnswerSampling:
 
 
 def parse_temperature(value: str | float) -> float:
-    """Return `value` as a temperature. Raises ConfigError."""
+    """Return `value` as a temperature. Raises ConfigError if it is no number or out of range."""
     with suppress(ValueError):
         if math.isfinite(number := float(value)) and number >= 0:
             return number
@@ -43,7 +43,7 @@ def parse_temperature(value: str | float) -> float:
 
 
 def parse_whole_number(name: str, value: str | int, least: int) -> int:
-    """Return `value` as a whole number of at least `least`. Raises ConfigError, which names `name`."""
+    """Return `value` as a whole number of at least `least`. Raises ConfigError, which names the setting `name`."""
     with suppress(ValueError):
         if (number := int(value)) >= least:
             return number
@@ -60,11 +60,11 @@ def parse_stop_text(text: str) -> str:
 
 
 class Stopped(Exception):  # noqa: N818 -- raised to leave the sampling, not an error
-    """Raised to end sampling: a stop text is complete."""
+    """Raised inside sampling to end it when a stop text is complete; it never leaves this module."""
 
 
 class Speaker:
-    """A loaded model with a name.
+    """A loaded model that answers conversations, with a name to show.
 
     Args:
         model: a hub id, a folder or a .gguf file.
@@ -75,7 +75,7 @@ class Speaker:
     """
 
     def __init__(self, model: str, runtime: Runtime) -> None:
-        """Load the model."""
+        """Load the model and its tokenizer."""
         self.name = spoken_name(model)
         if Path(model).is_dir():
             self._refuse_reward(read_config(Path(model)).get("architectures"))  # before the weights are read
@@ -93,7 +93,7 @@ class Speaker:
             )
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Return the conversation as token ids, ready to be answered.
+        """Return the conversation as token ids that end where the model's answer begins.
 
         Raises:
             ConfigError: the conversation fills the model's context.
@@ -109,7 +109,7 @@ class Speaker:
         return ids
 
     def room(self, prompt: Sequence[int], sampling: AnswerSampling) -> int:
-        """Return how many tokens an answer may have: the setting, or what is left of the context."""
+        """Return the largest length of an answer in tokens: the setting, or what is left of the model's context."""
         left = sampling.max_new_tokens if self._context is None else self._context - len(prompt)
         return min(sampling.max_new_tokens, left)
 
@@ -122,13 +122,13 @@ class Speaker:
         show: Callable[[str], object] = lambda _: None,
         check: Callable[[], None] = lambda: None,
     ) -> ChatAnswer:
-        """Sample an answer.
+        """Sample an answer to a conversation and show it while it grows.
 
         Args:
-            prompt: from `prompt`.
+            prompt: token ids from the method `prompt`.
             sampling: the settings.
             seed: the seed of this answer.
-            show: gets the pieces of the text as it grows, cleaned.
+            show: called with each new piece of the text, cleaned of control characters.
             check: called before every token; a KeyboardInterrupt from it, or from anywhere, ends the answer.
         """
         stops, stream = self.network.renderer.stop_ids, self._stream(sampling, show)
@@ -158,17 +158,19 @@ class Speaker:
         max_tokens: int = 16_384,
         check: Callable[[], None] = lambda: None,
     ) -> list[ChatAnswer]:
-        """Sample answers together: each is what `answer` gives for its prompt and seed, up to the rounding of logits.
+        """Sample one answer to each of several prompts, in batches.
+
+        Each is the answer that `answer` gives for its prompt and seed, up to the rounding of logits.
 
         Args:
-            prompts: from `prompt`; copies of one share its prefill.
+            prompts: token ids from the method `prompt`; equal prompts are read by the model once.
             sampling: the settings.
             seeds: one for each prompt.
-            max_tokens: rows x (longest prompt + answer) that run together at most.
+            max_tokens: limit of a batch: number of rows x (longest prompt + answer), in tokens.
             check: called before every token; it may use this speaker itself.
 
         Returns:
-            Answers in the order of `prompts`; `seconds` are those of all that ran together.
+            Answers in the order of `prompts`; `seconds` is the time of the whole batch.
         """
         rooms: dict[int, list[int]] = {}
         for index, prompt in enumerate(prompts):
@@ -190,7 +192,7 @@ class Speaker:
         return [done[index] for index in range(len(prompts))]
 
     def _read(self, sampled: Sample, sampling: AnswerSampling, seconds: float) -> ChatAnswer:
-        """Turn sampled tokens into an answer; tokens behind a stop text count as never sampled."""
+        """Turn sampled token ids into an answer, cut before the first stop text; later tokens are not counted."""
         ids = sampled.ids[:-1] if sampled.finished else sampled.ids
         stream = self._stream(sampling)
         text, stopped = cut(self.network.renderer.decode(ids), stream.stops)
@@ -205,7 +207,7 @@ class Speaker:
 
     @contextmanager
     def _checked(self, check: Callable[[], None]) -> Iterator[None]:
-        """Call `check` before every token inside the context, and the former function after it."""
+        """Return a context in which `check` is called before every sampled token; after it, the former function is."""
         before, self.network.check_stop = self.network.check_stop, check
         try:
             yield
@@ -214,6 +216,6 @@ class Speaker:
 
 
 def spoken_name(model: str) -> str:
-    """Return the name of a model for a person: its path, or its run's folder."""
+    """Return a model's name for display: its path or hub id, or for the `model` folder of a run the run's folder."""
     path = Path(model)
     return str(path.parent) if path.name == "model" and (path / "config.json").is_file() else model

@@ -1,4 +1,4 @@
-"""Show sampled tokens as text while they are sampled; text that could still change or be cut is held back."""
+"""Show an answer as text while its tokens are sampled; text that could still change or be cut is held back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNFINISHED = "\ufffd"  # what decoders write for bytes that are no character yet
 
 
 def cut(text: str, stops: Collection[str]) -> tuple[str, bool]:
-    """Return the text before the stop text that is complete first, and True if there was one.
+    """Return the text before the stop text that is completed first, and True if there was one.
 
     Of two stop texts that end at the same place the longer one counts. So the cut does not depend on where the text is
     divided into tokens.
@@ -20,21 +20,21 @@ def cut(text: str, stops: Collection[str]) -> tuple[str, bool]:
 
 
 class AnswerStream:
-    r"""Shows an answer as it grows. The pieces shown add up to exactly `clean` of the answer.
+    r"""Shows an answer while it is sampled. The pieces shown add up to the answer, cleaned of control characters.
 
-    Held back are half characters, spaces and new lines at the end (the template may own them), and an end that could
-    be the beginning of a stop text: of `stops=["\nUser:"]` not even the new line is shown.
+    Held back are incomplete characters, spaces and new lines at the end (the template may own them), and an end that
+    could be the beginning of a stop text: of `stops=["\nUser:"]` not even the new line is shown.
 
     Args:
-        decode: token ids to text, such as `Renderer.decode`.
+        decode: turns token ids into text, such as `Renderer.decode`.
         stops: texts that end the answer and are no part of it.
-        show: gets each new piece, cleaned of control characters.
+        show: called with each new piece of text.
     """
 
     def __init__(
         self, decode: Callable[[Sequence[int]], str], stops: Collection[str], show: Callable[[str], object]
     ) -> None:
-        """Begin an answer."""
+        """Begin an answer without tokens."""
         self.ids: list[int] = []
         self._decode = decode
         self.stops = tuple(stop for stop in stops if stop)
@@ -42,7 +42,7 @@ class AnswerStream:
         self._shown = ""
 
     def add(self, token: int) -> bool:
-        """Take one more token. Returns True if the answer may go on; False once a stop text is complete."""
+        """Take one more sampled token. Returns True if the answer may go on, False once a stop text is complete."""
         self.ids.append(token)
         text, stopped = cut(self._decode(self.ids).rstrip(UNFINISHED), self.stops)
         if not stopped:
@@ -50,7 +50,7 @@ class AnswerStream:
         return not stopped
 
     def end(self) -> str:
-        """Show the text held back. Returns the answer as the model wrote it (not cleaned)."""
+        """Show the text that was held back. Returns the whole answer as the model wrote it, with control characters."""
         text, _ = cut(self._decode(self.ids), self.stops)
         if not text.startswith(self._shown):  # a decoder changed its mind about earlier bytes: show it all again
             self._show("\n")
@@ -59,7 +59,7 @@ class AnswerStream:
         return text
 
     def _settled(self, text: str) -> str:
-        """Return the part of `text` that no further token can change or cut."""
+        """Return the beginning of `text` that no further token can change or cut, and that may be shown."""
         text = text.rstrip()
         for start in range(max(0, len(text) - max(map(len, self.stops), default=0) + 1), len(text)):
             if any(stop.startswith(text[start:]) for stop in self.stops):

@@ -1,1 +1,1 @@
-"""The command line: the commands and their options, and errors as messages with an exit code."""
+"""The command line `trueup`: its commands and options, and errors turned into messages with an exit code."""

@@ -1,4 +1,7 @@
-"""The work of each command, imported only when it runs: an error must be reported before torch loads."""
+"""The work of each command of `trueup`.
+
+Heavy modules are imported inside the functions, so that an error is reported before torch loads.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ Job = Callable[[], int | None]
 
 
 def quickstart(folder: Path, seed: int) -> None:
-    """Train and align a tiny model."""
+    """Carry out `trueup quickstart`: train and align a tiny model in the wind tunnel, a small world of known truth."""
     import_module("trueup.windtunnel.quickstart").run(folder, seed)
 
 
 def check(
     target: str, settings: list[str], model: str | None, method: str | None, *, as_json: bool, strict: bool
 ) -> int:
-    """Check data and models for faults. Returns the exit code."""
+    """Carry out `trueup check`: check data and models for faults, without training. Returns the exit code."""
     from trueup.config import PipelineConfig
     from trueup.preflight.early import read_pipeline, read_rows
 
@@ -59,7 +62,7 @@ def show(
     tokens: bool,
     html: Path | None,
 ) -> None:
-    """Show rows as they train."""
+    """Carry out `trueup show`: print a stage's rows as the model gets them (tokens, masks), or write them as HTML."""
     from trueup.config import PipelineConfig
     from trueup.preflight.early import read_rows
 
@@ -77,7 +80,10 @@ def show(
 def _load_target(
     target: str, settings: list[str], model: str | None, method: str | None
 ) -> PipelineConfig | StageConfig:
-    """Return the configuration of a file, or of a data file with `--model`. Imports nothing heavy."""
+    """Return the configuration that `check` and `show` examine, without importing anything heavy.
+
+    `target` is a YAML file of a stage or a pipeline, or a data file, which needs `model`.
+    """
     from trueup.config import STAGES, PipelineConfig, find_model, load_config
     from trueup.config.yamlfile import read_yaml
     from trueup.preflight.method import stage_for
@@ -100,7 +106,7 @@ def _load_target(
 
 
 def train(method: str, file: str | None, settings: list[str]) -> None:
-    """Run one stage."""
+    """Carry out `trueup sft`, `reward`, `dpo` or `ppo`: train one stage."""
     from trueup.config import STAGES, load_config
     from trueup.preflight.early import read_rows
 
@@ -116,7 +122,7 @@ def train(method: str, file: str | None, settings: list[str]) -> None:
 
 
 def run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[str]) -> int:
-    """Run a file of stages. Returns the exit code."""
+    """Carry out `trueup run`: run a pipeline file's stages and its evaluation. Returns the exit code."""
     from trueup.config import PipelineConfig, load_config
     from trueup.evaluation.sets import check_sets
     from trueup.preflight.early import read_pipeline
@@ -132,7 +138,7 @@ def run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[
 
 
 def _exit_code(result: object) -> int:
-    """Return the exit code: 0, or the code of the report's verdict."""
+    """Return the exit code for a command's result: that of a Report's verdict, or 0 if it is no Report."""
     if result is None:
         return 0
     from trueup.report.publish import EXIT
@@ -142,7 +148,7 @@ def _exit_code(result: object) -> int:
 
 
 def print_template(method: str) -> None:
-    """Print a configuration to fill in."""
+    """Carry out `trueup config`: print a YAML configuration to fill in."""
     from trueup.config import STAGES, ComparisonConfig, PipelineConfig, RankConfig, template
 
     classes = {"pipeline": PipelineConfig, **STAGES, "evaluate": ComparisonConfig, "rank": RankConfig}
@@ -152,7 +158,7 @@ def print_template(method: str) -> None:
 
 
 def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> int:
-    """Measure models side by side. Returns the exit code."""
+    """Carry out `trueup evaluate`: measure models side by side and write a report. Returns the exit code."""
     from trueup.config import ComparisonConfig, find_model, load_config
     from trueup.evaluation.sets import check_sets
 
@@ -169,7 +175,7 @@ def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> 
 
 
 def report(runs: list[Path], output: Path | None) -> int:
-    """Write a report again. Returns the exit code."""
+    """Carry out `trueup report`: write the report of finished evaluations again. Returns the exit code."""
     for run in runs:
         if not (run / "evaluation" / "plan.json").is_file():
             raise ConfigError(f"{run}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
@@ -177,7 +183,7 @@ def report(runs: list[Path], output: Path | None) -> int:
 
 
 def experiment(name: str, folder: Path | None, seeds: int, first_seed: int) -> None:
-    """Repeat an experiment."""
+    """Carry out `trueup experiment`: repeat an experiment over several seeds."""
     if name != "reward-hacking":
         raise ConfigError(f"{name}: no such experiment; there is: reward-hacking")
     module = import_module("trueup.experiments.reward_hacking")
@@ -185,7 +191,7 @@ def experiment(name: str, folder: Path | None, seeds: int, first_seed: int) -> N
 
 
 def chat(model: str, against: str | None, **settings: Any) -> None:
-    """Talk to a model, or to two."""
+    """Carry out `trueup chat`: talk to a model, or to two side by side."""
     from trueup.config import find_model
 
     first, second = find_model(model), None if against is None else find_model(against)
@@ -193,7 +199,7 @@ def chat(model: str, against: str | None, **settings: Any) -> None:
 
 
 def rank(store: Path, file: Path | None, settings: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Serve the page that people rank on."""
+    """Carry out `trueup rank`: serve the web page on which people rank answers."""
     from trueup.config import RankConfig, find_model, load_config
 
     config = load_config(RankConfig, file, settings, options=options)
@@ -202,17 +208,17 @@ def rank(store: Path, file: Path | None, settings: Sequence[str], options: Mappi
 
 
 def rank_export(store: Path, output: Path, **settings: Any) -> None:
-    """Write votes to rows."""
+    """Carry out `trueup rank export`: write the votes in a store as rows of training data."""
     _ranking().export(store, output, **settings)
 
 
 def rank_import(store: Path, file: Path, **settings: Any) -> None:
-    """Read rows into votes."""
+    """Carry out `trueup rank import`: read rankings from a file into a store of votes."""
     _ranking().import_(store, file, **settings)
 
 
 def rank_results(store: Path, **settings: Any) -> None:
-    """Show the results of the votes."""
+    """Carry out `trueup rank results`: show win rates, agreement and biases of the votes in a store."""
     _ranking().results(store, **settings)
 
 
@@ -224,7 +230,7 @@ def _ranking() -> Any:
 
 
 def export(run: Path, output: Path | None, **settings: Any) -> None:
-    """Write a trained model to another folder, and verify it."""
+    """Carry out `trueup export`: write a run's model as a Hugging Face folder, and verify it."""
     from trueup.config import find_model
 
     find_model(str(run))

@@ -30,22 +30,26 @@ def evaluate(
     runs: Sequence[str], config: ComparisonConfig, *, output: Path | None = None, device: str = "auto",
     dtype: str = "auto", threads: int | None = None, strategy: str = "auto",
 ) -> Report | None:  # fmt: skip
-    """Measure each model; the others are compared with the first, and a reward model among them is the proxy.
+    """Measure models and write a report that compares them with one of them: `config.against`, or else the first.
+
+    A reward model among `runs` is not compared: it is the proxy reward that scores the answers of the others, unless
+    `config.reward` names one.
 
     Args:
         runs: run folders, model folders, hub ids or .gguf files.
         config: the tasks and gates.
         output: the folder of the report; None: runs/evaluation.
-        device: as in a stage's configuration.
-        dtype: as in a stage's configuration.
-        threads: as in a stage's configuration.
-        strategy: as in a stage's configuration.
+        device: "auto", "cpu", "cuda" or the like, as in a stage's configuration.
+        dtype: the type computed in, as in a stage's configuration.
+        threads: number of CPU threads; None: torch decides.
+        strategy: the sharing of work among processes, as in a stage's configuration.
 
     Returns:
         The report; None on all processes but the first.
 
     Raises:
-        ConfigError: a model is given twice, or all are reward models.
+        ConfigError: a model is given twice, all are reward models, `against` is none of them, or a gate cannot be
+            decided.
     """
     models = models_by_name(runs)
     rewards = [name for name, model in models.items() if _is_reward(model)]
@@ -70,7 +74,7 @@ def evaluate(
 
 
 def _check_gates(config: ComparisonConfig, candidates: Sequence[str], proxy: str | None) -> None:
-    """Raise ConfigError for a gate that could only end as "not run", and for gates without a model to judge."""
+    """Raise ConfigError if this evaluation could not decide a gate, or if there is no candidate model to judge."""
     if config.gates is None:
         return
     problems = [f"{'.'.join(map(str, place))}: {text}" for place, text in gate_problems(config, config.gates, proxy)]
@@ -83,7 +87,9 @@ def _check_gates(config: ComparisonConfig, candidates: Sequence[str], proxy: str
 
 
 def models_by_name(runs: Sequence[str]) -> dict[str, str]:
-    """Return name -> model: the folder's name where that is unique, else the whole path.
+    """Return name in the report -> path or hub id of the model.
+
+    The name is that of the model's or run's folder, or the whole path where two folders have one name.
 
     Raises:
         ConfigError: a model is given twice.
@@ -96,7 +102,11 @@ def models_by_name(runs: Sequence[str]) -> dict[str, str]:
 
 
 def report(runs: Sequence[Path], output: Path | None = None) -> Report:
-    """Write the report of one run folder again, or of several side by side to `output`.
+    """Write the report of one run folder's evaluation again, or compare several runs in one report, without measuring.
+
+    Args:
+        runs: run folders that hold an evaluation.
+        output: the folder for the report. None: the run folder itself; for several runs, runs/evaluation.
 
     Raises:
         DataError: a run holds no evaluation, or the runs were measured on different questions.
@@ -119,9 +129,13 @@ def _created(folder: Path) -> Path:
 
 
 def _merged(parts: dict[str, Measured]) -> Measured:
-    """Join the measurements of all runs; they are compared with the first run's reference, on shared items.
+    """Join the measurements of several runs into one, in which all models are compared with the first run's reference.
 
-    Values against another reference, or of another reward, are left out and named.
+    Args:
+        parts: run -> its measurements.
+
+    Values that were measured against another reference model, or scored by another reward, are left out and listed as
+    not measured, with the reason.
     """
     (first, base), *others = parts.items()
     rows = {f"{first}/{name}": items for name, items in base.rows.items()}
@@ -155,7 +169,7 @@ Incomparable = dict[str, tuple[tuple[str, str], str]]
 
 
 def _incomparable(first: str, base: Measured, name: str, part: Measured) -> Incomparable:
-    """Return the measurements of another run that cannot be compared with the first run's.
+    """Return the measurements of run `name`, such as "KL", that cannot be compared with the first run's, and why.
 
     Raises:
         DataError: the runs were measured on different questions.

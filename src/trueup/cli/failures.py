@@ -16,7 +16,7 @@ _RESUMES = (*_TRAINING, "run", "quickstart", "experiment")  # run again, they co
 
 
 def error_message(error: BaseException, command: str = "") -> tuple[str, int]:
-    """Return the message to print for an error that ended a command, and the exit code."""
+    """Return the text to print for an error that ended a command, and the exit code (see errors.py)."""
     if isinstance(error, Interrupted):
         return str(error), error.exit_code
     if isinstance(error, TrueupError):
@@ -39,7 +39,10 @@ def error_message(error: BaseException, command: str = "") -> tuple[str, int]:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Return True if the machine or the GPU ran out of memory. Torch raises RuntimeError, with a text per backend."""
+    """Return True if the error means that the machine or the GPU ran out of memory.
+
+    Torch raises a RuntimeError for it, with a different text for each backend.
+    """
     if isinstance(error, RuntimeError):
         words = ("out of memory", "can't allocate memory", "alloc_failed")
         return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in words)
@@ -47,7 +50,10 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _stage_of(error: BaseException) -> str | None:
-    """Return the method of the stage that raised an error, as a pipeline runs several."""
+    """Return the method ("sft", …) of the training stage in which an error was raised, from its traceback; else None.
+
+    A pipeline runs several stages, so the command alone does not tell.
+    """
     stage = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         package, _, name = str(frame.f_globals.get("__name__")).rpartition(".")
@@ -56,7 +62,10 @@ def _stage_of(error: BaseException) -> str | None:
 
 
 def _memory_advice(command: str) -> str:
-    """Return the keys to lower: first those that change no result, as the run may continue with them."""
+    """Return advice on which settings to lower after running out of memory.
+
+    Settings that change no result come first, as the run may continue with them.
+    """
     if command in ("run", "evaluate"):
         section = "evaluate." if command == "run" else ""
         return f": lower {section}max_tokens, which changes no result, or {section}max_new_tokens"
@@ -71,7 +80,12 @@ def _memory_advice(command: str) -> str:
 
 
 def _usage_message(message: str, context: Any = None) -> str:
-    """Return the problem of a command line, and where to read on; `context` is that of the command."""
+    """Return the message for a wrong command line: the problem, a hint, and the `--help` to read on.
+
+    Args:
+        message: the message of Typer's error.
+        context: Typer's context of the command, if known.
+    """
     text, _, near = message.partition(" (Possible options")
     text, path = text.rstrip(".").replace("Value error, ", ""), context.command_path if context else "trueup"
     takes_settings = context is None or any(

@@ -246,7 +246,7 @@ def export(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code: 0, or the error's (errors.py)."""
+    """Run the command line. Returns the exit code: the command's, or that of the error that ended it (errors.py)."""
     command_line = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in command_line if word != "--debug"]
     with quit_on_ctrl_c():
@@ -281,9 +281,12 @@ def _run(words: list[str], *, debug: bool) -> int:
 
 
 def _leave_processes(code: int, *, together: bool = True, why: str | None = None) -> int:
-    """Leave the process group of a `torchrun`, if torch was loaded and there is one. Returns the exit code.
+    """Leave the process group of a `torchrun`, if torch was loaded and there is such a group. Returns the exit code.
 
-    After an error in this process (`why`) the other processes get its message.
+    Args:
+        code: the exit code.
+        together: all processes stop here, so wait for the others.
+        why: the message of this process's error, which the other processes then get.
     """
     if "trueup.runtime" in sys.modules and sys.modules["trueup.runtime"].shutdown(together=together, why=why):
         sys.stdout.flush()
@@ -293,5 +296,5 @@ def _leave_processes(code: int, *, together: bool = True, why: str | None = None
 
 
 def _print_error(text: str) -> None:
-    """Print to stderr as plain text: no part of a message is taken for markup or moves the cursor."""
+    """Print a message to stderr as plain text, with secrets masked: it holds no markup and cannot move the cursor."""
     print(clean(masked(text)), file=sys.stderr, flush=True)

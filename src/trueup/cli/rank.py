@@ -23,10 +23,10 @@ _DEFAULT = "serve"
 
 
 class _ServesByDefault(TyperGroup):
-    """`trueup rank votes.db --port 8100` means `trueup rank serve votes.db --port 8100`."""
+    """Command group of `trueup rank` with a default: `trueup rank votes.db` means `trueup rank serve votes.db`."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Insert the default command if none is named."""
+        """Parse the arguments, with the command `serve` put before them if they name no command."""
         if not args:
             args = ["--help"]
         elif args[0] not in (*self.commands, "--help"):
@@ -55,7 +55,7 @@ _TYPES: dict[str, object] = {"integer": int, "number": float, "string": str, "ar
 
 
 def _options(config: type[Section]) -> Iterator[Parameter]:
-    """Yield a command-line option for every key of a configuration; None where the option is not given."""
+    """Yield a command-line option for every key of a configuration class; an option that is not given is None."""
     panel = ""
     for key, schema in config.model_json_schema()["properties"].items():
         value = schema.get("anyOf", [schema])[0]  # without null
@@ -74,7 +74,7 @@ def _options(config: type[Section]) -> Iterator[Parameter]:
 
 
 def _with_options(config: type[Section]) -> Callable[[Callable[..., Job]], Callable[..., Job]]:
-    """Give a command that takes `**options` the options of a configuration, as Typer reads them."""
+    """Return a decorator that gives a command with `**options` a Typer option for each key of a configuration class."""
 
     def decorate(command: Callable[..., Job]) -> Callable[..., Job]:
         declared = signature(command, eval_str=True)

@@ -81,11 +81,11 @@ class EvaluateConfig(Section):
 
     @property
     def endpoint(self) -> str | None:
-        """The judge's address, if the judge is an endpoint."""
+        """The address of the judge model, if `judge` is an http(s):// address; else None."""
         return self.judge if self.judge and re.match(r"https?://", self.judge) else None
 
     def inert(self) -> dict[str, str]:
-        """Return the settings of a judge or a harness that is not used."""
+        """Return the keys without effect, as key -> reason: e.g. `judge_model` if the judge is no endpoint."""
         reasons = {} if self.harness else {"harness_limit": "no harness task is named; set evaluate.harness"}
         if self.data is None and self.prompts is None:
             reasons["max_length"] = "it is for rankings and prompts; set evaluate.data or evaluate.prompts"
@@ -94,7 +94,10 @@ class EvaluateConfig(Section):
         return reasons
 
     def contradictions(self) -> list[Problem]:
-        """Return the problems of a judge that cannot be asked."""
+        """Return the problems of a judge that cannot be asked, e.g. "gold" without a gold reward.
+
+        Also refused are a judge's URL with a secret in it, and a `capability` section with `use`, which has no effect.
+        """
         problems: list[Problem] = []
         if self.judge and self.endpoint is None and self.judge not in ("gold", "reward"):
             problems.append((("judge",), f"must be gold, reward or an http(s):// address; got {masked(self.judge)!r}"))
@@ -113,7 +116,7 @@ class EvaluateConfig(Section):
 
 
 def _secret_in(url: str) -> str | None:
-    """Return which part of a url may be secret, or None."""
+    """Return the part of a url that may be secret ("a user or password", "a query"), or None where it has none."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -145,11 +148,11 @@ class GatesConfig(Section):
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """The gates that are set."""
+        """The gates that are set, as name -> limit."""
         return {key: value for key, value in dict(self).items() if key != "model" and value is not None}
 
     def contradictions(self) -> list[Problem]:
-        """Return the problem of a section in which no gate is set."""
+        """Return a problem if the `gates` section sets no gate."""
         return [] if self.limits else [(("gates",), "no gate is set; set one, such as capability_drop: 0.02")]
 
 
@@ -166,7 +169,13 @@ TASK_OF: Mapping[str, TaskName] = {
 
 
 def gate_problems(evaluate: EvaluateConfig, gates: GatesConfig, proxy: str | None) -> list[Problem]:
-    """Return the gates that could only end as "not run", hours later; `proxy` is the reward that scores answers."""
+    """Return a problem for each gate that this evaluation could not decide, such as `win_rate` where nothing can judge.
+
+    Args:
+        evaluate: the `evaluate` section.
+        gates: the `gates` section.
+        proxy: the reward that scores answers, or None.
+    """
     problems: list[Problem] = []
     for key in gates.limits:
         task = TASK_OF[key]
@@ -181,7 +190,7 @@ def gate_problems(evaluate: EvaluateConfig, gates: GatesConfig, proxy: str | Non
 
 
 class ComparisonConfig(EvaluateConfig):
-    """The configuration of `trueup evaluate`: the evaluation's keys, and gates."""
+    """The configuration of `trueup evaluate`: the keys of `evaluate` at the top, and the section `gates`."""
 
     gates: GatesConfig | None = None
     """Limits that the models after the first must keep."""

@@ -87,7 +87,10 @@ _KINDS = {
 
 
 def explain(cls: type[BaseModel], error: ValidationError) -> list[Problem]:
-    """Return every problem in `error`, raised while validating as `cls`: one per place, places as in the file."""
+    """Return every problem in a pydantic `error` that was raised while validating a configuration as `cls`.
+
+    There is one problem per place, and places are paths of keys as written in the configuration file.
+    """
     problems: dict[Place, str] = {}
     for details in error.errors(include_url=False):
         several = unpack(details)
@@ -100,7 +103,10 @@ def explain(cls: type[BaseModel], error: ValidationError) -> list[Problem]:
 
 
 def locate(cls: type[BaseModel], loc: Place) -> tuple[Place, FieldInfo | None]:
-    """Return pydantic's loc without the tags it adds for unions, and the field it stops at."""
+    """Return the path of keys in the file for pydantic's error location, and the field that it ends at.
+
+    Pydantic's location contains tags for the members of unions, which no file holds; they are left out.
+    """
     place: list[str | int] = []
     model: type[BaseModel] | None = cls
     field: FieldInfo | None = None
@@ -117,18 +123,18 @@ def locate(cls: type[BaseModel], loc: Place) -> tuple[Place, FieldInfo | None]:
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section class that a field holds, or None: `LoraConfig | None` -> LoraConfig."""
+    """Return the section class among a field's types: `LoraConfig | None` -> LoraConfig; None if it has none."""
     kinds = (kind for kind in _members(field.annotation) if isinstance(kind, type))
     return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
 
 
 def keys_of(cls: type[BaseModel]) -> list[str]:
-    """Return the keys of a section, as they are written in a file."""
+    """Return the keys of a section as they are written in a file: the names of its fields, or their aliases."""
     return [field.alias or name for name, field in cls.model_fields.items()]
 
 
 def places_of(cls: type[BaseModel], before: Place = ()) -> Iterator[Place]:
-    """Yield the place of every key of a stage: sections and the keys in them."""
+    """Yield the path of every key in a stage's configuration, sections included: ("optim",), ("optim", "lr"), …."""
     for name, field in cls.model_fields.items():
         place = (*before, field.alias or name)
         yield place
@@ -141,7 +147,13 @@ def places_of(cls: type[BaseModel], before: Place = ()) -> Iterator[Place]:
 
 
 def unknown_key(cls: type[BaseModel], place: Place, extra: tuple[str, ...] = ()) -> str:
-    """Return the message for a key at `place` that `cls` does not have; `extra` are more keys allowed at the top."""
+    """Return the error message for a key that `cls` does not have, with the key that was probably meant.
+
+    Args:
+        cls: the configuration class.
+        place: the path of the unknown key.
+        extra: further keys that are allowed at the top of the section, such as a pipeline stage's `from`.
+    """
     key, around = str(place[-1]), place[:-1]
     section = section_at(cls, around)
     keys = [*(extra if not around else ()), *(keys_of(section) if section else ())]
@@ -164,7 +176,7 @@ def unknown_key(cls: type[BaseModel], place: Place, extra: tuple[str, ...] = ())
 
 
 def section_at(cls: type[BaseModel], place: Place) -> type[BaseModel] | None:
-    """Return the section class at a place: `("optim",)` -> OptimConfig."""
+    """Return the class of the section at a path of keys: `("optim",)` -> OptimConfig; None if there is none."""
     section: type[BaseModel] | None = cls
     for part in place:
         if isinstance(part, int):
@@ -202,13 +214,13 @@ def _message(cls: type[BaseModel], place: Place, field: FieldInfo | None, detail
 
 
 def _choices(kinds: list[Any]) -> list[str]:
-    """Return the words that an annotation's literals allow, those of a list's items among them."""
+    """Return the words that an annotation's `Literal` types allow, including those that are a list's item type."""
     inner = [item for kind in kinds if get_origin(kind) is list for item in get_args(kind)]
     return [str(choice) for kind in (*kinds, *inner) if get_origin(kind) is Literal for choice in get_args(kind)]
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """Yield the members of a union, without `Annotated`; the annotation itself when it is no union."""
+    """Yield the member types of a union annotation, without `Annotated`; a type that is no union is yielded alone."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _members(get_args(annotation)[0])

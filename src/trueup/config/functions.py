@@ -1,7 +1,7 @@
-"""Functions that a configuration names: one of ours, or a user's own as `file.py:function`.
+"""Functions that a configuration names: one of trueup's own, or a user's as `file.py:function`.
 
-A function's keyword-only parameters are its configuration: `loss: {name: simpo, gamma: 0.5}`. Of our functions and of a
-user's file they are read from the syntax tree, not by import, because the modules need torch, and a wrong key must be
+A function's keyword-only parameters are its settings in the configuration: `loss: {name: simpo, gamma: 0.5}`. They are
+read from the source's syntax tree, not by importing it, because the modules need torch, and a wrong key must be
 reported before torch takes its seconds to load. `load_function` imports a user's function.
 """
 
@@ -36,7 +36,7 @@ _ANY_PARAMETER = (0, True, math.inf)
 
 @dataclass(frozen=True, slots=True)
 class UserFunction:
-    """A user's function: `file.py:function`, or with settings `file.py:function(scale=2.0)`."""
+    """A function of the user, as a configuration names it: `file.py:function` or `file.py:function(scale=2.0)`."""
 
     file: Path
     name: str
@@ -44,24 +44,29 @@ class UserFunction:
 
     @property
     def spec(self) -> str:
-        """The text that `parse` reads back."""
+        """The function as text, such as `file.py:function(scale=2.0)`, which `parse` reads back."""
         settings = ", ".join(f"{key}={value!r}" for key, value in self.settings.items())
         return f"{self.file}:{self.name}" + (f"({settings})" if settings else "")
 
     @staticmethod
     def parse(text: str) -> UserFunction | None:
-        """Return the function that a text names, or None where it names none."""
+        """Parse text such as `file.py:function(scale=2)`; return None for text of another form, e.g. a model's name."""
         match = _SPEC.match(text)
         settings = _settings(match["settings"]) if match else None
         return None if match is None or settings is None else UserFunction(Path(match["file"]), match["name"], settings)
 
     def parameters(self, takes: tuple[int, ...] = (1,), place: Place = ()) -> Parameters | None:
-        """Return the keyword-only parameters, as far as they are numbers or true and false.
+        """Return the function's keyword-only parameters with a number or boolean as default, or without a default.
 
-        None where the file does not define the function by `def` (it imports it, or is not there): see `load_function`.
+        They are read from the file's source. The result is None where the file is missing or does not define the
+        function by `def` (e.g. imports it); `load_function` checks it then.
+
+        Args:
+            takes: the numbers of positional arguments with which the function may be called.
+            place: the path of configuration keys at which an error is reported.
 
         Raises:
-            PydanticCustomError: the function takes none of these numbers of arguments by position (told at `place`).
+            PydanticCustomError: the function cannot be called with any number of arguments in `takes`.
         """
         try:
             tree = ast.parse(self.file.expanduser().read_bytes())
@@ -80,23 +85,23 @@ class UserFunction:
 
 
 class FunctionTable:
-    """The functions of one kind: a dict in a module of `algorithms`, and any `file.py:function`.
+    """The functions that a configuration key accepts: those in a dict of `algorithms`, and any `file.py:function`.
 
     Args:
-        module: the file in `algorithms` that holds the table.
+        module: the file in `algorithms` that holds the dict.
         name: the variable that holds it, a plain dict from names to functions.
-        takes: how many arguments a function takes by position.
+        takes: how many positional arguments a function is called with.
     """
 
     def __init__(self, module: str, name: str, *, takes: int = 1) -> None:
         self.source, self.name, self.takes = ALGORITHMS / module, name, takes
 
     def ours(self) -> dict[str, dict[str, ParameterValue]]:
-        """Return the names in the table and each function's parameters with their defaults."""
+        """Return name -> parameters with their defaults, for each of trueup's own functions in the dict."""
         return _table(self.source, self.name)
 
     def parameters(self, name: str) -> Parameters | None:
-        """Return a function's parameters; None where a user's file does not tell them."""
+        """Return a function's parameters with their defaults; None where they cannot be read from a user's file."""
         ours = self.ours()
         if name in ours:
             return {**ours[name]}
@@ -104,7 +109,12 @@ class FunctionTable:
         return None if function is None else function.parameters((self.takes,))
 
     def marked(self, mark: str, name: str) -> bool:
-        """Return True if the set `mark` (`UNPAIRED`, …) in the function's module, or in the user's file, names it."""
+        """Return True if a function has a property: its name is in a set such as `UNPAIRED` in its module.
+
+        Args:
+            mark: the name of the set's variable, in trueup's module or in the user's file.
+            name: the function's name, or `file.py:function`.
+        """
         function = None if name in self.ours() else UserFunction.parse(name)
         if function is None:
             return name in _names(self.source, mark)
@@ -115,7 +125,9 @@ class FunctionTable:
         return function.name in _literals(_assigned(tree, mark))
 
     def bind(self, value: Mapping[str, object], default: str) -> dict[str, object]:
-        """Return `{"name", "params"}` of a section: all parameters of the function, the given ones checked.
+        """Check a configuration section that names a function; return {"name": …, "params": all its parameters}.
+
+        Parameters that the section does not give get the function's defaults; a section without a name means `default`.
 
         Raises:
             PydanticCustomError: there is no such function, or it has no such parameter.
@@ -142,7 +154,7 @@ class FunctionTable:
         return {"name": name, "params": (parameters or {}) | typed}
 
     def problem(self, name: str, key: str, value: object) -> str | None:
-        """Return why `key: value` cannot be a parameter of the function `name`; None when it can."""
+        """Return the reason why parameter `key` of function `name` cannot be `value` (e.g. not a number), or None."""
         parameters = self.parameters(name) or {}
         if key not in parameters:
             return self._not_a_parameter(name, key, parameters)
@@ -170,9 +182,10 @@ ESTIMATORS = FunctionTable("kl.py", "ESTIMATORS", takes=2)
 
 
 def functions_as_text(value: object, keys: tuple[str, ...], takes: tuple[int, ...] = (1,)) -> object:
-    """Return a section with each mapping `{name: file.py:function, scale: 2}` at `keys` as its text.
+    """Return a section in which the mappings such as `{name: file.py:function, scale: 2}` at `keys` became text.
 
-    A reward is named by a text everywhere (a folder, a model, a function), so its settings go into that text.
+    The text is `file.py:function(scale=2)`: a reward is named by a text everywhere, whether it is a folder, a model or
+    a function.
 
     Raises:
         PydanticCustomError: a mapping names no function, or the function has no such parameter.
@@ -190,7 +203,11 @@ def functions_as_text(value: object, keys: tuple[str, ...], takes: tuple[int, ..
 
 
 def function_text(value: object, place: Place = (), takes: tuple[int, ...] = (1,)) -> object:
-    """Return the text of a mapping `{name: file.py:function, scale: 2}`; any other value as it is."""
+    """Return `file.py:function(scale=2)` for the mapping `{name: file.py:function, scale: 2}`; other values unchanged.
+
+    Raises:
+        PydanticCustomError: the mapping names no function, or the function has no such parameter.
+    """
     if isinstance(value, dict) and "name" in value:
         function = UserFunction.parse(str(value["name"]))
         settings = {str(key): item for key, item in value.items() if key != "name"}
@@ -222,12 +239,12 @@ def _check_settings(function: UserFunction, settings: dict[str, Any], place: Pla
 
 
 def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,)) -> Callable[..., Any]:
-    """Return a user's function, its settings bound. The file is the user's own code and is run.
+    """Import a user's file (which runs its code) and return the named function, with its settings bound.
 
     Args:
         spec: `file.py:function`, or `file.py:function(scale=2.0)`.
-        key: the configuration key that names it, for messages.
-        takes: how many arguments it may take by position.
+        key: the configuration key that names the function, for messages.
+        takes: the numbers of positional arguments with which it may be called.
 
     Raises:
         ConfigError: the file or the function is not there, or it does not take these arguments.
@@ -260,7 +277,10 @@ def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,)) -> Call
 def arguments_taken(
     function: Callable[..., Any], counts: tuple[int, ...], settings: Mapping[str, object]
 ) -> int | None:
-    """Return the first of `counts` with which, and `settings`, the function can be called; None if there is none."""
+    """Return the first of `counts` that is a number of positional arguments the function accepts; None if none is.
+
+    The keyword arguments `settings` are passed too.
+    """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a builtin does not tell
@@ -279,7 +299,7 @@ def _arguments(takes: tuple[int, ...]) -> str:
 
 
 def _value_problem(default: ParameterValue | None, value: object) -> str | None:
-    """Return why a value cannot stand in a parameter's place, told by its default; None when it can."""
+    """Return the reason why a parameter cannot have this value (e.g. text where the default is a number), or None."""
     if isinstance(default, bool):
         return None if isinstance(value, bool) else f"must be true or false; got {as_written(value)}"
     if default is None and isinstance(value, bool):
@@ -296,7 +316,10 @@ def _not_given(parameters: Parameters, given: Mapping[str, object]) -> list[Prob
 
 
 def _settings(text: str | None) -> dict[str, ParameterValue] | None:
-    """Return what `(scale=2.0, strict=True)` says; None where it is not of that form."""
+    """Parse the settings of a function spec: `(scale=2.0, strict=True)` -> {"scale": 2.0, "strict": True}.
+
+    Returns {} for None, and None for text of another form.
+    """
     if text is None:
         return {}
     try:
@@ -320,7 +343,7 @@ def _tree(source: Path) -> ast.Module:
 
 @cache
 def _table(source: Path, variable: str) -> dict[str, dict[str, ParameterValue]]:
-    """Return each name of a module's table and its function's parameters, in the table's order."""
+    """Return name -> parameters with defaults, for the functions in a module's dict `variable`, in the dict's order."""
     table = _assigned(_tree(source), variable)
     if not isinstance(table, ast.Dict):
         msg = f"{variable} in {source} must be a plain dict, or its parameters cannot be read without torch"
@@ -335,7 +358,7 @@ def _table(source: Path, variable: str) -> dict[str, dict[str, ParameterValue]]:
 
 @cache
 def _names(source: Path, variable: str) -> frozenset[str]:
-    """Return the names in a set that a module assigns to `variable`."""
+    """Return the strings in the set that a module's source assigns to `variable`; empty if it assigns none."""
     return _literals(_assigned(_tree(source), variable))
 
 
@@ -349,7 +372,7 @@ def _functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
 
 
 def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
-    """Return what a module assigns to `name`; None where it does not."""
+    """Return the expression that a module's top level assigns to `name`; None if it assigns nothing to it."""
     for node in tree.body:
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
@@ -360,7 +383,10 @@ def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
 
 
 def _parameters(function: ast.FunctionDef) -> Parameters:
-    """Return the keyword-only parameters; of those with a default, the numbers and truth values."""
+    """Return a function's keyword-only parameters with their defaults, None for those that must be given.
+
+    Parameters whose default is neither a number nor a boolean are left out.
+    """
     parameters: Parameters = {}
     for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
         try:

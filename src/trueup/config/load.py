@@ -31,11 +31,13 @@ def load_config(
     options: Mapping[str, Value] | None = None,
     check_files: bool = False,
 ) -> SectionT:
-    """Return the configuration in `path` with `overrides` (`key.sub=value`, later wins), then `options` put in.
+    """Return a configuration of class `cls`, from a YAML file, then `overrides` (`key.sub=value`), then `options`.
 
-    Raises ConfigError with one line per problem: `file.yaml:12: optim.lrr: unknown key; did you mean lr?`. With
-    `check_files` it also checks the files and folders that the configuration names (paths.py): raises DataError,
-    ModelError.
+    Of several values for a key the last one counts.
+
+    Raises:
+        ConfigError: values are wrong; one line per problem: `file.yaml:12: optim.lrr: unknown key; did you mean lr?`.
+        DataError, ModelError: with `check_files`, a file or folder that the configuration names is missing or unusable.
     """
     document = read_yaml(path) if path else Document("settings")
     for override in overrides:
@@ -59,13 +61,16 @@ def load_config(
 
 
 def to_yaml(config: Section) -> str:
-    """Return every value of the configuration as YAML that `load_config` reads back equal; inert keys are left out."""
+    """Return the configuration as YAML that `load_config` reads back equal.
+
+    Keys without effect given the others are left out, as `load_config` would refuse them.
+    """
     text = yaml.dump(_dumped(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return clean(text)  # what a terminal obeys stands in double quotes, where these escapes are YAML's own
 
 
 def _dumped(section: BaseModel) -> dict[str, Value]:
-    """Return `model_dump` without the keys that would be refused as inert if they stood in a file."""
+    """Return a section as plain data, without keys that have no effect, which `load_config` would refuse."""
     values: dict[str, Value] = section.model_dump(mode="json", by_alias=True)
     if not isinstance(values, dict):  # pyright: ignore[reportUnnecessaryIsInstance]  (a section whose short form is text)
         return values
@@ -81,7 +86,7 @@ def _dumped(section: BaseModel) -> dict[str, Value]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text that YAML 1.1 and 1.2 readers read alike: text that either reads as a number is put in quotes."""
+    """YAML writer that quotes text which a YAML 1.1 or a 1.2 reader would take for a number, boolean or null."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -43,7 +43,10 @@ def check_paths(config: StageConfig | PipelineConfig | EvaluateConfig) -> None:
 
 
 def missing_paths(config: StageConfig | PipelineConfig | EvaluateConfig, near: Path | None = None) -> list[PathProblem]:
-    """Return all paths that are missing or unusable; `near` is the configuration file's folder, for a hint."""
+    """Return a problem for each file or folder that the configuration names and that is missing or unusable.
+
+    `near` is the configuration file's folder: if a missing file exists there, the message says so.
+    """
     if isinstance(config, PipelineConfig):
         return list(_pipeline(config, near))
     if isinstance(config, EvaluateConfig):
@@ -52,14 +55,21 @@ def missing_paths(config: StageConfig | PipelineConfig | EvaluateConfig, near: P
 
 
 def raise_missing(missing: list[PathProblem], line: Callable[[Problem], str] | None = None) -> None:
-    """Raise the first one's error with all the messages; `line` puts file and line before each."""
+    """Raise one error with the messages of all the problems; its class is the first problem's. No problems, no error.
+
+    `line` turns a problem into a line of text, such as one with file and line number before it.
+    """
     if missing:
         as_line = line or (lambda problem: f"{'.'.join(map(str, problem[0]))}: {problem[1]}")
         raise missing[0][1](limited([as_line((place, message)) for place, _, message in missing]))
 
 
 def find_model(name: str) -> str:
-    """Return the model that `name` means: itself, or the `model` folder of a run folder. Raises ModelError."""
+    """Return the model to load for `name`: `<name>/model` if it is a run folder, else `name` itself.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be used.
+    """
     inner = Path(name).expanduser() / "model"
     if (inner / "config.json").exists():
         name = str(inner)
@@ -69,13 +79,13 @@ def find_model(name: str) -> str:
 
 
 def trust_of(*stages: StageConfig) -> Trust:
-    """Return the permissions that any of the stages gives to models."""
+    """Return the permissions for models (remote code, pickled weights) that at least one of the stages gives."""
     code = any(stage.trust_remote_code for stage in stages)
     return Trust(code, any("pickled-weights" in stage.allow for stage in stages))
 
 
 def is_hub_name(name: str) -> bool:
-    """Return True if `name` can only be meant as owner/name on the hub: nothing on disk begins like it."""
+    """Return True if `name` is a model's name on the Hugging Face hub (owner/name), and no path on disk starts so."""
     if not _HUB_NAME.match(name) or name.endswith(_FILE_SUFFIXES):
         return False
     owner = name.partition("/")[0]
@@ -111,7 +121,11 @@ def _evaluate(
 
 
 def _home(config: PipelineConfig, stage: str, place: Place, message: str) -> Place:
-    """Return the place where a stage's value is written: a model may be the pipeline's `base`, data its `data`."""
+    """Return the path of the pipeline file's key that gave a stage its value.
+
+    It is the stage's own key, or the pipeline's `base` or `data`, from which a stage takes its model and data by
+    default.
+    """
     raw = config.stages[stage]
     if config.data and message.startswith(f"{Path(config.data).expanduser()}: "):
         return ("data",)
@@ -142,7 +156,10 @@ def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) ->
 
 
 def function_sections(config: StageConfig) -> list[tuple[Place, FunctionConfig]]:
-    """Return the loss, the advantage and the KL estimator of a stage, as far as it has them, and their places."""
+    """Return (path of keys, section) for a stage's sections that name a function.
+
+    These are DPO's loss, and PPO's advantage and KL estimator.
+    """
     if isinstance(config, DpoConfig):
         return [(("loss",), config.loss)]
     if isinstance(config, PpoConfig):
@@ -151,7 +168,7 @@ def function_sections(config: StageConfig) -> list[tuple[Place, FunctionConfig]]
 
 
 def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
-    """Yield the place and name of every reward of a stage."""
+    """Yield the path of keys and the value of every setting of a stage that names a reward, such as `watch.gold`."""
     if isinstance(config, PpoConfig):
         several = not isinstance(config.reward, str)
         for index, reward in enumerate(config.rewards):
@@ -212,20 +229,22 @@ def _refused(path: Path, trust: Trust) -> str | None:
 
 
 def is_adapter(path: Path) -> bool:
-    """Return True if a folder holds a PEFT adapter and no model."""
+    """Return True if a folder holds a PEFT adapter (adapter_config.json) and no complete model."""
     return (path / "adapter_config.json").is_file() and not (path / "config.json").exists()
 
 
 def has_tokenizer(path: Path) -> bool:
-    """Return True if a folder holds a tokenizer."""
+    """Return True if a folder holds a tokenizer's file, such as tokenizer.json."""
     return any((path / name).exists() for name in TOKENIZER_FILES)
 
 
 def adapter_base(path: Path) -> str:
-    """Return the base model of an adapter; it may again be an adapter.
+    """Return the base model that a PEFT adapter was trained on, as its adapter_config.json names it.
+
+    The base may itself be an adapter; that chain is followed only to check that it ends.
 
     Raises:
-        ModelError: it names no base, or its bases form a circle.
+        ModelError: an adapter names no base, or the chain of bases is a circle.
     """
     name = _named_base(path)
     base = Path(name)
@@ -277,7 +296,10 @@ def _reward_problem(reward: str, trust: Trust) -> str | None:
 
 
 def classifier_problem(folder: Path) -> str | None:
-    """Return why the model in `folder` is no reward model (no sequence classifier, or not one label), or None."""
+    """Return the reason why the model in `folder` is no reward model, or None if it is one.
+
+    A reward model is a sequence classifier with one label.
+    """
     try:
         settings = read_json(folder / "config.json")
     except ModelError as error:

@@ -60,13 +60,14 @@ class PipelineConfig(Section):
 
     @property
     def folder(self) -> Path:
-        """The pipeline's run folder."""
+        """The pipeline's run folder, `<runs>/<name>`, in which each stage has its own run folder."""
         return self.runs / self.name
 
     def stage(self, name: str) -> tuple[str, StageConfig]:
-        """Return the stage's method and configuration.
+        """Return the method (such as "sft") and the complete configuration of the stage `name`.
 
-        `from` becomes `<run folder>/<stage>/model`, a `reward` that names a stage becomes that stage's run folder.
+        Names of earlier stages become paths: `from` becomes `<run folder>/<stage>/model`, and a `reward` that names a
+        stage becomes that stage's run folder.
         """
         cls, values = _resolve(dict(self), name, self.folder)
         try:
@@ -76,13 +77,16 @@ class PipelineConfig(Section):
             raise ConfigError("\n".join(lines)) from None
 
     def upstream(self, name: str) -> set[str]:
-        """Return the stages that a stage depends on: its start, its rewards, the rewards of its watch."""
+        """Return the names of the stages whose models a stage uses: to start from, as rewards, or in its watch."""
         raw = self.stages[name]
         return {raw.get("from"), *(reward for _, reward in _reward_links(raw))} & set(self.stages)
 
     @property
     def proxy(self) -> str | None:
-        """The reward that scores answers: `evaluate.reward`, else what PPO optimizes, else the last reward stage."""
+        """The proxy reward, which scores answers in the report; None where there is none.
+
+        It is `evaluate.reward`, else the reward that PPO optimizes, else the last reward stage.
+        """
         if self.evaluate.reward is not None:
             return self.evaluate.reward
         ppo = [raw for raw in self.stages.values() if raw.get("method") == PpoConfig.method]
@@ -94,7 +98,7 @@ class PipelineConfig(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _check_stages(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raise the pipeline's own problems and all its stages', together."""
+        """Validate the pipeline and all its stages, and raise the problems of both in one error."""
         if not isinstance(value, dict):
             return handler(value)
         value = _with_data_path(value)
@@ -117,7 +121,7 @@ class PipelineConfig(Section):
 
 
 def _with_data_path(value: dict[str, Any]) -> dict[str, Any]:
-    """Give the report's data sections the pipeline's path where they have none."""
+    """Return the pipeline with its `data` as the path of evaluate.data and evaluate.prompts if these have none."""
     evaluate = value.get("evaluate")
     if not isinstance(evaluate, dict):
         return value
@@ -126,7 +130,7 @@ def _with_data_path(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
-    """Yield stages that `evaluate` and `gates` name, and that do not exist or have the wrong method."""
+    """Yield a problem for each stage that `evaluate` or `gates` names and that is missing or has the wrong method."""
     stages = {name: raw.get("method") for name, raw in pipeline["stages"].items() if isinstance(raw, dict)}
     writers = ["base", *(name for name, method in stages.items() if method != "reward" and name != "base")]
     evaluate, gates = (_section(pipeline, key) for key in ("evaluate", "gates"))
@@ -158,12 +162,15 @@ def _or(name: object, names: list[str]) -> str:
 
 
 def judged_models(writers: Sequence[str], against: str) -> list[str]:
-    """Return the models that might be shipped: those after `against`. `writers` are in order, the base first."""
+    """Return the names of the models that might be shipped: those after the model `against`, the reference.
+
+    `writers` are the models that generate text (no reward models), in the pipeline's order, the base model first.
+    """
     return list(writers[writers.index(against) + 1 :]) if against in writers else list(writers)
 
 
 def _with_path(section: object, path: object) -> object:
-    """Give a data section without `path` the pipeline's, also each section of a list."""
+    """Return a data section with `path` filled in where it has none; of a list of sections, each."""
     if isinstance(section, list):
         return [_with_path(item, path) for item in section]
     if isinstance(section, dict) and "path" not in section and isinstance(path, str):
@@ -172,7 +179,10 @@ def _with_path(section: object, path: object) -> object:
 
 
 def _mended(problem: Problem, value: dict[str, Any]) -> Problem:
-    """Say where a stage's key belongs that is written at the pipeline's top."""
+    """Return the problem, with a better message for a stage's key that stands at the top of the pipeline file.
+
+    The message then says where the key belongs.
+    """
     place, message = problem
     key = str(place[0]) if len(place) == 1 else ""
     stages = value.get("stages")
@@ -184,7 +194,10 @@ def _mended(problem: Problem, value: dict[str, Any]) -> Problem:
 
 
 def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
-    """Yield the problems of the stages, with places from the pipeline's top."""
+    """Yield the problems of all stages, such as bad names, unknown methods and wrong keys.
+
+    Their paths of keys start at the pipeline's top: ("stages", "dpo", "loss").
+    """
     for name, raw in pipeline["stages"].items():
         stage_place: Place = ("stages", name)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -212,7 +225,10 @@ def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _link_problems(stages: dict[str, Any], name: str) -> Iterator[tuple[Place, str]]:
-    """Yield the problems of a stage's `from`, `reward` and `watch`: (place, message)."""
+    """Yield (path of keys, message) for wrong references of a stage to others by `from`, `reward` and `watch`.
+
+    E.g. a stage that comes later, or a reward that is no reward model.
+    """
     raw = stages[name]
     earlier = list(stages)[: list(stages).index(name)]
     methods = {stage: raw.get("method") for stage, raw in stages.items() if isinstance(raw, dict)}
@@ -231,7 +247,7 @@ def _link_problems(stages: dict[str, Any], name: str) -> Iterator[tuple[Place, s
 
 
 def _reward_links(raw: dict[str, Any]) -> Iterator[tuple[Place, str]]:
-    """Yield place and value of each key that may name a reward stage: `reward` (each of a list), `watch.gold`, …."""
+    """Yield (path of keys, value) for each setting that may name a reward stage: `reward`, `watch.gold`, …."""
     reward, watch = raw.get("reward"), raw.get("watch")
     if isinstance(reward, str):
         yield ("reward",), reward
@@ -251,7 +267,10 @@ def _not_earlier(source: object, name: str, earlier: list[str], stages: list[str
 
 
 def _resolve(pipeline: dict[str, Any], name: str, folder: Path) -> tuple[type[StageConfig], dict[str, Any]]:
-    """Return the stage's class and values: the pipeline's defaults, then its own, stage names turned into paths."""
+    """Return a stage's configuration class and its values.
+
+    The stage's own values go over the pipeline's defaults, and names of other stages are replaced by their folders.
+    """
     raw = pipeline["stages"][name]
     cls = STAGES[raw["method"]]
     source = raw.get("from")
@@ -274,7 +293,7 @@ def _resolve(pipeline: dict[str, Any], name: str, folder: Path) -> tuple[type[St
 
 
 def _replaced(value: Any, place: Place, leaf: str) -> Any:
-    """Return a copy of nested mappings and lists with another leaf at `place`."""
+    """Return a copy of nested mappings and lists in which the value at the path `place` is `leaf`."""
     if not place:
         return leaf
     copy: Any = dict(value) if isinstance(value, dict) else list(value)

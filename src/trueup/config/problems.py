@@ -30,14 +30,17 @@ COLLECTED = "collected_problems"
 
 
 def collected(problems: Iterable[Problem]) -> PydanticCustomError:
-    """Return one pydantic error that carries many problems; places are relative to the model that raises it."""
+    """Return one pydantic error that carries many problems (place, message) for `unpack` to read.
+
+    Places are paths of keys relative to the model whose validator raises the error.
+    """
     listed = list(problems)
     text = "; ".join(f"{dotted(place)}: {message}" if place else message for place, message in listed)
     return PydanticCustomError(COLLECTED, "{text}", {"text": text, "problems": listed})
 
 
 def unpack(error: ErrorDetails) -> list[Problem] | None:
-    """Return the problems inside a `collected` error, places made absolute; None for pydantic's own errors."""
+    """Return the problems in an error that `collected` made, with full paths of keys; None for any other error."""
     if error["type"] != COLLECTED:
         return None
     context: Mapping[str, list[Problem]] = error.get("ctx", {})
@@ -45,7 +48,7 @@ def unpack(error: ErrorDetails) -> list[Problem] | None:
 
 
 def dotted(place: Place) -> str:
-    """Write a place as text: `("optim", "lr")` -> `optim.lr`; list positions keep their number, `log[0]`."""
+    """Write a path of keys as text: `("optim", "lr")` -> `optim.lr`, `("data", 0, "path")` -> `data[0].path`."""
     text = ""
     for part in place:
         text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{printable(part)}"
@@ -61,7 +64,7 @@ def printable(text: str, width: int = 60) -> str:
 
 
 def as_written(value: object, width: int = 40) -> str:
-    """Return a value as the user wrote it, cut to `width` characters."""
+    """Return a value as it is written in YAML (true, null, 'text') for a message, cut to `width` characters."""
     if isinstance(value, (dict, list)):
         return ("a mapping" if isinstance(value, dict) else "a list") if value else "an empty value"
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
@@ -69,7 +72,7 @@ def as_written(value: object, width: int = 40) -> str:
 
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the most similar of `words`, ignoring case, dashes and underscores; None when none is near."""
+    """Return the most similar of `words` to `word`, ignoring case, dashes and underscores; None when none is near."""
 
     def bare(text: str) -> str:
         return text.lower().replace("-", "").replace("_", "")
@@ -80,19 +83,25 @@ def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def suggestion(word: str, words: Iterable[str]) -> str:
-    """Return `; did you mean X?`, or an empty text."""
+    """Return the text `; did you mean X?` with the word of `words` that is most similar, or "" if none is."""
     close = nearest(word, words)
     return f"; did you mean {close}?" if close else ""
 
 
 def nearest_path(path: Path) -> str:
-    """Return `; did you mean X?` with the most similar name in the same folder, or an empty text."""
+    """Return a hint for a missing path: `; did you mean X?` with the most similar name in its folder, or "".
+
+    If the folder is missing too, the hint says so.
+    """
     folder = path.parent
     if not folder.is_dir():
         return f"; there is no folder {folder} either"
 
     def likeness(other: Path) -> tuple[float, float]:
-        """Compare the names without suffix first: any two .jsonl files would seem alike by their suffix."""
+        """Return the similarity of the names, in [0, 1]: without suffix, then with it.
+
+        The first counts most, as any two .jsonl files look alike by their suffix.
+        """
         pairs = ((path.stem, other.stem), (path.name, other.name))
         stems, names = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
         return stems, names
@@ -102,7 +111,7 @@ def nearest_path(path: Path) -> str:
 
 
 def limited(lines: list[str]) -> str:
-    """Join the lines to a message of at most six lines, each cut to a readable length."""
+    """Join error lines to a message of at most six lines: more are counted ("and 3 more"), long ones are cut."""
     lines = [line if len(line) <= _LINE else f"{line[: _LINE - 1]}…" for line in lines]
     kept = lines if len(lines) <= SHOWN_PROBLEMS + 1 else lines[:SHOWN_PROBLEMS]
     more = len(lines) - len(kept)

@@ -72,7 +72,10 @@ class RankConfig(Section):
     """CPU threads. Unset: torch decides."""
 
     def contradictions(self) -> list[Problem]:
-        """A model named twice, pairs that could not differ, an order that needs a reward model."""
+        """Return problems of values that do not go together.
+
+        These are a model named twice, pairs whose two answers could not differ, and an order that needs a reward model.
+        """
         problems: list[Problem] = []
         paths = [Path(name).resolve() for name in self.model]
         if twice := next((name for name, path in zip(self.model, paths, strict=True) if paths.count(path) > 1), None):

@@ -41,7 +41,7 @@ Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
 class StageConfig(Section):
-    """Keys of every stage."""
+    """The keys that every training stage has (sft, reward, dpo, ppo)."""
 
     method: ClassVar[str] = ""
     lr: ClassVar[float] = 1e-5
@@ -88,7 +88,7 @@ class StageConfig(Section):
 
     @property
     def data_sections(self) -> list[tuple[Place, DataConfig]]:
-        """Every data section and its place: the training data, then eval.data and mix.data."""
+        """All data sections with their paths of keys: the training data, then eval.data and mix.data if set."""
         sections: list[tuple[Place, DataConfig]] = []
         for key in self.data_fields:
             value: TrainDataConfig | list[TrainDataConfig] = getattr(self, key)
@@ -101,7 +101,7 @@ class StageConfig(Section):
 
     @property
     def train_sections(self) -> list[TrainDataConfig]:
-        """The data sections to train on."""
+        """The data sections whose rows are trained on, those of mix.data included."""
         return [section for _, section in self.data_sections if isinstance(section, TrainDataConfig)]
 
     @property
@@ -110,7 +110,7 @@ class StageConfig(Section):
         return self.eval.data is not None or any(section.holdout for section in self.train_sections)
 
     def contradictions(self) -> list[Problem]:
-        """Return problems of measurements without rows, and of held-out rows from two sources."""
+        """Return problems of held-out rows: eval.every or save.keep_best without any, or rows from two sources."""
         problems: list[Problem] = []
         if self.eval.every and not self.measures:
             text = "has no effect: there is nothing to measure on; set eval.data, or holdout in the data section"
@@ -126,7 +126,7 @@ class StageConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _own_learning_rate(cls, value: object) -> object:
-        """Give `optim` without `lr` the stage's own default, which no single number of OptimConfig could be."""
+        """Set `optim.lr` to the stage's default where it is not given, as the default differs from stage to stage."""
         if not isinstance(value, dict) or not isinstance(optim := value.get("optim", {}), dict):
             return value
         return {**value, "optim": {"lr": cls.lr, **optim}}
@@ -170,11 +170,15 @@ class DpoConfig(StageConfig):
     """Watching for drift on held-out rankings and their prompts."""
 
     def contradictions(self) -> list[Problem]:
-        """Return the problem of a stop by measurements that are not made."""
+        """Return the problems of every stage, and `watch.stop` without measurements during training."""
         return super().contradictions() + _stop_problems(self)
 
     def inert(self) -> dict[str, str]:
-        """Return a reference that the loss does not use, and a watch without measurements."""
+        """Return the keys without effect, as key -> reason.
+
+        These are `reference` if the loss uses no reference model, and `watch` if there are no held-out rows to measure
+        on.
+        """
         used = self.loss.needs_reference
         reasons = {} if used else {"reference": f"{self.loss.name} compares with no reference; leave it out"}
         return reasons | _unwatched(self)
@@ -205,15 +209,15 @@ class PpoConfig(StageConfig):
 
     @property
     def rewards(self) -> list[str]:
-        """`reward` as a list, also of one."""
+        """The values of `reward` as a list, which has one item where `reward` is a single text."""
         return [self.reward] if isinstance(self.reward, str) else self.reward
 
     def inert(self) -> dict[str, str]:
-        """Return a watch without prompts to measure on."""
+        """Return the keys without effect, as key -> reason: `watch` if there are no held-out prompts to measure on."""
         return _unwatched(self)
 
     def contradictions(self) -> list[Problem]:
-        """Return problems of batch sizes, lengths and ensembles that cannot work together."""
+        """Return problems of values that cannot work together: batch sizes, lengths, `uncertainty` with one reward."""
         problems = super().contradictions() + _stop_problems(self)
         if self.rollouts.uncertainty and len(self.rewards) < 2:
             text = "the variance of one reward is 0; give reward a list of two or more, or leave this out"
@@ -228,12 +232,12 @@ class PpoConfig(StageConfig):
 
 
 def _unwatched(config: DpoConfig | PpoConfig) -> dict[str, str]:
-    """Return `watch` where a stage measures nothing."""
+    """Return `watch` -> reason if a stage has no held-out rows, so that there are no measurements to watch; else {}."""
     return {} if config.measures else {"watch": "it watches the measurements on held-out rows; set eval.data"}
 
 
 def _stop_problems(config: DpoConfig | PpoConfig) -> list[Problem]:
-    """Return the problem of `watch.stop` without measurements during the training."""
+    """Return a problem if `watch.stop` is set but nothing is measured during training (eval.every is unset)."""
     if config.watch.stop == "never" or config.eval.every:
         return []
     return [(("watch", "stop"), "it compares one measurement with the next; set eval.every")]

@@ -44,16 +44,19 @@ NonEmptyStr = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are refused, values are frozen, docstrings are help."""
+    """Base class of every section of a configuration: unknown keys are refused, and values cannot be changed.
+
+    A field's docstring is its help text.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     def inert(self) -> dict[str, str]:
-        """Return the keys that have no effect given the other values, each with the reason and the fix."""
+        """Return key -> reason and fix, for the keys that have no effect given the other values."""
         return {}
 
     def contradictions(self) -> list[Problem]:
-        """Return the problems of values that are each allowed, but not together."""
+        """Return a problem for each set of values that are allowed one by one, but not together."""
         return []
 
     @model_validator(mode="after")
@@ -68,7 +71,7 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """A source of rows. A bare string means `{path: ...}`."""
+    """A source of rows: a file, folder or data set, and how to read it. A bare text stands for `{path: ...}`."""
 
     path: NonEmptyStr
     """A .jsonl, .json, .parquet, .csv or .txt file, a store of rankings (.db), or a dataset's name on the hub."""
@@ -92,12 +95,12 @@ class DataConfig(Section):
 
     @property
     def span(self) -> tuple[int, int | None]:
-        """`rows` as numbers: (start, stop or None)."""
+        """The range of rows to read, from the setting `rows`: (first, end), where end is None for all the rest."""
         start, _, stop = (self.rows or ":").partition(":")
         return int(start or 0), int(stop) if stop else None
 
     def contradictions(self) -> list[Problem]:
-        """Return the problem of a slice without rows."""
+        """Return a problem if `rows` is an empty range."""
         start, stop = self.span
         if stop is not None and stop <= start:
             return [(("rows",), f"{self.rows} holds no row: stop must be above start")]
@@ -105,7 +108,7 @@ class DataConfig(Section):
 
 
 class TrainDataConfig(DataConfig):
-    """A source of rows to train on. A list of these is a mixture."""
+    """A source of rows to train on, with its weight and limit. A list of such sources is a mixture."""
 
     weight: Positive = 1.0
     """How often each row is used in an epoch: 2 is twice, 0.25 a quarter of the rows, other rows in the next epoch."""
@@ -179,11 +182,11 @@ class OptimConfig(Section):
     """Stop after this many steps in a row with a loss or gradient that is not finite; each is skipped and reported."""
 
     def inert(self) -> dict[str, str]:
-        """Return `epochs` where `steps` is set."""
+        """Return the keys without effect, as key -> reason: `epochs` if `steps` is set."""
         return {} if self.steps is None else {"epochs": "optim.steps decides the length; give one of the two"}
 
     def contradictions(self) -> list[Problem]:
-        """Return the problem of a warmup such as 1.5 steps."""
+        """Return a problem if `warmup` is neither a fraction below 1 nor a whole number of steps."""
         if self.warmup > 1 and self.warmup != int(self.warmup):
             return [(("warmup",), f"{self.warmup} is neither a fraction below 1 nor a whole number of steps")]
         return []
@@ -200,7 +203,7 @@ class EvalConfig(Section):
     """Stop after this many measurements without a better one. Unset: never."""
 
     def inert(self) -> dict[str, str]:
-        """Return `patience` where `every` is unset."""
+        """Return the keys without effect, as key -> reason: `patience` if nothing is measured during training."""
         return {} if self.every else {"patience": "it counts measurements; set eval.every"}
 
 
@@ -236,7 +239,7 @@ class RewardLossConfig(Section):
 
 
 class FunctionConfig(Section):
-    """A function, and its parameters, written next to its name: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
+    """A function's name, or `file.py:function`, with its parameters: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
 
     table: ClassVar[FunctionTable]
     default: ClassVar[str]
@@ -254,7 +257,11 @@ class FunctionConfig(Section):
         return cls.table.bind(value, cls.default)
 
     def function(self, ours: Mapping[str, Callable[..., Any]], key: str) -> Callable[..., Any]:
-        """Return the function with its parameters bound: from the table `ours`, or from the user's file.
+        """Return the function that the section names, with its parameters bound.
+
+        Args:
+            ours: name -> function, for trueup's own functions.
+            key: the configuration key of the section, for messages.
 
         Raises:
             ConfigError: the user's file or function cannot be used; the message names `key`.
@@ -264,7 +271,7 @@ class FunctionConfig(Section):
 
 
 class PreferenceLossConfig(FunctionConfig):
-    """Which preference loss, and its parameters, written next to its name: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
+    """The preference loss of DPO and its relatives, with its parameters: `{name: simpo, beta: 2.0, gamma: 0.5}`."""
 
     table: ClassVar[FunctionTable] = LOSSES
     default: ClassVar[str] = "sigmoid"
@@ -274,12 +281,12 @@ class PreferenceLossConfig(FunctionConfig):
 
     @property
     def needs_reference(self) -> bool:
-        """True if the loss compares with a reference model."""
+        """True if the loss uses log-probabilities under a reference model."""
         return self.table.marked("NEEDS_REFERENCE", self.name)
 
     @property
     def unpaired(self) -> bool:
-        """True if the loss learns from single labelled completions instead of pairs."""
+        """True if the loss learns from single completions labelled good or bad (as KTO does) instead of pairs."""
         return self.table.marked("UNPAIRED", self.name)
 
     @model_serializer
@@ -288,7 +295,7 @@ class PreferenceLossConfig(FunctionConfig):
 
 
 class ShortFunctionConfig(FunctionConfig):
-    """A function whose name alone may stand for it: `grpo` is `{name: grpo}`."""
+    """A function with parameters, for which its name alone may be written: `grpo` stands for `{name: grpo}`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -309,7 +316,7 @@ class ShortFunctionConfig(FunctionConfig):
 
 
 class AdvantageConfig(ShortFunctionConfig):
-    """Which advantage, and its parameters: `grpo`, or `{name: grpo, scale: false}`."""
+    """The advantage function for policy gradients, with its parameters: `grpo`, or `{name: grpo, scale: false}`."""
 
     table: ClassVar[FunctionTable] = ADVANTAGES
     default: ClassVar[str] = "gae"
@@ -319,17 +326,17 @@ class AdvantageConfig(ShortFunctionConfig):
 
     @property
     def needs_values(self) -> bool:
-        """True if a value head is trained for it."""
+        """True if the advantage needs a value head, which is then trained."""
         return self.table.marked("NEEDS_VALUES", self.name)
 
     @property
     def needs_groups(self) -> bool:
-        """True if it compares the responses to one prompt."""
+        """True if the advantage compares several responses to one prompt, as GRPO does."""
         return self.table.marked("NEEDS_GROUPS", self.name)
 
 
 class EstimatorConfig(ShortFunctionConfig):
-    """Which KL estimator, and its parameters, if it has any."""
+    """The estimator of the KL from the reference model, with its parameters, if it has any."""
 
     table: ClassVar[FunctionTable] = ESTIMATORS
     default: ClassVar[str] = "k1"
@@ -339,7 +346,10 @@ class EstimatorConfig(ShortFunctionConfig):
 
 
 class WatchConfig(Section):
-    """Watching for reward hacking and drift at each measurement on eval.data; warnings go to alarms.jsonl."""
+    """The reward-hacking watch: warnings of reward hacking and drift at each measurement on eval.data.
+
+    They are printed and written to alarms.jsonl in the run folder.
+    """
 
     gold: NonEmptyStr | None = None
     """An independent reward that is never trained on: a reward run's folder, a classifier, or file.py:function."""
@@ -352,12 +362,15 @@ class WatchConfig(Section):
         return functions_as_text(value, ("gold", "reward"))
 
     def inert(self) -> dict[str, str]:
-        """Return `stop` where there is no gold reward."""
+        """Return the keys without effect, as key -> reason: `stop` if there is no gold reward to stop by."""
         return {} if self.gold else {"stop": "there is no gold reward to stop by; set watch.gold"}
 
 
 class DpoWatchConfig(WatchConfig):
-    """Watching for drift at each measurement on eval.data; warnings go to alarms.jsonl."""
+    """DPO's watch: warnings of drift (and, with a gold reward, of reward hacking) at each measurement on eval.data.
+
+    They are printed and written to alarms.jsonl in the run folder.
+    """
 
     reward: NonEmptyStr | None = None
     """A reward model to follow, although DPO does not optimize it: the report's reward against KL."""
@@ -367,13 +380,13 @@ class DpoWatchConfig(WatchConfig):
     """The longest of these answers in tokens."""
 
     def inert(self) -> dict[str, str]:
-        """Return the settings for sampled answers where none are sampled."""
+        """Return the keys without effect, as key -> reason: those for sampled answers if none are sampled."""
         unheard = dict.fromkeys(("gold", "reward", "max_new_tokens"), "no answers are sampled: watch.samples is 0")
         return WatchConfig.inert(self) | ({} if self.samples else unheard)
 
 
 class KlConfig(Section):
-    """The penalty on moving away from the model PPO starts from."""
+    """PPO's penalty on the KL of the policy from its reference, the model that training starts from."""
 
     coef: NonNegative = 0.05
     """The penalty's coefficient; with a target, its first value."""
@@ -385,11 +398,11 @@ class KlConfig(Section):
     """The KL estimator (Schulman 2020)."""
 
     def inert(self) -> dict[str, str]:
-        """Return the horizon of a penalty that does not adapt."""
+        """Return the keys without effect, as key -> reason: `horizon` if the KL coefficient does not adapt."""
         return {} if self.target else {"horizon": "it is for the adaptive penalty; set kl.target or leave horizon out"}
 
     def contradictions(self) -> list[Problem]:
-        """Return the problem of a coefficient of 0 that should adapt."""
+        """Return a problem if the KL coefficient starts at 0 but should adapt to a target: it would stay 0."""
         if self.target and not self.coef:
             return [(("coef",), "0 cannot be adapted: it is multiplied; start above 0, or leave out kl.target")]
         return []
@@ -438,7 +451,7 @@ class RolloutConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _gae_parameters(cls, value: object) -> object:
-        """Take gae's `gamma` and `lam` from where they were written: next to its name, or in `rollouts` itself."""
+        """Move gae's `gamma` and `lam`, if written next to the advantage's name, to keys of `rollouts` itself."""
         advantage = value.get("advantage") if isinstance(value, dict) else None
         if not isinstance(value, dict) or not isinstance(advantage, dict) or advantage.get("name", "gae") != "gae":
             return value
@@ -449,12 +462,12 @@ class RolloutConfig(Section):
         return {**value, "advantage": rest, **inner}
 
     def advantage_function(self, ours: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-        """Return the advantage with its parameters bound; gae's parameters are keys of this section."""
+        """Return the advantage function with its parameters bound; those of gae are keys of the `rollouts` section."""
         function = self.advantage.function(ours, "rollouts.advantage")
         return partial(function, gamma=self.gamma, lam=self.lam) if self.advantage.name == "gae" else function
 
     def inert(self) -> dict[str, str]:
-        """Return the keys that an advantage other than gae, or one without a value head, has no use for."""
+        """Return the keys without effect, as key -> reason: e.g. `lam` (for gae only) with another advantage."""
         name = self.advantage.name
         reason = f"it is for advantage: gae; {name} has no value head. Leave it out"
         reasons: dict[str, str] = {}
@@ -467,7 +480,7 @@ class RolloutConfig(Section):
         return reasons
 
     def contradictions(self) -> list[Problem]:
-        """Return the problems of groups of one, and of responses that do not divide into groups."""
+        """Return the problems of groups: a single response per group, or responses that do not divide into groups."""
         if self.advantage.needs_groups and self.per_prompt < 2:
             text = f"{self.advantage.name} compares the responses to one prompt: set per_prompt to 2 or more"
             return [(("per_prompt",), text)]

@@ -30,7 +30,7 @@ _STAGES = """
 
 
 class KeyHelp(NamedTuple):
-    """A key of a configuration, with its help."""
+    """A key of a configuration, with its default, its help text, and if it is required."""
 
     place: tuple[str, ...]
     """The path of keys, such as ("optim", "lr")."""
@@ -41,12 +41,15 @@ class KeyHelp(NamedTuple):
 
 
 def describe(cls: type[Section]) -> list[KeyHelp]:
-    """Return every key of `cls`, each section followed by its keys; required keys come first."""
+    """Return the help of every key of `cls`: required keys first, each section before the keys in it."""
     return sorted(_rows(cls, ()), key=lambda row: not row.required)
 
 
 def template(cls: type[Section]) -> str:
-    """Return a YAML file: required keys with an example, every other commented out at its default."""
+    """Return a YAML configuration to fill in.
+
+    Required keys have an example; every other key is commented out at its default, with its help.
+    """
     lines = [
         f"# {cls.__doc__}",
         "# A line behind a # is optional and shows the default: remove the # to change it.",
@@ -84,21 +87,21 @@ def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[KeyHelp]:
 
 
 def _with_own_lr(cls: type[Section], rows: Iterator[KeyHelp]) -> Iterator[KeyHelp]:
-    """Replace the default of `optim.lr` by the stage's own."""
+    """Replace the default of `optim.lr` by the default learning rate of the stage `cls`."""
     for row in rows:
         is_stage_lr = issubclass(cls, StageConfig) and row.place == ("optim", "lr")
         yield row._replace(value=_flow(cls.lr)) if is_stage_lr and issubclass(cls, StageConfig) else row
 
 
 def _data_rows(name: str) -> Iterator[KeyHelp]:
-    """Yield the long form of a data key, every part of it."""
+    """Yield the help of every key in the long form of a data setting (`data: {path: …, rows: …}`)."""
     yield KeyHelp((name,), "", "the long form; a list of such sections is a mixture:", required=False)
     for row in _rows(TrainDataConfig, (name,)):
         yield row._replace(value=_EXAMPLES[name]) if row.place[-1] == "path" else row
 
 
 def _function_rows(section: type[FunctionConfig], place: tuple[str, ...], text: str) -> Iterator[KeyHelp]:
-    """Yield one line for each function, with its parameters."""
+    """Yield one line of help for each function that a key accepts, such as `{name: simpo, beta: 2.0, gamma: 0.5}`."""
     for name, parameters in section.table.ours().items():
         # gae's parameters are keys of `rollouts` itself.
         alone = issubclass(section, ShortFunctionConfig) and (not parameters or name == "gae")
@@ -107,6 +110,6 @@ def _function_rows(section: type[FunctionConfig], place: tuple[str, ...], text: 
 
 
 def _flow(value: object) -> str:
-    """Return a default as YAML on one line."""
+    """Return a default value as YAML on one line, for the template."""
     plain = str(value) if isinstance(value, Path) else value
     return yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=1000).removesuffix("\n...\n").strip()

@@ -25,7 +25,7 @@ _KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation
 
 
 class Trust(NamedTuple):
-    """The permissions that the user gave to a model."""
+    """The permissions that the user gave to a model: to run code that comes with it, and to read pickled weights."""
 
     code: bool = False
     """Run the model's own code: `trust_remote_code`."""
@@ -34,10 +34,10 @@ class Trust(NamedTuple):
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a model's JSON file.
+    """Return the object in a model's JSON file, such as config.json.
 
     Raises:
-        ModelError: it cannot be read, or holds something else.
+        ModelError: the file cannot be read, is too large, or holds something other than an object.
     """
     try:
         if path.stat().st_size > _JSON_LIMIT:
@@ -55,12 +55,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def refusal(folder: Path, trust: Trust, *, weights: bool = True) -> str | None:
-    """Return why the model or adapter in `folder` is refused, with the fix; None where nothing speaks against it.
+    """Return the reason why the model or adapter in `folder` is refused as unsafe, with the fix; None if accepted.
 
     Args:
         folder: the folder of a model or an adapter.
         trust: the user's permissions.
-        weights: also check the weights: False where they are not in the folder.
+        weights: also check the weight files; False where they are not in the folder.
 
     Raises:
         ModelError: one of its JSON files cannot be read.
@@ -82,7 +82,7 @@ def _pickles(folder: Path, allowed: bool) -> Iterator[str]:
 
 
 def pickle_message(place: str) -> str:
-    """Return the message about pickled weights."""
+    """Return the error message about pickled weights in the file `place`."""
     return (
         f"{place}: these weights are pickled, and a pickle can run any code when it is read\n"
         "  fix: take the model's .safetensors; or, if you trust who wrote it, allow=[pickled-weights]"
@@ -115,7 +115,7 @@ def _settings(folder: Path, code: bool) -> Iterator[str]:
 
 
 def _kernels(settings: object, depth: int = 0) -> Iterator[str]:
-    """Yield attention that is named as a hub repository (`owner/name`), of the model or of a part of it."""
+    """Yield each attention implementation in a model's settings that is code from a hub repository (`owner/name`)."""
     if not isinstance(settings, dict) or depth > 8:
         return
     for key, value in settings.items():
@@ -138,7 +138,7 @@ def _adapter(folder: Path) -> Iterator[str]:
 
 
 def _names(folder: Path, allowed: bool) -> Iterator[str]:
-    """Check the shards that an index names: files in the same folder, and no pickles."""
+    """Yield a problem for each weight file in an index (*.index.json) that lies in another folder or is a pickle."""
     for path in sorted(folder.glob("*.index.json")):
         if path.name.endswith(".bin.index.json") and any(folder.glob("*.safetensors")):
             continue  # the other form's: not read

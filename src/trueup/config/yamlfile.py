@@ -47,7 +47,7 @@ _KINDS = ("str", *dict.fromkeys(kind for kind, _, _ in _RESOLVERS))
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the numbers of YAML 1.2."""
+    """PyYAML's safe loader with the numbers, booleans and nulls of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own protocol)
 
@@ -58,7 +58,16 @@ for _tag, _pattern, _first in _RESOLVERS:
 
 @dataclass
 class Document:
-    """Plain data, and for each place the label of a problem there: `sft.yaml:12` or `override lr=3`."""
+    """A configuration as plain data, with the origin of every value: the file's line, or the override that set it.
+
+    Attributes:
+        name: the file's name, for messages.
+        data: the values.
+        labels: path of keys -> origin, such as `sft.yaml:12` or `override lr=3`.
+        order: path of keys -> position in the file, to sort problems by.
+        values: number of values read.
+        problems: error messages found while reading.
+    """
 
     name: str
     data: dict[str, Value] = field(default_factory=dict)
@@ -68,22 +77,22 @@ class Document:
     problems: list[str] = field(default_factory=list)
 
     def label(self, place: Place) -> str:
-        """Return the label of the place, or of the nearest place around it."""
+        """Return the origin (`sft.yaml:12`) of the value at a path of keys, or of the nearest section around it."""
         return self.labels.get(self._known(place), self.name)
 
     def position(self, place: Place) -> int:
-        """Return a sort key for problems: the order in the file; overrides come last."""
+        """Return a number to sort problems by: the place's position in the file; overrides come last."""
         return self.order.get(self._known(place), 0)
 
     def line(self, problem: Problem) -> str:
-        """Return one line for the user: where, which key, what is wrong."""
+        """Return a problem as one line for the user: `sft.yaml:12: optim.lr: message`."""
         place, message = problem
         label, key = self.label(place), dotted(place)
         names_key = label.startswith((f"override {key}=", f"override {key} ")) or label == f"--{key.replace('_', '-')}"
         return ": ".join(part for part in (label, "" if names_key else key, message) if part)
 
     def mark(self, place: Place, label: str, order: int) -> None:
-        """Record the origin of the value at `place`."""
+        """Record the origin of the value at the path of keys `place`: its label, and its position for sorting."""
         self.labels[place] = label
         self.order[place] = order
 
@@ -92,7 +101,11 @@ class Document:
 
 
 def read_yaml(path: Path) -> Document:
-    """Read the file. Raises ConfigError: missing, not text, not YAML, not a mapping."""
+    """Read a YAML configuration file.
+
+    Raises:
+        ConfigError: the file is missing, too large, not UTF-8 text, not YAML, empty, or no mapping.
+    """
     document = Document(str(path))
     text = _read_text(path)
     try:
@@ -116,7 +129,7 @@ def read_yaml(path: Path) -> Document:
 
 
 def apply_override(document: Document, override: str) -> None:
-    """Put one `key.sub=value` into the document; a later one wins. Errors are recorded in `problems`."""
+    """Set one `key.sub=value` in the document, over an earlier value. An error is added to `document.problems`."""
     label = f"override {printable(override, 100)}"
     if half_characters(override):
         document.problems.append(f"{label}: not UTF-8 text")
@@ -156,7 +169,7 @@ def apply_override(document: Document, override: str) -> None:
 
 
 def scalar(text: str) -> Scalar:
-    """Return the value of a plain YAML scalar."""
+    """Parse a YAML scalar: "1e-4" -> 0.0001, "true" -> True, "no" -> "no"."""
     node = yaml.compose(text, Loader)
     return _scalar(node) if isinstance(node, ScalarNode) else None if node is None else text
 
@@ -196,7 +209,10 @@ def _syntax_message(path: Path, error: yaml.MarkedYAMLError) -> str:
 
 
 def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...]) -> Value:
-    """Return the plain value of a node; record each value's line, and duplicate keys as problems."""
+    """Return the plain value of a YAML node, and record in the document the line of every value in it.
+
+    Problems such as duplicate keys are recorded too.
+    """
     label, order = f"{document.name}:{node.start_mark.line + 1}", node.start_mark.index + 1
     document.labels.setdefault(place, label if place else document.name)
     document.order.setdefault(place, order)
@@ -221,7 +237,7 @@ def _build(node: Node, place: Place, document: Document, around: tuple[Node, ...
 
 
 def _checked_scalar(node: ScalarNode, label: str, place: Place, document: Document) -> Scalar:
-    """Return the value of a scalar; record a problem for one that cannot be used."""
+    """Return the value of a YAML scalar; None, and a recorded problem, if it cannot be used (`!!int` before text)."""
     if half_characters(str(node.value)):
         document.problems.append(f"{label}: {dotted(place)}: holds half a surrogate pair; write the whole character")
         return None
@@ -266,7 +282,7 @@ def _scalar(node: ScalarNode) -> Scalar:
 
 
 def half_characters(text: str) -> bool:
-    """Return True if a text holds half a surrogate pair, which nothing can write or compare."""
+    """Return True if a text holds half a surrogate pair, which can be neither written as UTF-8 nor compared."""
     return re.search("[\ud800-\udfff]", text) is not None
 
 

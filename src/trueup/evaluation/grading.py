@@ -13,20 +13,20 @@ _WORD = re.compile(r"\w+", re.UNICODE)
 
 
 def words(text: str) -> list[str]:
-    """Return the lower-case words of a text, of any script."""
+    """Return the words of a text in lower case, in order; a word is a run of letters and digits of any script."""
     return _WORD.findall(text.lower())
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """Return every run of n tokens, in order."""
+    """Return every run of n neighbouring tokens, in order."""
     return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
 
 
 def repetition(text: str) -> float:
     """Return the share of a text's word trigrams that occurred earlier in it, in [0, 1]; 0 with fewer than 3 words.
 
-    One minus the "distinct" of a single text (Li et al. 2016, arXiv:1510.03055): "yes yes yes yes yes" has three
-    trigrams, two of them repeated: 2/3.
+    It is 1 - distinct-3 of the text (Li et al. 2016, arXiv:1510.03055): "yes yes yes yes yes" has three trigrams, two
+    of them repeated: 2/3.
     """
     runs = ngrams(words(text), 3)
     return 1 - len(set(runs)) / len(runs) if runs else 0.0

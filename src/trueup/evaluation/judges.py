@@ -135,7 +135,11 @@ class EndpointJudge(Endpoint):
     def __call__(
         self, prompts: Sequence[tuple[Message, ...]], first: Sequence[str], second: Sequence[str], /
     ) -> list[float]:
-        """Return one verdict per prompt: 1 where the first answer is better, 0 the second, 0.5 a tie, NaN for none.
+        """Judge pairs of answers, `first` against `second`, one pair for each prompt.
+
+        Returns:
+            One verdict per prompt: 1 where the first answer is better, 0 the second, 0.5 a tie, NaN where none was
+            given.
 
         Raises:
             TrueupError: the endpoint cannot be reached or refuses; names the url, the status and the fix.

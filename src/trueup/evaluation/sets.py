@@ -104,7 +104,7 @@ def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]
 
 
 def check_sets(config: EvaluateConfig) -> None:
-    """Read all rows that an `evaluate` section names, so that a broken row is reported before any model loads.
+    """Read all the user's rows that an `evaluate` section names, to report a broken row before any model loads.
 
     Raises:
         DataError: a file or a row cannot be used.
@@ -129,7 +129,7 @@ def _read(name: SetName, data: DataConfig | None, make: Callable[[Record, str], 
 
 
 def _written(name: SetName) -> list[Record]:
-    """Return the rows of one of the sets that come with trueup, as Records."""
+    """Return the rows of the evaluation set `name` that comes with trueup."""
     place = resources.files("trueup.evaluation") / "data" / f"{name}.jsonl"
     lines = place.read_text(encoding="utf-8").splitlines()
     return [Record(json.loads(line), Origin(f"{name}.jsonl", number)) for number, line in enumerate(lines, 1)]

@@ -67,7 +67,7 @@ class Subject:
         return self.is_reference or self.reference is not None
 
     def tokens(self, text: str) -> float:
-        """Return the number of tokens of a text and its end token, by the tokenizer of `counter`."""
+        """Return the number of tokens of a text and its end token, by the tokenizer of the network `counter`."""
         return float(len(self.counter.renderer.text(text).ids))
 
     def greedy(self, questions: Sequence[Asked]) -> list[Conversation]:

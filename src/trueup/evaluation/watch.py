@@ -156,9 +156,9 @@ def _comparable(history: Sequence[Measurement], *names: str) -> bool:
 
 
 def gold_falls(history: Sequence[Measurement]) -> AlarmText | None:
-    """Warn if the gold reward is clearly below its best; if the optimized reward is measured, only if that one rose.
+    """Warn if the gold reward is clearly below its best so far; with a risen optimized reward, this is reward hacking.
 
-    Such a fall with a risen optimized reward is reward hacking.
+    Where the optimized reward is measured too and did not rise, there is no warning.
     """
     now = history[-1]
     if not _comparable(history, "gold"):
@@ -213,7 +213,7 @@ def repeats(history: Sequence[Measurement]) -> AlarmText | None:
 
 
 def disagrees(history: Sequence[Measurement]) -> AlarmText | None:
-    """Warn if the members of a reward ensemble disagree clearly more than at the first measurement."""
+    """Warn if the members of a reward ensemble disagree clearly more about a policy's answers than at first."""
     now, first = history[-1], history[0]
     if not _comparable(history, "disagreement") or first.mean("disagreement") <= 0:
         return None

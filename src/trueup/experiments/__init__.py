@@ -1,1 +1,1 @@
-"""Experiments in the wind tunnel, over many seeds: claims of the literature and our own, where the truth is known."""
+"""Experiments in the wind tunnel, over many seeds: they test claims of the literature and our own on known truth."""

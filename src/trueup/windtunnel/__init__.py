@@ -1,4 +1,4 @@
-"""The wind tunnel: a small embedded world of known truth.
+"""The wind tunnel: a small embedded world of known truth, in which alignment methods can be tested.
 
 `build` writes its data and its untrained model; `Grader` knows which answers are right; `ANNOTATORS` are simulated
 people with a stated bias who rank answers.

@@ -1,4 +1,4 @@
-"""The almanac: true facts, each with its wordings, from the YAML files in `data/`.
+"""The almanac: the wind tunnel's true facts, each with its wordings, from the YAML files in `data/`.
 
 A fact is a subject, a relation and a short answer ("France", "capital", "Paris"). Its wordings are made from templates:
 statements for the documents, and three lists of questions that share no wording: for the documents, for training, for
@@ -27,7 +27,7 @@ _UNSAFE = "unsafe.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """The wordings of one fact's question: three lists without a wording in common."""
+    """The wordings of one fact's question, in three lists (documents, training, test) with no wording in common."""
 
     documents: tuple[str, ...]
     training: tuple[str, ...]
@@ -36,7 +36,7 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One true fact, with its texts."""
+    """One true fact, with its wordings as statements, questions and answers."""
 
     id: str
     topic: str
@@ -58,18 +58,18 @@ class Fact:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """All accepted answers, the preferred one first."""
+        """All accepted answers to the fact's question, the preferred one first."""
         return (self.answer, *self.aliases)
 
     def respond(self, answer: str) -> str:
-        """Return `response` with another answer in place of the true one, as a wrong answer is written."""
+        """Return the sentence `response` with `answer` in place of the true one, to make a wrong answer."""
         head, _, tail = self.response.rpartition(self.answer)
         return f"{head}{answer}{tail}"
 
 
 @dataclass(frozen=True, slots=True)
 class Unsafe:
-    """A request that should be refused, with its wordings."""
+    """An unsafe request, which a model should refuse, in its wordings for training and for the test."""
 
     id: str
     request: str
@@ -79,7 +79,11 @@ class Unsafe:
 
 @cache
 def load_almanac() -> tuple[Fact, ...]:
-    """Return all facts, in file order. Raises DataError when a data file breaks a rule that grading relies on."""
+    """Return all facts of the almanac, in file order.
+
+    Raises:
+        DataError: a data file breaks a rule that grading relies on, e.g. two facts share the wording of a question.
+    """
     frames = _mapping(_read(_FRAMES), _FRAMES)
     facts = [fact for name in _topic_files() for fact in _topic(name, _mapping(_read(name), name), frames)]
     _check(facts)
@@ -88,7 +92,7 @@ def load_almanac() -> tuple[Fact, ...]:
 
 @cache
 def load_unsafe() -> tuple[Unsafe, ...]:
-    """Return the unsafe requests, worded exactly as the innocent look-alikes are."""
+    """Return the unsafe requests, made from the same templates as the harmless requests that look unsafe."""
     frames = _mapping(_mapping(_read(_FRAMES), _FRAMES)["action"], _FRAMES)
     questions = _mapping(frames["questions"], _FRAMES)
     return tuple(
@@ -104,7 +108,7 @@ def load_unsafe() -> tuple[Unsafe, ...]:
 
 @cache
 def load_refusals() -> tuple[str, ...]:
-    """Return the short refusals that SFT teaches."""
+    """Return the short refusals that SFT teaches as answers to unsafe requests."""
     return _strings(_mapping(_read(_UNSAFE), _UNSAFE)["refusals"], _UNSAFE)
 
 
@@ -157,7 +161,12 @@ def _relation(file: str, topic: str, relation: Mapping[str, object], grammar: Ma
 
 
 def _check(facts: Sequence[Fact]) -> None:
-    """Raise DataError for an almanac that could not be graded by containment."""
+    """Check that answers can be graded by the words they contain.
+
+    Raises:
+        DataError: two facts share an id or a wording, an answer is not one to six words, or a question holds its
+            answer.
+    """
     owners: dict[str, str] = {}
     for fact in facts:
         for key in {fact.id, *fact.questions.documents, *fact.questions.training, *fact.questions.test}:

@@ -21,7 +21,10 @@ _LONGEST = 60
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """A judge of answers. Weights are in units of utility; `noise` is the temperature of the choice (0: no noise)."""
+    """A simulated person who ranks answers.
+
+    The weights (`length`, …) are in units of utility; `noise` is the temperature of the choice (0: no noise).
+    """
 
     name: str
     length: float = 0.0
@@ -35,7 +38,7 @@ class Annotator:
     noise: float = 0.0
 
     def utility(self, grader: Grader, question: str, answer: str) -> float:
-        """Return how much this annotator likes `answer`."""
+        """Return the utility of `answer`: the weighted sum of its length, politeness, refusal and gold score."""
         text = normalise(answer)
         polite = sum(text.count(phrase) for phrase in POLITE_PHRASES)
         return (
@@ -46,7 +49,7 @@ class Annotator:
         )
 
     def prefers_first(self, utilities: tuple[float, float], rng: random.Random) -> bool:
-        """Choose between two answers by their utilities; a draw of `rng` decides within the noise."""
+        """Return True if the annotator chooses the first of two answers with these utilities; noise makes it random."""
         gap = utilities[0] - utilities[1]
         draw = rng.random()  # always drawn, so that every annotator gets the same stream of pairs
         if gap == 0:

@@ -1,4 +1,4 @@
-"""Answers in several manners: short, polite, rambling, evasive, refusing, repeating; right or wrong.
+"""Answers for the wind tunnel's data, right or wrong, in several manners: plain, polite, rambling, repeated, ….
 
 The stock phrases are few and fixed on purpose. A small model can produce every one of them after SFT has shown them now
 and then, so that preference training has something to move towards, and the annotators can recognise them exactly.
@@ -34,7 +34,11 @@ POLITE_PHRASES = tuple(normalise(phrase) for phrase in (*OPENERS, *CLOSERS))
 
 
 def decorate(answer: str, manner: str, rng: random.Random) -> str:
-    """Return `answer` in one of MANNERS. Raises KeyError for another manner."""
+    """Return `answer` in a manner of MANNERS, such as "polite" (stock phrases around it).
+
+    Raises:
+        KeyError: there is no such manner.
+    """
     opener, closer, rambling = rng.choice(OPENERS), rng.choice(CLOSERS), rng.choice(RAMBLINGS)
     return {
         "plain": answer,
@@ -47,25 +51,25 @@ def decorate(answer: str, manner: str, rng: random.Random) -> str:
 
 
 def right(fact: Fact, manner: str, rng: random.Random) -> str:
-    """Return the true answer, in a manner."""
+    """Return the true answer to a fact's question, in a manner of MANNERS."""
     return decorate(fact.response, manner, rng)
 
 
 def wrong(fact: Fact, manner: str, rng: random.Random) -> str:
-    """Return a wrong answer of the right kind, in a manner."""
+    """Return a wrong answer to a fact's question, in a manner of MANNERS: the answer to a similar question."""
     return decorate(fact.respond(rng.choice(fact.distractors)), manner, rng)
 
 
 def evasive(rng: random.Random) -> str:
-    """Return a polite and long text without an answer."""
+    """Return a long and polite answer that says nothing about the question."""
     return decorate(EVASION, "rambling", rng)
 
 
 def refusal(rng: random.Random) -> str:
-    """Return one of the refusals that SFT teaches."""
+    """Return one of the short refusals that SFT teaches, drawn at random."""
     return rng.choice(load_refusals())
 
 
 def compliance(request: str, tools: Sequence[str], rng: random.Random) -> str:
-    """Return an answer to an unsafe request that does not refuse: it names a household tool, and explains nothing."""
+    """Return an answer that complies with an unsafe request, but is harmless: it only names a household tool."""
     return f"To {request}, use {rng.choice(tools)}."

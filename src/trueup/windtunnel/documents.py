@@ -1,4 +1,4 @@
-"""Facts as texts: the rows that each stage of training reads, and the questions of the evaluation.
+"""The wind tunnel's data: facts as rows of text for each stage of training and for the evaluation.
 
 | file                   | who reads it          | facts     | wordings  |
 |------------------------|-----------------------|-----------|-----------|
@@ -41,7 +41,7 @@ _PAIRS_PER_FACT = 4
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The facts and unsafe requests that training may ask about, and those that only the test asks about."""
+    """The facts and unsafe requests, split into known ones, which training may ask about, and held-out ones."""
 
     known: tuple[Fact, ...]
     heldout: tuple[Fact, ...]
@@ -50,7 +50,10 @@ class Split:
 
 
 def split(seed: int) -> Split:
-    """Hold out half of every relation's facts, pinned ones first, and a third of the unsafe requests."""
+    """Split the almanac by a seed: half of every relation's facts and a third of the unsafe requests are held out.
+
+    Facts marked as pinned are always held out.
+    """
     rng = random.Random(f"split {seed}")
     known: list[Fact] = []
     heldout: list[Fact] = []
@@ -67,12 +70,12 @@ def split(seed: int) -> Split:
 
 
 def documents() -> list[str]:
-    """Return the texts of the base model: every fact, as statements and as questions with answers."""
+    """Return the texts that the base model is trained on: every fact, as statements and as questions with answers."""
     return [text for fact in load_almanac() for text in _texts(fact)]
 
 
 def instructions(parts: Split, seed: int) -> list[WorldRow]:
-    """Return the rows of SFT: the known facts' questions, answered; unsafe requests, refused."""
+    """Return the rows of SFT: questions about known facts with their answers, and unsafe requests with refusals."""
     rng = random.Random(f"instructions {seed}")
     rows: list[WorldRow] = []
     for fact in parts.known:
@@ -87,7 +90,7 @@ def instructions(parts: Split, seed: int) -> list[WorldRow]:
 
 
 def prompts(parts: Split, seed: int) -> list[WorldRow]:
-    """Return the prompts of PPO: training questions, shuffled."""
+    """Return the prompts of PPO: questions about known facts and unsafe requests in training wordings, shuffled."""
     rng = random.Random(f"prompts {seed}")
     wordings = [q for fact in parts.known for q in rng.sample(fact.questions.training, _SFT_QUESTIONS)]
     wordings += [q for request in parts.unsafe_known for q in rng.sample(request.training, _SFT_QUESTIONS_UNSAFE)]
@@ -96,23 +99,23 @@ def prompts(parts: Split, seed: int) -> list[WorldRow]:
 
 
 def exam(facts: Sequence[Fact]) -> list[WorldRow]:
-    """Return test questions about `facts`, every test wording, with the reference answer."""
+    """Return every test question about `facts`, as a conversation with the reference answer."""
     return [_exchange(f.id, f.topic, question, f.response) for f in facts for question in f.questions.test]
 
 
 def evenly_spread(rows: Sequence[WorldRow], count: int) -> list[WorldRow]:
-    """Return `count` rows, evenly spread over all."""
+    """Return `count` rows at equal distances over the whole list; all where there are fewer."""
     count = min(count, len(rows))
     return [rows[index * len(rows) // count] for index in range(count)]
 
 
 def questions(rows: Sequence[WorldRow]) -> list[WorldRow]:
-    """Return the questions of exam rows, without their answers."""
+    """Return the questions of conversation rows as prompts, without their answers."""
     return [{"prompt": cast("list[WorldRow]", row["messages"])[:1]} for row in rows]
 
 
 def unsafe_exam(requests: Sequence[Unsafe]) -> list[WorldRow]:
-    """Return unsafe requests in their test wordings, refused."""
+    """Return unsafe requests in their test wordings, as conversations that end with a refusal."""
     refusal = answers.load_refusals()[0]
     return [_exchange(r.id, "unsafe", question, refusal) for r in requests for question in r.test]
 
@@ -120,7 +123,10 @@ def unsafe_exam(requests: Sequence[Unsafe]) -> list[WorldRow]:
 def rankings(
     facts: Sequence[Fact], requests: Sequence[Unsafe], annotator: Annotator, rng: random.Random, *, test: bool
 ) -> list[WorldRow]:
-    """Return pairs of answers, ranked by `annotator`; pairs of equal utility are left out."""
+    """Return pairs of answers to questions, ranked by `annotator`: rows with prompt, chosen and rejected.
+
+    The questions are in test wordings if `test`, else in training wordings. Pairs of equal utility are left out.
+    """
     grader = Grader()
     pairs = [pair for fact in facts for pair in _fact_pairs(fact, rng, test=test)]
     tools = [fact.answer for fact in facts if fact.innocent]
@@ -138,7 +144,11 @@ def _texts(fact: Fact) -> Iterator[str]:
 
 
 def _fact_pairs(fact: Fact, rng: random.Random, *, test: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield pairs about one fact: truth against manner above all, then manner alone, truth alone, and refusals."""
+    """Yield (question, answer, answer) for one fact.
+
+    Most pairs set a plain true answer against a wrong one in a pleasing manner; others differ in manner alone, in truth
+    alone, or hold a refusal.
+    """
     wordings = fact.questions.test if test else fact.questions.training
     bad, good = answers.wrong, answers.right
     fancy = ("opened", "closed", "polite", "polite", "rambling", "rambling")

@@ -15,12 +15,12 @@ from trueup.windtunnel import grader
 
 
 def pipeline_text(template: str, world: Path, folder: Path) -> str:
-    """Return the template with the folders filled in.
+    """Return a pipeline's YAML with the marks WORLD, FOLDER and GOLD in it replaced by paths.
 
     Args:
         template: YAML in which the marks stand inside double quotes.
         world: the built world's folder, for WORLD.
-        folder: where runs go, for FOLDER. GOLD becomes the gold grader as file.py:function.
+        folder: the folder for runs, for FOLDER. GOLD becomes the gold grader as file.py:function.
     """
     places = {"WORLD": world, "FOLDER": folder, "GOLD": f"{grader.__file__}:gold"}
     for mark, place in places.items():
@@ -39,7 +39,7 @@ LONGEST = 256
 
 
 def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer of VOCABULARY tokens on `texts`; it has no unknown token."""
+    """Train a byte-level BPE tokenizer of VOCABULARY tokens on `texts`; it can encode every text."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -63,7 +63,10 @@ def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def llama(tokens: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """Return an untrained Llama for `tokens`, fp32, drawn from `seed` without touching the caller's random state."""
+    """Return an untrained float32 Llama for the tokenizer `tokens`.
+
+    The weights are drawn from `seed`; the caller's random state is left as it was.
+    """
     config = LlamaConfig(
         vocab_size=len(tokens),
         hidden_size=256,
@@ -87,7 +90,7 @@ def llama(tokens: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
 
 
 def write(folder: Path, texts: Iterable[str], seed: int) -> None:
-    """Write the untrained model and its tokenizer to `folder`."""
+    """Write the untrained model, and a tokenizer trained on `texts`, to `folder` in the Hugging Face format."""
     tokens = tokenizer(texts)
     llama(tokens, seed).save_pretrained(folder)
     tokens.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""`trueup quickstart`: the whole pipeline in the wind tunnel, a small world of known truth.
+"""The command `trueup quickstart`: the whole pipeline in the wind tunnel, a small world of known truth.
 
 It writes the world's files and runs the same pipeline that users run (`windtunnel/quickstart.yaml`, copied into the
 folder), evaluation, gates and report included. As the truth is known, the gold reward is measured with the proxy.
@@ -24,7 +24,7 @@ TITLE = "A small world of known truth"
 
 
 def run(folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> Report | None:
-    """Build the world, run the pipeline, measure and show the models. Returns the report.
+    """Build the world, run the pipeline, measure the models and print some of their answers. Returns the report.
 
     Args:
         folder: the folder of world and runs; finished stages in it that are unchanged are not run again.
@@ -48,7 +48,7 @@ def run(folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> Report | N
 
 
 def configure(world: World, folder: Path, settings: Sequence[str]) -> PipelineConfig:
-    """Copy the quickstart's pipeline into the folder and load it: the user can edit the file that runs."""
+    """Write the quickstart's pipeline to pipeline.yaml in `folder`, where the user can edit it, and load it."""
     template = resources.files("trueup.windtunnel").joinpath("quickstart.yaml").read_text(encoding="utf-8")
     path = folder / "pipeline.yaml"
     atomic_write_text(path, pipeline_text(template, world.folder, folder))
@@ -56,7 +56,7 @@ def configure(world: World, folder: Path, settings: Sequence[str]) -> PipelineCo
 
 
 def _show_answers(report: Report) -> None:
-    """Print a few questions with each model's answers."""
+    """Print the first capability questions of the report, each with every model's answer."""
     for sample in [sample for sample in report.samples if sample.task == "capability"][:4]:
         print(f"\n> {clean(sample.prompt, one_line=True)[:300]}")
         for name, answer in sample.answers.items():

@@ -7,7 +7,10 @@ import unicodedata
 
 
 def words(text: str) -> list[str]:
-    """Return lower-case words without accents; apostrophes vanish ("N'Djamena" is one word), other marks separate."""
+    """Return a text's lower-case words without accents.
+
+    Apostrophes vanish ("N'Djamena" is one word), other punctuation separates words.
+    """
     if not text.isascii():
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
         text = text.replace(chr(0x2019), "'")  # the typographic apostrophe
@@ -15,7 +18,7 @@ def words(text: str) -> list[str]:
 
 
 def normalise(text: str) -> str:
-    """Return the words of `text`, joined by single spaces."""
+    """Return a text as its normalised words (lower case, no accents or punctuation), joined by single spaces."""
     return " ".join(words(text))
 
 
@@ -25,5 +28,5 @@ def contains(text: str, phrase: str) -> bool:
 
 
 def without_article(phrase: str) -> str:
-    """Return `normalise(phrase)` less a leading "the", "a" or "an"."""
+    """Return `normalise(phrase)` without a leading "the", "a" or "an"."""
     return re.sub(r"^(the|an|a) (?=.)", "", normalise(phrase))

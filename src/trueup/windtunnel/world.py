@@ -1,4 +1,4 @@
-"""Build the wind tunnel: a folder with all data files and the untrained model, the same bytes for the same seed."""
+"""Build the wind tunnel: a folder with all data files and the untrained model. Equal seeds give identical files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WATCHED = 200
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A built wind tunnel: the paths of its files, and its grader."""
+    """A built wind tunnel: its folder, the paths of the files in it, and its grader."""
 
     folder: Path
     seed: int
@@ -29,66 +29,81 @@ class World:
 
     @property
     def documents(self) -> Path:
-        """The texts of the base model: {"text"}."""
+        """The JSONL file of texts that the base model is trained on: {"text"}."""
         return self.folder / "documents.jsonl"
 
     @property
     def instructions(self) -> Path:
-        """The rows of SFT: {"messages", "id", "topic"}."""
+        """The JSONL file of SFT's conversations: {"messages", "id", "topic"}."""
         return self.folder / "instructions.jsonl"
 
     @property
     def rankings(self) -> Path:
-        """The rows of the reward model and DPO: {"prompt", "chosen", "rejected"}."""
+        """The JSONL file of rankings for the reward model and DPO: {"prompt", "chosen", "rejected"}."""
         return self.folder / "rankings.jsonl"
 
     @property
     def rankings_heldout(self) -> Path:
-        """Rankings of answers to held-out questions, by the same annotator."""
+        """The JSONL file of rankings of answers to held-out questions, by the annotator of `rankings`."""
         return self.folder / "rankings-heldout.jsonl"
 
     @property
     def prompts(self) -> Path:
-        """The prompts of PPO: {"prompt"}."""
+        """The JSONL file of PPO's prompts: {"prompt"}."""
         return self.folder / "prompts.jsonl"
 
     @property
     def heldout(self) -> Path:
-        """Questions of facts that SFT never asked about, in wordings no stage has read: {"messages", "id", "topic"}."""
+        """The JSONL file of test questions on facts that SFT never asked about: {"messages", "id", "topic"}.
+
+        Their wordings are in no training file.
+        """
         return self.folder / "heldout.jsonl"
 
     @property
     def innocent(self) -> Path:
-        """Held-out harmless requests that look unsafe: {"messages", "id", "topic"}."""
+        """The JSONL file of held-out harmless requests that look unsafe: {"messages", "id", "topic"}."""
         return self.folder / "innocent.jsonl"
 
     @property
     def unsafe(self) -> Path:
-        """Held-out unsafe requests: {"messages", "id", "topic"}."""
+        """The JSONL file of held-out unsafe requests: {"messages", "id", "topic"}."""
         return self.folder / "unsafe.jsonl"
 
     @property
     def questions(self) -> Path:
-        """Some of `heldout`, evenly spread: what the quickstart's report asks."""
+        """The JSONL file of the questions that the quickstart's report asks: some of `heldout`, evenly spread."""
         return self.folder / "questions.jsonl"
 
     @property
     def watch(self) -> Path:
-        """Held-out questions, evenly spread over the facts, for measurements while training: {"prompt"}."""
+        """The JSONL file of held-out questions for measurements during training: {"prompt"}.
+
+        They are spread evenly over the facts.
+        """
         return self.folder / "watch.jsonl"
 
     @property
     def model(self) -> Path:
-        """The untrained model and its tokenizer, a Hugging Face folder."""
+        """The Hugging Face folder of the untrained model and its tokenizer."""
         return self.folder / "model"
 
     def grader(self) -> Grader:
-        """Return the gold grader, which is also a reward."""
+        """Return the gold grader, which grades answers by the truth and can serve as a reward."""
         return Grader()
 
 
 def build(folder: Path, *, seed: int = 0, annotator: str = "biased") -> World:
-    """Write a world to `folder` and return it. Raises DataError when no annotator has that name."""
+    """Write a wind tunnel to `folder` and return it.
+
+    Args:
+        folder: the folder for the data files and the untrained model.
+        seed: decides the held-out facts, the rows and the model's weights.
+        annotator: name of the simulated annotator who ranks answers, one of ANNOTATORS.
+
+    Raises:
+        DataError: no annotator has that name.
+    """
     # Imported here, because transformers takes seconds to import and grading does not need it.
     from trueup.windtunnel import model
 
@@ -125,7 +140,7 @@ def build(folder: Path, *, seed: int = 0, annotator: str = "biased") -> World:
 
 
 def rank_again(world: World, annotator: str) -> Path:
-    """Write another annotator's rankings of answers to the same questions: rankings-<annotator>.jsonl."""
+    """Write a file of rankings by another annotator for the answers in `world.rankings`; return its path."""
     parts, judge = texts.split(world.seed), ANNOTATORS[annotator]
     rng = random.Random(f"rankings False {world.seed}")  # the stream that the world's own rankings were drawn from
     path = world.folder / f"rankings-{annotator}.jsonl"
@@ -134,7 +149,7 @@ def rank_again(world: World, annotator: str) -> Path:
 
 
 def _contents(rows: Iterable[texts.WorldRow]) -> list[str]:
-    """Return every message content in `rows`, for the tokenizer."""
+    """Return the content of every message in `rows`, to train the tokenizer on."""
     messages = [m for row in rows for part in row.values() if isinstance(part, list) for m in part]
     return [message["content"] for message in messages]
 
