@@ -1,5 +1,7 @@
 """Check a stage's data and models before it trains, for every stage and for `trueup check`.
 
+Faults of data are found in `trueup.data.tokens`; here faults of models are found, and all findings printed.
+
 The faults of data are in `trueup.data.tokens`; here are those of models, and the printing of all findings.
 """
 
@@ -35,15 +37,15 @@ def prepare_checked(
     *,
     report: bool,
 ) -> Prepared:
-    """Prepare and check a stage's data.
+    """Turn a stage's data into tokens and check it, before training starts.
 
     Args:
         config: the stage.
-        renderer: the renderer of its tokenizer.
-        progress: shows the reading.
+        renderer: turns rows into tokens by the chat template of the stage's tokenizer.
+        progress: shows how far reading is.
         run: the run that would continue; its data must not have changed.
         stores: as for `prepare`.
-        report: print warnings, and write all findings into the run folder; True in one of several processes.
+        report: print warnings, and write all findings to checks.json in the run folder; True in only one process.
 
     Raises:
         DataError: a row cannot be used, or there is a fault that `allow` does not name.
@@ -75,7 +77,10 @@ def examine(
     config: StageConfig, renderer: Renderer, progress: Progress, run: RunFolder | None = None,
     stores: Mapping[str, str] = MappingProxyType({}), *, collect: bool = False,
 ) -> Prepared:  # fmt: skip
-    """Prepare and check a stage's data, without printing or raising its findings; `collect` as for `prepare`."""
+    """Turn a stage's data into tokens and check it; its findings are returned, not printed or raised.
+
+    `run`, if given, is the run that would continue; `stores` and `collect` are as for `prepare`.
+    """
     prepared = prepare(
         config, renderer, workers=processes(config), reading=progress.reading, collect=collect, stores=stores
     )
@@ -86,13 +91,13 @@ def examine(
 
 
 def processes(config: StageConfig) -> int:
-    """Return the number of processes that may tokenize rows: `threads`, else the number of cores."""
+    """Return the number of processes that may tokenize rows: the setting `threads`, else the number of cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return config.threads or cores or 1
 
 
 def _usage_line(name: str, counts: dict[str, Any]) -> str:
-    """Return a line on the use of a section's rows."""
+    """Return a line on how many rows of a data section were read, used and held out, and how many tokens train."""
     line = f"{name}: {counts['read']} rows read, {counts['used']} used"
     if held_out := counts.get("held_out"):
         line += f", {held_out} held out" if name != "eval" else ""
@@ -115,7 +120,7 @@ def _template_findings(config: StageConfig, renderer: Renderer) -> list[Finding]
 
 
 def other_models(config: StageConfig) -> list[tuple[str, str]]:
-    """Return (section, model) of the reference and the reward models that a stage names."""
+    """Return (section, model) for the reference model and the reward models that a stage names."""
     models: list[tuple[str, str]] = []
     if isinstance(config, DpoConfig) and config.reference:
         models.append(("reference", config.reference))
@@ -125,7 +130,7 @@ def other_models(config: StageConfig) -> list[tuple[str, str]]:
 
 
 def _tokenizer_findings(config: StageConfig, renderer: Renderer) -> list[Finding]:
-    """Return findings on reference and reward models with another tokenizer than the policy's."""
+    """Return a finding for each reference or reward model whose tokenizer differs from the policy's."""
     models = other_models(config)
     findings: list[Finding] = []
     vocabulary = renderer.tokenizer.get_vocab() if models else {}
@@ -142,7 +147,10 @@ def _tokenizer_findings(config: StageConfig, renderer: Renderer) -> list[Finding
 
 
 def _old_rows_fix(before: object, now: object) -> str:
-    """Return the advice for continuing with the old rows; for a store of rankings, at its old event."""
+    """Return the beginning of the advice for changed data: how to continue with the rows of before.
+
+    `before` and `now` map the path of a store of votes to the event up to which its votes were used.
+    """
     events: dict[str, Any] = before if isinstance(before, dict) else {}
     moved = [f"{path}@{event}" for path, event in events.items() if isinstance(now, dict) and now.get(path) != event]
     if not moved:
@@ -151,7 +159,7 @@ def _old_rows_fix(before: object, now: object) -> str:
 
 
 def _changed_rows(config: StageConfig, run: RunFolder, prepared: Prepared) -> list[Finding]:
-    """Return findings on rows that differ from those of the checkpoints."""
+    """Return a finding for each data section whose rows differ from those of the run's checkpoints."""
     path = run.path / "data.json"
     if not path.is_file() or not any(run.checkpoints.glob("step-*")):
         return []

@@ -17,7 +17,7 @@ SECONDS = 2.0
 
 
 def read_rows(config: StageConfig) -> None:
-    """Read the beginning of every data section of the stage.
+    """Read the beginning of every data section of the stage, to find rows that cannot be used.
 
     Raises:
         DataError: a file or a row cannot be used.
@@ -40,7 +40,7 @@ def _read_beginning(section: DataConfig, kinds: tuple[RowKind, ...], *, allow_em
 
 
 def read_pipeline(config: PipelineConfig) -> None:
-    """Read the beginning of the rows of every stage of a pipeline.
+    """Read the beginning of the data sections of every stage of a pipeline, to find rows that cannot be used.
 
     Raises:
         DataError: a file or a row cannot be used.

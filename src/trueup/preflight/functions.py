@@ -2,6 +2,9 @@
 
 A loss, an advantage and a KL estimator get tensors. A reward gets two conversations: prompts of the stage's own data,
 each with the answer "A made-up answer." (a reward may look up its prompt, so the prompts are not made up).
+
+A loss, an advantage and a KL estimator get tensors. A reward gets two conversations: prompts of the stage's own data,
+each with the answer "A made-up answer." (a reward may look up its prompt, so the prompts are not made up).
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ _BRANCH_OF = (0, 0, 0, 1, 2, 2, 3, 3, 3, 3)
 
 
 def check_functions(config: StageConfig) -> None:
-    """Call the user's loss, advantage and KL estimator, if the stage names any.
+    """Call the loss, the advantage and the KL estimator that are a user's own functions, if the stage names any.
 
     Raises:
         ConfigError: a function cannot be imported, fails, or returns a wrong shape, a wrong type or non-finite numbers.
@@ -78,7 +81,18 @@ def _check_advantage(rollouts: RolloutConfig) -> None:
 
 
 def _check(key: str, name: str, call: Callable[[], Any], size: int, batch: str) -> Tensor:
-    """Call a function on a made-up batch and return its result, which must be `size` finite numbers."""
+    """Call a function on a made-up batch and return its result, which must be `size` finite numbers.
+
+    Args:
+        key: the setting that names the function, for messages.
+        name: the function's file and name.
+        call: calls it on the batch.
+        size: numbers that it must return.
+        batch: the batch in words.
+
+    Raises:
+        ConfigError: the function fails, or returns something else.
+    """
     place = f"{key}: {name}, called on a made-up batch ({batch}),"
     fix = f"return a float tensor of shape ({size},) here, one finite number each"
     try:
@@ -95,7 +109,7 @@ def _check(key: str, name: str, call: Callable[[], Any], size: int, batch: str) 
 
 
 def check_rewards(config: StageConfig, train: Examples, held_out: Examples | None) -> None:
-    """Call each reward that is a user's function on two prompts of the data with a made-up answer.
+    """Call each reward that is a user's own function on two prompts of the data, each with a made-up answer.
 
     Raises:
         ConfigError: a reward cannot be imported, fails, or does not return a finite number for each conversation.

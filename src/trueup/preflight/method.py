@@ -1,4 +1,7 @@
-"""Find the stage that a data file is for, by the format of its first row. Nothing here imports torch."""
+"""Find the training method (sft, dpo, ppo) that a data file is for, by the format of its first row.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,13 @@ from trueup.errors import ConfigError, DataError
 
 
 def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]) -> StageConfig:
-    """Return a stage that trains on a data file, to check or show it; by default the first row's format decides.
+    """Return the configuration of a stage that trains on a data file, so that the file can be checked or shown.
+
+    Args:
+        path: the data file.
+        model: the model whose tokenizer is used.
+        method: sft, reward, dpo or ppo; None lets the format of the first row decide.
+        settings: further settings of the stage, `key=value`.
 
     Raises:
         DataError: there is no row, or its format is not known.
@@ -36,7 +45,7 @@ def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]
 
 
 def _kind_if_known(path: str) -> tuple[str, tuple[str, ...]]:
-    """Return `_kind`, or no method and no settings for an unknown format."""
+    """Return the method and settings that `_kind` finds; if the file's format is not known, ("", ())."""
     try:
         return _kind(path)
     except DataError:
@@ -44,7 +53,11 @@ def _kind_if_known(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _kind(path: str) -> tuple[str, tuple[str, ...]]:
-    """Return the method that rows of this format are for, and further settings that it needs."""
+    """Return the training method that a file's rows are for, by their format, and further settings that it needs.
+
+    Raises:
+        DataError: there is no row, or its format is not known.
+    """
     kinds = {
         "ranking": ("dpo", ()),
         "verdict": ("dpo", ("loss.name=kto",)),
@@ -75,7 +88,7 @@ def _kind(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _is_prompt(row: dict[str, object]) -> bool:
-    """Return True if the last message is the user's, so the row is a prompt."""
+    """Return True if a conversation's last message is the user's, so that the row is a prompt without an answer."""
     messages = next((row[key] for key in ("messages", "conversations", "conversation") if key in row), None)
     last = messages[-1] if isinstance(messages, list) and messages else None
     role = last.get("role", last.get("from")) if isinstance(last, dict) else None

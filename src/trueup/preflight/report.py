@@ -30,17 +30,25 @@ _MARKS = {"error": "✗ error", "allowed": "• allowed", "warning": "! warning"
 
 @dataclass(slots=True)
 class CheckResult:
-    """The result of a check: for each stage the counts of its rows, and all findings, each once."""
+    """The result of `trueup check`.
+
+    Attributes:
+        stages: stage -> data section -> counts of its rows (read, used, dropped, ...).
+        findings: all findings, each once, faults first.
+    """
 
     stages: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     def count(self, level: str) -> int:
-        """Return the number of findings of a level."""
+        """Return the number of findings of a level: error, allowed, warning or note."""
         return sum(finding.level == level for finding in self.findings)
 
     def exit_code(self, *, strict: bool) -> int:
-        """Return 0; 3 if rows would stop a training, 4 if only a model would; `strict` counts warnings too."""
+        """Return the exit code: 0 without faults, 3 if rows would stop a training, 4 if only a model would.
+
+        With `strict` warnings count as faults too.
+        """
         levels = ("error", "warning") if strict else ("error",)
         sections = {finding.section.rpartition(".")[2] for finding in self.findings if finding.level in levels}
         if not sections:
@@ -48,26 +56,33 @@ class CheckResult:
         return ModelError.exit_code if sections <= {"model", "reward", "reference"} else DataError.exit_code
 
     def as_dict(self) -> dict[str, object]:
-        """Return the result for JSON."""
+        """Return the result as JSON fields: ok, numbers of errors, warnings and notes, the stages and the findings."""
         counts = {f"{level}s": self.count(level) for level in ("error", "warning", "note")}
         findings = [finding.as_dict() for finding in self.findings]
         return {"ok": not self.count("error"), **counts, "stages": self.stages, "findings": findings}
 
 
 def check_stage(config: StageConfig) -> CheckResult:
-    """Check one stage."""
+    """Run all checks of one stage's data and models, and return the findings."""
     return _check([("", config)])
 
 
 def check_pipeline(config: PipelineConfig) -> CheckResult:
-    """Check every stage of a pipeline. A stage whose model is not trained yet is read with the base's tokenizer."""
+    """Run all checks of every stage of a pipeline, and return the findings.
+
+    A stage that starts from a model which is not trained yet is checked with the tokenizer of the pipeline's base
+    model.
+    """
     stages = [(name, config.stage(name)[1]) for name in config.stages]
     outputs = {str(stage.output) for _, stage in stages}
     return _check([(name, _without_untrained(stage, config.base, outputs)) for name, stage in stages])
 
 
 def _without_untrained(config: StageConfig, base: str, outputs: Collection[str]) -> StageConfig:
-    """Return the stage without the models that earlier stages (with folders `outputs`) have not trained yet."""
+    """Return the stage's configuration without models that earlier stages are yet to train.
+
+    The model to start from becomes `base`; `outputs` are the output folders of all stages.
+    """
 
     def missing(folder: Path) -> bool:
         return str(folder) in outputs and not (folder / "model" / "config.json").is_file()
@@ -105,7 +120,7 @@ def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
 
 
 def _prepared(config: StageConfig, renderer: Renderer, progress: Progress) -> Prepared:
-    """Return the stage's data and findings; unreadable data or models become a finding."""
+    """Return the stage's data and findings; data or models that cannot be read become a finding instead of an error."""
     try:
         return examine(config, renderer, progress, collect=True)
     except (DataError, ModelError) as error:
@@ -138,7 +153,10 @@ def _model_findings(config: StageConfig, renderer: Renderer) -> Iterator[Finding
 
 
 def non_finite(path: Path) -> str | None:
-    """Return the first tensor of a .safetensors file that holds NaN or infinity, reading one tensor at a time."""
+    """Return the name of the first tensor in a .safetensors file that holds NaN or infinity; None if there is none.
+
+    One tensor is read at a time.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -153,7 +171,7 @@ def non_finite(path: Path) -> str | None:
 
 
 def show(result: CheckResult, *, as_json: bool) -> None:
-    """Print the result to stdout."""
+    """Print the result of a check to stdout, as text or as JSON."""
     if as_json:
         print(json.dumps(result.as_dict(), indent=2, ensure_ascii=True))
         return
@@ -178,7 +196,7 @@ def show(result: CheckResult, *, as_json: bool) -> None:
 
 
 def _usage_line(name: str, counts: dict[str, Any]) -> str:
-    """Return the use of the rows: read = used + left out + held out + not selected."""
+    """Return a line on the rows of a data section: read = used + left out (by reason) + held out + not selected."""
     over = counts.get("over_length", {}).get("count", 0)
     held_out = counts.get("held_out", 0) if name != "eval" else 0
     rest = counts["unselected"] - held_out

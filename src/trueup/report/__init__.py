@@ -1,1 +1,1 @@
-"""The report: run folders -> one report.html and report.json. Reads files only, never live objects."""
+"""The report on a run folder: report.html and report.json, made from the folder's files and never from live objects."""

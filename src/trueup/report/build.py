@@ -1,4 +1,4 @@
-"""Build a `Report` from the files of a run folder: the items of the evaluation, and the record of each stage."""
+"""Build a `Report` from the files of a run folder: the items of its evaluation, and what each stage recorded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,15 @@ _LIBRARIES = ("trueup", "torch", "transformers", "peft")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The contents of an evaluation folder: the plan, items and judges' verdicts by model, and what is missing."""
+    """The contents of an evaluation folder.
+
+    Attributes:
+        plan: plan.json, which names the models, files and settings.
+        rows: model -> its evaluated items.
+        wins: model -> a judge's verdicts on its answers, as items.
+        judges: model -> name of that judge.
+        missing: what was not measured -> why.
+    """
 
     plan: dict[str, Any]
     rows: dict[str, list[Item]]
@@ -38,7 +46,7 @@ class Measured:
 
 
 def build(folder: Path) -> Report:
-    """Return the report of a run folder.
+    """Return the report of a run folder, made from its files.
 
     Raises:
         DataError: nothing was evaluated there, or a file cannot be used.
@@ -67,7 +75,10 @@ def _built(folder: Path, measured: Measured) -> Report:
 def compared(
     measured: Measured, gates: GatesConfig | None, *, title: str, kind: Literal["pipeline", "comparison"]
 ) -> Report:
-    """Return the report of the items alone: verdict, measures, final points of the frontier, lengths, samples."""
+    """Return the report on an evaluation alone, without the records of training stages.
+
+    It has the verdict, measures, reward against KL of the finished models, answer lengths and samples.
+    """
     against, rows = measured.plan["against"], measured.rows
     candidates, settings = measured.plan["candidates"], measured.plan["settings"]
     return Report(
@@ -87,10 +98,10 @@ def compared(
 
 
 def read_measured(folder: Path) -> Measured:
-    """Return the evaluation in a folder.
+    """Return the contents of an evaluation folder.
 
     Raises:
-        DataError: there is none, or not all of its files, or one cannot be used.
+        DataError: nothing was evaluated there, or one of its files is missing or cannot be used.
     """
     plan = reading.plan(folder)
     if not plan:
@@ -116,7 +127,7 @@ def _lengths(items: Sequence[Item]) -> list[int]:
 
 
 def _finished(measured: Measured) -> list[FrontierPoint]:
-    """Return each finished model as a point of reward against KL; the model compared with is at KL 0."""
+    """Return the mean reward and KL of each finished model as a point; the model compared with is at KL 0."""
     points: list[FrontierPoint] = []
     for name, items in measured.rows.items():
         means = {key: _mean(of_task(items, "answers", key)) for key in ("kl", "reward", "gold")}
@@ -139,7 +150,7 @@ def _seconds(stages: Mapping[str, Path], measured: Measured) -> dict[str, float]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the software on this machine, on which the numbers depend."""
+    """Return name -> version of this machine's software, on which the numbers depend; "machine" is its system."""
     result = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     for name in _LIBRARIES:
         try:

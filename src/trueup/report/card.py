@@ -1,4 +1,7 @@
-"""The model card: README.md of a model's folder, as the Hugging Face hub shows it. It stands without the report."""
+"""Write the model card: README.md of a model's folder, as the Hugging Face hub shows it.
+
+It stands without the report.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ _NAMES = {"sft": "supervised fine-tuning", "reward": "reward modelling", "dpo": 
 
 
 def model_card(report: Report, model: str, *, base: str, method: str) -> str:
-    """Return README.md for the folder of `model`.
+    """Return the text of the model card, README.md, for the folder of `model`.
 
     Args:
-        report: of the run; the card names what it lacks as not measured.
+        report: the report on the run; what it lacks is named in the card as not measured.
         model: a name of the report's models, or a stage of it (a reward model).
         base: the model that training started from: hub id, folder or .gguf file.
         method: sft, reward, dpo or ppo.
@@ -47,7 +50,7 @@ def model_card(report: Report, model: str, *, base: str, method: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text in one line, with everything escaped that Markdown or HTML would interpret."""
+    """Return a text in one line, with everything escaped that Markdown or HTML would interpret."""
     flat = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # Bare addresses would become links.
     flat = flat.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
@@ -55,7 +58,7 @@ def escaped(text: str) -> str:
 
 
 def fenced(text: str, language: str = "") -> str:
-    """Return a code block whose fence is longer than any run of backticks inside."""
+    """Return a text as a Markdown code block, whose fence is longer than any run of backticks inside."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
@@ -66,7 +69,7 @@ def _cleaned(text: str) -> str:
 
 
 def is_hub_id(base: str) -> bool:
-    """Return True if `base` can be a hub id: not a path, not a .gguf file, and no such file exists here."""
+    """Return True if `base` can be a Hugging Face hub id: no path, no .gguf file, and no such file exists here."""
     return bool(_HUB_ID.fullmatch(base)) and not base.endswith(".gguf") and not Path(base).exists()
 
 

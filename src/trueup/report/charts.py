@@ -1,4 +1,6 @@
-"""The pictures of models: the frontier, the tax by topic, refusals, lengths, the reward model.
+"""Pictures of the models: reward against KL (the frontier), alignment tax by topic, refusals, lengths, reward model.
+
+Each function that draws a picture returns it, or a `ReportMissing` with the reason why there is none.
 
 Each builder returns a picture, or a `ReportMissing` with the reason.
 """
@@ -51,7 +53,7 @@ def pictures(report: Report) -> tuple[list[Picture], list[ReportMissing]]:
 
 
 def looks_of(report: Report) -> dict[str, Look]:
-    """Return the look of each model: `against` in grey, the others in the order of the pipeline."""
+    """Return the look (colour, marker, line) of each model: the one compared with in grey, the others in order."""
     names = list(dict.fromkeys([*columns(report), *(point.model for point in report.frontier), *report.lengths]))
     first = [report.against] if report.against is not None else []
     others = [name for name in names if name != report.against]
@@ -63,7 +65,7 @@ def looks_of(report: Report) -> dict[str, Look]:
 
 
 def frontier(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
-    """Draw reward against KL: checkpoints as small markers along a line, the finished model as a large one."""
+    """Draw reward against KL: training steps as small markers along a line, the finished model as a large one."""
     panels: list[Panel] = []
     absent: list[str] = []
     for kind, heading in (
@@ -144,7 +146,7 @@ def _route_words(name: str, path: list[tuple[FrontierPoint, float]], ends: list[
 
 
 def lengths(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
-    """Draw histograms of answer lengths, one below the other on one axis."""
+    """Draw a histogram of answer lengths for each model, one below the other on one axis."""
     found = {name: report.lengths[name] for name in looks if report.lengths.get(name)}
     if not found:
         return ReportMissing(what="answer lengths", why="no answer was sampled")
@@ -183,7 +185,7 @@ def _histograms(lengths: dict[str, list[int]], looks: dict[str, Look]) -> Panel:
 
 
 def reward_model(report: Report) -> Picture | ReportMissing:
-    """Draw the calibration of the reward model, and its accuracy by whether the better answer is longer or shorter."""
+    """Draw the reward model's calibration, and its accuracy where the better answer is longer or shorter."""
     card = report.reward_model
     if card is None:
         return ReportMissing(what="reward model's calibration", why="there is no reward model, or no held-out rankings")

@@ -22,7 +22,7 @@ Series = list[tuple[int, float]]
 
 
 def series(curve: Curve) -> Series:
-    """Return the finite points of a curve."""
+    """Return the points (step, value) of a curve whose value is finite."""
     return [
         (step, value)
         for step, value in zip(curve.steps, curve.values, strict=False)
@@ -31,7 +31,7 @@ def series(curve: Curve) -> Series:
 
 
 def thinned(points: Series, most: int = _POINTS) -> Series:
-    """Return at most about `most` points: the smallest and the largest of each stretch, so that no spike is lost."""
+    """Return at most about `most` points of a curve: the smallest and largest of each stretch, so no spike is lost."""
     if len(points) <= most:
         return points
     size = math.ceil(2 * len(points) / most)
@@ -43,7 +43,7 @@ def thinned(points: Series, most: int = _POINTS) -> Series:
 
 
 def smoothed(points: Series) -> Series:
-    """Return a centred running mean over a twentieth of the points; at the ends over those that exist."""
+    """Return the curve's running mean, centred, over a twentieth of its points; at the ends over those that exist."""
     half = max(1, len(points) // 40)
     made: Series = []
     for index, (step, _) in enumerate(points):
@@ -53,12 +53,15 @@ def smoothed(points: Series) -> Series:
 
 
 def last_part(key: str) -> str:
-    """Return the last part of a metric's key: `eval/gold` gives `gold`."""
+    """Return the last part of a metric's key in lower case: `eval/gold` gives `gold`."""
     return key.rsplit("/", 1)[-1].lower()
 
 
 def is_reward(curve: Curve) -> str | None:
-    """Return "proxy" or "gold" if the curve is that reward. The reward on held-out prompts is the proxy."""
+    """Return "proxy" or "gold" if the curve is of that reward, else None.
+
+    The reward on held-out prompts is the proxy.
+    """
     if curve.key == "eval/reward":
         return "proxy"
     return next((kind for kind in ("proxy", "gold") if last_part(curve.key).endswith(kind)), None)
@@ -77,7 +80,7 @@ def _words(name: str, points: Series) -> str:
 
 
 def training(report: Report) -> Picture | ReportMissing:
-    """Draw proxy and gold reward over steps, one panel a stage, alarms marked at their steps."""
+    """Draw proxy and gold reward over training steps, one panel for each stage, with alarms marked at their steps."""
     stages: dict[str, dict[str, Series]] = {}
     for curve in report.curves:
         kind = is_reward(curve)
@@ -122,7 +125,10 @@ def _training_panel(key: str, stage: str, found: dict[str, Series], alarms: Sequ
 
 
 def _line(area: Axes, points: Series, look: Look, *, marked: bool = False) -> None:
-    """Draw values as a line; many values are drawn faint under their running mean."""
+    """Draw a curve; one of many points is drawn faint, under its running mean.
+
+    `marked` draws a marker at every point.
+    """
     many = len(points) >= _SMOOTHED and not marked
     thin = thinned(points)
     area.plot(
@@ -142,7 +148,10 @@ def _line(area: Axes, points: Series, look: Look, *, marked: bool = False) -> No
 
 
 def learning(report: Report) -> Picture | ReportMissing:
-    """Draw small multiples, a row a stage; a held-out curve shares the panel of its training curve."""
+    """Draw the learning curves as small panels, a row for each stage.
+
+    A curve on held-out data shares the panel of the training curve of the same name.
+    """
     stages: dict[str, dict[str, list[Curve]]] = {}
     for curve in report.curves:
         if is_reward(curve) is None and series(curve):
@@ -158,7 +167,7 @@ def learning(report: Report) -> Picture | ReportMissing:
 
 
 def _together(curves: list[Curve]) -> list[list[Curve]]:
-    """Group a training curve with the held-out curve of the same stage; any other curve is alone."""
+    """Return the curves of each panel: a training curve with its held-out curve, any other curve alone."""
     held_out = [curve for curve in curves if curve.key.startswith("eval/")]
     others = [curve for curve in curves if not curve.key.startswith("eval/")]
     if len(held_out) == 1 and others:

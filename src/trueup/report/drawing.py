@@ -60,7 +60,7 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 
 @dataclass(frozen=True)
 class Panel:
-    """One SVG of a picture."""
+    """One drawing (SVG) of a picture, with its heading and its content in words."""
 
     heading: str
     svg: str
@@ -85,30 +85,33 @@ class Picture:
 
     @property
     def groups(self) -> list[tuple[str, list[Panel]]]:
-        """Return the panels by group, in order."""
+        """The panels by the name of their group, in order."""
         names = dict.fromkeys(one.group for one in self.panels)
         return [(name, [one for one in self.panels if one.group == name]) for name in names]
 
 
 @dataclass(frozen=True)
 class Look:
-    """The colour, marker and line of a model, the same everywhere on the page."""
+    """The colour, marker and line style of a model, the same everywhere on the page; `index` is the model's number."""
 
     index: int
 
     @property
     def colour(self) -> str:
-        """The placeholder colour, which the page replaces by a variable."""
+        """The stand-in colour, which becomes a CSS variable in the finished SVG."""
         return MODELS[self.index % len(MODELS)]
 
     @property
     def marker(self) -> str:
-        """Marker shape."""
+        """The marker's shape, as matplotlib names it."""
         return MARKERS[self.index % len(MARKERS)]
 
     @property
     def dashes(self) -> tuple[float, tuple[float, ...]]:
-        """Line style; its cycle is shorter than the markers', so that no two of 56 models are drawn alike."""
+        """The line style as matplotlib's (offset, dashes).
+
+        Its cycle is shorter than the markers', so that no two of 56 models are drawn alike.
+        """
         return DASHES[self.index % len(DASHES)]
 
 
@@ -123,7 +126,11 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
 
 
 def axes(figure: Figure, left: float, top: float, right: float, bottom: float, *, grid: str = "both") -> Axes:
-    """Return axes with margins in units from the figure's edges: no frame, faint grid lines, muted numbers."""
+    """Return new axes on a figure: no frame, faint grid lines, muted numbers.
+
+    The margins `left`, `top`, `right` and `bottom` are in units from the figure's edges; `grid` is "x", "y", "both" or
+    "none".
+    """
     width, height = figure.get_figwidth() * 72, figure.get_figheight() * 72
     box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
     made = figure.add_axes(box)
@@ -142,7 +149,7 @@ def axes(figure: Figure, left: float, top: float, right: float, bottom: float, *
 
 
 def tick(value: float) -> str:
-    """Return the text of the number at a grid line."""
+    """Return the text of the number at a grid line of the axes."""
     if abs(value) >= 1e4:
         text = short_count(value)
     elif 0 < abs(value) < 1e-3:
@@ -162,12 +169,12 @@ def fit_numbers(figure: Figure, *areas: Axes) -> None:
 
 
 def note(where: Axes, x: float, y: float, text: str, *, align: str = "left", colour: str = MUTED) -> None:
-    """Write a text at axes fractions, possibly outside the axes."""
+    """Write a text at the place (x, y), given in fractions of the axes and possibly outside them."""
     where.text(x, y, text, transform=where.transAxes, ha=align, va="baseline", color=colour, fontsize=FONT)  # pyright: ignore[reportArgumentType]
 
 
 def span(values: Sequence[float], pad: float = 0.08) -> tuple[float, float]:
-    """Return axis limits around the values with a margin, of positive width."""
+    """Return axis limits around the values, with a margin of `pad` times their range on either side."""
     low, high = min(values), max(values)
     room = (high - low) * pad or max(abs(high) * pad, 0.05)
     return low - room, high + room
@@ -179,14 +186,14 @@ def finite(*values: float | None) -> bool:
 
 
 def panel(figure: Figure, key: str, heading: str, words: str, *, group: str = "") -> Panel:
-    """Save the figure as inline SVG with a text alternative.
+    """Return a finished figure as a panel: inline SVG with a text alternative.
 
     Args:
         figure: from `canvas`, still within its `with`.
-        key: unique on the page; ids start with it.
-        heading: what it shows.
-        words: what it says, with numbers.
-        group: see `Panel`.
+        key: unique on the page; the ids inside the SVG start with it.
+        heading: what the picture shows.
+        words: what the picture says, with numbers.
+        group: name of the row of panels in which it stands, see `Panel`.
     """
     figure.patch.set_visible(False)
     stream = io.StringIO()
@@ -205,14 +212,14 @@ def panel(figure: Figure, key: str, heading: str, words: str, *, group: str = ""
 
 
 def _written(root: ElementTree.Element) -> str:
-    """Write an SVG element for inline HTML: plain tag names without name spaces."""
+    """Return an SVG element as text for inline HTML, with plain tag names without name spaces."""
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
 
 
 def _strip(root: ElementTree.Element) -> None:
-    """Remove what an inline SVG does not need, above all the style sheet, which would apply to the whole page."""
+    """Remove what an inline SVG does not need, above all its style sheet, which would apply to the whole page."""
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
@@ -221,7 +228,10 @@ def _strip(root: ElementTree.Element) -> None:
 
 
 def _rename(root: ElementTree.Element, key: str) -> None:
-    """Ids that are used get the picture's key in front, the others go; colours become variables, fonts the page's."""
+    """Make a figure's SVG fit into the page: ids unique, colours as CSS variables, the page's font, numbers shortened.
+
+    Ids that are used get `key` in front; the others are removed.
+    """
     used = {element.attrib[_LINK][1:] for element in root.iter() if _LINK in element.attrib}
     clips = (re.search(r"#(\w+)", element.get("clip-path", "")) for element in root.iter())
     used |= {found[1] for found in clips if found}

@@ -1,4 +1,4 @@
-"""Pictures of rows with intervals: the tax by topic (a forest plot), and refusals by model."""
+"""Pictures of intervals in rows: the alignment tax by topic (a forest plot of what was lost), and refusals by model."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ TopicRow = tuple[Topic, dict[str, Difference]]
 
 
 def room_for(labels: Iterable[str]) -> float:
-    """Return the margin that the longest label needs."""
+    """Return the left margin that the longest label needs, in units of the picture."""
     return 14 + CHAR * max((len(label) for label in labels), default=0)
 
 
 def name_rows(area: Axes, positions: Sequence[float], labels: Sequence[str]) -> None:
-    """Write the label of each row."""
+    """Write the label of each row at its height in `positions`."""
     area.set_yticks(list(positions), list(labels))
     for text in area.get_yticklabels():
         text.set_color(INK)
@@ -53,7 +53,10 @@ def name_rows(area: Axes, positions: Sequence[float], labels: Sequence[str]) -> 
 def whisker(
     area: Axes, number: ReportNumber, y: float, look: Look, *, hollow: bool = False, upright: float | None = None
 ) -> None:
-    """Draw a value with its interval, horizontal at height `y`, or vertical at `upright`."""
+    """Draw a value with its interval: horizontal at height `y`, or vertical at the place `upright` if that is given.
+
+    A hollow marker means that the difference is not shown.
+    """
     ends, value = ([number.low, number.high], number.value)
     if upright is None:
         area.plot(ends, [y, y], color=look.colour, linewidth=2, solid_capstyle="butt")
@@ -74,7 +77,11 @@ def whisker(
 
 
 def tax(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
-    """Draw a panel with the paired differences of each topic for every measure with topics."""
+    """Draw the alignment tax by topic: for every measure with topics a panel of each topic's paired differences.
+
+    The differences are those of each model from the model that all are compared with. Without any, the reason is
+    returned.
+    """
     order = [name for name in looks if name != report.against]
     drawn: list[tuple[Measure, list[TopicRow]]] = []
     for measure in report.measures:
@@ -98,7 +105,10 @@ def tax(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
 
 
 def _rows(measure: Measure, order: Sequence[str]) -> list[TopicRow]:
-    """Return all topics together, then each, the one where the last model lost most first."""
+    """Return the rows of a panel: all topics together, then each topic, first the one where the last model lost most.
+
+    `order` names the models in the order of the pipeline.
+    """
     every = Topic(topic="all topics", values=measure.values, differences=measure.differences)
     sense = -1 if measure.better == "lower" else 1
 
@@ -150,7 +160,7 @@ def _forest(key: str, measure: Measure, rows: list[TopicRow], looks: dict[str, L
 
 
 def _directions(figure: Figure, area: Axes, measure: Measure) -> None:
-    """Write above the plot which side of zero is better, in words and arrows."""
+    """Write above a plot of differences which side of zero is better, in words and arrows."""
     words = {"higher": ("worse", "better"), "lower": ("better", "worse"), "neither": ("less", "more")}
     left, right = words[measure.better]
     low, high = area.get_xlim()
@@ -176,7 +186,7 @@ def _topic_words(measure: Measure, topic: Topic, differences: dict[str, Differen
 
 
 def refusals(report: Report, looks: dict[str, Look]) -> Picture | ReportMissing:
-    """Draw over-refusal and compliance with unsafe requests, each model with its interval."""
+    """Draw the rates of over-refusal and of compliance with unsafe requests, each model with its interval."""
     measures = [
         measure
         for measure in report.measures

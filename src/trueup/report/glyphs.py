@@ -22,7 +22,7 @@ _SHAPES = [
 
 
 def glyph(look: Look) -> str:
-    """A model's line and marker, as in the pictures."""
+    """Return a small SVG of a model's line and marker as they are in the pictures, for legends and tables."""
     dashes = " ".join(f"{part:g}" for part in look.dashes[1])
     index = look.index
     style = f"--this:var(--m{index % 8})"
@@ -37,7 +37,7 @@ _LEFT, _RIGHT, _Y = 8.0, 252.0, 15.0
 
 
 def strip(gate: GateResult) -> str:
-    """A gate's interval on a line, with its limit and zero: 260 x 46 units. Empty where there is nothing to draw."""
+    """Return a small SVG of a gate's interval on a line with its limit and zero; "" if the interval is not finite."""
     one = gate.estimate
     if one is None or not finite(one.value, one.low, one.high, gate.bound):
         return ""
@@ -60,7 +60,10 @@ def strip(gate: GateResult) -> str:
 
 
 def _labels(limit: float, zero: float, value: float) -> str:
-    """The words under the line, kept inside the strip; zero goes unnamed where the limit's name needs its place."""
+    """Return the SVG texts under the line of a gate: its limit, kept inside the picture, and 0 where there is room.
+
+    `limit` and `zero` are places on the line in units of the picture; `value` is the limit itself.
+    """
     text = f"limit {plain(value)}"
     half = len(text) * 3.6
     middle = min(max(limit, half), 260 - half)

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page. Nothing in it comes from a network, and nothing that data holds can act."""
+"""Write report.html, one self-contained page: it loads nothing from a network, and nothing that data holds can act."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trueup.system.text import short_count
 
 
 def render(report: Report) -> str:
-    """Return the complete page: write it to report.html as UTF-8."""
+    """Return the complete HTML page of the report, to be written to report.html as UTF-8."""
     report = cleaned(report)
     looks = looks_of(report)
     drawn, left_out = pictures(report)
@@ -62,7 +62,7 @@ def _environment() -> Environment:
 
 
 def _moment(made: str) -> str:
-    """Return `24 November 2026, 14:03 UTC`, or the text itself if it is no ISO time."""
+    """Return an ISO time as text such as `24 November 2026, 14:03 UTC`, or the text itself if it is no ISO time."""
     try:
         time = datetime.fromisoformat(made)
     except ValueError:

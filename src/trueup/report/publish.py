@@ -1,4 +1,4 @@
-"""Write a run folder's report: report.json, report.html, the models' cards; show it in the terminal."""
+"""Write a run folder's report (report.json, report.html, the models' cards) and show it in the terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def publish(folder: Path, report: Report | None = None) -> Report:
 
 
 def write_cards(folder: Path, report: Report) -> None:
-    """README.md into the model folder of each stage whose numbers are in the report."""
+    """Write a model card, README.md, into the model folder of each stage whose numbers are in the report."""
     for stage in report.stages:
         model = folder / stage.name / "model"
         if model.is_dir() and stage.name in report.models:

@@ -1,4 +1,6 @@
-"""Read the files of a run folder for the report, and name what cannot be used, with its line.
+"""Read the files of a run folder for the report; a file that cannot be used is named in the error, with its line.
+
+A run folder may come from another machine, another version, or a killed process.
 
 A run folder may come from another machine, another version, or a killed process.
 """
@@ -38,7 +40,10 @@ class _Model(BaseModel):
 
 
 class _Plan(BaseModel):
-    """The contents of plan.json; see `evaluation.plan.write_plan`."""
+    """The expected contents of plan.json: the models, files and settings of an evaluation.
+
+    It is written by `evaluation.plan.write_plan`.
+    """
 
     against: str
     models: dict[str, _Model]
@@ -61,7 +66,10 @@ _ITEM = TypeAdapter(Item)
 
 @contextmanager
 def usable(path: Path) -> Iterator[None]:
-    """Turn an error about the content of a file, or of a folder's files, into a DataError that names it."""
+    """Turn an error about the content of a file, or of a folder's files, into a DataError that names `path`.
+
+    A context manager: it acts on errors raised within its `with`.
+    """
     try:
         yield
     except TrueupError:
@@ -72,7 +80,7 @@ def usable(path: Path) -> Iterator[None]:
 
 
 def plan(folder: Path) -> dict[str, Any]:
-    """Return plan.json of a folder as a mapping, empty if there is none.
+    """Return plan.json, which names the models, files and settings of an evaluation; {} if there is none.
 
     Raises:
         DataError: it is damaged, or names files of other folders.
@@ -85,7 +93,7 @@ def plan(folder: Path) -> dict[str, Any]:
 
 
 def items(path: Path) -> list[Item]:
-    """Return the items of a file that `write_items` wrote. Raises DataError if a line is not an item."""
+    """Return the evaluated items in a file that `write_items` wrote. Raises DataError if a line is not an item."""
     result: list[Item] = []
     for number, row in _objects(path):
         if number > 1:  # the first is the header
@@ -100,7 +108,10 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def mapping(path: Path) -> dict[str, Any]:
-    """Return a JSON object, empty if the file does not exist. Raises DataError if it is not one."""
+    """Return the JSON object in a file, empty if the file does not exist.
+
+    Raises DataError if it holds something else.
+    """
     if not path.is_file():
         return {}
     with usable(path):
@@ -108,7 +119,10 @@ def mapping(path: Path) -> dict[str, Any]:
 
 
 def settings(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return a YAML file as text and as a mapping, both empty if it is missing. Raises DataError if it is none."""
+    """Return a YAML file as text and as a mapping, both empty if it is missing.
+
+    Raises DataError if it holds no mapping.
+    """
     if not path.is_file():
         return "", {}
     with usable(path):

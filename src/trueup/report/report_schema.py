@@ -17,7 +17,7 @@ Outcome = Literal["pass", "fail", "not shown", "not run"]
 
 
 class ReportPart(BaseModel):
-    """Base of every part: unknown keys are refused, field docstrings describe them."""
+    """Base class of all parts of the report: unknown keys are refused, and field docstrings are their descriptions."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -37,7 +37,7 @@ class ReportNumber(ReportPart):
 
 
 class Difference(ReportNumber):
-    """A paired difference from `Report.against`, model minus against."""
+    """A paired difference: a model's value minus that of the model `Report.against`, on the same items."""
 
     shown: bool
     """True if the interval leaves out zero. False is shown as "not shown", never as "no difference"."""
@@ -50,7 +50,7 @@ class Difference(ReportNumber):
 
 
 class Measure(ReportPart):
-    """One row of the comparison: a number a model."""
+    """One measured quantity, such as capability or KL, with a number for each model."""
 
     key: str
     """Such as "capability", "over-refusal", "kl"."""
@@ -82,7 +82,7 @@ class Measure(ReportPart):
 
 
 class Topic(ReportPart):
-    """A measure on the items of one topic."""
+    """The values and differences of a measure on the items of one topic, by model."""
 
     topic: str
     values: dict[str, ReportNumber] = Field(default_factory=dict)
@@ -90,7 +90,7 @@ class Topic(ReportPart):
 
 
 class GateResult(ReportPart):
-    """One gate, decided on an interval's bound."""
+    """Outcome of one gate (a limit on a cost such as a drop in capability), decided on an end of an interval."""
 
     key: str
     """The key under `gates:`, such as "capability_drop"."""
@@ -107,7 +107,7 @@ class GateResult(ReportPart):
 
 
 class ModelVerdict(ReportPart):
-    """The gates of one model together."""
+    """Verdict on one model: the outcomes of its gates together, and the reasons."""
 
     verdict: VerdictWord
     reasons: list[str] = Field(default_factory=list)
@@ -115,7 +115,7 @@ class ModelVerdict(ReportPart):
 
 
 class Verdict(ReportPart):
-    """The verdict of the report, which comes first."""
+    """The verdict of the whole report, shown first, with the verdicts on all models."""
 
     verdict: VerdictWord
     sentence: str
@@ -125,7 +125,7 @@ class Verdict(ReportPart):
 
 
 class FrontierPoint(ReportPart):
-    """One model at one training step: its KL from the reference and its rewards."""
+    """A point of reward against KL: one model at one training step, with its KL from the reference model."""
 
     model: str
     step: int | None
@@ -136,7 +136,7 @@ class FrontierPoint(ReportPart):
 
 
 class Curve(ReportPart):
-    """A number over training steps."""
+    """A metric of one stage over training steps."""
 
     stage: str
     key: str
@@ -147,7 +147,7 @@ class Curve(ReportPart):
 
 
 class ReportAlarm(ReportPart):
-    """A named warning raised while training."""
+    """A warning raised while a stage trained, such as that the gold reward falls, with the advice on it."""
 
     stage: str
     step: int
@@ -159,7 +159,7 @@ class ReportAlarm(ReportPart):
 
 
 class Bin(ReportPart):
-    """One bar of a calibration curve."""
+    """One bin of the reward model's calibration curve."""
 
     predicted: float
     """Mean predicted probability that chosen wins."""
@@ -181,7 +181,7 @@ class RewardModelCard(ReportPart):
 
 
 class ReportAnswer(ReportPart):
-    """The answer of one model."""
+    """The answer of one model to a prompt, with its scores."""
 
     text: str
     tokens: int | None = None
@@ -190,7 +190,7 @@ class ReportAnswer(ReportPart):
 
 
 class ReportSample(ReportPart):
-    """One prompt answered by every model."""
+    """One prompt with the answers of all models to it."""
 
     task: str
     topic: str | None = None
@@ -204,7 +204,7 @@ class ReportSample(ReportPart):
 
 
 class StageRun(ReportPart):
-    """One stage that was run."""
+    """One training stage that was run: its data, steps, time and configuration."""
 
     name: str
     method: str
@@ -233,7 +233,7 @@ class ReportMissing(ReportPart):
 
 
 class Report(ReportPart):
-    """The whole report."""
+    """The whole report on a run folder, as in report.json."""
 
     title: str
     kind: Literal["pipeline", "comparison"]

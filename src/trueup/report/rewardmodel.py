@@ -13,7 +13,10 @@ BINS = 10
 
 
 def reward_card(name: str, items: Sequence[Item]) -> RewardModelCard:
-    """Return the card for the margins (chosen minus rejected) on held-out rankings; a tie is half right."""
+    """Return accuracy and calibration of a reward model from its margins on held-out rankings; a tie is half right.
+
+    A margin is the reward of the chosen answer minus that of the rejected one.
+    """
     margins = [item.values["margin"] for item in items]
     longer = [item.values["margin"] for item in items if item.values["chosen_longer"] > 0]
     shorter = [item.values["margin"] for item in items if item.values["chosen_longer"] < 0]
@@ -31,10 +34,14 @@ def reward_card(name: str, items: Sequence[Item]) -> RewardModelCard:
 
 
 def calibration(margins: Sequence[float], bins: int = BINS) -> list[Bin]:
-    """Return the predicted probability that the preferred side wins, and how often it did, in bins of equal count.
+    """Return the predicted probability that the preferred answer wins, and how often it did, in bins of equal count.
 
-    The side that the model prefers wins with sigmoid(|margin|), from one half to one (Bradley-Terry). The other half of
-    the range would only mirror this one.
+    The answer that the reward model prefers wins with sigmoid(|margin|), from one half to one (Bradley-Terry). The
+    other half of the range would only mirror this one.
+
+    Args:
+        margins: reward of chosen minus rejected for each held-out ranking.
+        bins: number of bins at most; there are fewer if a bin would have less than ten rankings.
     """
     predictions = sorted((1 / (1 + math.exp(-abs(margin))), _half(margin)) for margin in margins)
     count = min(bins, max(1, len(predictions) // 10))

@@ -1,4 +1,4 @@
-"""Samples of the report: prompts of every task with the answer of each model, largest gains and losses first."""
+"""Choose the samples of the report: prompts of every task with each model's answer, largest gains and losses first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ DECIDES = {
 
 
 def samples(rows: Mapping[str, Sequence[Item]], against: str) -> list[ReportSample]:
-    """Return gains and losses of the last model against `against`, interleaved, then what did not change."""
+    """Return the prompts to show with all models' answers, task by task.
+
+    In each task gains and losses of the last model against the model `against` come first, in turns; then what did not
+    change.
+
+    Args:
+        rows: model -> its evaluated items, in the order of the pipeline.
+        against: the model that others are compared with.
+    """
     by_id = {name: {(item.task, item.id): item for item in items} for name, items in rows.items()}
     last = list(rows)[-1]
     result: list[ReportSample] = []
@@ -58,7 +66,7 @@ def _answer(item: Item) -> ReportAnswer:
 
 
 def _extremes(samples: Sequence[ReportSample]) -> list[ReportSample]:
-    """Order samples: the largest gain, the largest loss, the next gain, …, and last those without a change."""
+    """Return samples in the order largest gain, largest loss, next gain, ..., and last those that did not change."""
     gains = sorted((sample for sample in samples if (sample.change or 0) > 0), key=lambda sample: -(sample.change or 0))
     losses = sorted((sample for sample in samples if (sample.change or 0) < 0), key=lambda sample: sample.change or 0)
     mixed: list[ReportSample] = []

@@ -1,4 +1,6 @@
-"""Compute the measures of the report from items: values with n and interval, and paired differences.
+"""Compute the report's measures from evaluated items: values with n and interval, and paired differences.
+
+Two models are compared on the items that both have a number for, matched by id.
 
 Two models are compared on the items that both have a number for, matched by id.
 """
@@ -24,7 +26,10 @@ Rows = Mapping[str, Sequence[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """The definition of a measure: the share or mean of a value of a task's items, or its sum over the sum of `per`."""
+    """Definition of a measure: the share or mean of one value of a task's items, or a ratio of sums.
+
+    A ratio is the sum of `value` over the sum of the value that `per` names, such as nats per token.
+    """
 
     key: str
     title: str
@@ -61,7 +66,10 @@ SPECS = (
 
 
 def prepared(items: Sequence[Item]) -> list[Item]:
-    """Return the items with derived values: complied or answered (not refused), and won (a margin above 0)."""
+    """Return the items with derived values added to the measured ones.
+
+    "complied" and "answered" are 1 if the model did not refuse; "won" is 1 for a margin above 0, 0.5 for 0, else 0.
+    """
     return [_with_derived(item) for item in items]
 
 
@@ -79,14 +87,14 @@ def _with_derived(item: Item) -> Item:
 def measures(
     rows: Rows, against: str, wins: Rows, judges: Mapping[str, str], settings: Mapping[str, Any]
 ) -> list[Measure]:
-    """Return every measure that has a value.
+    """Return every measure that has a value for some model.
 
     Args:
-        rows: prepared items of each model.
+        rows: model -> its items, from `prepared`.
         against: the model that differences are taken from.
-        wins: verdicts on each model's answers against those of `against`.
+        wins: model -> a judge's verdicts on its answers against those of `against`.
         judges: model -> name of its judge.
-        settings: the `evaluate` section, for the notes.
+        settings: the configuration's section `evaluate`, for the notes on measures.
     """
     results = [measure(spec, rows, against, settings) for spec in SPECS]
     results.insert(6, _win_rate(wins, judges))
@@ -96,7 +104,7 @@ def measures(
 
 
 def measure(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> Measure:
-    """Return one measure of all models that have it, with paired differences and topics."""
+    """Return one measure of all models that have items for it, with paired differences from `against`, and by topic."""
     values = {name: ReportNumber.of(_estimate(spec, items)) for name, items in rows.items() if _has(spec, items)}
     result = Measure(key=spec.key, title=spec.title, unit=spec.unit, better=spec.better, values=values)
     result.differences = differences(spec, rows, against)
@@ -106,7 +114,7 @@ def measure(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -
 
 
 def differences(spec: Spec, rows: Rows, against: str) -> dict[str, Difference]:
-    """Return the paired difference of each other model from `against`."""
+    """Return model -> paired difference of a measure from the model `against`, for the models where there is one."""
     if against not in rows:
         return {}
     result: dict[str, Difference] = {}
@@ -117,7 +125,10 @@ def differences(spec: Spec, rows: Rows, against: str) -> dict[str, Difference]:
 
 
 def paired(spec: Spec, ours: Sequence[Item], theirs: Sequence[Item]) -> Difference | None:
-    """Return the difference on the items that both have; None if there are none, or too few for an interval."""
+    """Return the paired difference of a measure, `ours` minus `theirs`, on the items that both models have.
+
+    None if there are no such items, or too few for an interval.
+    """
     mine, other = (_columns(spec, items) for items in (ours, theirs))
     shared = [key for key in mine if key in other]
     if not shared:
@@ -130,7 +141,10 @@ def paired(spec: Spec, ours: Sequence[Item], theirs: Sequence[Item]) -> Differen
 
 
 def as_difference(result: PairedDifference) -> Difference | None:
-    """Return a difference for the report; None where so few items differ that the interval has no ends."""
+    """Return a computed paired difference as a part of the report.
+
+    None where so few items differ that the interval has no ends.
+    """
     if not (math.isfinite(result.low) and math.isfinite(result.high)):
         return None
     return Difference(
@@ -146,7 +160,7 @@ def as_difference(result: PairedDifference) -> Difference | None:
 
 
 def _columns(spec: Spec, items: Sequence[Item]) -> dict[str, tuple[float, float]]:
-    """Item id -> (value, weight)."""
+    """Return item id -> (value, weight) for the items of a measure; the weight is 1 except for ratios."""
     return {
         item.id: (item.values[spec.value], item.values[spec.per] if spec.per else 1.0)
         for item in items
@@ -155,7 +169,7 @@ def _columns(spec: Spec, items: Sequence[Item]) -> dict[str, tuple[float, float]
 
 
 def _has(spec: Spec, items: Sequence[Item]) -> bool:
-    """Return True if there are enough items for an interval: a mean needs two, a share one (Wilson)."""
+    """Return True if there are enough items for the measure's interval: a mean needs two, a share one (Wilson)."""
     return len(of_task(items, spec.task, spec.value)) >= (1 if spec.kind == "share" else 2)
 
 
@@ -173,7 +187,7 @@ def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
 
 
 def _topics(spec: Spec, rows: Rows, against: str) -> list[Topic]:
-    """Return the measure by topic, if its items have at least two topics."""
+    """Return the values and differences of a measure by topic; [] if its items have fewer than two topics."""
     names = dict.fromkeys(
         item.topic for items in rows.values() for item in items if item.task == spec.task and item.topic
     )
@@ -232,7 +246,10 @@ def _length_controlled(wins: Rows) -> Measure:
 
 
 def _distinct(rows: Rows) -> Measure:
-    """Return distinct-2 of each model's free answers, with an interval from resampled answers."""
+    """Return the measure distinct-2 (different bigrams over all bigrams) of each model's free answers.
+
+    Its interval comes from resampled answers.
+    """
     result = Measure(
         key="distinct-2", title="Variety (distinct-2)", unit="different bigrams over all", better="neither",
         note="falls with the amount of text: compare it together with the length",

@@ -1,4 +1,4 @@
-"""The record of a stage in its run folder: curves, measurements while training, alarms, counts, times."""
+"""Read what a training stage left in its run folder: curves, measurements while training, alarms, counts and times."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TITLES = {
 
 
 def curves(stage: str, folder: Path) -> list[Curve]:
-    """Return the curves of metrics.jsonl that are drawn."""
+    """Return the curves in a stage's metrics.jsonl that the report draws: those of the keys in TITLES, over steps."""
     rows = reading.rows(folder / "metrics.jsonl")
     result: list[Curve] = []
     with usable(folder / "metrics.jsonl"):
@@ -46,10 +46,15 @@ def curves(stage: str, folder: Path) -> list[Curve]:
 
 
 def points(stage: str, folder: Path, plan: dict[str, Any]) -> list[FrontierPoint]:
-    """Return each measurement on held-out prompts while training, as a point of reward against KL.
+    """Return the measurements on held-out prompts while a stage trained, as points of reward against KL.
 
     Only points that compare with the finished models are kept: the stage starts from the model that all are compared
     with, and the reward is the one that scores the finished models too.
+
+    Args:
+        stage: the stage's name.
+        folder: its run folder, with config.yaml and watch.jsonl, the measurements.
+        plan: the contents of the evaluation's plan.json, which names the models and rewards.
     """
     _, config = reading.settings(folder / "config.yaml")
     if config.get("model") != plan["models"][plan["against"]]["source"]:
@@ -69,13 +74,16 @@ def points(stage: str, folder: Path, plan: dict[str, Any]) -> list[FrontierPoint
 
 
 def alarms(stage: str, folder: Path) -> list[ReportAlarm]:
-    """Return the alarms raised while training."""
+    """Return the alarms (warnings such as "gold-falls") that were raised while a stage trained."""
     with usable(folder / "alarms.jsonl"):
         return [ReportAlarm(stage=stage, **row) for row in reading.rows(folder / "alarms.jsonl")]
 
 
 def stage_run(name: str, folder: Path) -> StageRun:
-    """Return counts, time and configuration of a stage; of an unfinished one, those that exist."""
+    """Return what is reported of one stage: counts of its data, time and configuration.
+
+    Of an unfinished stage only the files that exist are used.
+    """
     text, config = reading.settings(folder / "config.yaml")
     summary = reading.mapping(folder / "summary.json")
     kept = {key: summary[key] for key in _FROM_SUMMARY if key in summary}
@@ -91,7 +99,7 @@ _SECTIONS = {"eval": ("eval", "data"), "mix": ("mix", "data")}
 
 
 def _counts(config: dict[str, Any], data: dict[str, Any]) -> dict[str, dict[str, object]]:
-    """Return the counts of data.json, each with the path of its section in the configuration."""
+    """Return data section -> its counts of rows from data.json, with the path of its file from the configuration."""
     result: dict[str, dict[str, object]] = {}
     for section, counts in data.items():
         value: Any = config

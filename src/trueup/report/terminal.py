@@ -21,7 +21,7 @@ _SIGNS |= {"SHIP": "[ok]", "HOLD": "[X]", "NOT SHOWN": "[?]", "NOT JUDGED": "[-]
 
 
 def show(report: Report) -> None:
-    """Print verdict, gates, alarms, the table of models and what was not measured to stdout."""
+    """Print the report to stdout: verdict, gates, alarms, the table of models, and what was not measured."""
     report = cleaned(report)
     out = make_console(stderr=False)
     _verdict(out, report)

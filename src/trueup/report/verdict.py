@@ -34,7 +34,10 @@ Columns = tuple[list[float], list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The value of a task that a gate looks at, and the direction in which a change of it is a cost.
+    """Definition of a gate: which value of an evaluation task it looks at, and in which direction a change is a cost.
+
+    `title` names the quantity, not an achievement: "Capability" can fail, "Capability kept" would read as kept. If
+    `per` is given, the value's sum over the sum of `per` (such as "tokens") is compared instead of its mean.
 
     `title` names the quantity, not an achievement: "Capability" can fail, "Capability kept" would read as kept.
     """
@@ -59,7 +62,7 @@ GATES: Mapping[str, Gate] = {
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """A gate that ran.
+    """Numbers of a gate whose check ran, from which its outcome is decided.
 
     Attributes:
         estimate: the change, ratio or rate that is compared with the limit.
@@ -80,11 +83,11 @@ def judge(
     gates: GatesConfig | None, rows: Mapping[str, Sequence[Item]], against: str, wins: Mapping[str, Sequence[Item]],
     missing: Mapping[str, str], candidates: Sequence[str],
 ) -> Verdict:  # fmt: skip
-    """Return the verdict over all models.
+    """Return the verdict of the report, decided from the verdicts of all models that might ship.
 
     Args:
         gates: the limits; None gives NOT JUDGED.
-        rows: model -> prepared items.
+        rows: model -> its evaluated items, from `scorecard.prepared`.
         against: the model that costs are measured from.
         wins: model -> a judge's verdicts on its answers.
         missing: what was not measured -> why.
@@ -103,7 +106,10 @@ def model_verdict(
     gates: GatesConfig, name: str, rows: Mapping[str, Sequence[Item]], against: str,
     wins: Mapping[str, Sequence[Item]], missing: Mapping[str, str],
 ) -> ModelVerdict:  # fmt: skip
-    """Return the verdict of one model: the outcome of every gate, and the reasons."""
+    """Return the verdict on the model `name`: the outcome of every gate, and the reasons.
+
+    The other arguments: see `judge`.
+    """
     tested = {key: _test(key, limit, rows.get(name, ()), rows.get(against, ()), wins.get(name, ()))
               for key, limit in gates.limits.items()}  # fmt: skip
     adjusted = holm({key: test.p_broken for key, test in tested.items() if test is not None})
@@ -123,7 +129,11 @@ def model_verdict(
 
 
 def _test(key: str, limit: float, ours: Sequence[Item], theirs: Sequence[Item], wins: Sequence[Item]) -> Tested | None:
-    """Run one gate; return None if there is nothing to run it on."""
+    """Return the numbers of the gate `key`, whose limit is `limit`; None if there are no items to run it on.
+
+    `ours` and `theirs` are the items of the model and of the one compared with; `wins` are a judge's verdicts on its
+    answers.
+    """
     gate = GATES[key]
     if key == "win_rate":
         return _test_wins(limit, list(of_task(wins, gate.task, gate.value).values()))
@@ -143,7 +153,10 @@ def _shared(ours: Sequence[Item], theirs: Sequence[Item], task: str, value: str)
 
 
 def _test_difference(limit: float, columns: Columns, weights: Columns | None, *, rise_costs: bool) -> Tested | None:
-    """Test the cost (a rise or a drop) against the limit; the estimate is the change, signed as in the tables."""
+    """Test a cost (the rise or drop of a mean) against the limit; the estimate is the change, signed as in the tables.
+
+    `columns` holds the model's values and the baseline's on shared items, `weights` their weights (None: all 1).
+    """
     ours, theirs = columns
     change = difference(ours, theirs) if weights is None else weighted_difference(ours, theirs, *weights)
     if not (math.isfinite(change.low) and math.isfinite(change.high)):
@@ -159,7 +172,10 @@ def _test_difference(limit: float, columns: Columns, weights: Columns | None, *,
 
 
 def _test_growth(limit: float, ours: list[float], theirs: list[float]) -> Tested | None:
-    """Test mean length over mean length: it is above `limit` where ours - limit x theirs is above 0."""
+    """Test mean answer length over the baseline's mean against the limit.
+
+    It is above `limit` where the mean of ours - limit x theirs is above 0.
+    """
     ratio = weighted_difference(ours, [0.0] * len(ours), theirs)
     if not math.isfinite(ratio.high):
         return None
@@ -169,7 +185,10 @@ def _test_growth(limit: float, ours: list[float], theirs: list[float]) -> Tested
 
 
 def _test_wins(limit: float, outcomes: list[float]) -> Tested | None:
-    """Test the win rate against the least that is required."""
+    """Test the win rate against the least that is required, `limit`.
+
+    `outcomes` are 1 for a win, 0.5 for a tie and 0 for a loss.
+    """
     if not outcomes:
         return None
     won = rate(sum(outcomes), len(outcomes))
@@ -186,7 +205,10 @@ def _mean(values: Sequence[float], weights: Sequence[float] | None) -> float:
 
 
 def _change(before: float, after: float) -> str:
-    """Return `rose from 0.10 to 0.40`, with as many decimals as the two differ in, at most four."""
+    """Return a change of a value in words, such as `rose from 0.10 to 0.40`.
+
+    It has as many decimals as the two values need to differ, at most four.
+    """
     decimals = next((d for d in (2, 3) if round(before, d) != round(after, d)), 4)
     verb = "rose" if after > before else "fell" if after < before else "stayed"
     return f"{verb} from {before:.{decimals}f} to {after:.{decimals}f}"
@@ -213,7 +235,7 @@ def _result(key: str, limit: float, test: Tested, outcome: Outcome) -> GateResul
 
 
 def _bound(key: str, limit: float) -> float:
-    """Return the limit on the axis of what was measured: a change, a win rate or a ratio."""
+    """Return a gate's limit on the axis of its estimate: a drop of 0.05 allowed is a change of -0.05."""
     is_change = key not in ("win_rate", "length_growth")
     return -limit if is_change and GATES[key].cost_is == "drop" else limit
 
@@ -226,7 +248,7 @@ _OUTCOMES: Mapping[Outcome, str] = {
 
 
 def _figure(key: str, estimate: ReportNumber) -> str:
-    """Return `change -0.200 [-0.240, -0.161], n = 400`."""
+    """Return the estimate of a gate as text, such as `change -0.200 [-0.240, -0.161], n = 400`."""
     form = ".2f" if key in ("win_rate", "length_growth") else "+.3f"
     what = {"win_rate": "win rate", "length_growth": "length x"}.get(key, "change")
     return f"{what} {estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}], n = {estimate.n}"
@@ -249,7 +271,7 @@ def _word(results: Sequence[GateResult]) -> VerdictWord:
 
 
 def _reason(result: GateResult, test: Tested | None) -> str:
-    """Return why a gate has its outcome, in words: "capability fell from 0.60 to 0.40 (a drop of 0.05 allowed)"."""
+    """Return why a gate has its outcome, such as "capability fell from 0.60 to 0.40 (a drop of 0.05 allowed)"."""
     title = result.title[:1].lower() + result.title[1:]
     if test is None:
         return f"{title} was not measured"
@@ -261,7 +283,11 @@ def _reason(result: GateResult, test: Tested | None) -> str:
 
 
 def _overall(gates: GatesConfig, models: Mapping[str, ModelVerdict], against: str) -> Verdict:
-    """Return the verdict of the model that counts: the one named in `gates`, else the best one, the last of equals."""
+    """Return the report's verdict: that of the model named in `gates`, else of the best model (of equals the last).
+
+    Raises:
+        ConfigError: the model named in `gates` is not among those that are judged.
+    """
     rank: dict[str, int] = {"SHIP": 2, "NOT SHOWN": 1, "HOLD": 0, "NOT JUDGED": -1}
     best = max(reversed(list(models)), key=lambda name: rank[models[name].verdict])
     name = best if gates.model is None else gates.model

@@ -1,4 +1,4 @@
-"""Prepare what the templates and the terminal show: cells of the table, samples in order, counts of rows."""
+"""Prepare what the page and the terminal show: cells of the table of models, samples in order, counts of data rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LINES = 200
 
 @dataclass(frozen=True)
 class Cell:
-    """One model's number in one measure."""
+    """One cell of the table of models: a model's number in one measure, as texts."""
 
     model: str
     value: str = ""
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class MeasureRow:
-    """One measure, or one topic of it."""
+    """One row of the table of models: a measure, with rows for its topics, or one such topic."""
 
     measure: Measure
     title: str
@@ -52,7 +52,7 @@ class MeasureRow:
 
 
 def rows(report: Report) -> list[MeasureRow]:
-    """Return the rows of the table of models."""
+    """Return the rows of the table of models, one for each measure with its topics."""
     return [
         MeasureRow(
             measure,
@@ -82,19 +82,19 @@ def _cells(
 
 
 def judged_first(report: Report) -> list[tuple[str, ModelVerdict]]:
-    """Return the models with gates, the one that the verdict is about first."""
+    """Return (name, verdict) of each judged model; the model that the report's verdict is about comes first."""
     return sorted(report.verdict.models.items(), key=lambda pair: pair[0] != report.verdict.model)
 
 
 def columns(report: Report) -> list[str]:
-    """Return the models of the table: those of the report, then any that only a measure names."""
+    """Return the models in the table's columns: those of the report, then any that only a measure names."""
     parts = [part for measure in report.measures for part in (measure, *measure.topics)]
     named = (name for part in parts for name in [*part.values, *part.differences])
     return list(dict.fromkeys([*report.models, *named]))
 
 
 def common_places(numbers: Mapping[str, ReportNumber]) -> int:
-    """Return the decimals that suit most numbers of a row."""
+    """Return the number of decimals that suits most numbers of a row."""
     return median_high(places(number) for number in numbers.values()) if numbers else 0
 
 
@@ -103,7 +103,7 @@ _BY_DEFINITION = {"kl": "0", "win-rate": "0.5", "preferences": "0.5"}
 
 
 def by_definition(measure: Measure) -> str | None:
-    """The number that a model has when it is held against itself, where that is known without measuring."""
+    """Return the number of a model compared with itself, such as "0" for KL; None if it must be measured."""
     return next((value for key, value in _BY_DEFINITION.items() if measure.key.lower().startswith(key)), None)
 
 
@@ -128,7 +128,7 @@ def _compared(cell: Cell, measure: Measure, difference: Difference, decimals: in
 
 
 def _reason(missing: Sequence[ReportMissing], model: str, measure: Measure) -> list[str]:
-    """Return the reason of an entry of `not_measured` that names both this model and this measure; else nothing."""
+    """Return [why] for the entry of `missing` that names both this model and this measure; [] if there is none."""
     names = (measure.key.lower(), measure.title.lower())
     for entry in missing:
         what = entry.what.lower()
@@ -138,7 +138,7 @@ def _reason(missing: Sequence[ReportMissing], model: str, measure: Measure) -> l
 
 
 def tests(report: Report) -> str:
-    """Return the tests and the measures that each decided, as one sentence."""
+    """Return one sentence with each statistical test and the measures that it decided; "" if there are none."""
     by_test: dict[str, list[str]] = {}
     for measure in report.measures:
         for difference in measure.differences.values():
@@ -151,7 +151,7 @@ def tests(report: Report) -> str:
 
 
 def ordered(samples: Sequence[ReportSample]) -> list[ReportSample]:
-    """Sort samples: the largest gains and losses first, those without a score last."""
+    """Return the samples with the largest gains and losses first, and those without a change of score last."""
     return sorted(samples, key=_size, reverse=True)
 
 
@@ -169,7 +169,7 @@ def changed(sample: ReportSample, report: Report) -> bool:
 
 
 def halves(text: str) -> tuple[str, str]:
-    """Return the beginning of a long text, and the rest."""
+    """Return the beginning of a text, which is shown, and the rest, which is folded ("" if the text is short)."""
     return (text, "") if len(text) <= LONG + 100 else (text[:LONG], text[LONG:])
 
 
@@ -178,7 +178,7 @@ def halves(text: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Listed:
-    """Rows of one kind, each with its line and a reason."""
+    """Rows of data with the same fate, such as left out: how many, and a line for each with its place and reason."""
 
     title: str
     count: int
@@ -187,7 +187,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Counts:
-    """The number of rows of one data section that were read, used, left out and not selected."""
+    """Numbers of rows of one data section that were read, used, left out and not selected, and whether they add up."""
 
     name: str
     path: str
@@ -210,7 +210,7 @@ _KNOWN = {"path", "read", "rows", "used", "unselected", *_LISTS}
 
 
 def counts(name: str, data: Mapping[str, object]) -> Counts:
-    """Return the counts of a section of data.json; keys may be missing."""
+    """Return the counts of one section of a stage's data.json; keys may be missing."""
     lists = [_listed(title, data[key]) for key, title in _LISTS.items() if data.get(key)]
     left_out = sum(listed.count for listed in lists if listed.title.startswith("left out"))
     read, used = _whole(data.get("read", data.get("rows"))), _whole(data.get("used"))
@@ -229,7 +229,10 @@ def _whole(value: object) -> int | None:
 
 
 def _listed(title: str, value: object) -> Listed:
-    """`[{"at", "reason"}, …]`, `{"max_length", "rows": […]}` or a bare count."""
+    """Return the rows under one key of data.json as a list with a title.
+
+    `value` is `[{"at", "reason"}, ...]`, `{"max_length", "count", "rows": [...]}` or a bare count.
+    """
     if isinstance(value, int):
         return Listed(title, value, [])
     if isinstance(value, Mapping):

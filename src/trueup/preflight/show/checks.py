@@ -1,4 +1,4 @@
-"""Faults of a row, and totals over all rows."""
+"""Find faults of rows, such as an end token that is not trained, and add up totals over all rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def branch_names(method: Method, example: Example) -> list[str]:
-    """Return the name of each branch. A document has no prompt: its trunk is its first token, or bos."""
+    """Return the name of each branch of an example: chosen and rejected, answer, document, or numbered answers.
+
+    A document has no prompt: its trunk is its first token, or bos.
+    """
     if len(example.branches) == 2 and method in ("reward", "dpo"):
         return ["chosen", "rejected"]
     if len(example.branches) != 1:
@@ -23,12 +26,15 @@ def branch_names(method: Method, example: Example) -> list[str]:
 
 
 def trained_mask(method: Method, mask: Sequence[bool]) -> list[bool]:
-    """Return which tokens of a branch the loss reads: its mask; for a reward model the last token."""
+    """Return for each token of a branch if the loss reads it: the mask; for a reward model only the last token."""
     return [False] * (len(mask) - 1) + [True] * bool(mask) if method == "reward" else list(mask)
 
 
 def is_ended(method: Method, ids: Sequence[int], trained: Sequence[bool], stops: frozenset[int]) -> bool:
-    """Return True if each trained stretch ends with a stop token, or for PPO, where answers may be cut off."""
+    """Return True if each stretch of trained tokens ends with one of the end tokens `stops`.
+
+    Always True for PPO, where answers may be cut off.
+    """
     if method == "ppo":
         return True
     after = [*trained[1:], False]
@@ -38,7 +44,10 @@ def is_ended(method: Method, ids: Sequence[int], trained: Sequence[bool], stops:
 def answer_faults(
     method: Method, ids: Sequence[int], trained: Sequence[bool], stops: frozenset[int]
 ) -> Iterator[Fault]:
-    """Yield the faults of an answer (or a document): `ids`, and which of them are `trained`."""
+    """Yield the faults of an answer (or a document) with the token ids `ids`, of which those in `trained` train.
+
+    Faults are that nothing is trained, or that the end token is not.
+    """
     if not any(trained) and (ids or method != "ppo"):
         yield "end not trained" if method == "reward" else "nothing trained"
     elif not is_ended(method, ids, trained, stops):
@@ -46,13 +55,16 @@ def answer_faults(
 
 
 def has_two_bos(ids: Sequence[int], renderer: Renderer) -> bool:
-    """Return True if a sequence begins with two bos tokens: one from the template and one from the tokenizer."""
+    """Return True if a sequence begins with two bos tokens, as when both chat template and tokenizer add one."""
     bos = renderer.tokenizer.bos_token_id
     return bos is not None and list(ids[:2]) == [bos, bos]
 
 
 def ends_trained(method: Method, example: Example, stops: frozenset[int]) -> dict[str, bool]:
-    """Return, by branch name, True if its last token is a trained stop token. A prompt of PPO has no branch to name."""
+    """Return branch name -> True if its last token is a trained end token.
+
+    A prompt of PPO has no answer yet, and so no entry.
+    """
     return {
         name: bool(branch.ids) and branch.ids[-1] in stops and trained_mask(method, branch.mask)[-1]
         for name, branch in zip(branch_names(method, example), example.branches, strict=True)
@@ -61,7 +73,7 @@ def ends_trained(method: Method, example: Example, stops: frozenset[int]) -> dic
 
 
 def row_faults(method: Method, example: Example, renderer: Renderer) -> set[Fault]:
-    """Return the faults of a row of data."""
+    """Return the faults of a row of data: of its answers, and of the start of its sequences."""
     faults: set[Fault] = set()
     for branch in example.branches:
         faults.update(answer_faults(method, branch.ids, trained_mask(method, branch.mask), renderer.stop_ids))
@@ -78,7 +90,10 @@ def totals(
     method: Method,
     layout: Layout,
 ) -> DataTotals:
-    """Add up all examples in one pass. `place(index, example)` names the file and line of an example."""
+    """Return the totals over all examples, computed in one pass.
+
+    `place(index, example)` returns the file and line of an example, to name the rows with faults.
+    """
     summed = DataTotals()
     for index, example in enumerate(examples):
         shared = layout != "plain" and len(example.branches) > 1

@@ -1,4 +1,4 @@
-"""`trueup show`: the first rows of a stage's data, as they will train."""
+"""Implementation of `trueup show`, which shows the first rows of a stage's data as they will train."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PER: dict[str, Per] = {"sft": "token", "reward": "example", "dpo": "example", "
 def run(
     stages: Sequence[StageConfig], base: str | None, *, rows: int, tokens: bool = False, html: Path | None = None
 ) -> None:
-    """Show the first rows of each stage in the terminal, and (of one stage) as a page.
+    """Show in the terminal which tokens of the first rows of each stage train, and with `html` also as a page.
 
     Rows are shown packed, the layout of most models; a model's layout is known only after it has been tried.
 
@@ -69,7 +69,10 @@ def run(
 
 
 class _Origins(Sequence[Origin]):
-    """Origin of each example; an unpaired loss makes two examples of each ranking."""
+    """File and line of each example, by its index.
+
+    A loss on unpaired answers makes two examples of each ranking: example i is of row i modulo the number of rows.
+    """
 
     def __init__(self, rows: Examples, count: int) -> None:
         self._rows, self._count = rows, count

@@ -1,4 +1,4 @@
-"""Texts that the terminal and the page share: lead, headings, totals, and text with its invisible characters marked."""
+"""Texts of the mask view that terminal and page share: headings, totals, and text with invisible characters marked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _LEADS = {
 
 
 def parts(text: str) -> Iterator[tuple[Kind, str]]:
-    """Yield (kind, text): new lines, tabs, trailing spaces, and other text with its control characters escaped."""
+    """Yield the parts of a text as (kind, part), so that new lines, tabs and trailing spaces can be shown as signs.
+
+    The rest is of the kind "text", with its control characters escaped.
+    """
     for match in _PARTS.finditer(text):
         kind = match.lastgroup
         assert kind in ("text", "newline", "tab", "space")
@@ -33,12 +36,12 @@ def parts(text: str) -> Iterator[tuple[Kind, str]]:
 
 
 def lead(view: View) -> str:
-    """Return one or two sentences on which tokens train."""
+    """Return the introduction of the view: one or two sentences on which tokens train with this method."""
     return _LEADS["text" if list(view.totals.ends) == ["document"] else view.method]
 
 
 def title(view: View) -> str:
-    """Return the title, such as `dpo: the first 3 of 120 rows as they train`."""
+    """Return the title of the view, such as `dpo: the first 3 of 120 rows as they train`."""
     shown, rows = len({row.number for row in view.rows}), view.totals.rows
     if rows == 1:
         return f"{view.method}: the one row as it trains"
@@ -74,7 +77,7 @@ def segment_size(segment: Segment, view: View) -> str:
 
 
 def sums(view: View) -> list[tuple[str, str]]:
-    """Return (label, text) of the totals."""
+    """Return the totals over all rows as lines of (label, text)."""
     totals = view.totals
     trained = f"{totals.trained:,} trained ({part_of(totals.trained, totals.tokens)})"
     if view.method == "reward":

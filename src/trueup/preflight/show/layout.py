@@ -35,7 +35,7 @@ def view(
     shown: int,
     origins: Sequence[Origin | None] = (),
 ) -> View:
-    """Return the first rows as they would train in one optimizer step, and totals over all rows.
+    """Return the mask view: the first rows as they would train in one optimizer step, and totals over all rows.
 
     Args:
         examples: rendered rows. A prompt for PPO has one empty branch, or one with the tokens of a sampled answer.
@@ -89,7 +89,7 @@ def target_places(batch: Batch) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Columns [start, stop) of a row."""
+    """A part of a row (the prompt or an answer): the tokens in its columns [start, stop)."""
 
     name: str
     start: int
@@ -97,7 +97,7 @@ class _Part:
 
 
 class _Reader:
-    """Read rows of tokens back from micro-batches."""
+    """Reader that turns micro-batches back into rows of tokens."""
 
     def __init__(self, renderer: Renderer, method: Method, layout: Layout, places: list[str]) -> None:
         self._renderer, self._places = renderer, places
@@ -106,7 +106,7 @@ class _Reader:
         self._decoder = Decoder(renderer.tokenizer)
 
     def rows(self, batch: Batch, group: Sequence[Example]) -> list[TokenRow]:
-        """Return the rows of a micro-batch that was collated from the examples `group`."""
+        """Return the rows of a micro-batch; `group` holds the examples that it was collated from."""
         width = batch.input_ids.shape[1]
         ids, positions = batch.input_ids.flatten(), batch.position_ids.flatten()
         trained = torch.zeros(len(ids), dtype=torch.bool)
@@ -193,7 +193,7 @@ class _Reader:
 
 
 def _parts(example: Example, branches: list[tuple[str, Branch]]) -> list[_Part]:
-    """Return the columns of the prompt and of each branch."""
+    """Return the parts of a row, with their columns: the prompt, and the answer or document of each branch."""
     parts = [_Part("prompt", 0, len(example.trunk))]
     for name, branch in branches:
         parts.append(_Part(name, parts[-1].stop, parts[-1].stop + len(branch.ids)))
@@ -201,7 +201,10 @@ def _parts(example: Example, branches: list[tuple[str, Branch]]) -> list[_Part]:
 
 
 def _attention(batch: Batch, start: int, parts: list[_Part]) -> str:
-    """Return in words which parts each answer attends to; the row starts at `start` of the flattened batch."""
+    """Return in words which parts of a row each answer attends to, such as "chosen sees the prompt, not rejected".
+
+    The row starts at index `start` of the flattened batch.
+    """
     prompt, *answers = parts
     real = parts[-1].stop
     mask = causal = torch.ones(real, real, dtype=torch.bool).tril()

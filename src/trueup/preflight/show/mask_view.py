@@ -45,7 +45,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Neighbouring tokens of one name. `restarts`: positions continue from the prompt, not from the token before."""
+    """Neighbouring tokens of a row that belong to the same part, such as the prompt or the chosen answer.
+
+    `restarts` is True if positions continue from the prompt, not from the token before.
+    """
 
     name: str
     tokens: tuple[Token, ...]
@@ -58,23 +61,23 @@ class Segment:
 
     @property
     def positions(self) -> tuple[int, int]:
-        """The first and the last position."""
+        """The position ids of the first and the last token."""
         return self.tokens[0].position, self.tokens[-1].position
 
     @property
     def runs(self) -> list[tuple[bool, tuple[Token, ...]]]:
-        """Its tokens in stretches, see `runs`."""
+        """The segment's tokens in stretches that are all trained or all not trained, see the function `runs`."""
         return runs(self.tokens)
 
 
 def runs(tokens: tuple[Token, ...]) -> list[tuple[bool, tuple[Token, ...]]]:
-    """Return (trained, tokens) of each stretch of tokens that are all trained or all not trained."""
+    """Return the tokens in stretches that are all trained or all not trained, each as (trained, tokens)."""
     return [(trained, tuple(run)) for trained, run in groupby(tokens, key=lambda token: token.trained)]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """One row of a micro-batch.
+    """One row of a micro-batch, with its tokens as the model gets them.
 
     Attributes:
         number: 1-based number of the row of data; a pair whose answers share no prompt has two rows with one number.
@@ -103,7 +106,7 @@ class TokenRow:
 
     @property
     def segments(self) -> list[Segment]:
-        """Its tokens by segment, in order."""
+        """The row's tokens by segment (prompt, answers), in order."""
         parts = [tuple(run) for _, run in groupby(self.tokens, key=lambda token: token.segment)]
         restarts = [False, *(after[0].position <= before[-1].position for before, after in pairwise(parts))]
         return [Segment(part[0].segment, part, again) for part, again in zip(parts, restarts, strict=True)]
@@ -140,7 +143,10 @@ class DataTotals:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The first rows as they will train, and totals. `shapes`: (rows, tokens) of each micro-batch shown."""
+    """The mask view: the first rows of the data as they will train, and totals over all rows.
+
+    `shapes` holds (rows, tokens) of each micro-batch shown.
+    """
 
     method: Method
     rows: tuple[TokenRow, ...]

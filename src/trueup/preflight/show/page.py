@@ -1,4 +1,4 @@
-"""Write the mask view as one self-contained page: no script, nothing from a network, all data escaped."""
+"""Write the mask view (which tokens train) as one self-contained page: no script, no network, all data escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trueup.system.files import atomic_write_text
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A token, or the tokens of one character, with a tooltip and the mark that follows."""
+    """A token on the page, or the tokens that form one character, with a tooltip and the mark that follows."""
 
     token: Token
     tooltip: str
@@ -22,7 +22,7 @@ class _Item:
 
 
 def write_html(view: View, path: Path) -> None:
-    """Write the page to `path`, as UTF-8."""
+    """Write the mask view as an HTML page to `path`, as UTF-8."""
     style = html.resource("trueup.pages", "base.css") + html.resource("trueup.preflight.show", "page.css")
     environment = html.environment("trueup.preflight.show")
     page = html.render(environment, "page.html.j2", style=style, view=view, labels=labels, items=_items, mark=_mark)
@@ -30,14 +30,14 @@ def write_html(view: View, path: Path) -> None:
 
 
 def _mark(view: View, token: Token) -> str:
-    """Return the mark that follows a token: SCORE where the score is read, END after a trained end token."""
+    """Return the mark after a token: SCORE where a reward model is read, END after a trained end token, or ""."""
     if view.method == "reward":
         return "SCORE" if token.trained else ""
     return "END" if token.end else ""
 
 
 def _items(view: View, run: Sequence[Token]) -> list[_Item]:
-    """Return the items of a run; tokens without text belong to the character before them."""
+    """Return the items of a run of tokens; tokens without text of their own belong to the character before them."""
     groups: list[list[Token]] = []
     for token in run:
         if token.text or not groups:

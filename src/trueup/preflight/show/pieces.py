@@ -1,4 +1,4 @@
-"""Decode token ids for people: whole characters, never the symbols that vocabularies use for bytes."""
+"""Decode token ids to text for people: whole characters, never the symbols that vocabularies use for bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")  # a byte in SentencePiece vocabula
 
 
 def _byte_symbols() -> dict[str, int]:
-    """Return the byte of each symbol of byte-level BPE (GPT-2): printable ones are themselves, others follow U+0100."""
+    """Return symbol -> byte for byte-level BPE (GPT-2): printable bytes are themselves, others follow U+0100."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
@@ -28,7 +28,7 @@ _SYMBOLS = _byte_symbols()
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A token as text: its part of the running text, and the token alone. See `mask_view.Token`."""
+    """A token as text: its part of the running text, and its text if it stands alone. See `mask_view.Token`."""
 
     text: str
     alone: str
@@ -36,7 +36,7 @@ class Piece:
 
 
 class Decoder:
-    """Decodes tokens for reading.
+    """Decoder of token ids into text that people can read.
 
     Args:
         tokenizer: any; byte-level and SentencePiece vocabularies also show the bytes of a broken character.
@@ -47,11 +47,11 @@ class Decoder:
         self._added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
 
     def name(self, token: int) -> str:
-        """Return one token as text."""
+        """Return the text of one token alone."""
         return self.pieces([token])[0].alone
 
     def pieces(self, ids: Sequence[int], after: Sequence[int] = ()) -> list[Piece]:
-        """Return one piece a token; joined, their texts are the text of `ids` when they follow the tokens `after`."""
+        """Return one piece for each token; joined, their texts are the text of `ids` after the tokens `after`."""
         pieces: list[Piece] = []
         before = list(after[-1:])  # whole characters, so that what is decoded behind them begins with their text
         while len(pieces) < len(ids):
@@ -62,7 +62,7 @@ class Decoder:
         return pieces
 
     def _next(self, before: list[int], ids: Sequence[int]) -> list[Piece]:
-        """Return the piece of the first token, or of the fewest tokens that form whole characters together."""
+        """Return the piece of the first token, or the pieces of the fewest tokens that form whole characters."""
         first = ids[0]
         if first in self._added:
             return [Piece(self._added[first], self._added[first], special=True)]

@@ -1,4 +1,4 @@
-"""Print the mask view to a terminal or a file: 80 columns, and a gutter that marks trained tokens without colour."""
+"""Print the mask view (which tokens train) in 80 columns, with a gutter that marks trained tokens without colour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPACES = re.compile(r"^ +| +$")
 
 @dataclass(frozen=True, slots=True)
 class _Signs:
-    """The signs of the view, in characters that the output's encoding has."""
+    """Characters that mark trained tokens, spaces and line ends in the view; the output's encoding must have them."""
 
     trained: str = "▌"
     read: str = "·"
@@ -35,7 +35,9 @@ _PLAIN = _Signs(trained="T", read=".", newline=r"\n", tab=r"\t", space="_", arro
 
 
 def print_view(view: View, console: Console | None = None, *, tokens: bool = False) -> None:
-    """Print the view. Faults stand above each row that has them, and again at the end, where they are seen first.
+    """Print the mask view: each row's tokens, marked as trained or only read, and totals.
+
+    Faults stand above each row that has them, and again at the end, where they are seen first.
 
     Args:
         view: from `view`.
@@ -127,7 +129,7 @@ class _MaskPrinter:
                 text.append(sign, style="dim")
 
     def _listed(self, run: Sequence[Token]) -> Iterator[Text]:
-        """Yield a line for each token."""
+        """Yield a line for each token: its position, its id and its text."""
         signs = self._signs
         for token in run:
             alone = clean(token.alone.replace("\n", signs.newline).replace("\t", signs.tab), one_line=True)
@@ -165,7 +167,7 @@ class _MaskPrinter:
 
 
 def _cuts(text: str, width: int) -> list[int]:
-    """Return the indices that break text into lines that fit: after a space, which may hang over, or mid-word."""
+    """Return the indices at which to break a text into lines of `width` cells: after a space, or in a long word."""
     cuts: list[int] = []
     start = space = used = 0
     for index, char in enumerate(text):
