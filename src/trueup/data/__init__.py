@@ -1,1 +1,1 @@
-"""Files to rows, rows to tokens, and the votes of people: all that is read before a model is loaded."""
+"""All data that are read before a model is loaded: files as rows, rows as tokens, and the votes of people."""

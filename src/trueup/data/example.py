@@ -1,4 +1,4 @@
-"""Rows as token ids: an `Example` is a trunk (the prompt) and the branches that continue it.
+"""Rows as token ids: an `Example` is a trunk (the prompt) and the branches (answers) that continue it.
 
 SFT, PPO and KTO have one branch, a preference pair has two (chosen, rejected). Nothing here imports torch, because the
 processes that tokenize rows do not need it.
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One continuation of a trunk.
+    """One continuation of a prompt (trunk), e.g. an answer.
 
     Attributes:
         ids: token ids.
         mask: True for each token that is trained (a target of the loss).
-        columns: named values, one for each *trained* token.
-        scalars: named values of the whole branch.
+        columns: {name: one number for each *trained* token}, e.g. log-probabilities.
+        scalars: {name: one number for the whole branch}, e.g. "desirable" for KTO.
     """
 
     ids: list[int]
@@ -38,7 +38,10 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A trunk and the branches that continue it; `scalars` are values of the example, `row` its index in its source."""
+    """One row as token ids: a prompt (trunk), and the branches (answers) that continue it.
+
+    `scalars` is {name: a number for the whole example}; `row` is the example's index in the data, -1 if unknown.
+    """
 
     trunk: list[int]
     branches: tuple[Branch, ...]
@@ -47,19 +50,20 @@ class Example:
 
     @property
     def longest(self) -> int:
-        """The number of tokens of the longest sequence, trunk included; `max_length` limits it."""
+        """The number of tokens of the longest sequence: the trunk with its longest branch; `max_length` limits it."""
         return len(self.trunk) + max(len(branch.ids) for branch in self.branches)
 
     @property
     def total(self) -> int:
-        """The number of tokens of the row in which the branches share the trunk."""
+        """The number of tokens of the trunk and all branches, when the branches share the trunk in one sequence."""
         return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
 
 
 def single(rendered: Rendered, row: int = -1) -> Example:
     """Return a rendered conversation or text as an Example of one branch, which starts at the first trained token.
 
-    The first token of a sequence has no token before it to be predicted from, so it is never trained.
+    `row` is its index in the data. The first token of a sequence has no token before it to be predicted from, so it is
+    never trained.
     """
     start = max(1, rendered.mask.index(True)) if any(rendered.mask) else len(rendered.ids)
     return Example(rendered.ids[:start], (Branch(rendered.ids[start:], rendered.mask[start:]),), row=row)
@@ -69,7 +73,7 @@ class Lazy(Sequence[Example]):
     """A sequence of examples, each made when it is indexed, so that a million of them need no memory."""
 
     def __init__(self, n: int, make: Callable[[int], Example]) -> None:
-        """Hold `n` examples; `make(index)` returns the one at 0 <= index < n, and its `row` is set to the index."""
+        """Describe `n` examples: `make(index)`, 0 <= index < n, returns one, whose `row` is then set to the index."""
         self._n, self._make = n, make
 
     def __len__(self) -> int:
@@ -81,7 +85,7 @@ class Lazy(Sequence[Example]):
     @overload
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """Return one example, or a list for a slice."""
+        """Return the example at an index, or the list of examples for a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._n))]
         i = index + self._n if index < 0 else index

@@ -12,7 +12,7 @@ from trueup.data.tokens.select import Examples
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """A prompt as messages (for the reward) and as token ids (for the policy)."""
+    """A prompt, both as messages (for the reward) and as token ids (for the policy to continue)."""
 
     messages: tuple[Message, ...]
     ids: list[int]
@@ -29,7 +29,7 @@ class Prompts(Sequence[PromptRow]):
         return len(self._rows)
 
     def origin(self, index: int) -> object:
-        """Return the file and line of a prompt."""
+        """Return the file and line of the prompt at `index`."""
         return self._rows.origin(index)
 
     @overload
@@ -37,7 +37,7 @@ class Prompts(Sequence[PromptRow]):
     @overload
     def __getitem__(self, index: slice) -> list[PromptRow]: ...
     def __getitem__(self, index: int | slice) -> PromptRow | list[PromptRow]:
-        """Return one prompt, or a list for a slice."""
+        """Return the prompt at an index, or the list of prompts for a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         i = index + len(self) if index < 0 else index

@@ -1,4 +1,4 @@
-"""The kinds of row that each data section of a stage may hold."""
+"""The kinds of row (e.g. conversation, preference) that each data section of a training stage may hold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from trueup.data.sources.parser import RowKind
 
 
 def section_kinds(config: StageConfig) -> list[tuple[tuple[str | int, ...], DataConfig, tuple[RowKind, ...]]]:
-    """Return (place, section, the kinds of row it may hold, the likeliest first) for each data section of a stage."""
+    """Return (place, section, kinds) for each data section of a training stage.
+
+    `place` is the section's path in the configuration, e.g. ("eval", "data"); `kinds` are the kinds of row that it may
+    hold, the likeliest first.
+    """
     return [(place, section, _kinds(config, place, section)) for place, section in config.data_sections]
 
 

@@ -1,4 +1,4 @@
-"""Labelled completions for KTO, from labelled rows or from preference pairs."""
+"""Labelled completions (desirable or not) for KTO, made from labelled rows or from preference pairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trueup.errors import DataError
 
 
 def unpaired_examples(rows: Examples) -> Sequence[Example]:
-    """Return labelled completions as examples with the scalar "desirable" (1 or 0).
+    """Return labelled completions as examples, whose branch has the scalar "desirable" (1 or 0).
 
     Of preference pairs, the chosen answers are desirable and the rejected ones not: all chosen, then all rejected.
     """
@@ -22,10 +22,10 @@ def unpaired_examples(rows: Examples) -> Sequence[Example]:
 
 
 def is_ranked(rows: Examples) -> bool:
-    """Return True for preference pairs, False for labelled completions.
+    """Return True if the rows are preference pairs, False if they are labelled completions.
 
     Raises:
-        DataError: the mixture holds both.
+        DataError: the rows are a mixture of both.
     """
     kinds = {part.meta["want"] for part in rows.parts}
     if len(kinds) > 1:
@@ -60,7 +60,11 @@ def mismatched(examples: Sequence[Example], max_length: int) -> Sequence[Example
 
 
 def _next_of_another_prompt(examples: Sequence[Example]) -> list[int]:
-    """Return for each row the index of the next row, in a circle, that has another prompt."""
+    """Return for each row the index of the next row with another prompt; after the last row comes the first.
+
+    Raises:
+        DataError: all rows have the same prompt.
+    """
     count = len(examples)
     prompts = [hash(tuple(example.trunk)) for example in examples]
     first_other = next((index for index in range(count) if prompts[index] != prompts[-1]), None)

@@ -1,8 +1,9 @@
-"""Encode text to token ids so that only the template can produce control tokens.
+"""Encode text to token ids so that only the chat template can produce control tokens, e.g. <|im_end|>.
 
-A `<|im_end|>` that a user typed must not end the turn, but a tokenizer cannot see who wrote it. So contents are marked
-before the template renders them: inside every control token's text a cut is put, and the rendered text is encoded piece
-by piece between the cuts. No piece holds the whole text, so it becomes the ordinary tokens of its letters.
+A `<|im_end|>` that a user typed must not end the turn, but a tokenizer cannot see who wrote it. So the contents of
+messages are marked before the template renders them: inside every control token's text a cut is put, and the rendered
+text is encoded piece by piece between the cuts. No piece holds the whole text of a control token, so it becomes the
+ordinary tokens of its letters.
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ _NEUTRAL = ("x", "\n", "0", ".")  # what text is encoded behind where only "not 
 
 
 def added_texts(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Return {id: text} of the added tokens, which are matched before a text is tokenized; without white space."""
+    """Return {id: text} of the tokenizer's added tokens (e.g. <|im_end|>), which it matches before all others.
+
+    Tokens of white space only are left out.
+    """
     return {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
 
 
 class Encoder:
-    """Encode the text of one tokenizer's template around marked contents.
+    """Encoder of text that a chat template rendered, in which the contents of messages cannot become control tokens.
 
     Args:
         tokenizer: the tokenizer.
-        written: all text that its chat template writes around contents.
+        written: all text that its chat template writes around the contents of messages.
 
     Attributes:
-        added: {id: text} of the tokens that are matched before all others.
+        added: {id: text} of the added tokens, which the tokenizer matches before all others.
         controls: the added tokens that a content must not become: special ones, and those the template writes.
     """
 
@@ -63,11 +67,18 @@ class Encoder:
         self._first = re.compile(f"(?=(?:{self._any.pattern}))(?s:.)")
 
     def held(self, content: str, *, assistant: bool = False) -> list[str]:
-        """Return the control tokens' texts in a content; thinking tags do not count in an assistant's."""
+        """Return the texts of control tokens that a message's content spells, each time they occur.
+
+        In an assistant's content, thinking tags such as <think> do not count.
+        """
         return (self._foreign if assistant else self._any).findall(content)
 
     def mark(self, content: str, *, assistant: bool = False) -> str:
-        """Return the content with a cut after the first character of each control token's text."""
+        """Return a message's content with a cut after the first character of each control token's text.
+
+        `encode` splits the text there, so that no control token arises. In an assistant's content, thinking tags such
+        as <think> are not cut.
+        """
         pattern = self._foreign if assistant else self._any
         if pattern.search(content) is None and _SIGN not in content:
             return content
@@ -78,11 +89,11 @@ class Encoder:
 
     @staticmethod
     def plain(text: str) -> str:
-        """Return marked text without its marks."""
+        """Return a text without the cuts that `mark` put into it."""
         return text.replace(_CUT, "").replace(_ESCAPED, _SIGN) if _SIGN in text else text
 
     def encode(self, text: str, *, after: str = "") -> list[int]:
-        """Return the ids of a segment of marked text as they are after the text `after`, never merged with it.
+        """Return the ids of a segment of marked text that follows the text `after`, but is not merged with its tokens.
 
         Raises:
             DataError: the tokenizer turns ordinary text into a control token.
@@ -92,7 +103,7 @@ class Encoder:
         return self._behind(text, self._anchors(after)) if after and self._adds_space else self.ids(text)
 
     def ids(self, text: str) -> list[int]:
-        """Return `tokenizer(text, add_special_tokens=False)`, by the fast backend if there is one: in half the time."""
+        """Return `tokenizer(text, add_special_tokens=False)`, from the fast backend if there is one (half the time)."""
         if self._fast:
             backend = cast("Any", self.tokenizer).backend_tokenizer
             # What a call of somebody else's left switched on, the tokenizer itself switches off, as on every call.
@@ -131,12 +142,12 @@ class Encoder:
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """Return the pattern of any of the texts, the longest first, as tokenizers match them; without texts, no match."""
+    """Return a pattern that matches any of the texts, the longest first, as tokenizers do; without texts, nothing."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
 
 
 def _has_plain_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return True if calling the tokenizer only calls its backend."""
+    """Return True if the tokenizer's class only calls its fast backend, so that the backend can be called directly."""
     from transformers import PreTrainedTokenizerFast
 
     called = ("__call__", "_encode_plus", "_batch_encode_plus")

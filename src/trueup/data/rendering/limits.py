@@ -1,4 +1,4 @@
-"""Limits on the rendering of a chat template: processor time, and characters built.
+"""Limits on the rendering of a chat template: processor time, and the number of characters built.
 
 A chat template is a program from whoever published the model. The sandbox (`sandbox.py`) calls `step` in every loop
 iteration, call and filter, and `charge` before every operation whose result can be larger than its operands. Both
@@ -28,11 +28,11 @@ _PRINTF_NAMED = re.compile(r"\)" + _FLAGGED_WIDTH)  # after %(name)
 
 
 class OverLimit(Exception):  # noqa: N818 - its text is the limit; the caller, who knows the template, makes the error
-    """A rendering has used up its time or its characters."""
+    """Error of a rendering that has used up its time or the number of characters it may build."""
 
 
 class _Meter(threading.local):
-    """The remaining allowance of the rendering in this thread."""
+    """The characters and the time that the rendering in the current thread may still use."""
 
     characters = 0
     steps = 0
@@ -43,10 +43,10 @@ _meter = _Meter()
 
 
 def begin(conversation_characters: int = 0, messages: int = 0) -> None:
-    """Start counting for one rendering in this thread.
+    """Start counting time and characters for one rendering in the current thread.
 
-    A template may copy each content some dozens of times, or append messages to one growing text, which builds
-    about messages * characters; so the allowance grows with the conversation.
+    A template may copy each content some dozens of times, or append messages to one growing text, which builds about
+    messages * characters; so the number of characters allowed grows with the conversation.
     """
     _meter.characters = CHARACTERS + (64 + 2 * messages) * conversation_characters
     _meter.steps = 0
@@ -54,14 +54,22 @@ def begin(conversation_characters: int = 0, messages: int = 0) -> None:
 
 
 def step() -> None:
-    """Count one iteration or call; raise OverLimit if the time is used up (read at every 64th)."""
+    """Count one loop iteration or call of the template, and check the time at every 64th.
+
+    Raises:
+        OverLimit: the time is used up.
+    """
     _meter.steps = steps = _meter.steps + 1
     if not steps & 63:
         _check_time()
 
 
 def charge(characters: int) -> None:
-    """Count characters about to be built; raise OverLimit if the allowance or the time is used up."""
+    """Count characters that the template is about to build, before they are built.
+
+    Raises:
+        OverLimit: the number of characters allowed, or the time, is used up.
+    """
     _meter.characters = left = _meter.characters - characters
     if left < 0:
         _too_large()
@@ -70,10 +78,13 @@ def charge(characters: int) -> None:
 
 
 def weigh(value: Any) -> int:
-    """Return the characters that a value counts for, shared elements as often as they are reached.
+    """Return the size of a value in characters: its text, and 16 for each element of a container.
 
-    Raises OverLimit instead of walking a structure that is larger than the allowance: [x, x] repeated sixty times
-    takes little memory, but its text or a comparison of it would take for ever.
+    Elements that are shared count each time they are reached.
+
+    Raises:
+        OverLimit: a container is larger than the characters left. It is not walked to the end: [x, x] repeated sixty
+            times takes little memory, but its text or a comparison of it would take for ever.
     """
     if isinstance(value, str):
         return len(value)
@@ -97,7 +108,7 @@ def weigh(value: Any) -> int:
 
 
 def charge_value(value: Any) -> Any:
-    """Charge a text or container, and return it."""
+    """Count the size of a text or container as characters built (see `charge`), and return the value."""
     if type(value) is str:  # mostly
         charge(len(value))
     elif isinstance(value, MEASURED):
@@ -106,7 +117,7 @@ def charge_value(value: Any) -> Any:
 
 
 def charge_printf(text: str, values: Any) -> None:
-    """Charge the largest result that `text % values` can have."""
+    """Count, before it is built, the largest size that the text `text % values` can have (see `charge`)."""
     charge(len(text) + text.count("%") * weigh(values))
     for widths in _PRINTF.findall(text):
         if "*" in widths:  # the width is among the values; no chat template needs this
@@ -118,7 +129,7 @@ def charge_printf(text: str, values: Any) -> None:
 
 
 def charge_digits(*widths: str) -> None:
-    """Charge widths written in digits."""
+    """Count field widths, written as digits in a format string, as characters about to be built (see `charge`)."""
     for width in widths:
         charge(int(width[:12] or "0"))
 

@@ -1,4 +1,4 @@
-"""Messages, rows made of them, and what makes a conversation well-formed. No tokens: those are the renderer's."""
+"""Messages, the typed rows made of them, and the rules for a well-formed conversation. No tokens are handled here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALLOW = ", or allow it: allow=[empty-response]"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: `role` is system, user or assistant."""
+    """One message of a conversation; `role` is system, user or assistant."""
 
     role: str
     content: str
@@ -23,7 +23,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The file and line of a row: `line` is 1-based (the row's number in parquet, JSON arrays and hub data sets)."""
+    """The file and line that a row was read from.
+
+    `line` counts from 1; in parquet files, JSON lists and hub data sets it is the row's number.
+    """
 
     file: str
     line: int
@@ -34,25 +37,29 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A demonstration: messages that end with an assistant's."""
+    """A row to imitate (SFT): messages that end with an assistant's."""
 
     messages: tuple[Message, ...]
     origin: Origin | None = None
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """All before the last assistant message."""
+        """All messages before the last, which is the assistant's response."""
         return self.messages[:-1]
 
     @property
     def response(self) -> str:
-        """The last assistant message's content."""
+        """The content of the last message, the assistant's response."""
         return self.messages[-1].content
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A ranking: `chosen` and `rejected` are the messages after `prompt`, normally one assistant message each."""
+    """A row with a prompt and two answers, of which `chosen` was preferred to `rejected`.
+
+    Each answer is the messages after the prompt, normally one assistant message. `margin` tells how much better the
+    chosen one is, if known.
+    """
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
@@ -63,7 +70,7 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A verdict on one completion (KTO)."""
+    """A row with a prompt and one completion, labelled as desirable or not (for KTO)."""
 
     prompt: tuple[Message, ...]
     completion: tuple[Message, ...]
@@ -73,7 +80,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Messages that end with a user's: something to answer."""
+    """A row without an answer: messages that end with a user's, for a model to answer."""
 
     messages: tuple[Message, ...]
     origin: Origin | None = None
@@ -81,7 +88,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A document, without roles."""
+    """A row of plain text without roles, e.g. a document."""
 
     text: str
     origin: Origin | None = None
@@ -92,7 +99,7 @@ Row = Conversation | Preference | Labelled | Prompt | Text
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Token ids (T,), and for each whether it is trained (is a target)."""
+    """A rendered conversation or text: T token ids, and a mask of T booleans, True for tokens that are trained."""
 
     ids: list[int]
     mask: list[bool]
@@ -102,7 +109,10 @@ class Rendered:
 
 
 def row_error(origin: Origin | None, problem: str, fix: str, value: object = None) -> DataError:
-    """The DataError all bad rows get: place and problem, the value if given, the fix. Three lines at most."""
+    """Return the DataError for a bad row: its place and the problem, the value if given, and the fix.
+
+    At most three lines.
+    """
     shown = "" if value is None else f"\n  value: {excerpt(value)}"
     return DataError(f"{origin or 'conversation'}: {problem}{shown}\n  fix: {fix}")
 
@@ -114,9 +124,11 @@ def check(
     ends_with: Literal["assistant", "user"] = "assistant",
     empty_ok: bool = False,
 ) -> None:
-    """Raise DataError unless `messages` are an optional system, then user and assistant in turns up to `ends_with`.
+    """Raise DataError unless the messages form a well-formed conversation.
 
-    `empty_ok` lets an assistant say nothing: a model does so when it samples the end token first, and people rank it.
+    An optional system message comes first, then user and assistant in turns; the last has the role `ends_with`.
+    Contents must not be empty, except with `empty_ok` an assistant's: a model may sample the end token first, and
+    people rank that.
     """
     expected = "user"
     for number, message in enumerate(messages, 1):

@@ -1,7 +1,7 @@
 """Try an untrusted chat template once in a child process, where memory and processor time have hard limits.
 
 The child imports only jinja2 and the sandbox: about a tenth of a second. It exists for what the sandbox's own limits
-may miss, such as a crash of the interpreter; what a template raises is reported where it is rendered.
+may miss, such as a crash of the interpreter; an error that a template raises is reported where it is rendered.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ PROBES = (
 
 @cache
 def problem_of(template: str, tokens: tuple[tuple[str, str], ...]) -> str:
-    """Return the limit that a template breaks when it renders the probes; "" if none. Cached for the process.
+    """Return the limit (in words) that a chat template breaks when a child process renders PROBES with it; "" if none.
 
-    Where no child can be started (a frozen application, no more processes) the sandbox's limits alone hold.
+    `tokens` are (name, text) of the special tokens. The result is cached for this process. Where no child can be
+    started (a frozen application, no more processes), the sandbox's limits alone hold.
     """
     if getattr(sys, "frozen", False) or not sys.executable:
         return ""
@@ -60,7 +61,10 @@ def problem_of(template: str, tokens: tuple[tuple[str, str], ...]) -> str:
 
 
 def child() -> None:
-    """Render the probes of the task on stdin under hard limits, and print the limit that was broken."""
+    """Render PROBES with the template given on stdin under hard limits, and print the limit that was broken, if any.
+
+    This is the main function of the child process; stdin holds JSON with the template and the limits.
+    """
     from trueup.data.rendering import sandbox
 
     task = json.load(sys.stdin)

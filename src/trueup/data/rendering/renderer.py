@@ -4,10 +4,11 @@ All tokens for training and sampling come from `Renderer`, which guarantees:
 
 * A prompt's ids are a strict prefix of the ids of the conversation it belongs to. A prompt is tokenised alone, as it
   is at inference, and the response after it.
-* Trained is what the model has to write at inference, from the generation header to the end token inclusive, and
-  nothing else. The mask is made from positions, never by comparing ids, so a pad token equal to eos cannot hide it.
-* Control tokens are the template's. A content that spells one becomes ordinary tokens.
-* A template for which this cannot be had is refused with a message, at start-up where possible.
+* The trained tokens are those that the model has to write at inference, from the generation header (exclusive) to the
+  end token (inclusive), and no others. The mask is made from positions, never by comparing ids, so a pad token equal to
+  eos cannot hide it.
+* Only the template writes control tokens. The text of one in a message's content becomes ordinary tokens.
+* A template that makes this impossible is refused with a message, at start-up where possible.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class Renderer:
-    """Converts messages to tokens and back, for one tokenizer. Can be pickled.
+    """Converter between messages and tokens, for one tokenizer. Can be pickled.
 
     Attributes:
-        end_id: the token that ends an assistant's turn, found by rendering a probe (<|im_end|>, <|eot_id|>, eos).
-        stop_ids: where sampling stops: `end_id` and the tokenizer's eos.
-        stop_texts: their texts.
-        rewrites_history: the template renders an earlier turn otherwise than the last one (Qwen3 drops its thinking),
-            so of a conversation only the last assistant turn can be trained as it was written.
-        rewritten: how many prompts met so far had their history rewritten.
-        writes_end: the template writes the end token after an answer; else eos is put there.
-        missing_template: the tokenizer had no chat template and was given ChatML.
-        template_marks: what the template writes before and after a user's and an assistant's content, from four
-            characters: "<|im_start|>user", "<|im_end|>", "[/INST]".
+        end_id: id of the token that ends an assistant's turn, found by rendering a probe (<|im_end|>, <|eot_id|>, eos).
+        stop_ids: ids at which sampling stops: `end_id` and the tokenizer's eos.
+        stop_texts: the texts of these tokens.
+        rewrites_history: True if the template renders an earlier turn otherwise than the last one (Qwen3 drops its
+            thinking), so of a conversation only the last assistant turn can be trained as it was written.
+        rewritten: number of prompts met so far whose earlier turns were rewritten.
+        writes_end: True if the template writes the end token after an answer; else eos is put there.
+        missing_template: True if the tokenizer had no chat template and was given ChatML.
+        template_marks: the texts that the template writes before and after a user's and an assistant's content, if they
+            have four characters or more: "<|im_start|>user", "<|im_end|>", "[/INST]".
 
     Raises:
         ModelError: the tokenizer has no eos token, or its template cannot be masked exactly.
@@ -64,8 +65,8 @@ class Renderer:
         """Return a conversation's ids and mask (True on assistant contents and end tokens), up to the last end token.
 
         Raises:
-            DataError: the roles are out of order, a response holds the text of the end token, or the template changes
-                a response; it names `origin`.
+            DataError: the roles are out of order, a response holds the text of the end token, or the template changes a
+                response; the message names `origin`.
             ModelError: the template refuses the messages, or writes the prompt otherwise once it is answered.
         """
         self._check(messages, origin)
@@ -74,20 +75,27 @@ class Renderer:
         return prompt + self._response(header, marked, origin)[1]
 
     def prompt(self, messages: Sequence[Message], *, origin: Origin | None = None) -> list[int]:
-        """Return a prompt's ids with the generation header, ready to sample from. Raises as `conversation`."""
+        """Return a prompt's ids with the generation header (e.g. "<|im_start|>assistant") at the end, to sample from.
+
+        Raises:
+            DataError, ModelError: for the reasons for which `conversation` raises them.
+        """
         self._check(messages, origin, ends_with="user")
         return list(self._prompt(self._marked(messages), origin)[1].ids)
 
     def continuation(
         self, prompt: Sequence[Message], completion: Sequence[Message], *, origin: Origin | None = None
     ) -> Rendered:
-        """Return the ids and mask after `.prompt(prompt)`; together they are the conversation's."""
+        """Return the ids and mask of a completion that follows its prompt.
+
+        The ids of `prompt(prompt)` and these ids together are those of the whole conversation.
+        """
         return self.pair(prompt, (completion,), origin)[1][0]
 
     def pair(
         self, prompt: Sequence[Message], completions: Sequence[Sequence[Message]], origin: Origin | None = None
     ) -> tuple[list[int], list[Rendered]]:
-        """Return `.prompt(prompt)` and the `.continuation` of each completion; the prompt is rendered once."""
+        """Return the ids of a prompt, and the ids and mask of each completion of it; the prompt is rendered once."""
         self._check(prompt, origin, ends_with="user")
         for completion in completions:
             self._check((*prompt, *completion), origin)
@@ -97,33 +105,45 @@ class Renderer:
         return list(start.ids), branches
 
     def text(self, text: str) -> Rendered:
-        """Return a document and eos, all trained, after an untrained bos if the tokenizer adds one."""
+        """Return a plain text's ids and mask: the text and eos, all trained.
+
+        If the tokenizer adds a bos token, it comes first and is not trained.
+        """
         ids = self._encoder.encode(self._encoder.mark(text))
         return Rendered([*self._bos, *ids, self._eos_id], [False] * len(self._bos) + [True] * (len(ids) + 1))
 
     def answer(self, ids: Sequence[int]) -> str:
-        """Return the text of sampled tokens up to an end token, also one spelled in ordinary tokens."""
+        """Return the text of sampled token ids up to the first end token, even one that is spelled in ordinary tokens."""
         text = self.decode(ids)
         for stop in self.stop_texts:
             text = text.partition(stop)[0]
         return text
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without special tokens, nor the spaces that the template itself puts around a response."""
+        """Return the text of token ids without special tokens.
+
+        Spaces that the template itself puts around a response are removed too.
+        """
         text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
         return text.removeprefix(self._frame.before).removesuffix(self._frame.after)
 
     def control_texts(self, messages: Sequence[Message]) -> list[str]:
-        """The control tokens spelled in the contents, each once; they become ordinary tokens. Mostly none."""
+        """Return the texts of control tokens (e.g. "<|im_end|>") that occur in the messages' contents, each once.
+
+        There are usually none. When the messages are rendered, such texts become ordinary tokens.
+        """
         held = [text for m in messages for text in self._encoder.held(m.content, assistant=m.role == "assistant")]
         return list(dict.fromkeys(held))
 
     def applied_twice(self, messages: Sequence[Message]) -> str | None:
-        """A role's header, as this template writes it, in a content: the data were rendered before. Mostly None."""
+        """Return a role header of this template (e.g. "<|im_start|>user") that occurs in a content; usually None.
+
+        If there is one, a template was applied to the data before.
+        """
         return next((mark for m in messages for mark in self._template.role_marks if mark in m.content), None)
 
     def doubled_bos(self, ids: Sequence[int]) -> bool:
-        """Return True if `ids` begin with the bos token twice."""
+        """Return True if `ids` begin with two bos tokens."""
         bos = self.tokenizer.bos_token_id
         return bos is not None and list(ids[:2]) == [bos, bos]
 
@@ -149,7 +169,7 @@ class Renderer:
         return tuple(marked)
 
     def _prompt(self, messages: tuple[Message, ...], origin: Origin | None = None) -> tuple[str, Rendered]:
-        """Return the text and tokens of a prompt, its earlier assistant turns marked as trained."""
+        """Return the text and the tokens of a prompt; its earlier assistant turns are marked as trained."""
         if self._memo is None or self._memo[0] != messages:  # several answers to one prompt share it
             self._memo = (messages, *self._prompt_afresh(messages, origin))
         return self._memo[1], self._memo[2]
@@ -192,7 +212,7 @@ class Renderer:
         return Rendered(ids, [False] * len(ids))
 
     def _response(self, header: str, messages: tuple[Message, ...], origin: Origin | None) -> tuple[str, Rendered]:
-        """Return the text and tokens of the last message, from the generation header to the end token."""
+        """Return the text and the tokens of the last message: all that the model writes, up to the end token."""
         content = messages[-1].content
         said, end = self._frame.split(self._template.answered(messages, header))
         if not _keeps(said, content):
@@ -214,7 +234,7 @@ class Renderer:
 
 
 def _keeps(said: str, content: str) -> bool:
-    """Return True if a rendered response is the content, apart from space around it and around its thinking."""
+    """Return True if the rendered response `said` is `content`, apart from space around it and around its thinking."""
     if said.rstrip().endswith(content.strip()):
         return True
     return "</think>" in content and "".join(said.split()).endswith("".join(content.split()))

@@ -1,8 +1,8 @@
-"""The sandbox that chat templates are rendered in: that of transformers, with every growing operation bounded.
+"""The sandbox in which chat templates are rendered: that of transformers, with every growing operation limited.
 
 Imports only jinja2 and the standard library, so that a child process can try an untrusted template cheaply.
-Beyond jinja2's ImmutableSandboxedEnvironment, the generated code charges (`limits.py`) loop iterations, calls,
-filters, `+`, `*`, `**`, `%`, `~`, literals of containers, captured blocks and everything that is written.
+Beyond jinja2's ImmutableSandboxedEnvironment, the code generated from a template counts (`limits.py`) loop iterations,
+calls, filters, `+`, `*`, `**`, `%`, `~`, literals of containers, captured blocks and everything that is written.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MOST_INDENT = 64  # of tojson: spaces, or characters of a separator
 
 
 def render(template: str, tokens: Mapping[str, str], turns: list[dict[str, str]], generate: bool) -> str:
-    """Return the text of a conversation.
+    """Return the text of a conversation, rendered by a chat template.
 
     Args:
         template: the chat template.
@@ -76,7 +76,7 @@ def _compiled(template: str) -> Template:
 
 
 class _Generator(CodeGenerator):
-    """Generates the code of a template, with calls that count what it does."""
+    """Generator of a template's Python code that adds calls which count loop iterations and the characters built."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -128,7 +128,7 @@ class _Generator(CodeGenerator):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """jinja2's sandbox with bounded operators, calls and text formats."""
+    """jinja2's sandbox, whose operators, calls and text formatting count the characters they build, up to a limit."""
 
     code_generator_class = _Generator
     intercepted_binops = frozenset(("+", "*", "**", "%"))
@@ -137,13 +137,13 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def concat(pieces: Iterable[str]) -> str:
-        """Join the pieces of a macro or a captured block."""
+        """Join the pieces of text of a macro or a captured block; their size counts towards the limit."""
         pieces = list(pieces)
         charge(sum(map(len, pieces)))
         return "".join(pieces)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002
-        """Compute `left operator right`, its size charged beforehand."""
+        """Return `left operator right`, after the size of the result was counted towards the limit."""
         if operator == "+":
             if type(left) is type(right) is str:  # mostly
                 charge(len(left) + len(right))
@@ -160,7 +160,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self.binop_table[operator](left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as jinja2
-        """Call a function, method or macro, the growth of texts' methods charged beforehand."""
+        """Call a function, method or macro for a template; the size of its result counts towards the limit.
+
+        For methods of texts that can build much (e.g. `ljust`), the size is counted before the call.
+        """
         step()
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str):
@@ -171,13 +174,19 @@ class _Environment(ImmutableSandboxedEnvironment):
         return charge_value(super().call(__context, __obj, *args, **kwargs))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Return False also for the methods that make bytes, which nothing here measures."""
+        """Return True if a template may read the attribute `attr` of `obj`.
+
+        Beyond jinja2's rule, methods that make bytes are refused, because the size of bytes is not counted here.
+        """
         if attr in ("encode", "to_bytes", "from_bytes"):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Return a `str.format` or `format_map` that is sandboxed, its result charged beforehand."""
+        """Return a sandboxed form of `str.format` or `format_map` that counts the size of its result beforehand.
+
+        For any other value, None is returned.
+        """
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
@@ -289,7 +298,7 @@ _FILTERS: dict[str, Callable[..., None]] = {
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter that counts as a step and charges what it needs and what it returns."""
+    """Return a template filter that counts as a step and whose needs and result count towards the character limit."""
     guard = _FILTERS.get(name)
     skipped = int(hasattr(function, "jinja_pass_arg"))  # the first argument is the context or environment
 
@@ -329,7 +338,7 @@ def _summed(environment: _Environment, total: Callable[..., Any]) -> Callable[..
 def _tojson(
     x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """Return JSON as transformers' own filter does, without the escapes of HTML."""
+    """Return a value as JSON, as the filter `tojson` of transformers does, without escapes for HTML."""
     for text in (indent, *(separators or ())):
         if (len(text) if isinstance(text, str) else abs(text or 0)) > _MOST_INDENT:
             raise OverLimit(f"more than {_MOST_INDENT} characters between the parts of JSON")
@@ -364,7 +373,7 @@ def _strftime_now(format: str) -> str:  # noqa: A002 - transformers' name
 
 
 class _Dict:
-    """`dict` of templates: no attributes of the class can be reached."""
+    """The function `dict` in templates; a template can reach no attributes of the class through it."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -374,7 +383,10 @@ class _Dict:
 
 
 class _Namespace(Namespace):
-    """`namespace` of templates: no names with an underscore, and no text of its contents."""
+    """The object `namespace` in templates, which refuses attributes that begin with an underscore.
+
+    Its text is always "<Namespace>", so that no contents are written with it.
+    """
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # so that namespace(self=...) works
         self, values = args[0], dict(*args[1:], **kwargs)
@@ -396,12 +408,15 @@ def _check_name(name: Any) -> None:
 
 
 class _GenerationTag(Extension):
-    """{% generation %} ... {% endgeneration %}: marks the assistant's part in templates; renders its body."""
+    """The tag {% generation %} ... {% endgeneration %}, by which templates mark the assistant's part.
+
+    Only the text inside it is rendered; the mark itself has no effect here.
+    """
 
     tags = {"generation"}  # noqa: RUF012 - as jinja2's extensions declare it
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """Parse the tag and its body, which has a scope as in transformers."""
+        """Return the node of the tag and its body, which has its own scope as in transformers."""
         line = next(parser.stream).lineno
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 

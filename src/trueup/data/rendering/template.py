@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: messages to text, and the text around contents, determined by rendering probes."""
+"""A tokenizer's chat template, which turns messages into text; test renderings show what it writes around contents."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PROBE = _ANSWERED.content
 
 
 class Frame(NamedTuple):
-    """The text that a template writes around a response."""
+    """The text that a template writes around an assistant's response, e.g. the end token."""
 
     lead: str  # between generation prompt and response, if the model does not write it
     before: str  # white space that the model writes
@@ -47,7 +47,7 @@ class Frame(NamedTuple):
     end_id: int
 
     def split(self, rest: str) -> tuple[str, str]:
-        """Split what follows a header into the response and the end token ("" if the template writes none)."""
+        """Split the text after a generation header into the response and the end token ("" if the template writes none)."""
         if self.end_text and (index := rest.find(self.end_text)) >= 0:
             return rest[:index], self.end_text
         if not self.end_text and rest.endswith(self.rest):
@@ -56,15 +56,15 @@ class Frame(NamedTuple):
 
 
 class ChatTemplate:
-    """Renders messages to text. A tokenizer without a template is given ChatML.
+    """Renders messages to text with a tokenizer's chat template. A tokenizer without a template is given ChatML.
 
     Attributes:
         missing: True if the tokenizer had no template.
         encoder: the tokenizer's encoder, which knows the control tokens of this template.
         frame: the text around a response.
-        marks: the texts before and after a user's and an assistant's content, of four characters and more.
-        role_marks: those before a content that are more than an end token or a word: a content that holds one
-            has been rendered already.
+        marks: the texts before and after a user's and an assistant's content that have four characters or more.
+        role_marks: those of them that announce a role, e.g. "<|im_start|>user": a content that holds one has been
+            rendered before.
 
     Raises:
         ModelError: a response cannot be separated from the text around it.
@@ -82,11 +82,11 @@ class ChatTemplate:
         self.marks, self.role_marks = self._marked()
 
     def header(self, messages: Sequence[Message]) -> str:
-        """Return the text of a prompt: all text before the model's response."""
+        """Return the text of a prompt up to the model's response, e.g. ending with "<|im_start|>assistant"."""
         return self._render(messages, generate=True) + self.frame.lead
 
     def answered(self, messages: Sequence[Message], header: str) -> str:
-        """Return the text of a conversation after the `header` of its prompt.
+        """Return the text of a conversation after `header`, the text of its prompt.
 
         Raises:
             ModelError: the text does not begin with the header, or the template refuses the messages.
@@ -111,7 +111,7 @@ class ChatTemplate:
             raise _failed(self._tokenizer, error) from error
 
     def _written(self) -> str:
-        """Return all text that the template writes around contents."""
+        """Return all text that the template writes around messages' contents, found by rendering test messages."""
         talk = (_ASKED, _ANSWERED, _ASKED)
         texts = [self._render(talk[:2], generate=False), self._render(talk, generate=True)]
         with suppress(ModelError):  # it may know no system role
@@ -160,7 +160,7 @@ def _not_appending(header: str) -> ModelError:
 
 
 def _failed(tokenizer: PreTrainedTokenizerBase, error: Exception) -> ModelError:
-    """Return the error for a template that breaks a limit or raises."""
+    """Return the ModelError for a chat template that breaks a limit or raises `error`."""
     name = excerpt(str(tokenizer.name_or_path), 200)
     if isinstance(error, OverLimit):
         problem = f"the chat template of {name} runs away: it takes {error}"
@@ -172,13 +172,18 @@ def _failed(tokenizer: PreTrainedTokenizerBase, error: Exception) -> ModelError:
 
 
 def chatml(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the ChatML template that a tokenizer without a template is given."""
+    """Return the ChatML template that a tokenizer without a template is given.
+
+    If its vocabulary lacks ChatML's tokens, the template ends an answer with eos.
+    """
     has_tokens = {"<|im_start|>", "<|im_end|>"} <= set(added_texts(tokenizer).values())
     return CHATML.replace("END", "<|im_end|>" if has_tokens else str(tokenizer.eos_token))
 
 
 def _applier(tokenizer: PreTrainedTokenizerBase, trusted: Sequence[str]) -> Callable[[list[dict[str, str]], bool], str]:
-    """Return `(turns, generate) -> text` for a tokenizer, its template tried in a child process unless trusted.
+    """Return a function (turns, generate) -> text that renders messages by the tokenizer's chat template.
+
+    A template that is not in `trusted` is first tried in a child process.
 
     Raises:
         ModelError: the template is missing, or breaks a limit.
@@ -202,5 +207,5 @@ def _applier(tokenizer: PreTrainedTokenizerBase, trusted: Sequence[str]) -> Call
 
 
 def _apply_own(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], generate: bool) -> str:
-    """Render by the Python code of a tokenizer class that does not use jinja templates as the others do."""
+    """Render messages by a tokenizer class that overrides `apply_chat_template`, outside the sandbox."""
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
