@@ -113,7 +113,10 @@ class Renderer:
         return Rendered([*self._bos, *ids, self._eos_id], [False] * len(self._bos) + [True] * (len(ids) + 1))
 
     def answer(self, ids: Sequence[int]) -> str:
-        """Return the text of sampled token ids up to the first end token, even one that is spelled in ordinary tokens."""
+        """Return the text of sampled token ids up to the first end token.
+
+        The end token's text ends the answer even if it was sampled in ordinary tokens.
+        """
         text = self.decode(ids)
         for stop in self.stop_texts:
             text = text.partition(stop)[0]

@@ -47,7 +47,10 @@ class Frame(NamedTuple):
     end_id: int
 
     def split(self, rest: str) -> tuple[str, str]:
-        """Split the text after a generation header into the response and the end token ("" if the template writes none)."""
+        """Return the response and the end token in `rest`, the text after a generation header.
+
+        The end token is "" if the template writes none.
+        """
         if self.end_text and (index := rest.find(self.end_text)) >= 0:
             return rest[:index], self.end_text
         if not self.end_text and rest.endswith(self.rest):

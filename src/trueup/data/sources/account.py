@@ -35,9 +35,9 @@ class Places:
     total: int = 0
 
     def add(self, origins: Sequence[Origin], total: int | None = None) -> None:
-        """Count `total` more places (by default all of `origins`).
+        """Count `total` more places, of which `origins` are the first; by default `origins` are all of them.
 
-        The first of them, `origins`, are kept until the list is full.
+        Of `origins`, only as many are kept as a message can list.
         """
         self.total += len(origins) if total is None else total
         self.origins += origins[: LISTED + 1 - len(self.origins)]

@@ -148,9 +148,9 @@ def mark_inside(origin: Origin, text: str) -> DataError | None:
 
 
 def plain_lines(name: str, handle: BinaryIO, tally: Tally) -> Iterator[tuple[Origin, str | DataError]]:
-    """Yield each line that is not blank, as its place and its text, or the error of decoding it.
+    """Yield each line that is not blank, as its place (file and line) and its text, or the error of decoding it.
 
-    `tally` counts blank lines.
+    The blank lines are counted in `tally`.
     """
     for number, raw in enumerate(raw_lines(name, handle), 1):
         origin = Origin(name, number)

@@ -40,9 +40,9 @@ class Format:
 
 
 def recognise(row: Mapping[str, object], wanted: Sequence[str]) -> Format | None:
-    """Return the first format of `wanted` (names, e.g.
+    """Return the first format of `wanted` whose keys the row has; None if the row fits none of them.
 
-    "ranking") whose keys the row has; None if it has those of none.
+    `wanted` has names of formats, such as "ranking".
     """
     possible = {name: keys for name, keys in _keys_of_formats(row).items() if keys}
     parsers = {

@@ -75,10 +75,7 @@ def _broken(origin: Origin, text: str, pos: int, column: int, message: str, fix:
 
 
 def _fix_of_mistake(text: str, pos: int, message: str) -> str | None:
-    """Return the advice for a common mistake in JSON, e.g. single quotes or a trailing comma.
-
-    None for other mistakes.
-    """
+    """Return the advice for a common mistake in JSON, such as single quotes or a trailing comma; else None."""
     char, line = text[pos : pos + 1], text.strip()
     if line.startswith(("#", "//", "/*")) or char in ("#", "/"):
         return "remove the comment: JSON has none"
@@ -111,9 +108,9 @@ def _ends_early(text: str, pos: int, message: str) -> bool:
 
 
 class _Window:
-    """The part of a JSON file that is in memory: `text`, which is read up to the index `position`.
+    """The part of a JSON file that is in memory, with its line and column numbers for error messages.
 
-    It also knows the line and column numbers of its text, for error messages.
+    `text` is the part in memory; the characters before the index `position` were parsed already.
     """
 
     def __init__(self, name: str, handle: BinaryIO, size: int) -> None:

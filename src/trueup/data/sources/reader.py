@@ -81,7 +81,7 @@ class FileReader(Reader):
 
 
 class DataSetReader(Reader):
-    """Reader of a data set of the `datasets` package, saved or of the hub.
+    """Reader of a data set of the `datasets` package, which was saved to disk or lies on the hub.
 
     `length` is its number of rows (0: not known).
     """

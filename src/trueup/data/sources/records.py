@@ -69,10 +69,10 @@ class Record:
         return self.fail(f"{excerpt(key)} is {type_name(value)}, expected {expected}", f"write {expected}", text)
 
     def text(self, key: str, *, empty_ok: bool = False) -> str:
-        """Return the string at `key`, which must be valid Unicode and, unless `empty_ok`, more than spaces.
+        """Return the string at `key`, which must be more than spaces, unless `empty_ok`.
 
         Raises:
-            DataError: it is not.
+            DataError: the value is missing, not a string, empty, or not valid Unicode (half a surrogate pair).
         """
         value = self.value(key)
         if not isinstance(value, str):

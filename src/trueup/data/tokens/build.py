@@ -85,10 +85,7 @@ def tokenize(
 
 
 def open_cached(key: str) -> Tokenized | None:
-    """Return the tokenized rows that the cache holds under the hash `key`.
-
-    None if there are none, or they are damaged.
-    """
+    """Return the tokenized rows that the cache holds under the hash `key`; None if it has none or they are damaged."""
     folder = cache_folder() / key
     try:
         rows = Tokenized(folder)

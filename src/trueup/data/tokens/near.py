@@ -44,7 +44,7 @@ def near_groups(rows: Tokenized) -> Groups:
 
 
 class _Joiner:
-    """Comparison of rows that share a bucket (equal band keys), and union of near-duplicates into groups."""
+    """Helper that compares the rows of a bucket (rows with an equal band key) and joins near-duplicates into groups."""
 
     def __init__(self, groups: Groups, rows: Tokenized) -> None:
         self._groups, self._rows = groups, rows
@@ -114,9 +114,10 @@ class _Side:
 def overlap(
     rows: Tokenized, among: NDArray[np.int64], other: Tokenized, others: NDArray[np.int64], *, shown: int = 10
 ) -> Overlap:
-    """Return the rows of `rows[among]` that occur in `other[others]`, word for word or nearly (`duplicates.alike`).
+    """Return the overlap of `rows[among]` with `other[others]`: rows that occur in both, exactly or nearly.
 
-    Candidates are found by their MinHash signatures; then their texts are compared. At most `shown` pairs are listed.
+    Candidates for near-duplicates (`duplicates.alike`) are found by their MinHash signatures; then their texts are
+    compared. At most `shown` pairs of rows are listed.
     """
     equal = _equal(_Side(rows, among), _Side(other, others))
     rest = among[~np.isin(among, np.array(list(equal), np.int64))]

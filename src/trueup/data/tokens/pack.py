@@ -124,10 +124,7 @@ def compared(parts: Sequence[Sequence[Sequence[str]]], *, system: bool = False) 
 
 
 def near_text(parts: Sequence[Sequence[Sequence[str]]]) -> str:
-    """Return the normalised text by which near-duplicates are found.
-
-    Of a long row only the first 65,536 characters count.
-    """
+    """Return the normalised text by which near-duplicates are found; only its first 65,536 characters count."""
     return normalised(compared(parts)[:_SIGNED])
 
 

@@ -67,9 +67,9 @@ _LETTERS = [re.compile(f"[{span}]") for span in _RANGES]
 
 
 def script_of(text: str) -> int:
-    """Return the index in SCRIPTS of the script that most letters of the text belong to.
+    """Return the index in SCRIPTS of the script that most letters of the text belong to; 0 if it has no letters.
 
-    Han with some kana counts as Kana.
+    Han with some kana counts as Kana (Japanese).
     """
     if text.isascii():
         return int(any(char.isalpha() for char in text))

@@ -69,10 +69,7 @@ class Examples(Sequence[Example]):
         return part.prompt(row)
 
     def scalar(self, index: int) -> float:
-        """Return the margin of a ranking or the label (0 or 1) of a labelled completion at `index`.
-
-        NaN if it has none.
-        """
+        """Return the margin of a ranking or the label (0 or 1) of a labelled completion; NaN if the row has neither."""
         part, row = self.place(index)
         return float(part.record(row)["scalar"])
 
@@ -86,7 +83,10 @@ class Examples(Sequence[Example]):
 
 
 def cut_branch(branch: Branch, room: int) -> Branch:
-    """Return an answer cut to `room` tokens, then to its last trained token, which is replaced by the end token."""
+    """Return an answer cut to `room` tokens, and further to its last trained token.
+
+    If the cut lies inside an answer, the end token takes the place of the last token.
+    """
     if len(branch.ids) <= room:
         return branch
     ids, mask = branch.ids[: max(0, room)], branch.mask[: max(0, room)]
