@@ -165,7 +165,7 @@ def missing_end_penalty(scores: Tensor, finished: Tensor, penalty: float) -> Ten
     among unfinished responses.
 
     Args:
-        scores: (S,).
+        scores: (S,) reward of each response.
         finished: (S,) bool, True where the response ends with an end token.
         penalty: in reward units.
 

@@ -1,4 +1,4 @@
-"""Copy a model's folder for publication: the files in it, and nothing that a link in it points to elsewhere."""
+"""Copy a model's folder for publication, but no file from elsewhere that a link in the folder points to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trueup.system.text import excerpt
 
 
 def copy_model(source: Path, folder: Path) -> None:
-    """Copy a model's files, following links, without hidden ones (`.git`, `.env`).
+    """Copy a model's files from `source` to `folder`, following links, without hidden files (`.git`, `.env`).
 
     Raises:
         ModelError: a link leads out of the folder, so an export or upload would publish files from elsewhere. Links of
@@ -34,7 +34,11 @@ def allowed_roots(source: Path) -> list[Path]:
 
 
 def check_link(path: Path, roots: Sequence[Path]) -> None:
-    """Raise ModelError if `path` is a link that leads out of the folders `roots`."""
+    """Check that `path` is no link that leads out of the folders `roots`.
+
+    Raises:
+        ModelError: it is such a link.
+    """
     if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in roots):
         raise ModelError(
             f"{excerpt(str(path), 200)[1:-1]}: a link out of the model's folder, to "

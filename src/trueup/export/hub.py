@@ -1,4 +1,4 @@
-"""Upload a proven folder to the Hugging Face hub."""
+"""Upload a folder that has passed the export's proof to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".gguf")
 
 
 def check_name(name: str) -> None:
-    """Raise ModelError unless `name` is owner/name."""
+    """Check that `name` has the form owner/name of a hub repository.
+
+    Raises:
+        ModelError: it has not.
+    """
     if not _NAME.fullmatch(name):
         raise ModelError(f"--push-to-hub {name}: a repository is named owner/name, such as me/my-model")
 
 
 def push(folder: Path, name: str, *, private: bool = False) -> str:
-    """Create the repository if it does not exist, and upload the folder as a single commit.
+    """Upload the folder to a hub repository as a single commit, after creating the repository if it does not exist.
 
     An existing repository must not hold weights that the folder lacks: they could be loaded instead of the new ones.
 
     Args:
         folder: folder to upload, with all its files.
-        name: owner/name.
+        name: repository as owner/name.
         private: create it as private; otherwise the owner's default applies.
 
     Returns:
         The repository's URL.
 
     Raises:
-        ModelError: no token, no network or no permission; the repository is public although `private` is set; it holds
-            other weights. The folder is unchanged.
+        ModelError: no token, no network or no permission; the repository is public although `private` is set; or it
+            holds other weights. The folder is unchanged.
     """
     from huggingface_hub import HfApi
 

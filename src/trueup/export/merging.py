@@ -1,4 +1,4 @@
-"""Merge LoRA into plain weights that compute the same as the trunk with its adapter."""
+"""Merge LoRA adapters into plain weights that compute the same as the trunk (transformer) with its adapter."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ MAX_MERGE_LOSS = (
 
 @torch.no_grad()
 def merged_state(network: Network, role: str) -> dict[str, Tensor]:
-    """Return the role's trunk as plain weights: LoRA deltas added, PEFT's names undone; changed weights are CPU copies.
+    """Return the weights of a role's trunk by name, with LoRA deltas added, so that they need neither adapter nor PEFT.
 
-    With sharded weights every rank has to call; the first gets the weights, on the CPU, and the others an empty dict.
-    The weights have the trunk's dtype, unless rounding to it would undo the training: then all are float32.
+    Changed weights are CPU copies. With sharded weights every rank has to call; the first gets the weights, on the CPU,
+    and the others an empty dict. The weights have the trunk's dtype, unless rounding to it would undo the training:
+    then all are float32.
     """
     trunk, layers = cast("nn.Module", network.trunk(role)), _adapted_layers(network, role)
     to_float32 = abs(merge_kept_share(network, role) - 1) > MAX_MERGE_LOSS
@@ -50,7 +51,10 @@ def merged_state(network: Network, role: str) -> dict[str, Tensor]:
 
 
 def _gathered(parameter: Tensor, known: dict[int, Tensor | None], *, keep: bool) -> Tensor | None:
-    """Return the whole weight, on the CPU if it was sharded, or None unless `keep`. A tied weight is gathered once."""
+    """Return the whole weight, on the CPU if it was sharded, or None unless `keep`.
+
+    `known` caches gathered weights by parameter id, so that a tied weight is gathered once.
+    """
     if not is_sharded(parameter):
         return parameter.detach() if keep else None
     if id(parameter) not in known:
@@ -76,7 +80,7 @@ def merge_kept_share(network: Network, role: str) -> float:
 
 
 def _adapted_layers(network: Network, role: str) -> dict[str, Any]:
-    """Return the layers that have the role's adapter, by their plain names."""
+    """Return the layers that have the role's LoRA adapter, by their names in the trunk without PEFT."""
     adapter, trunk = network.roles[role].adapter, cast("nn.Module", network.trunk(role))
     if adapter is None:
         return {}

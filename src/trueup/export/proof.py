@@ -61,19 +61,19 @@ def record_outputs(
     network: Network, role: str, examples: Sequence[Example], path: Path,
     *, prompt: Callable[[int], Sequence[Message]] = lambda _: (), source: str = LIVE_SOURCE,
 ) -> None:  # fmt: skip
-    """Write the outputs of `role` on up to 8 of the shortest examples (their first branch), and their rendered texts.
+    """Write outputs of a trained role on a few data rows, and the rows' texts, for comparison with an export.
 
-    A policy's outputs are the logits after each row, every token's log-probability and the likeliest token at every
-    position; a role with a head has scores. For a LoRA role they are also computed with the adapter off, to tell a
-    merged model from its base. They are computed in float32 from the weights in memory (with sharded weights, in the
-    run's dtype). Every rank has to call; the first one writes.
+    The rows are up to 8 of the shortest examples (first branch). A policy's outputs are the logits after each row,
+    every token's log-probability and the likeliest token at every position; a role with a head has scores. For a LoRA
+    role they are also computed with the adapter off, to tell a merged model from its base. They are computed in float32
+    from the weights in memory (with sharded weights, in the run's dtype). Every rank has to call; the first one writes.
 
     Args:
         network: network with the role; its weights and mode are not changed.
         role: the trained role.
-        examples: at least one; only the first 256 are candidates.
+        examples: data rows, at least one; only the first 256 are candidates.
         path: safetensors file to write. It contains text of the data, so it stays in the run folder.
-        prompt: returns the messages before an example's answer, to check the template; none for plain text.
+        prompt: returns the messages before an example's answer, to check the chat template; none for plain text.
         source: description of the model that computed the outputs.
     """
     candidates = [examples[index] for index in range(min(len(examples), _CANDIDATES))]
@@ -117,14 +117,20 @@ def _length(example: Example) -> int:
 
 
 def _shortest(lengths: Sequence[int]) -> list[int]:
-    """Return the indices of the shortest examples, of different lengths if possible, so that a batch has padding."""
+    """Return the indices of up to 8 of the shortest examples, given their lengths in tokens.
+
+    The lengths differ if possible, so that a batch has padding.
+    """
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     distinct = list({lengths[index]: index for index in reversed(order)}.values())[::-1]
     return [*distinct, *(index for index in order if index not in distinct)][:_ROWS]
 
 
 def _row(example: Example) -> list[int]:
-    """Return the first branch behind its trunk, cut to `_TOKENS` but with its last token, where a score is read."""
+    """Return the token ids of an example's prompt and first answer, cut to 256 tokens.
+
+    The last token is kept, because scores are read there.
+    """
     ids = example.trunk + (example.branches[0].ids if example.branches else [])
     return ids if len(ids) <= _TOKENS else [*ids[: _TOKENS - 1], ids[-1]]
 
@@ -150,7 +156,7 @@ def _outputs(network: Network, role: str, rows: list[list[int]]) -> dict[str, Te
 
 @contextmanager
 def _in_float32(network: Network) -> Iterator[None]:
-    """Make the network compute in float32 inside the context: a module's weights are widened while it runs.
+    """Make the network compute in float32 inside the context: each module's weights are widened only while it runs.
 
     So the comparison is free of bfloat16 rounding, which is far larger than many errors in an export, and at most one
     module is in memory twice.
@@ -183,7 +189,10 @@ def _in_float32(network: Network) -> Iterator[None]:
 
 
 def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[str, Tensor], torch.dtype]:
-    """Return the outputs, in float32 if the model runs in it, and their dtype."""
+    """Return a role's outputs on token rows by name, and the dtype they were computed in: float32 if possible.
+
+    Names that begin with "base_" are outputs with the adapter off.
+    """
     parts, check_stop = network.roles[role], network.check_stop
     network.check_stop = lambda: None  # training is over, so a stop request must not interrupt this
     roles = {"": role}
@@ -208,7 +217,10 @@ def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[
 
 
 def _texts(network: Network, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return text, token ids and training ids of the prompt, and of the whole conversation if it has an answer."""
+    """Return what the tokenizer makes of a conversation's prompt and, if it ends with an answer, of the whole.
+
+    Each entry has "messages", "prompt" (True for the prompt), "text", token "ids" and the ids used in "trained".
+    """
     answered = messages[-1].role == "assistant"
     tokenizer, prompt = network.tokenizer, list(messages[:-1] if answered else messages)
     texts: list[dict[str, Any]] = []
@@ -226,7 +238,9 @@ def _turns(question: str, answer: str) -> tuple[Message, ...]:
 
 
 def record_folder(folder: Path, path: Path, *, trust_remote_code: bool = False) -> None:
-    """Call `record_outputs` on a folder, a model or an adapter over its base, that has no record of its training.
+    """Write the outputs of a model or adapter folder as trueup loads it, like `record_outputs`.
+
+    It is for a folder whose run left no recorded outputs.
 
     Raises:
         ModelError: the folder, or an adapter's base, cannot be loaded.
@@ -271,7 +285,7 @@ def _load_adapter(folder: Path, runtime: Runtime, trust: bool) -> tuple[Network,
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Result of the checks of an exported folder, the recorded outputs they used, and package versions."""
+    """Result of the proof of an exported folder: checks, package versions, recorded outputs and seconds taken."""
 
     checks: tuple[Check, ...]
     versions: dict[str, str]
@@ -284,7 +298,7 @@ class Proof:
         return [check for check in self.checks if not check.passed]
 
     def write(self, folder: Path) -> None:
-        """Write `proof.json`, without the text of the rows, which may be private, and without paths."""
+        """Write `proof.json` into the folder, without the text of the rows, which may be private, and without paths."""
         about = self.record.about
         content = {
             "passed": not self.failures,
@@ -303,7 +317,7 @@ class Proof:
         atomic_write_text(folder / PROOF_FILE, json.dumps(content, indent=2) + "\n")
 
     def show(self) -> None:
-        """Print the checks as a table, and the source of the recorded outputs."""
+        """Print the checks as a table, and which model's outputs the folder was compared with."""
         versions = ", ".join(f"{name} {self.versions[name]}" for name in ("torch", "transformers", "peft"))
         verdict = "FAILED" if self.failures else "proven"
         rows = [("" if check.passed else "FAILED", check.name, check.found, check.limit) for check in self.checks]
@@ -317,7 +331,7 @@ class Proof:
 
 
 def prove(folder: Path, record: Path, *, source: Path | None = None, trust_remote_code: bool = False) -> Proof:
-    """Compare an exported folder with recorded outputs, in a fresh process without trueup.
+    """Prove that an exported folder computes the recorded outputs, in a fresh process without trueup.
 
     Args:
         folder: a model's or an adapter's folder.
@@ -325,8 +339,11 @@ def prove(folder: Path, record: Path, *, source: Path | None = None, trust_remot
         source: the model's folder before its weights were cast, or None if they were not.
         trust_remote_code: run code that comes with the model, as in training.
 
+    Returns:
+        The checks, passed or failed: a difference does not raise.
+
     Raises:
-        ModelError: the fresh process crashed. Differences do not raise; they are in `failures`.
+        ModelError: the fresh process crashed.
     """
     started = time.monotonic()
     checks = [check_files(folder), check_weights(folder)]
@@ -350,7 +367,10 @@ def prove(folder: Path, record: Path, *, source: Path | None = None, trust_remot
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Return the process's environment: quiet, and offline except for an adapter, whose base may be on the hub."""
+    """Return the environment variables of the fresh process: quiet, and offline unless the folder is an adapter.
+
+    An adapter's base model may have to be read from the hub.
+    """
     offline = {} if is_adapter(folder) else {"HF_HUB_OFFLINE": "1"}
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     return {"TRANSFORMERS_VERBOSITY": "error", **threads, **os.environ, **offline}

@@ -1,4 +1,4 @@
-"""Checks of an exported folder's files alone: no pickles, finite weights, the dtype that config.json names."""
+"""Checks of an exported folder's files without loading the model: no pickles, finite weights, the right dtype."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INDEX_FILE = "model.safetensors.index.json"
 
 
 def tensors_of(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and value of every tensor in the safetensors files, with a single file open at a time."""
+    """Yield (name, tensor) of every tensor in a folder's safetensors files, with a single file open at a time."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - safetensors' handle is no mapping
@@ -60,13 +60,13 @@ def check_weights(folder: Path) -> Check:
 
 
 def dtype_of(folder: Path) -> str:
-    """Return the dtype that config.json names."""
+    """Return the dtype that a model folder's config.json names, such as "bfloat16"."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return str(settings.get("dtype") or settings.get("torch_dtype"))
 
 
 def check_rounding(folder: Path, source: Path) -> Check:
-    """Check that each weight equals the source's weight after the cast, bit for bit."""
+    """Check that each exported weight equals the weight in `source` cast to the exported dtype, bit for bit."""
     sources = {name: (path, name) for path in source.glob("*.safetensors") for name in _names(path)}
     different: list[str] = []
     for name, tensor in tensors_of(folder):

@@ -33,7 +33,7 @@ _FORCED = 3  # tokens before the end token in the check of `generate`
 
 @dataclass(slots=True)
 class Check:
-    """Result of a check: what was found, and the limit."""
+    """Result of one check of an exported folder: name, if it passed, what was found, the limit, and numbers by name."""
 
     name: str
     passed: bool
@@ -43,7 +43,10 @@ class Check:
 
 
 class RecordedOutputs:
-    """Outputs of the trained network, as written by `proof.record_outputs`: tensors, and JSON metadata."""
+    """Recorded outputs of the trained network, read from the file of `proof.record_outputs`.
+
+    They are tensors by name (`tensors`), token rows (`rows`) and JSON metadata (`about`).
+    """
 
     def __init__(self, path: str) -> None:
         with safe_open(path, "pt") as file:
@@ -53,24 +56,24 @@ class RecordedOutputs:
 
     @property
     def reward(self) -> bool:
-        """True if scores were recorded, not logits."""
+        """True if the recorded outputs are a reward model's scores, not a policy's logits."""
         return self.about["kind"] == "reward"
 
     @property
     def device(self) -> str:
-        """Device to compute on: that of the training, if there is one."""
+        """Device to compute on: CUDA if the training used CUDA and this machine has it, else the CPU."""
         return "cuda" if self.about["device"] == "cuda" and torch.cuda.is_available() else "cpu"
 
 
 @torch.no_grad()
 def policy_outputs(model: Any, rows: Sequence[Sequence[int]], device: Any) -> dict[str, Tensor]:
-    """Return a causal language model's outputs for R rows of token ids, each run alone. All float32 on the CPU.
+    """Return a causal language model's outputs for R rows of token ids, each run alone, in float32 on the CPU.
 
     Returns:
         logits: (R, V) after each row's last token.
         logps: (N,) log-probability of every token but each row's first, in nats.
         top: (M,) the likeliest next token at every position.
-        lead: (M,) difference of its logit to the second largest.
+        lead: (M,) how far that token's logit is above the second largest.
     """
     outputs: dict[str, list[Tensor]] = {"logits": [], "logps": [], "top": [], "lead": []}
     for row in rows:
@@ -86,20 +89,24 @@ def policy_outputs(model: Any, rows: Sequence[Sequence[int]], device: Any) -> di
 
 @torch.no_grad()
 def score_outputs(model: Any, rows: Sequence[Sequence[int]], device: Any) -> Tensor:
-    """Return the (R,) scores of a sequence classifier with a single label, each row run alone."""
+    """Return the (R,) scores of a one-label sequence classifier for R rows of token ids, each run alone."""
     return torch.stack([model(input_ids=torch.tensor([row], device=device)).logits[0, 0].float().cpu() for row in rows])
 
 
 @torch.no_grad()
 def batch_scores(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], device: Any) -> Tensor:
-    """Return the (R,) scores of all rows as a batch, padded on the right by the exported tokenizer."""
+    """Return the (R,) scores of R rows of token ids run as one batch, padded on the right by the exported tokenizer."""
     tokenizer.padding_side = "right"
     batch = tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding=True, return_tensors="pt").to(device)
     return model(**batch).logits[:, 0].float().cpu()
 
 
 def load(folder: Path, record: RecordedOutputs, trust: bool) -> tuple[Any, list[Check]]:
-    """Load the model or adapter in `folder` with transformers' Auto class and peft; return it and loading checks."""
+    """Load the model or adapter in `folder` with transformers and peft, as other tools do.
+
+    Returns:
+        The model, and a check that no weight was missing or left over.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     auto = AutoModelForSequenceClassification if record.reward else AutoModelForCausalLM
@@ -113,7 +120,17 @@ def load(folder: Path, record: RecordedOutputs, trust: bool) -> tuple[Any, list[
 
 
 def load_adapter(folder: Path, record: RecordedOutputs, auto: Any, options: dict[str, Any]) -> tuple[Any, list[Check]]:
-    """Load an adapter over its base, in the dtype of the training; then cast it to the dtype of the recording."""
+    """Load an adapter over its base model, in the dtype of the training, then cast it to the dtype of the recording.
+
+    Args:
+        folder: the PEFT folder.
+        record: the recorded outputs.
+        auto: transformers' Auto class for the base model.
+        options: keyword arguments of `from_pretrained`.
+
+    Returns:
+        The model, and the check of the loading.
+    """
     from peft import PeftModel
 
     base = base_of(folder)
@@ -138,19 +155,19 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of(folder: Path) -> str:
-    """Return the base that an adapter names."""
+    """Return the folder or hub id of the base model that an adapter's folder names."""
     return json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
 
 
 def tokenizer_of(folder: Path, trust: bool = False) -> Any:
-    """Load the folder's tokenizer."""
+    """Load the tokenizer in a folder; `trust` allows it to run code that comes with it."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
 
 
 def check_template(folder: Path, record: RecordedOutputs, trust: bool) -> Check:
-    """Check that the exported tokenizer renders the recorded conversations to the text and ids of the training."""
+    """Check that the exported tokenizer renders the recorded conversations to the text and ids used in training."""
     tokenizer, texts = tokenizer_of(folder, trust), record.about["texts"]
     recorded_at = datetime.fromisoformat(record.about["time"])
     same_ids = 0
@@ -173,7 +190,7 @@ def check_template(folder: Path, record: RecordedOutputs, trust: bool) -> Check:
 
 
 def _frozen_clock(time: datetime) -> Any:
-    """Make chat templates that write today's date (`strftime_now`) write the date of the recording."""
+    """Return a context in which chat templates that write today's date write the date of the recording."""
     clock = type("FrozenClock", (datetime,), {"now": classmethod(lambda cls, tz=None: time)})  # noqa: ARG005 - now's signature
     return mock.patch("transformers.utils.chat_template_utils.datetime", clock, create=True)
 
@@ -217,7 +234,15 @@ def check_stops(model: Any, folder: Path, record: RecordedOutputs) -> Check:
 
 
 def compare(name: str, found: Tensor, record: RecordedOutputs, key: str, part: float) -> Check:
-    """Check that the largest difference is at most `part` of the largest recorded value."""
+    """Check that outputs are as recorded, up to the share `part` of the largest recorded logit or score.
+
+    Args:
+        name: name of the check.
+        found: the exported model's outputs.
+        record: the recorded outputs.
+        key: name of the recorded tensor, such as "logits".
+        part: the allowed share.
+    """
     recorded = record.tensors[key]
     scale = max(float(record.tensors["scores" if record.reward else "logits"].abs().max()), 0.1)
     worst, limit = float((found - recorded).abs().max()), part * scale
@@ -226,7 +251,10 @@ def compare(name: str, found: Tensor, record: RecordedOutputs, key: str, part: f
 
 
 def check_likeliest(found: dict[str, Tensor], record: RecordedOutputs, limit: float) -> Check:
-    """Check that the likeliest token is the same at every position, unless two were within the tolerance."""
+    """Check that the likeliest token is the same at every position.
+
+    A difference counts only where the two largest logits were more than 2 * `limit` apart.
+    """
     same = found["top"] == record.tensors["top"]
     wrong = int((~same & (record.tensors["lead"] > 2 * limit)).sum())
     summary = f"the same at {int(same.sum())} of {same.numel()} positions"
@@ -236,10 +264,10 @@ def check_likeliest(found: dict[str, Tensor], record: RecordedOutputs, limit: fl
 
 
 def check_change(found: Tensor, record: RecordedOutputs, key: str, part: float) -> list[Check]:
-    """Check the share of the training's change that is in the export: 1 is all of it, 0 is the unchanged base.
+    """Check how much of the change by training the export holds: 1 is all of it, 0 is the unchanged base.
 
     Rounding is mostly orthogonal to the change. A missing or halved merge is parallel to it, so this check finds it
-    even below the tolerance.
+    even below the tolerance of `compare`. Without recorded outputs of the base the list is empty.
     """
     base = record.tensors.get(f"base_{key}")
     if base is None:
@@ -264,7 +292,10 @@ def check_change(found: Tensor, record: RecordedOutputs, key: str, part: float) 
 
 
 def check_policy(model: Any, record: RecordedOutputs, part: float) -> list[Check]:
-    """Check logits, log-probabilities and likeliest tokens of the recorded rows."""
+    """Check a policy's logits, change by training, log-probabilities and likeliest tokens on the recorded rows.
+
+    `part` is the allowed difference as a share of the largest recorded logit.
+    """
     found = policy_outputs(model, record.rows, record.device)
     logits = compare("logits", found["logits"], record, "logits", part)
     return [
@@ -276,7 +307,10 @@ def check_policy(model: Any, record: RecordedOutputs, part: float) -> list[Check
 
 
 def check_reward(model: Any, folder: Path, record: RecordedOutputs, part: float) -> list[Check]:
-    """Check scores of the recorded rows, alone and as a padded batch."""
+    """Check a reward model's scores of the recorded rows, alone and as a padded batch, and their change by training.
+
+    `part` is the allowed difference as a share of the largest recorded score.
+    """
     alone = score_outputs(model, record.rows, record.device)
     checks = [compare("scores, alone", alone, record, "scores", part)]
     tokenizer = tokenizer_of(folder)
@@ -289,9 +323,9 @@ def check_reward(model: Any, folder: Path, record: RecordedOutputs, part: float)
 
 
 def check_outputs(folder: Path, record: RecordedOutputs, trust: bool, *, final: bool = True) -> list[Check]:
-    """Load the model and compare its outputs, in its own dtype and in the dtype of the recording.
+    """Load the model in `folder` and compare its outputs with the recorded ones, in its dtype and in the recording's.
 
-    With `final`, for the folder to be published, also check its stop tokens.
+    With `final`, for the folder to be published, also check a policy's stop tokens.
     """
     model, checks = load(folder, record, trust)
     own, recorded = str(model.dtype).removeprefix("torch."), record.about["dtype"]
@@ -312,7 +346,10 @@ def check_outputs(folder: Path, record: RecordedOutputs, trust: bool, *, final: 
 
 
 def _find_cause(model: Any, record: RecordedOutputs, part: float) -> Check:
-    """Return whether the base or the adapter differs, after an adapter's outputs differed: compare with it off."""
+    """Return a failed check that says if the base or the adapter is wrong, for an adapter whose outputs differ.
+
+    The adapter is switched off, and the base's outputs are compared.
+    """
     if record.reward:
         return Check("base", False, "either the adapter or the base is not the trained one")
     with model.disable_adapter():
@@ -323,7 +360,7 @@ def _find_cause(model: Any, record: RecordedOutputs, part: float) -> Check:
 
 
 def run_checks(request: dict[str, Any]) -> list[Check]:
-    """Run all checks of a request. A check that raises an error has failed."""
+    """Run all checks that a request (the content of request.json) asks for. A check that raises an error has failed."""
     folder, trust = Path(request["folder"]), bool(request["trust_remote_code"])
     record = RecordedOutputs(request["record"])
     source = request["source"] and Path(request["source"])

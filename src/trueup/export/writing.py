@@ -42,7 +42,10 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def export_policy(network: Network, folder: Path) -> None:
-    """Write a causal language model with tokenizer, template and stop tokens. Every rank calls; the first writes."""
+    """Write the policy as a causal language model with tokenizer, chat template and stop tokens.
+
+    LoRA is merged in. Every rank has to call; the first writes.
+    """
     state, share = merged_state(network, "policy"), merge_kept_share(network, "policy")
     network.runtime.from_first(lambda: _write_policy(network, folder, state, share))
 
@@ -73,14 +76,14 @@ def _write_policy(network: Network, folder: Path, state: dict[str, Tensor], shar
 
 
 def _write_dtype(folder: Path, dtype: torch.dtype) -> None:
-    """Write the dtype, in which other tools load the weights, into config.json."""
+    """Write the dtype into a model folder's config.json; other tools load the weights in it."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings["dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _untied_by_training(trunk: Any, state: dict[str, Tensor]) -> bool:
-    """Return True if embedding and LM head were tied until an adapter changed one of the two."""
+    """Return True if embedding and LM head shared a weight until an adapter changed one of the two."""
     if not trunk.config.tie_word_embeddings:
         return False
     ends: tuple[nn.Module, nn.Module] = (trunk.get_input_embeddings(), trunk.get_output_embeddings())
@@ -90,7 +93,7 @@ def _untied_by_training(trunk: Any, state: dict[str, Tensor]) -> bool:
 
 
 def export_reward(network: Network, folder: Path) -> None:
-    """Write a sequence classifier with a single label. Every rank has to call; the first writes.
+    """Write the reward model as a sequence classifier with a single label. Every rank has to call; the first writes.
 
     transformers reads the score at the last token that is not the pad token. If pad and end token are the same id,
     another special token becomes the pad token, because the end token would be skipped.
@@ -126,7 +129,10 @@ def _write_reward(network: Network, folder: Path, merged: dict[str, Tensor]) -> 
 
 
 def _separate_pad_token(network: Network) -> tuple[int | None, str | None]:
-    """Return the id and text of a pad token other than the end token: the tokenizer's, else another special token."""
+    """Return the id and text of a pad token other than the end token: the tokenizer's, else another special token.
+
+    Both are None if there is none.
+    """
     tokenizer, end = network.tokenizer, network.renderer.end_id
     if tokenizer.pad_token_id != end:
         return cast("int", tokenizer.pad_token_id), cast("str", tokenizer.pad_token)
@@ -139,7 +145,10 @@ def _separate_pad_token(network: Network) -> tuple[int | None, str | None]:
 
 
 def export_adapter(network: Network, folder: Path, lora: LoraConfig, *, role: str, base: str) -> None:
-    """Write the role's LoRA adapter as a PEFT folder, a reward adapter with its score head. The first rank writes."""
+    """Write the role's LoRA adapter as a PEFT folder; a reward adapter includes its score head.
+
+    `base` is the folder or hub id of its base model. Every rank has to call; the first writes.
+    """
     network.runtime.from_first(lambda: _write_adapter(network, folder, lora, role, base))
 
 
@@ -165,9 +174,10 @@ def run(
     run_folder: Path, output: Path | None = None, *, merge: bool = True, dtype: str = "auto",
     push_to_hub: str | None = None, private: bool = False, trust_remote_code: bool = False,
 ) -> Path:  # fmt: skip
-    """Run `trueup export`: write a finished run's model, optionally in another dtype, or its adapter; and prove it.
+    """Run `trueup export`: write a finished run's model or adapter as a new folder, and prove that it is unchanged.
 
-    If a fresh process computes anything else from the folder than the trained network did, it is not published.
+    The model may be cast to another dtype. If a fresh process computes anything else from the folder than the trained
+    network did, it is not published.
 
     Args:
         run_folder: a run's folder, or a model's folder.
@@ -239,7 +249,7 @@ def _default_output(run_folder: Path, source: Path, dtype: str) -> Path:
 
 
 def _add_tokenizer(model: Path, folder: Path, trust: bool = False) -> None:
-    """Add the tokenizer with its training template, and the stop tokens, to an adapter's folder."""
+    """Add the model's tokenizer, with the chat template used in training, and stop tokens to an adapter's folder."""
     for path in model.glob("*.json*"):  # no file from elsewhere is read or copied
         check_link(path, allowed_roots(model))
     load_tokenizer(str(model), trust_remote_code=trust).save_pretrained(folder)
@@ -248,7 +258,7 @@ def _add_tokenizer(model: Path, folder: Path, trust: bool = False) -> None:
 
 
 def _cast(folder: Path, dtype: str) -> None:
-    """Cast every floating-point weight, file by file, and update config.json and the index, if there is one."""
+    """Cast every floating-point weight in a folder, file by file, and update config.json and the weights' index."""
     size = 0
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -267,7 +277,7 @@ def _cast(folder: Path, dtype: str) -> None:
 
 
 def _proof(source: Path, folder: Path, *, cast: bool, trust: bool) -> Proof:
-    """Compare the folder with the run's recorded outputs or, if there are none, with the source loaded by trueup."""
+    """Prove the folder against the run's recorded outputs or, if there are none, against `source` loaded by trueup."""
     in_run = source.name in ("model", "adapter")
     record = source.parent / OUTPUTS_FILE
     with tempfile.TemporaryDirectory() as temporary:
@@ -278,7 +288,7 @@ def _proof(source: Path, folder: Path, *, cast: bool, trust: bool) -> Proof:
 
 
 def _set_aside(temporary: Path, output: Path, proof: Proof) -> str:
-    """Keep a folder that failed the proof, as `OUTPUT.failed`. Returns the error message."""
+    """Keep a folder that failed the proof, renamed to `OUTPUT.failed`, for inspection; return the error message."""
     failed = output.with_name(f"{output.name}.failed")
     if (failed / PROOF_FILE).is_file():  # written by an earlier export, so it may be replaced
         shutil.rmtree(failed)

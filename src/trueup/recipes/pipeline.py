@@ -146,9 +146,9 @@ def _other_sources(stage: StageConfig) -> list[tuple[str, str]]:
 
 
 def _content(path: str) -> str:
-    """Return a hash of a file's or folder's content; for a run folder, of its exported model.
+    """Return a content hash of the file or folder at `path`, to detect changes.
 
-    For a hub id, of the name.
+    For a run folder it covers the exported model, for a hub id only the name.
     """
     source = Path(path)
     if (source / "model").is_dir():
@@ -178,7 +178,7 @@ def _upstream_reason(config: PipelineConfig, name: str, rerun: set[str]) -> str 
 def _recorded_votes(folder: RunFolder) -> str:
     """Return a text naming the vote stores and events that a stage was trained on, for a message.
 
-    Empty if it used no votes.
+    The text is empty if the stage used no votes.
     """
     try:
         counts_by_section = json.loads((folder.path / "data.json").read_text(encoding="utf-8"))
@@ -220,9 +220,9 @@ def _reason(stage: StageConfig, upstream: str | None, *, forced: bool) -> str | 
 def evaluate(
     config: PipelineConfig, progress: Progress, command: str | None = None, title: str | None = None
 ) -> Report | None:
-    """Measure the base model and every policy of the pipeline.
+    """Measure the base model and every policy of the pipeline, publish the report and return it.
 
-    Publish and return the report (on other ranks than 0 None).
+    On ranks other than 0 the result is None.
     """
     processes = _processes(config)
     quiet_libraries()

@@ -36,7 +36,7 @@ def with_reference(network: Network, examples: Sequence[Example], cache: Path, *
     It is the sum over the branch's trained tokens, in nats.
 
     Args:
-        network: with the role "reference".
+        network: the model with the role "reference".
         examples: all with the same number of branches.
         cache: a .safetensors file, used if it was made from the same weights, token ids and masks, else written.
         max_tokens: micro-batch size.
@@ -72,9 +72,9 @@ def _cached(network: Network, examples: Sequence[Example], cache: Path, max_toke
 
 
 def _read_cache(cache: Path, key: str, examples: Sequence[Example]) -> Tensor | None:
-    """Return the log-probabilities in a cache file, (number of branches,).
+    """Return the log-probabilities in a cache file, one for each branch of the examples, shape (branches,).
 
-    None if it was not made from these inputs.
+    Return None if the file is missing, damaged or made from other inputs (`key` is their fingerprint).
     """
     if cache.is_file() and _cache_key(cache) == key:
         with suppress(OSError, KeyError, SafetensorError):

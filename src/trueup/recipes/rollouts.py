@@ -50,7 +50,7 @@ class Rollouts:
         prompts: the prompts; the sampler's indices point into them.
         sampler: draws `rollouts.episodes / rollouts.per_prompt` prompts at a time.
         reward: scores whole conversations.
-        config: the stage.
+        config: the stage's configuration.
         record: receives a few samples of each rollout, for samples.jsonl.
     """
 

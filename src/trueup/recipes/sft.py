@@ -30,9 +30,9 @@ def run(config: SftConfig) -> dict[str, Any]:
 
 
 def _evaluation(stage: Stage, config: SftConfig) -> Evaluation | None:
-    """Return the evaluation during training, the mean NLL per held-out answer token in nats.
+    """Return the evaluation during training: the mean NLL per held-out answer token, in nats.
 
-    None without held-out data.
+    Return None if there is no held-out data.
     """
     held_out = stage.held_out
     if held_out is None:

@@ -104,9 +104,9 @@ class Stage:
         )  # fmt: skip
 
     def mix_terms(self) -> list[Term]:
-        """Return the loss term of SFT on the data of `mix` (PPO-ptx, rehearsal), in a list.
+        """Return a list with the loss term of SFT on the data of `mix` (PPO-ptx, rehearsal).
 
-        Empty if there is no `mix`.
+        The list is empty if `mix` is not configured.
         """
         mix, examples = self.config.mix, self.prepared.mix
         if mix is None or examples is None:

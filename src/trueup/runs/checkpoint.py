@@ -114,7 +114,7 @@ def save_checkpoint(
         parts: nested states by name, such as "weights", "optimizer" and "sources".
         keep_last: number of complete checkpoints to keep, this one included.
         keep: steps whose checkpoints are kept in addition.
-        where: the processes.
+        where: the group of processes that saves.
 
     Returns:
         The checkpoint's folder.

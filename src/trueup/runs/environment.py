@@ -106,7 +106,7 @@ def code_version() -> str:
 def _read_parts(path: Path) -> list[dict[str, Any]]:
     """Return the entries of surroundings.json, each with "from_step" and "surroundings".
 
-    None if it is missing or damaged.
+    The list is empty if the file is missing or damaged.
     """
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         parts = json.loads(path.read_text(encoding="utf-8"))["parts"]

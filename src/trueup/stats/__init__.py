@@ -1,1 +1,1 @@
-"""Numbers to intervals: statistics that know nothing of models or files."""
+"""Statistics: confidence intervals, tests and rankings from arrays of numbers; nothing here knows models or files."""

@@ -25,7 +25,7 @@ Level = Literal["nominal", "ordinal", "interval"]
 
 
 def kappa(confusion: Floats, *, weighted: bool = False) -> Floats:
-    """Return Cohen's kappa, 1 - observed / expected disagreement; NaN where none is expected.
+    """Return Cohen's kappa of two raters, 1 - observed / expected disagreement; NaN where no disagreement is expected.
 
     Args:
         confusion: (..., C, C) how often one rater chose the row and the other the column.
@@ -39,10 +39,10 @@ def kappa(confusion: Floats, *, weighted: bool = False) -> Floats:
 
 
 def coincidences(units: Floats) -> Floats:
-    """Return (U, C, C) what each unit adds to Krippendorff's matrix of coincidences.
+    """Return (U, C, C) the share of each unit (rated item) in Krippendorff's matrix of coincidences.
 
     Args:
-        units: (U, C) how many raters gave a unit each category; those with fewer than two raters add nothing.
+        units: (U, C) how many raters gave a unit each category; units with fewer than two raters add nothing.
     """
     raters = units.sum(1)
     pairs = units[:, :, None] * units[:, None, :] - units[:, :, None] * np.eye(units.shape[1])
@@ -50,12 +50,12 @@ def coincidences(units: Floats) -> Floats:
 
 
 def alpha(matrix: Floats, level: Level = "nominal", values: Floats | None = None) -> Floats:
-    """Return Krippendorff's alpha, 1 - observed / expected disagreement; NaN where none is expected.
+    """Return Krippendorff's alpha, 1 - observed / expected disagreement; NaN where no disagreement is expected.
 
     Args:
-        matrix: (..., C, C) coincidences, summed over units.
-        level: how far apart two categories are.
-        values: (C,) of the categories, for "interval"; by default 0, 1, ...
+        matrix: (..., C, C) sums of `coincidences` over units.
+        level: "nominal" (equal or not), "ordinal" (by order) or "interval" (by value) distance of two categories.
+        values: (C,) numbers that the categories stand for, for "interval"; by default 0, 1, ...
     """
     margins = matrix.sum(-1)
     distance = _distance(margins, level, values)
@@ -66,7 +66,10 @@ def alpha(matrix: Floats, level: Level = "nominal", values: Floats | None = None
 
 
 def _distance(margins: Floats, level: Level, values: Floats | None) -> Floats:
-    """Return (..., C, C) squared distances."""
+    """Return (..., C, C) squared distances between categories, at alpha's level.
+
+    `margins` are each category's counts.
+    """
     count = np.arange(margins.shape[-1])
     if level == "nominal":
         return (count[:, None] != count).astype(np.float64)
@@ -86,16 +89,17 @@ def _one_minus(observed: Floats, expected: Floats) -> Floats:
 def bootstrapped(
     coefficient: Callable[[Floats], Floats], counts: Ints, worst: Floats, generator: np.random.Generator
 ) -> Estimate | None:
-    """Return a coefficient with its percentile interval over units, or None where it is undefined.
+    """Return an agreement coefficient with its percentile interval over units, or None where it is undefined.
 
-    Where raters never differed every resample agrees as well. The lower end is then the coefficient that the largest
-    share of disagreement allowed by n agreements (Wilson's upper end) would give.
+    A unit is a rated item; units with equal ratings are of one kind. Where raters never differed every resample agrees
+    as well. The lower end is then the coefficient that the largest share of disagreement allowed by n agreements
+    (Wilson's upper end) would give.
 
     Args:
         coefficient: maps (R, K) counts of the kinds of units to (R,) coefficients.
         counts: (K,) units of each kind.
         worst: (K,) one unit on which two raters disagree as much as possible.
-        generator: of the resamples.
+        generator: random generator for the resamples.
     """
     n = int(counts.sum())
     value = float(coefficient(counts[None].astype(np.float64))[0])

@@ -1,4 +1,4 @@
-"""Names for the arrays of the statistics."""
+"""Type aliases for the NumPy arrays of the statistics: float64, int64 and bool."""
 
 from __future__ import annotations
 

@@ -36,10 +36,10 @@ _FEWEST = 200  # resamples
 
 @dataclass(frozen=True)
 class Wins:
-    """Wins of models over models, prompt by prompt, as E sparse entries.
+    """Sparse table of wins of models over models, prompt by prompt, with E entries.
 
     Attributes:
-        prompt, winner, loser: (E,) indices.
+        prompt, winner, loser: (E,) indices of the prompt, and of the models that won and lost.
         wins: (E,) 1, or one half for a tie.
         models: number of models.
         prompts: number of prompts.
@@ -53,13 +53,16 @@ class Wins:
     prompts: int
 
     def matrix(self) -> Floats:
-        """Return (M, M) wins of row over column."""
+        """Return (M, M) the number of wins of the row's model over the column's, for M models."""
         matrix = np.zeros((self.models, self.models))
         np.add.at(matrix, (self.winner, self.loser), self.wins)
         return matrix
 
     def resampled(self, resamples: int, generator: np.random.Generator) -> Floats:
-        """Return (R, M, M) wins of row over column, of prompts drawn with replacement."""
+        """Return (R, M, M) wins of the row's model over the column's, in R resamples of the prompts.
+
+        Prompts are drawn with replacement.
+        """
         cells, cell_of_entry = np.unique(self.winner * self.models + self.loser, return_inverse=True)
         by_prompt = np.zeros((self.prompts, len(cells)))
         np.add.at(by_prompt, (self.prompt, cell_of_entry), self.wins)
@@ -73,15 +76,15 @@ class Wins:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One model in the ranking.
+    """Place of one model in the ranking, with its strength.
 
     Attributes:
         model: index of the model.
-        rank, rank_low, rank_high: within the group; 95% of resamples rank the model from low to high.
+        rank, rank_low, rank_high: place within its group (1 is best); 95% of resamples rank it from low to high.
         value, low, high: strength in Elo points and its interval; None where the model never won (low) or lost (high).
         games: votes on its answers.
         wins: votes won, ties as halves.
-        group: number of its group, from 0.
+        group: number of its group, from 0; models of different groups were never compared.
     """
 
     model: int
@@ -97,12 +100,12 @@ class Standing:
 
 
 def fit(wins: Floats, *, prior: float = PRIOR, steps: int = 200) -> Floats:
-    """Return (R, M) strengths in log odds, centred on 0.
+    """Return (R, M) Bradley-Terry strengths of M models in log odds, fitted to each of R win matrices.
 
     Args:
-        wins: (R, M, M) wins of row over column.
+        wins: (R, M, M) wins of the row's model over the column's.
         prior: ties of each model against a model of strength 0. At 0 every model must have won and lost.
-        steps: of Newton's method, at most.
+        steps: most steps of Newton's method.
     """
     games = wins + wins.transpose(0, 2, 1)
     # Without the prior a shift of all strengths changes nothing; this fixes it and moves nothing else.
@@ -129,7 +132,10 @@ def fit(wins: Floats, *, prior: float = PRIOR, steps: int = 200) -> Floats:
 
 
 def rank(wins: Wins, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Standing]:
-    """Return all models that were compared: the group with most votes first, the strongest first within each group."""
+    """Return the standings of all models that were compared, by Bradley-Terry strength, with bootstrap intervals.
+
+    The group (models linked by comparisons) with most votes comes first, and within a group the strongest model.
+    """
     if not len(wins.wins):
         return []
     matrix = wins.matrix()
@@ -168,13 +174,19 @@ def rank(wins: Wins, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Stand
 
 
 def _stretched(drawn: Floats, strengths: Floats, prompts: int) -> Floats:
-    """Return the resamples, spread by the factor by which few prompts make them spread too little."""
+    """Return resampled strengths spread further around the estimate.
+
+    With few prompts resamples spread too little.
+    """
     freedom = max(1, prompts - 1)
     return strengths + critical(freedom) / Z_95 * math.sqrt(prompts / freedom) * (drawn - strengths)
 
 
 def _groups(compared: Flags) -> Ints:
-    """Return (M,) the group of each model: the lowest index in its connected part of the graph of compared models."""
+    """Return (M,) the group of each model: the lowest index among the models it is linked to by comparisons.
+
+    `compared` (M, M) is True where two models were compared.
+    """
     labels = np.arange(len(compared))
     reach = compared | np.eye(len(compared), dtype=bool)
     while True:
@@ -185,7 +197,7 @@ def _groups(compared: Flags) -> Ints:
 
 
 def _centred(strengths: Floats, groups: Ints) -> Floats:
-    """Return strengths with the mean of each group moved to 0."""
+    """Return strengths (R, M) with the mean of each group moved to 0."""
     centred = strengths.copy()
     for group in set(groups.tolist()):
         inside = groups == group

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClusteredRate:
-    """A win rate and what its interval is computed from.
+    """Win rate over votes clustered by prompt, with the numbers that its interval is computed from.
 
     Attributes:
         value: the share of votes won, ties as halves.
-        n: votes.
+        n: number of votes.
         effective: the number of independent votes without ties that would be as informative.
-        design: the design effect.
-        freedom: degrees of freedom; None for the normal.
-        prompts: clusters.
+        design: the design effect: variance with clusters over the variance of independent votes.
+        freedom: degrees of freedom of Student's t; None for the normal distribution.
+        prompts: number of prompts, which are the clusters.
     """
 
     value: float
@@ -52,26 +52,26 @@ class ClusteredRate:
 
     @property
     def estimate(self) -> Estimate:
-        """The share with its interval."""
+        """Win rate with its 95% interval (Wilson's, with the effective number of votes)."""
         return Estimate(self.value, *wilson(self.value, self.effective, critical(self.freedom)), self.n)
 
     @property
     def decided(self) -> bool:
-        """True if the interval leaves out one half."""
+        """True if the interval excludes one half, so one side is shown to be better."""
         estimate = self.estimate
         return estimate.low > 0.5 or estimate.high < 0.5
 
     @property
     def p(self) -> float:
-        """The two-sided p-value of one half: below 5% exactly where the interval leaves it out."""
+        """Two-sided p-value of "the win rate is one half": below 5% exactly where the interval excludes one half."""
         return min(1.0, 2 * _upper_tail(2 * abs(self.value - 0.5) * math.sqrt(self.effective), self.freedom))
 
 
 def clustered_rate(scores: Floats, prompts: Ints) -> ClusteredRate:
-    """Return the share of votes won, ties as halves.
+    """Return the share of votes won, ties as halves, with an interval that allows for votes clustered by prompt.
 
     Args:
-        scores: (N,) 1, 0.5 or 0.
+        scores: (N,) 1 for a vote won, 0.5 for a tie, 0 for a vote lost.
         prompts: (N,) the prompt of each vote.
 
     Raises:
@@ -89,11 +89,13 @@ def clustered_rate(scores: Floats, prompts: Ints) -> ClusteredRate:
 
 
 def design_effect(rest: Floats, groups: Ints, clusters: int) -> float:
-    """Return the variance of the mean with clusters over that without, 1 at least.
+    """Return the design effect: variance of the mean with clusters over that of independent values, 1 at least.
+
+    Without any spread, and with a single cluster, the votes on one prompt count as one vote.
 
     Args:
         rest: (N,) values minus their mean.
-        groups: (N,) the cluster of each.
+        groups: (N,) number of the cluster of each value, from 0.
         clusters: number of clusters.
 
     Without any spread, and with a single cluster, the votes on one prompt count as one vote.
@@ -109,7 +111,7 @@ def design_effect(rest: Floats, groups: Ints, clusters: int) -> float:
 
 
 def clustered_mean(values: Floats, prompts: Ints) -> Estimate:
-    """Return a mean with the cluster-robust interval: Student's t over prompts (Liang & Zeger 1986).
+    """Return a mean with a cluster-robust 95% interval: Student's t over prompts (Liang & Zeger 1986).
 
     Raises:
         ValueError: there are fewer than two prompts: nothing is known of the spread.
@@ -126,7 +128,7 @@ def clustered_mean(values: Floats, prompts: Ints) -> Estimate:
 
 
 def votes_needed(rate: ClusteredRate) -> float:
-    """Return the total number of votes at which the interval leaves out one half if rate and clustering stay."""
+    """Return the total number of votes at which the interval would exclude one half, if rate and clustering stay."""
     distance = abs(rate.value - 0.5)
     return math.inf if distance < 1e-9 else (Z_95 / (2 * distance)) ** 2 * rate.n / rate.effective
 

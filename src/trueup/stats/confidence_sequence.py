@@ -44,11 +44,11 @@ _LOOKS = 24  # moments at which rates other than one half are looked at; fewer l
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceSequence:
-    """The interval at the last outcome: the intersection of all intervals so far.
+    """Interval for a win rate after the last outcome, valid at all times: the intersection of all intervals so far.
 
     Attributes:
-        estimate: rate and interval; n is prompts.
-        decided: one half is excluded.
+        estimate: mean outcome and its interval; n is the number of prompts.
+        decided: True if one half is excluded, so one side is shown to be better.
         values, counts: (V,) the distinct outcomes, and how often each came.
     """
 
@@ -59,7 +59,7 @@ class ConfidenceSequence:
 
 
 def outcomes(scores: Floats, prompts: Ints, k: int) -> Floats:
-    """Return (P,) the mean of the first k votes on each prompt that has k, in the order in which they were complete.
+    """Return (P,) the outcome of each prompt that has k votes: the mean of its first k, in the order of completion.
 
     Args:
         scores: (N,) 1, 0.5, 0, or NaN for a vote that both are bad: it counts among the k, but not in the mean.
@@ -76,13 +76,13 @@ def outcomes(scores: Floats, prompts: Ints, k: int) -> Floats:
 
 
 def confidence_sequence(scores: Floats) -> ConfidenceSequence:
-    """Return the interval that holds at every n at once with 95%.
+    """Return the interval for the mean outcome that holds at every n at once with 95% probability.
 
     Args:
         scores: (N,) outcomes from 0 to 1 in the order in which they came, independent of each other.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no outcomes.
     """
     if not len(scores):
         raise ValueError("cannot compute an interval: there are no votes")
@@ -101,7 +101,10 @@ def confidence_sequence(scores: Floats) -> ConfidenceSequence:
 
 
 def more_prompts(sequence: ConfidenceSequence, limit: int) -> int | None:
-    """Return how many more prompts exclude one half if outcomes go on as before: 0 if it is, None if over `limit`."""
+    """Return how many more prompts would exclude one half if outcomes go on as before.
+
+    Return 0 if one half is excluded already, None if more than `limit` prompts are needed.
+    """
     if sequence.decided:
         return 0
     gains, money = _gains(sequence.values)[:, [_HALF]], _money()[[_HALF]]
@@ -120,7 +123,10 @@ def more_prompts(sequence: ConfidenceSequence, limit: int) -> int | None:
 
 
 def _kept(counts: Ints, gains: Floats, value: float) -> tuple[float, float]:
-    """Return the least and the greatest rate not excluded, each a step of the grid outwards."""
+    """Return the smallest and the largest rate that is not excluded, each one step of the grid further out.
+
+    `counts` and `gains` are as in `_wealth`; `value` is the mean outcome, used if every rate of the grid is excluded.
+    """
     n = len(counts)
     looks = np.unique(np.geomspace(1, n, min(n, _LOOKS)).round().astype(np.int64)) - 1
     kept = np.flatnonzero((_wealth(counts[looks], gains, _money()) < math.log(WEALTH)).all(axis=0))
@@ -130,7 +136,7 @@ def _kept(counts: Ints, gains: Floats, value: float) -> tuple[float, float]:
 
 
 def _wealth(counts: Ints | Floats, gains: Floats, money: Floats) -> Floats:
-    """Return (T, M) the log wealth of the gambler against each rate.
+    """Return (T, M) the log wealth, at T moments, of the gambler who bets against each of M rates.
 
     Args:
         counts: (T, V) how often each outcome came, at T moments.
@@ -143,7 +149,7 @@ def _wealth(counts: Ints | Floats, gains: Floats, money: Floats) -> Floats:
 
 
 def _grid() -> tuple[Floats, Floats]:
-    """Return (M, 1) rates and (1, Q) bets."""
+    """Return the grid: (M, 1) rates that are bet against, and (1, Q) rates that are bet on."""
     return (np.arange(_RATES) + 1)[:, None] / (_RATES + 1), (np.arange(_BETS) + 0.5)[None] / _BETS
 
 

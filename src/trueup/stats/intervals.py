@@ -1,4 +1,4 @@
-"""Estimates: a value with its 95% interval and its n; rates and means."""
+"""Estimates: a measured value with its 95% interval and its number of items n; rates and means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A measured value, its 95% interval and the number of things it was measured on."""
+    """Measured value with the low and high end of its 95% interval, and the number n of items it was measured on."""
 
     value: float
     low: float
@@ -24,12 +24,14 @@ class Estimate:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
     def as_dict(self) -> dict[str, float | int]:
-        """Return the fields as a dictionary for JSON."""
+        """Return value, low, high and n by name, for JSON."""
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
 def rate(successes: float, n: int) -> Estimate:
-    """Return a share with Wilson's interval (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4). Ties count as halves.
+    """Return the share `successes / n` with Wilson's 95% interval; count ties as half a success.
+
+    Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4.
 
     Raises:
         ValueError: n is 0: nothing was measured.
@@ -40,12 +42,12 @@ def rate(successes: float, n: int) -> Estimate:
 
 
 def wilson(p: float, n: float, critical: float = Z_95) -> tuple[float, float]:
-    """Return the ends of Wilson's interval (1927) around a share.
+    """Return the low and high end of Wilson's 95% interval (1927) around a share.
 
     Args:
         p: the share.
         n: the number of independent trials; an effective number need not be whole.
-        critical: the 97.5% point of the pivot.
+        critical: 97.5% point of the standardised error's distribution: the normal's 1.96, or Student's t.
     """
     c2 = critical**2
     centre = (p + c2 / (2 * n)) / (1 + c2 / n)
@@ -55,7 +57,7 @@ def wilson(p: float, n: float, critical: float = Z_95) -> tuple[float, float]:
 
 
 def mean(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Return a mean with the percentile bootstrap's interval (Efron 1979), seeded.
+    """Return a mean with its 95% percentile bootstrap interval (Efron 1979), from seeded resamples.
 
     Raises:
         ValueError: there are no values: nothing was measured.

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """The difference ours - theirs in the unit of the values, its 95% interval, and the number of items.
+    """Difference of two models' means (ours - theirs) on the same n items, with its 95% interval, in the values' unit.
 
-    `p` is two-sided, against no difference, from the test named in `test`. `detectable` is the true difference that an
-    experiment of this size shows in 80% of cases at a two-sided 5%; infinite if the spread is unknown.
+    `p` is the two-sided p-value of no difference, from the test named in `test`. `detectable` is the true difference
+    that an experiment of this size shows in 80% of cases at a two-sided 5%; infinite if the spread is unknown.
     """
 
     value: float
@@ -53,14 +53,14 @@ class PairedDifference:
 
     @property
     def shown(self) -> bool:
-        """True if the interval excludes 0."""
+        """True if the interval excludes 0, so the difference is statistically shown."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
     def as_dict(self) -> dict[str, float | int | str | bool | None]:
-        """Return the fields and `shown` for JSON; an infinite number becomes None."""
+        """Return the fields and `shown` by name for JSON; an infinite number becomes None."""
         ends = {"low": self.low, "high": self.high, "detectable": self.detectable}
         finite = {key: end if math.isfinite(end) else None for key, end in ends.items()}
         return {"value": self.value, **finite, "n": self.n, "p": self.p, "test": self.test, "shown": self.shown}
@@ -99,16 +99,16 @@ def weighted_difference(
     resamples: int = 4000,
     seed: int = 0,
 ) -> PairedDifference:
-    """Return sum of ours / sum of weights - sum of theirs / sum of their weights, e.g. a difference in nats per token.
+    """Return the difference of two weighted means, paired by item, for example in nats per token.
 
-    Items are resampled, not tokens: tokens of one text are not independent. Within a resample the spread is that of the
-    ratio estimator (Cochran 1977, eq. 6.13).
+    It is sum(ours) / sum(weights) - sum(theirs) / sum(their_weights). Items are resampled, not tokens: tokens of one
+    text are not independent. Within a resample the spread is that of the ratio estimator (Cochran 1977, eq. 6.13).
 
     Args:
-        ours: (N,) sums over an item, e.g. nats.
-        theirs: (N,) sums of the same items.
+        ours: (N,) our sum over each item, e.g. nats.
+        theirs: (N,) their sum over the same items.
         weights: (N,) tokens of each item, more than 0.
-        their_weights: (N,) tokens of their items; by default `weights`.
+        their_weights: (N,) tokens of the items under their tokenizer; by default `weights`.
         resamples: bootstrap resamples, 100 or more.
         seed: seed of the bootstrap.
 
@@ -147,7 +147,11 @@ def exceeds(
 
 
 def mcnemar(b: int, c: int) -> float:
-    """Return the exact two-sided p of McNemar's test: b items only ours solved, c only theirs.
+    """Return the exact two-sided p-value of McNemar's test of equal success rates on the same items.
+
+    Args:
+        b: number of items that only ours solved.
+        c: number of items that only theirs solved.
 
     Raises:
         ValueError: a count is negative.
@@ -160,7 +164,7 @@ def mcnemar(b: int, c: int) -> float:
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return the p-values adjusted for multiple tests (Holm 1979), under the same keys in the same order.
 
-    Rejecting those at 5% or below makes any false rejection at all at most 5% likely.
+    Rejecting the tests with an adjusted value of 5% or below keeps the chance of any false rejection at 5% at most.
 
     Raises:
         ValueError: a value is not between 0 and 1.
@@ -236,7 +240,10 @@ def _rate_exceeds(b: int, c: int, n: int, limit: float) -> float:
 
 
 def _score(b: int, c: int, n: int, limit: float) -> float:
-    """Return Tango's score statistic: standard normal if `limit` is the true difference, decreasing in `limit`."""
+    """Return Tango's score statistic: standard normal if the true difference is `limit`, decreasing in `limit`.
+
+    b of n items only ours solved, c only theirs.
+    """
     excess = b - c - n * limit
     linear = (2 * n - b + c) * limit - b - c
     root = math.sqrt(max(0.0, linear * linear + 8 * n * c * limit * (1 - limit)))
@@ -248,7 +255,7 @@ def _score(b: int, c: int, n: int, limit: float) -> float:
 
 
 def _tail(least: int, n: int) -> float:
-    """Return P(X >= least) heads in n tosses of a fair coin."""
+    """Return the probability of at least `least` heads in n tosses of a fair coin."""
     if least <= 0:
         return 1.0
     chances, term = 0, math.comb(n, least)
@@ -259,7 +266,10 @@ def _tail(least: int, n: int) -> float:
 
 
 def _fewest(power: float, alpha: float) -> float:
-    """Return the expected number of one-way discordant pairs that give McNemar's exact test this power."""
+    """Return the expected number of discordant pairs, all in our favour, at which McNemar's exact test has this power.
+
+    `alpha` is the test's two-sided level.
+    """
     needed = math.ceil(1 - math.log2(alpha))
 
     def enough(expected: float) -> bool:

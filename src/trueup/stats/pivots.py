@@ -1,6 +1,6 @@
 """Distributions of the pivot, (estimate - truth) / standard error, for means and ratios of sums over items.
 
-An interval and a p-value from one distribution cannot disagree. `paired.py` says which one is used when, and why.
+An interval and a p-value from one distribution cannot disagree. `paired.py` says when each of them is used, and why.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NORMAL_FROM = 200
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The sum of `numerator` over the sum of `denominator`, each (N,) or (R, N) over items."""
+    """Ratio of two sums over items: of `numerator` over `denominator`, each (N,), or (R, N) for R resamples."""
 
     numerator: Floats
     denominator: Floats
@@ -36,27 +36,30 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """The pivot's distribution by bootstrap: R sorted draws."""
+    """Distribution of the pivot by bootstrap: R sorted draws."""
 
     draws: Floats
 
     def above(self, t: float) -> float:
-        """Return P(pivot >= t)."""
+        """Return P(pivot >= t), never 0."""
         return (1 + int((self.draws >= t).sum())) / (1 + len(self.draws))
 
     def below(self, t: float) -> float:
-        """Return P(pivot <= t)."""
+        """Return P(pivot <= t), never 0."""
         return (1 + int((self.draws <= t).sum())) / (1 + len(self.draws))
 
     def central(self) -> tuple[float, float]:
-        """Return the 2.5% and 97.5% points."""
+        """Return the 2.5% and 97.5% points of the distribution."""
         index = math.floor(0.025 * (len(self.draws) + 1)) - 1
         return float(self.draws[index]), float(self.draws[-1 - index])
 
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """Student's t with a few whole degrees of freedom (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4)."""
+    """Student's t as the pivot's distribution, with a few whole degrees of freedom.
+
+    Abramowitz & Stegun 1964, 26.7.3 and 26.7.4.
+    """
 
     freedom: int
 
@@ -77,37 +80,40 @@ class Student:
         return self.above(-t)
 
     def central(self) -> tuple[float, float]:
-        """Return the 2.5% and 97.5% points."""
+        """Return the 2.5% and 97.5% points of the distribution."""
         point = self.quantile(0.975)
         return -point, point
 
     def quantile(self, share: float) -> float:
-        """Return the point with this share, one half or more, below it."""
+        """Return the point with the share `share` of the distribution, one half or more, below it."""
         return bisect(lambda t: self.above(t) <= 1 - share, 0.0, 100.0)
 
 
 @lru_cache(maxsize=512)
 def critical(freedom: int | None) -> float:
-    """Return the 97.5% point of Student's t; the normal's for None or 200 degrees of freedom or more."""
+    """Return the 97.5% point of Student's t, for 95% intervals.
+
+    The normal's for None or from 200 degrees of freedom.
+    """
     return Z_95 if freedom is None or freedom >= NORMAL_FROM else Student(freedom).quantile(0.975)
 
 
 @dataclass(frozen=True, slots=True)
 class SignTest:
-    """The pivot where all n differences are equal: only their sign counts."""
+    """Distribution of the pivot if all n differences are equal, so that only their sign counts."""
 
     n: int
 
     def above(self, t: float) -> float:
-        """Return P(pivot >= t)."""
+        """Return the one-sided p-value of the sign test: 0.5^n for t above 0, else 1."""
         return 0.5**self.n if t > 0 else 1.0
 
     def below(self, t: float) -> float:
-        """Return P(pivot <= t)."""
+        """Return the one-sided p-value of the sign test: 0.5^n for t below 0, else 1."""
         return self.above(-t)
 
     def central(self) -> tuple[float, float]:
-        """Return the 2.5% and 97.5% points."""
+        """Return the 2.5% and 97.5% points: infinite if n is too small to show anything, else 0."""
         return (-math.inf, math.inf) if 0.5**self.n > 0.025 else (0.0, 0.0)
 
 
@@ -115,7 +121,7 @@ Pivot = Bootstrap | Student | SignTest
 
 
 def pivot_of(ratios: Sequence[Ratio], items: Floats, resamples: int, seed: int) -> tuple[Pivot, float, float, str]:
-    """Return the pivot, the estimate, its standard error (0 if there is no spread), and the test's name.
+    """Choose the pivot's distribution for an estimate: bootstrap, Student's t or the sign test.
 
     Args:
         ratios: the terms of the estimate: one ratio, or one for each model.
@@ -151,7 +157,7 @@ def _draws(ratios: Sequence[Ratio], value: float, resamples: int, seed: int) -> 
 
 
 def _estimate(ratios: Sequence[Ratio]) -> tuple[Floats, Floats]:
-    """Return the sum of the ratios and its standard error, over the last axis: two numbers, or (R,) of each."""
+    """Return the sum of the ratios and its standard error; over resampled items, (R,) of each."""
     n = ratios[0].numerator.shape[-1]
     value, spread = np.zeros(()), np.zeros(())
     for ratio in ratios:
@@ -163,13 +169,13 @@ def _estimate(ratios: Sequence[Ratio]) -> tuple[Floats, Floats]:
 
 
 def standardised(distance: Floats | float, error: Floats | float) -> Floats:
-    """Return a distance in standard errors: infinite if the error is 0 and the distance is not."""
+    """Return a distance divided by its standard error: infinite if the error is 0 and the distance is not."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.equal(distance, 0), 0.0, np.divide(distance, error))
 
 
 def bisect(condition: Callable[[float], bool], low: float, high: float) -> float:
-    """Return the point between `low` and `high` from which a monotone condition is true."""
+    """Return the point between `low` and `high` from which on a monotone condition is true."""
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (low, middle) if condition(middle) else (middle, high)

@@ -1,1 +1,1 @@
-"""Basics for all other packages: files, the console, formatting of text and numbers, Ctrl-C."""
+"""Basics for all other packages: files, terminal output, text and number formatting, Ctrl-C."""

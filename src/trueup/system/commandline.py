@@ -1,4 +1,4 @@
-"""The command line of this process, to show it or to run it again."""
+"""Command line of this process, to show it or to run it again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from trueup.system.text import masked
 
 
 def resume_command() -> str:
-    """Return the command that resumes this run."""
+    """Return the command that resumes this run, or "the same call again" if it was not started by a command."""
     return command_line() or "the same call again"
 
 
 def command_line() -> str | None:
-    """Return the command that started this process; None if it was not started by trueup's command line."""
+    """Return the command that started this process, with secrets masked; None if that was not trueup's command line."""
     if Path(sys.argv[0]).name not in {"trueup", "__main__.py"}:
         return None
     world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -60,7 +60,7 @@ class Progress:
         self._started_at = 0.0
 
     def start(self, stage: str, total_steps: int, start_step: int = 0, *, show: Sequence[str] | None = None) -> None:
-        """Begin a stage.
+        """Begin the display of a stage.
 
         Args:
             stage: name of the stage.
@@ -86,7 +86,7 @@ class Progress:
             self._live.start()
 
     def update(self, step: int, numbers: Mapping[str, float], tokens_per_second: float | None = None) -> None:
-        """Report a step.
+        """Show a step's numbers: at once on a terminal, elsewhere if a line is due.
 
         Args:
             step: optimizer steps done.
@@ -101,7 +101,7 @@ class Progress:
             self._print(self._plain_line(), "")
 
     def note(self, text: str) -> None:
-        """Show a message."""
+        """Show a message, unless quiet."""
         if not self._quiet:
             self._print(clean(masked(text)), "")
 
@@ -111,9 +111,10 @@ class Progress:
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Callable[[int, float], None]]:
-        """Show how much of a source is read. Yields a function to call with the rows read and the share of the bytes.
+        """Show in the context how much of a data source is read.
 
-        On a terminal a live line, elsewhere a plain line every ten seconds; nothing if it takes less than a second.
+        Yields a function to call with rows read and share of bytes. On a terminal it is a live line, elsewhere a plain
+        line every ten seconds; nothing if it takes less than a second.
         """
         started = last_line = time.monotonic()
         live: Live | None = None
@@ -143,7 +144,7 @@ class Progress:
                 live.stop()
 
     def stop(self) -> None:
-        """End the stage; its last line stays on the screen. May be called twice."""
+        """End the display of a stage; its last line stays on the screen. May be called twice."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -153,7 +154,7 @@ class Progress:
         self._reported = self._step
 
     def __enter__(self) -> Progress:
-        """Use it in a `with` statement."""
+        """Return the display, for a `with` statement that stops it."""
         return self
 
     def __exit__(
@@ -209,9 +210,9 @@ def table(
     """Print a table of at most 80 columns to stdout; long cells are folded, columns of numbers are right-aligned.
 
     Args:
-        title: printed above it.
+        title: line printed above the table.
         columns: headings.
-        rows: cells: text, numbers (printed with four digits), or None (printed as a dash).
+        rows: cells of each row: text, numbers (printed with four digits), or None (printed as a dash).
         console: console to write to; by default stdout.
     """
     console = console or make_console(stderr=False)
@@ -235,7 +236,7 @@ def make_console(*, stderr: bool) -> Console:
 
 
 def quiet_libraries() -> None:
-    """Silence the progress bars, advice and request logs of transformers, datasets and httpx.
+    """Silence the progress bars, advice and request logs of libraries such as transformers, datasets and httpx.
 
     Call it before they are imported; it imports none of them. Environment variables that the user has set win.
     """
@@ -281,7 +282,7 @@ def _cell(value: object) -> str:
 
 
 def _never_fail(stream: TextIO) -> None:
-    """Show characters that the stream's encoding lacks as escapes instead of failing on them."""
+    """Make a stream show characters that its encoding lacks as escapes instead of failing on them."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None and stream.errors in ("strict", "surrogateescape"):  # the latter in the C locale
         reconfigure(errors="backslashreplace")

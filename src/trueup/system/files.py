@@ -1,4 +1,4 @@
-"""Files that survive crashes: atomic replacement, fingerprints, and what to tell a person whose disk is full."""
+"""Files that survive crashes: atomic replacement, fingerprints, and advice for a person whose disk is full."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODEL_CARD = "README.md"
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Replace a file by `text` (UTF-8); after a crash it holds the old content or the new, never a part."""
+    """Replace a file by `text` (UTF-8); after a crash it holds the old content or the new, never a mixture."""
     atomic_write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
@@ -53,7 +53,10 @@ def file_sha256(path: Path) -> str:
 
 
 def split_event(name: str) -> tuple[str, int | None]:
-    """Split `votes.db@1200`, a vote store as of an event, into ("votes.db", 1200); other names: (name, None)."""
+    """Split the name of a vote store with an event number: `votes.db@1200` becomes ("votes.db", 1200).
+
+    The number means the store as it was after that event. Other names become (name, None).
+    """
     path, mark, event = name.rpartition("@")
     if not path or not mark or not re.fullmatch(r"[0-9]{1,15}", event) or Path(name).expanduser().exists():
         return name, None
@@ -61,7 +64,7 @@ def split_event(name: str) -> tuple[str, int | None]:
 
 
 def fsync_path(path: Path) -> None:
-    """Force a file's content, or a folder's list of names, onto the disk."""
+    """Force a file's content, or a folder's list of file names, onto the disk, so that a power cut does not lose it."""
     if path.is_dir() and os.name != "posix":
         return  # only POSIX can open a folder
     fd = os.open(path, os.O_RDONLY)
@@ -72,13 +75,13 @@ def fsync_path(path: Path) -> None:
 
 
 def free_space_text(folder: Path) -> str:
-    """Return a text with the free disk space at `folder`."""
+    """Return a text with the free disk space at `folder`, such as "2.1 GB free there"."""
     existing = next((parent for parent in (folder, *folder.absolute().parents) if parent.exists()), Path("/"))
     return f"{format_size(shutil.disk_usage(existing).free)} free there"
 
 
 def format_size(count: int) -> str:
-    """Format a number of bytes: 0.3 MB, 2.1 GB."""
+    """Return a number of bytes as text: 0.3 MB, 2.1 GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
@@ -92,10 +95,10 @@ def _visible_files(folder: Path, ignore: Sequence[str]) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file by `data`; after a crash it holds the old content or the new, never a part.
+    """Replace a file by `data`; after a crash it holds the old content or the new, never a mixture.
 
     Raises:
-        OSError: writing failed; it names the file, which is unchanged.
+        OSError: writing failed; the error names the file, which is unchanged.
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
@@ -114,7 +117,12 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def explain_disk_errors(action: str, folder: Path) -> Iterator[None]:
-    """Turn disk errors inside the context into a CheckpointError that says what to do."""
+    """Turn disk errors inside the context into a CheckpointError that says what to do, e.g. to free space.
+
+    Args:
+        action: start of the message, such as "cannot write runs/a".
+        folder: folder whose free space the message names.
+    """
     try:
         yield
     except Exception as error:
@@ -128,7 +136,10 @@ def explain_disk_errors(action: str, folder: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return True if the error means that no space is left; safetensors has it only in its message."""
+    """Return True if the error means that no disk space is left.
+
+    The errors of safetensors say so only in their message.
+    """
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"os error {errno.ENOSPC}" in str(error)

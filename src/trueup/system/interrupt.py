@@ -22,7 +22,10 @@ _MESSAGE = "stopping after this step and saving; press Ctrl-C again to quit at o
 
 
 class StopRequested(Exception):  # noqa: N818 -- a request, not an error
-    """Raised by `InterruptGuard.check`; the loop catches it, saves, and raises `Interrupted`."""
+    """Request to stop, raised by `InterruptGuard.check`.
+
+    The training loop catches it, saves, and raises `Interrupted`.
+    """
 
 
 class Quit(KeyboardInterrupt):
@@ -35,7 +38,10 @@ class Quit(KeyboardInterrupt):
 
 @contextmanager
 def quit_on_ctrl_c() -> Iterator[None]:
-    """Make Ctrl-C raise `Quit` inside the context, on the main thread, unless it is ignored or handled already."""
+    """Make Ctrl-C raise `Quit` inside the context.
+
+    Nothing changes off the main thread, or if Ctrl-C is handled already.
+    """
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not is_default or threading.current_thread() is not threading.main_thread():
         yield
@@ -61,24 +67,25 @@ def _quit(_number: int, _frame: FrameType | None) -> None:
 
 
 class InterruptGuard:
-    """Guard that turns the first SIGINT or SIGTERM into `requested`; the next Ctrl-C raises Quit at once.
+    """Context manager that turns the first Ctrl-C or SIGTERM into a request to stop.
 
-    On other threads it does nothing, because only the main thread may handle signals. A signal that is ignored when
-    the guard is entered (`nohup`, background jobs) stays ignored. Guards may be nested.
+    The next Ctrl-C raises `Quit` at once. The request sets `requested`. On other threads it does nothing, because only
+    the main thread may handle signals. A signal that is ignored when the context begins (`nohup`, background jobs)
+    stays ignored. Guards may be nested.
 
     Args:
         say: function that shows a line to the user; by default it is written to stderr.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        """Prepare the guard; `with` installs the handlers."""
+        """Prepare the guard; the `with` statement installs the signal handlers."""
         self.requested = False
         self._say = say
         self._first_at = 0.0
         self._previous: dict[int, Any] = {}  # values of signal.getsignal: a callable, an enum or None
 
     def check(self) -> None:
-        """Raise StopRequested if a stop was requested; call it between steps.
+        """Raise StopRequested if a stop was requested. Call it where stopping is safe.
 
         Raises:
             StopRequested: Ctrl-C or SIGTERM arrived.
@@ -87,7 +94,7 @@ class InterruptGuard:
             raise StopRequested
 
     def __enter__(self) -> InterruptGuard:
-        """Install the handlers."""
+        """Install the signal handlers and return the guard."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 previous = signal.getsignal(number)
@@ -99,7 +106,7 @@ class InterruptGuard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the earlier handlers back."""
+        """Restore the earlier signal handlers."""
         for number, previous in self._previous.items():
             signal.signal(number, previous)
         self._previous.clear()

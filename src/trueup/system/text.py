@@ -28,7 +28,10 @@ def clean(text: str, *, one_line: bool = False) -> str:
 
 
 def masked(text: str) -> str:
-    """Replace secrets by `***`: users and passwords in addresses, and environment variables named like secrets."""
+    """Return text with secrets replaced by `***`, so that it may be shown or logged.
+
+    Secrets are users and passwords in addresses, and the values of environment variables named like secrets.
+    """
     text = _CREDENTIALS.sub(r"\1***@", text)
     for name, value in os.environ.items():
         if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name) and not _NO_SECRET.match(value):
@@ -50,7 +53,7 @@ _SECRET_LENGTH = 8  # a shorter value may be a word
 
 
 def terminal_safe_json(text: str) -> str:
-    """Escape a JSON text's control characters as JSON escapes: it parses to the same value, and `cat` is safe."""
+    """Return a JSON text with control characters as JSON escapes: its value is the same, and printing it is safe."""
     return _NOT_PLAIN.sub(lambda match: _escaped(match[0]), text)
 
 
@@ -73,7 +76,7 @@ def _visible(char: str) -> str:
 
 
 def format_number(value: float) -> str:
-    """Format a number in at most about nine characters: 0.6931, 12.35, 1.2e-05, 48211."""
+    """Return a number as text of at most about nine characters: 0.6931, 12.35, 1.2e-05, 48211."""
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1e6):
         return str(value)
     if not math.isfinite(value):
@@ -87,7 +90,7 @@ def format_number(value: float) -> str:
 
 
 def short_count(value: float) -> str:
-    """Format a count with a unit: 950, 1.2k, 3.4M."""
+    """Return a count as text with a unit: 950, 1.2k, 3.4M."""
     if not math.isfinite(value):
         return str(value)
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -97,7 +100,7 @@ def short_count(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format a time span: 42s, 3m10s, 2h05m, 3d04h."""
+    """Return a number of seconds as text: 42s, 3m10s, 2h05m, 3d04h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -109,7 +112,10 @@ def duration(seconds: float) -> str:
 
 
 def excerpt(value: object, limit: int = 60) -> str:
-    """Format `value` for an error message: quoted if a string, shortened to `limit`, control characters escaped."""
+    """Return `value` as text for an error message, with at most `limit` characters and control characters escaped.
+
+    A string is put in quotes.
+    """
     text = value if isinstance(value, str) else reprlib.repr(value)
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
@@ -125,14 +131,14 @@ def printable(name: str | Path) -> str:
 
 
 def listed(names: Iterable[str], limit: int = 20) -> str:
-    """Return the first `limit` keys for a message, each escaped and shortened, and how many more there are."""
+    """Return the first `limit` names as text for a message, each escaped and shortened, and how many more there are."""
     keys = list(names)
     first = ", ".join(excerpt(name)[1:-1] for name in keys[:limit])
     return f"{first} and {len(keys) - limit} more" if len(keys) > limit else first or "nothing"
 
 
 def as_json(value: object) -> str:
-    """Return `value` as JSON text, as the user's file would show it."""
+    """Return `value` as JSON text for a message; if JSON cannot hold it, the name of its type in parentheses."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, TypeError, RecursionError):  # nested too deep, or with keys that JSON has not
@@ -152,5 +158,5 @@ _TYPE_NAMES: dict[type, str] = {
 
 
 def type_name(value: object) -> str:
-    """Return JSON's name of the type of `value`, with its article."""
+    """Return JSON's name of the type of `value`, with its article, for a message: "a list", "an object", "null"."""
     return _TYPE_NAMES.get(type(value), f"a {type(value).__name__}")
