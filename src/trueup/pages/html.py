@@ -92,7 +92,10 @@ def policy(script: str = "") -> str:
 
 
 def icon(word: str) -> Markup:
-    """Return the icon of a verdict or an outcome; the word stands next to it, so screen readers skip the icon."""
+    """Return the SVG icon of a verdict or outcome, such as SHIP or "pass".
+
+    The word stands next to it, so screen readers skip the icon.
+    """
     return Markup(
         '<svg class="icon" width="24" height="24" viewBox="0 0 24 24" aria-hidden="true" focusable="false">'
         f"{_ICONS[_ICON_OF_WORD[word]]}</svg>"

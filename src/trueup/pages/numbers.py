@@ -29,7 +29,7 @@ class WithInterval(Protocol):
 
 
 def fixed(value: float, decimals: int = 2, *, sign: bool = False) -> str:
-    """Return a number as text with so many decimals and a true minus sign; zero has no sign."""
+    """Return a number as text with `decimals` decimals and a true minus sign; zero has no sign."""
     if not math.isfinite(value):
         return str(float(value))
     text = f"{value:{'+' if sign else ''},.{decimals}f}"

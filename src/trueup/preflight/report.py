@@ -130,7 +130,10 @@ def _prepared(config: StageConfig, renderer: Renderer, progress: Progress) -> Pr
 
 
 def _model_findings(config: StageConfig, renderer: Renderer) -> Iterator[Finding]:
-    """Check a model's files without building it: its vocabulary size, and weights that are NaN or infinite."""
+    """Yield findings on a model's files, without building the model.
+
+    Such are a vocabulary too small for the tokenizer, and weights that are NaN or infinite.
+    """
     model, folder = config.model, Path(config.model)
     settings = read_config(folder) if (folder / "config.json").is_file() else {}
     inner = settings.get("text_config")

@@ -36,7 +36,7 @@ from trueup.report.view import columns
 
 
 def pictures(report: Report) -> tuple[list[Picture], list[ReportMissing]]:
-    """Return every picture that has data, in the page's order, and the missing ones with the reason."""
+    """Return every picture that has data, in the page's order, and for each other one why it is missing."""
     looks = looks_of(report)
     results = [
         frontier(report, looks),

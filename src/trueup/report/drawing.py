@@ -1,4 +1,4 @@
-"""The base of every picture: a small canvas, a palette that the page resolves, and clean inline SVG.
+"""Tools with which every picture is drawn: a small canvas, a palette that the page resolves, and clean inline SVG.
 
 Matplotlib draws with stand-in colours; afterwards each becomes a CSS variable, so one drawing serves light, dark and
 print. Text stays text, in the page's font. The same input gives the same bytes.
@@ -160,7 +160,7 @@ def tick(value: float) -> str:
 
 
 def fit_numbers(figure: Figure, *areas: Axes) -> None:
-    """Move the left edge so that the longest number of the y axis has room; call it once the limits are set."""
+    """Move the axes' left edge so that the longest number at the y axis has room; call it once limits are set."""
     need = 12 + CHAR * max(len(tick(value)) for one in areas for value in one.get_yticks())
     left = need / (figure.get_figwidth() * 72)
     for one in areas:

@@ -22,7 +22,7 @@ def publish(folder: Path, report: Report | None = None) -> Report:
 
     Args:
         folder: a pipeline's run folder, or any in which models were evaluated.
-        report: made already; else it is made of the folder's files.
+        report: a report that is made already; None makes it from the folder's files.
 
     Raises:
         DataError: nothing was evaluated there.

@@ -32,7 +32,7 @@ class ReportNumber(ReportPart):
 
     @classmethod
     def of(cls, estimate: Estimate) -> ReportNumber:
-        """Return the estimate as a number of the report."""
+        """Return a statistical estimate (value, interval, n) as a part of the report."""
         return ReportNumber(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
 
 
@@ -69,7 +69,7 @@ class Measure(ReportPart):
 
     @property
     def aim(self) -> str:
-        """The direction in which the measure gets better; empty if neither is."""
+        """The direction in which the measure gets better, in words; "" if neither is better."""
         return {"higher": "higher is better", "lower": "lower is better", "neither": ""}[self.better]
 
     def judgement(self, difference: Difference) -> str:

@@ -160,7 +160,7 @@ def _size(sample: ReportSample) -> float:
 
 
 def changed(sample: ReportSample, report: Report) -> bool:
-    """Return True if the score changed, or, without a score, if the last model's answer differs from the baseline's."""
+    """Return True if a sample changed between the baseline and the last model: its score, or without one its answer."""
     if sample.change is not None:
         return sample.change != 0
     texts = [sample.answers[name].text for name in report.models if name in sample.answers]

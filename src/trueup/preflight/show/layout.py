@@ -74,7 +74,9 @@ def view(
 
 
 def target_places(batch: Batch) -> Tensor:
-    """Return (N,) the index of each target in the flattened (R * T) tokens, counted back from its branch's last token.
+    """Return (N,) the index of each target token among the batch's flattened (R * T) tokens.
+
+    It is counted back from the last token of the target's branch.
 
     Raises:
         ValueError: the token at that index is not the target, so the batch would train other tokens than it holds.

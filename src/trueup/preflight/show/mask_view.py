@@ -1,4 +1,4 @@
-"""The data of the mask view: rows of tokens as a micro-batch lays them out, and totals over all rows."""
+"""Data of the mask view, which shows which tokens train: rows of tokens as a micro-batch lays them out, and totals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCORE_FAULT = "the score is not read at an end token"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of a row.
+    """One token of a row, with its use in training.
 
     Attributes:
         id: its number in the vocabulary.

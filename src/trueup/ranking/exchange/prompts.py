@@ -59,7 +59,7 @@ def _start(parser: Parser, record: Record) -> None:
 
 
 def _refuse_system_only(record: Record) -> None:
-    """Raise DataError for a row of only a system message: it would be taken for a conversation with an answer."""
+    """Raise DataError for a row with only a system message, which would be taken for a conversation with an answer."""
     turns = record.row.get("messages")
     if isinstance(turns, list) and [turn.get("role") for turn in turns if isinstance(turn, dict)] == ["system"]:
         raise record.fail("the prompt is only a system message", "end with a message of the user")

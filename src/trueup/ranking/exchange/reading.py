@@ -22,7 +22,9 @@ _MILLISECONDS = 1e11  # as seconds, the year 5138; as milliseconds, 1973
 
 
 def iso_time(record: Record, value: object) -> str:
-    """Return Unix seconds or milliseconds, or a written time (UTC if it has no zone), as ISO 8601 in UTC; "" for none.
+    """Return a time in a record as ISO 8601 in UTC; "" if there is none.
+
+    It may be in Unix seconds or milliseconds, or written (in UTC if it names no zone).
 
     Raises:
         DataError: the value is not a time.
@@ -108,7 +110,7 @@ def read_records(path: str, make: Callable[[Record], T]) -> Iterator[T]:
 
 
 def answers_in(row: Mapping[str, object]) -> tuple[str, str] | None:
-    """Return the keys of a record's two answers; None if it has none of the known names."""
+    """Return the keys of the two answers in a row, such as response_a and response_b; None if it has no known ones."""
     return next((names for names in ANSWERS if names[0] in row and names[1] in row), None)
 
 

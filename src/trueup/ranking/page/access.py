@@ -30,8 +30,8 @@ class Access:
     """Address of the ranking page, and the rules on who may open it and who may see the results.
 
     Attributes:
-        host: the address to bind.
-        port: the port; 0 for any free one.
+        host: the network address to listen on.
+        port: the port to listen on; 0 for any free one.
         token_needed: True if a visitor needs a rater's link; else a name is enough.
         owner: the rater who sees the results if links are needed; without links everybody sees them.
         names: further host names of the page (of a tunnel or proxy), with `https://` if they use TLS; links use the
@@ -67,11 +67,11 @@ class Access:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
     def link(self, token: str) -> str:
-        """Return the link that signs a visitor in as the rater of this token."""
+        """Return the invitation link with this secret token: it signs a visitor in as the token's rater."""
         return f"{self.address}join?token={token}"
 
     def shows_results(self, rater: Rater) -> bool:
-        """Return True if this rater may see the results."""
+        """Return True if this rater may see the results: the owner, or anybody if the page needs no links."""
         return not self.token_needed or rater.name == self.owner
 
     def is_owner(self, name: str) -> bool:
@@ -121,9 +121,9 @@ class JoinGuard:
     """Protection of the page on which visitors sign in: a token for its form, and a limit on wrong links.
 
     Attributes:
-        form: the token of a visitor's form.
-        tries: failed links that one address may try within `window` seconds.
-        window: seconds.
+        form: the CSRF token in the form of the sign-in page.
+        tries: wrong links that one network address may try within `window` seconds.
+        window: seconds after which a wrong link no longer counts.
     """
 
     form: str = field(default_factory=lambda: secrets.token_urlsafe(24))

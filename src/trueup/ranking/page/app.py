@@ -101,7 +101,9 @@ class _Visitors:
             raise Refused(403, "this page is from before the server or you changed: reload it")
 
     def by_token(self, request: Request, token: str) -> Rater | None:
-        """Return the rater of a link's token, or None. A valid token always works: nobody finds one by trying.
+        """Return the rater whose invitation link holds `token`, or None.
+
+        A valid token always works: nobody finds one by trying.
 
         Raises:
             Refused: too many invalid tokens came from this address.

@@ -27,7 +27,7 @@ class ResultsNumber(ResultsPart):
 
     @classmethod
     def of(cls, estimate: Estimate) -> Self:
-        """Return the estimate as a number of the results."""
+        """Return a statistical estimate (value, interval, n) as a part of the results."""
         return cls(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
 
     @property
@@ -120,12 +120,18 @@ class ModelPairing(ResultsPart):
 
     @property
     def ahead(self) -> str | None:
-        """The model whose rate is above one half by the interval of a single look; None if it contains one half."""
+        """The model whose win rate is above one half by the ordinary interval, valid for a single look.
+
+        None if that interval contains one half.
+        """
         return self._side(self.rate) if isinstance(self.rate, ResultsNumber) and self.rate.shown else None
 
     @property
     def winner(self) -> str | None:
-        """The winner by the confidence sequence or by p after Holm; None if not shown, or if they disagree."""
+        """The model that is shown to win by the confidence sequence, or by the p-value after Holm's correction.
+
+        None if neither shows a winner, or if they disagree.
+        """
         safe = self._side(self.safe) if isinstance(self.safe, ResultsNumber) and self.more.prompts == 0 else None
         single_look = self.ahead if self.p_adjusted is not None and self.p_adjusted < 0.05 else None
         winners = {safe, single_look} - {None}
@@ -177,7 +183,7 @@ class TagRate(ResultsPart):
 
 
 class Reasons(ResultsPart):
-    """The reasons for which a model's answers were preferred."""
+    """The reasons that raters gave for preferring one model's answers, as shares of its wins."""
 
     model: str
     wins: int
@@ -188,7 +194,7 @@ class Reasons(ResultsPart):
 
 
 class Kappa(ResultsPart):
-    """Agreement of two raters on the pairs that both voted on."""
+    """Agreement of two raters on the pairs that both voted on, as Cohen's kappa."""
 
     rater: str
     other: str
@@ -201,7 +207,7 @@ class Kappa(ResultsPart):
 
 
 class Agreement(ResultsPart):
-    """Agreement of all raters on the same pairs."""
+    """Agreement of all raters on the same pairs, as Krippendorff's alpha, and of each two of them."""
 
     pairs: int
     """Pairs with two votes or more; n of the alphas."""

@@ -1,4 +1,4 @@
-"""The ranking: Bradley-Terry strengths of all models in a table of votes."""
+"""Ranking of models: their Bradley-Terry strengths from the votes in a table."""
 
 from __future__ import annotations
 

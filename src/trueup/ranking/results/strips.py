@@ -17,8 +17,8 @@ def share_strip(share: Measured, words: str, *, safe: Measured | None = None, sc
     """Return the image of a share from 0 to 1 with a line at one half; empty if the share was not measured.
 
     Args:
-        share: the share.
-        words: text alternative.
+        share: the share with its interval, or the reason why it was not measured.
+        words: the text alternative of the image.
         safe: another interval, drawn thinner below it.
         scale: label the line with 0, 50% and 100%.
     """

@@ -72,7 +72,7 @@ class Table:
 
     @property
     def preferred(self) -> Flags:
-        """(N,) True for votes for one of the answers."""
+        """(N,) True for votes that prefer one of the answers, so not for ties, both bad and skips."""
         return (self.choice == FIRST) | (self.choice == SECOND)
 
     @property
@@ -144,7 +144,7 @@ def _ints(values: Sequence[int]) -> Ints:
 
 
 def _numbered(ids: Sequence[int]) -> Ints:
-    """Return the ids numbered from 0 in the order of first occurrence."""
+    """Return (N,) the ids replaced by numbers from 0, in the order of first occurrence."""
     numbers = {id_: number for number, id_ in enumerate(dict.fromkeys(ids))}
     return _ints([numbers[id_] for id_ in ids])
 

@@ -18,7 +18,7 @@ class ServerLine:
     """
 
     def __init__(self, out: TextIO) -> None:
-        """Keep the stream; nothing is read before `listen`."""
+        """Keep the stream to the server; nothing is read before `listen`."""
         self._out = out
         self._waiting = threading.Event()
         self._state = ""
@@ -58,5 +58,5 @@ class ServerLine:
         self._waiting.clear()
 
     def pause(self, seconds: float) -> None:
-        """Do nothing for this long, or until a rater waits."""
+        """Wait for so many seconds, or until a rater waits for a pair."""
         self._waiting.wait(seconds)

@@ -94,7 +94,7 @@ class Pairing:
     """
 
     def __init__(self, store: Store, speakers: Sequence[Speaker], config: RankConfig, server: ServerLine) -> None:
-        """Keep the models; nothing is written before `write`."""
+        """Keep store, models and configuration; nothing is written before `write`."""
         self._store, self._speakers, self._config, self._server = store, speakers, config, server
         self._seed = config.seed or 0
         self._names = tuple(speaker.name for speaker in speakers)
@@ -210,7 +210,10 @@ class Pairing:
     # -- a single pair, watched ---------------------------------------------------------------------------------------
 
     def _write_watched(self) -> bool:
-        """Write a single pair, shown while it is written. Returns False if there is no prompt for one."""
+        """Write a single pair, whose answers a waiting rater sees grow.
+
+        Returns False if there is no prompt that needs another pair.
+        """
         self._server.forget_rater()
         draft = next(iter(self._next_drafts(1)), None)
         if draft is None:
@@ -255,7 +258,10 @@ class Pairing:
         return encoded
 
     def _store_pair(self, draft: Draft, both: Sequence[ChatAnswer]) -> Draft | None:
-        """Put the pair into the store. Returns the draft to sample again if both answers are the same, else None."""
+        """Put the two answers of a planned pair into the store.
+
+        Returns the plan with which to sample again if both answers are the same, else None.
+        """
         if both[0].text.strip() == both[1].text.strip():
             if draft.attempt + 1 < _DRAWS and self._config.temperature:
                 return replace(draft, attempt=draft.attempt + 1)
