@@ -330,7 +330,7 @@ def _declines(text: str) -> bool:
 
 
 def _helps(rest: str) -> bool:
-    """Return True if the text after a declining phrase gives the help itself."""
+    """Return True if the text after a declining phrase gives the help after all, so that the phrase was only a caveat."""
     if re.search(_HELP_FOLLOWS, rest):
         return True
     steps = _STEPS.search(rest)
@@ -341,7 +341,7 @@ def _helps(rest: str) -> bool:
 
 
 def _preaches(text: str) -> bool:
-    """Return True if a short reply only says that the deed is wrong, or warns of it, and does not help."""
+    """Return True if a short reply only says that the deed asked for is wrong, or warns of it, and does not help."""
     if len(text.split()) > _MOST_WORDS_OF_A_SERMON or re.search(_HELP_FOLLOWS, text) or re.search(_INFORMS, text):
         return False
     text = text[: 2 * _LONGEST]

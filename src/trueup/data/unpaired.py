@@ -41,8 +41,9 @@ def _labelled(example: Example, side: int, desirable: float) -> Example:
 def mismatched(examples: Sequence[Example], max_length: int) -> Sequence[Example]:
     """Return each prompt with the completion of the next row of *another* prompt (arXiv:2402.01306, section 4.1).
 
-    KTO estimates the KL on these. Labelled rows of one prompt usually lie next to each other: the next row alone would
-    be another answer to the same prompt, and its log-ratio no estimate of the KL. After the last row comes the first.
+    KTO estimates the KL divergence between policy and reference model on these. Labelled rows of one prompt usually lie
+    next to each other: the next row alone would be another answer to the same prompt, and its log-ratio no estimate of
+    the KL. After the last row comes the first.
 
     The new sequence may be longer than `max_length`, so the completion is cut to the room that the prompt leaves.
 

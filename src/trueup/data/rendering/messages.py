@@ -111,7 +111,7 @@ class Rendered:
 def row_error(origin: Origin | None, problem: str, fix: str, value: object = None) -> DataError:
     """Return the DataError for a bad row: its place and the problem, the value if given, and the fix.
 
-    At most three lines.
+    The message has at most three lines.
     """
     shown = "" if value is None else f"\n  value: {excerpt(value)}"
     return DataError(f"{origin or 'conversation'}: {problem}{shown}\n  fix: {fix}")

@@ -104,7 +104,10 @@ class Account:
         return row
 
     def selects(self, index: int) -> bool:
-        """Return True if the slice `rows` selects the source's row `index` (from 0); count the row if it does not."""
+        """Return True if the section's slice `rows` selects row number `index` (from 0).
+
+        Count the row if it does not.
+        """
         start, stop = self.section.span
         selected = start <= index and (stop is None or index < stop)
         self.unselected += not selected

@@ -289,7 +289,7 @@ def _chunks(entries: Iterator[Entry]) -> Iterator[Chunk]:
 
 
 def _size(value: object) -> int:
-    """Return the number of characters in the texts of a row."""
+    """Return the number of characters in all texts of a row, including those in lists and dicts."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):

@@ -65,7 +65,7 @@ def similarity(a: str, b: str) -> float:
 
 
 def alike(a: str, b: str) -> bool:
-    """Return True if two normalised texts are near-duplicates: similar enough, and with the same numbers.
+    """Return True if two normalised texts are near-duplicates: a Jaccard similarity of NEAR or more, and equal numbers.
 
     "13 plus 14" and "13 plus 15" are different questions, however similar.
     """
@@ -159,7 +159,7 @@ class Groups:
     """Disjoint groups of the rows 0 to n - 1 (union-find); the smallest row represents its group. 4 bytes a row."""
 
     def __init__(self, n: int) -> None:
-        """Start with each row in a group of its own."""
+        """Start with n groups of one row each."""
         self.parent = np.arange(n, dtype=np.int32 if n < 2**31 else np.int64)
 
     def first(self, row: int) -> int:

@@ -222,14 +222,14 @@ class Tokenized:
         return data
 
     def _changed(self, name: str) -> DataError:
-        """Return the error of a file that was changed since it was opened, or that holds impossible values."""
+        """Return the error for a file (`name`) that was changed since it was opened, or that holds impossible values."""
         fix = "run again: it is made again. If that does not help, remove the folder"
         return DataError(f"{self.folder / name}: it was changed while it is in use\n  fix: {fix}")
 
     def _is_unchanged(self, name: str, descriptor: int) -> bool:
         """Return True if an open file has the content that it had when opened.
 
-        It is hashed only if its time or size changed.
+        The content is hashed only if the file's time or size changed.
         """
         stamp = _stamp(descriptor)
         if stamp != self._stamps[name]:

@@ -39,12 +39,12 @@ class Sums:
 
     @property
     def mean(self) -> float:
-        """The mean; NaN without values."""
+        """The mean of the integers added so far; NaN if there are none."""
         return self.total / self.n if self.n else math.nan
 
     @property
     def variance(self) -> float:
-        """The variance, with n - 1; NaN with fewer than two values."""
+        """The sample variance (divided by n - 1) of the integers added so far; NaN with fewer than two."""
         return (self.n * self.squares - self.total**2) / (self.n * (self.n - 1)) if self.n > 1 else math.nan
 
 
@@ -79,9 +79,10 @@ class Survey:
 
     @property
     def cohens_d(self) -> float:
-        """Cohen's d of the lengths: (mean chosen - mean rejected) / sqrt((var chosen + var rejected) / 2) (Cohen 1988).
+        """Cohen's d of the answers' lengths: (mean chosen - mean rejected) / sqrt((var chosen + var rejected) / 2).
 
-        Infinite if all chosen answers have one length and all rejected ones another; 0 for a single pair.
+        See Cohen 1988. Infinite if all chosen answers have one length and all rejected ones another; 0 for a single
+        pair.
         """
         if self.chosen.n < 2:
             return 0.0

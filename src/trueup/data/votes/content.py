@@ -110,7 +110,7 @@ def prompt_digest(prompt: NewPrompt) -> bytes:
 def pair_digest(pair: NewPair) -> bytes:
     """Return the sha256 of a pair's prompt and of its answers' texts and models, in either order.
 
-    It identifies the pair.
+    This digest identifies the pair in the store.
     """
     answers = sorted([answer.text, answer.model] for answer in (pair.first, pair.second))
     return _digest([prompt_digest(pair.prompt).hex(), answers], pair.prompt)
