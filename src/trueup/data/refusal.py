@@ -330,7 +330,7 @@ def _declines(text: str) -> bool:
 
 
 def _helps(rest: str) -> bool:
-    """Return True if the text after a declining phrase gives the help after all, so that the phrase was only a caveat."""
+    """Return True if the text after a declining phrase gives the help after all: the phrase was only a caveat."""
     if re.search(_HELP_FOLLOWS, rest):
         return True
     steps = _STEPS.search(rest)

@@ -222,7 +222,7 @@ class Tokenized:
         return data
 
     def _changed(self, name: str) -> DataError:
-        """Return the error for a file (`name`) that was changed since it was opened, or that holds impossible values."""
+        """Return the error for a file that was changed since it was opened, or that holds impossible values."""
         fix = "run again: it is made again. If that does not help, remove the folder"
         return DataError(f"{self.folder / name}: it was changed while it is in use\n  fix: {fix}")
 

@@ -62,7 +62,7 @@ class VoteOutcome:
         pair: the pair that was voted on.
         votes: the votes counted, oldest first, skips included.
         winner: the side of the better answer; None if the votes decide for neither.
-        reason: the reason why there is no winner, e.g. "tie"; None if there is one.
+        reason: the reason why there is no winner, e.g. "tie"; None if there is a winner.
     """
 
     pair: Pair
@@ -125,9 +125,9 @@ def _outcome(pair: Pair, votes: tuple[Vote, ...], *, gold: bool) -> VoteOutcome:
 
 
 def majority(choices: Iterable[Choice]) -> Choice | None:
-    """Return the choice of more than half of those who did not skip; "skip" if all skipped.
+    """Return the choice of more than half of those who did not skip; None if no choice has so many.
 
-    None if no choice has so many.
+    If all skipped, the result is "skip".
     """
     counted = [choice for choice in choices if choice != "skip"]
     if not counted:

@@ -1,4 +1,4 @@
-"""Reward model scores of pairs (the margin, in nats), and the uncertainty that can decide which pair is shown next."""
+"""Reward model margins r(first) - r(second) of pairs, in nats, and the uncertainty that can order the pairs."""
 
 from __future__ import annotations
 

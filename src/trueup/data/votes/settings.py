@@ -39,12 +39,15 @@ def configure(connection: Connection, new: StoreSettings) -> None:
 
 
 def salt(connection: Connection) -> str:
-    """Return the store's random secret, which keeps raters from predicting its draws; "" if the store has none yet."""
+    """Return the store's random secret, which keeps raters from predicting its random choices.
+
+    "" if it has none yet.
+    """
     return remembered(connection, "salt") or ""
 
 
 def key(connection: Connection) -> str:
-    """Return the text that seeds all random draws of the store: its secret and the seed from the settings."""
+    """Return the text that seeds all random choices of the store: its secret and the seed from the settings."""
     return f"{salt(connection)} {current(connection).seed}"
 
 
