@@ -29,11 +29,11 @@ def token_rewards(scores: Tensor, kl: Tensor, branch_of: Tensor, coef: float) ->
     Args:
         scores: (S,) reward of each response.
         kl: (N,) per-token estimate of KL(policy || reference), nats.
-        branch_of: (N,).
+        branch_of: (N,) response (branch) of each token; never decreases.
         coef: price of a nat of KL, in reward units.
 
     Returns:
-        (N,).
+        (N,) rewards of the tokens.
 
     Raises:
         ValueError: branch_of decreases, or a branch has no token for its score to land on.
@@ -167,10 +167,10 @@ def missing_end_penalty(scores: Tensor, finished: Tensor, penalty: float) -> Ten
     Args:
         scores: (S,) reward of each response.
         finished: (S,) bool, True where the response ends with an end token.
-        penalty: in reward units.
+        penalty: how much to subtract, in reward units.
 
     Returns:
-        (S,).
+        (S,) scores.
     """
     return scores - penalty * (~finished).to(scores.dtype)
 
@@ -210,7 +210,7 @@ class RunningNorm:
     def normalize(self, x: Tensor, *, shift: bool = False) -> Tensor:
         """Return `x` divided by the running standard deviation; with `shift`, the running mean is subtracted first.
 
-        By default the mean is not subtracted: with a reward whose zero has moved, longer responses would gain or lose.
+        By default it is not: shifting moves the reward's zero, which decides if longer responses gain or lose.
         """
         return (x - self.mean if shift else x) / self.std
 

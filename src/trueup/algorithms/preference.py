@@ -64,7 +64,7 @@ def sigmoid(pairs: Pairs, *, beta: float = 0.1, label_smoothing: float = 0.0) ->
     With label smoothing it is conservative DPO.
 
     Args:
-        pairs: with a reference.
+        pairs: the pairs, with log-probabilities under the reference model.
         beta: strength of the pull towards the reference.
         label_smoothing: assumed share of wrong labels, in [0, 0.5) (Mitchell 2023, "A note on DPO with noisy
             preferences", ericmitchell.ai/cdpo.pdf, eq. 3).
@@ -85,7 +85,7 @@ def robust(pairs: Pairs, *, beta: float = 0.1, label_smoothing: float = 0.1) -> 
     arXiv:2403.00409: ((1 - e) * loss(as labelled) - e * loss(flipped)) / (1 - 2e). It can be negative.
 
     Args:
-        pairs: with a reference.
+        pairs: the pairs, with log-probabilities under the reference model.
         beta: strength of the pull towards the reference.
         label_smoothing: e, the share of flipped labels, in [0, 0.5); the paper recommends 0.1.
 
@@ -106,7 +106,7 @@ def ipo(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
     paper's results are those of the averaged form; TRL does the same.
 
     Args:
-        pairs: with a reference.
+        pairs: the pairs, with log-probabilities under the reference model.
         beta: the paper's tau; the margin wanted is 1 / (2 beta) nats per token.
 
     Returns:
@@ -121,7 +121,7 @@ def hinge(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
     In this form Liu et al. 2023, arXiv:2309.06657.
 
     Args:
-        pairs: with a reference.
+        pairs: the pairs, with log-probabilities under the reference model.
         beta: 1 / beta is the margin in nats beyond which a pair costs nothing.
 
     Returns:
@@ -136,7 +136,7 @@ def sigmoid_norm(pairs: Pairs, *, beta: float = 5.0) -> Tensor:
     Lambert et al. 2024, "Tulu 3", arXiv:2411.15124.
 
     Args:
-        pairs: with a reference.
+        pairs: the pairs, with log-probabilities under the reference model.
         beta: acts on nats *per token*, so it is some fifty times the beta of `sigmoid`; Tulu 3 used 5.
 
     Returns:
@@ -151,7 +151,7 @@ def dpop(pairs: Pairs, *, beta: float = 0.1, penalty: float = 50.0) -> Tensor:
     Pal et al. 2024, arXiv:2402.13228.
 
     Args:
-        pairs: with a reference.
+        pairs: the pairs, with log-probabilities under the reference model.
         beta: strength of the pull towards the reference.
         penalty: the paper's lambda, on max(0, -log-ratio of chosen) inside the sigmoid.
 
@@ -168,7 +168,7 @@ def simpo(pairs: Pairs, *, beta: float = 2.0, gamma: float = 0.5) -> Tensor:
     It is the margin between mean log-probabilities per token, without a reference model.
 
     Args:
-        pairs: a reference is not used.
+        pairs: the pairs; log-probabilities under a reference model are not used.
         beta: scales the difference of mean log-probabilities.
         gamma: margin wanted, in units of the scaled difference (SimPO's own code sets gamma / beta).
 
@@ -186,7 +186,7 @@ def orpo(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
     the pair's chosen response; TRL takes the mean over all tokens of the batch, the prompts' included.
 
     Args:
-        pairs: a reference is not used.
+        pairs: the pairs; log-probabilities under a reference model are not used.
         beta: the paper's lambda, weight of the odds-ratio term.
 
     Returns:
@@ -205,7 +205,7 @@ def kto(
     response; for a bad one the sign inside is reversed.
 
     Args:
-        completions: with z0 from `kto_kl`.
+        completions: the responses, with `kl` (z0) from `kto_kl`.
         beta: how fast the gain saturates.
         desirable_weight: weight of good responses. The paper keeps weight times count of good to that of bad
             responses between 1 and 4/3.
@@ -231,8 +231,8 @@ def kto_kl(logps_mismatched: Tensor, ref_logps_mismatched: Tensor) -> Tensor:
     number of responses, so pass those of the whole optimizer step where possible.
 
     Args:
-        logps_mismatched: (M,) summed log-probabilities under the policy.
-        ref_logps_mismatched: (M,) under the reference.
+        logps_mismatched: (M,) summed log-probabilities of the mismatched responses under the policy, nats.
+        ref_logps_mismatched: (M,) their summed log-probabilities under the reference model, nats.
 
     Returns:
         scalar, nats, detached.

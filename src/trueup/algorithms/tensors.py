@@ -279,7 +279,7 @@ def _entropy_grad(logits: Tensor, log_z: Tensor, entropy: Tensor, upstream: Tens
 
 
 def _accumulate(sums: list[Tensor | None], grad: Tensor, hidden: Tensor, weight: Tensor, chunk: slice) -> None:
-    """Add one chunk's (n, V) logit gradient to the gradients of hidden, weight and bias that are wanted."""
+    """Add one chunk's (n, V) logit gradient to `sums`: gradients of hidden, weight and bias, None if not wanted."""
     by_hidden, by_weight, by_bias = sums
     operand = grad.to(weight.dtype)
     if by_hidden is not None:

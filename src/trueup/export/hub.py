@@ -17,7 +17,7 @@ def check_name(name: str) -> None:
     """Check that `name` has the form owner/name of a hub repository.
 
     Raises:
-        ModelError: it has not.
+        ModelError: it has another form.
     """
     if not _NAME.fullmatch(name):
         raise ModelError(f"--push-to-hub {name}: a repository is named owner/name, such as me/my-model")

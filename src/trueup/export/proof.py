@@ -219,7 +219,8 @@ def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[
 def _texts(network: Network, messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Return what the tokenizer makes of a conversation's prompt and, if it ends with an answer, of the whole.
 
-    Each entry has "messages", "prompt" (True for the prompt), "text", token "ids" and the ids used in "trained".
+    Each entry has "messages", "prompt" (True for the prompt), "text", token "ids", and "trained": the prompt's ids as
+    in training, else None.
     """
     answered = messages[-1].role == "assistant"
     tokenizer, prompt = network.tokenizer, list(messages[:-1] if answered else messages)

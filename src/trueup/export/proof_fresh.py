@@ -202,7 +202,10 @@ def _difference(now: Sequence[Any], then: Sequence[Any]) -> str:
 
 
 def check_stops(model: Any, folder: Path, record: RecordedOutputs) -> Check:
-    """Check that generation_config.json names stop and pad tokens, and that `generate` stops at a forced end token."""
+    """Check that other tools will stop: generation_config.json names stop and pad tokens, and `generate` obeys them.
+
+    A short text is generated in which the end token is forced.
+    """
     from transformers import GenerationConfig, LogitsProcessorList
 
     if not (folder / "generation_config.json").is_file():

@@ -174,7 +174,7 @@ def run(
     run_folder: Path, output: Path | None = None, *, merge: bool = True, dtype: str = "auto",
     push_to_hub: str | None = None, private: bool = False, trust_remote_code: bool = False,
 ) -> Path:  # fmt: skip
-    """Run `trueup export`: write a finished run's model or adapter as a new folder, and prove that it is unchanged.
+    """Run `trueup export`: write a run's model or adapter as a new folder, proven to compute what was trained.
 
     The model may be cast to another dtype. If a fresh process computes anything else from the folder than the trained
     network did, it is not published.

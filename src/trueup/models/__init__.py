@@ -1,1 +1,1 @@
-"""Load models, give them roles and adapters, run micro-batches through them; and rewards."""
+"""Models: loading, roles and adapters, forward passes of micro-batches, and reward functions."""

@@ -172,12 +172,12 @@ def packed_attention(
 
     Args:
         module: the model's attention layer.
-        query: (1, heads, N, D).
-        key: (1, key heads, N, D).
-        value: as `key`.
+        query: (1, heads, N, D) queries of the row's N tokens.
+        key: (1, key heads, N, D) keys.
+        value: (1, key heads, N, D) values.
         attention_mask: must be None; `sequences` takes its place.
-        scaling: of the scores; by default 1 / sqrt(D).
-        dropout: of the weights.
+        scaling: factor of the attention scores; by default 1 / sqrt(D).
+        dropout: dropout rate of the attention weights.
         sequences: the sequences of the row.
         extra: anything else the model passes; an option that would change the scores is refused.
 

@@ -54,7 +54,7 @@ class Batch:
             example (P,).
         tokens: number of real (not padding) tokens.
         rows: source row number of each example, for messages.
-        idle: True if it runs only because every rank must run equally often: no weight, and its metrics do not count.
+        idle: True for a batch that runs only because every rank must run equally often: it has no weight or metrics.
     """
 
     input_ids: Tensor

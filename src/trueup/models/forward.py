@@ -1,4 +1,4 @@
-"""Run examples through a role of the network (policy, reference, value, reward) without gradients, for its numbers."""
+"""Run examples through a role of the network without gradients: log-probabilities, values or scores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def forward_all(
     Each rank computes a share of the micro-batches.
 
     Args:
-        network: with the role.
+        network: the model with the role.
         examples: prompts (trunks) with answers (branches).
         role: the role, such as "policy", "reference", "value" or "reward".
         want: "logps" of the trained tokens in nats, "values" of the states they are predicted from, or "scores" of
@@ -81,7 +81,7 @@ def _turns(groups: list[list[Example]], runtime: Runtime) -> Iterator[tuple[list
 
 @torch.no_grad()
 def check_lm_head(network: Network, role: str = "policy") -> None:
-    """Compare trueup's log-probabilities with the model's own logits, on five tokens.
+    """Check that trueup's log-probabilities equal those from the model's own logits, on five tokens.
 
     Raises:
         ModelError: they differ: the model does more than its LM head between its last hidden state and its logits.

@@ -57,8 +57,8 @@ SCORE_HEAD_KEY = "base_model.model.score.weight"  # where PEFT keeps the score h
 class Role:
     """Names of the parts that a role ("policy", "reference", "value", "reward") runs with.
 
-    They are its trunk (the transformer), its LoRA adapter (None: the trunk's own weights) and its scalar head (None:
-    the LM head).
+    They are its trunk (the transformer), its LoRA adapter (None: the trunk's own weights) and its scalar head (None: it
+    has none, and log-probabilities come from the LM head).
     """
 
     trunk: str

@@ -65,7 +65,7 @@ def logit_scale(config: PreTrainedConfig) -> float:
 
 
 def score_head(classifier: nn.Module) -> nn.Linear:
-    """Return the linear head of a sequence classifier with a single label.
+    """Return the scalar head (linear layer) of a sequence classifier with a single label.
 
     Raises:
         ModelError: there is no such head, or it has several labels.

@@ -44,7 +44,7 @@ RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {
 def run(
     config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = False, source: Path | None = None
 ) -> Report | None:
-    """Run the pipeline's stages that are not finished and up to date, measure the models, and return the report.
+    """Run the pipeline's stages, except finished and unchanged ones, measure the models, and return the report.
 
     The report is None on a dry run and on ranks other than 0. See `run_stages` for the arguments; `source` is the
     pipeline's file, which is copied into the run folder.
@@ -61,7 +61,7 @@ def run(
 
 
 def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[str] = (), dry_run: bool = False) -> None:
-    """Run the stages that are not finished and up to date, in order, and print why each runs or is skipped.
+    """Run the pipeline's stages in order, except finished and unchanged ones, and print why each runs or is skipped.
 
     Args:
         config: the pipeline.

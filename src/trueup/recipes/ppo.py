@@ -66,7 +66,7 @@ def _steps(config: PpoConfig, prompts: int) -> int:
 
 
 def _reward_and_value(stage: Stage, config: PpoConfig) -> Ensemble:
-    """Return the reward, an ensemble of the configured ones, and add a value model if the advantage needs one.
+    """Return the ensemble of all configured rewards, and add a value model if the advantage needs one.
 
     The value model starts from the first reward if that is a reward model of the same kind as the policy.
     """

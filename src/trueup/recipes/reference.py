@@ -31,9 +31,9 @@ _AT_ONCE = 4096  # examples whose log-probabilities are held at once, token by t
 
 
 def with_reference(network: Network, examples: Sequence[Example], cache: Path, *, max_tokens: int) -> Sequence[Example]:
-    """Return the examples with the scalar "ref_logps" on every branch: its log-probability under the reference model.
+    """Return the examples with the scalar "ref_logps" on every branch (answer).
 
-    It is the sum over the branch's trained tokens, in nats.
+    It is the summed log-probability of the branch's trained tokens under the reference model, in nats.
 
     Args:
         network: the model with the role "reference".

@@ -144,9 +144,10 @@ class Rollouts:
         return queue
 
     def _judge(self, prompts: list[PromptRow], samples: list[Sample], rows: list[int]) -> list[Example]:
-        """Return the sampled answers as examples, with rewards turned into advantages, and old log-probabilities.
+        """Score the sampled answers and return them as examples with the columns that PPO needs.
 
-        Both are columns with one value per token. Metrics and samples.jsonl are updated too.
+        A column, such as advantages or old log-probabilities, has one value per token. Metrics and samples.jsonl are
+        updated too.
         """
         settings, network = self._config.rollouts, self._network
         answers = [answer_text(network, sampled) for sampled in samples]

@@ -133,7 +133,13 @@ class Stage:
     def finish(
         self, fitted: Fitted, role: str, export: Callable[[Network, Path], None] = export_policy
     ) -> dict[str, Any]:
-        """Export the trained role and write summary.json, which marks the stage as finished; return the summary."""
+        """Export the trained role and write summary.json, which marks the stage as finished; return the summary.
+
+        Args:
+            fitted: result of the training loop.
+            role: the trained role, "policy" or "reward".
+            export: function that writes the role as a model folder.
+        """
         summary = {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data}
         # Without the old summary, a run that is killed during a new export does not count as finished.
         processes = self.network.runtime

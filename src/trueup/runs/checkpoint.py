@@ -1,11 +1,11 @@
-"""Checkpoints: complete or absent, verified when read, and at least one good one is always kept.
+"""Checkpoints of a run: complete or absent, verified when read, and at least one good one is always kept.
 
     checkpoints/step-000100/  <part>.json  <part>.safetensors  ...  sharded/  manifest.json
 
 `save_checkpoint` writes into a hidden folder in `checkpoints/`, syncs every file, writes the manifest (size and sha256
-of each file) last, and renames. `latest_checkpoint` accepts a folder only if every byte agrees with its manifest, else
-it takes the one before. The holder of the run folder's lock is its only writer, so it also removes what a killed
-process left half-written.
+of each file) last, and renames the folder. `latest_checkpoint` accepts a folder only if every byte agrees with its
+manifest, else it takes the checkpoint before. Only the holder of the run folder's lock writes, so it also removes what
+a killed process left half-written.
 
 With sharded weights every process writes its part into `sharded/`; any number of processes can read them.
 """

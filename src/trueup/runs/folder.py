@@ -77,12 +77,15 @@ class RunFolder:
 
     @property
     def watch_path(self) -> Path:
-        """Path of watch.jsonl: a JSON line for every measurement on held-out prompts, with step and values."""
+        """Path of watch.jsonl: a JSON line for every measurement on held-out prompts, with values per prompt.
+
+        The warnings of reward hacking and drift are computed from it.
+        """
         return self.path / "watch.jsonl"
 
     @property
     def alarms_path(self) -> Path:
-        """Path of alarms.jsonl: a JSON line for every warning of reward hacking or drift."""
+        """Path of alarms.jsonl: a JSON line for every warning of reward hacking or drift during training."""
         return self.path / "alarms.jsonl"
 
     @property
@@ -171,7 +174,7 @@ class RunFolder:
         self._append(self.samples_path, samples)
 
     def append_watch(self, measurement: Mapping[str, object]) -> None:
-        """Append a measurement on held-out prompts to `watch.jsonl`. It needs an int "step"."""
+        """Append a measurement on held-out prompts, as one line, to `watch.jsonl`. It needs an int "step"."""
         self._append(self.watch_path, [measurement])
 
     def append_alarm(self, alarm: Mapping[str, object]) -> None:

@@ -36,7 +36,7 @@ _FEWEST = 200  # resamples
 
 @dataclass(frozen=True)
 class Wins:
-    """Sparse table of wins of models over models, prompt by prompt, with E entries.
+    """Wins of models over models, prompt by prompt, as a sparse table of E entries.
 
     Attributes:
         prompt, winner, loser: (E,) indices of the prompt, and of the models that won and lost.
@@ -174,9 +174,9 @@ def rank(wins: Wins, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Stand
 
 
 def _stretched(drawn: Floats, strengths: Floats, prompts: int) -> Floats:
-    """Return resampled strengths spread further around the estimate.
+    """Return resampled strengths spread further around the estimated strengths.
 
-    With few prompts resamples spread too little.
+    With few prompts resamples spread too little, so an interval from them would be too short.
     """
     freedom = max(1, prompts - 1)
     return strengths + critical(freedom) / Z_95 * math.sqrt(prompts / freedom) * (drawn - strengths)

@@ -91,14 +91,12 @@ def clustered_rate(scores: Floats, prompts: Ints) -> ClusteredRate:
 def design_effect(rest: Floats, groups: Ints, clusters: int) -> float:
     """Return the design effect: variance of the mean with clusters over that of independent values, 1 at least.
 
-    Without any spread, and with a single cluster, the votes on one prompt count as one vote.
+    Without any spread, and with a single cluster, the values of one cluster count as one value.
 
     Args:
         rest: (N,) values minus their mean.
         groups: (N,) number of the cluster of each value, from 0.
         clusters: number of clusters.
-
-    Without any spread, and with a single cluster, the votes on one prompt count as one vote.
     """
     n, alone = len(rest), float((rest**2).sum())
     if clusters == n:

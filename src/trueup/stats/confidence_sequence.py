@@ -64,7 +64,7 @@ def outcomes(scores: Floats, prompts: Ints, k: int) -> Floats:
     Args:
         scores: (N,) 1, 0.5, 0, or NaN for a vote that both are bad: it counts among the k, but not in the mean.
         prompts: (N,) the prompt of each vote.
-        k: votes that make a prompt complete. Prompts whose first k are all NaN are left out.
+        k: number of votes that make a prompt complete. Prompts whose first k votes are all NaN are left out.
     """
     order = np.argsort(prompts, kind="stable")
     _, starts, sizes = np.unique(prompts[order], return_index=True, return_counts=True)
@@ -149,7 +149,7 @@ def _wealth(counts: Ints | Floats, gains: Floats, money: Floats) -> Floats:
 
 
 def _grid() -> tuple[Floats, Floats]:
-    """Return the grid: (M, 1) rates that are bet against, and (1, Q) rates that are bet on."""
+    """Return (M, 1) the rates that gamblers bet against, and (1, Q) the rates that they bet on instead."""
     return (np.arange(_RATES) + 1)[:, None] / (_RATES + 1), (np.arange(_BETS) + 0.5)[None] / _BETS
 
 

@@ -47,7 +47,7 @@ def wilson(p: float, n: float, critical: float = Z_95) -> tuple[float, float]:
     Args:
         p: the share.
         n: the number of independent trials; an effective number need not be whole.
-        critical: 97.5% point of the standardised error's distribution: the normal's 1.96, or Student's t.
+        critical: half-width of a 95% interval in standard errors: the normal's 1.96, or Student's t for few trials.
     """
     c2 = critical**2
     centre = (p + c2 / (2 * n)) / (1 + c2 / n)

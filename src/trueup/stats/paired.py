@@ -76,8 +76,8 @@ def difference(
     of three (Hanley & Lippman-Hand 1983) is not used: it bounds the true difference, not the detectable one.
 
     Args:
-        ours: (N,) values.
-        theirs: (N,) values of the same items in the same order.
+        ours: (N,) our values, one for each item.
+        theirs: (N,) their values of the same items in the same order.
         resamples: bootstrap resamples, 100 or more; a bootstrapped p is at least 2 / (resamples + 1).
         seed: seed of the bootstrap; not used for 0/1 values.
 
@@ -240,9 +240,9 @@ def _rate_exceeds(b: int, c: int, n: int, limit: float) -> float:
 
 
 def _score(b: int, c: int, n: int, limit: float) -> float:
-    """Return Tango's score statistic: standard normal if the true difference is `limit`, decreasing in `limit`.
+    """Return Tango's score statistic, which is standard normal if `limit` is the true difference of success rates.
 
-    b of n items only ours solved, c only theirs.
+    b of n items only ours solved, c only theirs. It decreases in `limit`.
     """
     excess = b - c - n * limit
     linear = (2 * n - b + c) * limit - b - c

@@ -36,7 +36,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Distribution of the pivot by bootstrap: R sorted draws."""
+    """Bootstrap distribution of the pivot, (estimate - truth) / standard error, as R sorted draws."""
 
     draws: Floats
 
@@ -91,9 +91,9 @@ class Student:
 
 @lru_cache(maxsize=512)
 def critical(freedom: int | None) -> float:
-    """Return the 97.5% point of Student's t, for 95% intervals.
+    """Return the 97.5% point of Student's t with `freedom` degrees of freedom, for 95% intervals.
 
-    The normal's for None or from 200 degrees of freedom.
+    With None, or from 200 degrees of freedom, it is the normal distribution's.
     """
     return Z_95 if freedom is None or freedom >= NORMAL_FROM else Student(freedom).quantile(0.975)
 
@@ -121,7 +121,9 @@ Pivot = Bootstrap | Student | SignTest
 
 
 def pivot_of(ratios: Sequence[Ratio], items: Floats, resamples: int, seed: int) -> tuple[Pivot, float, float, str]:
-    """Choose the pivot's distribution for an estimate: bootstrap, Student's t or the sign test.
+    """Choose the pivot's distribution for an estimate, a sum of ratios: bootstrap, Student's t or the sign test.
+
+    Returned are the distribution, the estimate, its standard error (0 if there is no spread), and the test's name.
 
     Args:
         ratios: the terms of the estimate: one ratio, or one for each model.
@@ -157,7 +159,7 @@ def _draws(ratios: Sequence[Ratio], value: float, resamples: int, seed: int) -> 
 
 
 def _estimate(ratios: Sequence[Ratio]) -> tuple[Floats, Floats]:
-    """Return the sum of the ratios and its standard error; over resampled items, (R,) of each."""
+    """Return the estimate, a sum of ratios, and its standard error: two numbers, or (R,) of each for R resamples."""
     n = ratios[0].numerator.shape[-1]
     value, spread = np.zeros(()), np.zeros(())
     for ratio in ratios:

@@ -199,7 +199,7 @@ class _TensorReader:
         self._sharded: dict[str, Tensor] = {}
 
     def into(self, target: Tensor, value: Tensor | ShardedRef) -> None:
-        """Copy a saved tensor into `target`; if it is sharded, only in `finish`."""
+        """Copy a saved tensor into `target`; a sharded one is only noted, and `finish` fills it."""
         if isinstance(value, ShardedRef):
             self._sharded[value.name] = target.detach()
         else:
@@ -362,10 +362,13 @@ def _never() -> None:
 
 
 def _agreed_check(state: Fit, guard: InterruptGuard) -> Callable[[], None]:
-    """Raise StopRequested if any process was asked to stop, else return the check to call during the step.
+    """Return the stop check to call during the step; it raises StopRequested when a stop was requested.
 
     A single process may stop anywhere. Several must stop before the same step, or some would wait for ever for the
-    gradients of the one that left.
+    gradients of the one that left, so their check does nothing.
+
+    Raises:
+        StopRequested: a process was asked to stop already.
     """
     if state.runtime.world == 1:
         guard.check()

@@ -29,7 +29,10 @@ _NAMED_ROWS = 8  # rows named in a message
 
 @dataclass(slots=True)
 class _Accumulated:
-    """Sums over one term's micro-batches on this rank, still on the device: losses, totals and counts of metrics."""
+    """Sums over one term's micro-batches on this rank, still on the device.
+
+    They are the loss of each micro-batch, and the total and the count of each metric by name.
+    """
 
     losses: list[Tensor]  # of each micro-batch
     totals: dict[str, Tensor]
@@ -116,11 +119,11 @@ class Stepper:
     def _accumulate(
         self, term: Term, micro_batches: list[Batch], check: Callable[[], None]
     ) -> tuple[float, dict[str, float], list[Tensor]]:
-        """Add the gradient of one term over its micro-batches.
+        """Run a term's objective on its micro-batches and add its gradient to the parameters' gradients.
 
         Returns:
-            The term's loss over all ranks, its metrics' means over the whole step, and the loss of each micro-batch
-            here.
+            The term's loss over all ranks, its metrics' means over the whole step, and the loss of each micro-batch of
+            this rank.
         """
         (weight,) = self.runtime.global_sum(sum(float(batch.weights.sum()) for batch in micro_batches))
         accumulated = _Accumulated([], {}, {})
@@ -148,7 +151,7 @@ class Stepper:
         return value, means, accumulated.losses
 
     def _clip(self) -> float:
-        """Sum gradients over ranks, clip them, and return their norm before clipping."""
+        """Sum the gradients over ranks, scale them to the norm `optim.clip` at most, and return their norm before."""
         parameters = [parameter for _, parameter in self.network.trainable()]
         self.runtime.sum_gradients(parameters)
         return self.runtime.clip_gradients(parameters, self.optim.clip)

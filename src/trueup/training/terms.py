@@ -21,7 +21,10 @@ Objective = Callable[["Network", Batch], tuple[Tensor, Metrics]]
 
 
 class Source(Protocol):
-    """Interface of a source of micro-batches for this rank, step by step, whose position can be saved."""
+    """Interface of a source of micro-batches, such as a shuffled data set or PPO's rollouts.
+
+    Its position can be saved.
+    """
 
     def next(self, check: Callable[[], None]) -> list[Batch]:
         """Return this rank's micro-batches for the next optimizer step, on the CPU.
@@ -81,13 +84,13 @@ class RowSource:
 def collate_step(examples: list[Example], network: Network, *, per: Per, max_tokens: int) -> list[Batch]:
     """Return this rank's micro-batches of an optimizer step's examples.
 
+    With sharded weights every rank gets the same number of micro-batches: missing ones are filled with one of weight 0.
+
     Args:
         examples: all examples of the step, the same on every rank.
-        network: sets layout, pad token and this rank's share.
+        network: the model; it sets layout, pad token and this rank's share.
         per: unit that has a weight, see `collate`.
         max_tokens: most tokens of a micro-batch, padding included.
-
-    With sharded weights every rank gets the same number of micro-batches: missing ones are filled with one of weight 0.
     """
     layout, pad = network.layout, cast("int", network.tokenizer.pad_token_id)
     by_length = sorted(examples, key=lambda example: example.total, reverse=True)
