@@ -47,7 +47,7 @@ def token_rewards(scores: Tensor, kl: Tensor, branch_of: Tensor, coef: float) ->
 
 @dataclass(frozen=True, slots=True)
 class Episodes:
-    """The inputs of an advantage: S sampled responses with N tokens in all. All are constants.
+    """Input of an advantage function: S sampled responses with N tokens in all, without gradients.
 
     Attributes:
         rewards: (N,) reward of each token, from `token_rewards`.

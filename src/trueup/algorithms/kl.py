@@ -56,7 +56,7 @@ class FixedKL:
         self.coef = _non_negative("coef", coef)
 
     def update(self, kl: float, episodes: int) -> None:  # noqa: ARG002  (AdaptiveKL's signature)
-        """Check that the KL (nats per response) is finite; the coefficient stays.
+        """Check that the KL (nats per response) is finite; the coefficient does not change.
 
         Raises:
             TrainingError: the KL is NaN or infinite.
@@ -85,7 +85,8 @@ class AdaptiveKL:
         Args:
             coef: coefficient to start from, above 0 (the update multiplies it).
             target: KL wanted, in nats per response.
-            horizon: number of responses after which the largest error (0.2) has changed the coefficient by a fifth.
+            horizon: number of responses after which the largest error (0.2) has changed the coefficient by about a
+                fifth.
 
         Raises:
             ConfigError: an argument is not above 0.

@@ -1,4 +1,4 @@
-"""The loss of reward modelling from rankings."""
+"""Loss of reward modelling from rankings (Bradley-Terry)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of supervised fine-tuning."""
+"""Loss of supervised fine-tuning (cross-entropy)."""
 
 from __future__ import annotations
 

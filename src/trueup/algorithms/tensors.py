@@ -155,7 +155,7 @@ class _Head:
 
 
 class _Context(Protocol):
-    """The part of autograd's context object that `_TokenLogps` uses."""
+    """Interface of the part of autograd's context object that `_TokenLogps` uses."""
 
     head: _Head
     rows: int

@@ -59,7 +59,7 @@ class ConfidenceSequence:
 
 
 def outcomes(scores: Floats, prompts: Ints, k: int) -> Floats:
-    """Return (P,) the outcome of each prompt that has k votes: the mean of its first k, in the order of completion.
+    """Return (P,) one outcome per prompt that has k votes: the mean of its first k, in the order of completion.
 
     Args:
         scores: (N,) 1, 0.5, 0, or NaN for a vote that both are bad: it counts among the k, but not in the mean.

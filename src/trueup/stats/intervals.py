@@ -29,7 +29,7 @@ class Estimate:
 
 
 def rate(successes: float, n: int) -> Estimate:
-    """Return the share `successes / n` with Wilson's 95% interval; count ties as half a success.
+    """Return the share `successes / n` with Wilson's 95% interval; a tie should be passed as half a success.
 
     Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4.
 

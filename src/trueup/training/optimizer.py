@@ -1,4 +1,4 @@
-"""The optimizer (AdamW) and its learning rate, a pure function of the step: there is no scheduler state to save."""
+"""Optimizer (AdamW) and learning rate, a pure function of the step: there is no scheduler state to save."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def make_optimizer(network: Network, optim: OptimConfig) -> torch.optim.AdamW:
 
 
 def _decays(parameter: torch.nn.Parameter) -> bool:
-    """Return True if the parameter gets weight decay: matrices do.
+    """Return True if the parameter gets weight decay: a matrix does, a vector does not.
 
     A scalar head's (1, H) weight counts as a vector.
     """
