@@ -18,6 +18,7 @@ import gc
 import inspect
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -203,7 +204,11 @@ def warm_up() -> None:
     import tempfile
 
     import tiny_data
-    import trueup.recipes.pipeline  # noqa: F401
+    import trueup
+
+    for module in pkgutil.walk_packages(trueup.__path__, "trueup."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
 
     with tempfile.TemporaryDirectory() as place, redirect_stderr(StringIO()):
         os.environ["TRUEUP_CACHE"] = place

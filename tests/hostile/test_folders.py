@@ -218,7 +218,12 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("suffix", ENDLESS)
+LONG = {"lines.csv.gz", "cells.csv.gz"}  # many small pieces, which tracing makes slow
+
+
+@pytest.mark.parametrize(
+    "suffix", [pytest.param(one, marks=pytest.mark.slow) if one in LONG else one for one in ENDLESS]
+)
 def test_a_small_file_that_unpacks_without_end_takes_bounded_memory(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

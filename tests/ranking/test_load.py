@@ -23,7 +23,7 @@ import warm
 from trueup.data.votes.store import Store
 from trueup.ranking.page.access import csrf_token
 
-RATERS, VOTES = 50, 12
+RATERS, VOTES = 50, 6
 CHOICES = ("a", "b", "tie", "both_bad", "skip")
 
 

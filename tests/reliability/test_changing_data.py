@@ -98,7 +98,7 @@ def test_a_cache_that_is_overwritten_in_place_stops_the_run(
     whole, parts = (tiny_data.stage("sft", tmp_path, name, optim={"steps": 6}) for name in ("whole", "parts"))
     tiny_data.run(whole)
     path = cached(cache) / file
-    with pytest.raises(DataError, match="changed while it is in use\n  fix: run again; it is made anew"):
+    with pytest.raises(DataError, match="changed while it is in use\n  fix: run again: it is made again"):
         meddled(parts, lambda: flip(path, 0) if damage == "flipped" else os.truncate(path, 8))
     assert not (tmp_path / "parts" / "model").exists()
     tiny_data.run(parts)  # made anew

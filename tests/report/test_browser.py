@@ -78,8 +78,8 @@ LETTERS = """() => Math.min(...[...document.querySelectorAll('svg.plot text')].m
   text.ownerSVGElement.viewBox.baseVal.width))"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 800, 1280])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", [400, pytest.param(800, marks=pytest.mark.slow), 1280])
 @pytest.mark.parametrize("name", ["full", "empty", "hostile"])
 def test_layout(visit, name: str, width: int, scheme: str) -> None:
     page = visit(name, width, color_scheme=scheme)

@@ -116,7 +116,9 @@ def test_what_cannot_be_drawn_is_named() -> None:
     assert "gold reward was not measured" in drawn[0].caption
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "bad", [math.nan, *(pytest.param(one, marks=pytest.mark.slow) for one in (math.inf, -math.inf))]
+)
 def test_numbers_that_are_none_do_not_break_it(bad: float) -> None:
     report = samples.full()
     report.frontier[0].kl = bad

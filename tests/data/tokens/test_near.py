@@ -50,7 +50,7 @@ class TestOverlap:
             best[int(row)] = max(similarity(normalised(text(a, int(row))), normalised(one)) for one in others)
         return exact, best
 
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", [0, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 2))])
     def test_against_all_pairs(self, tmp_path: Path, seed: int) -> None:
         """None is found that is not near; of those at 0.9 or more all, at 0.8 or more 95% (see duplicates.py)."""
         train = mixed(120, seed)
@@ -125,7 +125,7 @@ class TestGroups:
         stored = tokens(tmp_path / "a.jsonl", [rows[at % 3] for at in range(90)] + [rows[3]])
         assert near_groups(stored).firsts().tolist() == [at % 3 for at in range(90)] + [90]
 
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", [0, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 2))])
     def test_against_all_pairs(self, tmp_path: Path, seed: int) -> None:
         """Rows at 0.9 or more are together; and only what is connected by pairs at 0.8 or more."""
         stored = tokens(tmp_path / "a.jsonl", mixed(120, seed))

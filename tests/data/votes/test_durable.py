@@ -53,7 +53,7 @@ def not_mixed_up(opened: Store) -> None:
         assert said.ballot.note == f"{said.rater.name} {answer}"
 
 
-@pytest.mark.parametrize("wanted", [1, 3])
+@pytest.mark.parametrize("wanted", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_eight_threads_and_three_processes_vote_on_one_file(tmp_path, wanted):
     with make_store(tmp_path, 90, gold=5, gold_every=10, raters_per_pair=wanted) as opened:
         acknowledged: list[tuple[int, int]] = []

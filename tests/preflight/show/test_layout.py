@@ -665,7 +665,7 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Any]:
 
 
 @chromium.needed
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_nothing_is_clipped(visit: Any, renderer: Renderer, width: int, scheme: str) -> None:
     page = visit(hostile(renderer), width, color_scheme=scheme)

@@ -56,8 +56,8 @@ LETTERS = """() => Math.min(99, ...[...document.querySelectorAll('svg.strip text
   text.ownerSVGElement.viewBox.baseVal.width))"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 800, 1280])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", [400, pytest.param(800, marks=pytest.mark.slow), 1280])
 @pytest.mark.parametrize("name", ["full", "hostile", "empty"])
 def test_layout(visit, name: str, width: int, scheme: str) -> None:
     opened = visit(name, width, scheme)
@@ -69,7 +69,7 @@ def test_layout(visit, name: str, width: int, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("width", [pytest.param(400, marks=pytest.mark.slow), 1280])
 def test_contrast_of_text(visit, width: int, scheme: str) -> None:
     assert visit("full", width, scheme).evaluate(CONTRAST) == []
     assert visit("empty", width, scheme).evaluate(CONTRAST) == []
