@@ -22,12 +22,18 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Checkpoints and votes are synced to the disk again and again; on a disk of memory, where there is a large one, that costs
+# nothing. PYTEST_DEBUG_TEMPROOT=/tmp goes back to the real one.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 6 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 # Tokenized rows of tests go into a folder of their own, that of one process and those it starts.
-os.environ["TRUEUP_CACHE"] = tempfile.mkdtemp(prefix="trueup-tests-")
+os.environ["TRUEUP_CACHE"] = tempfile.mkdtemp(prefix="trueup-tests-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
 atexit.register(shutil.rmtree, os.environ["TRUEUP_CACHE"], ignore_errors=True)
 
 
