@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Checkpoints and votes are synced to the disk again and again; on a disk of memory, where there is a large one, that costs
+# Checkpoints and votes are synced to the disk again and again; in memory, where there is room, that costs
 # nothing. PYTEST_DEBUG_TEMPROOT=/tmp goes back to the real one.
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 6 * 2**30:
