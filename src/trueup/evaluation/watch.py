@@ -3,7 +3,7 @@
 A rule takes the history of measurements and returns a named warning, with numbers and the fix, or None. It compares
 the newest measurement with the first or the best one, paired over the prompts, which stay the same, and reports a
 change only when its mean is several of its standard errors, so that noise is not reported. The rules' hits and false
-alarms are measured in the wind tunnel (`trueup experiment reward-hacking`; figures in docs/decisions.md).
+alarms are measured in the wind tunnel (`trueup experiment reward-hacking`; figures in docs/evaluation.md).
 """
 
 from __future__ import annotations
