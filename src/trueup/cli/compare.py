@@ -74,7 +74,10 @@ def evaluate(
 
 
 def _check_gates(config: ComparisonConfig, candidates: Sequence[str], proxy: str | None) -> None:
-    """Raise ConfigError if this evaluation could not decide a gate, or if there is no candidate model to judge."""
+    """Raise ConfigError if a gate (a limit on a measure) needs what is not measured here, or no candidate is named.
+
+    `proxy` is the reward model that the candidates were trained against, or None.
+    """
     if config.gates is None:
         return
     problems = [f"{'.'.join(map(str, place))}: {text}" for place, text in gate_problems(config, config.gates, proxy)]

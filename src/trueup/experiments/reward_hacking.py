@@ -222,7 +222,11 @@ def _loss(courses: Sequence[Course]) -> dict[str, float | int]:
 
 
 def _matched(courses: dict[str, Course]) -> tuple[float, float, float]:
-    """Return (KL, gold with biased annotators, with unbiased ones) at the largest KL that both free runs reached."""
+    """Compare the two runs without a KL penalty at the largest KL (nats) that both reached.
+
+    Returns that KL, and there the gold reward of the run whose reward model was learned from biased annotators, and of
+    the run whose reward model was learned from unbiased ones.
+    """
     ours, control = courses[HACKED], courses[CONTROL]
     kl = min(max(point.kl for point in course.points) for course in (ours, control))
     return kl, ours.gold_at(kl), control.gold_at(kl)

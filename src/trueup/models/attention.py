@@ -149,9 +149,10 @@ class _LayOut(torch.autograd.Function):
 
 
 class _ReadFirst(torch.autograd.Function):
-    """Autograd function that reads each token's value from its first slot: (P, …) to (N, …).
+    """Autograd function that picks one value for each of N tokens from P slots, P >= N: (P, …) to (N, …).
 
-    Other slots get no gradient.
+    A token shared by several packed sequences has a slot in each; its value is read from the first one, and the
+    gradient flows to that one alone.
     """
 
     @staticmethod

@@ -331,9 +331,10 @@ class Network(nn.Module):
         return self._root(role).run(work) if self.runtime.sharded else work()
 
     def run_independently(self, role: str, work: Callable[[], T]) -> T:
-        """Return `work()`, called without gradients while all of the role's layers stay whole.
+        """Return `work()`, called without gradients while every rank holds all of the role's weights (FSDP: unsharded).
 
-        So ranks may run different numbers of forward passes inside `work`, as in sampling; `run` does not allow that.
+        No forward pass needs another rank then, so ranks may run different numbers of them, as in sampling. Under `run`
+        each forward pass is a collective operation, and different numbers would wait for each other for ever.
         """
         return run_unsharded(self._root(role), work) if self.runtime.sharded else work()
 

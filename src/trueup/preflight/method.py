@@ -45,7 +45,10 @@ def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]
 
 
 def _kind_if_known(path: str) -> tuple[str, tuple[str, ...]]:
-    """Return the method and settings that `_kind` finds; if the file's format is not known, ("", ())."""
+    """Return the training method (sft, dpo, …) that a data file fits and the settings it needs, as `_kind` does.
+
+    Of a file whose format is not known it is ("", ()), where `_kind` raises an error.
+    """
     try:
         return _kind(path)
     except DataError:

@@ -176,9 +176,9 @@ def _upstream_reason(config: PipelineConfig, name: str, rerun: set[str]) -> str 
 
 
 def _recorded_votes(folder: RunFolder) -> str:
-    """Return a text naming the vote stores and events that a stage was trained on, for a message.
+    """Return a text for a message that names the vote stores a stage was trained on, each with its last event used.
 
-    The text is empty if the stage used no votes.
+    An event is a numbered entry of a store's log, so `votes.db@1200` is a state of the store. Empty without votes.
     """
     try:
         counts_by_section = json.loads((folder.path / "data.json").read_text(encoding="utf-8"))

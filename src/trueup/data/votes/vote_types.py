@@ -133,10 +133,10 @@ class Vote:
     """A ballot as it is stored, with the circumstances in which it was cast.
 
     Attributes:
-        id: number of the event that stores it; numbers only grow.
+        id: number of its entry in the store's log of events; later entries have larger numbers.
         at: time of the vote, UTC, ISO 8601.
         rater: the person who voted.
-        left: the side of the answer that was shown as A.
+        left: which of the pair's two stored answers was shown on the left, as A.
         policy: the order in which the pair was chosen, "random" or "uncertain"; "" for imported votes.
         score: the reward model's uncertainty at that time, 0 (sure) to 1; None: not scored, or random order.
         ballot: the judgement.

@@ -30,7 +30,8 @@ def run(
 ) -> None:
     """Show in the terminal which tokens of the first rows of each stage train, and with `html` also as a page.
 
-    Rows are shown packed, the layout of most models; a model's layout is known only after it has been tried.
+    Rows are shown packed (several in one sequence without padding), as most models train. Whether a model takes packed
+    rows is found only when its weights are loaded, which is not done here; others train on padded rows.
 
     Args:
         stages: the stages of a pipeline, or one stage.
