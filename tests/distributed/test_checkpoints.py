@@ -140,7 +140,7 @@ def full(self, step, check):
         {what}
     return take(self, step, check)
 Stepper.take = full
-from trueup.cli import main
+from trueup.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 LIMIT = "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"  # a shard is larger, the logs are process 0's

@@ -204,7 +204,7 @@ def failing(self, step, check):
         {what}
     return take(self, step, check)
 Stepper.take = failing
-from trueup.cli import main
+from trueup.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -310,7 +310,7 @@ def other(self):
         next(iter(self.trainable()))[1].data[0] += 1e-3
     settle(self)
 Network.check_and_shard = other
-from trueup.cli import main
+from trueup.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -79,7 +79,7 @@ def checked(*args, **options):  # the first process has read its rows, the secon
         vote(Path({path!r}), 12, "1")
     return done
 stage.checked = checked
-from trueup.cli import main
+from trueup.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
