@@ -112,3 +112,10 @@ def test_an_ensemble_is_the_mean_less_the_weighted_variance() -> None:
 
 def test_an_ensemble_of_one_is_that_one() -> None:
     assert Ensemble([constant(1.0, 3.0)], uncertainty=2.0)([None, None]).tolist() == [1.0, 3.0]
+
+
+def test_a_file_that_cannot_be_imported_is_named_with_its_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("import json\nimport nothing_like_this\n\ndef score(conversations):\n    return []\n")
+    with pytest.raises(ConfigError, match=r"reward: .*mine\.py:2: importing the file raised ModuleNotFoundError"):
+        reward_from_file(f"{path}:score")

@@ -13,6 +13,7 @@ import inspect
 import math
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -247,7 +248,8 @@ def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,)) -> Call
         takes: the numbers of positional arguments with which it may be called.
 
     Raises:
-        ConfigError: the file or the function is not there, or it does not take these arguments.
+        ConfigError: the file or the function is missing, importing the file fails, or the function does not take these
+            arguments.
     """
     parsed = UserFunction.parse(spec)
     file, _, name = (f"{parsed.file}:{parsed.name}" if parsed else spec).rpartition(":")
@@ -259,7 +261,17 @@ def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,)) -> Call
         raise ConfigError(f"{key}: {file!r} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_spec.name] = module  # dataclasses and pickle look their module up there
-    module_spec.loader.exec_module(module)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        sys.modules.pop(module_spec.name, None)
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = frames[-1].lineno if frames else None
+        where = f"{file}:{line}" if line else file
+        raise ConfigError(
+            f"{key}: {where}: importing the file raised {type(error).__name__}: {error}\n"
+            f"  fix: make `python {file}` run without an error"
+        ) from error
     function = getattr(module, name, None)
     if not callable(function):
         named = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
