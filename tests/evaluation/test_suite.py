@@ -32,6 +32,12 @@ QUESTIONS = [
 ASKED = [{"id": f"p{index}", "topic": "t", "prompt": f"Number {index}?"} for index in range(12)]
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without pictures, which take a second each: tests/report looks at those."""
+    monkeypatch.setattr("trueup.report.page.pictures", lambda _: ([], []))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, a copy of it under another name, another model, a reward model, and small sets."""

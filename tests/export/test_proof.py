@@ -268,6 +268,7 @@ def base_weights(run: Run) -> None:
     shutil.copy(run.path.parent / "base" / "model.safetensors", run.model)
 
 
+@pytest.mark.slow
 def test_a_merge_that_changed_nothing_is_caught(tmp_path):
     """The base itself in the place of the merged model: what LLaMA-Factory #9051 wrote."""
     run = trained_run(tmp_path)
@@ -344,6 +345,7 @@ def test_a_generation_that_does_not_end_is_caught(tmp_path):
     assert "no generation_config.json" in check.found
 
 
+@pytest.mark.slow
 def test_a_reward_model_that_pads_with_its_end_token_is_caught(tmp_path):
     """transformers reads the score at the last token that is not the pad token: the end token would be passed over."""
     run = trained_run(tmp_path, head=True)

@@ -160,6 +160,7 @@ def test_an_export_carries_nothing_from_elsewhere(link: str, finished: Path, tmp
     assert list(tmp_path.glob(".out*")) == []
 
 
+@pytest.mark.slow
 def test_an_export_follows_links_of_the_hub_cache_and_leaves_hidden_files(tmp_path: Path) -> None:
     folder = Path(tiny.tiny_folder(tmp_path / "made"))
     blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / ("0" * 40)

@@ -224,7 +224,12 @@ _WORDS = frozenset(
 )
 
 
-@pytest.mark.parametrize("text", ODD, ids=ascii)
+QUICK = ("", MARKUP, ACTS)
+
+
+@pytest.mark.parametrize(
+    "text", [text if text in QUICK else pytest.param(text, marks=pytest.mark.slow) for text in ODD], ids=ascii
+)
 def test_a_report_of_odd_text_is_made_and_harmless(text: str) -> None:
     report = renamed(sample_report.full(), text)
     assert isinstance(report, Report)

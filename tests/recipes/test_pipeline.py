@@ -273,6 +273,7 @@ def test_a_finished_pipeline_reports_again_without_training(reported: Reported) 
     assert first.measures == second.measures
 
 
+@pytest.mark.slow
 def test_rewards_may_be_stages_everywhere(tmp_path: Path) -> None:
     base = whole(tmp_path, gold="gold", reward="reward").model_dump(by_alias=True)
     ppo = base["stages"].pop("ppo")

@@ -211,6 +211,7 @@ def _alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, cache: Path) -> None:
     """Appended to, cut, or deleted: nothing is kept, and the message names the file."""
     for meddle in (

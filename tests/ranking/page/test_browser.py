@@ -105,6 +105,7 @@ def test_a_whole_session(tmp_path: Path, start: Callable[..., Served], visit: Ca
     assert len({pair for pair, _ in given}) == 20
 
 
+@pytest.mark.slow
 def test_a_vote_on_its_way_outlives_a_refresh(
     tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_vote_on_its_way_outlives_a_refresh(
     ada.complaints.clear()
 
 
+@pytest.mark.slow
 def test_what_was_said_besides_goes_with_the_vote_and_comes_back(
     tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]
 ) -> None:
@@ -233,6 +235,7 @@ def test_buttons_vote_too_and_the_focus_goes_to_the_heading(
     assert ballots(path) == []
 
 
+@pytest.mark.slow
 def test_two_tabs_of_one_rater(tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]) -> None:
     """The second vote on a pair is refused, in words, and what was typed for it is not carried to the next."""
     path = store_of(tmp_path / "votes.db", 4)
@@ -255,6 +258,7 @@ def test_two_tabs_of_one_rater(tmp_path: Path, start: Callable[..., Served], vis
     ada.complaints.clear()
 
 
+@pytest.mark.slow
 def test_a_late_undo_takes_nothing_else_back(
     tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]
 ) -> None:
@@ -278,6 +282,7 @@ def test_a_late_undo_takes_nothing_else_back(
     ada.complaints.clear()  # the browser's own word on a 409
 
 
+@pytest.mark.slow
 def test_two_people_at_once(tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]) -> None:
     path = store_of(tmp_path / "votes.db", 12)
     server = start(path)
@@ -291,6 +296,7 @@ def test_two_people_at_once(tmp_path: Path, start: Callable[..., Served], visit:
     assert len(set(seen)) == 12
 
 
+@pytest.mark.slow
 def test_the_end_says_when_there_is_more(
     tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]
 ) -> None:
@@ -309,6 +315,7 @@ def test_the_end_says_when_there_is_more(
     assert "Question 77?" in ada.page.locator("#prompt").inner_text()
 
 
+@pytest.mark.slow
 def test_a_link_from_elsewhere_signs_in_and_leaves_the_address_bar(
     tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit], browser: Browser
 ) -> None:
@@ -330,6 +337,7 @@ def test_a_link_from_elsewhere_signs_in_and_leaves_the_address_bar(
     tab.requests.remove(elsewhere)
 
 
+@pytest.mark.slow
 def test_a_link_of_another_asks_before_it_signs_in(
     tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit], browser: Browser
 ) -> None:
@@ -429,6 +437,7 @@ def test_direction_controls_of_an_answer_stay_inside_it(
     assert ada.page.evaluate("getComputedStyle(document.querySelector('#vote')).direction") == "ltr"
 
 
+@pytest.mark.slow
 def test_many_turns_are_readable(tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]) -> None:
     """Who said what; a long earlier turn is folded, and opens."""
     turns = (

@@ -449,7 +449,10 @@ def test_too_large_a_request_without_its_length_is_refused(tmp_path: Path) -> No
         "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
     }  # fmt: skip
     with Store.open(store_of(tmp_path / "votes.db", 1)) as store:
-        asyncio.run(make_app(store, access=Access())(scope, receive, send))
+        app = make_app(store, access=Access())
+        # In a thread: a browser that is open in this one (see conftest) has its own loop of events.
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(lambda: asyncio.run(app(scope, receive, send))).result()
     assert sent[0]["status"] == 413
     assert len(list(parts)) == 20 - MOST_BODY // 65_536 - 1
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -179,10 +179,15 @@ TURNS = (
     Message("user", RICH * 12),
 )
 SLOW = pytest.mark.slow
-LOOKS = [(1280, "light"), (390, "dark"), pytest.param(1280, "dark", marks=SLOW), pytest.param(390, "light", marks=SLOW)]
+LOOKS = [(1280, "light"), (390, "dark"), (1280, "dark"), (390, "light")]
 
 
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def looks(quick: tuple[int, str]) -> list[Any]:
+    """All sizes and schemes; `make test` tries one of them."""
+    return [look if look == quick else pytest.param(*look, marks=SLOW) for look in LOOKS]
+
+
+@pytest.mark.parametrize(("width", "scheme"), looks((1280, "light")))
 def test_axe_finds_nothing(
     tmp_path: Path, start: Callable[..., Served], browser: Browser, width: int, scheme: str
 ) -> None:
@@ -233,7 +238,7 @@ def test_axe_finds_nothing(
     assert found == {}
 
 
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize(("width", "scheme"), looks((390, "dark")))
 def test_axe_finds_nothing_while_answers_are_written(stand: Stand, browser: Browser, width: int, scheme: str) -> None:
     tab = Visit(browser, stand.address, width=width, color_scheme=scheme)
     found = {"waiting": axe.violations(tab.page)}
@@ -265,6 +270,7 @@ SMALL = """() => [...document.querySelectorAll('button, input, a, summary')]
   .map(([box, name]) => `${name} ${box.width}x${box.height}`)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_targets_are_large_enough(tmp_path: Path, start: Callable[..., Served], browser: Browser, width: int) -> None:
     """24 pixels each way, WCAG 2.2's least; the vote's own are 38 and more."""
@@ -276,6 +282,7 @@ def test_targets_are_large_enough(tmp_path: Path, start: Callable[..., Served], 
     tab.close()
 
 
+@pytest.mark.slow
 def test_forced_colours_and_less_motion(tmp_path: Path, start: Callable[..., Served], browser: Browser) -> None:
     """What is pressed is told apart where the page's colours do not count; nothing blinks for who wants no motion."""
     tab = Visit(
@@ -292,6 +299,7 @@ def test_forced_colours_and_less_motion(tmp_path: Path, start: Callable[..., Ser
     tab.close()
 
 
+@pytest.mark.slow
 def test_the_focus_is_never_under_the_bar(tmp_path: Path, start: Callable[..., Served], browser: Browser) -> None:
     """Tab through the whole page: each stop is seen, with an outline, and above the bar or in it (WCAG 2.4.11)."""
     long = "A paragraph with [a link](https://a.example).\n\n" * 30

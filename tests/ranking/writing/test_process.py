@@ -71,6 +71,7 @@ def pid(ahead: AnswerWriter) -> int:
     return ahead._process.pid
 
 
+@pytest.mark.slow
 def test_a_sitting(store, ahead, models):
     """AnswerWriter, used up by votes, watched, killed for want of memory, and done: every prompt has its one pair."""
     child = ahead(ahead=4, batch=2)
