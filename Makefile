@@ -22,7 +22,7 @@ PYTEST = $(RUN) pytest -n $(WORKERS) --dist loadfile
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart smollm2 test test-slow bench bench-quick lint types format clean
+.PHONY: help quickstart smollm2 test tests test-slow bench bench-quick lint types format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,7 +35,11 @@ smollm2: .venv/.installed
 	$(PIP) --editable '.[gguf]'
 	.venv/bin/python scripts/get_smollm2.py
 
-test: lint types
+# Types and tests at once: the tests wait for servers and programs often enough.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types tests
+
+tests: .venv/.installed-dev
 	$(PYTEST) $(TESTS)
 
 test-slow: .venv/.installed-dev
