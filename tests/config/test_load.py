@@ -27,6 +27,7 @@ from trueup.config import (
     SftConfig,
     StageConfig,
     TrainDataConfig,
+    describe,
     load_config,
     to_yaml,
 )
@@ -78,6 +79,37 @@ def test_the_least_that_must_be_given() -> None:
 def test_each_stage_has_a_learning_rate_of_its_own(method: str) -> None:
     cls = STAGES[method]
     assert load_config(cls, None, [*REQUIRED[method], "optim.epochs=3"]).optim == OptimConfig(lr=cls.lr, epochs=3)
+
+
+@pytest.mark.parametrize("method", STAGES)
+def test_the_default_rate_depends_on_lora(method: str) -> None:
+    """Ten times the rate of full fine-tuning, in a stage alone and where `lora` is the pipeline's."""
+    cls, least = STAGES[method], REQUIRED[method]
+    adapters = [load_config(cls, None, [*least, f"lora={lora}"]) for lora in ("{}", "{r: 1}", "{r: 256}")]
+    assert {config.optim.lr for config in adapters} == {cls.lora_lr}
+    assert load_config(cls, None, [*least, "lora=null"]).optim.lr == cls.lr
+    assert cls.lora_lr == pytest.approx(10 * cls.lr)
+    stages = {
+        name: {
+            "method": method,
+            **lora,
+            **dict.fromkeys(cls.data_fields, "d"),
+            **({"reward": "r"} if least[3:] else {}),
+        }
+        for name, lora in {"shared": {}, "off": {"lora": None}, "given": {"optim": {"lr": 1e-7}}}.items()
+    }
+    pipeline = PipelineConfig.model_validate({"name": "n", "base": "b", "lora": {"r": 8}, "stages": stages})
+    rates = [pipeline.stage(name)[1].optim.lr for name in stages]
+    assert rates == [cls.lora_lr, cls.lr, 1e-7]
+    assert [pipeline.stage(name)[1].gives_lr for name in stages] == [False, False, True]
+
+
+@pytest.mark.parametrize("method", STAGES)
+def test_the_printed_configuration_has_both_rates(method: str) -> None:
+    cls = STAGES[method]
+    [row] = [row for row in describe(cls) if row.place == ("optim", "lr")]
+    assert float(row.value) == cls.lr
+    assert f"{cls.lora_lr:g} with lora" in row.help
 
 
 def test_python_takes_what_yaml_takes() -> None:

@@ -14,7 +14,7 @@ import tiny_data
 from tiny import tiny_folder
 from trueup.algorithms import preference
 from trueup.algorithms.preference import LOSSES, NEEDS_REFERENCE, UNPAIRED
-from trueup.config import functions
+from trueup.config import DpoConfig, functions
 from trueup.data.unpaired import mismatched
 from trueup.errors import DataError
 from trueup.models.batching import Example
@@ -53,6 +53,29 @@ def test_every_loss_learns(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
     assert (tmp_path / "run" / "reference-data.safetensors").is_file() == (name in NEEDS_REFERENCE)
     assert tiny_data.account(config)["used"] == 12
+
+
+@pytest.mark.parametrize("lora", [{}, None], ids=["lora", "full"])
+def test_the_defaults_train(lora: dict[str, Any] | None, tmp_path: Path) -> None:
+    """24 steps of 8 plain pairs, all else at its default: the margin grows, and held-out loss falls."""
+    words = ["red", "blue", "green", "tall", "small", "warm", "cold", "old", "new", "fast", "slow", "kind"]
+    pairs = [
+        {"prompt": f"Is {word} a nice word?", "chosen": f"Yes, {word} is nice.", "rejected": "No, I do not like it."}
+        for word in words
+    ]
+    data, held_out = tiny_data.write(tmp_path / "d.jsonl", pairs[:8]), tiny_data.write(tmp_path / "h.jsonl", pairs[8:])
+    config = DpoConfig.model_validate(
+        {
+            "model": tiny_folder(tmp_path / "base"), "output": str(tmp_path / "run"), "data": data, "lora": lora,
+            "optim": {"steps": 24}, "eval": {"data": held_out}, "device": "cpu", "threads": 1,
+            "watch": {"samples": 0},
+        }
+    )  # fmt: skip
+    tiny_data.run(config)
+    log = tiny_data.metrics(config)
+    assert log[-1]["dpo/rewards/margin"] > 0.05
+    assert log[-1]["eval/rewards/margin"] > 0.05
+    assert log[-1]["eval/loss"] < math.log(2)
 
 
 def test_without_a_reference_no_second_model_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

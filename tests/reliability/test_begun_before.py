@@ -66,6 +66,24 @@ def test_an_old_run_resumes_to_its_old_result(name: str, before: Path) -> None:
         _assert_close(run / expected["weights"], before / "whole" / name / "weights.safetensors")
 
 
+def test_an_old_run_resumes_with_its_rate_where_none_is_given(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Leave the rate out, as a run with the default of then does: today's default is another one."""
+    expected = EXPECTED["sft-lora"]
+    path = before / expected["config"]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("  lr:")), encoding="utf-8")
+    config = load_config(trueup.SftConfig, path, [])
+    assert config.optim.lr != 0.003
+    run = before / config.output
+    begun = (run / "metrics.jsonl").read_bytes()
+    trueup.sft(config)
+    assert (run / "metrics.jsonl").read_bytes().startswith(begun)
+    assert "optim.lr is 0.003, with which the run in" in " ".join(capsys.readouterr().err.split())
+    if is_same_machine("sft-lora", run):
+        assert tiny_data.result(config) == expected["sha256"]
+    assert load_config(trueup.SftConfig, run / "config.yaml", []).optim.lr == 0.003
+
+
 def _assert_close(ours: Path, theirs: Path) -> None:
     import torch
     from safetensors.torch import load_file

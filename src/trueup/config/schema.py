@@ -6,9 +6,9 @@ Nothing here reads a file or imports torch. `load.py` turns YAML and `key.sub=va
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, Strict, StrictBool, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, Strict, StrictBool, model_validator
 
 from trueup.config.functions import functions_as_text
 from trueup.config.problems import Place, Problem
@@ -45,6 +45,9 @@ class StageConfig(Section):
 
     method: ClassVar[str] = ""
     lr: ClassVar[float] = 1e-5
+    """The default learning rate where every weight trains."""
+    lora_lr: ClassVar[float] = 1e-4
+    """The default learning rate with `lora`."""
     data_fields: ClassVar[tuple[str, ...]] = ("data",)
 
     model: NonEmptyStr
@@ -123,13 +126,30 @@ class StageConfig(Section):
             problems.append((("eval", "data"), text))
         return problems
 
-    @model_validator(mode="before")
     @classmethod
-    def _own_learning_rate(cls, value: object) -> object:
-        """Set `optim.lr` to the stage's default where it is not given, as the default differs from stage to stage."""
-        if not isinstance(value, dict) or not isinstance(optim := value.get("optim", {}), dict):
-            return value
-        return {**value, "optim": {"lr": cls.lr, **optim}}
+    def default_lr(cls, *, lora: bool) -> float:
+        """Return the learning rate of a configuration that gives none; it depends on stage and `lora`.
+
+        Adapters need about ten times the rate of full fine-tuning, nearly independently of their rank (Schulman et al.
+        2025, "LoRA without regret"). The values are measured: docs/decisions.md.
+        """
+        return cls.lora_lr if lora else cls.lr
+
+    @property
+    def gives_lr(self) -> bool:
+        """True if `optim.lr` was given, not filled in with the default."""
+        return "lr" in self.optim.model_fields_set
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _own_learning_rate(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Set `optim.lr` to the default of stage and `lora` where it is not given, and keep that it was not."""
+        if not isinstance(value, dict) or not isinstance(optim := value.get("optim", {}), dict) or "lr" in optim:
+            return handler(value)
+        filled = {"lr": cls.default_lr(lora=value.get("lora") is not None), **optim}
+        config = handler({**value, "optim": filled})
+        config.optim.model_fields_set.discard("lr")
+        return config
 
 
 class SftConfig(StageConfig):
@@ -137,6 +157,7 @@ class SftConfig(StageConfig):
 
     method: ClassVar[str] = "sft"
     lr: ClassVar[float] = 2e-5
+    lora_lr: ClassVar[float] = 2e-4
 
     data: TrainData
     """Conversations or prompt-answer rows; rankings with `use: chosen`; documents with `use: text`."""
@@ -147,6 +168,7 @@ class RewardConfig(StageConfig):
 
     method: ClassVar[str] = "reward"
     lr: ClassVar[float] = 1e-5
+    lora_lr: ClassVar[float] = 1e-4
 
     data: TrainData
     """Rankings: prompt, chosen, rejected."""
@@ -158,7 +180,8 @@ class DpoConfig(StageConfig):
     """Direct preference optimisation on rankings A > B, and its relatives."""
 
     method: ClassVar[str] = "dpo"
-    lr: ClassVar[float] = 1e-6
+    lr: ClassVar[float] = 2e-5
+    lora_lr: ClassVar[float] = 2e-4
 
     data: TrainData
     """Rankings: prompt, chosen, rejected; for kto also prompt, completion, label."""
@@ -188,7 +211,8 @@ class PpoConfig(StageConfig):
     """Reinforcement learning from a reward: PPO with a KL penalty, or RLOO, or GRPO."""
 
     method: ClassVar[str] = "ppo"
-    lr: ClassVar[float] = 1e-6
+    lr: ClassVar[float] = 1e-5
+    lora_lr: ClassVar[float] = 1e-4
     data_fields: ClassVar[tuple[str, ...]] = ("prompts",)
 
     prompts: TrainData

@@ -87,10 +87,13 @@ def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[KeyHelp]:
 
 
 def _with_own_lr(cls: type[Section], rows: Iterator[KeyHelp]) -> Iterator[KeyHelp]:
-    """Replace the default of `optim.lr` by the default learning rate of the stage `cls`."""
+    """Replace the default of `optim.lr` by the default learning rates of the stage `cls`, full and with LoRA."""
     for row in rows:
-        is_stage_lr = issubclass(cls, StageConfig) and row.place == ("optim", "lr")
-        yield row._replace(value=_flow(cls.lr)) if is_stage_lr and issubclass(cls, StageConfig) else row
+        if issubclass(cls, StageConfig) and row.place == ("optim", "lr"):
+            text = f"{row.help} Unset: {cls.lr:g}, or {cls.lora_lr:g} with lora."
+            yield row._replace(value=_flow(cls.lr), help=text)
+        else:
+            yield row
 
 
 def _data_rows(name: str) -> Iterator[KeyHelp]:

@@ -23,6 +23,7 @@ from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
 from trueup.evaluation.suite import measure
 from trueup.recipes import dpo, ppo, reward, sft
+from trueup.recipes.stage import with_begun_lr
 from trueup.report.publish import publish
 from trueup.report.report_schema import Report
 from trueup.runs.folder import RunFolder, config_differences
@@ -81,7 +82,10 @@ def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[st
         method, stage = config.stage(name)
         upstream = _upstream_reason(config, name, rerun)
         # Rank 0 decides for all: it may already be changing files that the others would read.
-        reason = processes.from_first(partial(_reason, stage, upstream, forced=name in force))
+        begun = with_begun_lr(stage, processes)
+        reason = processes.from_first(partial(_reason, begun, upstream, forced=name in force))
+        if reason is None or reason.startswith("going on"):
+            stage = with_begun_lr(stage, processes, progress.note)
         if reason is None:
             progress.note(f"{name}: finished before, and nothing it was made from has changed: skipped")
             continue

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from trueup import runtime
-from trueup.config import to_yaml
+from trueup.config import StageConfig, to_yaml
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.reader import store_events
 from trueup.data.tokens.prepare import Prepared
@@ -37,9 +37,10 @@ from trueup.training.loop import Fitted, fit
 from trueup.training.terms import Evaluation, RowSource, Term
 
 if TYPE_CHECKING:
-    from trueup.config import StageConfig
     from trueup.models.network import Network
 from trueup.system.commandline import resume_command
+
+StageConfigT = TypeVar("StageConfigT", bound=StageConfig)
 
 
 @dataclass(slots=True)
@@ -181,6 +182,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
     runtime.seed_everything(config.seed)
     runtime.reset_peak_memory(processes.device)
     progress = Progress(quiet=not processes.is_main)
+    config = with_begun_lr(config, processes, progress.note)
     run = _run_folder(config, processes)
     loggers: list[Logger] = []
     try:
@@ -206,6 +208,23 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         for logger in loggers:
             logger.close()
         run.close()
+
+
+def with_begun_lr(
+    config: StageConfigT, processes: runtime.Runtime, note: Callable[[str], None] = lambda _: None
+) -> StageConfigT:
+    """Return the configuration with the learning rate of the run in its folder, if it gives none of its own.
+
+    So a run that an earlier version began with another default resumes with its rate. `note` is called with a message
+    that says so.
+    """
+    if config.gives_lr:
+        return config
+    lr = processes.from_first(RunFolder(config.output).begun_lr)
+    if lr is None or lr == config.optim.lr:
+        return config
+    note(f"optim.lr is {lr:g}, with which the run in {config.output} began; the default is {config.optim.lr:g}")
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr})})
 
 
 def _run_folder(config: StageConfig, processes: runtime.Runtime) -> RunFolder:

@@ -217,6 +217,25 @@ class RunFolder:
             raise CheckpointError(f"{self.summary_path} is not a JSON object; delete it to run the stage")
         return summary
 
+    def begun_lr(self) -> float | None:
+        """Return the learning rate of the run in this folder; None if no run with results is there.
+
+        A configuration without `optim.lr` resumes a run with the rate that it began with, even if the default has
+        changed since.
+        """
+        if not self._has_results or not self.config_path.exists():
+            return None
+        try:
+            values = _flat(yaml.load(self.config_path.read_text(encoding="utf-8"), PlainLoader))
+        except (yaml.YAMLError, ValueError, RecursionError, OSError):  # `_check_config` says what is wrong
+            return None
+        lr = values.get("optim.lr")
+        return lr if isinstance(lr, float) and lr > 0 and math.isfinite(lr) else None
+
+    @property
+    def _has_results(self) -> bool:
+        return self.summary_path.exists() or any(self.checkpoints.glob("step-*"))
+
     def flush(self) -> None:
         """Force the appended lines onto the disk, so that they survive a power cut."""
         for handle in self._handles.values():
@@ -276,10 +295,9 @@ class RunFolder:
 
     def _adopt(self, config_yaml: str, resume: str) -> None:
         was_run = self.config_path.exists()
-        has_results = self.summary_path.exists() or any(self.checkpoints.glob("step-*"))
         if was_run and resume == "never":
             self.restart()
-        elif has_results and was_run:
+        elif self._has_results and was_run:
             self._check_config(config_yaml)
         elif was_run:
             self.truncate_metrics(-1)  # an earlier run ended before it saved anything: this one starts at step 0
