@@ -30,9 +30,14 @@ class ConfigError(TrueupError, ValueError):
 
 
 class DataError(TrueupError, ValueError):
-    """A data file or one of its rows cannot be used."""
+    """A data file or one of its rows cannot be used.
+
+    Attributes:
+        kind: the kind of row, by which the setting `skip` can leave such rows out; "" where it cannot.
+    """
 
     exit_code = 3
+    kind: str = ""
 
 
 class ModelError(TrueupError, ValueError):

@@ -63,10 +63,14 @@ def single(rendered: Rendered, row: int = -1) -> Example:
     """Return a rendered conversation or text as an Example of one branch, which starts at the first trained token.
 
     `row` is its index in the data. The first token of a sequence has no token before it to be predicted from, so it is
-    never trained.
+    never trained. Tokens after the last trained one (answers that are not to be trained) are left out: nothing is
+    predicted from them.
     """
-    start = max(1, rendered.mask.index(True)) if any(rendered.mask) else len(rendered.ids)
-    return Example(rendered.ids[:start], (Branch(rendered.ids[start:], rendered.mask[start:]),), row=row)
+    if not any(rendered.mask):
+        return Example(rendered.ids, (Branch([], []),), row=row)
+    start = max(1, rendered.mask.index(True))
+    end = len(rendered.mask) - rendered.mask[::-1].index(True)
+    return Example(rendered.ids[:start], (Branch(rendered.ids[start:end], rendered.mask[start:end]),), row=row)
 
 
 class Lazy(Sequence[Example]):

@@ -27,6 +27,23 @@ def clean(text: str, *, one_line: bool = False) -> str:
     )
 
 
+def is_blank(text: str) -> bool:
+    """Return True if nothing of a text is visible: it has only spaces, controls, and characters without a glyph."""
+    if not text or text.isspace():
+        return True
+    return all(char.isspace() or char in _WITHOUT_GLYPH or unicodedata.category(char) in _NOT_WRITTEN for char in text)
+
+
+_NOT_WRITTEN = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
+
+
+# Letters and marks that are drawn as nothing: fillers, joiners, variation selectors, the blank pattern of Braille.
+_WITHOUT_GLYPH = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+)
+
+
 def masked(text: str) -> str:
     """Return text with secrets replaced by `***`, so that it may be shown or logged.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trueup.errors import DataError
-from trueup.system.text import excerpt
+from trueup.system.text import excerpt, is_blank
 
 ROLES = ("system", "user", "assistant")
 _ALLOW = ", or allow it: allow=[empty-response]"
@@ -15,10 +15,14 @@ _ALLOW = ", or allow it: allow=[empty-response]"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; `role` is system, user or assistant."""
+    """One message of a conversation; `role` is system, user or assistant.
+
+    `trained` is False for an assistant's message that is only context: none of its tokens are trained.
+    """
 
     role: str
     content: str
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +112,17 @@ class Rendered:
         return Rendered(self.ids + other.ids, self.mask + other.mask)
 
 
-def row_error(origin: Origin | None, problem: str, fix: str, value: object = None) -> DataError:
+def row_error(origin: Origin | None, problem: str, fix: str, value: object = None, *, kind: str = "") -> DataError:
     """Return the DataError for a bad row: its place and the problem, the value if given, and the fix.
 
-    The message has at most three lines.
+    The message has at most three lines. `kind` is the kind of row by which the setting `skip` can leave it out; the fix
+    then says so.
     """
     shown = "" if value is None else f"\n  value: {excerpt(value)}"
-    return DataError(f"{origin or 'conversation'}: {problem}{shown}\n  fix: {fix}")
+    leave_out = f"; or leave such rows out: skip: [{kind}]" if kind else ""
+    error = DataError(f"{origin or 'conversation'}: {problem}{shown}\n  fix: {fix}{leave_out}")
+    error.kind = kind
+    return error
 
 
 def check(
@@ -135,19 +143,24 @@ def check(
         role, content = message.role, message.content
         if role not in ROLES:
             problem = f"message {number} has unknown role {excerpt(role)}"
-            raise row_error(origin, problem, f"use one of: {', '.join(ROLES)}")
-        if (not content or content.isspace()) and not (empty_ok and role == "assistant"):
+            raise row_error(origin, problem, f"use one of: {', '.join(ROLES)}", kind="unknown-role")
+        empty = is_blank(content) and not empty_ok if role == "assistant" else not content or content.isspace()
+        if empty:
             fix = "write its content, or remove the row" + (_ALLOW if role == "assistant" else "")
-            raise row_error(origin, f"message {number} ({role}) is empty", fix)
+            raise row_error(origin, f"message {number} ({role}) is empty", fix, kind="empty")
         if role == "system" and number == 1:
             continue
         if role != expected:
             fix = "an optional system message first, then user and assistant in turns"
-            raise row_error(origin, f"message {number} has role {role}, expected {expected}", fix, content)
+            if number > 1 and messages[number - 2].role == role:
+                fix = f"join messages of one role: merge_turns: true; a row has {fix}"
+            problem = f"message {number} has role {role}, expected {expected}"
+            raise row_error(origin, problem, fix, content, kind="turn-order")
         expected = "assistant" if role == "user" else "user"
     if not messages:
-        raise row_error(origin, "there are no messages", "give at least one user message")
+        raise row_error(origin, "there are no messages", "give at least one user message", kind="empty")
     last = messages[-1]
     if last.role != ends_with:
         problem = f"the last message has role {last.role}, expected {ends_with}"
-        raise row_error(origin, problem, f"end with a message of the {ends_with}", last.content)
+        kind = "no-answer" if ends_with == "assistant" else "turn-order"
+        raise row_error(origin, problem, f"end with a message of the {ends_with}", last.content, kind=kind)

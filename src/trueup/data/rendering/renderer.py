@@ -14,6 +14,7 @@ All tokens for training and sampling come from `Renderer`, which guarantees:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
 from trueup.data.rendering.messages import Message, Origin, Rendered, check, row_error
@@ -162,13 +163,14 @@ class Renderer:
             for stop in self.stop_texts:
                 if stop in message.content:
                     problem = f"a response holds the end token {excerpt(stop)}: sampling would stop there"
-                    raise row_error(origin, problem, "take it out of the response", message.content)
+                    fix = "take it out of the response"
+                    raise row_error(origin, problem, fix, message.content, kind="end-token")
 
     def _marked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         marked = []
         for message in messages:
             content = self._encoder.mark(message.content, assistant=message.role == "assistant")
-            marked.append(message if content is message.content else Message(message.role, content))
+            marked.append(message if content is message.content else replace(message, content=content))
         return tuple(marked)
 
     def _prompt(self, messages: tuple[Message, ...], origin: Origin | None = None) -> tuple[str, Rendered]:
@@ -221,9 +223,9 @@ class Renderer:
         if not _keeps(said, content):
             into, plain = excerpt(self._encoder.plain(said)), self._encoder.plain(content)
             fix = "take what it cannot keep out of the response, or give the tokenizer a chat_template that keeps it"
-            raise row_error(origin, f"the chat template changes a response into {into}", fix, plain)
+            raise row_error(origin, f"the chat template changes a response into {into}", fix, plain, kind="template")
         ids = [*self._encoder.encode(said, after=header), self.end_id]
-        return said + end, Rendered(ids, [True] * len(ids))
+        return said + end, Rendered(ids, [messages[-1].trained] * len(ids))
 
     def _rewrites(self) -> bool:
         talk = (Message("user", "a"), Message("assistant", "By the Way:\n\n  yes, no."), Message("user", "c"))

@@ -20,6 +20,7 @@ from trueup.data.sources.reading import Entry
 from trueup.data.tokens.duplicates import content_hash, normalised, signatures
 from trueup.data.tokens.record import RECORD, TRAINED, Flag, Records, language_of, script_of
 from trueup.errors import DataError
+from trueup.system.text import is_blank
 
 _SIGNED = 65_536  # characters of a text that its signature covers: memory would grow with the length of a book
 JUDGED_ALL, JUDGED_EVERY = 10_000, 64
@@ -186,7 +187,7 @@ def _flags_of(renderer: Renderer, row: Row, example: Example, parts: list[list[t
     replies = [part[-1][1] for part in parts[1:]]
     if isinstance(row, Conversation):  # its earlier answers are trained too
         replies = [message.content for message in row.messages if message.role == "assistant"]
-    if not all(map(str.strip, replies)):
+    if any(map(is_blank, replies)):
         flags |= int(Flag.EMPTY)
     return flags
 
@@ -206,7 +207,8 @@ def _rewritten(row: Conversation, example: Example) -> bool:
 
     This shows in the mask: no untrained token lies between trained ones.
     """
-    return sum(message.role == "assistant" for message in row.messages) > 1 and all(example.branches[0].mask)
+    trained = sum(message.role == "assistant" and message.trained for message in row.messages)
+    return trained > 1 and all(example.branches[0].mask)
 
 
 def _refusals(prompt: str, answers: Sequence[str]) -> Flag:
