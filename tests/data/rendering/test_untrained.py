@@ -49,20 +49,20 @@ def test_a_pair_s_earlier_answers_may_be_context() -> None:
 
 
 BLANK = [
-    "", " \n\t", "\u200b", "\u200b \ufeff", "\u2060\u200d", "\x00\x07", "\u3164", "\u2800", "\u202e", "\ufe0f", "\u00ad",
-    " " * 5000,
+    "", " \n\t", "\u200b", "\u200b \ufeff", "\u2060\u200d", "\x00\x07", "\u3164", "\u2800", "\u202e", "\ufe0f",
+    "\u00ad", " " * 5000,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", BLANK)
 def test_nothing_is_visible(text: str) -> None:
     assert is_blank(text)
-    with pytest.raises(DataError, match="message 2 .assistant. is empty"):
+    with pytest.raises(DataError, match=r"message 2 .assistant. is empty"):
         check([Q, Message("assistant", text)])
     check([Q, Message("assistant", text)], empty_ok=True)
 
 
-@pytest.mark.parametrize("text", ["a", ".", "\u200bа", "👩\u200d🚀", "\u0301", "ー", " " * 5000 + "x", "\U0001faea"])
+@pytest.mark.parametrize("text", ["a", ".", "\u200bb", "👩\u200d🚀", "\u0301", "ー", " " * 5000 + "x", "\U0001faea"])
 def test_something_is_visible(text: str) -> None:
     assert not is_blank(text)
 
