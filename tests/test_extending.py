@@ -157,6 +157,8 @@ WRONG_FUNCTIONS = [
     ("advantage", "def f(episodes): return episodes.totals", r"returned torch.float32 of shape \(4,\)"),
     ("advantage", "def f(episodes): return 2 * episodes.values", "without values, as the file's NEEDS_VALUES"),
     ("estimator", "def f(logps, ref_logps): return (logps - ref_logps).mean()", r"kl.estimator: mine.py:f.*shape \(\)"),
+    ("kl loss", "def f(logps, ref_logps): return (logps - ref_logps).detach()", "must depend on the policy's log-prob"),
+    ("kl logged", "def f(logps, ref_logps): return None", "kl.logged: mine.py:f.*returned NoneType"),
     ("reward", "def f(talks): return [1.0]", "reward: for 2 prompts of the data and a made-up answer.*1 scores for 2"),
     (
         "reward",
@@ -180,6 +182,8 @@ def test_a_function_that_cannot_be_used_stops_before_weights_load(
         "loss": {"loss": {"name": "mine.py:f"}},
         "advantage": {"rollouts": {"advantage": "mine.py:f"}},
         "estimator": {"kl": {"estimator": "mine.py:f"}},
+        "kl loss": {"kl": {"estimator": "mine.py:f", "apply": "loss"}},
+        "kl logged": {"kl": {"logged": "mine.py:f"}},
         "reward": {"reward": "mine.py:f"},
     }[kind]
     config = tiny_data.stage("dpo" if kind == "loss" else "ppo", here, **settings)

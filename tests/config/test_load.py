@@ -361,6 +361,23 @@ def test_an_advantage_alone_is_written_as_earlier_versions_wrote_it() -> None:
     assert "  estimator: k1\n" in to_yaml(config)
 
 
+@pytest.mark.parametrize("name", ["k2", "k3"])
+def test_an_estimator_that_is_no_penalty_in_the_reward_names_both_ways(name: str) -> None:
+    """Earlier versions took it; it loses nearly all of the penalty's gradient there."""
+    text = refusal("ppo", f"kl.estimator={name}")
+    assert f"kl.estimator={name}: {name} in the reward loses nearly all" in text
+    for way in ("kl.estimator=k1", f"kl.apply=loss with {name}", f"kl.logged={name}"):
+        assert way in text
+    assert load_config(PpoConfig, None, [*PPO, f"kl.logged={name}"]).kl.estimator.name == "k1"
+    assert load_config(PpoConfig, None, [*PPO, "kl.apply=loss", f"kl.estimator={name}"]).kl.estimator.name == name
+
+
+def test_a_penalty_in_the_loss() -> None:
+    assert load_config(PpoConfig, None, [*PPO, "kl.apply=loss"]).kl.estimator.name == "k2"
+    assert "mean gradient of zero" in refusal("ppo", "kl={apply: loss, estimator: k1}")
+    assert "must be one of reward, loss" in refusal("ppo", "kl.apply=losses")
+
+
 def test_gaes_parameters_may_stand_next_to_its_name() -> None:
     config = load_config(PpoConfig, None, [*PPO, "rollouts.advantage={name: gae, lam: 0.9}"])
     assert config.rollouts.lam == 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,16 +135,17 @@ def gae_by_hand(rewards: list[float], values: list[float], gamma: float, lam: fl
     return [sum((gamma * lam) ** (k - at) * deltas[k] for k in range(at, len(deltas))) for at in range(len(deltas))]
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k3"])
-def test_a_rollout_by_hand(estimator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("apply", ["reward", "loss"])
+def test_a_rollout_by_hand(apply: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ("Yes.", "It goes on and on", "A fairly long answer.", "x")
     answers(monkeypatch, *texts)
     settings = {"gamma": 0.9, "lam": 0.8, "missing_end_penalty": 3.0}
-    bench = Bench(tmp_path, kl={"coef": 0.3, "estimator": estimator}, rollouts=settings, max_tokens=150)
+    bench = Bench(tmp_path, kl={"coef": 0.3, "apply": apply, "logged": "k3"}, rollouts=settings, max_tokens=150)
     bench.later()
     episodes = bench.rollout()
     assert sorted(len(one.trunk) for one in episodes) != [len(episodes[0].trunk)] * 4  # lengths are mixed
     assert [one.branches[0].ids[-1] == END_ID for one in episodes] == [True, False, True, False]
+    third = 0.0
     for one, text in zip(episodes, texts, strict=True):
         branch = one.branches[0]
         ours = logps_alone(bench.network, "policy", one.trunk, branch.ids)
@@ -152,14 +154,19 @@ def test_a_rollout_by_hand(estimator: str, tmp_path: Path, monkeypatch: pytest.M
         assert branch.columns["old_logps"] == pytest.approx(ours, abs=1e-4)
         assert branch.columns["old_values"] == pytest.approx(values, abs=1e-4)
         gaps = [p - q for p, q in zip(ours, theirs, strict=True)]
-        costs = gaps if estimator == "k1" else [torch.expm1(torch.tensor(-gap)).item() + gap for gap in gaps]
+        costs = gaps if apply == "reward" else [0.0] * len(gaps)
+        if apply == "loss":
+            assert branch.columns["ref_logps"] == pytest.approx(theirs, abs=1e-4)
+            assert branch.columns["kl_coef"] == pytest.approx([0.3] * len(ours))
         assert max(map(abs, gaps)) > 0.01
+        third += sum(math.expm1(-gap) + gap for gap in gaps) / len(texts)
         rewards = [-0.3 * cost for cost in costs]
         rewards[-1] += len(text) - (0.0 if text.endswith(".") else 3.0)
         advantages = gae_by_hand(rewards, values, 0.9, 0.8)
         assert branch.columns["advantages"] == pytest.approx(advantages, abs=1e-3)
         returns = [advantage + value for advantage, value in zip(advantages, values, strict=True)]
         assert branch.columns["returns"] == pytest.approx(returns, abs=1e-3)
+    assert bench.source.metrics()["kl_logged"] == pytest.approx(third, abs=1e-3)
 
 
 def test_the_score_lands_on_the_last_real_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,10 +505,11 @@ def score(conversations):
 """
 
 
-def test_the_penalty_holds_the_policy_nearer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("apply", ["reward", pytest.param("loss", marks=pytest.mark.slow)])
+def test_the_penalty_holds_the_policy_nearer(apply: str, tmp_path: Path) -> None:
     def trained(coef: float) -> list[dict[str, float]]:
         config = tiny_data.stage(
-            "ppo", tmp_path, f"run-{coef}", lora=tiny_data.LORA, kl={"coef": coef}, seed=0,
+            "ppo", tmp_path, f"run-{coef}", lora=tiny_data.LORA, kl={"coef": coef, "apply": apply}, seed=0,
             reward=tiny_data.reward_function(tmp_path, COUNT_E), prompts=tiny_data.data(tmp_path, "prompts", 6),
             optim={"steps": 32, "lr": 1e-2, "batch_size": 24, "schedule": "constant"},
             rollouts={"episodes": 24, "per_prompt": 4, "advantage": "rloo", "epochs": 2, "max_new_tokens": 8,

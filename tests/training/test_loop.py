@@ -40,7 +40,7 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo": ("dpo", {"loss": {"name": "sigmoid", "beta": 0.5}}),
     "dpo-lora-mix": ("dpo", {"loss": {"name": "simpo"}, "lora": tiny_data.LORA, "mix": MIX}),
     "kto": ("dpo", {"loss": {"name": "kto", "beta": 0.5}}),
-    "ppo": ("ppo", {"kl": {"coef": 0.2}, "rollouts": {"entropy_coef": 0.01}}),
+    "ppo": ("ppo", {"kl": {"coef": 0.2, "apply": "loss"}, "rollouts": {"entropy_coef": 0.01}}),
     "ppo-lora-mix": ("ppo", {"lora": tiny_data.LORA, "mix": MIX}),
 }
 

@@ -1,7 +1,11 @@
-"""Estimate KL(policy || reference) from samples, and control the coefficient of the KL penalty.
+"""Estimate KL(policy || reference) from samples, penalize it, and control the coefficient of the penalty.
 
 The estimators take log-probabilities of tokens *sampled from the policy*; their means over such samples estimate
 KL(policy || reference) in nats (Schulman 2020, "Approximating KL Divergence", joschu.net/blog/kl-approx.html).
+
+A good estimate of the KL need not have the gradient of the KL. In the *reward*, k1 has it, and k2 and k3 nearly none
+of it; as a *loss*, k2 has it, k3 approximates it, and k1 has a mean gradient of zero (Shah et al. 2025, "A Comedy of
+Estimators", arXiv:2512.21852; Liu et al. 2025, "Rethinking KL Regularization in RLHF", arXiv:2510.01555).
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from trueup.algorithms.ppo import LARGEST_LOG_RATIO
 from trueup.errors import ConfigError, TrainingError
 
 
@@ -42,6 +47,29 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
 
 ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
 """Estimators by the name used in the configuration."""
+
+
+def kl_loss(
+    logps: Tensor, ref_logps: Tensor, old_logps: Tensor, estimator: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return a loss per token, (N,), whose mean gradient is that of the KL of the policy from the reference.
+
+    With k2 it is (log policy - log reference) * grad log policy, whose mean over samples of the policy is the gradient
+    of KL(policy || reference) of the next token. With k3 it is (1 - reference / policy) * grad log policy, the gradient
+    of KL(reference || policy), which equals the other one to first order near the reference (Liu et al. 2025,
+    arXiv:2510.01555, sections 4 and 5). The effect of a token on the KL of later tokens is not in it.
+
+    PPO reuses samples of an earlier policy, so each token is weighted by policy / earlier policy, as a constant:
+    without that weight the gradient would be that of the KL only in the first update after sampling.
+
+    Args:
+        logps: (N,) log-probabilities of the sampled tokens under the policy being trained, nats.
+        ref_logps: (N,) theirs under the reference, nats, constant.
+        old_logps: (N,) theirs under the policy that sampled them, nats, constant.
+        estimator: the estimator, such as `k2`.
+    """
+    weight = (logps - old_logps).detach().clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+    return weight * estimator(logps, ref_logps)
 
 
 class FixedKL:

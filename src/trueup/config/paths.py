@@ -158,12 +158,14 @@ def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) ->
 def function_sections(config: StageConfig) -> list[tuple[Place, FunctionConfig]]:
     """Return (path of keys, section) for a stage's sections that name a function.
 
-    These are DPO's loss, and PPO's advantage and KL estimator.
+    These are DPO's loss, and PPO's advantage and KL estimators.
     """
     if isinstance(config, DpoConfig):
         return [(("loss",), config.loss)]
     if isinstance(config, PpoConfig):
-        return [(("rollouts", "advantage"), config.rollouts.advantage), (("kl", "estimator"), config.kl.estimator)]
+        logged = [] if config.kl.logged is None else [(("kl", "logged"), config.kl.logged)]
+        used = [(("rollouts", "advantage"), config.rollouts.advantage), (("kl", "estimator"), config.kl.estimator)]
+        return [*used, *logged]
     return []
 
 

@@ -394,18 +394,42 @@ class KlConfig(Section):
     """Aim at this KL in nats per response by adapting the coefficient (Ziegler et al. 2019). Unset: fixed."""
     horizon: Count = 10_000
     """Episodes over which the coefficient adapts."""
+    apply: Literal["reward", "loss"] = "reward"
+    """Subtract the penalty from the reward of each token (with k1), or add it to the loss (with k2 or k3)."""
     estimator: EstimatorConfig = Field(default_factory=lambda: EstimatorConfig.model_validate("k1"))
-    """The KL estimator (Schulman 2020)."""
+    """The KL estimator (Schulman 2020): k1 in the reward; in the loss k2, with the KL's gradient, or k3, near it."""
+    logged: EstimatorConfig | None = None
+    """A second estimator, only logged (ppo/kl_logged, nats per response; ppo/kl is always k1). Unset: none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _estimator_of_the_loss(cls, value: object) -> object:
+        """Set the estimator to k2 where the penalty is a loss and none is named."""
+        if isinstance(value, dict) and value.get("apply") == "loss":
+            return {"estimator": "k2", **value}
+        return value
 
     def inert(self) -> dict[str, str]:
         """Return the keys without effect, as key -> reason: `horizon` if the KL coefficient does not adapt."""
         return {} if self.target else {"horizon": "it is for the adaptive penalty; set kl.target or leave horizon out"}
 
     def contradictions(self) -> list[Problem]:
-        """Return a problem if the KL coefficient starts at 0 but should adapt to a target: it would stay 0."""
+        """Return the problems of an estimator in the wrong place, and of a coefficient of 0 that should adapt."""
+        problems: list[Problem] = []
+        name = self.estimator.name
+        if self.apply == "reward" and name in ("k2", "k3"):
+            text = (
+                f"{name} in the reward loses nearly all of the penalty's gradient (arXiv:2512.21852); "
+                f"use kl.estimator=k1, or kl.apply=loss with {name}; to only log {name}: kl.logged={name}"
+            )
+            problems.append((("estimator",), text))
+        if self.apply == "loss" and name == "k1":
+            text = "k1 as a loss has a mean gradient of zero, so it holds nothing; use k2 or k3, or kl.apply=reward"
+            problems.append((("estimator",), text))
         if self.target and not self.coef:
-            return [(("coef",), "0 cannot be adapted: it is multiplied; start above 0, or leave out kl.target")]
-        return []
+            text = "0 cannot be adapted: it is multiplied; start above 0, or leave out kl.target"
+            problems.append((("coef",), text))
+        return problems
 
 
 class RolloutConfig(Section):

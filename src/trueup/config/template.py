@@ -71,7 +71,9 @@ def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[KeyHelp]:
         place, text = (*around, name), field.description or ""
         section = section_of(field)
         if section is not None and issubclass(section, FunctionConfig):
-            yield from _function_rows(section, place, text)
+            if field.default is None:
+                yield KeyHelp(place, "null", text, required=False)
+            yield from _function_rows(section, place, "or" if field.default is None else text)
         elif section is not None and issubclass(section, DataConfig):
             required = field.is_required() and not around
             yield KeyHelp(place, _EXAMPLES[name] if field.is_required() else "null", text, required)

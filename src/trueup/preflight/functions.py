@@ -2,9 +2,6 @@
 
 A loss, an advantage and a KL estimator get tensors. A reward gets two conversations: prompts of the stage's own data,
 each with the answer "A made-up answer." (a reward may look up its prompt, so the prompts are not made up).
-
-A loss, an advantage and a KL estimator get tensors. A reward gets two conversations: prompts of the stage's own data,
-each with the answer "A made-up answer." (a reward may look up its prompt, so the prompts are not made up).
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from trueup.algorithms.kl import ESTIMATORS
 from trueup.algorithms.preference import LOSSES, Completions, Pairs
 from trueup.config import DpoConfig, PpoConfig, PreferenceLossConfig, RolloutConfig, StageConfig
 from trueup.config.functions import UserFunction
+from trueup.config.sections import EstimatorConfig
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.data.tokens.select import Examples
 from trueup.errors import ConfigError, TrainingError
@@ -41,10 +39,21 @@ def check_functions(config: StageConfig) -> None:
         if UserFunction.parse(config.rollouts.advantage.name):
             _check_advantage(config.rollouts)
         if UserFunction.parse(config.kl.estimator.name):
-            estimator = config.kl.estimator.function(ESTIMATORS, "kl.estimator")
-            logps = torch.linspace(-2, -1, 10)
-            batch = "two tensors of 10 log-probabilities"
-            _check("kl.estimator", config.kl.estimator.name, lambda: estimator(logps, logps - 0.1), 10, batch)
+            _check_estimator("kl.estimator", config.kl.estimator, is_loss=config.kl.apply == "loss")
+        if config.kl.logged is not None and UserFunction.parse(config.kl.logged.name):
+            _check_estimator("kl.logged", config.kl.logged, is_loss=False)
+
+
+def _check_estimator(key: str, section: EstimatorConfig, *, is_loss: bool) -> None:
+    function = section.function(ESTIMATORS, key)
+    logps = torch.linspace(-2, -1, 10).requires_grad_(is_loss)
+    batch = "two tensors of 10 log-probabilities"
+    estimates = _check(key, section.name, lambda: function(logps, logps.detach() - 0.1), 10, batch)
+    if is_loss and not estimates.requires_grad:
+        raise ConfigError(
+            f"{key}: {section.name}: as a loss (kl.apply: loss) it must depend on the policy's log-probabilities\n"
+            "  fix: compute with the tensors given, without .detach(), .item() or torch.no_grad()"
+        )
 
 
 def _check_loss(loss: PreferenceLossConfig) -> None:

@@ -40,7 +40,7 @@ def run(config: PpoConfig) -> dict[str, Any]:
         # Every rank scores all samples; rank 0 writes some of them.
         record = stage.run.append_samples if stage.network.runtime.is_main else lambda _: None
         source = Rollouts(stage.network, prompts, sampler, reward, config, record=record)
-        terms = [Term("ppo", source, objectives.policy(settings))]
+        terms = [Term("ppo", source, objectives.policy(settings, config.kl))]
         if settings.advantage.needs_values:
             terms.append(Term("value", source, objectives.value(settings), settings.value_coef))
         fitted = stage.fit(

@@ -63,6 +63,8 @@ class Rollouts:
         self._config, self._record = config, record
         self._controller = make_controller(config)
         self._kl = config.kl.estimator.function(kl_module.ESTIMATORS, "kl.estimator")
+        logged = config.kl.logged
+        self._logged = None if logged is None else logged.function(kl_module.ESTIMATORS, "kl.logged")
         self._advantage = config.rollouts.advantage_function(ADVANTAGES)
         self._norm = RunningNorm()
         self._episodes: list[Example] = []
@@ -173,7 +175,8 @@ class Rollouts:
         branch_of = torch.repeat_interleave(
             torch.arange(len(samples)), torch.tensor([len(sampled.ids) for sampled in samples])
         )
-        per_token = self._kl(policy, reference)
+        in_loss = self._config.kl.apply == "loss"
+        per_token = torch.zeros_like(policy) if in_loss else self._kl(policy, reference)
         kl = segment_sum(policy - reference, branch_of, len(samples))
         if self._rollout == 0:
             _check_start(policy - reference, network)
@@ -183,7 +186,13 @@ class Rollouts:
             scores, per_token, branch_of, values, torch.tensor([rows.index(row) for row in rows])
         )
         columns["old_logps"] = policy
+        if in_loss:
+            columns["ref_logps"] = reference
+            columns["kl_coef"] = torch.full_like(policy, self._controller.coef)
         self._measure(raw, kl, samples, columns)
+        if self._logged is not None:
+            logged = segment_sum(self._logged(policy, reference), branch_of, len(samples))
+            self._metrics["kl_logged"] = float(logged.mean())
         if gap is not None:
             self._metrics["rollout_logp_gap"] = gap
         if len(members) > 1:

@@ -36,6 +36,9 @@ HARMLESS = frozenset(
 """Top-level configuration keys that may change when a run resumes: they do not change what is learned, or (`allow`)
 only turn errors into warnings."""
 
+IMPLIED = {"kl.apply": "reward"}
+"""Keys that earlier versions did not have, with the value that their runs had without them."""
+
 _SHOWN_DIFFERENCES = 3
 _SHOWN_LENGTH = 120  # characters of a key or value that differs
 
@@ -372,8 +375,9 @@ def _brief(value: object) -> str:
 
 
 def _differ(key: str, old: dict[str, object], new: dict[str, object]) -> bool:
-    # A key that an earlier version did not have is as good as one that is not set.
-    return _without_event(key, old.get(key)) != _without_event(key, new.get(key))
+    # A key that an earlier version did not have is as good as one that is not set, or that has the value it stood for.
+    was, now = (values.get(key, IMPLIED.get(key)) for values in (old, new))
+    return _without_event(key, was) != _without_event(key, now)
 
 
 def _without_event(key: str, value: object) -> object:

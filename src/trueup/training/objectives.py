@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from trueup.algorithms import ppo, preference
+from trueup.algorithms.kl import ESTIMATORS, kl_loss
 from trueup.algorithms.reward import bradley_terry
 from trueup.algorithms.sft import cross_entropy
 from trueup.algorithms.tensors import segment_sum
 
 if TYPE_CHECKING:
-    from trueup.config import PreferenceLossConfig, RewardLossConfig, RolloutConfig
+    from trueup.config import KlConfig, PreferenceLossConfig, RewardLossConfig, RolloutConfig
     from trueup.models.batching import Batch
     from trueup.models.network import Network
     from trueup.training.terms import Metrics, Objective
@@ -96,8 +97,13 @@ def unpaired_preference(settings: PreferenceLossConfig) -> Objective:
     return objective
 
 
-def policy(settings: RolloutConfig) -> Objective:
-    """Return PPO's objective for the policy: clipped loss less the entropy bonus, one loss per token, (N,)."""
+def policy(settings: RolloutConfig, penalty: KlConfig | None = None) -> Objective:
+    """Return PPO's objective for the policy: clipped loss less the entropy bonus, one loss per token, (N,).
+
+    If `penalty` is a loss (`kl.apply: loss`), it is added, with the coefficient in the batch's column "kl_coef".
+    """
+    as_loss = penalty is not None and penalty.apply == "loss"
+    estimator = penalty.estimator.function(ESTIMATORS, "kl.estimator") if penalty is not None and as_loss else None
 
     def objective(network: Network, batch: Batch) -> tuple[Tensor, Metrics]:
         logps, entropy = network(
@@ -108,6 +114,10 @@ def policy(settings: RolloutConfig) -> Objective:
             logps, old, batch.columns["advantages"], clip=settings.clip, dual_clip=settings.dual_clip
         )
         metrics = ppo.policy_metrics(logps.detach(), old, settings.clip)
+        if estimator is not None:
+            kl = kl_loss(logps, batch.columns["ref_logps"], old, estimator)
+            losses = losses + batch.columns["kl_coef"] * kl
+            metrics["kl_loss"] = kl.detach()
         if entropy is not None:
             losses = losses - settings.entropy_coef * entropy
             metrics["entropy"] = entropy.detach()
