@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+import families
 import trueup
 from tiny import END_ID, HIDDEN, lora, shake, tiny_folder, tiny_model, tiny_network, tiny_tokenizer
 from trueup.config import SftConfig
 from trueup.errors import ModelError
 from trueup.export import export_adapter
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
-from trueup.models.forward import branch_logps, check_lm_head, forward_all
+from trueup.models.forward import branch_logps, check_lm_head, check_training_mode, forward_all
 from trueup.models.loading import load_classifier, load_network
 from trueup.models.network import Network
 from trueup.models.weights import without_dropout
@@ -391,6 +392,19 @@ def test_a_sliding_window_gets_plain_rows(tmp_path):
     assert network.layout == "plain"
 
 
+def test_a_window_that_no_key_names_gets_plain_rows():
+    """Under a shared prompt the second answer lies behind the first: a window by place hides the prompt from it."""
+    from transformers import GPTNeoForCausalLM
+
+    torch.manual_seed(0)
+    model = GPTNeoForCausalLM(families.tiny_config("gpt_neo"))  # a window of 16
+    model.config.window_size = 0
+    for longest, layout in ((14, "shared"), (60, "plain")):
+        network = Network(model, tiny_tokenizer(), CPU, longest=longest)
+        network.add_frozen("policy")
+        assert network.layout == layout
+
+
 def test_gradient_checkpointing_changes_no_gradient(tiny_base):
     def run(checkpointing: bool) -> dict[str, Tensor]:
         network = tiny_network(tiny_base, gradient_checkpointing=checkpointing)
@@ -569,6 +583,47 @@ def test_dropout_that_is_no_module_is_off_too(tmp_path):
     batch = batched(pairs(), network.layout)
     quiet = network.eval().logps(batch)
     torch.testing.assert_close(network.train().logps(batch), quiet)
+
+
+@pytest.mark.parametrize("model_type", ["gpt_bigcode", "mixtral", "phimoe", "seed_oss", "starcoder2", "xlnet"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_no_family_trains_with_its_own_dropout(model_type: str, checkpointing: bool) -> None:
+    """Dropout of .1 in every field of the configuration that names one, and experts drawn at random (Phi-MoE)."""
+    from transformers import AutoModelForCausalLM
+
+    def states(**more: Any) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(families.tiny_config(model_type))
+        network = Network(model, tiny_tokenizer(), CPU, **more)
+        if checkpointing and model.supports_gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        network.add_trainable("policy", None)
+        batch = batched(pairs(), "plain")
+        return [network.train(mode).states(batch, "policy").detach() for mode in (True, True, False)]
+
+    first, again, tested = states()
+    torch.testing.assert_close(first, again)
+    torch.testing.assert_close(first, tested)
+    first, again, _ = states(model_dropout=True)
+    assert not torch.allclose(first, again)
+
+
+def test_a_policy_that_is_itself_only_in_evaluation_is_refused(tiny_base, monkeypatch) -> None:
+    """Noise that asks no module whether it trains: the check before the first step runs as training does."""
+    network = tiny_network(tiny_base)
+    network.add_trainable("policy", lora(dropout=0.5))
+    check_training_mode(network)
+    inner = network.trunks["base"].model
+    plain = type(inner).forward
+
+    def noisy(self, *args, **rest):
+        output = plain(self, *args, **rest)
+        output.last_hidden_state += 0.01 * torch.randn(()) * network.training
+        return output
+
+    monkeypatch.setattr(type(inner), "forward", noisy)
+    with pytest.raises(ModelError, match=r"(?s)own dropout or noise is on.*model_dropout=true"):
+        check_training_mode(network)
 
 
 def other_architecture(name: str) -> Any:

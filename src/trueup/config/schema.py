@@ -56,6 +56,8 @@ class StageConfig(Section):
     """The run folder: configuration, log, checkpoints and the trained model go there."""
     lora: LoraConfig | None = None
     """Train adapters only. Unset: train every weight."""
+    model_dropout: StrictBool | None = None
+    """Train with the dropout and router noise that the model's own configuration asks for. Unset: without."""
     optim: OptimConfig = OptimConfig(lr=1e-5)
     """The optimizer and how long to train."""
     max_length: Annotated[int, Strict(), Field(ge=2)] = 1024

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def forward_all(
     network: Network, examples: Sequence[Example], role: str, want: Literal["logps", "values", "scores"],
-    *, max_tokens: int, temperature: float = 1.0,
+    *, max_tokens: int, temperature: float = 1.0, training: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return a role's log-probabilities, values or scores of examples, computed in micro-batches without gradients.
 
@@ -36,13 +36,14 @@ def forward_all(
             branches.
         max_tokens: micro-batch size.
         temperature: divides the logits; for "logps".
+        training: True computes in training mode, for checks; else dropout is off.
 
     Returns:
         On the CPU and on every rank, in the examples' order: (N,) for "logps" and "values" (each example's tokens side
         by side), (S,) for "scores" (an example's branches side by side).
     """
-    training = network.training
-    network.eval()
+    previous = network.training
+    network.train(training)
     numbered = [replace(example, row=index) for index, example in enumerate(examples)]
     ends = list(accumulate(_width(example, want) for example in numbered))
     result = torch.zeros(ends[-1])
@@ -56,7 +57,7 @@ def forward_all(
             sizes = [_width(example, want) for example in group]
             for example, size, part in zip(group, sizes, output.split(sizes), strict=True):
                 result[ends[example.row] - size : ends[example.row]] = part
-    network.train(training)
+    network.train(previous)
     return network.runtime.sum_tensor(result)  # each number is computed by one rank, and 0 on the others
 
 
@@ -108,11 +109,42 @@ def check_lm_head(network: Network, role: str = "policy") -> None:
         )
 
 
-def branch_logps(network: Network, examples: Sequence[Example], role: str, *, max_tokens: int) -> Tensor:
+@torch.no_grad()
+def check_training_mode(network: Network) -> None:
+    """Check that every role that trains computes the same in training as in evaluation, before the first step.
+
+    Otherwise a policy would differ from its reference before any update, and a reward model from what is exported.
+
+    Raises:
+        ModelError: they differ: the model's own dropout or noise is on.
+    """
+    if network.model_dropout:
+        return
+    example = Example([1, 2, 3, 4], (Branch([5, 6, 7, 5] * 8, [True] * 32), Branch([4, 3, 2], [True] * 3)))
+    batch = collate([example], per="token", pad_id=0, layout=network.layout).to(network.runtime.device)
+    limit, previous = 1e-4 if network.runtime.dtype == torch.float32 else 1e-2, network.training
+    for role in network.trained_roles:
+        network.eval()
+        expected = network.states(batch, role)
+        network.train()
+        difference = float((network.states(batch, role) - expected).norm() / expected.norm())
+        network.train(previous)
+        if not difference <= limit:
+            recomputes = any(getattr(module, "gradient_checkpointing", False) for module in network.trunks.modules())
+            raise ModelError(
+                f"{type(network.trunk(role)).__name__}: in training it computes other numbers than in evaluation, "
+                "because its own dropout or noise is on\n"
+                f"  fix: set {'gradient_checkpointing=false, or ' if recomputes else ''}model_dropout=true to keep it"
+            )
+
+
+def branch_logps(
+    network: Network, examples: Sequence[Example], role: str, *, max_tokens: int, training: bool = False
+) -> Tensor:
     """Return (S,) the summed log-probability of each branch's trained tokens under `role`, in nats, on the CPU.
 
     A branch is one answer of an example; the sums are in the examples' order.
     """
-    logps = forward_all(network, examples, role, "logps", max_tokens=max_tokens)
+    logps = forward_all(network, examples, role, "logps", max_tokens=max_tokens, training=training)
     sizes = torch.tensor([branch.trained for example in examples for branch in example.branches])
     return segment_sum(logps, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes))

@@ -30,6 +30,7 @@ from trueup.models.attention import PACKED, use_attention
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
 from trueup.models.weights import (
     bit_sum,
+    decoder,
     head_weight,
     input_embeddings,
     logit_scale,
@@ -74,14 +75,18 @@ class Network(nn.Module):
         tokenizer: its tokenizer (with a pad token).
         runtime: device and compute dtype.
         renderer: the tokenizer's renderer, if there is one already.
+        model_dropout: True trains with the dropout of the model's own configuration.
+        longest: the longest row in tokens that it will run; the layout is tried at this length.
     """
 
     def __init__(
         self, trunk: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, runtime: Runtime,
-        renderer: Renderer | None = None,
+        renderer: Renderer | None = None, *, model_dropout: bool = False, longest: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.trunks = nn.ModuleDict({"base": without_dropout(trunk).requires_grad_(False)})
+        self.model_dropout, self.longest = model_dropout, longest
+        self._deterministic: list[nn.Module] = []  # parts of the trunks that stay in evaluation mode; see `train`
+        self.trunks = nn.ModuleDict({"base": self._quiet(trunk).requires_grad_(False)})
         self.heads = nn.ModuleDict()
         self.roles: dict[str, Role] = {}
         self.tokenizer = tokenizer
@@ -93,11 +98,34 @@ class Network(nn.Module):
         self._selected: str | None = None
         self._roots: dict[str, ShardedTrunk] = {}  # by trunk; as above, not registered twice
         self._trainable: set[str] = set()
+        self.trained_roles: list[str] = []
         self._layout: Layout | None = None
         self._attention: str | None = None  # attention function of the current forward pass; None: the trunk's own
         self.check_stop: Callable[[], None] = lambda: (
             None
         )  # called between batches without gradients; may raise to stop
+
+    def _quiet(self, trunk: PreTrainedModel) -> PreTrainedModel:
+        return trunk if self.model_dropout else without_dropout(trunk)
+
+    def train(self, mode: bool = True) -> Network:
+        """Set training mode: LoRA's dropout is on, the model's own dropout and noise only with `model_dropout`.
+
+        Families call their dropout by a hundred names, and some draw random experts; all of them ask `self.training`
+        first. So a trunk's own modules stay in evaluation mode, but for layers that recompute their activations, which
+        transformers lets them do in training mode only (their rates are 0, see `without_dropout`).
+        """
+        super().train(mode)
+        if mode and not self.model_dropout:
+            if not self._deterministic:
+                self._deterministic = [
+                    module
+                    for name, module in self.trunks.named_modules()
+                    if ".lora_" not in name and not getattr(module, "gradient_checkpointing", False)
+                ]
+            for module in self._deterministic:
+                module.training = False
+        return self
 
     # -- building roles ------------------------------------------------------------------------------------------
 
@@ -143,6 +171,7 @@ class Network(nn.Module):
             return
         frozen = trunk if trunk is not None else copy.deepcopy(self.trunks["base"])
         frozen = without_dropout(cast("PreTrainedModel", frozen))
+        self._deterministic = []
         self.trunks["reference"] = move_module(
             frozen.requires_grad_(False), self.runtime.load_device, self.runtime.dtype
         )
@@ -192,9 +221,8 @@ class Network(nn.Module):
         self._layout = None
         head = score_head(classifier)
         dtype = torch.float32 if trainable else self.runtime.dtype
-        self.trunks[role] = move_module(
-            without_dropout(classifier).requires_grad_(False), self.runtime.load_device, dtype
-        )
+        self.trunks[role] = move_module(self._quiet(classifier).requires_grad_(False), self.runtime.load_device, dtype)
+        self._deterministic = []
         self._add_head(role, head.weight.detach().clone())
         self.roles[role] = Role(role, head=role)
         if trainable:
@@ -215,7 +243,7 @@ class Network(nn.Module):
                 self._peft.append(cast("PeftModel", get_peft_model(trunk, lora, adapter_name=name)))
         except ValueError as error:
             raise ModelError(f"lora.targets: {lora.target_modules!r} match no layer of this model: {error}") from error
-        self._selected = None
+        self._selected, self._deterministic = None, []
         self._restore_flags()
 
     def _load_adapter_weights(self, role: str, weights: dict[str, Tensor]) -> None:
@@ -233,6 +261,8 @@ class Network(nn.Module):
 
     def _mark_trainable(self, role: str) -> None:
         parts = self.roles[role]
+        self._deterministic = []
+        self.trained_roles.append(role)
         for name, _ in self.named_parameters():
             # lora_A.policy.weight, but lora_embedding_A.policy; a layer of the model may be called "value" itself.
             in_adapter = name.startswith("trunks.base.") and re.search(rf"\.lora_\w+\.{parts.adapter}(\.|$)", name)
@@ -411,6 +441,10 @@ class Network(nn.Module):
         """Return the (N,) log-probabilities of the batch's targets under `role`, in nats."""
         return self(batch, role, "logps", temperature=temperature)[0]
 
+    def states(self, batch: Batch, role: str) -> Tensor:
+        """Return the (R * T, H) last hidden states of a batch of R rows of T tokens under a role, in float32."""
+        return self.run(role, partial(self._hidden, batch, role)).float()
+
     def _hidden(self, batch: Batch, role: str) -> Tensor:
         """Return the (R * T, H) last hidden states of a batch of R rows of T tokens under a role."""
         trunk = self.trunk(role)
@@ -422,7 +456,7 @@ class Network(nn.Module):
         extra = {"sequences": batch.sequences} if packed else {}
         self._attention = PACKED if packed else None
         with self.autocast(trunk), use_attention(trunk, self._attention):
-            output = trunk.base_model(
+            output = decoder(trunk)(
                 input_ids=batch.input_ids,
                 attention_mask=mask,
                 position_ids=batch.position_ids,
@@ -484,7 +518,7 @@ class Network(nn.Module):
             pair = Example(trunk_ids, (Branch(chosen, [True] * 3), Branch([6, 5, 8, 9], [True] * 4)))
             alone = Example([2, 1], (Branch([4, 3, 5], [True] * 3),))
             batch = collate([pair, alone], per="branch", pad_id=0, layout=layout).to(self.runtime.device)
-            return self.run(role, partial(self._hidden, batch, role))[batch.predict_at].float()
+            return self.states(batch, role)[batch.predict_at]
 
         try:
             plain = states([5, 6, 7], [1, 2, 3, 4], "plain")
@@ -496,13 +530,55 @@ class Network(nn.Module):
         finally:
             self.train(training)
         exact = self.runtime.dtype == torch.float32
+        if _relative_difference(ours, plain) >= (1e-3 if exact else 5e-2):
+            return False
         # A state that depends on another row may still be close: so a change of that row alone must change nothing.
         independent = (
             _relative_difference(sibling[3:], ours[3:])
             < (1e-5 if exact else 1e-2)
             > _relative_difference(stranger[7:], ours[7:])
         )
-        return independent and _relative_difference(ours, plain) < (1e-3 if exact else 5e-2)
+        return independent and self._agrees_at_length(layout, role)
+
+    @torch.no_grad()
+    def _agrees_at_length(self, layout: Layout, role: str) -> bool:
+        """Return True if the second answer to a prompt as long as the longest row has the states of a row alone.
+
+        So an attention window of any kind is found that is shorter than a row: with a shared prompt a branch's tokens
+        lie further from the prompt than their positions say, and under a block mask a model may forget its window.
+        """
+        length, vocabulary = min(self.longest, _positions(self.trunk(role).config)), self.vocabulary
+        if length <= _PROBED:
+            return True
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(1, vocabulary, (length + 8,), generator=generator).tolist()
+        prompt, first, second = ids[: length - 8], ids[length - 8 : length], ids[length:]
+        both = Example(prompt, (Branch(first, [True] * 8), Branch(second, [True] * 8)))
+        alone = Example(prompt, (Branch(second, [True] * 8),))
+
+        def states(example: Example, layout: Layout) -> Tensor:
+            """Return the (8, H) states of the example's last branch."""
+            batch = collate([example], per="token", pad_id=0, layout=layout).to(self.runtime.device)
+            return self.states(batch, role)[batch.predict_at][-8:]
+
+        training = self.training
+        self.eval()
+        try:
+            ours, plain = states(both, layout), states(alone, "plain")
+        finally:
+            self.train(training)
+        return _relative_difference(ours, plain) < (2e-4 if self.runtime.dtype == torch.float32 else 5e-2)
+
+
+_PROBED = 14
+"""Tokens of the rows on which every layout is tried first."""
+
+
+def _positions(config: PreTrainedConfig) -> int:
+    """Return the number of positions that a model knows, by its configuration; 2**31 if it does not say."""
+    text = config.get_text_config()
+    known = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    return min((number for number in known if isinstance(number, int) and number > 0), default=2**31)
 
 
 def _relative_difference(ours: Tensor, theirs: Tensor) -> float:
@@ -519,7 +595,8 @@ def is_plain_causal(config: PreTrainedConfig) -> bool:
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     text = config.get_text_config()
-    if getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None):
+    windows = [name for name in text.to_dict() if re.search(r"(?<!use_sliding_)window(_size|_len)?$", name)]
+    if any(getattr(text, name, None) for name in [*windows, "attention_chunk_size"]):
         return False
     kinds = getattr(text, "layer_types", None) or ["full_attention"]
     layers = DynamicCache(config=config).layers

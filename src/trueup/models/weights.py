@@ -19,21 +19,37 @@ def input_embeddings(trunk: nn.Module) -> Tensor:
     return cast("nn.Embedding", cast("PreTrainedModel", trunk).get_input_embeddings()).weight
 
 
-_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
+_NOISE = ("drop", "jitter")
 
 
 def without_dropout(trunk: PreTrainedModel) -> PreTrainedModel:
-    """Switch the model's own dropout off, in place, and return the model.
+    """Set the rates of the model's own dropout and router noise to 0, in place, and return the model.
 
-    LoRA's dropout, which the user configures, is added later. PPO and DPO compare with log-probabilities computed
-    without dropout: with it, an untrained policy would already differ from its reference.
+    In training only layers that recompute their activations need it (`Network.train` leaves the others in evaluation
+    mode). LoRA's dropout, which the user configures, is added later. PPO and DPO compare with log-probabilities
+    computed without dropout: with it, an untrained policy would already differ from its reference.
     """
     for module in trunk.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
-        for name in _DROPOUTS:  # numbers that a layer passes to a function
-            if isinstance(getattr(module, name, None), float):
+        for name, value in vars(module).items():  # numbers that a layer passes to a function
+            if isinstance(value, float) and any(part in name for part in _NOISE):
                 setattr(module, name, 0.0)
+    return trunk
+
+
+def decoder(trunk: PreTrainedModel) -> nn.Module:
+    """Return the part of a model that computes its last hidden states: everything but its head.
+
+    `base_model` names it, but in a few families (Llama 4's text model) its prefix is that of a larger model and names
+    no part of this one. Then it is the child that holds the token embedding.
+    """
+    if trunk.base_model is not trunk:
+        return trunk.base_model
+    embedding = trunk.get_input_embeddings()
+    for child in trunk.children():
+        if child is not embedding and any(module is embedding for module in child.modules()):
+            return child
     return trunk
 
 

@@ -100,7 +100,9 @@ def check_start(network: Network, examples: Sequence[Example], *, max_tokens: in
         TrainingError: they differ, so the reference is wrong, which no log would show.
     """
     examples = list(examples[:_COMPARED])
-    ours = branch_logps(network, examples, "policy", max_tokens=max_tokens)
+    # In the mode of training: a model's own dropout would move the policy away from its reference there alone.
+    training = not network.model_dropout
+    ours = branch_logps(network, examples, "policy", max_tokens=max_tokens, training=training)
     theirs = torch.tensor([branch.scalars["ref_logps"] for example in examples for branch in example.branches])
     tokens = torch.tensor([float(branch.trained) for example in examples for branch in example.branches])
     apart = float(((ours - theirs).abs() / tokens).max())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from trueup import runtime
-from trueup.config import StageConfig, to_yaml
+from trueup.config import PpoConfig, StageConfig, to_yaml
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.reader import store_events
 from trueup.data.tokens.prepare import Prepared
@@ -24,7 +24,7 @@ from trueup.export import export_adapter, export_policy
 from trueup.export.merging import MAX_MERGE_LOSS, merge_kept_share
 from trueup.export.proof import record_outputs
 from trueup.models.batching import Example, Per
-from trueup.models.forward import check_lm_head
+from trueup.models.forward import check_lm_head, check_training_mode
 from trueup.models.loading import load_network, load_tokenizer
 from trueup.preflight.check import prepare_checked
 from trueup.preflight.functions import check_functions, check_rewards
@@ -121,9 +121,10 @@ class Stage:
     def fit(
         self, terms: list[Term], steps: int, *, evaluation: Evaluation | None = None, headline: tuple[str, ...]
     ) -> Fitted:
-        """Check the LM head, write data.json, and train with `loop.fit`, whose arguments these are."""
+        """Check LM head and training mode, write data.json, and train with `loop.fit`, whose arguments these are."""
         if "policy" in self.network.roles:
             check_lm_head(self.network)
+        check_training_mode(self.network)
         text = json.dumps(self.data, indent=2) + "\n"
         self.network.runtime.from_first(lambda: atomic_write_text(self.run.path / "data.json", text))
         return fit(
@@ -197,6 +198,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         dtype = str(processes.dtype).removeprefix("torch.")
         progress.note(f"{config.method}: loading {config.model} on {processes.device} in {dtype}")
         network = load_network(config, processes, renderer)
+        network.longest = prepared.longest + (config.rollouts.max_new_tokens if isinstance(config, PpoConfig) else 0)
         if processes.is_main:
             saved = [int(path.name.removeprefix("step-")) for path in run.checkpoints.glob("step-*")]
             loggers = open_loggers(

@@ -57,6 +57,11 @@ class Prepared:
     findings: list[Finding] = field(default_factory=list)
     collect: bool = False
 
+    @property
+    def longest(self) -> int:
+        """Number of tokens of the longest row of all sections, prompt included."""
+        return max(rows.longest for rows in (self.train, self.held_out, self.mix) if rows is not None)
+
     @classmethod
     def empty(cls, findings: Sequence[Finding]) -> Prepared:
         """Return the result for data that cannot be read at all: no rows, only findings."""

@@ -58,6 +58,13 @@ class Examples(Sequence[Example]):
             example = replace(example, branches=tuple(cut_branch(branch, room) for branch in example.branches))
         return replace(example, row=index)
 
+    @property
+    def longest(self) -> int:
+        """Number of tokens of the longest row, prompt included, after the cut."""
+        most = [0]
+        self.map_records(lambda records: most.append(int(lengths(records).max())))
+        return min(max(most), self.cut or max(most))
+
     def origin(self, index: int) -> Origin:
         """Return the file and line of the example at `index`."""
         part, row = self.place(index)
