@@ -21,6 +21,8 @@ PYTEST = $(RUN) pytest -n $(WORKERS) --dist loadfile
 # More threads than cores make small tensors slower, and two test processes share the cores.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
+# The tests start hundreds of Python processes: compiled once, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help quickstart smollm2 test tests test-slow bench bench-quick lint types format clean
 .DEFAULT_GOAL := help

@@ -58,10 +58,10 @@ def test_refused(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     if case.limit:
         monkeypatch.setattr(decoding, "LINE_LIMIT", case.limit)
     path = place(tmp_path, case.name, case.content)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(TrueupError) as caught:
         load(path, case.want, **case.more)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     assert type(caught.value) is case.kind
     message = refused(caught.value)
     assert message.startswith(f"{shown(path)}:{case.line}: " if case.line else shown(path))

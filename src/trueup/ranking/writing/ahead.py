@@ -150,24 +150,23 @@ class AnswerWriter:
 
     # -- the child ----------------------------------------------------------------------------------------------------
 
-    def _spawn(self) -> tuple[subprocess.Popen[bytes], deque[str]]:
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], _LastLines]:
         """Start the child process in its own session, as Ctrl-C in the terminal is for the server.
 
-        Returns the process, and a queue that collects its last lines on stderr.
+        Returns the process and its last lines on stderr.
         """
         pipe = subprocess.PIPE
         process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
         self._process, self._starts, self._state = process, self._starts + 1, "loading"
-        stderr_lines: deque[str] = deque(maxlen=20)
         assert process.stdin is not None
         assert process.stderr is not None
-        threading.Thread(target=_keep, args=(process.stderr, stderr_lines), name="ahead-stderr", daemon=True).start()
+        stderr_lines = _LastLines(process.stderr)
         with suppress(OSError):
             process.stdin.write(self._line)
             os.set_blocking(process.stdin.fileno(), False)  # a child that hangs must not hang who asks
         return process, stderr_lines
 
-    def _listen(self, process: subprocess.Popen[bytes], stderr_lines: deque[str]) -> None:
+    def _listen(self, process: subprocess.Popen[bytes], stderr_lines: _LastLines) -> None:
         """Handle the JSON lines of the child process until it ends; if it dies, start it again, but only once."""
         while True:
             assert process.stdout is not None
@@ -183,7 +182,7 @@ class AnswerWriter:
                     return
                 process, stderr_lines = self._spawn()
 
-    def _restarts(self, code: int, stderr_lines: deque[str]) -> bool:
+    def _restarts(self, code: int, stderr_lines: _LastLines) -> bool:
         """Report why the child process has ended. Returns True if it is to be started again."""
         self._writing = None if self._writing and not self._writing.done else self._writing
         if self._stopping or self._problem:
@@ -193,7 +192,7 @@ class AnswerWriter:
             self._notes.append(f"{how} and was started again")
             self._report(self._notes[-1])
             return True
-        last = next((line for line in reversed(stderr_lines) if line.strip()), "")
+        last = stderr_lines.last()
         output = f"; its last output: {excerpt(masked(last), 200)}" if last else ""
         self._fail(f"{how}, twice{output}")
         return False
@@ -228,10 +227,23 @@ class AnswerWriter:
                     pass
 
 
-def _keep(stderr: IO[bytes], stderr_lines: deque[str]) -> None:
-    with _buffered(stderr) as lines:
-        for line in lines:
-            stderr_lines.append(line.decode(errors="replace").rstrip())
+class _LastLines:
+    """The last lines that a process writes to a pipe, read by a thread so that the process never waits."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._lines: deque[str] = deque(maxlen=20)
+        self._reader = threading.Thread(target=self._read, args=(pipe,), name="ahead-stderr", daemon=True)
+        self._reader.start()
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        with _buffered(pipe) as lines:
+            for line in lines:
+                self._lines.append(line.decode(errors="replace").rstrip())
+
+    def last(self) -> str:
+        """Return the last line that is not blank, or "", of a process that has ended."""
+        self._reader.join(timeout=2)  # a grandchild may hold the pipe open
+        return next((line for line in reversed(self._lines) if line.strip()), "")
 
 
 def _buffered(pipe: IO[bytes]) -> io.BufferedReader:
