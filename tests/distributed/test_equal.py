@@ -24,7 +24,7 @@ from trueup.config import to_yaml
 
 # In which order: what starts from another case's run comes after it.
 NAMES = sorted(CASES, key=lambda name: name not in ("reward-lora", "reward-full"))
-FAST = ("sft-full", "ppo-lora")
+FAST = (("sft-full", "ddp"), ("ppo-lora", "fsdp"))
 THREE = ("sft-lora", "sft-one-row", "dpo-full", "ppo-full", "grpo-lora")  # with three processes
 
 
@@ -49,15 +49,14 @@ def same(name: str, folder: Path, how: str, world: int) -> None:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few cases: by one process, and by two with either strategy."""
+    """A few cases: by one process, and by two."""
     folder = tmp_path_factory.mktemp("few")
-    run_jobs([Job(config(name, folder, "one")) for name in FAST], 1)
-    run_jobs([Job(config(name, folder, how, strategy=how)) for how in ("ddp", "fsdp") for name in FAST], 2)
+    run_jobs([Job(config(name, folder, "one")) for name, _ in FAST], 1)
+    run_jobs([Job(config(name, folder, strategy, strategy=strategy)) for name, strategy in FAST], 2)
     return folder
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize(("name", "strategy"), FAST)
 def test_two_processes_quickly(name: str, strategy: str, few: Path) -> None:
     same(name, few, strategy, 2)
 

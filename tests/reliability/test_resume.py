@@ -109,7 +109,7 @@ def wait_for_lines(path: Path, lines: int, process: subprocess.Popen[str]) -> No
 
 def test_ctrl_c(tmp_path: Path) -> None:
     """The program itself gets a SIGINT in the middle of a run: exit code 130, no traceback, the command to go on."""
-    steps = {"steps": 300}  # some seconds: time enough to be stopped in
+    steps = {"steps": 120}  # some seconds: time enough to be stopped in
     whole = tiny_data.stage("sft", tmp_path, "whole", optim=steps)
     parts = tiny_data.stage("sft", tmp_path, "parts", optim=steps)
     path = tmp_path / "sft.yaml"
@@ -132,7 +132,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert "Traceback" not in err + out
     words = " ".join(err.split())
-    assert "of 300, saved." in words
+    assert "of 120, saved." in words
     assert f"Go on with: trueup sft {path} seed=0" in words
     assert not (tmp_path / "parts" / "summary.json").exists()
     tiny_data.run(parts)

@@ -271,6 +271,7 @@ def is_refusal(reply: str, prompt: str | None = None) -> bool:
     return _declines(text) or _preaches(text) or _names_a_helpline(text)
 
 
+@cache
 def detector_error() -> DetectorError:
     """Return the detector's error rates on the test split of the labelled replies, each with Wilson's 95% interval."""
     rows = [row for row in load_replies() if row.split == "test"]
