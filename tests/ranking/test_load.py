@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 import warm
+from ranking.page.serving import alias
 from thorough import THOROUGH
 from trueup.data.votes.store import Store
 from trueup.ranking.page.access import csrf_token
@@ -75,7 +76,7 @@ class Session:
             assert json.loads(again)["saved"] == told["saved"]
         return told["state"]
 
-    def note(self, pair: int) -> str:
+    def note(self, pair: str) -> str:
         return f"{self.name} on {pair}"
 
     async def call(self, method: str, path: str, body: Any = None, *, timed: bool = True) -> tuple[str, str]:
@@ -150,15 +151,20 @@ def check(sessions: list[Session], path: Path) -> None:
     """Every vote that a rater was told is saved is in the store once, as it was said, and no other is."""
     with Store.open(path) as store:
         votes, pairs = store.votes(), {pair.id: pair for pair in store.pairs()}
+        aliases = {vote.id: alias(store, vote) for vote in votes}
     assert len(votes) == RATERS * VOTES == sum(len(one.saved) for one in sessions)
     told = {request: (one, *said) for one in sessions for request, said in one.saved.items()}
     assert len({(vote.rater.id, vote.ballot.pair) for vote in votes}) == len(votes)
     for vote in votes:
         session, pair, preferred, choice = told[vote.ballot.request]
-        assert (vote.rater.name, vote.ballot.pair, vote.ballot.note) == (session.name, pair, session.note(pair))
+        assert (vote.rater.name, aliases[vote.id], vote.ballot.note) == (
+            session.name,
+            pair,
+            session.note(aliases[vote.id]),
+        )
         if choice in "ab":
             assert vote.ballot.choice in ("first", "second")
-            assert pairs[pair].answer(vote.ballot.choice).text == preferred
+            assert pairs[vote.ballot.pair].answer(vote.ballot.choice).text == preferred
             assert (vote.left == vote.ballot.choice) == (choice == "a")
         else:
             assert vote.ballot.choice == choice

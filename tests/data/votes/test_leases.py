@@ -8,6 +8,7 @@ import pytest
 
 from data.votes.store_examples import check_store, make_store, new_pair, pairs_of, vote_on
 from trueup.data.votes.vote_types import Ballot, StoreSettings
+from trueup.errors import DataError
 
 
 def drain(opened, rater, now, choice="first"):
@@ -42,17 +43,21 @@ def test_a_refresh_shows_the_same_pair_the_same_way_and_keeps_it(tmp_path):
         assert given.left == shown.left  # as it was shown, not as it would be now
 
 
-def test_a_lease_runs_out_and_a_late_vote_counts_all_the_same(tmp_path):
+def test_a_late_vote_counts_unless_another_rater_has_got_the_pair(tmp_path):
     with make_store(tmp_path, 1, lease_seconds=10.0) as opened:
         ann, bob = opened.rater("A"), opened.rater("B")
         assert opened.next(ann, now=0).pair.id == 1
         assert opened.next(bob, now=9.9) is None
         assert opened.next(bob, now=10.1).pair.id == 1
         assert opened.next(ann, now=10.2) is None
-        vote_on(opened, bob, 1)
-        late = vote_on(opened, ann, 1, "second")
-        assert late.policy == "random"  # it is still known how it was chosen
-        assert [said.ballot.choice for said in opened.votes()] == ["first", "second"]
+        late = Ballot("late", 1, "second")
+        with pytest.raises(DataError, match=r"pair 1: needs no more votes, as other raters got it .*\n  fix: "):
+            opened.vote(ann, late, now=10.3)
+        opened.release(bob, now=11)
+        assert opened.vote(ann, late, now=12).policy == "random"  # it is still known how it was chosen
+        with pytest.raises(DataError, match="pair 1: needs no more votes"):
+            vote_on(opened, bob, 1)
+        assert vote_on(opened, bob, 1, "skip").ballot.choice == "skip"
         check_store(opened)
 
 
@@ -219,13 +224,14 @@ def test_a_pair_that_a_rater_shares_with_others_is_still_the_raters(tmp_path):
 def test_a_vote_counts_however_long_ago_its_pair_was_shown(tmp_path, give_back):
     """A page without a network keeps votes, over a holiday too; meanwhile the rater goes on in another window."""
     with make_store(tmp_path, lease_seconds=10.0) as opened:
-        ann = opened.rater("A")
+        ann, bob = opened.rater("A"), opened.rater("B")
         old = opened.next(ann, now=0)
         if give_back:
             opened.release(ann, now=1)
-        vote_on(opened, opened.rater("B"), old.pair.id)  # so that it does not come to Ann again
+        assert opened.next(bob, now=2_999_999).pair == old.pair  # so that it does not come to Ann again
         assert opened.next(ann, now=3_000_000).pair != old.pair
-        late = opened.vote(ann, Ballot("late", old.pair.id, "tie"))
+        opened.release(bob, now=3_000_001)
+        late = opened.vote(ann, Ballot("late", old.pair.id, "tie"), now=3_000_002)
         assert (late.left, late.policy) == (old.left, old.policy)
         check_store(opened)
 

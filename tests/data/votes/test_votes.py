@@ -28,7 +28,7 @@ def test_a_vote_comes_back_as_it_was_given(tmp_path):
 
 
 def test_the_same_request_is_one_vote(tmp_path):
-    with make_store(tmp_path) as opened:
+    with make_store(tmp_path, raters_per_pair=2) as opened:
         ann, bob = opened.rater("Ann"), opened.rater("Bob")
         lease_pairs(opened, ann, 1), lease_pairs(opened, bob, 1)
         first = opened.vote(ann, Ballot("same", 1, "first"))

@@ -28,15 +28,15 @@ class Visit:
             self.page.wait_for_selector("#main:not([data-state=loading])")
 
     @property
-    def shown(self) -> int:
-        """The pair on the screen."""
-        return int(self.page.get_attribute("#main", "data-pair") or 0)
+    def shown(self) -> str:
+        """The alias of the pair on the screen; "" if there is none."""
+        return self.page.get_attribute("#main", "data-pair") or ""
 
     @property
     def said(self) -> str:
         return self.page.locator("#said").inner_text()
 
-    def press(self, key: str) -> int:
+    def press(self, key: str) -> str:
         """A vote or an undo by its key, once the pair has been there for a moment. -> the pair that comes then."""
         before = self.shown
         self.page.wait_for_timeout(SOON)

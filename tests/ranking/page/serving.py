@@ -17,7 +17,8 @@ from typing import Any
 import warm
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.store import Store
-from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt, StoreSettings
+from trueup.data.votes.vote_types import Answer, NewPair, NewPrompt, StoreSettings, Vote
+from trueup.ranking.page.aliases import Aliases, NumberKind
 
 SOURCE = Path(__file__).parents[3] / "src"
 
@@ -40,6 +41,16 @@ def pair(number: int, **given: Any) -> NewPair:
     prompt = NewPrompt((Message("user", f"Question {number}?"),))
     first, second = (Answer(f"pair {number}, {side}", model=f"secret-{side}") for side in ("first", "second"))
     return NewPair(**{"prompt": prompt, "first": first, "second": second} | given)
+
+
+def alias(store: Store, vote: Vote, kind: NumberKind = "pair") -> str:
+    """The alias under which the page of a vote's rater knows the pair, or the vote."""
+    return Aliases(store.salt).alias(kind, vote.rater.id, vote.ballot.pair if kind == "pair" else vote.id)
+
+
+def vote_of(store: Store, saved: str) -> Vote:
+    """The vote that the page knows under this alias."""
+    return next(vote for vote in store.votes() if alias(store, vote, "vote") == saved)
 
 
 def store_of(path: Path, pairs: list[NewPair] | int, **settings: Any) -> Path:

@@ -11,7 +11,7 @@ import pytest
 import chromium
 from ranking.page import axe
 from ranking.page.browsing import SOON, Visit
-from ranking.page.serving import Served, Visitor, pair, store_of
+from ranking.page.serving import Served, Visitor, alias, pair, store_of
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Answer, NewPrompt
@@ -38,13 +38,14 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
         assert {url for url in one.requests if not url.startswith(f"{one.address}/")} == set()
 
 
-def ballots(path: Path) -> list[tuple[int, str]]:
-    """(pair, choice as A or B) of every vote that stands, in order."""
+def ballots(path: Path) -> list[tuple[str, str]]:
+    """(pair's alias on the page, choice as A or B) of every vote that stands, in order."""
     with Store.open(path) as store:
         votes = store.votes()
+        aliases = [alias(store, vote) for vote in votes]
     right = {vote.id: "second" if vote.left == "first" else "first" for vote in votes}
     letters = [{vote.left: "a", right[vote.id]: "b"}.get(vote.ballot.choice, vote.ballot.choice) for vote in votes]
-    return [(vote.ballot.pair, letter) for vote, letter in zip(votes, letters, strict=True)]
+    return list(zip(aliases, letters, strict=True))
 
 
 def test_a_whole_session(tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit]) -> None:
@@ -72,7 +73,7 @@ def test_a_whole_session(tmp_path: Path, start: Callable[..., Served], visit: Ca
 
     undone = given.pop()
     assert ada.press("u") == undone[0]
-    assert ada.said.startswith("Taken back")
+    assert ada.said.startswith("Undone")
     given.append((ada.shown, "skip"))
     assert ada.press("s") == before
     rank(5)
@@ -277,7 +278,7 @@ def test_a_late_undo_takes_nothing_else_back(
     assert other.locator("#said").inner_text() == said
     assert len(ballots(path)) == 2
     other.keyboard.press("u")
-    other.wait_for_selector("#said:has-text('Taken back')")
+    other.wait_for_selector("#said:has-text('Undone')")
     assert len(ballots(path)) == 1
     ada.complaints.clear()  # the browser's own word on a 409
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ranking.page.serving import Served, Visitor, store_of
+from ranking.page.serving import Served, Visitor, alias, store_of
 from trueup.data.votes.store import Store
 from trueup.errors import ConfigError
 from trueup.ranking.page import Access, serve
@@ -131,7 +131,7 @@ def test_killed_it_has_every_vote_that_was_acknowledged(tmp_path: Path, start: C
     """kill -9 while four raters vote as fast as they can; what was answered is in the store, once."""
     path = store_of(tmp_path / "votes.db", 2000)
     server = start(path)
-    acknowledged: list[int] = []
+    acknowledged: list[str] = []
 
     def rank(name: str) -> None:
         visitor = Visitor(server.port).join(name)
@@ -155,7 +155,7 @@ def test_killed_it_has_every_vote_that_was_acknowledged(tmp_path: Path, start: C
         thread.join()
     with Store.open(path) as store:
         votes = store.votes()
-    kept = {vote.id for vote in votes}
+        kept = {alias(store, vote, "vote") for vote in votes}
     assert kept >= set(acknowledged)
     assert len(acknowledged) == len(set(acknowledged))
     assert len(votes) <= len(acknowledged) + 4

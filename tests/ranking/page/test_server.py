@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ranking.page.serving import Served, Visitor, pair, store_of
+from ranking.page.serving import Served, Visitor, pair, store_of, vote_of
 from trueup.cli import rank
 from trueup.data.rendering.messages import Message
 from trueup.data.votes.store import Store
@@ -73,8 +73,8 @@ def test_a_vote_and_what_comes_next(ada: Visitor, store: Path) -> None:
         "pace": 4.2,
     }
     with Store.open(store) as opened:
-        vote = next(vote for vote in opened.votes() if vote.id == answer["saved"])
-        kept = opened.pair(shown["id"])
+        vote = vote_of(opened, answer["saved"])
+        kept = opened.pair(vote.ballot.pair)
     right = "second" if vote.left == "first" else "first"
     assert shown["a"]["text"] == kept.answer(vote.left).text
     assert shown["b"]["text"] == kept.answer(right).text
@@ -113,7 +113,7 @@ def test_what_is_left_does_not_tell_a_check(tmp_path: Path) -> None:
                 back = desk.undo(rater, UndoRequest(request=f"undoing{at}"))["state"]
                 assert back["progress"]["left"] == shown["progress"]["left"]
                 after = desk.vote(rater, one.model_copy(update={"request": f"again{at}"}))["state"]
-            kept = store.pair(one.pair)
+            kept = store.pair(desk.aliases.number("pair", rater.id, one.pair))
             moved[kept.gold is not None].add(after["progress"]["left"] - shown["progress"]["left"])
             desk = RankingService(store) if at == 25 else desk
     assert moved == {True: {-1}, False: {-1}}
@@ -148,15 +148,14 @@ def test_a_refusal_is_one_whatever_the_store_is_called(
 def test_a_vote_counts_for_the_words_that_were_read(ada: Visitor, store: Path) -> None:
     """Whichever side the server would show now, A is the answer whose print the page sends."""
     shown = ada.state()["pair"]
-    with Store.open(store) as opened:
-        kept = opened.pair(shown["id"])
     from trueup.ranking.page.wire import answer_hash
 
     swapped = shown | {"print": answer_hash(shown["b"]["text"])}
     status, answer = ada.vote(swapped, "a")
     assert status == 200
     with Store.open(store) as opened:
-        vote = next(vote for vote in opened.votes() if vote.id == answer["saved"])
+        vote = vote_of(opened, answer["saved"])
+        kept = opened.pair(vote.ballot.pair)
     assert kept.answer(vote.ballot.choice).text == shown["b"]["text"]  # pyright: ignore[reportArgumentType]
     other = ada.state()["pair"]
     status, answer = ada.vote(other | {"print": "0" * 16}, "a")
@@ -200,7 +199,7 @@ def test_a_screen_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "rendered", lambda text: order.append(text) or f"<p>{text}")
     turns = tuple(Message(("user", "assistant")[at % 2], f"turn {at}") for at in range(5))
     kept = Pair(1, StoredPrompt(1, turns), Answer("first"), Answer("second"))
-    view = wire.pair_view(kept, "second")
+    view = wire.pair_view(kept, "second", "0" * 16)
     assert order == ["second", "first", "turn 4", "turn 3"]
     assert [turn["html"] is None for turn in view["turns"]] == [True, True, True, False, False]
     assert "turn 0" in view["turns"][0]["plain"]
@@ -221,7 +220,7 @@ def test_undo_brings_back_what_was_said(ada: Visitor) -> None:
 def test_an_undo_takes_back_what_was_meant_or_nothing(ada: Visitor) -> None:
     """Pressed in a window that does not know of the last vote, it says so, and then it is known."""
     saved = [ada.vote(ada.state()["pair"])[1]["saved"] for _ in range(2)]
-    for late in (saved[0], 0):
+    for late in (saved[0], ""):
         status, answer, _ = ada.call("POST", "/api/undo", {"request": secrets.token_hex(8), "of": late})
         assert (status, answer["error"]) == (409, "you have voted since, in another window: press undo again")
     last = ada.state()["progress"]["last"]
@@ -363,9 +362,9 @@ def test_no_documentation_of_the_interface_is_served(ada: Visitor) -> None:
     [
         {"choice": "c"},
         {"choice": None},
-        {"pair": 0},
-        {"pair": 2**80},
-        {"pair": "x"},
+        {"pair": 1},
+        {"pair": "0" * 17},
+        {"pair": "x" * 16},
         {"strength": 4},
         {"strength": True},
         {"reasons": ["mine"]},
@@ -414,12 +413,6 @@ def test_what_is_no_json_of_ours_is_refused(ada: Visitor, body: bytes) -> None:
     assert status in (400, 422)
     assert list(answer) == ["error"]
     assert "Traceback" not in answer["error"]
-
-
-def test_an_unknown_pair(ada: Visitor) -> None:
-    status, answer = ada.vote({"id": 10**9, "print": "0" * 16})
-    assert status == 409
-    assert "1000000000" in answer["error"]
 
 
 def test_too_large_a_request_is_refused_before_it_is_read(ada: Visitor) -> None:

@@ -40,6 +40,7 @@ class Models:
     now: Writing | None = None
     doing: str = "loading"
     problem: str = ""
+    blind: bool = False
     asked: int = 0
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -132,7 +133,9 @@ def test_models_that_failed(stand: Stand, browser: Browser) -> None:
     stand.models.doing, stand.models.problem = "failed", "the model's folder has no <weights>"
     ada = Visit(browser, stand.address)
     assert ada.page.locator("h1").inner_text() == "No more answers for now"
-    assert "the model's folder has no <weights>" in ada.page.locator("#end").inner_text()
+    shown = ada.page.locator("#end").inner_text()
+    assert "The reason is in the terminal" in shown
+    assert "weights" not in shown
     ada.close()
 
 

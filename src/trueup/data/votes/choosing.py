@@ -9,7 +9,9 @@ Each search is an index lookup of a few rows, however many pairs there are and h
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
@@ -17,8 +19,9 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select
 from trueup.data.votes import content, counting, leases
 from trueup.data.votes import settings as store_settings
 from trueup.data.votes.content import draw_number, left_side
-from trueup.data.votes.tables import standing, tallies
-from trueup.data.votes.vote_types import PairPolicy, Rater, ShownPair, StoreSettings
+from trueup.data.votes.tables import events, standing, tallies
+from trueup.data.votes.tables import leases as leased
+from trueup.data.votes.vote_types import PairPolicy, Rater, ShownPair, StoreSettings, Vote
 
 SearchMarks = dict[tuple[int, int], int]
 """{(rater, votes): event}: the rater has voted on all pairs with so many votes whose latest event is before this one.
@@ -38,13 +41,14 @@ def choose(
     """
     until = now + settings.lease_seconds
     live = leases.live(now, settings.lease_seconds)
-    live_lease = leases.newest(connection, rater, live)
-    lease = live_lease or leases.newest(connection, rater)
-    if lease is not None and (live_lease or _is_open(connection, lease.pair, rater, settings.raters_per_pair, live)):
+    lease = leases.newest(connection, rater, live) or leases.newest(connection, rater)
+    if lease is not None and is_open(connection, rater, lease.pair, settings, now):
         leases.renew(connection, lease.id, until)
         return ShownPair(content.pair_of(connection, lease.pair), lease.left, lease.policy or "random", lease.score)
     key = store_settings.key(connection)
-    row = _gold(connection, rater, settings, key, live) or _open(connection, rater, settings, marks, live)
+    # Both searches, whatever comes of the first: the time of the response must not tell a gold pair.
+    gold, ordinary = _gold(connection, rater, settings, key, live), _open(connection, rater, settings, marks, live)
+    row = gold or ordinary
     if row is None:
         return None
     pair = content.pair_of(connection, row.pair)
@@ -66,10 +70,11 @@ def _gold(
     if not settings.gold_every:
         return None
     votes_of_rater = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
-    if draw_number(key, "gold", rater.id, connection.execute(votes_of_rater).scalar_one()) % settings.gold_every:
-        return None
-    unseen = _candidates(rater, live).where(tallies.c.gold.is_(True), _not_by(rater))
-    return connection.execute(unseen.order_by(tallies.c.position).limit(1)).one_or_none()
+    let_go = select(leased.c.pair).where(leased.c.rater == rater.id)  # an ordinary pair would be another rater's now
+    unseen = _candidates(rater, live).where(tallies.c.gold.is_(True), _not_by(rater), tallies.c.pair.not_in(let_go))
+    row = connection.execute(unseen.order_by(tallies.c.position).limit(1)).one_or_none()
+    number = connection.execute(votes_of_rater).scalar_one() + len(connection.execute(let_go).all())
+    return None if draw_number(key, "gold", rater.id, number) % settings.gold_every else row
 
 
 def _open(
@@ -120,11 +125,47 @@ def _candidates(rater: Rater, live: ColumnElement[bool]) -> Select:
     return select(*columns, leases.held(rater, live).label("held"))
 
 
-def _is_open(connection: Connection, pair: int, rater: Rater, wanted: int, live: ColumnElement[bool]) -> bool:
-    """Return True if the store may show a rater again a pair whose lease (reservation for this rater) has expired."""
+def is_open(connection: Connection, rater: Rater, pair: int, settings: StoreSettings, now: float) -> bool:
+    """Return True if a rater may vote on a pair, without more votes on it than the setting `raters_per_pair`.
+
+    If the pair is reserved for the rater, a vote must be missing; else more than the other raters who hold it will
+    give. A gold pair needs any number of votes, but once its reservation has expired it is treated as if another rater
+    had got it, if any has voted since: were it always there again, signing out and in would tell that it is gold.
+    """
+    live = leases.live(now, settings.lease_seconds)
+    lease = leases.of(connection, rater, pair)
+    reserved = leases.of(connection, rater, pair, live) is not None
+    row = _tally(connection, rater, pair, live)
+    if row.gold:
+        return reserved or (lease is not None and _latest_vote_of_others(connection, rater) <= lease.until)
+    return row.votes + (0 if reserved else row.held) < settings.raters_per_pair
+
+
+def comes_back(connection: Connection, rater: Rater, vote: Vote, settings: StoreSettings, now: float) -> bool:
+    """Return True if a rater may vote again on the pair of a vote that was just undone.
+
+    After a skip the other raters may have given the pair all votes that it needs. A skipped gold pair, which never has
+    them, comes back as long as the rater has ordinary pairs left, so that its return does not tell what it is.
+    """
+    live = leases.live(now, settings.lease_seconds)
+    row = _tally(connection, rater, vote.ballot.pair, live)
+    if row.gold:
+        left = counting.progress(connection, rater, settings.raters_per_pair, live).left
+        return vote.ballot.choice != "skip" or left > 0
+    return row.votes + row.held < settings.raters_per_pair
+
+
+def _tally(connection: Connection, rater: Rater, pair: int, live: ColumnElement[bool]) -> Any:
+    """Return the row of a pair: its `votes`, whether it is `gold`, and by how many other raters it is `held`."""
     query = _candidates(rater, live).add_columns(tallies.c.gold).where(tallies.c.pair == pair)
-    row = connection.execute(query).one()
-    return row.gold or _first_free([row], wanted) is not None
+    return connection.execute(query).one()
+
+
+def _latest_vote_of_others(connection: Connection, rater: Rater) -> float:
+    """Return the time of the latest vote or undo by another rater, in Unix seconds; -inf if there is none."""
+    others = select(events.c.at).where(events.c.rater != rater.id).order_by(events.c.id.desc()).limit(1)
+    at = connection.execute(others).scalar_one_or_none()
+    return -math.inf if at is None else datetime.fromisoformat(at).timestamp()
 
 
 def _not_by(rater: Rater) -> Any:

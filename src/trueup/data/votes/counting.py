@@ -106,6 +106,8 @@ def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElem
     """
     own = select(standing.c.counted, func.count()).where(standing.c.rater == rater.id).group_by(standing.c.counted)
     mine = {row[0]: row[1] for row in connection.execute(own)}
+    judged = select(func.count()).select_from(standing).where(standing.c.rater == rater.id)
+    gold = select(1).select_from(tallies).where(tallies.c.pair == standing.c.pair, tallies.c.gold.is_(True)).exists()
     open_now = _total(connection, levels.c.gold.is_(False), levels.c.votes < wanted)
     return RaterProgress(
         mine=mine.get(True, 0),
@@ -114,6 +116,7 @@ def progress(connection: Connection, rater: Rater, wanted: int, live: ColumnElem
         pairs=_total(connection, levels.c.gold.is_(False)),
         complete=_total(connection, levels.c.gold.is_(False), levels.c.votes >= wanted),
         prompts=_last(connection, prompts.c.id),
+        checks=connection.execute(judged.where(gold)).scalar_one(),
         last=connection.execute(select(func.max(standing.c.vote)).where(standing.c.rater == rater.id)).scalar_one(),
     )
 

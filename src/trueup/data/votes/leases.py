@@ -37,12 +37,12 @@ def newest(connection: Connection, rater: Rater, *where: ColumnElement[bool]) ->
     return connection.execute(mine.order_by(leases.c.id.desc()).limit(1)).one_or_none()
 
 
-def of(connection: Connection, rater: Rater, pair: int) -> Any | None:
-    """Return the row of the rater's lease of this pair, valid or expired.
+def of(connection: Connection, rater: Rater, pair: int, *where: ColumnElement[bool]) -> Any | None:
+    """Return the row of the rater's lease of this pair, valid or expired, if it meets the SQL conditions `where`.
 
-    None if the pair was not leased to the rater.
+    None if there is none, e.g. because the pair was not leased to the rater.
     """
-    mine = select(leases).where(leases.c.rater == rater.id, leases.c.pair == pair)
+    mine = select(leases).where(leases.c.rater == rater.id, leases.c.pair == pair, *where)
     return connection.execute(mine).one_or_none()
 
 

@@ -255,7 +255,7 @@ class Store:
         with self._database.writing() as connection:
             leases.end(connection, rater, _time(now))
 
-    def vote(self, rater: Rater, ballot: Ballot, *, left: Side | None = None) -> Vote:
+    def vote(self, rater: Rater, ballot: Ballot, *, left: Side | None = None, now: float | None = None) -> Vote:
         """Add a vote, which is on disk when this returns.
 
         A ballot whose request id was sent before changes nothing and returns the first vote.
@@ -264,15 +264,20 @@ class Store:
             rater: the person who votes.
             ballot: the judgement, with the id of its pair.
             left: the side shown as A; by default the one stored when the pair was shown, else that of `left_of`.
+            now: the time in Unix seconds; None: the current time.
 
         Raises:
-            DataError: the ballot is invalid, or the rater has voted on the pair already, or was never shown it.
+            DataError: the ballot is invalid, the rater has voted on the pair already or was never shown it, or the pair
+                needs no more votes: other raters got it while it was not reserved for this one.
         """
         with self._database.writing() as connection:
-            return votes.cast(connection, rater, ballot, left=left)
+            current = settings.current(connection)
+            return votes.cast(connection, rater, ballot, current, _time(now), left=left)
 
     def undo(self, rater: Rater, request: str, *, of: int | None = None, now: float | None = None) -> Vote | None:
         """Undo the rater's last vote that is not undone yet, and lease its pair to the rater again.
+
+        After a skip it is not leased if other raters have given the pair the votes that it needs.
 
         Args:
             rater: the person whose vote is undone.

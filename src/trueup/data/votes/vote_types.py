@@ -176,6 +176,7 @@ class RaterProgress:
         pairs: pairs in the store, without gold ones (checks of the raters).
         complete: those of `pairs` that have `raters_per_pair` votes.
         prompts: prompts in the store.
+        checks: gold pairs among `mine` and `skipped`.
         last: id of the rater's newest vote not undone, which an undo would take back; None: there is none.
     """
 
@@ -185,6 +186,7 @@ class RaterProgress:
     pairs: int
     complete: int
     prompts: int
+    checks: int = 0
     last: int | None = None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, exists, select
 from sqlalchemy.dialects.sqlite import insert
 
-from trueup.data.votes import content, counting, leases
+from trueup.data.votes import choosing, content, counting, leases
 from trueup.data.votes.ballots import check_ballot, check_request
 from trueup.data.votes.content import left_side
 from trueup.data.votes.database import now_utc
@@ -23,13 +23,22 @@ from trueup.errors import DataError
 _undos = events.alias("undos")
 
 
-def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | None = None) -> Vote:
+def cast(
+    connection: Connection,
+    rater: Rater,
+    ballot: Ballot,
+    settings: StoreSettings,
+    now: float,
+    *,
+    left: Side | None = None,
+) -> Vote:
     """Add a vote and return it; a ballot whose request id was sent before returns that first vote.
 
     `left` is the side shown as A; by default the one stored when the pair was shown to the rater.
 
     Raises:
-        DataError: the ballot is invalid, or the rater has voted on the pair already, or was never shown it.
+        DataError: the ballot is invalid, the rater has voted on the pair already or was never shown it, or the pair
+            needs no more votes.
     """
     check_request(ballot.request)
     before = _requested(connection, rater, ballot.request)
@@ -44,6 +53,11 @@ def cast(connection: Connection, rater: Rater, ballot: Ballot, *, left: Side | N
     lease = leases.of(connection, rater, ballot.pair)
     if lease is None and not _has_event(connection, rater, ballot.pair):
         raise DataError(f"pair {ballot.pair}: was not shown to {rater.name}\n  fix: reload the page")
+    if ballot.choice != "skip" and not choosing.is_open(connection, rater, ballot.pair, settings, now):
+        raise DataError(
+            f"pair {ballot.pair}: needs no more votes, as other raters got it while it was not reserved for "
+            f"{rater.name}\n  fix: vote on the next pair"
+        )
     side = left or (lease.left if lease else left_side(key(connection), prompt, rater.id))
     policy, score = (lease.policy, lease.score) if lease else ("", None)
     (vote,) = enter(connection, [event_of(rater, ballot, now_utc(), side, policy, score)])
@@ -75,7 +89,7 @@ def enter(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Vote]:
 def undo(
     connection: Connection, rater: Rater, request: str, settings: StoreSettings, now: float, *, of: int | None = None
 ) -> Vote | None:
-    """Undo the rater's last vote that is not undone yet, and lease its pair to the rater again.
+    """Undo the rater's last vote that is not undone yet, and lease its pair to the rater again if it needs votes.
 
     A repeated request id undoes one vote only. `of` is the id of the vote to undo; None: the last one.
 
@@ -100,8 +114,9 @@ def undo(
     event = _add(connection, row | {"undoes": last and last.id})
     if last is not None and pair is not None:
         counting.undo(connection, event, last)
-        shown = {"left": last.left, "policy": last.policy, "score": last.score}
-        leases.give(connection, rater, pair, shown, now=now, seconds=settings.lease_seconds)
+        if choosing.comes_back(connection, rater, last, settings, now):
+            shown = {"left": last.left, "policy": last.policy, "score": last.score}
+            leases.give(connection, rater, pair, shown, now=now, seconds=settings.lease_seconds)
     return last
 
 

@@ -131,7 +131,7 @@ function vote(choice) {
   });
 }
 
-const undo = () => { if (!busy) send("undo", { of: state.progress?.last ?? 0 }); }; // that vote, or none (0), no later one
+const undo = () => { if (!busy) send("undo", { of: state.progress?.last ?? "" }); }; // that vote, or none (""), no later one
 
 async function send(kind, body) {
   busy = true;
@@ -150,15 +150,20 @@ async function finish(sending, sent) {
       mark(null);
       return say("There is no vote of yours to undo.");
     }
-    show(result.state, result.undone ?? null);
+    show(result.state, result.returned ? result.undone : null);
     const more = result.state.kind === "pair" ? " Next pair." : "";
     const how = body.strength ? WORDS[body.choice].replace("is ", `is ${STRENGTHS[body.strength]}`) : WORDS[body.choice];
     if (kind === "vote") say(`Saved: ${how}.${more}`, "saved");
-    else say(result.undone.choice === "skip" ? "Taken back: you had skipped this pair." : `Taken back: ${WORDS[result.undone.choice]}. Vote again.`);
+    else say(undoneText(result));
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     refused(error, sent === "undo" ? "Not taken back" : "Not saved");
   }
+}
+
+function undoneText({ undone, returned }) {
+  if (!returned) return "Undone. The pair does not come back: other raters have given it the votes that it needs.";
+  return undone.choice === "skip" ? "Undone: you had skipped this pair." : `Undone: ${WORDS[undone.choice]}. Vote again.`;
 }
 
 // The choice that is on its way, and the one that was taken back.

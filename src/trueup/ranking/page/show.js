@@ -103,10 +103,10 @@ const WORDS = {
     title: "The models are getting ready",
     said: writer === "loading" ? "They are being loaded. The first answers appear here as they are written." : "The next answers appear here as they are written.",
   }),
-  failed: ({ problem }) => ({
+  failed: () => ({
     title: "No more answers for now",
     said: "The models that write the answers have stopped; your votes are all saved.",
-    fine: problem,
+    fine: "The reason is in the terminal in which the server runs.",
   }),
   done: ({ progress: { voted, skipped } }) => ({
     title: voted || skipped ? "All done. Thank you." : "Nothing is left to rank here.",

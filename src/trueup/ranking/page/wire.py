@@ -37,6 +37,9 @@ MOST_TURNS, FIRST_TURNS, LAST_TURNS = 200, 20, 100
 Letter = Literal["a", "b"]
 PageChoice = Literal["a", "b", "tie", "both_bad", "skip"]
 
+NumberAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""Alias of a pair's or vote's number in the store (see `aliases`)."""
+
 RequestId = Annotated[str, Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 
 
@@ -57,10 +60,13 @@ class LinkRequest(_Strict):
 
 
 class VoteRequest(_Strict):
-    """Request to store a vote on the pair on the screen; `a` is the hash of the answer shown as A."""
+    """Request to store a vote on the pair on the screen.
+
+    `pair` is the pair's alias, `a` the hash of the answer shown as A.
+    """
 
     request: RequestId
-    pair: int = Field(ge=1, le=2**53, strict=True)
+    pair: NumberAlias
     a: str = Field(max_length=64)
     choice: PageChoice
     strength: int | None = Field(default=None, ge=min(STRENGTHS), le=max(STRENGTHS), strict=True)
@@ -72,10 +78,13 @@ class VoteRequest(_Strict):
 
 
 class UndoRequest(_Strict):
-    """Request to undo the rater's last vote; `of` is the id of the last vote that the page knows, 0 if none."""
+    """Request to undo the rater's last vote.
+
+    `of` is the alias of the last vote that the page knows, "" if it knows none; None: the last one, whichever it is.
+    """
 
     request: RequestId
-    of: int | None = Field(default=None, ge=0, le=2**53, strict=True)
+    of: NumberAlias | Literal[""] | None = None
 
 
 def answer_hash(text: str) -> str:
@@ -92,13 +101,16 @@ def left_of(pair: Pair, a: str, otherwise: Side) -> Side | None:
     return otherwise if len(sides) == 2 else next(iter(sides), None)
 
 
-def ballot(request: VoteRequest, left: Side) -> Ballot:
-    """Return the page's vote as a ballot for the store, with A (`left` in the store) and B as first and second."""
+def ballot(request: VoteRequest, pair: int, left: Side) -> Ballot:
+    """Return the page's vote as a ballot for the store.
+
+    `pair` is the pair's number there; A (`left` in the store) and B become first and second.
+    """
     preferred = request.choice in ("a", "b")
     edited = request.edit if request.edit.strip() else ""
     return Ballot(
         request=request.request,
-        pair=request.pair,
+        pair=pair,
         choice=_side(request.choice, left),
         strength=request.strength if preferred else None,
         reasons=tuple(dict.fromkeys(request.reasons)),
@@ -122,16 +134,16 @@ def vote_view(vote: Vote) -> dict[str, Any]:
     }
 
 
-def pair_view(pair: Pair, left: Side) -> dict[str, Any]:
+def pair_view(pair: Pair, left: Side, alias: str) -> dict[str, Any]:
     """Return a pair as JSON fields for the screen, without the models' names, the known better answer or the origin.
 
-    Keys: `id`; `print`, the hash of answer A; `turns`, the prompt's messages; `a` and `b`, the answers. `left` is the
-    answer shown as A.
+    Keys: `id`, the pair's `alias`; `print`, the hash of answer A; `turns`, the prompt's messages; `a` and `b`, the
+    answers. `left` is the answer shown as A.
     """
     a, b = pair.answer(left).text, pair.answer(_other(left)).text
     until = time.thread_time() + MOST_SECONDS
     answers = {"a": _text(a, until), "b": _text(b, until)}  # before the prompt: they are what is ranked
-    return {"id": pair.id, "print": answer_hash(a), "turns": _turns(pair.prompt.messages, until), **answers}
+    return {"id": alias, "print": answer_hash(a), "turns": _turns(pair.prompt.messages, until), **answers}
 
 
 def _turns(messages: tuple[Message, ...], until: float) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ class AnswerWriter:
     ) -> None:
         """Prepare the child's configuration; nothing runs before `start`."""
         self._line = _json({"store": str(store_path), "config": config.model_dump(mode="json")})
+        self.blind = len(config.model) > 1  # raters must not learn which model writes which answer
         self._report = report
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
