@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from trueup.chat.dialogue import ChatAnswer
 from trueup.chat.streaming import AnswerStream, cut
 from trueup.data.rendering.messages import Message
-from trueup.errors import ConfigError, ModelError
-from trueup.models.loading import load_causal_lm, load_tokenizer, read_config
+from trueup.errors import ConfigError
+from trueup.models.loading import load_causal_lm, load_tokenizer
 from trueup.models.network import Network
 from trueup.sampling import Sample, sample
 from trueup.system.text import excerpt
@@ -77,20 +77,10 @@ class Speaker:
     def __init__(self, model: str, runtime: Runtime) -> None:
         """Load the model and its tokenizer."""
         self.name = spoken_name(model)
-        if Path(model).is_dir():
-            self._refuse_reward(read_config(Path(model)).get("architectures"))  # before the weights are read
         trunk = load_causal_lm(model, runtime)
-        self._refuse_reward(trunk.config.architectures)  # of the hub nothing was known before
         self.network = Network(trunk, load_tokenizer(model), runtime)
         self.network.add_frozen("policy")
         self._context = cast("int | None", getattr(trunk.config.get_text_config(), "max_position_embeddings", None))
-
-    def _refuse_reward(self, architectures: Sequence[str] | None) -> None:
-        if any("SequenceClassification" in name for name in architectures or ()):
-            raise ModelError(
-                f"{self.name}: is a reward model, which scores answers and cannot generate text\n"
-                "  fix: name the run of an SFT, DPO or PPO stage, or the base model"
-            )
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Return the conversation as token ids that end where the model's answer begins.

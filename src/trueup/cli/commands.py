@@ -84,7 +84,7 @@ def _load_target(
 
     `target` is a YAML file of a stage or a pipeline, or a data file, which needs `model`.
     """
-    from trueup.config import STAGES, PipelineConfig, find_model, load_config
+    from trueup.config import STAGES, PipelineConfig, find_policy, load_config
     from trueup.config.yamlfile import read_yaml
     from trueup.preflight.method import stage_for
 
@@ -92,7 +92,7 @@ def _load_target(
     if path.suffix not in (".yaml", ".yml"):
         if model is None:
             raise ConfigError(f"{target}: give the model whose tokenizer reads it: --model MODEL")
-        return stage_for(target, find_model(model), method, settings)
+        return stage_for(target, find_policy(model), method, settings)
     if model is not None:
         settings = [*settings, f"model={model}"]
     keys = set(read_yaml(path).data)
@@ -192,18 +192,18 @@ def experiment(name: str, folder: Path | None, seeds: int, first_seed: int) -> N
 
 def chat(model: str, against: str | None, **settings: Any) -> None:
     """Carry out `trueup chat`: talk to a model, or to two side by side."""
-    from trueup.config import find_model
+    from trueup.config import find_policy
 
-    first, second = find_model(model), None if against is None else find_model(against)
+    first, second = find_policy(model), None if against is None else find_policy(against)
     import_module("trueup.chat.session").run(first, against=second, **settings)
 
 
 def rank(store: Path, file: Path | None, settings: Sequence[str], options: Mapping[str, Any]) -> None:
     """Carry out `trueup rank`: serve the web page on which people rank answers."""
-    from trueup.config import RankConfig, find_model, load_config
+    from trueup.config import RankConfig, find_model, find_policy, load_config
 
     config = load_config(RankConfig, file, settings, options=options)
-    models, reward = [find_model(model) for model in config.model], config.reward and find_model(config.reward)
+    models, reward = [find_policy(model) for model in config.model], config.reward and find_model(config.reward)
     _ranking().serve(store, config.model_copy(update={"model": models, "reward": reward}))
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from trueup.config.evaluation import ComparisonConfig, EvaluateConfig, GatesConfig, TaskName, gate_problems
 from trueup.config.load import load_config, to_yaml
-from trueup.config.paths import check_paths, find_model
+from trueup.config.paths import check_paths, find_model, find_policy
 from trueup.config.pipeline import PipelineConfig, judged_models
 from trueup.config.ranking import RankConfig
 from trueup.config.schema import STAGES, DpoConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
@@ -71,6 +71,7 @@ __all__ = [
     "check_paths",
     "describe",
     "find_model",
+    "find_policy",
     "gate_problems",
     "judged_models",
     "load_config",

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from trueup.config.evaluation import EvaluateConfig
 from trueup.config.functions import UserFunction
@@ -21,7 +22,7 @@ from trueup.config.sections import DataConfig, FunctionConfig
 from trueup.config.untrusted import Trust, read_json, refusal
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
 from trueup.system.files import split_event
-from trueup.system.text import masked
+from trueup.system.text import excerpt, masked
 
 PathProblem = tuple[Place, type[TrueupError], str]
 """The key that names the path, the class of the error, and the message."""
@@ -78,10 +79,22 @@ def find_model(name: str) -> str:
     return name
 
 
+def find_policy(name: str) -> str:
+    """Return the model to load for `name` as `find_model` does, for a model that has to generate text.
+
+    Raises:
+        ModelError: there is no such model, or it is a reward model.
+    """
+    if message := _policy_problem(find_model(name), Trust()):
+        raise ModelError(message)
+    return find_model(name)
+
+
 def trust_of(*stages: StageConfig) -> Trust:
-    """Return the permissions for models (remote code, pickled weights) that at least one of the stages gives."""
+    """Return the permissions for models (remote code, pickled or ignored weights) that one of the stages gives."""
     code = any(stage.trust_remote_code for stage in stages)
-    return Trust(code, any("pickled-weights" in stage.allow for stage in stages))
+    pickles, ignored = (any(word in stage.allow for stage in stages) for word in ("pickled-weights", "ignored-weights"))
+    return Trust(code, pickles, ignored)
 
 
 def is_hub_name(name: str) -> bool:
@@ -142,7 +155,7 @@ def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) ->
     if isinstance(config, DpoConfig) and config.reference:
         models.append(("reference", config.reference))
     for key, model in models:
-        if Path(model).parent not in outputs and (message := _model_problem(model, trust)):
+        if Path(model).parent not in outputs and (message := _policy_problem(model, trust)):
             yield (key,), ModelError, message
     for place, reward in _rewards(config):
         if Path(reward) not in outputs and (message := _reward_problem(reward, trust)):
@@ -209,6 +222,12 @@ def _model_problem(model: str, trust: Trust) -> str | None:
     return f"{path}: no such {'file' if path.suffix == '.gguf' else 'model folder'}{hint}"
 
 
+def _policy_problem(model: str, trust: Trust) -> str | None:
+    folder = Path(model).expanduser()
+    problem = policy_problem(folder) if (folder / "config.json").is_file() else None
+    return problem or _model_problem(model, trust)
+
+
 def _folder_problem(path: Path, trust: Trust) -> str | None:
     if not (path / "config.json").exists():
         if (path / "model" / "config.json").exists():
@@ -220,7 +239,7 @@ def _folder_problem(path: Path, trust: Trust) -> str | None:
         return f"{path}: has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy it from the base model"
     if not any(next(path.glob(pattern), None) for pattern in WEIGHT_PATTERNS):
         return f"{path}: has no weights ({', '.join(WEIGHT_PATTERNS)})"
-    return _refused(path, trust)
+    return _refused(path, trust) or quantization_problem(path)
 
 
 def _refused(path: Path, trust: Trust) -> str | None:
@@ -297,27 +316,73 @@ def _reward_problem(reward: str, trust: Trust) -> str | None:
     return f"{path}: no such reward model folder{nearest_path(path)} (or give a function: file.py:function)"
 
 
-def classifier_problem(folder: Path) -> str | None:
+def classifier_problem(folder: Path, name: object = None) -> str | None:
     """Return the reason why the model in `folder` is no reward model, or None if it is one.
 
-    A reward model is a sequence classifier with one label.
+    A reward model is a sequence classifier with one label. `name` is the model's name for the message, if another.
     """
     try:
         settings = read_json(folder / "config.json")
     except ModelError as error:
         return str(error)
-    named, labelled = settings.get("architectures"), settings.get("id2label")
-    architectures = [str(name) for name in named] if isinstance(named, list) else []
+    labelled, architectures, name = settings.get("id2label"), _architectures(settings), name or folder
     if architectures and "SequenceClassification" not in architectures[0]:
         return (
-            f"{folder} holds a {architectures[0]}, not a reward model: train one with `trueup reward`, "
+            f"{name} holds a {architectures[0]}, not a reward model: train one with `trueup reward`, "
             "or give a sequence classifier with one label"
         )
     # transformers' default of 2 labels is not written to config.json
     labels = len(labelled) if isinstance(labelled, dict) and labelled else settings.get("num_labels", 2)
     if architectures and labels != 1:
-        return f"{folder} has {labels} labels; a reward model has one (num_labels=1)"
+        return f"{name} has {labels} labels; a reward model has one (num_labels=1)"
     return None
+
+
+def policy_problem(folder: Path, name: object = None) -> str | None:
+    """Return the reason why the model in `folder` cannot generate text, being a classifier; None if it may.
+
+    `name` is the model's name for the message, if another than the folder's.
+    """
+    try:
+        architectures = _architectures(read_json(folder / "config.json"))
+    except ModelError as error:
+        return str(error)
+    kind = next((name for name in architectures if "Classification" in name), None)
+    if kind is None:
+        return None
+    what, place = "a reward model" if "Sequence" in kind else f"a {kind}", Path(str(name or folder))
+    run = place.parent if place.name == "model" and place.is_dir() else place
+    return (
+        f"{run}: is {what}, which scores answers and cannot generate text\n"
+        "  fix: name the run of an SFT, DPO or PPO stage, or the base model"
+    )
+
+
+def _architectures(settings: dict[str, Any]) -> list[str]:
+    named = settings.get("architectures")
+    return [str(name) for name in named] if isinstance(named, list) else []
+
+
+def quantization_problem(folder: Path, name: object = None) -> str | None:
+    """Return the reason why a model whose weights are quantized is refused; None if its weights are floats.
+
+    `name` is the model's name for the message, if another than the folder's.
+    """
+    settings = read_json(folder / "config.json")
+    parts = [settings, *(value for value in settings.values() if isinstance(value, dict))]
+    quantized = next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
+    if quantized is None:
+        return None
+    method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+    bits = quantized.get("bits") if isinstance(quantized, dict) else None
+    if method is None and isinstance(quantized, dict):
+        method = "bitsandbytes" if {"load_in_4bit", "load_in_8bit"} & quantized.keys() else None
+    how = f" by {excerpt(str(method))[1:-1]}" if method else ""
+    amount = f" to {bits} bits" if isinstance(bits, int) else ""
+    return (
+        f"{name or folder}: its weights are quantized{how}{amount} (quantization_config in config.json)\n"
+        "  fix: take the model that was quantized, in bfloat16 or float32; LoRA over it trains with little memory"
+    )
 
 
 def _function_problem(function: UserFunction) -> str | None:

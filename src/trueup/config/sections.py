@@ -142,6 +142,7 @@ Allowed = Literal[
     "rounded-weights",
     "changed-data",
     "pickled-weights",
+    "ignored-weights",
 ]
 """Faults that stop a training unless `allow` names them; described in `trueup.data.tokens.findings`."""
 

@@ -25,12 +25,14 @@ _KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation
 
 
 class Trust(NamedTuple):
-    """The permissions that the user gave to a model: to run code that comes with it, and to read pickled weights."""
+    """The permissions that the user gave to a model: to run its code, to read pickles, and to leave weights out."""
 
     code: bool = False
     """Run the model's own code: `trust_remote_code`."""
     pickles: bool = False
     """Read pickled weights: `allow: [pickled-weights]`."""
+    ignored_weights: bool = False
+    """Leave out weights that the model's class has no use for: `allow: [ignored-weights]`."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Plan:
         seed: the seed of sampled answers.
         trust_remote_code: run code that comes with a model.
         pickles: read weights that are pickled.
+        ignored_weights: leave out weights that a model's class has no use for.
         title: the report's title.
         stages: names of the pipeline stages whose run folders lie in `folder`.
         gates: the limits that decide the report's verdict (ship or not).
@@ -59,6 +60,7 @@ class Plan:
     seed: int = 0
     trust_remote_code: bool = False
     pickles: bool = False
+    ignored_weights: bool = False
     title: str = ""
     stages: tuple[str, ...] = ()
     gates: GatesConfig | None = None

@@ -212,7 +212,10 @@ class _Bench:
 
     def _policy(self, source: str) -> Network:
         trust = self.plan.trust_remote_code
-        trunk = load_causal_lm(source, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles)
+        trunk = load_causal_lm(
+            source, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles,
+            ignored_weights=self.plan.ignored_weights,
+        )  # fmt: skip
         network = Network(trunk, load_tokenizer(source, trust_remote_code=trust), self.runtime)
         network.add_frozen("policy")
         return network
@@ -230,7 +233,10 @@ class _Bench:
         if ".py:" in source:
             return score_on_main(reward_from_file(source), self.runtime), None
         folder, trust = classifier_source(source), self.plan.trust_remote_code
-        classifier = load_classifier(folder, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles)
+        classifier = load_classifier(
+            folder, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles,
+            ignored_weights=self.plan.ignored_weights,
+        )  # fmt: skip
         network = Network(classifier, load_tokenizer(folder, trust_remote_code=trust), self.runtime)
         network.add_classifier("reward", classifier, trainable=False)
         return model_reward(network, max_tokens=self.plan.settings.max_tokens), network

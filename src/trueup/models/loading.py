@@ -9,10 +9,27 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from trueup.config.paths import adapter_base, classifier_problem, has_tokenizer, is_adapter, trust_of
+from trueup.config.paths import (
+    adapter_base,
+    classifier_problem,
+    has_tokenizer,
+    is_adapter,
+    policy_problem,
+    quantization_problem,
+    trust_of,
+)
 from trueup.config.untrusted import Trust, pickle_message, read_json, refusal
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import MissingExtraError, ModelError
+from trueup.models.matching import (
+    AdapterReport,
+    adapter_report,
+    folder_report,
+    loaded_report,
+    meta_base,
+    require_adapter_match,
+    require_match,
+)
 from trueup.models.network import Network
 from trueup.models.weights import input_embeddings, weights_fingerprint
 from trueup.system.text import excerpt, masked
@@ -40,7 +57,7 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
     trust = trust_of(config)
     trunk = load_causal_lm(
         config.model, runtime, trust_remote_code=trust.code, pickles=trust.pickles,
-        other_base="other-base" in config.allow,
+        other_base="other-base" in config.allow, ignored_weights=trust.ignored_weights, head=config.method != "reward",
     )  # fmt: skip
     renderer = renderer or Renderer(load_tokenizer(config.model, trust_remote_code=config.trust_remote_code))
     tokenizer = renderer.tokenizer
@@ -84,8 +101,9 @@ def _require_finite(module: Any, model: str) -> Any:
 
 
 def load_causal_lm(
-    model: str, runtime: Runtime, *, trust_remote_code: bool = False, pickles: bool = False, other_base: bool = False
-) -> PreTrainedModel:
+    model: str, runtime: Runtime, *, trust_remote_code: bool = False, pickles: bool = False, other_base: bool = False,
+    ignored_weights: bool = False, head: bool = True,
+) -> PreTrainedModel:  # fmt: skip
     """Load a causal language model in the compute dtype, on the device.
 
     For a PEFT adapter's folder this is its base with the adapter merged in.
@@ -96,16 +114,19 @@ def load_causal_lm(
         trust_remote_code: run code that comes with the model (or with an adapter's base).
         pickles: accept pickled weights; only tensors are read from them, by torch's `weights_only`.
         other_base: accept a base with other weights than the adapter was trained over.
+        ignored_weights: accept weights in the files that the model's class has no use for.
+        head: False accepts a model without its LM head, which a reward model does not need.
 
     Raises:
-        ModelError: the model cannot be loaded or is not trusted, or the adapter does not belong to its base.
+        ModelError: the model cannot be loaded or is not trusted, it is a reward model, a weight is missing, unknown, or
+            of another shape or type than its class has, or the adapter does not belong to its base.
     """
     from transformers import AutoModelForCausalLM
 
-    trust = Trust(trust_remote_code, pickles)
+    trust = Trust(trust_remote_code, pickles, ignored_weights)
     if is_adapter(Path(model)):
         return _with_adapter(Path(model), runtime, trust, other_base=other_base)
-    trunk = _from_pretrained(AutoModelForCausalLM, model, trust, dtype=runtime.dtype)
+    trunk = _load_model(AutoModelForCausalLM, model, trust, runtime.dtype, head=head)
     if getattr(trunk.config, "quantization_config", None) is not None and str(model).endswith(".gguf"):
         # The weights were dequantized on loading; a config that still says "gguf" could not be saved or loaded again.
         del trunk.config.quantization_config
@@ -124,7 +145,9 @@ def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: b
     name = adapter_base(folder)
     if problem := refusal(folder, trust):
         raise ModelError(problem)
-    base = load_causal_lm(name, runtime, trust_remote_code=trust.code, pickles=trust.pickles)
+    base = load_causal_lm(
+        name, runtime, trust_remote_code=trust.code, pickles=trust.pickles, ignored_weights=trust.ignored_weights
+    )
     origin = folder / "trueup.json"
     trained_over = read_json(origin).get("base_fingerprint") if origin.is_file() else None
     if trained_over is not None and trained_over != weights_fingerprint(base) and not other_base:
@@ -132,9 +155,16 @@ def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: b
             f"{folder}: this adapter was trained over other weights than those of {name}\n"
             "  fix: restore the base that it was trained over, or allow another one: allow=[other-base]"
         )
+    require_adapter_match(adapter_report(folder, meta_base(base)), folder, name)
     try:
         adapted = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
+        # PEFT reports only to the caller of this method, which reads the same weights again.
+        report = adapted.load_adapter(str(folder), "default", is_trainable=False)
+        report = AdapterReport(tuple(report.missing_keys), tuple(report.unexpected_keys))
+        require_adapter_match(report, folder, name)
         merged = cast("Any", adapted).merge_and_unload(safe_merge=False)
+    except ModelError:
+        raise
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # shapes of another model, or settings that peft rejects
@@ -152,9 +182,8 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
 
     if is_adapter(Path(model)) and not has_tokenizer(Path(model)):
         model = adapter_base(Path(model))
-    tokenizer = _from_pretrained(
-        AutoTokenizer, model, Trust(trust_remote_code, pickles=True)
-    )  # tokenizers have no pickles
+    trust = Trust(trust_remote_code, pickles=True)  # tokenizers have no pickles
+    tokenizer = _from_pretrained(AutoTokenizer, model, trust)[0]
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{model}: the tokenizer has neither a pad nor an end token; add an eos_token to it")
@@ -165,19 +194,21 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
 
 
 def load_classifier(
-    model: str, runtime: Runtime, *, trust_remote_code: bool = False, pickles: bool = False
-) -> PreTrainedModel:
+    model: str, runtime: Runtime, *, trust_remote_code: bool = False, pickles: bool = False,
+    ignored_weights: bool = False,
+) -> PreTrainedModel:  # fmt: skip
     """Load a reward model: a sequence classifier with a single label. Arguments are those of `load_causal_lm`.
 
     Raises:
-        ModelError: the model is not a classifier, has more than one label, or is not trusted.
+        ModelError: the model is not a classifier, has more than one label, or is not trusted, or a weight is missing
+            (such as the score head), unknown, or of another shape or type.
     """
     from transformers import AutoModelForSequenceClassification
 
     if Path(model).is_dir() and (problem := classifier_problem(Path(model))):
         raise ModelError(f"reward: {problem}")
-    trust = Trust(trust_remote_code, pickles)
-    classifier = _from_pretrained(AutoModelForSequenceClassification, model, trust, dtype=runtime.dtype)
+    trust = Trust(trust_remote_code, pickles, ignored_weights)
+    classifier = _load_model(AutoModelForSequenceClassification, model, trust, runtime.dtype)
     return _require_finite(classifier, model).to(runtime.load_device)
 
 
@@ -193,8 +224,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> Any:
+def _load_model(auto: Any, model: str, trust: Trust, dtype: torch.dtype, *, head: bool = True) -> Any:
+    """Load a model with transformers' class `auto`, and check that each of its weights comes from its files.
+
+    The headers of a folder's files are compared first, so that no weight is read in vain.
+
+    Raises:
+        ModelError: as for `_from_pretrained`; or the weights are not those of the model's class.
+    """
+    place = Path(model)
+    if place.is_dir():
+        if problem := refusal(place, trust) or _kind_problem(place, model, auto):
+            raise ModelError(problem)
+        if (report := folder_report(place, auto, head=head)) is not None:
+            require_match(report, model, ignored_weights=trust.ignored_weights)
+    options = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}  # they are in the report
+    (loaded, info), folder = _from_pretrained(auto, model, trust, **options)
+    report = loaded_report(loaded, auto, info, folder, head=head)
+    require_match(report, model, ignored_weights=trust.ignored_weights)
+    return loaded
+
+
+def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> tuple[Any, Path | None]:
     """Load a model or tokenizer with transformers' class `auto`, after checking that its files are trusted.
+
+    Returns:
+        What `auto.from_pretrained` returns, and the folder of its files (None for a `.gguf` file).
 
     Raises:
         ModelError: it needs custom code or pickles that `trust` does not allow, or cannot be loaded.
@@ -202,7 +257,7 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> Any
     """
     path, is_tokenizer = Path(model), auto.__name__ == "AutoTokenizer"
     options["trust_remote_code"] = trust.code
-    source = model
+    source, folder = model, None
     if path.suffix == ".gguf":
         options["gguf_file"], source = path.name, str(path.parent)
         if (path.parent / "adapter_config.json").exists():  # transformers would apply the adapter to it
@@ -213,13 +268,15 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> Any
         folder = path if path.is_dir() else _inspected_snapshot(model)
         if problem := refusal(folder, trust, weights=path.is_dir() and not is_tokenizer):
             raise ModelError(problem)
+        if not is_tokenizer and (problem := _kind_problem(folder, model, auto)):
+            raise ModelError(problem)
         if not path.is_dir():
             options["revision"] = folder.name  # load the revision that was inspected, not a newer one
             _refuse_hub_adapter(model, folder, is_tokenizer=is_tokenizer)
         if not (is_tokenizer or trust.pickles):
             options["use_safetensors"] = True
     try:
-        return auto.from_pretrained(source, **options)
+        return auto.from_pretrained(source, **options), folder
     except torch.OutOfMemoryError:
         raise
     except ImportError as error:
@@ -228,6 +285,15 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> Any
         raise
     except Exception as error:  # a library may raise anything on files that are not a model
         raise ModelError(_load_error_message(model, error, "tokenizer" if is_tokenizer else "model")) from error
+
+
+def _kind_problem(folder: Path, model: str, auto: Any) -> str | None:
+    """Return the reason why a model cannot be loaded by `auto` for what it is, by its config.json; else None."""
+    if not (folder / "config.json").is_file():
+        return None
+    generates = auto.__name__ == "AutoModelForCausalLM"
+    problem = policy_problem(folder, model) if generates else classifier_problem(folder, model)
+    return quantization_problem(folder, model) or problem
 
 
 @cache

@@ -57,8 +57,10 @@ def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *,
         network.add_scorer(role, adapter, trainable=False)
         return model_reward(network, role=role, max_tokens=config.max_tokens), True
     folder = classifier_source(source)
-    code, pickles = trust_of(config)
-    classifier = load_classifier(folder, network.runtime, trust_remote_code=code, pickles=pickles)
+    code, pickles, ignored = trust_of(config)
+    classifier = load_classifier(
+        folder, network.runtime, trust_remote_code=code, pickles=pickles, ignored_weights=ignored
+    )
     tokenizer = load_tokenizer(folder, trust_remote_code=code)
     return classifier_reward(classifier, tokenizer, network.runtime, max_tokens=config.max_tokens), False
 

@@ -20,6 +20,7 @@ from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
 from trueup.models.loading import code_problem, load_tokenizer, read_config
 from trueup.preflight.check import examine, other_models
+from trueup.preflight.models import weight_findings
 from trueup.system.console import Progress, make_console
 from trueup.system.text import clean
 
@@ -53,7 +54,7 @@ class CheckResult:
         sections = {finding.section.rpartition(".")[2] for finding in self.findings if finding.level in levels}
         if not sections:
             return 0
-        return ModelError.exit_code if sections <= {"model", "reward", "reference"} else DataError.exit_code
+        return ModelError.exit_code if sections <= {"model", "reward", "reference", "gold"} else DataError.exit_code
 
     def as_dict(self) -> dict[str, object]:
         """Return the result as JSON fields: ok, numbers of errors, warnings and notes, the stages and the findings."""
@@ -147,6 +148,7 @@ def _model_findings(config: StageConfig, renderer: Renderer) -> Iterator[Finding
     if is_adapter(folder):
         text = "the start of a training checks that the adapter was trained over these weights of its base"
         yield Finding("other-base", "note", "model", text)
+    yield from weight_findings(config)
     for section, place in [("model", model), *other_models(config)]:
         paths = sorted(Path(place).glob("*.safetensors"))
         damaged = next(((path, name) for path in paths if (name := non_finite(path))), None)

@@ -54,8 +54,10 @@ def _add_reference(stage: Stage, config: DpoConfig) -> None:
     if config.reference is None:
         stage.network.add_reference()
         return
-    code, pickles = trust_of(config)
-    other = load_causal_lm(config.reference, stage.network.runtime, trust_remote_code=code, pickles=pickles)
+    code, pickles, ignored = trust_of(config)
+    other = load_causal_lm(
+        config.reference, stage.network.runtime, trust_remote_code=code, pickles=pickles, ignored_weights=ignored
+    )
     stage.network.add_reference(other)
 
 

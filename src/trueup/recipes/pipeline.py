@@ -259,6 +259,7 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
         seed=config.seed,
         trust_remote_code=trust.code,
         pickles=trust.pickles,
+        ignored_weights=trust.ignored_weights,
         title=title or config.name,
         stages=tuple(config.stages),
         gates=config.gates,

@@ -99,9 +99,9 @@ def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: boo
         )
         network.add_scorer("value", Path(source) / "adapter", trainable=True)
     elif ".py:" not in source and config.lora is None:
-        code, pickles = trust_of(config)
+        code, pickles, ignored = trust_of(config)
         classifier = load_classifier(
-            classifier_source(source), network.runtime, trust_remote_code=code, pickles=pickles
+            classifier_source(source), network.runtime, trust_remote_code=code, pickles=pickles, ignored_weights=ignored
         )
         if input_embeddings(classifier).shape[0] != network.vocabulary:
             raise ConfigError(

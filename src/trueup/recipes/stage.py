@@ -28,6 +28,7 @@ from trueup.models.forward import check_lm_head, check_training_mode
 from trueup.models.loading import load_network, load_tokenizer
 from trueup.preflight.check import prepare_checked
 from trueup.preflight.functions import check_functions, check_rewards
+from trueup.preflight.models import check_models
 from trueup.runs.folder import RunFolder
 from trueup.runs.loggers import Logger, open_loggers
 from trueup.system.console import Progress, quiet_libraries
@@ -184,6 +185,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
     runtime.reset_peak_memory(processes.device)
     progress = Progress(quiet=not processes.is_main)
     config = with_begun_lr(config, processes, progress.note)
+    check_models(config, progress)
     run = _run_folder(config, processes)
     loggers: list[Logger] = []
     try:

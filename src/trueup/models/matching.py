@@ -1,0 +1,556 @@
+"""Compare the weights that a model's files hold with those that its class has, so that none is random or left out.
+
+`transformers` fills what a file lacks with random numbers, ignores what it does not know, and only logs both. Here its
+report is read: from the headers of the files alone, before any weight is read (`folder_report`), and again from the
+model as it was loaded (`loaded_report`), which also covers `.gguf` files and models with their own code.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import torch
+
+from trueup.config.paths import adapter_base, is_adapter
+from trueup.config.untrusted import read_json
+from trueup.errors import ModelError
+from trueup.system.text import printable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+T = TypeVar("T")
+_INDEX = ".index.json"
+_FILES = ("model.safetensors", "pytorch_model.bin")  # each also in parts, with an index; transformers' own order
+_TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
+    "BOOL": "bool",
+}  # fmt: skip
+_FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
+_WRAPPERS = {
+    "_orig_mod": "torch.compile",
+    "module": "DistributedDataParallel",
+    "_fsdp_wrapped_module": "FSDP",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+    "_forward_module": "Lightning Fabric",
+    "base_layer": "an adapter of PEFT that was not merged",
+    "base_model": "an adapter of PEFT that was not merged",
+}
+_LAYER = re.compile(r"\.(\d+)\.")
+_SHOWN = 3
+_LONGEST = 160
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """A weight in a file: its shape, its type as torch names it, and its size in bytes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsReport:
+    """The differences between the weights in a model's files and those of its class.
+
+    Attributes:
+        model: the class's name, such as LlamaForCausalLM.
+        auto: the name of transformers' Auto class that loads it.
+        expected: names of all weights that the class has.
+        missing: names of those that no file holds.
+        unexpected: names in the files that the class does not know.
+        mismatched: (name, shape in the file, shape in the class).
+        wrong_types: name -> type, for weights that are integers or 8-bit floats where the class has floats.
+        left_out: names in the files that the class itself ignores on loading, such as `mtp.*` (multi-token prediction).
+        stored: the weights in the files; empty if they could not be listed.
+        layers: number of layers in config.json.
+    """
+
+    model: str
+    auto: str
+    expected: frozenset[str]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    wrong_types: Mapping[str, str]
+    left_out: tuple[str, ...]
+    stored: Mapping[str, StoredWeight]
+    layers: int | None
+
+    @property
+    def only_unexpected(self) -> bool:
+        """True if the class got all of its weights, and the files hold more."""
+        return bool(self.unexpected) and not (self.missing or self.mismatched or self.wrong_types)
+
+    def share(self, names: Iterable[str]) -> float:
+        """Return the share of the files' bytes that the weights called `names` take; NaN if the sizes are unknown."""
+        total = sum(weight.size for weight in self.stored.values())
+        return sum(self.stored[name].size for name in names if name in self.stored) / total if total else math.nan
+
+    def ignored(self, names: Collection[str]) -> str:
+        """Return the names of ignored weights as text, with their number and their share of bytes."""
+        share = self.share(names)
+        amount = "" if math.isnan(share) else f", {share:.2g}" if share < 0.001 else f", {share:.1%}"
+        amount = amount and f"{amount} of the bytes"
+        return f"{len(names)} of its weights{amount} ({named(_families(names))})"
+
+    def problem(self, place: str) -> tuple[str, str] | None:
+        """Return the difference as (text, fix), or None if there is none. `place` is the model's folder or name."""
+        parts: list[str] = []
+        if self.wrong_types:
+            names = [f"{name}: {dtype}" for name, dtype in sorted(self.wrong_types.items())]
+            parts.append(f"{len(names)} quantized without their scales, where it has floats ({named(names)})")
+        if self.missing:
+            names = named(sorted(self.missing))
+            parts.append(f"{len(self.missing)} of {len(self.expected)} missing, which would be random ({names})")
+        if self.mismatched:
+            names = [f"{name}: {[*ours]} in the file, {[*model]} in the model" for name, ours, model in self.mismatched]
+            parts.append(f"{len(names)} of another shape ({named(names, '; ')})")
+        if self.unexpected:
+            share = self.share(self.unexpected)
+            amount = "" if math.isnan(share) else f"; {share:.1%} of the bytes"
+            names = named(sorted(self.unexpected))
+            parts.append(f"{len(self.unexpected)} unknown to it, which would be ignored ({names}{amount})")
+        if not parts:
+            return None
+        text = f"{place}: its weights are not those of a {self.model}: {'; '.join(parts)}{self._layers()}"
+        return text, self._fix(place)
+
+    def _layers(self) -> str:
+        """Return the text that config.json and the files have other numbers of layers, or ""."""
+        in_model, in_files = _layers(self.expected), _layers(self.stored)
+        stacks = [stack for stack in in_model if stack in in_files and in_model[stack] != in_files[stack]]
+        if not stacks or self.layers is None:
+            return ""
+        return f". config.json says {self.layers} layers, the files hold {len(in_files[stacks[0]])} ({stacks[0]})"
+
+    def _fix(self, place: str) -> str:
+        if self.wrong_types:
+            return "take the model's unquantized weights (bfloat16 or float32)"
+        removal = None if self.mismatched else removable(self.unexpected, self.missing, self.expected)
+        if removal is not None:
+            return self._renamed(place, *removal)
+        if any(".lora_" in name for name in self.unexpected):
+            return "an adapter is in these weights: merge it before saving (PEFT's merge_and_unload)"
+        if any(name.startswith("score.") for name in self.unexpected):
+            return "it has a reward model's score head: name a model that writes text, or give this one as `reward`"
+        if self.only_unexpected:
+            return (
+                "if they are left out on purpose (a vision tower, layers for multi-token prediction), "
+                "allow=[ignored-weights]; else take the config.json that belongs to these weights"
+            )
+        if any(name.startswith("score.") for name in self.missing):
+            return "a reward model has a trained score head: train one with `trueup reward`, or copy it whole again"
+        return "copy or save the model again, whole, with the config.json that belongs to it"
+
+    def _renamed(self, place: str, pattern: str, removed: str) -> str:
+        target = f"{place if Path(place).is_dir() else Path(place).name}-renamed"
+        return (
+            f"the names hold {removed}{_origin(removed)}; save the model without that, and name {target}: "
+            f'python -c "from transformers import AutoTokenizer, {self.auto}; '
+            f"{self.auto}.from_pretrained({place!r}, dtype='auto', key_mapping={{r'{pattern}': ''}})"
+            f'.save_pretrained({target!r}); AutoTokenizer.from_pretrained({place!r}).save_pretrained({target!r})"'
+        )
+
+
+def removable(
+    unexpected: Collection[str], missing: Collection[str], expected: Collection[str]
+) -> tuple[str, str] | None:
+    """Return (pattern, text) of what is to be removed from all names in the files, so that they are the class's.
+
+    Such is the prefix of a wrapper around the model that was saved: `_orig_mod.` of torch.compile. None if no removal
+    explains every difference. The arguments are names that the class does not know, those that it lacks, and all of it.
+    """
+    if not (unexpected and missing):
+        return None
+    names, known = set(expected), {part for name in expected for part in name.split(".")}
+    patterns: list[tuple[str, str]] = []
+    if extra := sorted({part for name in unexpected for part in name.split(".")} - known):
+        text = ", ".join(f"{part}." for part in extra)
+        patterns.append((rf"(?<![^.])({'|'.join(map(re.escape, extra))})\.", text))
+    first = min(unexpected)
+    prefixes = {first.removesuffix(name) for name in missing if first.endswith(f".{name}")}
+    patterns += [(rf"^{re.escape(prefix)}", prefix) for prefix in sorted(prefixes, key=len)]
+    for pattern, text in patterns:
+        renamed = {re.sub(pattern, "", name) for name in unexpected}
+        if len(renamed) == len(unexpected) and renamed <= names and renamed >= set(missing):
+            return pattern, text
+    return None
+
+
+def _origin(removed: str) -> str:
+    """Return the text (left by torch.compile) for a removed prefix such as `_orig_mod.`, or ""."""
+    origins = sorted({_WRAPPERS[part] for part in removed.replace(", ", "").split(".") if part in _WRAPPERS})
+    return f" (left by {', '.join(origins)})" if origins else ""
+
+
+def _layers(names: Iterable[str]) -> dict[str, set[int]]:
+    """Return the numbers of the layers in names, by the name of their stack, such as {model.layers: {0, 1}}."""
+    stacks: dict[str, set[int]] = {}
+    for name in names:
+        if match := _LAYER.search(name):
+            stacks.setdefault(name[: match.start()], set()).add(int(match[1]))
+    return stacks
+
+
+def named(names: Collection[str], separator: str = ", ") -> str:
+    """Return the first three of `names` as text for a message, and how many more there are."""
+    shown = separator.join(
+        printable(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…") for name in [*names][:_SHOWN]
+    )
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _families(names: Collection[str]) -> list[str]:
+    """Return the first parts of names (mtp.*, model.visual.*), each once, the most frequent first."""
+    heads: dict[str, int] = {}
+    for name in names:
+        parts = name.split(".")
+        last = next((index for index, part in enumerate(parts) if part.isdigit()), min(1, len(parts) - 1))
+        head = ".".join([*parts[: last + 1], "*"]) if len(parts) > last + 1 else name
+        heads[head] = heads.get(head, 0) + 1
+    return sorted(heads, key=lambda head: (-heads[head], head))
+
+
+# -- what the files hold ---------------------------------------------------------------------------------------------
+
+
+def stored_weights(folder: Path) -> dict[str, StoredWeight]:
+    """Return name -> weight for all weights that transformers would read from a model's folder; only headers are read.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    stored: dict[str, StoredWeight] = {}
+    for path in weight_files(folder):
+        stored |= _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    return stored
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a model's folder from which transformers reads its weights; empty if there are none.
+
+    Raises:
+        ModelError: a file that an index names is missing.
+    """
+    settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    named = settings.get("transformers_weights")
+    for name in (named,) if isinstance(named, str) else _FILES:
+        stem = name.removesuffix(_INDEX)
+        if (folder / stem).is_file():
+            return [folder / stem]
+        index = folder / f"{stem}{_INDEX}"
+        if index.is_file():
+            weights = read_json(index).get("weight_map")
+            names = sorted(set(map(str, weights.values()))) if isinstance(weights, dict) else []
+            if absent := [part for part in names if not (folder / part).is_file()]:
+                raise ModelError(
+                    f"{index}: names {len(absent)} files that are not there ({named(absent)})\n"
+                    "  fix: copy the model again, whole"
+                )
+            return [folder / part for part in names]
+    return []
+
+
+def _safetensors(path: Path) -> dict[str, StoredWeight]:
+    from safetensors import SafetensorError, safe_open
+
+    weights: dict[str, StoredWeight] = {}
+    try:
+        with safe_open(path, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+                part = opened.get_slice(name)
+                shape, kind = tuple(part.get_shape()), str(part.get_dtype())
+                bits = int(digits[0]) if (digits := re.search(r"\d+", kind)) else 8
+                weights[name] = StoredWeight(shape, _TYPES.get(kind, kind), math.prod(shape) * bits // 8)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file: {error}\n  fix: copy it again, whole") from None
+    return weights
+
+
+def _pickled(path: Path) -> dict[str, StoredWeight]:
+    """Return the weights in a pickled file; its tensors alone are read (`weights_only`), without their numbers."""
+    content = torch.load(path, map_location="meta", weights_only=True)
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return {
+        name: StoredWeight(tuple(value.shape), str(value.dtype).removeprefix("torch."), value.nbytes)
+        for name, value in tensors.items()
+    }
+
+
+# -- what the class has ----------------------------------------------------------------------------------------------
+
+
+def folder_report(folder: Path, auto: Any, *, head: bool = True) -> WeightsReport | None:
+    """Compare the headers of a folder's weight files with the class that `auto` makes of its config.json.
+
+    transformers itself compares, with weights that have a shape and no numbers, so renamed, fused and tied weights are
+    known to it as in loading. With `head` False a missing LM head is no difference. Return None where that is not
+    possible: for a class that is not transformers' own, or without weight files.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    from transformers import AutoConfig
+
+    stored = stored_weights(folder)
+    if not stored:
+        return None
+    pair = _if_possible(lambda: meta_model(auto, AutoConfig.from_pretrained(folder, trust_remote_code=False), stored))
+    if pair is None:
+        return None
+    model, info = pair
+    report = _report(model, auto, info, stored)
+    return report if head else without_head(report, model)
+
+
+def _if_possible(work: Callable[[], T]) -> T | None:
+    """Return `work()`, or None if a library refuses a model's files: the loader, which meets the same, reports it."""
+    try:
+        return work()
+    except Exception:  # noqa: BLE001 -- a library may raise anything on files that are not a model
+        return None
+
+
+def meta_model(auto: Any, config: Any, stored: Mapping[str, StoredWeight] | None = None) -> tuple[Any, dict[str, Any]]:
+    """Return a model with shapes and no numbers, and transformers' report of loading weights of such shapes into it."""
+    weights = {name: torch.empty(weight.shape, device="meta") for name, weight in (stored or {}).items()}
+    with torch.random.fork_rng(devices=[]):  # the numbers that training draws do not depend on a check
+        return auto._model_mapping[type(config)].from_pretrained(
+            None, config=config, state_dict=weights, device_map="meta", dtype=torch.float32,
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+
+
+def loaded_report(
+    model: PreTrainedModel, auto: Any, info: Mapping[str, Any], folder: Path | None, *, head: bool = True
+) -> WeightsReport:
+    """Return the report of a loaded model.
+
+    Args:
+        model: the model.
+        auto: transformers' Auto class that loaded it.
+        info: transformers' report of the loading.
+        folder: the folder of its weight files; None if it has none.
+        head: False if a missing LM head is no difference.
+    """
+    report = _report(model, auto, info, stored_weights(folder) if folder is not None else {})
+    return report if head else without_head(report, model)
+
+
+def _report(model: Any, auto: Any, info: Mapping[str, Any], stored: Mapping[str, StoredWeight]) -> WeightsReport:
+    expected = {name: weight.dtype.is_floating_point for name, weight in model.state_dict().items()}
+    missing, unexpected = set(info["missing_keys"]), set(info["unexpected_keys"])
+    tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
+    missing -= {name for name, source in tied.items() if source in missing}
+    left_out = _left_out(model, set(stored) - unexpected - set(expected))
+    wrong = {
+        name: weight.dtype
+        for name, weight in stored.items()
+        if weight.dtype not in _FLOATS and expected.get(name, True) and name not in left_out | unexpected
+    }
+    if auto.__name__ == "AutoModelForSequenceClassification" and unexpected:
+        unexpected -= _head_names(model.config)  # a reward model has no use for a language model's head
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    shapes = sorted((name, tuple(ours), tuple(theirs)) for name, ours, theirs in info["mismatched_keys"])
+    return WeightsReport(
+        type(model).__name__, auto.__name__, frozenset(expected), tuple(sorted(missing)), tuple(sorted(unexpected)),
+        tuple(shapes), wrong, tuple(sorted(left_out)), stored, layers if isinstance(layers, int) else None,
+    )  # fmt: skip
+
+
+def _left_out(model: Any, names: set[str]) -> set[str]:
+    """Return the names that the model's class leaves out on loading, by its own patterns."""
+    patterns = {*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), r"inv_freq", r"position_ids$"}
+    pattern = re.compile("|".join(f"({part})" for part in patterns))
+    return {name for name in names if pattern.search(name)}
+
+
+def _head_names(config: Any) -> set[str]:
+    """Return the names of the weights of the LM head that a causal language model of this configuration has."""
+    from transformers import AutoModelForCausalLM
+
+    pair = _if_possible(lambda: meta_model(AutoModelForCausalLM, config))
+    return set() if pair is None else head_names(pair[0])
+
+
+def head_names(model: Any) -> set[str]:
+    """Return the names of the weights of a language model's head; empty if it has none."""
+    head = model.get_output_embeddings()
+    name = next((name for name, module in model.named_modules() if module is head), None)
+    return set() if name is None else {f"{name}.{part}" for part, _ in head.named_parameters()}
+
+
+def without_head(report: WeightsReport, model: Any) -> WeightsReport:
+    """Return the report without a missing LM head, for a model that is only scored and never reaches its head."""
+    missing = tuple(name for name in report.missing if name not in head_names(model))
+    return replace(report, missing=missing)
+
+
+def require_match(report: WeightsReport, place: str, *, ignored_weights: bool) -> None:
+    """Raise ModelError if the report has a difference; `ignored_weights` accepts weights that the class has no use for.
+
+    Raises:
+        ModelError: weights are missing, of another shape or type, or not known to the class.
+    """
+    if report.only_unexpected and ignored_weights:
+        return
+    if (problem := report.problem(place)) is not None:
+        raise ModelError("{}\n  fix: {}".format(*problem))
+
+
+# -- adapters --------------------------------------------------------------------------------------------------------
+
+
+class AdapterReport(NamedTuple):
+    """The differences between an adapter's file and the adapter that its settings make over a base, as PEFT reports."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[tuple[str, str, str], ...] = ()
+    """(name, shape in the file, shape over this base)."""
+    expected: tuple[str, ...] = ()
+    vocabulary: int | None = None
+    """Number of tokens of the base."""
+
+
+def skeleton(model: str) -> PreTrainedModel | None:
+    """Return the causal language model of a folder, or of an adapter's base, with shapes and no numbers.
+
+    Return None for a name on the hub, a `.gguf` file, or a class that is not transformers' own.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = Path(adapter_base(Path(model)) if is_adapter(Path(model)) else model)
+    if not (folder / "config.json").is_file():
+        return None
+    return _if_possible(
+        lambda: meta_model(AutoModelForCausalLM, AutoConfig.from_pretrained(folder, trust_remote_code=False))[0]
+    )
+
+
+def meta_base(base: PreTrainedModel) -> PreTrainedModel:
+    """Return a model of the same class and configuration with shapes and no numbers."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return type(base)(copy.deepcopy(base.config))
+
+
+def adapter_report(folder: Path, base: PreTrainedModel) -> AdapterReport | None:
+    """Compare the header of an adapter's file with the adapter that its settings make over `base`, as PEFT reports.
+
+    `base` needs shapes only (`meta_base`), and gets the adapter. Return None where PEFT cannot make it without numbers.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        return None
+    stored = _safetensors(path)
+    weights = {name: torch.empty(weight.shape, device="meta") for name, weight in stored.items()}
+
+    def load() -> tuple[Any, Any]:
+        settings = PeftConfig.from_pretrained(str(folder))
+        adapted = get_peft_model(base, settings, adapter_name="default", low_cpu_mem_usage=True)
+        return adapted, set_peft_model_state_dict(
+            adapted, weights, "default", ignore_mismatched_sizes=True, low_cpu_mem_usage=True
+        )
+
+    with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("always")
+        pair = _if_possible(load)
+    if pair is None:
+        return None
+    adapted, result = pair
+    shapes = [match.groups() for warning in caught for match in _SHAPES.finditer(str(warning.message))]
+    expected = [name for name, _ in adapted.named_parameters() if _is_adapters(name)]
+    mismatched = tuple((name, ours, theirs) for name, ours, theirs in shapes)
+    missing = sorted(set(filter(_is_adapters, result.missing_keys)) - {name for name, _, _ in mismatched})
+    vocabulary = getattr(base.config.get_text_config(), "vocab_size", None)
+    # PEFT also calls a weight unexpected whose name it has completed before it compared the shapes.
+    known = {name.replace(".default", "") for name, _, _ in mismatched}
+    unexpected = sorted(set(result.unexpected_keys) - known)
+    return AdapterReport(tuple(missing), tuple(unexpected), mismatched, tuple(expected), vocabulary)
+
+
+_SHAPES = re.compile(r"- (\S+): found shape torch\.Size\((\[.*?\])\) in the checkpoint and torch\.Size\((\[.*?\])\)")
+
+
+def _is_adapters(name: str) -> bool:
+    """Return True if a parameter of PEFT's model belongs to the adapter called "default", not to the base."""
+    return ".default" in name and ".base_layer." not in name
+
+
+def adapter_problem(report: AdapterReport, folder: Path, base: str) -> tuple[str, str] | None:
+    """Return the difference between an adapter and its base as (text, fix), or None if there is none.
+
+    Args:
+        report: PEFT's report.
+        folder: the adapter's folder.
+        base: the base's folder or hub id.
+    """
+    of_all = f" of {len(report.expected)}" if report.expected else ""
+    missing, parts = [name.replace(".default", "") for name in report.missing], list[str]()
+    if missing:
+        parts.append(f"{len(missing)}{of_all} weights missing, which would be untrained ({named(missing)})")
+    if report.unexpected:
+        names = named(report.unexpected)
+        parts.append(f"{len(report.unexpected)} for no layer of it, which would be ignored ({names})")
+    if report.mismatched:
+        names = [f"{name}: {ours} in the file, {theirs} over this base" for name, ours, theirs in report.mismatched]
+        parts.append(f"{len(names)} of another shape ({named(names, '; ')})")
+    if not parts:
+        return None
+    text = f"{folder}: this adapter does not fit {base}: {'; '.join(parts)}"
+    expected = [name.replace(".default", "") for name in report.expected]
+    if (removal := removable(report.unexpected, missing, expected)) is not None:
+        pattern, removed = removal
+        path = str(folder / "adapter_model.safetensors")
+        return text, (
+            f"the names hold {removed}{_origin(removed)}; take it out of them: "
+            'python -c "import re; from safetensors.torch import load_file, save_file; '
+            f"save_file({{re.sub(r'{pattern}', '', name): value.clone() "
+            f"for name, value in load_file({path!r}).items()}}, {path!r}, {{'format': 'pt'}})\""
+        )
+    if (tokens := _trained_vocabulary(report)) is not None:
+        return text, (
+            f"the base has {report.vocabulary} tokens, the adapter was trained over {tokens}: resize the base as that "
+            f'training did, save it, and name it in adapter_config.json: python -c "from transformers import '
+            f"AutoModelForCausalLM; m = AutoModelForCausalLM.from_pretrained({base!r}, dtype='auto'); "
+            f"m.resize_token_embeddings({tokens}); m.save_pretrained('{Path(base).name}-resized')\" (and its tokenizer)"
+        )
+    return text, "name the base that it was trained over in adapter_config.json, or copy the adapter again, whole"
+
+
+def _trained_vocabulary(report: AdapterReport) -> int | None:
+    """Return the vocabulary that an adapter was trained with, if that is the only difference from the base's."""
+    tokens: set[int] = set()
+    for _, ours, theirs in report.mismatched:
+        pairs = list(zip(json.loads(ours), json.loads(theirs), strict=False))
+        differing = [pair for pair in pairs if pair[0] != pair[1]]
+        if len(differing) != 1 or differing[0][1] != report.vocabulary:
+            return None
+        tokens.add(differing[0][0])
+    return tokens.pop() if len(tokens) == 1 else None
+
+
+def require_adapter_match(report: AdapterReport | None, folder: Path, base: str) -> None:
+    """Raise ModelError if an adapter's report has a difference; the arguments are those of `adapter_problem`.
+
+    Raises:
+        ModelError: a weight of the adapter is missing, fits no layer, or has another shape.
+    """
+    if report is not None and (problem := adapter_problem(report, folder, base)) is not None:
+        raise ModelError("{}\n  fix: {}".format(*problem))

@@ -1,0 +1,369 @@
+"""Weights are those of the model's class: none is random, none is left out, and the headers alone say so."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import tiny_data
+import warm
+from tiny import tiny_folder
+from trueup import runtime
+from trueup.config import SftConfig
+from trueup.config.paths import find_policy
+from trueup.errors import ModelError
+from trueup.models.loading import load_causal_lm, load_classifier
+from trueup.models.matching import stored_weights
+from trueup.preflight.models import check_models, weight_findings
+from trueup.preflight.report import check_stage
+from trueup.system.console import Progress
+
+Weights = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_folder(tmp_path_factory.mktemp("untied") / "base", tied=False)
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("scorer") / "model"
+    AutoModelForSequenceClassification.from_pretrained(tiny_base, num_labels=1).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_base).save_pretrained(folder)
+    return str(folder)
+
+
+def damaged(
+    source: str, folder: Path, change: Callable[[Weights], Weights] | None = None, name: str = "model.safetensors",
+    **settings: Any,
+) -> str:  # fmt: skip
+    """A copy of a model or adapter with other weights or settings."""
+    shutil.copytree(source, folder)
+    if change is not None:
+        weights = {key: value.clone() for key, value in load_file(folder / name).items()}
+        save_file(change(weights), folder / name, {"format": "pt"})
+    if settings:
+        path = folder / ("config.json" if name.startswith("model") else "adapter_config.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return str(folder)
+
+
+def loaded(model: str, **more: Any) -> Any:
+    return load_causal_lm(model, runtime.init("cpu", "float32"), **more)
+
+
+def without(part: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {name: value for name, value in weights.items() if part not in name}
+
+
+def prefixed(prefix: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {prefix + name: value for name, value in weights.items()}
+
+
+def quantized(dtype: torch.dtype) -> Callable[[Weights], Weights]:
+    return lambda weights: {name: value.to(dtype) if "proj" in name else value for name, value in weights.items()}
+
+
+DAMAGE: dict[str, tuple[Callable[[Weights], Weights] | None, dict[str, Any], str]] = {
+    "a tensor less": (without("layers.1.mlp.up_proj"), {}, r"1 of 21 missing, .*random \(model.layers.1.mlp.up_proj"),
+    "a layer more": (
+        None,
+        {"num_hidden_layers": 3},
+        r"9 of 30 missing.*says 3 layers, the files hold 2 \(model.layers",
+    ),
+    "a layer fewer": (
+        None,
+        {"num_hidden_layers": 1},
+        r"9 unknown to it.*% of the bytes\).*says 1 layers, the files hold 2",
+    ),
+    "another width": (
+        None,
+        {"intermediate_size": 48},
+        r"6 of another shape .*\[32, 64\] in the file, \[32, 48\] in the mod",
+    ),
+    "integers": (quantized(torch.int8), {}, r"14 quantized without their scales.*down_proj.weight: int8"),
+    "bytes": (quantized(torch.uint8), {}, r"14 quantized without their scales.*down_proj.weight: uint8"),
+    "8-bit floats": (quantized(torch.float8_e4m3fn), {}, r"14 quantized.*down_proj.weight: float8_e4m3fn"),
+    "more": (
+        lambda weights: {**weights, "tower.0.w": torch.ones(9)},
+        {},
+        r"1 unknown to it, .*ignored \(tower.0.w; 0.1%",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_weights_that_are_not_the_models_are_refused(kind: str, tiny_base: str, tmp_path: Path) -> None:
+    change, settings, message = DAMAGE[kind]
+    folder = damaged(tiny_base, tmp_path / "model", change, **settings)
+    with pytest.raises(ModelError, match=f"model: its weights are not those of a LlamaForCausalLM: .*{message}"):
+        loaded(folder)
+    config = tiny_data.stage("sft", tmp_path / "run", model=folder)
+    [finding] = weight_findings(config)
+    assert (finding.code, finding.level, finding.section) == ("unmatched-weights", "error", "model")
+    assert re.search(message, finding.text)
+    with pytest.raises(ModelError, match=message):
+        check_models(config, Progress(quiet=True))
+
+
+def test_the_models_own_weights_are_accepted(tiny_base: str, untied: str, scorer: str) -> None:
+    for model in (tiny_base, untied):
+        assert loaded(model).config.num_hidden_layers == 2
+    assert load_classifier(scorer, runtime.init("cpu", "float32")).config.num_labels == 1
+    sizes = {name: weight.size for name, weight in stored_weights(Path(tiny_base)).items()}
+    assert sizes == {name: value.nbytes for name, value in load_file(Path(tiny_base, "model.safetensors")).items()}
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "learner.net.", "model.model."])
+def test_a_prefix_is_named_with_a_line_that_takes_it_away(prefix: str, tiny_base: str, tmp_path: Path) -> None:
+    folder = damaged(tiny_base, tmp_path / "model", prefixed(prefix))
+    with pytest.raises(ModelError, match=r"20 of 21 missing.*20 unknown to it") as caught:
+        loaded(folder)
+    assert f"the names hold {prefix if prefix != 'learner.net.' else 'learner., net.'}" in str(caught.value)
+    code = str(caught.value).partition('python -c "')[2].removesuffix('"')
+    done = warm.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    fixed, right = loaded(f"{folder}-renamed").state_dict(), loaded(tiny_base).state_dict()
+    assert all(torch.equal(fixed[name], value) for name, value in right.items())
+    assert find_policy(f"{folder}-renamed") == f"{folder}-renamed"
+
+
+def test_a_wrapper_inside_of_the_names_is_named(tiny_base: str, tmp_path: Path) -> None:
+    inside = lambda weights: {name.replace("layers.1.", "layers.1._orig_mod."): w for name, w in weights.items()}  # noqa: E731
+    with pytest.raises(ModelError, match=r"the names hold _orig_mod. \(left by torch.compile\)"):
+        loaded(damaged(tiny_base, tmp_path / "model", inside))
+
+
+def test_an_adapter_that_was_not_merged_before_saving_is_named(tiny_base: str, tmp_path: Path) -> None:
+    more = lambda weights: {**weights, "model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(4, 32)}  # noqa: E731
+    with pytest.raises(ModelError, match="merge it before saving"):
+        loaded(damaged(tiny_base, tmp_path / "model", more))
+
+
+def test_an_untied_head_is_needed_but_for_a_reward_model(untied: str, tmp_path: Path) -> None:
+    folder = damaged(untied, tmp_path / "model", without("lm_head"))
+    with pytest.raises(ModelError, match=r"1 of 21 missing, which would be random \(lm_head.weight\)"):
+        loaded(folder)
+    assert loaded(folder, head=False).config.num_hidden_layers == 2
+    assert not list(weight_findings(tiny_data.stage("reward", tmp_path, model=folder)))
+    [finding] = weight_findings(tiny_data.stage("dpo", tmp_path, model=folder))
+    assert "lm_head.weight" in finding.text
+
+
+def test_parts_left_out_on_purpose_are_allowed_and_named(tiny_base: str, tmp_path: Path) -> None:
+    tower = lambda weights: {**weights, **{f"vision.{index}.w": torch.ones(900) for index in range(5)}}  # noqa: E731
+    folder = damaged(tiny_base, tmp_path / "model", tower)
+    with pytest.raises(ModelError, match=r"allow=\[ignored-weights\]"):
+        loaded(folder)
+    assert loaded(folder, ignored_weights=True).config.num_hidden_layers == 2
+    config = tiny_data.stage("sft", tmp_path, model=folder, allow=["ignored-weights"], optim={"steps": 1})
+    [finding] = weight_findings(config)
+    size = sum(value.nbytes for value in load_file(Path(tiny_base, "model.safetensors")).values())
+    share = 5 * 900 * 4 / (size + 5 * 900 * 4)  # float32
+    assert finding.level == "allowed"
+    assert f"5 of its weights, {share:.1%} of the bytes (vision.0.*, vision.1.*, vision.2.* and 2 more)" in finding.text
+    tiny_data.run(config)
+    missing = damaged(folder, tmp_path / "missing", without("layers.1.mlp.up_proj"))
+    with pytest.raises(ModelError, match="1 of 21 missing"):
+        loaded(missing, ignored_weights=True)
+
+
+def test_what_the_class_itself_leaves_out_is_a_note(tmp_path: Path) -> None:
+    import transformers
+
+    common = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "layer_types": ["full_attention"]}
+    model = transformers.Qwen3_5ForCausalLM(transformers.Qwen3_5TextConfig(**common, **heads))
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), "mtp.layers.0.w": torch.ones(50)}, tmp_path / "more.safetensors", {"format": "pt"})
+    (tmp_path / "more.safetensors").rename(path)
+    [finding] = weight_findings(tiny_data.stage("sft", tmp_path, model=str(folder)))
+    assert (finding.level, finding.code) == ("note", "ignored-weights")
+    assert "leaves out 1 of its weights" in finding.text
+    assert "mtp.layers.0.*" in finding.text
+
+
+def test_weights_in_several_files(tiny_base: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_base, folder)
+    (folder / "model.safetensors").unlink()
+    AutoModelForCausalLM.from_pretrained(tiny_base).save_pretrained(folder, max_shard_size="40KB")
+    parts = sorted(folder.glob("model-*.safetensors"))
+    assert len(parts) > 1
+    loaded(str(folder))
+    weights = load_file(parts[-1])
+    gone = max(weights)
+    save_file({name: w.clone() for name, w in weights.items() if name != gone}, parts[-1], {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"1 of 21 missing, which would be random \({gone}\)"):
+        loaded(str(folder))
+    parts[-1].unlink()
+    with pytest.raises(ModelError, match=rf"names 1 files that are not there \({parts[-1].name}\)"):
+        loaded(str(folder))
+
+
+def test_pickled_weights_are_compared_too(tiny_base: str, tmp_path: Path) -> None:
+    folder = Path(damaged(tiny_base, tmp_path / "model"))
+    torch.save(quantized(torch.int8)(load_file(folder / "model.safetensors")), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"14 quantized without their scales"):
+        loaded(str(folder), pickles=True)
+
+
+def test_a_check_does_not_change_what_training_draws(tiny_base: str, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    right = torch.randn(4)
+    torch.manual_seed(3)
+    check_models(tiny_data.stage("sft", tmp_path, model=tiny_base), Progress(quiet=True))
+    assert torch.equal(torch.randn(4), right)
+
+
+def test_check_finds_them_without_reading_a_weight(tiny_base: str, tmp_path: Path) -> None:
+    folder = damaged(tiny_base, tmp_path / "model", without("layers.1.mlp.up_proj"))
+    result = check_stage(tiny_data.stage("sft", tmp_path, model=folder))
+    assert ("unmatched-weights", "error") in {(finding.code, finding.level) for finding in result.findings}
+    assert result.exit_code(strict=False) == ModelError.exit_code
+
+
+# -- roles -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_reward_model_without_its_head_is_refused(scorer: str, tmp_path: Path) -> None:
+    folder = damaged(scorer, tmp_path / "model", without("score"))
+    with pytest.raises(
+        ModelError, match=r"1 of 21 missing, .*\(score.weight\)\n  fix: a reward model has a trained score"
+    ):
+        load_classifier(folder, runtime.init("cpu", "float32"))
+    [finding] = weight_findings(tiny_data.stage("ppo", tmp_path, reward=folder))
+    assert (finding.section, finding.level) == ("reward", "error")
+
+
+def test_a_reward_model_may_keep_a_language_models_head(scorer: str, tmp_path: Path) -> None:
+    folder = damaged(scorer, tmp_path / "model", lambda weights: {**weights, "lm_head.weight": torch.ones(264, 32)})
+    assert load_classifier(folder, runtime.init("cpu", "float32")).config.num_labels == 1
+
+
+def test_a_reward_model_is_no_policy_and_a_policy_no_reward(scorer: str, tiny_base: str, tmp_path: Path) -> None:
+    for refuse in (loaded, find_policy):
+        with pytest.raises(ModelError, match="is a reward model, which scores answers and cannot generate text"):
+            refuse(scorer)
+    nameless = damaged(scorer, tmp_path / "nameless", architectures=None)
+    with pytest.raises(ModelError, match=r"unknown to it.*score.weight.*\n  fix: it has a reward model's score head"):
+        loaded(nameless)
+    with pytest.raises(ModelError, match="holds a LlamaForCausalLM, not a reward model"):
+        load_classifier(tiny_base, runtime.init("cpu", "float32"))
+    unnamed = damaged(tiny_base, tmp_path / "unnamed", architectures=None, num_labels=1)
+    with pytest.raises(ModelError, match=r"1 of 21 missing, .*\(score.weight\)"):
+        load_classifier(unnamed, runtime.init("cpu", "float32"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "quantized by gptq to 4 bits"),
+        ({"quant_method": "awq", "bits": 4}, "quantized by awq to 4 bits"),
+        ({"quant_method": "fp8"}, "quantized by fp8 "),
+        ({"load_in_4bit": True}, "quantized by bitsandbytes "),
+    ],
+)
+def test_quantized_models_are_refused(settings: dict[str, Any], said: str, tiny_base: str, tmp_path: Path) -> None:
+    folder = damaged(tiny_base, tmp_path / "model", quantization_config=settings)
+    for refuse in (loaded, find_policy):
+        with pytest.raises(ModelError, match=rf"its weights are {said}.*\n  fix: take the model that was quantized"):
+            refuse(folder)
+
+
+# -- adapters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("adapter") / "adapter"
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(loaded(tiny_base), lora).save_pretrained(folder)
+    return str(folder)
+
+
+def keyed(old: str, new: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {name.replace(old, new): value for name, value in weights.items()}
+
+
+ADAPTERS: dict[str, tuple[Callable[[Weights], Weights], str]] = {
+    "half": (without("layers.0"), r"14 of 28 weights missing, which would be untrained"),
+    "no layer's": (keyed("layers", "blocks"), r"28 of 28 weights missing.*28 for no layer of it"),
+    "more layers": (
+        lambda weights: {**weights, **keyed("layers.1", "layers.7")({n: w.clone() for n, w in weights.items()})},
+        r"14 for no layer of it, which would be ignored \(base_model.model.model.layers.7",
+    ),
+    "another rank": (
+        lambda weights: {name: w[:2].clone() if "lora_A" in name else w for name, w in weights.items()},
+        r"14 of another shape .*\[2, 64\] in the file, \[4, 64\] over this base",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_an_adapter_that_does_not_fit_is_refused(kind: str, adapter: str, tmp_path: Path) -> None:
+    change, message = ADAPTERS[kind]
+    folder = damaged(adapter, tmp_path / "adapter", change, "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=f"adapter: this adapter does not fit .*base: .*{message}"):
+        loaded(folder)
+    [finding] = weight_findings(tiny_data.stage("sft", tmp_path, model=folder))
+    assert re.search(message, finding.text)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_an_adapters_prefix_is_named_with_a_line_that_takes_it_away(prefix: str, adapter: str, tmp_path: Path) -> None:
+    folder = damaged(adapter, tmp_path / "adapter", prefixed(prefix), "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="the names hold ") as caught:
+        loaded(folder)
+    code = str(caught.value).partition('python -c "')[2].removesuffix('"')
+    done: subprocess.CompletedProcess[str] = warm.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    fixed, right = loaded(folder).state_dict(), loaded(adapter).state_dict()
+    assert all(torch.equal(fixed[name], value) for name, value in right.items())
+
+
+def test_an_adapter_over_a_resized_vocabulary_names_the_fix(tiny_base: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base, folder = loaded(tiny_base), tmp_path / "adapter"
+    base.resize_token_embeddings(270, mean_resizing=False)
+    lora = LoraConfig(
+        r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], task_type="CAUSAL_LM",
+        ensure_weight_tying=True,
+    )  # fmt: skip
+    get_peft_model(base, lora).save_pretrained(folder)
+    damaged(str(folder), tmp_path / "named", name="adapter", base_model_name_or_path=tiny_base)
+    with pytest.raises(ModelError, match=r"the base has 264 tokens, the adapter was trained over 270: resize the base"):
+        loaded(str(tmp_path / "named"))
+
+
+def test_a_stage_says_it_before_its_run_folder_is_made(tiny_base: str, tmp_path: Path) -> None:
+    folder = damaged(tiny_base, tmp_path / "model", prefixed("_orig_mod."))
+    config = tiny_data.stage("sft", tmp_path / "run", model=folder)
+    assert isinstance(config, SftConfig)
+    with pytest.raises(ModelError, match=r"left by torch\.compile"):
+        tiny_data.run(config)
+    assert not config.output.exists()
