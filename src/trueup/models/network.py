@@ -28,6 +28,7 @@ from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ModelError
 from trueup.models.attention import PACKED, use_attention
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
+from trueup.models.targets import check_targets
 from trueup.models.weights import (
     bit_sum,
     decoder,
@@ -41,6 +42,7 @@ from trueup.models.weights import (
     without_dropout,
 )
 from trueup.runtime import is_sharded, run_unsharded, shard
+from trueup.system.text import listed
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -137,6 +139,7 @@ class Network(nn.Module):
         """
         self._layout = None
         if lora is not None:
+            check_targets(self.trunks["base"], lora)
             self._add_adapter(role, lora)
             self.roles[role] = Role("base", adapter=role, head=role if head else None)
         else:
@@ -251,8 +254,13 @@ class Network(nn.Module):
 
         lora = {key: tensor for key, tensor in weights.items() if key != SCORE_HEAD_KEY}
         result = set_peft_model_state_dict(self._peft[0], lora, adapter_name=role)
-        if result.unexpected_keys:
-            raise ModelError(f"the adapter does not fit this base: unexpected weights {result.unexpected_keys[:3]}")
+        missing = [key for key in result.missing_keys if re.search(rf"\.lora_\w+\.{re.escape(role)}(\.|$)", key)]
+        for kind, keys in (("unexpected", result.unexpected_keys), ("missing", missing)):
+            if keys:
+                raise ModelError(
+                    f"the adapter does not fit this base: {len(keys)} {kind} weights ({listed(keys, 3)})\n"
+                    "  fix: copy the adapter again, whole, and name the base that it was trained over"
+                )
 
     def _add_head(self, role: str, weight: Tensor) -> None:
         head = nn.Linear(weight.shape[1], 1, bias=False, device=self.runtime.device, dtype=torch.float32)

@@ -19,6 +19,7 @@ from trueup.data.tokens.findings import Finding, fault, raise_errors
 from trueup.data.tokens.prepare import Prepared, prepare
 from trueup.models.loading import load_tokenizer
 from trueup.models.reward_model import classifier_source
+from trueup.preflight.models import position_findings
 from trueup.system.files import atomic_write_text
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def examine(
         config, renderer, workers=processes(config), reading=progress.reading, collect=collect, stores=stores
     )
     prepared.findings[:0] = [*_template_findings(config, renderer), *_tokenizer_findings(config, renderer)]
+    prepared.findings += position_findings(config, prepared)
     if run is not None:
         prepared.findings += _changed_rows(config, run, prepared)
     return prepared

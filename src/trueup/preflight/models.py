@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trueup.config import DpoConfig, PpoConfig, StageConfig
 from trueup.config.paths import adapter_base, is_adapter, trust_of
@@ -12,9 +16,13 @@ from trueup.config.untrusted import refusal
 from trueup.data.tokens.findings import Finding, fault
 from trueup.errors import ModelError
 from trueup.models.matching import adapter_problem, adapter_report, folder_report, skeleton
+from trueup.models.positions import position_limit
 from trueup.models.reward_model import classifier_source
+from trueup.models.targets import target_problem
 
 if TYPE_CHECKING:
+    from trueup.data.tokens.prepare import Prepared
+    from trueup.data.tokens.select import Examples
     from trueup.system.console import Progress
 
 
@@ -24,7 +32,7 @@ def check_models(config: StageConfig, progress: Progress) -> None:
     Raises:
         ModelError: a model's weights are not those of its class, or an adapter's not those for its base.
     """
-    findings = list(weight_findings(config))
+    findings = [*weight_findings(config), *target_findings(config)]
     if errors := [finding for finding in findings if finding.level == "error"]:
         raise ModelError("\n".join(finding.in_words() for finding in errors[:3]))
     for finding in findings:
@@ -78,3 +86,84 @@ def _weights(section: str, model: str, auto: Any, config: StageConfig, *, head: 
         yield fault("ignored-weights", section, text, "", config.allow)
     elif problem := report.problem(model):
         yield Finding("unmatched-weights", "error", section, *problem)
+
+
+def target_findings(config: StageConfig) -> Iterator[Finding]:
+    """Yield a finding if a name in `lora.targets` matches no layer of the stage's model, where its layers are known."""
+    if config.lora is None or isinstance(config.lora.targets, str):
+        return
+    model = skeleton(config.model)
+    if model is not None and (problem := target_problem(model, config.lora.targets)) is not None:
+        yield Finding("unmatched-targets", "error", "model", *problem)
+
+
+# -- positions -------------------------------------------------------------------------------------------------------
+
+
+def position_findings(config: StageConfig, prepared: Prepared) -> Iterator[Finding]:
+    """Yield a finding for each data section with rows longer than the positions of the stage's model.
+
+    It is a fault where the positions are a table, past whose end nothing can be computed, and a warning where they are
+    rotary. The length of a prompt that is answered includes the new tokens.
+    """
+    model = skeleton(config.model)
+    limit = None if model is None else position_limit(model)
+    if limit is None:
+        return
+    main, watched = config.data_fields[0], isinstance(config, DpoConfig) and config.watch.samples
+    new_tokens = {"mix": 0, "eval": config.watch.max_new_tokens if isinstance(config, DpoConfig) and watched else 0}
+    if isinstance(config, PpoConfig):
+        new_tokens |= {main: config.rollouts.max_new_tokens, "eval": config.rollouts.max_new_tokens}
+    for section, rows in ((main, prepared.train), ("eval", prepared.held_out), ("mix", prepared.mix)):
+        if rows is None or not len(rows):
+            continue
+        new = new_tokens.get(section, 0)
+        long_rows = _longer_than(rows, limit.positions, new)
+        pairs = isinstance(config, DpoConfig) and config.loss.unpaired and section == main
+        mismatched = min(long_rows.longest_pair, config.max_length) if pairs and limit.is_table else 0
+        if not long_rows.count and mismatched <= limit.positions:
+            continue
+        what = f"with up to {new} new tokens " if new else ""
+        counted = f"{long_rows.count:,} of {len(rows):,} rows {what}are longer than"
+        if not long_rows.count:
+            counted = "a prompt with another row's answer, which the loss compares with, can be longer than"
+        longest = max(long_rows.longest, mismatched)
+        has = f"the {limit.positions:,} positions of {config.model}: up to {longest:,} tokens"
+        fix = f"set max_length={limit.positions}, with over_length=drop or cut; or take a model with more positions"
+        if limit.is_table:
+            text = f"{counted} {has}, and it computes nothing past them"
+            yield Finding("positions", "error", section, text, fix, long_rows.places)
+        else:
+            text = f"{counted} {has}, and what it computes past those of its training is not reliable"
+            yield Finding("positions", "warning", section, text, fix, long_rows.places)
+
+
+@dataclass(slots=True)
+class _LongRows:
+    """Rows longer than a limit: their number, the first places, the longest, and the longest prompt plus answer."""
+
+    count: int
+    places: tuple[str, ...]
+    longest: int
+    longest_pair: int
+
+
+def _longer_than(rows: Examples, limit: int, new_tokens: int) -> _LongRows:
+    """Return the rows of which the whole, or the prompt with `new_tokens` more, has more than `limit` tokens."""
+    over: list[int] = []
+    seen = longest = trunk = branch = 0
+
+    def visit(records: NDArray[np.void]) -> None:
+        nonlocal seen, longest, trunk, branch
+        prompts = records["trunk"].astype(np.int64)
+        answers = np.maximum(records["first"], records["second"]).astype(np.int64)
+        sizes = np.minimum(prompts + answers, rows.cut or np.iinfo(np.int64).max)
+        if new_tokens:
+            sizes = np.maximum(sizes, prompts + new_tokens)
+        over.extend((np.flatnonzero(sizes > limit) + seen).tolist())
+        longest = max(longest, int(sizes.max(initial=0)))
+        trunk, branch = max(trunk, int(prompts.max(initial=0))), max(branch, int(answers.max(initial=0)))
+        seen += len(records)
+
+    rows.map_records(visit)
+    return _LongRows(len(over), tuple(str(rows.origin(index)) for index in over[:10]), longest, trunk + branch)

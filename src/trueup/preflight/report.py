@@ -20,7 +20,7 @@ from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
 from trueup.models.loading import code_problem, load_tokenizer, read_config
 from trueup.preflight.check import examine, other_models
-from trueup.preflight.models import weight_findings
+from trueup.preflight.models import target_findings, weight_findings
 from trueup.system.console import Progress, make_console
 from trueup.system.text import clean
 
@@ -109,7 +109,8 @@ def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
         prepared = _prepared(config, renderer, progress)
         result.stages[name or config.method] = prepared.counts
         before, fingerprints = set(reported), prepared.fingerprints
-        for finding in [*prepared.findings, *(_model_findings(config, renderer) if is_new_model else ())]:
+        of_model = [*(_model_findings(config, renderer) if is_new_model else ()), *weight_findings(config)]
+        for finding in [*prepared.findings, *of_model, *target_findings(config)]:
             rows = fingerprints.get(finding.section.partition("[")[0])  # the same rows in two stages are reported once
             if (finding.code, finding.text, finding.level, rows) not in before:
                 reported.add((finding.code, finding.text, finding.level, rows))
@@ -148,7 +149,6 @@ def _model_findings(config: StageConfig, renderer: Renderer) -> Iterator[Finding
     if is_adapter(folder):
         text = "the start of a training checks that the adapter was trained over these weights of its base"
         yield Finding("other-base", "note", "model", text)
-    yield from weight_findings(config)
     for section, place in [("model", model), *other_models(config)]:
         paths = sorted(Path(place).glob("*.safetensors"))
         damaged = next(((path, name) for path in paths if (name := non_finite(path))), None)
