@@ -121,7 +121,7 @@ class Speaker:
             show: called with each new piece of the text, cleaned of control characters.
             check: called before every token; a KeyboardInterrupt from it, or from anywhere, ends the answer.
         """
-        stops, stream = self.network.renderer.stop_ids, self._stream(sampling, show)
+        stops, stream = self.network.stop_ids, self._stream(sampling, show)
 
         def on_token(token: int) -> None:
             if token not in stops and not stream.add(token):

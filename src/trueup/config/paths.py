@@ -18,7 +18,7 @@ from trueup.config.functions import UserFunction
 from trueup.config.pipeline import PipelineConfig
 from trueup.config.problems import Place, Problem, limited, nearest_path
 from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
-from trueup.config.sections import DataConfig, FunctionConfig
+from trueup.config.sections import DataConfig, FunctionConfig, model_of_run
 from trueup.config.untrusted import Trust, read_json, refusal
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
 from trueup.system.files import split_event
@@ -66,14 +66,12 @@ def raise_missing(missing: list[PathProblem], line: Callable[[Problem], str] | N
 
 
 def find_model(name: str) -> str:
-    """Return the model to load for `name`: `<name>/model` if it is a run folder, else `name` itself.
+    """Return the model to load for `name`: `<name>/model` (or `adapter`) if it is a run folder, else `name` itself.
 
     Raises:
         ModelError: there is no such model, or it cannot be used.
     """
-    inner = Path(name).expanduser() / "model"
-    if (inner / "config.json").exists():
-        name = str(inner)
+    name = model_of_run(name)
     if message := _model_problem(name, Trust()):
         raise ModelError(message)
     return name
@@ -232,6 +230,12 @@ def _folder_problem(path: Path, trust: Trust) -> str | None:
     if not (path / "config.json").exists():
         if (path / "model" / "config.json").exists():
             return f"{path}: a run folder; its model is {path / 'model'}"
+        if (path / "config.yaml").exists():
+            return f"{path}: a run folder without a model yet; finish that run first"
+        if stages := sorted(inner.parent.parent.name for inner in path.glob("*/model/config.json")):
+            return (
+                f"{path}: a pipeline's folder; name one of its stages: {', '.join(str(path / name) for name in stages)}"
+            )
         if is_adapter(path):
             return _adapter_problem(path, trust)
         return f"{path}: not a model folder: it has no config.json"

@@ -14,7 +14,7 @@ from trueup.config.explain import explain, keys_of, unknown_key
 from trueup.config.functions import function_text
 from trueup.config.problems import Place, Problem, as_written, collected, suggestion
 from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig, Strategy
-from trueup.config.sections import Allowed, Count, LoraConfig, NonEmptyStr, Section, Whole
+from trueup.config.sections import Allowed, Count, LoraConfig, ModelName, NonEmptyStr, Section, Whole
 from trueup.errors import ConfigError
 
 SHARED = ("lora", "allow", "seed", "device", "dtype", "threads", "strategy")
@@ -31,7 +31,7 @@ class PipelineConfig(Section):
 
     name: Annotated[str, Field(pattern=_NAME.pattern)]
     """The pipeline's name; its run folder is runs/name."""
-    base: NonEmptyStr
+    base: ModelName
     """The base model: a folder, a .gguf file, or a name on the Hugging Face hub."""
     runs: Path = Path("runs")
     """The folder that run folders are made in."""

@@ -1,6 +1,7 @@
 """The configuration of each training stage: one pydantic model per stage.
 
-Nothing here reads a file or imports torch. `load.py` turns YAML and `key.sub=value` overrides into these models.
+Nothing here reads a file or imports torch; of a model's folder it only sees whether it is a run's. `load.py` turns YAML
+and `key.sub=value` overrides into these models.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from trueup.config.sections import (
     KlConfig,
     LoraConfig,
     MixConfig,
+    ModelName,
     NonEmptyStr,
     OptimConfig,
     PreferenceLossConfig,
@@ -50,8 +52,8 @@ class StageConfig(Section):
     """The default learning rate with `lora`."""
     data_fields: ClassVar[tuple[str, ...]] = ("data",)
 
-    model: NonEmptyStr
-    """The model to start from: a folder, a .gguf file, or a name on the Hugging Face hub."""
+    model: ModelName
+    """The model to start from: a folder, a run's folder, a .gguf file, or a name on the Hugging Face hub."""
     output: Path
     """The run folder: configuration, log, checkpoints and the trained model go there."""
     lora: LoraConfig | None = None
@@ -189,7 +191,7 @@ class DpoConfig(StageConfig):
     """Rankings: prompt, chosen, rejected; for kto also prompt, completion, label."""
     loss: PreferenceLossConfig = Field(default_factory=lambda: PreferenceLossConfig.model_validate({}))
     """The loss and its parameters."""
-    reference: NonEmptyStr | None = None
+    reference: ModelName | None = None
     """The model the policy is held to. Unset: the model it starts from."""
     watch: DpoWatchConfig = DpoWatchConfig()
     """Watching for drift on held-out rankings and their prompts."""

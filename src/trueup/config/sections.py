@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -41,6 +42,21 @@ Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]
 NonEmptyStr = Annotated[str, Field(min_length=1)]
+
+
+def model_of_run(name: str) -> str:
+    """Return the model that `name` stands for: of a finished run's folder its `model` (or `adapter`), else `name`."""
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return name
+    if (folder / "model" / "config.json").is_file():
+        return str(Path(name) / "model")
+    is_run = (folder / "config.yaml").is_file() and (folder / "adapter" / "adapter_config.json").is_file()
+    return str(Path(name) / "adapter") if is_run else name
+
+
+ModelName = Annotated[NonEmptyStr, AfterValidator(model_of_run)]
+"""A model's folder, `.gguf` file or hub name; a run's folder stands for the model in it, which is recorded."""
 
 
 class Section(BaseModel):

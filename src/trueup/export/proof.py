@@ -102,7 +102,7 @@ def record_outputs(
         "base_fingerprint": network.base_fingerprint,
         "lengths": [len(row) for row in rows],
         "end_id": network.renderer.end_id,
-        "stop_ids": sorted(network.renderer.stop_ids),
+        "stop_ids": sorted(network.stop_ids),
         "time": datetime.now().isoformat(),
         "texts": [text for messages in conversations for text in _texts(network, messages)],
     }

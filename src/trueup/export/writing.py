@@ -54,7 +54,7 @@ def _write_policy(network: Network, folder: Path, state: dict[str, Tensor], shar
     trunk = cast("Any", network.trunk("policy"))  # transformers' annotations of its mixins mislead type checkers
     temporary = _new_temporary(folder)
     generation = copy.deepcopy(trunk.generation_config)
-    stops = [network.renderer.end_id, *sorted(network.renderer.stop_ids - {network.renderer.end_id})]
+    stops = [network.renderer.end_id, *sorted(network.stop_ids - {network.renderer.end_id})]
     if generation is not None:
         # Other tools stop only at the tokens in this file.
         generation.eos_token_id = stops if len(stops) > 1 else stops[0]

@@ -32,6 +32,7 @@ from trueup.models.targets import check_targets
 from trueup.models.weights import (
     bit_sum,
     decoder,
+    end_ids,
     head_weight,
     input_embeddings,
     logit_scale,
@@ -79,6 +80,8 @@ class Network(nn.Module):
         renderer: the tokenizer's renderer, if there is one already.
         model_dropout: True trains with the dropout of the model's own configuration.
         longest: the longest row in tokens that it will run; the layout is tried at this length.
+
+    The attribute `stop_ids` has the ids at which an answer ends: those of template and tokenizer, and the model's own.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Network(nn.Module):
         self.roles: dict[str, Role] = {}
         self.tokenizer = tokenizer
         self.renderer = renderer or Renderer(tokenizer)
+        self.stop_ids = self.renderer.stop_ids | end_ids(trunk, tokenizer)
         self.runtime = runtime
         self.base_fingerprint = weights_fingerprint(trunk)
         self.reference_fingerprint = self.base_fingerprint

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from trueup.errors import ModelError
+from trueup.system.text import excerpt
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def input_embeddings(trunk: nn.Module) -> Tensor:
@@ -120,3 +121,32 @@ def weights_fingerprint(module: nn.Module) -> str:
         digest.update(f"{name}{tuple(value.shape)}{bit_sum(flat)}".encode())
         digest.update(sample.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids at which a model's own settings end its answers, which may be several (Llama 3, Qwen, Gemma).
+
+    They are those in generation_config.json and a list in config.json. A single id in config.json counts if it is a
+    special token: it may be no more than the default of the configuration's class.
+
+    Raises:
+        ModelError: `eos_token_id` is neither an id nor a list of ids.
+    """
+    config, generation = cast("Any", model).config, getattr(model, "generation_config", None)
+    ids: set[int] = set()
+    if generation is not None and not getattr(generation, "_from_model_config", False):
+        ids |= set(_token_ids(generation.eos_token_id, "generation_config.json"))
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    for part in (config, config.get_text_config()):
+        named = getattr(part, "eos_token_id", None)
+        listed = _token_ids(named, "config.json")
+        ids |= set(listed) if isinstance(named, list) else special & set(listed)
+    return frozenset(ids)
+
+
+def _token_ids(value: object, file: str) -> list[int]:
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    ids = [index for index in values if isinstance(index, int) and not isinstance(index, bool) and index >= 0]
+    if len(ids) != len(values):
+        raise ModelError(f"{file}: eos_token_id is {excerpt(value)}\n  fix: write a token's id, or a list of ids")
+    return ids

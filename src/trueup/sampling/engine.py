@@ -157,7 +157,7 @@ class _Engine:
         self._cache_name = "past_key_values" if "past_key_values" in parameters else "cache_params"  # Mamba's
         self._autocast = network.autocast(self._trunk)
         self._device = network.runtime.device
-        self._stops = network.renderer.stop_ids
+        self._stops = network.stop_ids
         self._waiting = _by_prompt(rows)
         self._held: _Prefill | None = None  # of the first waiting prompt, if some of its rows run already
         self._live: list[_Row] = []  # in the order of the cache's rows
