@@ -99,7 +99,17 @@ def test_a_model_folder_that_is_not_whole() -> None:
 
 def test_a_run_folder_or_an_adapter_as_model() -> None:
     make_model(Path("runs/sft/model"))
-    assert "runs/sft: a run folder; its model is runs/sft/model" in missing("model=runs/sft")[1]
+    assert "no such file" in missing("model=runs/sft", "data=none.jsonl")[1]  # the model is there
+    config = load_config(DpoConfig, None, ["model=runs/sft", "reference=./runs/sft", "output=o", "data=d.jsonl"])
+    assert (config.model, config.reference) == ("runs/sft/model", "runs/sft/model")
+    assert "runs: a pipeline's folder; name one of its stages: runs/sft" in missing("model=runs")[1]
+    Path("begun").mkdir(exist_ok=True)
+    Path("begun/config.yaml").touch()
+    assert "begun: a run folder without a model yet; finish that run first" in missing("model=begun")[1]
+    Path("lora/adapter").mkdir(parents=True)
+    Path("lora/adapter/adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    Path("lora/config.yaml").touch()
+    assert find_model("lora") == "lora/adapter"
     Path("adapter").mkdir()
     settings = Path("adapter/adapter_config.json")
     settings.touch()
