@@ -107,7 +107,8 @@ def test_a_run_folder_or_an_adapter_as_model() -> None:
     Path("begun/config.yaml").touch()
     assert "begun: a run folder without a model yet; finish that run first" in missing("model=begun")[1]
     Path("lora/adapter").mkdir(parents=True)
-    Path("lora/adapter/adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    Path("lora/adapter/adapter_config.json").write_text('{"base_model_name_or_path": "base", "peft_type": "LORA"}')
+    Path("lora/adapter/adapter_model.safetensors").touch()
     Path("lora/config.yaml").touch()
     assert find_model("lora") == "lora/adapter"
     Path("adapter").mkdir()

@@ -101,7 +101,7 @@ DAMAGE: dict[str, tuple[Callable[[Weights], Weights] | None, dict[str, Any], str
     "more": (
         lambda weights: {**weights, "tower.0.w": torch.ones(9)},
         {},
-        r"1 unknown to it, .*ignored \(tower.0.w; 0.1%",
+        r"1 unknown to it, .*ignored \(tower.0.w; ",
     ),
 }
 
@@ -354,7 +354,7 @@ def test_an_adapter_over_a_resized_vocabulary_names_the_fix(tiny_base: str, tmp_
         r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], task_type="CAUSAL_LM",
         ensure_weight_tying=True,
     )  # fmt: skip
-    get_peft_model(base, lora).save_pretrained(folder)
+    get_peft_model(base, lora).save_pretrained(folder, save_embedding_layers=False)
     damaged(str(folder), tmp_path / "named", name="adapter", base_model_name_or_path=tiny_base)
     with pytest.raises(ModelError, match=r"the base has 264 tokens, the adapter was trained over 270: resize the base"):
         loaded(str(tmp_path / "named"))

@@ -154,12 +154,22 @@ class WeightsReport:
         return "copy or save the model again, whole, with the config.json that belongs to it"
 
     def _renamed(self, place: str, pattern: str, removed: str) -> str:
-        target = f"{place if Path(place).is_dir() else Path(place).name}-renamed"
+        text = f"the names hold {removed}{_origin(removed)}"
+        if not Path(place).is_dir():
+            return f"{text}; download it (`hf download {place} --local-dir FOLDER`) and check that folder"
+        target, index = f"{place}-renamed", Path(place, f"model.safetensors{_INDEX}")
+        of_index = (
+            f"; p = Path({target!r}, {index.name!r}); d = json.loads(p.read_text()); "
+            f"d['weight_map'] = {{re.sub(r'{pattern}', '', n): f for n, f in d['weight_map'].items()}}; "
+            "p.write_text(json.dumps(d))"
+        )
         return (
-            f"the names hold {removed}{_origin(removed)}; save the model without that, and name {target}: "
-            f'python -c "from transformers import AutoTokenizer, {self.auto}; '
-            f"{self.auto}.from_pretrained({place!r}, dtype='auto', key_mapping={{r'{pattern}': ''}})"
-            f'.save_pretrained({target!r}); AutoTokenizer.from_pretrained({place!r}).save_pretrained({target!r})"'
+            f"{text}; make a copy without that, and name {target}: "
+            'python -c "import json, re, shutil; from pathlib import Path; '
+            f"from safetensors.torch import load_file, save_file; shutil.copytree({place!r}, {target!r}); "
+            f"[save_file({{re.sub(r'{pattern}', '', n): w.clone() for n, w in load_file(p).items()}}, p, "
+            f"{{'format': 'pt'}}) for p in Path({target!r}).glob('*.safetensors')]"
+            f'{of_index if index.is_file() else ""}"'
         )
 
 
@@ -244,8 +254,8 @@ def weight_files(folder: Path) -> list[Path]:
         ModelError: a file that an index names is missing.
     """
     settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    named = settings.get("transformers_weights")
-    for name in (named,) if isinstance(named, str) else _FILES:
+    given = settings.get("transformers_weights")
+    for name in (given,) if isinstance(given, str) else _FILES:
         stem = name.removesuffix(_INDEX)
         if (folder / stem).is_file():
             return [folder / stem]
@@ -322,9 +332,9 @@ def _if_possible(work: Callable[[], T]) -> T | None:
         return None
 
 
-def meta_model(auto: Any, config: Any, stored: Mapping[str, StoredWeight] | None = None) -> tuple[Any, dict[str, Any]]:
+def meta_model(auto: Any, config: Any, stored: Mapping[str, StoredWeight]) -> tuple[Any, dict[str, Any]]:
     """Return a model with shapes and no numbers, and transformers' report of loading weights of such shapes into it."""
-    weights = {name: torch.empty(weight.shape, device="meta") for name, weight in (stored or {}).items()}
+    weights = {name: torch.empty(weight.shape, device="meta") for name, weight in stored.items()}
     with torch.random.fork_rng(devices=[]):  # the numbers that training draws do not depend on a check
         return auto._model_mapping[type(config)].from_pretrained(
             None, config=config, state_dict=weights, device_map="meta", dtype=torch.float32,
@@ -380,8 +390,8 @@ def _head_names(config: Any) -> set[str]:
     """Return the names of the weights of the LM head that a causal language model of this configuration has."""
     from transformers import AutoModelForCausalLM
 
-    pair = _if_possible(lambda: meta_model(AutoModelForCausalLM, config))
-    return set() if pair is None else head_names(pair[0])
+    model = _if_possible(lambda: _blank(AutoModelForCausalLM, config))
+    return set() if model is None else head_names(model)
 
 
 def head_names(model: Any) -> set[str]:
@@ -435,8 +445,14 @@ def skeleton(model: str) -> PreTrainedModel | None:
     if not (folder / "config.json").is_file():
         return None
     return _if_possible(
-        lambda: meta_model(AutoModelForCausalLM, AutoConfig.from_pretrained(folder, trust_remote_code=False))[0]
+        lambda: _blank(AutoModelForCausalLM, AutoConfig.from_pretrained(folder, trust_remote_code=False))
     )
+
+
+def _blank(auto: Any, config: Any) -> Any:
+    """Return the model that `auto` makes of a configuration, with shapes and no numbers."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return auto.from_config(config)
 
 
 def meta_base(base: PreTrainedModel) -> PreTrainedModel:

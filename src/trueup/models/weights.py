@@ -126,21 +126,21 @@ def weights_fingerprint(module: nn.Module) -> str:
 def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids at which a model's own settings end its answers, which may be several (Llama 3, Qwen, Gemma).
 
-    They are those in generation_config.json and a list in config.json. A single id in config.json counts if it is a
-    special token: it may be no more than the default of the configuration's class.
+    They are those in generation_config.json and in config.json. A single id that is only that of the configuration
+    counts if it is a special token: it may be no more than the default of the configuration's class.
 
     Raises:
         ModelError: `eos_token_id` is neither an id nor a list of ids.
     """
     config, generation = cast("Any", model).config, getattr(model, "generation_config", None)
-    ids: set[int] = set()
-    if generation is not None and not getattr(generation, "_from_model_config", False):
-        ids |= set(_token_ids(generation.eos_token_id, "generation_config.json"))
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    for part in (config, config.get_text_config()):
+    written = not getattr(generation, "_from_model_config", False)
+    ids: set[int] = set()
+    files = {"generation_config.json": [generation], "config.json": [config, config.get_text_config()]}
+    for file, part in ((file, part) for file, parts in files.items() for part in parts):
         named = getattr(part, "eos_token_id", None)
-        listed = _token_ids(named, "config.json")
-        ids |= set(listed) if isinstance(named, list) else special & set(listed)
+        listed = set(_token_ids(named, file))
+        ids |= listed if isinstance(named, list) or (part is generation and written) else special & listed
     return frozenset(ids)
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO
 
@@ -236,34 +238,66 @@ def make_console(*, stderr: bool) -> Console:
 
 
 def quiet_libraries() -> None:
-    """Silence the progress bars, advice and request logs of libraries such as transformers, datasets and httpx.
+    """Silence the progress bars, deprecations and request logs of libraries such as transformers, datasets and httpx.
 
-    Call it before they are imported; it imports none of them. Environment variables that the user has set win.
+    Of their warnings only those are hidden that a check of ours reads (`_READ`, `_READ_WARNINGS`): any other may say
+    that a model or a row is not what it seems, and is shown. Call it before they are imported; it imports none of them.
+    Environment variables that the user has set win.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("httpx", "httpcore", "filelock", "fsspec", "urllib3", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name, messages in _READ.items():
+        logger, known = logging.getLogger(name), _Known(messages)
+        if known not in logger.filters:
+            logger.addFilter(known)
     if not sys.warnoptions:
         for module in ("transformers", "datasets", "peft", "huggingface_hub", "torch", "accelerate"):
-            warnings.filterwarnings("ignore", category=UserWarning, module=rf"{module}(\.|$)")
             warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}(\.|$)")
+        for message in _READ_WARNINGS:
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        warnings.formatwarning = _on_one_line
     if "transformers" in sys.modules:
         from transformers.utils import logging as transformers_logging
 
-        transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
     if "datasets" in sys.modules:
         import datasets
 
         datasets.disable_progress_bars()
-        datasets.utils.logging.set_verbosity_error()
+
+
+@dataclass(frozen=True)
+class _Known(logging.Filter):
+    """Filter of log records that leaves out those whose message matches one of the given patterns."""
+
+    messages: tuple[str, ...]
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for a message that a check of ours reads."""
+        return not any(re.search(message, record.getMessage()) for message in self.messages)
+
+
+_READ = {
+    "transformers.modeling_utils": ("LOAD REPORT", "This checkpoint seem corrupted"),  # models/matching.py
+    "transformers.tokenization_utils_base": ("Token indices sequence length is longer",),  # max_length; positions
+}
+"""Logger -> patterns of messages that are read by checks of ours, or hold nothing about a model or its data."""
+_READ_WARNINGS = ("Found missing adapter keys",)  # models/matching.py
+
+
+def _on_one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return a library's warning as one line of text: its place and message, without its source code (`line`)."""
+    del line
+    place = filename.replace("\\", "/").rpartition("/site-packages/")[2]
+    return f"warning: {category.__name__} of {place}:{lineno}: {clean(' '.join(str(message).split()))}\n"
 
 
 _QUIET = {
-    "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    "DATASETS_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers reads this one for its own bars as well
     "HF_HUB_DISABLE_TELEMETRY": "1",
