@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_a_list_in_config_json_counts_and_a_single_ordinary_id_does_not(tmp_path
 
 def test_what_is_no_id_is_refused(tmp_path: Path) -> None:
     network = tiny_network(tmp_path / "base")
-    trunk = network.trunks["base"]
+    trunk: Any = network.trunks["base"]
     trunk.generation_config.eos_token_id = ["</s>"]
     from trueup.models.weights import end_ids
 

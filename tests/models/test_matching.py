@@ -299,7 +299,7 @@ def adapter(tiny_base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder = tmp_path_factory.mktemp("adapter") / "adapter"
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
-    get_peft_model(loaded(tiny_base), lora).save_pretrained(folder)
+    get_peft_model(loaded(tiny_base), lora).save_pretrained(str(folder))
     return str(folder)
 
 
@@ -354,7 +354,7 @@ def test_an_adapter_over_a_resized_vocabulary_names_the_fix(tiny_base: str, tmp_
         r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], task_type="CAUSAL_LM",
         ensure_weight_tying=True,
     )  # fmt: skip
-    get_peft_model(base, lora).save_pretrained(folder, save_embedding_layers=False)
+    get_peft_model(base, lora).save_pretrained(str(folder), save_embedding_layers=False)
     damaged(str(folder), tmp_path / "named", name="adapter", base_model_name_or_path=tiny_base)
     with pytest.raises(ModelError, match=r"the base has 264 tokens, the adapter was trained over 270: resize the base"):
         loaded(str(tmp_path / "named"))

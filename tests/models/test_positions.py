@@ -9,10 +9,13 @@ import pytest
 import torch
 
 import tiny_data
-from tiny import tiny_folder, tiny_tokenizer
-from trueup.errors import DataError
+from tiny import tiny_folder, tiny_network, tiny_tokenizer
+from trueup.errors import DataError, ModelError
+from trueup.models.batching import Branch, Example
+from trueup.models.forward import forward_all
 from trueup.models.positions import PositionLimit, position_limit
 from trueup.preflight.report import check_stage
+from trueup.sampling import sample
 
 SMALL: dict[str, Any] = {"vocab_size": 264, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 GPT2 = {**SMALL, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}
@@ -90,6 +93,18 @@ def learned(folder: Path) -> str:
     GPT2LMHeadModel(GPT2Config(**GPT2)).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+def test_a_network_never_runs_past_the_end_of_a_table(tmp_path: Path) -> None:
+    network = tiny_network(learned(tmp_path / "gpt2"))
+    network.add_frozen("policy")
+    longer, fits = (Example([5] * 100, (Branch([6] * length, [True] * length),)) for length in (29, 28))
+    assert forward_all(network, [fits], "policy", "logps", max_tokens=256).shape == (28,)
+    with pytest.raises(ModelError, match="a row of 129 tokens is longer than the 128 positions of this model"):
+        forward_all(network, [longer], "policy", "logps", max_tokens=256)
+    assert sample(network, [[5] * 100], max_new_tokens=28)[0].ids
+    with pytest.raises(ModelError, match="lower max_length to 128, the new tokens of an answer included"):
+        sample(network, [[5] * 100], max_new_tokens=29)
 
 
 def rows(folder: Path, *lengths: int, kind: str = "sft") -> str:

@@ -146,7 +146,11 @@ def load_adapter(folder: Path, record: RecordedOutputs, auto: Any, options: dict
         trunk.config.pad_token_id = trunk.config.get_text_config().pad_token_id = pad
         found += f"; needs config.pad_token_id = {pad} (the base has {base_pad})"
     model = PeftModel.from_pretrained(trunk, str(folder))
-    return model.to(record.device).eval(), [Check("loading", True, found, "peft over its base")]
+    report = model.load_adapter(str(folder), "default")  # PEFT reports only to the caller of this method
+    wrong = {"missing": report.missing_keys, "unexpected": report.unexpected_keys}
+    wrong = {name: sorted(keys) for name, keys in wrong.items() if keys}
+    found = f"{wrong}"[:200] if wrong else found
+    return model.to(record.device).eval(), [Check("loading", not wrong, found, "peft over its base")]
 
 
 def is_adapter(folder: Path) -> bool:

@@ -28,6 +28,7 @@ from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ModelError
 from trueup.models.attention import PACKED, use_attention
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
+from trueup.models.positions import table_size
 from trueup.models.targets import check_targets
 from trueup.models.weights import (
     bit_sum,
@@ -102,6 +103,7 @@ class Network(nn.Module):
         self.reference_fingerprint = self.base_fingerprint
         self._peft: list[PeftModel] = []  # in a list, so that its parameters are not registered a second time
         self._selected: str | None = None
+        self._tables: dict[str, int | None] = {}  # by trunk: the rows of its table of positions
         self._roots: dict[str, ShardedTrunk] = {}  # by trunk; as above, not registered twice
         self._trainable: set[str] = set()
         self.trained_roles: list[str] = []
@@ -460,6 +462,8 @@ class Network(nn.Module):
     def _hidden(self, batch: Batch, role: str) -> Tensor:
         """Return the (R * T, H) last hidden states of a batch of R rows of T tokens under a role."""
         trunk = self.trunk(role)
+        if self._positions(role) is not None:
+            self.check_positions(role, int(batch.position_ids.max()) + 1)
         mask, packed = batch.attention_mask, batch.sequences is not None
         if mask is not None:
             # Additive and in the compute dtype: SDPA and eager attention both take that.
@@ -476,6 +480,21 @@ class Network(nn.Module):
                 **extra,
             )
         return output.last_hidden_state.flatten(0, 1)
+
+    def check_positions(self, role: str, length: int) -> None:
+        """Raise ModelError if the role's model has a table of fewer than `length` positions."""
+        positions = self._positions(role)
+        if positions is not None and length > positions:
+            raise ModelError(
+                f"a row of {length} tokens is longer than the {positions} positions of this model\n"
+                f"  fix: lower max_length to {positions}, the new tokens of an answer included"
+            )
+
+    def _positions(self, role: str) -> int | None:
+        key = self.roles[role].trunk
+        if key not in self._tables:
+            self._tables[key] = table_size(self.trunks[key])
+        return self._tables[key]
 
     def autocast(self, trunk: nn.Module) -> torch.autocast | nullcontext[None]:
         """Return a context that computes in the runtime's dtype if the trunk's weights are float32 for training."""

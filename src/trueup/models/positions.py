@@ -30,25 +30,26 @@ def position_limit(model: PreTrainedModel) -> PositionLimit | None:
     with shapes only (on the device "meta") cannot run a longer row. Rotary positions have no such end; theirs is the
     length of the training, times the factor of a scaling.
     """
-    config = model.config.get_text_config()
-    positions = next(
-        (value for key in _KEYS if isinstance(value := getattr(config, key, None), int) and value > 0), None
-    )
+    positions = _configured(model)
     if positions is None:
         return None
     if has_table(model, positions) or (model.device.type == "meta" and _stops_at(model, positions)):
         return PositionLimit(positions, is_table=True)
-    rotary = getattr(config, "rope_parameters", None)
+    rotary = getattr(model.config.get_text_config(), "rope_parameters", None)
     return PositionLimit(_scaled(positions, rotary), is_table=False) if rotary else None
 
 
 def table_size(model: nn.Module) -> int | None:
     """Return the number of positions in the tables of a model; None if its positions are computed, or it has none."""
-    config: Any = cast("Any", model).config.get_text_config()
-    positions = next(
-        (value for key in _KEYS if isinstance(value := getattr(config, key, None), int) and value > 0), None
-    )
+    positions = _configured(model)
     return positions if positions is not None and has_table(model, positions) else None
+
+
+def _configured(model: nn.Module) -> int | None:
+    """Return the number of positions in a model's configuration, under whatever name; None if it has none."""
+    config: Any = cast("Any", model).config.get_text_config()
+    values = (getattr(config, key, None) for key in _KEYS)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
 def has_table(model: nn.Module, positions: int) -> bool:
@@ -58,8 +59,9 @@ def has_table(model: nn.Module, positions: int) -> bool:
         is_other = isinstance(module, nn.Embedding) and module is not tokens
         if is_other and positions <= cast("nn.Embedding", module).num_embeddings <= positions + _OFFSET:
             return True
-    # Rotary tables (GPT-J) and causal masks (GPT-Neo); frequencies are vectors.
-    return any(positions in buffer.shape and buffer.ndim > 1 for buffer in model.buffers())
+    # Rotary tables (GPT-J) begin with the positions, causal masks (GPT-Neo) end with them twice.
+    shapes = [tuple(buffer.shape) for buffer in model.buffers() if buffer.ndim > 1]
+    return any(shape[0] == positions or shape[-2:] == (positions, positions) for shape in shapes)
 
 
 @torch.no_grad()

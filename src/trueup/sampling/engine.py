@@ -150,6 +150,7 @@ class _Engine:
         self, network: Network, role: str, rows: Sequence[_Row], new_tokens: int, temperature: float,
         max_tokens: int, on_token: Callable[[int], None] | None,
     ) -> None:  # fmt: skip
+        network.check_positions(role, max((len(row.prompt) for row in rows), default=0) + new_tokens)
         self._network, self._temperature, self._on_token = network, temperature, on_token
         self._new_tokens, self._max_tokens = new_tokens, max_tokens
         self._trunk: Any = network.trunk(role)

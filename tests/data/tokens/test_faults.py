@@ -18,8 +18,8 @@ from trueup.data.rendering.messages import Rendered
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import DataError
 
-OF_THE_WEIGHTS = {"other-base", "rounded-weights", "pickled-weights"}
-"""For faults of the weights, see test_loading.py, hostile/test_models.py."""
+OF_THE_WEIGHTS = {"other-base", "rounded-weights", "pickled-weights", "ignored-weights"}
+"""For faults of the weights, see models/test_loading.py, models/test_matching.py, hostile/test_models.py."""
 Patch = pytest.MonkeyPatch
 
 
