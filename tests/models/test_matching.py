@@ -227,6 +227,52 @@ def test_pickled_weights_are_compared_too(tiny_base: str, tmp_path: Path) -> Non
         loaded(str(folder), pickles=True)
 
 
+GGUF_NAMES = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "embed_tokens": "token_embd", "norm": "output_norm",
+}  # fmt: skip
+
+
+def gguf_file(source: str, path: Path, change: Callable[[Weights], Weights] = lambda weights: weights) -> str:
+    """The tiny model as a .gguf file."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_context_length(512)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(264)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([f"t{index}" for index in range(264)])
+    writer.add_token_merges([])
+    for name, value in change(load_file(Path(source, "model.safetensors"))).items():
+        layer, kind = re.match(r"(?:model\.)(?:layers\.(\d+)\.)?(.*)\.weight", name).groups()  # type: ignore[union-attr]
+        block = "" if layer is None else f"blk.{layer}."
+        writer.add_tensor(f"{block}{GGUF_NAMES.get(kind, kind)}.weight", value.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return str(path)
+
+
+def test_a_gguf_file_is_compared_too(tiny_base: str, tmp_path: Path) -> None:
+    assert loaded(gguf_file(tiny_base, tmp_path / "plain.gguf")).config.num_hidden_layers == 2
+    with pytest.raises(ModelError, match=r"1 of 21 missing, which would be random \(model.layers.1.mlp.up_proj.weight"):
+        loaded(gguf_file(tiny_base, tmp_path / "less.gguf", without("layers.1.mlp.up_proj")))
+    more = lambda weights: {**weights, "model.layers.2.mlp.up_proj.weight": torch.ones(64, 32)}  # noqa: E731
+    with pytest.raises(ModelError, match=r"1 unknown to it, which would be ignored \(blk.2.ffn_up.weight; 7.0%"):
+        loaded(gguf_file(tiny_base, tmp_path / "more.gguf", more))
+    assert loaded(str(tmp_path / "more.gguf"), ignored_weights=True).config.num_hidden_layers == 2
+
+
 def test_a_check_does_not_change_what_training_draws(tiny_base: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
     right = torch.randn(4)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+import warm
 from trueup.system import console
 from trueup.system.console import Progress, quiet_libraries, table
 from trueup.system.text import clean, duration, format_number, short_count
@@ -256,11 +257,30 @@ def test_quiet_libraries_imports_nothing_and_respects_choices() -> None:
         "import os, sys; os.environ['TRANSFORMERS_VERBOSITY'] = 'info'\n"
         "from trueup.system.console import quiet_libraries; quiet_libraries()\n"
         "loaded = [name for name in ('transformers', 'datasets', 'torch', 'httpx') if name in sys.modules]\n"
-        "print(loaded, os.environ['TRANSFORMERS_VERBOSITY'], os.environ['DATASETS_VERBOSITY'])\n"
+        "print(loaded, os.environ['TRANSFORMERS_VERBOSITY'], os.environ['TQDM_DISABLE'])\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert out.stdout == "[] info error\n"
+    assert out.stdout == "[] info 1\n"
+
+
+def test_libraries_warnings_are_shown_unless_a_check_reads_them() -> None:
+    code = (
+        "import logging, sys, warnings\n"
+        "from trueup.system.console import quiet_libraries; quiet_libraries()\n"
+        "from transformers.utils import logging as of_transformers\n"
+        "log = of_transformers.get_logger('transformers.modeling_utils')\n"
+        "log.warning('LlamaForCausalLM LOAD REPORT from: a folder')\n"
+        "log.warning('something no check reads')\n"
+        "warnings.warn_explicit('deprecated', FutureWarning, '/x/site-packages/peft/a.py', 3, module='peft.a')\n"
+        "warnings.warn_explicit('Found missing adapter keys: x', UserWarning, 'a.py', 3, module='peft.a')\n"
+        "warnings.warn_explicit('an unread\\n one', UserWarning, '/x/site-packages/peft/a.py', 3, module='peft.a')\n"
+    )
+    done = warm.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [
+        "[transformers] something no check reads",
+        "warning: UserWarning of peft/a.py:3: an unread one",
+    ]
 
 
 def test_quiet_libraries_hushes_request_logs(monkeypatch: pytest.MonkeyPatch) -> None:

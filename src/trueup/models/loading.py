@@ -29,6 +29,7 @@ from trueup.models.matching import (
     meta_base,
     require_adapter_match,
     require_match,
+    with_layers_beyond,
 )
 from trueup.models.network import Network
 from trueup.models.weights import input_embeddings, weights_fingerprint
@@ -241,6 +242,8 @@ def _load_model(auto: Any, model: str, trust: Trust, dtype: torch.dtype, *, head
     options = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}  # they are in the report
     (loaded, info), folder = _from_pretrained(auto, model, trust, **options)
     report = loaded_report(loaded, auto, info, folder, head=head)
+    if place.suffix == ".gguf":
+        report = with_layers_beyond(report, place)
     require_match(report, model, ignored_weights=trust.ignored_weights)
     return loaded
 

@@ -45,6 +45,7 @@ _WRAPPERS = {
     "base_layer": "an adapter of PEFT that was not merged",
     "base_model": "an adapter of PEFT that was not merged",
 }
+_BLOCK = re.compile(r"blk\.(\d+)\.")  # a layer in a .gguf file
 _LAYER = re.compile(r"\.(\d+)\.")
 _SHOWN = 3
 _LONGEST = 160
@@ -290,7 +291,7 @@ def _safetensors(path: Path) -> dict[str, StoredWeight]:
 
 def _pickled(path: Path) -> dict[str, StoredWeight]:
     """Return the weights in a pickled file; its tensors alone are read (`weights_only`), without their numbers."""
-    content = torch.load(path, map_location="meta", weights_only=True)
+    content = _if_possible(lambda: torch.load(path, map_location="meta", weights_only=True)) or {}
     tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
     return {
         name: StoredWeight(tuple(value.shape), str(value.dtype).removeprefix("torch."), value.nbytes)
@@ -405,6 +406,20 @@ def without_head(report: WeightsReport, model: Any) -> WeightsReport:
     """Return the report without a missing LM head, for a model that is only scored and never reaches its head."""
     missing = tuple(name for name in report.missing if name not in head_names(model))
     return replace(report, missing=missing)
+
+
+def with_layers_beyond(report: WeightsReport, path: Path) -> WeightsReport:
+    """Return the report of a `.gguf` file with the weights of layers past the last, which transformers never reads."""
+    from gguf import GGUFReader
+
+    tensors = GGUFReader(path).tensors
+    stored = {
+        tensor.name: StoredWeight(tuple(map(int, tensor.shape)), tensor.tensor_type.name, int(tensor.n_bytes))
+        for tensor in tensors
+    }
+    layers = report.layers or math.inf
+    beyond = [name for name in stored if (match := _BLOCK.match(name)) and int(match[1]) >= layers]
+    return replace(report, unexpected=(*report.unexpected, *sorted(beyond)), stored=stored)
 
 
 def require_match(report: WeightsReport, place: str, *, ignored_weights: bool) -> None:
