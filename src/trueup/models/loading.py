@@ -235,7 +235,7 @@ def _load_model(auto: Any, model: str, trust: Trust, dtype: torch.dtype, *, head
     """
     place = Path(model)
     if place.is_dir():
-        if problem := refusal(place, trust) or _kind_problem(place, model, auto):
+        if problem := refusal(place, trust) or kind_problem(place, model, auto):
             raise ModelError(problem)
         if (report := folder_report(place, auto, head=head)) is not None:
             require_match(report, model, ignored_weights=trust.ignored_weights)
@@ -271,7 +271,7 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> tup
         folder = path if path.is_dir() else _inspected_snapshot(model)
         if problem := refusal(folder, trust, weights=path.is_dir() and not is_tokenizer):
             raise ModelError(problem)
-        if not is_tokenizer and (problem := _kind_problem(folder, model, auto)):
+        if not is_tokenizer and (problem := kind_problem(folder, model, auto)):
             raise ModelError(problem)
         if not path.is_dir():
             options["revision"] = folder.name  # load the revision that was inspected, not a newer one
@@ -290,7 +290,7 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> tup
         raise ModelError(_load_error_message(model, error, "tokenizer" if is_tokenizer else "model")) from error
 
 
-def _kind_problem(folder: Path, model: str, auto: Any) -> str | None:
+def kind_problem(folder: Path, model: str, auto: Any) -> str | None:
     """Return the reason why a model cannot be loaded by `auto` for what it is, by its config.json; else None."""
     if not (folder / "config.json").is_file():
         return None

@@ -147,8 +147,9 @@ class WeightsReport:
             return "it has a reward model's score head: name a model that writes text, or give this one as `reward`"
         if self.only_unexpected:
             return (
-                "if they are left out on purpose (a vision tower, layers for multi-token prediction), "
-                "allow=[ignored-weights]; else take the config.json that belongs to these weights"
+                "take the config.json that belongs to these weights; if they are left out on purpose (a vision tower, "
+                "layers for multi-token prediction), allow=[ignored-weights] in a stage, and for evaluate or chat save "
+                f"the model without them: {self.auto}.from_pretrained({place!r}).save_pretrained(FOLDER)"
             )
         if any(name.startswith("score.") for name in self.missing):
             return "a reward model has a trained score head: train one with `trueup reward`, or copy it whole again"

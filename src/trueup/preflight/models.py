@@ -15,6 +15,7 @@ from trueup.config.paths import adapter_base, is_adapter, trust_of
 from trueup.config.untrusted import refusal
 from trueup.data.tokens.findings import Finding, fault
 from trueup.errors import ModelError
+from trueup.models.loading import kind_problem
 from trueup.models.matching import adapter_problem, adapter_report, folder_report, skeleton
 from trueup.models.positions import position_limit
 from trueup.models.reward_model import classifier_source
@@ -62,6 +63,10 @@ def weight_findings(config: StageConfig) -> Iterator[Finding]:
 def _weights(section: str, model: str, auto: Any, config: StageConfig, *, head: bool = True) -> Iterator[Finding]:
     folder, trust = Path(model), trust_of(config)
     if not folder.is_dir() or refusal(folder, trust):
+        return
+    if (problem := kind_problem(folder, model, auto)) is not None:
+        text, _, fix = problem.partition("\n  fix: ")
+        yield Finding("unusable", "error", section, text, fix)
         return
     try:
         if is_adapter(folder):
