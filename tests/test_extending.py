@@ -18,10 +18,12 @@ from trueup.algorithms.advantages import Episodes
 from trueup.algorithms.preference import Pairs
 from trueup.config import STAGES, DpoConfig, EvaluateConfig, PpoConfig, load_config, to_yaml
 from trueup.config.functions import load_function
-from trueup.errors import ConfigError
+from trueup.data.rendering.messages import Conversation, Message
+from trueup.errors import ConfigError, TrueupError
 from trueup.evaluation.items import read_items
 from trueup.evaluation.plan import Plan
 from trueup.evaluation.suite import measure
+from trueup.models.rewards import reward_from_file
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
@@ -123,6 +125,13 @@ WRONG_SETTINGS = [
         "reward={name: mine.py:short_and_polite, per_wrd: 1}",
         "reward.per_wrd: unknown key; did you mean per_word?",
     ),
+    ("dpo", "loss={name:mine.py:margin_loss}", "no space after the colon; write name: mine.py:margin_loss"),
+    (
+        "dpo",
+        "loss.name=mine.py:later",
+        "mine.py:1: later is an `async def`, which nobody awaits; give a plain function",
+    ),
+    ("ppo", "reward=mine.py:Thing", "is a class; give a plain function"),
     ("ppo", "reward={name: runs/rm, scale: 1}", "reward.name: must be a function of yours, file.py:function"),
     ("ppo", "watch.gold={name: mine.py:short_and_polite, per_word: much}", "watch.gold.per_word: must be a number"),
 ]
@@ -133,8 +142,10 @@ WRONG_SETTINGS = [
 def test_wrong_settings_are_told_when_the_configuration_is_read(method: str, setting: str, said: str) -> None:
     required = {"dpo": ["data=d.jsonl"], "ppo": ["prompts=d.jsonl", "reward=mine.py:short_and_polite"]}[method]
     Path("d.jsonl").write_text("{}\n")
+    source = Path("mine.py").read_text()
+    Path("mine.py").write_text(f"async def later(x): pass\nclass Thing: pass\n{source}")
     tiny_folder(Path("m"))
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(TrueupError) as caught:
         load_config(STAGES[method], None, ["model=m", "output=o", *required, setting], check_files=True)
     assert said in str(caught.value)
 
@@ -145,7 +156,7 @@ WRONG_FUNCTIONS = [
         "def f(pairs): return pairs.chosen.mean()",
         r"returned torch.float32 of shape \(\)\n  fix: return a float",
     ),
-    ("loss", "def f(pairs): return pairs.chosen.detach()", "do not depend on the policy's log-probabilities"),
+    ("loss", "def f(pairs): return pairs.chosen.detach()", "does not depend on the policy's log-probabilities"),
     ("loss", "def f(pairs): return pairs.chosen / 0", r"returned \[-inf, -inf, -inf\]"),
     ("loss", "def f(pairs): return 7", "returned int"),
     (
@@ -153,13 +164,65 @@ WRONG_FUNCTIONS = [
         "def f(pairs): return pairs.chosen - pairs.ref_chosen",
         "without a reference, as the file's NEEDS_REFERENCE",
     ),
-    ("loss", "UNPAIRED = {'f'}\ndef f(pairs): return pairs.chosen", "Completions of 3.*raised AttributeError"),
+    ("loss", "UNPAIRED = {'f'}\ndef f(pairs): return pairs.chosen", "raised AttributeError.*Completions of 3"),
     ("advantage", "def f(episodes): return episodes.totals", r"returned torch.float32 of shape \(4,\)"),
     ("advantage", "def f(episodes): return 2 * episodes.values", "without values, as the file's NEEDS_VALUES"),
     ("estimator", "def f(logps, ref_logps): return (logps - ref_logps).mean()", r"kl.estimator: mine.py:f.*shape \(\)"),
-    ("kl loss", "def f(logps, ref_logps): return (logps - ref_logps).detach()", "must depend on the policy's log-prob"),
+    (
+        "kl loss",
+        "def f(logps, ref_logps): return (logps - ref_logps).detach()",
+        r"as a loss \(kl.apply: loss\): does not depend on the policy's log-prob",
+    ),
     ("kl logged", "def f(logps, ref_logps): return None", "kl.logged: mine.py:f.*returned NoneType"),
-    ("reward", "def f(talks): return [1.0]", "reward: for 2 prompts of the data and a made-up answer.*1 scores for 2"),
+    (
+        "loss",
+        "def f(pairs):\n  x = 1\n  raise KeyError('no\\nway')",
+        r"mine.py:4: calling it raised KeyError: 'no\\nway' \(on",
+    ),
+    ("loss", "import sys\ndef f(pairs): sys.exit(3)", r"mine.py:3: calling it ended with sys.exit\(3\)"),
+    ("loss", "import sys\nsys.exit()\ndef f(pairs): pass", r"mine.py:3: importing the file ended with sys.exit\(\)"),
+    ("loss", "def f(pairs:\n", r"mine.py:2: importing the file raised SyntaxError: '\(' was never closed\n  fix: make"),
+    ("loss", "async def f(pairs): return pairs.chosen", r"f is an `async def`, .*\n  fix: def f\("),
+    ("loss", "class f:\n  pass", r"mine.py: f is a class\n  fix: name a function .*, or an instance: mine = f\(\)"),
+    (
+        "loss",
+        "def f(pairs):\n  pairs.rejected.detach().zero_()\n  return pairs.chosen",
+        r"in place \(rejected\).*clone",
+    ),
+    (
+        "loss",
+        "def f(pairs): return torch.where(pairs.chosen < 0, pairs.chosen, (0 * pairs.chosen).sqrt())",
+        "gradient is",
+    ),
+    (
+        "loss",
+        "def f(pairs): return torch.ones(3, device='meta')",
+        r"returned a tensor on meta\n  fix: return one on cpu",
+    ),
+    ("advantage", "def f(episodes): return episodes.rewards.zero_()", r"changed its input in place \(rewards\)"),
+    ("estimator", "def f(logps, ref_logps): return ref_logps.zero_()", r"changed its input in place \(argument 2\)"),
+    (
+        "reward",
+        "def f(talks): return [1.0]",
+        r"reward: mine.py:f gave 1 scores for 2 conversations \(called on 2 prompts of the data with the answer",
+    ),
+    (
+        "reward",
+        "def f(talks): return None",
+        "reward: mine.py:f returned None, which is not a list of numbers.*\n  fix: ",
+    ),
+    ("reward", "def f(talks): return [float('nan')] * 2", "gave the score nan for the answer .A made-up answer."),
+    ("reward", "def f(talks): return [10**400] * 2", "which is not a list of numbers"),
+    (
+        "reward",
+        "def f(talks): return [talk.answer for talk in talks]",
+        "'answer' .*\n  fix: .*other columns by its prompt",
+    ),
+    (
+        "reward",
+        "def f(prompts, completions, answer): return [1.0]",
+        r"\n  fix: def f\(conversations, \*, scale=1.0\): first",
+    ),
     (
         "reward",
         "def f(talks, scale): return [1.0 for _ in talks]",
@@ -167,6 +230,39 @@ WRONG_FUNCTIONS = [
     ),
     ("reward", "def f(talks): return talks[0].nothing", "raised AttributeError"),
 ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "mine = lambda talks: [1.0] * len(talks)",
+        "class F:\n  def __call__(self, talks): return [1.0] * len(talks)\nmine = F()",
+        "from functools import partial\nmine = partial(lambda talks, k: [k] * len(talks), k=1.0)",
+        "try:\n  from nowhere import mine\nexcept ImportError:\n  def mine(talks): return torch.ones(len(talks), 1)",
+        "def mine(talks):\n  n = len(talks)\n  talks.clear()\n  return [True] * n",
+    ],
+)
+def test_whatever_can_be_called_is_a_function(source: str, here: Path) -> None:
+    """Its file's name may hold a space; and the checks of the configuration let it pass."""
+    write(source)
+    (here / "mine.py").rename(here / "my rewards.py")
+    tiny_folder(here / "m")
+    tiny_data.write(here / "d.jsonl", tiny_data.rows("prompts", 2))
+    settings = ["model=m", "output=o", "prompts=d.jsonl", "reward=my rewards.py:mine"]
+    config = load_config(PpoConfig, None, settings, check_files=True)
+    assert reward_from_file(config.rewards[0])([Conversation((Message("user", "q"), Message("assistant", "a")))]) == 1.0
+
+
+def test_a_resumed_run_says_that_the_file_of_its_function_has_changed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"loss": SETTINGS["loss"], "save": {"every": 1}}
+    tiny_data.run(tiny_data.stage("dpo", here, **settings, optim={"steps": 1}))
+    write("NEEDS_REFERENCE = {'margin_loss'}\ndef margin_loss(pairs, *, beta=0.1, margin=1.0): return -pairs.chosen")
+    assert "mine.py" not in capsys.readouterr().err
+    tiny_data.run(tiny_data.stage("dpo", here, **settings, optim={"steps": 1}))
+    told = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"so its bits may differ: loss, mine.py: [0-9a-f]{16} -> [0-9a-f]{16}", told)
 
 
 @pytest.mark.usefixtures("here")
@@ -194,9 +290,18 @@ def test_a_function_that_cannot_be_used_stops_before_weights_load(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("def f(reply, accepted, question): return 3", r"evaluate.grader: gave 3.0 for .*grades are from 0 to 1"),
-        ("def f(reply, accepted, question): return None", "gave 'None' for .*, which is no number"),
-        ("def f(reply, accepted, question): return reply[99]", "it raised IndexError"),
+        (
+            "def f(reply, accepted, question): return 3",
+            r"evaluate.grader: mine.py:f gave 3.0 for .*\n  fix: return a num",
+        ),
+        (
+            "def f(reply, accepted, question): return None",
+            "gave None for .*, which is no number.*\n  fix: return a num",
+        ),
+        ("def f(reply, accepted, question): return '0.5'", 'gave "0.5" for .*, which is no number'),
+        ("def f(reply, accepted, question): return reply[99]", "mine.py:2: calling it raised IndexError: .*\n  fix: "),
+        ("def f(reply, accepted, question): raise SystemExit", r"ended with sys.exit\(\)"),
+        ("async def f(reply, accepted, question): return 1", "f is an `async def`"),
         ("def f(reply, accepted): return 1", "cannot be called with 1 or 3 arguments"),
     ],
 )
@@ -216,3 +321,9 @@ def test_a_missing_file_of_an_old_run_does_not_stop_its_configuration_from_being
     )
     assert config.loss.params == {"beta": 2}
     assert not config.loss.needs_reference
+
+
+def test_a_reward_finds_another_column_by_the_prompt(here: Path) -> None:
+    tiny_data.write(here / "prompts.jsonl", [{"prompt": "2 + 2?", "answer": "4"}, {"prompt": "1 + 1?", "answer": "2"}])
+    talks = [Conversation((Message("user", q), Message("assistant", "It is 4"))) for q in ("2 + 2?", "1 + 1?")]
+    assert reward_from_file("mine.py:known_answer")(talks).tolist() == [1.0, 0.0]

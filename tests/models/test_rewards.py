@@ -50,12 +50,12 @@ def test_answers_of_other_shapes(answer):
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        ([1.0, 2.0], "reward mine: 2 scores for 3 conversations"),
+        ([1.0, 2.0], "mine gave 2 scores for 3 conversations"),
         (1.0, "1 scores for 3 conversations"),
-        ([1.0, float("nan"), 2.0], "score nan for conversation 1; scores must be finite"),
-        ([1.0, 2.0, float("-inf")], "score -inf for conversation 2"),
+        ([1.0, float("nan"), 2.0], 'score nan for the answer "Yo"; scores must be finite'),
+        ([1.0, 2.0, float("-inf")], 'score -inf for the answer ""'),
         (["good", "bad", "bad"], "which is not a list of numbers"),
-        (None, "returned 'None', which is not"),
+        (None, "returned None, which is not"),
         ([1.0, None, 2.0], "which is not a list of numbers"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_file_that_is_not_python(tmp_path):
 @pytest.mark.parametrize("name", ["other", "NUMBER", ""])
 def test_a_function_that_is_not_there(tmp_path, name):
     file = write(tmp_path, "NUMBER = 3\ndef score(talks): ...\ndef second(talks): ...\ndef _hidden(talks): ...\n")
-    with pytest.raises(ConfigError, match=rf"no function '{name}'; it has score, second$"):
+    with pytest.raises(ConfigError, match=rf"no function '{name}'; it has score, second\n  fix: "):
         reward_from_file(f"{file}:{name}")
 
 

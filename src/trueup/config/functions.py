@@ -16,12 +16,13 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, cast
 
 from trueup.config.problems import Place, Problem, as_written, collected, suggestion
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, TrainingError, TrueupError
+from trueup.system.text import excerpt
 
 ParameterValue = float | int | bool
 Parameters = dict[str, ParameterValue | None]
@@ -239,17 +240,20 @@ def _check_settings(function: UserFunction, settings: dict[str, Any], place: Pla
         raise collected(problems)
 
 
-def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,)) -> Callable[..., Any]:
+def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,), arguments: str = "…") -> Callable[..., Any]:
     """Import a user's file (which runs its code) and return the named function, with its settings bound.
+
+    If the returned function raises an error or calls `sys.exit`, it raises TrainingError with the file and line.
 
     Args:
         spec: `file.py:function`, or `file.py:function(scale=2.0)`.
         key: the configuration key that names the function, for messages.
         takes: the numbers of positional arguments with which it may be called.
+        arguments: those arguments by name, for messages: "reply, accepted, question".
 
     Raises:
-        ConfigError: the file or the function is missing, importing the file fails, or the function does not take these
-            arguments.
+        ConfigError: the file or the function is missing, importing the file fails, the function is asynchronous or a
+            class, or it does not take these arguments.
     """
     parsed = UserFunction.parse(spec)
     file, _, name = (f"{parsed.file}:{parsed.name}" if parsed else spec).rpartition(":")
@@ -263,27 +267,63 @@ def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,)) -> Call
     sys.modules[module_spec.name] = module  # dataclasses and pickle look their module up there
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(module_spec.name, None)
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = frames[-1].lineno if frames else None
-        where = f"{file}:{line}" if line else file
         raise ConfigError(
-            f"{key}: {where}: importing the file raised {type(error).__name__}: {error}\n"
-            f"  fix: make `python {file}` run without an error"
+            f"{key}: {_failure(error, path, 'importing the file')}\n  fix: make `python {file}` run without an error"
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
         named = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise ConfigError(f"{key}: {file} has no function {name!r}; it has {', '.join(named) or 'none'}")
+        raise ConfigError(
+            f"{key}: {file} has no function {name!r}; it has {', '.join(named) or 'none'}\n"
+            f"  fix: {key}={file}:FUNCTION with a function of the file"
+        )
     settings = parsed.settings if parsed else {}
+    example = f"def {name}({arguments}, *, scale=1.0)"
+    if inspect.isclass(function):
+        raise ConfigError(
+            f"{key}: {file}: {name} is a class\n  fix: name a function ({example}), or an instance: mine = {name}()"
+        )
+    if any(map(inspect.iscoroutinefunction, (function, getattr(function, "__call__", None)))):  # noqa: B004 -- its kind
+        raise ConfigError(f"{key}: {file}: {name} is an `async def`, which nobody awaits\n  fix: {example}")
     if arguments_taken(function, takes, settings) is None:
         raise ConfigError(
             f"{key}: {file}: {name} cannot be called with {_arguments(takes)} by position and the settings it is given "
-            f"({', '.join(settings) or 'none'})\n"
-            f"  fix: arguments first, then its settings after a *: def {name}(…, *, scale=1.0)"
+            f"({', '.join(settings) or 'none'})\n  fix: {example}: first what trueup passes, then settings after a *"
         )
-    return partial(function, **settings) if settings else function
+    return _guarded(partial(function, **settings) if settings else function, f"{key}: {file}:{name}", path)
+
+
+def _guarded(function: Callable[..., Any], name: str, file: Path) -> Callable[..., Any]:
+    """Return the user's function so that it raises TrainingError, with file and line, whatever it raises or exits with.
+
+    Errors of trueup's own, Ctrl-C, and errors that mean that the memory is full, are passed on.
+    """
+
+    @wraps(function)
+    def guarded(*arguments: Any, **settings: Any) -> Any:
+        try:
+            return function(*arguments, **settings)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, (TrueupError, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
+                raise
+            raise TrainingError(f"{name}: {_failure(error, file, 'calling it')}") from error
+
+    return guarded
+
+
+def _failure(error: BaseException, file: Path, action: str) -> str:
+    """Return `mine.py:7: calling it raised KeyError: 'x'`, with the last line of the user's file that was running."""
+    path = str(file.absolute())  # as the import system names it
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    if isinstance(error, SyntaxError) and error.filename == path:
+        lines.append(error.lineno)
+    where = f"{file}:{lines[-1]}" if lines else f"{file}"
+    if isinstance(error, SystemExit):
+        return f"{where}: {action} ended with sys.exit({'' if error.code is None else repr(error.code)})"
+    text = error.args[0] if isinstance(error, SyntaxError) else str(error)
+    return f"{where}: {action} raised {type(error).__name__}: {excerpt(str(text), 300)[1:-1]}"
 
 
 def arguments_taken(

@@ -7,6 +7,7 @@ loader.
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 from trueup.config.evaluation import EvaluateConfig
 from trueup.config.functions import UserFunction
 from trueup.config.pipeline import PipelineConfig
-from trueup.config.problems import Place, Problem, limited, nearest_path
+from trueup.config.problems import Place, Problem, dotted, limited, nearest_path
 from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
 from trueup.config.sections import DataConfig, FunctionConfig, model_of_run
 from trueup.config.untrusted import Trust, read_json, refusal
@@ -178,6 +179,21 @@ def function_sections(config: StageConfig) -> list[tuple[Place, FunctionConfig]]
         used = [(("rollouts", "advantage"), config.rollouts.advantage), (("kl", "estimator"), config.kl.estimator)]
         return [*used, *logged]
     return []
+
+
+def function_files(config: StageConfig) -> dict[str, str]:
+    """Return {"loss, mine.py": hash} of the files of the user's functions that a stage names, by their keys.
+
+    The hash is the first 16 hex digits of the file's sha256, or "missing".
+    """
+    named = [(place, section.name) for place, section in function_sections(config)]
+    files: dict[str, str] = {}
+    for place, name in [*named, *_rewards(config)]:
+        if function := UserFunction.parse(name):
+            file = function.file.expanduser()
+            content = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "missing"
+            files[f"{dotted(place)}, {function.file}"] = content
+    return files
 
 
 def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
@@ -398,11 +414,20 @@ def _function_problem(function: UserFunction) -> str | None:
     except (SyntaxError, ValueError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
         return f"{path}{line}: not Python: {error.args[0]}"
-    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
-    imported = [alias for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    others = {target.id for target in assigned if isinstance(target, ast.Name)}
-    if name in functions or name in others | {alias.asname or alias.name for alias in imported}:
+    names, functions = set[str](), list[str]()
+    for node in ast.walk(
+        tree
+    ):  # also in `try` and `if`; what is no function of the module after all, `load_function` says
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            functions.append(node.name)
+        elif isinstance(node, (ast.AsyncFunctionDef, ast.ClassDef)) and node.name == name:
+            kind = "a class" if isinstance(node, ast.ClassDef) else "an `async def`, which nobody awaits"
+            return f"{path}:{node.lineno}: {name} is {kind}; give a plain function"
+    if name in functions or names & {name, "*"}:
         return None
     return f"{path}: has no function {name}; it has {', '.join(functions) or 'none'}"
 

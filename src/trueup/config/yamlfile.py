@@ -261,6 +261,10 @@ def _build_mapping(node: MappingNode, place: Place, document: Document, around: 
         if key in result:
             document.problems.append(f"{label}: {dotted(inner)}: the key is given twice; remove one")
             continue
+        if not value_node.value and key_node.style is None and ":" in key:  # {name:x} is a key without a value
+            first, _, rest = (printable(part) for part in key.partition(":"))
+            document.problems.append(f"{label}: {dotted(inner)}: no space after the colon; write {first}: {rest}")
+            continue
         document.mark(inner, label, key_node.start_mark.index + 1)
         result[key] = _build(value_node, inner, document, around)
     return result

@@ -14,12 +14,14 @@ from trueup.errors import ConfigError, TrainingError
 from trueup.evaluation.sets import Asked
 from trueup.models.rewards import checked_reward
 from trueup.runtime import Runtime
+from trueup.system.text import excerpt
 
 AnswerGrader = Callable[[Sequence[Asked], Sequence[Conversation]], list[float]]
 """Questions and the conversations that answer them -> a grade from 0 to 1 for each."""
 
 MADE_UP_REPLY = "A made-up answer."
 _KEY = "evaluate.grader"
+_FIX = "\n  fix: return a number from 0 to 1, or True or False"
 
 
 def open_grader(spec: str, runtime: Runtime) -> AnswerGrader:
@@ -30,20 +32,20 @@ def open_grader(spec: str, runtime: Runtime) -> AnswerGrader:
     Raises:
         ConfigError: the file or the function is not there, or it takes neither one argument nor three.
     """
-    function = load_function(spec, _KEY, takes=(1, 3))
+    function = load_function(spec, _KEY, takes=(1, 3), arguments="reply, accepted, question")
     by_conversation = arguments_taken(function, (1, 3), {}) == 1
 
     def grades(questions: Sequence[Asked], conversations: Sequence[Conversation]) -> list[float]:
         if by_conversation:
-            scores = checked_reward(function, spec)(conversations).tolist()
+            scores = checked_reward(function, f"{_KEY}: {spec}")(conversations).tolist()
         else:
             scores = [
-                _number(function(conversation.response, list(question.answers), question.text), question.id)
+                _number(function(conversation.response, list(question.answers), question.text), spec, question.id)
                 for question, conversation in zip(questions, conversations, strict=True)
             ]
         for question, score in zip(questions, scores, strict=True):
             if not 0 <= score <= 1:
-                raise TrainingError(f"{_KEY}: gave {score} for {question.id}; grades are from 0 to 1")
+                raise TrainingError(f"{_KEY}: {spec} gave {score} for {question.id}{_FIX}")
         return scores
 
     return lambda questions, conversations: runtime.from_first(lambda: grades(questions, conversations))
@@ -60,16 +62,16 @@ def check_grader(grader: AnswerGrader, questions: Sequence[Asked]) -> None:
     try:
         grader(written, replies)
     except TrainingError as error:
-        raise ConfigError(f"{error} (called with the reply {MADE_UP_REPLY!r} before any model loads)") from error
-    except Exception as error:
-        raise ConfigError(
-            f"{_KEY}: called with the reply {MADE_UP_REPLY!r}, it raised {type(error).__name__}: {error}\n"
-            "  fix: def grade(reply, accepted, question), a number from 0 to 1, or True or False"
-        ) from error
+        problem, _, fix = str(error).partition("\n")
+        where = f"{problem} (called with the reply {MADE_UP_REPLY!r} before any model loads)"
+        raise ConfigError(f"{where}\n{fix}" if fix else f"{where}{_FIX}") from error
 
 
-def _number(grade: object, question: str) -> float:
+def _number(grade: object, spec: str, question: str) -> float:
     try:
+        if isinstance(grade, (str, bytes)):
+            raise TypeError
         return float(grade)  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        raise TrainingError(f"{_KEY}: gave {str(grade)[:80]!r} for {question}, which is no number") from None
+    except (TypeError, ValueError, RuntimeError):
+        text = excerpt(grade, 80)
+        raise TrainingError(f"{_KEY}: {spec} gave {text} for {question}, which is no number{_FIX}") from None

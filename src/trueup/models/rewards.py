@@ -14,6 +14,7 @@ from torch import Tensor
 from trueup.config.functions import load_function
 from trueup.data.rendering.messages import Conversation
 from trueup.errors import TrainingError
+from trueup.system.text import excerpt
 
 
 class Reward(Protocol):
@@ -35,7 +36,7 @@ def reward_from_file(spec: str, key: str = "reward") -> Reward:
     Raises:
         ConfigError: the file or the function does not exist, or the function does not take one argument.
     """
-    return checked_reward(load_function(spec, key), spec)
+    return checked_reward(load_function(spec, key, arguments="conversations"), f"{key}: {spec}")
 
 
 def checked_reward(function: Callable[[Sequence[Conversation]], object], name: str) -> Reward:
@@ -43,23 +44,23 @@ def checked_reward(function: Callable[[Sequence[Conversation]], object], name: s
 
     The reward raises TrainingError if the result is not one finite number per conversation.
     """
+    fix = "\n  fix: return one finite number for each conversation"
 
     def reward(conversations: Sequence[Conversation], /) -> Tensor:
-        result = function(conversations)
+        result = function([*conversations])  # a list of its own, which it may change
         try:
-            scores = torch.as_tensor(result, dtype=torch.float32).flatten()
-        except (TypeError, ValueError, RuntimeError) as error:
+            scores = torch.as_tensor(result, dtype=torch.float32).detach().cpu().flatten()
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise TrainingError(
-                f"reward {name}: returned {str(result)[:80]!r}, which is not a list of numbers"
+                f"{name} returned {excerpt(result, 80)}, which is not a list of numbers{fix}"
             ) from error
         if scores.shape[0] != len(conversations):
-            raise TrainingError(
-                f"reward {name}: {scores.shape[0]} scores for {len(conversations)} conversations; return one for each"
-            )
+            raise TrainingError(f"{name} gave {scores.shape[0]} scores for {len(conversations)} conversations{fix}")
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).nonzero()[0])
+            response = excerpt(conversations[bad].response, 60)
             raise TrainingError(
-                f"reward {name}: score {scores[bad].item()} for conversation {bad}; scores must be finite"
+                f"{name} gave the score {scores[bad].item()} for the answer {response}; scores must be finite{fix}"
             )
         return scores
 

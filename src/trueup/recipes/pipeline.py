@@ -122,7 +122,8 @@ def inputs(stage: StageConfig) -> dict[str, str]:
         parts[".".join(map(str, place))] = store_version(data.path) or _content(data.path)
     parts["model"] = _content(stage.model)
     for key, value in _other_sources(stage):
-        parts[key] = _content(value.rpartition(":")[0] if ".py:" in value else value)
+        function = UserFunction.parse(value)
+        parts[key] = _content(str(function.file.expanduser()) if function else value)
     return parts
 
 
@@ -142,9 +143,9 @@ def _other_sources(stage: StageConfig) -> list[tuple[str, str]]:
     if isinstance(stage, PpoConfig | DpoConfig) and stage.watch.gold:
         sources.append(("watch.gold", stage.watch.gold))
     sources += [
-        (".".join(map(str, place)), str(function.file))
+        (".".join(map(str, place)), section.name)
         for place, section in function_sections(stage)
-        if (function := UserFunction.parse(section.name))
+        if UserFunction.parse(section.name)
     ]
     return sources
 

@@ -180,7 +180,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         raise ConfigError(
             "dtype: float16 gradients vanish without loss scaling, which trueup does not do; use bfloat16 or float32"
         )
-    check_functions(config)
+    check_functions(config, processes.device)
     runtime.seed_everything(config.seed)
     runtime.reset_peak_memory(processes.device)
     progress = Progress(quiet=not processes.is_main)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from trueup.config.paths import function_files
 from trueup.errors import CheckpointError, Interrupted, TrueupError
 from trueup.runs.checkpoint import Checkpoint, RunFolder, StateDict, latest_checkpoint, save_checkpoint
 from trueup.runs.environment import changes_warning, record_surroundings, surroundings
@@ -335,6 +336,7 @@ def _record_surroundings(state: Fit) -> None:
         runtime.device, runtime.dtype, world=runtime.world, strategy=runtime.strategy,
         attention=cast("str | None", attention),
     )  # fmt: skip
+    now |= function_files(state.config)
     if changed := record_surroundings(state.run.path, state.step, now):
         state.progress.warn(changes_warning(changed))
 
