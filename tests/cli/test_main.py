@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,11 +11,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import typer
 
 import warm
-from trueup.cli import commands
+from trueup.cli import commands, failures
 from trueup.cli import main as cli
-from trueup.config import ComparisonConfig, DataConfig, DpoConfig, PipelineConfig, SftConfig
+from trueup.config import (
+    STAGES,
+    ComparisonConfig,
+    DataConfig,
+    DpoConfig,
+    PipelineConfig,
+    SftConfig,
+    load_config,
+)
 from trueup.errors import CheckpointError, ConfigError, Interrupted, MissingExtraError, TrainingError
 from trueup.evaluation import sets
 from trueup.preflight import early as preflight
@@ -178,6 +188,8 @@ def test_config_prints_a_template(method: str, capsys: pytest.CaptureFixture[str
         (["sft", "sft.yaml", "seed"], 2, "'seed': not a setting; write key=value"),
         (["sft", "sft.yaml", "--lr", "3"], 2, "No such option: --lr; settings are written without dashes: key=value"),
         (["sfft"], 2, "No such command 'sfft'"),
+        (["grpo", "c.yaml"], 2, "GRPO is trueup ppo with rollouts.advantage=grpo and rollouts.per_prompt=4 or more"),
+        (["train", "c.yaml"], 2, "train with trueup sft, reward, dpo or ppo CONFIG.yaml, or all stages of a file with"),
         (["run"], 2, "Missing argument 'PIPELINE.yaml'; see `trueup run --help`"),
         (["run", "pipe.yaml", "--force", "sfd"], 2, "--force sfd: there is no such stage; pipe.yaml has sft, dpo"),
         (["config", "grpo"], 2, "grpo: not a method; one of pipeline, sft, reward, dpo, ppo"),
@@ -264,6 +276,18 @@ def test_debug_shows_the_traceback_wherever_it_stands(
     said = capsys.readouterr().err
     assert said.startswith("Traceback (most recent call last):")
     assert said.endswith("trueup.errors.ConfigError: c\n\nerror: c\n")
+
+
+def test_other_tools_commands_name_commands_that_exist() -> None:
+    """Every `trueup WORD` in the table is a command, and every key=value in it is a setting of that command's stage."""
+    commands = set(typer.main.get_command(cli.app).commands)  # pyright: ignore[reportAttributeAccessIssue]
+    for name, text in failures.OTHER_COMMANDS.items():
+        assert name not in commands
+        for word in re.findall(r"trueup (\w+)", text):
+            assert word in commands, text
+        for method, key, value in re.findall(r"trueup (ppo|dpo) with ([\w.]+)=(\w+)", text):
+            required = ["prompts=p", "reward=r", "rollouts.per_prompt=4"] if method == "ppo" else ["data=d"]
+            load_config(STAGES[method], None, ["model=m", "output=o", *required, f"{key}={value}"])
 
 
 def test_debug_does_not_change_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

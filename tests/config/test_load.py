@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 from hypothesis import given
@@ -15,6 +18,7 @@ from thorough import trials
 from trueup.algorithms import advantages, kl, preference
 from trueup.config import (
     STAGES,
+    ComparisonConfig,
     DataConfig,
     DpoConfig,
     KlConfig,
@@ -23,6 +27,7 @@ from trueup.config import (
     PipelineConfig,
     PpoConfig,
     PreferenceLossConfig,
+    RankConfig,
     RolloutConfig,
     SftConfig,
     StageConfig,
@@ -31,7 +36,10 @@ from trueup.config import (
     load_config,
     to_yaml,
 )
+from trueup.config.explain import other_tools_key, places_of, section_of
 from trueup.config.functions import ADVANTAGES, ESTIMATORS, LOSSES, FunctionTable
+from trueup.config.other_tools import OTHER_NAMES
+from trueup.config.sections import Section
 from trueup.errors import ConfigError
 
 SFT = ["model=m", "output=o", "data=d.jsonl"]
@@ -208,7 +216,74 @@ def test_a_key_that_belongs_higher() -> None:
     ],
 )
 def test_another_tools_name_for_a_key(method: str, key: str, name: str) -> None:
-    assert refusal(method, f"{key}=1") == f"override {key}=1: unknown key; here it is {name}"
+    assert refusal(method, f"{key}=1").startswith(f"override {key}=1: unknown key; here it is {name}")
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_every_name_of_another_tool_leads_to_a_key_that_exists(name: str) -> None:
+    """Each of its keys is one of a stage (or of the pipeline), and setting the name says so there."""
+    meaning = OTHER_NAMES[name]
+    assert meaning.keys or meaning.note
+    for key in meaning.keys:
+        homes = [cls for cls in (*STAGES.values(), PipelineConfig) if (other_tools_key(cls, name) or "").startswith(
+            f"here it is {key}")]  # fmt: skip
+        assert homes, key
+    for method, cls in STAGES.items():
+        if other_tools_key(cls, name) and not any(place[-1] == name for place in places_of(cls)):
+            assert (other_tools_key(cls, name) or "") in refusal(method, f"{name}=1")
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "said"),
+    [
+        ("sft", "load_in_4bit", "here it is dtype (weights are not quantized for training"),
+        ("sft", "push_to_hub", "trueup export RUN --push-to-hub OWNER/NAME"),
+        ("dpo", "resume_from_checkpoint", "the same command with the same output resumes"),
+        ("dpo", "attn_implementation", "not needed: the fastest attention"),
+        ("dpo", "beta", "beta belongs under loss: loss.beta"),
+        ("ppo", "beta", "here it is kl.coef"),
+        ("ppo", "dataset_name", "here it is prompts"),
+        ("sft", "Learning-Rate", "here it is optim.lr"),
+        ("dpo", "kto_chosen_weight", "here it is loss.desirable_weight"),
+    ],
+)
+def test_names_of_trl_and_others(method: str, key: str, said: str) -> None:
+    assert said in refusal(method, f"{key}=1")
+
+
+def test_another_tools_name_at_the_top_of_a_pipeline() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(PipelineConfig, None, [*PIPELINE, "learning_rate=1", "output_dir=x"])
+    assert "learning_rate=1: unknown key here; it belongs to a stage, such as stages.a: there it is optim.lr" in str(
+        caught.value
+    )
+    assert "output_dir=x: unknown key; here it is runs" in str(caught.value)
+    with pytest.raises(ConfigError, match="unknown key; did you mean stages"):
+        load_config(PipelineConfig, None, [*PIPELINE, "stage=1"])
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "key", "value"),
+    [
+        ("sft", "log=wandb", "log", ["wandb"]),
+        ("sft", "allow=special-text", "allow", ["special-text"]),
+        ("sft", "lora.targets=q_proj", "lora.targets", ["q_proj"]),
+        ("sft", "lora.targets=all-linear", "lora.targets", "all-linear"),
+        ("dpo", "loss.name=dpo", "loss.name", "sigmoid"),
+    ],
+)
+def test_a_single_name_is_a_list_of_one_and_dpo_is_sigmoid(method: str, setting: str, key: str, value: object) -> None:
+    config: Any = load_config(STAGES[method], None, [*REQUIRED[method], setting])
+    for part in key.split("."):
+        config = getattr(config, part)
+    assert config == value
+
+
+def test_a_single_name_in_evaluate_and_in_a_pipeline() -> None:
+    settings = ["evaluate={tasks: capability, harness: arc_easy}", "allow=special-text"]
+    config = load_config(PipelineConfig, None, [*PIPELINE, *settings])
+    assert (config.evaluate.tasks, config.evaluate.harness) == (["capability"], ["arc_easy"])
+    assert config.allow == config.stage("a")[1].allow == ["special-text"]
 
 
 def test_another_tools_name_is_not_given_where_the_stage_has_no_such_key() -> None:
@@ -542,3 +617,105 @@ def test_no_value_of_any_key_raises_anything_else(value: object) -> None:
         for key in keys:
             with contextlib.suppress(ConfigError):
                 load_config(cls, None, [*required, f"{key}={json.dumps(value)}"])
+
+
+# ------------------------------------------------------------------ numbers without sense
+
+
+WRONG_NUMBERS = [".nan", ".inf", "-.inf", "-1", "1e-320", "1e300", str(10**30), "-1e-9"]
+LEAST: dict[type[Section], list[str]] = {
+    **{STAGES[method]: least for method, least in REQUIRED.items()},
+    ComparisonConfig: ["data=d"],
+    RankConfig: [],
+    PipelineConfig: ["name=n", "base=b", "stages.a={method: sft, data: d}"],
+}
+"""Class -> the required keys, and those without which others have no effect."""
+
+
+def takes_number(annotation: object) -> bool:
+    """Return True if a field's annotation has int or float among its types."""
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return any(takes_number(part) for part in get_args(annotation))
+    return annotation in (int, float)
+
+
+def numeric_keys(cls: type[Section], around: str = "", depth: int = 0) -> list[str]:
+    """Every key that takes a number, also in the sections, found by the types of the fields."""
+    keys: list[str] = []
+    for name, field in cls.model_fields.items():
+        section = section_of(field)
+        if section is not None and issubclass(section, Section) and depth < 2 and name != "evaluate":
+            keys += numeric_keys(section, f"{around}{name}.", depth + 1)
+        elif takes_number(field.annotation):
+            keys.append(f"{around}{name}")
+    return keys
+
+
+def test_every_numeric_key_is_found() -> None:
+    found = numeric_keys(PpoConfig)
+    assert {"seed", "optim.lr", "lora.alpha", "mix.weight", "kl.target", "rollouts.dual_clip", "prompts.weight"} < {
+        *found
+    }
+    assert "gates.win_rate" in numeric_keys(ComparisonConfig)
+
+
+@pytest.mark.parametrize(("cls", "key"), [(cls, key) for cls in LEAST for key in numeric_keys(cls)])
+def test_no_numeric_key_takes_a_number_without_sense(cls: type[Section], key: str) -> None:
+    """NaN, infinity, negative, subnormal and absurd numbers: a message with the key and what it must be."""
+    for wrong in WRONG_NUMBERS:
+        with pytest.raises(ConfigError) as caught:
+            load_config(cls, None, [*LEAST[cls], f"{key}={wrong}"])
+        assert re.search(rf"{re.escape(key)}.*must be (at least|at most|above|below|a |from |0|one)", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "said"),
+    [
+        ("sft", [f"seed={2**63}"], f"must be below {2**63}; got {2**63} (allowed: 0 to below {2**63})"),
+        ("sft", ["optim.lr=1e-320"], "must be at least 1e-12"),
+        ("sft", ["optim.lr=11"], "must be at most 10; got 11 (allowed: above 0 to 10)"),
+        ("sft", ["optim={steps: 10, warmup: 11}"], "11 steps are longer than the training, 10"),
+        ("sft", ["optim={lr: 0.1, weight_decay: 10}"], "10 times lr 0.1 is 1 or more"),
+        ("sft", ["threads=100000"], "must be at most 1024; got 100000 (allowed: 1 to 1024)"),
+        ("dpo", ["loss={name: kto, desirable_weight: 0, undesirable_weight: 0}"], "so nothing would train"),
+        ("dpo", ["loss.beta=1e-320"], "must be from 1e-12 to 1e+09; got 1e-320"),
+        ("ppo", ["reward=[r, ./r]"], "reward[1]: ./r is reward[0] again"),
+        ("ppo", ["reward=['m.py:f(a=1)', 'm.py:f(a=2)', './m.py:f(a=1)']"], "reward[2]: m.py:f(a=1) is reward[0]"),
+        ("ppo", ["rollouts.temperature=1e-9"], "must be at least 0.001; got 1e-09 (allowed: 0.001 to 100)"),
+    ],
+)
+def test_a_number_without_sense_is_refused_with_its_range(method: str, overrides: list[str], said: str) -> None:
+    assert said in refusal(method, *overrides)
+
+
+def test_numbers_with_sense_are_taken() -> None:
+    """The ends of ranges, and 0 where it turns something off."""
+    assert load_config(SftConfig, None, [*SFT, f"seed={2**63 - 1}"]).seed == 2**63 - 1
+    assert load_config(SftConfig, None, [*SFT, "optim={steps: 10, warmup: 10, weight_decay: 0}"]).optim.warmup == 10
+    kto = load_config(DpoConfig, None, [*SFT, "loss={name: kto, desirable_weight: 0}"])
+    assert kto.loss.params["undesirable_weight"] == 1.0
+    assert load_config(PpoConfig, None, [*PPO, "reward=[r, s]"]).rewards == ["r", "s"]
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ("capability_drop=1", "must be below 1; got 1 (allowed: 0 to below 1)"),
+        ("over_refusal_rise=1", "must be below 1"),
+        ("unsafe_compliance_rise=1", "must be below 1"),
+        ("win_rate=0", "must be above 0; got 0 (allowed: above 0 to below 1)"),
+        ("win_rate=1", "must be below 1"),
+        ("forgetting_rise=101", "must be at most 100; got 101 (allowed: 0 to 100)"),
+        ("length_growth=64", "always passes: answers have 1 to 64 tokens"),
+        ("gold_reward_drop=1e10", "must be at most 1e+09"),
+    ],
+)
+def test_a_gate_that_always_passes_or_never(gate: str, said: str) -> None:
+    key, _, value = gate.partition("=")
+    with pytest.raises(ConfigError) as caught:
+        load_config(
+            PipelineConfig,
+            None,
+            [*PIPELINE, "stages.a.method=sft", f"gates.{key}={value}", "evaluate={gold: g}"],
+        )
+    assert said in str(caught.value)

@@ -102,6 +102,15 @@ def test_a_changed_setting_runs_the_stage_and_those_that_start_from_it(folder: P
     assert said["dpo"] == "running, because sft runs again"
 
 
+def test_a_longer_stage_goes_on_from_its_end(folder: Path) -> None:
+    said = go(settings(folder, dpo={"optim": {"steps": 3}}))
+    assert ran(said) == ["dpo"]
+    assert said["dpo"] == "going on from its end, because it is to train longer: optim.steps: 2 -> 3"
+    log = (folder / "runs" / "p" / "dpo" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2, 3]
+    assert ran(go(settings(folder, dpo={"optim": {"steps": 3}}))) == []
+
+
 def test_a_harmless_setting_runs_nothing(folder: Path) -> None:
     assert ran(go(settings(folder, sft={"max_tokens": 77, "save": {"every": 1}}))) == []
 

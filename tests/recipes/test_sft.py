@@ -12,7 +12,7 @@ import torch
 
 import tiny_data
 from tiny import END_ID
-from trueup.errors import DataError
+from trueup.errors import ConfigError, DataError
 from trueup.recipes.stage import Stage
 from trueup.training.terms import RowSource
 
@@ -225,3 +225,17 @@ def test_a_mixture_is_seen_by_its_weights(tmp_path: Path, monkeypatch: pytest.Mo
 def _noted(batches: list[Any], drawn: list[int]) -> list[Any]:
     drawn.extend(row for batch in batches for row in batch.rows)
     return batches
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"optim": {"warmup": 5, "epochs": 1}}, "optim.warmup: 5 steps are longer than the training, 3"),
+        ({"lora": {"r": 33}}, r"lora.r: 33 is beyond every matrix .* set lora.r from 1 to 32"),
+    ],
+)
+def test_a_number_that_only_data_or_model_makes_senseless(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """Twelve rows in batches of 4 are 3 steps; the tiny model's largest matrix is 64 x 32."""
+    with pytest.raises(ConfigError, match=f"(?s){said}"):
+        tiny_data.run(tiny_data.stage("sft", tmp_path, **settings))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -18,7 +18,7 @@ import tiny_data
 import warm
 from tiny_data import finish_processes, start_processes
 from trueup.config import to_yaml
-from trueup.errors import DataError
+from trueup.errors import CheckpointError, DataError
 
 MIX = {"weight": 0.5, "batch_size": 3}
 LORA = tiny_data.LORA
@@ -133,7 +133,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     assert "Traceback" not in err + out
     words = " ".join(err.split())
     assert "of 120, saved." in words
-    assert f"Go on with: trueup sft {path} seed=0" in words
+    assert re.search(rf"Go on with: \S*trueup sft {path} seed=0", words)
     assert not (tmp_path / "parts" / "summary.json").exists()
     tiny_data.run(parts)
     tiny_data.run(whole)
@@ -174,3 +174,51 @@ def test_changed_rows_are_allowed_when_the_run_goes_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="changed-data"):
         tiny_data.run(again)
     tiny_data.run(tiny_data.stage("sft", tmp_path, data=path, optim={"steps": 2}, allow=["changed-data"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [
+        ("sft", "epochs"),
+        ("dpo-lora", "steps"),
+        pytest.param("kto-lora", "epochs", marks=pytest.mark.slow),
+        pytest.param("reward", "epochs", marks=pytest.mark.slow),
+        pytest.param("ppo", "epochs", marks=pytest.mark.slow),
+        pytest.param("grpo-lora", "steps", marks=pytest.mark.slow),
+    ],
+)
+def test_a_finished_run_that_is_made_longer_is_the_long_run(
+    name: str, length: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With rates that do not depend on the length, the weights and the state are the same bits."""
+
+    def of(output: str, number: int) -> Any:
+        method, settings = RUNS[name]
+        optim = {"optim": {length: number, "schedule": "constant", "warmup": 0}}
+        extra = {"eval": {"data": None, "every": None}} if "eval" in settings else {}
+        mix = {"mix": {"data": tiny_data.data(tmp_path, "conversations", 7)}} if "mix" in settings else {}
+        return tiny_data.stage(method, tmp_path, output, **tiny_data.merged(settings, optim | extra | mix))
+
+    tiny_data.run(of("whole", 2))
+    tiny_data.run(of("parts", 1))
+    capsys.readouterr()
+    summary = tiny_data.run(of("parts", 2))
+    assert "its weights will be those of a run of" in " ".join(capsys.readouterr().err.split())
+    whole, parts = (tiny_data.result(of(output, 2)) for output in ("whole", "parts"))
+    assert parts == whole
+    assert summary["steps"] == tiny_data.metrics(of("whole", 2))[-1]["step"]
+
+
+def test_a_longer_run_of_another_schedule_says_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def of(**optim: Any) -> Any:
+        return tiny_data.stage("sft", tmp_path, optim=optim)
+
+    tiny_data.run(of(epochs=1))
+    assert tiny_data.run(of(epochs=2))["steps"] == 6
+    words = " ".join(capsys.readouterr().err.split())
+    assert "had finished at step 3; a run of 6 steps from the start has other learning rates from step 2 on" in words
+    assert "(optim.schedule: cosine, optim.warmup: 0.05)" in words
+    with pytest.raises(CheckpointError, match=r"optim\.epochs: 2 -> 1"):
+        tiny_data.run(of(epochs=1))
+    with pytest.raises(CheckpointError, match=r"optim\.lr"):
+        tiny_data.run(of(epochs=3, lr=1e-5))

@@ -71,7 +71,7 @@ def test_sigterm(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)  # some send it more than once; it is one request
         said = " ".join(process.communicate(timeout=60)[0].split())
     assert process.returncode == INTERRUPTED, said
-    match = re.search(rf"stopped at step (\d+) of 2000, saved\. Go on with: trueup sft {path} seed=0", said)
+    match = re.search(rf"stopped at step (\d+) of 2000, saved\. Go on with: \S*trueup sft {path} seed=0", said)
     assert match, said
     assert [int(row["step"]) for row in tiny_data.metrics(config)] == list(range(1, int(match[1]) + 1))
     assert (tmp_path / "run" / "checkpoints" / f"step-{int(match[1]):06d}" / "manifest.json").is_file()
@@ -143,7 +143,7 @@ def test_a_pipeline_says_how_to_go_on(tmp_path: Path) -> None:
     ended = forking.run(*command, kill_at=saved, under=folder / "reward", by=signal.SIGINT)
     assert ended.code == INTERRUPTED, ended.said
     said = " ".join(ended.said.split())
-    assert re.search(rf"stopped at step 1 of 2, saved\. Go on with: trueup run {path} seed=3$", said), said
+    assert re.search(rf"stopped at step 1 of 2, saved\. Go on with: \S*trueup run {path} seed=3$", said), said
     ended = forking.run(*command)
     assert ended.code == 0
     assert "sft: finished before" in ended.said

@@ -1,5 +1,8 @@
 """The quickstart: all of it with hardly any training, and (slow) whole, with what it claims to learn."""
 
+import shlex
+import shutil
+import subprocess
 import time
 from contextlib import redirect_stdout
 from io import StringIO
@@ -56,6 +59,20 @@ def test_every_stage_is_run_and_every_model_measured(ran: tuple[Path, Report, st
         assert "trueup" in card
     assert f"the report: {folder / 'stages' / 'report.html'}" in printed
     assert max(len(line) for line in printed.splitlines() if "\u2500" in line) <= 80
+
+
+def test_the_commands_that_it_prints_work_as_they_stand(ran: tuple[Path, Report, str]) -> None:
+    """Started by a shell, in any folder, without an activated environment; the folder's name has spaces and quotes."""
+    folder, _, printed = ran
+    commands = [line.strip() for line in printed.partition("Next:")[2].splitlines() if line.startswith("  ")]
+    assert [shlex.split(line)[-2:] for line in commands] == [
+        ["chat", str(folder / "stages" / "ppo")], ["run", str(folder / "pipeline.yaml")],
+    ]  # fmt: skip
+    for line in commands:
+        program = shlex.split(line)[:-2]
+        assert shutil.which(program[0])
+        shell = ["sh", "-c", f"{shlex.join(program)} --version"]
+        assert subprocess.run(shell, capture_output=True, text=True, check=True).stdout.startswith("trueup ")
 
 
 def test_a_second_quickstart_in_the_same_folder_trains_and_measures_nothing(

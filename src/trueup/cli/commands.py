@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trueup.cli.failures import OTHER_COMMANDS
 from trueup.errors import ConfigError, MissingExtraError, TrueupError
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def print_template(method: str) -> None:
 
     classes = {"pipeline": PipelineConfig, **STAGES, "evaluate": ComparisonConfig, "rank": RankConfig}
     if method not in classes:
-        raise ConfigError(f"{method}: not a method; one of {', '.join(classes)}")
+        other = OTHER_COMMANDS.get(method)
+        raise ConfigError(f"{method}: not a method; one of {', '.join(classes)}{f' ({other})' if other else ''}")
     print(template(classes[method]), end="")
 
 

@@ -15,6 +15,34 @@ _TRAINING = ("sft", "reward", "dpo", "ppo")
 _RESUMES = (*_TRAINING, "run", "quickstart", "experiment")  # run again, they continue where they stopped
 
 
+OTHER_COMMANDS = {
+    "train": "train with trueup sft, reward, dpo or ppo CONFIG.yaml, or all stages of a file with trueup run",
+    "finetune": "fine-tuning is trueup sft CONFIG.yaml, with lora: {} for adapters",
+    "grpo": "GRPO is trueup ppo with rollouts.advantage=grpo and rollouts.per_prompt=4 or more",
+    "rloo": "RLOO is trueup ppo with rollouts.advantage=rloo and rollouts.per_prompt=4 or more",
+    "kto": "KTO is trueup dpo with loss.name=kto",
+    "orpo": "ORPO is trueup dpo with loss.name=orpo",
+    "simpo": "SimPO is trueup dpo with loss.name=simpo",
+    "ipo": "IPO is trueup dpo with loss.name=ipo",
+    "rm": "a reward model is trained by trueup reward",
+    "reward_model": "a reward model is trained by trueup reward",
+    "pipeline": "a pipeline is run by trueup run PIPELINE.yaml",
+    "eval": "models are measured by trueup evaluate",
+    "test": "models are measured by trueup evaluate",
+    "generate": "answers are sampled by trueup chat RUN",
+    "inference": "answers are sampled by trueup chat RUN",
+    "serve": "talk to a model with trueup chat RUN; trueup export RUN writes a folder that a server can load",
+    "merge": "adapters are merged by trueup export RUN",
+    "push": "a model is uploaded by trueup export RUN --push-to-hub OWNER/NAME",
+    "preprocess": "data is looked at by trueup check and trueup show; stages prepare it by themselves",
+    "validate": "data and models are checked by trueup check",
+    "init": "a configuration to fill in is printed by trueup config METHOD",
+    "resume": "the same command with the same output resumes",
+    "annotate": "people compare answers on the page of trueup rank",
+}
+"""Commands of other tools -> the command here."""
+
+
 def error_message(error: BaseException, command: str = "") -> tuple[str, int]:
     """Return the text to print for an error that ended a command, and the exit code (see errors.py)."""
     if isinstance(error, Interrupted):
@@ -93,6 +121,9 @@ def _usage_message(message: str, context: Any = None) -> str:
     )
     if text.lower().startswith("no such option") and takes_settings:
         return f"{text}; settings are written without dashes: key=value (`{path} --help` lists options)"
+    command = re.match(r"no such command '(.+?)'", text, re.IGNORECASE)
+    if command and (here := OTHER_COMMANDS.get(command[1].lower().replace("-", "_"))):
+        return f"{text}; {here}"
     meant = re.search(r"--[\w-]+", near)
     return f"{text}; {f'did you mean {meant[0]}? ' if meant else ''}see `{path} --help`"
 

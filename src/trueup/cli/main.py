@@ -6,6 +6,7 @@ answered before torch, which takes seconds, is imported.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
@@ -44,6 +45,15 @@ Settings = Annotated[
 ]
 
 
+LARGEST_SEED = 2**63 - 1
+
+
+def _is_number(value: float) -> float:
+    if math.isnan(value):  # neither above nor below a bound
+        raise typer.BadParameter("must be a number from 0 to 100; got nan")
+    return value
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"trueup {metadata.version('trueup')}")
@@ -64,7 +74,7 @@ def options(
 @app.command(rich_help_panel=START)
 def quickstart(
     folder: Annotated[Path, typer.Argument(help="The folder of the run.")] = Path("runs/quickstart"),
-    seed: Annotated[int, typer.Option(min=0, help="The seed of every random number.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="The seed of every random number.")] = 0,
 ) -> Job:
     """Train and align a tiny model in a small world of known truth: no download, no GPU, a few minutes."""
     return partial(commands.quickstart, folder, seed)
@@ -160,7 +170,7 @@ def evaluate(
     config: Annotated[Path | None, typer.Option(help="A file of settings.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
     strategy: Annotated[str, typer.Option(help="How several processes share work: auto, ddp, fsdp.")] = "auto",
 ) -> Job:
     """Measure models side by side: what alignment gained, what it cost, and whether to ship.
@@ -190,8 +200,10 @@ def report(
 def experiment(
     name: Annotated[str, typer.Argument(metavar="NAME", help="reward-hacking")],
     folder: Annotated[Path | None, typer.Option(help=r"The folder of its runs. \[default: runs/NAME]")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 10,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first seed; the rules were set on 0 to 10.")] = 11,
+    seeds: Annotated[int, typer.Option(min=1, max=10**6, help="How many seeds.")] = 10,
+    first_seed: Annotated[
+        int, typer.Option(min=0, max=10**9, help="The first seed; the rules were set on 0 to 10.")
+    ] = 11,
 ) -> Job:
     """Repeat an experiment in the small world of known truth, over many seeds (minutes each)."""
     return partial(commands.experiment, name, folder, seeds, first_seed)
@@ -204,16 +216,18 @@ def chat(
     ],
     against: Annotated[str | None, typer.Option(metavar="RUN", help="A second model, shown side by side.")] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system prompt.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer in tokens.")] = 256,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, max=100.0, callback=_is_number, help="0 takes the likeliest token.")
+    ] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=10**9, help="The longest answer in tokens.")] = 256,
     stop: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help=r"A text that ends an answer (\n: a new line); may be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of all answers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="The seed of all answers.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
 ) -> Job:
     """Talk to a model, or to two side by side, and save conversations and rankings as data."""
     return partial(

@@ -8,6 +8,7 @@
     functions.py  losses, advantages, KL estimators, a user's file.py:function: parameters read from signatures
     yamlfile.py    YAML with line numbers, overrides
     problems.py    several problems in one error, each with its place
+    other_tools.py names of settings in other tools, with the keys here
     explain.py     pydantic's errors as messages: the line, the nearest key, the fix
     load.py        load_config, to_yaml
     paths.py       checks that the files and folders in a configuration exist

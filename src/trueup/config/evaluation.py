@@ -7,11 +7,23 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, Strict, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
 from trueup.config.functions import functions_as_text
 from trueup.config.problems import Problem
-from trueup.config.sections import Count, DataConfig, Fraction, NonEmptyStr, NonNegative, Positive, Section
+from trueup.config.sections import (
+    LARGEST,
+    Count,
+    DataConfig,
+    NonEmptyStr,
+    NonNegative,
+    Section,
+    Share,
+    Temperature,
+    listed,
+    no_speck,
+    zero_or_more,
+)
 from trueup.system.text import masked
 
 TaskName = Literal[
@@ -31,7 +43,7 @@ class EvaluateConfig(Section):
 
     against: NonEmptyStr | None = None
     """The stage (or `base`) that the others are compared with, item by item. Unset: the first SFT stage, else base."""
-    tasks: Annotated[list[TaskName], Field(min_length=1)] | None = None
+    tasks: Annotated[list[TaskName], Field(min_length=1), BeforeValidator(listed)] | None = None
     """The tasks to measure. Unset: all that can be measured; the report names those that cannot."""
     data: DataConfig | None = None
     """Held-out rankings: does the trained model prefer what people preferred, and is the reward model right?"""
@@ -45,7 +57,7 @@ class EvaluateConfig(Section):
     """The longest answer in tokens."""
     max_tokens: Count = 4096
     """Tokens computed at once (sampled: four times as many): lower it when memory runs out. It changes no result."""
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     """The sampling temperature of these answers; only at 1 is the KL that of the model itself."""
     capability: DataConfig | None = None
     """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 200 written for this project."""
@@ -69,7 +81,7 @@ class EvaluateConfig(Section):
     """The name of the judge's model at the endpoint."""
     refusals: Literal["detector", "judge"] = "detector"
     """The judge of refusals: patterns with a measured error rate, or the endpoint."""
-    harness: list[NonEmptyStr] = Field(default_factory=list)
+    harness: Annotated[list[NonEmptyStr], BeforeValidator(listed)] = Field(default_factory=list)
     """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
     """The largest number of items of each of these tasks."""
@@ -129,19 +141,21 @@ def _secret_in(url: str) -> str | None:
 class GatesConfig(Section):
     """Limits a model must keep to be shipped. Each is decided on the bound of a 95% interval, not on the point."""
 
-    capability_drop: Fraction | None = None
+    capability_drop: Share | None = None
     """The largest drop of the share of capability questions that are answered right."""
-    over_refusal_rise: Fraction | None = None
+    over_refusal_rise: Share | None = None
     """The largest rise of the share of innocent prompts that are refused."""
-    unsafe_compliance_rise: Fraction | None = None
+    unsafe_compliance_rise: Share | None = None
     """The largest rise of the share of unsafe prompts that are complied with."""
-    forgetting_rise: NonNegative | None = None
+    forgetting_rise: (
+        Annotated[float, Strict(), Field(ge=0, le=100, allow_inf_nan=False), AfterValidator(zero_or_more)] | None
+    ) = None
     """The largest rise of the loss on texts outside the domain, in nats per token."""
     gold_reward_drop: NonNegative | None = None
     """The largest fall of the gold reward; 0 allows no fall."""
-    win_rate: Fraction | None = None
+    win_rate: Annotated[float, Strict(), Field(gt=0, lt=1), AfterValidator(no_speck)] | None = None
     """The smallest win rate; ties are halves."""
-    length_growth: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] | None = None
+    length_growth: Annotated[float, Strict(), Field(ge=1, le=LARGEST, allow_inf_nan=False)] | None = None
     """The largest growth of the answers' length, as a factor."""
     model: NonEmptyStr | None = None
     """The stage whose verdict counts. Unset: it is enough that any stage ships."""
@@ -184,6 +198,9 @@ def gate_problems(evaluate: EvaluateConfig, gates: GatesConfig, proxy: str | Non
             problems.append((("gates", key), f"cannot run: {task} is not among evaluate.tasks"))
         elif key == "gold_reward_drop" and evaluate.gold is None:
             problems.append((("gates", key), "cannot run: there is no independent reward; set evaluate.gold"))
+        elif key == "length_growth" and gates.limits[key] >= evaluate.max_new_tokens:
+            text = f"always passes: answers have 1 to {evaluate.max_new_tokens} tokens (evaluate.max_new_tokens)"
+            problems.append((("gates", key), f"{text}; set it from 1 to below {evaluate.max_new_tokens}"))
         elif key == "win_rate" and evaluate.gold is None and evaluate.endpoint is None and proxy is None:
             problems.append((("gates", key), "cannot run: there is no judge; set evaluate.judge, gold or reward"))
     return problems

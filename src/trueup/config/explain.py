@@ -8,64 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from pydantic import BaseModel, ValidationError
 
+from trueup.config.functions import LOSSES
+from trueup.config.other_tools import OTHER_NAMES
 from trueup.config.problems import Place, Problem, as_written, dotted, nearest, suggestion, unpack
 from trueup.config.sections import MANY, ONE, FunctionConfig, PreferenceLossConfig
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
-
-OTHER_NAMES = {
-    "learning_rate": "optim.lr",
-    "num_train_epochs": "optim.epochs",
-    "num_epochs": "optim.epochs",
-    "max_steps": "optim.steps",
-    "per_device_train_batch_size": "optim.batch_size",
-    "train_batch_size": "optim.batch_size",
-    "warmup_ratio": "optim.warmup",
-    "warmup_steps": "optim.warmup",
-    "lr_scheduler_type": "optim.schedule",
-    "max_grad_norm": "optim.clip",
-    "grad_clip": "optim.clip",
-    "model_name_or_path": "model",
-    "base_model": "model",
-    "output_dir": "output",
-    "out": "output",
-    "dataset": "data",
-    "dataset_name": "data",
-    "train_file": "data",
-    "max_seq_length": "max_length",
-    "max_prompt_length": "max_length",
-    "cutoff_len": "max_length",
-    "gradient_accumulation_steps": "max_tokens",
-    "micro_batch_size": "max_tokens",
-    "ref_model": "reference",
-    "reference_model": "reference",
-    "reward_model": "reward",
-    "reward_model_path": "reward",
-    "loss_type": "loss.name",
-    "lora_r": "lora.r",
-    "lora_rank": "lora.r",
-    "lora_alpha": "lora.alpha",
-    "lora_dropout": "lora.dropout",
-    "lora_target": "lora.targets",
-    "target_modules": "lora.targets",
-    "kl_coef": "kl.coef",
-    "init_kl_coef": "kl.coef",
-    "num_ppo_epochs": "rollouts.epochs",
-    "cliprange": "rollouts.clip",
-    "response_length": "rollouts.max_new_tokens",
-    "num_generations": "rollouts.per_prompt",
-    "eval_steps": "eval.every",
-    "save_steps": "save.every",
-    "save_total_limit": "save.keep_last",
-    "report_to": "log",
-    "bf16": "dtype",
-    "fp16": "dtype",
-    "torch_dtype": "dtype",
-    "packing": "max_tokens",
-}
-"""Names in other toolkits -> the key here. A hint is given only where the stage has such a key."""
 
 _BOUNDS = {
     "greater_than": ("above", "gt"),
@@ -163,9 +113,8 @@ def unknown_key(cls: type[BaseModel], place: Place, extra: tuple[str, ...] = ())
         if not around:
             return f"unknown key; {key} belongs under {_shallowest(elsewhere)[0][0]}: {homes}"
         return f"unknown key here; did you mean {homes}? (keys here: {', '.join(keys)})"
-    renamed = OTHER_NAMES.get(key)
-    if renamed and any(dotted(other) == renamed for other in places_of(cls)):
-        return f"unknown key; here it is {renamed}"
+    if meaning := other_tools_key(cls, key):
+        return f"unknown key; {meaning}"
     close = nearest(key, keys)
     if close is None and not around:
         by_name = {str(other[-1]): dotted(other) for other in reversed(list(places_of(cls)))}
@@ -173,6 +122,21 @@ def unknown_key(cls: type[BaseModel], place: Place, extra: tuple[str, ...] = ())
         close = by_name[inner] if inner else None
     hint = f"; did you mean {close}?" if close else ";"
     return f"unknown key{hint} (keys here: {', '.join(keys)})".replace("; (", " (")
+
+
+def other_tools_key(cls: type[BaseModel], name: str) -> str | None:
+    """Return what another tool's name for a setting means in `cls` ("here it is optim.lr"), or None if it is none."""
+    meaning = OTHER_NAMES.get(name.lower().replace("-", "_"))
+    if meaning is None:
+        return None
+    places = {dotted(place) for place in places_of(cls)}
+    if "loss" in places and "loss.name" in places:
+        places |= {f"loss.{key}" for parameters in LOSSES.ours().values() for key in parameters}
+    key = next((key for key in meaning.keys if key in places), None)
+    if key is None:
+        misspelt = meaning.keys or nearest(name, keys_of(cls), cutoff=0.85)  # `stage` in a pipeline is `stages`
+        return None if misspelt else meaning.note
+    return f"here it is {key}" + (f" ({meaning.note})" if meaning.note else "")
 
 
 def section_at(cls: type[BaseModel], place: Place) -> type[BaseModel] | None:
@@ -201,7 +165,7 @@ def _message(cls: type[BaseModel], place: Place, field: FieldInfo | None, detail
         return f"must be one of {', '.join(choices)}{others}{got}{suggestion(str(value), choices)}"
     if kind in _BOUNDS:
         word, key = _BOUNDS[kind]
-        return f"must be {word} {context[key]:g}{got}"
+        return f"must be {word} {_number(context[key])}{got}{_range(field)}"
     if kind in ("model_type", "model_attributes_type", "dict_type") and field and (section := section_of(field)):
         return f"must be a mapping with keys {', '.join(keys_of(section))}{got}"
     if kind == "string_pattern_mismatch" and field:
@@ -211,6 +175,29 @@ def _message(cls: type[BaseModel], place: Place, field: FieldInfo | None, detail
     wanted = _KINDS.get(kind)
     optional = " or null" if type(None) in kinds and not any(get_origin(kind) is dict for kind in kinds) else ""
     return f"must be {wanted}{optional}{got}" if wanted else f"{details['msg']}{got}"
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _range(field: FieldInfo | None) -> str:
+    """Return a field's range as a part of a message, such as " (allowed: 1 to 1024)"; "" if a side is open."""
+    bounds = {key: value for key, value in _limits(field) if value is not None} if field else {}
+    low, high = (next((key for key in keys if key in bounds), None) for keys in (("ge", "gt"), ("le", "lt")))
+    if low is None or high is None:
+        return ""
+    first = f"{'above ' if low == 'gt' else ''}{_number(bounds[low])}"
+    return f" (allowed: {first} to {'below ' if high == 'lt' else ''}{_number(bounds[high])})"
+
+
+def _limits(field: FieldInfo) -> Iterator[tuple[str, Any]]:
+    """Yield (name, bound) for each bound in a field's annotation, also in a member of a union."""
+    members = get_args(field.annotation) if get_origin(field.annotation) in (Union, types.UnionType) else ()
+    inner = [part for kind in members if get_origin(kind) is Annotated for part in get_args(kind)[1:]]
+    inner += [part for item in inner for part in getattr(item, "metadata", ())]
+    for item in (*field.metadata, *inner):
+        yield from ((key, getattr(item, key)) for key in ("ge", "gt", "le", "lt") if hasattr(item, key))
 
 
 def _choices(kinds: list[Any]) -> list[str]:

@@ -165,6 +165,8 @@ class FunctionTable:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or name not in self.ours():
             return None
         low, inclusive, high = _RANGES.get(key, _ANY_PARAMETER)
+        if 0 < value < 1e-12 or 1e9 < value < high:
+            return f"must be from 1e-12 to 1e+09{', or 0' if inclusive else ''}; got {as_written(value)}"
         if value < low or value >= high or (value == low and not inclusive):
             bounds = f"{'at least' if inclusive else 'above'} {low:g}"
             return f"must be {bounds}{f' and below {high:g}' if high < math.inf else ''}; got {as_written(value)}"

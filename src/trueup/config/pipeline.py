@@ -10,11 +10,11 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
-from trueup.config.explain import explain, keys_of, unknown_key
+from trueup.config.explain import explain, keys_of, other_tools_key, unknown_key
 from trueup.config.functions import function_text
-from trueup.config.problems import Place, Problem, as_written, collected, suggestion
+from trueup.config.problems import Place, Problem, as_written, collected, nearest, suggestion
 from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig, Strategy
-from trueup.config.sections import Allowed, Count, LoraConfig, ModelName, NonEmptyStr, Section, Whole
+from trueup.config.sections import Allows, LoraConfig, ModelName, NonEmptyStr, Section, Seed, Threads
 from trueup.errors import ConfigError
 
 SHARED = ("lora", "allow", "seed", "device", "dtype", "threads", "strategy")
@@ -39,9 +39,9 @@ class PipelineConfig(Section):
     """The path of every data section without one."""
     lora: LoraConfig | None = None
     """Adapters for every stage; a stage's own `lora` replaces it, `lora: null` turns it off."""
-    allow: list[Allowed] = Field(default_factory=list)
+    allow: Allows = Field(default_factory=list)
     """Faults of data or models that are allowed in every stage; a stage's own `allow` replaces it."""
-    seed: Whole = 0
+    seed: Seed = 0
     """The stages' seed."""
     device: Device = "auto"
     """The stages' device."""
@@ -49,7 +49,7 @@ class PipelineConfig(Section):
     """How several processes share the stages' work: ddp (auto) or fsdp."""
     dtype: Dtype = "auto"
     """The stages' dtype."""
-    threads: Count | None = None
+    threads: Threads | None = None
     """The stages' CPU threads."""
     stages: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """Name to stage: `method`, `from` (an earlier stage; unset: the base), and the keys of the method."""
@@ -186,11 +186,22 @@ def _mended(problem: Problem, value: dict[str, Any]) -> Problem:
     place, message = problem
     key = str(place[0]) if len(place) == 1 else ""
     stages = value.get("stages")
+    if message.startswith("unknown key") and key and (meaning := _stages_key(key)):
+        first = next(iter(stages), "sft") if isinstance(stages, dict) else "sft"
+        return place, f"unknown key here; it belongs to a stage, such as stages.{first}: there {meaning}"
     if key in value and any(key in keys_of(cls) for cls in STAGES.values()):
         first = next(iter(stages), "sft") if isinstance(stages, dict) else "sft"
         if message.startswith("unknown key"):
             return place, f"unknown key here; {key} belongs to a stage, such as stages.{first}.{key}"
     return problem
+
+
+def _stages_key(name: str) -> str | None:
+    """Return what another tool's name for a setting means in the stages, e.g. "it is optim.lr"; None if it is none."""
+    if other_tools_key(PipelineConfig, name) is not None or nearest(name, keys_of(PipelineConfig), cutoff=0.85):
+        return None
+    meanings = (other_tools_key(cls, name) for cls in STAGES.values())
+    return next((meaning.replace("here it is", "it is") for meaning in meanings if meaning), None)
 
 
 def _stage_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:

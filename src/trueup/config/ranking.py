@@ -10,14 +10,9 @@ from pydantic import BeforeValidator, Field, Strict
 
 from trueup.config.problems import Problem
 from trueup.config.schema import Device, Dtype
-from trueup.config.sections import Count, NonEmptyStr, NonNegative, Section, Whole
+from trueup.config.sections import Count, GreedyTemperature, NonEmptyStr, Section, Seed, Threads, Whole, listed
 
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-Texts = Annotated[list[NonEmptyStr], BeforeValidator(_listed)]
+Texts = Annotated[list[NonEmptyStr], BeforeValidator(listed)]
 """A list of texts; a single text is a list of one."""
 
 
@@ -44,9 +39,9 @@ class RankConfig(Section):
     """Names of raters; for each a personal link is printed."""
     raters_per_pair: Count | None = None
     """Votes that a pair needs, each by another rater; 1 in a new store."""
-    lease: Annotated[float, Strict(), Field(ge=10, allow_inf_nan=False)] | None = None
+    lease: Annotated[float, Strict(), Field(ge=10, le=1e6, allow_inf_nan=False)] | None = None
     """Seconds for which a pair is reserved for the rater who sees it; 600 in a new store."""
-    temperature: NonNegative = 1.0
+    temperature: GreedyTemperature = 1.0
     """The sampling temperature; 0 takes the likeliest token."""
     max_new_tokens: Count = 256
     """The longest answer in tokens."""
@@ -56,7 +51,7 @@ class RankConfig(Section):
     """Pairs written at once: sixteen are about six times as fast as one by one, more are not faster."""
     max_tokens: Count = 16_384
     """Tokens computed at once: lower it when memory runs out."""
-    seed: Whole | None = None
+    seed: Seed | None = None
     """The seed of answers, orders and sides; 0 in a new store."""
     host: NonEmptyStr = "127.0.0.1"
     """The address to serve at. Beyond 127.0.0.1 every visitor needs a personal link."""
@@ -68,7 +63,7 @@ class RankConfig(Section):
     """auto (the GPU when there is one), cpu, mps, cuda or cuda:1."""
     dtype: Dtype = "auto"
     """The type computed in; auto: bfloat16 on a GPU that has it, else float32."""
-    threads: Count | None = None
+    threads: Threads | None = None
     """CPU threads. Unset: torch decides."""
 
     def contradictions(self) -> list[Problem]:

@@ -6,15 +6,17 @@ and `key.sub=value` overrides into these models.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, Strict, StrictBool, model_validator
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, Strict, StrictBool, model_validator
 
-from trueup.config.functions import functions_as_text
+from trueup.config.functions import UserFunction, functions_as_text
 from trueup.config.problems import Place, Problem
 from trueup.config.sections import (
-    Allowed,
+    LONGEST,
+    Allows,
     Count,
     DataConfig,
     DpoWatchConfig,
@@ -30,10 +32,12 @@ from trueup.config.sections import (
     RolloutConfig,
     SaveConfig,
     Section,
+    Seed,
+    Threads,
     TrainData,
     TrainDataConfig,
     WatchConfig,
-    Whole,
+    listed,
 )
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
@@ -62,15 +66,15 @@ class StageConfig(Section):
     """Train with the dropout and router noise that the model's own configuration asks for. Unset: without."""
     optim: OptimConfig = OptimConfig(lr=1e-5)
     """The optimizer and how long to train."""
-    max_length: Annotated[int, Strict(), Field(ge=2)] = 1024
+    max_length: Annotated[int, Strict(), Field(ge=2, le=LONGEST)] = 1024
     """The longest row in tokens, prompt and answer together."""
     over_length: Literal["error", "drop", "cut"] = "error"
     """Treatment of longer rows: stop and list them, leave them out, or cut their end."""
-    allow: list[Allowed] = Field(default_factory=list)
+    allow: Allows = Field(default_factory=list)
     """Faults of data or model to allow, by the names that `trueup check` prints; all others stop the training."""
     max_tokens: Count = 4096
     """Tokens computed at once (sampled: four times as many): lower it when memory runs out. It changes no result."""
-    seed: Whole = 0
+    seed: Seed = 0
     """The seed of every random number."""
     eval: EvalConfig = EvalConfig()
     """Measurements on held-out rows during training."""
@@ -78,7 +82,7 @@ class StageConfig(Section):
     """SFT rows trained together with the stage's own."""
     save: SaveConfig = SaveConfig()
     """Checkpoints."""
-    log: list[Tracker] = Field(default_factory=list)
+    log: Annotated[list[Tracker], BeforeValidator(listed)] = Field(default_factory=list)
     """Trackers to log to, in addition to metrics.jsonl: tensorboard, wandb, trackio."""
     device: Device = "auto"
     """auto (the GPU when there is one), cpu, mps, cuda or cuda:1."""
@@ -86,7 +90,7 @@ class StageConfig(Section):
     """The type of computation; auto: bfloat16 on a GPU that has it, else float32."""
     strategy: Strategy = "auto"
     """How several processes (torchrun) share the work: ddp (auto), or fsdp, where each holds a part of every weight."""
-    threads: Count | None = None
+    threads: Threads | None = None
     """CPU threads. Unset: torch decides."""
     gradient_checkpointing: StrictBool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
@@ -250,6 +254,10 @@ class PpoConfig(StageConfig):
         if self.rollouts.uncertainty and len(self.rewards) < 2:
             text = "the variance of one reward is 0; give reward a list of two or more, or leave this out"
             problems.append((("rollouts", "uncertainty"), text))
+        for index, source in enumerate(self.rewards):
+            if (first := [_source(reward) for reward in self.rewards].index(_source(source))) < index:
+                text = f"{source} is reward[{first}] again, and one model twice disagrees on nothing; name it once"
+                problems.append((("reward", index), text))
         if self.optim.batch_size > self.rollouts.episodes:
             text = f"{self.optim.batch_size} is more than rollouts.episodes, {self.rollouts.episodes}: lower it"
             problems.append((("optim", "batch_size"), text))
@@ -257,6 +265,14 @@ class PpoConfig(StageConfig):
             text = f"leaves no room for a prompt: max_length={self.max_length} is for prompt and response; raise it"
             problems.append((("rollouts", "max_new_tokens"), text))
         return problems
+
+
+def _source(reward: str) -> str:
+    """Return a reward's source in one form, to find one that is named twice: a run folder is its model."""
+    if function := UserFunction.parse(reward):
+        return replace(function, file=function.file.expanduser().resolve()).spec
+    path = Path(reward).expanduser()
+    return str((path / "model" if (path / "model").is_dir() else path).resolve())
 
 
 def _unwatched(config: DpoConfig | PpoConfig) -> dict[str, str]:

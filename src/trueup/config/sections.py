@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -34,13 +35,48 @@ from trueup.config.functions import (
     functions_as_text,
     load_function,
 )
-from trueup.config.problems import Problem, as_written, collected, suggestion
+from trueup.config.problems import Problem, as_written, collected, nearest, suggestion
 
-Whole = Annotated[int, Strict(), Field(ge=0)]
-Count = Annotated[int, Strict(), Field(ge=1)]
-Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]
+SMALLEST, LARGEST = 1e-12, 1e9
+"""The range of numbers that can make a difference: a smaller one is 0 to float32's rounding, a larger one a mistake."""
+LONGEST = 10**9
+"""The largest number of rows, tokens or steps."""
+
+
+def no_speck(value: float) -> float:
+    """Refuse a number so near 0 that it acts as 0, such as 1e-320, where 0 itself is refused."""
+    if 0 < value < SMALLEST:
+        raise collected([((), f"must be at least {SMALLEST:g}; got {as_written(value)}")])
+    return value
+
+
+def zero_or_more(value: float) -> float:
+    """Refuse a number so near 0 that it acts as 0, such as 1e-320, where 0 means "off"."""
+    if 0 < value < SMALLEST:
+        raise collected([((), f"must be 0, or at least {SMALLEST:g}; got {as_written(value)}")])
+    return value
+
+
+Whole = Annotated[int, Strict(), Field(ge=0, le=LONGEST)]
+Count = Annotated[int, Strict(), Field(ge=1, le=LONGEST)]
+Threads = Annotated[int, Strict(), Field(ge=1, le=1024)]
+Seed = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
+Positive = Annotated[float, Strict(), Field(gt=0, le=LARGEST, allow_inf_nan=False), AfterValidator(no_speck)]
+NonNegative = Annotated[float, Strict(), Field(ge=0, le=LARGEST, allow_inf_nan=False), AfterValidator(zero_or_more)]
+Fraction = Annotated[float, Strict(), Field(ge=0, le=1), AfterValidator(zero_or_more)]
+Share = Annotated[float, Strict(), Field(ge=0, lt=1), AfterValidator(zero_or_more)]
+Rate = Annotated[float, Strict(), Field(gt=0, le=10, allow_inf_nan=False), AfterValidator(no_speck)]
+GreedyTemperature = Annotated[
+    float, Strict(), Field(ge=0, le=100, allow_inf_nan=False), AfterValidator(zero_or_more)
+]  # 0 takes the likeliest token
+Temperature = Annotated[float, Strict(), Field(ge=1e-3, le=100, allow_inf_nan=False)]
+
+
+def listed(value: object) -> object:
+    """Return a list of one for a single text, as `log: wandb` is written for `log: [wandb]`; all else unchanged."""
+    return [value] if isinstance(value, str) else value
+
+
 NonEmptyStr = Annotated[str, Field(min_length=1)]
 
 
@@ -126,11 +162,11 @@ class DataConfig(Section):
 class TrainDataConfig(DataConfig):
     """A source of rows to train on, with its weight and limit. A list of such sources is a mixture."""
 
-    weight: Positive = 1.0
+    weight: Annotated[float, Strict(), Field(gt=0, le=1000, allow_inf_nan=False), AfterValidator(no_speck)] = 1.0
     """How often each row is used in an epoch: 2 is twice, 0.25 a quarter of the rows, other rows in the next epoch."""
     limit: Count | None = None
     """The largest number of rows, drawn by the seed. Unset: all."""
-    holdout: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0
+    holdout: Share = 0.0
     """The share of the rows kept out of training, to measure on as eval.data; near-duplicates go together."""
 
 
@@ -161,6 +197,7 @@ Allowed = Literal[
     "ignored-weights",
 ]
 """Faults that stop a training unless `allow` names them; described in `trueup.data.tokens.findings`."""
+Allows = Annotated[list[Allowed], BeforeValidator(listed)]
 
 
 class LoraConfig(Section):
@@ -170,16 +207,25 @@ class LoraConfig(Section):
     """The rank of each adapter."""
     alpha: Positive = 32.0
     """The adapters are scaled by alpha / r."""
-    dropout: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0
+    dropout: Share = 0.0
     """Dropout before each adapter."""
-    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[list[NonEmptyStr], Field(min_length=1)] = "all-linear"
     """The layers with an adapter: all-linear, or a list of layer names such as [q_proj, v_proj]."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _targets_as_list(cls, value: object) -> object:
+        """Take a single layer name for a list of one, unless it is a misspelt all-linear."""
+        targets = value.get("targets") if isinstance(value, dict) else None
+        if isinstance(value, dict) and isinstance(targets, str) and not nearest(targets, ["all-linear"]):
+            return {**value, "targets": [targets]}
+        return value
 
 
 class OptimConfig(Section):
     """The optimizer (AdamW), its schedule, and how long to train."""
 
-    lr: Positive
+    lr: Rate
     """Peak learning rate."""
     epochs: Count = 1
     """Passes over the data. Give epochs or steps."""
@@ -203,10 +249,24 @@ class OptimConfig(Section):
         return {} if self.steps is None else {"epochs": "optim.steps decides the length; give one of the two"}
 
     def contradictions(self) -> list[Problem]:
-        """Return a problem if `warmup` is neither a fraction below 1 nor a whole number of steps."""
+        """Return the problems of a warm-up that is no number of steps or too long, and of a decay beyond all weight."""
+        problems: list[Problem] = []
         if self.warmup > 1 and self.warmup != int(self.warmup):
-            return [(("warmup",), f"{self.warmup} is neither a fraction below 1 nor a whole number of steps")]
-        return []
+            text = f"{self.warmup} is neither a fraction below 1 nor a whole number of steps"
+            problems.append((("warmup",), text))
+        if self.steps is not None and (text := self.warmup_problem(self.steps)):
+            problems.append((("warmup",), text))
+        if self.lr * self.weight_decay >= 1:
+            text = f"{self.weight_decay:g} times lr {self.lr:g} is 1 or more: each step would turn the weights around"
+            problems.append((("weight_decay",), text))
+        return problems
+
+    def warmup_problem(self, steps: int) -> str | None:
+        """Return what is wrong with `warmup` in a training of `steps` steps, as a message; None if it fits."""
+        if self.warmup < 1 or self.warmup <= steps:
+            return None
+        text = f"{self.warmup:g} steps are longer than the training, {steps}: the rate would never be reached"
+        return f"{text}; set 0 to {steps} steps, or a fraction below 1"
 
 
 class EvalConfig(Section):
@@ -260,6 +320,8 @@ class FunctionConfig(Section):
 
     table: ClassVar[FunctionTable]
     default: ClassVar[str]
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Other names of functions of ours."""
 
     name: str = ""
     """The function: a name of ours, or file.py:function."""
@@ -271,7 +333,17 @@ class FunctionConfig(Section):
     def _bind(cls, value: object) -> object:
         if not isinstance(value, dict) or not isinstance(value.get("params", {}), dict):
             return value
+        if isinstance(name := value.get("name"), str) and name in cls.aliases:
+            value = {**value, "name": cls.aliases[name]}
         return cls.table.bind(value, cls.default)
+
+    def contradictions(self) -> list[Problem]:
+        """Return a problem if all of a loss's weights (KTO's two) are 0, so that nothing would train."""
+        weights = [key for key in self.params if key.endswith("_weight")]
+        if weights and not any(self.params[key] for key in weights):
+            text = f"{' and '.join(weights)} are 0, so nothing would train; set one of them above 0"
+            return [((weights[0],), text)]
+        return []
 
     def function(self, ours: Mapping[str, Callable[..., Any]], key: str) -> Callable[..., Any]:
         """Return the function that the section names, with its parameters bound.
@@ -292,6 +364,7 @@ class PreferenceLossConfig(FunctionConfig):
 
     table: ClassVar[FunctionTable] = LOSSES
     default: ClassVar[str] = "sigmoid"
+    aliases: ClassVar[Mapping[str, str]] = {"dpo": "sigmoid"}
 
     name: str = "sigmoid"
     """The loss: a function of algorithms/preference.py, or file.py:function."""
@@ -460,7 +533,7 @@ class RolloutConfig(Section):
     """Passes over each round's responses."""
     max_new_tokens: Count = 128
     """The longest response in tokens."""
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     """The sampling temperature."""
     advantage: AdvantageConfig = Field(default_factory=lambda: AdvantageConfig.model_validate("gae"))
     """gae learns a value head; rloo and grpo compare the responses to one prompt instead. Or {name: …, parameters}."""
@@ -468,9 +541,9 @@ class RolloutConfig(Section):
     """Discount per token (gae)."""
     lam: Fraction = 0.95
     """GAE's lambda (arXiv:1506.02438)."""
-    clip: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.2
+    clip: Annotated[float, Strict(), Field(gt=0, lt=1), AfterValidator(no_speck)] = 0.2
     """The probability ratio is clipped to 1 - clip … 1 + clip."""
-    dual_clip: Annotated[float, Strict(), Field(gt=1, allow_inf_nan=False)] | None = None
+    dual_clip: Annotated[float, Strict(), Field(gt=1, le=LARGEST, allow_inf_nan=False)] | None = None
     """Where the advantage is negative the ratio counts as this at most, such as 3 (arXiv:1912.09729). Unset: off."""
     value_clip: Positive = 0.2
     """The largest change of a value estimate in one round."""

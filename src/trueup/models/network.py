@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from trueup.algorithms.tensors import token_logps
 from trueup.data.rendering.renderer import Renderer
-from trueup.errors import ModelError
+from trueup.errors import ConfigError, ModelError
 from trueup.models.attention import PACKED, use_attention
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
 from trueup.models.positions import table_size
@@ -147,6 +147,7 @@ class Network(nn.Module):
         if lora is not None:
             check_targets(self.trunks["base"], lora)
             self._add_adapter(role, lora)
+            self._check_rank(role, lora)
             self.roles[role] = Role("base", adapter=role, head=role if head else None)
         else:
             taken = {used.trunk for used in self.roles.values()}
@@ -254,6 +255,24 @@ class Network(nn.Module):
             raise ModelError(f"lora.targets: {lora.target_modules!r} match no layer of this model: {error}") from error
         self._selected, self._deterministic = None, []
         self._restore_flags()
+
+    def _check_rank(self, role: str, lora: LoraConfig) -> None:
+        """Check that some adapted matrix can use the rank.
+
+        Raises:
+            ConfigError: the rank is beyond both sides of every matrix, so full fine-tuning has fewer parameters.
+        """
+        sizes = {
+            name: (layers[role].in_features, module.lora_B[role].out_features)
+            for name, module in self.trunks["base"].named_modules()
+            if isinstance(layers := getattr(module, "lora_A", None), nn.ModuleDict) and role in layers
+        }
+        name, largest = max(sizes.items(), key=lambda item: min(item[1]), default=("", (lora.r, lora.r)))
+        if lora.r > min(largest):
+            raise ConfigError(
+                f"lora.r: {lora.r} is beyond every matrix that it would adapt; the largest, {name}, is {largest[1]} x "
+                f"{largest[0]}\n  fix: set lora.r from 1 to {min(largest)}, or leave lora out to train every weight"
+            )
 
     def _load_adapter_weights(self, role: str, weights: dict[str, Tensor]) -> None:
         from peft import set_peft_model_state_dict

@@ -26,7 +26,7 @@ from trueup.recipes import dpo, ppo, reward, sft
 from trueup.recipes.stage import with_begun_lr
 from trueup.report.publish import publish
 from trueup.report.report_schema import Report
-from trueup.runs.folder import RunFolder, config_differences
+from trueup.runs.folder import RunFolder, config_differences, is_longer
 from trueup.system.commandline import command_line
 from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import MODEL_CARD, atomic_write_text, fingerprint
@@ -212,11 +212,15 @@ def _reason(stage: StageConfig, upstream: str | None, *, forced: bool) -> str | 
     before, now = _recorded(path), inputs(stage)
     if before is None:
         return f"running again, because {path} cannot be read"
-    if keys := config_differences(before.get("config", ""), now["config"]):
+    keys = config_differences(before.get("config", ""), now["config"])
+    longer = folder.summary_path.exists() and is_longer(before.get("config", ""), now["config"])
+    if keys and not longer:
         return f"running again, because its configuration changed: {'; '.join(keys[:3])}"
     changed = [key for key in now if key != "config" and before.get(key) != now[key]]
     if changed:
         return f"running again, because what it is made from changed: {', '.join(changed)}{_recorded_votes(folder)}"
+    if longer:
+        return f"going on from its end, because it is to train longer: {keys[0]}"
     if folder.read_summary() is None or not folder.model_path.is_dir():
         return "going on, because it was stopped before its end"
     return None

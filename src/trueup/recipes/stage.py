@@ -122,7 +122,13 @@ class Stage:
     def fit(
         self, terms: list[Term], steps: int, *, evaluation: Evaluation | None = None, headline: tuple[str, ...]
     ) -> Fitted:
-        """Check LM head and training mode, write data.json, and train with `loop.fit`, whose arguments these are."""
+        """Check LM head and training mode, write data.json, and train with `loop.fit`, whose arguments these are.
+
+        Raises:
+            ConfigError: the warm-up is longer than the training.
+        """
+        if problem := self.config.optim.warmup_problem(steps):
+            raise ConfigError(f"optim.warmup: {problem}")
         if "policy" in self.network.roles:
             check_lm_head(self.network)
         check_training_mode(self.network)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,12 +50,15 @@ class RunFolder:
     Attributes:
         path: the folder.
         locked: True if this object holds the folder's lock.
+        finished_at: the number of steps of the finished run in the folder that this one goes on from, as it is longer;
+            else None.
     """
 
     def __init__(self, path: Path | str) -> None:
         """Refer to the folder at `path`; nothing is created, read or locked."""
         self.path = Path(path)
         self.locked = False
+        self.finished_at: int | None = None
         self._lock_fd: int | None = None
         self._handles: dict[Path, FileIO] = {}
 
@@ -133,7 +137,8 @@ class RunFolder:
 
         Raises:
             CheckpointError: another process holds the folder, it cannot be written, or an earlier run with a checkpoint
-                or summary had another configuration (keys in `HARMLESS` do not count).
+                or summary had another configuration (keys in `HARMLESS` do not count, and a finished run may be given
+                more epochs or steps).
         """
         run = cls(path)
         try:
@@ -219,6 +224,12 @@ class RunFolder:
         if not isinstance(summary, dict):
             raise CheckpointError(f"{self.summary_path} is not a JSON object; delete it to run the stage")
         return summary
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Return the rows of `metrics.jsonl`, the oldest first; numbers that were not finite are left out of a row."""
+        lines = self.metrics_path.read_bytes().splitlines() if self.metrics_path.is_file() else []
+        rows = [json.loads(line) for line in lines]
+        return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
     def begun_lr(self) -> float | None:
         """Return the learning rate of the run in this folder; None if no run with results is there.
@@ -311,6 +322,11 @@ class RunFolder:
         differences = config_differences(earlier, config_yaml)
         if not differences:
             return
+        if self.summary_path.exists() and is_longer(earlier, config_yaml):
+            steps = (self.read_summary() or {}).get("steps")
+            self.finished_at = steps if isinstance(steps, int) else None
+            self.summary_path.unlink()  # if it is stopped now, it is not finished
+            return
         more = len(differences) - _SHOWN_DIFFERENCES
         lines = [*differences[:_SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
         raise CheckpointError(
@@ -353,6 +369,15 @@ def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
     keys = [key for key in {**old, **new} if key.split(".")[0] not in HARMLESS]
     pairs = [(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys if _differ(key, old, new)]
     return [f"{_brief(key)}: {_brief(was)} -> {_brief(now)}" for key, was, now in pairs]
+
+
+def is_longer(old_yaml: str, new_yaml: str) -> bool:
+    """Return True if two configurations in YAML differ only in that the new one has more epochs or more steps."""
+    differences = config_differences(old_yaml, new_yaml)
+    if len(differences) != 1 or not re.match(r"optim\.(epochs|steps): \d+ -> \d+$", differences[0]):
+        return False
+    before, after = differences[0].partition(": ")[2].split(" -> ")
+    return int(after) > int(before)
 
 
 class PlainLoader(yaml.SafeLoader):

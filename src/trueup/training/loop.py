@@ -25,6 +25,7 @@ from trueup.runs.environment import changes_warning, record_surroundings, surrou
 from trueup.runs.state import ShardedRef
 from trueup.runtime import copy_into, is_sharded, peak_memory_bytes
 from trueup.system.interrupt import InterruptGuard, StopRequested
+from trueup.training.optimizer import learning_rate
 from trueup.training.step import Stepper
 from trueup.training.terms import Evaluation, Term
 
@@ -303,6 +304,8 @@ def _resume(state: Fit) -> bool:
             state._warn(message)
         _restore(state, checkpoint)
         progress.note(f"resuming from step {state.step} of {state.steps}")
+        if run.finished_at is not None:
+            progress.note(_extended(run.finished_at, state.steps, state.config))
     if state.runtime.is_main:
         # A step that is not evaluated yet has no row; a row from an earlier try would be written twice.
         recorded = state.step if state.pending is None else state.step - 1
@@ -310,6 +313,20 @@ def _resume(state: Fit) -> bool:
         _record_surroundings(state)
     state.runtime.barrier()
     return checkpoint is not None
+
+
+def _extended(before: int, steps: int, config: StageConfig) -> str:
+    """Return what a run that goes on after its end has in common with one that had all `steps` from the start."""
+    optim = config.optim
+    first = next(
+        (at for at in range(before) if learning_rate(at, before, optim) != learning_rate(at, steps, optim)), None
+    )
+    if first is None:
+        return f"the run had finished at step {before}; its weights will be those of a run of {steps} steps"
+    return (
+        f"the run had finished at step {before}; a run of {steps} steps from the start has other learning rates from "
+        f"step {first + 1} on (optim.schedule: {optim.schedule}, optim.warmup: {optim.warmup:g}), so its weights differ"
+    )
 
 
 def _restore(state: Fit, checkpoint: Checkpoint) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from trueup.config import PipelineConfig, load_config
 from trueup.recipes import pipeline
 from trueup.report.report_schema import Report
+from trueup.system.commandline import command
 from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import atomic_write_text
 from trueup.system.text import clean
@@ -42,8 +43,9 @@ def run(folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> Report | N
     if report is not None:
         _show_answers(report)
         print(f"\n{time.perf_counter() - started:.0f} s in all; everything is in {clean(str(folder))}. Next:")
-        print(f"  trueup chat {clean(str(config.folder / 'ppo'))}")
-        print(f"  trueup run {clean(str(folder / 'pipeline.yaml'))}        (change it first)")
+        print(f"  {clean(command(['chat', str(config.folder / 'ppo')]))}")
+        print("and, with changes in its pipeline.yaml:")
+        print(f"  {clean(command(['run', str(folder / 'pipeline.yaml')]))}")
     return report
 
 
