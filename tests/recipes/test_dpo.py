@@ -19,6 +19,7 @@ from trueup.data.unpaired import mismatched
 from trueup.errors import DataError
 from trueup.models.batching import Example
 from trueup.recipes import reference
+from trueup.report.stages import alarms
 
 # The loss where the policy is its own reference: the log-ratios are 0.
 AT_START = {
@@ -55,8 +56,13 @@ def test_every_loss_learns(name: str, tmp_path: Path) -> None:
     assert tiny_data.account(config)["used"] == 12
 
 
+SMOLLM2 = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+REAL = [pytest.mark.slow, pytest.mark.skipif(not SMOLLM2.is_file(), reason="needs make smollm2")]
+
+
 @pytest.mark.parametrize("lora", [{}, None], ids=["lora", "full"])
-def test_the_defaults_train(lora: dict[str, Any] | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["tiny", pytest.param("smollm2", marks=REAL)])
+def test_the_defaults_train(model: str, lora: dict[str, Any] | None, tmp_path: Path) -> None:
     """24 steps of 8 plain pairs, all else at its default: the margin grows, and held-out loss falls."""
     words = ["red", "blue", "green", "tall", "small", "warm", "cold", "old", "new", "fast", "slow", "kind"]
     pairs = [
@@ -66,16 +72,30 @@ def test_the_defaults_train(lora: dict[str, Any] | None, tmp_path: Path) -> None
     data, held_out = tiny_data.write(tmp_path / "d.jsonl", pairs[:8]), tiny_data.write(tmp_path / "h.jsonl", pairs[8:])
     config = DpoConfig.model_validate(
         {
-            "model": tiny_folder(tmp_path / "base"), "output": str(tmp_path / "run"), "data": data, "lora": lora,
+            "model": str(SMOLLM2) if model == "smollm2" else tiny_folder(tmp_path / "base"),
+            "output": str(tmp_path / "run"), "data": data, "lora": lora,
             "optim": {"steps": 24}, "eval": {"data": held_out}, "device": "cpu", "threads": 1,
             "watch": {"samples": 0},
         }
     )  # fmt: skip
-    tiny_data.run(config)
+    summary = tiny_data.run(config)
     log = tiny_data.metrics(config)
+    assert summary["outcome"] == []
     assert log[-1]["dpo/rewards/margin"] > 0.05
     assert log[-1]["eval/rewards/margin"] > 0.05
     assert log[-1]["eval/loss"] < math.log(2)
+
+
+def test_a_training_in_which_nothing_moved_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the rate that was once the default. The report takes it from summary.json as an alarm of the stage."""
+    config = tiny_data.stage("dpo", tmp_path, lora={}, optim={"lr": 1e-6})
+    [alarm] = tiny_data.run(config)["outcome"]
+    assert alarm["name"] == "nothing-moved"
+    assert alarm["step"] == 4
+    assert "nothing-moved: the training changed next to nothing: the margin over the last 1 steps" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert [(alarm.stage, alarm.name) for alarm in alarms("dpo", config.output)] == [("dpo", "nothing-moved")]
 
 
 def test_without_a_reference_no_second_model_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

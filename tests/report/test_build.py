@@ -11,10 +11,11 @@ import pytest
 from trueup.errors import DataError
 from trueup.evaluation.items import Item, write_items
 from trueup.report.build import build, read_measured
+from trueup.report.report_schema import Measure, ReportNumber, StageRun
 from trueup.report.rewardmodel import calibration, reward_card
 from trueup.report.samples import samples
 from trueup.report.scorecard import SPECS, Rows, measures, paired, prepared
-from trueup.report.stages import alarms, curves, points, stage_run
+from trueup.report.stages import alarms, curves, outcomes, points, stage_run
 from trueup.stats.intervals import mean, rate
 from trueup.stats.paired import difference, weighted_difference
 
@@ -204,6 +205,31 @@ def test_a_stages_files(tmp_path: Path) -> None:
     assert run.data == {"prompts": {"path": "p.jsonl", "read": 5, "used": 4}}
     (folder / "summary.json").unlink()
     assert stage_run("ppo", folder).finished is False
+
+
+def test_models_that_did_not_move_or_fell_apart() -> None:
+    """The limits: an interval of the KL with 0 in it, 20 nats, a tenth more repeats, a quarter of the entropy."""
+
+    def of(**values: tuple[float, float, float]) -> dict[str, ReportNumber]:
+        return {name: ReportNumber(value=v, low=low, high=high, n=9) for name, (v, low, high) in values.items()}
+
+    def measure(key: str, **values: tuple[float, float, float]) -> Measure:
+        return Measure(key=key, title=key, unit="", better="neither", values=of(**values))
+
+    measured = [
+        measure("kl", still=(0.1, -0.1, 0.3), far=(30, 25, 35), fine=(1, 0.5, 1.5), other=(0, 0, 0)),
+        measure("repetition", sft=(0.0, 0.0, 0.1), far=(0.5, 0.4, 0.6), fine=(0.1, 0.0, 0.2)),
+        measure("entropy", sft=(2.0, 1.9, 2.1), far=(0.1, 0.05, 0.2), fine=(1.0, 0.9, 1.1)),
+    ]
+    stages = [StageRun(name=name, method="dpo", finished=True, base="m", steps=7) for name in ("still", "far", "fine")]
+    stages.append(StageRun(name="other", method="dpo", finished=True, base="another", steps=7))
+    still, far = outcomes(measured, stages, "sft", "m")
+    assert (still.stage, still.name, still.step) == ("still", "nothing-moved", 7)
+    assert (far.stage, far.name) == ("far", "fell-apart")
+    assert far.message == (
+        "the trained model fell apart: its KL is 30 nats per answer; 50% of its trigrams are repeats, 0% of those of "
+        "sft; its entropy is 0.1 nats per token, that of sft 2"
+    )
 
 
 def test_nothing_is_made_of_half_an_evaluation(tmp_path: Path) -> None:

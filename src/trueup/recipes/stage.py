@@ -6,20 +6,22 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from trueup import runtime
-from trueup.config import PpoConfig, StageConfig, to_yaml
+from trueup.config import DpoConfig, PpoConfig, StageConfig, to_yaml
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.reader import store_events
 from trueup.data.tokens.prepare import Prepared
 from trueup.data.tokens.sampler import Sampler
 from trueup.data.tokens.select import Examples
 from trueup.errors import CheckpointError, ConfigError
+from trueup.evaluation.outcome import outcome
+from trueup.evaluation.watch import Alarm, read_history
 from trueup.export import export_adapter, export_policy
 from trueup.export.merging import MAX_MERGE_LOSS, merge_kept_share
 from trueup.export.proof import record_outputs
@@ -149,14 +151,33 @@ class Stage:
             role: the trained role, "policy" or "reward".
             export: function that writes the role as a model folder.
         """
-        summary = {"method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data}
+        alarms = self.network.runtime.from_first(lambda: self._outcome(fitted.steps))
+        summary = {
+            "method": self.config.method, **fitted.summary(), "last": fitted.last, "data": self.data, "outcome": alarms,
+        }  # fmt: skip
         # Without the old summary, a run that is killed during a new export does not count as finished.
         processes = self.network.runtime
         processes.from_first(lambda: self.run.summary_path.unlink(missing_ok=True))
         with explain_disk_errors(f"cannot write {self.run.path}", self.run.path):
             self._export(role, export)
         processes.from_first(lambda: self.run.write_summary(summary))
+        for alarm in alarms:
+            self.progress.warn(f"{alarm['name']}: {alarm['message']}; {alarm['fix']}")
         return summary
+
+    def _outcome(self, step: int) -> list[dict[str, Any]]:
+        """Return the warnings about the training as a whole, such as that nothing moved, as alarms at its last step."""
+        config, run = self.config, self.run
+        history = read_history(run.watch_path) if run.watch_path.is_file() else []
+        # Without a reference a margin does not start at 0, so the log does not say if it rose.
+        without = isinstance(config, DpoConfig) and not config.loss.needs_reference
+        rows = [] if without else run.read_metrics()
+        texts = outcome(
+            config.method, rows, history,
+            beta=float(config.loss.params.get("beta") or 1.0) if isinstance(config, DpoConfig) else 1.0,
+            kl_target=config.kl.target if isinstance(config, PpoConfig) else None,
+        )  # fmt: skip
+        return [asdict(Alarm(step, *text)) for text in texts]
 
     def _export(self, role: str, export: Callable[[Network, Path], None]) -> None:
         config = self.config

@@ -20,7 +20,7 @@ from trueup.report.report_schema import FrontierPoint, Report, ReportMissing
 from trueup.report.rewardmodel import reward_card
 from trueup.report.samples import samples
 from trueup.report.scorecard import measures, prepared
-from trueup.report.stages import alarms, curves, points, stage_run
+from trueup.report.stages import alarms, curves, outcomes, points, stage_run
 from trueup.report.verdict import judge
 
 _LIBRARIES = ("trueup", "torch", "transformers", "peft")
@@ -68,6 +68,10 @@ def _built(folder: Path, measured: Measured) -> Report:
     report.curves = [curve for name, path in stages.items() for curve in curves(name, path)]
     report.alarms = [alarm for name, path in stages.items() for alarm in alarms(name, path)]
     report.stages = [stage_run(name, path) for name, path in stages.items()]
+    base = plan["models"][plan["against"]]["source"]
+    known = {(alarm.stage, alarm.name) for alarm in report.alarms}
+    ended = outcomes(report.measures, report.stages, plan["against"], base)
+    report.alarms += [alarm for alarm in ended if (alarm.stage, alarm.name) not in known]
     report.seconds = _seconds(stages, measured)
     return report
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trueup.evaluation.watch import FAR, REPEATS
 from trueup.report import reading
 from trueup.report.reading import usable
-from trueup.report.report_schema import Curve, FrontierPoint, ReportAlarm, StageRun
+from trueup.report.report_schema import Curve, FrontierPoint, Measure, ReportAlarm, StageRun
 
 TITLES = {
     "sft/loss": "training loss, nats a token",
@@ -30,6 +32,10 @@ TITLES = {
     "eval/repetition": "repeated trigrams, held-out prompts",
 }
 """Key in metrics.jsonl -> title of its curve."""
+
+
+LOW_ENTROPY = 0.25
+"""A model has fallen apart below this share of the entropy of the model that it is compared with."""
 
 
 def curves(stage: str, folder: Path) -> list[Curve]:
@@ -74,9 +80,49 @@ def points(stage: str, folder: Path, plan: dict[str, Any]) -> list[FrontierPoint
 
 
 def alarms(stage: str, folder: Path) -> list[ReportAlarm]:
-    """Return the alarms (warnings such as "gold-falls") that were raised while a stage trained."""
+    """Return the alarms of a stage: those raised while it trained ("gold-falls"), and at its end ("nothing-moved")."""
     with usable(folder / "alarms.jsonl"):
-        return [ReportAlarm(stage=stage, **row) for row in reading.rows(folder / "alarms.jsonl")]
+        raised = [ReportAlarm(stage=stage, **row) for row in reading.rows(folder / "alarms.jsonl")]
+    with usable(folder / "summary.json"):
+        ended = reading.mapping(folder / "summary.json").get("outcome", [])
+        return raised + [ReportAlarm(stage=stage, **row) for row in ended]
+
+
+def outcomes(measures: Sequence[Measure], stages: Sequence[StageRun], against: str, base: str) -> list[ReportAlarm]:
+    """Return alarms about finished models, from the measures of the report.
+
+    A model has not moved if the interval of its KL from the model that it started from contains 0. It fell apart if it
+    repeats itself or is very far away, by the limits of the warnings during training, or if it has lost three quarters
+    of its entropy.
+
+    Args:
+        measures: the report's measures.
+        stages: the report's stages.
+        against: the model that all are compared with.
+        base: the folder or name of that model: only stages that start from it have their KL from their start measured.
+    """
+    by_key = {measure.key: measure for measure in measures}
+    alarms: list[ReportAlarm] = []
+    for stage in stages:
+        values = {key: measure.values.get(stage.name) for key, measure in by_key.items()}
+        first = {key: measure.values.get(against) for key, measure in by_key.items()}
+        kl, step = values.get("kl"), int(stage.steps or 0)
+        if kl is not None and stage.base == base and kl.low <= 0 <= kl.high:
+            text = f"the KL from {against}, where it started, is {kl.value:.2g} [{kl.low:.2g}, {kl.high:.2g}] nats"
+            fix = "raise optim.lr (trueup config METHOD prints the defaults) or train for more steps"
+            alarms.append(ReportAlarm(stage=stage.name, step=step, name="nothing-moved", message=text, fix=fix))
+        facts = [f"its KL is {kl.value:.0f} nats per answer"] if kl is not None and kl.low > FAR else []
+        now, then = values.get("repetition"), first.get("repetition")
+        if now is not None and then is not None and now.low > then.high and now.value - then.value >= REPEATS:
+            facts.append(f"{now.value:.0%} of its trigrams are repeats, {then.value:.0%} of those of {against}")
+        now, then = values.get("entropy"), first.get("entropy")
+        if now is not None and then is not None and now.high < LOW_ENTROPY * then.low:
+            facts.append(f"its entropy is {now.value:.2g} nats per token, that of {against} {then.value:.2g}")
+        if facts:
+            fix = "lower optim.lr, train for fewer steps, or raise the KL penalty (kl.coef; DPO: beta)"
+            text = f"the trained model fell apart: {'; '.join(facts)}"
+            alarms.append(ReportAlarm(stage=stage.name, step=step, name="fell-apart", message=text, fix=fix))
+    return alarms
 
 
 def stage_run(name: str, folder: Path) -> StageRun:
