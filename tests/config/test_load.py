@@ -91,12 +91,12 @@ def test_each_stage_has_a_learning_rate_of_its_own(method: str) -> None:
 
 @pytest.mark.parametrize("method", STAGES)
 def test_the_default_rate_depends_on_lora(method: str) -> None:
-    """Ten times the rate of full fine-tuning, in a stage alone and where `lora` is the pipeline's."""
+    """Five to ten times the rate of full fine-tuning, in a stage alone and where `lora` is the pipeline's."""
     cls, least = STAGES[method], REQUIRED[method]
     adapters = [load_config(cls, None, [*least, f"lora={lora}"]) for lora in ("{}", "{r: 1}", "{r: 256}")]
     assert {config.optim.lr for config in adapters} == {cls.lora_lr}
     assert load_config(cls, None, [*least, "lora=null"]).optim.lr == cls.lr
-    assert cls.lora_lr == pytest.approx(10 * cls.lr)
+    assert 4.9 < cls.lora_lr / cls.lr < 10.1
     stages = {
         name: {
             "method": method,

@@ -139,7 +139,7 @@ class StageConfig(Section):
         """Return the learning rate of a configuration that gives none; it depends on stage and `lora`.
 
         Adapters need about ten times the rate of full fine-tuning, nearly independently of their rank (Schulman et al.
-        2025, "LoRA without regret"). The values are measured: docs/decisions.md.
+        2025, "LoRA without regret"). The values are measured: docs/decisions.md, "Default learning rates".
         """
         return cls.lora_lr if lora else cls.lr
 
@@ -175,8 +175,8 @@ class RewardConfig(StageConfig):
     """A reward model from rankings A > B."""
 
     method: ClassVar[str] = "reward"
-    lr: ClassVar[float] = 1e-5
-    lora_lr: ClassVar[float] = 1e-4
+    lr: ClassVar[float] = 3e-5
+    lora_lr: ClassVar[float] = 3e-4
 
     data: TrainData
     """Rankings: prompt, chosen, rejected."""
@@ -189,7 +189,7 @@ class DpoConfig(StageConfig):
 
     method: ClassVar[str] = "dpo"
     lr: ClassVar[float] = 2e-5
-    lora_lr: ClassVar[float] = 2e-4
+    lora_lr: ClassVar[float] = 1e-4
 
     data: TrainData
     """Rankings: prompt, chosen, rejected; for kto also prompt, completion, label."""

@@ -262,12 +262,15 @@ class Network(nn.Module):
         Raises:
             ConfigError: the rank is beyond both sides of every matrix, so full fine-tuning has fewer parameters.
         """
-        sizes = {
-            name: (layers[role].in_features, module.lora_B[role].out_features)
-            for name, module in self.trunks["base"].named_modules()
-            if isinstance(layers := getattr(module, "lora_A", None), nn.ModuleDict) and role in layers
-        }
-        name, largest = max(sizes.items(), key=lambda item: min(item[1]), default=("", (lora.r, lora.r)))
+        sizes: dict[str, tuple[int, int]] = {}
+        for name, module in self.trunks["base"].named_modules():
+            ends = [getattr(module, part, None) for part in ("lora_A", "lora_B")]
+            into, out = (part[role] if isinstance(part, nn.ModuleDict) and role in part else None for part in ends)
+            if isinstance(into, nn.Linear) and isinstance(out, nn.Linear):  # of a convolution they are convolutions
+                sizes[name] = into.in_features, out.out_features
+        if not sizes:
+            return
+        name, largest = max(sizes.items(), key=lambda item: min(item[1]))
         if lora.r > min(largest):
             raise ConfigError(
                 f"lora.r: {lora.r} is beyond every matrix that it would adapt; the largest, {name}, is {largest[1]} x "
