@@ -188,7 +188,12 @@ def test_config_prints_a_template(method: str, capsys: pytest.CaptureFixture[str
         (["sft", "sft.yaml", "seed"], 2, "'seed': not a setting; write key=value"),
         (["sft", "sft.yaml", "--lr", "3"], 2, "No such option: --lr; settings are written without dashes: key=value"),
         (["sfft"], 2, "No such command 'sfft'"),
-        (["grpo", "c.yaml"], 2, "GRPO is trueup ppo with rollouts.advantage=grpo and rollouts.per_prompt=4 or more"),
+        (["chat", "base", "--temperature", "nan"], 2, "Invalid value for '--temperature'"),
+        (
+            ["grpo", "c.yaml"],
+            2,
+            "No such command 'grpo'; GRPO is trueup ppo with rollouts.advantage=grpo and rollouts.per_prompt=4 or more",
+        ),
         (["train", "c.yaml"], 2, "train with trueup sft, reward, dpo or ppo CONFIG.yaml, or all stages of a file with"),
         (["run"], 2, "Missing argument 'PIPELINE.yaml'; see `trueup run --help`"),
         (["run", "pipe.yaml", "--force", "sfd"], 2, "--force sfd: there is no such stage; pipe.yaml has sft, dpo"),

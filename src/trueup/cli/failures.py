@@ -123,7 +123,7 @@ def _usage_message(message: str, context: Any = None) -> str:
         return f"{text}; settings are written without dashes: key=value (`{path} --help` lists options)"
     command = re.match(r"no such command '(.+?)'", text, re.IGNORECASE)
     if command and (here := OTHER_COMMANDS.get(command[1].lower().replace("-", "_"))):
-        return f"{text}; {here}"
+        return f"{command[0]}; {here}"
     meant = re.search(r"--[\w-]+", near)
     return f"{text}; {f'did you mean {meant[0]}? ' if meant else ''}see `{path} --help`"
 

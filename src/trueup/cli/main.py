@@ -6,7 +6,6 @@ answered before torch, which takes seconds, is imported.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import traceback
@@ -46,12 +45,6 @@ Settings = Annotated[
 
 
 LARGEST_SEED = 2**63 - 1
-
-
-def _is_number(value: float) -> float:
-    if math.isnan(value):  # neither above nor below a bound
-        raise typer.BadParameter("must be a number from 0 to 100; got nan")
-    return value
 
 
 def _print_version(wanted: bool) -> None:
@@ -216,9 +209,7 @@ def chat(
     ],
     against: Annotated[str | None, typer.Option(metavar="RUN", help="A second model, shown side by side.")] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system prompt.")] = None,
-    temperature: Annotated[
-        float, typer.Option(min=0.0, max=100.0, callback=_is_number, help="0 takes the likeliest token.")
-    ] = 0.7,
+    temperature: Annotated[float, typer.Option(min=0.0, max=100.0, help="0 takes the likeliest token.")] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=10**9, help="The longest answer in tokens.")] = 256,
     stop: Annotated[
         list[str] | None,

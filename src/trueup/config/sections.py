@@ -337,14 +337,6 @@ class FunctionConfig(Section):
             value = {**value, "name": cls.aliases[name]}
         return cls.table.bind(value, cls.default)
 
-    def contradictions(self) -> list[Problem]:
-        """Return a problem if all of a loss's weights (KTO's two) are 0, so that nothing would train."""
-        weights = [key for key in self.params if key.endswith("_weight")]
-        if weights and not any(self.params[key] for key in weights):
-            text = f"{' and '.join(weights)} are 0, so nothing would train; set one of them above 0"
-            return [((weights[0],), text)]
-        return []
-
     def function(self, ours: Mapping[str, Callable[..., Any]], key: str) -> Callable[..., Any]:
         """Return the function that the section names, with its parameters bound.
 
@@ -378,6 +370,14 @@ class PreferenceLossConfig(FunctionConfig):
     def unpaired(self) -> bool:
         """True if the loss learns from single completions labelled good or bad (as KTO does) instead of pairs."""
         return self.table.marked("UNPAIRED", self.name)
+
+    def contradictions(self) -> list[Problem]:
+        """Return a problem if both weights of KTO are 0, so that nothing would train."""
+        weights = [key for key in ("desirable_weight", "undesirable_weight") if key in self.params]
+        if self.name in self.table.ours() and weights and not any(self.params[key] for key in weights):
+            text = f"{' and '.join(weights)} are 0, so nothing would train; set one of them above 0"
+            return [((weights[0],), text)]
+        return []
 
     @model_serializer
     def _flat(self) -> dict[str, str | ParameterValue]:
