@@ -151,7 +151,7 @@ def test_whatever_a_library_raises_over_a_model_is_in_the_family(
 ) -> None:
     folder = Path(shutil.copytree(base, tmp_path / "model"))
     (folder / name).write_bytes(damage((folder / name).read_bytes()))
-    with pytest.raises(ModelError, match="cannot load the model") as caught:
+    with pytest.raises(ModelError, match="cannot load the model|not a readable safetensors file") as caught:
         load_causal_lm(str(folder), runtime.init("cpu", "float32"))
     short(caught.value)
 
@@ -180,7 +180,7 @@ def test_and_over_a_tokenizer(base: Path, tmp_path: Path, name: str, damage: Cal
         ("trueup.json", b"\xff", "trueup.json"),
         ("trueup.json", b"3", "must hold an object"),
         ("trueup.json", DEEP, "nested too deep"),
-        ("adapter_model.safetensors", b"", "does not fit"),
+        ("adapter_model.safetensors", b"", "not a readable safetensors file"),
         ("adapter_config.json", {"peft_type": None}, "peft_type"),
         ("adapter_config.json", {"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, "megatron"),
         ("adapter_config.json", {"r": 0}, "does not fit"),

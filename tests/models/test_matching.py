@@ -133,6 +133,7 @@ def test_a_prefix_is_named_with_a_line_that_takes_it_away(prefix: str, tiny_base
     folder = damaged(tiny_base, tmp_path / "model", prefixed(prefix))
     with pytest.raises(ModelError, match=r"20 of 21 missing.*20 unknown to it") as caught:
         loaded(folder)
+    assert not {"!", "$"} & set(str(caught.value))  # a shell replaces them inside of double quotes
     assert f"the names hold {prefix if prefix != 'learner.net.' else 'learner., net.'}" in str(caught.value)
     code = str(caught.value).partition('python -c "')[2].removesuffix('"')
     done = warm.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -404,6 +405,19 @@ def test_an_adapter_over_a_resized_vocabulary_names_the_fix(tiny_base: str, tmp_
     damaged(str(folder), tmp_path / "named", name="adapter", base_model_name_or_path=tiny_base)
     with pytest.raises(ModelError, match=r"the base has 264 tokens, the adapter was trained over 270: resize the base"):
         loaded(str(tmp_path / "named"))
+
+
+def test_a_runs_folder_stands_for_its_model(tmp_path: Path) -> None:
+    first = tiny_data.stage("sft", tmp_path, lora={"r": 4}, optim={"steps": 2, "lr": 0.05})
+    tiny_data.run(first)
+    run = str(first.output)
+    second = tiny_data.stage("dpo", tmp_path / "dpo", model=run, reference=run, optim={"steps": 1})
+    tiny_data.run(second)
+    assert f"model: {run}/model\n" in (second.output / "config.yaml").read_text()
+    shutil.rmtree(first.output / "model")
+    again = tiny_data.stage("sft", tmp_path / "again", model=run, optim={"steps": 1})
+    tiny_data.run(again)
+    assert f"model: {run}/adapter\n" in (again.output / "config.yaml").read_text()
 
 
 def test_a_stage_says_it_before_its_run_folder_is_made(tiny_base: str, tmp_path: Path) -> None:

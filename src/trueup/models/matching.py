@@ -162,14 +162,14 @@ class WeightsReport:
         target, index = f"{place}-renamed", Path(place, f"model.safetensors{_INDEX}")
         of_index = (
             f"; p = Path({target!r}, {index.name!r}); d = json.loads(p.read_text()); "
-            f"d['weight_map'] = {{re.sub(r'{pattern}', '', n): f for n, f in d['weight_map'].items()}}; "
+            f"d['weight_map'] = {{re.sub(r'{pattern}', r'\\1', n): f for n, f in d['weight_map'].items()}}; "
             "p.write_text(json.dumps(d))"
         )
         return (
             f"{text}; make a copy without that, and name {target}: "
             'python -c "import json, re, shutil; from pathlib import Path; '
             f"from safetensors.torch import load_file, save_file; shutil.copytree({place!r}, {target!r}); "
-            f"[save_file({{re.sub(r'{pattern}', '', n): w.clone() for n, w in load_file(p).items()}}, p, "
+            f"[save_file({{re.sub(r'{pattern}', r'\\1', n): w.clone() for n, w in load_file(p).items()}}, p, "
             f"{{'format': 'pt'}}) for p in Path({target!r}).glob('*.safetensors')]"
             f'{of_index if index.is_file() else ""}"'
         )
@@ -180,6 +180,9 @@ def removable(
 ) -> tuple[str, str] | None:
     """Return (pattern, text) of what is to be removed from all names in the files, so that they are the class's.
 
+    Each match of the pattern is to be replaced by its first group, a dot or nothing. It holds no character that a shell
+    replaces inside of double quotes, such as `!`.
+
     Such is the prefix of a wrapper around the model that was saved: `_orig_mod.` of torch.compile. None if no removal
     explains every difference. The arguments are names that the class does not know, those that it lacks, and all of it.
     """
@@ -189,12 +192,12 @@ def removable(
     patterns: list[tuple[str, str]] = []
     if extra := sorted({part for name in unexpected for part in name.split(".")} - known):
         text = ", ".join(f"{part}." for part in extra)
-        patterns.append((rf"(?<![^.])({'|'.join(map(re.escape, extra))})\.", text))
+        patterns.append((rf"(^|\.)(?:(?:{'|'.join(map(re.escape, extra))})\.)+", text))
     first = min(unexpected)
     prefixes = {first.removesuffix(name) for name in missing if first.endswith(f".{name}")}
-    patterns += [(rf"^{re.escape(prefix)}", prefix) for prefix in sorted(prefixes, key=len)]
+    patterns += [(rf"(^){re.escape(prefix)}", prefix) for prefix in sorted(prefixes, key=len)]
     for pattern, text in patterns:
-        renamed = {re.sub(pattern, "", name) for name in unexpected}
+        renamed = {re.sub(pattern, r"\1", name) for name in unexpected}
         if len(renamed) == len(unexpected) and renamed <= names and renamed >= set(missing):
             return pattern, text
     return None
@@ -553,7 +556,7 @@ def adapter_problem(report: AdapterReport, folder: Path, base: str) -> tuple[str
         return text, (
             f"the names hold {removed}{_origin(removed)}; take it out of them: "
             'python -c "import re; from safetensors.torch import load_file, save_file; '
-            f"save_file({{re.sub(r'{pattern}', '', name): value.clone() "
+            f"save_file({{re.sub(r'{pattern}', r'\\1', name): value.clone() "
             f"for name, value in load_file({path!r}).items()}}, {path!r}, {{'format': 'pt'}})\""
         )
     if (tokens := _trained_vocabulary(report)) is not None:
