@@ -151,7 +151,7 @@ def test_whatever_a_library_raises_over_a_model_is_in_the_family(
 ) -> None:
     folder = Path(shutil.copytree(base, tmp_path / "model"))
     (folder / name).write_bytes(damage((folder / name).read_bytes()))
-    with pytest.raises(ModelError, match="cannot load the model|not a readable safetensors file") as caught:
+    with pytest.raises(ModelError, match=r"cannot load the model|not a readable safetensors file") as caught:
         load_causal_lm(str(folder), runtime.init("cpu", "float32"))
     short(caught.value)
 

@@ -97,7 +97,12 @@ DAMAGE: dict[str, tuple[Callable[[Weights], Weights] | None, dict[str, Any], str
     ),
     "integers": (quantized(torch.int8), {}, r"14 quantized without their scales.*down_proj.weight: int8"),
     "bytes": (quantized(torch.uint8), {}, r"14 quantized without their scales.*down_proj.weight: uint8"),
-    "8-bit floats": (quantized(torch.float8_e4m3fn), {}, r"14 quantized.*down_proj.weight: float8_e4m3fn"),
+    "8-bit floats": (quantized(torch.float8_e4m3fn), {}, r"14 quantized without.*down_proj.weight: float8_e4m3fn"),
+    "8-bit floats with scales": (
+        lambda weights: {**quantized(torch.float8_e4m3fn)(weights), "model.layers.0.weight_scale_inv": torch.ones(2)},
+        {},
+        r"14 quantized, where it has floats.*1 unknown to it.*weight_scale_inv",
+    ),
     "more": (
         lambda weights: {**weights, "tower.0.w": torch.ones(9)},
         {},

@@ -110,7 +110,8 @@ class WeightsReport:
         parts: list[str] = []
         if self.wrong_types:
             names = [f"{name}: {dtype}" for name, dtype in sorted(self.wrong_types.items())]
-            parts.append(f"{len(names)} quantized without their scales, where it has floats ({named(names)})")
+            scales = "" if any("scale" in name for name in self.unexpected) else " without their scales"
+            parts.append(f"{len(names)} quantized{scales}, where it has floats ({named(names)})")
         if self.missing:
             names = named(sorted(self.missing))
             parts.append(f"{len(self.missing)} of {len(self.expected)} missing, which would be random ({names})")
