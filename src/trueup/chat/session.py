@@ -25,6 +25,7 @@ from trueup.chat.speaker import (
     parse_whole_number,
     spoken_name,
 )
+from trueup.config.yamlfile import scalar
 from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError, TrueupError
 from trueup.runtime import mixed_seed
@@ -44,6 +45,8 @@ def run(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
+    chat_template: str | None = None,
+    template: Sequence[str] = (),
 ) -> None:
     r"""Chat: answer messages from stdin until its end or the command /quit.
 
@@ -60,6 +63,8 @@ def run(
         device: as in a stage's configuration.
         dtype: as in a stage's configuration.
         threads: as in a stage's configuration.
+        chat_template: a chat template for the models instead of their own: a file, or a name of trueup's.
+        template: variables for the chat template, each as "name=value".
 
     Raises:
         ConfigError: a setting is wrong.
@@ -75,6 +80,7 @@ def run(
         raise ConfigError(
             f"against: {spoken_name(against)} is the model itself\n  fix: name another one, or leave it out"
         )
+    variables = parse_variables(template)
     quiet_libraries()
     where = runtime.init(device, dtype, threads)
     if where.world > 1:
@@ -84,10 +90,25 @@ def run(
     for name in [model] if against is None else [model, against]:
         if reader.interactive:
             say(f"loading {spoken_name(name)}")
-        speakers.append(Speaker(name, where))
+        speakers.append(Speaker(name, where, chat_template=chat_template, template=variables))
     session = Session(speakers, sampling, seed, reader)
     session.set_system(system or "")
     session.talk()
+
+
+def parse_variables(settings: Sequence[str]) -> dict[str, object]:
+    """Return the variables for a chat template that are given as "name=value", the values read as YAML.
+
+    Raises:
+        ConfigError: one is not of this form.
+    """
+    variables: dict[str, object] = {}
+    for setting in settings:
+        name, sign, value = setting.partition("=")
+        if not sign or not name.isidentifier():
+            raise ConfigError(f"template: {excerpt(setting)} is not name=value\n  fix: such as enable_thinking=false")
+        variables[name] = scalar(value)
+    return variables
 
 
 class Session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,16 +69,23 @@ class Speaker:
     Args:
         model: a hub id, a folder or a .gguf file.
         runtime: device and compute dtype.
+        chat_template: another chat template than the model's: a file, or a name of trueup's.
+        template: variables for the chat template.
 
     Raises:
+        ConfigError: the chat template cannot be read, or reads no such variable.
         ModelError: the model cannot be loaded, or is a reward model.
     """
 
-    def __init__(self, model: str, runtime: Runtime) -> None:
+    def __init__(
+        self, model: str, runtime: Runtime, *, chat_template: str | None = None,
+        template: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Load the model and its tokenizer."""
         self.name = spoken_name(model)
         trunk = load_causal_lm(model, runtime)
-        self.network = Network(trunk, load_tokenizer(model), runtime)
+        tokenizer = load_tokenizer(model, chat_template=chat_template, template=template)
+        self.network = Network(trunk, tokenizer, runtime)
         self.network.add_frozen("policy")
         self._context = cast("int | None", getattr(trunk.config.get_text_config(), "max_position_embeddings", None))
 

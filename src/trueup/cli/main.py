@@ -219,11 +219,19 @@ def chat(
     device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="A chat template instead of the model's: a file, chatml, …")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A variable for the chat template; may be repeated."),
+    ] = None,
 ) -> Job:
     """Talk to a model, or to two side by side, and save conversations and rankings as data."""
     return partial(
         commands.chat, model, against, system=system, temperature=temperature, max_new_tokens=max_new_tokens,
-        stop=stop or [], seed=seed, device=device, dtype=dtype, threads=threads,
+        stop=stop or [], seed=seed, device=device, dtype=dtype, threads=threads, chat_template=chat_template,
+        template=template or [],
     )  # fmt: skip
 
 

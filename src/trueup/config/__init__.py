@@ -25,7 +25,7 @@ from trueup.config.load import load_config, to_yaml
 from trueup.config.paths import check_paths, find_model, find_policy
 from trueup.config.pipeline import PipelineConfig, judged_models
 from trueup.config.ranking import RankConfig
-from trueup.config.schema import STAGES, DpoConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
+from trueup.config.schema import STAGES, TEMPLATE_NAMES, DpoConfig, PpoConfig, RewardConfig, SftConfig, StageConfig
 from trueup.config.sections import (
     DataConfig,
     DpoWatchConfig,
@@ -45,6 +45,7 @@ from trueup.config.template import describe, template
 
 __all__ = [
     "STAGES",
+    "TEMPLATE_NAMES",
     "ComparisonConfig",
     "DataConfig",
     "DpoConfig",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Strict, model_validator
 
 from trueup.config.functions import functions_as_text
 from trueup.config.problems import Problem
@@ -43,6 +43,10 @@ class EvaluateConfig(Section):
 
     against: NonEmptyStr | None = None
     """The stage (or `base`) that the others are compared with, item by item. Unset: the first SFT stage, else base."""
+    chat_template: NonEmptyStr | None = None
+    """A chat template for all models, instead of their own: a file, chatml or chatml-tools."""
+    template: dict[str, JsonValue] | None = None
+    """Variables for the models' chat templates, e.g. `{enable_thinking: false}`."""
     tasks: Annotated[list[TaskName], Field(min_length=1), BeforeValidator(listed)] | None = None
     """The tasks to measure. Unset: all that can be measured; the report names those that cannot."""
     data: DataConfig | None = None

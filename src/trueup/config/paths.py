@@ -17,8 +17,8 @@ from typing import Any
 from trueup.config.evaluation import EvaluateConfig
 from trueup.config.functions import UserFunction
 from trueup.config.pipeline import PipelineConfig
-from trueup.config.problems import Place, Problem, dotted, limited, nearest_path
-from trueup.config.schema import DpoConfig, PpoConfig, StageConfig
+from trueup.config.problems import Place, Problem, dotted, limited, nearest_path, suggestion
+from trueup.config.schema import TEMPLATE_NAMES, DpoConfig, PpoConfig, StageConfig
 from trueup.config.sections import DataConfig, FunctionConfig, model_of_run
 from trueup.config.untrusted import Trust, read_json, refusal
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
@@ -122,6 +122,8 @@ def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[PathProblem
 def _evaluate(
     config: EvaluateConfig, near: Path | None, stages: Collection[str], trust: Trust
 ) -> Iterator[PathProblem]:
+    if config.chat_template and (message := _template_problem(config.chat_template)):
+        yield ("chat_template",), ConfigError, message
     for key in ("data", "prompts", "capability", "forgetting", "innocent", "unsafe"):
         section = getattr(config, key)
         if section and (message := _data_problem(section, near)):
@@ -143,6 +145,8 @@ def _home(config: PipelineConfig, stage: str, place: Place, message: str) -> Pla
         return ("data",)
     if place == ("model",) and "model" not in raw and "from" not in raw:
         return ("base",)
+    if place == ("chat_template",) and "chat_template" not in raw:
+        return place
     return ("stages", stage, *place)
 
 
@@ -150,6 +154,8 @@ def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) ->
     for place, section in config.data_sections:
         if message := _data_problem(section, near):
             yield place, DataError, message
+    if config.chat_template and (message := _template_problem(config.chat_template)):
+        yield ("chat_template",), ConfigError, message
     models, trust = [("model", config.model)], trust_of(config)
     if isinstance(config, DpoConfig) and config.reference:
         models.append(("reference", config.reference))
@@ -165,6 +171,14 @@ def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) ->
             yield place, ConfigError, message
     if message := _output_problem(config.output):
         yield ("output",), ConfigError, message
+
+
+def _template_problem(chat_template: str) -> str | None:
+    path = Path(chat_template).expanduser()
+    if chat_template in TEMPLATE_NAMES or path.is_file():
+        return None
+    names = f"give a template's file, or one of: {', '.join(TEMPLATE_NAMES)}"
+    return f"{path}: no such file{suggestion(chat_template, TEMPLATE_NAMES) or nearest_path(path)}\n  fix: {names}"
 
 
 def function_sections(config: StageConfig) -> list[tuple[Place, FunctionConfig]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, JsonValue, ModelWrapValidatorHandler, StrictBool, ValidationError, model_validator
 
 from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
 from trueup.config.explain import explain, keys_of, other_tools_key, unknown_key
@@ -17,7 +17,9 @@ from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig, 
 from trueup.config.sections import Allows, LoraConfig, ModelName, NonEmptyStr, Section, Seed, Threads
 from trueup.errors import ConfigError
 
-SHARED = ("lora", "allow", "seed", "device", "dtype", "threads", "strategy")
+SHARED = (
+    "lora", "chat_template", "template", "train_thinking", "allow", "seed", "device", "dtype", "threads", "strategy",
+)  # fmt: skip
 """Pipeline keys that are every stage's default."""
 
 LINKS = ("method", "from")
@@ -39,6 +41,12 @@ class PipelineConfig(Section):
     """The path of every data section without one."""
     lora: LoraConfig | None = None
     """Adapters for every stage; a stage's own `lora` replaces it, `lora: null` turns it off."""
+    chat_template: NonEmptyStr | None = None
+    """A chat template for every stage and the report, instead of the base's: a file, chatml or chatml-tools."""
+    template: dict[str, JsonValue] | None = None
+    """Variables for the chat template in every stage and the report, e.g. `{enable_thinking: false}`."""
+    train_thinking: StrictBool | None = None
+    """Train the thoughts before answers, in every stage. Unset: they are trained."""
     allow: Allows = Field(default_factory=list)
     """Faults of data or models that are allowed in every stage; a stage's own `allow` replaces it."""
     seed: Seed = 0

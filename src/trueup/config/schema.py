@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, Strict, StrictBool, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, ModelWrapValidatorHandler, Strict, StrictBool, model_validator
 
 from trueup.config.functions import UserFunction, functions_as_text
 from trueup.config.problems import Place, Problem
@@ -44,6 +44,8 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Strategy = Literal["auto", "ddp", "fsdp"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
+TEMPLATE_NAMES = ("chatml", "chatml-tools")
+"""The chat templates that trueup has, by the names that `chat_template` takes."""
 
 
 class StageConfig(Section):
@@ -58,6 +60,12 @@ class StageConfig(Section):
 
     model: ModelName
     """The model to start from: a folder, a run's folder, a .gguf file, or a name on the Hugging Face hub."""
+    chat_template: NonEmptyStr | None = None
+    """A chat template instead of the model's: a file, chatml or chatml-tools. It is exported with the model."""
+    template: dict[str, JsonValue] | None = None
+    """Variables for the chat template, e.g. `{enable_thinking: false}`; the exported one has them as defaults."""
+    train_thinking: StrictBool | None = None
+    """Train the thoughts before answers. Unset: they are trained; false: only the answers are."""
     output: Path
     """The run folder: configuration, log, checkpoints and the trained model go there."""
     lora: LoraConfig | None = None

@@ -186,6 +186,7 @@ Allowed = Literal[
     "doubled-special-tokens",
     "applied-template",
     "special-text",
+    "wrong-calls",
     "empty-response",
     "untrained-end",
     "eval-overlap",

@@ -181,7 +181,7 @@ def refusal_question(talk: Conversation) -> Chat:
 
     Prompt and reply stand between markers that carry a hash of the conversation, so that a reply cannot forge a marker.
     """
-    material = json.dumps([[message.role, message.content] for message in talk.messages])
+    material = json.dumps([[message.role, message.text] for message in talk.messages])
     code = hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     parts = {"prompt": talk.prompt[-1].content, "reply": talk.response}
     blocks = "\n".join(f"<{name} {code}>\n{text}\n</{name} {code}>" for name, text in parts.items())
@@ -203,9 +203,9 @@ def question(prompt: Sequence[Message], a: str, b: str) -> Chat:
     Conversation and answers stand between markers that carry a hash of all that is judged. An answer cannot forge a
     marker, since the hash depends on the answer; and the same pair is still asked in the same words every time.
     """
-    material = json.dumps([[[message.role, message.content] for message in prompt], a, b])
+    material = json.dumps([[[message.role, message.text] for message in prompt], a, b])
     code = hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    conversation = "\n\n".join(f"[{message.role}]\n{message.content}" for message in prompt)
+    conversation = "\n\n".join(f"[{message.role}]\n{message.text}" for message in prompt)
     parts = {"CONVERSATION": conversation, "ANSWER A": a, "ANSWER B": b}
     blocks = [f"<<<{name} {code}>>>\n{text}\n<<<END {name} {code}>>>" for name, text in parts.items()]
     blocks.append("Which answer is better? Reply with the one line of JSON.")

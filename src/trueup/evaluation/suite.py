@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.config.functions import UserFunction
+from trueup.data.rendering.choice import read_template
 from trueup.errors import DataError
 from trueup.evaluation import tasks
 from trueup.evaluation.grader import AnswerGrader, check_grader, open_grader
@@ -216,7 +217,11 @@ class _Bench:
             source, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles,
             ignored_weights=self.plan.ignored_weights,
         )  # fmt: skip
-        network = Network(trunk, load_tokenizer(source, trust_remote_code=trust), self.runtime)
+        settings = self.plan.settings
+        tokenizer = load_tokenizer(
+            source, trust_remote_code=trust, chat_template=settings.chat_template, template=settings.template
+        )
+        network = Network(trunk, tokenizer, self.runtime)
         network.add_frozen("policy")
         return network
 
@@ -280,6 +285,8 @@ def input_hashes(plan: Plan) -> dict[str, str]:
     parts |= {"tasks": config.tasks, "grader": config.grader and _content(config.grader)}
     parts |= {"reward": plan.reward and _content(plan.reward), "gold": plan.gold and _content(plan.gold)}
     parts["reference"] = _content(plan.models[plan.against])
+    if config.chat_template or config.template:
+        parts["template"] = [config.chat_template and read_template(config.chat_template), config.template]
     return {name: hashlib.sha256(repr(part).encode()).hexdigest()[:16] for name, part in parts.items()}
 
 

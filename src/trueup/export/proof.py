@@ -219,18 +219,19 @@ def _computed(network: Network, role: str, rows: list[list[int]]) -> tuple[dict[
 def _texts(network: Network, messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Return what the tokenizer makes of a conversation's prompt and, if it ends with an answer, of the whole.
 
-    Each entry has "messages", "prompt" (True for the prompt), "text", token "ids", and "trained": the prompt's ids as
-    in training, else None.
+    Each entry has "messages" and "tools" as the template gets them, "prompt" (True for the prompt), "text", token
+    "ids", and "trained": the prompt's ids as in training, else None.
     """
     answered = messages[-1].role == "assistant"
     tokenizer, prompt = network.tokenizer, list(messages[:-1] if answered else messages)
     texts: list[dict[str, Any]] = []
     for part, is_prompt in ((prompt, True), (messages, False))[: 1 + answered]:
-        turns = [{"role": message.role, "content": message.content} for message in part]
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_prompt))
+        turns, tools = network.renderer.for_template(part)
+        text = str(tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=is_prompt))
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         trained = network.renderer.prompt(part) if is_prompt else None
-        texts.append({"messages": turns, "prompt": is_prompt, "text": text, "ids": ids, "trained": trained})
+        told = {"messages": turns, "tools": tools, "prompt": is_prompt}
+        texts.append({**told, "text": text, "ids": ids, "trained": trained})
     return texts
 
 

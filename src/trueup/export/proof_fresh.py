@@ -178,7 +178,7 @@ def check_template(folder: Path, record: RecordedOutputs, trust: bool) -> Check:
     for number, text in enumerate(texts, 1):
         with _frozen_clock(recorded_at):
             rendered = tokenizer.apply_chat_template(
-                text["messages"], tokenize=False, add_generation_prompt=text["prompt"]
+                text["messages"], tools=text.get("tools"), tokenize=False, add_generation_prompt=text["prompt"]
             )
         if rendered != text["text"]:
             difference = _difference(str(rendered), text["text"])

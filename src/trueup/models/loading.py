@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +20,7 @@ from trueup.config.paths import (
     trust_of,
 )
 from trueup.config.untrusted import Trust, pickle_message, read_json, refusal
+from trueup.data.rendering.choice import choose_template, two_templates
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import MissingExtraError, ModelError
 from trueup.models.matching import (
@@ -60,7 +62,7 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
         config.model, runtime, trust_remote_code=trust.code, pickles=trust.pickles,
         other_base="other-base" in config.allow, ignored_weights=trust.ignored_weights, head=config.method != "reward",
     )  # fmt: skip
-    renderer = renderer or Renderer(load_tokenizer(config.model, trust_remote_code=config.trust_remote_code))
+    renderer = renderer or load_renderer(config)
     tokenizer = renderer.tokenizer
     vocabulary = input_embeddings(trunk).shape[0]
     if len(tokenizer) > vocabulary:
@@ -173,16 +175,47 @@ def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: b
     return cast("PreTrainedModel", _require_finite(merged, str(folder)))
 
 
-def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the model's tokenizer; without a pad token it pads with its end token, which attention masks hide anyway.
+def load_renderer(config: StageConfig, model: str | None = None) -> Renderer:
+    """Return the renderer of a stage: its model's tokenizer, with the chat template and variables of the configuration.
+
+    `model` is another model to take the tokenizer of.
 
     Raises:
-        ModelError: it cannot be loaded, or has neither a pad nor an end token.
+        ConfigError: the chat template's file cannot be read, or the template reads no such variable.
+        ModelError: the tokenizer cannot be loaded, or its template cannot be used.
+    """
+    tokenizer = load_tokenizer(
+        model or config.model, trust_remote_code=config.trust_remote_code, chat_template=config.chat_template,
+        template=config.template,
+    )  # fmt: skip
+    return Renderer(tokenizer, train_thinking=config.train_thinking is not False)
+
+
+def load_tokenizer(
+    model: str, *, trust_remote_code: bool = False, chat_template: str | None = None,
+    template: Mapping[str, Any] | None = None,
+) -> PreTrainedTokenizerBase:  # fmt: skip
+    """Load the model's tokenizer; without a pad token it pads with its end token, which attention masks hide anyway.
+
+    Args:
+        model: a hub id, a folder or a `.gguf` file.
+        trust_remote_code: run code that comes with the tokenizer.
+        chat_template: another chat template, as the key `chat_template` names it.
+        template: variables for the chat template.
+
+    Raises:
+        ConfigError: the chat template cannot be read, or reads no such variable.
+        ModelError: the tokenizer cannot be loaded, has two chat templates, or neither a pad nor an end token.
     """
     from transformers import AutoTokenizer
 
     if is_adapter(Path(model)) and not has_tokenizer(Path(model)):
         model = adapter_base(Path(model))
+    if chat_template is None and two_templates(Path(model)):
+        raise ModelError(
+            f"{model}: tokenizer_config.json has one chat template and chat_template.jinja another\n"
+            f"  fix: remove one, or name the one to use: chat_template={Path(model) / 'chat_template.jinja'}"
+        )
     trust = Trust(trust_remote_code, pickles=True)  # tokenizers have no pickles
     tokenizer = _from_pretrained(AutoTokenizer, model, trust)[0]
     if tokenizer.pad_token_id is None:
@@ -191,6 +224,7 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
         tokenizer.pad_token = tokenizer.eos_token
     if not isinstance(tokenizer.model_max_length, int | float):
         raise ModelError(f"{model}: tokenizer_config.json's model_max_length is not a number; correct or remove it")
+    choose_template(tokenizer, chat_template, template)
     return tokenizer
 
 

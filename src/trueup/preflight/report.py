@@ -18,7 +18,7 @@ from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.findings import Finding
 from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
-from trueup.models.loading import code_problem, load_tokenizer, read_config
+from trueup.models.loading import code_problem, load_renderer, read_config
 from trueup.preflight.check import examine, other_models
 from trueup.preflight.models import target_findings, weight_findings
 from trueup.system.console import Progress, make_console
@@ -98,14 +98,16 @@ def _without_untrained(config: StageConfig, base: str, outputs: Collection[str])
 
 def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
     result, progress = CheckResult(), Progress()
-    renderers: dict[str, Renderer] = {}
+    renderers: dict[tuple[object, ...], Renderer] = {}
+    models: set[str] = set()
     reported: set[tuple[str, str, str, str | None]] = set()
     for name, config in stages:
-        is_new_model = config.model not in renderers
-        if is_new_model:
-            tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-            renderers[config.model] = Renderer(tokenizer)
-        renderer = renderers[config.model]
+        is_new_model = config.model not in models
+        models.add(config.model)
+        rendering = (config.model, config.chat_template, str(config.template), config.train_thinking)
+        if rendering not in renderers:
+            renderers[rendering] = load_renderer(config)
+        renderer = renderers[rendering]
         prepared = _prepared(config, renderer, progress)
         result.stages[name or config.method] = prepared.counts
         before, fingerprints = set(reported), prepared.fingerprints

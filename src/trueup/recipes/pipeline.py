@@ -244,7 +244,10 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
 
     It lists the models to measure, the rewards that score them, and the settings of the report.
     """
-    settings, folder = config.evaluate, config.folder
+    folder = config.folder
+    unset = [key for key in ("chat_template", "template") if getattr(config.evaluate, key) is None]
+    shared = {key: getattr(config, key) for key in unset}
+    settings = config.evaluate.model_copy(update=shared)
     methods = {name: config.stages[name]["method"] for name in config.stages}
     writers = [name for name, method in methods.items() if method != RewardConfig.method]
     against = settings.against or next((name for name in writers if methods[name] == SftConfig.method), "base")

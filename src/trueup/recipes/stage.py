@@ -14,7 +14,6 @@ import torch
 
 from trueup import runtime
 from trueup.config import DpoConfig, PpoConfig, StageConfig, to_yaml
-from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.reader import store_events
 from trueup.data.tokens.prepare import Prepared
 from trueup.data.tokens.sampler import Sampler
@@ -27,7 +26,7 @@ from trueup.export.merging import MAX_MERGE_LOSS, merge_kept_share
 from trueup.export.proof import record_outputs
 from trueup.models.batching import Example, Per
 from trueup.models.forward import check_lm_head, check_training_mode
-from trueup.models.loading import load_network, load_tokenizer
+from trueup.models.loading import load_network, load_renderer
 from trueup.preflight.check import prepare_checked
 from trueup.preflight.functions import check_functions, check_rewards
 from trueup.preflight.models import check_models
@@ -216,8 +215,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
     run = _run_folder(config, processes)
     loggers: list[Logger] = []
     try:
-        tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-        renderer = Renderer(tokenizer)
+        renderer = load_renderer(config)
         stores = processes.from_first(lambda: store_events(data.path for _, data in config.data_sections))
         prepared = runtime.first_then_all(
             processes, lambda: prepare_checked(config, renderer, progress, run, stores, report=processes.is_main)

@@ -144,11 +144,11 @@ ZEPHYR = (
 
 
 def plain_pieces(talk: Talk) -> Pieces:
-    """Writes no end token: it is the renderer's, eos, behind every answer."""
-    for role, content in pairs(talk):
+    """Writes no end token: it is the renderer's, eos, behind the last answer."""
+    for at, (role, content) in enumerate(pairs(talk)):
         yield frame(f"{role}: ")
         yield Piece(content, role == "assistant")
-        if role == "assistant":
+        if at == len(talk) - 1:
             yield frame("</s>", trained=True)
         yield frame("\n\n")
 
@@ -160,7 +160,7 @@ PLAIN = (
 
 
 def qwen_pieces(talk: Talk) -> Pieces:
-    """Drops the thoughts of earlier turns, so those are context; the last answer gets a thinking block in any case."""
+    """Drops the thoughts of earlier turns; the last answer gets a thinking block in any case."""
     for at, (role, content) in enumerate(pairs(talk)):
         yield frame(f"<|im_start|>{role}\n")
         last = at == len(talk) - 1
@@ -169,8 +169,8 @@ def qwen_pieces(talk: Talk) -> Pieces:
             yield frame("<think>\n", trained=True)
             yield Piece(thought.strip("\n"), trained=True)
             yield frame("\n</think>\n\n", trained=True)
-        yield Piece(answer.lstrip("\n") if last else answer, trained=last)
-        yield frame("<|im_end|>", trained=last)
+        yield Piece(answer.lstrip("\n") if last else answer, trained=role == "assistant")
+        yield frame("<|im_end|>", trained=role == "assistant")
         yield frame("\n")
 
 
@@ -316,9 +316,9 @@ def rendered_by_template(name: str, talk: Talk, *, generate: bool = False) -> st
     return text
 
 
-def expected(name: str, talk: Talk) -> list[tuple[str, bool]]:
-    """Text and trained, in runs, up to the last end token."""
-    pieces = list(CASES[name].pieces(talk))
+def expected(name: str, talk: Talk, *, joined: bool = True) -> list[tuple[str, bool]]:
+    """Text and trained, in runs, up to the last end token; not `joined`, an empty answer still separates two runs."""
+    pieces = [piece for piece in CASES[name].pieces(talk) if piece.text or not joined]
     runs = [("".join(p.text for p in run), on) for on, run in groupby(pieces, lambda p: p.trained)]
     runs = [run for run in runs if run[0]]
     return runs[: max(at for at, (_, on) in enumerate(runs) if on) + 1]
@@ -482,7 +482,7 @@ def test_ids_are_the_tokenizer_s_own(name, data):
     talk = data.draw(talks(name, controls=False, thoughts=False))
     renderer, tokenizer = renderer_of(name, "bytes"), tokenizer_of(name, "bytes")
     rendered = renderer.conversation(talk)
-    runs = [tokenizer(text, add_special_tokens=False)["input_ids"] for text, _ in expected(name, talk)]
+    runs = [tokenizer(text, add_special_tokens=False)["input_ids"] for text, _ in expected(name, talk, joined=False)]
     assert rendered.ids == [token for run in runs for token in run]
     assert renderer.control_texts(talk) == []
 

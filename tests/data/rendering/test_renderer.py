@@ -264,28 +264,33 @@ def test_refused_system_message_says_what_to_do(name):
         Renderer(make_tokenizer(name)).prompt(talk("hi", system="Be brief."))
 
 
-class TestQwenRewritesHistory:
+class TestQwenWritesHistoryOtherwise:
     @pytest.fixture
     def renderer(self):
         return Renderer(make_tokenizer("qwen3"))
 
-    def test_says_so(self, renderer):
-        assert renderer.rewrites_history
-        assert not Renderer(make_tokenizer("chatml")).rewrites_history
-
-    def test_trains_the_last_turn_only_and_counts(self, renderer):
+    def test_trains_each_answer_as_it_is_written(self, renderer):
+        """Qwen3 gives the last answer an empty thought, and the earlier ones none."""
         runs = trained_text(renderer, TALK)
-        assert [run.rpartition("</think>")[2].strip() for run in runs] == [f"{TALK[3].content}<|im_end|>"]
-        assert renderer.rewritten == 1
-        trained_text(renderer, TALK[:2])
-        assert renderer.rewritten == 1
+        assert runs == [f"{TALK[1].content}<|im_end|>", f"<think>\n\n</think>\n\n{TALK[3].content}<|im_end|>"]
+        assert renderer.conversation(TALK).remarks == {"empty-thought"}
+
+    def test_ids_are_the_template_s(self, renderer):
+        turns = [{"role": m.role, "content": m.content} for m in TALK]
+        whole = renderer.tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+        ids = renderer.conversation(TALK).ids
+        assert whole[: len(ids)] == ids
 
     def test_prompt_is_still_a_strict_prefix(self, renderer):
         for end in (1, 3):
             start, whole = renderer.prompt(TALK[:end]), renderer.conversation(TALK[: end + 1])
             assert start == whole.ids[: len(start)]
-            assert not any(whole.mask[: len(start)])
             assert all(whole.mask[len(start) :])
+
+    def test_a_thought_of_an_earlier_answer_that_the_template_leaves_out_is_said(self, renderer):
+        thought = talk("2?", "<think>\nTwo.\n</think>\n\nIt is 2.", "3?", "<think>\nThree.\n</think>\n\nIt is 3.")
+        assert trained_text(renderer, thought)[0] == "It is 2.<|im_end|>"
+        assert renderer.conversation(thought).remarks == {"thought", "lost-thought"}
 
     def test_thinking_is_trained_where_it_is_written(self, renderer):
         (run,) = trained_text(renderer, talk("2?", "<think>\nTwo.\n</think>\n\nIt is 2."))
@@ -307,7 +312,7 @@ class TestOddTemplates:
     def test_no_end_token_in_template_means_eos(self):
         renderer = Renderer(with_template("{% for m in messages %}{{ m.role + ': ' + m.content + '\n\n' }}{% endfor %}"
                                           "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"))  # fmt: skip
-        assert trained_text(renderer, talk("a b", "yes", "c", "no")) == ["yes</s>", "no</s>"]
+        assert trained_text(renderer, talk("a b", "yes", "c", "no")) == ["yes", "no</s>"]  # none between turns
         assert renderer.end_id == renderer.tokenizer.eos_token_id
         start = renderer.prompt(talk("a b", "yes", "c"))
         assert renderer.conversation(talk("a b", "yes", "c", "no")).ids[: len(start)] == start
@@ -332,11 +337,10 @@ class TestOddTemplates:
     @pytest.mark.parametrize(
         ("template", "problem"),
         [
-            (CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n"), "renders differently"),
             (CHATML.replace("message['content']", "message['content'] | upper"), "changes a response"),
             (CHATML.replace("message['content']", "message['content'] | replace('y', 'Y')"), "changes a response"),
             (CHATML.replace("message['content']", "message['content'].split() | join(' ')"), "changes a response"),
-            (CHATML.replace("message['content']", "'nothing'"), "renders differently"),
+            (CHATML.replace("message['content']", "'nothing'"), "leaves out a user's message"),
             (CHATML.replace("<|im_end|>\n", "\n### End\n"), 'ends a response with "### End", which is not one token'),
             ("{{ messages | length }}" + CHATML, "renders differently turn by turn"),
         ],
@@ -575,7 +579,7 @@ class TestPair:
         monkeypatch.setattr(renderer._template, "_apply", lambda *given: rendered.append(given) or apply(*given))
         monkeypatch.setattr(renderer._encoder, "ids", lambda text: encoded.append(text) or ids(text))
         renderer.pair(talk("hi"), (talk("", "yes")[1:], talk("", "no")[1:]))
-        assert [len(turns) for turns, _ in rendered] == [1, 2, 2]
+        assert [len(turns) for turns, *_ in rendered] == [1, 2, 2]
         assert encoded == ["<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "yes", "no"]
 
     @pytest.mark.parametrize(
@@ -599,7 +603,7 @@ class TestPair:
         assert ids + one.ids == renderer.conversation((*talk("hi"), *thought, *talk("2?"), *thought)).ids
         counting = "{{ messages | length // 3 }}" + CHATML  # 0 up to one answer, then another first character
         with pytest.raises(ModelError, match=r"rows.jsonl:7: the template rewrites the prompt"):
-            Renderer(with_template(counting)).pair(talk("hi"), [TALK[1:]], Origin("rows.jsonl", 7))
+            Renderer(with_template(counting)).pair(talk("hi"), [talk("", "yes")[1:], TALK[1:]], Origin("rows.jsonl", 7))
 
 
 class TestAsTheTokenizerDoesIt:
@@ -659,7 +663,6 @@ class TestAsTheTokenizerDoesIt:
             assert again.conversation(messages) == renderer.conversation(messages)
             assert again.control_texts(messages) == renderer.control_texts(messages)
         assert again.stop_ids == renderer.stop_ids
-        assert again.rewritten == renderer.rewritten
 
 
 def test_response_with_the_end_token_is_refused():
@@ -710,7 +713,9 @@ def test_prompt_given_out_cannot_spoil_the_next():
         ((Message("user", "a"), Message("system", "b")), "message 2 has role system, expected assistant"),
         ((Message("system", "a"), Message("system", "b")), "message 2 has role system, expected user"),
         ((Message("system", "a"),), "last message has role system"),
-        ((Message("user", "a"), Message("tool", "b")), 'unknown role "tool"(.|\n)*system, user, assistant'),
+        ((Message("user", "a"), Message("critic", "b")), 'unknown role "critic"(.|\n)*system, user, assistant'),
+        ((Message("user", "a"), Message("tool", "b")), "message 2 has role tool, expected assistant"),
+        ((*talk("a", "b"), Message("tool", "c")), "message 3 has role tool, expected user"),
         (talk("a"), "last message has role user, expected assistant"),
         (talk("a", " \n"), r"message 2 \(assistant\) is empty"),
         (talk("", "b"), r"message 1 \(user\) is empty"),
@@ -767,7 +772,7 @@ def test_any_conversation_is_masked_exactly(contents, name):
     ends = [
         i for i, (token, on) in enumerate(zip(whole.ids, whole.mask, strict=True)) if on and token == renderer.end_id
     ]
-    assert len(ends) == (1 if renderer.rewrites_history else len(messages) // 2)
+    assert len(ends) == len(messages) // 2
     assert all(i + 1 == len(whole.ids) or not whole.mask[i + 1] for i in ends)
 
 

@@ -46,6 +46,18 @@ def rewritten_history(folder: Path, _: Patch) -> dict[str, Any]:
     return {"model": model(folder, making.REWRITING), "data": conversations(folder, "a?", "One.", "b?", "Two.")}
 
 
+def wrong_calls(folder: Path, _: Patch) -> dict[str, Any]:
+    call = {"name": "look", "arguments": {"place": 3}}
+    place = {"type": "object", "properties": {"place": {"type": "string"}}}
+    row = {
+        "messages": [{"role": "user", "content": "Rain?"}, {"role": "assistant", "tool_calls": [call]}],
+        "tools": [{"name": "look", "parameters": place}],
+    }
+    plain = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
+    data = str(making.write(folder / "planted.jsonl", [plain] * 8 + [row]))
+    return {"data": data, "chat_template": "chatml-tools"}
+
+
 def doubled_special_tokens(folder: Path, _: Patch) -> dict[str, Any]:
     return {"model": model(folder, "{{ bos_token }}" + tiny.TEMPLATE)}
 
@@ -111,6 +123,7 @@ def changed_data(folder: Path, _: Patch) -> dict[str, Any]:
 PLANTS: dict[str, Callable[[Path, Patch], dict[str, Any]]] = {
     "missing-template": missing_template,
     "rewritten-history": rewritten_history,
+    "wrong-calls": wrong_calls,
     "doubled-special-tokens": doubled_special_tokens,
     "special-text": special_text,
     "applied-template": applied_template,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # A Unicode noncharacter, "never to be interchanged". Where a content holds one all the same, it is written _ESCAPED.
 _SIGN = "\ufdd0"
 _CUT, _ESCAPED = _SIGN + "1", _SIGN + "0"
+MARK = _SIGN
+"""Begins the marks by which contents are found in a rendered text (`spans.py`); "0" and "1" do not follow it there."""
 _NEUTRAL = ("x", "\n", "0", ".")  # what text is encoded behind where only "not at the start" matters
 
 
@@ -57,6 +59,8 @@ class Encoder:
         normalizer = cast("Any", tokenizer).backend_tokenizer.normalizer if self._fast else None
         self._counts = normalizer is not None and any(tokens[i].normalized for i in self.controls)
         self._texts = tuple(self.added.values())
+        self._added = _any_of(text for text in self.added.values() if len(text) > 1)
+        self._ids = {text: i for i, text in self.added.items()}
         self._heads: dict[str, list[int]] = {}
         # SentencePiece as Llama 2's puts a space before any text: "yes" alone is "▁yes", but after "\n" it is "yes".
         self._adds_space = self.ids("\na") != self.ids("\n") + self.ids("a")
@@ -86,6 +90,18 @@ class Encoder:
         return self._first.sub(
             lambda match: match[0] + _CUT if pattern.match(content, match.start()) else match[0], content
         )
+
+    def token_at(self, text: str, index: int) -> tuple[int, str] | None:
+        """Return the (id, text) of the added token that begins at a position of a text; None if none does."""
+        match = self._added.match(text, index)
+        return (self._ids[match[0]], match[0]) if match else None
+
+    def last_token(self, text: str) -> tuple[int, int, str] | None:
+        """Return the (position, id, text) of the last added token in a text; None if it has none."""
+        match = None
+        for match in self._added.finditer(text):  # noqa: B007 (the last is wanted)
+            pass
+        return (match.start(), self._ids[match[0]], match[0]) if match else None
 
     @staticmethod
     def plain(text: str) -> str:

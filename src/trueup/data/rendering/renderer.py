@@ -15,10 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, cast
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from trueup.data.rendering.messages import Message, Origin, Rendered, check, row_error
-from trueup.data.rendering.template import TEMPLATE_FIX, ChatTemplate
+from trueup.data.rendering.frame import TEMPLATE_FIX
+from trueup.data.rendering.messages import TOOLS, Message, Origin, Rendered, check, row_error
+from trueup.data.rendering.spans import Laid, Layout, Piece
+from trueup.data.rendering.template import ChatTemplate
+from trueup.data.rendering.thoughts import inline
 from trueup.errors import DataError, ModelError
 from trueup.system.text import excerpt
 
@@ -29,14 +33,17 @@ if TYPE_CHECKING:
 class Renderer:
     """Converter between messages and tokens, for one tokenizer. Can be pickled.
 
+    Args:
+        tokenizer: the tokenizer, with its chat template.
+        train_thinking: False leaves the thoughts before answers untrained.
+
     Attributes:
         end_id: id of the token that ends an assistant's turn, found by rendering a probe (<|im_end|>, <|eot_id|>, eos).
         stop_ids: ids at which sampling stops: `end_id` and the tokenizer's eos.
         stop_texts: the texts of these tokens.
-        rewrites_history: True if the template renders an earlier turn otherwise than the last one (Qwen3 drops its
-            thinking), so of a conversation only the last assistant turn can be trained as it was written.
-        rewritten: number of prompts met so far whose earlier turns were rewritten.
-        writes_end: True if the template writes the end token after an answer; else eos is put there.
+        system: "written", "refused" or "dropped": what the template does with a system message.
+        thinking_variables: the template's variables whose names say that they switch thoughts on.
+        writes_end: True if the template writes the end token after the last answer; else it is put there.
         missing_template: True if the tokenizer had no chat template and was given ChatML.
         template_marks: the texts that the template writes before and after a user's and an assistant's content, if they
             have four characters or more: "<|im_start|>user", "<|im_end|>", "[/INST]".
@@ -45,22 +52,26 @@ class Renderer:
         ModelError: the tokenizer has no eos token, or its template cannot be masked exactly.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, train_thinking: bool = True) -> None:
+        self.tokenizer, self.train_thinking = tokenizer, train_thinking
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no eos token, so no response could end\n  fix: set its eos_token")
         self._eos_id = cast("int", tokenizer.eos_token_id)
         first = list(tokenizer("a")["input_ids"][:1])
         self._bos = first if first == [tokenizer.bos_token_id] else []
         self._template = ChatTemplate(tokenizer, self._bos)
+        self._layout = Layout(self._template, train_thinking=train_thinking)
         self._encoder, self._frame = self._template.encoder, self._template.frame
         self.missing_template, self.template_marks = self._template.missing, self._template.marks
-        self.end_id, self.writes_end = self._frame.end_id, bool(self._frame.end_text)
-        self.stop_ids: frozenset[int] = frozenset({self.end_id, self._eos_id})
-        self.stop_texts = {str(tokenizer.eos_token), self._frame.end_text} - {""}
-        self.rewritten = 0
+        self.system, self.thinking_variables = self._template.system, self._template.thinking_variables
+        self.end_id, self.writes_end = self._frame.end_id, bool(self._frame.ends)
+        ends = {self.end_id, self._eos_id, self._template.call_end}
+        self.stop_ids: frozenset[int] = frozenset(end for end in ends if end is not None)
+        self.stop_texts = {str(tokenizer.eos_token), *self._frame.end_texts(self._encoder.added)}
+        self._form = self._template.written_form()
+        self._answer_opening = self._template.answer_opening()
         self._memo: tuple[tuple[Message, ...], str, Rendered] | None = None
-        self.rewrites_history = self._rewrites()
+        self._try()
 
     def conversation(self, messages: Sequence[Message], *, origin: Origin | None = None) -> Rendered:
         """Return a conversation's ids and mask (True on assistant contents and end tokens), up to the last end token.
@@ -72,8 +83,7 @@ class Renderer:
         """
         self._check(messages, origin)
         marked = self._marked(messages)
-        header, prompt = self._prompt(marked[:-1], origin)
-        return prompt + self._response(header, marked, origin)[1]
+        return self._appended(marked) or self._joined(self._layout.conversation(marked, origin))
 
     def prompt(self, messages: Sequence[Message], *, origin: Origin | None = None) -> list[int]:
         """Return a prompt's ids with the generation header (e.g. "<|im_start|>assistant") at the end, to sample from.
@@ -82,7 +92,9 @@ class Renderer:
             DataError, ModelError: for the reasons for which `conversation` raises them.
         """
         self._check(messages, origin, ends_with="user")
-        return list(self._prompt(self._marked(messages), origin)[1].ids)
+        marked = self._marked(messages)
+        appended = self._prompt(marked) if self._is_plain(marked) else None
+        return list(appended[1].ids) if appended else self._joined(self._layout.prompt(marked, origin)).ids
 
     def continuation(
         self, prompt: Sequence[Message], completion: Sequence[Message], *, origin: Origin | None = None
@@ -101,9 +113,40 @@ class Renderer:
         for completion in completions:
             self._check((*prompt, *completion), origin)
         asked = self._marked(prompt)
-        header, start = self._prompt(asked, origin)
-        branches = [self._branch(asked, header, start, self._marked(completion), origin) for completion in completions]
-        return list(start.ids), branches
+        answers = [self._marked(completion) for completion in completions]
+        if self._is_plain(asked) and all(map(self._is_plain, answers)) and (appended := self._prompt(asked)):
+            header, start = appended
+            branches = [self._branch(asked, header, start, answer) for answer in answers]
+            if all(branches):
+                return list(start.ids), [branch for branch in branches if branch]
+        return self._forked(asked, answers, origin)
+
+    def _forked(
+        self, asked: tuple[Message, ...], answers: Sequence[tuple[Message, ...]], origin: Origin | None
+    ) -> tuple[list[int], list[Rendered]]:
+        """Return what `pair` returns: the tokens that all whole conversations share, and what follows in each."""
+        wholes: list[Rendered] = []
+        shared: list[int] | None = None
+        for answer in answers:
+            laid = self._layout.conversation((*asked, *answer), origin)
+            first = next(index for index, piece in enumerate(laid.pieces) if piece.turn >= len(asked))
+            before = self._joined(Laid(laid.pieces[:first]))
+            whole = self._joined(laid)
+            until = next((i for i in range(len(before.ids), len(whole.ids)) if whole.mask[i]), len(whole.ids))
+            if shared is not None and before.ids != shared[: len(before.ids)]:
+                raise ModelError(
+                    f"{origin or 'conversation'}: the template rewrites the prompt once it is answered\n"
+                    "  fix: keep one assistant message per completion, or use a template that only appends"
+                )
+            ids = whole.ids[:until]
+            shared = ids if shared is None else [a for a, b in takewhile(_equal, zip(shared, ids, strict=False))]
+            wholes.append(whole)
+        at = len(shared or ())
+        return list(shared or ()), [Rendered(w.ids[at:], w.mask[at:], w.remarks) for w in wholes]
+
+    def for_template(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[Any] | None]:
+        """Return the messages and the declared tools (None: none) as `apply_chat_template` takes them."""
+        return self._template.turns(messages)
 
     def text(self, text: str) -> Rendered:
         """Return a plain text's ids and mask: the text and eos, all trained.
@@ -118,10 +161,31 @@ class Renderer:
 
         The end token's text ends the answer even if it was sampled in ordinary tokens.
         """
-        text = self.decode(ids)
+        text = self._spelled(ids) or self.decode(ids)
         for stop in self.stop_texts:
             text = text.partition(stop)[0]
         return text
+
+    def _spelled(self, ids: Sequence[int]) -> str:
+        """Return sampled ids as <think>…</think> and the answer, where special tokens are what parts the two.
+
+        "" where they are not: gpt-oss's channels and Gemma's are special tokens, Qwen's <think> is not.
+        """
+        special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        form = self._form
+        if form is None or not any(token in form.opens + form.closes for token in special):
+            return ""
+        raw = str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        thought, closed, answer = raw.partition(form.closes.strip())
+        if not closed:
+            answer = raw.rpartition(self._answer_opening)[2] if self._answer_opening else raw
+        for token in special:
+            if token not in self.stop_texts:
+                answer = answer.replace(token, "")
+        if not closed:
+            return answer
+        thinking = thought.rpartition(form.opens.strip())[2].strip()
+        return inline(Message("assistant", answer.lstrip("\n"), thinking=thinking)).content
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids without special tokens.
@@ -157,89 +221,165 @@ class Renderer:
         self, messages: Sequence[Message], origin: Origin | None, ends_with: Literal["assistant", "user"] = "assistant"
     ) -> None:
         check(messages, origin=origin, ends_with=ends_with, empty_ok=True)
+        self._check_tools(messages, origin)
         for message in messages:
             if message.role != "assistant":
                 continue
             for stop in self.stop_texts:
-                if stop in message.content:
+                if stop in message.text:
                     problem = f"a response holds the end token {excerpt(stop)}: sampling would stop there"
                     fix = "take it out of the response"
                     raise row_error(origin, problem, fix, message.content, kind="end-token")
 
+    def _check_tools(self, messages: Sequence[Message], origin: Origin | None) -> None:
+        """Raise DataError if the messages hold tools, calls or results that the template does not write."""
+        template = self._template
+        uses = (
+            ("declared tools", template.declares, any(m.role == TOOLS for m in messages)),
+            ("tool calls", template.writes_calls, any(m.calls for m in messages)),
+            ("tool results", template.answers_tools, any(m.role == "tool" for m in messages)),
+        )
+        for name, written, used in uses:
+            if used and not written:
+                fix = "give a chat_template that writes them (chatml-tools is one), or leave such rows out"
+                raise row_error(origin, f"the chat template writes no {name}", fix, kind="tools")
+
     def _marked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         marked = []
         for message in messages:
-            content = self._encoder.mark(message.content, assistant=message.role == "assistant")
-            marked.append(message if content is message.content else replace(message, content=content))
+            by_assistant = message.role == "assistant"
+            content = self._encoder.mark(message.content, assistant=by_assistant)
+            if message.extra:
+                thinking = self._encoder.mark(message.thinking, assistant=True)
+                calls = tuple(
+                    replace(call, name=self._encoder.mark(call.name), arguments=self._encoder.mark(call.arguments))
+                    for call in message.calls
+                )
+                marked.append(replace(message, content=content, thinking=thinking, calls=calls))
+            else:
+                marked.append(message if content is message.content else replace(message, content=content))
         return tuple(marked)
 
-    def _prompt(self, messages: tuple[Message, ...], origin: Origin | None = None) -> tuple[str, Rendered]:
-        """Return the text and the tokens of a prompt; its earlier assistant turns are marked as trained."""
+    def _joined(self, laid: Laid) -> Rendered:
+        """Return pieces as tokens. Each is encoded behind the text before it, but not merged with its tokens."""
+        ids: list[int] = []
+        mask: list[bool] = []
+        done = ""
+        for piece in laid.pieces:
+            part = self._encoder.encode(piece.text, after=done) if piece.text else []
+            ids += part
+            mask += self._trained(piece, part, done)
+            ids += piece.ends
+            mask += [piece.ends_trained] * len(piece.ends)
+            done += piece.text + piece.end_text
+        return Rendered(ids, mask, frozenset(laid.remarks))
+
+    def _trained(self, piece: Piece, ids: list[int], before: str) -> list[bool]:
+        """Return the mask of a piece's ids. A token that reaches over the end of a stretch belongs to the next one."""
+        if len(piece.trained) < 2:
+            return [any(on for _, on in piece.trained)] * len(ids)
+        mask: list[bool] = []
+        for end, on in piece.trained:
+            if end == len(piece.text):
+                count = len(ids)
+            else:
+                start = self._encoder.encode(piece.text[:end], after=before)
+                count = sum(1 for _ in takewhile(_equal, zip(start, ids, strict=False)))
+            mask += [on] * (count - len(mask))
+        return mask
+
+    # -- templates that only append: each turn follows the text of its prompt, and is rendered and encoded once ------
+
+    def _is_plain(self, messages: Sequence[Message]) -> bool:
+        """Return True if these messages may be rendered the short way: no thought, no tool, a template that appends."""
+        return self._frame.plain and not any(
+            m.extra or m.role == TOOLS or (m.role == "assistant" and "</think>" in m.content) for m in messages
+        )
+
+    def _appended(self, messages: tuple[Message, ...]) -> Rendered | None:
+        if not self._is_plain(messages) or (prompt := self._prompt(messages[:-1])) is None:
+            return None
+        response = self._response(prompt[0], messages)
+        return prompt[1] + response[1] if response else None
+
+    def _prompt(self, messages: tuple[Message, ...]) -> tuple[str, Rendered] | None:
+        """Return the text and the tokens of a prompt; its earlier assistant turns are marked as trained.
+
+        None if its earlier turns are not written as they were when they were the last.
+        """
         if self._memo is None or self._memo[0] != messages:  # several answers to one prompt share it
-            self._memo = (messages, *self._prompt_afresh(messages, origin))
+            prompt = self._prompt_afresh(messages)
+            if prompt is None:
+                return None
+            self._memo = (messages, *prompt)
         return self._memo[1], self._memo[2]
 
-    def _prompt_afresh(self, messages: tuple[Message, ...], origin: Origin | None) -> tuple[str, Rendered]:
+    def _prompt_afresh(self, messages: tuple[Message, ...]) -> tuple[str, Rendered] | None:
         last = self._template.header(messages)
-        done, rendered, eos = "", Rendered([], []), str(self.tokenizer.eos_token)
+        done, rendered = "", Rendered([], [])
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
             header = self._template.header(messages[:index])
-            said, response = self._response(header, messages[: index + 1], origin)
+            response = self._response(header, messages[: index + 1])
+            if response is None:
+                return None
+            said, part = response
             if not header.startswith(done) or not last.startswith(header + said):
-                self.rewritten += 1
-                return last, self._context(last)
-            rendered += self._context(header[len(done) :], after=done) + response
+                return None
+            rendered += self._context(header[len(done) :], after=done)
             done = header + said
-            if not self._frame.end_text and last.startswith(eos, len(done)):  # written between turns, not at the end
-                done += eos
+            if not self._frame.ends:  # the end token, if there is one, is written between turns, not at the end
+                if self._frame.between and last.startswith(self._frame.between, len(done)):
+                    done += self._frame.between
+                else:
+                    part = Rendered(part.ids[:-1], part.mask[:-1])
+            rendered += part
         return last, rendered + self._context(last[len(done) :], after=done)
 
     def _branch(
-        self, prompt: tuple[Message, ...], header: str, start: Rendered, completion: tuple[Message, ...],
-        origin: Origin | None,
-    ) -> Rendered:  # fmt: skip
+        self, prompt: tuple[Message, ...], header: str, start: Rendered, completion: tuple[Message, ...]
+    ) -> Rendered | None:
         whole = (*prompt, *completion)
         if len(completion) == 1:
-            return self._response(header, whole, origin)[1]
-        header, before = self._prompt(whole[:-1], origin)
-        if before.ids[: len(start.ids)] != start.ids:
-            raise ModelError(
-                f"{origin or 'conversation'}: the template rewrites the prompt once it is answered\n"
-                "  fix: keep one assistant message per completion, or use a template that only appends"
-            )
-        both = before + self._response(header, whole, origin)[1]
+            response = self._response(header, whole)
+            return response[1] if response else None
+        longer = self._prompt(whole[:-1])
+        if longer is None or longer[1].ids[: len(start.ids)] != start.ids:
+            return None
+        response = self._response(longer[0], whole)
+        if response is None:
+            return None
+        both = longer[1] + response[1]
         return Rendered(both.ids[len(start.ids) :], both.mask[len(start.ids) :])
 
     def _context(self, text: str, *, after: str = "") -> Rendered:
         ids = self._encoder.encode(text, after=after)
         return Rendered(ids, [False] * len(ids))
 
-    def _response(self, header: str, messages: tuple[Message, ...], origin: Origin | None) -> tuple[str, Rendered]:
-        """Return the text and the tokens of the last message: all that the model writes, up to the end token."""
-        content = messages[-1].content
-        said, end = self._frame.split(self._template.answered(messages, header))
-        if not _keeps(said, content):
-            into, plain = excerpt(self._encoder.plain(said)), self._encoder.plain(content)
-            fix = "take what it cannot keep out of the response, or give the tokenizer a chat_template that keeps it"
-            raise row_error(origin, f"the chat template changes a response into {into}", fix, plain, kind="template")
-        ids = [*self._encoder.encode(said, after=header), self.end_id]
+    def _response(self, header: str, messages: tuple[Message, ...]) -> tuple[str, Rendered] | None:
+        """Return the text and the tokens of the last message: all that the model writes, up to the end token.
+
+        None if it does not follow the header, or is not written as it is.
+        """
+        answered = self._template.answered(messages, header)
+        if answered is None:
+            return None
+        said, end, end_ids = self._frame.split(answered)
+        if said.strip() != messages[-1].content.strip():
+            return None
+        ids = [*self._encoder.encode(said, after=header), *end_ids]
         return said + end, Rendered(ids, [messages[-1].trained] * len(ids))
 
-    def _rewrites(self) -> bool:
+    def _try(self) -> None:
+        """Raise ModelError if the template cannot render a conversation of two turns so that its answers are kept."""
         talk = (Message("user", "a"), Message("assistant", "By the Way:\n\n  yes, no."), Message("user", "c"))
         try:
-            self._prompt(talk)
+            self.conversation((*talk, Message("assistant", "d")))
         except DataError as error:
             problem = str(error).splitlines()[0].removeprefix("conversation: ")
             raise ModelError(f"{problem}\n  {TEMPLATE_FIX}") from error
-        found, self.rewritten = self.rewritten > 0, 0
-        return found
 
 
-def _keeps(said: str, content: str) -> bool:
-    """Return True if the rendered response `said` is `content`, apart from space around it and around its thinking."""
-    if said.rstrip().endswith(content.strip()):
-        return True
-    return "</think>" in content and "".join(said.split()).endswith("".join(content.split()))
+def _equal(pair: tuple[int, int]) -> bool:
+    return pair[0] == pair[1]

@@ -43,23 +43,34 @@ _MOST_DIGITS = 400  # that `round` is asked for: floats have 308
 _MOST_INDENT = 64  # of tojson: spaces, or characters of a separator
 
 
-def render(template: str, tokens: Mapping[str, str], turns: list[dict[str, str]], generate: bool) -> str:
+GENERATION_MARKS = ("trueup_generation_begins", "trueup_generation_ends")
+"""Variables that are written where a {% generation %} block begins and ends; undefined, they write nothing."""
+
+
+def render(
+    template: str,
+    tokens: Mapping[str, str],
+    turns: list[dict[str, Any]],
+    generate: bool,
+    tools: list[Any] | None = None,
+) -> str:
     """Return the text of a conversation, rendered by a chat template.
 
     Args:
         template: the chat template.
-        tokens: the special tokens' texts by name (bos_token, ...).
+        tokens: texts by name: the special tokens (bos_token, ...), and GENERATION_MARKS if these are to be written.
         turns: messages with role and content.
         generate: end with the header of the assistant's next message.
+        tools: the declarations of the tools that the model may call.
 
     Raises:
         OverLimit: the rendering takes too much time, memory or output.
         TemplateError: the template refuses the messages, or is malformed.
     """
-    characters = sum([len(turn["content"]) for turn in turns])
+    characters = sum([_characters(turn) for turn in turns]) + (_characters(tools) if tools else 0)
     begin(characters, len(turns))
     compiled = _compiled(template)
-    values = {"messages": turns, "tools": None, "documents": None, "add_generation_prompt": generate, **tokens}
+    values = {"messages": turns, "tools": tools, "documents": None, "add_generation_prompt": generate, **tokens}
     left = most = WRITTEN_LIMIT + 2 * characters + 1000 * len(turns)
     pieces = []
     for piece in compiled.root_render_func(compiled.new_context(values)):
@@ -68,6 +79,20 @@ def render(template: str, tokens: Mapping[str, str], turns: list[dict[str, str]]
             raise OverLimit(f"more than {most:,} characters for one conversation")
         pieces.append(piece)
     return "".join(pieces)
+
+
+def _characters(value: Any) -> int:
+    """Return the number of characters in all texts of a message or a tool's declaration, keys included."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum([_characters(item) + 8 for item in value.values()])
+    return sum(map(_characters, value)) if isinstance(value, list) else 8
+
+
+def parse(template: str) -> nodes.Template:
+    """Return a chat template as jinja2's syntax tree."""
+    return _environment().parse(template)
 
 
 @lru_cache(maxsize=64)
@@ -410,7 +435,7 @@ def _check_name(name: Any) -> None:
 class _GenerationTag(Extension):
     """The tag {% generation %} ... {% endgeneration %}, by which templates mark the assistant's part.
 
-    Only the text inside it is rendered; the mark itself has no effect here.
+    The text inside it is rendered, between the values of the variables GENERATION_MARKS, which are usually undefined.
     """
 
     tags = {"generation"}  # noqa: RUF012 - as jinja2's extensions declare it
@@ -418,7 +443,9 @@ class _GenerationTag(Extension):
     def parse(self, parser: Parser) -> nodes.Node:
         """Return the node of the tag and its body, which has its own scope as in transformers."""
         line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        begins, ends = (nodes.Output([nodes.Name(name, "load")], lineno=line) for name in GENERATION_MARKS)
+        return nodes.Scope([begins, *body, ends], lineno=line)
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from trueup.data.rendering.messages import Conversation, Labelled, Message, Preference, Prompt, Row, Text, check
+from trueup.data.rendering.messages import TOOLS, Conversation, Labelled, Message, Preference, Prompt, Row, Text, check
+from trueup.data.sources.calls import declared
 from trueup.data.sources.records import COMPLETION, MESSAGES, PROMPT, SCORES, SYSTEM, Record, is_transcript
 from trueup.system.text import excerpt
 
@@ -69,7 +70,11 @@ def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | Non
 
     messages, prompt, completion = first(MESSAGES), first(PROMPT), first(COMPLETION)
     # "instruction" comes before "input" in PROMPT; "input" is the instruction's material only if there is one.
-    common = {"system": first(SYSTEM), "input": "input" if prompt == "instruction" and "input" in row else None}
+    common = {
+        "system": first(SYSTEM),
+        "tools": "tools",  # not every row needs to declare tools
+        "input": "input" if prompt == "instruction" and "input" in row else None,
+    }
     pair = {"prompt": prompt, "completion": completion, **common}
     scores = next((pair for pair in SCORES if pair[0] in row and pair[1] in row), (None, None))
     ranking = {
@@ -82,7 +87,9 @@ def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | Non
         "score_rejected": scores[1],
     }
     return {
-        "conversation": {"messages": messages, "system": common["system"]} if messages else None,
+        "conversation": {"messages": messages, "system": common["system"], "tools": common["tools"]}
+        if messages
+        else None,
         "pair": pair if prompt and completion else None,
         "ranking": ranking if "chosen" in row and "rejected" in row else None,
         "verdict": {**pair, "label": "label"} if prompt and completion and "label" in row else None,
@@ -108,15 +115,16 @@ def _opening(record: Record, keys: Keys) -> tuple[Message, ...]:
 
 def _with_system(record: Record, keys: Keys, turns: tuple[Message, ...]) -> tuple[Message, ...]:
     key = keys["system"]
-    if not key or record.row.get(key) is None or (turns and turns[0].role == "system"):
-        return turns
-    system = record.text(key, empty_ok=True)
-    return (Message("system", system), *turns) if system.strip() else turns
+    if key and record.row.get(key) is not None and not (turns and turns[0].role == "system"):
+        system = record.text(key, empty_ok=True)
+        turns = (Message("system", system), *turns) if system.strip() else turns
+    tools = declared(record.row.get("tools"), record.fail)
+    return (tools, *turns) if tools else turns
 
 
 def _conversation(record: Record, keys: Keys) -> Row:
     turns = _with_system(record, keys, record.messages(cast("str", keys["messages"])))
-    if turns[-1].role == "user":
+    if turns[-1].role in ("user", "tool"):
         check(turns, origin=record.origin, ends_with="user")
         return Prompt(turns, record.origin)
     check(turns, origin=record.origin, empty_ok=record.allow_empty)
@@ -125,7 +133,7 @@ def _conversation(record: Record, keys: Keys) -> Row:
 
 
 def _note_empty_response(record: Record, key: str, turns: Sequence[Message]) -> None:
-    if not turns[-1].content.strip():
+    if not turns[-1].text.strip():
         record.note(f"{key}: the response is empty")
 
 
@@ -133,11 +141,12 @@ def _answer(record: Record, prompt: tuple[Message, ...], key: str) -> tuple[Mess
     """Return the messages of the answer at `key`; if they begin with a copy of the prompt, that is removed."""
     empty_ok = isinstance(record.row.get(key), str) and is_transcript(str(record.row[key]))
     turns = record.turns(key, "assistant")
-    if turns[0].role == "system" and turns[0] != prompt[0]:
+    system = next((message for message in prompt if message.role == "system"), None)
+    if turns[0].role == "system" and turns[0] != system:
         raise record.fail(
             f"{excerpt(key)} has another system message than the prompt", "give one system message", turns[0].content
         )
-    without_system = [message for message in prompt if message.role != "system"]
+    without_system = [message for message in prompt if message.role not in ("system", TOOLS)]
     body = turns[1:] if turns[0].role == "system" else turns
     if list(body[: len(without_system)]) == without_system and len(body) > len(without_system):
         turns = body[len(without_system) :]
@@ -180,7 +189,10 @@ def _under_system(record: Record, keys: Keys, prompt: tuple[Message, ...]) -> tu
     """Return the prompt, preceded by the system message that both answers begin with if the prompt itself has none."""
     lists = [record.turns(key, "assistant") for key in _sides(keys) if isinstance(record.row.get(key), list)]
     heads = {turns[0] for turns in lists if turns[0].role == "system"}
-    return (*heads, *prompt) if len(heads) == 1 and prompt and prompt[0].role != "system" else prompt
+    if len(heads) != 1 or any(message.role == "system" for message in prompt):
+        return prompt
+    tools = [message for message in prompt if message.role == TOOLS]
+    return (*tools, *heads, *prompt[len(tools) :])
 
 
 def _shared(record: Record, keys: Keys) -> tuple[Message, ...]:

@@ -178,4 +178,4 @@ def same_answers(row: Row) -> bool:
 
 
 def _stripped(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    return [(message.role, message.content.strip()) for message in messages]
+    return [(message.role, message.text.strip()) for message in messages]

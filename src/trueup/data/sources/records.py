@@ -10,6 +10,16 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from trueup.data.rendering.messages import Message, Origin, row_error
+from trueup.data.sources.calls import (
+    CALL_ROLES,
+    NAMES,
+    RESULT_ROLES,
+    calls_in,
+    calls_of,
+    from_hermes,
+    paired,
+    thought_in,
+)
 from trueup.errors import DataError
 from trueup.system.text import as_json, excerpt, listed, type_name
 
@@ -18,9 +28,23 @@ PROMPT = ("prompt", "question", "instruction", "query", "input")
 COMPLETION = ("completion", "response", "answer", "output")
 SYSTEM = ("system", "system_prompt")
 SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
-FIELDS = (*MESSAGES, *PROMPT, *COMPLETION, *SYSTEM, "chosen", "rejected", "margin", "label", "text", *SCORES[0])
-SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
-CALLS = ("tool_calls", "function_call")
+FIELDS = (
+    *MESSAGES,
+    *PROMPT,
+    *COMPLETION,
+    *SYSTEM,
+    "chosen",
+    "rejected",
+    "margin",
+    "label",
+    "text",
+    "tools",
+    *SCORES[0],
+)
+SPEAKERS = {
+    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
+    "developer": "system", **CALL_ROLES, **RESULT_ROLES,
+}  # fmt: skip
 TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -40,9 +64,12 @@ class Record:
     notes: list[tuple[Origin, str]] = field(default_factory=list)
     allow_empty: bool = False
 
-    def fail(self, problem: str, fix: str, value: object = None) -> DataError:
-        """Return a DataError for this row, which names its file and line, the problem, the value and the fix."""
-        return row_error(self.origin, problem, fix, value)
+    def fail(self, problem: str, fix: str, value: object = None, *, kind: str = "") -> DataError:
+        """Return a DataError for this row, which names its file and line, the problem, the value and the fix.
+
+        `kind` is the kind of row by which `skip` can leave it out.
+        """
+        return row_error(self.origin, problem, fix, value, kind=kind)
 
     def value(self, key: str) -> object:
         """Return the value at `key`.
@@ -154,25 +181,33 @@ class Record:
             raise self.wrong_type(key, "a list of messages")
         if not value:
             raise self.fail(f"{excerpt(key)} is an empty list", "write its messages, or remove the row")
-        return tuple(self._message(f"{key}[{i}]", item) for i, item in enumerate(cast("list[object]", value)))
+        read = (self._message(f"{key}[{i}]", item) for i, item in enumerate(cast("list[object]", value)))
+        return paired([message for item in read for message in from_hermes(item, self.fail)])
 
     def _message(self, name: str, item: object) -> Message:
         if not isinstance(item, dict):
             raise self.fail(
                 f"{name} is {type_name(item)}, expected a message", 'write {"role": …, "content": …}', as_json(item)
             )
-        call = next((key for key in CALLS if item.get(key)), None)
-        if call is not None:
-            fix = "write the call as text in its content, or remove the row: only text is trained"
-            raise self.fail(f"{name} holds {excerpt(call)}", fix, as_json(item[call]))
+        calls = calls_in(name, item, self.fail)
         is_sharegpt = "from" in item and "role" not in item
         role_key, text_key = ("from", "value") if is_sharegpt else ("role", "content")
+        if calls and item.get(text_key) is None:
+            item = {**item, text_key: ""}
         for key in (role_key, text_key):
             if not isinstance(item.get(key), str):
                 form = f'{{"{role_key}": "user", "{text_key}": "…"}}'
                 raise self._not_string(name, cast("dict[str, object]", item), key, form)
-        role = str(item[role_key])
-        return Message(SPEAKERS.get(role, role), self.encodable(f"{name}.{text_key}", str(item[text_key])))
+        role, content = str(item[role_key]), self.encodable(f"{name}.{text_key}", str(item[text_key]))
+        if role in CALL_ROLES:
+            calls, content = calls_of(f"{name}.{text_key}", content, self.fail), ""
+        role = SPEAKERS.get(role, role)
+        thinking = thought_in(name, item, content, self.fail) if role == "assistant" else ""
+        names = {key: str(item[key]) for key in NAMES if role == "tool" and item.get(key)}
+        return Message(
+            role, content, thinking=self.encodable(f"{name} (thought)", thinking), calls=calls,
+            name=names.get("name", ""), call_id=names.get("tool_call_id", ""),
+        )  # fmt: skip
 
     def _not_string(self, name: str, item: Mapping[str, object], key: str, form: str) -> DataError:
         """Return the error for a message (`name`, e.g. "messages[0]") whose value at `key` is not a string."""

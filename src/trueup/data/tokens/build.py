@@ -129,7 +129,7 @@ def _key(reader: Reader, section: DataConfig, parser: Parser, renderer: Renderer
         return None
     keys = ("use", "rows", "columns", "split", "identical_pairs")
     parts = [list(reader.files), contents, {key: getattr(section, key) for key in keys}]
-    parts += [parser.want, parser.allow_empty, tokenizer_version(renderer), code_version()]
+    parts += [parser.want, parser.allow_empty, tokenizer_version(renderer), renderer.train_thinking, code_version()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -81,17 +81,22 @@ FAULTS: dict[Flag, tuple[str, str, str]] = {
         "{n} of {rows} rows begin with the first token (bos) twice",
         "remove it from the chat_template or from the text",
     ),
-    Flag.EMPTY: ("empty-response", "{n} of {rows} rows have an empty response", "remove these rows"),
+    Flag.WRONG_CALL: (
+        "wrong-calls",
+        "tool calls in {n} of {rows} rows do not fit the tools declared ({spelled})",
+        "correct the calls or the declarations",
+    ),
     Flag.REWRITTEN: (
         "rewritten-history",
-        "the chat template changes answers once others follow: in {n} of {rows} rows only the last one is trained",
-        "use a template that only appends, or split conversations so that each answer is the last",
+        "the chat template changes answers once others follow: in {n} of {rows} rows these are not trained",
+        "use a template that keeps them, or split conversations so that each answer is the last",
     ),
+    Flag.EMPTY: ("empty-response", "{n} of {rows} rows have an empty response", "remove these rows"),
 }
 
 
 def row_findings(
-    section: str, survey: Survey, allow: Sequence[str], *, trains: bool, spelled: str = ""
+    section: str, survey: Survey, allow: Sequence[str], *, trains: bool, spelled: Mapping[Flag, str] | None = None
 ) -> list[Finding]:
     """Return the faults, warnings and notes that follow from the survey of one section's rows.
 
@@ -100,12 +105,12 @@ def row_findings(
         survey: the counts over its rows, e.g. lengths and flags.
         allow: the codes of the faults that the configuration allows.
         trains: True if tokens of these rows are trained (not so for PPO's prompts).
-        spelled: the control tokens in the text of the first row that has any, for the message.
+        spelled: details of the first row with a flag, such as the control tokens in its text, for the message.
     """
     result: list[Finding] = []
     for flag, (code, text, fix) in FAULTS.items():
         if count := survey.flags[flag]:
-            message = text.format(n=f"{count:,}", rows=f"{survey.rows:,}", spelled=spelled)
+            message = text.format(n=f"{count:,}", rows=f"{survey.rows:,}", spelled=(spelled or {}).get(flag, ""))
             result.append(fault(code, section, message, fix, allow, survey.places[flag]))
     endless = survey.rows - survey.flags[Flag.ENDS]
     if trains and endless:
@@ -115,6 +120,63 @@ def row_findings(
         result.append(_trained(section, survey))
     result += [_lengths(section, survey), *_pairs(section, survey), *_labels(section, survey), *_words(section, survey)]
     return [_of_held_out(finding) if section == "eval" else finding for finding in result]
+
+
+def template_findings(
+    section: str, survey: Survey, *, train_thinking: bool, variables: Sequence[str] = ()
+) -> list[Finding]:
+    """Return notes and warnings on what the chat template does with the thoughts, histories and system messages.
+
+    Args:
+        section: the section's name.
+        survey: the counts over its rows, e.g. flags.
+        train_thinking: True if thoughts are trained.
+        variables: variables of the template that switch thoughts on or off, for the advice.
+    """
+    state = "trained" if train_thinking else "not trained (train_thinking: false)"
+    switch = f" (template: {{{variables[0]}: …}})" if variables else ""
+    texts: dict[Flag, tuple[str, FindingLevel, str, str]] = {
+        Flag.THOUGHT: ("thoughts", "note", f"have a thought before an answer; it is {state}", ""),
+        Flag.CALLS: ("tool-calls", "note", "have tool calls; these are trained, results of tools are not", ""),
+        Flag.EMPTY_THOUGHT: (
+            "empty-thoughts",
+            "note",
+            f"have an answer without a thought, written with an empty one as the model's family does; it is {state}",
+            "",
+        ),
+        Flag.LOST_THOUGHT: (
+            "lost-thoughts",
+            "warning",
+            "have thoughts in earlier answers that the chat template leaves out: these answers are trained without",
+            f"split the conversations so that each answer is the last, or let the template keep thoughts{switch}",
+        ),
+        Flag.MOVED: (
+            "moved-history",
+            "warning",
+            "have earlier answers behind another text than that of their own prompts; they are trained as it stands",
+            "split the conversations so that each answer is the last",
+        ),
+        Flag.UNPROMPTED: (
+            "other-beginning",
+            "warning",
+            "have an answer that begins otherwise than the generation prompt ends: it will not be sampled behind that",
+            f"set the template's variables as these rows need them{switch}, or give them a thought",
+        ),
+        Flag.SYSTEM_DROPPED: (
+            "dropped-system",
+            "warning",
+            "have a system message that the chat template leaves out: the model does not see it",
+            "move it into the first user message, or give a chat_template that writes it",
+        ),
+    }
+    result: list[Finding] = []
+    for flag, (code, level, text, fix) in texts.items():
+        if count := survey.flags[flag]:
+            share = count / max(1, survey.rows)
+            words = f"{count:,} of {survey.rows:,} rows ({share:.0%}) {text}"
+            places = tuple(survey.places[flag]) if level == "warning" else ()
+            result.append(Finding(code, level, section, words, fix, places, {"rows": count, "share": share}))
+    return result
 
 
 def _of_held_out(finding: Finding) -> Finding:

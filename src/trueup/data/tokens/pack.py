@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,21 @@ from numpy.typing import NDArray
 from trueup.config import DataConfig
 from trueup.data.example import Branch, Example, single
 from trueup.data.refusal import is_refusal
-from trueup.data.rendering.messages import Conversation, Labelled, Message, Origin, Preference, Prompt, Row, Text
+from trueup.data.rendering.messages import (
+    TOOLS,
+    Conversation,
+    Labelled,
+    Message,
+    Origin,
+    Preference,
+    Prompt,
+    Remark,
+    Row,
+    Text,
+)
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.account import Account
+from trueup.data.sources.calls import call_problems
 from trueup.data.sources.parser import Parser
 from trueup.data.sources.reading import Entry
 from trueup.data.tokens.duplicates import content_hash, normalised, signatures
@@ -89,19 +102,26 @@ def example_of(renderer: Renderer, row: Row) -> Example:
         DataError: the row cannot be rendered; the message names its file and line.
         ModelError: the template refuses the messages, or its rendering cannot be masked exactly.
     """
+    return rendered_row(renderer, row)[0]
+
+
+def rendered_row(renderer: Renderer, row: Row) -> tuple[Example, frozenset[Remark]]:
+    """Return a row as token ids, as `example_of` does, and the remarks on its rendering."""
     if isinstance(row, Conversation):
-        return single(renderer.conversation(row.messages, origin=row.origin))
+        rendered = renderer.conversation(row.messages, origin=row.origin)
+        return single(rendered), rendered.remarks
     if isinstance(row, Text):
-        return single(renderer.text(row.text))
+        return single(renderer.text(row.text)), frozenset()
     if isinstance(row, Prompt):
-        return Example(renderer.prompt(row.messages, origin=row.origin), (Branch([], []),))
+        return Example(renderer.prompt(row.messages, origin=row.origin), (Branch([], []),)), frozenset()
     sides = (row.chosen, row.rejected) if isinstance(row, Preference) else (row.completion,)
     trunk, answers = renderer.pair(row.prompt, sides, origin=row.origin)
-    return Example(trunk, tuple(Branch(answer.ids, answer.mask) for answer in answers))
+    remarks = frozenset[Remark]().union(*(answer.remarks for answer in answers))
+    return Example(trunk, tuple(Branch(answer.ids, answer.mask) for answer in answers)), remarks
 
 
-def parts_of(row: Row) -> list[list[tuple[str, str]]]:
-    """Return the messages of a row as they are stored: lists of (role, content), first the prompt, then each answer.
+def parts_of(row: Row) -> list[list[tuple[Any, ...]]]:
+    """Return the messages of a row as they are stored (`Message.stored`): lists, first the prompt, then each answer.
 
     A text is one part with the role "text".
     """
@@ -115,22 +135,28 @@ def parts_of(row: Row) -> list[list[tuple[str, str]]]:
     return [_plain(row.prompt), *map(_plain, sides)]
 
 
-def compared(parts: Sequence[Sequence[Sequence[str]]], *, system: bool = False) -> str:
-    """Return the text by which rows are compared for equality: all contents, with the two answers of a pair sorted.
+def compared(parts: Sequence[Sequence[Sequence[Any]]], *, system: bool = False) -> str:
+    """Return the text by which rows are compared for equality: all that is written, the two answers of a pair sorted.
 
-    The system message is left out by default: many rows share it, and it would make them all near-duplicates.
+    The system message and the tools are left out by default: many rows share them, and they would make them all
+    near-duplicates.
     """
-    texts = ["\n".join(content for role, content in part if system or role != "system") for part in parts]
+    left_out = () if system else ("system", TOOLS)
+    texts = ["\n".join(_text(message) for message in part if message[0] not in left_out) for part in parts]
     return "\n".join([*texts[:1], *sorted(texts[1:])])
 
 
-def near_text(parts: Sequence[Sequence[Sequence[str]]]) -> str:
+def _text(message: Sequence[Any]) -> str:
+    return message[1] if len(message) == 2 else Message.restored(message).text
+
+
+def near_text(parts: Sequence[Sequence[Sequence[Any]]]) -> str:
     """Return the normalised text by which near-duplicates are found; only its first 65,536 characters count."""
     return normalised(compared(parts)[:_SIGNED])
 
 
-def _plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    return [(message.role, message.content) for message in messages]
+def _plain(messages: Sequence[Message]) -> list[tuple[Any, ...]]:
+    return [message.stored() for message in messages]
 
 
 @dataclass(slots=True)
@@ -143,9 +169,11 @@ class _PackedRow:
 
 
 def _pack_row(renderer: Renderer, row: Row, *, judged: bool) -> _PackedRow:
-    example, parts = example_of(renderer, row), parts_of(row)
+    (example, remarks), parts = rendered_row(renderer, row), parts_of(row)
     flags = _flags_of(renderer, row, example, parts)
-    answers = ["\n".join(content for _, content in part) for part in parts[1:]]
+    for remark in remarks:
+        flags |= _REMARKED[remark]
+    answers = ["\n".join(map(_text, part)) for part in parts[1:]]
     if len(answers) == 2 and answers[0] <= answers[1]:
         flags |= int(Flag.SORTED)
     record: dict[str, int | float] = {"scalar": _scalar(row), "content": content_hash(compared(parts, system=True))}
@@ -171,12 +199,26 @@ def _pack_row(renderer: Renderer, row: Row, *, judged: bool) -> _PackedRow:
     )
 
 
-def _flags_of(renderer: Renderer, row: Row, example: Example, parts: list[list[tuple[str, str]]]) -> int:
+_REMARKED: dict[Remark, int] = {
+    "thought": int(Flag.THOUGHT),
+    "empty-thought": int(Flag.EMPTY_THOUGHT),
+    "lost-thought": int(Flag.LOST_THOUGHT),
+    "rewritten": int(Flag.REWRITTEN),
+    "moved": int(Flag.MOVED),
+    "unprompted": int(Flag.UNPROMPTED),
+}
+
+
+def _flags_of(renderer: Renderer, row: Row, example: Example, parts: list[list[tuple[Any, ...]]]) -> int:
     """Return the flags (`record.Flag`) of a row, as a plain integer because enums take a microsecond an operation."""
-    messages = [Message(role, content) for part in parts for role, content in part]
+    messages = [Message.restored(message) for part in parts for message in part]
     flags = 0 if isinstance(row, Prompt) else trained_flags(example, renderer.stop_ids)
-    if isinstance(row, Conversation) and _rewritten(row, example):
-        flags |= int(Flag.REWRITTEN)
+    if renderer.system == "dropped" and any(message.role == "system" for message in messages):
+        flags |= int(Flag.SYSTEM_DROPPED)
+    if any(message.calls for message in messages):
+        flags |= int(Flag.CALLS)
+        if next(call_problems(messages), None) is not None:
+            flags |= int(Flag.WRONG_CALL)
     if renderer.control_texts(messages):
         flags |= int(Flag.SPECIAL)
     if renderer.applied_twice(messages):
@@ -184,9 +226,9 @@ def _flags_of(renderer: Renderer, row: Row, example: Example, parts: list[list[t
     first_branch = example.branches[0].ids if example.branches else []
     if renderer.doubled_bos((example.trunk + first_branch[:2])[:2]):
         flags |= int(Flag.DOUBLED)
-    replies = [part[-1][1] for part in parts[1:]]
+    replies = [_text(part[-1]) for part in parts[1:]]
     if isinstance(row, Conversation):  # its earlier answers are trained too
-        replies = [message.content for message in row.messages if message.role == "assistant"]
+        replies = [message.text for message in row.messages if message.role == "assistant"]
     if any(map(is_blank, replies)):
         flags |= int(Flag.EMPTY)
     return flags
@@ -200,15 +242,6 @@ def trained_flags(example: Example, stops: Collection[int]) -> int:
     if not all(branch.trained for branch in example.branches):
         flags |= int(Flag.UNTRAINED)
     return flags
-
-
-def _rewritten(row: Conversation, example: Example) -> bool:
-    """Return True if only the last of several answers is trained, because the template rewrites the earlier ones.
-
-    This shows in the mask: no untrained token lies between trained ones.
-    """
-    trained = sum(message.role == "assistant" and message.trained for message in row.messages)
-    return trained > 1 and all(example.branches[0].mask)
 
 
 def _refusals(prompt: str, answers: Sequence[str]) -> Flag:

@@ -19,15 +19,16 @@ from trueup.config import DataConfig, PpoConfig, StageConfig, TrainDataConfig
 from trueup.data.rendering.messages import Message, Origin
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.row_kinds import section_kinds
+from trueup.data.sources.calls import call_problems
 from trueup.data.tokens.build import Ticker, tokenize
-from trueup.data.tokens.findings import Finding, contradicting, duplicates, overlapping, row_findings
+from trueup.data.tokens.findings import Finding, contradicting, duplicates, overlapping, row_findings, template_findings
 from trueup.data.tokens.fitting import fit_examples, fit_prompts
 from trueup.data.tokens.near import overlap
 from trueup.data.tokens.record import Flag
 from trueup.data.tokens.sampler import epoch_rows
 from trueup.data.tokens.select import Examples, Selected, all_rows, limit_rows, split
 from trueup.data.tokens.store import Tokenized, read_sealed, write_sealed
-from trueup.data.tokens.survey import contradictions, duplicate_rows, survey
+from trueup.data.tokens.survey import Survey, contradictions, duplicate_rows, survey
 from trueup.errors import DataError
 from trueup.system.files import split_event
 
@@ -179,28 +180,41 @@ def _use(
     result.counts[name]["fingerprint"] = "+".join(section.rows.fingerprint for section in sections)
     if trains:
         result.counts[name] |= {"trained_tokens": numbers.trained, "end_trained": numbers.flags[Flag.ENDS]}
-    spelled = _spelled(used, renderer) if numbers.flags[Flag.SPECIAL] else ""
+    spelled = _details(used, numbers, renderer)
     result.findings += row_findings(name, numbers, config.allow, trains=trains, spelled=spelled)
+    result.findings += template_findings(
+        name, numbers, train_thinking=renderer.train_thinking, variables=renderer.thinking_variables
+    )
     for section in sections:
         if name != "eval" or not isinstance(section.config, TrainDataConfig):  # of a holdout, its section has reported
             result.findings += _repeated(section)
     return used
 
 
-def _spelled(examples: Examples, renderer: Renderer) -> str:
-    """Return the control tokens (at most three) in the text of the first row that has any, for a message."""
+def _details(examples: Examples, numbers: Survey, renderer: Renderer) -> dict[Flag, str]:
+    """Return, for messages, the control tokens (at most three) and the wrong call of the first row that has any."""
+    details: dict[Flag, str] = {}
+    if numbers.flags[Flag.SPECIAL]:
+        spelled = renderer.control_texts(_first_with(examples, Flag.SPECIAL))
+        details[Flag.SPECIAL] = ", ".join(spelled[:3])
+    if numbers.flags[Flag.WRONG_CALL]:
+        details[Flag.WRONG_CALL] = next(call_problems(_first_with(examples, Flag.WRONG_CALL)), "")
+    return details
+
+
+def _first_with(examples: Examples, flag: Flag) -> list[Message]:
+    """Return the messages of the first row that has a flag."""
     seen, first = 0, list[int]()
 
     def visit(records: NDArray[np.void]) -> None:
         nonlocal seen
         if not first:
-            first.extend((np.flatnonzero(records["flags"] & np.uint32(Flag.SPECIAL))[:1] + seen).tolist())
+            first.extend((np.flatnonzero(records["flags"] & np.uint32(flag))[:1] + seen).tolist())
         seen += len(records)
 
     examples.map_records(visit)
     part, row = examples.place(first[0])
-    messages = [Message(role, content) for answers in part.parts(row) for role, content in answers]
-    return ", ".join(renderer.control_texts(messages)[:3])
+    return [Message.restored(values) for answers in part.parts(row) for values in answers]
 
 
 def _fit(config: StageConfig, name: str, examples: Examples) -> tuple[Examples, dict[str, Any]]:

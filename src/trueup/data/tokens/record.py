@@ -47,7 +47,7 @@ class Flag(IntFlag):
     EMPTY = 32
     """A response is empty."""
     REWRITTEN = 64
-    """The template rewrites earlier answers, so they are not trained."""
+    """The template changes earlier answers, so they are not trained."""
     JUDGED = 128
     """Language and refusals were judged (for large data, in a sample of rows)."""
     REFUSES = 256
@@ -56,6 +56,22 @@ class Flag(IntFlag):
     """Rejected is a refusal."""
     SORTED = 1024
     """Chosen sorts before rejected: two rows of the same answers contradict each other if they differ in this flag."""
+    THOUGHT = 2048
+    """An answer has a thought."""
+    EMPTY_THOUGHT = 4096
+    """An answer without a thought is written with an empty one, as the template or its family does."""
+    LOST_THOUGHT = 8192
+    """The template leaves out the thought of an earlier answer."""
+    UNPROMPTED = 16384
+    """The last answer begins otherwise than the generation prompt ends, so that it would not be sampled behind it."""
+    SYSTEM_DROPPED = 32768
+    """The row has a system message, and the template writes none."""
+    CALLS = 65536
+    """An answer calls a tool."""
+    MOVED = 262144
+    """The template writes the text before an earlier answer otherwise than in that answer's own prompt."""
+    WRONG_CALL = 131072
+    """A call does not fit the tools that the row declares."""
 
 
 SCRIPTS = ("none", "Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Thai", "Hangul", "Kana", "Han")

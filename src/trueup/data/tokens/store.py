@@ -184,8 +184,8 @@ class Tokenized:
         except IndexError:
             raise self._changed("records.bin") from None
 
-    def parts(self, row: int) -> list[list[list[str]]]:
-        """Return the messages of a row as lists of [role, content]: first the prompt, then each answer."""
+    def parts(self, row: int) -> list[list[list[Any]]]:
+        """Return the messages of a row as they are stored (`Message.stored`): first the prompt, then each answer."""
         record = self.record(row)
         raw = self._read("texts.json", int(record["text_at"]), int(record["text_size"]))
         try:
@@ -195,7 +195,7 @@ class Tokenized:
 
     def prompt(self, row: int) -> tuple[Message, ...]:
         """Return the messages of a row's prompt; a plain text has none."""
-        return tuple(Message(role, content) for role, content in self.parts(row)[0] if role != "text")
+        return tuple(Message.restored(values) for values in self.parts(row)[0] if values[0] != "text")
 
     def _open(self, name: str) -> int:
         if name not in self._opened:

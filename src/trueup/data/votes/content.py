@@ -100,10 +100,13 @@ def prompt_digest(prompt: NewPrompt) -> bytes:
     """Return the sha256 of a prompt's roles and messages, which identifies the prompt in the store.
 
     Raises:
-        DataError: there is no message, the last is not a user's, or a text holds a lone surrogate.
+        DataError: there is no message, the last is not a user's, one is more than text, or it holds a lone surrogate.
     """
     if not prompt.messages or prompt.messages[-1].role != "user":
         raise DataError(f"{_place(prompt)}a prompt must end with a user's message\n  fix: leave out the answer")
+    if any(message.extra or message.role not in ("system", "user", "assistant") for message in prompt.messages):
+        problem = "a prompt has thoughts or tools, and a store of rankings holds texts of system, user and assistant"
+        raise DataError(f"{_place(prompt)}{problem}\n  fix: leave such rows out, or train on the file itself")
     return _digest([[message.role, message.content] for message in prompt.messages], prompt)
 
 

@@ -9,13 +9,12 @@ from typing import Any, cast, overload
 from trueup.config import DpoConfig, StageConfig, TrainDataConfig
 from trueup.data.example import Example
 from trueup.data.rendering.messages import Origin
-from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.prepare import prepare
 from trueup.data.tokens.select import Examples
 from trueup.data.unpaired import unpaired_examples
 from trueup.errors import DataError
 from trueup.models.batching import Per
-from trueup.models.loading import load_tokenizer
+from trueup.models.loading import load_renderer
 from trueup.preflight.show import print_view, view, write_html
 from trueup.system.console import quiet_libraries
 from trueup.system.text import clean
@@ -46,7 +45,7 @@ def run(
     quiet_libraries()
     for stage in stages:
         model = stage.model if base is None or Path(stage.model).exists() else base
-        renderer = Renderer(load_tokenizer(model, trust_remote_code=stage.trust_remote_code))
+        renderer = load_renderer(stage, model)
         prepared = prepare(_beginning(stage, max(rows, _LOOKED_AT)), renderer, collect=True)
         if any(finding.code == "unusable" for finding in prepared.findings):
             raise DataError(prepared.findings[0].text)

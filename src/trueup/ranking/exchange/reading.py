@@ -44,6 +44,7 @@ def iso_time(record: Record, value: object) -> str:
 
 T = TypeVar("T")
 SAME = "the two answers are the same"
+CALLS = "an answer calls a tool, and people rank texts"
 LONGER = "the two conversations differ before their last answers; an answer must be a single message"
 ANSWERS = (
     ("response_a", "response_b"),
@@ -121,7 +122,7 @@ def pair_of(record: Record, first: str, second: str, models: tuple[str, str] | N
 
     Raises:
         DataError: a field is missing or invalid.
-        SkipRecordError: an answer is more than one message, or both are the same.
+        SkipRecordError: an answer is more than one message, or calls a tool, or both are the same.
     """
     form = pair_format(record.row, first, second)
     row = form.parse(record, form.keys)
@@ -135,15 +136,17 @@ def new_pair(record: Record, row: Preference, models: tuple[str, str], sampling:
     `models` and `sampling` hold the model's name and the sampling settings of the chosen and of the rejected answer.
 
     Raises:
-        SkipRecordError: an answer is more than one message, or both are the same.
+        SkipRecordError: an answer is more than one message, or calls a tool, or both are the same.
     """
     if len(row.chosen) != 1 or len(row.rejected) != 1:
         raise SkipRecordError(LONGER)
     if same_answers(row):
         raise SkipRecordError(SAME)
+    if any(answer[0].calls for answer in (row.chosen, row.rejected)):
+        raise SkipRecordError(CALLS)
     prompt = NewPrompt(row.prompt, tags_of(record.row), str(record.origin))
     first, second = (
-        Answer(messages[0].content, model, settings)
+        Answer(messages[0].text, model, settings)
         for messages, model, settings in zip((row.chosen, row.rejected), models, sampling, strict=True)
     )
     return NewPair(prompt, first, second)

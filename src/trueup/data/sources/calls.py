@@ -1,0 +1,259 @@
+"""Thoughts, tool calls and declared tools in rows, in the spellings of OpenAI, ShareGPT and Hermes.
+
+    OpenAI     tool_calls [{id, type, function {name, arguments}}], {role: tool, tool_call_id, content}; function_call
+    ShareGPT   {from: function_call, value: JSON}, {from: observation, value}
+    Hermes     <tool_call>JSON</tool_call> in an assistant's text, <tool_response>…</tool_response> in a tool's
+
+Arguments may be an object or its JSON text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, cast
+
+from trueup.data.rendering.messages import TOOLS, Message, ToolCall
+from trueup.data.rendering.thoughts import split_inline
+from trueup.errors import DataError
+from trueup.system.text import as_json, excerpt, type_name
+
+THINKING = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a message that hold an assistant's thought."""
+CALLS = ("tool_calls", "function_call")
+"""Keys of a message that hold tool calls."""
+NAMES = ("tool_call_id", "name")
+"""Keys of a tool's result that name the call, and the tool."""
+CALL_ROLES = {"function_call": "assistant", "tool_call": "assistant"}
+"""ShareGPT's roles of messages whose text is a call."""
+RESULT_ROLES = {"observation": "tool", "tool_response": "tool", "function": "tool", "ipython": "tool"}
+"""Other names of the role tool."""
+_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
+_RESULT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
+
+Fail = Callable[..., DataError]
+"""The method `Record.fail`, which makes the error of a row."""
+
+
+def thought_in(name: str, item: Mapping[str, object], content: str, fail: Fail) -> str:
+    """Return the thought that a message gives beside its content; "" if it gives none, or the same in the content.
+
+    `name` is the message's name in errors, e.g. "messages[1]".
+
+    Raises:
+        DataError: it is no text, or there are two different ones.
+    """
+    given = [(key, item[key]) for key in THINKING if item.get(key)]
+    for key, value in given:
+        if not isinstance(value, str):
+            raise fail(f"{name}.{key} is {type_name(value)}, expected a string", "write the thought as text")
+    thoughts = {str(value).strip() for _, value in given if str(value).strip()}
+    parts = split_inline(content)
+    inside = parts[1].strip() if parts else ""
+    if len(thoughts | ({inside} if inside else set())) > 1:
+        keys = ", ".join([*(key for key, _ in given), *(["<think> in the content"] if inside else [])])
+        raise fail(f"{name} has two different thoughts ({keys})", "keep one of them")
+    return next((str(value) for _, value in given if str(value).strip()), "") if not inside else ""
+
+
+def calls_in(name: str, item: Mapping[str, object], fail: Fail) -> tuple[ToolCall, ...]:
+    """Return the tool calls that a message gives at `tool_calls` or `function_call`.
+
+    Raises:
+        DataError: one is no call, or its arguments are no JSON object.
+    """
+    key = next((key for key in CALLS if item.get(key)), None)
+    return () if key is None else calls_of(f"{name}.{key}", item[key], fail)
+
+
+def calls_of(name: str, value: object, fail: Fail) -> tuple[ToolCall, ...]:
+    """Return the tool calls of a value: a list of calls, one call, or its JSON text."""
+    value = _from_json(name, value, fail) if isinstance(value, str) else value
+    items = value if isinstance(value, list) else [value]
+    return tuple(_call(name if len(items) == 1 else f"{name}[{i}]", item, fail) for i, item in enumerate(items))
+
+
+def _call(name: str, item: object, fail: Fail) -> ToolCall:
+    form = 'write {"name": "…", "arguments": {…}}'
+    if not isinstance(item, dict):
+        raise fail(f"{name} is {type_name(item)}, expected a call", form, as_json(item), kind="tools")
+    item = cast("dict[str, Any]", item)
+    inner = item["function"] if isinstance(item.get("function"), dict) else item
+    called = inner.get("name")
+    if not isinstance(called, str) or not called:
+        raise fail(f"{name} names no tool", form, as_json(item), kind="tools")
+    arguments = inner.get("arguments", inner.get("parameters"))
+    text = arguments if isinstance(arguments, str) and arguments.strip() else as_arguments(arguments or {})
+    value = _from_json(f"{name}.arguments", text, fail)
+    if not isinstance(value, dict):
+        problem = f"{name}.arguments is {type_name(value)}, expected an object"
+        raise fail(problem, form, as_json(arguments), kind="tools")
+    identity = item.get("id")
+    return ToolCall(called, text, identity if isinstance(identity, str) else "")
+
+
+def as_arguments(value: object) -> str:
+    """Return the arguments of a call as JSON text."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _from_json(name: str, text: str, fail: Fail) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise fail(f"{name} is not JSON", 'write {"name": "…", "arguments": {…}}', text, kind="tools") from None
+
+
+def from_hermes(message: Message, fail: Fail) -> Iterator[Message]:
+    """Yield a message with the calls in its text as calls, or the results in a tool's text as messages of their own.
+
+    A text in <tool_call> that is no JSON object with a name stays text.
+    """
+    if message.role == "assistant" and not message.calls and "<tool_call>" in message.content:
+        found = list(_CALL.finditer(message.content))
+        end = message.content.rstrip()
+        if found and end.endswith("</tool_call>") and all(_is_call(match[1]) for match in found):
+            calls = tuple(call for match in found for call in calls_of("<tool_call>", match[1], fail))
+            between = [end[a.end() : b.start()] for a, b in pairwise(found)]
+            if not any(text.strip() for text in between):
+                yield replace(message, content=message.content[: found[0].start()].rstrip(), calls=calls)
+                return
+    if message.role == "tool" and "<tool_response>" in message.content:
+        results = _RESULT.findall(message.content)
+        if results and not _RESULT.sub("", message.content).strip():
+            yield from (replace(message, content=result) for result in results)
+            return
+    yield message
+
+
+def _is_call(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and isinstance(value.get("name"), str)
+
+
+def paired(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return a conversation whose tool results name their tool: that of the call with their id, else in order."""
+    result: list[Message] = []
+    waiting: list[ToolCall] = []
+    for message in messages:
+        if message.calls:
+            waiting = list(message.calls)
+        if message.role == "tool" and waiting:
+            call = next((call for call in waiting if message.call_id and call.id == message.call_id), waiting[0])
+            waiting.remove(call)
+            named = replace(message, name=message.name or call.name, call_id=message.call_id or call.id)
+            result.append(named)
+        else:
+            result.append(message)
+    return tuple(result)
+
+
+def declared(value: object, fail: Fail) -> Message | None:
+    """Return the tools that a row declares as a message of the role "tools"; None if it declares none.
+
+    `value` is a list of declarations, {type: function, function: {name, …}} or {name, …}, or its JSON text.
+
+    Raises:
+        DataError: it is no such list.
+    """
+    if value is None or value in ("", [], {}):
+        return None
+    value = _from_json("tools", value, fail) if isinstance(value, str) else value
+    value = [value] if isinstance(value, dict) else value
+    form = 'write [{"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}]'
+    if not isinstance(value, list):
+        raise fail(f"tools is {type_name(value)}, expected a list", form, as_json(value), kind="tools")
+    tools: list[dict[str, Any]] = []
+    for index, written in enumerate(cast("list[object]", value)):
+        item = _from_json(f"tools[{index}]", written, fail) if isinstance(written, str) else written
+        tool = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        inner = tool.get("function", tool)
+        if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+            raise fail(f"tools[{index}] names no tool", form, as_json(item), kind="tools")
+        whole = tool if "function" in tool else {"function": tool}
+        tools.append(_without_nothing({"type": "function", **whole}))
+    return Message(TOOLS, json.dumps(tools, ensure_ascii=False)) if tools else None
+
+
+def _without_nothing(value: Any) -> Any:
+    """Return a declaration without null values: tables (parquet) give every object the fields of all others."""
+    if isinstance(value, dict):
+        return {key: _without_nothing(item) for key, item in value.items() if item is not None}
+    return [_without_nothing(item) for item in value] if isinstance(value, list) else value
+
+
+def call_problems(messages: Sequence[Message]) -> Iterator[str]:
+    """Yield a problem for each call that does not fit the declared tools.
+
+    Checked are the tool's name and, of the JSON schema of its parameters, `type`, `required`, `properties`, `enum`,
+    `items` and `additionalProperties`: what tools declare. For all of JSON schema a library would be needed, for the
+    sake of keywords (`$ref`, `oneOf`, formats) that declarations of tools hardly use; these are left unchecked.
+    """
+    tools = {
+        tool["function"]["name"]: tool["function"].get("parameters") or {}
+        for message in messages
+        if message.role == TOOLS
+        for tool in json.loads(message.content)
+    }
+    for message in messages:
+        for call in message.calls:
+            if not tools:
+                continue
+            if call.name not in tools:
+                yield f"a call of {excerpt(call.name)}, which is not among the declared tools ({', '.join(tools)})"
+            else:
+                yield from _schema_problems(json.loads(call.arguments), tools[call.name], call.name)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+    "null": (type(None),),
+}
+
+
+def _schema_problems(value: Any, schema: Any, place: str) -> Iterator[str]:
+    """Yield the problems of a value under a schema; `place` is its place in words, e.g. "look.city"."""
+    if not isinstance(schema, dict):
+        return
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    known = [kind.lower() for kind in kinds if isinstance(kind, str) and kind.lower() in _TYPES]
+    if known and not any(_is_type(value, kind) for kind in known):
+        yield f"{place} is {type_name(value)}, declared as {' or '.join(known)}"
+        return
+    choices = schema.get("enum")
+    if isinstance(choices, list) and value not in choices:
+        yield f"{place} is {excerpt(value)}, not one of {', '.join(map(excerpt, choices))}"
+    if isinstance(value, dict):
+        properties = schema.get("properties") if isinstance(schema.get("properties"), dict) else None
+        required = schema.get("required") if isinstance(schema.get("required"), list) else []
+        for name in required or []:
+            if name not in value:
+                yield f"{place} lacks {excerpt(name)}, which is required"
+        for name, item in value.items():
+            if properties is not None and name in properties:
+                yield from _schema_problems(item, properties[name], f"{place}.{name}")
+            elif properties and schema.get("additionalProperties") in (None, False):
+                yield f"{place} has {excerpt(name)}, which is not declared"
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for item in value:
+            yield from _schema_problems(item, schema["items"], f"{place}[]")
+
+
+def _is_type(value: Any, kind: str) -> bool:
+    if kind in ("integer", "number") and isinstance(value, bool):
+        return False
+    if kind == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _TYPES[kind])

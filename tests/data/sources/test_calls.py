@@ -1,0 +1,178 @@
+"""Thoughts and tool calls in rows: the spellings that are read, as one kind of message, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from trueup.data.rendering.messages import TOOLS, Conversation, Message, Origin, Preference, Prompt, Row, ToolCall
+from trueup.data.sources.calls import call_problems
+from trueup.data.sources.parser import Parser
+from trueup.errors import DataError
+
+LOOK = {"name": "look", "parameters": {"type": "object", "properties": {"place": {"type": "string"}}}}
+DECLARED = {"type": "function", "function": LOOK}
+CALL = {"name": "look", "arguments": {"place": "Rome"}}
+QUESTION, ANSWER = {"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "No."}
+
+
+def parsed(row: dict[str, Any], want: Any = "conversation") -> Row:
+    parser, origin = Parser(want), Origin("rows.jsonl", 1)
+    parser.start(origin, row)
+    return parser.parse(origin, row, [])
+
+
+def messages(*turns: dict[str, Any], **fields: Any) -> tuple[Message, ...]:
+    row = parsed({"messages": list(turns), **fields})
+    assert isinstance(row, Conversation)
+    return row.messages
+
+
+EXPECTED = (
+    Message("user", "Rain?"),
+    Message("assistant", "", calls=(ToolCall("look", '{"place": "Rome"}'),)),
+    Message("tool", "dry", name="look"),
+    Message("assistant", "No."),
+)
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [QUESTION, {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": CALL}]}],
+        [QUESTION, {"role": "assistant", "content": "", "tool_calls": [CALL]}],
+        [QUESTION, {"role": "assistant", "tool_calls": json.dumps([CALL])}],
+        [QUESTION, {"role": "assistant", "content": None, "function_call": {**CALL, "arguments": '{"place": "Rome"}'}}],
+        [{"from": "human", "value": "Rain?"}, {"from": "function_call", "value": json.dumps(CALL)}],
+        [{"from": "human", "value": "Rain?"}, {"from": "gpt", "value": f"<tool_call>{json.dumps(CALL)}</tool_call>"}],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("result", ["tool", "observation", "<tool_response>"])
+def test_spellings(turns, result):
+    sharegpt = "from" in turns[0]
+    role, text = ("from", "value") if sharegpt else ("role", "content")
+    content = "<tool_response>\ndry\n</tool_response>" if result == "<tool_response>" else "dry"
+    rest = [
+        {role: "observation" if result == "observation" else "tool", text: content},
+        {role: "gpt" if sharegpt else "assistant", text: "No."},
+    ]
+    assert messages(*turns, *rest) == EXPECTED
+
+
+def test_parallel_calls_and_their_results_by_id_and_in_order():
+    calls = [{"id": name, "function": {"name": name, "arguments": "{}"}} for name in ("a", "b")]
+    called = {"role": "assistant", "content": None, "tool_calls": calls}
+    second, first = ({"role": "tool", "tool_call_id": name, "content": name} for name in ("b", "a"))
+    found = messages(QUESTION, called, second, first, ANSWER)
+    assert [(m.name, m.call_id) for m in found if m.role == "tool"] == [("b", "b"), ("a", "a")]
+    plain = messages(QUESTION, called, {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}, ANSWER)
+    assert [(m.name, m.call_id) for m in plain if m.role == "tool"] == [("a", "a"), ("b", "b")]
+
+
+@pytest.mark.parametrize("tools", [[DECLARED], [LOOK], json.dumps([DECLARED]), [json.dumps(LOOK)]])
+def test_declared_tools_come_first(tools):
+    found = messages(QUESTION, ANSWER, tools=tools, system="Be brief.")
+    assert [message.role for message in found] == [TOOLS, "system", "user", "assistant"]
+    assert json.loads(found[0].content) == [DECLARED]
+    assert messages(QUESTION, ANSWER, tools=[]) == (Message("user", "Rain?"), Message("assistant", "No."))
+
+
+def test_rankings_and_prompts_may_have_tools():
+    called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    row = {"prompt": [QUESTION], "chosen": [called], "rejected": [ANSWER], "tools": [DECLARED]}
+    ranking = parsed(row, "preference")
+    assert isinstance(ranking, Preference)
+    assert [message.role for message in ranking.prompt] == [TOOLS, "user"]
+    assert ranking.chosen[0].calls == (ToolCall("look", '{"place": "Rome"}'),)
+    other = {**called, "tool_calls": [{**CALL, "arguments": {"place": "Oslo"}}]}
+    assert isinstance(parsed({**row, "rejected": [other]}, "preference"), Preference)
+    prompt = parsed({"messages": [QUESTION, called, {"role": "tool", "content": "dry"}], "tools": [DECLARED]}, "prompt")
+    assert isinstance(prompt, Prompt)
+    assert [message.role for message in prompt.messages] == [TOOLS, "user", "assistant", "tool"]
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
+def test_thoughts(key):
+    found = messages(QUESTION, {**ANSWER, key: "It is dry."})
+    assert found[1] == Message("assistant", "No.", thinking="It is dry.")
+    same = messages(QUESTION, {"role": "assistant", "content": "<think>It is dry.</think>No.", key: "It is dry."})
+    assert same[1] == Message("assistant", "<think>It is dry.</think>No.")
+
+
+@pytest.mark.parametrize(
+    ("turn", "problem"),
+    [
+        ({**ANSWER, "thinking": "a", "reasoning_content": "b"}, "two different thoughts"),
+        ({"role": "assistant", "content": "<think>a</think>b", "thinking": "c"}, "two different thoughts"),
+        ({**ANSWER, "thinking": ["a"]}, "expected a string"),
+        ({"role": "assistant", "tool_calls": [{"arguments": {}}]}, "names no tool"),
+        ({"role": "assistant", "tool_calls": [{"name": "look", "arguments": "{"}]}, "is not JSON"),
+        ({"role": "assistant", "tool_calls": [{"name": "look", "arguments": "[1]"}]}, "expected an object"),
+        ({"role": "assistant", "tool_calls": ["look"]}, "expected a call"),
+    ],
+)
+def test_refused(turn, problem):
+    with pytest.raises(DataError, match=rf"^rows.jsonl:1: (.|\n)*{problem}"):
+        messages(QUESTION, turn)
+
+
+@pytest.mark.parametrize("tools", [{"a": 1}, "{", 3, [3], [{"function": 3}]])
+def test_refused_declarations(tools):
+    with pytest.raises(DataError, match=r"^rows.jsonl:1: tools"):
+        messages(QUESTION, ANSWER, tools=tools)
+
+
+def test_a_text_that_is_no_call_stays_text():
+    for text in (
+        "<tool_call>look</tool_call>",
+        "Write <tool_call>{}</tool_call>.",
+        '<tool_call>{"name": "a"}</tool_call>!',
+    ):
+        assert messages(QUESTION, {"role": "assistant", "content": text})[1] == Message("assistant", text)
+
+
+def test_a_message_is_stored_and_restored():
+    for message in (
+        *EXPECTED,
+        Message("assistant", "No.", thinking="dry"),
+        Message("tool", "a", name="b", call_id="c"),
+    ):
+        assert Message.restored(json.loads(json.dumps(message.stored()))) == message
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "place": {"type": "string", "enum": ["Rome", "Oslo"]},
+        "days": {"type": "integer"},
+        "parts": {"type": "array", "items": {"type": "number"}},
+    },
+    "required": ["place"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "problem"),
+    [
+        ("look", {"place": "Rome", "days": 2, "parts": [1, 2.5]}, None),
+        ("look", {"place": "Rome", "days": 2.0}, None),
+        ("see", {}, "not among the declared tools (look)"),
+        ("look", {}, 'lacks "place", which is required'),
+        ("look", {"place": "Bonn"}, 'look.place is "Bonn", not one of "Rome", "Oslo"'),
+        ("look", {"place": "Rome", "days": "two"}, "look.days is a string, declared as integer"),
+        ("look", {"place": "Rome", "days": True}, "declared as integer"),
+        ("look", {"place": "Rome", "parts": [1, "a"]}, "look.parts[] is a string, declared as number"),
+        ("look", {"place": "Rome", "hour": 1}, 'has "hour", which is not declared'),
+    ],
+)
+def test_calls_are_compared_with_their_declaration(name, arguments, problem):
+    tools = [{"type": "function", "function": {"name": "look", "parameters": SCHEMA}}]
+    talk = (
+        Message(TOOLS, json.dumps(tools)),
+        Message("assistant", "", calls=(ToolCall(name, json.dumps(arguments)),)),
+    )
+    found = list(call_problems(talk))
+    assert found == [] if problem is None else problem in found[0]
+    assert list(call_problems(talk[1:])) == []
