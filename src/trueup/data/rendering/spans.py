@@ -251,7 +251,7 @@ class Layout:
         """Return the indices of the earlier answers that the template changes or leaves out.
 
         Raises:
-            DataError: it does so with the last answer.
+            DataError: it does so with the last answer, or with the text beside a tool call.
             ModelError: it leaves out a user's message or a tool's result.
         """
         changed: set[int] = set()
@@ -266,7 +266,7 @@ class Layout:
             place = whole.places.get(("content", index))
             written = None if place is None else whole.text[place[0] : place[1]]
             if message.role == "assistant" and written != content.strip():
-                if index == len(messages) - 1:
+                if index == len(messages) - 1 or message.calls:
                     self._refuse_changed(messages, index, origin, written)
                 changed.add(index)
             elif written is None:
