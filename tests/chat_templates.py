@@ -122,7 +122,7 @@ def _letters() -> str:
     return core.to_str()
 
 
-def tokenizer_for(text: str) -> PreTrainedTokenizerFast:
+def tokenizer_for(text: str) -> Any:
     """A byte-level tokenizer in which the control tokens of a chat template are one token each."""
     control = list(dict.fromkeys(CONTROL.findall(text)))
     eos = "<|endoftext|>" if "[gMASK]" in control else next((end for end in ENDS if end in control), "<|endoftext|>")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 
-from chat_templates import LOOK, ROWS, TOOL_ROWS, as_dicts, names, template, tokenizer_for
+from chat_templates import LOOK, ROWS, TOOL_ROWS, as_dicts, names, table, template, tokenizer_for
 from trueup.data.rendering import probe
 from trueup.data.rendering.messages import TOOLS
 from trueup.data.rendering.renderer import Renderer
@@ -27,6 +29,14 @@ REFUSED = {"parallel": ONE_CALL, "text and call": ONE_CALL | GEMMA | MUSE}
 UNWRITABLE = "leaves out a tool call|single tool-calls|behind the results|changes a response into nothing"
 
 pytestmark = pytest.mark.trl
+AT_ONCE = {
+    "cohere2", "deepseek_r1_distill", "deepseekv3_training", "gemma4", "glm4moe", "gptoss_training", "llava_next",
+    "muse_glimmer_training", "nemotron_3_nano", "phi3_training", "qwen3", "qwen3_5_think_training", "diffusion_gemma",
+}  # fmt: skip
+"""One of each kind; the others are tried under `make test-slow`."""
+families = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in AT_ONCE else pytest.mark.slow) for name in names()]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,17 +45,24 @@ def trusted(monkeypatch):
     monkeypatch.setattr(probe, "problem_of", lambda *_: "")
 
 
-def trained(renderer: Renderer, ids: list[int], mask: list[bool] | list[int]) -> list[str]:
+def trained(renderer: Renderer, ids: Sequence[int], mask: Sequence[int]) -> list[str]:
     """The text of each run of trained tokens."""
     runs = groupby(zip(ids, mask, strict=True), key=lambda pair: bool(pair[1]))
-    return [renderer.tokenizer.decode([token for token, _ in run]) for on, run in runs if on]
+    return [str(renderer.tokenizer.decode([token for token, _ in run])) for on, run in runs if on]
 
 
 def test_there_are_templates():
     assert len(names()) > 70
+    assert set(names()) >= AT_ONCE
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.slow
+def test_the_page_of_templates_is_what_is_trained():
+    page = Path(__file__).parents[3] / "docs" / "templates.md"
+    assert page.read_text(encoding="utf-8") == table()
+
+
+@families
 def test_trains_as_the_template_writes(name):
     tokenizer = tokenizer_for(template(name))
     renderer = Renderer(tokenizer)
@@ -85,7 +102,7 @@ def test_trains_as_the_template_writes(name):
                 assert given == "" or header.rstrip().endswith(given)
 
 
-@pytest.mark.parametrize("name", names())
+@families
 def test_tool_calls_are_trained_and_results_are_not(name):
     tokenizer = tokenizer_for(template(name))
     renderer = Renderer(tokenizer)

@@ -48,7 +48,7 @@ def renderer_of(template: str, **options: bool) -> Renderer:
 
 def trained(renderer: Renderer, *messages: Message) -> str:
     rendered = renderer.conversation(messages)
-    return renderer.tokenizer.decode([i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on])
+    return str(renderer.tokenizer.decode([i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]))
 
 
 @pytest.mark.parametrize(
