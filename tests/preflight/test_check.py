@@ -275,7 +275,7 @@ class TestPipelines:
             asked.append(model)
             return tiny.tiny_tokenizer()
 
-        monkeypatch.setattr("trueup.preflight.report.load_tokenizer", load)
+        monkeypatch.setattr("trueup.models.loading.load_tokenizer", load)
         stages = {
             "sft": {"method": "sft", "data": tiny_data.data(Path(), "conversations"), "model": "somebody/model"},
             "dpo": {"method": "dpo", "data": "rankings.jsonl", "from": "sft"},

@@ -373,9 +373,9 @@ class Renderer:
 
     def _try(self) -> None:
         """Raise ModelError if the template cannot render a conversation of two turns so that its answers are kept."""
-        talk = (Message("user", "a"), Message("assistant", "By the Way:\n\n  yes, no."), Message("user", "c"))
+        odd = Message("assistant", "By the Way:\n\n  yes, no.")
         try:
-            self.conversation((*talk, Message("assistant", "d")))
+            self.conversation((Message("user", "a"), odd, Message("user", "c"), odd))
         except DataError as error:
             problem = str(error).splitlines()[0].removeprefix("conversation: ")
             raise ModelError(f"{problem}\n  {TEMPLATE_FIX}") from error

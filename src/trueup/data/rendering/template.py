@@ -560,7 +560,7 @@ def variables_of(template: str) -> set[str]:
 
     try:
         return set(meta.find_undeclared_variables(parse(template)))
-    except TemplateError:
+    except (TemplateError, RecursionError):  # rendering reports it
         return set()
 
 
