@@ -217,7 +217,7 @@ def _tools(renderer: Renderer) -> str:
 def _answer(renderer: Renderer) -> str:
     rendered = renderer.conversation((Message("user", "Q"), Message("assistant", "A")))
     ids = [token for token, on in zip(rendered.ids, rendered.mask, strict=True) if on]
-    text = renderer.tokenizer.decode(ids).replace("\n", "\\n").replace("|", "\\|")
+    text = str(renderer.tokenizer.decode(ids)).replace("\n", "\\n").replace("|", "\\|")
     return f"`{text}`"
 
 

@@ -548,7 +548,7 @@ def _apply_own(
     tools: list[Any] | None,
 ) -> str:  # fmt: skip
     """Render messages by a tokenizer class that overrides `apply_chat_template`, outside the sandbox."""
-    more = {"tools": tools} if tools else {}
+    more: dict[str, Any] = {"tools": tools} if tools else {}
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate, **more))
 
 
