@@ -256,8 +256,8 @@ class TestPipelines:
             (Path("runs/p/reward/model") / name).write_bytes((Path(own_base) / name).read_bytes())
         Path("pipe.yaml").write_text(PIPELINE.replace("max_length: 180", "max_length: 1000"))
         code, report = check_json(capsys, "pipe.yaml")
-        # Its weights are those of a language model, so it has no score head either.
-        assert (code, codes(report)) == (4, [("ppo.reward", "other-tokenizer"), ("ppo.reward", "unmatched-weights")])
+        # It is a language model, besides.
+        assert (code, codes(report)) == (4, [("ppo.reward", "other-tokenizer"), ("ppo.reward", "unusable")])
 
     def test_a_stage_that_was_stopped_before_its_end_has_no_model(self, capsys: Capture) -> None:
         """Its folder is there, with checkpoints, but no model in it."""
