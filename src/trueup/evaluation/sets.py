@@ -185,7 +185,10 @@ def _messages(record: Record) -> tuple[tuple[Message, ...], str | None]:
 
 
 def _id(record: Record, name: str) -> str:
-    """Return a unique id for a row: its own id and line number, as a user's ids may repeat; without an id, `name`."""
+    """Return a unique id for a row of a test set: `ID#LINE` from its column `id` and its line number.
+
+    The line number is there because a user's ids may repeat. A row without that column gets `name`.
+    """
     row_id = record.row.get("id")
     return name if row_id is None else f"{row_id}#{record.origin.line}"
 

@@ -118,7 +118,14 @@ def _similar_lengths(longest_first: list[IndexArray]) -> Iterator[list[IndexArra
 
 
 def _token_slots(tokens: IndexArray, slots: IndexArray) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
-    """Return each token's first slot, and (tokens, slots) of its further copies; `tokens[i]` is in `slots[i]`."""
+    """Return `first` and `repeats` of `PackedSequences`: the places of every token of a packed row in its rectangles.
+
+    A slot is a place in the rectangles, flattened; a token of a shared prompt has a slot in each sequence.
+
+    Args:
+        tokens: the index in the row of each token, once for every slot that it is in.
+        slots: the slot of each entry of `tokens`.
+    """
     order = np.argsort(tokens, kind="stable")
     tokens, slots = tokens[order], slots[order]
     starts = np.searchsorted(tokens, np.arange(tokens[-1] + 1))

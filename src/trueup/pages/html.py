@@ -64,10 +64,12 @@ def environment(package: str) -> Environment:
 
 
 def render(environment: Environment, template: str, *, style: str, script: str = "", **values: Any) -> str:
-    """Return the complete page, to be written as UTF-8.
+    """Return a self-contained HTML page (a report, rows, results) as text: the filled template with style and script.
+
+    The text is to be written as UTF-8.
 
     Args:
-        environment: from `environment`.
+        environment: the jinja2 environment that `environment` returns.
         template: the name of a template that extends `document.html.j2`.
         style: the style sheet, from `resource`; not escaped.
         script: the only script that may run, from `resource`; not escaped.

@@ -141,7 +141,11 @@ def save_checkpoint(
 
 
 def _write(run: RunFolder, temporary: Path, parts: Mapping[str, StateDict]) -> None:
-    """Write the parts, without their sharded tensors, into a new folder, and force the logs onto the disk."""
+    """Write a checkpoint's parts (weights, optimizer, ...) into the new folder `temporary`; rank 0 alone calls this.
+
+    Tensors that are sharded over the ranks are left out: all ranks write them afterwards. The run's metrics are synced
+    to the disk first, so that after a power cut they are not older than the checkpoint.
+    """
     run.flush()  # the log must not be behind the checkpoint after a power cut
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / _SHARDED).mkdir(parents=True)

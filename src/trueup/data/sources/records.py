@@ -233,7 +233,7 @@ class Record:
         return tuple(turns)
 
     def note(self, oddity: str) -> None:
-        """Record an oddity of this row, which is used all the same."""
+        """Add to `notes` that this row is unusual, in the words `oddity`, with its file and line; it is used anyway."""
         self.notes.append((self.origin, oddity))
 
 

@@ -134,6 +134,11 @@ class Database:
         except UnicodeEncodeError:
             raise DataError(f"{self._name}: the path is not text in UTF-8\n  fix: rename the file or folder") from None
         kind = file_kind(self._file)
+        if create and kind == "nothing" and not self._file.parent.exists():
+            parent = clean(str(self.path.parent), one_line=True)
+            raise StoreError(
+                f"{self._name}: there is no folder {parent}\n  fix: make the folder, or choose another path"
+            )
         if kind == "store" or (create and kind in ("nothing", "empty")):
             if kind != "nothing" and not self._read_only and not _writable(self._file):
                 raise StoreError(f"{self._name}: the file or its folder cannot be written\n  fix: {_PERMISSIONS}")
