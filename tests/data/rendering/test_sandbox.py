@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -14,7 +15,7 @@ TALK = [
     {"role": "user", "content": 'Hi é <b> & "q"\n\n two  words'},
     {"role": "assistant", "content": "Yo"},
 ]
-TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+TOKENS: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>"}
 TEMPLATES = Path(__file__).with_name("template_features.txt").read_text(encoding="utf-8").splitlines()
 """A template a line."""
 
