@@ -222,6 +222,8 @@ def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
 
 
 def _data_problem(section: DataConfig, near: Path | None) -> str | None:
+    if section.tools is not None and not Path(section.tools).expanduser().is_file():
+        return f"tools: {section.tools}: no such file{nearest_path(Path(section.tools).expanduser())}"
     if _ADDRESS.match(section.path):
         return f"{masked(section.path)}: an address; data is read from files: download it and give the file"
     path = Path(split_event(section.path)[0]).expanduser()

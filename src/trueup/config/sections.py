@@ -133,6 +133,8 @@ class DataConfig(Section):
     """A slice `start:stop` of the rows, from 0, stop not included. Unset: all."""
     columns: dict[str, str] | None = None
     """Names of fields in the file, where they differ: `{prompt: question}` reads prompt from question."""
+    tools: NonEmptyStr | None = None
+    """A JSON file of tools, declared for the rows that have no `tools` of their own."""
     split: NonEmptyStr = "train"
     """The split of a hub dataset."""
     identical_pairs: Literal["error", "drop"] = "error"

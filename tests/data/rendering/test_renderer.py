@@ -262,6 +262,10 @@ def test_template_s_own_system_message_is_context():
 def test_refused_system_message_says_what_to_do(name):
     with pytest.raises(ModelError, match=r"refuses these messages \(system user\)(.|\n)*first user message"):
         Renderer(make_tokenizer(name)).prompt(talk("hi", system="Be brief."))
+    with pytest.raises(ModelError, match=r"^rows.jsonl:7: the chat template refuses these messages"):
+        Renderer(make_tokenizer(name)).pair(
+            talk("hi", system="Be brief."), [talk("", "yes")[1:]], Origin("rows.jsonl", 7)
+        )
 
 
 class TestQwenWritesHistoryOtherwise:

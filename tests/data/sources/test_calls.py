@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trueup.data.rendering.messages import TOOLS, Conversation, Message, Origin, Preference, Prompt, Row, ToolCall
-from trueup.data.sources.calls import call_problems
+from trueup.data.sources.calls import call_problems, read_tools
 from trueup.data.sources.parser import Parser
 from trueup.errors import DataError
 
@@ -176,3 +176,21 @@ def test_calls_are_compared_with_their_declaration(name, arguments, problem):
     found = list(call_problems(talk))
     assert found == [] if problem is None else problem in found[0]
     assert list(call_problems(talk[1:])) == []
+
+
+def test_a_file_of_tools_is_for_rows_without(tmp_path):
+    (tmp_path / "tools.json").write_text(json.dumps([LOOK]))
+    row = {"messages": [QUESTION, ANSWER]}
+    parser = Parser("conversation", tools=read_tools(str(tmp_path / "tools.json")))
+    parser.start(Origin("rows.jsonl", 1), row)
+    own = {**row, "tools": [{"name": "own"}]}
+    found = [parser.parse(Origin("rows.jsonl", 1), fields, []) for fields in (row, own)]
+    tools = [json.loads(one.messages[0].content) for one in found if isinstance(one, Conversation)]
+    assert [tool["function"]["name"] for (tool,) in tools] == ["look", "own"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[3]", "3"])
+def test_a_file_of_no_tools_is_refused(tmp_path, text):
+    (tmp_path / "tools.json").write_text(text)
+    with pytest.raises(DataError, match=r"tools.json:1: (.|\n)*fix:"):
+        read_tools(str(tmp_path / "tools.json"))

@@ -13,7 +13,8 @@ All tokens for training and sampling come from `Renderer`, which guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from trueup.data.rendering.frame import TEMPLATE_FIX
 from trueup.data.rendering.messages import TOOLS, Message, Origin, Rendered, check, row_error
 from trueup.data.rendering.spans import Laid, Layout, Piece
-from trueup.data.rendering.template import ChatTemplate
+from trueup.data.rendering.template import ChatTemplate, RefusedMessagesError
 from trueup.data.rendering.thoughts import inline
 from trueup.errors import DataError, ModelError
 from trueup.system.text import excerpt
@@ -83,7 +84,8 @@ class Renderer:
         """
         self._check(messages, origin)
         marked = self._marked(messages)
-        return self._appended(marked) or self._joined(self._layout.conversation(marked, origin))
+        with _row(origin):
+            return self._appended(marked) or self._joined(self._layout.conversation(marked, origin))
 
     def prompt(self, messages: Sequence[Message], *, origin: Origin | None = None) -> list[int]:
         """Return a prompt's ids with the generation header (e.g. "<|im_start|>assistant") at the end, to sample from.
@@ -93,6 +95,10 @@ class Renderer:
         """
         self._check(messages, origin, ends_with="user")
         marked = self._marked(messages)
+        with _row(origin):
+            return self._prompt_ids(marked, origin)
+
+    def _prompt_ids(self, marked: tuple[Message, ...], origin: Origin | None) -> list[int]:
         appended = self._prompt(marked) if self._is_plain(marked) else None
         return list(appended[1].ids) if appended else self._joined(self._layout.prompt(marked, origin)).ids
 
@@ -112,6 +118,12 @@ class Renderer:
         self._check(prompt, origin, ends_with="user")
         for completion in completions:
             self._check((*prompt, *completion), origin)
+        with _row(origin):
+            return self._pair(prompt, completions, origin)
+
+    def _pair(
+        self, prompt: Sequence[Message], completions: Sequence[Sequence[Message]], origin: Origin | None
+    ) -> tuple[list[int], list[Rendered]]:
         asked = self._marked(prompt)
         answers = [self._marked(completion) for completion in completions]
         if self._is_plain(asked) and all(map(self._is_plain, answers)) and (appended := self._prompt(asked)):
@@ -241,7 +253,7 @@ class Renderer:
         )
         for name, written, used in uses:
             if used and not written:
-                fix = "give a chat_template that writes them (chatml-tools is one), or leave such rows out"
+                fix = "give a chat_template that writes them, such as chat_template=chatml-tools"
                 raise row_error(origin, f"the chat template writes no {name}", fix, kind="tools")
 
     def _marked(self, messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -379,6 +391,17 @@ class Renderer:
         except DataError as error:
             problem = str(error).splitlines()[0].removeprefix("conversation: ")
             raise ModelError(f"{problem}\n  {TEMPLATE_FIX}") from error
+
+
+@contextmanager
+def _row(origin: Origin | None) -> Iterator[None]:
+    """Return a context in which a template that refuses messages names their row."""
+    try:
+        yield
+    except RefusedMessagesError as error:
+        if origin is None:
+            raise
+        raise ModelError(f"{origin}: {error}") from error
 
 
 def _equal(pair: tuple[int, int]) -> bool:

@@ -69,6 +69,10 @@ _TOOLS = Message(
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 
+class RefusedMessagesError(ModelError):
+    """The chat template raises an error for some messages; whoever knows their row adds its place."""
+
+
 NO_ID = "000000000"
 
 
@@ -221,7 +225,7 @@ class ChatTemplate:
             fix = "if it knows no system role, move that text into the first user message"
             if not any(m.role == "system" for m in messages):
                 fix = "write the messages as it expects them, or give another chat_template"
-            raise ModelError(
+            raise RefusedMessagesError(
                 f"the chat template refuses these messages ({roles}): {excerpt(str(error), 120)}\n  fix: {fix}"
             ) from error
         except Exception as error:

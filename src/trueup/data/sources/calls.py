@@ -14,12 +14,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
-from trueup.data.rendering.messages import TOOLS, Message, ToolCall
+from trueup.data.rendering.messages import TOOLS, Message, Origin, ToolCall, row_error
 from trueup.data.rendering.thoughts import split_inline
 from trueup.errors import DataError
-from trueup.system.text import as_json, excerpt, type_name
+from trueup.system.text import as_json, excerpt, printable, type_name
 
 THINKING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message that hold an assistant's thought."""
@@ -179,6 +180,26 @@ def declared(value: object, fail: Fail) -> Message | None:
         whole = tool if "function" in tool else {"function": tool}
         tools.append(_without_nothing({"type": "function", **whole}))
     return Message(TOOLS, json.dumps(tools, ensure_ascii=False)) if tools else None
+
+
+def read_tools(file: str) -> object:
+    """Return the declarations of tools in a JSON file.
+
+    Raises:
+        DataError: the file cannot be read, or holds no list of tools.
+    """
+    path = Path(file).expanduser()
+
+    def fail(problem: str, fix: str, value: object = None, **_: object) -> DataError:
+        return row_error(Origin(printable(str(path)), 1), problem, fix, value)
+
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise fail(f"is no JSON file that can be read: {error}", "write a list of tools as JSON") from error
+    if declared(value, fail) is None:
+        raise fail("declares no tool", "write a list of tools, or leave `tools` out of the section")
+    return value
 
 
 def _without_nothing(value: Any) -> Any:

@@ -45,6 +45,7 @@ class Parser:
         use: "chosen" makes conversations of the chosen side of rankings, "text" reads plain text, "auto" neither.
         columns: {trueup's field name: the name in the file}, for files with other names.
         allow_empty: accept empty answers, with a note. In transcripts of Human and Assistant they are always accepted.
+        tools: declarations of tools for rows that have none.
         unused: the fields of the first row that are not read.
 
     Raises:
@@ -55,6 +56,7 @@ class Parser:
     use: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
     allow_empty: bool = False
+    tools: object = None
     unused: tuple[str, ...] = ()
     _form: Format | None = None
 
@@ -99,6 +101,8 @@ class Parser:
         """
         if isinstance(fields, DataError):
             raise fields
+        if self.tools is not None and not fields.get("tools"):
+            fields = {**fields, "tools": self.tools}
         assert self._form is not None, "start() comes first"
         record = Record(rename_fields(fields, self.columns, origin), origin, notes, self.allow_empty)
         return _converted(self._form.parse(record, self._form.keys), self.want)

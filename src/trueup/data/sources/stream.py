@@ -9,6 +9,7 @@ from typing import Any
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Row
 from trueup.data.sources.account import Account
+from trueup.data.sources.calls import read_tools
 from trueup.data.sources.parser import Parser, RowKind
 from trueup.data.sources.reader import open_reader
 from trueup.data.sources.records import Record, rename_fields
@@ -37,7 +38,8 @@ class RowStream:
             ConfigError: a key of the section is impossible for rows of the kind `want`.
             MissingExtraError: the source needs a package that is not installed.
         """
-        self.parser = Parser(want, section.use, section.columns or {}, allow_empty)
+        tools = None if section.tools is None else read_tools(section.tools)
+        self.parser = Parser(want, section.use, section.columns or {}, allow_empty, tools=tools)
         self.reader = open_reader(section.path, section.split)
         self.account = Account(section)
 

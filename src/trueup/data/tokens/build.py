@@ -21,6 +21,7 @@ from typing import Protocol
 from trueup.config import DataConfig
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.account import Account, no_rows
+from trueup.data.sources.calls import read_tools
 from trueup.data.sources.parser import Parser, RowKind
 from trueup.data.sources.reader import Reader, open_reader
 from trueup.data.sources.reading import Entry
@@ -108,7 +109,8 @@ def _start_parser(reader: Reader, section: DataConfig, kinds: Sequence[RowKind],
         raise broken or no_rows(printable(section.path))
     problem: DataError | None = None
     for kind in kinds:
-        parser = Parser(kind, section.use, section.columns or {}, allow_empty=allow_empty)
+        tools = None if section.tools is None else read_tools(section.tools)
+        parser = Parser(kind, section.use, section.columns or {}, allow_empty=allow_empty, tools=tools)
         try:
             parser.start(*first)
         except DataError as error:
@@ -129,6 +131,7 @@ def _key(reader: Reader, section: DataConfig, parser: Parser, renderer: Renderer
         return None
     keys = ("use", "rows", "columns", "split", "identical_pairs")
     parts = [list(reader.files), contents, {key: getattr(section, key) for key in keys}]
+    parts += [parser.tools] if parser.tools is not None else []
     parts += [parser.want, parser.allow_empty, tokenizer_version(renderer), renderer.train_thinking, code_version()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
