@@ -2,6 +2,8 @@
 # make test          set up, then lint, types and tests (in two processes; WORKERS=8 for more)
 # make smollm2       set up, then get SmolLM2-135M-Instruct (98 MB) into models/ for examples/smollm2-hh.yaml
 # make test-slow     set up, then the tests that take minutes
+# make families      set up, then try every family of transformers (half an hour), and write the table of docs/models.md
+# make transformers4 set up, then get transformers 4 beside it, for the slow tests of exports under it
 # make bench         set up an environment of its own, then compare with TRL; bench-quick: a few minutes, rough
 #
 # All need Python 3.11 or newer and nothing else; another one is chosen with `make PYTHON=/path/to/python3.12 test`.
@@ -24,7 +26,7 @@ export TOKENIZERS_PARALLELISM = false
 # The tests start hundreds of Python processes: compiled once, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help quickstart smollm2 test tests test-slow bench bench-quick lint types format clean
+.PHONY: help quickstart smollm2 test tests test-slow families transformers4 bench bench-quick lint types format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +48,12 @@ tests: .venv/.installed-dev
 
 test-slow: .venv/.installed-dev
 	TRUEUP_THOROUGH=1 $(PYTEST) -m "slow or properties" $(TESTS)
+
+families: .venv/.installed-dev
+	PYTHONPATH=tests $(RUN) families
+
+transformers4: .venv/.installed-dev
+	$(RUN) pip --disable-pip-version-check install --quiet --no-deps --target .venv/transformers4 "transformers==4.57.*" "huggingface_hub<1" "tokenizers>=0.22,<=0.23"
 
 lint: .venv/.installed-dev
 	$(RUN) ruff check .

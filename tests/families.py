@@ -10,7 +10,9 @@ import dataclasses
 import importlib
 import json
 import os
+import shutil
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ PECULIAR: dict[str, dict[str, Any]] = {
     "hrm_text": {"L_bp_cycles": [1, 1]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2},
     "opt": {"word_embed_proj_dim": 24, "do_layer_norm_before": False},  # the form of OPT-350m
     "qwen2": {"use_sliding_window": True},
     "recurrent_gemma": {"num_hidden_layers": 3},
@@ -68,18 +71,18 @@ _DROPS = ("drop", "jitter")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
-def model_types() -> list[str]:
+def all_model_types() -> list[str]:
     """Return the model types that transformers' table of causal language models lists."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
-def tiny_config(model_type: str) -> Any:
+def tiny_config(model_type: str, **settings: Any) -> Any:
     """Return the small configuration of a family, with dropout of .1 wherever its class has a field for it."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    return _small(CONFIG_MAPPING[model_type], PECULIAR.get(model_type, {}))
+    return _small(CONFIG_MAPPING[model_type], PECULIAR.get(model_type, {}) | settings)
 
 
 def _small(kind: Any, peculiar: dict[str, Any]) -> Any:
@@ -136,18 +139,20 @@ def _kinds(per_layer: dict[str, list[Any]], layers: int) -> list[int]:
     return kept if len(kept) > 1 else [*kept, *kept] if layers else []
 
 
-def tiny_family(model_type: str, folder: Path) -> str:
+def tiny_family(model_type: str, folder: Path, **settings: Any) -> str:
     """Write a tiny random model of a family and the byte tokenizer into `folder`; return its name."""
     from transformers import AutoModelForCausalLM
 
     if not (folder / "config.json").is_file():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(tiny_config(model_type))
+            model = AutoModelForCausalLM.from_config(tiny_config(model_type, **settings))
             for weight in model.parameters():
                 if weight.ndim > 1 and weight.is_floating_point():  # wide enough that attention and positions matter
                     with torch.no_grad():
                         weight.normal_(0, 0.15)
+            with torch.no_grad():
+                model.eval()(input_ids=torch.arange(4, 44)[None])  # transformers itself may fail at such sizes
         model.save_pretrained(folder)
         tiny_tokenizer().save_pretrained(folder)
     return str(folder)
@@ -197,7 +202,7 @@ def try_cell(model_type: str, method: str, *, lora: bool, folder: Path) -> Outco
         begun = log.is_file() and '"step": 1' in log.read_text()
         return Outcome("crash" if begun else "refused", _line(error))
     except Exception as error:  # noqa: BLE001 - the outcome to find
-        if os.environ.get("TB"):
+        if os.environ.get("FAMILIES_TRACEBACK"):
             traceback.print_exc()
         return Outcome("crash", f"{type(error).__name__}: {_line(error)}")
     finally:
@@ -337,3 +342,81 @@ def _sampling_faults(base: str) -> list[str]:
         if theirs != answer:
             return [f"greedy {answer[:6]} is not {theirs[:6]}"]
     return []
+
+
+# -- the table of docs/models.md -------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parent.parent / "docs" / "models.md"
+BEGIN, END = "<!-- written by `make families` -->\n", "<!-- end -->\n"
+Cells = dict[tuple[str, str, bool], Outcome]
+"""Outcomes by model type, method, and True for LoRA."""
+
+
+def run_matrix(folder: Path, model_types: Iterable[str] | None = None) -> Cells:
+    """Return the outcome of every cell: families x methods x (full, LoRA)."""
+    cells: Cells = {}
+    for model_type in all_model_types() if model_types is None else model_types:
+        for method in METHODS:
+            for lora in (False, True):
+                cells[model_type, method, lora] = try_cell(model_type, method, lora=lora, folder=folder)
+        shutil.rmtree(folder)
+        folder.mkdir()
+    return cells
+
+
+def table(cells: Cells) -> str:
+    """Return the outcomes as Markdown: the families that are right in all cells, and a table of the others."""
+    families = list(dict.fromkeys(model_type for model_type, _, _ in cells))
+    kinds = {family: {outcome.kind for key, outcome in cells.items() if key[0] == family} for family in families}
+    right = [family for family in families if kinds[family] == {"right"}]
+    refused = [family for family in families if kinds[family] == {"refused"}]
+    untried = [family for family in families if kinds[family] == {"untried"}]
+    mixed = [family for family in families if family not in {*right, *refused, *untried}]
+    lines = [f"**Right in all ten cells** ({len(right)}): {', '.join(right)}.", ""]
+    lines += [f"| family | {' | '.join(METHODS)} | refused because |", f"|---|{'---|' * len(METHODS)}---|"]
+    for family in mixed:
+        reasons: dict[str, None] = {}
+        row = [_cell(cells, family, method, reasons) for method in METHODS]
+        lines.append(f"| {family} | {' | '.join(row)} | {'; '.join(reasons)} |")
+    lines += ["", f"**Refused before the first step, whatever the method** ({len(refused)}): {', '.join(refused)}.", ""]
+    lines.append(f"**Not tried** (transformers cannot make them this small): {', '.join(untried)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(cells: Cells, family: str, method: str, reasons: dict[str, None]) -> str:
+    kinds = []
+    for lora in (False, True):
+        outcome = cells[family, method, lora]
+        kinds.append(outcome.kind)
+        if outcome.kind == "refused":
+            reasons[_short(outcome.text)] = None
+    full, lora = kinds
+    return full if full == lora else f"full {full}, LoRA {lora}"
+
+
+def _short(reason: str) -> str:
+    """Return the reason of a refusal in some words, without the family's name and the fix."""
+    known = {
+        "no sequence classifier": "no sequence classifier",
+        "incompatible with Mamba": "PEFT adapts no Mamba block",
+        "token by token": "its sampling differs from its rows",
+        "no cache that": "no cache to sample over",
+    }
+    return next((words for part, words in known.items() if part in reason), reason.partition(" fix: ")[0][:100])
+
+
+def write_docs(cells: Cells) -> None:
+    """Write the table into docs/models.md."""
+    text = DOCS.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.partition(END)[2]
+    DOCS.write_text(f"{before}{BEGIN}\n{table(cells)}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ.setdefault("TRUEUP_CACHE", f"{temporary}/cache")
+        (Path(temporary) / "runs").mkdir()
+        write_docs(run_matrix(Path(temporary) / "runs"))

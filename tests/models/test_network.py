@@ -22,7 +22,6 @@ from trueup.models.batching import Batch, Branch, Example, Layout, collate
 from trueup.models.forward import branch_logps, check_lm_head, check_training_mode, forward_all
 from trueup.models.loading import load_classifier, load_network
 from trueup.models.network import Network
-from trueup.models.weights import without_dropout
 from trueup.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -565,9 +564,12 @@ def test_a_model_whose_logits_are_made_otherwise_is_refused(tiny_base):
 
 
 def test_a_models_own_dropout_is_off_and_loras_is_not(tiny_base):
-    trunk = tiny_network(tiny_base).trunks["base"]
-    trunk.extra = torch.nn.Dropout(0.3)
-    assert without_dropout(trunk).extra.p == 0.0
+    network = tiny_network(tiny_base)
+    network.trunks["base"].extra = torch.nn.Dropout(0.3)
+    network.add_trainable("policy", lora(dropout=0.2))
+    network.train()
+    on = {module.p for module in network.modules() if isinstance(module, torch.nn.Dropout) and module.training}
+    assert on == {0.2}
 
 
 def test_dropout_that_is_no_module_is_off_too(tmp_path):

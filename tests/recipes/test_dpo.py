@@ -16,7 +16,7 @@ from trueup.algorithms import preference
 from trueup.algorithms.preference import LOSSES, NEEDS_REFERENCE, UNPAIRED
 from trueup.config import DpoConfig, functions
 from trueup.data.unpaired import mismatched
-from trueup.errors import DataError
+from trueup.errors import DataError, TrainingError
 from trueup.models.batching import Example
 from trueup.recipes import reference
 from trueup.report.stages import alarms
@@ -204,12 +204,15 @@ def test_an_unpaired_loss_of_another_name_is_the_one_that_trains(
     monkeypatch.setattr(functions.LOSSES, "source", source)
     monkeypatch.setitem(LOSSES, "seven", seven)
     config = kto(tmp_path, "labelled", loss={"name": "seven"})
-    tiny_data.run(config)
+    with pytest.raises(TrainingError, match="no weight of the policy differs"):  # its gradient is 0
+        tiny_data.run(config)
     assert [row["dpo/loss"] for row in tiny_data.metrics(config)] == [7, 7]
     rankings = tiny_data.data(tmp_path, "rankings", 6)
     measured = {"output": str(tmp_path / "again"), "eval": {"data": rankings}, "allow": ["eval-overlap"]}
     config = kto(tmp_path, "rankings", loss={"name": "seven"}, **measured)
-    assert "eval/loss" not in tiny_data.run(config)["last"]
+    with pytest.raises(TrainingError, match="no weight of the policy differs"):
+        tiny_data.run(config)
+    assert not any("eval/loss" in row for row in tiny_data.metrics(config))
 
 
 def test_kto_on_rows_of_neither_kind_says_what_labels_need(tmp_path: Path) -> None:
@@ -282,7 +285,6 @@ def test_a_cache_that_cannot_be_read_is_made_again(damage: bytes | None, tmp_pat
 
 def test_a_policy_that_is_not_its_reference_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reference computed with something else than the policy's start: silent elsewhere, an error here."""
-    from trueup.errors import TrainingError
     from trueup.models.network import Network
 
     add = Network.add_reference

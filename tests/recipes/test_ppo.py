@@ -242,7 +242,9 @@ def test_a_length_penalty_takes_its_share_a_token(tmp_path: Path) -> None:
     """The advantages of RLOO are rewards less the others' mean: with a constant reward only the lengths differ."""
     config = tiny_data.stage(
         "ppo", tmp_path, reward=constant(tmp_path, "one", "1.0"), kl={"coef": 0.0}, optim={"steps": 1},
-        rollouts={"advantage": "rloo", **GROUPS, "length_penalty": 0.1, "missing_end_penalty": 0.0},
+        rollouts={
+            "advantage": "rloo", **GROUPS, "length_penalty": 0.1, "missing_end_penalty": 0.0, "max_new_tokens": 100,
+        },
     )  # fmt: skip
     from trueup.recipes import rollouts as module
 
@@ -257,6 +259,7 @@ def test_a_length_penalty_takes_its_share_a_token(tmp_path: Path) -> None:
         patch.setattr(module.Rollouts, "_judge", remembering)
         tiny_data.run(config)
     lengths = [len(one.branches[0].ids) for one in made]
+    assert len(set(lengths)) > 1
     got = [one.branches[0].columns["advantages"][0] for one in made]
     for group in range(0, len(made), 4):
         for at in range(group, group + 4):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from trueup.models.adapters import without_adapters
 from trueup.runtime import full_tensor, is_sharded
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def merged_state(network: Network, role: str) -> dict[str, Tensor]:
         weight = _gathered(parameter, gathered, keep=network.runtime.is_main)
         if weight is None:
             continue
-        plain = name.replace(".base_layer.", ".")
-        layer = layers.get(plain.removesuffix(".weight")) if plain.endswith(".weight") else None
+        plain = without_adapters(name)
+        layer = layers.get(plain)
         if layer is not None:
             # Added in float32: a bfloat16 sum would lose small updates before they are rounded once.
             delta = layer.get_delta_weight(network.roles[role].adapter).float()
@@ -48,6 +49,11 @@ def merged_state(network: Network, role: str) -> dict[str, Tensor]:
             if to_float32 and weight.is_floating_point():
                 state[plain] = widened.setdefault(weight.data_ptr(), weight.float().cpu())
     return state
+
+
+def _weight_name(layer: Any) -> str:
+    """Return the name of the parameter that a LoRA layer adapts, in its base layer."""
+    return getattr(layer, "parameter_name", "weight")
 
 
 def _gathered(parameter: Tensor, known: dict[int, Tensor | None], *, keep: bool) -> Tensor | None:
@@ -72,7 +78,8 @@ def merge_kept_share(network: Network, role: str) -> float:
     """
     adapter, kept, total = network.roles[role].adapter, 0.0, 0.0
     for layer in _adapted_layers(network, role).values():
-        weight, delta = full_tensor(layer.get_base_layer().weight), layer.get_delta_weight(adapter).float()
+        base = getattr(layer.get_base_layer(), _weight_name(layer))
+        weight, delta = full_tensor(base), layer.get_delta_weight(adapter).float()
         change = (weight.float() + delta).to(weight.dtype).float() - weight.float()
         kept += float((change * delta).sum(dtype=torch.float64))
         total += float((delta * delta).sum(dtype=torch.float64))
@@ -80,13 +87,13 @@ def merge_kept_share(network: Network, role: str) -> float:
 
 
 def _adapted_layers(network: Network, role: str) -> dict[str, Any]:
-    """Return the layers that have the role's LoRA adapter, by their names in the trunk without PEFT."""
+    """Return the layers that have the role's LoRA adapter, by the names of their weights in the trunk without PEFT."""
     adapter, trunk = network.roles[role].adapter, cast("nn.Module", network.trunk(role))
     if adapter is None:
         return {}
     layers = {name: cast("Any", module) for name, module in trunk.named_modules() if hasattr(module, "lora_A")}
     return {
-        name: layer
+        f"{without_adapters(name)}.{_weight_name(layer)}": layer
         for name, layer in layers.items()
         if adapter in layer.lora_A or adapter in getattr(layer, "lora_embedding_A", {})
     }

@@ -26,13 +26,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trueup.config import LoraConfig
 from trueup.config.paths import classifier_problem
 from trueup.data.rendering.messages import Message
 from trueup.errors import ModelError
 from trueup.export import proof_fresh
 from trueup.export.proof_files import check_files, check_rounding, check_weights, dtype_of
 from trueup.export.proof_fresh import Check, RecordedOutputs, base_of, is_adapter, policy_outputs
+from trueup.models.adapters import restored_config
 from trueup.models.batching import Branch, Example, single
 from trueup.models.forward import forward_all
 from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer
@@ -276,8 +276,7 @@ def _load_adapter(folder: Path, runtime: Runtime, trust: bool) -> tuple[Network,
     if settings["task_type"] == "SEQ_CLS":
         network.add_scorer("reward", folder, trainable=False)
         return network, "reward"
-    lora = LoraConfig(r=settings["r"], alpha=settings["lora_alpha"], targets=settings["target_modules"])
-    network.add_trainable("policy", lora)
+    network.add_trainable("policy", restored_config(settings))
     network._load_adapter_weights("policy", load_file(folder / "adapter_model.safetensors"))
     return network, "policy"
 

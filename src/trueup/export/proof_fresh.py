@@ -141,7 +141,8 @@ def load_adapter(folder: Path, record: RecordedOutputs, auto: Any, options: dict
     if gguf:
         # transformers has dequantised the weights, but the config still says that they are quantised.
         vars(trunk.config).pop("quantization_config", None)
-    pad, base_pad = tokenizer_of(folder).pad_token_id, trunk.config.get_text_config().pad_token_id
+    pad = tokenizer_of(folder).pad_token_id if record.reward else None
+    base_pad = getattr(trunk.config.get_text_config(), "pad_token_id", None)
     if record.reward and pad != base_pad:
         trunk.config.pad_token_id = trunk.config.get_text_config().pad_token_id = pad
         found += f"; needs config.pad_token_id = {pad} (the base has {base_pad})"

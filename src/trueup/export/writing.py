@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trueup.config.transformers4 import write_for_transformers_4
 from trueup.config.untrusted import read_json
 from trueup.errors import ModelError
 from trueup.export.copying import allowed_roots, check_link, copy_model
@@ -70,6 +71,7 @@ def _write_policy(network: Network, folder: Path, state: dict[str, Tensor], shar
         trunk.generation_config, trunk.config = previous, config
     _write_dtype(temporary, next(weight.dtype for weight in state.values() if weight.is_floating_point()))
     network.tokenizer.save_pretrained(temporary)
+    write_for_transformers_4(temporary)
     if abs(share - 1) > MAX_MERGE_LOSS:  # stages that load it in half precision check this
         (temporary / ROUNDING_FILE).write_text(json.dumps({"kept": round(share, 4)}) + "\n", encoding="utf-8")
     _publish(temporary, folder)
@@ -84,7 +86,7 @@ def _write_dtype(folder: Path, dtype: torch.dtype) -> None:
 
 def _untied_by_training(trunk: Any, state: dict[str, Tensor]) -> bool:
     """Return True if embedding and LM head shared a weight until an adapter changed one of the two."""
-    if not trunk.config.tie_word_embeddings:
+    if not getattr(trunk.config, "tie_word_embeddings", False):
         return False
     ends: tuple[nn.Module, nn.Module] = (trunk.get_input_embeddings(), trunk.get_output_embeddings())
     names = {id(module): name for name, module in trunk.named_modules()}
@@ -125,6 +127,7 @@ def _write_reward(network: Network, folder: Path, merged: dict[str, Tensor]) -> 
     tokenizer = copy.deepcopy(network.tokenizer)
     tokenizer.pad_token = pad_token
     tokenizer.save_pretrained(temporary)
+    write_for_transformers_4(temporary)
     _publish(temporary, folder)
 
 
@@ -210,6 +213,7 @@ def run(
             copy_model(source, temporary)
             if not merge:
                 _add_tokenizer(source.with_name("model"), temporary, trust_remote_code)
+            write_for_transformers_4(temporary)
             if dtype != "auto":
                 _cast(temporary, dtype)
         proof = _proof(source, temporary, cast=dtype != "auto", trust=trust_remote_code)

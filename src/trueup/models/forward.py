@@ -13,6 +13,7 @@ from torch import Tensor
 from trueup.algorithms.tensors import segment_sum
 from trueup.errors import ModelError
 from trueup.models.batching import Branch, Example, Per, collate, micro_batches
+from trueup.models.positions import table_size
 
 if TYPE_CHECKING:
     from trueup.models.network import Network
@@ -88,7 +89,13 @@ def check_lm_head(network: Network, role: str = "policy") -> None:
         ModelError: they differ: the model does more than its LM head between its last hidden state and its logits.
     """
     tokens = torch.tensor([1, 2, 3, 4, 5], device=network.runtime.device)
-    ours = forward_all(network, [Example([1], (Branch([2, 3, 4, 5], [True] * 4),))], role, "logps", max_tokens=64)
+    name = type(network.trunk(role)).__name__
+    try:
+        ours = forward_all(network, [Example([1], (Branch([2, 3, 4, 5], [True] * 4),))], role, "logps", max_tokens=64)
+    except ValueError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{name}: its LM head does not take its last hidden states ({error})") from error
     training = network.training
     network.eval()
     trunk = network.trunk(role)
@@ -104,9 +111,40 @@ def check_lm_head(network: Network, role: str = "policy") -> None:
     worst = float((ours - theirs).abs().max())
     if not worst < tolerance:
         raise ModelError(
-            f"{type(trunk).__name__}: its logits are not its last hidden states times its LM head (the difference is "
+            f"{name}: its logits are not its last hidden states times its LM head (the difference is "
             f"up to {worst:.2g} nats), so trueup cannot train it"
         )
+
+
+@torch.no_grad()
+def check_causal(network: Network) -> None:
+    """Check that tokens change nothing before them: encoders such as BERT, loaded as language models, see both ways.
+
+    The made-up row is as long as the longest row, because some families (Doge) look ahead in long rows only.
+
+    Raises:
+        ModelError: they do.
+    """
+    training, limit = network.training, 1e-3 if network.runtime.dtype == torch.float32 else 5e-2
+    network.eval()
+    for role in network.trained_roles:
+        length = min(max(network.longest, 8), table_size(network.trunk(role)) or 2**31)
+        ids = torch.randint(1, network.vocabulary, (length,), generator=torch.Generator().manual_seed(0)).tolist()
+        half = length // 2
+        others = ids[:half] + [token % (network.vocabulary - 1) + 1 for token in ids[half:]]
+        first, second = (
+            network.states(batch.to(network.runtime.device), role)[:half]
+            for batch in (
+                collate([Example(row[:-1], (Branch(row[-1:], [True]),))], per="token", pad_id=0, layout="plain")
+                for row in (ids, others)
+            )
+        )
+        if not float((first - second).norm()) <= limit * float(first.norm()):
+            raise ModelError(
+                f"{type(network.trunk(role)).__name__}: tokens change the probabilities of tokens before them, so this "
+                "is no causal language model\n  fix: use a decoder-only model"
+            )
+    network.train(training)
 
 
 @torch.no_grad()

@@ -333,6 +333,18 @@ def kind_problem(folder: Path, model: str, auto: Any) -> str | None:
     return quantization_problem(folder, model) or problem
 
 
+def inspected_folder(model: str) -> Path | None:
+    """Return the folder with a model's configuration files: its own, or that of a hub model; None for a .gguf file.
+
+    Raises:
+        ModelError: the hub has no such model.
+    """
+    path = Path(model)
+    if path.suffix == ".gguf":
+        return None
+    return path if path.is_dir() else _inspected_snapshot(model)
+
+
 @cache
 def _inspected_snapshot(model: str) -> Path:
     """Download the small configuration files of a hub model's current revision, for inspection; return their folder."""

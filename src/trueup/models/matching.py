@@ -398,7 +398,7 @@ def _head_names(config: Any) -> set[str]:
     """Return the names of the weights of the LM head that a causal language model of this configuration has."""
     from transformers import AutoModelForCausalLM
 
-    model = _if_possible(lambda: _blank(AutoModelForCausalLM, config))
+    model = _if_possible(lambda: blank_model(AutoModelForCausalLM, config))
     return set() if model is None else head_names(model)
 
 
@@ -467,11 +467,11 @@ def skeleton(model: str) -> PreTrainedModel | None:
     if not (folder / "config.json").is_file():
         return None
     return _if_possible(
-        lambda: _blank(AutoModelForCausalLM, AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        lambda: blank_model(AutoModelForCausalLM, AutoConfig.from_pretrained(folder, trust_remote_code=False))
     )
 
 
-def _blank(auto: Any, config: Any) -> Any:
+def blank_model(auto: Any, config: Any) -> Any:
     """Return the model that `auto` makes of a configuration, with shapes and no numbers."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         return auto.from_config(config)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from trueup.algorithms.tensors import token_logps
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ConfigError, ModelError
+from trueup.models.adapters import adapter_config, restored_config
 from trueup.models.attention import PACKED, use_attention
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
 from trueup.models.positions import table_size
@@ -37,16 +38,17 @@ from trueup.models.weights import (
     head_weight,
     input_embeddings,
     logit_scale,
+    logit_softcap,
     move_module,
     output_embeddings,
     score_head,
     weights_fingerprint,
-    without_dropout,
 )
 from trueup.runtime import is_sharded, run_unsharded, shard
 from trueup.system.text import listed
 
 if TYPE_CHECKING:
+    from peft import LoraConfig as PeftLora
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -92,7 +94,7 @@ class Network(nn.Module):
         super().__init__()
         self.model_dropout, self.longest = model_dropout, longest
         self._deterministic: list[nn.Module] = []  # parts of the trunks that stay in evaluation mode; see `train`
-        self.trunks = nn.ModuleDict({"base": self._quiet(trunk).requires_grad_(False)})
+        self.trunks = nn.ModuleDict({"base": trunk.requires_grad_(False)})
         self.heads = nn.ModuleDict()
         self.roles: dict[str, Role] = {}
         self.tokenizer = tokenizer
@@ -107,37 +109,36 @@ class Network(nn.Module):
         self._roots: dict[str, ShardedTrunk] = {}  # by trunk; as above, not registered twice
         self._trainable: set[str] = set()
         self.trained_roles: list[str] = []
+        self.sampled_roles: set[str] = set()  # roles whose sampling was checked, see `sampling/engine.py`
         self._layout: Layout | None = None
         self._attention: str | None = None  # attention function of the current forward pass; None: the trunk's own
         self.check_stop: Callable[[], None] = lambda: (
             None
         )  # called between batches without gradients; may raise to stop
 
-    def _quiet(self, trunk: PreTrainedModel) -> PreTrainedModel:
-        return trunk if self.model_dropout else without_dropout(trunk)
-
     def train(self, mode: bool = True) -> Network:
         """Set training mode: LoRA's dropout is on, the model's own dropout and noise only with `model_dropout`.
 
         Families call their dropout by a hundred names, and some draw random experts; all of them ask `self.training`
         first. So a trunk's own modules stay in evaluation mode, but for layers that recompute their activations, which
-        transformers lets them do in training mode only (their rates are 0, see `without_dropout`).
+        transformers lets them do in training mode only: the rates that such a layer itself holds are set to 0.
         """
         super().train(mode)
         if mode and not self.model_dropout:
             if not self._deterministic:
-                self._deterministic = [
-                    module
-                    for name, module in self.trunks.named_modules()
-                    if ".lora_" not in name and not getattr(module, "gradient_checkpointing", False)
-                ]
+                own = [module for name, module in self.trunks.named_modules() if ".lora_" not in name]
+                for module in own:
+                    if getattr(module, "gradient_checkpointing", False):
+                        _set_dropout_to_0(module)
+                    else:
+                        self._deterministic.append(module)
             for module in self._deterministic:
                 module.training = False
         return self
 
     # -- building roles ------------------------------------------------------------------------------------------
 
-    def add_trainable(self, role: str, lora: LoraConfig | None, *, head: bool = False) -> None:
+    def add_trainable(self, role: str, lora: LoraConfig | PeftLora | None, *, head: bool = False) -> None:
         """Add a role that trains: a LoRA adapter over the base, or, with `lora` None, all weights of a trunk.
 
         The first fully trained role trains the base itself, a later one a copy of it. With `head` the role also gets a
@@ -180,7 +181,6 @@ class Network(nn.Module):
             self.roles["reference"] = Role("base")
             return
         frozen = trunk if trunk is not None else copy.deepcopy(self.trunks["base"])
-        frozen = without_dropout(cast("PreTrainedModel", frozen))
         self._deterministic = []
         self.trunks["reference"] = move_module(
             frozen.requires_grad_(False), self.runtime.load_device, self.runtime.dtype
@@ -199,13 +199,10 @@ class Network(nn.Module):
         Raises:
             ModelError: the folder is not such an adapter, or does not fit the base.
         """
-        from peft import LoraConfig as PeftLora
-
         try:
             weights = load_file(adapter / "adapter_model.safetensors")
             settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-            rank, alpha, targets = settings["r"], settings["lora_alpha"], settings["target_modules"]
-            self._add_adapter(role, PeftLora(r=rank, lora_alpha=alpha, target_modules=targets))
+            self._add_adapter(role, restored_config(settings))
             self._load_adapter_weights(role, weights)
             self._add_head(role, weights[SCORE_HEAD_KEY])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError, SafetensorError) as error:
@@ -231,7 +228,7 @@ class Network(nn.Module):
         self._layout = None
         head = score_head(classifier)
         dtype = torch.float32 if trainable else self.runtime.dtype
-        self.trunks[role] = move_module(self._quiet(classifier).requires_grad_(False), self.runtime.load_device, dtype)
+        self.trunks[role] = move_module(classifier.requires_grad_(False), self.runtime.load_device, dtype)
         self._deterministic = []
         self._add_head(role, head.weight.detach().clone())
         self.roles[role] = Role(role, head=role)
@@ -242,17 +239,23 @@ class Network(nn.Module):
         from peft import LoraConfig as PeftLora
         from peft import get_peft_model
 
+        trunk, asked = cast("PreTrainedModel", self.trunks["base"]), lora
         if not isinstance(lora, PeftLora):
-            targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-            lora = PeftLora(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+            lora = adapter_config(trunk, lora)
+        if lora.target_parameters and self.runtime.sharded:
+            raise ModelError(
+                "lora: adapters of fused experts cannot be trained with strategy=fsdp\n"
+                "  fix: set strategy=ddp, or name linear layers only, such as lora.targets=[q_proj, v_proj]"
+            )
         try:
             if self._peft:
                 self._peft[0].add_adapter(name, lora)
             else:
-                trunk = cast("PreTrainedModel", self.trunks["base"])
                 self._peft.append(cast("PeftModel", get_peft_model(trunk, lora, adapter_name=name)))
         except ValueError as error:
-            raise ModelError(f"lora.targets: {lora.target_modules!r} match no layer of this model: {error}") from error
+            wanted = getattr(asked, "targets", None) or lora.target_modules
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"lora.targets: {wanted!r} cannot be had in this model: {reason}") from error
         self._selected, self._deterministic = None, []
         self._restore_flags()
 
@@ -539,7 +542,7 @@ class Network(nn.Module):
         weight, bias = weight.to(compute), None if bias is None else bias.to(compute)
         return token_logps(
             hidden.to(compute), weight, targets, bias=bias, temperature=temperature, scale=logit_scale(config),
-            softcap=getattr(config, "final_logit_softcapping", None), entropy=entropy,
+            softcap=logit_softcap(config), entropy=entropy,
         )  # fmt: skip
 
     @property
@@ -550,13 +553,38 @@ class Network(nn.Module):
         """
         if self._layout is None:
             configs = [cast("PreTrainedModel", trunk).config for trunk in self.trunks.values()]
-            candidates: tuple[Layout, ...] = ("packed", "shared") if all(map(is_plain_causal, configs)) else ()
             roles = {parts.trunk: role for role, parts in self.roles.items()}.values()
+            for role in roles:
+                self._check_runs(role)
+            candidates: tuple[Layout, ...] = ("packed", "shared") if all(map(is_plain_causal, configs)) else ()
             correct: list[Layout] = [
                 layout for layout in candidates if all(self._agrees(layout, role) for role in roles)
             ]
             self._layout = correct[0] if correct else "plain"
         return self._layout
+
+    @torch.no_grad()
+    def _check_runs(self, role: str) -> None:
+        """Check that the role's trunk computes last hidden states from token ids, positions and nothing else.
+
+        Raises:
+            ModelError: it does not: its family needs more, or its code fails.
+        """
+        training = self.training
+        batch = collate([Example([1, 2, 3], (Branch([4], [True]),))], per="token", pad_id=0, layout="plain")
+        self.eval()
+        try:
+            self.states(batch.to(self.runtime.device), role)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a family's own code may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ModelError(
+                f"{type(self.trunk(role)).__name__}: this family cannot be trained: it gives no last hidden states for "
+                f"plain rows of tokens ({reason})"
+            ) from error
+        finally:
+            self.train(training)
 
     @torch.no_grad()
     def _agrees(self, layout: Layout, role: str) -> bool:
@@ -600,7 +628,7 @@ class Network(nn.Module):
         So an attention window of any kind is found that is shorter than a row: with a shared prompt a branch's tokens
         lie further from the prompt than their positions say, and under a block mask a model may forget its window.
         """
-        length, vocabulary = min(self.longest, _positions(self.trunk(role).config)), self.vocabulary
+        length, vocabulary = min(self.longest, table_size(self.trunk(role)) or 2**31), self.vocabulary
         if length <= _PROBED:
             return True
         generator = torch.Generator().manual_seed(0)
@@ -627,11 +655,11 @@ _PROBED = 14
 """Tokens of the rows on which every layout is tried first."""
 
 
-def _positions(config: PreTrainedConfig) -> int:
-    """Return the number of positions that a model knows, by its configuration; 2**31 if it does not say."""
-    text = config.get_text_config()
-    known = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
-    return min((number for number in known if isinstance(number, int) and number > 0), default=2**31)
+def _set_dropout_to_0(module: nn.Module) -> None:
+    """Set the rates of dropout that a layer passes to functions to 0, in place."""
+    for name, value in vars(module).items():
+        if isinstance(value, float) and "drop" in name:
+            setattr(module, name, 0.0)
 
 
 def _relative_difference(ours: Tensor, theirs: Tensor) -> float:
@@ -652,5 +680,8 @@ def is_plain_causal(config: PreTrainedConfig) -> bool:
     if any(getattr(text, name, None) for name in [*windows, "attention_chunk_size"]):
         return False
     kinds = getattr(text, "layer_types", None) or ["full_attention"]
-    layers = DynamicCache(config=config).layers
+    try:
+        layers = DynamicCache(config=config).layers
+    except (AttributeError, TypeError, ValueError, KeyError):  # a configuration that names no layers as others do
+        return False
     return set(kinds) <= {"full_attention", "attention"} and all(type(layer) is DynamicLayer for layer in layers)

@@ -20,25 +20,6 @@ def input_embeddings(trunk: nn.Module) -> Tensor:
     return cast("nn.Embedding", cast("PreTrainedModel", trunk).get_input_embeddings()).weight
 
 
-_NOISE = ("drop", "jitter")
-
-
-def without_dropout(trunk: PreTrainedModel) -> PreTrainedModel:
-    """Set the rates of the model's own dropout and router noise to 0, in place, and return the model.
-
-    In training only layers that recompute their activations need it (`Network.train` leaves the others in evaluation
-    mode). LoRA's dropout, which the user configures, is added later. PPO and DPO compare with log-probabilities
-    computed without dropout: with it, an untrained policy would already differ from its reference.
-    """
-    for module in trunk.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.p = 0.0
-        for name, value in vars(module).items():  # numbers that a layer passes to a function
-            if isinstance(value, float) and any(part in name for part in _NOISE):
-                setattr(module, name, 0.0)
-    return trunk
-
-
 def decoder(trunk: PreTrainedModel) -> nn.Module:
     """Return the part of a model that computes its last hidden states: everything but its head.
 
@@ -79,6 +60,12 @@ def logit_scale(config: PreTrainedConfig) -> float:
     """
     factor = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
     return factor or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+
+
+def logit_softcap(config: PreTrainedConfig) -> float | None:
+    """Return the bound c of a model that computes its logits as c * tanh(logits / c); None for most."""
+    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    return next((cap for name in names if (cap := getattr(config, name, None))), None)
 
 
 def score_head(classifier: nn.Module) -> nn.Linear:

@@ -41,6 +41,7 @@ def run(config: DpoConfig) -> dict[str, Any]:
         stage.network.add_trainable("policy", config.lora)
         if config.loss.needs_reference:
             _add_reference(stage, config)
+        stage.check_model()
         term, epoch = _unpaired_term(stage, config) if config.loss.unpaired else _paired_term(stage, config)
         fitted = stage.fit(
             [term, *stage.mix_terms()], stage.steps(epoch), evaluation=_evaluation(stage, config),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from safetensors.torch import load_file
 
 from trueup import runtime
 from trueup.config import DpoConfig, PpoConfig, StageConfig, to_yaml
@@ -18,22 +19,27 @@ from trueup.data.sources.reader import store_events
 from trueup.data.tokens.prepare import Prepared
 from trueup.data.tokens.sampler import Sampler
 from trueup.data.tokens.select import Examples
-from trueup.errors import CheckpointError, ConfigError
+from trueup.errors import CheckpointError, ConfigError, LostPeerError, ModelError, TrainingError, TrueupError
 from trueup.evaluation.outcome import outcome
 from trueup.evaluation.watch import Alarm, read_history
 from trueup.export import export_adapter, export_policy
 from trueup.export.merging import MAX_MERGE_LOSS, merge_kept_share
 from trueup.export.proof import record_outputs
+from trueup.models.adapters import reach
 from trueup.models.batching import Example, Per
-from trueup.models.forward import check_lm_head, check_training_mode
+from trueup.models.family import check_family
+from trueup.models.forward import check_causal, check_lm_head, check_training_mode
 from trueup.models.loading import load_network, load_renderer
+from trueup.models.weights import bit_sum
 from trueup.preflight.check import prepare_checked
 from trueup.preflight.functions import check_functions, check_rewards
 from trueup.preflight.models import check_models
 from trueup.runs.folder import RunFolder
 from trueup.runs.loggers import Logger, open_loggers
+from trueup.runtime import local_tensor, lost_peer_message
 from trueup.system.console import Progress, quiet_libraries
-from trueup.system.files import atomic_write_text, explain_disk_errors
+from trueup.system.files import atomic_write_text, explain_disk_errors, is_disk_full
+from trueup.system.text import excerpt
 from trueup.training import objectives
 from trueup.training.loop import Fitted, fit
 from trueup.training.terms import Evaluation, RowSource, Term
@@ -55,6 +61,10 @@ class Stage:
     progress: Progress
     prepared: Prepared
     loggers: list[Logger] = field(default_factory=list)
+    checked: bool = False
+    """True once `check_model` has passed."""
+    start: list[list[int]] | None = None
+    """Checksums of the weights that train, as they were before the first step: a list for each process."""
 
     @property
     def data(self) -> dict[str, dict[str, Any]]:
@@ -123,22 +133,50 @@ class Stage:
     def fit(
         self, terms: list[Term], steps: int, *, evaluation: Evaluation | None = None, headline: tuple[str, ...]
     ) -> Fitted:
-        """Check LM head and training mode, write data.json, and train with `loop.fit`, whose arguments these are.
+        """Check the model, write data.json, and train with `loop.fit`, whose arguments these are.
 
         Raises:
             ConfigError: the warm-up is longer than the training.
         """
         if problem := self.config.optim.warmup_problem(steps):
             raise ConfigError(f"optim.warmup: {problem}")
-        if "policy" in self.network.roles:
-            check_lm_head(self.network)
-        check_training_mode(self.network)
+        if not self.checked:
+            self.check_model()
         text = json.dumps(self.data, indent=2) + "\n"
         self.network.runtime.from_first(lambda: atomic_write_text(self.run.path / "data.json", text))
+        self.network.check_and_shard()
+        self.start = self.network.runtime.gather([self._weight_sums()])
         return fit(
             self.network, terms, config=self.config, steps=steps, run=self.run, progress=self.progress,
             evaluation=evaluation, loggers=self.loggers, headline=headline, resume_command=resume_command(),
         )  # fmt: skip
+
+    def check_model(self) -> None:
+        """Check that trueup computes what the model computes, in training too, and say what its adapters reach.
+
+        Call it when all roles are added, before the first forward pass.
+
+        Raises:
+            ModelError: the model is no causal language model, has no plain LM head, or its own dropout is on.
+        """
+        if "policy" in self.network.roles:
+            check_lm_head(self.network)
+        check_causal(self.network)
+        check_training_mode(self.network)
+        self._note_reach()
+        self.checked = True
+
+    def _note_reach(self) -> None:
+        """Print which matrices the adapters do not reach, with the share of the weights that they do reach."""
+        for role in self.network.trained_roles:
+            if (adapter := self.network.roles[role].adapter) is None:
+                continue
+            share, missed = reach(self.network.trunk(role), adapter)
+            if missed:
+                names = f"{', '.join(missed[:3])}{' and others' if len(missed) > 3 else ''}"
+                self.progress.note(
+                    f"lora: the adapters of {role} reach {share:.0%} of the weights; {names} stay as they are"
+                )
 
     def finish(
         self, fitted: Fitted, role: str, export: Callable[[Network, Path], None] = export_policy
@@ -157,8 +195,9 @@ class Stage:
         # Without the old summary, a run that is killed during a new export does not count as finished.
         processes = self.network.runtime
         processes.from_first(lambda: self.run.summary_path.unlink(missing_ok=True))
-        with explain_disk_errors(f"cannot write {self.run.path}", self.run.path):
+        with explain_disk_errors(f"cannot write {self.run.path}", self.run.path), self._explain_failed_export():
             self._export(role, export)
+        self._check_output(role, fitted)
         processes.from_first(lambda: self.run.write_summary(summary))
         for alarm in alarms:
             self.progress.warn(f"{alarm['name']}: {alarm['message']}; {alarm['fix']}")
@@ -178,16 +217,67 @@ class Stage:
         )  # fmt: skip
         return [asdict(Alarm(step, *text)) for text in texts]
 
+    @contextmanager
+    def _explain_failed_export(self) -> Iterator[None]:
+        """Turn any other error inside the context into a ModelError that says where the trained weights are.
+
+        The last checkpoint holds them, so that the same command goes on with the export alone.
+        """
+        try:
+            yield
+        except Exception as error:
+            lost = isinstance(error, OSError | MemoryError | torch.OutOfMemoryError | LostPeerError)
+            if lost or is_disk_full(error) or lost_peer_message(error):
+                raise
+            checkpoint = max(self.run.checkpoints.glob("step-*"), default=self.run.checkpoints)
+            adapter = f", the adapter is in {self.run.adapter_path}" if self.run.adapter_path.is_dir() else ""
+            reason = str(error) if isinstance(error, TrueupError) else f"{type(error).__name__}: {error}"
+            reason = excerpt(" ".join(reason.split()), 300)[1:-1]
+            raise ModelError(
+                f"the training is done, but its model cannot be written: {reason}\n"
+                f"  the trained weights are in {checkpoint}{adapter}\n"
+                "  fix: remove the cause, or take another version of transformers; then the same command writes the "
+                f"model without training again: {resume_command()}"
+            ) from error
+
+    def _check_output(self, role: str, fitted: Fitted) -> None:
+        """Check that the trained model computes numbers, and others than the one it started from.
+
+        Raises:
+            TrainingError: weights or outputs are NaN or infinite, or no weight has changed. The run folder is kept.
+        """
+        network, lr = self.network, self.config.optim.lr
+        bad = [name for name, weight in network.trainable() if not bool(local_tensor(weight).isfinite().all())]
+        if network.runtime.is_main:
+            outputs = load_file(self.run.outputs_path)
+            bad += [f"output {name}" for name, values in outputs.items() if not bool(values.isfinite().all())]
+        bad, sums = network.runtime.gather(bad), network.runtime.gather([self._weight_sums()])
+        if bad:
+            raise TrainingError(
+                f"the trained model holds NaN or infinity ({', '.join(bad[:2])}; {len(bad)} in all); it is kept in "
+                f"{self.run.path}\n  fix: in another output folder, lower optim.lr (now {lr:g}) or set dtype=float32"
+            )
+        if sums == self.start:
+            raise TrainingError(
+                f"after {fitted.steps} steps no weight of the {role} differs from the model that it started from; it "
+                f"is kept in {self.run.path}\n  fix: in another output folder, raise optim.lr (now {lr:g}) or train "
+                "longer; with eval.patience the best measurement may have been the one before the first step"
+            )
+
+    def _weight_sums(self) -> list[int]:
+        """Return a checksum of each trained tensor; of a sharded one, of this process's part."""
+        return [bit_sum(local_tensor(weight)) for _, weight in self.network.trainable()]
+
     def _export(self, role: str, export: Callable[[Network, Path], None]) -> None:
         config = self.config
+        if config.lora is not None:  # before the model, which may fail to take the adapter in
+            export_adapter(self.network, self.run.adapter_path, config.lora, role=role, base=config.model)
         # Every rank takes part, since each may hold only a part of the weights; rank 0 writes.
         record_outputs(self.network, role, self.train, self.run.outputs_path, prompt=self.train.prompt)
         self.progress.note(f"writing {self.run.model_path}")
         if abs(merge_kept_share(self.network, role) - 1) > MAX_MERGE_LOSS:
             self.progress.note("model/ is float32: rounding to bfloat16 would undo part of the training")
         export(self.network, self.run.model_path)
-        if config.lora is not None:
-            export_adapter(self.network, self.run.adapter_path, config.lora, role=role, base=config.model)
 
 
 @contextmanager
@@ -207,6 +297,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
             "dtype: float16 gradients vanish without loss scaling, which trueup does not do; use bfloat16 or float32"
         )
     check_functions(config, processes.device)
+    check_family(config)
     runtime.seed_everything(config.seed)
     runtime.reset_peak_memory(processes.device)
     progress = Progress(quiet=not processes.is_main)

@@ -25,7 +25,7 @@ _NAMES = {"sft": "supervised fine-tuning", "reward": "reward modelling", "dpo": 
           "ppo": "proximal policy optimisation"}  # fmt: skip
 
 
-def model_card(report: Report, model: str, *, base: str, method: str) -> str:
+def model_card(report: Report, model: str, *, base: str, method: str, transformers: int = 5) -> str:
     """Return the text of the model card, README.md, for the folder of `model`.
 
     Args:
@@ -33,6 +33,7 @@ def model_card(report: Report, model: str, *, base: str, method: str) -> str:
         model: a name of the report's models, or a stage of it (a reward model).
         base: the model that training started from: hub id, folder or .gguf file.
         method: sft, reward, dpo or ppo.
+        transformers: the lowest major version of transformers that reads the folder rightly, see `least_version`.
     """
     # Cleaned names are used for the look-up as well, as those of the report are cleaned.
     report, model, base = cleaned(report), _cleaned(model), _cleaned(base)
@@ -44,7 +45,7 @@ def model_card(report: Report, model: str, *, base: str, method: str) -> str:
         _measured(report, model),
         _not_measured(report),
         _training(stage, report),
-        _loading(method),
+        _loading(method, transformers),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -183,9 +184,11 @@ def _data(data: Counts) -> str:
     return "\n".join(lines[:1]) + ("\n\n" + "\n".join(lines[1:]) if lines[1:] else "")
 
 
-def _loading(method: str) -> str:
+def _loading(method: str, transformers: int) -> str:
     code = _SCORES if method == "reward" else _ANSWERS
-    return f"## Use\n\nA standard folder: trueup is not needed.\n\n{fenced(code, 'python')}"
+    versions = "5 or later" if transformers > 4 else "5, or 4 (from 4.56, where it knows this family)"
+    text = f"A standard folder: trueup is not needed. It needs transformers {versions}."
+    return f"## Use\n\n{text}\n\n{fenced(code, 'python')}"
 
 
 _ANSWERS = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from trueup.config.transformers4 import least_version
 from trueup.report import terminal
 from trueup.report.build import build
 from trueup.report.card import model_card
@@ -41,5 +42,6 @@ def write_cards(folder: Path, report: Report) -> None:
     for stage in report.stages:
         model = folder / stage.name / "model"
         if model.is_dir() and stage.name in report.models:
-            card = model_card(report, stage.name, base=stage.base, method=stage.method)
+            version = least_version(model)
+            card = model_card(report, stage.name, base=stage.base, method=stage.method, transformers=version)
             atomic_write_text(model / "README.md", card)

@@ -9,7 +9,7 @@ deadlock. With "fsdp" each process holds a part of every weight (`sharding.py`).
 from trueup.runtime.devices import mixed_seed, peak_memory_bytes, reset_peak_memory, seed_everything
 from trueup.runtime.processes import Runtime, first_then_all, init, lost_peer_message, shutdown
 from trueup.runtime.sharded_files import load_sharded, save_sharded
-from trueup.runtime.sharding import copy_into, full_tensor, is_sharded, run_unsharded, shard
+from trueup.runtime.sharding import copy_into, full_tensor, is_sharded, local_tensor, run_unsharded, shard
 
 __all__ = [
     "Runtime",
@@ -19,6 +19,7 @@ __all__ = [
     "init",
     "is_sharded",
     "load_sharded",
+    "local_tensor",
     "lost_peer_message",
     "mixed_seed",
     "peak_memory_bytes",

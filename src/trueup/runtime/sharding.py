@@ -133,6 +133,11 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def local_tensor(tensor: Tensor) -> Tensor:
+    """Return this process's part of a sharded tensor, and any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 @torch.no_grad()
 def copy_into(target: Tensor, value: Tensor) -> None:
     """Copy `value` into `target`, a tensor of the same shape; a sharded target takes this rank's part."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from trueup.errors import TrainingError
+from trueup.errors import ModelError, TrainingError
+from trueup.models.batching import Branch, Example
+from trueup.models.forward import forward_all
 from trueup.sampling.draw import accumulation_dtype, pick, uniform_draws
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ def sample(
     Raises:
         TrainingError: a logit is NaN or infinite.
     """
+    if max_new_tokens > 0:
+        _check_family(network, role)
     training = network.training
     network.eval()
     # Longest first, so that rows of similar length run together, and equal prompts follow each other.
@@ -107,6 +111,45 @@ def sample(
         network.train(training)
     samples = {index: Sample(*result) for index, *result in network.runtime.gather(results)}
     return [samples[index] for index in range(len(prompts))]
+
+
+_UNSAMPLED = "  fix: train it with sft, reward or dpo without samples (watch.samples=0), and sample with another tool"
+
+
+def _check_family(network: Network, role: str) -> None:
+    """Check once for a role that a batch of prompts is sampled with the probabilities of whole rows.
+
+    Two made-up prompts of different lengths are continued greedily, token by token over a cache. A family that ignores
+    positions or masks, or keeps a state that padding changes, would sample from another model than it trains.
+
+    Raises:
+        ModelError: the probabilities differ.
+    """
+    if role in network.sampled_roles or network.runtime.world > 1:
+        return
+    rows = [_Row(0, [1, 2, 3, 4, 5, 6, 7, 8, 9], (0, 0)), _Row(1, [4, 3, 2], (0, 1))]
+    training = network.training
+    network.eval()
+    name = type(network.trunk(role)).__name__
+    try:
+        _Engine(network, role, rows, 3, 0.0, 1024, None).run()
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:  # in the family's own code
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ModelError(
+            f"{name}: this family keeps no cache that trueup can sample over ({reason})\n{_UNSAMPLED}"
+        ) from error
+    finally:
+        network.train(training)
+    examples = [Example(row.prompt, (Branch(row.ids, [True] * len(row.ids)),)) for row in rows]
+    expected = forward_all(network, examples, role, "logps", max_tokens=1024)
+    sampled = torch.tensor([logp for row in rows for logp in row.logps])
+    apart = float((sampled - expected).abs().max())
+    if not apart < (1e-2 if network.runtime.dtype == torch.float32 else 0.5):
+        raise ModelError(
+            f"{name}: token by token in a batch this family computes other probabilities than over whole rows (they "
+            f"differ by {apart:.2g} nats), so trueup cannot sample from it\n{_UNSAMPLED}"
+        )
+    network.sampled_roles.add(role)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,122 @@
+"""Properties of a model's family that its configuration tells: known before a row is read or a weight loaded.
+
+Whatever would only fail after training (a reward model that no class can hold, adapters that PEFT has not) is refused
+here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from trueup.config import PpoConfig, StageConfig
+from trueup.config.paths import adapter_base, is_adapter, trust_of
+from trueup.config.untrusted import Trust, refusal
+from trueup.errors import ModelError
+from trueup.models.adapters import adapter_config, dropout_problem, expert_parameters
+from trueup.models.loading import inspected_folder
+from trueup.models.matching import blank_model
+from trueup.models.weights import score_head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+def check_family(config: StageConfig) -> None:
+    """Check that the stage's method, and its LoRA section, are possible for the family of its model.
+
+    Raises:
+        ModelError: the model is an encoder-decoder or no language model, its family has no sequence classifier for a
+            reward model, or its experts cannot have the adapters that the stage asks for.
+    """
+    from transformers import AutoModelForCausalLM
+
+    family = _family(config.model, trust_of(config))
+    if family is None:
+        return
+    kind = family.model_type
+    if type(family) not in cast("Any", AutoModelForCausalLM)._model_mapping and not getattr(family, "auto_map", None):
+        raise ModelError(f"model: {config.model}: transformers has no causal language model of {kind} models")
+    if family.is_encoder_decoder:
+        raise ModelError(
+            f"model: {config.model} is an encoder-decoder ({kind}); trueup trains decoder-only language models\n"
+            "  fix: use a model such as Qwen, Llama, Gemma or SmolLM"
+        )
+    if config.method == "reward":
+        _check_classifier(config.model, family)
+    if config.lora is not None and (config.lora.dropout or isinstance(config, PpoConfig)):
+        trunk = _blank(family, AutoModelForCausalLM)
+        if trunk is not None and (experts := expert_parameters(trunk)):
+            reached = list(adapter_config(trunk, config.lora).target_parameters or ())
+            if problem := dropout_problem(config.lora, reached or experts) if reached else None:
+                raise ModelError(problem)
+            if isinstance(config, PpoConfig):
+                _check_rewards(config, reached)
+
+
+def _family(model: str, trust: Trust) -> PreTrainedConfig | None:
+    """Return the configuration of a model or of an adapter's base; None if it cannot be read, as loading will say."""
+    from transformers import AutoConfig
+
+    if is_adapter(Path(model)):
+        model = adapter_base(Path(model))
+    folder = inspected_folder(model)
+    if folder is None or refusal(folder, trust, weights=False):
+        return None
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust.code)
+    except Exception:  # noqa: BLE001 - whatever it is, loading the model meets it again and says it
+        return None
+
+
+def _blank(family: PreTrainedConfig, auto: Any) -> PreTrainedModel | None:
+    """Return the family's model of class `auto` without weights; None if transformers cannot make it."""
+    try:
+        return blank_model(auto, family)
+    except Exception:  # noqa: BLE001 - loading the model meets it again and says it
+        return None
+
+
+def _check_classifier(model: str, family: PreTrainedConfig) -> None:
+    """Check that a reward model of the family can be exported: as a sequence classifier over the same weights.
+
+    Raises:
+        ModelError: transformers has no such class, or it has other weights or no linear score head.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    problem = f"reward: transformers has no sequence classifier of {family.model_type} models"
+    fix = "train the reward model from another family; PPO and evaluations take rewards of any family"
+    if type(family) not in cast("Any", AutoModelForSequenceClassification)._model_mapping:
+        raise ModelError(f"{problem}, so no tool could load one trained from {model}\n  fix: {fix}")
+    trunk, labelled = _blank(family, AutoModelForCausalLM), copy.deepcopy(family)
+    labelled.num_labels = 1
+    classifier = _blank(labelled, AutoModelForSequenceClassification)
+    if classifier is None or trunk is None:
+        return
+    head = score_head(classifier)
+    names = {name for name, module in classifier.named_modules() if module is head}
+    missing = set(classifier.state_dict()) - set(trunk.state_dict()) - {f"{name}.weight" for name in names}
+    if missing:
+        raise ModelError(f"{problem} over the weights of {model} (it also needs {sorted(missing)[0]})\n  fix: {fix}")
+
+
+def _check_rewards(config: PpoConfig, parameters: list[str]) -> None:
+    """Check that adapters over one backbone adapt the same expert matrices, as PEFT demands.
+
+    Raises:
+        ModelError: a reward adapter adapts others than the policy would.
+    """
+    for reward in config.rewards:
+        path = Path(reward) / "adapter" / "adapter_config.json"
+        if not path.is_file():
+            continue
+        theirs = set(json.loads(path.read_text(encoding="utf-8")).get("target_parameters") or ())
+        if theirs and parameters and theirs != set(parameters):
+            raise ModelError(
+                f"reward: the adapter in {reward} adapts other expert matrices ({', '.join(sorted(theirs)[:2])}, …) "
+                "than lora.targets would, and over one base all must adapt the same\n"
+                "  fix: give lora the targets that the reward was trained with"
+            )

@@ -1,0 +1,28 @@
+"""The matrix: every family of transformers x method x (full, LoRA) is right, or refused before its first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import families
+
+FOUR = {"seed_oss": "dropout of its own", "mixtral": "fused experts", "gpt_neo": "a window", "granite": "no classifier"}
+
+
+@pytest.mark.parametrize("method", families.METHODS)
+def test_four_families_of_a_kind_each(tmp_path: Path, method: str) -> None:
+    for index, model_type in enumerate(FOUR):
+        outcome = families.try_cell(model_type, method, lora=index % 2 == 1, folder=tmp_path)
+        expected = "refused" if (model_type, method) == ("granite", "reward") else "right"
+        assert outcome.kind == expected, f"{model_type}: {outcome.text}"
+
+
+@pytest.mark.slow
+def test_the_whole_matrix_is_right_or_refused_and_is_the_table_of_the_docs(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    cells = families.run_matrix(tmp_path / "runs")
+    wrong = [f"{key}: {outcome.text}" for key, outcome in cells.items() if outcome.kind in ("wrong", "crash")]
+    assert not wrong, "\n".join(wrong)
+    assert families.table(cells) in families.DOCS.read_text(encoding="utf-8"), "make families writes it"
