@@ -70,9 +70,7 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
             f"{config.model}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocabulary}: "
             "they belong to different models; take both from the same folder"
         )
-    network = Network(
-        trunk, tokenizer, runtime, renderer, model_dropout=bool(config.model_dropout), longest=config.max_length
-    )
+    network = Network(trunk, tokenizer, runtime, renderer, model_dropout=bool(config.model_dropout))
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     return network

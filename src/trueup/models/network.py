@@ -82,7 +82,7 @@ class Network(nn.Module):
         runtime: device and compute dtype.
         renderer: the tokenizer's renderer, if there is one already.
         model_dropout: True trains with the dropout of the model's own configuration.
-        longest: the longest row in tokens that it will run; the layout is tried at this length.
+        longest: the longest row in tokens that it will run, where that is known; the layout is tried at this length.
 
     The attribute `stop_ids` has the ids at which an answer ends: those of template and tokenizer, and the model's own.
     """
@@ -646,6 +646,8 @@ class Network(nn.Module):
         self.eval()
         try:
             ours, plain = states(both, layout), states(alone, "plain")
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError):
+            return False  # a row of this length, or its layout, is more than the model takes
         finally:
             self.train(training)
         return _relative_difference(ours, plain) < (2e-4 if self.runtime.dtype == torch.float32 else 5e-2)
