@@ -122,6 +122,45 @@ class Section(BaseModel):
         return self
 
 
+RowFormat = Literal[
+    "auto",
+    "conversation",
+    "pair",
+    "ranking",
+    "verdict",
+    "prompt",
+    "text",
+    "comparison",
+    "helpsteer2",
+    "helpsteer3",
+    "lmsys-55k",
+    "nectar",
+    "oasst",
+    "safe-rlhf",
+    "safe-rlhf-safety",
+    "shp",
+    "summarize-feedback",
+    "ultrafeedback",
+    "webgpt",
+]
+"""The formats of rows, described in `trueup.data.sources.formats` and `trueup.data.sources.schemas`."""
+SkipKind = Literal[
+    "turn-order",
+    "unknown-role",
+    "no-answer",
+    "empty",
+    "media",
+    "tools",
+    "undesirable",
+    "untrained",
+    "parted",
+    "end-token",
+    "template",
+    "unwritable-text",
+]
+"""Kinds of rows that `skip` can leave out; the error for such a row names its kind."""
+
+
 class DataConfig(Section):
     """A source of rows: a file, folder or data set, and how to read it. A bare text stands for `{path: ...}`."""
 
@@ -136,9 +175,19 @@ class DataConfig(Section):
     tools: NonEmptyStr | None = None
     """A JSON file of tools, declared for the rows that have no `tools` of their own."""
     split: NonEmptyStr = "train"
-    """The split of a hub dataset."""
+    """The split: of a hub dataset, of a folder whose files are named by it, or of rows with a field `split`."""
+    format: RowFormat = "auto"
+    """How the rows are written: a format of docs/data.md, such as ranking or nectar. `auto` guesses, and says what."""
+    pairs: Literal["all", "best-worst"] = "all"
+    """Of n ranked answers to a prompt: all pairs whose ranks differ, or the best and the worst answer alone."""
     identical_pairs: Literal["error", "drop"] = "error"
     """Rankings whose chosen and rejected are the same: stop and list them, or leave them out (counted)."""
+    skip: list[SkipKind] | None = None
+    """Kinds of rows to leave out, counted by line, where they would stop the stage: [turn-order, media]."""
+    merge_turns: StrictBool = False
+    """Join consecutive messages of one role by a blank line, instead of refusing the row."""
+    ignore: list[NonEmptyStr] | None = None
+    """Fields of the file that are not to be read, such as a label that says nothing about the answer: [label]."""
 
     @model_validator(mode="before")
     @classmethod

@@ -34,7 +34,7 @@ def is_blank(text: str) -> bool:
     return all(char.isspace() or char in _WITHOUT_GLYPH or unicodedata.category(char) in _NOT_WRITTEN for char in text)
 
 
-_NOT_WRITTEN = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
+_NOT_WRITTEN = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 
 
 # Letters and marks that are drawn as nothing: fillers, joiners, variation selectors, the blank pattern of Braille.

@@ -25,7 +25,7 @@ def test_only_trained_messages_are_in_the_mask(first: bool, last: bool) -> None:
     renderer = Renderer(tiny_tokenizer())
     plain, rendered = renderer.conversation(talk(True, True)), renderer.conversation(talk(first, last))
     assert rendered.ids == plain.ids
-    texts = [renderer.tokenizer.decode([i]) for i, kept in zip(rendered.ids, rendered.mask, strict=True) if kept]
+    texts = [str(renderer.tokenizer.decode([i])) for i, kept in zip(rendered.ids, rendered.mask, strict=True) if kept]
     expected = ("BAD<|im_end|>" if first else "") + ("GOOD<|im_end|>" if last else "")
     assert "".join(texts) == expected
 
@@ -44,7 +44,7 @@ def test_a_pair_s_earlier_answers_may_be_context() -> None:
     renderer = Renderer(tiny_tokenizer())
     _, (chosen,) = renderer.pair((Q,), (talk(False, True)[1:],))
     assert "".join(
-        renderer.tokenizer.decode([i]) for i, kept in zip(chosen.ids, chosen.mask, strict=True) if kept
+        str(renderer.tokenizer.decode([i])) for i, kept in zip(chosen.ids, chosen.mask, strict=True) if kept
     ) == "GOOD<|im_end|>"  # fmt: skip
 
 

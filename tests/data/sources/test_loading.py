@@ -123,7 +123,7 @@ FORMATS = [
     ("hh, prompt twice", {"prompt": "\n\nHuman: p\n\nAssistant:", "chosen": HH_A, "rejected": HH_B}, "preference",
      "auto", Preference(P, A, B)),
     ("chosen side", RANKING, "conversation", "chosen", Conversation(P + A)),
-    ("UltraFeedback as SFT", {**RANKING, **CHAT}, "conversation", "auto", Conversation(P + C)),
+    ("UltraFeedback as SFT", {**RANKING, **CHAT, "chosen": "c"}, "conversation", "auto", Conversation(P + C)),
     ("verdict", {**PAIR, "label": True}, "labelled", "auto", Labelled(P, C, True)),
     ("verdict, false", {**PAIR, "label": False}, "labelled", "auto", Labelled(P, C, False)),
     ("prompt", {"prompt": "p"}, "prompt", "auto", Prompt(P)),
@@ -444,7 +444,7 @@ def test_bad_row(write, want, good, bad, problem):
         (lines({"mesages": []}).encode(), "set columns: {messages: mesages}"),
         (lines(RANKING).encode(), ":1: the rows are rankings"),
         (lines({"text": "t"}).encode(), ":1: the rows are plain text"),
-        (lines({**PAIR, "label": False}).encode(), ":1: the rows carry a true/false label"),
+        (lines({**PAIR, "label": False}).encode(), '"label" says if the answer is good'),
     ],
 )
 def test_bad_file(write, raw, problem):
@@ -570,7 +570,8 @@ def test_identical_pairs_dropped_by_choice_are_listed(write):
     reason = "chosen and rejected are the same"
     dropped = [{"at": f"{path}:{line}", "reason": reason} for line in (3, 5)]
     assert counts == {
-        "read": 4, "used": 1, "dropped": dropped, "unselected": 1, "blank": 1, "notes": [], "note_counts": {}
+        "read": 4, "used": 1, "dropped": dropped, "unselected": 1, "blank": 1, "notes": [], "note_counts": {},
+        "unread": {}, "holders": 3,
     }  # fmt: skip
 
 
@@ -587,7 +588,7 @@ def test_identical_sides_do_not_matter_elsewhere(write):
 def test_fields_that_nothing_reads_are_listed(write):
     rows = RowStream(section(write(lines({**RANKING, "source": "x", "margn": 1}))), "preference")
     list(rows)
-    assert rows.parser.unused == ("source", "margn")
+    assert rows.account.unread == {"source": 1, "margn": 1}
     assert rows.parser.format == "ranking"
 
 

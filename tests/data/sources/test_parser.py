@@ -25,9 +25,10 @@ def test_a_started_parser_goes_to_another_process(tmp_path: Path) -> None:
     assert not parser.started
     parser.start(origin, row)
     there = pickle.loads(pickle.dumps(parser))
-    assert (there.started, there.format, there.unused) == (True, "pair", ("id",))
+    assert (there.started, there.format, there.reason) == (True, "pair", "prompt, completion")
     made = there.parse(origin, row, [])
-    assert made == Conversation((Message("user", "p"), Message("assistant", "c")), origin)
+    assert made.rows == [Conversation((Message("user", "p"), Message("assistant", "c")), origin)]
+    assert made.unread == {"id"}
     with pytest.raises(DataError, match='no "completion"'):
         there.parse(origin, {"prompt": "p"}, [])
     with pytest.raises(DataError, match="as it was"):

@@ -183,7 +183,7 @@ class TestCache:
     def test_what_has_changed_is_made_anew(
         self, tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Content, file name, slice, columns, split, identical pairs, template, tokenizer, emptiness, kind, code."""
+        """Content, file name, slice, columns, skipped rows, format, identical pairs, template, tokenizer, emptiness, kind, code."""
         rows = making.pairs(5)
         path = making.write(tmp_path / "rows.jsonl", rows)
         seen: set[Path] = set()
@@ -199,7 +199,10 @@ class TestCache:
         make(making.section(making.write(tmp_path / "other.jsonl", rows)))
         make(making.section(path, rows="0:4"))
         make(making.section(path, columns={"prompt": "completion", "completion": "prompt"}))
-        make(making.section(path, split="validation"))
+        make(making.section(path, skip=["empty"]))
+        make(making.section(path, merge_turns=True))
+        make(making.section(path, ignore=["id"]))
+        make(making.section(path, format="pair"))
         make(making.section(path, identical_pairs="drop"))
         make(making.section(path), want="prompt")
         make(making.section(path), allow_empty=True)

@@ -52,7 +52,7 @@ def rows_of(path: Path, kind: Any) -> list[Any]:
         assert isinstance(row, dict)
         if not parser.started:
             parser.start(origin, row)
-        made.append(parser.parse(origin, row, []))
+        made += parser.parse(origin, row, []).rows
     return made
 
 

@@ -17,6 +17,7 @@ from trueup.system.text import printable
 LISTED = 10
 """Lines that a message lists; the others are counted."""
 _LISTED_NOTES = 1_000
+_LISTED_FIELDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Account:
         first: the error of the first unusable row.
         unusable: the places of unusable rows.
         identical: the places of pairs whose two answers are identical, where those are not dropped.
+        unread: {field: number of the `holders` that hold something in it, and nothing reads it}.
+        holders: entries that were parsed and selected.
     """
 
     section: DataConfig
@@ -73,9 +76,11 @@ class Account:
     first: DataError | None = None
     unusable: Places = field(default_factory=Places)
     identical: Places = field(default_factory=Places)
+    unread: Counter[str] = field(default_factory=Counter)
+    holders: int = 0
 
-    def parse(self, parser: Parser, index: int, entry: Entry) -> Row | None:
-        """Count one entry and return its row, or None if the row is not used.
+    def parse(self, parser: Parser, index: int, entry: Entry) -> list[Row]:
+        """Count one entry and return its rows, several where it ranks more than two answers; none if it is not used.
 
         Args:
             parser: the parser of the source, whose `start` was called, so that it knows the format.
@@ -86,22 +91,45 @@ class Account:
         notes: list[tuple[Origin, str]] = []
         self.read += 1
         try:
-            row = parser.parse(origin, fields, notes)
+            parsed = parser.parse(origin, fields, notes)
         except DataError as error:
-            self.refuse(origin, error)
-            return None
-        if not self.selects(index):
-            return None
-        if same_answers(row):
-            if self.section.identical_pairs == "drop":
-                self.dropped.append(Drop(origin, "chosen and rejected are the same"))
+            if self.skips(error):
+                if self.selects(index):
+                    self.leave_out(origin, error)
             else:
-                self.identical.add([origin])
-            return None
-        self.used += 1
-        if notes:
+                self.refuse(origin, error)
+            return []
+        if not self.selects(index):
+            return []
+        self.read += len(parsed.rows) + len(parsed.left_out) - 1
+        self.dropped += [Drop(origin, reason) for reason in parsed.left_out]
+        self.unread.update(parsed.unread)
+        self.holders += 1
+        rows = [row for row in parsed.rows if not self._same_answers(row)]
+        self.used += len(rows)
+        if notes and rows:
             self._note(notes, Counter(note for _, note in notes))
-        return row
+        return rows
+
+    def skips(self, error: DataError) -> bool:
+        """Return True if the section's `skip` names the kind of row that an error is about."""
+        return bool(error.kind) and error.kind in (self.section.skip or ())
+
+    def leave_out(self, origin: Origin, error: DataError) -> None:
+        """Count a row as left out by `skip`, with its kind and the problem."""
+        problem = str(error).splitlines()[0].removeprefix(f"{origin}: ")
+        self.dropped.append(Drop(origin, f"{error.kind}: {problem}"))
+
+    def _same_answers(self, row: Row) -> bool:
+        """Return True if the row is a pair with identical answers; count it as dropped or as a fault."""
+        if not same_answers(row):
+            return False
+        assert row.origin is not None
+        if self.section.identical_pairs == "drop":
+            self.dropped.append(Drop(row.origin, "chosen and rejected are the same"))
+        else:
+            self.identical.add([row.origin])
+        return True
 
     def selects(self, index: int) -> bool:
         """Return True if the section's slice `rows` selects row number `index` (from 0).
@@ -128,6 +156,8 @@ class Account:
         self.first = self.first or chunk.first
         self.unusable.add(chunk.unusable.origins, chunk.unusable.total)
         self.identical.add(chunk.identical.origins, chunk.identical.total)
+        self.unread.update(chunk.unread)
+        self.holders += chunk.holders
 
     def _note(self, notes: Sequence[tuple[Origin, str]], counts: Counter[str]) -> None:
         self.note_counts.update(counts)
@@ -161,11 +191,20 @@ class Account:
                 "  fix: remove them, or set identical_pairs: drop"
             )
         if not self.used:
-            problem = f"all {selected} pairs have the same chosen and rejected"
-            raise DataError(f"{name}: {problem}\n  fix: check how it was made")
+            raise DataError(f"{name}: {self._none_used(selected)}")
+
+    def _none_used(self, selected: int) -> str:
+        """Return the message that all rows were left out, with the reasons."""
+        reasons = Counter(drop.reason.partition(":")[0] for drop in self.dropped)
+        if list(reasons) == ["chosen and rejected are the same"]:
+            return f"all {selected} pairs have the same chosen and rejected\n  fix: check how it was made"
+        counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(10))
+        splits = [reason for reason in reasons if reason.startswith("of split")]
+        fix = "set split to the one to read" if splits else "check how it was made, or skip less"
+        return f"all {selected} rows are left out: {counted}\n  fix: {fix}"
 
     def counts(self, left_out: Sequence[Drop], blank: int) -> dict[str, Any]:
-        """Return the counts as a dict for JSON: read, used, dropped, unselected, blank, notes and note_counts.
+        """Return the counts as a dict for JSON: read, used, dropped, unselected, blank, notes, note_counts, unread.
 
         Args:
             left_out: what the source holds besides its rows, e.g. undecided pairs; counted as read and dropped.
@@ -179,6 +218,8 @@ class Account:
             "blank": blank,
             "notes": [{"at": str(origin), "note": note} for origin, note in self.notes],
             "note_counts": dict(self.note_counts),
+            "unread": dict(self.unread.most_common(_LISTED_FIELDS)),
+            "holders": self.holders,
         }
 
 

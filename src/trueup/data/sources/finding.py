@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -52,7 +53,7 @@ def files_of(folder: Path, split: str) -> list[Path]:
     Raises:
         DataError: the folder has no data file, none of that split, or only some of the names hold a split.
     """
-    files = sorted(p for p in folder.iterdir() if not p.is_dir() and kind_of(p) in SUFFIXES)
+    files = sorted(p for p in folder.iterdir() if not p.is_dir() and kind_of(p) in SUFFIXES and not is_hidden(p))
     broken = next((p for p in files if not p.exists()), None)
     if broken is not None:
         raise missing(broken)
@@ -60,7 +61,7 @@ def files_of(folder: Path, split: str) -> list[Path]:
         held = listed(sorted(p.name for p in folder.iterdir()), 5)
         fix = f"put files of {' '.join(SUFFIXES)} in it"
         raise DataError(f"{printable(folder)}: the folder has no data file, it has: {held}\n  fix: {fix}")
-    named = {p: name for p in files for name in SPLITS if name in re.split(r"[-_.]", p.name.lower())}
+    named = splits_of(files)
     if not named:
         return files
     if split not in named.values():
@@ -72,6 +73,21 @@ def files_of(folder: Path, split: str) -> list[Path]:
         fix = "give the path of one file, or a folder of its own"
         raise DataError(f"{printable(folder)}: {problem}\n  fix: {fix}")
     return [p for p in files if named[p] == split]
+
+
+def is_hidden(path: Path) -> bool:
+    """Return True for the file names of copies and caches that programs leave behind: .old.jsonl, ~rows.csv."""
+    return path.name.startswith((".", "~"))
+
+
+def hidden_files(folder: Path) -> list[Path]:
+    """Return the hidden data files of a folder, which are not read."""
+    return sorted(p for p in folder.iterdir() if not p.is_dir() and kind_of(p) in SUFFIXES and is_hidden(p))
+
+
+def splits_of(files: Sequence[Path]) -> dict[Path, str]:
+    """Return {file: split} for the files whose names hold a split, e.g. test-0.jsonl."""
+    return {p: name for p in files for name in SPLITS if name in re.split(r"[-_.]", p.name.lower())}
 
 
 def open_saved(path: Path, split: str) -> Any:

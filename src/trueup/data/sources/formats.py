@@ -4,11 +4,14 @@ The first record decides the format, and every other record must have it; a fiel
 another type raises a DataError that names the line, the field and the fix.
 
     conversation   messages | conversations [{role, content} or {from, value}]
-    pair           prompt + completion, question + answer, instruction (+ input) + output: strings or message lists
-    ranking        chosen + rejected, with prompt or with a beginning they share; transcripts "\n\nHuman: …" too
-    verdict        prompt + completion + label (true or false)
+    pair           prompt + completion, question + answer, instruction (+ input, context, history) + output: strings or
+                   message lists; or messages that end with the user's + completion
+    ranking        chosen + rejected, with prompt, messages, or a beginning they share; transcripts "\n\nHuman: …" too
+    verdict        prompt + completion + label (true or false), or messages + label
     prompt         prompt, or messages that end with the user's
     text           text
+
+The schemas of public preference sets are in `schemas`; their rows are turned into rankings or conversations.
 """
 
 from __future__ import annotations
@@ -19,49 +22,110 @@ from typing import cast
 
 from trueup.data.rendering.messages import TOOLS, Conversation, Labelled, Message, Preference, Prompt, Row, Text, check
 from trueup.data.sources.calls import declared
-from trueup.data.sources.records import COMPLETION, MESSAGES, PROMPT, SCORES, SYSTEM, Record, is_transcript
-from trueup.system.text import excerpt
+from trueup.data.sources.records import (
+    COMPLETION,
+    LABEL,
+    MATERIAL,
+    MESSAGES,
+    PROMPT,
+    SCORES,
+    SYSTEM,
+    Record,
+    is_nothing,
+    is_transcript,
+)
+from trueup.data.sources.schemas import TIE, Pairs, Ranked, Schema, schema_of
+from trueup.errors import DataError
+from trueup.system.text import as_json, excerpt
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row, or a pair of answers of a row, that is left out, with the reason in words, e.g. "a tie"."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """A recognised format of records.
 
-    `name` is e.g. "conversation" or "ranking"; `keys` gives the file's key for each part of the format (None: the file
-    has none); `parse` makes a typed row of a record and these keys.
+    Attributes:
+        name: e.g. "conversation", "ranking" or "nectar"; a value of the setting `format`.
+        keys: the file's key for each part of the format (None: the file has none).
+        parse: makes a typed row of a record and these keys.
+        gives: the generic format that it amounts to: of "nectar" it is "ranking".
+        schema: the schema of a public set, whose rows may give several typed rows each.
     """
 
     name: str
     keys: Mapping[str, str | None]
     parse: Callable[[Record, Mapping[str, str | None]], Row]
+    gives: str
+    schema: Schema | None = None
 
-    def used(self) -> set[str]:
-        """Return the keys of the file that this format reads."""
-        return {key for key in self.keys.values() if key}
+    def rows(self, record: Record, pairs: Pairs) -> list[Row | LeftOut]:
+        """Return the typed rows of a record, with what is left out of it; `pairs` chooses among n ranked answers."""
+        if self.schema is None:
+            return [self.parse(record, self.keys)]
+        record.read.update(self.schema.needs)
+        if self.gives == "conversation" and self.schema.conversation is not None:
+            inner = _inner(record, {"messages": self.schema.conversation(record)})
+            return [_conversation(inner, {"messages": "messages", "system": None})]
+        return [row for ranked in self.schema.ranked(record) for row in _rankings(record, ranked, pairs)]
+
+    def because(self) -> str:
+        """Return the fields by which the format was recognised, as text for a message."""
+        keys = self.schema.needs if self.schema and self.schema.needs else [key for key in self.keys.values() if key]
+        return ", ".join(dict.fromkeys(keys))
 
 
-def recognise(row: Mapping[str, object], wanted: Sequence[str]) -> Format | None:
+def _inner(record: Record, fields: Mapping[str, object]) -> Record:
+    """Return fields that were made of a record as a record of the same place, which notes in the same lists."""
+    fields = {**fields, "tools": record.row.get("tools")}
+    return Record(fields, record.origin, record.notes, record.allow_empty, record.merge_turns, unread=record.unread)
+
+
+def _rankings(record: Record, ranked: Ranked, pairs: Pairs) -> list[Row | LeftOut]:
+    rows: list[Row | LeftOut] = []
+    for pair in ranked.pairs(pairs):
+        if pair is None:
+            rows.append(LeftOut(TIE))
+            continue
+        better, worse = pair
+        names = {"chosen": better.name, "rejected": f"{worse.name} " if worse.name == better.name else worse.name}
+        fields: dict[str, object] = {names["chosen"]: better.value, names["rejected"]: worse.value}
+        keys: dict[str, str | None] = dict.fromkeys((*_RANKING, *names), None) | names
+        if ranked.prompt is not None:
+            keys["prompt"], fields[ranked.prompt[0]] = ranked.prompt
+        if ranked.margins:
+            keys["margin"], fields["margin"] = "margin", better.score - worse.score
+        rows.append(_ranking(_inner(record, fields), keys))
+    return rows
+
+
+def recognise(row: Mapping[str, object], wanted: Sequence[str], name: str = "auto") -> Format | None:
     """Return the first format of `wanted` whose keys the row has; None if the row fits none of them.
 
-    `wanted` has names of formats, such as "ranking".
+    `wanted` has names of generic formats, such as "ranking"; a schema fits if it gives one of them. A `name` other than
+    "auto" asks for the format or schema of that name.
     """
+    schema = schema_of(row, name)
+    if schema is not None and (gives := next((gives for gives in schema.gives if gives in wanted), None)):
+        return Format(schema.name, {}, _ranking, gives, schema)
     possible = {name: keys for name, keys in _keys_of_formats(row).items() if keys}
-    parsers = {
-        "conversation": _conversation,
-        "pair": _pair,
-        "ranking": _ranking,
-        "verdict": _verdict,
-        "prompt": _prompt,
-        "text": _text,
-    }
-    return next((Format(name, possible[name], parsers[name]) for name in wanted if name in possible), None)
+    kind = next((kind for kind in wanted if kind in possible and name in ("auto", kind)), None)
+    return Format(kind, possible[kind], PARSERS[kind], kind) if kind else None
 
 
 def pair_format(row: Mapping[str, object], first: str, second: str) -> Format:
     """Return the format of rankings with the chosen answer at the key `first` and the rejected one at `second`."""
     keys = _keys_of_formats({**row, "chosen": None, "rejected": None})["ranking"] or {}
     scores = {"margin": None, "score_chosen": None, "score_rejected": None}
-    return Format("ranking", {**keys, **scores, "chosen": first, "rejected": second}, _ranking)
+    return Format("ranking", {**keys, **scores, "chosen": first, "rejected": second}, _ranking, "ranking")
+
+
+_RANKING = ("prompt", "messages", "system", "input", "history", "margin", "score_chosen", "score_rejected")
 
 
 def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | None] | None]:
@@ -70,66 +134,174 @@ def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | Non
 
     messages, prompt, completion = first(MESSAGES), first(PROMPT), first(COMPLETION)
     # "instruction" comes before "input" in PROMPT; "input" is the instruction's material only if there is one.
-    common = {
-        "system": first(SYSTEM),
-        "tools": "tools",  # not every row needs to declare tools
-        "input": "input" if prompt == "instruction" and "input" in row else None,
-    }
+    materials = [
+        key for key in MATERIAL if key in row and key != prompt and (key != "input" or prompt == "instruction")
+    ]
+    material = next((key for key in materials if not is_nothing(row[key])), materials[0] if materials else None)
+    system = first(SYSTEM)
+    common = {"system": system, "input": material, "history": first(("history",))}
     pair = {"prompt": prompt, "completion": completion, **common}
+    if not prompt and messages and _ends_with_question(row[messages]):
+        pair["prompt"] = messages
     scores = next((pair for pair in SCORES if pair[0] in row and pair[1] in row), (None, None))
     ranking = {
         "chosen": "chosen",
         "rejected": "rejected",
         "prompt": prompt,
+        "messages": messages,
         **common,
         "margin": first(("margin",)),
         "score_chosen": scores[0],
         "score_rejected": scores[1],
     }
+    label = first(LABEL)
+    verdict: dict[str, str | None] | None = None
+    if label and pair["prompt"] and completion:
+        verdict = {**pair, "label": label}
+    elif label and messages:
+        verdict = {"messages": messages, "system": system, "label": label}
+    asked = bool(pair["prompt"]) and pair["prompt"] == messages  # the messages are the prompt of a completion
     return {
-        "conversation": {"messages": messages, "system": common["system"], "tools": common["tools"]}
-        if messages
-        else None,
-        "pair": pair if prompt and completion else None,
+        "conversation": {"messages": messages, "system": system} if messages and not (asked and completion) else None,
+        "pair": pair if pair["prompt"] and completion else None,
         "ranking": ranking if "chosen" in row and "rejected" in row else None,
-        "verdict": {**pair, "label": "label"} if prompt and completion and "label" in row else None,
-        "prompt": {"prompt": prompt, **common} if prompt else None,
+        "verdict": verdict,
+        "prompt": {**common, "prompt": pair["prompt"]} if pair["prompt"] else None,
         "text": {"text": "text"} if "text" in row else None,
     }
+
+
+def _ends_with_question(value: object) -> bool:
+    """Return True if a list of messages ends with the user's."""
+    last = value[-1] if isinstance(value, list) and value else None
+    return isinstance(last, dict) and last.get("role", last.get("from")) in ("user", "human")
 
 
 Keys = Mapping[str, str | None]
 
 
 def _opening(record: Record, keys: Keys) -> tuple[Message, ...]:
-    """Return the messages of the prompt: an optional system message and the prompt, with Alpaca's `input` below it."""
-    turns = record.turns(cast("str", keys["prompt"]), "user")
+    """Return the messages of the prompt: system message, history and prompt, with Alpaca's `input` below the prompt.
+
+    Dolly's `context` is treated as `input` is.
+    """
+    key = cast("str", keys["prompt"])
+    turns = record.turns(key, "user")
     if turns[-1] == Message("assistant", ""):  # a transcript's prompt may end "\n\nAssistant:"
         turns = turns[:-1]
-    key = keys["input"]
-    if key and record.row.get(key) is not None and len(turns) == 1:
-        material = record.text(key, empty_ok=True)
-        turns = (Message("user", f"{turns[0].content}\n\n{material}"),) if material.strip() else turns
-    return _with_system(record, keys, turns)
+    _check_other_prompts(record, key, keys.get("input"), turns)
+    material = keys["input"]
+    if material and not is_nothing(record.row.get(material)):
+        text = record.text(material, empty_ok=True)
+        if text.strip() and len(turns) != 1:
+            problem = f"{excerpt(material)} beside a prompt of {len(turns)} messages"
+            raise record.fail(problem, "write it into one of the messages", text)
+        turns = (Message("user", f"{turns[0].content}\n\n{text}"),) if text.strip() else turns
+    return _with_system(record, keys, _with_history(record, keys, turns))
+
+
+def _check_other_prompts(record: Record, key: str, material: str | None, turns: Sequence[Message]) -> None:
+    """Check that no other field of the row holds a prompt, or material of it, that says something else.
+
+    Raises:
+        DataError: two fields hold different prompts.
+    """
+    texts = {message.content.strip() for message in turns}
+    for other in (*PROMPT, *MATERIAL):
+        if other in (key, material) or not record.holds(other):
+            continue
+        value = record.row[other]
+        if isinstance(value, str) and value.strip() in ("", *texts):
+            record.read.add(other)
+            continue
+        fix = f"keep one of them, or set ignore: [{other}]"
+        problem = f"{excerpt(key)} and {excerpt(other)} both hold a prompt"
+        raise record.fail(problem, fix, value if isinstance(value, str) else as_json(value))
+
+
+def _with_history(record: Record, keys: Keys, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the prompt behind the turns of Alpaca's `history`, a list of [question, answer]."""
+    key = keys.get("history")
+    if not key or is_nothing(record.row.get(key)):
+        return turns
+    value = record.value(key)
+    before: list[Message] = []
+    for index, pair in enumerate(cast("list[object]", value) if isinstance(value, list) else [None]):
+        texts = list(pair.values()) if isinstance(pair, dict) else pair
+        if not isinstance(texts, list) or len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+            problem = f"{key}[{index}] is not a question with its answer"
+            raise record.fail(problem, "write [[question, answer], …], the oldest first", as_json(value))
+        before += [
+            Message(role, record.encodable(key, text)) for role, text in zip(("user", "assistant"), texts, strict=True)
+        ]
+    if turns[0].role == "system" or len(turns) > 1:
+        problem = f"{excerpt(key)} beside a prompt of {len(turns)} messages"
+        raise record.fail(problem, "write all messages into the prompt", as_json(value))
+    return (*before, *turns)
 
 
 def _with_system(record: Record, keys: Keys, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the messages behind the declared tools and the system message that the row's fields hold."""
     key = keys["system"]
-    if key and record.row.get(key) is not None and not (turns and turns[0].role == "system"):
-        system = record.text(key, empty_ok=True)
-        turns = (Message("system", system), *turns) if system.strip() else turns
+    system = "" if not key or is_nothing(record.row.get(key)) else record.text(key, empty_ok=True)
+    if system.strip() and turns and turns[0].role == "system":
+        if turns[0].content.strip() != system.strip():
+            problem = f"{excerpt(key)} is another system message than that of the messages"
+            raise record.fail(problem, f"keep one of them, or set ignore: [{key}]", system)
+    elif system.strip():
+        turns = (Message("system", system), *turns)
     tools = declared(record.row.get("tools"), record.fail)
+    record.read.add("tools")
     return (tools, *turns) if tools else turns
 
 
 def _conversation(record: Record, keys: Keys) -> Row:
-    turns = _with_system(record, keys, record.messages(cast("str", keys["messages"])))
-    if turns[-1].role in ("user", "tool"):
+    key = cast("str", keys["messages"])
+    turns = _with_system(record, keys, record.messages(key))
+    _check_twins(record, key, turns)
+    if turns and turns[-1].role in ("user", "tool"):
         check(turns, origin=record.origin, ends_with="user")
         return Prompt(turns, record.origin)
     check(turns, origin=record.origin, empty_ok=record.allow_empty)
-    _note_empty_response(record, cast("str", keys["messages"]), turns)
+    _note_empty_response(record, key, turns)
     return Conversation(turns, record.origin)
+
+
+def _check_twins(record: Record, key: str, turns: Sequence[Message]) -> None:
+    """Check that fields beside the messages say nothing that is not in the messages.
+
+    Many sets repeat the first question as `prompt` or `instruction`, and a pair's better answer as `messages`.
+
+    Raises:
+        DataError: such a field says something else.
+    """
+    contents = [message.content.strip() for message in turns]
+    for other in dict.fromkeys((*PROMPT, *MATERIAL, "history", "chosen", "rejected")):
+        if not record.holds(other):
+            continue
+        value = record.row[other]
+        if other == "rejected" and "chosen" in record.read:
+            record.read.add(other)
+            continue
+        if all(any(text.strip() in content for content in contents) for text in _texts_of(value)):
+            record.read.add(other)
+            continue
+        fix = f"keep one of them, or set ignore: [{other}]"
+        if other in ("chosen", "rejected"):
+            fix = f"set use: chosen to train on the chosen side, or ignore: [{other}]"
+        shown = value if isinstance(value, str) else as_json(value)
+        raise record.fail(f"{excerpt(other)} beside {excerpt(key)} says what the messages do not", fix, shown)
+
+
+def _texts_of(value: object) -> list[str]:
+    """Return the texts in a value: itself, or those in a list of texts or messages."""
+    if isinstance(value, dict):
+        return _texts_of(
+            next((value[key] for key in ("content", "value", "text") if key in value), list(value.values()))
+        )
+    if isinstance(value, list):
+        return [text for item in value for text in _texts_of(item)]
+    return [str(value)] if isinstance(value, str | int | float) else []
 
 
 def _note_empty_response(record: Record, key: str, turns: Sequence[Message]) -> None:
@@ -155,10 +327,19 @@ def _answer(record: Record, prompt: tuple[Message, ...], key: str) -> tuple[Mess
             f"{excerpt(key)} does not begin with the prompt",
             "give only the answer, or the same prompt in it",
             turns[0].content,
+            kind="parted",
         )
     check((*prompt, *turns), origin=record.origin, empty_ok=empty_ok or record.allow_empty)
     _note_empty_response(record, key, turns)
+    if not any(message.trained for message in turns if message.role == "assistant"):
+        raise untrained(record, key)
     return turns
+
+
+def untrained(record: Record, key: str) -> DataError:
+    """Return the error for an answer at `key` none of whose messages is to be trained."""
+    fix = "remove the row, or the flag (weight, train) of its last message"
+    return record.fail(f"no message of {excerpt(key)} is to be trained", fix, kind="untrained")
 
 
 def _pair(record: Record, keys: Keys) -> Row:
@@ -168,17 +349,54 @@ def _pair(record: Record, keys: Keys) -> Row:
 
 
 def _verdict(record: Record, keys: Keys) -> Row:
+    label = cast("str", keys["label"])
+    if keys.get("messages"):
+        key = cast("str", keys["messages"])
+        turns = _with_system(record, keys, record.messages(key))
+        check(turns, origin=record.origin, empty_ok=record.allow_empty)
+        _note_empty_response(record, key, turns)
+        return Labelled(turns[:-1], turns[-1:], record.verdict(label), record.origin)
     prompt = _opening(record, keys)
     check(prompt, origin=record.origin, ends_with="user")
     completion = _answer(record, prompt, cast("str", keys["completion"]))
-    return Labelled(prompt, completion, record.verdict("label"), record.origin)
+    return Labelled(prompt, completion, record.verdict(label), record.origin)
 
 
 def _ranking(record: Record, keys: Keys) -> Row:
-    prompt = _under_system(record, keys, _opening(record, keys)) if keys["prompt"] else _shared(record, keys)
+    prompt = _prompt_of_ranking(record, keys)
     check(prompt, origin=record.origin, ends_with="user", empty_ok=True)
     chosen, rejected = (_answer(record, prompt, key) for key in _sides(keys))
+    if keys["messages"] and keys["messages"] not in record.read and record.holds(keys["messages"]):
+        _check_copy(record, keys["messages"], prompt, chosen)
     return Preference(prompt, chosen, rejected, _margin(record, keys), record.origin)
+
+
+def _prompt_of_ranking(record: Record, keys: Keys) -> tuple[Message, ...]:
+    """Return the prompt of a ranking: its field, its messages (ShareGPT), or what both answers begin with."""
+    if keys["prompt"]:
+        return _under_system(record, keys, _opening(record, keys))
+    key = keys["messages"]
+    if key and record.holds(key):
+        turns = _with_system(record, keys, record.messages(key))
+        if turns and turns[-1].role in ("user", "tool"):
+            return turns
+        record.read.discard(key)  # it repeats one of the sides: `_check_copy`
+    return _shared(record, keys)
+
+
+def _check_copy(record: Record, key: str, prompt: tuple[Message, ...], chosen: tuple[Message, ...]) -> None:
+    """Check that the messages beside a ranking repeat its prompt, or its prompt and chosen answer (UltraFeedback).
+
+    Raises:
+        DataError: they say something else.
+    """
+    copies = [
+        [message.content.strip() for message in messages if message.role not in ("system", TOOLS)]
+        for messages in (record.messages(key), prompt, (*prompt, *chosen))
+    ]
+    if copies[0] not in copies[1:]:
+        problem = f"{excerpt(key)} is neither the prompt nor the prompt with the chosen answer"
+        raise record.fail(problem, f"correct it, or set ignore: [{key}]", as_json(record.row[key]))
 
 
 def _sides(keys: Keys) -> tuple[str, str]:
@@ -200,7 +418,8 @@ def _shared(record: Record, keys: Keys) -> tuple[Message, ...]:
 
     It consists of the messages that both answers begin with, up to the last user message.
     """
-    silent = Record(record.row, record.origin)  # its notes are not kept: `_answer` reads both sides again and notes
+    # Its notes are not kept: `_answer` reads both sides again and notes.
+    silent = Record(record.row, record.origin, merge_turns=record.merge_turns)
     sides = [_with_system(silent, keys, silent.turns(key, "assistant")) for key in _sides(keys)]
     same = 0
     for a, b in zip(*sides, strict=False):
@@ -213,7 +432,8 @@ def _shared(record: Record, keys: Keys) -> tuple[Message, ...]:
         alone = all(len(side) == 1 for side in sides)
         both = " and ".join(_sides(keys))
         problem = "there is no prompt" if alone else f"{both} do not begin with the same user message"
-        raise record.fail(problem, 'add "prompt", or begin both sides with the same messages', sides[1][0].content)
+        fix = 'add "prompt", or begin both sides with the same messages'
+        raise record.fail(problem, fix, sides[1][0].content, kind="parted")
     return sides[0][:same]
 
 
@@ -233,3 +453,14 @@ def _prompt(record: Record, keys: Keys) -> Row:
 
 def _text(record: Record, keys: Keys) -> Row:
     return Text(record.text(cast("str", keys["text"])), record.origin)
+
+
+PARSERS: dict[str, Callable[[Record, Keys], Row]] = {
+    "conversation": _conversation,
+    "pair": _pair,
+    "ranking": _ranking,
+    "verdict": _verdict,
+    "prompt": _prompt,
+    "text": _text,
+}
+"""Parsers of the generic formats, by name."""

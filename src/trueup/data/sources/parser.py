@@ -8,9 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from trueup.config import DataConfig
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, Prompt, Row, row_error
-from trueup.data.sources.formats import Format, recognise
-from trueup.data.sources.records import FIELDS, Record, rename_fields
+from trueup.data.sources.formats import PARSERS, Format, LeftOut, recognise, untrained
+from trueup.data.sources.meaning import check_meaning, other_split
+from trueup.data.sources.records import (
+    COMPLETION,
+    FIELDS,
+    LABEL,
+    MESSAGES,
+    PROMPT,
+    SCORES,
+    SYSTEM,
+    Record,
+    is_nothing,
+    rename_fields,
+)
+from trueup.data.sources.schemas import SCHEMAS, Pairs
 from trueup.errors import ConfigError, DataError
 from trueup.system.text import excerpt, listed
 
@@ -30,10 +44,26 @@ FORMATS: dict[tuple[str, str], tuple[str, ...]] = {
 NEEDED = {
     "conversation": "messages, or prompt and completion",
     "preference": "chosen and rejected (and prompt)",
-    "labelled": "prompt, completion and label",
+    "labelled": "prompt, completion and label (or messages and label)",
     "prompt": "prompt, or messages",
     "text": "text",
 }
+NEEDS = {schema.name: ", ".join(schema.needs) or "prompt, two answers, winner" for schema in SCHEMAS}
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The typed rows of one entry.
+
+    Attributes:
+        rows: the rows; several where the entry ranks more than two answers.
+        left_out: the reason for each row or pair of answers that makes no row, e.g. "a tie".
+        unread: the names of fields that hold something and were not read, such as "source" or "messages[].name".
+    """
+
+    rows: list[Row]
+    left_out: tuple[str, ...] = ()
+    unread: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -45,26 +75,54 @@ class Parser:
         use: "chosen" makes conversations of the chosen side of rankings, "text" reads plain text, "auto" neither.
         columns: {trueup's field name: the name in the file}, for files with other names.
         allow_empty: accept empty answers, with a note. In transcripts of Human and Assistant they are always accepted.
+        name: the name of the format ("nectar"); "auto" guesses it from the first row.
+        skip: the kinds of row that are left out.
+        merge_turns: join consecutive messages of one role.
+        ignore: names of fields that are not read.
+        pairs: of n ranked answers all pairs, or the best and the worst alone.
+        split: the split to read, of rows that name their split in a field `split`; "": all.
         tools: declarations of tools for rows that have none.
-        unused: the fields of the first row that are not read.
 
     Raises:
-        ConfigError: `use` does not fit `want`, or `columns` has an unknown field.
+        ConfigError: `use` or `name` does not fit `want`, or `columns` has an unknown field.
     """
 
     want: RowKind
     use: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
     allow_empty: bool = False
+    name: str = "auto"
+    skip: tuple[str, ...] = ()
+    merge_turns: bool = False
+    ignore: tuple[str, ...] = ()
+    pairs: Literal["all", "best-worst"] = "all"
+    split: str = ""
     tools: object = None
-    unused: tuple[str, ...] = ()
     _form: Format | None = None
+
+    @classmethod
+    def of(cls, section: DataConfig, want: RowKind, *, allow_empty: bool = False) -> Parser:
+        """Return the parser of a data section's rows, to make rows of the kind `want`.
+
+        Raises:
+            ConfigError: a key of the section is impossible for rows of the kind `want`.
+        """
+        return cls(
+            want, section.use, section.columns or {}, allow_empty, section.format, tuple(section.skip or ()),
+            section.merge_turns, tuple(section.ignore or ()), section.pairs, section.split,
+            None if section.tools is None else read_tools(section.tools),
+        )  # fmt: skip
 
     def __post_init__(self) -> None:
         uses = [use for want, use in FORMATS if want == self.want]
         if self.use not in uses:
             problem = f"use: {excerpt(self.use)} cannot give {self.want} rows"
             raise ConfigError(f"{problem}\n  fix: set use to one of: {', '.join(uses)}")
+        if self.name in PARSERS and self.name not in FORMATS[self.want, self.use]:
+            possible = ", ".join(FORMATS[self.want, self.use])
+            raise ConfigError(
+                f"format: {self.name} cannot give {self.want} rows\n  fix: set format to one of: {possible}"
+            )
         for key, source in self.columns.items():
             if key not in FIELDS:
                 near = difflib.get_close_matches(key, FIELDS, n=1)
@@ -82,19 +140,26 @@ class Parser:
         """The name of the recognised format, e.g. "ranking"; "" before `start`."""
         return self._form.name if self._form else ""
 
+    @property
+    def reason(self) -> str:
+        """The fields by which the format was recognised, as text, e.g. "chosen, rejected, prompt"."""
+        return self._form.because() if self._form else ""
+
     def start(self, origin: Origin, row: dict[str, object]) -> None:
         """Recognise the format from the fields of the first readable row.
 
         Raises:
             DataError: the row cannot give the kind of row `want`; the message names the kind that it seems to be.
         """
-        row = rename_fields(row, self.columns, origin)
-        self._form = _recognised(row, origin, self.want, self.use)
-        used = self._form.used()
-        self.unused = tuple(key for key in row if key not in used)
+        self._form = _recognised(self._fields(row, origin), origin, self.want, self.use, self.name)
 
-    def parse(self, origin: Origin, fields: dict[str, object] | DataError, notes: list[tuple[Origin, str]]) -> Row:
-        """Return the typed row of one entry; oddities such as an empty response are appended to `notes`.
+    def _fields(self, row: dict[str, object], origin: Origin) -> dict[str, object]:
+        """Return the fields of an entry by trueup's names, without those to ignore."""
+        fields = rename_fields(row, self.columns, origin)
+        return {key: value for key, value in fields.items() if key not in self.ignore} if self.ignore else fields
+
+    def parse(self, origin: Origin, fields: dict[str, object] | DataError, notes: list[tuple[Origin, str]]) -> Parsed:
+        """Return the typed rows of one entry; oddities such as an empty response are appended to `notes`.
 
         Raises:
             DataError: the entry could not be read, or no row can be made of it.
@@ -104,55 +169,124 @@ class Parser:
         if self.tools is not None and not fields.get("tools"):
             fields = {**fields, "tools": self.tools}
         assert self._form is not None, "start() comes first"
-        record = Record(rename_fields(fields, self.columns, origin), origin, notes, self.allow_empty)
-        return _converted(self._form.parse(record, self._form.keys), self.want)
+        row = self._fields(fields, origin)
+        record = Record(row, origin, notes, self.allow_empty, self.merge_turns)
+        if (split := other_split(row, self.split)) is not None:
+            return Parsed([], (f"of split {excerpt(split)}",))
+        trains_all = self.want == "conversation" and self._form.gives in ("conversation", "pair")
+        check_meaning(record, self.want, judged="undesirable" not in self.skip, imitated=trains_all)
+        pairs: Pairs = self.pairs if self.want in ("preference", "labelled") else "best-worst"
+        made = self._form.rows(record, "any" if self.want == "prompt" else pairs)
+        rows = [_converted(row, self.want, record) for row in made if not isinstance(row, LeftOut)]
+        if self.want == "prompt":
+            rows = list(dict.fromkeys(rows))
+        left_out = tuple(item.reason for item in made if isinstance(item, LeftOut))
+        unread = {key for key, value in row.items() if key not in record.read and not is_nothing(value)}
+        return Parsed(rows, left_out, frozenset(unread | record.unread))
 
 
-def _recognised(row: dict[str, object], origin: Origin, want: RowKind, use: str) -> Format:
+def _recognised(row: dict[str, object], origin: Origin, want: RowKind, use: str, name: str) -> Format:
     """Return the format of the first row.
 
     Raises:
         DataError: the row does not fit; the message says what the rows seem to be and which setting to change.
     """
-    form = recognise(row, FORMATS[want, use])
-    if form is not None and want == "conversation" and form.name == "pair" and isinstance(row.get("label"), bool):
-        raise row_error(
-            origin,
-            "the rows carry a true/false label: SFT would train on the bad completions too",
-            "keep the good ones in a file of their own, or rename label if it is no verdict",
-        )
+    form = recognise(row, FORMATS[want, use], name)
     if form is not None:
         return form
-    if want == "conversation" and use == "auto" and recognise(row, ("ranking",)):
+    if want == "conversation" and use == "auto" and recognise(row, ("ranking",), name):
         problem, fix = "the rows are rankings (chosen, rejected)", "set use: chosen to train on the chosen side"
-    elif want == "conversation" and use == "auto" and recognise(row, ("text",)):
+    elif want == "conversation" and use == "auto" and recognise(row, ("text",), name):
         problem, fix = "the rows are plain text", "set use: text to train on all of it"
+    elif name != "auto":
+        problem = f"the row has not the fields of format {name}, it has: {listed(row)}"
+        fix = f"format {name} needs: {NEEDS.get(name) or NEEDED[want]}; or leave out format to have it guessed"
     else:
         need = NEEDED["text" if use == "text" else "preference" if use == "chosen" else want]
-        problem, fix = f"no {need} in the row, it has: {listed(row)}", _fix_of_names(row)
+        problem, fix = f"no {need} in the row, it has: {listed(row)}", fix_of_names(row, want)
     raise row_error(origin, problem, fix)
 
 
-def _fix_of_names(row: Mapping[str, object]) -> str:
-    """Return advice on how to rename the fields of a row in which no known field was found."""
+def fix_of_names(row: Mapping[str, object], want: RowKind | None = None) -> str:
+    """Return advice on how to rename the fields of a row in which no known format was found, to get rows of `want`."""
     keys = list(row)
     if len(keys) == 1 and any(mark in keys[0] for mark in ";\t|,"):
         return "put commas between the cells (tabs in a .tsv file): as it is, the row has one cell"
     if "error" in keys:
         return "get the file again: this looks like a server's error message"
-    short = [key for key in keys[:100] if len(key) <= 60]  # a longer key is not a name, and would fill the message
-    renames = ", ".join(f"{field}: {_as_yaml(key)}" for key in short if (field := _similar_field(key, row[key])))
+    renames = ", ".join(f"{field}: {_as_yaml(key)}" for field, key in _renames(row, want).items())
     return f"name the fields so, or set columns: {{{renames or 'field: its name in the file'}}}"
 
 
-def _similar_field(key: str, value: object) -> str | None:
-    """Return trueup's field name that an unknown key resembles; None if there is none."""
-    if key in FIELDS:
-        return None
-    first = cast("list[object]", value)[0] if isinstance(value, list) and value else None
-    if isinstance(first, dict) and {"role", "from"} & first.keys():
-        return "messages"
-    return next(iter(difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.75)), None)
+SIDES = (
+    ("good", "bad"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("accepted", "rejected"),
+    ("winner", "loser"), ("win", "lose"), ("better", "worse"), ("best", "worst"), ("positive", "negative"),
+    ("pos", "neg"), ("y_w", "y_l"), ("safe", "unsafe"), ("desirable", "undesirable"), ("selected", "unselected"),
+)  # fmt: skip
+"""Words by which the fields of the better and the worse answer are named in files."""
+
+
+def _renames(row: Mapping[str, object], want: RowKind | None) -> dict[str, str]:
+    """Return {trueup's field name: the similar name in the file} for a row; each name occurs once.
+
+    Only values that the field can hold are suggested: a number is no prompt, a text no list of messages.
+    """
+    keys = [key for key in list(row)[:100] if len(key) <= 60]  # a longer key is not a name, and would fill the message
+    pairs: dict[str, str] = {}
+    if want == "preference" and not ("chosen" in row or "rejected" in row):
+        pairs = _sides_of(row, keys)
+    scored = sorted(
+        (
+            (difflib.SequenceMatcher(a=name, b=_plain(key)).ratio(), name, key)
+            for key in keys
+            for name in FIELDS
+            if name not in row and key not in FIELDS and _may_be(name, row[key])
+        ),
+        key=lambda match: -match[0],
+    )
+    for ratio, name, key in scored:
+        has_messages = name == "messages" and bool(row[key])
+        if (ratio >= 0.75 or has_messages) and key not in pairs.values():
+            group = next((names for names in (MESSAGES, PROMPT, COMPLETION, SYSTEM, LABEL) if name in names), (name,))
+            if not any(other in pairs or other in row for other in group):
+                pairs[name] = key
+    return {name: key for key in keys for name, given in pairs.items() if given == key}
+
+
+def _sides_of(row: Mapping[str, object], keys: Sequence[str]) -> dict[str, str]:
+    """Return {"chosen": …, "rejected": …} for a row that names its two answers by words such as good and bad."""
+    for better, worse in SIDES:
+        for first in keys:
+            parts = re.split(r"[^a-z]+", first.lower())
+            if better not in parts and first.lower() != better:
+                continue
+            second = next((key for key in keys if key.lower() == first.lower().replace(better, worse)), None)
+            if second and first != second and all(_may_be("chosen", row[key]) for key in (first, second)):
+                return {"chosen": first, "rejected": second}
+    return {}
+
+
+def _plain(key: str) -> str:
+    return key.strip().lower().replace(" ", "_")
+
+
+def _may_be(field: str, value: object) -> bool:
+    """Return True if a value can stand in trueup's field: text or messages, a number, or true and false."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if field in ("margin", *(name for pair in SCORES for name in pair)):
+        return is_number
+    if field in LABEL:
+        return isinstance(value, bool | str)
+    if field in MESSAGES:
+        items = cast("list[object]", value) if isinstance(value, list) else []
+        return value == [] or (bool(items) and isinstance(items[0], dict) and bool({"role", "from"} & items[0].keys()))
+    if isinstance(value, list):
+        return field in (*PROMPT, *COMPLETION, "chosen", "rejected") and _may_be("messages", value)
+    return isinstance(value, str) and not _is_number(value)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*-?\d+([.,]\d+)?\s*", text) is not None
 
 
 def _as_yaml(key: str) -> str:
@@ -160,7 +294,7 @@ def _as_yaml(key: str) -> str:
     return key if re.fullmatch(r"[\w.-]+", key) else excerpt(key)
 
 
-def _converted(row: Row, want: RowKind) -> Row:
+def _converted(row: Row, want: RowKind, record: Record) -> Row:
     """Return the row as the kind `want`, e.g. the prompt of a conversation, or the chosen side of a preference."""
     if want == "prompt" and isinstance(row, Conversation | Preference):
         return Prompt(row.prompt, row.origin)
@@ -172,7 +306,10 @@ def _converted(row: Row, want: RowKind) -> Row:
             "the messages end with the user's: there is no response to train on",
             "end them with an assistant message, or remove the row",
             row.messages[-1].content,
+            kind="no-answer",
         )
+    if isinstance(row, Conversation) and not any(turn.trained for turn in row.messages if turn.role == "assistant"):
+        raise untrained(record, "messages")
     return row
 
 

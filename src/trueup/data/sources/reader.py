@@ -15,6 +15,7 @@ from trueup.data.sources.decoding import UNREADABLE, Break, Entry, Tally, cannot
 from trueup.data.sources.rankings import last_event, looks_like_store, snapshot
 from trueup.data.sources.reading import probe, read_file
 from trueup.data.sources.tables import numbered
+from trueup.data.sources.trees import joined
 from trueup.data.votes.header import is_store
 from trueup.errors import DataError
 from trueup.system.files import split_event
@@ -30,11 +31,13 @@ class Reader:
         version: a hash of the rows (vote stores); "" if the contents of the files identify the rows.
         event: the number of the last event that counts in a vote store; None for other sources.
         left_out: what the source holds besides its rows, with reasons, e.g. undecided pairs of a vote store.
+        hidden: names of hidden data files in the source's folder, which are not read.
     """
 
     version: str = ""
     event: int | None = None
     left_out: tuple[Drop, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def __init__(self, spec: str, files: tuple[str, ...], size: int) -> None:
         self.spec, self.files, self._size = spec, files, size
@@ -43,11 +46,11 @@ class Reader:
     def entries(self) -> Iterator[Entry]:
         """Return an iterator over the entries: a row's place, with its fields or the error of reading it.
 
-        Every call starts again from the beginning. If a file cannot be read to its end, such as a gzip that was cut,
-        the error is the last entry of that file.
+        Every call starts again from the beginning. The messages of a tree are one entry. If a file
+        cannot be read to its end, such as a gzip that was cut, the error is the last entry of that file.
         """
         self._tally = Tally()
-        return self._pass(self._tally)
+        return joined(self._pass(self._tally))
 
     def _pass(self, tally: Tally) -> Iterator[Entry]:
         raise NotImplementedError
@@ -130,6 +133,25 @@ def store_events(specs: Iterable[str]) -> dict[str, str]:
     return {spec: f"{spec}@{last_event(spec, Path(spec).expanduser())}" for spec in stores}
 
 
+def _check_split(reader: FileReader, split: str, *, named: bool) -> FileReader:
+    """Return the reader, unless a split other than "train" is asked of files that have none.
+
+    A split is in the names of the files (`named`) or in a field `split` of the rows.
+
+    Raises:
+        DataError: the setting would have no effect.
+    """
+    if split == "train" or named:
+        return reader
+    first = next((row for _, row in reader.entries() if not isinstance(row, DataError)), None)
+    if first is not None and "split" not in first:
+        fix = f"remove split, or name the file of this split (…-{split}.jsonl)"
+        raise DataError(
+            f"{printable(reader.spec)}: split: {printable(split)}, but the rows have no splits\n  fix: {fix}"
+        )
+    return reader
+
+
 def open_reader(spec: str, split: str) -> Reader:
     """Open a file, a folder of files, a folder of `datasets.save_to_disk`, or a hub id `owner/name[:configuration]`.
 
@@ -152,9 +174,12 @@ def open_reader(spec: str, split: str) -> Reader:
             if finding.is_saved(path):
                 saved = finding.open_saved(path, split)
                 return DataSetReader(spec, str(path), saved, len(saved))
-            return FileReader(spec, finding.files_of(path, split))
+            files = finding.files_of(path, split)
+            reader = FileReader(spec, files)
+            reader.hidden = tuple(hidden.name for hidden in finding.hidden_files(path))
+            return _check_split(reader, split, named=bool(finding.splits_of(files)))
         if path.exists():
-            return FileReader(spec, [path])
+            return _check_split(FileReader(spec, [path]), split, named=False)
         if finding.looks_like_hub_id(spec):
             return DataSetReader(spec, spec, finding.open_hub(spec, split))
         raise finding.missing(path)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from trueup.data.rendering.messages import Message, Origin, row_error
 from trueup.data.sources.calls import (
     CALL_ROLES,
+    CALLS,
     NAMES,
     RESULT_ROLES,
+    THINKING,
     calls_in,
     calls_of,
     from_hermes,
@@ -21,30 +24,31 @@ from trueup.data.sources.calls import (
     thought_in,
 )
 from trueup.errors import DataError
-from trueup.system.text import as_json, excerpt, listed, type_name
+from trueup.system.text import as_json, excerpt, is_blank, listed, type_name
 
 MESSAGES = ("messages", "conversations", "conversation")
+MATERIAL = ("input", "context")
+LABEL = ("label", "kto_tag")
 PROMPT = ("prompt", "question", "instruction", "query", "input")
 COMPLETION = ("completion", "response", "answer", "output")
 SYSTEM = ("system", "system_prompt")
-SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
-FIELDS = (
-    *MESSAGES,
-    *PROMPT,
-    *COMPLETION,
-    *SYSTEM,
-    "chosen",
-    "rejected",
-    "margin",
-    "label",
-    "text",
-    "tools",
-    *SCORES[0],
+SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    *(
+        (name.format("chosen"), name.format("rejected"))
+        for name in ("{}_rating", "{}-rating", "rating_{}", "{}_reward", "reward_{}", "{}-score")
+    ),
 )
+FIELDS = (
+    *MESSAGES, *PROMPT, *COMPLETION, *SYSTEM, "context", "history", "chosen", "rejected", "margin", *LABEL, "text",
+    "tools", *SCORES[0],
+)  # fmt: skip
 SPEAKERS = {
-    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-    "developer": "system", **CALL_ROLES, **RESULT_ROLES,
+    "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+    "model": "assistant", "developer": "system", **CALL_ROLES, **RESULT_ROLES,
 }  # fmt: skip
+ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value", "text")
 TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -57,12 +61,18 @@ class Record:
         origin: the row's file and line.
         notes: (place, oddity) of rows that are used all the same, e.g. joined turns; `note` appends to it.
         allow_empty: accept empty messages of the assistant.
+        merge_turns: join consecutive messages of one role.
+        read: the names of the fields whose value was asked for.
+        unread: the names of fields of messages that nothing reads, such as "messages[].name".
     """
 
     row: Mapping[str, object]
     origin: Origin
     notes: list[tuple[Origin, str]] = field(default_factory=list)
     allow_empty: bool = False
+    merge_turns: bool = False
+    read: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
 
     def fail(self, problem: str, fix: str, value: object = None, *, kind: str = "") -> DataError:
         """Return a DataError for this row, which names its file and line, the problem, the value and the fix.
@@ -70,6 +80,10 @@ class Record:
         `kind` is the kind of row by which `skip` can leave it out.
         """
         return row_error(self.origin, problem, fix, value, kind=kind)
+
+    def holds(self, key: str | None) -> bool:
+        """Return True if the row has a value at `key` that is not null, and no empty text, list or object."""
+        return key is not None and not is_nothing(self.row.get(key))
 
     def value(self, key: str) -> object:
         """Return the value at `key`.
@@ -85,8 +99,9 @@ class Record:
                 else "add it; every row needs the first row's fields"
             )
             raise self.fail(f"no {excerpt(key)}, the row has: {listed(self.row)}", hint)
+        self.read.add(key)
         if self.row[key] is None:
-            raise self.fail(f"{excerpt(key)} is null", "write its value, or remove the row")
+            raise self.fail(f"{excerpt(key)} is null", "write its value, or remove the row", kind="empty")
         return self.row[key]
 
     def wrong_type(self, key: str, expected: str) -> DataError:
@@ -104,10 +119,10 @@ class Record:
         value = self.value(key)
         if not isinstance(value, str):
             raise self.wrong_type(key, "a string")
-        if not value.strip() and not empty_ok:
+        if is_blank(value) and not empty_ok:
             answer = key in (*COMPLETION, "chosen", "rejected")
             more = ", or allow it: allow=[empty-response]" if answer else ""
-            raise self.fail(f"{excerpt(key)} is empty", f"write its text, or remove the row{more}")
+            raise self.fail(f"{excerpt(key)} is empty", f"write its text, or remove the row{more}", kind="empty")
         return self.encodable(key, value)
 
     def encodable(self, key: str, text: str) -> str:
@@ -160,9 +175,13 @@ class Record:
         return value
 
     def turns(self, key: str, role: str) -> tuple[Message, ...]:
-        """Return the messages at `key`: a list of messages, a transcript, or a string as one message of `role`."""
+        """Return the messages at `key`: a list of messages, one message, a transcript, or a string of `role`."""
         value = self.value(key)
-        if isinstance(value, list):
+        if (
+            isinstance(value, list)
+            or _is_json_list(value)
+            or (isinstance(value, dict) and _from_object(value) is not value)
+        ):
             return self.messages(key)
         if not isinstance(value, str):
             raise self.wrong_type(key, "a string or a list of messages")
@@ -173,49 +192,112 @@ class Record:
     def messages(self, key: str) -> tuple[Message, ...]:
         """Return the messages at `key`, a list of {role, content} or {from, value} (ShareGPT).
 
+        The list may also be written as JSON text, as one message, as an object of lists (the columns that `datasets`
+        makes of a list of objects), or as turns {input, output}. A system message without text is left out.
+
         Raises:
             DataError: the value is not such a list, is empty, or a message is not plain text.
         """
         value = self.value(key)
+        if _is_json_list(value):
+            value = self._from_json(key, str(value))
+        elif isinstance(value, dict):
+            value = _from_object(cast("dict[str, object]", value))
         if not isinstance(value, list):
             raise self.wrong_type(key, "a list of messages")
         if not value:
-            raise self.fail(f"{excerpt(key)} is an empty list", "write its messages, or remove the row")
-        read = (self._message(f"{key}[{i}]", item) for i, item in enumerate(cast("list[object]", value)))
-        return paired([message for item in read for message in from_hermes(item, self.fail)])
+            raise self.fail(f"{excerpt(key)} is an empty list", "write its messages, or remove the row", kind="empty")
+        turns: list[Message] = []
+        named = _items(key, cast("list[object]", value))
+        read = ((name, self._message(key, name, item)) for name, item in named)
+        for name, message in ((name, part) for name, message in read for part in from_hermes(message, self.fail)):
+            if message.role == "system" and not turns and is_blank(message.content):
+                self.note(f"{key}: a system message without text, left out")
+            elif self.merge_turns and turns and turns[-1].role == message.role and message.role != "tool":
+                turns[-1] = self._joined(turns[-1], message, name)
+            else:
+                turns.append(message)
+        return paired(turns)
 
-    def _message(self, name: str, item: object) -> Message:
+    def _from_json(self, key: str, text: str) -> object:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise self.wrong_type(key, "a list of messages") from None
+
+    def _joined(self, first: Message, second: Message, name: str) -> Message:
+        """Return two consecutive messages of one role as one, joined by a blank line, with a note."""
+        if first.trained != second.trained:
+            problem = f"{name} is to be joined with the message before it, of which one is trained and one is not"
+            raise self.fail(problem, "give both the same flag", kind="turn-order")
+        if first.calls or second.thinking:
+            problem = (
+                f"{name} is to be joined with the message before it, but calls end a message, and thoughts begin one"
+            )
+            raise self.fail(problem, "give them as one message", kind="turn-order")
+        self.note("consecutive messages of one role, joined")
+        return replace(first, content=f"{first.content}\n\n{second.content}".strip(), calls=second.calls)
+
+    def _message(self, key: str, name: str, item: object) -> Message:
         if not isinstance(item, dict):
             raise self.fail(
                 f"{name} is {type_name(item)}, expected a message", 'write {"role": …, "content": …}', as_json(item)
             )
+        item = cast("dict[str, object]", item)
         calls = calls_in(name, item, self.fail)
-        is_sharegpt = "from" in item and "role" not in item
-        role_key, text_key = ("from", "value") if is_sharegpt else ("role", "content")
+        role_key = "from" if "from" in item and "role" not in item else "role"
+        text_key = next((key for key in TEXT_KEYS if key in item), "value" if role_key == "from" else "content")
         if calls and item.get(text_key) is None:
             item = {**item, text_key: ""}
-        for key in (role_key, text_key):
-            if not isinstance(item.get(key), str):
-                form = f'{{"{role_key}": "user", "{text_key}": "…"}}'
-                raise self._not_string(name, cast("dict[str, object]", item), key, form)
-        role, content = str(item[role_key]), self.encodable(f"{name}.{text_key}", str(item[text_key]))
-        if role in CALL_ROLES:
+        form = f'{{"{role_key}": "user", "{text_key}": "…"}}'
+        written = item.get(role_key)
+        if not isinstance(written, str):
+            raise self._not_string(name, item, role_key, form)
+        content = self._joined_parts(name, item.get(text_key))
+        if not isinstance(content, str):
+            raise self._not_string(name, item, text_key, form)
+        content = self.encodable(f"{name}.{text_key}", content)
+        if written in CALL_ROLES:
             calls, content = calls_of(f"{name}.{text_key}", content, self.fail), ""
-        role = SPEAKERS.get(role, role)
+        role = SPEAKERS.get(written, written)
         thinking = thought_in(name, item, content, self.fail) if role == "assistant" else ""
         names = {key: str(item[key]) for key in NAMES if role == "tool" and item.get(key)}
+        known = {role_key, text_key, *TURN_FLAGS, *CALLS, *THINKING, *names}
+        self.unread.update(
+            f"{key}[].{more}" for more, held in item.items() if more not in known and not is_nothing(held)
+        )
         return Message(
-            role, content, thinking=self.encodable(f"{name} (thought)", thinking), calls=calls,
+            role, content, trained=is_trained(self, name, role, item),
+            thinking=self.encodable(f"{name} (thought)", thinking), calls=calls,
             name=names.get("name", ""), call_id=names.get("tool_call_id", ""),
         )  # fmt: skip
 
+    def _joined_parts(self, name: str, content: object) -> object:
+        """Return the text of a content that is a list of text parts; any other content as it is.
+
+        Raises:
+            DataError: a part is a picture, a sound or the like.
+        """
+        if not isinstance(content, list) or not content:
+            return content
+        texts: list[str] = []
+        for part in cast("list[object]", content):
+            text = part.get("text") if isinstance(part, dict) else part
+            kind = part.get("type", "text") if isinstance(part, dict) else "text"
+            if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
+                problem = f"{name} holds a part that is no text (a list of parts may hold texts only)"
+                fix = "take it out of the message: pictures and sound cannot be trained on"
+                raise self.fail(problem, fix, as_json(part), kind="media")
+            texts.append(text)
+        return "".join(texts)
+
     def _not_string(self, name: str, item: Mapping[str, object], key: str, form: str) -> DataError:
         """Return the error for a message (`name`, e.g. "messages[0]") whose value at `key` is not a string."""
-        if isinstance(item.get(key), list):
-            fix = "join the texts of its parts into one string; images and sound cannot be trained on"
-            return self.fail(f"{name}: {excerpt(key)} is a list of parts, expected a string", fix, as_json(item[key]))
         state = type_name(item[key]) if key in item else "missing"
-        return self.fail(f"{name}: {excerpt(key)} is {state}, expected a string", f"write {form}", as_json(item))
+        kind = "empty" if item.get(key) is None else ""
+        return self.fail(
+            f"{name}: {excerpt(key)} is {state}, expected a string", f"write {form}", as_json(item), kind=kind
+        )
 
     def transcript(self, key: str) -> tuple[Message, ...]:
         r"""Return the messages of the transcript at `key`, with turns "\n\nHuman:" and "\n\nAssistant:" (Anthropic hh).
@@ -235,6 +317,77 @@ class Record:
     def note(self, oddity: str) -> None:
         """Add to `notes` that this row is unusual, in the words `oddity`, with its file and line; it is used anyway."""
         self.notes.append((self.origin, oddity))
+
+
+def is_nothing(value: object) -> bool:
+    """Return True for a value that says nothing: null, or an empty text, list or object."""
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def _is_json_list(value: object) -> bool:
+    """Return True for a text that may be a list of messages, or one message, written as JSON."""
+    return isinstance(value, str) and re.match(r'\s*\[\s*\{\s*"', value) is not None
+
+
+def _from_object(value: dict[str, object]) -> object:
+    """Return the list of messages that an object stands for: one message, or columns such as {role: […], content: […]}.
+
+    Any other object is returned as it is.
+    """
+    columns = list(value.values())
+    if columns and all(isinstance(column, list) for column in columns):
+        lists = cast("list[list[object]]", columns)
+        if len({len(column) for column in lists}) == 1:
+            return [dict(zip(value, cells, strict=True)) for cells in zip(*lists, strict=True)]
+    is_message = any(isinstance(value.get(key), str) for key in ROLE_KEYS) and any(key in value for key in TEXT_KEYS)
+    return [value] if is_message else value
+
+
+def _items(key: str, values: list[object]) -> Iterator[tuple[str, object]]:
+    """Yield (name, message) for the items of a list, where an item {input, output} is two messages (Capybara)."""
+    for index, item in enumerate(values):
+        name = f"{key}[{index}]"
+        if isinstance(item, dict) and "input" in item and "output" in item and not item.keys() & {*ROLE_KEYS}:
+            extra = {k: v for k, v in item.items() if k not in ("input", "output")}
+            yield name, {"role": "user", "content": item["input"]}
+            if item["output"] is not None:
+                yield name, {**extra, "role": "assistant", "content": item["output"]}
+        else:
+            yield name, item
+
+
+TURN_FLAGS = (
+    "weight", "train", "training", "trainable", "trained", "loss", "loss_mask", "mask", "masked", "train_detail",
+    "training_detail",
+)  # fmt: skip
+"""Fields of a message that say if it is trained."""
+_TRAINED_IF_TRUE = TURN_FLAGS[:7]
+
+
+def is_trained(record: Record, name: str, role: str, item: Mapping[str, object]) -> bool:
+    """Return False for a message whose flags (weight 0, train false) say that it is not to be trained.
+
+    Raises:
+        DataError: a flag is neither 0 nor 1, true nor false; is ambiguous (`mask`); or asks to train on a message that
+            is not the assistant's, or two flags contradict each other.
+    """
+    flags = {key: item[key] for key in TURN_FLAGS if item.get(key) is not None}
+    if not flags:
+        return True
+    for key, value in flags.items():
+        if key not in _TRAINED_IF_TRUE:
+            fix = 'say it with "train": true or false for the whole message'
+            raise record.fail(f"{name} holds {excerpt(key)}, which says which tokens to train", fix, as_json(value))
+        if value not in (0, 1) or isinstance(value, str):
+            fix = "write 1 to train on the message, or 0 for context only; rows are weighted by data.weight"
+            raise record.fail(f"{name}: {excerpt(key)} is neither 0 nor 1", fix, as_json(value))
+    if len({bool(value) for value in flags.values()}) > 1:
+        raise record.fail(f"{name}: its flags contradict each other", "keep one of them", as_json(flags))
+    trained = bool(next(iter(flags.values())))
+    if trained and role != "assistant":
+        fix = "remove the flag: only the assistant's messages are trained"
+        raise record.fail(f"{name} asks to train on a message of the {role}", fix, as_json(flags))
+    return trained
 
 
 def rename_fields(row: dict[str, object], columns: Mapping[str, str], origin: Origin) -> dict[str, object]:

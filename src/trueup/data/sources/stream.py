@@ -9,7 +9,6 @@ from typing import Any
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Row
 from trueup.data.sources.account import Account
-from trueup.data.sources.calls import read_tools
 from trueup.data.sources.parser import Parser, RowKind
 from trueup.data.sources.reader import open_reader
 from trueup.data.sources.records import Record, rename_fields
@@ -38,8 +37,7 @@ class RowStream:
             ConfigError: a key of the section is impossible for rows of the kind `want`.
             MissingExtraError: the source needs a package that is not installed.
         """
-        tools = None if section.tools is None else read_tools(section.tools)
-        self.parser = Parser(want, section.use, section.columns or {}, allow_empty, tools=tools)
+        self.parser = Parser.of(section, want, allow_empty=allow_empty)
         self.reader = open_reader(section.path, section.split)
         self.account = Account(section)
 
@@ -75,7 +73,7 @@ class RowStream:
                     account.read += 1
                     account.refuse(origin, error)
                     break  # the format is not known: no other row can be parsed
-            yield account.parse(parser, index, (origin, fields))
+            yield from account.parse(parser, index, (origin, fields)) or (None,)
         account.check()
 
 

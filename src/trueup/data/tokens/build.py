@@ -21,7 +21,6 @@ from typing import Protocol
 from trueup.config import DataConfig
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.account import Account, no_rows
-from trueup.data.sources.calls import read_tools
 from trueup.data.sources.parser import Parser, RowKind
 from trueup.data.sources.reader import Reader, open_reader
 from trueup.data.sources.reading import Entry
@@ -109,8 +108,7 @@ def _start_parser(reader: Reader, section: DataConfig, kinds: Sequence[RowKind],
         raise broken or no_rows(printable(section.path))
     problem: DataError | None = None
     for kind in kinds:
-        tools = None if section.tools is None else read_tools(section.tools)
-        parser = Parser(kind, section.use, section.columns or {}, allow_empty=allow_empty, tools=tools)
+        parser = Parser.of(section, kind, allow_empty=allow_empty)
         try:
             parser.start(*first)
         except DataError as error:
@@ -129,7 +127,9 @@ def _key(reader: Reader, section: DataConfig, parser: Parser, renderer: Renderer
     contents = [reader.version] if reader.version else [_content(name) for name in reader.files]
     if None in contents:
         return None
-    keys = ("use", "rows", "columns", "split", "identical_pairs")
+    keys = (
+        "use", "rows", "columns", "split", "identical_pairs", "format", "pairs", "skip", "merge_turns", "ignore"
+    )  # fmt: skip
     parts = [list(reader.files), contents, {key: getattr(section, key) for key in keys}]
     parts += [parser.tools] if parser.tools is not None else []
     parts += [parser.want, parser.allow_empty, tokenizer_version(renderer), renderer.train_thinking, code_version()]
@@ -212,7 +212,8 @@ def _build(
             raise DataError(f"{task.section.path}: it was changed while it was read\n  fix: run again when it is whole")
         account.check()
         meta = account.counts(reader.left_out, reader.blank)
-        meta |= {"format": task.parser.format, "want": task.parser.want, "unused": task.parser.unused}
+        meta |= {"format": task.parser.format, "want": task.parser.want, "reason": task.parser.reason}
+        meta["hidden"] = reader.hidden
         with _storage_errors(folder):
             writer.close(meta)
             _publish(temporary, folder / key)

@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from difflib import get_close_matches
+from typing import Any, Literal
 
 from trueup.data.tokens.record import Flag
 from trueup.data.tokens.survey import Survey
 from trueup.errors import DataError
 from trueup.stats.intervals import rate
+from trueup.system.text import clean, listed
 
 FindingLevel = Literal["error", "allowed", "warning", "note"]
 
@@ -23,6 +25,9 @@ FEW = 0.1  # a script or language of a smaller share of rows is more likely an a
 OUTLIER = 10  # times the median
 LITTLE_TRAINED = 0.05
 _LISTED = 3
+_LISTED_REASONS, _LISTED_FIELDS = 6, 20
+OPTIONAL = ("margin", "system", "history", "context", "weight", "train", "label")
+"""Fields that a row need not have, so that a misspelt one would not be missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,50 @@ FAULTS: dict[Flag, tuple[str, str, str]] = {
     ),
     Flag.EMPTY: ("empty-response", "{n} of {rows} rows have an empty response", "remove these rows"),
 }
+
+
+def reading_findings(section: str, meta: Mapping[str, Any]) -> list[Finding]:
+    """Return the notes on how the rows of a source were read: as which format, which were left out, what is not read.
+
+    Args:
+        section: the section's name.
+        meta: the counts of the source, with its format and the fields by which that was recognised.
+    """
+    text = f"read as {meta['format']}, because the first row has: {meta['reason']}"
+    result = [Finding("format", "note", section, text)]
+    if hidden := meta["hidden"]:
+        names = listed(map(str, hidden), _LISTED_FIELDS)
+        text = f"hidden files of the folder are not read: {names}"
+        result.append(Finding("hidden-files", "note", section, text, numbers={"files": len(hidden)}))
+    if dropped := meta["dropped"]:
+        reasons = Counter(drop["reason"].partition(":")[0] for drop in dropped)
+        counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(_LISTED_REASONS))
+        places = tuple(drop["at"] for drop in dropped[:10])
+        text = f"{len(dropped):,} of {meta['read']:,} rows are left out: {counted}"
+        result.append(Finding("left-out", "note", section, text, "", places, {"rows": len(dropped), **reasons}))
+    if notes := meta["note_counts"]:
+        counted = "; ".join(f"{note} ({count:,} rows)" for note, count in Counter(notes).most_common(_LISTED_REASONS))
+        places = tuple(note["at"] for note in meta["notes"][:10])
+        result.append(Finding("odd-rows", "note", section, f"read all the same: {counted}", "", places, dict(notes)))
+    return result + _unread(section, meta)
+
+
+def _unread(section: str, meta: Mapping[str, Any]) -> list[Finding]:
+    """Return the note on fields that nothing reads; a warning if one of them is nearly the name of a field of ours."""
+    unread, rows = Counter[str](meta["unread"]), max(1, meta["holders"])
+    if not unread:
+        return []
+    shares = ", ".join(
+        f"{clean(name, one_line=True)[:60]} {count / rows:.0%}" for name, count in unread.most_common(_LISTED_FIELDS)
+    )
+    more = f", and {len(unread) - _LISTED_FIELDS} more" if len(unread) > _LISTED_FIELDS else ""
+    text = f"fields that nothing reads (share of the rows that hold them): {shares}{more}"
+    numbers: dict[str, float | int | list[list[int]]] = {name: count / rows for name, count in unread.items()}
+    meant = {name: near[0] for name in unread if (near := get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=0.8))}
+    if not meant:
+        return [Finding("unread-fields", "note", section, text, numbers=numbers)]
+    fix = "; ".join(f"rename {name} if {field} is meant" for name, field in meant.items())
+    return [Finding("unread-fields", "warning", section, text, fix, numbers=numbers)]
 
 
 def row_findings(
@@ -238,7 +287,12 @@ def _labels(section: str, survey: Survey) -> list[Finding]:
     text = f"{share:.0%} of {n:,} verdicts are true"
     if IMBALANCED <= share <= 1 - IMBALANCED:
         return [Finding("labels", "note", section, text, numbers={"true": share})]
-    fix = "weigh the rarer side: loss.desirable_weight and loss.undesirable_weight"
+    rarer = "desirable" if share < 0.5 else "undesirable"
+    if share in (0, 1):
+        fix = f"KTO learns from both kinds and no weight replaces one: add {rarer} completions"
+        fix += ", or train SFT on these" if share else ", or give rankings, or SFT on good answers"
+    else:
+        fix = f"weigh the rarer side: loss.{rarer}_weight={max(share, 1 - share) / min(share, 1 - share):.2g}"
     return [Finding("labels", "warning", section, text, fix, numbers={"true": share})]
 
 

@@ -84,14 +84,15 @@ def pack(task: Task, first: int, entries: Sequence[Entry]) -> Packed:
     account = Account(task.section)
     rows: list[_PackedRow] = []
     for index, entry in enumerate(entries, first):
-        row = account.parse(task.parser, index, entry)
-        if row is None:
-            continue
-        try:
-            rows.append(_pack_row(task.renderer, row, judged=index < JUDGED_ALL or index % JUDGED_EVERY == 0))
-        except DataError as error:
-            account.used -= 1
-            account.refuse(entry[0], error)
+        for row in account.parse(task.parser, index, entry):
+            try:
+                rows.append(_pack_row(task.renderer, row, judged=index < JUDGED_ALL or index % JUDGED_EVERY == 0))
+            except DataError as error:
+                account.used -= 1
+                if account.skips(error):
+                    account.leave_out(entry[0], error)
+                else:
+                    account.refuse(entry[0], error)
     return _concatenate(account, rows)
 
 

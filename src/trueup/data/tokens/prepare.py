@@ -5,6 +5,7 @@ This needs the tokenizer but no weights: a wrong row is reported before the mode
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,15 @@ from trueup.data.rendering.renderer import Renderer
 from trueup.data.row_kinds import section_kinds
 from trueup.data.sources.calls import call_problems
 from trueup.data.tokens.build import Ticker, tokenize
-from trueup.data.tokens.findings import Finding, contradicting, duplicates, overlapping, row_findings, template_findings
+from trueup.data.tokens.findings import (
+    Finding,
+    contradicting,
+    duplicates,
+    overlapping,
+    reading_findings,
+    row_findings,
+    template_findings,
+)
 from trueup.data.tokens.fitting import fit_examples, fit_prompts
 from trueup.data.tokens.near import overlap
 from trueup.data.tokens.record import Flag
@@ -181,6 +190,9 @@ def _use(
     if trains:
         result.counts[name] |= {"trained_tokens": numbers.trained, "end_trained": numbers.flags[Flag.ENDS]}
     spelled = _details(used, numbers, renderer)
+    for section in sections:
+        if name != "eval" or not isinstance(section.config, TrainDataConfig):
+            result.findings += reading_findings(section.name, section.rows.meta)
     result.findings += row_findings(name, numbers, config.allow, trains=trains, spelled=spelled)
     result.findings += template_findings(
         name, numbers, train_thinking=renderer.train_thinking, variables=renderer.thinking_variables
@@ -227,7 +239,8 @@ def _counts(sections: Sequence[_Section], examples: Examples, used: Examples) ->
     """Return counts of the rows of one or more sections, for the report on the data.
 
     `read` is the sum of `used`, `dropped`, `unselected` and the rows left out as too long. Other keys are blank lines,
-    notes, unused fields, the events of vote stores and the number of held-out rows.
+    notes, fields that nothing reads with the number of rows that hold them, the events of vote stores and the number of
+    held-out rows.
     """
     metas = [section.rows.meta for section in sections]
     read = sum(meta["read"] for meta in metas)
@@ -239,7 +252,8 @@ def _counts(sections: Sequence[_Section], examples: Examples, used: Examples) ->
         "unselected": read - len(dropped) - len(examples),
         "blank": sum(meta["blank"] for meta in metas),
         "notes": [note for meta in metas for note in meta["notes"]],
-        "unused": sorted({key for meta in metas for key in meta["unused"]}),
+        "unused": sorted({key for meta in metas for key in meta["unread"]}),
+        "unread": dict(sum((Counter(meta["unread"]) for meta in metas), Counter[str]())),
     }
     events = {
         split_event(section.config.path)[0]: section.rows.event

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trueup.data.example import Branch, Example
 from trueup.data.rendering.messages import Message, Origin
+from trueup.data.tokens.duplicates import Groups
 from trueup.data.tokens.near import near_groups
 from trueup.data.tokens.store import Tokenized
 
@@ -146,7 +147,9 @@ class Sides:
 
 
 def split(rows: Tokenized, selected: Selected, share: float, seed: int) -> Sides:
-    """Divide the selected rows into those to train on and about `share` held out. Near-duplicates stay together.
+    """Divide the selected rows into those to train on and about `share` held out.
+
+    Near-duplicates stay together, and so do the rows of one line (the pairs of n ranked answers).
 
     The side of a row depends only on the seed and the smallest content hash of its near-duplicates, not on its place:
     it stays the same when rows are added, unless a new one joins its near-duplicates.
@@ -154,11 +157,24 @@ def split(rows: Tokenized, selected: Selected, share: float, seed: int) -> Sides
     if not share:
         return Sides(selected, selected[:0])
     hashes = contents(rows)
-    first = near_groups(rows).firsts()
+    groups = near_groups(rows)
+    _join_lines(groups, rows)
+    first = groups.firsts()
     smallest = np.full(len(rows), np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(smallest, first, hashes)
     held = seeded(smallest[first], seed) < np.uint64(share * 2.0**64)
     return Sides(selected[~held[selected]], selected[held[selected]])
+
+
+def _join_lines(groups: Groups, rows: Tokenized) -> None:
+    """Join the groups of rows that were made of one line of a file: they lie next to each other."""
+    before: tuple[int, int] | None = None
+    for start, records in rows.records():
+        places = zip(records["file"].tolist(), records["line"].tolist(), strict=True)
+        for row, place in enumerate(places, start):
+            if place == before:
+                groups.join(row - 1, row)
+            before = place
 
 
 def lengths(records: NDArray[np.void]) -> NDArray[np.int64]:

@@ -8,19 +8,19 @@ from trueup.data.rendering.messages import Origin, Prompt
 from trueup.data.sources.account import lines
 from trueup.data.sources.parser import Parser
 from trueup.data.sources.records import Record
+from trueup.data.sources.schemas import WINNER, answers_in
 from trueup.data.votes.vote_types import NewPair, NewPrompt, Side
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import (
     SAME,
     SkipRecordError,
-    answers_in,
     counted,
     in_neutral_order,
     pair_of,
     read_records,
     tags_of,
 )
-from trueup.ranking.exchange.vote_formats import WINNER, read_choice
+from trueup.ranking.exchange.vote_formats import read_choice
 from trueup.system.text import listed, printable
 
 
@@ -38,7 +38,7 @@ def read_prompts(path: str) -> list[NewPrompt]:
         _refuse_system_only(record)
         if not parser.started:
             _start(parser, record)
-        row = parser.parse(record.origin, dict(record.row), record.notes)
+        row = parser.parse(record.origin, dict(record.row), record.notes).rows[0]
         assert isinstance(row, Prompt)
         return NewPrompt(row.messages, tags_of(record.row), str(record.origin))
 

@@ -46,22 +46,6 @@ T = TypeVar("T")
 SAME = "the two answers are the same"
 CALLS = "an answer calls a tool, and people rank texts"
 LONGER = "the two conversations differ before their last answers; an answer must be a single message"
-ANSWERS = (
-    ("response_a", "response_b"),
-    ("answer_a", "answer_b"),
-    ("completion_a", "completion_b"),
-    ("output_a", "output_b"),
-    ("conversation_a", "conversation_b"),
-    ("response_1", "response_2"),
-    ("answer_1", "answer_2"),
-    ("output_1", "output_2"),
-    ("response1", "response2"),
-    ("answer1", "answer2"),
-    ("output1", "output2"),
-    ("text1", "text2"),
-    ("a", "b"),
-)
-"""Field names of two answers; the model of each is at `model_` with the end of its name."""
 _TAGS = ("tags", "topic", "category")
 
 
@@ -108,11 +92,6 @@ def read_records(path: str, make: Callable[[Record], T]) -> Iterator[T]:
             account.used += 1
             yield result
     account.check()
-
-
-def answers_in(row: Mapping[str, object]) -> tuple[str, str] | None:
-    """Return the keys of the two answers in a row, such as response_a and response_b; None if it has no known ones."""
-    return next((names for names in ANSWERS if names[0] in row and names[1] in row), None)
 
 
 def pair_of(record: Record, first: str, second: str, models: tuple[str, str] | None = None) -> NewPair:

@@ -20,19 +20,17 @@ from typing import Any, cast
 from trueup.data.rendering.messages import Origin
 from trueup.data.sources.formats import pair_format
 from trueup.data.sources.records import PROMPT, Record
+from trueup.data.sources.schemas import FIRST, SECOND, WINNER, answers_in
 from trueup.data.votes.ballots import check_ballot
 from trueup.data.votes.raters import normalize_name
 from trueup.data.votes.vote_types import Ballot, Choice, NewPair, Side
 from trueup.errors import DataError
-from trueup.ranking.exchange.reading import SkipRecordError, answers_in, iso_time, new_pair, pair_of
+from trueup.ranking.exchange.reading import SkipRecordError, iso_time, new_pair, pair_of
 from trueup.system.text import as_json, excerpt, listed
 
-WINNER = ("winner", "preference", "preferred", "choice", "selected", "vote")
 RATER = ("judge", "rater", "evaluator", "annotator", "annotator_id", "user")
 WHEN = ("at", "tstamp", "timestamp", "created_at", "updated_at")
 NOTE = ("note", "comment")
-_LEFT = {"a", "model_a", "first", "left", "1", "a-is-better", "a-is-slightly-better"}
-_RIGHT = {"b", "model_b", "second", "right", "2", "b-is-better", "b-is-slightly-better"}
 _UNDECIDED: list[tuple[Choice, set[str]]] = [
     ("tie", {"tie", "tied", "equal", "same", "draw"}),
     ("both_bad", {"tie (bothbad)", "bothbad", "both_bad", "both bad"}),
@@ -108,9 +106,9 @@ def read_choice(record: Record, key: str, names: tuple[str, str]) -> tuple[Choic
     strength = _SLIGHTLY if "slightly" in word else _CLEARLY if word.endswith("-is-better") else None
     models = (record.row.get(f"model_{name.rpartition('_')[2]}") for name in names)
     left, right = (_names_of(*pair) for pair in zip(names, models, strict=True))
-    if word in _LEFT | left:
+    if word in FIRST | left:
         return "first", strength
-    if word in _RIGHT | right:
+    if word in SECOND | right:
         return "second", strength
     outcome: Choice | None = next((choice for choice, words in _UNDECIDED if word in words), None)
     if outcome is None:

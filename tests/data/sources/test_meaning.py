@@ -1,0 +1,329 @@
+"""Fields that change a row's meaning are honoured or refused; what nothing reads is counted; suggestions can work."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from casekit import PAIR, RANKING, load, refusal, section, write
+from public_sets import chat, sharegpt
+
+from trueup.data.rendering.messages import Conversation, Labelled, Message, Preference
+from trueup.data.sources.stream import RowStream
+
+Row = dict[str, Any]
+Q, A = Message("user", "q"), Message("assistant", "a")
+TALK = {"messages": chat("q", "a")}
+LONG = chat("q", "BAD", "again", "GOOD")
+
+
+def flagged(**flags: Any) -> Row:
+    return {"messages": [*LONG[:1], {**LONG[1], **flags}, *LONG[2:]]}
+
+
+def made(tmp_path: Path, row: Row, want: str = "conversation", **keys: Any) -> Any:
+    (result,) = load(write(tmp_path / "x.jsonl", row), want, **keys)
+    return result
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"weight": 0},
+        {"weight": 0.0},
+        {"train": False},
+        {"trainable": False},
+        {"loss": False},
+        {"loss_mask": 0},
+        {"weight": 0, "train": False},
+    ],
+)
+def test_a_flag_makes_a_message_context(tmp_path: Path, flags: Row) -> None:
+    row = made(tmp_path, flagged(**flags))
+    assert [message.trained for message in row.messages] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("flags", [{"weight": 1}, {"weight": None}, {"train": True}, {"weight": 1.0}])
+def test_a_flag_that_says_the_usual_changes_nothing(tmp_path: Path, flags: Row) -> None:
+    assert made(tmp_path, flagged(**flags)) == made(tmp_path, {"messages": LONG})
+
+
+REFUSED: list[tuple[str, Row, str, str]] = [
+    ("a share", flagged(weight=0.5), '"weight" is neither 0 nor 1', "conversation"),
+    ("a word", flagged(train="no"), '"train" is neither 0 nor 1', "conversation"),
+    ("a mask", flagged(mask=True), 'holds "mask"', "conversation"),
+    ("parts of a message", flagged(train_detail=[{"begin_offset": 0}]), 'holds "train_detail"', "conversation"),
+    ("contradicting flags", flagged(weight=0, train=True), "contradict each other", "conversation"),
+    (
+        "the user's",
+        {"messages": [{**LONG[0], "train": True}, *LONG[1:]]},
+        "asks to train on a message of the user",
+        "conversation",
+    ),
+    ("nothing to train", {"messages": [LONG[0], {**LONG[1], "weight": 0}]}, "no message of", "conversation"),
+    (
+        "nothing to train in a pair",
+        {"messages": chat("q"), "chosen": {**chat("q", "a")[1], "weight": 0}, "rejected": chat("q", "b")[1]},
+        'no message of "chosen"',
+        "preference",
+    ),
+    ("a row's weight 0", {**TALK, "weight": 0}, '"weight" is 0', "conversation"),
+    ("a row's weight", {**PAIR, "weight": 0.3}, "single rows have no weight", "conversation"),
+    ("a pair's weight", {**RANKING, "weight": 2}, "single rows have no weight", "preference"),
+    ("the assistant masked", {**TALK, "mask": "Assistant"}, '"mask" leaves out', "conversation"),
+    ("a bad one", {**TALK, "label": False}, '"label" says if the answer is good', "conversation"),
+    ("a good one", {**TALK, "label": True}, "skip: [undesirable]", "conversation"),
+    ("LLaMA-Factory's KTO", {"instruction": "q", "output": "a", "kto_tag": False}, '"kto_tag" says', "conversation"),
+    ("0 and 1", {**PAIR, "label": 0}, '"label" says', "conversation"),
+    ("a score", {**TALK, "score": 0.1}, '"score" says how good', "conversation"),
+    ("a score as text", {**PAIR, "rating": "3.5"}, '"rating" says how good', "conversation"),
+    (
+        "pictures",
+        {"messages": chat("<image>Who is it?", "Ana."), "images": ["a.png"]},
+        '"images" holds pictures',
+        "conversation",
+    ),
+    ("a picture of a question", {"prompt": "Who?", "image": {"path": "a.png"}}, '"image" holds pictures', "prompt"),
+    ("sound", {**RANKING, "audio": "a.wav"}, '"audio" holds pictures', "preference"),
+    (
+        "history that is no list",
+        {"instruction": "q", "output": "a", "history": "earlier"},
+        "history[0] is not",
+        "conversation",
+    ),
+    (
+        "two materials",
+        {"instruction": "q", "input": "x", "context": "y", "output": "a"},
+        "both hold a prompt",
+        "conversation",
+    ),
+    ("two questions", {"question": "q", "query": "r", "answer": "a"}, '"question" and "query" both', "conversation"),
+    ("another prompt", {**TALK, "prompt": "another"}, '"prompt" beside "messages"', "conversation"),
+    ("a context apart", {**TALK, "context": "Ana won."}, '"context" beside "messages"', "conversation"),
+    ("a history apart", {**TALK, "history": [["h", "i"]]}, '"history" beside "messages"', "conversation"),
+    (
+        "another system message",
+        {"messages": [{"role": "system", "content": "s"}, *chat("q", "a")], "system": "t"},
+        "another system message",
+        "conversation",
+    ),
+    ("another chosen", {**TALK, "chosen": "b", "rejected": "c"}, "set use: chosen", "conversation"),
+]
+
+
+@pytest.mark.parametrize(("_title", "row", "says", "want"), [pytest.param(*case, id=case[0]) for case in REFUSED])
+def test_refused(tmp_path: Path, _title: str, row: Row, says: str, want: Any) -> None:
+    message = refusal(RowStream(section(write(tmp_path / "x.jsonl", row)), want))
+    assert "x.jsonl:1: " in message
+    assert says in message
+
+
+IGNORABLE = [row for _, row, says, _ in REFUSED if re.search(r"label|kto_tag|score|rating|images|beside|query", says)]
+
+
+@pytest.mark.parametrize("row", IGNORABLE, ids=str)
+def test_what_is_refused_can_be_ignored_as_the_message_says(tmp_path: Path, row: Row) -> None:
+    path = write(tmp_path / "x.jsonl", row)
+    message = refusal(RowStream(section(path), "conversation"))
+    (key,) = re.findall(r"ignore: \[(\w+)\]", message)
+    ignored = [key, "rejected"] if key == "chosen" else [key]
+    assert len(load(path, "conversation", ignore=ignored)) == 1
+
+
+def said(*texts: str) -> tuple[Message, ...]:
+    return tuple(Message(("user", "assistant")[index % 2], text) for index, text in enumerate(texts))
+
+
+READ: list[tuple[str, Row, Any, str]] = [
+    (
+        "Dolly's context",
+        {"instruction": "Who won?", "context": "Ana won.", "response": "Ana."},
+        Conversation(said("Who won?\n\nAna won.", "Ana.")),
+        "conversation",
+    ),
+    (
+        "a context of a question",
+        {"question": "Who?", "context": "Ana won.", "answer": "Ana."},
+        Conversation(said("Who?\n\nAna won.", "Ana.")),
+        "conversation",
+    ),
+    (
+        "Alpaca's history",
+        {"instruction": "And now?", "input": "", "output": "B.", "history": [["First?", "A."]]},
+        Conversation(said("First?", "A.", "And now?", "B.")),
+        "conversation",
+    ),
+    (
+        "a history of a pair",
+        {"prompt": "r", "history": [["q", "a"]], "chosen": "b", "rejected": "c"},
+        Preference(said("q", "a", "r"), A_ := (Message("assistant", "b"),), (Message("assistant", "c"),)),
+        "preference",
+    ),
+    ("KTO of messages", {**TALK, "label": False}, Labelled((Q,), (A,), False), "labelled"),
+    ("KTO of ShareGPT", {"conversations": sharegpt("q", "a"), "kto_tag": True}, Labelled((Q,), (A,), True), "labelled"),
+    (
+        "KTO of Alpaca",
+        {"instruction": "q", "input": "", "output": "a", "kto_tag": True},
+        Labelled((Q,), (A,), True),
+        "labelled",
+    ),
+    ("a system field", {**TALK, "system": "s"}, Conversation((Message("system", "s"), Q, A)), "conversation"),
+    (
+        "the same system message twice",
+        {"messages": [{"role": "system", "content": "s"}, *chat("q", "a")], "system": "s"},
+        Conversation((Message("system", "s"), Q, A)),
+        "conversation",
+    ),
+    ("the prompt twice", {**TALK, "prompt": " q "}, Conversation((Q, A)), "conversation"),
+    ("the user masked", {**TALK, "mask": "User"}, Conversation((Q, A)), "conversation"),
+    ("no pictures", {**TALK, "images": [], "audio": None, "videos": [None]}, Conversation((Q, A)), "conversation"),
+    ("a label in words", {**TALK, "label": "sports"}, Conversation((Q, A)), "conversation"),
+    ("messages and a completion", {"messages": chat("q"), "response": "a"}, Conversation((Q, A)), "conversation"),
+    (
+        "text parts",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, chat("q", "a")[1]]},
+        Conversation((Q, A)),
+        "conversation",
+    ),
+    ("JSON text", {"messages": json.dumps(chat("q", "a"))}, Conversation((Q, A)), "conversation"),
+    (
+        "columns",
+        {"messages": {"role": ["user", "assistant"], "content": ["q", "a"]}},
+        Conversation((Q, A)),
+        "conversation",
+    ),
+    (
+        "an empty system message",
+        {"messages": [{"role": "system", "content": ""}, *chat("q", "a")]},
+        Conversation((Q, A)),
+        "conversation",
+    ),
+    (
+        "a developer",
+        {"messages": [{"role": "developer", "content": "s"}, *chat("q", "a")]},
+        Conversation((Message("system", "s"), Q, A)),
+        "conversation",
+    ),
+]
+
+
+@pytest.mark.parametrize(("_title", "row", "expected", "want"), [pytest.param(*case, id=case[0]) for case in READ])
+def test_read(tmp_path: Path, _title: str, row: Row, expected: Any, want: str) -> None:
+    found = made(tmp_path, row, want)
+    bare = {key: getattr(found, key) for key in found.__dataclass_fields__ if key != "origin"}
+    assert type(found)(**bare) == expected
+
+
+def test_the_bad_rows_are_left_out_and_the_good_ones_trained(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", {**TALK, "label": True}, {**TALK, "label": False})
+    stream = RowStream(section(path, skip=["undesirable"]), "conversation")
+    assert [row.origin.line for row in stream] == [1]
+    assert [(drop.origin.line, drop.reason.partition(":")[0]) for drop in stream.account.dropped] == [
+        (2, "undesirable")
+    ]
+
+
+ODD: list[tuple[str, Row]] = [
+    ("turn-order", {"messages": [*chat("q", "a")[1:], *chat("q", "a")]}),
+    ("turn-order", {"messages": [*chat("q")[:1], *chat("q", "a")]}),
+    ("unknown-role", {"messages": [*chat("q"), {"role": "narrator", "content": "x"}, chat("q", "a")[1]]}),
+    ("no-answer", {"messages": chat("q", "a", "r")}),
+    ("empty", {"messages": chat("q", "")}),
+    ("empty", {"messages": chat("q", "\u200b")}),
+    ("empty", {"messages": []}),
+    ("media", {"messages": [{"role": "user", "content": [{"type": "image"}]}, chat("q", "a")[1]]}),
+    ("untrained", {"messages": [chat("q")[0], {**chat("q", "a")[1], "weight": 0}]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "row"), ODD)
+def test_a_kind_of_row_is_left_out_and_counted_by_line(tmp_path: Path, kind: str, row: Row) -> None:
+    path = write(tmp_path / "x.jsonl", TALK, row, TALK)
+    assert f"skip: [{kind}]" in refusal(RowStream(section(path), "conversation"))
+    stream = RowStream(section(path, skip=[kind]), "conversation")
+    assert [made.origin.line for made in stream] == [1, 3]
+    account = stream.account
+    assert [(drop.origin.line, drop.reason.partition(":")[0]) for drop in account.dropped] == [(2, kind)]
+    assert (account.read, account.used) == (3, 2)
+    refusal(RowStream(section(path, skip=["tools"]), "conversation"))
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", {"messages": chat("q", "")})
+    assert "all 1 rows are left out: 1 empty" in refusal(RowStream(section(path, skip=["empty"]), "conversation"))
+
+
+def test_consecutive_turns_are_joined_by_choice(tmp_path: Path) -> None:
+    row = {"messages": [*chat("q"), *chat("r", "a"), chat("q", "b")[1]]}
+    path = write(tmp_path / "x.jsonl", row)
+    assert "merge_turns: true" in refusal(RowStream(section(path), "conversation"))
+    stream = RowStream(section(path, merge_turns=True), "conversation")
+    assert [made.messages for made in stream] == [said("q\n\nr", "a\n\nb")]
+    assert [note for _, note in stream.account.notes] == ["consecutive messages of one role, joined"] * 2
+
+
+def test_rows_of_another_split_are_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", *({**PAIR, "split": split} for split in ("train", "validation", "train", "odd")))
+    stream = RowStream(section(path), "conversation")
+    assert [row.origin.line for row in stream] == [1, 3, 4]
+    assert [drop.reason for drop in stream.account.dropped] == ['of split "validation"']
+    assert len(load(path, "conversation", split="validation")) == 2
+    message = refusal(RowStream(section(write(tmp_path / "y.jsonl", {**PAIR, "split": "dev"})), "conversation"))
+    assert 'all 1 rows are left out: 1 of split "dev"\n  fix: set split' in message
+
+
+def test_a_split_of_a_file_that_has_none_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", PAIR)
+    with pytest.raises(Exception, match="split: validation"):
+        load(path, "conversation", split="validation")
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "a.jsonl", PAIR)
+    with pytest.raises(Exception, match="split: validation"):
+        load(str(tmp_path / "folder"), "conversation", split="validation")
+
+
+def test_what_nothing_reads_is_counted(tmp_path: Path) -> None:
+    talk = [{**turn, "name": "Ana"} for turn in chat("q", "a")]
+    rows = [{"messages": talk, "source": "s", "id": 0, "tags": []}, {**TALK, "source": None, "id": 1}]
+    stream = RowStream(section(write(tmp_path / "x.jsonl", *rows)), "conversation")
+    list(stream)
+    assert stream.account.unread == {"source": 1, "id": 2, "messages[].name": 1}
+    assert stream.account.holders == 2
+
+
+SUGGESTED: list[tuple[str, Row, str]] = [
+    ("preference", {"prompt": "p", "good": "a", "bad": "b"}, "{chosen: good, rejected: bad}"),
+    (
+        "preference",
+        {"question": "p", "preferred_answer": "a", "dispreferred_answer": "b"},
+        "{chosen: preferred_answer, rejected: dispreferred_answer}",
+    ),
+    ("preference", {"prompt": "p", "y_w": "a", "y_l": "b"}, "{chosen: y_w, rejected: y_l}"),
+    ("conversation", {"promt": "p", "compleation": "c"}, "{prompt: promt, completion: compleation}"),
+    ("conversation", {"prompt": "p", "num_responses": 7}, "{field: its name in the file}"),
+    ("conversation", {"prompt": "p", "response_1": "a", "response_2": "b"}, "{response: response_1}"),
+    ("conversation", {"good": chat("q", "a"), "bad": chat("q", "b")}, "{messages: good}"),
+]
+
+
+@pytest.mark.parametrize(("want", "row", "says"), SUGGESTED)
+def test_a_suggestion_is_possible(tmp_path: Path, want: Any, row: Row, says: str) -> None:
+    path = write(tmp_path / "x.jsonl", row)
+    message = refusal(RowStream(section(path), want))
+    assert f"set columns: {says}" in message
+    columns = dict(pair.split(": ") for pair in says.strip("{}").split(", "))
+    assert len(set(columns)) == len(columns)
+    if "field" not in columns:
+        assert len(load(path, want, columns=columns)) == 1
+
+
+def test_hidden_files_of_a_folder_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", PAIR)
+    write(tmp_path / ".old.jsonl", PAIR)
+    write(tmp_path / "~a.jsonl", PAIR)
+    stream = RowStream(section(str(tmp_path)), "conversation")
+    assert len(list(stream)) == 1
+    assert stream.reader.hidden == (".old.jsonl", "~a.jsonl")
