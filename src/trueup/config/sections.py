@@ -156,7 +156,6 @@ SkipKind = Literal[
     "parted",
     "end-token",
     "template",
-    "unwritable-text",
 ]
 """Kinds of rows that `skip` can leave out; the error for such a row names its kind."""
 
@@ -176,16 +175,16 @@ class DataConfig(Section):
     """A JSON file of tools, declared for the rows that have no `tools` of their own."""
     split: NonEmptyStr = "train"
     """The split: of a hub dataset, of a folder whose files are named by it, or of rows with a field `split`."""
-    format: RowFormat = "auto"
-    """How the rows are written: a format of docs/data.md, such as ranking or nectar. `auto` guesses, and says what."""
-    pairs: Literal["all", "best-worst"] = "all"
-    """Of n ranked answers to a prompt: all pairs whose ranks differ, or the best and the worst answer alone."""
+    format: RowFormat | None = None
+    """How the rows are written: a format of docs/data.md, such as ranking or nectar. Unset: guessed, and said."""
+    pairs: Literal["all", "best-worst"] | None = None
+    """Of n ranked answers to a prompt: all pairs whose ranks differ, or the best and the worst alone. Unset: all."""
     identical_pairs: Literal["error", "drop"] = "error"
     """Rankings whose chosen and rejected are the same: stop and list them, or leave them out (counted)."""
     skip: list[SkipKind] | None = None
     """Kinds of rows to leave out, counted by line, where they would stop the stage: [turn-order, media]."""
-    merge_turns: StrictBool = False
-    """Join consecutive messages of one role by a blank line, instead of refusing the row."""
+    merge_turns: StrictBool | None = None
+    """Join consecutive messages of one role by a blank line. Unset: refuse such rows."""
     ignore: list[NonEmptyStr] | None = None
     """Fields of the file that are not to be read, such as a label that says nothing about the answer: [label]."""
 

@@ -37,7 +37,8 @@ JSON_LINE: list[tuple[str, bytes, str | tuple[str, ...]]] = [
     ("a word", b"prompt", "broken JSON at column 1: Expecting value"),
     ("CSV", b"p,c", "broken JSON at column 1"),
     ("YAML", b"- prompt: p", "broken JSON at column 1"),
-    ("a conflict of git", b"    ("HTML amid", b"<p>Too many requests</p>", "broken JSON at column 1"),
+    ("a conflict of git", b"<<<<<<< HEAD", "broken JSON at column 1"),
+    ("HTML amid", b"<p>Too many requests</p>", "broken JSON at column 1"),
     ("an ellipsis", "…".encode(), "broken JSON at column 1"),
     ("escape characters", ESCAPED.encode(), (r"\x1b[31mred", "broken JSON at column 1")),
     ("nested without end", b'{"prompt": ' + b"[" * 100_000, "nested too deep"),
@@ -120,7 +121,6 @@ TURNS: list[tuple[str, object, str | tuple[str, ...]]] = [
     ("a function call", [U, {"role": "assistant", "content": "c", "function_call": {"name": "f", "arguments": "{"}}],
      "messages[1].function_call.arguments is not JSON"),
     ("tool calls without content", [U, {"role": "assistant", "content": None, "tool_calls": [{"title": "1"}]}],
-<<<<<<< HEAD
      "messages[1].tool_calls names no tool"),
     ("the role tool", [U, A, {"role": "tool", "content": "4"}, A], "message 3 has role tool, expected user"),
     ("the role function", [U, {"role": "function", "content": "4"}, A], "message 2 has role tool, expected assistant"),

@@ -21,7 +21,7 @@ QUESTION, ANSWER = {"role": "user", "content": "Rain?"}, {"role": "assistant", "
 def parsed(row: dict[str, Any], want: Any = "conversation") -> Row:
     parser, origin = Parser(want), Origin("rows.jsonl", 1)
     parser.start(origin, row)
-    return parser.parse(origin, row, [])
+    return parser.parse(origin, row, []).rows[0]
 
 
 def messages(*turns: dict[str, Any], **fields: Any) -> tuple[Message, ...]:

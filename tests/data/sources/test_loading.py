@@ -360,7 +360,7 @@ BAD = [
     ("conversation", CHAT, {"messages": [U, {"role": "assistant"}]}, 'messages[1]: "content" is missing'),
     ("conversation", CHAT, {"messages": [U, {"content": "c"}]}, 'messages[1]: "role" is missing'),
     ("conversation", CHAT, {"messages": [U, {"role": "assistant", "content": None}]}, '"content" is null'),
-    ("conversation", CHAT, {"messages": [U, {"role": "assistant", "content": [{}]}]}, '"content" is a list'),
+    ("conversation", CHAT, {"messages": [U, {"role": "assistant", "content": [{}]}]}, 'holds a part that is no text'),
     ("conversation", CHAT, {"messages": [U, {"role": 1, "content": "c"}]}, '"role" is a number'),
     ("conversation", CHAT, {"messages": [U, {"from": "gpt"}]}, '"value" is missing'),
     ("conversation", CHAT, {"messages": [U, {"role": "tool", "content": "c"}]}, "message 2 has role tool, expected as"),

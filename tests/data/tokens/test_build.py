@@ -183,7 +183,7 @@ class TestCache:
     def test_what_has_changed_is_made_anew(
         self, tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Content, file name, slice, columns, skipped rows, format, identical pairs, template, tokenizer, emptiness, kind, code."""
+        """Content, file name, slice, columns, skipped rows, format, template, tokenizer, emptiness, kind, code."""
         rows = making.pairs(5)
         path = making.write(tmp_path / "rows.jsonl", rows)
         seen: set[Path] = set()

@@ -24,7 +24,7 @@ class ToolCall:
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Message:
     """One message of a conversation; `role` is system, user, assistant or tool, or "tools" for their declarations.
 
@@ -45,6 +45,16 @@ class Message:
     calls: tuple[ToolCall, ...] = ()
     name: str = ""
     call_id: str = ""
+
+    def __repr__(self) -> str:
+        """Return role, content and what else is set: part of the fingerprints of finished evaluations."""
+        fields = {
+            "role": self.role,
+            "content": self.content,
+            **({} if self.trained else {"trained": False}),
+            **self.extra,
+        }
+        return f"Message({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
     @property
     def text(self) -> str:

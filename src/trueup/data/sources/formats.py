@@ -83,6 +83,7 @@ class Format:
 def _inner(record: Record, fields: Mapping[str, object]) -> Record:
     """Return fields that were made of a record as a record of the same place, which notes in the same lists."""
     fields = {**fields, "tools": record.row.get("tools")}
+    record.read.add("tools")
     return Record(fields, record.origin, record.notes, record.allow_empty, record.merge_turns, unread=record.unread)
 
 

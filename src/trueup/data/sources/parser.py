@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, Prompt, Row, row_error
+from trueup.data.sources.calls import read_tools
 from trueup.data.sources.formats import PARSERS, Format, LeftOut, recognise, untrained
 from trueup.data.sources.meaning import check_meaning, other_split
 from trueup.data.sources.records import (
@@ -108,9 +109,9 @@ class Parser:
             ConfigError: a key of the section is impossible for rows of the kind `want`.
         """
         return cls(
-            want, section.use, section.columns or {}, allow_empty, section.format, tuple(section.skip or ()),
-            section.merge_turns, tuple(section.ignore or ()), section.pairs, section.split,
-            None if section.tools is None else read_tools(section.tools),
+            want, section.use, section.columns or {}, allow_empty, section.format or "auto",
+            tuple(section.skip or ()), bool(section.merge_turns), tuple(section.ignore or ()), section.pairs or "all",
+            section.split, None if section.tools is None else read_tools(section.tools),
         )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -237,20 +238,25 @@ def _renames(row: Mapping[str, object], want: RowKind | None) -> dict[str, str]:
         pairs = _sides_of(row, keys)
     scored = sorted(
         (
-            (difflib.SequenceMatcher(a=name, b=_plain(key)).ratio(), name, key)
+            (_similarity(name, key, row[key]), name, key)
             for key in keys
             for name in FIELDS
             if name not in row and key not in FIELDS and _may_be(name, row[key])
         ),
         key=lambda match: -match[0],
     )
-    for ratio, name, key in scored:
-        has_messages = name == "messages" and bool(row[key])
-        if (ratio >= 0.75 or has_messages) and key not in pairs.values():
+    for similarity, name, key in scored:
+        if similarity >= 0.75 and key not in pairs.values():
             group = next((names for names in (MESSAGES, PROMPT, COMPLETION, SYSTEM, LABEL) if name in names), (name,))
             if not any(other in pairs or other in row for other in group):
                 pairs[name] = key
     return {name: key for key in keys for name, given in pairs.items() if given == key}
+
+
+def _similarity(name: str, key: str, value: object) -> float:
+    """Return how much a file's key resembles trueup's name, 0 to 1; a list of messages resembles "messages"."""
+    ratio = difflib.SequenceMatcher(a=name, b=key.strip().lower().replace(" ", "_")).ratio()
+    return max(ratio, 0.75) if name == "messages" and value else ratio
 
 
 def _sides_of(row: Mapping[str, object], keys: Sequence[str]) -> dict[str, str]:
@@ -264,10 +270,6 @@ def _sides_of(row: Mapping[str, object], keys: Sequence[str]) -> dict[str, str]:
             if second and first != second and all(_may_be("chosen", row[key]) for key in (first, second)):
                 return {"chosen": first, "rejected": second}
     return {}
-
-
-def _plain(key: str) -> str:
-    return key.strip().lower().replace(" ", "_")
 
 
 def _may_be(field: str, value: object) -> bool:

@@ -209,8 +209,8 @@ class Record:
             raise self.fail(f"{excerpt(key)} is an empty list", "write its messages, or remove the row", kind="empty")
         turns: list[Message] = []
         named = _items(key, cast("list[object]", value))
-        read = ((name, self._message(key, name, item)) for name, item in named)
-        for name, message in ((name, part) for name, message in read for part in from_hermes(message, self.fail)):
+        read = ((name, from_hermes(self._message(key, name, item), self.fail)) for name, item in named)
+        for name, message in ((name, message) for name, messages in read for message in messages):
             if message.role == "system" and not turns and is_blank(message.content):
                 self.note(f"{key}: a system message without text, left out")
             elif self.merge_turns and turns and turns[-1].role == message.role and message.role != "tool":
