@@ -65,6 +65,8 @@ class Message:
     @property
     def extra(self) -> dict[str, Any]:
         """{name: value} of all that is set besides role, content and `trained`, as JSON can hold it; usually empty."""
+        if not (self.thinking or self.calls or self.name or self.call_id):  # mostly
+            return {}
         pairs: dict[str, Any] = {"thinking": self.thinking, "name": self.name, "call_id": self.call_id}
         pairs["calls"] = [[call.name, call.arguments, call.id] for call in self.calls]
         return {key: value for key, value in pairs.items() if value}
