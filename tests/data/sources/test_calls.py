@@ -180,7 +180,7 @@ def test_calls_are_compared_with_their_declaration(name, arguments, problem):
 
 def test_a_file_of_tools_is_for_rows_without(tmp_path):
     (tmp_path / "tools.json").write_text(json.dumps([LOOK]))
-    row = {"messages": [QUESTION, ANSWER]}
+    row: dict[str, Any] = {"messages": [QUESTION, ANSWER]}
     parser = Parser("conversation", tools=read_tools(str(tmp_path / "tools.json")))
     parser.start(Origin("rows.jsonl", 1), row)
     own = {**row, "tools": [{"name": "own"}]}
