@@ -74,3 +74,8 @@ class Interrupted(TrueupError, KeyboardInterrupt):
     """A run was stopped by Ctrl-C or SIGTERM, after its progress was saved."""
 
     exit_code = 130
+
+
+def is_panic(error: BaseException) -> bool:
+    """Return True for a panic of a library written in Rust (tokenizers, safetensors), which is no `Exception`."""
+    return type(error).__name__ == "PanicException"

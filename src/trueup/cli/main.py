@@ -20,7 +20,7 @@ import typer
 from trueup.cli import commands, rank
 from trueup.cli.commands import Job
 from trueup.cli.failures import error_message
-from trueup.errors import Interrupted, LostPeerError
+from trueup.errors import Interrupted, LostPeerError, is_panic
 from trueup.system.console import quiet_libraries
 from trueup.system.interrupt import Quit, quit_on_ctrl_c
 from trueup.system.text import clean, masked
@@ -281,7 +281,9 @@ def _run(words: list[str], *, debug: bool) -> int:
         # `trueup config sft | head`: the reader has ended, which is no error; nothing more can be written to stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the one place where errors become messages
+    except BaseException as error:  # the one place where errors become messages
+        if not isinstance(error, Exception | KeyboardInterrupt) and not is_panic(error):
+            raise
         if debug and not hasattr(error, "format_message"):
             _print_error(traceback.format_exc())
         text, code = error_message(error, words[0] if words else "")

@@ -7,9 +7,13 @@ import pickle
 import pytest
 
 from tiny import END_ID, tiny_tokenizer
+from trueup.cli.failures import error_message
+from trueup.config import DataConfig
 from trueup.data.example import single
-from trueup.data.rendering.messages import Message, check, row_error
+from trueup.data.rendering.messages import Message, Origin, check, row_error
 from trueup.data.rendering.renderer import Renderer
+from trueup.data.sources.parser import Parser
+from trueup.data.tokens.pack import Task, pack
 from trueup.errors import DataError
 from trueup.system.text import is_blank
 
@@ -83,3 +87,21 @@ def test_an_error_names_the_kind_by_which_its_row_is_left_out(kind: str, message
     assert pickle.loads(pickle.dumps(caught.value)).kind == kind
     assert row_error(None, "p", "f").kind == ""
     assert "skip" not in str(row_error(None, "p", "f"))
+
+
+class PanicException(BaseException):
+    """A panic of a library written in Rust."""
+
+
+def test_a_panic_of_the_tokenizer_names_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_: object, **__: object) -> None:
+        raise PanicException("index out of bounds")
+
+    renderer = Renderer(tiny_tokenizer())
+    monkeypatch.setattr(renderer, "conversation", panic)
+    parser, origin = Parser("conversation"), Origin("x.jsonl", 3)
+    row: dict[str, object] = {"prompt": "p", "completion": "c"}
+    parser.start(origin, row)
+    account = pack(Task(parser, renderer, DataConfig(path="x.jsonl")), 0, [(origin, row)]).account
+    assert "x.jsonl:3: the tokenizer's library fails on this row" in str(account.first)
+    assert error_message(PanicException("index out of bounds"))[0].startswith("error: PanicException: index out")

@@ -184,7 +184,7 @@ def test_a_file_of_tools_is_for_rows_without(tmp_path):
     parser = Parser("conversation", tools=read_tools(str(tmp_path / "tools.json")))
     parser.start(Origin("rows.jsonl", 1), row)
     own = {**row, "tools": [{"name": "own"}]}
-    found = [parser.parse(Origin("rows.jsonl", 1), fields, []) for fields in (row, own)]
+    found = [parser.parse(Origin("rows.jsonl", 1), fields, []).rows[0] for fields in (row, own)]
     tools = [json.loads(one.messages[0].content) for one in found if isinstance(one, Conversation)]
     assert [tool["function"]["name"] for (tool,) in tools] == ["look", "own"]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from trueup.data.rendering.messages import (
     Remark,
     Row,
     Text,
+    row_error,
 )
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.sources.account import Account
@@ -32,8 +34,8 @@ from trueup.data.sources.parser import Parser
 from trueup.data.sources.reading import Entry
 from trueup.data.tokens.duplicates import content_hash, normalised, signatures
 from trueup.data.tokens.record import RECORD, TRAINED, Flag, Records, language_of, script_of
-from trueup.errors import DataError
-from trueup.system.text import is_blank
+from trueup.errors import DataError, is_panic
+from trueup.system.text import excerpt, is_blank
 
 _SIGNED = 65_536  # characters of a text that its signature covers: memory would grow with the length of a book
 JUDGED_ALL, JUDGED_EVERY = 10_000, 64
@@ -86,7 +88,9 @@ def pack(task: Task, first: int, entries: Sequence[Entry]) -> Packed:
     for index, entry in enumerate(entries, first):
         for row in account.parse(task.parser, index, entry):
             try:
-                rows.append(_pack_row(task.renderer, row, judged=index < JUDGED_ALL or index % JUDGED_EVERY == 0))
+                judged = index < JUDGED_ALL or index % JUDGED_EVERY == 0
+                with _panics_named(entry[0]):
+                    rows.append(_pack_row(task.renderer, row, judged=judged))
             except DataError as error:
                 account.used -= 1
                 if account.skips(error):
@@ -94,6 +98,18 @@ def pack(task: Task, first: int, entries: Sequence[Entry]) -> Packed:
                 else:
                     account.refuse(entry[0], error)
     return _concatenate(account, rows)
+
+
+@contextmanager
+def _panics_named(origin: Origin) -> Iterator[None]:
+    """Turn a panic of the tokenizer's library into a DataError that names the row."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        fix = "remove the row, or take what is unusual out of it"
+        raise row_error(origin, f"the tokenizer's library fails on this row: {excerpt(str(error))}", fix) from error
 
 
 def example_of(renderer: Renderer, row: Row) -> Example:
