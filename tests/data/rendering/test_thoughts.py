@@ -108,6 +108,21 @@ def test_a_thought_behind_a_prompt_that_closes_one_is_said():
     assert renderer.conversation((ASKED, BESIDE)).remarks == {"thought", "unprompted"}
 
 
+def test_a_thought_behind_a_prompt_that_only_closes_one_is_written_all_the_same():
+    """DeepSeek V3.1's way, where it is told not to think: </think> alone."""
+    template = PLAIN.replace("{{ m.content }}", "{{ '</think>' if m.role == 'assistant' }}{{ m.content }}")
+    template = template.replace("m.content }}<", "m.content.split('</think>')[-1] }}<")
+    template = template.replace(
+        "assistant\n{% endif %}", "assistant\n{{ '<think>' if thinking else '</think>' }}{% endif %}"
+    )
+    renderer = renderer_of(template)
+    assert trained(renderer, ASKED, Message("assistant", "It is 2.")) == "It is 2.<|im_end|>"
+    assert (
+        trained(renderer, ASKED, BESIDE) == trained(renderer, ASKED, INSIDE) == "<think>Two.</think>It is 2.<|im_end|>"
+    )
+    assert renderer.conversation((ASKED, BESIDE)).remarks == {"thought", "unprompted"}
+
+
 def test_both_sides_of_a_pair_share_what_is_before_their_first_trained_token():
     for template in (KNOWS, OPENS + KNOWS, DROPS, EMPTIES):
         renderer, plain = renderer_of(template), Message("assistant", "No.")

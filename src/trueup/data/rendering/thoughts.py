@@ -35,7 +35,8 @@ _TAG = re.compile(r"[<\[◁][^>\]▷]+[>\]▷]")
 _INLINE = re.compile(r"(\s*<think>|(?!.*<think>.*</think>))(.*?)(</think>)(.*)", re.DOTALL)
 _PAIRS = "|".join(rf"{re.escape(form.opens.strip())}\s*{re.escape(form.closes.strip())}" for form in FORMS)
 _EMPTY = re.compile(_PAIRS)
-_OPENED = re.compile(rf"(?:{_PAIRS}|{'|'.join(re.escape(form.opens.strip()) for form in FORMS)})\s*\Z")
+_TAGS = "|".join(re.escape(tag.strip()) for form in FORMS for tag in form)
+_OPENED = re.compile(rf"(?:{_PAIRS}|{_TAGS})\s*\Z")
 
 
 def split_inline(content: str) -> tuple[str, str, str, str] | None:
@@ -91,7 +92,7 @@ def is_empty_thought(text: str) -> bool:
 
 
 def without_opening(text: str) -> str:
-    """Return a generation prompt without a thought that it opens (or opens and closes) at its end."""
+    """Return a generation prompt without a thought that it opens or closes (or both) at its end."""
     match = _OPENED.search(text)
     return text[: match.start()] if match else text
 
@@ -105,6 +106,9 @@ def form_of(prompt: str, template: str, before: str = "") -> ThoughtForm | None:
     opened = next((form for form in FORMS if prompt.endswith(form.opens)), None)
     if opened is not None:
         return opened
+    for form in FORMS[1:]:  # a prompt that says "no thought" by the closing tag alone (DeepSeek V3.1, GLM 5)
+        if prompt.endswith(form.closes) and not _EMPTY.search(prompt) and form.opens in template:
+            return form
     empty = _EMPTY.search(before)
     if empty is not None and (form := _written_empty(before[empty.start() :])) is not None:
         return form
