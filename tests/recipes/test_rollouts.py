@@ -296,6 +296,7 @@ def test_max_tokens_bounds_what_is_sampled_at_once_and_changes_no_token(
 
     def sample(network: Network, prompts: list[list[int]], **how: Any) -> list[Sample]:
         rows: list[int] = []
+        network.sampled_roles.add("policy")  # the check of the first sample has forward passes of its own
         trunk = network.trunk("policy")
         hook = trunk.register_forward_pre_hook(lambda _, __, k: rows.append(len(k["input_ids"])), with_kwargs=True)
         samples = real(network, prompts, **how)

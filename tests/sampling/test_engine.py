@@ -46,6 +46,7 @@ def counted(network: Network) -> Work:
         else:
             work.steps.append(rows)
 
+    network.sampled_roles.add("policy")  # as after the check of the first sample, whose forward passes do not count
     network.trunk("policy").register_forward_pre_hook(note, with_kwargs=True)
     return work
 

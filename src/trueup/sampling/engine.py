@@ -15,6 +15,7 @@ from torch import Tensor
 from trueup.errors import ModelError, TrainingError
 from trueup.models.batching import Branch, Example
 from trueup.models.forward import forward_all
+from trueup.models.positions import table_size
 from trueup.sampling.draw import accumulation_dtype, pick, uniform_draws
 
 if TYPE_CHECKING:
@@ -127,7 +128,9 @@ def _check_family(network: Network, role: str) -> None:
     """
     if role in network.sampled_roles or network.runtime.world > 1:
         return
-    rows = [_Row(0, [1, 2, 3, 4, 5, 6, 7, 8, 9], (0, 0)), _Row(1, [4, 3, 2], (0, 1))]
+    longest = min(70, (table_size(network.trunk(role)) or 73) - 3)
+    ids = [1 + 7 * index % min(network.vocabulary - 1, 100) for index in range(longest)]
+    rows = [_Row(0, ids, (0, 0)), _Row(1, ids[: longest // 2 + 1][::-1], (0, 1))]
     training = network.training
     network.eval()
     name = type(network.trunk(role)).__name__
