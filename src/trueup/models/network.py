@@ -259,7 +259,7 @@ class Network(nn.Module):
         self._selected, self._deterministic = None, []
         self._restore_flags()
 
-    def _check_rank(self, role: str, lora: LoraConfig) -> None:
+    def _check_rank(self, role: str, lora: LoraConfig | PeftLora) -> None:
         """Check that some adapted matrix can use the rank.
 
         Raises:

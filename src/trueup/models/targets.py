@@ -13,6 +13,8 @@ from trueup.errors import ModelError
 from trueup.system.text import excerpt, listed
 
 if TYPE_CHECKING:
+    from peft import LoraConfig as PeftLora
+
     from trueup.config import LoraConfig
 
 _BASE_LAYER = re.compile(r"(\.base_layer)+(?=\.|$)")  # inside of PEFT's layer
@@ -41,7 +43,7 @@ def target_problem(model: nn.Module, targets: Sequence[str]) -> tuple[str, str] 
     return f"lora.targets: {', '.join(unmatched)} {verb} no layer of this model", f"its layers are {listed(kinds, 30)}"
 
 
-def check_targets(model: nn.Module, lora: LoraConfig | None) -> None:
+def check_targets(model: nn.Module, lora: LoraConfig | PeftLora | None) -> None:
     """Raise ModelError if `lora` names a target that matches no layer of the model."""
     targets = None if lora is None else getattr(lora, "targets", None)
     if not isinstance(targets, list):
