@@ -5,13 +5,14 @@ votes = make_store(tmp_path / "votes.db", "1", "12", "t", "", gold="2")     # pa
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from data.votes.store_examples import lease_pairs
 from tiny_data import rows
 from trueup.data.rendering.messages import Message
+from trueup.data.votes.settings import remember
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Answer, Ballot, Choice, NewPair, NewPrompt
 from trueup.errors import TrueupError
@@ -39,6 +40,9 @@ def make_store(path: Path, *said: str, gold: str = "", strength: int | None = No
     new = [new_pair(number) for number in range(len(said))]
     new += [replace(new_pair(len(said)), gold="first")] * bool(gold)
     with Store.open(path, create=True) as store:
+        # As `configure` does, but without an event, so that the votes are the first ones.
+        with store._database.writing() as connection:
+            remember(connection, "settings", asdict(replace(store.settings, raters_per_pair=8)))
         store.add_pairs(new)
     for number, letters in enumerate([*said, *([gold] * bool(gold))], 1):
         vote(path, number, letters, strength=strength)
@@ -53,7 +57,7 @@ def vote(path: Path, pair: int, letters: str, *, strength: int | None = None, **
                 given = strength if letter in "12" else None
                 ballot = Ballot(f"{pair}-{store.last_event()}", pair, CHOICE_OF_LETTER[letter], given, **more)
                 rater = store.rater(name)
-                lease_pairs(store, rater, pair)
+                lease_pairs(store, rater, pair, held=True)
                 store.vote(rater, ballot)
 
 

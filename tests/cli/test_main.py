@@ -141,7 +141,7 @@ def test_evaluate_chat_and_export(calls: Calls) -> None:
         "device": "auto",
         "dtype": "auto",
     }
-    chat_settings |= {"against": None, "system": "Be brief.", "threads": None}
+    chat_settings |= {"against": None, "system": "Be brief.", "threads": None, "chat_template": None, "template": []}
     assert chat[1:] == (("base",), chat_settings)
     assert export[1:] == (
         (Path("base"), Path("out")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -50,13 +51,14 @@ def vote_on(opened: Store, rater: Rater, number: int, choice="first", **said) ->
     return opened.vote(rater, Ballot(f"{rater.name} on {number}", number, choice, **said))
 
 
-def lease_pairs(opened: Store, rater: Rater, *numbers: int) -> None:
-    """The rater has been given these pairs, and holds them no more."""
+def lease_pairs(opened: Store, rater: Rater, *numbers: int, held: bool = False) -> None:
+    """Give the rater these pairs; the reservations have expired, or (`held`) last for ten minutes."""
+    now, seconds = (time.time(), 600.0) if held else (0.0, 1.0)
     with opened._database.writing() as connection:
         for number in numbers:
             if leases.of(connection, rater, number) is None:
                 told = {"left": "first", "policy": "random", "score": None}
-                leases.give(connection, rater, number, told, now=0.0, seconds=1.0)
+                leases.give(connection, rater, number, told, now=now, seconds=seconds)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.config import TEMPLATE_NAMES
+from trueup.config.untrusted import read_json
 from trueup.data.rendering.template import PLAIN_CHATML, variables_of
 from trueup.errors import ConfigError, ModelError
 from trueup.system.text import excerpt, printable
@@ -143,11 +144,10 @@ def two_templates(folder: Path) -> bool:
     if not (written.is_file() and file.is_file()):
         return False
     try:
-        config = json.loads(written.read_text(encoding="utf-8"))
+        inside = read_json(written).get("chat_template")
         text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError):  # loading reports it
+    except (ModelError, OSError, ValueError):  # loading reports it
         return False
-    inside = config.get("chat_template") if isinstance(config, dict) else None
     if isinstance(inside, list):
         named = {item.get("name"): item.get("template") for item in inside if isinstance(item, dict)}
         inside = named.get("default")
