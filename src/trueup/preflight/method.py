@@ -1,5 +1,7 @@
 """Find the training method (sft, dpo, ppo) that a data file is for, by the format of its first row.
 
+The row is read by the settings of the data section (format, columns, ignore, use), as the stage will read it.
+
 Imports no torch.
 """
 
@@ -8,10 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from trueup.config import STAGES, StageConfig, load_config
+from pydantic import ValidationError
+
+from trueup.config import STAGES, DataConfig, StageConfig, load_config
+from trueup.config.yamlfile import Document, apply_override
 from trueup.data.sources.formats import recognise
 from trueup.data.sources.reader import open_reader
+from trueup.data.sources.records import rename_fields
 from trueup.errors import ConfigError, DataError
+
+READ_BY = ("format", "columns", "ignore", "use", "split")
+"""Keys of a data section that decide how its first row is read."""
 
 
 def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]) -> StageConfig:
@@ -27,11 +36,13 @@ def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]
         DataError: there is no row, or its format is not known.
         ConfigError: a setting is wrong.
     """
-    if method is None:
-        kind, kind_settings = _kind(path)
-        method = kind
-    else:
-        kind, kind_settings = _kind_if_known(path)
+    key, section = _section(path, settings)
+    if method is None and key == "prompts":
+        method = "ppo"
+    kind, kind_settings = ("sft", ())  # of a wrong section, whose keys `load_config` explains
+    if section is not None:
+        kind, kind_settings = _kind(path, section) if method is None else _kind_if_known(path, section)
+    method = method or kind
     if method not in STAGES:
         raise ConfigError(f"--method {method}: not a method; use one of: {', '.join(STAGES)}")
     key = STAGES[method].data_fields[0]
@@ -44,44 +55,64 @@ def stage_for(path: str, model: str, method: str | None, settings: Sequence[str]
     return load_config(STAGES[method], None, [*defaults, *settings])
 
 
-def _kind_if_known(path: str) -> tuple[str, tuple[str, ...]]:
+def _section(path: str, settings: Sequence[str]) -> tuple[str, DataConfig | None]:
+    """Return the key of the training data that the settings name (data, prompts), and the section that they give it.
+
+    The section is None if it has a wrong value, of which the stage's configuration says more.
+    """
+    document = Document("settings")
+    for setting in settings:
+        apply_override(document, setting)
+    key = "prompts" if "prompts" in document.data else "data"
+    given = document.data.get(key)
+    values = {name: value for name, value in given.items() if name in READ_BY} if isinstance(given, dict) else {}
+    try:
+        return key, DataConfig.model_validate({"path": path, **values})
+    except ValidationError:
+        return key, None
+
+
+def _kind_if_known(path: str, section: DataConfig) -> tuple[str, tuple[str, ...]]:
     """Return the training method (sft, dpo, …) that a data file fits and the settings it needs, as `_kind` does.
 
     Of a file whose format is not known it is ("", ()), where `_kind` raises an error.
     """
     try:
-        return _kind(path)
+        return _kind(path, section)
     except DataError:
         return "", ()
 
 
-def _kind(path: str) -> tuple[str, tuple[str, ...]]:
+def _kind(path: str, section: DataConfig) -> tuple[str, tuple[str, ...]]:
     """Return the training method that a file's rows are for, by their format, and further settings that it needs.
 
     Raises:
         DataError: there is no row, or its format is not known.
     """
-    kinds = {
-        "ranking": ("dpo", ()),
+    kinds: dict[str, tuple[str, tuple[str, ...]]] = {
+        "ranking": ("sft" if section.use == "chosen" else "dpo", ()),
         "verdict": ("dpo", ("loss.name=kto",)),
         "conversation": ("sft", ()),
         "pair": ("sft", ()),
         "prompt": ("ppo", ()),
         "text": ("sft", ("{key}.use=text",)),
     }
+    wanted = {"chosen": ("ranking",), "text": ("text",)}.get(section.use, tuple(kinds))
     broken: DataError | None = None
     rows = 0
-    for _, row in open_reader(path, "train").entries():
+    for origin, row in open_reader(path, section.split).entries():
         if isinstance(row, DataError):
             broken = broken or row
             continue
         rows += 1
-        row_format = recognise(row, tuple(kinds))
+        fields = rename_fields(row, section.columns or {}, origin)
+        fields = {key: value for key, value in fields.items() if key not in (section.ignore or ())}
+        row_format = recognise(fields, wanted, section.format or "auto")
         if row_format is None:
             break
-        if row_format.name == "conversation" and _is_prompt(row):
+        if row_format.name == "conversation" and _is_prompt(fields):
             return kinds["prompt"]
-        return kinds[row_format.name]
+        return kinds[row_format.gives]
     if broken is not None:
         raise broken
     if not rows:

@@ -1,0 +1,70 @@
+"""The method that a data file is for: guessed for every named format, and then read by the stage as it was guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.sources.public_sets import FIVE, PREFERENCES, SAFE, TALKS, Row
+from tiny_data import write
+from trueup.config import DpoConfig
+from trueup.data.sources.formats import PARSERS
+from trueup.data.sources.schemas import SCHEMAS
+from trueup.errors import ConfigError, DataError
+from trueup.preflight.early import read_rows
+from trueup.preflight.method import stage_for
+
+CASES: dict[str, list[Row]] = {
+    **{form: rows for _, form, rows, _, _ in PREFERENCES},
+    **{form: rows for _, form, rows in reversed(TALKS)},
+    "safe-rlhf-safety": SAFE,
+    "verdict": [{"prompt": q, "completion": g, "label": i % 2 == 0} for i, (q, g, _) in enumerate(FIVE)],
+    "prompt": [{"prompt": q} for q, _, _ in FIVE],
+    "text": [{"text": g} for _, g, _ in FIVE],
+}
+"""Rows of every format, by its name."""
+METHODS = {"conversation": "sft", "pair": "sft", "ranking": "dpo", "verdict": "dpo", "prompt": "ppo", "text": "sft"}
+
+
+@pytest.mark.parametrize("form", [*PARSERS, *(schema.name for schema in SCHEMAS)])
+def test_every_format_has_a_method_whose_stage_reads_it(tmp_path: Path, form: str) -> None:
+    path = str(write(tmp_path / "x.jsonl", CASES[form]))
+    gives = next((schema.gives[0] for schema in SCHEMAS if schema.name == form), form)
+    key = "prompts" if gives == "prompt" else "data"
+    named = stage_for(path, "base", None, [f"{key}.format={form}"])
+    guessed = stage_for(path, "base", None, [])
+    for config in (named, guessed):
+        read_rows(config)
+        assert config.method == METHODS[gives]
+        assert not isinstance(config, DpoConfig) or config.loss.unpaired == (gives == "verdict")
+
+
+def test_the_guess_reads_the_row_by_the_settings_of_its_section(tmp_path: Path) -> None:
+    renamed = [{"good": g, "bad": b, "asked": q, "label": 3} for q, g, b in FIVE]
+    path = str(write(tmp_path / "x.jsonl", renamed))
+    with pytest.raises(DataError, match="no rows of a known format"):
+        stage_for(path, "base", None, [])
+    columns = "data.columns={chosen: good, rejected: bad, prompt: asked}"
+    config = stage_for(path, "base", None, [columns, "data.ignore=[label]"])
+    read_rows(config)
+    assert config.method == "dpo"
+    chosen = stage_for(path, "base", None, [columns, "data.use=chosen", "data.ignore=[label]"])
+    read_rows(chosen)
+    assert chosen.method == "sft"
+    asked = stage_for(path, "base", None, ["prompts.columns={prompt: asked}", "prompts.ignore=[label]"])
+    read_rows(asked)
+    assert asked.method == "ppo"
+    rankings = str(write(tmp_path / "nectar.jsonl", CASES["nectar"]))
+    assert stage_for(rankings, "base", None, ["prompts.format=nectar"]).method == "ppo"
+    with pytest.raises(DataError, match=r"columns reads prompt from .askd.*"):
+        stage_for(path, "base", None, ["data.columns={prompt: askd}"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"), [("data.format=nectr", "data.format.*nectar"), ("prompts.format=promt", "prompts.format")]
+)
+def test_a_wrong_setting_of_the_section_is_explained_by_its_key(tmp_path: Path, setting: str, message: str) -> None:
+    path = str(write(tmp_path / "x.jsonl", CASES["nectar"]))
+    with pytest.raises(ConfigError, match=message):
+        stage_for(path, "base", None, [setting])
