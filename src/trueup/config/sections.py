@@ -237,6 +237,7 @@ Allowed = Literal[
     "applied-template",
     "special-text",
     "wrong-calls",
+    "unknown-answers",
     "empty-response",
     "untrained-end",
     "eval-overlap",

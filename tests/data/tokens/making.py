@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,26 @@ def renderer(template: str | None = None, **tokenizer: Any) -> Renderer:
     if template is not None:
         made.chat_template = template
     return Renderer(made)
+
+
+def word_tokenizer(texts: Sequence[str], *, unknown: str | None = "<unk>", lower: bool = False) -> Any:
+    """A tokenizer of whole words: those of `texts` in ChatML; it turns others into `unknown`, or drops them."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"user", "assistant", "system"} | {word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text)}
+    names = [*tiny.SPECIAL, *([unknown] if unknown else []), *sorted(words)]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown or "none such"))
+    core.normalizer = normalizers.Lowercase() if lower else None
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.add_special_tokens(tiny.SPECIAL)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>", unk_token=unknown,
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    made.chat_template = tiny.TEMPLATE
+    return made
 
 
 def write(path: Path, rows: Sequence[Any]) -> Path:

@@ -58,6 +58,12 @@ def wrong_calls(folder: Path, _: Patch) -> dict[str, Any]:
     return {"data": data, "chat_template": "chatml-tools"}
 
 
+def unknown_answers(folder: Path, _: Patch) -> dict[str, Any]:
+    path = tiny.tiny_folder(folder / "words")
+    making.word_tokenizer(["Why ?"]).save_pretrained(path)
+    return {"model": path, "data": conversations(folder, "Why ?", "Привет, мир!")}
+
+
 def doubled_special_tokens(folder: Path, _: Patch) -> dict[str, Any]:
     return {"model": model(folder, "{{ bos_token }}" + tiny.TEMPLATE)}
 
@@ -124,6 +130,7 @@ PLANTS: dict[str, Callable[[Path, Patch], dict[str, Any]]] = {
     "missing-template": missing_template,
     "rewritten-history": rewritten_history,
     "wrong-calls": wrong_calls,
+    "unknown-answers": unknown_answers,
     "doubled-special-tokens": doubled_special_tokens,
     "special-text": special_text,
     "applied-template": applied_template,

@@ -9,6 +9,8 @@ ordinary tokens of its letters.
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +24,7 @@ _SIGN = "\ufdd0"
 _CUT, _ESCAPED = _SIGN + "1", _SIGN + "0"
 MARK = _SIGN
 """Begins the marks by which contents are found in a rendered text (`spans.py`); "0" and "1" do not follow it there."""
+_RARE = ("\ufdd0", "\U000bffff", "\ua66e", "\U00012000")  # noncharacters and rare letters that share no byte in UTF-8
 _NEUTRAL = ("x", "\n", "0", ".")  # what text is encoded behind where only "not at the start" matters
 
 
@@ -43,6 +46,7 @@ class Encoder:
     Attributes:
         added: {id: text} of the added tokens, which the tokenizer matches before all others.
         controls: the added tokens that a content must not become: special ones, and those the template writes.
+        unknown: ids that stand for characters that the vocabulary lacks, e.g. of <unk>; none where bytes are tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, written: str) -> None:
@@ -65,6 +69,9 @@ class Encoder:
         # SentencePiece as Llama 2's puts a space before any text: "yes" alone is "▁yes", but after "\n" it is "yes".
         self._adds_space = self.ids("\na") != self.ids("\n") + self.ids("a")
         self._counted = self.controls.keys() - set(self.ids(_SIGN))  # without what stands for unknown characters
+        often = Counter(i for text in _RARE for i in set(self.ids(text)))
+        self.unknown = frozenset(i for i, count in often.items() if count > 1 and self._decode([i]).strip())
+        self._kept: set[int] = set()  # hashes of the texts that `keeps` has found to be kept
         texts = self.controls.values()
         self._any = _any_of(texts)
         self._foreign = _any_of(text for text in texts if "think" not in text.lower())
@@ -128,6 +135,35 @@ class Encoder:
                 return backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
+    def read_back(self, content: str, *, assistant: bool = False) -> str:
+        """Return the text that the tokens of a message's content are decoded to."""
+        return self._decode(self.encode(self.mark(content, assistant=assistant)))
+
+    def keeps(self, content: str, *, assistant: bool = False) -> bool:
+        """Return True if the tokens of a message's content hold all of its characters but spaces.
+
+        Canonically equivalent characters (Unicode's NFC) are the same. Line breaks count: one must be left if there are
+        any. A text is compared only once.
+        """
+        key = hash(content)
+        if key in self._kept:
+            return True
+        decoded = self.read_back(content, assistant=assistant)
+        kept = decoded == content or (
+            _visible(decoded) == _visible(content) and ("\n" in decoded or "\n" not in content.strip())
+        )
+        if kept:
+            self._kept.add(key)
+        return kept
+
+    def is_unknown(self, content: str) -> bool:
+        """Return True if no character of a message's content is in its tokens: they are unknown or dropped."""
+        known = [i for i in self.encode(self.mark(content)) if i not in self.unknown]
+        return not self._decode(known).replace("\ufffd", "").strip()
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
     def _piecewise(self, text: str, after: str) -> list[int]:
         ids: list[int] = []
         for number, marked in enumerate(text.split(_CUT)):
@@ -155,6 +191,30 @@ class Encoder:
             if ids[: len(head)] == head:
                 return ids[len(head) :]
         return self.ids(text)
+
+
+def _visible(text: str) -> str:
+    """Return a text in Unicode's NFC without its spaces and line breaks."""
+    return "".join(unicodedata.normalize("NFC", text).split())
+
+
+def first_change(text: str, decoded: str) -> tuple[str, str]:
+    """Return the beginning of what differs in two texts (spaces apart), 40 characters of each, for a message.
+
+    Where nothing but line breaks differs, it is what stands around the first one.
+    """
+    text, decoded = unicodedata.normalize("NFC", text.strip()), unicodedata.normalize("NFC", decoded.strip())
+    places = [[index for index, char in enumerate(side) if not char.isspace()] for side in (text, decoded)]
+    equal = 0
+    for a, b in zip(*places, strict=False):
+        if text[a] != decoded[b]:
+            break
+        equal += 1
+    if equal == len(places[0]) == len(places[1]):
+        equal = sum(index < text.find("\n") for index in places[0])
+    equal = max(0, equal - 8)
+    starts = [side[equal] if equal < len(side) else max(0, len(side) - 1) for side in places]
+    return text[starts[0] :][:40], decoded[starts[1] :][:40]
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:

@@ -19,13 +19,14 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from trueup.data.rendering.encoding import first_change
 from trueup.data.rendering.frame import TEMPLATE_FIX
 from trueup.data.rendering.messages import TOOLS, Message, Origin, Rendered, check, row_error
 from trueup.data.rendering.spans import Laid, Layout, Piece
 from trueup.data.rendering.template import ChatTemplate, RefusedMessagesError
 from trueup.data.rendering.thoughts import inline
 from trueup.errors import DataError, ModelError
-from trueup.system.text import excerpt
+from trueup.system.text import excerpt, is_blank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -214,6 +215,35 @@ class Renderer:
         """
         held = [text for m in messages for text in self._encoder.held(m.content, assistant=m.role == "assistant")]
         return list(dict.fromkeys(held))
+
+    def may_be_unknown(self, ids: Sequence[int]) -> bool:
+        """Return True if `ids` have a token that stands for characters which the vocabulary lacks."""
+        return not self._encoder.unknown.isdisjoint(ids)
+
+    def unknown_answers(self, messages: Sequence[Message]) -> list[str]:
+        """Return the answers (and plain texts) of which the tokens hold no character: all unknown, or dropped."""
+        texts = [m.content for m in messages if m.role in ("assistant", "text") and not is_blank(m.content)]
+        return [text for text in texts if self._encoder.is_unknown(text)]
+
+    def changed_texts(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
+        """Return each text of the messages that its tokens do not keep, with the text that they are decoded to.
+
+        Only the beginning of what differs, spaces apart. There is usually none.
+        """
+        texts = [
+            (text, message.role == "assistant")
+            for message in messages
+            for text in (
+                message.thinking,
+                message.content,
+                *(part for c in message.calls for part in (c.name, c.arguments)),
+            )
+        ]
+        return [
+            first_change(text, self._encoder.read_back(text, assistant=by_assistant))
+            for text, by_assistant in texts
+            if text and not self._encoder.keeps(text, assistant=by_assistant)
+        ]
 
     def applied_twice(self, messages: Sequence[Message]) -> str | None:
         """Return a role header of this template (e.g. "<|im_start|>user") that occurs in a content; usually None.

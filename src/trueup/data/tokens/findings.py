@@ -96,6 +96,11 @@ FAULTS: dict[Flag, tuple[str, str, str]] = {
         "the chat template changes answers once others follow: in {n} of {rows} rows these are not trained",
         "use a template that keeps them, or split conversations so that each answer is the last",
     ),
+    Flag.UNKNOWN: (
+        "unknown-answers",
+        "an answer of {n} of {rows} rows is nothing but unknown tokens: the tokenizer lacks its characters ({spelled})",
+        "use a model whose tokenizer has these characters, or remove these rows",
+    ),
     Flag.EMPTY: ("empty-response", "{n} of {rows} rows have an empty response", "remove these rows"),
 }
 
@@ -168,6 +173,7 @@ def row_findings(
     if trains:
         result.append(_trained(section, survey))
     result += [_lengths(section, survey), *_pairs(section, survey), *_labels(section, survey), *_words(section, survey)]
+    result += _changed(section, survey, (spelled or {}).get(Flag.CHANGED, ""))
     return [_of_held_out(finding) if section == "eval" else finding for finding in result]
 
 
@@ -317,6 +323,18 @@ def _words(section: str, survey: Survey) -> list[Finding]:
         places = tuple(survey.places[Flag.REFUSES]) if many else ()
         result.append(Finding("refusals", "warning" if many else "note", section, text, fix, places, numbers))
     return result
+
+
+def _changed(section: str, survey: Survey, spelled: str) -> list[Finding]:
+    """Return the warning that the tokenizer changes texts, if it does; `spelled` is the first change."""
+    changed, compared = survey.flags[Flag.CHANGED], survey.flags[Flag.COMPARED]
+    if not changed:
+        return []
+    share = changed / max(1, compared)
+    text = f"the tokenizer changes or loses text in {changed:,} of {compared:,} rows looked at ({share:.1%}): {spelled}"
+    fix = "use a model whose tokenizer writes these characters, or accept that the model never sees nor writes them"
+    places, numbers = tuple(survey.places[Flag.CHANGED]), {"changed": changed, "compared": compared, "share": share}
+    return [Finding("changed-text", "warning", section, text, fix, places, numbers)]
 
 
 def _mixed(code: str, section: str, counts: Counter[str], ignored: Sequence[str]) -> list[Finding]:

@@ -40,6 +40,7 @@ from trueup.data.tokens.store import Tokenized, read_sealed, write_sealed
 from trueup.data.tokens.survey import Survey, contradictions, duplicate_rows, survey
 from trueup.errors import DataError
 from trueup.system.files import split_event
+from trueup.system.text import excerpt
 
 Reading = Callable[[str], AbstractContextManager[Ticker]]
 """A function that, given the name of a section, shows the progress of reading it."""
@@ -204,13 +205,19 @@ def _use(
 
 
 def _details(examples: Examples, numbers: Survey, renderer: Renderer) -> dict[Flag, str]:
-    """Return, for messages, the control tokens (at most three) and the wrong call of the first row that has any."""
+    """Return, for messages, what the first row with a flag has, e.g. its control tokens (at most three)."""
     details: dict[Flag, str] = {}
     if numbers.flags[Flag.SPECIAL]:
         spelled = renderer.control_texts(_first_with(examples, Flag.SPECIAL))
         details[Flag.SPECIAL] = ", ".join(spelled[:3])
     if numbers.flags[Flag.WRONG_CALL]:
         details[Flag.WRONG_CALL] = next(call_problems(_first_with(examples, Flag.WRONG_CALL)), "")
+    if numbers.flags[Flag.UNKNOWN]:
+        answers = renderer.unknown_answers(_first_with(examples, Flag.UNKNOWN))
+        details[Flag.UNKNOWN] = excerpt(answers[0]) if answers else ""
+    if numbers.flags[Flag.CHANGED]:
+        changed = renderer.changed_texts(_first_with(examples, Flag.CHANGED))
+        details[Flag.CHANGED] = " becomes ".join(map(excerpt, changed[0])) if changed else ""
     return details
 
 

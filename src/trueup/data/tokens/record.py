@@ -72,6 +72,12 @@ class Flag(IntFlag):
     """The template writes the text before an earlier answer otherwise than in that answer's own prompt."""
     WRONG_CALL = 131072
     """A call does not fit the tools that the row declares."""
+    CHANGED = 524288
+    """The tokens of a text, decoded, are another text, e.g. in lower case. Only of rows with COMPARED."""
+    COMPARED = 2097152
+    """The texts were compared with their tokens decoded (for large data, in a sample of rows)."""
+    UNKNOWN = 1048576
+    """The tokens of an answer hold no character of it: all are unknown, or dropped."""
 
 
 SCRIPTS = ("none", "Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Thai", "Hangul", "Kana", "Han")
