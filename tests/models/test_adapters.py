@@ -18,6 +18,7 @@ from trueup.export import merged_state
 from trueup.models.adapters import adapter_config, reach
 from trueup.models.family import check_family
 from trueup.models.network import Network
+from trueup.preflight.models import family_findings
 from trueup.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -113,6 +114,9 @@ def test_families_that_are_no_decoders_are_refused_in_a_line(tmp_path: Path) -> 
     (tmp_path / "bart" / "config.json").write_text(json.dumps({"model_type": "bart", "is_encoder_decoder": True}))
     with pytest.raises(ModelError, match="is an encoder-decoder"):
         check_family(stage(SftConfig, str(tmp_path / "bart")))
+    [finding] = family_findings(stage(SftConfig, str(tmp_path / "bart")))  # of `trueup check`
+    assert (finding.level, finding.section) == ("error", "model")
+    assert finding.text.endswith("is an encoder-decoder (bart); trueup trains decoder-only language models")
     check_family(stage(RewardConfig, tiny_folder(tmp_path / "llama")))
 
 

@@ -23,6 +23,8 @@ from trueup.models.weights import score_head
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+_DECODERS = "use a decoder-only language model, such as Qwen, Llama, Gemma or SmolLM"
+
 
 def check_family(config: StageConfig) -> None:
     """Check that the stage's method, and its LoRA section, are possible for the family of its model.
@@ -38,11 +40,13 @@ def check_family(config: StageConfig) -> None:
         return
     kind = family.model_type
     if type(family) not in cast("Any", AutoModelForCausalLM)._model_mapping and not getattr(family, "auto_map", None):
-        raise ModelError(f"model: {config.model}: transformers has no causal language model of {kind} models")
+        raise ModelError(
+            f"model: {config.model}: transformers has no causal language model of {kind} models\n  fix: {_DECODERS}"
+        )
     if family.is_encoder_decoder:
         raise ModelError(
             f"model: {config.model} is an encoder-decoder ({kind}); trueup trains decoder-only language models\n"
-            "  fix: use a model such as Qwen, Llama, Gemma or SmolLM"
+            f"  fix: {_DECODERS}"
         )
     if config.method == "reward":
         _check_classifier(config.model, family)

@@ -15,6 +15,7 @@ from trueup.config.paths import adapter_base, is_adapter, trust_of
 from trueup.config.untrusted import refusal
 from trueup.data.tokens.findings import Finding, fault
 from trueup.errors import ModelError
+from trueup.models.family import check_family
 from trueup.models.loading import kind_problem
 from trueup.models.matching import adapter_problem, adapter_report, folder_report, skeleton
 from trueup.models.positions import position_limit
@@ -39,6 +40,15 @@ def check_models(config: StageConfig, progress: Progress) -> None:
     for finding in findings:
         show = progress.warn if finding.level == "allowed" else progress.note
         show(finding.in_words())
+
+
+def family_findings(config: StageConfig) -> Iterator[Finding]:
+    """Yield a finding if the stage's method or LoRA section is not possible for the family of its model."""
+    try:
+        check_family(config)
+    except ModelError as error:
+        text, _, fix = str(error).partition("\n  fix: ")
+        yield Finding("unusable", "error", "model", text.removeprefix("model: "), fix)
 
 
 def weight_findings(config: StageConfig) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
 from trueup.models.loading import code_problem, load_renderer, read_config
 from trueup.preflight.check import examine, other_models
-from trueup.preflight.models import target_findings, weight_findings
+from trueup.preflight.models import family_findings, target_findings, weight_findings
 from trueup.system.console import Progress, make_console
 from trueup.system.text import clean
 
@@ -111,8 +111,10 @@ def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
         prepared = _prepared(config, renderer, progress)
         result.stages[name or config.method] = prepared.counts
         before, fingerprints = set(reported), prepared.fingerprints
-        of_model = [*(_model_findings(config, renderer) if is_new_model else ()), *weight_findings(config)]
-        for finding in [*prepared.findings, *of_model, *target_findings(config)]:
+        of_model = [*family_findings(config), *weight_findings(config), *target_findings(config)]
+        if is_new_model:
+            of_model[:0] = _model_findings(config, renderer)
+        for finding in [*prepared.findings, *of_model]:
             rows = fingerprints.get(finding.section.partition("[")[0])  # the same rows in two stages are reported once
             if (finding.code, finding.text, finding.level, rows) not in before:
                 reported.add((finding.code, finding.text, finding.level, rows))
