@@ -187,12 +187,12 @@ def test_models_that_fail_are_said_at_once_and_at_the_end() -> None:
     server, _, _ = served("--prompts", "prompts.jsonl", "--model", "base")
     assert server.stderr is not None
     line = next(line for line in server.stderr if line.startswith("no more answers are written: "))
-    assert "cannot load the model of base" in line
+    assert "base/model.safetensors: not a readable safetensors file" in line
     server.send_signal(signal.SIGINT)
     STARTED.remove(server)
     rest = server.communicate(timeout=20)[1]
     assert server.returncode == 4
-    assert "\nerror: model: cannot load the model of base" in rest
+    assert "\nerror: base/model.safetensors: not a readable safetensors file" in rest
 
 
 def test_settings_that_are_not_given_stay() -> None:

@@ -292,3 +292,18 @@ def test_quiet_libraries_hushes_request_logs(monkeypatch: pytest.MonkeyPatch) ->
     logging.getLogger("httpx").setLevel(logging.INFO)
     quiet_libraries()
     assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
+
+
+def test_a_librarys_warning_cannot_act_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may quote a model's files, or an address with a password."""
+    monkeypatch.setattr(sys, "warnoptions", ["default"])
+    before = logging.getLogRecordFactory()
+    try:
+        quiet_libraries()
+        quiet_libraries()  # cleans once
+        logging.getLogger("transformers.x").warning("type %s at https://u:hunter2@host %d%%", "\x1b[31m", 5)
+    finally:
+        logging.setLogRecordFactory(before)
+    assert [record.getMessage() for record in caplog.records] == [r"type \x1b[31m at https://***@host 5%"]

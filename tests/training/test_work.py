@@ -125,4 +125,6 @@ def test_ppo_computes_each_episode_once_a_role_and_epoch(tmp_path: Path, count: 
         assert sum(one.tokens for one in passes) == 2 * rollout.tokens  # epochs
     # The first rollout proves that the policy starts as its reference; later ones take the sampler's numbers and
     # compare a few. All 8 episodes are few here, so what is pinned is that no pass comes on top of that.
-    assert len(count.of("policy", trains=False)) == 2
+    made_up, *passes = count.of("policy", trains=False)  # before the first sample: sampling against whole rows
+    assert made_up.targets == 6
+    assert len(passes) == 2

@@ -89,8 +89,6 @@ def sample(
     Raises:
         TrainingError: a logit is NaN or infinite.
     """
-    if max_new_tokens > 0:
-        _check_family(network, role)
     training = network.training
     network.eval()
     # Longest first, so that rows of similar length run together, and equal prompts follow each other.
@@ -107,6 +105,8 @@ def sample(
         return [(row.index, row.ids, row.finished, row.logps) for row in rows]
 
     try:
+        if max_new_tokens > 0:
+            _check_family(network, role)
         results = network.run_independently(role, run_engine)
     finally:
         network.train(training)

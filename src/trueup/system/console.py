@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO
@@ -248,6 +248,8 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
     for name in ("httpx", "httpcore", "filelock", "fsspec", "urllib3", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if not isinstance(logging.getLogRecordFactory(), _CleanRecords):
+        logging.setLogRecordFactory(_CleanRecords(logging.getLogRecordFactory()))
     for name, messages in _READ.items():
         logger, known = logging.getLogger(name), _Known(messages)
         if known not in logger.filters:
@@ -266,6 +268,21 @@ def quiet_libraries() -> None:
         import datasets
 
         datasets.disable_progress_bars()
+
+
+@dataclass(frozen=True)
+class _CleanRecords:
+    """Factory of log records whose text, which may quote a model's files, cannot act on a terminal or tell a secret."""
+
+    make: Callable[..., logging.LogRecord]
+
+    def __call__(self, *args: object, **options: object) -> logging.LogRecord:
+        """Return the record that `make` makes, with its text cleaned and masked."""
+        record = self.make(*args, **options)
+        if record.levelno >= logging.WARNING:
+            with suppress(TypeError, ValueError):  # arguments that do not fit: `logging` reports them itself
+                record.msg, record.args = clean(masked(record.getMessage())), ()
+        return record
 
 
 @dataclass(frozen=True)
@@ -293,7 +310,7 @@ def _on_one_line(
     """Return a library's warning as one line of text: its place and message, without its source code (`line`)."""
     del line
     place = filename.replace("\\", "/").rpartition("/site-packages/")[2]
-    return f"warning: {category.__name__} of {place}:{lineno}: {clean(' '.join(str(message).split()))}\n"
+    return f"warning: {category.__name__} of {place}:{lineno}: {clean(masked(' '.join(str(message).split())))}\n"
 
 
 _QUIET = {

@@ -6,6 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,7 +213,7 @@ def test_what_is_watched_is_what_is_stored(made):
     [pair] = writers.store.pairs()
     said = writers.said
     assert [line for line in said if "begin" in line] == [
-        {"begin": {"id": pair.prompt.id, "messages": [{"role": "user", "content": pair.prompt.messages[0].content}],
+        {"begin": {"id": pair.prompt.id, "messages": [asdict(pair.prompt.messages[0]) | {"calls": []}],
                    "tags": ["all"], "origin": pair.prompt.origin}}
     ]  # fmt: skip
     for side in ("first", "second"):
