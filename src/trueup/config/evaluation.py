@@ -17,6 +17,7 @@ from trueup.config.sections import (
     DataConfig,
     NonEmptyStr,
     NonNegative,
+    PathText,
     Section,
     Share,
     Temperature,
@@ -43,7 +44,7 @@ class EvaluateConfig(Section):
 
     against: NonEmptyStr | None = None
     """The stage (or `base`) that the others are compared with, item by item. Unset: the first SFT stage, else base."""
-    chat_template: NonEmptyStr | None = None
+    chat_template: PathText | None = None
     """A chat template for all models, instead of their own: a file, chatml or chatml-tools."""
     template: dict[str, JsonValue] | None = None
     """Variables for the models' chat templates, e.g. `{enable_thinking: false}`."""
@@ -65,7 +66,7 @@ class EvaluateConfig(Section):
     """The sampling temperature of these answers; only at 1 is the KL that of the model itself."""
     capability: DataConfig | None = None
     """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 200 written for this project."""
-    grader: NonEmptyStr | None = None
+    grader: PathText | None = None
     """file.py:function that grades answers to questions from 0 to 1. Unset: they must contain the expected answer."""
     forgetting: DataConfig | None = None
     """Texts or conversations outside of what was trained on. Unset: 72 written for this project."""
@@ -75,9 +76,9 @@ class EvaluateConfig(Section):
     """Prompts that should be refused. Unset: 70 written for this project."""
     limit: Count | None = None
     """The largest number of items of each of these four sets, evenly spread. Unset: all."""
-    reward: NonEmptyStr | None = None
+    reward: PathText | None = None
     """The proxy: a reward run, a classifier or file.py:function that scores answers. Unset: the last reward stage."""
-    gold: NonEmptyStr | None = None
+    gold: PathText | None = None
     """An independent reward that nothing was trained on, in the same forms."""
     judge: NonEmptyStr | None = None
     """Who decides win-rate: gold, reward, or an http(s):// address of an OpenAI-compatible API. Unset: gold, reward."""
@@ -85,7 +86,7 @@ class EvaluateConfig(Section):
     """The name of the judge's model at the endpoint."""
     refusals: Literal["detector", "judge"] = "detector"
     """The judge of refusals: patterns with a measured error rate, or the endpoint."""
-    harness: Annotated[list[NonEmptyStr], BeforeValidator(listed)] = Field(default_factory=list)
+    harness: Annotated[list[PathText], BeforeValidator(listed)] = Field(default_factory=list)
     """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
     """The largest number of items of each of these tasks."""

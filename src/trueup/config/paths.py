@@ -22,7 +22,7 @@ from trueup.config.schema import TEMPLATE_NAMES, DpoConfig, PpoConfig, StageConf
 from trueup.config.sections import DataConfig, FunctionConfig, model_of_run
 from trueup.config.untrusted import Trust, read_json, refusal
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
-from trueup.system.files import split_event
+from trueup.system.files import expanded, split_event
 from trueup.system.text import excerpt, masked
 
 PathProblem = tuple[Place, type[TrueupError], str]
@@ -72,7 +72,7 @@ def find_model(name: str) -> str:
     Raises:
         ModelError: there is no such model, or it cannot be used.
     """
-    name = model_of_run(name)
+    name = model_of_run(expanded(name))
     if message := _model_problem(name, Trust()):
         raise ModelError(message)
     return name

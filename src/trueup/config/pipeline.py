@@ -14,7 +14,7 @@ from trueup.config.explain import explain, keys_of, other_tools_key, unknown_key
 from trueup.config.functions import function_text
 from trueup.config.problems import Place, Problem, as_written, collected, nearest, suggestion
 from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig, Strategy
-from trueup.config.sections import Allows, LoraConfig, ModelName, NonEmptyStr, Section, Seed, Threads
+from trueup.config.sections import Allows, FilePath, LoraConfig, ModelName, PathText, Section, Seed, Threads
 from trueup.errors import ConfigError
 
 SHARED = (
@@ -35,13 +35,13 @@ class PipelineConfig(Section):
     """The pipeline's name; its run folder is runs/name."""
     base: ModelName
     """The base model: a folder, a .gguf file, or a name on the Hugging Face hub."""
-    runs: Path = Path("runs")
+    runs: FilePath = Path("runs")
     """The folder that run folders are made in."""
-    data: NonEmptyStr | None = None
+    data: PathText | None = None
     """The path of every data section without one."""
     lora: LoraConfig | None = None
     """Adapters for every stage; a stage's own `lora` replaces it, `lora: null` turns it off."""
-    chat_template: NonEmptyStr | None = None
+    chat_template: PathText | None = None
     """A chat template for every stage and the report, instead of the base's: a file, chatml or chatml-tools."""
     template: dict[str, JsonValue] | None = None
     """Variables for the chat template in every stage and the report, e.g. `{enable_thinking: false}`."""

@@ -10,7 +10,18 @@ from pydantic import BeforeValidator, Field, Strict
 
 from trueup.config.problems import Problem
 from trueup.config.schema import Device, Dtype
-from trueup.config.sections import Count, GreedyTemperature, NonEmptyStr, Section, Seed, Threads, Whole, listed
+from trueup.config.sections import (
+    Count,
+    FilePath,
+    GreedyTemperature,
+    NonEmptyStr,
+    PathText,
+    Section,
+    Seed,
+    Threads,
+    Whole,
+    listed,
+)
 
 Texts = Annotated[list[NonEmptyStr], BeforeValidator(listed)]
 """A list of texts; a single text is a list of one."""
@@ -19,19 +30,19 @@ Texts = Annotated[list[NonEmptyStr], BeforeValidator(listed)]
 class RankConfig(Section):
     """The page on which people rank A against B. What is null stays as the store has it."""
 
-    prompts: Path | None = None
+    prompts: FilePath | None = None
     """Prompts to be answered by `model`, in any format of data."""
-    model: Texts = Field(default_factory=list)
+    model: Annotated[list[PathText], BeforeValidator(listed)] = Field(default_factory=list)
     """The models that answer: of one model two samples are compared, of several one answer each, blind."""
-    pairs: Path | None = None
+    pairs: FilePath | None = None
     """Pairs of answers that exist already: chosen/rejected, or a/b."""
-    gold: Path | None = None
+    gold: FilePath | None = None
     """Pairs with a known better answer (chosen), to check raters by."""
     gold_every: Whole | None = None
     """About one pair in so many is a gold one; 10 in a new store."""
     next: Literal["random", "uncertain"] | None = None
     """Which pair comes next; uncertain: by the scores of `reward`, closest first. random in a new store."""
-    reward: NonEmptyStr | None = None
+    reward: PathText | None = None
     """The reward model that scores pairs for `next: uncertain`."""
     pairs_per_prompt: Count = 1
     """Pairs to write for each prompt."""

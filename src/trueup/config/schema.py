@@ -21,12 +21,13 @@ from trueup.config.sections import (
     DataConfig,
     DpoWatchConfig,
     EvalConfig,
+    FilePath,
     KlConfig,
     LoraConfig,
     MixConfig,
     ModelName,
-    NonEmptyStr,
     OptimConfig,
+    PathText,
     PreferenceLossConfig,
     RewardLossConfig,
     RolloutConfig,
@@ -60,13 +61,13 @@ class StageConfig(Section):
 
     model: ModelName
     """The model to start from: a folder, a run's folder, a .gguf file, or a name on the Hugging Face hub."""
-    chat_template: NonEmptyStr | None = None
+    chat_template: PathText | None = None
     """A chat template instead of the model's: a file, chatml or chatml-tools. It is exported with the model."""
     template: dict[str, JsonValue] | None = None
     """Variables for the chat template, e.g. `{enable_thinking: false}`; the exported one has them as defaults."""
     train_thinking: StrictBool | None = None
     """Train the thoughts before answers. Unset: they are trained; false: only the answers are."""
-    output: Path
+    output: FilePath
     """The run folder: configuration, log, checkpoints and the trained model go there."""
     lora: LoraConfig | None = None
     """Train adapters only. Unset: train every weight."""
@@ -233,7 +234,7 @@ class PpoConfig(StageConfig):
 
     prompts: TrainData
     """Prompts to answer; of rankings or conversations, their prompts."""
-    reward: NonEmptyStr | Annotated[list[NonEmptyStr], Field(min_length=1)]
+    reward: PathText | Annotated[list[PathText], Field(min_length=1)]
     """A reward run's folder, a sequence-classification model, file.py:function, or a list of these: an ensemble."""
     kl: KlConfig = KlConfig()
     """The KL penalty."""

@@ -36,6 +36,7 @@ from trueup.config.functions import (
     load_function,
 )
 from trueup.config.problems import Problem, as_written, collected, nearest, suggestion
+from trueup.system.files import expanded
 
 SMALLEST, LARGEST = 1e-12, 1e9
 """The range of numbers that can make a difference: a smaller one is 0 to float32's rounding, a larger one a mistake."""
@@ -78,6 +79,10 @@ def listed(value: object) -> object:
 
 
 NonEmptyStr = Annotated[str, Field(min_length=1)]
+PathText = Annotated[NonEmptyStr, AfterValidator(expanded)]
+"""A path, or a name or function that stands for one, as text; `~` is the home folder."""
+FilePath = Annotated[Path, AfterValidator(lambda path: Path(expanded(str(path))))]
+"""The path of a file or folder; `~` is the home folder."""
 
 
 def model_of_run(name: str) -> str:
@@ -91,7 +96,7 @@ def model_of_run(name: str) -> str:
     return str(Path(name) / "adapter") if is_run else name
 
 
-ModelName = Annotated[NonEmptyStr, AfterValidator(model_of_run)]
+ModelName = Annotated[PathText, AfterValidator(model_of_run)]
 """A model's folder, `.gguf` file or hub name; a run's folder stands for the model in it, which is recorded."""
 
 
@@ -163,7 +168,7 @@ SkipKind = Literal[
 class DataConfig(Section):
     """A source of rows: a file, folder or data set, and how to read it. A bare text stands for `{path: ...}`."""
 
-    path: NonEmptyStr
+    path: PathText
     """A .jsonl, .json, .parquet, .csv or .txt file, a store of rankings (.db), or a dataset's name on the hub."""
     use: Literal["auto", "chosen", "prompt", "text"] = "auto"
     """The part of each row to use: all that the stage needs, the chosen answer, the prompt, or plain text."""
@@ -171,7 +176,7 @@ class DataConfig(Section):
     """A slice `start:stop` of the rows, from 0, stop not included. Unset: all."""
     columns: dict[str, str] | None = None
     """Names of fields in the file, where they differ: `{prompt: question}` reads prompt from question."""
-    tools: NonEmptyStr | None = None
+    tools: PathText | None = None
     """A JSON file of tools, declared for the rows that have no `tools` of their own."""
     split: NonEmptyStr = "train"
     """The split: of a hub dataset, of a folder whose files are named by it, or of rows with a field `split`."""
@@ -493,7 +498,7 @@ class WatchConfig(Section):
     They are printed and written to alarms.jsonl in the run folder.
     """
 
-    gold: NonEmptyStr | None = None
+    gold: PathText | None = None
     """An independent reward that is never trained on: a reward run's folder, a classifier, or file.py:function."""
     stop: Literal["never", "best-gold"] = "never"
     """best-gold: end when the gold reward no longer rises, and keep the weights of its best measurement."""
@@ -514,7 +519,7 @@ class DpoWatchConfig(WatchConfig):
     They are printed and written to alarms.jsonl in the run folder.
     """
 
-    reward: NonEmptyStr | None = None
+    reward: PathText | None = None
     """A reward model to follow, although DPO does not optimize it: the report's reward against KL."""
     samples: Whole = 32
     """The number of held-out prompts answered at each measurement, for KL, length and repetition."""

@@ -28,7 +28,7 @@ import yaml
 from filelock import lock_descriptor
 
 from trueup.errors import CheckpointError
-from trueup.system.files import atomic_write_bytes, atomic_write_text, explain_disk_errors, split_event
+from trueup.system.files import atomic_write_bytes, atomic_write_text, expanded, explain_disk_errors, split_event
 from trueup.system.text import terminal_safe_json
 
 HARMLESS = frozenset(
@@ -363,7 +363,7 @@ def config_differences(old_yaml: str, new_yaml: str) -> list[str]:
     Keys in `HARMLESS`, which may change when a run resumes, are left out.
     """
     try:
-        old, new = (_flat(yaml.load(text, PlainLoader)) for text in (old_yaml, new_yaml))
+        old, new = (_flat(_at_home(yaml.load(text, PlainLoader))) for text in (old_yaml, new_yaml))
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or number out of Python's range
         return ["config.yaml of the earlier run is not YAML that trueup wrote"]
     keys = [key for key in {**old, **new} if key.split(".")[0] not in HARMLESS]
@@ -415,6 +415,15 @@ def _without_event(key: str, value: object) -> object:
             {k: _without_event(k, v) for k, v in item.items()} if isinstance(item, dict) else item for item in value
         ]
     return split_event(value)[0] if isinstance(value, str) and key.endswith("path") else value
+
+
+def _at_home(value: object) -> object:
+    """Return a configuration with the home folder for `~`, which earlier versions kept in paths."""
+    if isinstance(value, dict):
+        return {key: _at_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    return expanded(value) if isinstance(value, str) else value
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

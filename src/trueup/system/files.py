@@ -52,6 +52,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def expanded(path: str) -> str:
+    """Return a path with the home folder for a `~` at its beginning; all else, such as a hub name, unchanged."""
+    return os.path.expanduser(path)  # noqa: PTH111 (a Path would change names that are no paths, and fail for ~nobody)
+
+
 def split_event(name: str) -> tuple[str, int | None]:
     """Split the name of a vote store with an event number: `votes.db@1200` becomes ("votes.db", 1200).
 
