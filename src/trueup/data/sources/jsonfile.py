@@ -1,15 +1,20 @@
-"""Read JSON Lines files, and JSON lists one element at a time: memory holds one element of a list of any length."""
+"""Read JSON Lines files, and JSON lists one element at a time: memory holds one element of a list of any length.
+
+A list may be the only value of an object, as in {"data": [{…}, …]}.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO, cast
 
 from trueup.data.rendering.messages import Origin, row_error
 from trueup.data.sources import decoding
 from trueup.data.sources.decoding import Break, Entry, Tally
+from trueup.data.sources.records import FIELDS
 from trueup.errors import DataError
 from trueup.system.text import as_json, excerpt, type_name
 
@@ -17,6 +22,8 @@ CHUNK = 2**16
 """Bytes of a JSON list that are read at a time."""
 MARGIN = 16  # the longest literal that a piece's end can cut: -Infinity, or an escape such as \ud83d
 SPACE = re.compile(r"[ \t\n\r]*")
+_LIST_OF_OBJECTS = re.compile(r'\s*\{\s*("(?:[^"\\]|\\.)*")\s*:\s*\[\s*(?=\{)')
+_SPEAKER = ("role", "from")
 LINES, LIST = "write one JSON object per line", "write a JSON list of objects"
 
 
@@ -145,6 +152,16 @@ class _Window:
             if self.position < len(self.text) or not self.grow():
                 return self.text[self.position : self.position + 1]
 
+    def skip(self, char: str) -> None:
+        """Move behind the next character that is not a space.
+
+        Raises:
+            Break: it is not `char`.
+        """
+        if self.skip_space() != char:
+            raise self.broken(self.position, f"Expecting '{char}'")
+        self.position += 1
+
     def broken(self, pos: int, message: str) -> Break:
         """Return the Break (end of reading) for broken JSON at `text[pos]`, with its line and column."""
         start = self.text.rfind("\n", 0, pos) + 1
@@ -153,6 +170,13 @@ class _Window:
         near = max(0, pos - 200)
         fix = "check that the file was written to the end" if _ends_early(self.text, pos, message) else LIST
         return Break(origin, _broken(origin, self.text[near : pos + 200], pos - near, column, message, fix))
+
+    def second_key(self) -> Break:
+        """Return the Break (end of reading) for a further key behind the list of rows."""
+        origin = Origin(self.name, self._line + self.text.count("\n", 0, self.position))
+        fix = 'write the list alone, [{…}, …], or under the only key, {"data": [{…}, …]}'
+        near = self.text[self.position : self.position + 60]
+        return Break(origin, row_error(origin, "another key follows the list of rows", fix, near))
 
     def value(self, number: int) -> object:
         """Return the JSON value at `position`, and move behind it; `number` is its place in the list, for errors.
@@ -184,21 +208,63 @@ class _Window:
         return near_end and not self.ended
 
 
-def json_list(name: str, handle: BinaryIO, size: int = CHUNK) -> Iterator[Entry]:
+def key_of_rows(handle: BinaryIO) -> str | None:
+    """Return the key of a JSON object whose only value is the list of a file's rows, e.g. "data"; None: it is not one.
+
+    A row of JSON Lines may begin in the same way: its key is a field of rows, its list holds messages, or other rows
+    follow on further lines. The handle is left at the beginning.
+    """
+    key: str | None = None
+    with suppress(*decoding.UNREADABLE):  # the error is told when the rows are read
+        text = handle.read(CHUNK).decode("utf-8", "ignore").removeprefix("\ufeff")
+        match = _LIST_OF_OBJECTS.match(text)
+        if match is not None and not _of_one_row(text, match) and not _further_row(handle):
+            key = json.loads(match[1], strict=False)
+    handle.seek(0)
+    return key
+
+
+def _of_one_row(text: str, match: re.Match[str]) -> bool:
+    """Return True if the list that follows `match` is the field of a row, and not a list of rows."""
+    if json.loads(match[1], strict=False) in FIELDS:
+        return True
+    names = re.match(r'\{\s*"(\w+)"', text[match.end() :])
+    return names is not None and names[1] in (*_SPEAKER, "content", "value")
+
+
+def _further_row(handle: BinaryIO) -> bool:
+    """Return True if the first line is a whole JSON object and others follow."""
+    handle.seek(0)
+    line = handle.readline(decoding.LINE_LIMIT)
+    following = next((text for text in iter(lambda: handle.readline(CHUNK), b"") if text.strip()), b"")
+    return line.endswith(b"\n") and line.rstrip().endswith(b"}") and following.lstrip().startswith(b"{")
+
+
+def json_list(name: str, handle: BinaryIO, size: int = CHUNK, *, inside: bool = False) -> Iterator[Entry]:
     """Yield the objects of a JSON list as the fields of rows; a row's `line` is its number in the list, from 1.
+
+    With `inside` the list is the only value of an object.
 
     An element that is not an object gives an error in its place; broken JSON raises Break, with its line.
     """
-    for origin, value in list_values(name, handle, size):
+    for origin, value in list_values(name, handle, size, inside=inside):
         yield origin, cast("dict[str, object]", value) if type(value) is dict else _not_object(origin, value)
 
 
-def list_values(name: str, handle: BinaryIO, size: int = CHUNK) -> Iterator[tuple[Origin, object]]:
-    """Yield (place, value) for each element of the JSON list in `handle`; `size` bytes are read at a time."""
+def list_values(
+    name: str, handle: BinaryIO, size: int = CHUNK, *, inside: bool = False
+) -> Iterator[tuple[Origin, object]]:
+    """Yield (place, value) for each element of the JSON list in `handle`; `size` bytes are read at a time.
+
+    With `inside` the list is the only value of an object.
+    """
     window = _Window(name, handle, size)
-    if window.skip_space() != "[":
-        raise window.broken(window.position, "Expecting '['")
-    window.position += 1
+    if inside:
+        window.skip("{")
+        window.skip_space()
+        window.value(1)
+        window.skip(":")
+    window.skip("[")
     number = 0
     follows = window.skip_space()
     while follows != "]":
@@ -211,5 +277,9 @@ def list_values(name: str, handle: BinaryIO, size: int = CHUNK) -> Iterator[tupl
             window.position += 1
             window.skip_space()
     window.position += 1
+    if inside:
+        if window.skip_space() == ",":
+            raise window.second_key()
+        window.skip("}")
     if window.skip_space():
         raise window.broken(window.position, "Extra data")

@@ -13,7 +13,7 @@ from trueup.data.sources import finding
 from trueup.data.sources.account import Drop
 from trueup.data.sources.decoding import UNREADABLE, Break, Entry, Tally, cannot_read
 from trueup.data.sources.rankings import last_event, looks_like_store, snapshot
-from trueup.data.sources.reading import probe, read_file
+from trueup.data.sources.reading import key_of_list, probe, read_file
 from trueup.data.sources.tables import numbered
 from trueup.data.sources.trees import joined
 from trueup.data.votes.header import is_store
@@ -32,12 +32,14 @@ class Reader:
         event: the number of the last event that counts in a vote store; None for other sources.
         left_out: what the source holds besides its rows, with reasons, e.g. undecided pairs of a vote store.
         hidden: names of hidden data files in the source's folder, which are not read.
+        keys: the keys under which .json files hold the lists of their rows, e.g. "data"; lists at the top have none.
     """
 
     version: str = ""
     event: int | None = None
     left_out: tuple[Drop, ...] = ()
     hidden: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
     def __init__(self, spec: str, files: tuple[str, ...], size: int) -> None:
         self.spec, self.files, self._size = spec, files, size
@@ -77,6 +79,7 @@ class FileReader(Reader):
             probe(path)
         super().__init__(spec, tuple(map(str, paths)), sum(path.stat().st_size for path in paths))
         self._paths = paths
+        self.keys = tuple(dict.fromkeys(key for path in paths if (key := key_of_list(path)) is not None))
 
     def _pass(self, tally: Tally) -> Iterator[Entry]:
         for path in self._paths:

@@ -22,7 +22,7 @@ from trueup.data.sources.decoding import (
     refuse_special,
     text_lines,
 )
-from trueup.data.sources.jsonfile import json_lines, json_list
+from trueup.data.sources.jsonfile import json_lines, json_list, key_of_rows
 from trueup.data.sources.tables import csv_rows, open_parquet, parquet_rows
 from trueup.errors import DataError
 from trueup.system.text import excerpt, printable
@@ -58,6 +58,14 @@ def probe(path: Path) -> None:
         raise DataError(f"{printable(path)}: cannot be read: {cannot_read(error)}\n  fix: {fix}") from error
 
 
+def key_of_list(path: Path) -> str | None:
+    """Return the key under which a .json file holds the list of its rows, e.g. "data"; None if it is no such file."""
+    if kind_of(path) != ".json":
+        return None
+    with opened(path, Tally()) as handle:
+        return key_of_rows(handle)
+
+
 def read_file(path: Path, tally: Tally) -> Iterator[Entry]:
     """Yield the place of each row of a file, with its fields or the error of reading it; report progress to `tally`."""
     size = 0
@@ -88,6 +96,8 @@ def _entries(path: Path, tally: Tally) -> Iterator[Entry]:
         else:
             head = handle.read(HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
             handle.seek(0)
-            yield from (
-                json_list(name, handle) if head[:1] == b"[" and kind == ".json" else json_lines(name, handle, tally)
-            )
+            inside = kind == ".json" and head[:1] == b"{" and key_of_rows(handle) is not None
+            if inside or (kind == ".json" and head[:1] == b"["):
+                yield from json_list(name, handle, inside=inside)
+            else:
+                yield from json_lines(name, handle, tally)

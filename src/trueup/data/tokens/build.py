@@ -213,7 +213,7 @@ def _build(
         account.check()
         meta = account.counts(reader.left_out, reader.blank)
         meta |= {"format": task.parser.format, "want": task.parser.want, "reason": task.parser.reason}
-        meta["hidden"] = reader.hidden
+        meta |= {"hidden": reader.hidden, "keys": reader.keys}
         with _storage_errors(folder):
             writer.close(meta)
             _publish(temporary, folder / key)

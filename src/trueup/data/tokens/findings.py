@@ -114,6 +114,9 @@ def reading_findings(section: str, meta: Mapping[str, Any]) -> list[Finding]:
     """
     text = f"read as {meta['format']}, because the first row has: {meta['reason']}"
     result = [Finding("format", "note", section, text)]
+    if keys := meta["keys"]:
+        text = f"the rows are the list under the key {listed(map(str, keys), _LISTED_FIELDS)}"
+        result.append(Finding("rows-key", "note", section, text))
     if hidden := meta["hidden"]:
         names = listed(map(str, hidden), _LISTED_FIELDS)
         text = f"hidden files of the folder are not read: {names}"
