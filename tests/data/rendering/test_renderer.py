@@ -327,6 +327,24 @@ class TestOddTemplates:
         assert trained_text(renderer, talk("hi", "yes")) == ["yes<|im_end|>"]
         assert renderer.tokenizer.decode(renderer.prompt(talk("hi"))).endswith("<|im_start|>assistant\n")
 
+    @pytest.mark.parametrize("ending", ["<|im_start|>assistant\n", "<|im_start|>"])
+    def test_the_header_of_a_next_answer_is_not_the_end_of_this_one(self, ending):
+        turn = "{{ '<|im_start|>' + (m.role + '\n' if ending else '') + m.content + '<|im_end|>' }}"
+        turn = turn.replace("ending", str(ending != "<|im_start|>").lower())
+        renderer = Renderer(with_template("{% for m in messages %}" + turn + "{% endfor %}" + ending))
+        assert trained_text(renderer, talk("hi", "yes", "so", "no")) == ["yes<|im_end|>", "no<|im_end|>"]
+        assert str(renderer.tokenizer.decode([renderer.end_id])) == "<|im_end|>"
+        assert renderer.template_marks
+
+    def test_text_below_the_last_question_alone(self):
+        below = "{{ ' /brief' if m == (messages | selectattr('role', 'equalto', 'user') | list)[-1] else '' }}"
+        turn = "{{ '<|im_start|>' + m.role + '\n' + m.content }}" + below + "{{ '<|im_end|>\n' }}"
+        prompt = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+        renderer = Renderer(with_template("{% for m in messages %}" + turn + "{% endfor %}" + prompt))
+        asked = talk("one", "yes", "two", "no")
+        assert trained_text(renderer, asked) == ["yes<|im_end|>", "no<|im_end|>"]
+        assert str(renderer.tokenizer.decode(renderer.conversation(asked).ids)).count(" /brief") == 1
+
     def test_end_token_left_out_of_the_last_turn(self):
         template = (
             "{% for m in messages %}{{ '[' + m.role + ']' + m.content }}"

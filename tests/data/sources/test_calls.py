@@ -47,6 +47,7 @@ EXPECTED = (
         [QUESTION, {"role": "assistant", "content": None, "function_call": {**CALL, "arguments": '{"place": "Rome"}'}}],
         [{"from": "human", "value": "Rain?"}, {"from": "function_call", "value": json.dumps(CALL)}],
         [{"from": "human", "value": "Rain?"}, {"from": "gpt", "value": f"<tool_call>{json.dumps(CALL)}</tool_call>"}],
+        [{"from": "human", "value": "Rain?"}, {"from": "gpt", "value": f"<tool_call>\n{CALL!r}\n</tool_call>"}],
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("result", ["tool", "observation", "<tool_response>"])
@@ -194,3 +195,56 @@ def test_a_file_of_no_tools_is_refused(tmp_path, text):
     (tmp_path / "tools.json").write_text(text)
     with pytest.raises(DataError, match=r"tools.json:1: (.|\n)*fix:"):
         read_tools(str(tmp_path / "tools.json"))
+
+
+@pytest.mark.parametrize("text", ["{'name': 'look', 'arguments': {b'x'}}", "{'name': open('x')}", "{" * 500 + "}"])
+def test_what_is_no_call_stays_text(text):
+    content = f"<tool_call>{text}</tool_call>"
+    assert messages(QUESTION, {"role": "assistant", "content": content})[1] == Message("assistant", content)
+
+
+def test_two_different_calls_in_one_message_are_refused():
+    turn = {"role": "assistant", "content": None, "tool_calls": [CALL], "function_call": CALL}
+    assert len(messages(QUESTION, turn)[1].calls) == 1
+    with pytest.raises(DataError, match="different calls at tool_calls and function_call"):
+        messages(QUESTION, {**turn, "function_call": {**CALL, "name": "see"}})
+
+
+def test_tools_may_be_declared_as_functions():
+    """As in OpenAI's older files; a field `functions` that declares nothing is left unread."""
+    assert messages(QUESTION, ANSWER, functions=[LOOK]) == messages(QUESTION, ANSWER, tools=[DECLARED])
+    assert messages(QUESTION, ANSWER, functions=[LOOK], tools=[DECLARED])[0].role == TOOLS
+    assert messages(QUESTION, ANSWER, functions=["def f(): ..."])[0].role == "user"
+    with pytest.raises(DataError, match="tools and functions declare different tools"):
+        messages(QUESTION, ANSWER, functions=[LOOK], tools=[{"name": "see"}])
+
+
+@pytest.mark.parametrize(
+    ("part", "fix"),
+    [
+        ({"type": "tool_use", "name": "look", "input": {}}, "calls at tool_calls"),
+        ({"type": "thinking", "thinking": "dry"}, "thoughts at reasoning_content"),
+        ({"type": "image_url", "image_url": {"url": "a.png"}}, "pictures and sound cannot be trained on"),
+    ],
+)
+def test_a_part_that_is_no_text_says_where_it_belongs(part, fix):
+    with pytest.raises(DataError, match=fix):
+        messages(QUESTION, {"role": "assistant", "content": [part, {"type": "text", "text": "No."}]})
+
+
+@pytest.mark.parametrize("key", ["arguments", "parameters", "args", "input"])
+def test_names_of_arguments(key):
+    call = {"name": "look", key: {"place": "Rome"}}
+    assert messages(QUESTION, {"role": "assistant", "tool_calls": [call]})[1].calls == EXPECTED[1].calls
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        ({"name": "look", "values": {"place": "Rome"}}, 'has no arguments, but "values"'),
+        ({**CALL, "parameters": {"place": "Oslo"}}, "holds arguments at arguments and parameters"),
+    ],
+)
+def test_arguments_are_never_lost(call, problem):
+    with pytest.raises(DataError, match=problem):
+        messages(QUESTION, {"role": "assistant", "tool_calls": [call]})

@@ -46,7 +46,10 @@ def test_a_flag_makes_a_message_context(tmp_path: Path, flags: Row) -> None:
     assert [message.trained for message in row.messages] == [True, False, True, True]
 
 
-@pytest.mark.parametrize("flags", [{"weight": 1}, {"weight": None}, {"train": True}, {"weight": 1.0}])
+@pytest.mark.parametrize(
+    "flags",
+    [{"weight": 1}, {"weight": None}, {"train": True}, {"weight": 1.0}, {"toxic": True}, {"trained_on": "2025-01-01"}],
+)
 def test_a_flag_that_says_the_usual_changes_nothing(tmp_path: Path, flags: Row) -> None:
     assert made(tmp_path, flagged(**flags)) == made(tmp_path, {"messages": LONG})
 
@@ -56,6 +59,9 @@ REFUSED: list[tuple[str, Row, str, str]] = [
     ("a word", flagged(train="no"), '"train" is neither 0 nor 1', "conversation"),
     ("a mask", flagged(mask=True), 'holds "mask"', "conversation"),
     ("parts of a message", flagged(train_detail=[{"begin_offset": 0}]), 'holds "train_detail"', "conversation"),
+    ("a flag of another name", flagged(ignore=True), 'holds "ignore", which may say', "conversation"),
+    ("a flag by its name", flagged(learnable=0), 'holds "learnable", which may say', "conversation"),
+    ("a label of a message", flagged(label=False), 'holds "label", which may say', "conversation"),
     ("contradicting flags", flagged(weight=0, train=True), "contradict each other", "conversation"),
     (
         "the user's",
@@ -71,6 +77,9 @@ REFUSED: list[tuple[str, Row, str, str]] = [
         "preference",
     ),
     ("a row's weight 0", {**TALK, "weight": 0}, '"weight" is 0', "conversation"),
+    ("a weight of CSV", {**PAIR, "weight": "0"}, '"weight" is "0": the row is not to be trained', "conversation"),
+    ("a flag of CSV", {**PAIR, "train": "False"}, '"train" is "False": the row is not to be', "conversation"),
+    ("tools of a message", {"messages": [{**LONG[0], "tools": [{"name": "w"}]}, LONG[1]]}, "declares", "conversation"),
     ("a row's weight", {**PAIR, "weight": 0.3}, "single rows have no weight", "conversation"),
     ("a pair's weight", {**RANKING, "weight": 2}, "single rows have no weight", "preference"),
     ("the assistant masked", {**TALK, "mask": "Assistant"}, '"mask" leaves out', "conversation"),
@@ -121,7 +130,9 @@ def test_refused(tmp_path: Path, _title: str, row: Row, says: str, want: Any) ->
     assert says in message
 
 
-IGNORABLE = [row for _, row, says, _ in REFUSED if re.search(r"label|kto_tag|score|rating|images|beside|query", says)]
+IGNORABLE = [
+    row for _, row, says, _ in REFUSED if re.search(r'label" says|kto_tag|score|rating|images|beside|query', says)
+]
 
 
 @pytest.mark.parametrize("row", IGNORABLE, ids=str)
@@ -287,10 +298,11 @@ def test_a_split_of_a_file_that_has_none_is_refused(tmp_path: Path) -> None:
 
 def test_what_nothing_reads_is_counted(tmp_path: Path) -> None:
     talk = [{**turn, "name": "Ana"} for turn in chat("q", "a")]
+    talk[0]["thinking"] = "a thought of the user's"
     rows = [{"messages": talk, "source": "s", "id": 0, "tags": []}, {**TALK, "source": None, "id": 1}]
     stream = RowStream(section(write(tmp_path / "x.jsonl", *rows)), "conversation")
     list(stream)
-    assert stream.account.unread == {"source": 1, "id": 2, "messages[].name": 1}
+    assert stream.account.unread == {"source": 1, "id": 2, "messages[].name": 1, "messages[].thinking": 1}
     assert stream.account.holders == 2
 
 

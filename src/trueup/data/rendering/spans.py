@@ -308,7 +308,9 @@ class Layout:
         if not glue.startswith(header):
             if last:
                 raise not_appending(before.text)
-            header = _cut_back(_shared(header, glue), self._template.encoder)
+            opens, headed, _ = glue.partition(self._template.answer_header)
+            whole_header = headed.strip() and opens + headed  # the template wrote more, or less, below the question
+            header = whole_header or _cut_back(_shared(header, glue), self._template.encoder)
         boundary = at + len(header)
         thought, form = self._template.thought(messages[index]), self._template.form
         given = ("thought", index) in whole.places

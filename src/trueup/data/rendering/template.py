@@ -337,7 +337,7 @@ class ChatTemplate:
         if place is None:
             raise ModelError(f"the chat template leaves out the content of an answer\n  {TEMPLATE_FIX}")
         lead, tail = whole.text[: place[0]], whole.text[place[1] :]
-        ends = self._end_tokens(tail)
+        ends = self._end_tokens(tail, lead)
         end_text = ends[0][0] if ends else ""
         space = tail.partition(end_text)[0] if end_text else tail.rstrip()
         if space.strip():
@@ -358,19 +358,27 @@ class ChatTemplate:
     def _probed(self, *messages: Message) -> MarkedText:
         return read_marks(self._render(marked(messages), generate=False))
 
-    def _end_tokens(self, tail: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Return (text, ids) of the end tokens in the text after the last response: the whole run, then its first."""
+    def _end_tokens(self, tail: str, lead: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Return (text, ids) of the end tokens in the text after the last response: the whole run, then its first.
+
+        `lead` is the text before that response. Some templates write the header of a next answer behind each
+        conversation: a token that a response follows directly is no end, nor is one that text follows.
+        """
         added = self.encoder.added
         first = next((i for i in self.encoder.ids(tail) if added.get(i, "\0") in tail), None)
-        if first is None:
+        opening = self.encoder.last_token(lead)
+        opens = opening[1] if opening and opening[0] + len(opening[2]) == len(lead.rstrip()) else None
+        if first is None or first == opens:
             return ()
         text, ids = added[first], [first]
         rest = tail.partition(text)[2]
-        while (following := self.encoder.token_at(rest, 0)) is not None and following[0] not in ids:
+        while (following := self.encoder.token_at(rest, 0)) is not None and following[0] not in (*ids, opens):
             ids.append(following[0])
             text, rest = text + following[1], rest[len(following[1]) :]
-        runs = [(text, tuple(ids))]
-        return (*runs, (added[first], (first,))) if len(ids) > 1 else (*runs,)
+        alone = (added[first], (first,))
+        if len(ids) == 1 or (rest.strip() and self.encoder.token_at(rest, 0) is None):
+            return (alone,)
+        return (text, tuple(ids)), alone
 
     def _between(self, asked: MarkedText) -> tuple[str, int]:
         """Return (text, id) of the end token that stands only between turns, e.g. GLM's <|user|>; ("", -1) if none."""

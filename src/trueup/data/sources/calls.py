@@ -9,9 +9,11 @@ Arguments may be an object or its JSON text.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +28,8 @@ THINKING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message that hold an assistant's thought."""
 CALLS = ("tool_calls", "function_call")
 """Keys of a message that hold tool calls."""
+ARGUMENTS = ("arguments", "parameters", "args", "input")
+"""Keys of a call that hold its arguments."""
 NAMES = ("tool_call_id", "name")
 """Keys of a tool's result that name the call, and the tool."""
 CALL_ROLES = {"function_call": "assistant", "tool_call": "assistant"}
@@ -64,10 +68,12 @@ def calls_in(name: str, item: Mapping[str, object], fail: Fail) -> tuple[ToolCal
     """Return the tool calls that a message gives at `tool_calls` or `function_call`.
 
     Raises:
-        DataError: one is no call, or its arguments are no JSON object.
+        DataError: one is no call, its arguments are no JSON object, or both keys hold calls, and not the same ones.
     """
-    key = next((key for key in CALLS if item.get(key)), None)
-    return () if key is None else calls_of(f"{name}.{key}", item[key], fail)
+    given = {key: calls_of(f"{name}.{key}", item[key], fail) for key in CALLS if item.get(key)}
+    if len({tuple((call.name, call.arguments) for call in calls) for calls in given.values()}) > 1:
+        raise fail(f"{name} holds different calls at {' and '.join(given)}", "keep one of them", kind="tools")
+    return next(iter(given.values()), ())
 
 
 def calls_of(name: str, value: object, fail: Fail) -> tuple[ToolCall, ...]:
@@ -86,7 +92,7 @@ def _call(name: str, item: object, fail: Fail) -> ToolCall:
     called = inner.get("name")
     if not isinstance(called, str) or not called:
         raise fail(f"{name} names no tool", form, as_json(item), kind="tools")
-    arguments = inner.get("arguments", inner.get("parameters"))
+    arguments = _arguments(name, inner, fail)
     text = arguments if isinstance(arguments, str) and arguments.strip() else as_arguments(arguments or {})
     value = _from_json(f"{name}.arguments", text, fail)
     if not isinstance(value, dict):
@@ -96,28 +102,46 @@ def _call(name: str, item: object, fail: Fail) -> ToolCall:
     return ToolCall(called, text, identity if isinstance(identity, str) else "")
 
 
+def _arguments(name: str, call: Mapping[str, object], fail: Fail) -> object:
+    """Return the arguments of a call, under any of their names; None if it has none.
+
+    Raises:
+        DataError: two names hold different arguments, or they may stand at a name that is not read.
+    """
+    given = {key: call[key] for key in ARGUMENTS if call.get(key) not in (None, "", {})}
+    if len({as_json(value) for value in given.values()}) > 1:
+        raise fail(f"{name} holds arguments at {' and '.join(given)}", "keep one of them", as_json(call), kind="tools")
+    other = next((key for key, value in call.items() if key not in ARGUMENTS and isinstance(value, dict)), None)
+    if not given and other is not None:
+        problem = f"{name} has no arguments, but {excerpt(other)}"
+        raise fail(problem, "write them at arguments", as_json(call), kind="tools")
+    return next(iter(given.values()), None)
+
+
 def as_arguments(value: object) -> str:
     """Return the arguments of a call as JSON text."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def _from_json(name: str, text: str, fail: Fail) -> object:
+def _from_json(name: str, text: str, fail: Fail, form: str = 'write {"name": "…", "arguments": {…}}') -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise fail(f"{name} is not JSON", 'write {"name": "…", "arguments": {…}}', text, kind="tools") from None
+        raise fail(f"{name} is not JSON", form, text, kind="tools") from None
 
 
 def from_hermes(message: Message, fail: Fail) -> Iterator[Message]:
     """Yield a message with the calls in its text as calls, or the results in a tool's text as messages of their own.
 
-    A text in <tool_call> that is no JSON object with a name stays text.
+    A text in <tool_call> that is no object with a name stays text. Objects may be written as Python writes them, as in
+    Hermes' own data set: {'name': …}.
     """
     if message.role == "assistant" and not message.calls and "<tool_call>" in message.content:
         found = list(_CALL.finditer(message.content))
         end = message.content.rstrip()
-        if found and end.endswith("</tool_call>") and all(_is_call(match[1]) for match in found):
-            calls = tuple(call for match in found for call in calls_of("<tool_call>", match[1], fail))
+        values = [_call_value(match[1]) for match in found]
+        if found and end.endswith("</tool_call>") and all(values):
+            calls = tuple(call for value in values for call in calls_of("<tool_call>", value, fail))
             between = [end[a.end() : b.start()] for a, b in pairwise(found)]
             if not any(text.strip() for text in between):
                 yield replace(message, content=message.content[: found[0].start()].rstrip(), calls=calls)
@@ -130,12 +154,15 @@ def from_hermes(message: Message, fail: Fail) -> Iterator[Message]:
     yield message
 
 
-def _is_call(text: str) -> bool:
+def _call_value(text: str) -> object:
+    """Return the call that a text writes in JSON or as a Python literal; None if it writes none."""
+    value: object = None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and isinstance(value.get("name"), str)
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = json.loads(json.dumps(ast.literal_eval(text)))  # None for bytes, sets and other things without JSON
+    return value if isinstance(value, dict) and isinstance(value.get("name"), str) else None
 
 
 def paired(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -155,6 +182,13 @@ def paired(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(result)
 
 
+def declaring(row: Mapping[str, object]) -> list[str]:
+    """Return the keys of a row that declare tools: `tools`, and `functions` (OpenAI's older name) if it holds some."""
+    functions = row.get("functions")
+    older = isinstance(functions, list) and any(isinstance(item, dict) and "name" in item for item in functions)
+    return [*(["tools"] if row.get("tools") else []), *(["functions"] if older else [])]
+
+
 def declared(value: object, fail: Fail) -> Message | None:
     """Return the tools that a row declares as a message of the role "tools"; None if it declares none.
 
@@ -165,14 +199,14 @@ def declared(value: object, fail: Fail) -> Message | None:
     """
     if value is None or value in ("", [], {}):
         return None
-    value = _from_json("tools", value, fail) if isinstance(value, str) else value
-    value = [value] if isinstance(value, dict) else value
     form = 'write [{"type": "function", "function": {"name": "…", "description": "…", "parameters": {…}}}]'
+    value = _from_json("tools", value, fail, form) if isinstance(value, str) else value
+    value = [value] if isinstance(value, dict) else value
     if not isinstance(value, list):
         raise fail(f"tools is {type_name(value)}, expected a list", form, as_json(value), kind="tools")
     tools: list[dict[str, Any]] = []
     for index, written in enumerate(cast("list[object]", value)):
-        item = _from_json(f"tools[{index}]", written, fail) if isinstance(written, str) else written
+        item = _from_json(f"tools[{index}]", written, fail, form) if isinstance(written, str) else written
         tool = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
         inner = tool.get("function", tool)
         if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):

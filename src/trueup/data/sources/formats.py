@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from trueup.data.rendering.messages import TOOLS, Conversation, Labelled, Message, Preference, Prompt, Row, Text, check
-from trueup.data.sources.calls import declared
+from trueup.data.sources.calls import declared, declaring
 from trueup.data.sources.records import (
     COMPLETION,
     LABEL,
@@ -34,7 +34,7 @@ from trueup.data.sources.records import (
     is_nothing,
     is_transcript,
 )
-from trueup.data.sources.schemas import TIE, Pairs, Ranked, Schema, schema_of
+from trueup.data.sources.schemas import TIE, Pairs, Ranked, Schema, compared, schema_of
 from trueup.errors import DataError
 from trueup.system.text import as_json, excerpt
 
@@ -76,14 +76,15 @@ class Format:
 
     def because(self) -> str:
         """Return the fields by which the format was recognised, as text for a message."""
-        keys = self.schema.needs if self.schema and self.schema.needs else [key for key in self.keys.values() if key]
+        keys = [key for key in self.keys.values() if key] or (self.schema.needs if self.schema else ())
         return ", ".join(dict.fromkeys(keys))
 
 
 def _inner(record: Record, fields: Mapping[str, object]) -> Record:
     """Return fields that were made of a record as a record of the same place, which notes in the same lists."""
-    fields = {**fields, "tools": record.row.get("tools")}
-    record.read.add("tools")
+    keys = declaring(record.row) or ["tools"]
+    fields = {**fields, **{key: record.row.get(key) for key in keys}}
+    record.read.update(keys)
     return Record(fields, record.origin, record.notes, record.allow_empty, record.merge_turns, unread=record.unread)
 
 
@@ -113,7 +114,7 @@ def recognise(row: Mapping[str, object], wanted: Sequence[str], name: str = "aut
     """
     schema = schema_of(row, name)
     if schema is not None and (gives := next((gives for gives in schema.gives if gives in wanted), None)):
-        return Format(schema.name, {}, _ranking, gives, schema)
+        return Format(schema.name, {} if schema.needs else compared(row), _ranking, gives, schema)
     possible = {name: keys for name, keys in _keys_of_formats(row).items() if keys}
     kind = next((kind for kind in wanted if kind in possible and name in ("auto", kind)), None)
     return Format(kind, possible[kind], PARSERS[kind], kind) if kind else None
@@ -251,9 +252,12 @@ def _with_system(record: Record, keys: Keys, turns: tuple[Message, ...]) -> tupl
             raise record.fail(problem, f"keep one of them, or set ignore: [{key}]", system)
     elif system.strip():
         turns = (Message("system", system), *turns)
-    tools = declared(record.row.get("tools"), record.fail)
-    record.read.add("tools")
-    return (tools, *turns) if tools else turns
+    keys = declaring(record.row)
+    record.read.update(("tools", *keys))
+    written = {tools for key in keys if (tools := declared(record.row[key], record.fail))}
+    if len(written) > 1:
+        raise record.fail(f"{' and '.join(keys)} declare different tools", "keep one of them", kind="tools")
+    return (*written, *turns)
 
 
 def _conversation(record: Record, keys: Keys) -> Row:

@@ -67,24 +67,32 @@ def _is_file(value: object) -> bool:
 
 def _check_weights(record: Record) -> None:
     for key in WEIGHTS:
-        value = record.row.get(key)
-        if value is None or not isinstance(value, bool | int | float):
+        value = _as_number(record.row.get(key))
+        if value is None:
             continue
         record.read.add(key)
         if value == 0:
             fix = f"remove the row, or set ignore: [{key}]"
             raise record.fail(
-                f"{excerpt(key)} is {as_json(value)}: the row is not to be trained", fix, kind="untrained"
+                f"{excerpt(key)} is {as_json(record.row[key])}: the row is not to be trained", fix, kind="untrained"
             )
         if value != 1:
             fix = f"weigh whole files by data.weight, or set ignore: [{key}]"
-            raise record.fail(f"{excerpt(key)} is {as_json(value)}, and single rows have no weight", fix)
+            raise record.fail(f"{excerpt(key)} is {as_json(record.row[key])}, and single rows have no weight", fix)
     masked = record.row.get("mask")
     if isinstance(masked, str) and masked:  # NeMo: the role whose messages are not trained
         record.read.add("mask")
         if masked.lower() not in _MASKED_ROLES:
             fix = "only the assistant's messages are trained; set ignore: [mask] to train them all"
             raise record.fail(f'"mask" leaves out the messages of {excerpt(masked)}', fix)
+
+
+def _as_number(value: object) -> bool | int | float | None:
+    """Return a number or a truth value, also one written as text, as all cells of a CSV file are; else None."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else {"true": True, "false": False}.get(text)
+    return value if isinstance(value, bool | int | float) else None
 
 
 def _check_verdicts(record: Record, *, judged: bool) -> None:
@@ -98,10 +106,8 @@ def _check_verdicts(record: Record, *, judged: bool) -> None:
             fix = f"train KTO on both kinds; set ignore: [{key}] if it is no verdict"
             raise record.fail(problem, fix, as_json(record.row[key]), kind="undesirable")
     for key in SCORES:
-        value = record.row.get(key)
-        if isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value.strip()):
-            value = float(value)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        value = _as_number(record.row.get(key))
+        if value is not None and not isinstance(value, bool):
             problem = f"{excerpt(key)} says how good the answer is, and SFT would train on all alike"
             fix = f"keep the good rows in a file of their own, and set ignore: [{key}] for it"
             raise record.fail(problem, fix, as_json(record.row[key]))

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, Prompt, Row, row_error
-from trueup.data.sources.calls import read_tools
+from trueup.data.sources.calls import declaring, read_tools
 from trueup.data.sources.formats import PARSERS, Format, LeftOut, recognise, untrained
 from trueup.data.sources.meaning import check_meaning, other_split
 from trueup.data.sources.records import (
@@ -167,7 +167,7 @@ class Parser:
         """
         if isinstance(fields, DataError):
             raise fields
-        if self.tools is not None and not fields.get("tools"):
+        if self.tools is not None and not declaring(fields):
             fields = {**fields, "tools": self.tools}
         assert self._form is not None, "start() comes first"
         row = self._fields(fields, origin)

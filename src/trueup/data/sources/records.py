@@ -19,6 +19,7 @@ from trueup.data.sources.calls import (
     THINKING,
     calls_in,
     calls_of,
+    declaring,
     from_hermes,
     paired,
     thought_in,
@@ -249,8 +250,8 @@ class Record:
         text_key = next((key for key in TEXT_KEYS if key in item), "value" if role_key == "from" else "content")
         if calls and item.get(text_key) is None:
             item = {**item, text_key: ""}
-        form = f'{{"{role_key}": "user", "{text_key}": "…"}}'
         written = item.get(role_key)
+        form = f'{{"{role_key}": "{written if isinstance(written, str) else "user"}", "{text_key}": "…"}}'
         if not isinstance(written, str):
             raise self._not_string(name, item, role_key, form)
         content = self._joined_parts(name, item.get(text_key))
@@ -262,7 +263,10 @@ class Record:
         role = SPEAKERS.get(written, written)
         thinking = thought_in(name, item, content, self.fail) if role == "assistant" else ""
         names = {key: str(item[key]) for key in NAMES if role == "tool" and item.get(key)}
-        known = {role_key, text_key, *TURN_FLAGS, *CALLS, *THINKING, *names}
+        if keys := declaring(item):
+            fix = "write them beside the messages, in the row's field tools"
+            raise self.fail(f"{name} declares tools, at {excerpt(keys[0])}", fix, as_json(item[keys[0]]), kind="tools")
+        known = {role_key, text_key, *TURN_FLAGS, *CALLS, *names, *(THINKING if role == "assistant" else ())}
         self.unread.update(
             f"{key}[].{more}" for more, held in item.items() if more not in known and not is_nothing(held)
         )
@@ -287,6 +291,8 @@ class Record:
             if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
                 problem = f"{name} holds a part that is no text (a list of parts may hold texts only)"
                 fix = "take it out of the message: pictures and sound cannot be trained on"
+                if re.match("think|reason|tool|function", str(kind)):
+                    fix = "write thoughts at reasoning_content, calls at tool_calls, results as turns of the role tool"
                 raise self.fail(problem, fix, as_json(part), kind="media")
             texts.append(text)
         return "".join(texts)
@@ -364,6 +370,17 @@ TURN_FLAGS = (
 _TRAINED_IF_TRUE = TURN_FLAGS[:7]
 
 
+_FLAG_WORDS = re.compile(r"train|loss|mask|learn|weight|supervis")
+
+
+def _is_flag(key: str, value: object, role: str) -> bool:
+    """Return True for a field of a message that says if it is trained: a known one or, by its name, another."""
+    if key in TURN_FLAGS:
+        return True
+    by_name = key in ("ignore", "label", "labels") or _FLAG_WORDS.search(key.lower()) is not None
+    return by_name and role == "assistant" and isinstance(value, bool | int | float | list)
+
+
 def is_trained(record: Record, name: str, role: str, item: Mapping[str, object]) -> bool:
     """Return False for a message whose flags (weight 0, train false) say that it is not to be trained.
 
@@ -371,13 +388,17 @@ def is_trained(record: Record, name: str, role: str, item: Mapping[str, object])
         DataError: a flag is neither 0 nor 1, true nor false; is ambiguous (`mask`); or asks to train on a message that
             is not the assistant's, or two flags contradict each other.
     """
-    flags = {key: item[key] for key in TURN_FLAGS if item.get(key) is not None}
+    flags = {key: item[key] for key in item if item[key] is not None and _is_flag(key, item[key], role)}
     if not flags:
         return True
     for key, value in flags.items():
         if key not in _TRAINED_IF_TRUE:
             fix = 'say it with "train": true or false for the whole message'
-            raise record.fail(f"{name} holds {excerpt(key)}, which says which tokens to train", fix, as_json(value))
+            problem = f"{name} holds {excerpt(key)}, which says which tokens to train"
+            if key not in TURN_FLAGS:
+                problem = f"{name} holds {excerpt(key)}, which may say if the message is trained"
+                fix += ", or take the field out of the messages"
+            raise record.fail(problem, fix, as_json(value))
         if value not in (0, 1) or isinstance(value, str):
             fix = "write 1 to train on the message, or 0 for context only; rows are weighted by data.weight"
             raise record.fail(f"{name}: {excerpt(key)} is neither 0 nor 1", fix, as_json(value))

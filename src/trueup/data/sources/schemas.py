@@ -311,6 +311,18 @@ def answers_in(row: Mapping[str, object]) -> tuple[str, str] | None:
     return next((names for names in ANSWERS if names[0] in row and names[1] in row), None)
 
 
+def compared(row: Mapping[str, object]) -> dict[str, str]:
+    """Return the keys of a comparison in a row, by their part: prompt, the two answers, and the winner."""
+    names = answers_in(row) or ()
+    prompted = names and not names[0].startswith("conversation")
+    parts = {
+        "prompt": next((key for key in PROMPT if key in row), None) if prompted else None,
+        **dict(zip(("a", "b"), names, strict=False)),
+        "winner": next((key for key in WINNER if key in row), None),
+    }
+    return {part: key for part, key in parts.items() if key}
+
+
 def _is_comparison(row: Mapping[str, object]) -> bool:
     names = answers_in(row)
     prompted = names is not None and (names[0].startswith("conversation") or any(key in row for key in PROMPT))
