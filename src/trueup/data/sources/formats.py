@@ -252,11 +252,11 @@ def _with_system(record: Record, keys: Keys, turns: tuple[Message, ...]) -> tupl
             raise record.fail(problem, f"keep one of them, or set ignore: [{key}]", system)
     elif system.strip():
         turns = (Message("system", system), *turns)
-    keys = declaring(record.row)
-    record.read.update(("tools", *keys))
-    written = {tools for key in keys if (tools := declared(record.row[key], record.fail))}
+    fields = declaring(record.row)
+    record.read.update(("tools", *fields))
+    written = {tools for field in fields if (tools := declared(record.row[field], record.fail))}
     if len(written) > 1:
-        raise record.fail(f"{' and '.join(keys)} declare different tools", "keep one of them", kind="tools")
+        raise record.fail(f"{' and '.join(fields)} declare different tools", "keep one of them", kind="tools")
     return (*written, *turns)
 
 
