@@ -56,8 +56,16 @@ def test_an_answer_whose_letters_are_all_dropped_is_an_error(tmp_path: Path) -> 
     found = findings(tmp_path, tokenizer, [*ENGLISH, {"prompt": "Why?", "completion": "Café."}, CYRILLIC])
     assert found["changed-text"].numbers["changed"] == 2
     assert '"Café." becomes "Caf."' in found["changed-text"].text
-    assert "unknown-answers" not in found  # its comma is written
+    assert found["unknown-answers"].places == (f"{tmp_path / 'x.jsonl'}:8",)  # its comma alone is written
     assert Renderer(tokenizer).unknown_answers([Message("assistant", "Привет")]) == ["Привет"]
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"), [("Привет, мир!", True), ("The мир!", False), ("!?", False), ("☺", True), ("☺ .", False)]
+)
+def test_punctuation_makes_no_answer_of_letters_known(text: str, unknown: bool) -> None:
+    by = Renderer(words("! , ?! !? ."))
+    assert by.unknown_answers([Message("assistant", text)]) == ([text] if unknown else [])
 
 
 def test_unknown_words_among_others_are_a_warning_alone(tmp_path: Path) -> None:

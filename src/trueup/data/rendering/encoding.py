@@ -157,9 +157,14 @@ class Encoder:
         return kept
 
     def is_unknown(self, content: str) -> bool:
-        """Return True if no character of a message's content is in its tokens: they are unknown or dropped."""
-        known = [i for i in self.encode(self.mark(content)) if i not in self.unknown]
-        return not self._decode(known).replace("\ufffd", "").strip()
+        """Return True if no letter or digit of a message's content is in its tokens: they are unknown or dropped.
+
+        Of a content without letters and digits, no character at all.
+        """
+        known = self._decode([i for i in self.encode(self.mark(content)) if i not in self.unknown])
+        if any(map(str.isalnum, content)):
+            return not any(map(str.isalnum, known))
+        return not known.replace("\ufffd", "").strip()
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

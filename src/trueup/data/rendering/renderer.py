@@ -221,7 +221,7 @@ class Renderer:
         return not self._encoder.unknown.isdisjoint(ids)
 
     def unknown_answers(self, messages: Sequence[Message]) -> list[str]:
-        """Return the answers (and plain texts) of which the tokens hold no character: all unknown, or dropped."""
+        """Return the answers (and plain texts) of which the tokens hold no letter: all are unknown, or dropped."""
         texts = [m.content for m in messages if m.role in ("assistant", "text") and not is_blank(m.content)]
         return [text for text in texts if self._encoder.is_unknown(text)]
 

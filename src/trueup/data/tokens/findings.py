@@ -98,7 +98,7 @@ FAULTS: dict[Flag, tuple[str, str, str]] = {
     ),
     Flag.UNKNOWN: (
         "unknown-answers",
-        "an answer of {n} of {rows} rows is nothing but unknown tokens: the tokenizer lacks its characters ({spelled})",
+        "an answer of {n} of {rows} rows is unknown to the tokenizer, which lacks all of its letters ({spelled})",
         "use a model whose tokenizer has these characters, or remove these rows",
     ),
     Flag.EMPTY: ("empty-response", "{n} of {rows} rows have an empty response", "remove these rows"),

@@ -77,7 +77,7 @@ class Flag(IntFlag):
     COMPARED = 2097152
     """The texts were compared with their tokens decoded (for large data, in a sample of rows)."""
     UNKNOWN = 1048576
-    """The tokens of an answer hold no character of it: all are unknown, or dropped."""
+    """The tokens of an answer hold no letter of it: all are unknown, or dropped."""
 
 
 SCRIPTS = ("none", "Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Thai", "Hangul", "Kana", "Han")
