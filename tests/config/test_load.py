@@ -310,6 +310,8 @@ def test_another_tools_name_is_not_given_where_the_stage_has_no_such_key() -> No
         ("sft", "data.rows=600", "must be text or null; got 600"),
         ("sft", "data.rows=7:5", "7:5 holds no row: stop must be above start"),
         ("sft", "data.columns={prompt: 3}", "data.columns.prompt: must be text; got 3"),
+        ("sft", "lora.targets=[]", "must be all-linear, or a list of layer names such as [q_proj, v_proj]; got "),
+        ("sft", "lora.targets=[1]", "must be all-linear, or a list of layer names such as [q_proj, v_proj]; got "),
         ("sft", "lora=16", "must be a mapping with keys r, alpha, dropout, targets; got 16"),
         ("sft", "lora.targets=linear", "must be one of all-linear or a list; got 'linear'"),
         ("sft", "max_length=null", "must be a whole number; got null"),

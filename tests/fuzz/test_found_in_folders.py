@@ -193,6 +193,7 @@ def test_and_over_an_adapter(
     settings = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2, "target_modules": ["q_proj"]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     told = content if isinstance(content, bytes) else json.dumps(settings | content).encode()
+    save_file({}, tmp_path / "adapter_model.safetensors")
     (tmp_path / name).write_bytes(told)
     with pytest.raises(ModelError, match=words) as caught:
         load_causal_lm(str(tmp_path), runtime.init("cpu", "float32"))

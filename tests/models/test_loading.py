@@ -16,6 +16,7 @@ from tiny import tiny_folder
 from trueup import runtime
 from trueup.errors import ModelError
 from trueup.models.loading import load_causal_lm, load_tokenizer
+from trueup.preflight.models import weight_findings
 
 IDS = torch.tensor([[4, 9, 30, 77, 5]])
 
@@ -68,6 +69,23 @@ def test_an_adapter_of_another_shape_is_refused(trained: Path, tmp_path: Path) -
     (trained / "adapter" / "trueup.json").unlink()  # as an adapter of another tool
     with pytest.raises(ModelError, match="does not fit"):
         logits(trained / "adapter")
+
+
+def test_an_adapter_without_its_weights_is_named(trained: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(trained / "adapter", tmp_path / "copied")
+    (copied / "adapter_model.safetensors").unlink()
+    findings = weight_findings(tiny_data.stage("sft", tmp_path, model=str(copied)))
+    said = [finding.text for finding in findings if finding.level == "error"]
+    assert said == [f"{copied}: has no adapter_model.safetensors, the adapter's weights"]
+
+
+def test_an_adapter_of_another_family_is_named_by_a_check(trained: Path, tmp_path: Path) -> None:
+    settings = trained / "adapter" / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"target_modules": ["c_attn"]}))
+    findings = weight_findings(tiny_data.stage("sft", tmp_path, model=str(trained / "adapter")))
+    said = [finding.text for finding in findings if finding.level == "error"]
+    assert len(said) == 1
+    assert "does not fit a LlamaForCausalLM, which has none of its target modules" in said[0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -18,14 +18,16 @@ from torch import Tensor
 
 import tiny_data
 import warm
-from tiny import tiny_folder
+from tiny import tiny_folder, tiny_network
 from trueup import runtime
+from trueup.chat.speaker import Speaker
 from trueup.config import SftConfig
 from trueup.config.paths import find_policy
 from trueup.errors import ModelError
+from trueup.models.forward import check_causal, check_training_mode
 from trueup.models.loading import load_causal_lm, load_classifier
 from trueup.models.matching import stored_weights
-from trueup.preflight.models import check_models, weight_findings
+from trueup.preflight.models import check_models, family_findings, weight_findings
 from trueup.preflight.report import check_stage
 from trueup.system.console import Progress
 
@@ -432,3 +434,71 @@ def test_a_stage_says_it_before_its_run_folder_is_made(tiny_base: str, tmp_path:
     with pytest.raises(ModelError, match=r"left by torch\.compile"):
         tiny_data.run(config)
     assert not config.output.exists()
+
+
+def test_a_check_reads_8_bit_floats(untied: str, tmp_path: Path) -> None:
+    """torch has no `isfinite` for them: the check ends with a finding, not with an error of torch's."""
+    model = damaged(untied, tmp_path / "fp8", quantized(torch.float8_e4m3fn))
+    result = check_stage(tiny_data.stage("sft", tmp_path, model=model))
+    assert [finding.code for finding in result.findings if finding.level == "error"] == ["unmatched-weights"]
+
+
+def test_parts_without_their_index_are_named(untied: str, tmp_path: Path) -> None:
+    model = Path(damaged(untied, tmp_path / "parts"))
+    (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    with pytest.raises(ModelError, match=r"no model\.safetensors\.index\.json that names its parts\n  fix: copy"):
+        check_models(tiny_data.stage("sft", tmp_path, model=str(model)), Progress())
+
+
+def test_a_damaged_generation_config_is_named(untied: str, tmp_path: Path) -> None:
+    """transformers leaves it out in silence, and with it the ids that end an answer."""
+    model = Path(damaged(untied, tmp_path / "ends"))
+    (model / "generation_config.json").write_text('{"eos_token_id": [2, 3')
+    with pytest.raises(ModelError, match=r"generation_config\.json: not readable as JSON"):
+        check_models(tiny_data.stage("sft", tmp_path, model=str(model)), Progress())
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"), [({"model_type": "llamma"}, "llamma"), ({"num_hidden_layers": "2"}, "num_hidden_layers")]
+)
+def test_a_check_names_a_config_that_transformers_cannot_read(
+    untied: str, tmp_path: Path, settings: dict[str, Any], part: str
+) -> None:
+    config = tiny_data.stage("sft", tmp_path, model=damaged(untied, tmp_path / "kind", **settings))
+    errors = [finding for finding in family_findings(config) if finding.level == "error"]
+    assert len(errors) == 1
+    assert part in errors[0].text
+    assert "configuration" in errors[0].text
+
+
+def test_a_model_that_computes_no_numbers_is_named_as_such(untied: str, tmp_path: Path) -> None:
+    """The message once said that the model is no causal one."""
+
+    def huge(weights: Weights) -> Weights:
+        return {name: value * 1e30 if "mlp" in name else value for name, value in weights.items()}
+
+    model = damaged(untied, tmp_path / "huge", huge)
+    network = tiny_network(model)
+    network.add_trainable("policy", None)
+    with pytest.raises(ModelError, match="computes is NaN or infinity, although its weights are finite"):
+        check_causal(network)
+
+
+@pytest.mark.parametrize("theta", [0.0, -1.0])
+def test_rotary_frequencies_are_finite(untied: str, tmp_path: Path, theta: float) -> None:
+    model = damaged(untied, tmp_path / "rope", rope_parameters={"rope_type": "default", "rope_theta": theta})
+    with pytest.raises(ModelError, match=r"rotary frequencies model\.rotary_emb\.inv_freq"):
+        loaded(model)
+
+
+def test_an_all_zero_model_has_no_noise(untied: str, tmp_path: Path) -> None:
+    model = damaged(untied, tmp_path / "zero", lambda weights: {name: value * 0 for name, value in weights.items()})
+    network = tiny_network(model)
+    network.add_trainable("policy", None)
+    check_training_mode(network)
+
+
+def test_a_chat_refuses_an_embedding_smaller_than_the_tokenizer(tmp_path: Path) -> None:
+    model = tiny_folder(tmp_path / "small", vocabulary=256)
+    with pytest.raises(ModelError, match="the tokenizer has 260 tokens, the embedding only 256"):
+        Speaker(model, runtime.init("cpu", "float32"))

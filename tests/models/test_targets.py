@@ -28,6 +28,10 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Any:
         (["w1", "qproj"], "lora.targets: w1, qproj (did you mean q_proj?) match no layer of this model"),
         (["self_attn"], "lora.targets: self_attn (a block, not a layer) matches no layer of this model"),
         (["layers.7.mlp.up_proj"], "lora.targets: layers.7.mlp.up_proj matches no layer of this model"),
+        (
+            ["all-linear"],
+            "lora.targets: all-linear (for every linear layer write lora.targets=all-linear, without a list)",
+        ),
         (["_proj"], "lora.targets: _proj (did you mean"),
     ],
 )

@@ -14,7 +14,7 @@ from trueup.chat.dialogue import ChatAnswer
 from trueup.chat.streaming import AnswerStream, cut
 from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError
-from trueup.models.loading import load_causal_lm, load_tokenizer
+from trueup.models.loading import check_vocabulary, load_causal_lm, load_tokenizer
 from trueup.models.network import Network
 from trueup.sampling import Sample, sample
 from trueup.system.text import excerpt
@@ -85,6 +85,7 @@ class Speaker:
         self.name = spoken_name(model)
         trunk = load_causal_lm(model, runtime)
         tokenizer = load_tokenizer(model, chat_template=chat_template, template=template)
+        check_vocabulary(trunk, tokenizer, model)
         self.network = Network(trunk, tokenizer, runtime)
         self.network.add_frozen("policy")
         self._context = cast("int | None", getattr(trunk.config.get_text_config(), "max_position_embeddings", None))

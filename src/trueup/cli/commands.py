@@ -91,6 +91,11 @@ def _load_target(
 
     path = Path(target).expanduser()
     if path.suffix not in (".yaml", ".yml"):
+        if model is None and (target in STAGES or ("=" in target and not path.exists())):
+            raise ConfigError(
+                f"{target}: neither a configuration nor a data file\n  fix: trueup check CONFIG.yaml --method sft, or "
+                "trueup check DATA.jsonl --model MODEL; settings follow the file"
+            )
         if model is None:
             raise ConfigError(f"{target}: give the model whose tokenizer reads it: --model MODEL")
         return stage_for(target, find_policy(model), method, settings)

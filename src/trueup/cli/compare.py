@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trueup import runtime
 from trueup.config import GatesConfig, gate_problems
+from trueup.config.paths import is_adapter
 from trueup.errors import ConfigError, DataError
 from trueup.evaluation.items import Item
 from trueup.evaluation.plan import FOLDER, Plan
@@ -221,6 +222,6 @@ def _model(run: str) -> str:
 
 
 def _is_reward(model: str) -> bool:
-    if not Path(model).is_dir():
+    if not Path(model).is_dir() or is_adapter(Path(model)):
         return False
     return any("SequenceClassification" in name for name in read_config(Path(model)).get("architectures") or [])

@@ -274,6 +274,9 @@ class LoraConfig(Section):
     def _targets_as_list(cls, value: object) -> object:
         """Take a single layer name for a list of one, unless it is a misspelt all-linear."""
         targets = value.get("targets") if isinstance(value, dict) else None
+        if isinstance(targets, list) and not (targets and all(isinstance(name, str) and name for name in targets)):
+            text = f"must be all-linear, or a list of layer names such as [q_proj, v_proj]; got {as_written(targets)}"
+            raise collected([(("targets",), text)])
         if isinstance(value, dict) and isinstance(targets, str) and not nearest(targets, ["all-linear"]):
             return {**value, "targets": [targets]}
         return value

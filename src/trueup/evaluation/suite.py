@@ -32,7 +32,7 @@ from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judges import judge_of_refusals, verdicts
 from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
 from trueup.evaluation.sets import evenly_spread
-from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer
+from trueup.models.loading import check_vocabulary, load_causal_lm, load_classifier, load_tokenizer
 from trueup.models.network import Network
 from trueup.models.reward_model import classifier_source, model_reward, score_on_main
 from trueup.models.rewards import Reward, reward_from_file
@@ -221,6 +221,7 @@ class _Bench:
         tokenizer = load_tokenizer(
             source, trust_remote_code=trust, chat_template=settings.chat_template, template=settings.template
         )
+        check_vocabulary(trunk, tokenizer, source)
         network = Network(trunk, tokenizer, self.runtime)
         network.add_frozen("policy")
         return network

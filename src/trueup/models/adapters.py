@@ -143,7 +143,7 @@ def reach(trunk: nn.Module, adapter: str) -> tuple[float, list[str]]:
     """Return the share of a model's weights that an adapter's layers hold, and the kinds of matrices it leaves out.
 
     A kind is a name without layer numbers, such as `model.layers.*.mlp.gate.weight`. Embeddings and the LM head, which
-    LoRA leaves alone by design, are neither counted nor listed.
+    LoRA leaves alone unless `lora.targets` names them, are then neither counted nor listed.
     """
     adapted: set[int] = set()
     for module in trunk.modules():
@@ -157,7 +157,7 @@ def reach(trunk: nn.Module, adapter: str) -> tuple[float, list[str]]:
     for name, parameter in trunk.named_parameters():
         if ".lora_" in name:
             continue
-        if id(parameter) in ends:
+        if id(parameter) in ends and id(parameter) not in adapted:
             continue
         total += parameter.numel()
         if id(parameter) in adapted:

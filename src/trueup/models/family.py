@@ -16,7 +16,7 @@ from trueup.config.paths import adapter_base, is_adapter, trust_of
 from trueup.config.untrusted import Trust, refusal
 from trueup.errors import ModelError
 from trueup.models.adapters import adapter_config, dropout_problem, expert_parameters
-from trueup.models.loading import inspected_folder
+from trueup.models.loading import inspected_folder, load_error_message
 from trueup.models.matching import blank_model
 from trueup.models.weights import score_head
 
@@ -61,7 +61,11 @@ def check_family(config: StageConfig) -> None:
 
 
 def _family(model: str, trust: Trust) -> PreTrainedConfig | None:
-    """Return the configuration of a model or of an adapter's base; None if it cannot be read, as loading will say."""
+    """Return the configuration of a model or of an adapter's base; None for a .gguf file or one that is not trusted.
+
+    Raises:
+        ModelError: transformers cannot read it, for example because it does not know the model's type.
+    """
     from transformers import AutoConfig
 
     if is_adapter(Path(model)):
@@ -71,8 +75,8 @@ def _family(model: str, trust: Trust) -> PreTrainedConfig | None:
         return None
     try:
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust.code)
-    except Exception:  # noqa: BLE001 - whatever it is, loading the model meets it again and says it
-        return None
+    except Exception as error:  # a library may raise anything on a file that is no model's
+        raise ModelError(load_error_message(model, error, "configuration")) from error
 
 
 def _blank(family: PreTrainedConfig, auto: Any) -> PreTrainedModel | None:

@@ -123,7 +123,7 @@ def check_causal(network: Network) -> None:
     The made-up row is as long as the longest row, because some families (Doge) look ahead in long rows only.
 
     Raises:
-        ModelError: they do.
+        ModelError: they do, or the model computes NaN or infinity.
     """
     training = network.training
     limit = 1e-3 if network.runtime.dtype == torch.float32 else 5e-2
@@ -146,6 +146,11 @@ def check_causal(network: Network) -> None:
                 f"{name}: it cannot run the longest row, of {length} tokens ({error}): it has fewer positions\n"
                 "  fix: lower max_length, with over_length=drop or cut"
             ) from error
+        if not (bool(first.isfinite().all()) and bool(second.isfinite().all())):
+            raise ModelError(
+                f"{name}: what it computes is NaN or infinity, although its weights are finite\n"
+                "  fix: take the config.json that belongs to these weights, or set dtype=float32"
+            )
         if not float((first - second).norm()) <= limit * float(first.norm()):
             raise ModelError(
                 f"{name}: tokens change the probabilities of tokens before them, so this "
@@ -172,9 +177,9 @@ def check_training_mode(network: Network) -> None:
         network.eval()
         expected = network.states(batch, role)
         network.train()
-        difference = float((network.states(batch, role) - expected).norm() / expected.norm())
+        difference = float((network.states(batch, role) - expected).norm())
         network.train(previous)
-        if not difference <= limit:
+        if not difference <= limit * float(expected.norm()):
             recomputes = any(getattr(module, "gradient_checkpointing", False) for module in network.trunks.modules())
             raise ModelError(
                 f"{type(network.trunk(role)).__name__}: in training it computes other numbers than in evaluation, "

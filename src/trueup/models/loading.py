@@ -64,16 +64,21 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
     )  # fmt: skip
     renderer = renderer or load_renderer(config)
     tokenizer = renderer.tokenizer
-    vocabulary = input_embeddings(trunk).shape[0]
-    if len(tokenizer) > vocabulary:
-        raise ModelError(
-            f"{config.model}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocabulary}: "
-            "they belong to different models; take both from the same folder"
-        )
+    check_vocabulary(trunk, tokenizer, config.model)
     network = Network(trunk, tokenizer, runtime, renderer, model_dropout=bool(config.model_dropout))
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     return network
+
+
+def check_vocabulary(trunk: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+    """Raise ModelError if the tokenizer of `model` has more tokens than the embedding has rows."""
+    vocabulary = input_embeddings(trunk).shape[0]
+    if len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"{model}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocabulary}: "
+            "they belong to different models; take both from the same folder"
+        )
 
 
 def _check_rounding(config: StageConfig, runtime: Runtime) -> None:
@@ -90,11 +95,19 @@ def _check_rounding(config: StageConfig, runtime: Runtime) -> None:
 
 
 def _require_finite(module: Any, model: str) -> Any:
-    """Return the module after checking that its weights are finite.
+    """Return the module after checking that its weights are finite, and the rotary frequencies of its config.json.
+
+    Attention hides frequencies of NaN: SDPA returns numbers for them.
 
     Raises:
-        ModelError: a weight holds NaN or infinity.
+        ModelError: a weight or frequency is NaN or infinity.
     """
+    for name, buffer in module.named_buffers():
+        if "inv_freq" in name and not bool(buffer.isfinite().all()):
+            raise ModelError(
+                f"{model}: the rotary frequencies {name}, which follow from its config.json, hold NaN or infinity\n"
+                "  fix: correct rope_parameters (rope_theta, factor) there, or take the model's own config.json"
+            )
     for name, weight in module.state_dict().items():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
             raise ModelError(f"{model}: the weights {name} hold NaN or infinity\n  fix: take an earlier checkpoint")
@@ -319,7 +332,7 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> tup
             raise MissingExtraError("reading a .gguf file needs the extra gguf: pip install 'trueup[gguf]'") from error
         raise
     except Exception as error:  # a library may raise anything on files that are not a model
-        raise ModelError(_load_error_message(model, error, "tokenizer" if is_tokenizer else "model")) from error
+        raise ModelError(load_error_message(model, error, "tokenizer" if is_tokenizer else "model")) from error
 
 
 def kind_problem(folder: Path, model: str, auto: Any) -> str | None:
@@ -351,7 +364,7 @@ def _inspected_snapshot(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=list(_INSPECTED)))
     except Exception as error:
-        raise ModelError(_load_error_message(model, error, "model")) from error
+        raise ModelError(load_error_message(model, error, "model")) from error
 
 
 def _refuse_hub_adapter(model: str, folder: Path, *, is_tokenizer: bool) -> None:
@@ -383,7 +396,8 @@ def _custom_code_message(model: str, part: str) -> str:
     )
 
 
-def _load_error_message(model: str, error: Exception, part: str) -> str:
+def load_error_message(model: str, error: Exception, part: str) -> str:
+    """Return the message that a library's error on loading a part of a model (model, tokenizer …) becomes."""
     text = str(error)
     if "trust_remote_code" in text:
         return _custom_code_message(model, part)

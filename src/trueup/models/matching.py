@@ -257,7 +257,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the files of a model's folder from which transformers reads its weights; empty if there are none.
 
     Raises:
-        ModelError: a file that an index names is missing.
+        ModelError: a file that an index names is missing, or the index of the parts itself.
     """
     settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     given = settings.get("transformers_weights")
@@ -275,6 +275,11 @@ def weight_files(folder: Path) -> list[Path]:
                     "  fix: copy the model again, whole"
                 )
             return [folder / part for part in names]
+    if others := sorted(path.name for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")):
+        raise ModelError(
+            f"{folder}: its weights ({named(others)}) are not where transformers reads them: it has no {_FILES[0]}, "
+            f"and no {_FILES[0]}{_INDEX} that names its parts\n  fix: copy the model again, whole"
+        )
     return []
 
 
@@ -319,6 +324,8 @@ def folder_report(folder: Path, auto: Any, *, head: bool = True) -> WeightsRepor
     """
     from transformers import AutoConfig
 
+    if (generation := folder / "generation_config.json").is_file():
+        read_json(generation)  # transformers leaves out a damaged one, and with it the ids that end an answer
     stored = stored_weights(folder)
     if not stored:
         return None
@@ -489,13 +496,15 @@ def adapter_report(folder: Path, base: PreTrainedModel) -> AdapterReport | None:
     `base` needs shapes only (`meta_base`), and gets the adapter. Return None where PEFT cannot make it without numbers.
 
     Raises:
-        ModelError: the file is damaged.
+        ModelError: the file is missing or damaged, or the base has none of the adapter's target modules.
     """
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
-        return None
+        if (folder / "adapter_model.bin").is_file():
+            return None
+        raise ModelError(f"{folder}: has no {path.name}, the adapter's weights\n  fix: copy the adapter again, whole")
     stored = _safetensors(path)
     weights = {name: torch.empty(weight.shape, device="meta") for name, weight in stored.items()}
 
@@ -508,9 +517,17 @@ def adapter_report(folder: Path, base: PreTrainedModel) -> AdapterReport | None:
 
     with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng(devices=[]):
         warnings.simplefilter("always")
-        pair = _if_possible(load)
-    if pair is None:
-        return None
+        try:
+            pair = load()
+        except ValueError as error:
+            if "not found in the base model" not in str(error):
+                return None
+            raise ModelError(
+                f"{folder}: this adapter does not fit a {type(base).__name__}, which has none of its target modules\n"
+                "  fix: name the base that it was trained over in adapter_config.json"
+            ) from error
+        except Exception:  # noqa: BLE001 -- as in `_if_possible`: the loader, which meets the same, reports it
+            return None
     adapted, result = pair
     shapes = [match.groups() for warning in caught for match in _SHAPES.finditer(str(warning.message))]
     expected = [name for name, _ in adapted.named_parameters() if _is_adapters(name)]

@@ -36,6 +36,8 @@ def target_problem(model: nn.Module, targets: Sequence[str]) -> tuple[str, str] 
         close = nearest(target, kinds)
         inside = any(f".{name}".endswith(f".{target}") for name in modules)
         hint = " (a block, not a layer)" if inside else f" (did you mean {close}?)" if close else ""
+        if target in ("all", "all-linear", "*"):
+            hint = " (for every linear layer write lora.targets=all-linear, without a list)"
         unmatched.append(f"{excerpt(target)[1:-1]}{hint}")
     if not unmatched:
         return None

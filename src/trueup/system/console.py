@@ -297,11 +297,18 @@ class _Known(logging.Filter):
 
 
 _READ = {
-    "transformers.modeling_utils": ("LOAD REPORT", "This checkpoint seem corrupted"),  # models/matching.py
+    "transformers.modeling_utils": (
+        "LOAD REPORT",
+        "This checkpoint seem corrupted",  # models/matching.py
+        "We strongly recommend passing in an `attention_mask`",  # batching and sampling hide padding themselves
+    ),
     "transformers.tokenization_utils_base": ("Token indices sequence length is longer",),  # max_length; positions
 }
 """Logger -> patterns of messages that are read by checks of ours, or hold nothing about a model or its data."""
-_READ_WARNINGS = ("Found missing adapter keys",)  # models/matching.py
+_READ_WARNINGS = (
+    "Found missing adapter keys",  # models/matching.py
+    "fan_in_fan_out is set to False but the target module is `Conv1D`",  # PEFT then sets it itself; export proves it
+)
 
 
 def _on_one_line(
