@@ -89,9 +89,9 @@ def test_flags(tmp_path: Path) -> None:
     """The content of row 0 spells a control token; all ends are trained, of prompts nothing is said."""
     stored = making.tokens(tmp_path / "a.jsonl", KINDS["conversation"])
     flags = [Flag(int(stored.record(at)["flags"])) for at in range(3)]
-    assert all(one == Flag.ENDS | Flag.SPECIAL | Flag.JUDGED for one in flags)
+    assert all(one == Flag.ENDS | Flag.SPECIAL | Flag.JUDGED | Flag.COMPARED for one in flags)
     asked = making.tokens(tmp_path / "b.jsonl", [{"prompt": "one?"}], "prompt")
-    assert Flag(int(asked.record(0)["flags"])) == Flag.JUDGED
+    assert Flag(int(asked.record(0)["flags"])) == Flag.JUDGED | Flag.COMPARED
 
 
 def test_history_that_the_template_rewrites_is_flagged_in_every_row(tmp_path: Path) -> None:
