@@ -84,9 +84,10 @@ def find_policy(name: str) -> str:
     Raises:
         ModelError: there is no such model, or it is a reward model.
     """
-    if message := _policy_problem(find_model(name), Trust()):
+    model = find_model(name)
+    if message := _policy_problem(model, Trust()):
         raise ModelError(message)
-    return find_model(name)
+    return model
 
 
 def trust_of(*stages: StageConfig) -> Trust:
