@@ -89,7 +89,7 @@ def _load_target(
     from trueup.config.yamlfile import read_yaml
     from trueup.preflight.method import stage_for
 
-    path = Path(target).expanduser()
+    path, method = Path(target).expanduser(), method and method.lower()
     if path.suffix not in (".yaml", ".yml"):
         if model is None and (target in STAGES or ("=" in target and not path.exists())):
             raise ConfigError(
@@ -158,6 +158,7 @@ def print_template(method: str) -> None:
     from trueup.config import STAGES, ComparisonConfig, PipelineConfig, RankConfig, template
 
     classes = {"pipeline": PipelineConfig, **STAGES, "evaluate": ComparisonConfig, "rank": RankConfig}
+    method = method if method in classes else method.lower()
     if method not in classes:
         other = OTHER_COMMANDS.get(method)
         raise ConfigError(f"{method}: not a method; one of {', '.join(classes)}{f' ({other})' if other else ''}")

@@ -262,8 +262,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: the command's, or that of the error that ended it (errors.py)."""
     command_line = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in command_line if word != "--debug"]
+    if words and words[0].lower() in _command_names():  # `trueup SFT`
+        words[0] = words[0].lower()
     with quit_on_ctrl_c():
         return _run(words, debug=len(words) < len(command_line))
+
+
+def _command_names() -> set[str]:
+    named = (command.callback.__name__ for command in app.registered_commands if command.callback)
+    return {*named, *(str(group.name) for group in app.registered_groups)}
 
 
 def _run(words: list[str], *, debug: bool) -> int:

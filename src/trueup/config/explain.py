@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from trueup.config.functions import LOSSES
-from trueup.config.other_tools import OTHER_NAMES
+from trueup.config.other_tools import OTHER_NAMES, meaning_of, meaning_of_beginning, meaning_of_value
 from trueup.config.problems import Place, Problem, as_written, dotted, nearest, suggestion, unpack
+from trueup.config.schema import STAGES, StageConfig
 from trueup.config.sections import MANY, ONE, FunctionConfig, PreferenceLossConfig
 
 if TYPE_CHECKING:
@@ -107,15 +108,24 @@ def unknown_key(cls: type[BaseModel], place: Place, extra: tuple[str, ...] = ())
     key, around = str(place[-1]), place[:-1]
     section = section_at(cls, around)
     keys = [*(extra if not around else ()), *(keys_of(section) if section else ())]
+    inside = next((str(part) for part in reversed(around) if not isinstance(part, int)), "")
+    if f"{inside}_{key}" in OTHER_NAMES and (meaning := other_tools_key(cls, key, inside)):
+        return f"unknown key; {meaning}"
     elsewhere = [other for other in places_of(cls) if other[-1] == key and other[:-1] != around]
     if elsewhere:
         homes = " or ".join(dotted(other) for other in _shallowest(elsewhere))
         if not around:
             return f"unknown key; {key} belongs under {_shallowest(elsewhere)[0][0]}: {homes}"
         return f"unknown key here; did you mean {homes}? (keys here: {', '.join(keys)})"
-    if meaning := other_tools_key(cls, key):
+    if meaning := other_tools_key(cls, key, inside):
         return f"unknown key; {meaning}"
-    close = nearest(key, keys)
+    stages = [_keys_in(stage) for stage in STAGES.values()]
+    same = [other for places in stages for other in places if other.rpartition(".")[2] == key and "." in other]
+    if not around and (other := _in_another_stage(cls, sorted(set(same), key=lambda other: (other.count("."), other)))):
+        return f"unknown key; {other}"
+    joined = {place.replace(".", "_"): place for place in _keys_in(cls) if "." in place}
+    slip = nearest(key, joined, cutoff=0.85) if not around else None  # loss_bta: loss.beta
+    close = joined[slip] if slip else nearest(key, keys)
     if close is None and not around:
         by_name = {str(other[-1]): dotted(other) for other in reversed(list(places_of(cls)))}
         inner = nearest(key, by_name, cutoff=0.75)
@@ -124,19 +134,45 @@ def unknown_key(cls: type[BaseModel], place: Place, extra: tuple[str, ...] = ())
     return f"unknown key{hint} (keys here: {', '.join(keys)})".replace("; (", " (")
 
 
-def other_tools_key(cls: type[BaseModel], name: str) -> str | None:
-    """Return what another tool's name for a setting means in `cls` ("here it is optim.lr"), or None if it is none."""
-    meaning = OTHER_NAMES.get(name.lower().replace("-", "_"))
+def other_tools_key(cls: type[BaseModel], name: str, section: str = "") -> str | None:
+    """Return what another tool's name for a setting means in `cls` ("here it is optim.lr"), or None if it is none.
+
+    `section` is the name of the section in which it stands, if any.
+    """
+    places = _keys_in(cls)
+    meaning = meaning_of(name, section)
+    if meaning is None:
+        joined = {place.replace(".", "_"): place for place in places if "." in place}
+        if name.lower() in joined:
+            return f"here it is {joined[name.lower()]}"
+        meaning = None if nearest(name, [*joined, *keys_of(cls)], cutoff=0.85) else meaning_of_beginning(name)
     if meaning is None:
         return None
-    places = {dotted(place) for place in places_of(cls)}
-    if "loss" in places and "loss.name" in places:
-        places |= {f"loss.{key}" for parameters in LOSSES.ours().values() for key in parameters}
     key = next((key for key in meaning.keys if key in places), None)
-    if key is None:
-        misspelt = meaning.keys or nearest(name, keys_of(cls), cutoff=0.85)  # `stage` in a pipeline is `stages`
-        return None if misspelt else meaning.note
-    return f"here it is {key}" + (f" ({meaning.note})" if meaning.note else "")
+    if key is not None:
+        return f"here it is {key}" + (f" ({meaning.note})" if meaning.note else "")
+    if nearest(name, keys_of(cls), cutoff=0.85):  # `stage` in a pipeline is `stages`
+        return None
+    return _in_another_stage(cls, meaning.keys, meaning.note) if meaning.keys else meaning.note
+
+
+def _keys_in(cls: type[BaseModel]) -> set[str]:
+    """Return all keys of a configuration, as paths with dots, with the parameters of all losses of ours."""
+    places = {dotted(place) for place in places_of(cls)}
+    if "loss.name" in places:
+        places |= {f"loss.{key}" for parameters in LOSSES.ours().values() for key in parameters}
+    return places
+
+
+def _in_another_stage(cls: type[BaseModel], keys: Sequence[str], note: str = "") -> str | None:
+    """Return where another stage has a setting that this one has not, as "in trueup ppo it is …"; None if none has."""
+    if not issubclass(cls, StageConfig):
+        return None
+    for method, stage in STAGES.items():
+        places = _keys_in(stage)
+        if key := next((key for key in keys if key in places), None):
+            return f"{cls.method} has nothing of the kind; in trueup {method} it is {key}{f' ({note})' if note else ''}"
+    return None
 
 
 def section_at(cls: type[BaseModel], place: Place) -> type[BaseModel] | None:
@@ -159,15 +195,19 @@ def _message(cls: type[BaseModel], place: Place, field: FieldInfo | None, detail
     got = f"; got {as_written(value)}"
     kinds = list(_members(field.annotation)) if field else []
     choices = _choices(kinds)
+    near = suggestion(str(value), choices)
+    if instead := _instead(place, value, near=bool(near)):
+        got, near = f"{got}; {instead}", ""
     if choices and not isinstance(value, (dict, list)):
         list_too = any(get_origin(kind) is list for kind in kinds) and not isinstance(place[-1], int)
         others = " or a list" if list_too else ""
-        return f"must be one of {', '.join(choices)}{others}{got}{suggestion(str(value), choices)}"
+        return f"must be one of {', '.join(choices)}{others}{got}{near}"
     if kind in _BOUNDS:
         word, key = _BOUNDS[kind]
         return f"must be {word} {_number(context[key])}{got}{_range(field)}"
     if kind in ("model_type", "model_attributes_type", "dict_type") and field and (section := section_of(field)):
-        return f"must be a mapping with keys {', '.join(keys_of(section))}{got}"
+        keys = [key for key in keys_of(section) if key != "params"]
+        return f"must be a mapping with keys {', '.join(keys)}{got}"
     if kind == "string_pattern_mismatch" and field:
         return f"not understood{got}. {field.description}"
     if kind in ("string_too_short", "too_short"):
@@ -175,6 +215,19 @@ def _message(cls: type[BaseModel], place: Place, field: FieldInfo | None, detail
     wanted = _KINDS.get(kind)
     optional = " or null" if type(None) in kinds and not any(get_origin(kind) is dict for kind in kinds) else ""
     return f"must be {wanted}{optional}{got}" if wanted else f"{details['msg']}{got}"
+
+
+def _instead(place: Place, value: object, *, near: bool) -> str | None:
+    """Return what to write instead of another tool's value of the key at a place, or None if it is none.
+
+    The sections around a key in a pipeline (stages, sft) are not part of its name. `near` is True if the value
+    resembles one of ours.
+    """
+    names = [str(part) for part in place if not isinstance(part, int)]
+    keys = [".".join(names[start:]) for start in range(len(names))]
+    if isinstance(value, str) and keys and keys[-1] == "loss":
+        return f"write loss.name={value}" if value.lower() in (*LOSSES.ours(), "dpo") else None
+    return next((text for key in keys if (text := meaning_of_value(key, value, near=near))), None)
 
 
 def _number(value: float) -> str:

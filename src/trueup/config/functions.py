@@ -20,7 +20,8 @@ from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, cast
 
-from trueup.config.problems import Place, Problem, as_written, collected, suggestion
+from trueup.config.other_tools import meaning_of, meaning_of_value
+from trueup.config.problems import Place, Problem, as_written, collected, nearest, suggestion
 from trueup.errors import ConfigError, TrainingError, TrueupError
 from trueup.system.text import excerpt
 
@@ -140,7 +141,9 @@ class FunctionTable:
         given |= params if isinstance(params, dict) else {}
         ours = self.ours()
         if not isinstance(name, str) or (name not in ours and UserFunction.parse(name) is None):
-            text = f"must be one of {', '.join(ours)}; got {as_written(name)}{suggestion(str(name), ours)}"
+            instead = meaning_of_value("loss.name", name) if self.name == "LOSSES" else None
+            hint = f"; {instead}" if instead else suggestion(str(name), ours)
+            text = f"must be one of {', '.join(ours)}; got {as_written(name)}{hint}"
             raise collected([(("name",), f"{text} (or a function of yours: file.py:function)")])
         parameters = self.parameters(name)
         if parameters is None:
@@ -177,6 +180,10 @@ class FunctionTable:
         others = [other for other, theirs in self.ours().items() if key in theirs]
         if others:
             return f"{key} belongs to {', '.join(others)}; {takes}"
+        meaning = meaning_of(key)
+        if meaning is not None and nearest(key, parameters, cutoff=0.85) is None:
+            note = f" ({meaning.note})" if meaning.keys and meaning.note else ""
+            return f"unknown key; {f'here it is {meaning.keys[0]}{note}' if meaning.keys else meaning.note}; {takes}"
         return f"unknown key{suggestion(key, parameters) or ';'} {takes}"
 
 

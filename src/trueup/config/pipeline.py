@@ -13,7 +13,7 @@ from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
 from trueup.config.explain import explain, keys_of, other_tools_key, unknown_key
 from trueup.config.functions import function_text
 from trueup.config.problems import Place, Problem, as_written, collected, nearest, suggestion
-from trueup.config.schema import STAGES, Device, Dtype, PpoConfig, StageConfig, Strategy
+from trueup.config.schema import STAGES, Device, PpoConfig, StageConfig, Strategy, TrainDtype
 from trueup.config.sections import Allows, FilePath, LoraConfig, ModelName, PathText, Section, Seed, Threads
 from trueup.errors import ConfigError
 
@@ -55,7 +55,7 @@ class PipelineConfig(Section):
     """The stages' device."""
     strategy: Strategy = "auto"
     """How several processes share the stages' work: ddp (auto) or fsdp."""
-    dtype: Dtype = "auto"
+    dtype: TrainDtype = "auto"
     """The stages' dtype."""
     threads: Threads | None = None
     """The stages' CPU threads."""

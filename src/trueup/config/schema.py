@@ -43,6 +43,8 @@ from trueup.config.sections import (
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+TrainDtype = Literal["auto", "float32", "bfloat16"]
+"""The types to train in: float16's gradients vanish without loss scaling, which is not done."""
 Strategy = Literal["auto", "ddp", "fsdp"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 TEMPLATE_NAMES = ("chatml", "chatml-tools")
@@ -95,7 +97,7 @@ class StageConfig(Section):
     """Trackers to log to, in addition to metrics.jsonl: tensorboard, wandb, trackio."""
     device: Device = "auto"
     """auto (the GPU when there is one), cpu, mps, cuda or cuda:1."""
-    dtype: Dtype = "auto"
+    dtype: TrainDtype = "auto"
     """The type of computation; auto: bfloat16 on a GPU that has it, else float32."""
     strategy: Strategy = "auto"
     """How several processes (torchrun) share the work: ddp (auto), or fsdp, where each holds a part of every weight."""

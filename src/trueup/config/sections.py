@@ -393,9 +393,15 @@ class FunctionConfig(Section):
     def _bind(cls, value: object) -> object:
         if not isinstance(value, dict) or not isinstance(value.get("params", {}), dict):
             return value
-        if isinstance(name := value.get("name"), str) and name in cls.aliases:
-            value = {**value, "name": cls.aliases[name]}
+        if isinstance(name := value.get("name"), str):
+            value = {**value, "name": cls.own_name(name)}
         return cls.table.bind(value, cls.default)
+
+    @classmethod
+    def own_name(cls, name: str) -> str:
+        """Return the name of a function of ours for another spelling of it (DPO, IPO); any other text as it is."""
+        lower = cls.aliases.get(name.lower(), name.lower())
+        return lower if lower in cls.table.ours() else name
 
     def function(self, ours: Mapping[str, Callable[..., Any]], key: str) -> Callable[..., Any]:
         """Return the function that the section names, with its parameters bound.
@@ -452,7 +458,7 @@ class ShortFunctionConfig(FunctionConfig):
     def _from_name(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        ours = cls.table.ours()
+        ours, value = cls.table.ours(), cls.own_name(value)
         if value not in ours and UserFunction.parse(value) is None:
             text = f"must be one of {', '.join(ours)}; got {as_written(value)}{suggestion(value, ours)}"
             raise collected([((), f"{text} (or a function of yours: file.py:function)")])

@@ -286,16 +286,12 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
 
     Raises:
         CheckpointError: the folder is in use, or holds a run of another configuration.
-        ConfigError: the dtype is float16.
+        ConfigError: a function of the configuration cannot be used, or a family cannot be trained so.
         DataError: the data has errors.
         ModelError: the model cannot be used.
     """
     quiet_libraries()
     processes = runtime.init(config.device, config.dtype, config.threads, config.strategy)
-    if processes.dtype == torch.float16:
-        raise ConfigError(
-            "dtype: float16 gradients vanish without loss scaling, which trueup does not do; use bfloat16 or float32"
-        )
     check_functions(config, processes.device)
     check_family(config)
     runtime.seed_everything(config.seed)
