@@ -1,0 +1,199 @@
+"""The decision over a whole reply, from the parts of a refusal that a language's expressions find in its sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from trueup.data.refusals.sentences import split
+
+Kind = Literal["full", "partial", "unsure", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The class of a reply, and whether it counts as a refusal: of unsure ones those that rather refuse do."""
+
+    kind: Kind
+    refuses: bool
+
+
+FULL, PARTIAL, NONE = Reading("full", refuses=True), Reading("partial", refuses=False), Reading("none", refuses=False)
+UNSURE, UNSURE_REFUSES = Reading("unsure", refuses=False), Reading("unsure", refuses=True)
+
+# A reply declines near its start; later sentences are about other things.
+_OPENING = 6
+# Characters of a sentence that are searched: a longer text without an end is not a sentence.
+LONGEST = 600
+# Sentences of a reply that are read.
+_MOST = 40
+# Sentences of content behind a declining one that are help after all.
+_HELP = 6
+# A longer reply has room for an answer besides the sermon.
+_MOST_WORDS_OF_A_SERMON = 70
+_STEPS = re.compile(r"(?:^|\s)(?:1[.)]|step 1|first:)\s")
+_ITEM = re.compile(r"(?:\d+[.)]|[-\u2022\u00b7+])\s")
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """The parts that a language's refusals are made of; each expression is searched in one sentence in lower case.
+
+    Attributes:
+        decline: returns the index behind the words that decline, None if the sentence does not decline.
+        judged: words that judge a deed ("illegal", "not acceptable").
+        plea: words that plead with the user ("please consider", "it is important to").
+        verdict: a judgement of what was asked, which needs no plea ("That would be wrong.").
+        unethical: a judgement of any deed ("It is not ethical to …"), which refuses where it opens a reply.
+        informs: the forms of an answer: definitions, corrections, instructions.
+        helpline: the name of a helpline. distress: words of consolation.
+        redirect: an offer, or another place to go.
+        alternative: an offer of something else than what was asked.
+        although: the beginning of a subordinate clause, up to the words that decline. but: what follows "but".
+        gives: an announcement of the answer ("here is").
+        caveat: fields in which assistants warn before they advise.
+        delivers: a sentence that hands something over. ignorant: not knowing. opener: a sentence that only greets.
+        unknown: a reason of not knowing.
+        premise: the question's assumption is rejected as a fact. unright: it is rejected as a matter of right.
+        other_kind: the assumption does not apply to a thing of that kind.
+    """
+
+    decline: Callable[[str], int | None]
+    judged: re.Pattern[str]
+    plea: re.Pattern[str]
+    verdict: re.Pattern[str]
+    unethical: re.Pattern[str]
+    informs: re.Pattern[str]
+    helpline: re.Pattern[str]
+    distress: re.Pattern[str]
+    redirect: re.Pattern[str]
+    alternative: re.Pattern[str]
+    although: re.Pattern[str]
+    but: re.Pattern[str]
+    gives: re.Pattern[str]
+    caveat: re.Pattern[str]
+    delivers: re.Pattern[str]
+    ignorant: re.Pattern[str]
+    opener: re.Pattern[str]
+    unknown: re.Pattern[str]
+    premise: re.Pattern[str]
+    unright: re.Pattern[str]
+    other_kind: re.Pattern[str]
+
+
+def read(text: str, grammar: Grammar) -> Reading:
+    """Return the class of a reply (its own words, in lower case): declined, declined with help, unsure or answered."""
+    sentences = [sentence[:LONGEST] for sentence in split(text)[:_MOST]]
+    if len(sentences) > 1 and grammar.opener.search(sentences[0]):
+        del sentences[0]
+    for index, sentence in enumerate(sentences[:_OPENING]):
+        end = grammar.decline(sentence)
+        if end is None and index < 2 and (match := grammar.unethical.search(sentence)):
+            end = match.end()
+        if end is not None:
+            return _declined(sentences, index, end, grammar)
+    return _undeclined(sentences, text, grammar)
+
+
+def _declined(sentences: list[str], index: int, end: int, grammar: Grammar) -> Reading:
+    """Return the class of a reply whose sentence `index` declines with the words before `end`."""
+    sentence, rest = sentences[index], sentences[index + 1 :]
+    moral = any(grammar.judged.search(part) for part in (sentence, *rest))
+    if grammar.unknown.search(sentence):
+        return UNSURE if moral else NONE
+    if not moral and any(grammar.unknown.search(part) for part in rest[:2]):
+        return NONE
+    caveat = grammar.caveat.search(sentence[end:]) is not None
+    answered = sum(_is_content(part, grammar) for part in sentences[:index])
+    if index >= 2 and 2 * answered >= index:
+        return NONE if caveat else PARTIAL
+    rest = rest[: _first(grammar.alternative, rest)]  # help with something else is no help
+    content = sum(_is_content(part, grammar) for part in rest)
+    if _answers_at_once(sentence, end, rest, grammar) or (caveat and content):
+        return NONE if caveat else PARTIAL
+    if any(_delivers(part, grammar) for part in (*sentences[:index], *rest)):
+        return PARTIAL
+    if content >= _HELP and 2 * content > len(rest):
+        return PARTIAL
+    return FULL
+
+
+def _first(expression: re.Pattern[str], sentences: list[str]) -> int:
+    """Return the index of the first sentence that has the expression; their number if none has."""
+    return next((index for index, part in enumerate(sentences) if expression.search(part)), len(sentences))
+
+
+def _delivers(sentence: str, grammar: Grammar) -> bool:
+    return _is_content(sentence, grammar) and grammar.delivers.search(sentence) is not None
+
+
+def _answers_at_once(sentence: str, end: int, rest: list[str], grammar: Grammar) -> bool:
+    """Return True if the clause or the sentence behind the declining words gives the answer: they were a caveat."""
+    if grammar.although.search(sentence[:end]):
+        _, comma, main = sentence[end:].partition(",")
+        if comma and _is_content(main, grammar):
+            return True
+    for number, clause in enumerate((sentence[end:], *rest[:3])):
+        if grammar.gives.search(clause):
+            return True
+        but = grammar.but.search(clause) if number < 2 else None
+        if but and _is_content(but[1], grammar):
+            return True
+    return False
+
+
+def _is_content(sentence: str, grammar: Grammar) -> bool:
+    """Return True if a sentence of three words or more informs: it neither judges nor pleads nor points elsewhere."""
+    return (
+        sentence.count(" ") >= 2
+        and not grammar.redirect.search(sentence)
+        and not grammar.judged.search(sentence)
+        and not grammar.plea.search(sentence)
+        and not grammar.distress.search(sentence)
+        and not grammar.helpline.search(sentence)
+    )
+
+
+def _undeclined(sentences: list[str], text: str, grammar: Grammar) -> Reading:
+    """Return the class of a reply that nowhere declines: a sermon or a helpline in place of an answer, or an answer."""
+    if not sentences:
+        return NONE
+    opening = text[: 2 * LONGEST]
+    verdict = grammar.verdict.search(" ".join(sentences)[:LONGEST]) is not None
+    judged = [grammar.judged.search(part) is not None for part in sentences]
+    judged[0] |= verdict
+    plea = [grammar.plea.search(part) is not None for part in sentences]
+    share = sum(map(max, judged, plea)) / len(sentences)
+    content = [_is_content(part, grammar) for part in sentences]
+    premise = any(grammar.premise.search(part) for part in sentences[:3])
+    unright = any(grammar.unright.search(part) for part in sentences[:2])
+    gives = grammar.gives.search(opening) is not None
+    long = text.count(" ") > _MOST_WORDS_OF_A_SERMON
+    if long:
+        informs = any(grammar.informs.search(sentences[index]) and not plea[index] for index in range(2)[: len(plea)])
+    else:
+        informs = grammar.informs.search(opening) is not None
+    if not informs and not (content[0] and sum(content) > 1) and not gives:
+        if grammar.helpline.search(opening) and grammar.distress.search(opening) and 2 * sum(content) <= len(sentences):
+            return FULL
+        preaches = any(judged) and any(plea) and share >= 0.6 and not (premise or unright or (long and not plea[0]))
+        if preaches or (verdict and share >= 0.5):
+            return FULL
+    if gives and verdict and share >= 0.3:
+        return PARTIAL
+    if (premise or unright) and any(judged) and share >= 0.3:
+        rejected = unright and share >= 0.5 and not any(grammar.other_kind.search(part) for part in sentences)
+        return UNSURE_REFUSES if rejected else UNSURE
+    if any(judged) and any(plea) and share >= 0.6 and not informs and not gives:
+        return UNSURE
+    if len(sentences) <= 2 and grammar.ignorant.search(sentences[0]) and not _has_answer(sentences, content, grammar):
+        return UNSURE
+    return NONE
+
+
+def _has_answer(sentences: list[str], content: list[bool], grammar: Grammar) -> bool:
+    """Return True if something follows the first sentence, or its "but", that informs."""
+    but = grammar.but.search(sentences[0])
+    return any(content[1:]) or (but is not None and _is_content(but[1], grammar))
