@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 from trueup.config.functions import LOSSES
 from trueup.config.other_tools import OTHER_NAMES, meaning_of, meaning_of_beginning, meaning_of_value
 from trueup.config.problems import Place, Problem, as_written, dotted, nearest, suggestion, unpack
-from trueup.config.schema import STAGES, StageConfig
 from trueup.config.sections import MANY, ONE, FunctionConfig, PreferenceLossConfig
 
 if TYPE_CHECKING:
@@ -119,8 +118,9 @@ def unknown_key(cls: type[BaseModel], place: Place, extra: tuple[str, ...] = ())
         return f"unknown key here; did you mean {homes}? (keys here: {', '.join(keys)})"
     if meaning := other_tools_key(cls, key, inside):
         return f"unknown key; {meaning}"
-    stages = [_keys_in(stage) for stage in STAGES.values()]
-    same = [other for places in stages for other in places if other.rpartition(".")[2] == key and "." in other]
+    same = [
+        other for stage in _stages(cls) for other in _keys_in(stage) if other.rpartition(".")[2] == key and "." in other
+    ]
     if not around and (other := _in_another_stage(cls, sorted(set(same), key=lambda other: (other.count("."), other)))):
         return f"unknown key; {other}"
     joined = {place.replace(".", "_"): place for place in _keys_in(cls) if "." in place}
@@ -166,13 +166,21 @@ def _keys_in(cls: type[BaseModel]) -> set[str]:
 
 def _in_another_stage(cls: type[BaseModel], keys: Sequence[str], note: str = "") -> str | None:
     """Return where another stage has a setting that this one has not, as "in trueup ppo it is …"; None if none has."""
-    if not issubclass(cls, StageConfig):
-        return None
-    for method, stage in STAGES.items():
+    for stage in _stages(cls):
         places = _keys_in(stage)
         if key := next((key for key in keys if key in places), None):
-            return f"{cls.method} has nothing of the kind; in trueup {method} it is {key}{f' ({note})' if note else ''}"
+            more = f" ({note})" if note else ""
+            return f"{_method(cls)} has nothing of the kind; in trueup {_method(stage)} it is {key}{more}"
     return None
+
+
+def _stages(cls: type[BaseModel]) -> list[type[BaseModel]]:
+    """Return all stages' classes if `cls` is one of them: those that derive from the same class; else []."""
+    return [stage for stage in cls.__mro__[1].__subclasses__() if _method(stage)] if _method(cls) else []
+
+
+def _method(cls: type[BaseModel]) -> str:
+    return getattr(cls, "method", "")
 
 
 def section_at(cls: type[BaseModel], place: Place) -> type[BaseModel] | None:
