@@ -6,15 +6,17 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trueup.errors import DataError
 from trueup.evaluation.items import Item, write_items
+from trueup.evaluation.winrate import jointly_length_controlled
 from trueup.report.build import build, read_measured
 from trueup.report.report_schema import Measure, ReportNumber, StageRun
 from trueup.report.rewardmodel import calibration, reward_card
 from trueup.report.samples import samples
-from trueup.report.scorecard import SPECS, Rows, measures, paired, prepared
+from trueup.report.scorecard import SPECS, Rows, at_equal_length, measures, paired, prepared, withheld
 from trueup.report.stages import alarms, curves, outcomes, points, stage_run
 from trueup.stats.intervals import mean, rate
 from trueup.stats.paired import difference, weighted_difference
@@ -102,6 +104,33 @@ def test_wins() -> None:
     assert made["win-rate"].values["ppo"].model_dump() == rate(30, 40).as_dict()
     assert made["win-rate"].note == "judged by gold; 0.5 is a draw"
     assert made["win-rate-lc"].values["ppo"].n == 40
+    assert made["win-rate-lc"].title == "Length-adjusted win rate of a lone pair"
+    assert "not the length-controlled win rate of AlpacaEval" in (made["win-rate-lc"].note or "")
+
+
+def test_three_candidates_are_length_controlled_jointly() -> None:
+    """By name of the prompt: the second model's verdicts stand in another order, and one is missing."""
+    generator = np.random.default_rng(0)
+    wins = {}
+    for name in ("dpo", "ppo", "kto"):
+        longer, outcomes = generator.integers(-30, 20, 40), generator.integers(0, 2, 40)
+        wins[name] = [
+            Item("win-rate", str(at), {"outcome": float(outcomes[at]), "ours": 60.0 + longer[at], "theirs": 60.0})
+            for at in range(40)
+        ]
+    columns = [
+        [[item.values[key] for item in items] for items in wins.values()] for key in ("outcome", "ours", "theirs")
+    ]
+    expected = jointly_length_controlled(columns[0], columns[1], columns[2])
+    wins["ppo"].reverse()
+    made = {one.key: one for one in measures(rows(sft=[1.0], ppo=[1.0]), "sft", wins, {}, {})}["win-rate-lc"]
+    assert made.title == "Length-controlled win rate"
+    assert "Dubois" in (made.note or "")
+    for name, result in zip(wins, expected, strict=True):
+        assert result.rate is not None
+        assert made.values[name].model_dump() == pytest.approx(result.rate.as_dict())
+    del wins["ppo"][0].values["outcome"]
+    assert at_equal_length(wins)["ppo"].unjudged == 1
 
 
 def test_answers_that_differ_by_one_length_have_no_controlled_rate() -> None:
@@ -110,6 +139,9 @@ def test_answers_that_differ_by_one_length_have_no_controlled_rate() -> None:
     made = {one.key for one in measures(rows(sft=[1.0], ppo=[1.0]), "sft", {"ppo": won}, {"ppo": "gold"}, {})}
     assert "win-rate" in made
     assert "win-rate-lc" not in made
+    reasons = withheld(at_equal_length({"ppo": won}))
+    assert list(reasons) == ["Length-adjusted win rate of a lone pair of ppo"]
+    assert "every answer of ours is -63 in length" in reasons["Length-adjusted win rate of a lone pair of ppo"]
 
 
 def test_one_item_has_no_mean() -> None:

@@ -19,7 +19,7 @@ from trueup.report.reading import usable
 from trueup.report.report_schema import FrontierPoint, Report, ReportMissing
 from trueup.report.rewardmodel import reward_card
 from trueup.report.samples import samples
-from trueup.report.scorecard import measures, prepared
+from trueup.report.scorecard import at_equal_length, measures, prepared, withheld
 from trueup.report.stages import alarms, curves, outcomes, points, stage_run
 from trueup.report.verdict import judge
 
@@ -85,6 +85,8 @@ def compared(
     """
     against, rows = measured.plan["against"], measured.rows
     candidates, settings = measured.plan["candidates"], measured.plan["settings"]
+    controlled = at_equal_length(measured.wins)
+    missing = measured.missing | withheld(controlled)
     return Report(
         title=title,
         kind=kind,
@@ -93,11 +95,11 @@ def compared(
         verdict=judge(gates, rows, against, measured.wins, measured.missing, candidates),
         against=against,
         models=list(rows),
-        measures=measures(rows, against, measured.wins, measured.judges, settings),
+        measures=measures(rows, against, measured.wins, measured.judges, settings, controlled),
         frontier=_finished(measured),
         lengths={name: _lengths(items) for name, items in rows.items() if _lengths(items)},
         samples=samples(rows, against),
-        not_measured=[ReportMissing(what=what, why=why) for what, why in measured.missing.items()],
+        not_measured=[ReportMissing(what=what, why=why) for what, why in missing.items()],
     )
 
 

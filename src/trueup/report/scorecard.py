@@ -1,8 +1,6 @@
 """Compute the report's measures from evaluated items: values with n and interval, and paired differences.
 
 Two models are compared on the items that both have a number for, matched by id.
-
-Two models are compared on the items that both have a number for, matched by id.
 """
 
 from __future__ import annotations
@@ -15,7 +13,14 @@ from typing import Any, Literal
 from trueup.data.refusal import detector_error
 from trueup.evaluation.grading import distinct
 from trueup.evaluation.items import Item, of_task
-from trueup.evaluation.winrate import length_controlled, win_rate
+from trueup.evaluation.winrate import (
+    FEWEST_MODELS,
+    LengthControlled,
+    Method,
+    jointly_length_controlled,
+    length_controlled,
+    win_rate,
+)
 from trueup.report.report_schema import Difference, Measure, ReportNumber, Topic
 from trueup.stats.intervals import Estimate, mean, rate
 from trueup.stats.paired import PairedDifference, difference, weighted_difference
@@ -85,7 +90,12 @@ def _with_derived(item: Item) -> Item:
 
 
 def measures(
-    rows: Rows, against: str, wins: Rows, judges: Mapping[str, str], settings: Mapping[str, Any]
+    rows: Rows,
+    against: str,
+    wins: Rows,
+    judges: Mapping[str, str],
+    settings: Mapping[str, Any],
+    controlled: Mapping[str, LengthControlled] | None = None,
 ) -> list[Measure]:
     """Return every measure that has a value for some model.
 
@@ -95,10 +105,11 @@ def measures(
         wins: model -> a judge's verdicts on its answers against those of `against`.
         judges: model -> name of its judge.
         settings: the configuration's section `evaluate`, for the notes on measures.
+        controlled: model -> its win rate at equal length, from `at_equal_length(wins)`, which is called by default.
     """
     results = [measure(spec, rows, against, settings) for spec in SPECS]
     results.insert(6, _win_rate(wins, judges))
-    results.insert(7, _length_controlled(wins))
+    results.insert(7, _length_controlled(at_equal_length(wins) if controlled is None else controlled))
     results.append(_distinct(rows))
     return [result for result in results if result.values]
 
@@ -231,17 +242,60 @@ def _win_rate(wins: Rows, judges: Mapping[str, str]) -> Measure:
     return result
 
 
-def _length_controlled(wins: Rows) -> Measure:
+_AT_EQUAL_LENGTH: dict[Method, tuple[str, str]] = {
+    "joint": (
+        "Length-controlled win rate",
+        "effect of length and difficulty of prompts estimated over all models and taken out (Dubois et al. 2024)",
+    ),
+    "lone pair": (
+        "Length-adjusted win rate of a lone pair",
+        (
+            "not the length-controlled win rate of AlpacaEval: with fewer than three models the difficulty of prompts "
+            "cannot be told from an effect of length, so the interval reaches from no effect to the whole association "
+            "with length, and the value assumes half of it"
+        ),
+    ),
+}
+"""Method -> title and note of the measure."""
+
+
+def at_equal_length(wins: Rows) -> dict[str, LengthControlled]:
+    """Return model -> its win rate at equal length, for each model with a verdict.
+
+    Three or more models are estimated jointly, on the prompts of any of them; fewer, each as a lone pair.
+    """
+    judged = {name: items for name, items in wins.items() if of_task(items, "win-rate", "outcome")}
+    if len(judged) < FEWEST_MODELS:
+        return {
+            name: length_controlled(*_verdicts(items, [item.id for item in items])) for name, items in judged.items()
+        }
+    prompts = list(dict.fromkeys(item.id for items in judged.values() for item in items))
+    columns = [_verdicts(items, prompts) for items in judged.values()]
+    return dict(zip(judged, jointly_length_controlled(*zip(*columns, strict=True)), strict=True))
+
+
+def withheld(controlled: Mapping[str, LengthControlled]) -> dict[str, str]:
+    """Return name of a win rate at equal length that is withheld -> reason."""
+    return {
+        f"{_AT_EQUAL_LENGTH[result.method][0]} of {name}": result.withheld
+        for name, result in controlled.items()
+        if result.withheld is not None
+    }
+
+
+def _verdicts(items: Sequence[Item], prompts: Sequence[str]) -> tuple[list[float | None], ...]:
+    """Return the outcomes, our lengths and their lengths, each (N,), of N prompts; None where the model has none."""
+    values = {item.id: item.values for item in items}
+    return tuple([values.get(prompt, {}).get(key) for prompt in prompts] for key in ("outcome", "ours", "theirs"))
+
+
+def _length_controlled(controlled: Mapping[str, LengthControlled]) -> Measure:
+    methods: list[Method] = [result.method for result in controlled.values()]
+    title, note = _AT_EQUAL_LENGTH[methods[0] if methods else "lone pair"]
     result = Measure(
-        key="win-rate-lc", title="Win rate at equal length", unit="length-controlled share", better="higher",
-        note="what longer answers win by their length alone is taken out (Dubois et al. 2024)",
-    )  # fmt: skip
-    for name, items in wins.items():
-        verdicts = [item.values for item in items if "outcome" in item.values]
-        columns = [[verdict_values[key] for verdict_values in verdicts] for key in ("outcome", "ours", "theirs")]
-        controlled = length_controlled(*columns).rate if verdicts else None
-        if controlled is not None:
-            result.values[name] = ReportNumber.of(controlled)
+        key="win-rate-lc", title=title, unit="share of answers, ties as halves", better="higher", note=note
+    )
+    result.values = {name: ReportNumber.of(part.rate) for name, part in controlled.items() if part.rate is not None}
     return result
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from trueup.errors import ConfigError
 from trueup.evaluation.items import Item, of_task
 from trueup.report.report_schema import GateResult, ModelVerdict, Outcome, ReportNumber, Verdict, VerdictWord
-from trueup.stats.intervals import rate
+from trueup.stats.intervals import informative, tied_rate
 from trueup.stats.paired import difference, exceeds, holm, weighted_difference
 
 if TYPE_CHECKING:
@@ -191,9 +191,10 @@ def _test_wins(limit: float, outcomes: list[float]) -> Tested | None:
     """
     if not outcomes:
         return None
-    won = rate(sum(outcomes), len(outcomes))
+    won = tied_rate(outcomes)
+    trials = won.n * informative(sum(outcomes), sum(outcome * (1 - outcome) for outcome in outcomes), won.n)
     # Wilson's interval is the inverted score test, so this p-value and the interval agree.
-    spread = math.sqrt(limit * (1 - limit) / won.n)
+    spread = math.sqrt(limit * (1 - limit) / trials)
     z = (limit - won.value) / spread if spread else math.copysign(math.inf, limit - won.value)
     return Tested(
         ReportNumber.of(won), won.low >= limit, 0.5 * math.erfc(z / math.sqrt(2)), None, f"is {won.value:.2f}"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.stats.intervals import Z_95, Estimate, wilson
+from trueup.stats.intervals import Z_95, Estimate, informative, wilson
 from trueup.stats.pivots import NORMAL_FROM, Student, critical
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def clustered_rate(scores: Floats, prompts: Ints) -> ClusteredRate:
     value, groups = float(scores.mean()), np.unique(prompts, return_inverse=True)[1]
     clusters = int(groups.max()) + 1
     design = design_effect(scores - value, groups, clusters)
-    ties = int((scores == 0.5).sum())
-    effective = n / design * _saved_by_ties(float(scores.sum()), ties, n)
+    effective = n / design * informative(float(scores.sum()), float((scores * (1 - scores)).sum()), n)
     return ClusteredRate(value, n, effective, design, None if clusters == n else max(1, clusters - 1), clusters)
 
 
@@ -129,13 +128,6 @@ def votes_needed(rate: ClusteredRate) -> float:
     """Return the total number of votes at which the interval would exclude one half, if rate and clustering stay."""
     distance = abs(rate.value - 0.5)
     return math.inf if distance < 1e-9 else (Z_95 / (2 * distance)) ** 2 * rate.n / rate.effective
-
-
-def _saved_by_ties(won: float, ties: int, n: int) -> float:
-    z2 = Z_95**2
-    centre, share = (won + z2 / 2) / (n + z2), ties / (n + z2)
-    coin = centre * (1 - centre)
-    return coin / (coin - share / 4)
 
 
 def _upper_tail(t: float, freedom: int | None) -> float:

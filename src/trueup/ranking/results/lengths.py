@@ -1,4 +1,4 @@
-"""Lengths of winning and losing answers, and win rates at equal lengths."""
+"""Lengths of winning and losing answers, and win rates adjusted for length."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def lengths(table: Table) -> Lengths:
 
 
 def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, seed: int = 0) -> Measured:
-    """Return the win rate that a model would have at equal lengths of the answers, with one outcome for each prompt.
+    """Return the length-adjusted win rate of a lone pair of models (`evaluation.winrate`), one outcome for each prompt.
 
     Votes on one prompt are dependent, so they are averaged.
 
@@ -78,7 +78,10 @@ def controlled(table: Table, model: int, scores: Floats, *, share: float = 1.0, 
     )
     if result.rate is None:
         why = result.withheld or ""
-        return Absent(why=why.replace("judged pairs", "prompts").replace("answer of ours", "answer of the first model"))
+        words = {"judged pairs": "prompts", "answer of ours": "answer of the first model", "theirs": "the second's"}
+        for word, instead in words.items():
+            why = why.replace(word, instead)
+        return Absent(why=why)
     return ResultsNumber.of(result.rate)
 
 

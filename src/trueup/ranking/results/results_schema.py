@@ -116,7 +116,7 @@ class ModelPairing(ResultsPart):
     """The rate with one outcome per prompt, and its confidence sequence: an interval valid however often one looks."""
     more: More
     controlled: Measured
-    """The rate at equal lengths."""
+    """The length-adjusted win rate of a lone pair: from no effect of length to the whole association with it."""
 
     @property
     def ahead(self) -> str | None:

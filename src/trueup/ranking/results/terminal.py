@@ -90,7 +90,7 @@ class _ResultsPrinter:
         if isinstance(pairing.safe, Absent):
             return
         self._print(f"however often you look: {phrases.prompts_needed(pairing)}, {_share(pairing.safe)} prompts", 6)
-        self._print(f"at equal lengths: {_share(pairing.controlled)}", 6)
+        self._print(f"adjusted for length, as a lone pair: {_share(pairing.controlled)}", 6)
 
     def _ranking(self) -> None:
         ranking = self._results.ranking
