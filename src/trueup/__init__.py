@@ -126,7 +126,7 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
 
     check_paths(config)
     read_pipeline(config)
-    check_sets(config.evaluate)
+    check_sets(config.evaluate, config.gates)
     import_module("trueup.recipes.pipeline").run(config, force=list(force), dry_run=dry_run, source=None)
     return config.folder
 
@@ -151,7 +151,7 @@ def evaluate(
     check_paths(config)
     for run in runs:
         find_model(str(run))
-    check_sets(config)
+    check_sets(config, config.gates)
     module = import_module("trueup.cli.compare")
     folder = output or module.DEFAULT_FOLDER
     module.evaluate([str(run) for run in runs], config, output=folder, device=device)

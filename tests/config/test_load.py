@@ -21,6 +21,7 @@ from trueup.config import (
     ComparisonConfig,
     DataConfig,
     DpoConfig,
+    GatesConfig,
     KlConfig,
     LoraConfig,
     OptimConfig,
@@ -729,3 +730,37 @@ def test_a_gate_that_always_passes_or_never(gate: str, said: str) -> None:
             [*PIPELINE, "stages.a.method=sft", f"gates.{key}={value}", "evaluate={gold: g}"],
         )
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("gates", "expected"),
+    [
+        ("{harness_drop: {arc: 0.1}}", r"gates.harness_drop.arc: cannot run: no task of the harness is named"),
+        (
+            "{slices: {capability: {maths: 0.1}}}",
+            r"gates.slices.capability: is no gate that has slices; did you mean cap",
+        ),
+        ("{slices: {capability_drop: {maths: 2.0}}}", r"gates.slices.capability_drop.maths: .*less than 1.*got 2.0"),
+        ("{slices: {capability_drop: {maths: x}}}", r"gates.slices.capability_drop.maths: .*valid number.*got 'x'"),
+        (
+            "{slices: {gold_reward_drop: {maths: 1}}}",
+            r"gates.slices.gold_reward_drop.maths: cannot run: there is no ind",
+        ),
+    ],
+)
+def test_gates_on_slices_are_checked_as_gates_are(gates: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load_config(PipelineConfig, None, [*PIPELINE, "stages.a.method=sft", f"gates={gates}"])
+
+
+def test_a_slip_in_the_name_of_a_task_of_the_harness() -> None:
+    """Another name may be a task of a group: mmlu_law of mmlu."""
+    settings = [*PIPELINE, "stages.a.method=sft", "evaluate={harness: [arc_easy, mmlu]}"]
+    load_config(PipelineConfig, None, [*settings, "gates={harness_drop: {mmlu_law: 0.1, boolq: 0.1, arc_easy: 0.1}}"])
+    with pytest.raises(ConfigError, match=r"harness_drop.arc_esy: is not among .* did you mean arc_easy"):
+        load_config(PipelineConfig, None, [*settings, "gates={harness_drop: {arc_esy: 0.1}}"])
+
+
+def test_limits_have_the_slices_behind_the_gates() -> None:
+    gates = GatesConfig(capability_drop=0.02, slices={"capability_drop": {"maths": 0.05}}, harness_drop={"arc": 0.1})
+    assert gates.limits == {"capability_drop": 0.02, "harness_drop/arc": 0.1, "capability_drop/maths": 0.05}

@@ -55,6 +55,17 @@ def test_each_document_is_one_item(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (called["limit"], called["device"], called["log_samples"]) == (5, "cpu", True)
 
 
+def test_tasks_of_a_named_group_have_the_group_in_their_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a gate may name the group, or one of its tasks, at any depth."""
+    rows = [{"doc_id": 0, "acc": 1.0}]
+    module = SimpleNamespace(simple_evaluate=lambda **_: {
+        "samples": {"mmlu_law": rows, "arc": rows},
+        "group_subtasks": {"mmlu": ["mmlu_social"], "mmlu_social": ["mmlu_law"], "arc": []},
+    })  # fmt: skip
+    monkeypatch.setitem(sys.modules, "lm_eval", module)
+    assert [item.topic for item in run_harness("model", ["mmlu", "arc"], None, CPU)] == ["mmlu/mmlu_law", "arc"]
+
+
 def test_a_task_that_is_not_there_or_has_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, {"odd": [{"doc_id": 0, "perplexity": 3.0}]})
     with pytest.raises(ConfigError, match=r"evaluate\.harness: nosuch: the harness refuses"):

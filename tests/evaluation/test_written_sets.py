@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from trueup.config import EvaluateConfig
+from trueup.config import EvaluateConfig, GatesConfig
+from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
+from trueup.evaluation.sets import check_sets
 from trueup.evaluation.suite import input_hashes
 from trueup.windtunnel.text import contains, normalise
 
@@ -171,3 +173,23 @@ def test_the_fingerprints_of_the_sets_are_those_of_earlier_evaluations(tmp_path:
         "unsafe": "c6dffd4942bf7946",
         "prompts": "d2b8c510d499a53d",
     }
+
+
+def test_a_gate_names_a_topic_or_a_level_of_its_set(tmp_path: Path) -> None:
+    """Of trueup's own sets and of a user's; the check before training reads the rows."""
+    rows = [
+        {"question": "1?", "answer": "1", "topic": "sums/small", "level": "easy"},
+        {"question": "2?", "answer": "2"},
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    own = EvaluateConfig.model_validate({"capability": str(tmp_path / "q.jsonl")})
+    check_sets(own, GatesConfig(slices={"capability_drop": {"sums": 0.1, "sums/small": 0.1, "easy": 0.1}}))
+    check_sets(EvaluateConfig(), GatesConfig(slices={"capability_drop": {"maths": 0.1}, "win_rate": {"list": 0.4}}))
+    with pytest.raises(
+        ConfigError, match=r"capability_drop.math: no row has this .*did you mean maths\? .*coding, maths"
+    ):
+        check_sets(EvaluateConfig(), GatesConfig(slices={"capability_drop": {"math": 0.1}}))
+    with pytest.raises(
+        ConfigError, match=r"over_refusal_rise.maths: no row has this topic or level \(the rows have: comp"
+    ):
+        check_sets(EvaluateConfig(), GatesConfig(slices={"over_refusal_rise": {"maths": 0.1}}))

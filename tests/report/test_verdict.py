@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from trueup.config import GatesConfig, PipelineConfig, load_config
 from trueup.errors import ConfigError
-from trueup.evaluation.items import Item
+from trueup.evaluation.items import Item, in_slice
 from trueup.report.publish import EXIT
 from trueup.report.report_schema import GateResult, Verdict
 from trueup.report.verdict import judge
@@ -42,7 +43,7 @@ def wins(share: float, n: int = 400) -> list[Item]:
 def judged(ours: list[Item], theirs: list[Item] | None = None, won: float = 0.5, **limits: float) -> Verdict:
     base = model() if theirs is None else theirs
     return judge(
-        GatesConfig(**(limits or ALL)), {"sft": base, "ppo": ours}, "sft", {"ppo": wins(won)},
+        GatesConfig.model_validate(limits or ALL), {"sft": base, "ppo": ours}, "sft", {"ppo": wins(won)},
         {"gold reward": "there is no independent reward; set evaluate.gold"}, ["ppo"],
     )  # fmt: skip
 
@@ -162,10 +163,10 @@ def test_false_holds_and_false_ships_are_rare() -> None:
 def test_the_best_of_several_models_is_the_one_to_ship() -> None:
     rows = {"sft": model(), "dpo": model(), "ppo": model(right=0.3)}
     gates = {"capability_drop": 0.05}
-    verdict = judge(GatesConfig(**gates), rows, "sft", {}, {}, ["dpo", "ppo"])
+    verdict = judge(GatesConfig.model_validate(gates), rows, "sft", {}, {}, ["dpo", "ppo"])
     assert (verdict.verdict, verdict.model) == ("SHIP", "dpo")
     assert verdict.models["ppo"].verdict == "HOLD"
-    named = judge(GatesConfig(**gates, model="ppo"), rows, "sft", {}, {}, ["dpo", "ppo"])
+    named = judge(GatesConfig.model_validate(gates | {"model": "ppo"}), rows, "sft", {}, {}, ["dpo", "ppo"])
     assert (named.verdict, named.model) == ("HOLD", "ppo")
 
 
@@ -173,7 +174,9 @@ def test_without_gates_nothing_is_judged() -> None:
     verdict = judge(None, {"sft": model()}, "sft", {}, {}, ["ppo"])
     assert verdict.verdict == "NOT JUDGED"
     assert verdict.models == {}
-    assert judge(GatesConfig(**ALL), {"sft": model()}, "sft", {}, {}, []).verdict == "NOT SHOWN"  # nobody is there
+    assert (
+        judge(GatesConfig.model_validate(ALL), {"sft": model()}, "sft", {}, {}, []).verdict == "NOT SHOWN"
+    )  # nobody is there
 
 
 def test_a_named_model_that_is_not_judged_is_an_error() -> None:
@@ -228,3 +231,46 @@ def test_the_proxy_is_what_ppo_optimizes_and_never_the_gold_reward() -> None:
     assert load_config(PipelineConfig, None, [*PIPELINE, "evaluate.gold=rm"]).proxy is None
     several = [*made, "stages.ppo.reward=[rm, gold]"]
     assert load_config(PipelineConfig, None, several).proxy == "rm"
+
+
+def test_a_gate_on_a_slice_counts_its_items_alone() -> None:
+    """Half of the items have the topic t1 and are damaged: the gates on the whole and on t1 fail, that on t0 passes."""
+    ours = [
+        replace(item, values={"right": 0.0}) if item.task == "capability" and item.topic == "t1" else item
+        for item in model()
+    ]
+    gates = GatesConfig(capability_drop=0.05, slices={"capability_drop": {"t0": 0.05, "t1": 0.05}})
+    verdict = judge(gates, {"sft": model(), "ppo": ours}, "sft", {}, {}, ["ppo"])
+    outcomes = {result.key: (result.title, result.outcome) for result in verdict.models["ppo"].gates}
+    assert outcomes == {
+        "capability_drop": ("Capability", "fail"),
+        "capability_drop/t0": ("Capability (t0)", "pass"),
+        "capability_drop/t1": ("Capability (t1)", "fail"),
+    }
+    assert gate(verdict, "capability_drop/t0").estimate == gate(judged([
+        item for item in model() if item.topic == "t0"], capability_drop=0.05), "capability_drop").estimate  # fmt: skip
+    assert gate(verdict, "capability_drop/t1").bound == -0.05
+    assert "capability (t1) fell from 0.63 to 0.00 (a drop of 0.05 allowed)" in verdict.sentence
+
+
+def test_a_level_is_a_slice_and_so_is_a_topic_above_others() -> None:
+    item = Item("harness", "1", {"score": 1.0}, topic="mmlu/mmlu_law", level="hard")
+    assert [in_slice(item, name) for name in ("hard", "mmlu", "mmlu/mmlu_law", "mml", "easy", "mmlu_law")] == [
+        True, True, True, False, False, False
+    ]  # fmt: skip
+
+
+def test_tasks_of_the_harness_are_gated_on() -> None:
+    """40 documents of each task; ten of arc are lost."""
+    theirs = [
+        Item("harness", f"{task}-{at}", {"score": 1.0}, topic=task) for task in ("arc", "mmlu/law") for at in range(40)
+    ]
+    ours = [
+        replace(item, values={"score": 0.0}) if item.id in {f"arc-{at}" for at in range(10)} else item
+        for item in theirs
+    ]
+    limits = {"arc": 0.05, "mmlu": 0.1, "gsm": 0.1}
+    verdict = judge(GatesConfig(harness_drop=limits), {"sft": theirs, "ppo": ours}, "sft", {}, {}, ["ppo"])
+    outcomes = {result.key: result.outcome for result in verdict.models["ppo"].gates}
+    assert outcomes == {"harness_drop/arc": "fail", "harness_drop/mmlu": "pass", "harness_drop/gsm": "not run"}
+    assert "task gsm" in gate(verdict, "harness_drop/gsm").words

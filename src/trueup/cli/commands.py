@@ -138,7 +138,7 @@ def run_pipeline(path: Path, settings: list[str], *, dry_run: bool, force: list[
         if name not in config.stages:
             raise ConfigError(f"--force {name}: there is no such stage; {path} has {', '.join(config.stages)}")
     read_pipeline(config)
-    check_sets(config.evaluate)
+    check_sets(config.evaluate, config.gates)
     report = import_module("trueup.recipes.pipeline").run(config, force=force, dry_run=dry_run, source=path)
     return _exit_code(report)
 
@@ -177,7 +177,7 @@ def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> 
     config = load_config(ComparisonConfig, file, settings, check_files=True)
     for model in models:
         find_model(model)
-    check_sets(config)
+    check_sets(config, config.gates)
     command = import_module("trueup.cli.compare")
     return _exit_code(command.evaluate(models, config, output=output, **where))
 

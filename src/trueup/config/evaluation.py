@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Strict, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Strict, ValidationError, model_validator
 
 from trueup.config.functions import functions_as_text
-from trueup.config.problems import Problem
+from trueup.config.problems import Problem, suggestion
 from trueup.config.sections import (
     LARGEST,
     Count,
@@ -162,20 +162,48 @@ class GatesConfig(Section):
     """The smallest win rate; ties are halves."""
     length_growth: Annotated[float, Strict(), Field(ge=1, le=LARGEST, allow_inf_nan=False)] | None = None
     """The largest growth of the answers' length, as a factor."""
+    harness_drop: dict[NonEmptyStr, Share] | None = None
+    """The largest drop of the mean score of tasks of the lm-evaluation-harness: {arc_easy: 0.02}."""
+    slices: dict[NonEmptyStr, dict[NonEmptyStr, JsonValue]] = Field(default_factory=dict)
+    """Limits on the items of one topic or level, by gate: {capability_drop: {maths: 0.05, hard: 0.1}}."""
     model: NonEmptyStr | None = None
     """The stage whose verdict counts. Unset: it is enough that any stage ships."""
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """The gates that are set, as name -> limit."""
-        return {key: value for key, value in dict(self).items() if key != "model" and value is not None}
+        """The gates that are set, as key -> limit.
+
+        Keys are "capability_drop", or "capability_drop/maths" for a gate on one slice, set or task.
+        """
+        limits = {key: value for key, value in dict(self).items() if key in TASK_OF and isinstance(value, float | int)}
+        by_name = {key: getattr(self, key) or {} for key in NAMED_GATES}
+        for key, parts in (by_name | self.slices).items():
+            limits |= {f"{key}/{name}": limit for name, limit in parts.items() if isinstance(limit, float | int)}
+        return limits
 
     def contradictions(self) -> list[Problem]:
-        """Return a problem if the `gates` section sets no gate."""
-        return [] if self.limits else [(("gates",), "no gate is set; set one, such as capability_drop: 0.02")]
+        """Return a problem if no gate is set, and for each slice of a gate that is none or has no usable limit."""
+        problems = [problem for key, parts in self.slices.items() for problem in self._slice_problems(key, parts)]
+        if not self.limits and not problems:
+            problems.append((("gates",), "no gate is set; set one, such as capability_drop: 0.02"))
+        return problems
+
+    def _slice_problems(self, key: str, parts: Mapping[str, JsonValue]) -> list[Problem]:
+        sliced = [name for name in TASK_OF if name not in NAMED_GATES]
+        if key not in sliced:
+            text = f"is no gate that has slices{suggestion(key, sliced)} (gates: {', '.join(sliced)})"
+            return [(("slices", key), text)]
+        problems: list[Problem] = []
+        for name, limit in parts.items():
+            try:
+                type(self).model_validate({key: limit})
+            except ValidationError as error:
+                text = f"{error.errors()[0]['msg'].lower()}: a limit as for gates.{key}; got {limit!r}"
+                problems.append((("slices", key, name), text))
+        return problems
 
 
-TASK_OF: Mapping[str, TaskName] = {
+TASK_OF: Mapping[str, TaskName | Literal["harness"]] = {
     "capability_drop": "capability",
     "over_refusal_rise": "over-refusal",
     "unsafe_compliance_rise": "unsafe-compliance",
@@ -183,8 +211,11 @@ TASK_OF: Mapping[str, TaskName] = {
     "gold_reward_drop": "answers",
     "win_rate": "win-rate",
     "length_growth": "answers",
+    "harness_drop": "harness",
 }
 """Gate -> the task that it needs."""
+NAMED_GATES = ("harness_drop",)
+"""The gates whose limits are given by name, one for each task of the harness."""
 
 
 def gate_problems(evaluate: EvaluateConfig, gates: GatesConfig, proxy: str | None) -> list[Problem]:
@@ -196,19 +227,35 @@ def gate_problems(evaluate: EvaluateConfig, gates: GatesConfig, proxy: str | Non
         proxy: the reward that scores answers, or None.
     """
     problems: list[Problem] = []
-    for key in gates.limits:
-        task = TASK_OF[key]
-        answered = evaluate.tasks is not None and task == "answers" and "win-rate" in evaluate.tasks
-        if evaluate.tasks is not None and task not in evaluate.tasks and not answered:
-            problems.append((("gates", key), f"cannot run: {task} is not among evaluate.tasks"))
-        elif key == "gold_reward_drop" and evaluate.gold is None:
-            problems.append((("gates", key), "cannot run: there is no independent reward; set evaluate.gold"))
-        elif key == "length_growth" and gates.limits[key] >= evaluate.max_new_tokens:
-            text = f"always passes: answers have 1 to {evaluate.max_new_tokens} tokens (evaluate.max_new_tokens)"
-            problems.append((("gates", key), f"{text}; set it from 1 to below {evaluate.max_new_tokens}"))
-        elif key == "win_rate" and evaluate.gold is None and evaluate.endpoint is None and proxy is None:
-            problems.append((("gates", key), "cannot run: there is no judge; set evaluate.judge, gold or reward"))
+    for key, limit in gates.limits.items():
+        gate, _, part = key.partition("/")
+        place = ("gates", gate) if not part else ("gates", *(() if gate in NAMED_GATES else ("slices",)), gate, part)
+        if (problem := _gate_problem(evaluate, gate, part, limit, proxy)) is not None:
+            problems.append((place, problem))
     return problems
+
+
+def _gate_problem(evaluate: EvaluateConfig, gate: str, part: str, limit: float, proxy: str | None) -> str | None:
+    """Return the reason why a gate cannot be decided, None if it can; `part` is the slice or task it is limited to."""
+    task = TASK_OF[gate]
+    if task == "harness":
+        if not evaluate.harness:
+            return "cannot run: no task of the harness is named; set evaluate.harness"
+        # A task that is not named may belong to a group that is, which the harness alone knows.
+        near = suggestion(part, evaluate.harness)
+        named = any(part.startswith(name) or name.endswith((".yaml", ".yml")) for name in evaluate.harness)
+        return f"is not among evaluate.harness ({', '.join(evaluate.harness)}){near}" if near and not named else None
+    answered = evaluate.tasks is not None and task == "answers" and "win-rate" in evaluate.tasks
+    if evaluate.tasks is not None and task not in evaluate.tasks and not answered:
+        return f"cannot run: {task} is not among evaluate.tasks"
+    if gate == "gold_reward_drop" and evaluate.gold is None:
+        return "cannot run: there is no independent reward; set evaluate.gold"
+    if gate == "length_growth" and limit >= evaluate.max_new_tokens:
+        text = f"always passes: answers have 1 to {evaluate.max_new_tokens} tokens (evaluate.max_new_tokens)"
+        return f"{text}; set it from 1 to below {evaluate.max_new_tokens}"
+    if gate == "win_rate" and evaluate.gold is None and evaluate.endpoint is None and proxy is None:
+        return "cannot run: there is no judge; set evaluate.judge, gold or reward"
+    return None
 
 
 class ComparisonConfig(EvaluateConfig):

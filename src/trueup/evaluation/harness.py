@@ -21,7 +21,7 @@ def run_harness(model: str, names: Sequence[str], limit: int | None, runtime: Ru
 
     Returns:
         Items, one per document, with task "harness" and values {"score": the first of PREFERRED that the harness task
-        reports, such as accuracy}; `topic` is the harness task's name.
+        reports, such as accuracy}; `topic` is the harness task's name, "group/task" for the tasks of a named group.
 
     Raises:
         MissingExtraError: the harness is not installed.
@@ -41,10 +41,18 @@ def run_harness(model: str, names: Sequence[str], limit: int | None, runtime: Ru
     except (KeyError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"evaluate.harness: {', '.join(names)}: the harness refuses: {reason}") from error
-    return [item for name, rows in result["samples"].items() for item in _items(name, rows)]
+    groups: Mapping[str, Sequence[str]] = result.get("group_subtasks", {})
+    group_of = {task: group for group in names for task in _tasks_in(group, groups)}
+    return [item for name, rows in result["samples"].items() for item in _items(name, rows, group_of.get(name))]
 
 
-def _items(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
+def _tasks_in(group: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the names of all tasks and groups in a group, at any depth; none for a task."""
+    members = groups.get(group, ())
+    return [*members, *(task for member in members for task in _tasks_in(member, groups))]
+
+
+def _items(name: str, rows: Sequence[Mapping[str, Any]], group: str | None) -> list[Item]:
     """Return one harness task's logged samples as items, one per document.
 
     The harness may log a document several times, once per answer filter; the first of them is used.
@@ -53,7 +61,7 @@ def _items(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
     for row in rows:
         by_document.setdefault(row["doc_id"], row)
     return [
-        Item("harness", f"{name}-{document}", {"score": _score(name, row)}, topic=name)
+        Item("harness", f"{name}-{document}", {"score": _score(name, row)}, topic=f"{group}/{name}" if group else name)
         for document, row in by_document.items()
     ]
 

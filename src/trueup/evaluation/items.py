@@ -27,6 +27,7 @@ class Item:
         prompt: the question or prompt as readable text.
         answer: the model's answer, if the task asks for one.
         expected: the right answer, if there is one.
+        level: the question's difficulty, if it has one ("easy", "medium" or "hard" in trueup's own sets).
     """
 
     task: str
@@ -36,6 +37,7 @@ class Item:
     prompt: str = ""
     answer: str | None = None
     expected: str | None = None
+    level: str | None = None
 
 
 def write_items(path: Path, items: Iterable[Item], header: dict[str, Any]) -> None:
@@ -66,3 +68,11 @@ def read_items(path: Path) -> list[Item]:
 def of_task(items: Sequence[Item], task: str, value: str) -> dict[str, float]:
     """Return item id -> `item.values[value]`, for the items of one task that hold that value."""
     return {item.id: item.values[value] for item in items if item.task == task and value in item.values}
+
+
+def in_slice(item: Item, name: str) -> bool:
+    """Return True if the item belongs to the topic or the level `name`.
+
+    Topics may have parts: an item of the topic "mmlu/law" belongs to "mmlu" as well.
+    """
+    return item.level == name or (item.topic is not None and f"{item.topic}/".startswith(f"{name}/"))

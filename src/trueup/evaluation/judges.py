@@ -95,7 +95,7 @@ def _win_item(ours: Item, theirs: Item, outcome: float) -> Item:
     values = {"ours": ours.values["length"], "theirs": theirs.values["length"]}
     if not math.isnan(outcome):
         values["outcome"] = outcome
-    return Item("win-rate", ours.id, values, ours.topic, ours.prompt, ours.answer, theirs.answer)
+    return Item("win-rate", ours.id, values, ours.topic, ours.prompt, ours.answer, theirs.answer, ours.level)
 
 
 INSTRUCTIONS = """\

@@ -7,17 +7,20 @@ measured).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
+from trueup.config.evaluation import TASK_OF
+from trueup.config.problems import suggestion
 from trueup.data.rendering.messages import Message, Origin, check
 from trueup.data.sources.records import MESSAGES, PROMPT, Record
 from trueup.data.sources.stream import RowStream, load_records
+from trueup.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trueup.config import DataConfig, EvaluateConfig
+    from trueup.config import DataConfig, EvaluateConfig, GatesConfig
 
 T = TypeVar("T")
 SetName = Literal["capability", "forgetting", "innocent", "unsafe", "prompts"]
@@ -25,7 +28,7 @@ SetName = Literal["capability", "forgetting", "innocent", "unsafe", "prompts"]
 
 # The repr of these two classes is part of an evaluation's fingerprint (suite.input_hashes): with other names of classes
 # or fields, finished evaluations would be measured again.
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Asked:
     """A question or prompt, and its expected answers.
 
@@ -36,6 +39,7 @@ class Asked:
         answers: accepted answers, the first for display; empty where none is expected.
         choices: the options of a multiple-choice question: the model writes nothing, its likeliest option is its
             answer.
+        level: the row's difficulty, if it has one.
     """
 
     id: str
@@ -43,6 +47,12 @@ class Asked:
     topic: str | None = None
     answers: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    level: str | None = None
+
+    def __repr__(self) -> str:
+        """Return the row as text for the fingerprint: rows without a level give that of earlier versions."""
+        names = [name for name in self.__dataclass_fields__ if name != "level" or self.level is not None]
+        return f"Asked({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     @property
     def text(self) -> str:
@@ -91,7 +101,7 @@ def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) ->
 
 
 def _from_user(name: str, messages: tuple[Message, ...], record: Record) -> Asked:
-    return Asked(_id(record, f"{name}-{record.origin.line}"), messages, _topic(record))
+    return Asked(_id(record, f"{name}-{record.origin.line}"), messages, _topic(record), level=_topic(record, "level"))
 
 
 def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]:
@@ -103,11 +113,12 @@ def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]
     return evenly_spread(_read("forgetting", data, _passage), limit)
 
 
-def check_sets(config: EvaluateConfig) -> None:
+def check_sets(config: EvaluateConfig, gates: GatesConfig | None = None) -> None:
     """Read all the user's rows that an `evaluate` section names, to report a broken row before any model loads.
 
     Raises:
         DataError: a file or a row cannot be used.
+        ConfigError: `gates.slices` names a topic or level that no row of the set has.
     """
     if config.capability:
         questions(config.capability)
@@ -121,6 +132,30 @@ def check_sets(config: EvaluateConfig) -> None:
             prompts(name, data)
     if config.data is not None:
         list(RowStream(config.data, "preference"))
+    for gate, parts in ({} if gates is None else gates.slices).items():
+        _check_slices(config, gate, parts)
+
+
+def _check_slices(config: EvaluateConfig, gate: str, parts: Collection[str]) -> None:
+    """Raise ConfigError if no row of the set that `gate` is measured on has a topic or a level of that name."""
+    task = TASK_OF[gate]
+    rows: Sequence[Asked | Passage]
+    if task == "capability":
+        rows = questions(config.capability, config.limit)
+    elif task == "forgetting":
+        rows = passages(config.forgetting, config.limit)
+    else:
+        name, data, limit = {
+            "over-refusal": ("innocent", config.innocent, config.limit),
+            "unsafe-compliance": ("unsafe", config.unsafe, config.limit),
+        }.get(task, ("prompts", config.prompts, config.samples))
+        rows = prompts(cast("SetName", name), data, limit)
+    names = dict.fromkeys(name for row in rows for name in (row.topic, getattr(row, "level", None)) if name)
+    for part in parts:
+        if not any(f"{name}/".startswith(f"{part}/") for name in names):
+            have = f"have: {', '.join(names)}" if names else "have neither"
+            near = suggestion(part, names)
+            raise ConfigError(f"gates.slices.{gate}.{part}: no row has this topic or level{near} (the rows {have})")
 
 
 def _read(name: SetName, data: DataConfig | None, make: Callable[[Record, str], T]) -> list[T]:
@@ -151,7 +186,8 @@ def _question(record: Record, name: str) -> Asked:
     if choices and answer not in choices:
         raise record.fail("the answer is not one of the choices", "write the right choice's text as answer", answer)
     expected = answer if choices else _final(answer)
-    return Asked(_id(record, name), prompt, _topic(record), (expected, *_texts(record, "accept")), choices)
+    answers = (expected, *_texts(record, "accept"))
+    return Asked(_id(record, name), prompt, _topic(record), answers, choices, _topic(record, "level"))
 
 
 def _final(answer: str) -> str:
@@ -160,7 +196,7 @@ def _final(answer: str) -> str:
 
 
 def _prompt(record: Record, name: str) -> Asked:
-    return Asked(_id(record, name), _messages(record)[0], _topic(record))
+    return Asked(_id(record, name), _messages(record)[0], _topic(record), level=_topic(record, "level"))
 
 
 def _passage(record: Record, name: str) -> Passage:
@@ -193,8 +229,9 @@ def _id(record: Record, name: str) -> str:
     return name if row_id is None else f"{row_id}#{record.origin.line}"
 
 
-def _topic(record: Record) -> str | None:
-    return None if record.row.get("topic") is None else str(record.row["topic"])
+def _topic(record: Record, key: str = "topic") -> str | None:
+    """Return the row's topic (or its level, at another key) as text, None where it has none."""
+    return None if record.row.get(key) is None else str(record.row[key])
 
 
 def _texts(record: Record, key: str) -> tuple[str, ...]:

@@ -291,4 +291,4 @@ def _ranked(task: str, index: int, ranking: Preference, margin: float, **more: f
 
 def _item(task: str, question: Asked, values: dict[str, float], answer: str) -> Item:
     expected = question.answers[0] if question.answers else None
-    return Item(task, question.id, values, question.topic, question.text, answer, expected)
+    return Item(task, question.id, values, question.topic, question.text, answer, expected, question.level)

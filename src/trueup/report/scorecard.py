@@ -6,8 +6,8 @@ Two models are compared on the items that both have a number for, matched by id.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from trueup.data.refusal import detector_error
@@ -86,7 +86,7 @@ def _with_derived(item: Item) -> Item:
         values["answered"] = 1 - values["refused"]
     if item.task == "preferences":
         values["won"] = 1.0 if values["margin"] > 0 else 0.5 if values["margin"] == 0 else 0.0
-    return Item(item.task, item.id, values, item.topic, item.prompt, item.answer, item.expected)
+    return replace(item, values=values)
 
 
 def measures(
@@ -198,18 +198,30 @@ def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
 
 
 def _topics(spec: Spec, rows: Rows, against: str) -> list[Topic]:
-    """Return the values and differences of a measure by topic; [] if its items have fewer than two topics."""
-    names = dict.fromkeys(
-        item.topic for items in rows.values() for item in items if item.task == spec.task and item.topic
-    )
-    if len(names) < 2:
-        return []
-    result: list[Topic] = []
-    for name in names:
-        part = {model: [item for item in items if item.topic == name] for model, items in rows.items()}
-        values = {model: ReportNumber.of(_estimate(spec, items)) for model, items in part.items() if _has(spec, items)}
-        result.append(Topic(topic=name, values=values, differences=differences(spec, part, against)))
-    return result
+    """Return the values and differences of a measure by topic, then by level ("hard (level)").
+
+    Topics are left out if the items have fewer than two, and so are levels.
+    """
+    return [
+        Topic(
+            topic=title,
+            values={name: ReportNumber.of(_estimate(spec, items)) for name, items in part.items() if _has(spec, items)},
+            differences=differences(spec, part, against),
+        )
+        for title, part in _parts(spec, rows)
+    ]
+
+
+def _parts(spec: Spec, rows: Rows) -> Iterator[tuple[str, Rows]]:
+    """Yield the title of each topic and each level of a measure's items, and the items of each model that have it."""
+    for of_item, suffix in ((lambda item: item.topic, ""), (lambda item: item.level, " (level)")):
+        measured = (item for items in rows.values() for item in items if item.task == spec.task)
+        names = dict.fromkeys(name for item in measured if (name := of_item(item)))
+        for name in names if len(names) > 1 else ():
+            yield (
+                f"{name}{suffix}",
+                {model: [item for item in items if of_item(item) == name] for model, items in rows.items()},
+            )
 
 
 def _note(spec: Spec, settings: Mapping[str, Any]) -> str | None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from trueup.errors import ConfigError
-from trueup.evaluation.items import Item, of_task
+from trueup.evaluation.items import Item, in_slice, of_task
 from trueup.report.report_schema import GateResult, ModelVerdict, Outcome, ReportNumber, Verdict, VerdictWord
 from trueup.stats.intervals import informative, tied_rate
 from trueup.stats.paired import difference, exceeds, holm, weighted_difference
@@ -38,8 +38,6 @@ class Gate:
 
     `title` names the quantity, not an achievement: "Capability" can fail, "Capability kept" would read as kept. If
     `per` is given, the value's sum over the sum of `per` (such as "tokens") is compared instead of its mean.
-
-    `title` names the quantity, not an achievement: "Capability" can fail, "Capability kept" would read as kept.
     """
 
     title: str
@@ -47,6 +45,8 @@ class Gate:
     value: str
     cost_is: Literal["rise", "drop"]
     per: str = ""
+    part: str = ""
+    """The topic, level or task whose items alone count; "" for all."""
 
 
 GATES: Mapping[str, Gate] = {
@@ -57,7 +57,15 @@ GATES: Mapping[str, Gate] = {
     "gold_reward_drop": Gate("Gold reward", "answers", "gold", "drop"),
     "win_rate": Gate("Win rate", "win-rate", "outcome", "drop"),
     "length_growth": Gate("Answer length", "answers", "length", "rise"),
+    "harness_drop": Gate("Harness task", "harness", "score", "drop"),
 }
+
+
+def gate_of(key: str) -> tuple[str, Gate]:
+    """Return the name and the definition of the gate at a key of `GatesConfig.limits`, such as "win_rate/maths"."""
+    name, _, part = key.partition("/")
+    gate = GATES[name]
+    return name, replace(gate, title=f"{gate.title} ({part})", part=part) if part else gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +142,15 @@ def _test(key: str, limit: float, ours: Sequence[Item], theirs: Sequence[Item], 
     `ours` and `theirs` are the items of the model and of the one compared with; `wins` are a judge's verdicts on its
     answers.
     """
-    gate = GATES[key]
-    if key == "win_rate":
+    name, gate = gate_of(key)
+    if gate.part:
+        ours, theirs, wins = ([item for item in items if in_slice(item, gate.part)] for items in (ours, theirs, wins))
+    if name == "win_rate":
         return _test_wins(limit, list(of_task(wins, gate.task, gate.value).values()))
     columns = _shared(ours, theirs, gate.task, gate.value)
     if not columns[0]:
         return None
-    if key == "length_growth":
+    if name == "length_growth":
         return _test_growth(limit, *columns)
     weights = _shared(ours, theirs, gate.task, gate.per) if gate.per else None
     return _test_difference(limit, columns, weights, rise_costs=gate.cost_is == "rise")
@@ -216,10 +226,11 @@ def _change(before: float, after: float) -> str:
 
 
 def _not_run(key: str, limit: float, missing: Mapping[str, str]) -> GateResult:
-    gate = GATES[key]
+    gate = gate_of(key)[1]
     names = ("gold reward", gate.task) if gate.value == "gold" else (gate.task,)
     reasons = [why for what, why in missing.items() if what.rpartition(": ")[2] in names]
-    why = reasons[0] if reasons else "too few items were measured for an interval"
+    few = "too few items were measured for an interval"
+    why = reasons[0] if reasons else f"{few} (topic, level or task {gate.part})" if gate.part else few
     return GateResult(
         key=key, title=gate.title, limit=limit, bound=_bound(key, limit), outcome="not run", words=f"not run: {why}"
     )
@@ -230,15 +241,15 @@ def _result(key: str, limit: float, test: Tested, outcome: Outcome) -> GateResul
     if outcome == "not shown" and test.detectable is not None:
         words += f"; with n = {test.estimate.n} a change of {test.detectable:.3f} could be seen"
     return GateResult(
-        key=key, title=GATES[key].title, limit=limit, bound=_bound(key, limit), outcome=outcome, words=words,
+        key=key, title=gate_of(key)[1].title, limit=limit, bound=_bound(key, limit), outcome=outcome, words=words,
         estimate=test.estimate, detectable=test.detectable,
     )  # fmt: skip
 
 
 def _bound(key: str, limit: float) -> float:
     """Return a gate's limit on the axis of its estimate: a drop of 0.05 allowed is a change of -0.05."""
-    is_change = key not in ("win_rate", "length_growth")
-    return -limit if is_change and GATES[key].cost_is == "drop" else limit
+    name, gate = gate_of(key)
+    return -limit if name not in ("win_rate", "length_growth") and gate.cost_is == "drop" else limit
 
 
 _OUTCOMES: Mapping[Outcome, str] = {
@@ -250,17 +261,19 @@ _OUTCOMES: Mapping[Outcome, str] = {
 
 def _figure(key: str, estimate: ReportNumber) -> str:
     """Return the estimate of a gate as text, such as `change -0.200 [-0.240, -0.161], n = 400`."""
-    form = ".2f" if key in ("win_rate", "length_growth") else "+.3f"
-    what = {"win_rate": "win rate", "length_growth": "length x"}.get(key, "change")
+    name = gate_of(key)[0]
+    form = ".2f" if name in ("win_rate", "length_growth") else "+.3f"
+    what = {"win_rate": "win rate", "length_growth": "length x"}.get(name, "change")
     return f"{what} {estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}], n = {estimate.n}"
 
 
 def _limit(key: str, limit: float) -> str:
-    if key == "win_rate":
+    name, gate = gate_of(key)
+    if name == "win_rate":
         return f"at least {limit:g} required"
-    if key == "length_growth":
+    if name == "length_growth":
         return f"at most {limit:g} times allowed"
-    kind = "rise" if GATES[key].cost_is == "rise" else "drop"
+    kind = "rise" if gate.cost_is == "rise" else "drop"
     return f"a {kind} of {limit:g} allowed" if limit else f"no {kind} allowed"
 
 
