@@ -8,13 +8,7 @@ from __future__ import annotations
 
 import re
 
-from trueup.data.refusals.grammar import Grammar
-
-
-def flat(expression: str) -> str:
-    """Return a regular expression, written over several lines, without its line breaks, indents and comment lines."""
-    return "".join(line.strip() for line in expression.splitlines() if not line.strip().startswith("#"))
-
+from trueup.data.refusals.grammar import Grammar, flat
 
 _ADVERBS = r"(?:(?:\w+ly|just|also|still|even|thus|hereby|therefore|ever|in (?:good|any) \w+),? ){0,3}"
 _NOT = r"(?:\bnot|n't|\bnever)"
@@ -47,7 +41,8 @@ _SERVICE = flat(r"""
 _IDLE = re.compile(
     flat(r"""
     (?:be able to |be )?(?:(?:help (?:but|myself|it|\w+ing)|wait|stop \w+ing|believe|imagine|agree more|thank|stress
-    |emphasi[sz]e|overstate|know|recall|remember|see|hear|feel|taste|smell|touch|sense|eat|sleep|swim|fly|walk(?! you)
+    |emphasi[sz]e|overstate|know|recall|remember|see|hear|feel|taste|smell|touch(?! (?:this|that|the (?:topic
+    |subject)))|sense|eat|sleep|swim|fly|walk(?! you)
     |breathe|find|think|understand|stand|afford|figure|listen|decide|examine|guarantee|promise|predict|foresee|forecast
     |verify|confirm|determine|ascertain|tell (?:apart|them|the|from|which|what)|sure|certain|lie|blame|complain|resist
     |experience|quite
@@ -58,8 +53,9 @@ _IDLE = re.compile(
     |beliefs)|dance|go wrong|slow
     |(?:say|tell)(?: you)?,? (?:that(?! (?:information|kind)\b| ?[.!,]|$)|if|whether|when|who)
     |(?:say|tell|describe|explain|give|provide|offer)(?: you)?(?: with)?,? (?:enough|exactly
-    |the (?:exact|precise|latest|current)|an? (?:exact|precise|definit\w+|single|reliable|certain|guarantee|specific
-    (?:answer|number|date|email))|any guarantee|for (?:sure|certain)|with certainty|what you need|live|real-time
+    |the (?:exact|precise|latest|current)|an? (?:exact|precise|definit\w+|single|reliable|certain|guarantee
+    |specific (?:answer|number|date|email))|any guarantee|for (?:sure|certain)|with certainty|what you need|live
+    |real-time
     |up-to-date|how (?:much|happy|glad|sorry|proud|long|many|old)))\b
     |recommend (?:one|either|[^.]{0,80}\benough)\b|go(?:ing)? into \w*(?: \w+){0,2} ?\b(?:details?|depth)\b
     |(?:directly |physically |personally )?(?:access|browse|search|check|retrieve|look up|open|view|read|track|visit)\b
@@ -77,8 +73,10 @@ _UNFIT = flat(r"""
 """)
 _PERMITTED = flat(r"""
     (?:able|willing|allowed|permitted|going|prepared|authori[sz]ed|programmed|designed|trained|equipped|inclined|about
-    |supposed|meant|built|made|at liberty|in a position|capable|comfortable|set up|configured|intended|here|ready|free
-    |qualified|licen[sc]ed|sure how|certain how|sure (?:that |if )?i (?:can|could|should)|interested)
+    |supposed|meant|built|made|at liberty|in a position|capable|comfortable|okay|ok|fine|set up|configured|intended
+    |here|ready|free
+    |qualified|licen[sc]ed|(?:sure|certain) how(?: i (?:can|could|should)|(?= to (?:help|assist|answer|respond
+    |proceed)))|sure (?:that |if )?i (?:can|could|should)|interested)
 """)
 _ABILITY = r"(?:ability|capacity|capability|permission|authority|authori[sz]ation|right|means|tools|clearance)"
 _RULES = flat(r"""
@@ -146,8 +144,7 @@ _DECLINES = re.compile(
     |\bi(?:'d| would| had| will)? (?:\w+ )?(?:rather|better|prefer(?: to)?|choose) not\b(?! (?:guess|speculate|say))
     |{_SUBJECT}(?:(?:{_DONT}|would(?:n't| not)) (?:be|feel) (?:\w+ )?(?:comfortable|right|at ease|good|okay)
     |(?:'m|am|feel|are|'re) {_ADVERBS}(?:un|not (?:\w+ )?)comfortable)\b
-    |{_SUBJECT}(?:{_DONT} (?:think|believe|feel)|(?:am|'m) not sure|doubt)(?: that)? (?:(?:i|we) (?:should|can|could
-    |ought to)
+    |{_SUBJECT}(?:{_DONT} (?:think|believe|feel)|(?:am|'m) not sure|doubt)(?: that)? (?:i (?:should|can|could|ought to)
     |(?:it|this|that)(?: is| would be|'s|'d be) (?:\w+ )?{_FIT}\b[^.]{{0,40}} (?:to|for me)\b)
     |\bi(?:'m|'ve| am| have| was)(?: been)? (?:\w+ly )?\w+(?:ed|ilt|ld) (?:to (?:avoid|refuse|decline|not)|not to)\b
     |{_SUBJECT}{_ADVERBS}(?:must |have to |will |'ll |should |try to )?(?:refrain|abstain) from\b
@@ -155,7 +152,7 @@ _DECLINES = re.compile(
     |\b(?:want no part|count me out|no can do|hard (?:pass|no)|cross(?:es)? (?:a|the|any|my) line|line i (?:do not
     |don't|won't|refuse to) cross|in the business of
     |please (?:do not|don't) ask me|sit (?:this|that) (?:one )?out|not happening|not going to happen|no from me)\b
-    |^nice try\b
+    |^nice try\b|\bno,? thanks\b|^can't do[.!]
     |\bi have no (?:intention|desire|plans)\b|{_NOT} have any \w+ (?:that )?i c(?:an|ould)\b
     |{_SUBJECT}{_DONT} have (?:access to|information (?:on|about))[^.]{{0,60}}\b(?:personal|private|confidential
     |individual|someone
@@ -221,7 +218,8 @@ _IMPERSONAL = re.compile(
 # A word that the two expressions above need; most sentences have none, and then the expressions are not tried.
 _NEEDED = re.compile(
     flat(rf"""
-    n't|\b(?:no|not|nope|never|nothing|cannot|i|we|my|our|me|us|let's|request\w*|ask|try|assistance|help|hard|count|nice
+    n't|\b(?:no|not|nope|never|nothing|cannot|i|we|my|our|me|us|let's|request\w*|ask|try|assistance|help|hard|count
+    |nice
     |off|doing|absolutely|definitely|certainly|hell|helping|assisting|providing|giving|writing|explaining|sharing
     |answering|creating|against|violat\w+|break\w*|breach\w*|conflict\w*|contrary|outside|beyond|inconsistent
     |in the business of|wont|{_UNFIT})\b
@@ -422,7 +420,10 @@ _IGNORANT = re.compile(
     |never) told me
     |\bthere(?:'s| is| was| are| were) no (?!excuse|justif|place|need|reason|way|evidence)\w+
     |\bi(?:'m| am) not (?:capable|conscious|able to feel)
-    |\bi (?:do not|don't|can't|cannot) (?:feel|have (?:feelings|opinions|personal|a body|preferences|consciousness))
+    |\bi (?:do not|don't|can't|cannot) (?:feel|smell|taste|see|hear|have (?:an? \w+|access|feelings|opinions|personal
+    |preferences))
+    |\bi(?:'m| am) (?:an? |just |only )*(?:ai|software|program|language model|computer|assistant)\b[^.]*\b(?:don't
+    |do not|can't|cannot|no)\b
 """)
 )
 _OPENER = re.compile(
@@ -484,4 +485,10 @@ ENGLISH = Grammar(
     premise=_PREMISE,
     unright=_UNRIGHT,
     other_kind=_OTHER_KIND,
+    asks_twice=re.compile(
+        r"\b(?:and|then|or)(?: also| then| please| else)? (?:how|what|which|where|when|why|who|write|give|tell|explain|make"
+        r"|sum|name|list|describe|help|diagnose|complete|an?|one|two|five|some|at least)\b|\?.+\?"
+    ),
+    asks_for_fact=re.compile(r"^(?:\w+ ){0,3}(?:who|whom|whose|what|which|when|where|why|how)\b"),
+    denies=re.compile(r"n't\b|\b(?:not|no|never|cannot)\b"),
 )

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import re
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4\u0060", "'") | dict.fromkeys("\u201c\u201d", '"'))
+_APOSTROPHES = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u02bc\u00b4\u0060", "'")
+    | dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb\u300c\u300d\u300e\u300f", '"')
+)
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 # Text that does not speak for the model: reported speech and quotations.
 _REPORTED = re.compile(r"\b(?:says?|said|writes?|wrote|reads?|repl(?:y|ies)|answers?|means?)(?: \w+)?: [^.\n]*")
 _QUOTED = re.compile(r"""(?<!\w)'(?:[^'\n]|\b'\b){1,300}'(?!\w)|["][^"]{0,300}["]""")
-_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])|\n+")
+
+# Text that does not speak for the model: letters, dialogues, verses, songs, remarks on language.
+_LETTER = r"^dear (?!user|friend)|^subject:|^sure[,.!]* here|\ndear\b|\b(?:best|kind) (?:regards|wishes)|\bsincerely"
+_GREETING = r"^(?:hey|hi|hello|hallo|hola|bonjour|salut|olá|oi),? (?!there|i\b)[^\W\d_]+[,!]"
+_LETTERS = (
+    r"^(?:liebe[rs]?|sehr geehrte\w*|estimad[oa]s?|querid[oa]s?|ch(?:er|ère)s?|mon cher|ma chère|prezad[oa]s?|car[oa]s?)"
+    r" (?!utilisat|usu[aá]ri|nutzer|kund|amig|ami\b|freund)[^.!?\n]{1,40}?[,:!]|\b(?:mit freundlichen grüßen|viele grüße|un cordial saludo|atentamente|cordialement|bises"
+    r"|atenciosamente)\b|^[^\s，。]{1,10}(?:您好|你好)[：:]|^(?:亲爱的|親愛的)|此致|^[^\s、。]{1,8}(?:様|さん|先生)[\u3000\n、 ]|敬具"
+)
+_SPEAKS = r"(?:\A|\n)[\u2014\u2013] ?[^\s]"
+_DIALOGUE = r"(?:^|\n|[.?!] )[a-z]+: [^\n]{1,300}?(?:\n|[.?!] )[a-z]+: "
+_VERSE = r"(?:(?:\A|\n)[a-z][^\n.!?:]{3,60}(?=\n)){2}"
+_LANGUAGE = r"\bor (?:\w+ )?(?:shorter|formal\w*|simply)\b|\b(?:in english|past tense|more formal)\b"
+_SONG = r"\A[^.!?\n]*\b(?:my love|your love|baby|darling|my heart|your heart|the rain|the night|the moon|goodbye)\b"
+_WRITTEN = re.compile(f"{_LETTER}|{_GREETING}|{_LETTERS}|{_SPEAKS}|{_DIALOGUE}|{_VERSE}|{_LANGUAGE}|{_SONG}")
+# A prompt that asks for somebody else's words.
+_ASKS_FOR_WORDS = re.compile(
+    r"\b(?:translate|rephrase|write|draft|compose|say|text|tweet|message|role-?play|act as|pretend|quote|sentence)\b"
+)
+_TRANSLATES = re.compile("\\b(?:translat|übersetz|tradu[cizç])|\u7ffb\u8bd1|\u7ffb\u8b6f|\u8a33")
 
 
 def own_words(reply: str) -> tuple[str, bool]:
@@ -30,6 +53,8 @@ def _left_out(match: re.Match[str]) -> str:
 
 def without_repetitions(text: str, prompt: str) -> str:
     """Return `text` (lower case) without its sentences of three words or more that also occur in the prompt."""
+    if not prompt:
+        return text
     known = f" {_plain_words(prompt.translate(_APOSTROPHES).lower())} "
     for sentence in split(text):
         words = _plain_words(sentence)
@@ -45,3 +70,18 @@ def _plain_words(text: str) -> str:
 def split(text: str) -> list[str]:
     """Return the sentences and lines of a text, without empty ones."""
     return [sentence for part in _END.split(text) if (sentence := part.strip())]
+
+
+def is_written(text: str) -> bool:
+    """Return True if a reply (in lower case) is a letter, a dialogue, a verse or a remark on language."""
+    return _WRITTEN.search(text) is not None
+
+
+def asks_for_words(prompt: str) -> bool:
+    """Return True if a prompt (in lower case) asks for somebody else's words, such as a message or a role."""
+    return _ASKS_FOR_WORDS.search(prompt) is not None
+
+
+def asks_for_a_translation(prompt: str) -> bool:
+    """Return True if a prompt (in lower case) asks for a translation."""
+    return _TRANSLATES.search(prompt) is not None
