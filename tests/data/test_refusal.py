@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from trueup.data.refusal import classify, detector_error, is_refusal, load_replies
-from trueup.data.refusals.languages import language_of
-
-# The upper ends of the measured intervals, rounded up. The test replies are hard on purpose.
-MOST_MISSED, MOST_FALSE_ALARMS = 0.30, 0.07
+from trueup.data.refusal import Counts, Reply, classify, count, is_refusal, load_replies
+from trueup.data.refusals.error import COMMAND, detector_error, stored_counts, summed
+from trueup.data.refusals.languages import MEASURED, language_of
 
 
 @pytest.mark.parametrize(
@@ -146,14 +147,49 @@ def test_the_shipped_refusals_are_seen() -> None:
     assert all(is_refusal(reply) for reply in load_refusals())
 
 
-def test_its_error_on_the_test_split_is_bounded_and_counted_by_hand() -> None:
+def test_the_stored_error_is_that_of_the_present_rules_on_the_packages_own_replies() -> None:
+    """Every language has at least ten refusals and ten answers, and the stored counts are counted again here."""
+    stored = [part for part in stored_counts() if not part.name.startswith("XSTest")]
+    for part in stored:
+        split = part.name.rpartition(" ")[2]
+        replies = [reply for reply in load_replies() if (reply.split, reply.language) == (split, part.language)]
+        assert count(part.name, part.language, replies, unseen=part.unseen) == part, f"fix: {COMMAND} --write"
+        assert part.refusals >= 10
+        assert part.answers >= 10
+    assert sum(part.refusals + part.answers for part in stored) > 900
+    assert {part.language for part in stored} == set(MEASURED)
+
+
+def test_the_stored_error_on_xstest_is_counted_again_where_its_replies_are() -> None:
+    stored = [part for part in stored_counts() if part.name.startswith("XSTest")]
+    folder = os.environ.get("TRUEUP_XSTEST")
+    if not folder:
+        replies = sum(part.refusals + part.answers for part in stored)
+        pytest.skip(f"{replies} replies of {len(stored)} models not counted again: TRUEUP_XSTEST names no folder")
+    for part in stored:
+        path = Path(folder) / f"{part.name.rpartition(' ')[2]}.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        labels = {"1": "none", "2": "full", "3": "partial"}
+        replies = [Reply("dev", row["prompt"], row["reply"], labels[row["label"][0]], "en") for row in rows]
+        assert count(part.name, "en", replies, unseen=False) == part, f"fix: {COMMAND} --write"
+
+
+def test_the_error_is_the_sum_over_sets() -> None:
+    """By hand: of 10 + 30 refusals 9 + 21 are found, of 20 + 20 answers 1 + 3 are flagged: missed 1/4, flagged 1/10."""
+    first = Counts("XSTest, a", "en", False, refusals=10, found=9, answers=20, flagged=1, unsure=0)
+    second = Counts("XSTest, b", "en", False, refusals=30, found=21, answers=20, flagged=3, unsure=2)
+    error = summed((first, second))
+    assert (error.missed.value, error.missed.n) == (0.25, 40)
+    assert (error.false_alarms.value, error.false_alarms.n) == (0.1, 40)
+    assert "which the rules were written on" in str(error)
+
+
+def test_the_error_by_rules_alone_is_within_its_aims() -> None:
+    """On XSTest's models: at least 0.90 of refusals found, at most 0.05 of answers flagged, no model below 0.55."""
     error = detector_error()
-    rows = [row for row in load_replies() if row.split == "test"]
-    missed = sum(row.refusal and not is_refusal(row.text) for row in rows)
-    alarms = sum(not row.refusal and is_refusal(row.text) for row in rows)
-    assert error.missed.n + error.false_alarms.n == len(rows) == 240
-    assert error.missed.value == missed / error.missed.n < error.missed.high < MOST_MISSED
-    assert error.false_alarms.value == alarms / error.false_alarms.n < error.false_alarms.high < MOST_FALSE_ALARMS
+    assert error.missed.value <= 0.10
+    assert error.false_alarms.value <= 0.05
+    assert all(part.missed.value <= 0.45 for part in error.parts)
 
 
 def test_endless_repetition_costs_no_time() -> None:

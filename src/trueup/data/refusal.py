@@ -5,18 +5,20 @@ sermon in place of the answer, a helpline in place of the answer. Ignorance ("I 
 neither is a caveat followed by real help.
 
 The detector reads a whole reply (`refusals/`): who declines, in which words, and whether help follows. It makes errors;
-`detector_error` measures them on the labelled replies in `replies.jsonl`.
+`refusals.error.detector_error` returns them as counted on labelled replies: XSTest's and those in `replies.jsonl`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from trueup.data.refusals.asian import CHINESE, JAPANESE
 from trueup.data.refusals.english import ENGLISH
+from trueup.data.refusals.error import Counts
 from trueup.data.refusals.european import FRENCH, GERMAN, PORTUGUESE, SPANISH
 from trueup.data.refusals.grammar import NONE, Grammar, Kind, Reading, read
 from trueup.data.refusals.languages import language_of, likely_languages
@@ -25,9 +27,9 @@ from trueup.data.refusals.sentences import (
     asks_for_words,
     is_written,
     own_words,
+    split,
     without_repetitions,
 )
-from trueup.stats.intervals import Estimate, rate
 
 _GRAMMARS: dict[str, Grammar] = {
     "en": ENGLISH, "de": GERMAN, "es": SPANISH, "fr": FRENCH, "pt": PORTUGUESE, "zh": CHINESE, "ja": JAPANESE
@@ -35,26 +37,22 @@ _GRAMMARS: dict[str, Grammar] = {
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorError:
-    """Error rates of the detector `is_refusal` on the test split of the labelled replies, each with a 95% interval.
-
-    Attributes:
-        missed: the share of refusals that it does not detect.
-        false_alarms: the share of other replies that it takes for refusals.
-    """
-
-    missed: Estimate
-    false_alarms: Estimate
-
-
-@dataclass(frozen=True, slots=True)
 class Reply:
-    """One labelled reply to a prompt: `refusal` is True if the reply refuses; `split` is "dev" or "test"."""
+    """One labelled reply to a prompt; `split` is "dev" or "test", `language` a code such as "en".
+
+    `label` is a class of `classify`, or "answer" where it was only asked if the reply refuses.
+    """
 
     split: str
     prompt: str
     text: str
-    refusal: bool
+    label: str
+    language: str
+
+    @property
+    def refusal(self) -> bool:
+        """True if the reply refuses by its label."""
+        return self.label == "full"
 
 
 def classify(reply: str, prompt: str | None = None) -> Kind:
@@ -89,18 +87,26 @@ def _read(reply: str, prompt: str | None) -> Reading:
     languages = likely_languages(text, prompt)
     if asks_for_a_translation(prompt) and language_of(prompt) not in languages:
         return NONE
-    readings = [read(text, prompt, _GRAMMARS[language]) for language in languages]
+    readings = [read(text, split(text), prompt, _GRAMMARS[language]) for language in languages]
     return next((reading for reading in readings if reading != NONE), NONE)
 
 
-@cache
-def detector_error() -> DetectorError:
-    """Return the detector's error rates on the test split of the labelled replies, each with Wilson's 95% interval."""
-    rows = [row for row in load_replies() if row.split == "test"]
-    refusals = [is_refusal(row.text, row.prompt) for row in rows if row.refusal]
-    others = [is_refusal(row.text, row.prompt) for row in rows if not row.refusal]
-    return DetectorError(
-        missed=rate(refusals.count(False), len(refusals)), false_alarms=rate(others.count(True), len(others))
+def count(name: str, language: str, replies: Sequence[Reply], *, unseen: bool) -> Counts:
+    """Return the detector's right and wrong answers on labelled replies; partial refusals count as neither.
+
+    Replies that are "unsure" by their label are answers: they do not refuse.
+    """
+    refusals = [reply for reply in replies if reply.refusal]
+    answers = [reply for reply in replies if reply.label not in ("full", "partial")]
+    return Counts(
+        name=name,
+        language=language,
+        unseen=unseen,
+        refusals=len(refusals),
+        found=sum(is_refusal(reply.text, reply.prompt) for reply in refusals),
+        answers=len(answers),
+        flagged=sum(is_refusal(reply.text, reply.prompt) for reply in answers),
+        unsure=sum(classify(reply.text, reply.prompt) == "unsure" for reply in (*refusals, *answers)),
     )
 
 
@@ -109,4 +115,4 @@ def load_replies() -> tuple[Reply, ...]:
     """Return the labelled replies of both splits (dev and test), in the order of replies.jsonl."""
     file = resources.files("trueup.data") / "replies.jsonl"
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return tuple(Reply(row["split"], row["prompt"], row["reply"], row["refusal"]) for row in rows)
+    return tuple(Reply(row["split"], row["prompt"], row["reply"], row["label"], row["language"]) for row in rows)

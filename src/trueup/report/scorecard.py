@@ -6,11 +6,14 @@ Two models are compared on the items that both have a number for, matched by id.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from trueup.data.refusal import detector_error
+from trueup.data.refusal import classify
+from trueup.data.refusals.error import detector_error
+from trueup.data.refusals.languages import NAMES, language_of
 from trueup.evaluation.grading import distinct
 from trueup.evaluation.items import Item, of_task
 from trueup.evaluation.winrate import (
@@ -120,7 +123,7 @@ def measure(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -
     result = Measure(key=spec.key, title=spec.title, unit=spec.unit, better=spec.better, values=values)
     result.differences = differences(spec, rows, against)
     result.topics = _topics(spec, rows, against)
-    result.note = _note(spec, settings) if values else None
+    result.note = _note(spec, rows, settings) if values else None
     return result
 
 
@@ -224,15 +227,11 @@ def _parts(spec: Spec, rows: Rows) -> Iterator[tuple[str, Rows]]:
             )
 
 
-def _note(spec: Spec, settings: Mapping[str, Any]) -> str | None:
+def _note(spec: Spec, rows: Rows, settings: Mapping[str, Any]) -> str | None:
     if spec.task in ("over-refusal", "unsafe-compliance"):
         if settings.get("refusals") == "judge":
             return f"judged by {settings.get('judge_model')}, whose own error was not measured"
-        error = detector_error()
-        return (
-            f"by patterns that miss {error.missed} of refusals and flag {error.false_alarms} of other replies "
-            f"(measured on {error.missed.n} and {error.false_alarms.n} labelled replies)"
-        )
+        return _detector_note([item for items in rows.values() for item in items if item.task == spec.task])
     if spec.key == "kl":
         return (
             "from the model compared with, of the sampled answers (k1: unbiased, its standard error is in the interval)"
@@ -242,6 +241,25 @@ def _note(spec: Spec, settings: Mapping[str, Any]) -> str | None:
     if spec.key == "entropy":
         return "minus the mean log-probability of the tokens that were sampled"
     return None
+
+
+def _detector_note(items: Sequence[Item]) -> str:
+    """Return what the detector's verdicts on these replies are worth: its error, and the replies it is not sure of."""
+    replies = [(item.answer, item.prompt) for item in items if item.answer]
+    languages = Counter(language_of(answer.lower(), prompt.lower()) for answer, prompt in replies)
+    kinds = Counter(classify(answer, prompt) for answer, prompt in replies)
+    text = f"by rules: {detector_error()}"
+    for language, number in languages.most_common():
+        if language not in ("en", "other"):
+            error = detector_error(language)
+            text += f"; {NAMES[language]} ({number} replies): missed {error.missed}, flagged {error.false_alarms}"
+    if languages["other"]:
+        text += f"; {languages['other']} of {len(replies)} replies are in languages that are not measured"
+    meanings = {"partial": "refuse in part (counted as answers)", "unsure": "are unsure: the prompt decides"}
+    for kind, words in meanings.items():
+        if kinds[kind]:
+            text += f"; {kinds[kind]} of {len(replies)} {words}"
+    return text
 
 
 def _win_rate(wins: Rows, judges: Mapping[str, str]) -> Measure:

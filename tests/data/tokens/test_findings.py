@@ -122,6 +122,18 @@ class TestRefusals:
         )
         assert found.places == (("rows.jsonl:3",) if level == "warning" else ())
 
+    def test_languages_without_rules_are_said_to_be_not_measured(self) -> None:
+        survey = Survey(rows=9, flags=Counter({Flag.JUDGED: 9}), languages=Counter(English=4, Italian=3, German=1))
+        survey.scripts = Counter(Latin=8, Hangul=1)
+        found = of("refusals", survey)
+        assert found is not None
+        assert found.text == "refusals are not measured in 4 answers in other languages (Italian, Hangul)"
+        survey.flags[Flag.REFUSES] = 1
+        found = of("refusals", survey)
+        assert found is not None
+        assert found.text.startswith("1 of 9 answers looked at are refusals")
+        assert found.text.endswith("; refusals are not measured in 4 answers in other languages (Italian, Hangul)")
+
     def test_only_what_was_judged_counts(self) -> None:
         assert of("refusals", Survey(rows=20, flags=Counter({Flag.JUDGED: 20}))) is None
 

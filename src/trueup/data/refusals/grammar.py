@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from trueup.data.refusals.sentences import split
-
 Kind = Literal["full", "partial", "unsure", "none"]
 
 
@@ -127,15 +125,16 @@ class Grammar:
         return text.count(" ") + 1 if self.spaced else len(text) // 2
 
 
-def read(text: str, prompt: str, grammar: Grammar) -> Reading:
+def read(text: str, sentences: list[str], prompt: str, grammar: Grammar) -> Reading:
     """Return the class of a reply: declined, declined with help, unsure or answered.
 
     Args:
         text: its own words, in lower case.
+        sentences: the same, by sentence.
         prompt: the user's message in lower case, "" if it is not known.
         grammar: that of the reply's language.
     """
-    sentences = [sentence[:LONGEST] for sentence in split(text)[:_MOST]]
+    sentences = [sentence[:LONGEST] for sentence in sentences[:_MOST]]
     if len(sentences) > 1 and grammar.opener.search(sentences[0]):
         del sentences[0]
     for index, sentence in enumerate(sentences[:_OPENING]):

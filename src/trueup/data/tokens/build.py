@@ -168,7 +168,7 @@ def tokenizer_version(renderer: Renderer) -> str:
 
 CODE = (
     "config/sections.py", "data/rendering", "data/sources", "data/tokens", "data/example.py", "data/refusal.py",
-    "data/votes/rows.py",
+    "data/refusals", "data/votes/rows.py",
 )  # fmt: skip
 """Files and folders of the package whose code makes tokens of rows."""
 

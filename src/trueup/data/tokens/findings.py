@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from trueup.data.tokens.record import Flag
+from trueup.data.refusals.languages import NAMES
+from trueup.data.tokens.record import LANGUAGES, SCRIPTS, Flag
 from trueup.data.tokens.survey import Survey
 from trueup.errors import DataError
 from trueup.stats.intervals import rate
@@ -312,12 +313,12 @@ def _words(section: str, survey: Survey) -> list[Finding]:
         *_mixed("scripts", section, survey.scripts, ("none",)),
         *_mixed("languages", section, survey.languages, ("unknown",)),
     ]
-    refuses = survey.flags[Flag.REFUSES]
+    refuses, unread = survey.flags[Flag.REFUSES], _unmeasured(survey)
     if refuses and judged:
         share = rate(refuses, judged)
         noun = "chosen answers" if survey.chosen.n else "answers"
         text = f"{refuses:,} of {judged:,} {noun} looked at are refusals "
-        text += f"({share.value:.1%} [{share.low:.1%}, {share.high:.1%}])"
+        text += f"({share.value:.1%} [{share.low:.1%}, {share.high:.1%}])" + (f"; {unread}" if unread else "")
         numbers = {"refusals": refuses, "judged": judged, "share": share.value}
         many = share.value > MANY_REFUSALS
         fix = (
@@ -325,7 +326,20 @@ def _words(section: str, survey: Survey) -> list[Finding]:
         )
         places = tuple(survey.places[Flag.REFUSES]) if many else ()
         result.append(Finding("refusals", "warning" if many else "note", section, text, fix, places, numbers))
+    elif unread:
+        result.append(Finding("refusals", "note", section, unread))
     return result
+
+
+def _unmeasured(survey: Survey) -> str:
+    """Return the sentence on answers in languages that the refusal detector has no rules for; "" if there are none."""
+    languages = set(LANGUAGES) - {"unknown", *NAMES.values()}
+    counts = {name: survey.languages[name] for name in sorted(languages)}
+    counts |= {name: survey.scripts[name] for name in SCRIPTS if name not in ("none", "Latin", "Kana", "Han")}
+    names = [name for name, count in counts.items() if count]
+    if not names:
+        return ""
+    return f"refusals are not measured in {sum(counts.values()):,} answers in other languages ({', '.join(names)})"
 
 
 def _changed(section: str, survey: Survey, spelled: str) -> list[Finding]:
