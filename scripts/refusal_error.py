@@ -7,8 +7,8 @@
 XSTest's replies with people's labels (Röttger et al. 2023, arXiv:2308.01263) are read from the folder of --xstest or of
 the variable TRUEUP_XSTEST: one <model>.jsonl per model with `prompt`, `reply` and `label` (1_full_compliance,
 2_full_refusal, 3_partial_refusal). Without that folder their stored counts stay as they are. FILE has rows with
-`prompt`, `reply`, `label` (full, partial, unsure, none) and `language`. Replies of the split "test", the default of --add, are
-those that the rules were not written on.
+`prompt`, `reply`, `label` (full, partial, unsure, none) and `language`. Replies of the split "test", the default of
+--add, are those that the rules were not written on.
 """
 
 from __future__ import annotations
