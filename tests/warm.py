@@ -25,6 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -35,6 +36,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 _MESSAGE = 2**20  # bytes of a request at most
 _PARAMETERS = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
 
@@ -43,13 +46,24 @@ class _Server:
     """The warm process, seen from the tests."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self._socket, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, __file__, str(theirs.fileno())]
-        self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
-        theirs.close()
+        self._socket = _socket()
+        self._process: subprocess.Popen[bytes] | None = None
+        # The test processes of one session share it: who comes first starts it.
+        session = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+        address = Path(tempfile.gettempdir()) / f"trueup-warm-{session}"
+        with FileLock(address.with_suffix(".lock")):
+            try:
+                self._socket.connect(str(address))
+            except OSError:
+                listening = _socket()
+                address.unlink(missing_ok=True)
+                listening.bind(str(address))
+                listening.listen()
+                environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+                command = [sys.executable, __file__, str(listening.fileno()), str(address)]
+                self._process = subprocess.Popen(command, env=environment, pass_fds=[listening.fileno()])
+                listening.close()
+                self._socket.connect(str(address))
         self._lock = threading.Lock()
         self._codes: dict[int, int] = {}
 
@@ -85,10 +99,17 @@ class _Server:
         return message
 
     def close(self) -> None:
-        """End the warm process."""
+        """Leave the warm process, which ends when nobody is left."""
         self._socket.close()
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
+
+
+def _socket() -> socket.socket:
+    """Return a socket for whole messages, each with open files."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE)
+    return made
 
 
 @functools.cache
@@ -169,40 +190,45 @@ def run(
 # ------------------------------------------------------------------ in the process that forks
 
 
-def serve(connection: socket.socket) -> None:
-    """Fork a child for each request; tell its process id, and its exit code when it ends. Ends with the connection."""
+def serve(listening: socket.socket) -> None:
+    """Fork a child for each request; tell its process id, and its exit code when it ends. Ends with the last user."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is pytest's
     warm_up()
     gc.collect()
     gc.freeze()  # nothing of it is to be tidied away in a child
-    children: dict[int, int] = {}  # pidfd -> process id
-    while True:
-        for ready in select.select([connection, *children], [], [])[0]:
-            if ready is connection:
-                content, descriptors, *_ = socket.recv_fds(connection, _MESSAGE, 3)
+    users: set[socket.socket] = {listening.accept()[0]}
+    children: dict[int, tuple[int, socket.socket]] = {}  # pidfd -> process id, who asked for it
+    while users:
+        for ready in select.select([listening, *users, *children], [], [])[0]:
+            if ready is listening:
+                users.add(listening.accept()[0])
+            elif isinstance(ready, socket.socket):
+                content, descriptors, *_ = socket.recv_fds(ready, _MESSAGE, 3)
                 if not content:
-                    return
+                    users.remove(ready)
+                    ready.close()
+                    continue
                 pid = os.fork()
                 if pid == 0:
-                    connection.close()
+                    for end in (listening, *users):
+                        end.close()
                     for descriptor in children:
                         os.close(descriptor)
                     child(json.loads(content), descriptors)
                 for descriptor in descriptors:
                     os.close(descriptor)
-                children[os.pidfd_open(pid)] = pid
-                connection.send(json.dumps({"started": pid}).encode())
+                children[os.pidfd_open(pid)] = pid, ready
+                ready.send(json.dumps({"started": pid}).encode())
             else:
-                pid = children.pop(ready)
+                pid, user = children.pop(ready)
                 os.close(ready)
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                connection.send(json.dumps({"ended": pid, "code": code}).encode())
+                with suppress(OSError):  # who asked is gone
+                    user.send(json.dumps({"ended": pid, "code": code}).encode())
 
 
 def warm_up() -> None:
     """Import everything, and run each stage once: no child waits for what is imported only when it is used."""
-    import tempfile
-
     import tiny_data
     import trueup
 
@@ -291,4 +317,8 @@ def exit_code(work: Callable[[], None]) -> int:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    finally:
+        for path in (Path(sys.argv[2]), Path(sys.argv[2]).with_suffix(".lock")):
+            path.unlink(missing_ok=True)

@@ -79,7 +79,10 @@ HARMLESS: dict[str, Callable[[Path, Path], object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HARMLESS)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if "replaced" in name else [SLOW]) for name in HARMLESS])
 def test_a_run_goes_on_with_what_it_had_read(name: str, tmp_path: Path, cache: Path) -> None:
     """Each row is read 2 times in 6 steps of 4, so the later steps would show other rows."""
     path = Path(tiny_data.data(tmp_path, "conversations"))
@@ -89,8 +92,15 @@ def test_a_run_goes_on_with_what_it_had_read(name: str, tmp_path: Path, cache: P
     assert tiny_data.result(parts) == tiny_data.result(whole)
 
 
-@pytest.mark.parametrize("file", ["tokens.u32", "records.bin"])
-@pytest.mark.parametrize("damage", ["flipped", "cut"])
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("tokens.u32", "flipped"),
+        pytest.param("tokens.u32", "cut", marks=SLOW),
+        pytest.param("records.bin", "flipped", marks=SLOW),
+        ("records.bin", "cut"),
+    ],
+)
 def test_a_cache_that_is_overwritten_in_place_stops_the_run(
     file: str, damage: str, tmp_path: Path, cache: Path
 ) -> None:
@@ -118,7 +128,9 @@ def test_a_copy_that_opens_later_reads_the_same_rows_or_none(tmp_path: Path, cac
         later.example(0)
 
 
-@pytest.mark.parametrize("name", ["appended", "replaced", "cut", "cut in a line", "deleted"])
+@pytest.mark.parametrize(
+    "name", ["appended", "deleted", *(pytest.param(name, marks=SLOW) for name in ("replaced", "cut", "cut in a line"))]
+)
 def test_between_the_parts_of_a_run_it_is_refused(name: str, tmp_path: Path, cache: Path) -> None:
     """Before the weights load, in words; with the old rows back it goes on as if nothing had been."""
     path = Path(tiny_data.data(tmp_path, "conversations"))

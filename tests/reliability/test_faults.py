@@ -105,7 +105,14 @@ def steps_saved(config: Any) -> list[str]:
     return sorted(path.name for path in (Path(config.output) / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize(("method", "kind"), [("sft", kind) for kind in OUT] + [("dpo", "cpu"), ("ppo", "cpu")])
+QUICK = ("cpu", "cuda, older")  # the others with the slow tests
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [pytest.param("sft", kind, marks=[] if kind in QUICK else [pytest.mark.slow]) for kind in OUT]
+    + [pytest.param("dpo", "cpu", marks=pytest.mark.slow), ("ppo", "cpu")],
+)
 def test_out_of_memory_names_keys_to_lower(
     method: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

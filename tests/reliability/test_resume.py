@@ -50,7 +50,7 @@ def config(name: str, folder: Path, output: str) -> Any:
     return tiny_data.stage(method, folder, output, **tiny_data.merged(extra, settings))
 
 
-FAST = {"sft": (9,), "sft-patience": (10,), "reward": (10,), "dpo-lora": (10,), "ppo": (4, 23), "ppo-lora": (19,)}
+FAST = {"sft": (9,), "sft-patience": (10,), "reward": (10,), "dpo-lora": (10,), "ppo": (23,), "ppo-lora": (19,)}
 
 
 def cases() -> list[Any]:

@@ -27,6 +27,7 @@ def faults(how: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(allocator._c_library() is None, reason="needs Linux with glibc")
 def test_a_freed_tensor_s_pages_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten tensors of 64 MB: 16,384 pages each where the system hands them out anew (fewer where it has large pages)."""

@@ -114,7 +114,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     paths = []
     for name in TOGETHER:
-        config = stage(name, folder, f"two-{name}", optim={"steps": 20})
+        config = stage(name, folder, f"two-{name}", optim={"steps": 8})
         paths.append(folder / f"{config.method}-{name}.yaml")
         paths[-1].write_text(to_yaml(config), encoding="utf-8")
     tiny_data.finish_processes(tiny_data.start_processes(["-c", TWO, "--greedy", *map(str, paths)]))
@@ -129,10 +129,10 @@ def test_two_processes_learn_what_one_does(name: str, two: Path, monkeypatch: py
     monkeypatch.setattr(
         rollouts, "sample", lambda *args, temperature, **kwargs: sampling.sample(*args, temperature=0.0, **kwargs)
     )
-    config = stage(name, two, f"one-{name}", optim={"steps": 20})
+    config = stage(name, two, f"one-{name}", optim={"steps": 8})
     tiny_data.run(config)
     log = [json.loads(line) for line in (two / f"two-{name}" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in log] == list(range(1, 21))
+    assert [row["step"] for row in log] == list(range(1, 9))
     same_logs(tiny_data.metrics(config), log, 1e-5)
 
 
@@ -146,7 +146,7 @@ def test_only_the_first_process_writes(two: Path) -> None:
     one = two / "two-ppo-lora-mix" / "samples.jsonl"
     rows = [json.loads(line) for line in one.read_text().splitlines()]
     # Twelve prompts in rollouts of 8 and 4 episodes, two epochs of each in steps of 4; four episodes of each are shown.
-    assert [row["step"] for row in rows] == [step for step in (1, 5, 7, 11, 13, 17, 19) for _ in range(4)]
+    assert [row["step"] for row in rows] == [step for step in (1, 5, 7) for _ in range(4)]
 
 
 # ------------------------------------------------------------------ a loop by hand

@@ -104,7 +104,12 @@ def many(path: Path, count: int) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.json", "x.csv", "x.txt"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["x.json", *(pytest.param(name, marks=SLOW) for name in ("x.jsonl", "x.jsonl.gz", "x.csv", "x.txt"))]
+)
 def test_memory_does_not_grow_with_rows(tmp_path: Path, name: str) -> None:
     """20,000 rows held are 14 MB; read one after another they are what a chunk and a buffer take."""
     found = RowStream(section(many(tmp_path / name, 20_000)), "text")

@@ -266,6 +266,8 @@ def test_a_bomb_takes_no_time(name: str) -> None:
         made = rendered(text)
         shown = made if made is not None else plain(text)
         took.append(time.thread_time() - began)
+        if took[-1] < 0.3:
+            break
     assert min(took) < 0.3, took
     assert len(shown) < 20 * len(text) + 20_000
 

@@ -212,6 +212,7 @@ def seconds_of(pairs: Sequence[Pair], votes: Sequence[Vote]) -> float:
     return time.process_time() - started
 
 
+@pytest.mark.slow
 def test_the_time_grows_with_the_votes_and_not_faster() -> None:
     """Four times the votes may take eight times as long, as another process may be charged to this one; not sixteen."""
     for strengths, shape in (
