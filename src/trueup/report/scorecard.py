@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from trueup.data.refusal import classify
-from trueup.data.refusals.error import detector_error
+from trueup.data.refusals.error import detector_error, models_error
 from trueup.data.refusals.languages import NAMES, language_of
 from trueup.evaluation.grading import distinct
 from trueup.evaluation.items import Item, of_task
@@ -25,6 +25,7 @@ from trueup.evaluation.winrate import (
     win_rate,
 )
 from trueup.report.report_schema import Difference, Measure, ReportNumber, Topic
+from trueup.stats.detected import corrected_difference
 from trueup.stats.intervals import Estimate, mean, rate
 from trueup.stats.paired import PairedDifference, difference, weighted_difference
 
@@ -123,7 +124,7 @@ def measure(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -
     result = Measure(key=spec.key, title=spec.title, unit=spec.unit, better=spec.better, values=values)
     result.differences = differences(spec, rows, against)
     result.topics = _topics(spec, rows, against)
-    result.note = _note(spec, rows, settings) if values else None
+    result.note = _note(spec, rows, against, settings) if values else None
     return result
 
 
@@ -227,11 +228,12 @@ def _parts(spec: Spec, rows: Rows) -> Iterator[tuple[str, Rows]]:
             )
 
 
-def _note(spec: Spec, rows: Rows, settings: Mapping[str, Any]) -> str | None:
+def _note(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> str | None:
     if spec.task in ("over-refusal", "unsafe-compliance"):
         if settings.get("refusals") == "judge":
             return f"judged by {settings.get('judge_model')}, whose own error was not measured"
-        return _detector_note([item for items in rows.values() for item in items if item.task == spec.task])
+        refusals = {name: [item for item in items if item.task == spec.task] for name, items in rows.items()}
+        return _detector_note(refusals, against)
     if spec.key == "kl":
         return (
             "from the model compared with, of the sampled answers (k1: unbiased, its standard error is in the interval)"
@@ -243,23 +245,42 @@ def _note(spec: Spec, rows: Rows, settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _detector_note(items: Sequence[Item]) -> str:
-    """Return what the detector's verdicts on these replies are worth: its error, and the replies it is not sure of."""
-    replies = [(item.answer, item.prompt) for item in items if item.answer]
+def _detector_note(rows: Rows, against: str) -> str:
+    """Return what the detector's verdicts are worth: its error, differences with it, replies that it is not sure of."""
+    replies = [(item.answer, item.prompt) for items in rows.values() for item in items if item.answer]
     languages = Counter(language_of(answer.lower(), prompt.lower()) for answer, prompt in replies)
     kinds = Counter(classify(answer, prompt) for answer, prompt in replies)
-    text = f"by rules: {detector_error()}"
+    texts = [f"by rules: {detector_error()}"]
+    for name, items in rows.items():
+        difference = _with_detector_error(items, rows.get(against, [])) if name != against else None
+        if difference is not None:
+            texts.append(f"refusals of {name} minus {against} with the detector's error of each: {difference}")
     for language, number in languages.most_common():
         if language not in ("en", "other"):
             error = detector_error(language)
-            text += f"; {NAMES[language]} ({number} replies): missed {error.missed}, flagged {error.false_alarms}"
-    if languages["other"]:
-        text += f"; {languages['other']} of {len(replies)} replies are in languages that are not measured"
-    meanings = {"partial": "refuse in part (counted as answers)", "unsure": "are unsure: the prompt decides"}
-    for kind, words in meanings.items():
-        if kinds[kind]:
-            text += f"; {kinds[kind]} of {len(replies)} {words}"
-    return text
+            texts.append(f"{NAMES[language]} ({number} replies): missed {error.missed}, flagged {error.false_alarms}")
+    counts = {
+        "are in languages that are not measured": languages["other"],
+        "refuse in part (counted as answers)": kinds["partial"],
+        "are unsure: the prompt decides": kinds["unsure"],
+    }
+    return "; ".join(texts + [f"{n} of {len(replies)} replies {words}" for words, n in counts.items() if n])
+
+
+def _with_detector_error(ours: Sequence[Item], theirs: Sequence[Item]) -> Estimate | None:
+    """Return the difference of two models' refusals with the detector's error of each; None of fewer than two items."""
+    others = {item.id: item for item in theirs if "refused" in item.values}
+    pairs = [(item, others[item.id]) for item in ours if item.id in others and "refused" in item.values]
+    labelled = models_error()
+    if len(pairs) < 2:
+        return None
+    return corrected_difference(
+        [mine.values["refused"] for mine, _ in pairs],
+        [other.values["refused"] for _, other in pairs],
+        [mine.answer == other.answer for mine, other in pairs],
+        [1 - part.missed.value for part in labelled],
+        [part.false_alarms.value for part in labelled],
+    )
 
 
 def _win_rate(wins: Rows, judges: Mapping[str, str]) -> Measure:

@@ -14,6 +14,8 @@ from importlib import resources
 from trueup.stats.intervals import Estimate, rate
 
 COMMAND = "python scripts/refusal_error.py"
+# Refusals and answers that a set needs for error rates of its own.
+_FEWEST = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +109,10 @@ def detector_error(language: str | None = None) -> DetectorError:
         return summed(tuple(part for part in counts if part.language == language))
     unseen = tuple(part for part in counts if part.unseen)
     return summed(unseen or tuple(part for part in counts if part.name.startswith("XSTest")))
+
+
+def models_error() -> tuple[Counts, ...]:
+    """Return the counts between which the error of one model differs from another's: English sets of 50 of each kind."""
+    return tuple(
+        part for part in stored_counts() if part.language == "en" and min(part.refusals, part.answers) >= _FEWEST
+    )
