@@ -123,7 +123,7 @@ class TestDataFiles:
             (["rankings.jsonl", "--model", "nowhere"], 4, "nowhere: no such model folder"),
             (["nowhere.jsonl", "--model", "base"], 3, "nowhere.jsonl"),
             (["empty.jsonl", "--model", "base"], 3, "empty.jsonl"),
-            (["odd.jsonl", "--model", "base"], 3, "no rows of a known format"),
+            (["odd.jsonl", "--model", "base"], 3, "no known format: the row has"),
             (["broken.jsonl", "--model", "base"], 3, "broken.jsonl:2"),
             (["nowhere.yaml"], 2, "nowhere.yaml"),
         ],

@@ -141,12 +141,14 @@ RowFormat = Literal[
     "lmsys-55k",
     "nectar",
     "oasst",
+    "ranked-answers",
     "safe-rlhf",
     "safe-rlhf-safety",
     "shp",
     "summarize-feedback",
     "ultrafeedback",
     "webgpt",
+    "xlam",
 ]
 """The formats of rows, described in `trueup.data.sources.formats` and `trueup.data.sources.schemas`."""
 SkipKind = Literal[
@@ -159,6 +161,7 @@ SkipKind = Literal[
     "undesirable",
     "untrained",
     "parted",
+    "reversed",
     "end-token",
     "template",
 ]

@@ -14,10 +14,13 @@ from pydantic import ValidationError
 
 from trueup.config import STAGES, DataConfig, StageConfig, load_config
 from trueup.config.yamlfile import Document, apply_override
-from trueup.data.sources.formats import recognise
+from trueup.data.rendering.messages import Origin, row_error
+from trueup.data.sources.formats import answers_beside, recognise
+from trueup.data.sources.parser import as_yaml, fix_of_names, suggested
 from trueup.data.sources.reader import open_reader
 from trueup.data.sources.records import rename_fields
 from trueup.errors import ConfigError, DataError
+from trueup.system.text import listed
 
 READ_BY = ("format", "columns", "ignore", "use", "split")
 """Keys of a data section that decide how its first row is read."""
@@ -99,26 +102,47 @@ def _kind(path: str, section: DataConfig) -> tuple[str, tuple[str, ...]]:
     }
     wanted = {"chosen": ("ranking",), "text": ("text",)}.get(section.use, tuple(kinds))
     broken: DataError | None = None
-    rows = 0
     for origin, row in open_reader(path, section.split).entries():
         if isinstance(row, DataError):
             broken = broken or row
             continue
-        rows += 1
         fields = rename_fields(row, section.columns or {}, origin)
         fields = {key: value for key, value in fields.items() if key not in (section.ignore or ())}
         row_format = recognise(fields, wanted, section.format or "auto")
         if row_format is None:
-            break
-        if row_format.name == "conversation" and _is_prompt(fields):
-            return kinds["prompt"]
-        return kinds[row_format.gives]
+            raise _unknown(origin, fields)
+        kind = "prompt" if row_format.name == "conversation" and _is_prompt(fields) else row_format.gives
+        read = {*row_format.keys.values(), *OPTIONAL}
+        if kind == "prompt" and section.format is None and (others := answers_beside(fields, read)):
+            raise _ambiguous(origin, fields, others)
+        return kinds[kind]
     if broken is not None:
         raise broken
-    if not rows:
-        raise DataError(f"{path}: there are no rows in it\n  fix: check that the file was written to the end")
-    fix = "name the fields messages, prompt and completion, chosen and rejected, or text; or give --method and columns"
-    raise DataError(f"{path}: no rows of a known format\n  fix: {fix}")
+    raise DataError(f"{path}: there are no rows in it\n  fix: check that the file was written to the end")
+
+
+OPTIONAL = ("tools", "functions", "system", "system_prompt")
+"""Fields that a row of any kind may have besides its question."""
+
+
+def _unknown(origin: Origin, fields: dict[str, object]) -> DataError:
+    """Return the error for a file in whose first row no known format was found."""
+    want = "preference" if "chosen" in suggested(fields, "preference") else None
+    more = ", and --method dpo" if want else ", or give --method"
+    return row_error(origin, f"no known format: the row has {listed(fields)}", fix_of_names(fields, want) + more)
+
+
+def _ambiguous(origin: Origin, fields: dict[str, object], others: list[str]) -> DataError:
+    """Return the error for rows with a question and with texts that may be its answers."""
+    sides = suggested(fields, "preference")
+    if {"chosen", "rejected"} <= sides.keys():
+        columns = f"{{chosen: {as_yaml(sides['chosen'])}, rejected: {as_yaml(sides['rejected'])}}}"
+        named = f"for rankings data.columns='{columns}'"
+    else:
+        answer = next((key for key in others if isinstance(fields[key], str)), None)
+        named = f"name it: data.columns='{{response: {as_yaml(answer)}}}'" if answer else "write it at response"
+    problem = f"the row has a question and {listed(others)}, and it is not known which is the answer"
+    return row_error(origin, problem, f"{named}; or --method ppo to use the questions alone")
 
 
 def _is_prompt(row: dict[str, object]) -> bool:

@@ -323,6 +323,68 @@ PREFERENCES: list[tuple[str, str, list[Row], list[Pair], int]] = [
     ("hh-rlhf", "ranking", HH, ALL, 0),
     ("OASST, trees", "oasst", OASST, ALL, 0),
     ("OASST, messages", "oasst", OASST_FLAT, ALL, 0),
+    (
+        "Unified-Feedback",
+        "comparison",
+        [
+            {"id": i, "conv_A": chat(q, b), "conv_B": chat(q, g), "conv_A_rating": 1.0, "conv_B_rating": 3.5}
+            for i, (q, g, b) in enumerate(FIVE)
+        ],
+        [(g, b, 2.5) for _, g, b in FIVE],
+        0,
+    ),
+    (
+        "StackExchange preferences",
+        "ranked-answers",
+        [
+            {
+                "qid": 1,
+                "question": q,
+                "answers": [
+                    {"answer_id": 1, "author": "a", "pm_score": 2, "selected": False, "text": b},
+                    {"answer_id": 2, "author": "c", "pm_score": 5, "selected": True, "text": g},
+                ],
+                "metadata": ["m"],
+            }
+            for q, g, b in FIVE
+        ],
+        [(g, b, 3.0) for _, g, b in FIVE],
+        0,
+    ),
+    (
+        "When2Call",
+        "ranking",
+        [
+            {"messages": chat(q), "tools": [], "chosen_response": chat(q, g)[1], "rejected_response": chat(q, b)[1]}
+            for q, g, b in FIVE
+        ],
+        ALL,
+        0,
+    ),
+    (
+        "Capybara of Argilla",
+        "ranking",
+        [
+            {
+                "conversation": [{"input": q, "output": "Another."}],
+                "prompt": q,
+                "chosen": chat(q, g),
+                "rejected": chat(q, b),
+                "rating_chosen": 5,
+                "rating_rejected": 3,
+            }
+            for q, g, b in FIVE
+        ],
+        [(g, b, 2.0) for _, g, b in FIVE],
+        0,
+    ),
+    (
+        "prompts as transcripts",
+        "ranking",
+        [{"prompt": f"\n\nHuman: {q}\n\nAssistant:", "chosen": f" {g}", "rejected": f" {b}"} for q, g, b in FIVE],
+        ALL,
+        0,
+    ),
 ]
 """Name, format, rows, the pairs they give, the number of ties."""
 
@@ -388,8 +450,23 @@ TALKS = [
     ("Dolly", "pair", DOLLY),
     ("UltraChat", "conversation", ULTRACHAT),
     ("Alpaca", "pair", ALPACA),
+    ("LIMA", "conversation", [{"conversations": [q, g], "source": "s"} for q, g, _ in FIVE]),
+    ("Aya", "pair", [{"inputs": q, "targets": g, "language": "French"} for q, g, _ in FIVE]),
+    ("Firefly", "pair", [{"kind": "k", "input": q, "target": g} for q, g, _ in FIVE]),
+    ("Firefly, turns", "conversation", [{"conversation": [{"human": q, "assistant": g}]} for q, g, _ in FIVE]),
+    ("NuminaMath", "pair", [{"problem": q, "solution": g, "source": "s"} for q, g, _ in FIVE]),
     ("UltraFeedback binarized, as SFT", "conversation", ULTRA_BINARIZED),
     ("OASST, trees", "oasst", OASST),
     ("OASST, messages", "oasst", OASST_FLAT),
 ]
 """Name, format, rows: each gives the five questions with their good answers."""
+XLAM = [
+    {
+        "id": i,
+        "query": q,
+        "answers": f'[{{"name": "look", "arguments": {{"place": "{i}"}}}}]',
+        "tools": '[{"name": "look", "description": "d", "parameters": {"place": {"type": "str"}}}]',
+    }
+    for i, (q, _, _) in enumerate(FIVE)
+]
+KTO = [{"prompt": q, "completion": g, "desirable": i % 2 == 0} for i, (q, g, _) in enumerate(FIVE)]

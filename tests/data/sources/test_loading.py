@@ -119,7 +119,7 @@ FORMATS = [
     ("hh, several turns", {"chosen": HH_A + "\n\nHuman: q\n\nAssistant: c", "rejected": HH_A +
      "\n\nHuman: q\n\nAssistant: b"}, "preference", "auto", Preference((*P, *A, user("q")), C, B)),
     ("hh, prompt apart", {"prompt": "\n\nHuman: p\n\nAssistant:", "chosen": " a", "rejected": "b"}, "preference",
-     "auto", Preference(P, (said(" a"),), B)),
+     "auto", Preference(P, A, B)),
     ("hh, prompt twice", {"prompt": "\n\nHuman: p\n\nAssistant:", "chosen": HH_A, "rejected": HH_B}, "preference",
      "auto", Preference(P, A, B)),
     ("chosen side", RANKING, "conversation", "chosen", Conversation(P + A)),
@@ -194,11 +194,11 @@ def test_unicode_line_separators_end_no_row(write):
 def test_csv(write, tmp_path):
     path = tmp_path / "rows.csv"
     with path.open("w", newline="", encoding="utf-8-sig") as file:
-        rows = [["p\nq", 'a, "x"', "b" * 200_000, "1.5"], ["p", "a", "b", "-1"]]
+        rows = [["p\nq", 'a, "x"', "b" * 200_000, "1.5"], ["p", "a", "b", "1"]]
         csv.writer(file).writerows([["prompt", "chosen", "rejected", "margin"], *rows])
     first, second = load(str(path), want="preference")
     assert first == Preference((user("p\nq"),), (said('a, "x"'),), (said("b" * 200_000),), 1.5, Origin(str(path), 2))
-    assert (second.margin, second.origin) == (-1.0, Origin(str(path), 4))
+    assert (second.margin, second.origin) == (1.0, Origin(str(path), 4))
 
 
 def test_tsv_and_verdicts(write):

@@ -130,6 +130,159 @@ def test_refused(tmp_path: Path, _title: str, row: Row, says: str, want: Any) ->
     assert says in message
 
 
+BAD_ROWS: list[tuple[Row, str]] = [
+    ({"is_safe": False}, "conversation"),
+    ({"responseIsSafe": "false"}, "conversation"),
+    ({"quality": "bad"}, "conversation"),
+    ({"quality": "very poor"}, "conversation"),
+    ({"loss": 0}, "conversation"),
+    ({"do_train": 0}, "conversation"),
+    ({"is_masked": True}, "conversation"),
+    ({"loss_mask": [0, 1]}, "conversation"),
+    ({"rejected": True}, "conversation"),
+    ({"accepted": False}, "conversation"),
+    ({"deleted": True}, "conversation"),
+    ({"is_deleted": 1}, "preference"),
+    ({"valid": False}, "preference"),
+    ({"status": "rejected"}, "preference"),
+    ({"status": "deleted"}, "prompt"),
+    ({"review_status": "not approved"}, "conversation"),
+    ({"correct": "no"}, "conversation"),
+    ({"answer_correctness": "incorrect"}, "conversation"),
+    ({"toxic": True}, "conversation"),
+    ({"answer_score": 2}, "conversation"),
+    ({"upvotes": "3"}, "conversation"),
+]
+
+
+@pytest.mark.parametrize(("fields", "want"), BAD_ROWS, ids=str)
+def test_a_field_that_says_that_a_row_is_bad_stops_or_is_ignored(tmp_path: Path, fields: Row, want: Any) -> None:
+    row = {**({"preference": RANKING, "prompt": {"prompt": "p"}}.get(want) or PAIR), **fields}
+    path = write(tmp_path / "x.jsonl", row)
+    (key,) = fields
+    assert f'x.jsonl:1: "{key}"' in (message := refusal(RowStream(section(path), want)))
+    assert f"ignore: [{key}]" in message
+    assert len(load(path, want, ignore=[key])) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        ({"is_safe": True}, "conversation"),
+        ({"is_safe": False}, "preference"),  # of which answer, it does not say
+        ({"deleted": False}, "conversation"),
+        ({"quality": "good"}, "conversation"),
+        ({"status": "unchanged"}, "preference"),
+        ({"loss": 1.37}, "conversation"),
+        ({"in_gsm8k_train": False}, "preference"),
+        ({"prompt_harm_label": "harmful"}, "conversation"),
+        ({"rejection_reason": "bad"}, "conversation"),
+        ({"category": {"safe": False}}, "conversation"),
+        ({"error_count": 0}, "conversation"),
+        ({"review": "It is not a bad answer, all in all."}, "conversation"),
+    ],
+    ids=str,
+)
+def test_a_field_that_says_nothing_of_the_kind_is_left_alone(tmp_path: Path, fields: Row, want: Any) -> None:
+    row = {**(RANKING if want == "preference" else PAIR), **fields}
+    assert len(load(write(tmp_path / "x.jsonl", row), want)) == 1
+
+
+@pytest.mark.parametrize("fields", [{"tie": True}, {"status": "tie"}, {"is_draw": "true"}, {"winner": "tie (bothbad)"}])
+def test_a_ranking_that_is_called_a_tie_is_left_out(tmp_path: Path, fields: Row) -> None:
+    stream = RowStream(section(write(tmp_path / "x.jsonl", RANKING, {**RANKING, **fields})), "preference")
+    assert [row.origin.line for row in stream] == [1]
+    assert [drop.reason for drop in stream.account.dropped] == ["a tie"]
+
+
+REVERSED: list[Row] = [
+    {"score_chosen": 1, "score_rejected": 2},
+    {"chosen_rating": "3.5", "rejected_rating": "4"},
+    {"chosen-score": 0, "rejected-score": 9.5},
+    {"ratingChosen": 1, "ratingRejected": 2},
+    {"chosen_avg_rating": 2, "rejected_avg_rating": 3},
+    {"chosen_rank": 2, "rejected_rank": 1},
+    {"chosen_score": 5, "rejected_score": 1, "chosen_reward": 0.1, "rejected_reward": 0.2},
+    {"margin": -1},
+]
+
+
+@pytest.mark.parametrize("fields", REVERSED, ids=str)
+def test_a_better_score_of_the_rejected_answer_stops_or_is_left_out(tmp_path: Path, fields: Row) -> None:
+    """Such rows gave a margin below 0 without a word, or the scores were not read."""
+    path = write(tmp_path / "x.jsonl", {**RANKING, **dict.fromkeys(fields, 1)}, {**RANKING, **fields})
+    message = refusal(RowStream(section(path), "preference"))
+    assert "x.jsonl:2: " in message
+    assert "skip: [reversed]" in message
+    (keys,) = re.findall(r"ignore: \[([^]]+)\]", message)
+    assert len(load(path, "preference", ignore=keys.split(", "))) == 2
+    assert [row.origin.line for row in load(path, "preference", skip=["reversed"])] == [1]
+    assert len(load(path, "prompt")) == 2
+    if columns := re.search(r"columns: \{(.*)\}", message):
+        swapped = dict(pair.split(": ") for pair in columns[1].split(", "))
+        assert swapped == {"chosen": "rejected", "rejected": "chosen"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "margin"),
+    [
+        ({"chosen_rating": 4.5, "rejected_rating": 2}, 2.5),
+        ({"stars_chosen": "5", "stars_rejected": "3"}, 2.0),
+        ({"chosen_rank": 1, "rejected_rank": 4}, None),
+        ({"chosen_length": 1, "rejected_length": 9}, None),
+        ({"chosen_model": "1", "rejected_model": "2"}, None),
+        ({"score_chosen": 3, "score_rejected": 3}, 0.0),
+    ],
+)
+def test_scores_beside_a_ranking_are_its_margin(tmp_path: Path, fields: Row, margin: float | None) -> None:
+    (row,) = load(write(tmp_path / "x.jsonl", {**RANKING, **fields}), "preference")
+    assert row.margin == margin
+
+
+def test_equal_scores_are_said(tmp_path: Path) -> None:
+    row = {**RANKING, "score_chosen": 3, "score_rejected": 3}
+    stream = RowStream(section(write(tmp_path / "x.jsonl", row)), "preference")
+    list(stream)
+    assert [note for _, note in stream.account.notes] == [
+        "score_chosen and score_rejected are equal, and chosen is taken as the better answer"
+    ]
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
+def test_a_thought_beside_a_pairs_answer_is_the_answers(tmp_path: Path, key: str) -> None:
+    want = (Q, Message("assistant", "a", thinking="t"))
+    assert made(tmp_path, {"prompt": "q", "completion": "a", key: "t"}).messages == want
+    labelled = made(tmp_path, {"prompt": "q", "completion": "a", "label": True, key: ["t"]}, "labelled")
+    assert labelled.completion == want[1:]
+
+
+def test_a_thought_of_another_name_is_named_or_ignored(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", {"prompt": "q", "completion": "a", "chain_of_thought": "t", "cot_type": "math"})
+    message = refusal(RowStream(section(path), "conversation"))
+    assert "set columns: {thinking: chain_of_thought}" in message
+    (row,) = load(path, "conversation", columns={"thinking": "chain_of_thought"})
+    assert row.messages[-1].thinking == "t"
+    assert len(load(path, "conversation", ignore=["chain_of_thought"])) == 1
+
+
+def test_a_thought_beside_messages_stops_unless_they_have_it(tmp_path: Path) -> None:
+    message = refusal(RowStream(section(write(tmp_path / "x.jsonl", {**TALK, "reasoning": "t"})), "conversation"))
+    assert '"reasoning" holds a thought' in message
+    turns = [TALK["messages"][0], {**TALK["messages"][1], "reasoning_content": "t"}]
+    assert made(tmp_path, {"messages": turns, "reasoning": "t"}).messages[-1].thinking == "t"
+
+
+def test_two_answers_to_a_prompt_stop_unless_one_is_named(tmp_path: Path) -> None:
+    row = {"question": "q", "solution": "It is 4.", "answer": "5"}
+    path = write(tmp_path / "x.jsonl", row)
+    message = refusal(RowStream(section(path), "conversation"))
+    assert '"answer" and "solution" both hold an answer' in message
+    assert load(path, "conversation", columns={"completion": "solution"})[0].response == "It is 4."
+    assert load(path, "conversation", ignore=["solution"])[0].response == "5"
+    inside = write(tmp_path / "y.jsonl", {**row, "response": "It is 4.\n5", "answer": "5"})
+    assert load(inside, "conversation")[0].response == "It is 4.\n5"
+
+
 IGNORABLE = [
     row for _, row, says, _ in REFUSED if re.search(r'label" says|kto_tag|score|rating|images|beside|query', says)
 ]

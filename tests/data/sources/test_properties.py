@@ -59,7 +59,7 @@ ROWS: dict[str, tuple[str, st.SearchStrategy[Example]]] = {
     "alpaca": ("conversation", st.tuples(said, said, said).map(
         lambda t: ({"instruction": t[0], "input": t[1], "output": t[2]},
                    Conversation((user(f"{t[0]}\n\n{t[1]}"), answer(t[2])))))),
-    "ranking": ("preference", st.tuples(said, said, st.floats(-1e9, 1e9)).map(
+    "ranking": ("preference", st.tuples(said, said, st.floats(0, 1e9)).map(
         lambda t: ({"prompt": t[0], "chosen": t[1], "rejected": t[1] + "!", "margin": t[2]},
                    Preference((user(t[0]),), (answer(t[1]),), (answer(t[1] + "!"),), t[2])))),
     "verdict": ("labelled", st.tuples(said, said, st.booleans()).map(

@@ -33,7 +33,7 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "conversation": [{"messages": TALK}, {"messages": TALK[1:3]}, {"messages": TALK[:3]}],
     "preference": [
         {"prompt": "q", "chosen": "a", "rejected": "bb", "margin": 0.5},
-        {"prompt": "q two", "chosen": "ccc", "rejected": "d", "margin": -1},
+        {"prompt": "q two", "chosen": "ccc", "rejected": "d", "margin": 7},
         {"prompt": TALK[1:4], "chosen": "e", "rejected": "f", "margin": 1e-9},
     ],
     "labelled": [
@@ -75,7 +75,7 @@ def test_what_is_read_back_is_what_was_rendered(tmp_path: Path, kind: str) -> No
 
 def test_prompts_and_scalars(tmp_path: Path) -> None:
     ranked = making.tokens(tmp_path / "a.jsonl", KINDS["preference"], "preference")
-    assert [float(ranked.record(at)["scalar"]) for at in range(3)] == [0.5, -1, 1e-9]
+    assert [float(ranked.record(at)["scalar"]) for at in range(3)] == [0.5, 7, 1e-9]
     assert ranked.prompt(2) == tuple(Message(one["role"], one["content"]) for one in TALK[1:4])
     labelled = making.tokens(tmp_path / "b.jsonl", KINDS["labelled"], "labelled")
     assert [float(labelled.record(at)["scalar"]) for at in range(2)] == [1, 0]

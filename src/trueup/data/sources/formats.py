@@ -16,25 +16,31 @@ The schemas of public preference sets are in `schemas`; their rows are turned in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 from trueup.data.rendering.messages import TOOLS, Conversation, Labelled, Message, Preference, Prompt, Row, Text, check
-from trueup.data.sources.calls import declared, declaring
+from trueup.data.sources.calls import THINKING, declared, declaring, thought_in
 from trueup.data.sources.records import (
     COMPLETION,
     LABEL,
     MATERIAL,
     MESSAGES,
     PROMPT,
-    SCORES,
+    RANKS,
+    RATES,
     SYSTEM,
     Record,
     is_nothing,
     is_transcript,
+    may_be_number,
+    may_be_verdict,
+    twins,
+    vocabulary,
+    words_of,
 )
-from trueup.data.sources.schemas import TIE, Pairs, Ranked, Schema, compared, schema_of
+from trueup.data.sources.schemas import TIE, Pairs, Ranked, Schema, schema_of
 from trueup.errors import DataError
 from trueup.system.text import as_json, excerpt
 
@@ -72,7 +78,8 @@ class Format:
         if self.gives == "conversation" and self.schema.conversation is not None:
             inner = _inner(record, {"messages": self.schema.conversation(record)})
             return [_conversation(inner, {"messages": "messages", "system": None})]
-        return [row for ranked in self.schema.ranked(record) for row in _rankings(record, ranked, pairs)]
+        ranked_of = self.schema.ranked or (lambda _: [])
+        return [row for ranked in ranked_of(record) for row in _rankings(record, ranked, pairs)]
 
     def because(self) -> str:
         """Return the fields by which the format was recognised, as text for a message."""
@@ -85,7 +92,9 @@ def _inner(record: Record, fields: Mapping[str, object]) -> Record:
     keys = declaring(record.row) or ["tools"]
     fields = {**fields, **{key: record.row.get(key) for key in keys}}
     record.read.update(keys)
-    return Record(fields, record.origin, record.notes, record.allow_empty, record.merge_turns, unread=record.unread)
+    return Record(
+        fields, record.origin, record.notes, record.allow_empty, record.merge_turns, record.scored, unread=record.unread
+    )
 
 
 def _rankings(record: Record, ranked: Ranked, pairs: Pairs) -> list[Row | LeftOut]:
@@ -114,7 +123,7 @@ def recognise(row: Mapping[str, object], wanted: Sequence[str], name: str = "aut
     """
     schema = schema_of(row, name)
     if schema is not None and (gives := next((gives for gives in schema.gives if gives in wanted), None)):
-        return Format(schema.name, {} if schema.needs else compared(row), _ranking, gives, schema)
+        return Format(schema.name, schema.keys(row) if schema.keys else {}, _ranking, gives, schema)
     possible = {name: keys for name, keys in _keys_of_formats(row).items() if keys}
     kind = next((kind for kind in wanted if kind in possible and name in ("auto", kind)), None)
     return Format(kind, possible[kind], PARSERS[kind], kind) if kind else None
@@ -135,6 +144,8 @@ def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | Non
         return next((name for name in names if name in row), None)
 
     messages, prompt, completion = first(MESSAGES), first(PROMPT), first(COMPLETION)
+    if completion == "solution" and answers_beside(row, {completion}):  # of a task, which somebody else has answered
+        completion = None
     # "instruction" comes before "input" in PROMPT; "input" is the instruction's material only if there is one.
     materials = [
         key for key in MATERIAL if key in row and key != prompt and (key != "input" or prompt == "instruction")
@@ -145,10 +156,11 @@ def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | Non
     pair = {"prompt": prompt, "completion": completion, **common}
     if not prompt and messages and _ends_with_question(row[messages]):
         pair["prompt"] = messages
-    scores = next((pair for pair in SCORES if pair[0] in row and pair[1] in row), (None, None))
+    sides = sides_of(row) or (None, None)
+    scores = next(iter(_scores(row)), (None, None))
     ranking = {
-        "chosen": "chosen",
-        "rejected": "rejected",
+        "chosen": sides[0],
+        "rejected": sides[1],
         "prompt": prompt,
         "messages": messages,
         **common,
@@ -156,7 +168,7 @@ def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | Non
         "score_chosen": scores[0],
         "score_rejected": scores[1],
     }
-    label = first(LABEL)
+    label = next((name for name in LABEL if name in row and may_be_verdict(row[name])), None)
     verdict: dict[str, str | None] | None = None
     if label and pair["prompt"] and completion:
         verdict = {**pair, "label": label}
@@ -166,11 +178,45 @@ def _keys_of_formats(row: Mapping[str, object]) -> dict[str, dict[str, str | Non
     return {
         "conversation": {"messages": messages, "system": system} if messages and not (asked and completion) else None,
         "pair": pair if pair["prompt"] and completion else None,
-        "ranking": ranking if "chosen" in row and "rejected" in row else None,
+        "ranking": ranking if sides[0] else None,
         "verdict": verdict,
         "prompt": {**common, "prompt": pair["prompt"]} if pair["prompt"] else None,
         "text": {"text": "text"} if "text" in row else None,
     }
+
+
+def answers_beside(row: Mapping[str, object], read: Collection[str | None]) -> list[str]:
+    """Return the keys of texts that may be answers by their names, such as model_answer, but are none of `read`.
+
+    In rows that hold them a question is not meant to stand alone.
+    """
+    texts = (key for key, value in row.items() if isinstance(value, str | list | dict) and not is_nothing(value))
+    names = {key: words_of(key) for key in texts if key not in read}
+    return [key for key, words in names.items() if set(words) & _ANSWERS and words[-1] not in _NOT]
+
+
+_ANSWERS = vocabulary(
+    "answer answers response responses output outputs completion completions target targets solution solutions reply "
+    "replies chosen rejected accepted preferred attempt attempts generation generations summary summaries label labels "
+    "good bad positive negative better worse"
+)
+_NOT = vocabulary("type kind id ids source lang language model models format valid category config template date")
+
+
+def sides_of(row: Mapping[str, object]) -> tuple[str, str] | None:
+    """Return the keys of the chosen and the rejected answer: so called, or chosen_response and rejected_response."""
+    if "chosen" in row and "rejected" in row:
+        return "chosen", "rejected"
+    pairs = twins({key: value for key, value in row.items() if isinstance(value, str | list | dict)}, *_SIDES)
+    return next((pair for pair in pairs if not {"model", "text"} & {*words_of(pair[0])}), None)
+
+
+_SIDES = ("chosen", "rejected")
+
+
+def _scores(row: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return the pairs of keys that hold scores of the chosen and the rejected answer, the higher the better."""
+    return twins({key: value for key, value in row.items() if may_be_number(value)}, *_SIDES, RATES)
 
 
 def _ends_with_question(value: object) -> bool:
@@ -268,6 +314,7 @@ def _conversation(record: Record, keys: Keys) -> Row:
         check(turns, origin=record.origin, ends_with="user")
         return Prompt(turns, record.origin)
     check(turns, origin=record.origin, empty_ok=record.allow_empty)
+    check_thoughts(record, turns, exact=True)
     _note_empty_response(record, key, turns)
     return Conversation(turns, record.origin)
 
@@ -314,8 +361,11 @@ def _note_empty_response(record: Record, key: str, turns: Sequence[Message]) -> 
         record.note(f"{key}: the response is empty")
 
 
-def _answer(record: Record, prompt: tuple[Message, ...], key: str) -> tuple[Message, ...]:
-    """Return the messages of the answer at `key`; if they begin with a copy of the prompt, that is removed."""
+def _answer(record: Record, prompt: tuple[Message, ...], key: str, prompt_key: str | None) -> tuple[Message, ...]:
+    """Return the messages of the answer at `key`; if they begin with a copy of the prompt, that is removed.
+
+    `prompt_key` is the field of the prompt, if it has one. After a transcript an answer has no outer spaces.
+    """
     empty_ok = isinstance(record.row.get(key), str) and is_transcript(str(record.row[key]))
     turns = record.turns(key, "assistant")
     system = next((message for message in prompt if message.role == "system"), None)
@@ -334,6 +384,10 @@ def _answer(record: Record, prompt: tuple[Message, ...], key: str) -> tuple[Mess
             turns[0].content,
             kind="parted",
         )
+    if prompt_key and isinstance(asked := record.row.get(prompt_key), str) and is_transcript(asked):
+        turns = tuple(
+            replace(message, content=message.content.strip()) for message in turns
+        )  # " yes" after "Assistant:"
     check((*prompt, *turns), origin=record.origin, empty_ok=empty_ok or record.allow_empty)
     _note_empty_response(record, key, turns)
     if not any(message.trained for message in turns if message.role == "assistant"):
@@ -350,7 +404,77 @@ def untrained(record: Record, key: str) -> DataError:
 def _pair(record: Record, keys: Keys) -> Row:
     prompt = _opening(record, keys)
     check(prompt, origin=record.origin, ends_with="user")
-    return Conversation((*prompt, *_answer(record, prompt, cast("str", keys["completion"]))), record.origin)
+    return Conversation((*prompt, *_completion(record, keys, prompt)), record.origin)
+
+
+def _completion(record: Record, keys: Keys, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the messages of a pair's answer, with the thought that stands beside it.
+
+    Raises:
+        DataError: another field holds another answer, or a thought that is not known to belong to this one.
+    """
+    key = cast("str", keys["completion"])
+    turns = _answer(record, prompt, key, keys["prompt"])
+    written = "\n".join(message.text for message in turns)
+    for other in COMPLETION:
+        if other == key or key in record.named or not record.holds(other):
+            continue
+        texts = _texts_of(record.row[other])
+        if not all(text.strip() in written for text in texts):
+            fix = f"name the answer by columns: {{completion: {key}}}, or set ignore: [{other}]"
+            problem = f"{excerpt(key)} and {excerpt(other)} both hold an answer"
+            raise record.fail(problem, fix, "\n".join(texts))
+        record.read.add(other)
+    return _with_thought(record, turns)
+
+
+def _with_thought(record: Record, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return an answer's messages, of which the last has the thought that a field beside the answer holds."""
+    thoughts = {key: record.row[key] for key in THINKING if record.holds(key)}
+    for key, value in thoughts.items():
+        if isinstance(value, list) and len(value) == 1:  # one of several that might be given
+            thoughts[key] = value[0]
+    check_thoughts(record, turns)
+    if not thoughts:
+        return turns
+    record.read.update(thoughts)
+    thinking = thought_in("the answer", thoughts, turns[-1].content, record.fail)
+    if turns[-1].thinking and thinking and turns[-1].thinking.strip() != thinking.strip():
+        raise record.fail(f"the answer has two different thoughts ({', '.join(thoughts)})", "keep one of them")
+    return (
+        *turns[:-1],
+        replace(turns[-1], thinking=record.encodable(next(iter(thoughts)), thinking or turns[-1].thinking)),
+    )
+
+
+def check_thoughts(record: Record, turns: Sequence[Message], *, exact: bool = False) -> None:
+    """Check that no field beside the messages or the answer holds a thought that they do not have.
+
+    Args:
+        record: the row.
+        turns: its messages.
+        exact: also check the fields that hold the thought of a pair's answer, such as reasoning_content.
+
+    Raises:
+        DataError: such a field holds a text that is not among the messages.
+    """
+    written = "\n".join(message.text for message in turns)
+    for key, value in record.row.items():
+        words = set(words_of(key))
+        if not (words & _THOUGHTS and words <= _THOUGHTS | _OF_THOUGHTS) or (key in THINKING and not exact):
+            continue
+        texts = [text.strip() for text in _texts_of(value) if isinstance(value, str | list) and text.strip()]
+        if not texts or all(text in written for text in texts):
+            continue
+        fix = f"write it at reasoning_content of the answer's message, or set ignore: [{key}]"
+        if not exact:
+            fix = f"set columns: {{thinking: {key}}} to train it as the answer's thought, or ignore: [{key}]"
+        problem = f"{excerpt(key)} holds a thought, which stands beside the answer and is not read"
+        raise record.fail(problem, fix, texts[0])
+
+
+_THOUGHTS = vocabulary("thought thoughts thinking reasoning rationale cot scratchpad")
+_OF_THOUGHTS = vocabulary("chain of trace traces trajectory trajectories process content text steps answer response")
 
 
 def _verdict(record: Record, keys: Keys) -> Row:
@@ -363,14 +487,13 @@ def _verdict(record: Record, keys: Keys) -> Row:
         return Labelled(turns[:-1], turns[-1:], record.verdict(label), record.origin)
     prompt = _opening(record, keys)
     check(prompt, origin=record.origin, ends_with="user")
-    completion = _answer(record, prompt, cast("str", keys["completion"]))
-    return Labelled(prompt, completion, record.verdict(label), record.origin)
+    return Labelled(prompt, _completion(record, keys, prompt), record.verdict(label), record.origin)
 
 
 def _ranking(record: Record, keys: Keys) -> Row:
     prompt = _prompt_of_ranking(record, keys)
     check(prompt, origin=record.origin, ends_with="user", empty_ok=True)
-    chosen, rejected = (_answer(record, prompt, key) for key in _sides(keys))
+    chosen, rejected = (_answer(record, prompt, key, keys["prompt"]) for key in _sides(keys))
     if keys["messages"] and keys["messages"] not in record.read and record.holds(keys["messages"]):
         _check_copy(record, keys["messages"], prompt, chosen)
     return Preference(prompt, chosen, rejected, _margin(record, keys), record.origin)
@@ -399,7 +522,8 @@ def _check_copy(record: Record, key: str, prompt: tuple[Message, ...], chosen: t
         [message.content.strip() for message in messages if message.role not in ("system", TOOLS)]
         for messages in (record.messages(key), prompt, (*prompt, *chosen))
     ]
-    if copies[0] not in copies[1:]:
+    asked = [message.content.strip() for message in record.messages(key)[:-1] if message.role not in ("system", TOOLS)]
+    if copies[0] not in copies[1:] and asked != copies[1]:  # a third answer to the same prompt may stand there
         problem = f"{excerpt(key)} is neither the prompt nor the prompt with the chosen answer"
         raise record.fail(problem, f"correct it, or set ignore: [{key}]", as_json(record.row[key]))
 
@@ -443,11 +567,37 @@ def _shared(record: Record, keys: Keys) -> tuple[Message, ...]:
 
 
 def _margin(record: Record, keys: Keys) -> float | None:
-    if keys["margin"]:
-        return record.number(keys["margin"])
+    """Return how much better the chosen answer is: the row's margin, or the difference of its first scores.
+
+    Raises:
+        DataError: a margin is below 0, or the rejected answer has the better score or rank: the sides may be swapped.
+    """
+    if not record.scored:
+        return None
+    scores: list[tuple[float, float, str, str]] = []
     if keys["score_chosen"] and keys["score_rejected"]:
-        return record.number(keys["score_chosen"]) - record.number(keys["score_rejected"])
-    return None
+        pairs = dict.fromkeys([(keys["score_chosen"], keys["score_rejected"]), *_scores(record.row)])
+        scores = [(record.number(a), record.number(b), a, b) for a, b in pairs]
+    ranks = twins({key: value for key, value in record.row.items() if may_be_number(value)}, *_SIDES, RANKS)
+    ranked = [(-record.number(a), -record.number(b), a, b) for a, b in ranks]
+    for better, worse, first, second in (*scores, *ranked):
+        if better < worse:
+            problem = f"{excerpt(second)} is better than {excerpt(first)}: answers or numbers are swapped"
+            fix = f"correct the row; set ignore: [{first}, {second}] if they rate something else; if all rows are so, "
+            sides = f"set columns: {{chosen: {keys['rejected']}, rejected: {keys['chosen']}}}"
+            raise record.fail(
+                problem, fix + sides, as_json({key: record.row[key] for key in (first, second)}), kind="reversed"
+            )
+        if better == worse:
+            record.note(f"{first} and {second} are equal, and chosen is taken as the better answer")
+    if keys["margin"]:
+        margin = record.number(keys["margin"])
+        if margin < 0:
+            problem = f"{excerpt(keys['margin'])} is below 0, as if the rejected answer were better"
+            fix = f"swap the answers, or set ignore: [{keys['margin']}] if it is no margin"
+            raise record.fail(problem, fix, as_json(record.row[keys["margin"]]), kind="reversed")
+        return margin
+    return scores[0][0] - scores[0][1] if scores else None
 
 
 def _prompt(record: Record, keys: Keys) -> Row:

@@ -12,7 +12,7 @@ from trueup.config import DataConfig
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, Prompt, Row, row_error
 from trueup.data.sources.calls import declaring, read_tools
 from trueup.data.sources.formats import PARSERS, Format, LeftOut, recognise, untrained
-from trueup.data.sources.meaning import check_meaning, other_split
+from trueup.data.sources.meaning import check_meaning, is_tie, other_split
 from trueup.data.sources.records import (
     COMPLETION,
     FIELDS,
@@ -25,7 +25,7 @@ from trueup.data.sources.records import (
     is_nothing,
     rename_fields,
 )
-from trueup.data.sources.schemas import SCHEMAS, Pairs
+from trueup.data.sources.schemas import SCHEMAS, TIE, Pairs
 from trueup.errors import ConfigError, DataError
 from trueup.system.text import excerpt, listed
 
@@ -49,7 +49,8 @@ NEEDED = {
     "prompt": "prompt, or messages",
     "text": "text",
 }
-NEEDS = {schema.name: ", ".join(schema.needs) or "prompt, two answers, winner" for schema in SCHEMAS}
+_SEVERAL = {"comparison": "prompt, two answers, winner", "ranked-answers": "prompt, answers [{text, score}]"}
+NEEDS = {schema.name: _SEVERAL.get(schema.name) or ", ".join(schema.needs) for schema in SCHEMAS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +172,17 @@ class Parser:
             fields = {**fields, "tools": self.tools}
         assert self._form is not None, "start() comes first"
         row = self._fields(fields, origin)
-        record = Record(row, origin, notes, self.allow_empty, self.merge_turns)
+        named = frozenset(self.columns)
+        scored = self.want != "prompt"
+        record = Record(row, origin, notes, self.allow_empty, self.merge_turns, scored=scored, named=named)
         if (split := other_split(row, self.split)) is not None:
             return Parsed([], (f"of split {excerpt(split)}",))
         trains_all = self.want == "conversation" and self._form.gives in ("conversation", "pair")
-        check_meaning(record, self.want, judged="undesirable" not in self.skip, imitated=trains_all)
+        read = {*self._form.keys.values(), *(self._form.schema.needs if self._form.schema else ())} - {None}
+        if self.want == "preference" and is_tie(row, cast("set[str]", read)):
+            return Parsed([], (TIE,))
+        judged = "undesirable" not in self.skip
+        check_meaning(record, self.want, judged=judged, imitated=trains_all, read=cast("set[str]", read))
         pairs: Pairs = self.pairs if self.want in ("preference", "labelled") else "best-worst"
         made = self._form.rows(record, "any" if self.want == "prompt" else pairs)
         rows = [_converted(row, self.want, record) for row in made if not isinstance(row, LeftOut)]
@@ -215,7 +222,7 @@ def fix_of_names(row: Mapping[str, object], want: RowKind | None = None) -> str:
         return "put commas between the cells (tabs in a .tsv file): as it is, the row has one cell"
     if "error" in keys:
         return "get the file again: this looks like a server's error message"
-    renames = ", ".join(f"{field}: {_as_yaml(key)}" for field, key in _renames(row, want).items())
+    renames = ", ".join(f"{field}: {as_yaml(key)}" for field, key in suggested(row, want).items())
     return f"name the fields so, or set columns: {{{renames or 'field: its name in the file'}}}"
 
 
@@ -223,18 +230,19 @@ SIDES = (
     ("good", "bad"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("accepted", "rejected"),
     ("winner", "loser"), ("win", "lose"), ("better", "worse"), ("best", "worst"), ("positive", "negative"),
     ("pos", "neg"), ("y_w", "y_l"), ("safe", "unsafe"), ("desirable", "undesirable"), ("selected", "unselected"),
+    ("j", "k"),
 )  # fmt: skip
 """Words by which the fields of the better and the worse answer are named in files."""
 
 
-def _renames(row: Mapping[str, object], want: RowKind | None) -> dict[str, str]:
+def suggested(row: Mapping[str, object], want: RowKind | None) -> dict[str, str]:
     """Return {trueup's field name: the similar name in the file} for a row; each name occurs once.
 
     Only values that the field can hold are suggested: a number is no prompt, a text no list of messages.
     """
     keys = [key for key in list(row)[:100] if len(key) <= 60]  # a longer key is not a name, and would fill the message
     pairs: dict[str, str] = {}
-    if want == "preference" and not ("chosen" in row or "rejected" in row):
+    if want == "preference" and not ("chosen" in row and "rejected" in row):
         pairs = _sides_of(row, keys)
     scored = sorted(
         (
@@ -275,7 +283,7 @@ def _sides_of(row: Mapping[str, object], keys: Sequence[str]) -> dict[str, str]:
 def _may_be(field: str, value: object) -> bool:
     """Return True if a value can stand in trueup's field: text or messages, a number, or true and false."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if field in ("margin", *(name for pair in SCORES for name in pair)):
+    if field in ("margin", *SCORES):
         return is_number
     if field in LABEL:
         return isinstance(value, bool | str)
@@ -291,7 +299,7 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"\s*-?\d+([.,]\d+)?\s*", text) is not None
 
 
-def _as_yaml(key: str) -> str:
+def as_yaml(key: str) -> str:
     """Return a key as it is written in YAML, with quotes if it needs them."""
     return key if re.fullmatch(r"[\w.-]+", key) else excerpt(key)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -29,28 +30,86 @@ from trueup.system.text import as_json, excerpt, is_blank, listed, type_name
 
 MESSAGES = ("messages", "conversations", "conversation")
 MATERIAL = ("input", "context")
-LABEL = ("label", "kto_tag")
-PROMPT = ("prompt", "question", "instruction", "query", "input")
-COMPLETION = ("completion", "response", "answer", "output")
+LABEL = (
+    "label", "kto_tag", "kto_label", "desirable", "is_desirable", "accepted", "is_accepted", "approved", "is_good",
+    "thumbs_up", "upvoted",
+)  # fmt: skip
+"""Names of verdicts on an answer that may be good or bad: with one of them that is true or false, a file is for KTO."""
+PROMPT = ("prompt", "question", "instruction", "query", "problem", "inputs", "input")
+COMPLETION = ("completion", "response", "answer", "output", "solution", "target", "targets")
 SYSTEM = ("system", "system_prompt")
-SCORES = (
-    ("score_chosen", "score_rejected"),
-    ("chosen_score", "rejected_score"),
-    *(
-        (name.format("chosen"), name.format("rejected"))
-        for name in ("{}_rating", "{}-rating", "rating_{}", "{}_reward", "reward_{}", "{}-score")
-    ),
-)
+SCORES = ("score_chosen", "score_rejected")
 FIELDS = (
     *MESSAGES, *PROMPT, *COMPLETION, *SYSTEM, "context", "history", "chosen", "rejected", "margin", *LABEL, "text",
-    "tools", *SCORES[0],
+    "tools", "thinking", *SCORES,
 )  # fmt: skip
 SPEAKERS = {
     "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
     "model": "assistant", "developer": "system", **CALL_ROLES, **RESULT_ROLES,
 }  # fmt: skip
+
+
+def vocabulary(words: str) -> frozenset[str]:
+    """Return the set of the words in a text."""
+    return frozenset(words.split())
+
+
+# The words of which the names of fields consist that say something about a row or its answers. A name counts only if
+# all its words are known: "is_safe" and "response_is_safe" do, "in_gsm8k_train" and "prompt_harm_label" do not.
+ABOUT = vocabulary(
+    "is was has be been are the this row example sample item record pair conversation dialogue dialog turn message "
+    "messages to do for should will marked as by final overall avg mean"
+)
+ANSWER = vocabulary(
+    "answer answers response responses output outputs completion completions reply replies solution generation "
+    "generations assistant model conv conversation text summary candidate option"
+)
+RATES = vocabulary("score scores rating reward quality grade stars votes upvotes likes points")
+"""Words of numbers that are higher for a better answer."""
+RANKS = frozenset({"rank", "ranking", "place"})
+"""Words of numbers that are lower for a better answer."""
 ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value", "text")
 TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a field's name in small letters: of isSafe, is_safe and Is-Safe they are "is" and "safe"."""
+    return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+
+
+def says(name: str, *vocabularies: Collection[str]) -> bool:
+    """Return True if a name consists of words about rows and answers, and of at least one word of `vocabularies`."""
+    words, known = set(words_of(name)), {word for vocabulary in vocabularies for word in vocabulary}
+    return bool(words & known) and words <= known | ABOUT | ANSWER
+
+
+def may_be_number(value: object) -> bool:
+    """Return True for a number, also one written as text, as in CSV files; not for true and false."""
+    if isinstance(value, str):
+        return re.fullmatch(r"\s*[-+]?\d+(\.\d+)?\s*", value) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def may_be_verdict(value: object) -> bool:
+    """Return True for true, false and null, also written as text or as 1 and 0."""
+    return value is None or isinstance(value, bool) or str(value).strip().lower() in ("true", "false", "0", "1", "")
+
+
+def twins(row: Mapping[str, object], first: str, second: str, *vocabularies: Collection[str]) -> list[tuple[str, str]]:
+    """Return pairs of keys whose names differ in one word, `first` in one and `second` in the other.
+
+    E.g. (score_chosen, score_rejected) for chosen and rejected. Their other words are about answers, or in
+    `vocabularies`, of which one must be in them if any are given.
+    """
+    by_words = {tuple(words_of(key)): key for key in row}
+    pairs: list[tuple[str, str]] = []
+    for words, key in by_words.items():
+        other = tuple(second if word == first else word for word in words)
+        rest = "_".join(word for word in words if word != first)
+        if words.count(first) == 1 and other in by_words and (says(rest, *vocabularies) if vocabularies else not (
+            set(words_of(rest)) - ANSWER - ABOUT)):  # fmt: skip
+            pairs.append((key, by_words[other]))
+    return pairs
 
 
 @dataclass(slots=True)
@@ -63,6 +122,8 @@ class Record:
         notes: (place, oddity) of rows that are used all the same, e.g. joined turns; `note` appends to it.
         allow_empty: accept empty messages of the assistant.
         merge_turns: join consecutive messages of one role.
+        scored: read scores and margins; False where only the prompt is wanted.
+        named: the names of fields that the user gave, in `columns`.
         read: the names of the fields whose value was asked for.
         unread: the names of fields of messages that nothing reads, such as "messages[].name".
     """
@@ -72,6 +133,8 @@ class Record:
     notes: list[tuple[Origin, str]] = field(default_factory=list)
     allow_empty: bool = False
     merge_turns: bool = False
+    scored: bool = True
+    named: frozenset[str] = frozenset()
     read: set[str] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
 
@@ -206,6 +269,9 @@ class Record:
             value = _from_object(cast("dict[str, object]", value))
         if not isinstance(value, list):
             raise self.wrong_type(key, "a list of messages")
+        if key in MESSAGES and value and all(isinstance(item, str) for item in value):  # LIMA: in turns
+            roles = itertools.cycle(("user", "assistant"))
+            value = [{"role": role, "content": text} for role, text in zip(roles, value, strict=False)]
         if not value:
             raise self.fail(f"{excerpt(key)} is an empty list", "write its messages, or remove the row", kind="empty")
         turns: list[Message] = []
@@ -353,13 +419,23 @@ def _items(key: str, values: list[object]) -> Iterator[tuple[str, object]]:
     """Yield (name, message) for the items of a list, where an item {input, output} is two messages (Capybara)."""
     for index, item in enumerate(values):
         name = f"{key}[{index}]"
-        if isinstance(item, dict) and "input" in item and "output" in item and not item.keys() & {*ROLE_KEYS}:
-            extra = {k: v for k, v in item.items() if k not in ("input", "output")}
-            yield name, {"role": "user", "content": item["input"]}
-            if item["output"] is not None:
-                yield name, {**extra, "role": "assistant", "content": item["output"]}
+        sides = _turn_sides(item)
+        if isinstance(item, dict) and sides is not None:
+            extra = {k: v for k, v in item.items() if k not in sides}
+            yield name, {"role": "user", "content": item[sides[0]]}
+            if item[sides[1]] is not None:
+                yield name, {**extra, "role": "assistant", "content": item[sides[1]]}
         else:
             yield name, item
+
+
+def _turn_sides(item: object) -> tuple[str, str] | None:
+    """Return the keys of question and answer of a turn such as {input, output} or {human, assistant}; else None."""
+    if not isinstance(item, dict) or item.keys() & {*ROLE_KEYS}:
+        return None
+    asks = [key for key in item if key in (*PROMPT, "user", "human", "q")]
+    answers = [key for key in item if key in (*COMPLETION, "assistant", "gpt", "bot", "a")]
+    return (asks[0], answers[0]) if len(asks) == len(answers) == 1 else None
 
 
 TURN_FLAGS = (

@@ -1,16 +1,18 @@
 """Schemas of public preference sets: each row as a prompt with ranked answers, and so as rankings (chosen, rejected).
 
-    comparison          prompt, two answers (response_a and response_b, …) and winner (a, b, tie): Chatbot Arena too
+    comparison          prompt, two answers (response_a and response_b, …) and winner (a, b, tie), or a rating of each
     helpsteer2          HelpSteer2-preference: response_1, response_2, preference_strength (-3 to 3)
     helpsteer3          HelpSteer3: context, response1, response2, overall_preference (-3 to 3)
     lmsys-55k           prompt, response_a, response_b as JSON lists; winner_model_a, winner_model_b, winner_tie
     nectar              prompt, answers [{answer, rank}]
     oasst               OpenAssistant: trees of messages, or its messages one a row, with the ranks of the replies
+    ranked-answers      prompt, answers [{text, score}]: objects with a text and a score or rank each (StackExchange)
     safe-rlhf           PKU-SafeRLHF by better_response_id (its other judgement, the safer: safe-rlhf-safety)
     shp                 Stanford human preferences: history, human_ref_A, human_ref_B, labels, scores
     summarize-feedback  OpenAI's summaries: info, summaries [{text}], choice
     ultrafeedback       UltraFeedback: instruction, completions [{response, fine-grained_score}]
     webgpt              WebGPT comparisons: question, answer_0, answer_1, score_0, score_1
+    xlam                xLAM's function calls: query, tools, answers [{name, arguments}]
 
 Answers that are ranked equal make no pair: they are left out and counted. Where answers have scores, a pair's margin is
 their difference.
@@ -20,12 +22,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, cast
 
-from trueup.data.sources.records import PROMPT, Record
+from trueup.data.sources.records import PROMPT, RANKS, RATES, Record, may_be_number, twins, words_of
 from trueup.system.text import as_json, excerpt, is_blank
 
 TIE = "a tie"
@@ -47,6 +50,8 @@ ANSWERS = (
     ("a", "b"),
 )
 """Field names of two answers; the model of each is at `model_` with the end of its name."""
+MARKS = (("a", "b"), ("1", "2"), ("0", "1"))
+"""Words by which the names of two answers, and of their ratings, differ: conv_A and conv_B."""
 WINS = ("winner_model_a", "winner_model_b", "winner_tie")
 WINNER = ("winner", "preference", "preferred", "choice", "selected", "vote")
 """Field names of the better answer."""
@@ -108,22 +113,26 @@ class Schema:
     Attributes:
         name: its name, a value of the setting `format`.
         needs: the fields by which its rows are recognised; all are read.
-        ranked: returns the prompts of a row, each with its ranked answers.
+        ranked: returns the prompts of a row, each with its ranked answers; None if it has none.
         conversation: returns the row as a list of messages to imitate; None if it has only rankings.
         by_name_only: True if rows are never guessed to have this schema.
+        keys: returns the row's keys, where they have several names; None if `needs` are all.
         look: a further condition on a row; None if the fields' names are enough.
     """
 
     name: str
     needs: tuple[str, ...]
-    ranked: Callable[[Record], list[Ranked]]
+    ranked: Callable[[Record], list[Ranked]] | None
     conversation: Callable[[Record], list[dict[str, object]]] | None = None
     by_name_only: bool = False
+    keys: Callable[[Mapping[str, object]], dict[str, str]] | None = None
     look: Callable[[Mapping[str, object]], bool] | None = None
 
     @property
     def gives(self) -> tuple[Gives, ...]:
         """The generic formats that its rows are turned into, the likeliest first."""
+        if self.ranked is None:
+            return ("conversation",)
         return ("conversation", "ranking") if self.conversation else ("ranking",)
 
     def fits(self, row: Mapping[str, object]) -> bool:
@@ -307,34 +316,65 @@ def _talk(questions: list[str], answers: list[str]) -> list[dict[str, str]]:
 
 
 def answers_in(row: Mapping[str, object]) -> tuple[str, str] | None:
-    """Return the keys of the two answers in a row, such as response_a and response_b; None if it has no known ones."""
-    return next((names for names in ANSWERS if names[0] in row and names[1] in row), None)
+    """Return the keys of the two answers in a row, such as response_a and response_b; None if it has none."""
+    known = next((names for names in ANSWERS if names[0] in row and names[1] in row), None)
+    texts = {key: value for key, value in row.items() if isinstance(value, str | list | dict)}
+    pairs = (pair for first, second in MARKS for pair in twins(texts, first, second))
+    return known or next((pair for pair in pairs if not {"model", "models"} & set(words_of(pair[0]))), None)
 
 
 def compared(row: Mapping[str, object]) -> dict[str, str]:
-    """Return the keys of a comparison in a row, by their part: prompt, the two answers, and the winner."""
+    """Return the keys of a comparison in a row, by their part: prompt, the two answers, their ratings, the winner."""
     names = answers_in(row) or ()
-    prompted = names and not names[0].startswith("conversation")
+    prompted = names and not whole_conversations(names)
+    ratings = _ratings(row) or (None, None)
     parts = {
         "prompt": next((key for key in PROMPT if key in row), None) if prompted else None,
         **dict(zip(("a", "b"), names, strict=False)),
         "winner": next((key for key in WINNER if key in row), None),
+        **dict(zip(("rating_a", "rating_b"), ratings, strict=True)),
     }
     return {part: key for part, key in parts.items() if key}
 
 
+def whole_conversations(names: Sequence[str]) -> bool:
+    """Return True if two answers are conversations, which begin with the prompt, by their names."""
+    return not {"conversation", "conv", "conversations", "messages"}.isdisjoint(words_of(names[0]))
+
+
+def _ratings(row: Mapping[str, object]) -> tuple[str, str] | None:
+    """Return the keys of the ratings of a row's two answers, such as score_a and score_b; None if it has none."""
+    numbers = {key: value for key, value in row.items() if may_be_number(value)}
+    return next((pair for first, second in MARKS for pair in twins(numbers, first, second, RATES)), None)
+
+
 def _is_comparison(row: Mapping[str, object]) -> bool:
     names = answers_in(row)
-    prompted = names is not None and (names[0].startswith("conversation") or any(key in row for key in PROMPT))
-    return prompted and any(key in row for key in WINNER)
+    prompted = names is not None and (whole_conversations(names) or any(key in row for key in PROMPT))
+    return prompted and (any(key in row for key in WINNER) or _ratings(row) is not None)
 
 
 def _comparison(record: Record) -> list[Ranked]:
     names = answers_in(record.row)
     winner = next((key for key in WINNER if key in record.row), None)
-    if names is None or winner is None:
+    ratings = _ratings(record.row)
+    if names is None or (winner is None and ratings is None):
         problem = "no two answers and their winner in the row"
         raise record.fail(problem, "name them response_a, response_b and winner (a, b or tie)")
+    prompt = None if whole_conversations(names) else next((key for key in PROMPT if key in record.row), None)
+    rated = (record.number(ratings[0]), record.number(ratings[1])) if ratings else None
+    if winner is None and rated is not None:
+        return _two(record, prompt, names, rated, margins=True)
+    scores = _won(record, names, cast("str", winner))
+    if ratings and rated is not None and (rated[0] - rated[1]) * (scores[0] - scores[1]) < 0:
+        problem = f"{excerpt(winner)} and the ratings name different answers as the better one"
+        values = as_json({key: record.row[key] for key in (winner, *ratings) if key})
+        raise record.fail(problem, f"correct one of them, or set ignore: [{', '.join(ratings)}]", values)
+    return _two(record, prompt, names, scores, margins=False)
+
+
+def _won(record: Record, names: tuple[str, str], winner: str) -> tuple[float, float]:
+    """Return 1 for the answer that a comparison's field `winner` names and 0 for the other; 0 and 0 for a tie."""
     value = record.value(winner)
     word = value.strip().lower() if isinstance(value, str) else as_json(value)
     ends = [name.rpartition("_")[2] for name in names]
@@ -344,16 +384,64 @@ def _comparison(record: Record) -> list[Ranked]:
     if models[0] == models[1] or None in models:
         words = [{name} for name in names]
     if word in UNDECIDED:
-        scores = 0.0, 0.0
-    elif word in words[0] | FIRST:
-        scores = 1.0, 0.0
-    elif word in words[1] | SECOND:
-        scores = 0.0, 1.0
-    else:
-        fix = f"write one of: {names[0]}, {names[1]}, a, b, tie, both_bad"
-        raise record.fail(f"{excerpt(winner)} is {excerpt(word)}, which names no answer", fix)
-    prompt = None if names[0].startswith("conversation") else next((key for key in PROMPT if key in record.row), None)
-    return _two(record, prompt, names, scores, margins=False)
+        return 0.0, 0.0
+    if word in words[0] | FIRST:
+        return 1.0, 0.0
+    if word in words[1] | SECOND:
+        return 0.0, 1.0
+    fix = f"write one of: {names[0]}, {names[1]}, a, b, tie, both_bad"
+    raise record.fail(f"{excerpt(winner)} is {excerpt(word)}, which names no answer", fix)
+
+
+_LISTS = ("answers", "responses", "completions", "candidates", "generations", "outputs", "replies")
+_TEXTS = ("text", "answer", "response", "content", "completion", "output", "generation", "message")
+
+
+def _ranked_keys(row: Mapping[str, object]) -> dict[str, str]:
+    """Return the keys of a prompt and of a list of answers, each an object with a text and a score or rank."""
+    key = next((key for key in _LISTS if key in row), None)
+    items = row[key] if key else None
+    first = items[0] if isinstance(items, list) and items else None
+    prompt = next((name for name in PROMPT if name in row), None)
+    if key is None or prompt is None or not isinstance(first, dict) or _rated_by(first) is None:
+        return {}
+    return {"prompt": prompt, "answers": key} if any(name in first for name in _TEXTS) else {}
+
+
+def _rated_by(item: Mapping[str, object]) -> str | None:
+    """Return the key of an answer's score or rank; None if it has none."""
+    numbers = [key for key, value in item.items() if may_be_number(value)]
+    return next((key for key in numbers if set(words_of(key)) & (RATES | RANKS)), None)
+
+
+def _ranked_answers(record: Record) -> list[Ranked]:
+    keys = _ranked_keys(record.row)
+    if not keys:
+        raise record.fail("no answers with scores in the row", "write answers: [{text, score}, …] and a prompt")
+    answers: list[Answer] = []
+    by_rank = False
+    for index, item in enumerate(_objects(record, keys["answers"], 2)):
+        name = f"{keys['answers']}[{index}]"
+        text, rated = next((key for key in _TEXTS if key in item), "text"), _rated_by(item) or "score"
+        by_rank = set(words_of(rated)).isdisjoint(RATES)
+        score = _inside(record, name, item).number(f"{name}.{rated}")
+        answers.append(Answer(f"{name}.{text}", item.get(text), -score if by_rank else score))
+    return [Ranked((keys["prompt"], record.value(keys["prompt"])), tuple(answers), margins=not by_rank)]
+
+
+def _has_calls(row: Mapping[str, object]) -> bool:
+    """Return True if the row's answers are calls of its tools: a list of {name, arguments}, or its JSON text."""
+    value = row.get("answers")
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    calls = cast("list[object]", value) if isinstance(value, list) else []
+    return bool(calls) and all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls)
+
+
+def _calls(record: Record) -> list[dict[str, object]]:
+    asked: dict[str, object] = {"role": "user", "content": record.text("query")}
+    return [asked, {"role": "assistant", "content": "", "tool_calls": record.value("answers")}]
 
 
 def _replies(message: Mapping[str, object]) -> list[dict[str, object]]:
@@ -431,7 +519,9 @@ SCHEMAS: tuple[Schema, ...] = (
     Schema("summarize-feedback", ("info", "summaries", "choice"), _summaries, look=_holds("summaries", "text")),
     Schema("lmsys-55k", ("prompt", "response_a", "response_b", *WINS), _lmsys),
     Schema("oasst", ("prompt", "message_tree_id"), _tree, conversation=_best_path, look=_holds("prompt", "replies")),
-    Schema("comparison", (), _comparison, look=_is_comparison),
+    Schema("xlam", ("query", "tools", "answers"), None, conversation=_calls, look=_has_calls),
+    Schema("comparison", (), _comparison, keys=compared, look=_is_comparison),
+    Schema("ranked-answers", (), _ranked_answers, keys=_ranked_keys, look=lambda row: bool(_ranked_keys(row))),
 )  # fmt: skip
 """All schemas, in the order in which they are tried."""
 

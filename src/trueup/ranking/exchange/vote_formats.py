@@ -20,7 +20,7 @@ from typing import Any, cast
 from trueup.data.rendering.messages import Origin
 from trueup.data.sources.formats import pair_format
 from trueup.data.sources.records import PROMPT, Record
-from trueup.data.sources.schemas import FIRST, SECOND, WINNER, answers_in
+from trueup.data.sources.schemas import FIRST, SECOND, WINNER, answers_in, whole_conversations
 from trueup.data.votes.ballots import check_ballot
 from trueup.data.votes.raters import normalize_name
 from trueup.data.votes.vote_types import Ballot, Choice, NewPair, Side
@@ -153,7 +153,7 @@ def _battle(record: Record) -> list[PairVote]:
     assert names is not None
     if record.row.get("instance_quality"):
         raise SkipRecordError("feedback on a prompt, no ranking")
-    if names[0].startswith("conversation"):
+    if whole_conversations(names):
         record = replace(record, row={**record.row, **{name: _turns(record, name) for name in names}})
     pair = pair_of(record, *names)
     choice, strength = read_choice(record, next(key for key in WINNER if key in record.row), names)
