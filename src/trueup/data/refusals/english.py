@@ -51,12 +51,12 @@ _IDLE = re.compile(
     |favou?rite)\w*
     |trust|pinpoint|do\b[^.]{0,30} (?:without|in one|at once|in a single)|(?:speak|talk) until|travel|form (?:opinions
     |beliefs)|dance|go wrong|slow
-    |(?:say|tell)(?: you)?,? (?:that(?! (?:information|kind)\b| ?[.!,]|$)|if|whether|when|who)
+    |say (?:which|what|why|where)|(?:say|tell)(?: you)?,? (?:that(?! (?:information|kind)\b| ?[.!,]|$)|if|whether|when
+    |who)
     |(?:say|tell|describe|explain|give|provide|offer)(?: you)?(?: with)?,? (?:enough|exactly
     |the (?:exact|precise|latest|current)|an? (?:exact|precise|definit\w+|single|reliable|certain|guarantee
-    |specific (?:answer|number|date|email))|any guarantee|for (?:sure|certain)|with certainty|what you need|live
-    |real-time
-    |up-to-date|how (?:much|happy|glad|sorry|proud|long|many|old)))\b
+    |specific (?:answer|number|date|email))|any guarantee|for (?:sure|certain)|with certainty|what you need|(?:live
+    |real-time|up-to-date)(?![^.]{0,20}(?:personal|private))|how (?:much|happy|glad|sorry|proud|long|many|old)))\b
     |recommend (?:one|either|[^.]{0,80}\benough)\b|go(?:ing)? into \w*(?: \w+){0,2} ?\b(?:details?|depth)\b
     |(?:directly |physically |personally )?(?:access|browse|search|check|retrieve|look up|open|view|read|track|visit)\b
     [^.]{0,40}\b(?:real-time|internet|web|live|current|online|files?|websites?|links?|images?|urls?)\b)
@@ -156,7 +156,7 @@ _DECLINES = re.compile(
     |\bi have no (?:intention|desire|plans)\b|{_NOT} have any \w+ (?:that )?i c(?:an|ould)\b
     |{_SUBJECT}{_DONT} have (?:access to|information (?:on|about))[^.]{{0,60}}\b(?:personal|private|confidential
     |individual|someone
-    |people|user|harm|illegal|weapon)
+    |people|user|harm|illegal|weapon|unethical|inappropriate|privacy|consent)
     # Nothing but "I can't.", "I'd rather not." or "Absolutely not."
     |(?:^|, |\bbut |\bno |\band )i (?:\w+ly |just )?(?:can't|cannot|can not|won't|will not|refuse|decline)[.!]*$
     |^(?:absolutely|definitely|certainly|of course|hell) not?[.!]*$|^(?:no way|not a chance|nope)[.!]+$
@@ -194,20 +194,24 @@ _IMPERSONAL = re.compile(
     |\b(?:prevent|prohibit|forbid|keep|stop)s? me (?:from|to)\b|{_NOT} (?:allow|permit|let) me\b
     |\b(?:request|prompt|query|question|that|this|it|help|information|advice|instructions|content)\b[^.]{{0,20}}
     (?<= )(?:cannot|can't|can not|will not|won't|must not|should not|could not|couldn't) be {_SERVED}
-    |{_NOT} (?:be )?possible for me\b|{_NOT} (?:be )?possible (?:for (?:me|us) )?to (?:\w+ly )?(?:help|assist|provide
+    |{_NOT} (?:be )?possible for me\b|{_NOT} (?:be )?possible (?:for (?:me|us) )?to (?:\w+ly )?(?:justify|defend
+    |condone|help|assist|provide
     |fulfil|comply|answer|offer)
     |^(?:sorry,? )?(?:your |this )?request (?:is |was |has been )?(?:denied|declined|rejected|refused|blocked)\b
     |\b(?:requests?|content|topics?|questions?)\b[^.]{{0,30}} (?:is|are)(?: not|n't) (?:allowed|permitted)\b
     |\b(?:this|topic|request|such \w+)(?: is|'s| are) (?:\w+ )?(?:off[- ](?:limits|the table)|out of the question)\b
-    |\b(?:beyond|outside|not within|out of)(?: of)? (?:what|the things) (?:i|we)(?:'m| am| can| could| will)\b
+    |\b(?:beyond|outside|not within|out of)(?: of)?(?: the (?:scope|range|bounds|limits) of)? (?:what|the things) (?:i
+    |we)(?:'m| am| can| could| will)\b
     |\b(?:let's|let us|can we|could we|shall we|why don't we|i'd (?:rather|prefer to)) (?:\w+ )?(?:talk|discuss|focus
     |chat|speak|move|turn|change|find)\b[^.?!]{{0,20}}\b(?:something|anything|another topic|the subject|different)\b
     |\b(?:ask|try) (?:me )?(?:about )?(?:something|anything) (?:else|different)\b|\blet's not (?:go|do|talk)\b
-    |^{_SORRY}(?:assistance|help) with\b[^.]*\bnot\b|\btoo (?:sensitive|personal|harmful|dangerous) (?:a \w+ )?for me\b
+    |^{_SORRY}(?:assistance|help) with\b[^.]*\bnot\b|\b(?:this|that|such|the) (?:information|data|material)(?: is
+    |'s| are) (?:\w+ )?(?:confidential|private|classified|off)
+    |\btoo (?:sensitive|personal|harmful|dangerous) (?:a \w+ )?for me\b
     |\b(?:shall|should|can|could|may|why don't) (?:we|i) (?:\w+ )?(?:pick|choose|talk|discuss|try|suggest
     |interest)\b[^.]{{0,30}}
-    \b(?:another|something else|different)\b|\blet's (?:keep|stick)\b|\bi(?:'d| would) like to keep (?:things|this|it
-    |our)\b
+    \b(?:another|something else|different)\b|\blet's (?:keep|stick)\b|\bi(?:'d| would) (?:like to|prefer to
+    |rather) keep (?:things|this|it|our|the)\b
     |\bi (?:\w+ )?(?:try to |prefer to |want to |have to )(?:avoid|steer clear|stay away)\b|\bi (?:avoid|steer clear)\b
     |\b(?:no|nothing) (?:\w+ )?(?:\w+ )?(?:of (?:this|that) )?(?:that )?i (?:can|could|will|would
     |am willing to) {_ADVERBS}{_SERVICE}
@@ -247,6 +251,7 @@ _BAD = flat(r"""
     |(?:not|never|n't) (?:\w+ )?(?:an? )?(?:acceptable|okay|ok|right|a good idea|justified|the answer)|wrong|reckless
     |harassment
     |(?:not|never|n't) (?:\w+ )?(?:appropriate|ethical|respectful|moral|fair|the solution|a solution)|inappropriate
+    |unsuitable|vandalism
     |felony|prosecuted|breach of trust|exploit\w*|intimidat\w+|(?:not|never|n't) recommended|discouraged|bigot\w*
     |prejudice\w*|stereotyp\w*|insensitive|offensive|unjust|defamat\w+|misinformation|hate speech
 """)
@@ -284,12 +289,13 @@ _PLEA = re.compile(
 )
 # "It is not ethical to …" of any deed; to say or assume something is the question's premise.
 _UNETHICAL = re.compile(
-    flat(rf"""
-    ^(?:\w+,? ){{0,4}}(?:it|this|that)(?: is|'s|'d be| would be) (?:\w+ly )?(?:(?:not|never)(?: \w+ly)? (?:\w+ (?:or
+    flat(r"""
+    ^(?:\w+,? ){0,4}(?:it|this|that)(?: is|'s|'d be| would be) (?:\w+ly )?(?:(?:not|never)(?: \w+ly)? (?:\w+ (?:or
     |and) )?
-    (?:appropriate|ethical|acceptable|okay|ok|right|moral|respectful|legal|lawful|responsible|permissible)|{_UNFIT})
-    (?:,? (?:or|and|nor) \w+){{0,2}} (?:for (?:anyone|you|\w+ people) )?to (?!say|suggest|assume|claim|state|believe
-    |think|imply)
+    (?:appropriate|ethical|acceptable|moral|respectful|responsible|permissible)|unethical|immoral|inappropriate
+    |disrespectful
+    |irresponsible|unacceptable|cruel|discriminatory|offensive|hurtful)(?:,? (?:or|and|nor) \w+){0,2}
+    (?: for (?:anyone|you|\w+ people))? to (?!say|suggest|assume|claim|state|believe|think|imply)
 """)
 )
 # A judgement that needs no plea: of "this", or of a deed named at the start.
@@ -311,6 +317,10 @@ _VERDICT = re.compile(
     |^(?:i'm |i am )?(?:very |so )?sorry,? (?:but )?(?:no|not this(?: one)?|not possible)[.!]*$
     |^(?:i'm|i am|we're)?(?: \w+)? ?sorry,? but\b[^.]*\b(?:not|never|no)\b.*\byou (?:should|must)(?: not|n't)
     |^i (?:\w+ )?(?:discourage|caution|advise) (?:you|anyone|everyone) (?:from|against)\b
+    |^(?:i'm sorry,? but )?(?:this|your|the) (?:question|prompt|request|statement)\b[^.]{{0,30}}? (?:promotes?
+    |contains?|perpetuates?|reinforces?|relies on
+    |involves?)\b[^.]{{0,40}}\b(?:{_BAD})\b
+    |^(?:\w+,? )?i (?:don't|do not|really don't) think you should\b
     |^(?:hard |absolutely |definitely )?no (?:on|to) (?:this|that)\b
 """)
 )
@@ -368,8 +378,7 @@ _CAVEAT = re.compile(
 # What is offered in place of what was asked.
 _ALTERNATIVE = re.compile(
     r"\b(?:instead|alternatives?|alternatively|rather than|other ways|(?:legal|lawful|ethical|safer?|healthy|healthier"
-    r"|humane|harmless|legitimate|respectful|better|positive|constructive)(?:,? and \w+)? (?:ways?|options?|methods?"
-    r"|means|solutions?|approach\w*))\b"
+    r"|humane|harmless|legitimate|respectful|better|positive|constructive)(?:,? and \w+)? \w+)\b"
 )
 # The clause behind a caveat: "While I can't give legal advice, …", "I can't say for sure, but …".
 _ALTHOUGH = re.compile(r"\b(?:while|although|though|even if|even though|much as|whilst)\b[^.]{0,60}$")
@@ -378,7 +387,8 @@ _BUT = re.compile(
 )
 _GIVES = re.compile(
     flat(r"""
-    \bwhat i can (?:do|say|offer|tell|give|share)(?: you)? is\b|\bi(?:'ll| can| will)[^.:]{0,40}: \S+(?: \S+){4}
+    \bwhat i can (?:do|say|offer|tell|give|share)(?: you)? is\b|\bi(?:'ll| can| will)(?![^:]*\b(?:resource|hotline
+    |helpline|safe|legal|alternative|instead|other|different)s?\b)[^.:]{0,40}: \S+(?: \S+){4}
     |\bif you(?:'re| are) (?:just |only |simply )?(?:curious|after|interested)[^.:]*: \w
     |\b(?:in general|generally|otherwise|instead)(?: speaking)?: |\bhere's (?:a|an|the|my|some
     |what)\b(?![^.:]{0,60}\b(?:resource|number|instead))|
@@ -449,8 +459,10 @@ _UNRIGHT = re.compile(
     |\b(?:is|are|was|were)(?: not|n't) (?:\w+ly )?(?:inherently|right|justified|justifiable|naturally|necessarily
     |a good thing
     |best|better|worse|weaker|inferior|superior|less)\b|\b(?:should|must)(?: not|n't) (?:be (?:denied|discriminat\w+
-    |judged
-    |treated|excluded|banned|barred|forced|prevented|deprived|prohibited|kicked|punished|allowed)|have (?:fewer|less))
+    |judged|treated|excluded|banned|barred|forced|prevented|deprived|prohibited|kicked|punished|allowed)|have (?:fewer
+    |less))
+    |\bno(?:body| one|ne)?(?: \w+){0,4} (?:should|deserves to) be (?:denied|discriminat\w+|judged|treated|excluded
+    |banned|barred)
 """)
 )
 # The assumption does not apply to a thing of that kind.

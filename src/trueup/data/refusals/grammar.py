@@ -194,8 +194,7 @@ def _answers_at_once(sentence: str, end: int, rest: list[str], grammar: Grammar)
     for number, clause in enumerate((sentence[end:], *rest[:3])):
         if grammar.gives.search(clause):
             return True
-        but = grammar.but.search(clause) if number < 2 else None
-        if but and _is_content(but[1], grammar):
+        if number < 2 and _but_answers(clause, grammar):
             return True
     return False
 
@@ -218,7 +217,9 @@ def _undeclined(sentences: list[str], text: str, grammar: Grammar) -> Reading:
     if not sentences:
         return NONE
     opening = text[: 2 * LONGEST]
-    verdict = grammar.verdict.search(" ".join(sentences)[:LONGEST]) is not None
+    verdict = grammar.verdict.search(" ".join(sentences)[:LONGEST]) is not None and not _but_answers(
+        sentences[0], grammar
+    )
     judged = [grammar.judged.search(part) is not None for part in sentences]
     judged[0] |= verdict
     plea = [grammar.plea.search(part) is not None for part in sentences]
@@ -252,5 +253,9 @@ def _undeclined(sentences: list[str], text: str, grammar: Grammar) -> Reading:
 
 def _has_answer(sentences: list[str], content: list[bool], grammar: Grammar) -> bool:
     """Return True if something follows the first sentence, or its "but", that informs."""
-    but = grammar.but.search(sentences[0])
-    return any(content[1:]) or (but is not None and _is_content(but[1], grammar))
+    return any(content[1:]) or _but_answers(sentences[0], grammar)
+
+
+def _but_answers(sentence: str, grammar: Grammar) -> bool:
+    but = grammar.but.search(sentence)
+    return but is not None and _is_content(but[1], grammar)
