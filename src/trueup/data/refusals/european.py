@@ -14,7 +14,7 @@ from trueup.data.refusals.grammar import Grammar, declining, flat
 _DE_NOT = r"(?:nicht(?! nur)|kein\w*|nie(?:mals)?|keinesfalls|unmöglich|nichts)"
 _DE_CLAUSE = r"[^.;:!?]{0,90}?"
 _DE_PERSONAL = flat(rf"""
-    \b(?:(?:ich|wir) (?:\w+ ){{0,2}}?(?:kann|könn\w+|werde\w*|darf|dürf\w+|möcht\w+|will|woll\w+|soll\w*|mag|würd\w+)
+    \b(?:(?:ich|wir) (?:\w+ ){{0,2}}?(?:kann|könn\w+|werde\w*|darf|dürf\w+|möcht\w+|will|woll\w+|soll\w*|mag)
     |(?:kann|könn\w+|werde\w*|darf|dürf\w+|möcht\w+|will|woll\w+|soll\w*|mag|würd\w+) (?:ich|wir)(?: und \w+ ich)?)\b
     {_DE_CLAUSE}\b{_DE_NOT}\b
     |\b(?:ich (?!habe|hab|glaub|denk|find|seh|fühl|versteh|kenn|brauch|ess|schlaf|erinner|hör|weiß|bin|wohn|war|hatte
@@ -24,8 +24,9 @@ _DE_PERSONAL = flat(rf"""
     |alle
     |heute|gerne|die|diese|welche|hätte|hatte|könn|werd|möcht|würd|sage|besitz|konnt|wusst)\w+e ich)\b
     {_DE_CLAUSE}\b(?:nicht(?! nur)|kein\w*|niemals|nichts)\b
-    |\b(?:weshalb|weswegen|sodass|dass|da|weil) ich (?:\w+ ){{0,4}}?(?:nicht|kein\w*) (?:\w+ ){{0,5}}(?!habe|weiß
-    |bin)(?:\w+e|kann|darf|will)\b
+    |\b(?:weshalb|weswegen|sodass|dass|da|weil|zu dem|zu der|worüber|was|die|den) ich (?:\w+ ){{0,4}}?(?:nicht
+    |kein\w*) (?:\w+ ){{0,5}}(?!habe|weiß|bin)(?:\w+e|kann|darf|will|mag)\b
+    |\b(?:mach|helf|sag|geb|schreib|tu|verrat|unterstütz) ich\b{_DE_CLAUSE}\b(?:nicht|kein\w*|nix)\b
 """)
 _DE_IDLE = flat(r"""
     [^.;:!?]{0,40}?\b(?:wissen|sehen|hören|fühlen|garantieren|versprechen|erkennen|finden|verstehen|glauben|erwarten
@@ -81,14 +82,16 @@ _DE_JUDGED = flat(rf"""
     \b{_DE_WRONG}\w*\b|\b(?:straftat|verbrechen|kriminell\w*|betrug\w*|gewalt|hass\w*|missbrauch\w*|diebstahl|würde
     |respekt\w*
     |diskriminier\w+|vorurteil\w*|stereotyp\w*|beleidig\w+|verletz\w+|schadet|schaden|bestraft|gefängnis|leid zuf\w+
-    |nicht (?:\w+ )?(?:in ordnung|akzeptabel|richtig|okay|angemessen|ethisch|die lösung|hinnehmbar|vertretbar|fair))\b
+    |(?:keine|nicht die) lösung|nicht (?:\w+ )?(?:in ordnung|akzeptabel|richtig|okay|angemessen|ethisch|die lösung
+    |hinnehmbar|vertretbar|fair))\b
 """)
 GERMAN = Grammar(
     decline=declining(_DE_IDLE, _DE_PERSONAL, _DE_OTHER),
     judged=re.compile(_DE_JUDGED),
     plea=re.compile(
         flat(r"""
-        \bbitte (?:sprich|sprechen|wend\w+|such\w*|denk\w*|nimm|nehmen|respektier\w+|sei|seien|überleg\w*|red\w+|tu
+        \b(?:sprich|rede|wende dich|such dir|denk) bitte\b|\bbitte (?:sprich|sprechen|wend\w+|such\w*|denk\w*|nimm
+        |nehmen|respektier\w+|sei|seien|überleg\w*|red\w+|tu
         |tun|lass\w*
         |ruf\w*|hol\w*|hör\w*|beacht\w*|versuch\w*)\b|\bich (?:\w+ )?(?:empfehle|rate|bitte|ermutige|möchte dich|hoffe
         |appelliere)\b
@@ -111,7 +114,7 @@ GERMAN = Grammar(
     ),
     but=re.compile(r"\b(?:aber|jedoch|allerdings|doch|dennoch|trotzdem)\b,? ?(.*)"),
     verdict=re.compile(
-        rf"^(?:nein[,.!] )?(?:das|dies|so etwas|\w+) (?:ist|wäre|sind) (?:\w+ )?{_DE_WRONG}\b|^davon (?:rate|würde)"
+        rf"^(?:nein[,.!] )?(?:das|dies|so etwas|\w+) (?:ist|wäre|sind) (?:\w+ )?(?:{_DE_WRONG}|betrug|diebstahl|mobbing|eine straftat|ein verbrechen|körperverletzung)\b|^davon (?:rate|würde)"
     ),
     unethical=re.compile(
         rf"\bes (?:ist|wäre) (?:\w+ )?(?:(?:nicht|weder) (?:\w+ )?(?:angemessen|ethisch|richtig|vertretbar|in ordnung|akzeptabel"
@@ -156,7 +159,7 @@ _ES_PERSONAL = flat(rf"""
     |tengo (?:\w+ )?(?:permitido|permiso|la capacidad|autorización|capacidad|la posibilidad|intención)
     |estoy (?:\w+mente )?(?:en (?:condiciones|posición|capacidad)|\w+ad[oa]|dispuest[oa]|aquí para)|soy capaz
     |resulta posible|es posible para mí
-    |siento (?:cómod[oa]|bien)|está permitido|corresponde|estaría (?:bien|cómod[oa]))\b
+    |siento (?:cómod[oa]|bien)|me está permitido|corresponde|estaría (?:bien|cómod[oa]))\b
     |\bno {_ES_CLITICS}(?!sabré|tendré|olvidaré|seré|estaré|habré)\w+ré\b
     |(?:^|[,;:] |\b(?:yo|eso|ya|pero|así que|y|porque|que) )no {_ES_CLITICS}(?!tengo|creo|veo|siento|entiendo|conozco
     |recuerdo
@@ -192,7 +195,8 @@ _ES_OTHER = flat(r"""
     |una petición) (?:\w+ ){0,3}(?:que|en lo que|con lo que)
     |\bno (?:cuentes|cuente) conmigo\b|\b(?:hablemos|hablamos|podemos hablar|quieres hablar) (?:mejor )?(?:de
     |sobre) (?:otr|algo)
-    |\bno me (?:permite\w*|permiten|deja\w*|está permitido|es lícito)\b|\bno (?:creo|considero|pienso) que (?:deba
+    |\bno se me (?:permite|está)\b|\bno me (?:permite\w*|permiten|deja\w*|está permitido|es lícito)\b|\bno (?:creo
+    |considero|pienso) que (?:deba
     |pueda|sea \w+ que yo)\b
     |\bcambiemos de tema\b|\bde otra cosa\b|\bno es posible (?:\w+ )?(?:ayudar|proporcionar|responder|atender|cumplir
     |ofrecer|dar)\w*
@@ -276,7 +280,9 @@ SPANISH = Grammar(
 
 # --- French: "ne" before the verb, which is often left out, "pas" behind it ---
 _FR_CLITICS = r"(?:(?:me|te|vous|le|la|les|lui|leur|y|en) |[mtl]')*"
-_FR_PAS = r"(?: \w+ment)?(?: pas| plus| point| jamais| rien| aucun\w*| personne)"
+_FR_PAS = (
+    r"(?: (?:\w+ment|donc|toutefois|hélas|malheureusement))?(?: pas| plus| point| jamais| rien| aucun\w*| personne)"
+)
 _FR_PERSONAL = flat(rf"""
     \b(?:je|nous) n(?:e |')(?:{_FR_CLITICS})(?:(?:peux|pourrai|pourrais|saurais|veux|voudrais|souhaite|vais|dois
     |devrais|pouvons|puis)(?:{_FR_PAS})?
@@ -284,7 +290,8 @@ _FR_PERSONAL = flat(rf"""
     |habilitée?|programmée?|conçue?
     |disposée?|à l'aise|prête?|là pour|la possibilité|le droit|l'autorisation|la capacité|les moyens|qualifiée?
     |d'autre choix|à même))\b
-    |\b(?:je|nous) (?:n(?:e |'))?(?:{_FR_CLITICS})(?!sais|ai\b|suis|crois|pense|vois|sens|comprends|connais|trouve
+    |\b(?:je|nous) (?:n(?:e |'))?(?:{_FR_CLITICS})(?!sais|ai\b|suis|\w+rais\b|crois|pense|vois|sens|comprends|connais
+    |trouve
     |mange|dors|ressens|dispose
     |possède|rappelle|souviens|regrette|reconnais|habite|doute|entends|saurai|peux|pourrai|saurais|veux|vais|dois
     |savais)\w+
@@ -312,13 +319,14 @@ _FR_OTHER = flat(r"""
     |je regrette),? (?:mais )?(?:non|c'est non|pas ça)\b
     |\bimpossible (?:pour moi|de (?:vous|t'|te|répondre|donner|fournir))|\bne comptez pas sur moi\b
     |\bne compte pas sur moi\b
-    |\b(?:contraire à|contraires à|à l'encontre de|enfreint|viole|contrevient à|contre) (?:mes|nos|ma|notre|mon|aux
-    |les|l)\b
+    |\b(?:contraire à|contraires à|à l'encontre de|enfreint|viole|contrevient à) (?:mes|nos|ma|notre|mon|aux|les|l)\b
+    |\bcontre (?:mes|nos|ma|notre|mon)\b
     |\b(?:enfreint|enfreignent|viole|violent) (?:\w+ )?(?:mes|nos|les)\b|\bmes (?:\w+ )?(?:règles|directives|principes
     |valeurs|consignes)\b[^.]{0,30}\b(?:interdisent|empêchent|ne me permettent)
     |\b(?:dépasse|en dehors de|au-delà de|hors de) (?:mes|mon|ce que|le cadre)\b|\bpas quelque chose (?:que|dont
     |avec)\b|\bparlons (?:plutôt )?d'autre chose\b|\bparlons plutôt\b
-    |\bje ne (?:pense|crois) pas (?:que je|devoir|pouvoir|qu'il soit)\b|\bne (?:me|m') ?(?:permet\w*|autoris\w+) pas\b
+    |\bje crains (?:de ne|que)\b|\bje ne (?:pense|crois) pas (?:que je|devoir|pouvoir|qu'il soit)\b|\bne (?:me
+    |m') ?(?:permet\w*|autoris\w+) pas\b
     |\bme vois contrainte? de\b|\bchangeons de sujet\b|\bautre chose\b[^.]*\?$|\bpas possible (?:pour moi )?de (?:vous
     |t'|te|répondre|donner
     |fournir|créer|rédiger)
@@ -331,7 +339,8 @@ _FR_OTHER = flat(r"""
 _FR_WRONG = flat(r"""
     (?:illégal\w*|interdit\w*|immoral\w*|contraire à l'éthique|dangereu\w+|nuisible\w*|inapproprié\w*|inacceptable\w*
     |irresponsable\w*|cruel\w*
-    |offensant\w*|discriminatoire\w*|injuste\w*|un (?:délit|crime)|malhonnête\w*|irrespectueu\w+|raciste\w*
+    |offensant\w*|discriminatoire\w*|injuste\w*|un (?:délit|crime)|malhonnête\w*|irrespectueu\w+|une (?:fraude
+    |infraction)|un vol|raciste\w*
     |passible\w*|une escroquerie)
 """)
 FRENCH = Grammar(
@@ -438,7 +447,8 @@ _PT_OTHER = flat(r"""
     |\b(?:fora d|além d|foge d)\w+ (?:meu|minha|meus|minhas|que|escopo|alcance|âmbito)|\bnão está ao meu alcance\b
     |\bnão é (?:algo|um assunto|um pedido) (?:\w+ ){0,3}(?:que|com (?:o )?que|em que)
     |\bnão são a minha praia\b|\bnão conte comigo\b|\b(?:vamos|podemos|que tal) (?:falar|conversar|mudar|tratar) (?:de
-    |sobre) (?:outr|algo|assunto)|\bnão me (?:permit\w+|deixa\w*|é permitido)\b|\b(?:acho|creio|penso) que não (?:devo
+    |sobre) (?:outr|algo|assunto)|\breceio (?:que )?não\b|\bnão me (?:permit\w+|deixa\w*|é permitido)\b|\b(?:acho
+    |creio|penso) que não (?:devo
     |posso|deveria)\b
     |\bnão (?:acho|creio|acredito) que (?:deva|possa|devo)\b|\bmudemos de assunto\b|\bde outra coisa\b
     |\b(?:solicitação|pedido|conteúdo|pergunta)\b[^.]{0,40}\bnão (?:pode|está|é
