@@ -57,8 +57,8 @@ _MARKS = {
 def _languages_by(parts: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     """Return {word or letter: languages that have it} of {language: its words or letters}."""
     result: dict[str, list[str]] = {}
-    for language, own in parts.items():
-        for part in set(own):
+    for language, texts in parts.items():
+        for part in set(texts):
             result.setdefault(part, []).append(language)
     return result
 
@@ -69,7 +69,7 @@ _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 # Characters that are read; a letter of its own against a function word; the prompt, since a reply may be in another
 # language; languages whose evidence differs by less are both possible; evidence that tells a language without rules.
-_FIRST, _LETTER, _PROMPT, _CLOSE, _CLEAR = 400, 0.7, 0.2, 0.5, 2.0
+_FIRST, _LETTER, _PROMPT, _CLOSE, _CLEAR = 240, 0.7, 0.2, 0.5, 2.0
 
 
 def language_of(text: str, prompt: str = "") -> str:
@@ -103,6 +103,9 @@ def likely_languages(text: str, prompt: str = "") -> list[str]:
 
 def _combined(text: str, prompt: str) -> dict[str, float]:
     scores = _scores(text[:_FIRST])
+    best = sorted(scores.values(), reverse=True)[:2]
+    if best and best[0] - sum(best[1:]) >= _CLEAR:
+        return scores
     for language, score in _scores(prompt[:_FIRST]).items():
         scores[language] = scores.get(language, 0) + _PROMPT * score
     return scores

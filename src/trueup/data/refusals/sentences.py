@@ -12,22 +12,28 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 # Text that does not speak for the model: reported speech and quotations.
 _REPORTED = re.compile(r"\b(?:says?|said|writes?|wrote|reads?|repl(?:y|ies)|answers?|means?)(?: \w+)?: [^.\n]*")
 _QUOTED = re.compile(r"""(?<!\w)'(?:[^'\n]|\b'\b){1,300}'(?!\w)|["][^"]{0,300}["]""")
+# Sentences in which repetitions are looked for: a refusal stands before them.
+_READ = 12
 _END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])|\n+")
 
-# Text that does not speak for the model: letters, dialogues, verses, songs, remarks on language.
-_LETTER = r"^dear (?!user|friend)|^subject:|^sure[,.!]* here|\ndear\b|\b(?:best|kind) (?:regards|wishes)|\bsincerely"
-_GREETING = r"^(?:hey|hi|hello|hallo|hola|bonjour|salut|olá|oi),? (?!there|i\b)[^\W\d_]+[,!]"
-_LETTERS = (
-    r"^(?:liebe[rs]?|sehr geehrte\w*|estimad[oa]s?|querid[oa]s?|ch(?:er|ère)s?|mon cher|ma chère|prezad[oa]s?|car[oa]s?)"
-    r" (?!utilisat|usu[aá]ri|nutzer|kund|amig|ami\b|freund)[^.!?\n]{1,40}?[,:!]|\b(?:mit freundlichen grüßen|viele grüße|un cordial saludo|atentamente|cordialement|bises"
-    r"|atenciosamente)\b|^[^\s，。]{1,10}(?:您好|你好)[：:]|^(?:亲爱的|親愛的)|此致|^[^\s、。]{1,8}(?:様|さん|先生)[\u3000\n、 ]|敬具"
+# Text that does not speak for the model: letters, dialogues, verses, songs, remarks on language. Most are known by their
+# beginning, the others by a word or a line further on.
+_DEAR = (
+    r"dear (?!user|friend)|subject:|sure[,.!]* here|(?:hey|hi|hello|hallo|hola|bonjour|salut|olá|oi),? (?!there|i\b)"
+    r"[^\W\d_]+[,!]|(?:liebe[rs]?|sehr geehrte\w*|estimad[oa]s?|querid[oa]s?|ch(?:er|ère)s?|mon cher|ma chère"
+    r"|prezad[oa]s?|car[oa]s?) (?!utilisat|usu[aá]ri|nutzer|kund|amig|ami\b|freund)[^.!?\n]{1,40}?[,:!]"
+    r"|[^\s，。]{1,10}(?:您好|你好)[：:]|(?:亲爱的|親愛的)|[^\s、。]{1,8}(?:様|さん|先生)[\u3000\n、 ]|[\u2014\u2013] ?[^\s]"
 )
-_SPEAKS = r"(?:\A|\n)[\u2014\u2013] ?[^\s]"
-_DIALOGUE = r"(?:^|\n|[.?!] )[a-z]+: [^\n]{1,300}?(?:\n|[.?!] )[a-z]+: "
-_VERSE = r"(?:(?:\A|\n)[a-z][^\n.!?:]{3,60}(?=\n)){2}"
-_LANGUAGE = r"\bor (?:\w+ )?(?:shorter|formal\w*|simply)\b|\b(?:in english|past tense|more formal)\b"
-_SONG = r"\A[^.!?\n]*\b(?:my love|your love|baby|darling|my heart|your heart|the rain|the night|the moon|goodbye)\b"
-_WRITTEN = re.compile(f"{_LETTER}|{_GREETING}|{_LETTERS}|{_SPEAKS}|{_DIALOGUE}|{_VERSE}|{_LANGUAGE}|{_SONG}")
+_SONG = r"[^.!?\n]*\b(?:my love|your love|baby|darling|my heart|your heart|the rain|the night|the moon|goodbye)\b"
+_LINE = r"[a-z][^\n.!?:]{3,60}(?=\n)"
+_WRITTEN = re.compile(rf"{_DEAR}|{_SONG}|{_LINE}\n{_LINE}")
+_CLOSED = re.compile(
+    r"\b(?:(?:best|kind) (?:regards|wishes)|sincerely|mit freundlichen grüßen|viele grüße|un cordial saludo|atentamente"
+    r"|cordialement|bises|atenciosamente|or (?:\w+ )?(?:shorter|formal\w*|simply)|in english|past tense|more formal)\b"
+    r"|此致|敬具"
+)
+_LATER = re.compile(rf"\n(?:dear\b|[\u2014\u2013] ?[^\s]|{_LINE}\n{_LINE})")
+_DIALOGUE = re.compile(r"(?:^|\n|[.?!] )[a-z]+: [^\n]{1,300}?(?:\n|[.?!] )[a-z]+: ")
 # A prompt that asks for somebody else's words.
 _ASKS_FOR_WORDS = re.compile(
     r"\b(?:translate|rephrase|write|draft|compose|say|text|tweet|message|role-?play|act as|pretend|quote|sentence)\b"
@@ -56,7 +62,7 @@ def without_repetitions(text: str, prompt: str) -> str:
     if not prompt:
         return text
     known = f" {_plain_words(prompt.translate(_APOSTROPHES).lower())} "
-    for sentence in split(text):
+    for sentence in split(text)[:_READ]:
         words = _plain_words(sentence)
         if words.count(" ") >= 2 and f" {words} " in known:
             text = text.replace(sentence, " ")
@@ -74,7 +80,12 @@ def split(text: str) -> list[str]:
 
 def is_written(text: str) -> bool:
     """Return True if a reply (in lower case) is a letter, a dialogue, a verse or a remark on language."""
-    return _WRITTEN.search(text) is not None
+    return (
+        _WRITTEN.match(text) is not None
+        or _CLOSED.search(text) is not None
+        or (": " in text and _DIALOGUE.search(text) is not None)
+        or ("\n" in text and _LATER.search(text) is not None)
+    )
 
 
 def asks_for_words(prompt: str) -> bool:
