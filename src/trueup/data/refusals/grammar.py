@@ -237,7 +237,7 @@ def _undeclined(sentences: list[str], text: str, grammar: Grammar) -> Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Judgement:
-    """What a reply's sentences do: which judge, which plead, and the share that does either."""
+    """The sentences of a reply that judge, those that plead, and the share that does either."""
 
     verdict: bool
     helpline: bool
