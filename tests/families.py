@@ -66,11 +66,7 @@ PECULIAR: dict[str, dict[str, Any]] = {
     "xlstm": {"qk_dim_factor": 1.0},
     "zaya": {"num_experts_per_tok": 1},
 }
-KNOWN_FAULTS = {
-    "youtu": "transformers sets the padding token's embedding to 0 whenever it loads the model",
-    "laguna": "PEFT loads adapter/ without the shared experts; model/ is right",
-    "inkling2_text": "PEFT loads adapter/ otherwise than it was trained; model/ is right",
-}
+KNOWN_FAULTS: dict[str, str] = {}
 """Families whose export cannot be read back as it was written, with the library's fault."""
 _NEVER_NONE = ("head_dim", "num_key_value_heads", "bos_token_id", "eos_token_id", "pad_token_id")
 _DROPS = ("drop", "jitter")

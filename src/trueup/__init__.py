@@ -146,11 +146,12 @@ def evaluate(
         The folder of the report: `report.json` holds every number, `report.html` shows them.
     """
     from trueup.config import check_paths, find_model
+    from trueup.config.paths import trust_in
     from trueup.evaluation.sets import check_sets
 
     check_paths(config)
     for run in runs:
-        find_model(str(run))
+        find_model(str(run), trust_in(config.allow))
     check_sets(config, config.gates)
     module = import_module("trueup.cli.compare")
     folder = output or module.DEFAULT_FOLDER

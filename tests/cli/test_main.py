@@ -25,6 +25,7 @@ from trueup.config import (
     SftConfig,
     load_config,
 )
+from trueup.config.untrusted import NO_TRUST
 from trueup.errors import CheckpointError, ConfigError, Interrupted, MissingExtraError, TrainingError
 from trueup.evaluation import sets
 from trueup.preflight import early as preflight
@@ -142,6 +143,7 @@ def test_evaluate_chat_and_export(calls: Calls) -> None:
         "dtype": "auto",
     }
     chat_settings |= {"against": None, "system": "Be brief.", "threads": None, "chat_template": None, "template": []}
+    chat_settings["trust"] = NO_TRUST
     assert chat[1:] == (("base",), chat_settings)
     assert export[1:] == (
         (Path("base"), Path("out")),

@@ -82,7 +82,10 @@ def test_data_beside_the_configuration_instead_of_here() -> None:
         ("gpt2", "gpt2: no such model folder; a name on the hub has the form owner/name"),
         ("m.gguf", "m.gguf: no such file"),
         ("rows.jsonl", "rows.jsonl: a model is a folder, a .gguf file or a hub name"),
-        (".", ".: not a model folder: it has no config.json"),
+        (
+            ".",
+            ".: not a model folder: it has no config.json\n  fix: name a folder in it, such as base: base",
+        ),
     ],
 )
 def test_a_model_that_is_none(model: str, said: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import families
 import tiny_data
@@ -17,6 +18,7 @@ from trueup.errors import ModelError
 from trueup.export import merged_state
 from trueup.models.adapters import adapter_config, reach
 from trueup.models.family import check_family
+from trueup.models.matching import blank_model
 from trueup.models.network import Network
 from trueup.preflight.models import family_findings
 from trueup.runtime import Runtime
@@ -126,3 +128,36 @@ def test_an_encoder_is_refused_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no causal language model"):
         tiny_data.run(config)
     assert not (Path(config.output) / "metrics.jsonl").is_file()
+
+
+def config_alone(family: str, folder: Path) -> str:
+    """A model's folder without weights: what is refused, is refused by the configuration."""
+    families.tiny_config(family).save_pretrained(folder)
+    return str(folder)
+
+
+def test_an_encoder_is_known_by_its_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is an encoder \(roberta\), no causal language model"):
+        check_family(tiny_data.stage("sft", tmp_path, model=config_alone("roberta", tmp_path / "base")))
+
+
+def test_adapters_that_peft_refuses_are_known_by_the_configuration(tmp_path: Path) -> None:
+    base = config_alone("mamba", tmp_path / "base")
+    check_family(tiny_data.stage("sft", tmp_path, model=base))
+    with pytest.raises(ModelError, match=r"lora.targets: 'all-linear' cannot be had in this model.*Mamba"):
+        check_family(tiny_data.stage("sft", tmp_path, model=base, lora={"r": 2}))
+
+
+def test_a_layer_whose_adapter_peft_would_not_read_back_gets_none(tmp_path: Path) -> None:
+    """PEFT renames Laguna's `shared_experts`, as transformers does the `shared_expert` of its old checkpoints."""
+    trunk = blank_model(AutoModelForCausalLM, families.tiny_config("laguna"))
+    chosen = adapter_config(trunk, lora())
+    names = {name for name, _ in trunk.named_modules()}
+    lost = {name for name in names if ".shared_experts." in name and name.endswith("_proj")}
+    assert len(lost) == 3
+    assert not lost & set(chosen.target_modules or ())
+    assert {name for name in names if name.endswith("q_proj")} <= set(chosen.target_modules or ())
+    base = config_alone("laguna", tmp_path / "base")
+    named = tiny_data.stage("sft", tmp_path, model=base, lora={"r": 2, "targets": ["q_proj", "shared_experts.up_proj"]})
+    with pytest.raises(ModelError, match=r"adapter of model.layers.1.mlp.shared_experts.up_proj back"):
+        check_family(named)

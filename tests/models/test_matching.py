@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -21,13 +22,15 @@ import warm
 from tiny import tiny_folder, tiny_network
 from trueup import runtime
 from trueup.chat.speaker import Speaker
+from trueup.cli.main import main
 from trueup.config import SftConfig
 from trueup.config.paths import find_policy
+from trueup.config.untrusted import Trust
 from trueup.errors import ModelError
 from trueup.models.forward import check_causal, check_training_mode
-from trueup.models.loading import load_causal_lm, load_classifier
-from trueup.models.matching import stored_weights
-from trueup.preflight.models import check_models, family_findings, weight_findings
+from trueup.models.loading import compare_headers, load_causal_lm, load_classifier, load_tokenizer
+from trueup.models.matching import renaming_of, stored_weights
+from trueup.preflight.models import check_models, family_findings, model_findings, reward_findings, weight_findings
 from trueup.preflight.report import check_stage
 from trueup.system.console import Progress
 
@@ -468,7 +471,7 @@ def test_a_check_names_a_config_that_transformers_cannot_read(
     errors = [finding for finding in family_findings(config) if finding.level == "error"]
     assert len(errors) == 1
     assert part in errors[0].text
-    assert "configuration" in errors[0].text
+    assert "config.json" in errors[0].text
 
 
 def test_a_model_that_computes_no_numbers_is_named_as_such(untied: str, tmp_path: Path) -> None:
@@ -502,3 +505,201 @@ def test_a_chat_refuses_an_embedding_smaller_than_the_tokenizer(tmp_path: Path) 
     model = tiny_folder(tmp_path / "small", vocabulary=256)
     with pytest.raises(ModelError, match="the tokenizer has 260 tokens, the embedding only 256"):
         Speaker(model, runtime.init("cpu", "float32"))
+
+
+# -- more kinds --------------------------------------------------------------------------------------------------------
+
+
+def run_code(message: str) -> None:
+    """Run the line of Python that a message's fix holds."""
+    code = message.partition('python -c "')[2].partition('"')[0]
+    done = warm.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def errors_of(model: str, tmp_path: Path, **settings: Any) -> list[str]:
+    config = tiny_data.stage("sft", tmp_path / "run", model=model, **settings)
+    findings = [*family_findings(config), *model_findings(config)]
+    return [f"{finding.text}\n  fix: {finding.fix}" for finding in findings if finding.level == "error"]
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", "gpt.decoder."])
+def test_another_prefix_is_named_with_a_line_that_renames(prefix: str, tiny_base: str, tmp_path: Path) -> None:
+    other = lambda weights: {name.replace("model.", prefix): weight for name, weight in weights.items()}  # noqa: E731
+    folder = damaged(tiny_base, tmp_path / "model", other)
+    with pytest.raises(ModelError, match=f"names begin with {prefix} where the model's begin with model.") as caught:
+        loaded(folder)
+    run_code(str(caught.value))
+    fixed, right = loaded(f"{folder}-renamed").state_dict(), loaded(tiny_base).state_dict()
+    assert all(torch.equal(fixed[name], value) for name, value in right.items())
+
+
+def test_a_prefix_that_the_files_lack_is_a_renaming_too() -> None:
+    """transformers itself adds the prefix of a class; other parts it does not."""
+    renaming = renaming_of({"a.w"}, {"model.a.w"}, {"model.a.w", "head.w"})
+    assert renaming is not None
+    assert (renaming.apply("a.w"), renaming.text) == ("model.a.w", "the names lack model. before them")
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "rope": ({"rope_parameters": {"rope_type": "zigzag", "rope_theta": 1e4}}, "rope_parameters.rope_type: 'zigzag'"),
+    "activation": ({"hidden_act": "slui"}, "hidden_act: 'slui'"),
+    "dtype": ({"dtype": "float17"}, "dtype: 'float17'"),
+    "heads": ({"num_attention_heads": 3}, "not a multiple of the number of attention heads"),
+    "padding": ({"pad_token_id": 999}, "[Pp]adding_idx"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_config_of_which_no_model_can_be_made_is_known_before_weights_load(
+    kind: str, untied: str, tmp_path: Path
+) -> None:
+    settings, part = BROKEN[kind]
+    folder = damaged(untied, tmp_path / "model", **settings)
+    errors = errors_of(folder, tmp_path)
+    assert errors
+    for text in errors:
+        assert f"{folder}: transformers can make no model of its config.json" in text
+        assert re.search(part, text)
+    for load in (lambda: loaded(folder), lambda: compare_headers(folder, Trust())):
+        with pytest.raises(ModelError, match=part):
+            load()
+    if kind in ("dtype", "heads"):  # transformers reads the configuration for the tokenizer too
+        with pytest.raises(ModelError, match="can make no model of its config"):
+            load_tokenizer(folder)
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "a misspelt key": ({"lora_dropuot": 0.1}, "lora_dropuot is no setting of LoraConfig in peft"),
+    "no alpha": ({"lora_alpha": None}, "lora_alpha is None, not a number above 0"),
+    "alpha as text": ({"lora_alpha": "16"}, 'lora_alpha is "16", not a number above 0'),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_settings_of_an_adapter_that_would_be_ignored_or_guessed(kind: str, adapter: str, tmp_path: Path) -> None:
+    settings, part = SETTINGS[kind]
+    folder = damaged(adapter, tmp_path / "adapter", None, "adapter_model.safetensors", **settings)
+    assert [part in text and "adapter_config.json" in text for text in errors_of(folder, tmp_path)] == [True]
+    with pytest.raises(ModelError, match=part):
+        loaded(folder)
+
+
+def test_a_setting_of_a_later_peft_without_effect_is_accepted(adapter: str, tmp_path: Path) -> None:
+    later = damaged(adapter, tmp_path / "later", None, "adapter_model.safetensors", use_later=False, later_config=None)
+    assert not errors_of(later, tmp_path)
+    path = Path(later, "adapter_config.json")
+    settings = json.loads(path.read_text())
+    del settings["lora_alpha"]
+    path.write_text(json.dumps(settings))
+    assert ["lora_alpha is missing" in text for text in errors_of(later, tmp_path)] == [True]
+
+
+def test_an_adapter_in_parts_is_joined_by_the_line_that_is_named(adapter: str, tmp_path: Path) -> None:
+    folder = Path(damaged(adapter, tmp_path / "adapter"))
+    whole = folder / "adapter_model.safetensors"
+    weights = load_file(whole)
+    names = sorted(weights)
+    for number, part in enumerate((names[:2], names[2:]), 1):
+        save_file({name: weights[name] for name in part}, folder / f"adapter_model-0000{number}-of-00002.safetensors")
+    whole.unlink()
+    [text] = errors_of(str(folder), tmp_path)
+    assert "its weights are in 2 parts" in text
+    run_code(text)
+    assert not errors_of(str(folder), tmp_path)
+    right = loaded(adapter).state_dict()
+    assert all(torch.equal(value, right[name]) for name, value in loaded(str(folder)).state_dict().items())
+
+
+def test_pickled_weights_are_converted_by_the_line_that_is_named(tiny_base: str, tmp_path: Path) -> None:
+    folder = Path(damaged(tiny_base, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for number, name in enumerate(sorted(weights), 1):
+        torch.save({name: weights[name]}, folder / f"pytorch_model-{number:05}-of-00020.bin")
+    with pytest.raises(ModelError, match="these weights are pickled") as caught:
+        find_policy(str(folder))
+    run_code(str(caught.value))
+    assert find_policy(str(folder)) == str(folder)
+    right = loaded(tiny_base).state_dict()
+    assert all(torch.equal(value, right[name]) for name, value in loaded(str(folder)).state_dict().items())
+
+
+def test_models_and_adapters_in_the_folders_of_a_folder_are_named(adapter: str, tmp_path: Path) -> None:
+    one, other = damaged(adapter, tmp_path / "two" / "one"), damaged(adapter, tmp_path / "two" / "other")
+    with pytest.raises(ModelError, match=f"name a folder in it, such as {re.escape(one)}: one, other"):
+        find_policy(str(tmp_path / "two"))
+    shutil.copytree(other, Path(one, "reference"))
+    config = tiny_data.stage("sft", tmp_path, model=one)
+    [note] = weight_findings(config)
+    assert (note.level, note.code) == ("note", "other-adapters")
+    assert note.text.endswith("are not used: reference")
+
+
+def test_a_head_that_only_config_json_ties_is_a_warning(untied: str, tmp_path: Path) -> None:
+    [finding] = weight_findings(
+        tiny_data.stage("sft", tmp_path, model=damaged(untied, tmp_path / "model", tie_word_embeddings=True))
+    )
+    assert (finding.level, finding.code) == ("warning", "untied-head")
+    copied = lambda weights: weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}  # noqa: E731
+    tied = damaged(untied, tmp_path / "tied", copied, tie_word_embeddings=True)
+    assert not list(weight_findings(tiny_data.stage("sft", tmp_path, model=tied)))
+
+
+# -- rewards that teach nothing ----------------------------------------------------------------------------------------
+
+
+def scored(scorer: str, folder: Path, change: Callable[[Weights], Weights]) -> str:
+    return damaged(scorer, folder, change)
+
+
+def random_head(seed: int) -> Callable[[Weights], Weights]:
+    head = torch.randn(1, 32, generator=torch.Generator().manual_seed(seed))
+    return lambda weights: weights | {"score.weight": head}
+
+
+def test_a_reward_that_is_a_copy_of_another_is_refused(scorer: str, tmp_path: Path) -> None:
+    first = scored(scorer, tmp_path / "first", random_head(0))
+    copy, other = damaged(first, tmp_path / "copy"), scored(scorer, tmp_path / "other", random_head(1))
+    halved = scored(first, tmp_path / "halved", lambda weights: {name: w.bfloat16() for name, w in weights.items()})
+    for rewards, repeated in (([first, copy], True), ([first, other], False), ([other, first, halved], True)):
+        errors = [finding.code for finding in reward_findings(tiny_data.stage("ppo", tmp_path, reward=rewards))]
+        assert errors == ["repeated-reward"] * repeated
+    code = "def score(conversations):\n    return [1.0 for _ in conversations]\n"
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text(code)
+    config = tiny_data.stage("ppo", tmp_path, reward=[f"{tmp_path}/a.py:score", f"{tmp_path}/b.py:score"])
+    [finding] = reward_findings(config)
+    assert "b.py:score is a copy of reward[0]" in finding.text
+
+
+def test_a_reward_whose_score_is_constant_is_refused(scorer: str, tiny_base: str, tmp_path: Path) -> None:
+    zeros = scored(scorer, tmp_path / "zeros", lambda weights: weights | {"score.weight": torch.zeros(1, 32)})
+    [finding] = weight_findings(tiny_data.stage("ppo", tmp_path, model=tiny_base, reward=zeros))
+    assert (finding.code, finding.section) == ("constant-reward", "reward")
+    still = lambda weights: random_head(0)(weights) | {"model.norm.weight": torch.zeros(32)}  # noqa: E731
+    config = tiny_data.stage("ppo", tmp_path, model=tiny_base, reward=scored(scorer, tmp_path / "still", still))
+    assert not list(weight_findings(config))
+    with pytest.raises(ModelError, match="it gives every answer the same score"):
+        tiny_data.run(config)
+
+
+# -- permissions of `evaluate` and `chat` ------------------------------------------------------------------------------
+
+
+def test_ignored_weights_are_allowed_and_named_where_models_are_only_used(
+    tiny_base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = damaged(tiny_base, tmp_path / "model", lambda weights: weights | {"tower.0.w": torch.ones(900)})
+    assert main(["chat", folder, "--device", "cpu"]) == 4
+    assert "--allow ignored-weights" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n"))
+    chat = ["chat", folder, "--device", "cpu", "--max-new-tokens", "2", "--allow"]
+    assert main([*chat, "ignored-weights"]) == 0
+    assert f"allowed: {folder}: LlamaForCausalLM has no use for 1 of its weights" in capsys.readouterr().err
+    assert main([*chat, "ignored"]) == 2
+    evaluate = ["evaluate", folder, "tasks=[forgetting]", "limit=2", "--output", str(tmp_path / "report")]
+    evaluate += ["--device", "cpu"]
+    assert main(evaluate) == 4
+    assert main([*evaluate, "allow=[ignored-weights]"]) == 0
+    assert "LlamaForCausalLM has no use for 1 of its weights" in " ".join(capsys.readouterr().err.split())

@@ -25,9 +25,11 @@ from trueup.chat.speaker import (
     parse_whole_number,
     spoken_name,
 )
+from trueup.config.untrusted import NO_TRUST, Trust
 from trueup.config.yamlfile import scalar
 from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError, TrueupError
+from trueup.models.loading import compare_headers
 from trueup.runtime import mixed_seed
 from trueup.system.console import make_console, quiet_libraries
 from trueup.system.text import clean, excerpt, short_count
@@ -47,6 +49,7 @@ def run(
     threads: int | None = None,
     chat_template: str | None = None,
     template: Sequence[str] = (),
+    trust: Trust = NO_TRUST,
 ) -> None:
     r"""Chat: answer messages from stdin until its end or the command /quit.
 
@@ -65,6 +68,7 @@ def run(
         threads: as in a stage's configuration.
         chat_template: a chat template for the models instead of their own: a file, or a name of trueup's.
         template: variables for the chat template, each as "name=value".
+        trust: the permissions for pickled and ignored weights.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -88,9 +92,11 @@ def run(
     reader = InputReader()
     speakers: list[Speaker] = []
     for name in [model] if against is None else [model, against]:
+        if ignored := compare_headers(name, trust):
+            say(f"allowed: {ignored}")
         if reader.interactive:
             say(f"loading {spoken_name(name)}")
-        speakers.append(Speaker(name, where, chat_template=chat_template, template=variables))
+        speakers.append(Speaker(name, where, chat_template=chat_template, template=variables, trust=trust))
     session = Session(speakers, sampling, seed, reader)
     session.set_system(system or "")
     session.talk()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trueup.chat.dialogue import ChatAnswer
 from trueup.chat.streaming import AnswerStream, cut
+from trueup.config.untrusted import NO_TRUST, Trust
 from trueup.data.rendering.messages import Message
 from trueup.errors import ConfigError
 from trueup.models.loading import check_vocabulary, load_causal_lm, load_tokenizer
@@ -71,6 +72,7 @@ class Speaker:
         runtime: device and compute dtype.
         chat_template: another chat template than the model's: a file, or a name of trueup's.
         template: variables for the chat template.
+        trust: the permissions for pickled and ignored weights.
 
     Raises:
         ConfigError: the chat template cannot be read, or reads no such variable.
@@ -79,11 +81,11 @@ class Speaker:
 
     def __init__(
         self, model: str, runtime: Runtime, *, chat_template: str | None = None,
-        template: Mapping[str, Any] | None = None,
+        template: Mapping[str, Any] | None = None, trust: Trust = NO_TRUST,
     ) -> None:  # fmt: skip
         """Load the model and its tokenizer."""
         self.name = spoken_name(model)
-        trunk = load_causal_lm(model, runtime)
+        trunk = load_causal_lm(model, runtime, pickles=trust.pickles, ignored_weights=trust.ignored_weights)
         tokenizer = load_tokenizer(model, chat_template=chat_template, template=template)
         check_vocabulary(trunk, tokenizer, model)
         self.network = Network(trunk, tokenizer, runtime)

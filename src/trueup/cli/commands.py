@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from trueup.cli.failures import OTHER_COMMANDS
 from trueup.errors import ConfigError, MissingExtraError, TrueupError
@@ -168,6 +168,7 @@ def print_template(method: str) -> None:
 def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> int:
     """Carry out `trueup evaluate`: measure models side by side and write a report. Returns the exit code."""
     from trueup.config import ComparisonConfig, find_model, load_config
+    from trueup.config.paths import trust_in
     from trueup.evaluation.sets import check_sets
 
     settings = [argument for argument in runs if "=" in argument and not Path(argument).exists()]
@@ -176,7 +177,7 @@ def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> 
         raise ConfigError("evaluate: no model given; name run folders, model folders, hub names or .gguf files first")
     config = load_config(ComparisonConfig, file, settings, check_files=True)
     for model in models:
-        find_model(model)
+        find_model(model, trust_in(config.allow))
     check_sets(config, config.gates)
     command = import_module("trueup.cli.compare")
     return _exit_code(command.evaluate(models, config, output=output, **where))
@@ -198,12 +199,17 @@ def experiment(name: str, folder: Path | None, seeds: int, first_seed: int) -> N
     module.run(folder or Path("runs") / name, seeds=seeds, first=first_seed)
 
 
-def chat(model: str, against: str | None, **settings: Any) -> None:
+def chat(model: str, against: str | None, *, allow: Sequence[str], **settings: Any) -> None:
     """Carry out `trueup chat`: talk to a model, or to two side by side."""
     from trueup.config import find_policy
+    from trueup.config.paths import trust_in
+    from trueup.config.sections import AllowedWeights
 
-    first, second = find_policy(model), None if against is None else find_policy(against)
-    import_module("trueup.chat.session").run(first, against=second, **settings)
+    if unknown := [word for word in allow if word not in get_args(AllowedWeights)]:
+        raise ConfigError(f"--allow {unknown[0]}: one of {', '.join(get_args(AllowedWeights))} is wanted")
+    trust = trust_in(allow)
+    first, second = find_policy(model, trust), None if against is None else find_policy(against, trust)
+    import_module("trueup.chat.session").run(first, against=second, trust=trust, **settings)
 
 
 def rank(store: Path, file: Path | None, settings: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -241,5 +247,6 @@ def export(run: Path, output: Path | None, **settings: Any) -> None:
     """Carry out `trueup export`: write a run's model as a Hugging Face folder, and verify it."""
     from trueup.config import find_model
 
+    run, output = run.expanduser(), output and output.expanduser()
     find_model(str(run))
     import_module("trueup.export").run(run, output, **settings)

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING
 
 from trueup import runtime
 from trueup.config import GatesConfig, gate_problems
-from trueup.config.paths import is_adapter
+from trueup.config.paths import is_adapter, trust_in
+from trueup.config.sections import model_of_run
+from trueup.config.untrusted import Trust
 from trueup.errors import ConfigError, DataError
 from trueup.evaluation.items import Item
 from trueup.evaluation.plan import FOLDER, Plan
 from trueup.evaluation.suite import measure
-from trueup.models.loading import read_config
+from trueup.models.loading import compare_headers, read_config
+from trueup.models.reward_model import classifier_source
 from trueup.report.build import Measured, build, compared, read_measured
 from trueup.report.publish import publish
 from trueup.report.report_schema import Report
 from trueup.system.commandline import command_line
 from trueup.system.console import Progress, quiet_libraries
+from trueup.system.files import expanded
 
 if TYPE_CHECKING:
     from trueup.config import ComparisonConfig
@@ -52,7 +56,7 @@ def evaluate(
         ConfigError: a model is given twice, all are reward models, `against` is none of them, or a gate cannot be
             decided.
     """
-    models = models_by_name(runs)
+    models = models_by_name([expanded(run) for run in runs])
     rewards = [name for name, model in models.items() if _is_reward(model)]
     writers = {name: model for name, model in models.items() if name not in rewards}
     if not writers:
@@ -64,14 +68,34 @@ def evaluate(
     candidates = tuple(name for name in writers if name != against)
     _check_gates(config, candidates, proxy)
     quiet_libraries()
-    folder = output or DEFAULT_FOLDER
+    folder = output.expanduser() if output else DEFAULT_FOLDER
+    trust = trust_in(config.allow)
     plan = Plan(
         folder=folder, models=writers, against=against, settings=config, reward=proxy, gold=config.gold,
-        title=" and ".join(writers), gates=config.gates, candidates=candidates, command=command_line(),
+        pickles=trust.pickles, ignored_weights=trust.ignored_weights, title=" and ".join(writers), gates=config.gates,
+        candidates=candidates, command=command_line(),
     )  # fmt: skip
     where = runtime.init(device, dtype, threads, strategy)
-    measure(plan, where, Progress(quiet=not where.is_main).note)
+    progress = Progress(quiet=not where.is_main)
+    _compare_headers(plan, trust, progress)
+    measure(plan, where, progress.note)
     return publish(folder) if where.is_main else None
+
+
+def _compare_headers(plan: Plan, trust: Trust, progress: Progress) -> None:
+    """Compare the headers of all models' files with their classes, so that none is measured in vain.
+
+    Raises:
+        ModelError: the weights of one are not those of its class.
+    """
+    rewards = [classifier_source(reward) for reward in (plan.reward, plan.gold) if reward and ".py:" not in reward]
+    kinds = [
+        *((model, False) for model in plan.models.values()),
+        *((reward, True) for reward in dict.fromkeys(rewards)),
+    ]
+    for model, is_reward in kinds:
+        if ignored := compare_headers(model, trust, is_reward=is_reward):
+            progress.warn(f"allowed: {ignored}")
 
 
 def _check_gates(config: ComparisonConfig, candidates: Sequence[str], proxy: str | None) -> None:
@@ -218,7 +242,7 @@ def _short(run: Path, runs: Sequence[Path]) -> str:
 
 
 def _model(run: str) -> str:
-    return str(Path(run) / "model") if (Path(run) / "model" / "config.json").is_file() else run
+    return model_of_run(run)
 
 
 def _is_reward(model: str) -> bool:

@@ -226,12 +226,16 @@ def chat(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A variable for the chat template; may be repeated."),
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FAULT", help="pickled-weights or ignored-weights; may be repeated."),
+    ] = None,
 ) -> Job:
     """Talk to a model, or to two side by side, and save conversations and rankings as data."""
     return partial(
         commands.chat, model, against, system=system, temperature=temperature, max_new_tokens=max_new_tokens,
         stop=stop or [], seed=seed, device=device, dtype=dtype, threads=threads, chat_template=chat_template,
-        template=template or [],
+        template=template or [], allow=allow or [],
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from trueup.config.functions import functions_as_text
 from trueup.config.problems import Problem, suggestion
 from trueup.config.sections import (
     LARGEST,
+    AllowedWeights,
     Count,
     DataConfig,
     NonEmptyStr,
@@ -263,3 +264,5 @@ class ComparisonConfig(EvaluateConfig):
 
     gates: GatesConfig | None = None
     """Limits that the models after the first must keep."""
+    allow: Annotated[list[AllowedWeights], BeforeValidator(listed)] = Field(default_factory=list)
+    """Weights of models to allow: pickled-weights, and ignored-weights, which the model's class has no use for."""

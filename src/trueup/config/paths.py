@@ -20,10 +20,10 @@ from trueup.config.pipeline import PipelineConfig
 from trueup.config.problems import Place, Problem, dotted, limited, nearest_path, suggestion
 from trueup.config.schema import TEMPLATE_NAMES, DpoConfig, PpoConfig, StageConfig
 from trueup.config.sections import DataConfig, FunctionConfig, model_of_run
-from trueup.config.untrusted import Trust, read_json, refusal
+from trueup.config.untrusted import NO_TRUST, Trust, read_json, refusal
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
 from trueup.system.files import expanded, split_event
-from trueup.system.text import excerpt, masked
+from trueup.system.text import excerpt, listed, masked
 
 PathProblem = tuple[Place, type[TrueupError], str]
 """The key that names the path, the class of the error, and the message."""
@@ -52,7 +52,7 @@ def missing_paths(config: StageConfig | PipelineConfig | EvaluateConfig, near: P
     if isinstance(config, PipelineConfig):
         return list(_pipeline(config, near))
     if isinstance(config, EvaluateConfig):
-        return list(_evaluate(config, near, (), Trust()))
+        return list(_evaluate(config, near, (), trust_in(getattr(config, "allow", ()))))
     return list(_stage(config, (), near))
 
 
@@ -66,26 +66,26 @@ def raise_missing(missing: list[PathProblem], line: Callable[[Problem], str] | N
         raise missing[0][1](limited([as_line((place, message)) for place, _, message in missing]))
 
 
-def find_model(name: str) -> str:
+def find_model(name: str, trust: Trust = NO_TRUST) -> str:
     """Return the model to load for `name`: `<name>/model` (or `adapter`) if it is a run folder, else `name` itself.
 
     Raises:
         ModelError: there is no such model, or it cannot be used.
     """
     name = model_of_run(expanded(name))
-    if message := _model_problem(name, Trust()):
+    if message := _model_problem(name, trust):
         raise ModelError(message)
     return name
 
 
-def find_policy(name: str) -> str:
+def find_policy(name: str, trust: Trust = NO_TRUST) -> str:
     """Return the model to load for `name` as `find_model` does, for a model that has to generate text.
 
     Raises:
         ModelError: there is no such model, or it is a reward model.
     """
-    model = find_model(name)
-    if message := _policy_problem(model, Trust()):
+    model = find_model(name, trust)
+    if message := _policy_problem(model, trust):
         raise ModelError(message)
     return model
 
@@ -93,8 +93,12 @@ def find_policy(name: str) -> str:
 def trust_of(*stages: StageConfig) -> Trust:
     """Return the permissions for models (remote code, pickled or ignored weights) that one of the stages gives."""
     code = any(stage.trust_remote_code for stage in stages)
-    pickles, ignored = (any(word in stage.allow for stage in stages) for word in ("pickled-weights", "ignored-weights"))
-    return Trust(code, pickles, ignored)
+    return trust_in([word for stage in stages for word in stage.allow])._replace(code=code)
+
+
+def trust_in(allow: Collection[str]) -> Trust:
+    """Return the permissions that the words of a setting `allow` give."""
+    return Trust(pickles="pickled-weights" in allow, ignored_weights="ignored-weights" in allow)
 
 
 def is_hub_name(name: str) -> bool:
@@ -271,12 +275,19 @@ def _folder_problem(path: Path, trust: Trust) -> str | None:
             )
         if is_adapter(path):
             return _adapter_problem(path, trust)
-        return f"{path}: not a model folder: it has no config.json"
+        return f"{path}: not a model folder: it has no config.json{_models_in(path)}"
     if not has_tokenizer(path):
         return f"{path}: has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy it from the base model"
     if not any(next(path.glob(pattern), None) for pattern in WEIGHT_PATTERNS):
         return f"{path}: has no weights ({', '.join(WEIGHT_PATTERNS)})"
     return _refused(path, trust) or quantization_problem(path)
+
+
+def _models_in(path: Path) -> str:
+    """Return the text that names the models and adapters in the folders of a folder; "" if there are none."""
+    names = ("config.json", "adapter_config.json")
+    inner = sorted({file.parent.name for name in names for file in path.glob(f"*/{name}")})
+    return f"\n  fix: name a folder in it, such as {path / inner[0]}: {listed(inner, 5)}" if inner else ""
 
 
 def _refused(path: Path, trust: Trust) -> str | None:

@@ -258,6 +258,8 @@ Allowed = Literal[
 ]
 """Faults that stop a training unless `allow` names them; described in `trueup.data.tokens.findings`."""
 Allows = Annotated[list[Allowed], BeforeValidator(listed)]
+AllowedWeights = Literal["pickled-weights", "ignored-weights"]
+"""The words of `Allowed` for models that are only used: measured, or talked to."""
 
 
 class LoraConfig(Section):

@@ -35,6 +35,10 @@ class Trust(NamedTuple):
     """Leave out weights that the model's class has no use for: `allow: [ignored-weights]`."""
 
 
+NO_TRUST = Trust()
+"""No permission."""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a model's JSON file, such as config.json.
 
@@ -80,14 +84,28 @@ def _pickles(folder: Path, allowed: bool) -> Iterator[str]:
     has_safetensors = (folder / "adapter_model.safetensors").is_file() if adapter else any(folder.glob("*.safetensors"))
     names = (path.name for pattern in PICKLED for path in sorted(folder.glob(pattern)))
     if not has_safetensors and (name := next(names, None)) is not None:
-        yield pickle_message(str(folder / name))
+        yield pickle_message(str(folder / name), _conversion(folder, adapter))
 
 
-def pickle_message(place: str) -> str:
-    """Return the error message about pickled weights in the file `place`."""
+def pickle_message(place: str, conversion: str = "") -> str:
+    """Return the error message about pickled weights in the file `place`, with the line that converts them if known."""
     return (
         f"{place}: these weights are pickled, and a pickle can run any code when it is read\n"
-        "  fix: take the model's .safetensors; or, if you trust who wrote it, allow=[pickled-weights]"
+        f"  fix: take the model's .safetensors{conversion}; or, if you trust who wrote it, allow=[pickled-weights] "
+        "(for chat: --allow pickled-weights)"
+    )
+
+
+def _conversion(folder: Path, adapter: bool) -> str:
+    """Return the advice to write a folder's pickled weights as safetensors, by torch's reader of tensors alone."""
+    old, new = ("adapter_model.bin", "adapter_model") if adapter else ("pytorch_model*.bin", "model")
+    if not any(folder.glob(old)):
+        return ""
+    return (
+        ', or write them so, reading only tensors: python -c "import torch; from pathlib import Path; '
+        f"from safetensors.torch import save_file; f = Path({str(folder)!r}); w = {{}}; "
+        f"[w.update(torch.load(p, map_location='cpu', weights_only=True)) for p in sorted(f.glob({old!r}))]; "
+        f"save_file({{n: t.clone().contiguous() for n, t in w.items()}}, f / '{new}.safetensors', {{'format': 'pt'}})\""
     )
 
 

@@ -34,7 +34,7 @@ from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, unmeasu
 from trueup.evaluation.sets import evenly_spread
 from trueup.models.loading import check_vocabulary, load_causal_lm, load_classifier, load_tokenizer
 from trueup.models.network import Network
-from trueup.models.reward_model import classifier_source, model_reward, score_on_main
+from trueup.models.reward_model import classifier_source, model_reward, require_varied, score_on_main
 from trueup.models.rewards import Reward, reward_from_file
 from trueup.system.files import MODEL_CARD, fingerprint
 
@@ -245,7 +245,8 @@ class _Bench:
         )  # fmt: skip
         network = Network(classifier, load_tokenizer(folder, trust_remote_code=trust), self.runtime)
         network.add_classifier("reward", classifier, trainable=False)
-        return model_reward(network, max_tokens=self.plan.settings.max_tokens), network
+        reward = model_reward(network, max_tokens=self.plan.settings.max_tokens)
+        return require_varied(reward, f"reward: {source}"), network
 
     def _key_of(self, source: str) -> str:
         parts = [FORMAT, self.hashes, _content(source), str(self.runtime.dtype)]

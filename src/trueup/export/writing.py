@@ -63,9 +63,11 @@ def _write_policy(network: Network, folder: Path, state: dict[str, Tensor], shar
     config = trunk.config
     previous, trunk.generation_config = trunk.generation_config, generation
     try:
+        trunk.config = copy.deepcopy(config)
         if _untied_by_training(trunk, state):
-            trunk.config = copy.deepcopy(config)
             trunk.config.tie_word_embeddings = False
+        if loses_padding(trunk):
+            trunk.config.get_text_config().pad_token_id = None
         trunk.save_pretrained(temporary, state_dict=state)
     finally:
         trunk.generation_config, trunk.config = previous, config
@@ -92,6 +94,22 @@ def _untied_by_training(trunk: Any, state: dict[str, Tensor]) -> bool:
     names = {id(module): name for name, module in trunk.named_modules()}
     embedding, head = (state[f"{names[id(end)]}.weight"] for end in ends)
     return embedding.data_ptr() != head.data_ptr()
+
+
+@torch.no_grad()
+def loses_padding(trunk: nn.Module) -> bool:
+    """Return True if transformers sets the padding token's embedding to 0 whenever it loads this family (Youtu).
+
+    Its class initialises the row although the file holds it; training moves it where the LM head shares it. Without
+    `pad_token_id` in config.json the row is loaded as it is; the tokenizer and generation_config.json have the id.
+    """
+    if not type(trunk).__module__.startswith("transformers."):
+        return False  # of a model's own code nothing is initialised that the files hold
+    probe = nn.Embedding.from_pretrained(torch.ones(2, 1), padding_idx=0)
+    cast("Any", probe.weight)._is_hf_initialized = True  # as the loader marks a weight that the files hold
+    with torch.random.fork_rng(devices=[]):
+        cast("Any", trunk)._init_weights(probe)
+    return not bool((probe.weight == 1).all())
 
 
 def export_reward(network: Network, folder: Path) -> None:
@@ -236,11 +254,21 @@ def _source_folder(run_folder: Path, *, merge: bool, dtype: str) -> Path:
     if not merge:
         if not source.is_dir():
             raise ModelError(f"{run_folder} has no adapter: it was not trained with lora; leave out --no-merge")
+        if not (run_folder / "model").is_dir():
+            raise ModelError(
+                f"{run_folder}: has no model/, from which an adapter's folder gets tokenizer and chat template\n"
+                "  fix: run the stage's command again, which writes model/ from the last checkpoint without training"
+            )
         if dtype != "auto":
             raise ModelError("dtype: an adapter is exported as it was trained; leave out dtype, or --no-merge")
         return source
     source = source if source.is_dir() else run_folder
     if not (source / "config.json").is_file():
+        if (run_folder / "config.yaml").is_file() and (run_folder / "adapter").is_dir():
+            raise ModelError(
+                f"{run_folder}: a run with adapter/ and without model/, in which that is merged into its base\n"
+                "  fix: run the stage's command again, which writes model/ from the last checkpoint without training"
+            )
         raise ModelError(f"{run_folder} has no model: give the folder of a finished run or of a model")
     if dtype not in ("auto", *_DTYPES):
         raise ModelError(f"dtype: {dtype!r} is unknown; use auto, {', '.join(_DTYPES)}")

@@ -8,13 +8,14 @@ one model must target the same parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from trueup.errors import ModelError
+from trueup.models.targets import target_problem
 
 if TYPE_CHECKING:
     from peft import LoraConfig as PeftLora
@@ -38,11 +39,13 @@ def expert_parameters(trunk: nn.Module) -> list[str]:
 def adapter_config(trunk: PreTrainedModel, lora: LoraConfig) -> PeftLora:
     """Return PEFT's configuration of a LoRA section for a model that has no adapter yet.
 
-    `all-linear` is every linear layer but the LM head, and every fused expert matrix. In a list, a name may also be
-    that of an expert matrix, such as `experts.down_proj`.
+    `all-linear` is every linear layer but the LM head, and every fused expert matrix; without those whose adapter PEFT
+    could not read back (`unreadable`). In a list, a name may also be that of an expert matrix, such as
+    `experts.down_proj`.
 
     Raises:
-        ModelError: the section's dropout cannot be had on fused experts.
+        ModelError: the section's dropout cannot be had on fused experts, or a name in a list is that of a layer whose
+            adapter PEFT could not read back.
     """
     from peft import LoraConfig as PeftLora
 
@@ -50,16 +53,51 @@ def adapter_config(trunk: PreTrainedModel, lora: LoraConfig) -> PeftLora:
     routers = [name for name, module in _own_modules(trunk) if isinstance(module, nn.Linear) and not _is_linear(module)]
     settings: dict[str, Any] = {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
     if isinstance(lora.targets, str):
-        if not experts and not routers:
+        layers = [name for name, module in _own_modules(trunk) if isinstance(module, nn.Linear)]
+        if not experts and not routers and not unreadable(trunk, layers):
             return PeftLora(**settings, target_modules=lora.targets)
         chosen = PeftLora(**settings, **_all_linear(trunk, experts))
     else:
+        layers = [
+            name for name, _ in _own_modules(trunk) if any(f".{name}".endswith(f".{end}") for end in lora.targets)
+        ]
+        if lost := unreadable(trunk, layers):
+            raise ModelError(
+                f"lora.targets: PEFT would read the adapter of {lost[0]} back under another name, and leave it out\n"
+                "  fix: take that name out of the list"
+            )
         fused = [name for name in lora.targets if any(f".{expert}".endswith(f".{name}") for expert in experts)]
         others = [name for name in lora.targets if name not in fused or _names_module(trunk, name)]
         chosen = PeftLora(**settings, target_modules=others, target_parameters=fused or None)
     if problem := dropout_problem(lora, list(chosen.target_parameters or ())):
         raise ModelError(problem)
     return chosen
+
+
+def check_adapters(trunk: PreTrainedModel, lora: LoraConfig) -> list[str]:
+    """Add the adapters of a LoRA section to a model without numbers; return the fused expert matrices that they adapt.
+
+    Targets that match no layer are left to `target_problem`.
+
+    Raises:
+        ModelError: PEFT does not make such adapters for this model, for example in a Mamba block.
+    """
+    from peft import get_peft_model
+
+    if isinstance(lora.targets, list) and target_problem(trunk, lora.targets) is not None:
+        return []
+    chosen = adapter_config(trunk, lora)
+    parameters = list(chosen.target_parameters or ())
+    try:
+        get_peft_model(trunk, chosen, low_cpu_mem_usage=True)
+    except ValueError as error:
+        raise ModelError(refused_targets(lora.targets, error)) from error
+    return parameters
+
+
+def refused_targets(targets: object, error: ValueError) -> str:
+    """Return the message for LoRA targets that PEFT refuses."""
+    return f"lora.targets: {targets!r} cannot be had in this model: {' '.join(str(error).split())[:300]}"
 
 
 def dropout_problem(lora: LoraConfig, parameters: list[str]) -> str | None:
@@ -117,11 +155,28 @@ def _all_linear(trunk: PreTrainedModel, experts: list[str]) -> dict[str, Any]:
         for name, module in _own_modules(trunk)
         if (_is_linear(module) or isinstance(module, Conv1D)) and module is not head and "." in name
     }
+    linear -= set(unreadable(trunk, linear))
     converted = PeftLora(target_modules=sorted(linear))
     convert_peft_config_for_transformers(converted, trunk, None)
     kept = set(converted.target_modules or ()) & linear
     renamed = [f"{name}.weight" for name in sorted(linear - kept)]
     return {"target_modules": sorted(kept), "target_parameters": sorted([*experts, *renamed])}
+
+
+def unreadable(trunk: nn.Module, layers: Iterable[str]) -> list[str]:
+    """Return those of a model's layers whose adapter PEFT saves, but cannot read back.
+
+    On reading, PEFT renames an adapter's weights as transformers does those of old checkpoints of the family. A name
+    that is new already may be renamed once more (Laguna's `shared_experts` to `shared_expertss`): the layer would be
+    left without its adapter.
+    """
+    from peft import LoraConfig as PeftLora
+    from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
+
+    names = {f"base_model.model.{layer}.lora_A.weight": layer for layer in layers}
+    weights = {name: torch.empty(1, 1, device="meta") for name in names}
+    read = convert_peft_adapter_state_dict_for_transformers(trunk, PeftLora(), weights)
+    return sorted(layer for name, layer in names.items() if name not in read)
 
 
 def restored_config(settings: dict[str, Any]) -> PeftLora:

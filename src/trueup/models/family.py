@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trueup.config import PpoConfig, StageConfig
 from trueup.config.paths import adapter_base, is_adapter, trust_of
-from trueup.config.untrusted import Trust, refusal
+from trueup.config.untrusted import Trust, read_json, refusal
 from trueup.errors import ModelError
-from trueup.models.adapters import adapter_config, dropout_problem, expert_parameters
+from trueup.models.adapters import check_adapters
 from trueup.models.loading import inspected_folder, load_error_message
-from trueup.models.matching import blank_model
+from trueup.models.matching import config_message, require_buildable
 from trueup.models.weights import score_head
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ def check_family(config: StageConfig) -> None:
     """Check that the stage's method, and its LoRA section, are possible for the family of its model.
 
     Raises:
-        ModelError: the model is an encoder-decoder or no language model, its family has no sequence classifier for a
-            reward model, or its experts cannot have the adapters that the stage asks for.
+        ModelError: transformers cannot make the model of its config.json, it is an encoder, an encoder-decoder or no
+            language model, its family has no sequence classifier for a reward model, or PEFT cannot make the adapters
+            that the stage asks for.
     """
     from transformers import AutoModelForCausalLM
 
@@ -48,16 +49,45 @@ def check_family(config: StageConfig) -> None:
             f"model: {config.model} is an encoder-decoder ({kind}); trueup trains decoder-only language models\n"
             f"  fix: {_DECODERS}"
         )
+    trunk = _trunk(config.model, family, trust_of(config))
+    if trunk is not None and _sees_both_ways(trunk):
+        raise ModelError(
+            f"model: {config.model} is an encoder ({kind}), no causal language model: its tokens see those after them\n"
+            f"  fix: {_DECODERS}"
+        )
     if config.method == "reward":
-        _check_classifier(config.model, family)
-    if config.lora is not None and (config.lora.dropout or isinstance(config, PpoConfig)):
-        trunk = _blank(family, AutoModelForCausalLM)
-        if trunk is not None and (experts := expert_parameters(trunk)):
-            reached = list(adapter_config(trunk, config.lora).target_parameters or ())
-            if problem := dropout_problem(config.lora, reached or experts) if reached else None:
-                raise ModelError(problem)
-            if isinstance(config, PpoConfig):
-                _check_rewards(config, reached)
+        _check_classifier(config.model, family, trunk)
+    if config.lora is not None and trunk is not None:
+        parameters = check_adapters(trunk, config.lora)
+        if isinstance(config, PpoConfig):
+            _check_rewards(config, parameters)
+
+
+def _trunk(model: str, family: PreTrainedConfig, trust: Trust) -> PreTrainedModel | None:
+    """Return the family's language model without weights; None if its class is the model's own code.
+
+    Raises:
+        ModelError: transformers cannot make it of the configuration.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if trust.code and getattr(family, "auto_map", None):
+        return None
+    if type(family) not in cast("Any", AutoModelForCausalLM)._model_mapping:
+        return None
+    try:
+        return require_buildable(AutoModelForCausalLM, family, model)
+    except ModelError as error:
+        raise ModelError(f"model: {error}") from error
+
+
+def _sees_both_ways(trunk: PreTrainedModel) -> bool:
+    """Return True for an encoder loaded as a language model, such as BERT without `is_decoder` in its config.json.
+
+    Its attention says so: no module of it is causal. Encoders that do not say it are found when they have loaded.
+    """
+    flags = {module.is_causal for module in trunk.modules() if isinstance(getattr(module, "is_causal", None), bool)}
+    return flags == {False} and getattr(trunk.config.get_text_config(), "is_decoder", None) is False
 
 
 def _family(model: str, trust: Trust) -> PreTrainedConfig | None:
@@ -76,34 +106,28 @@ def _family(model: str, trust: Trust) -> PreTrainedConfig | None:
     try:
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust.code)
     except Exception as error:  # a library may raise anything on a file that is no model's
-        raise ModelError(load_error_message(model, error, "configuration")) from error
+        if "trust_remote_code" in str(error):
+            raise ModelError(load_error_message(model, error, "configuration")) from error
+        raise ModelError(f"model: {config_message(model, error, read_json(folder / 'config.json'))}") from error
 
 
-def _blank(family: PreTrainedConfig, auto: Any) -> PreTrainedModel | None:
-    """Return the family's model of class `auto` without weights; None if transformers cannot make it."""
-    try:
-        return blank_model(auto, family)
-    except Exception:  # noqa: BLE001 - loading the model meets it again and says it
-        return None
-
-
-def _check_classifier(model: str, family: PreTrainedConfig) -> None:
+def _check_classifier(model: str, family: PreTrainedConfig, trunk: PreTrainedModel | None) -> None:
     """Check that a reward model of the family can be exported: as a sequence classifier over the same weights.
 
     Raises:
         ModelError: transformers has no such class, or it has other weights or no linear score head.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     problem = f"reward: transformers has no sequence classifier of {family.model_type} models"
     fix = "train the reward model from another family; PPO and evaluations take rewards of any family"
     if type(family) not in cast("Any", AutoModelForSequenceClassification)._model_mapping:
         raise ModelError(f"{problem}, so no tool could load one trained from {model}\n  fix: {fix}")
-    trunk, labelled = _blank(family, AutoModelForCausalLM), copy.deepcopy(family)
-    labelled.num_labels = 1
-    classifier = _blank(labelled, AutoModelForSequenceClassification)
-    if classifier is None or trunk is None:
+    if trunk is None:
         return
+    labelled = copy.deepcopy(family)
+    labelled.num_labels = 1
+    classifier = require_buildable(AutoModelForSequenceClassification, labelled, model)
     head = score_head(classifier)
     names = {name for name, module in classifier.named_modules() if module is head}
     missing = set(classifier.state_dict()) - set(trunk.state_dict()) - {f"{name}.weight" for name in names}

@@ -27,15 +27,16 @@ from trueup.models.matching import (
     AdapterReport,
     adapter_report,
     folder_report,
+    library_reason,
     loaded_report,
     meta_base,
+    read_model_config,
     require_adapter_match,
     require_match,
     with_layers_beyond,
 )
 from trueup.models.network import Network
-from trueup.models.weights import input_embeddings, weights_fingerprint
-from trueup.system.text import excerpt, masked
+from trueup.models.weights import check_end_ids, input_embeddings, weights_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -145,6 +146,10 @@ def load_causal_lm(
         # The weights were dequantized on loading; a config that still says "gguf" could not be saved or loaded again.
         del trunk.config.quantization_config
         cast("Any", trunk).hf_quantizer = None
+    try:
+        check_end_ids(trunk)
+    except ModelError as error:
+        raise ModelError(f"{model}: {error}") from None
     return _require_finite(trunk, model).to(runtime.load_device)
 
 
@@ -182,7 +187,7 @@ def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: b
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # shapes of another model, or settings that peft rejects
-        raise ModelError(f"{folder}: this adapter does not fit {name}: {_reason(error, 200)}") from error
+        raise ModelError(f"{folder}: this adapter does not fit {name}: {library_reason(error, 200)}") from error
     return cast("PreTrainedModel", _require_finite(merged, str(folder)))
 
 
@@ -279,11 +284,7 @@ def _load_model(auto: Any, model: str, trust: Trust, dtype: torch.dtype, *, head
         ModelError: as for `_from_pretrained`; or the weights are not those of the model's class.
     """
     place = Path(model)
-    if place.is_dir():
-        if problem := refusal(place, trust) or kind_problem(place, model, auto):
-            raise ModelError(problem)
-        if (report := folder_report(place, auto, head=head)) is not None:
-            require_match(report, model, ignored_weights=trust.ignored_weights)
+    compare_headers(model, trust, is_reward=auto.__name__ == "AutoModelForSequenceClassification", head=head)
     options = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}  # they are in the report
     (loaded, info), folder = _from_pretrained(auto, model, trust, **options)
     report = loaded_report(loaded, auto, info, folder, head=head)
@@ -291,6 +292,39 @@ def _load_model(auto: Any, model: str, trust: Trust, dtype: torch.dtype, *, head
         report = with_layers_beyond(report, place)
     require_match(report, model, ignored_weights=trust.ignored_weights)
     return loaded
+
+
+def compare_headers(model: str, trust: Trust, *, is_reward: bool = False, head: bool = True) -> str | None:
+    """Compare the headers of a folder's weight files, or of its base's for an adapter, with the class that loads them.
+
+    Args:
+        model: a folder, a hub id or a `.gguf` file.
+        trust: the user's permissions.
+        is_reward: the model is a reward model.
+        head: False accepts a model without its LM head.
+
+    Returns:
+        The weights that `trust` allows to leave out, in words; None if there are none, or for models that are compared
+        when they have loaded (names on the hub, `.gguf` files).
+
+    Raises:
+        ModelError: the weights are not those of the model's class.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    place, auto = Path(model), AutoModelForSequenceClassification if is_reward else AutoModelForCausalLM
+    if is_adapter(place):
+        return compare_headers(adapter_base(place), trust, head=head)
+    if not place.is_dir():
+        return None
+    if problem := refusal(place, trust) or kind_problem(place, model, auto):
+        raise ModelError(problem)
+    report = folder_report(place, auto, head=head, code=trust.code)
+    if report is None:
+        return None
+    require_match(report, model, ignored_weights=trust.ignored_weights)
+    ignored = report.unexpected
+    return f"{model}: {report.model} has no use for {report.ignored(ignored)}" if ignored else None
 
 
 def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> tuple[Any, Path | None]:
@@ -332,6 +366,8 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> tup
             raise MissingExtraError("reading a .gguf file needs the extra gguf: pip install 'trueup[gguf]'") from error
         raise
     except Exception as error:  # a library may raise anything on files that are not a model
+        if is_tokenizer and folder is not None and (folder / "config.json").is_file():
+            read_model_config(folder, code=trust.code)  # transformers looks into it for the tokenizer's class
         raise ModelError(load_error_message(model, error, "tokenizer" if is_tokenizer else "model")) from error
 
 
@@ -403,13 +439,7 @@ def load_error_message(model: str, error: Exception, part: str) -> str:
         return _custom_code_message(model, part)
     if "use_safetensors" in text or "no file named model.safetensors" in text:
         return pickle_message(f"{model}: has no .safetensors")
-    return f"model: cannot load the {part} of {model}: {_reason(error, 300)}"
-
-
-def _reason(error: Exception, limit: int) -> str:
-    is_plain = isinstance(error, OSError | ValueError | RuntimeError)
-    message = masked(f"{'' if is_plain else type(error).__name__ + ': '}{error}")
-    return excerpt(" ".join(message.split()), limit)[1:-1]
+    return f"model: cannot load the {part} of {model}: {library_reason(error, 300)}"
 
 
 def matching_reward_adapter(folder: Path, network: Network) -> Path | None:

@@ -8,27 +8,32 @@ model as it was loaded (`loaded_report`), which also covers `.gguf` files and mo
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from trueup.config.paths import adapter_base, is_adapter
+from trueup.config.problems import nearest
 from trueup.config.untrusted import read_json
 from trueup.errors import ModelError
-from trueup.system.text import printable
+from trueup.system.text import excerpt, masked, printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
 _INDEX = ".index.json"
+_ADAPTER = "adapter_model.safetensors"
 _FILES = ("model.safetensors", "pytorch_model.bin")  # each also in parts, with an index; transformers' own order
 _TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
@@ -75,10 +80,10 @@ class WeightsReport:
         left_out: names in the files that the class itself ignores on loading, such as `mtp.*` (multi-token prediction).
         stored: the weights in the files; empty if they could not be listed.
         layers: number of layers in config.json.
+        tied: (name, name of the weight that it shares), for weights that the class shares although the files hold both.
     """
 
     model: str
-    auto: str
     expected: frozenset[str]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -87,6 +92,7 @@ class WeightsReport:
     left_out: tuple[str, ...]
     stored: Mapping[str, StoredWeight]
     layers: int | None
+    tied: tuple[tuple[str, str], ...] = ()
 
     @property
     def only_unexpected(self) -> bool:
@@ -139,9 +145,9 @@ class WeightsReport:
     def _fix(self, place: str) -> str:
         if self.wrong_types:
             return "take the model's unquantized weights (bfloat16 or float32)"
-        removal = None if self.mismatched else removable(self.unexpected, self.missing, self.expected)
-        if removal is not None:
-            return self._renamed(place, *removal)
+        renaming = None if self.mismatched else renaming_of(self.unexpected, self.missing, self.expected)
+        if renaming is not None:
+            return self._renamed(place, renaming)
         if any(".lora_" in name for name in self.unexpected):
             return "an adapter is in these weights: merge it before saving (PEFT's merge_and_unload)"
         if any(name.startswith("score.") for name in self.unexpected):
@@ -149,59 +155,92 @@ class WeightsReport:
         if self.only_unexpected:
             return (
                 "take the config.json that belongs to these weights; if they are left out on purpose (a vision tower, "
-                "layers for multi-token prediction), allow=[ignored-weights] in a stage, and for evaluate or chat save "
-                f"the model without them: {self.auto}.from_pretrained({place!r}).save_pretrained(FOLDER)"
+                "layers for multi-token prediction), set allow=[ignored-weights] (for chat: --allow ignored-weights)"
             )
         if any(name.startswith("score.") for name in self.missing):
             return "a reward model has a trained score head: train one with `trueup reward`, or copy it whole again"
         return "copy or save the model again, whole, with the config.json that belongs to it"
 
-    def _renamed(self, place: str, pattern: str, removed: str) -> str:
-        text = f"the names hold {removed}{_origin(removed)}"
+    def _renamed(self, place: str, renaming: Renaming) -> str:
         if not Path(place).is_dir():
-            return f"{text}; download it (`hf download {place} --local-dir FOLDER`) and check that folder"
+            return f"{renaming.text}; download it (`hf download {place} --local-dir FOLDER`) and check that folder"
         target, index = f"{place}-renamed", Path(place, f"model.safetensors{_INDEX}")
         of_index = (
             f"; p = Path({target!r}, {index.name!r}); d = json.loads(p.read_text()); "
-            f"d['weight_map'] = {{re.sub(r'{pattern}', r'\\1', n): f for n, f in d['weight_map'].items()}}; "
+            f"d['weight_map'] = {{{renaming.call('n')}: f for n, f in d['weight_map'].items()}}; "
             "p.write_text(json.dumps(d))"
         )
         return (
-            f"{text}; make a copy without that, and name {target}: "
+            f"{renaming.text}; make a copy with the right ones, and name {target}: "
             'python -c "import json, re, shutil; from pathlib import Path; '
             f"from safetensors.torch import load_file, save_file; shutil.copytree({place!r}, {target!r}); "
-            f"[save_file({{re.sub(r'{pattern}', r'\\1', n): w.clone() for n, w in load_file(p).items()}}, p, "
+            f"[save_file({{{renaming.call('n')}: w.clone() for n, w in load_file(p).items()}}, p, "
             f"{{'format': 'pt'}}) for p in Path({target!r}).glob('*.safetensors')]"
             f'{of_index if index.is_file() else ""}"'
         )
 
 
-def removable(
-    unexpected: Collection[str], missing: Collection[str], expected: Collection[str]
-) -> tuple[str, str] | None:
-    """Return (pattern, text) of what is to be removed from all names in the files, so that they are the class's.
+class Renaming(NamedTuple):
+    """A change of names that turns those in the files into the class's: each match of a pattern is replaced.
 
-    Each match of the pattern is to be replaced by its first group, a dot or nothing. It holds no character that a shell
-    replaces inside of double quotes, such as `!`.
+    It holds no character that a shell replaces inside of double quotes, such as `!`.
+    """
 
-    Such is the prefix of a wrapper around the model that was saved: `_orig_mod.` of torch.compile. None if no removal
-    explains every difference. The arguments are names that the class does not know, those that it lacks, and all of it.
+    pattern: str
+    replacement: str
+    text: str
+    """The difference in words, for a message."""
+
+    def apply(self, name: str) -> str:
+        """Return the class's name of the weight that the files call `name`."""
+        return re.sub(self.pattern, self.replacement, name)
+
+    def call(self, variable: str) -> str:
+        """Return Python code that renames what the variable holds."""
+        return f"re.sub(r'{self.pattern}', r'{self.replacement}', {variable})"
+
+
+def renaming_of(unexpected: Collection[str], missing: Collection[str], expected: Collection[str]) -> Renaming | None:
+    """Return the renaming that explains every difference between the names in the files and the class's, if any.
+
+    Such are the prefix of a wrapper around the model that was saved (`_orig_mod.` of torch.compile), and another
+    prefix (`transformer.` for `model.`). The arguments are names that the class does not know, those that it lacks, and
+    all of its names.
     """
     if not (unexpected and missing):
         return None
-    names, known = set(expected), {part for name in expected for part in name.split(".")}
-    patterns: list[tuple[str, str]] = []
+    names, lacking = set(expected), set(missing)
+    for renaming in _renamings(unexpected, lacking, names):
+        renamed = {renaming.apply(name) for name in unexpected}
+        if len(renamed) == len(unexpected) and renamed <= names and renamed >= lacking:
+            return renaming
+    return None
+
+
+def _renamings(unexpected: Collection[str], missing: set[str], expected: set[str]) -> Iterator[Renaming]:
+    known = {part for name in expected for part in name.split(".")}
     if extra := sorted({part for name in unexpected for part in name.split(".")} - known):
         text = ", ".join(f"{part}." for part in extra)
-        patterns.append((rf"(^|\.)(?:(?:{'|'.join(map(re.escape, extra))})\.)+", text))
+        pattern = rf"(^|\.)(?:(?:{'|'.join(map(re.escape, extra))})\.)+"
+        yield Renaming(pattern, r"\1", f"the names hold {text}{_origin(text)}")
     first = min(unexpected)
     prefixes = {first.removesuffix(name) for name in missing if first.endswith(f".{name}")}
-    patterns += [(rf"(^){re.escape(prefix)}", prefix) for prefix in sorted(prefixes, key=len)]
-    for pattern, text in patterns:
-        renamed = {re.sub(pattern, r"\1", name) for name in unexpected}
-        if len(renamed) == len(unexpected) and renamed <= names and renamed >= set(missing):
-            return pattern, text
-    return None
+    for prefix in sorted(prefixes, key=len):
+        yield Renaming(rf"(^){re.escape(prefix)}", r"\1", f"the names hold {prefix}{_origin(prefix)}")
+    heads = {pair for name in missing if (pair := _heads(first, name)) is not None}
+    for ours, theirs in sorted(heads, key=lambda pair: len(pair[0]) + len(pair[1])):
+        text = f"begin with {ours} where the model's begin with {theirs}" if ours else f"lack {theirs} before them"
+        yield Renaming(rf"^{re.escape(ours)}", theirs, f"the names {text}")
+
+
+def _heads(first: str, second: str) -> tuple[str, str] | None:
+    """Return what two names begin with before their longest common end of whole parts; None if they have none."""
+    ours, theirs = first.split("."), second.split(".")
+    pairs = zip(reversed(ours), reversed(theirs), strict=False)
+    common = next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(ours), len(theirs)))
+    if not common:
+        return None
+    return "".join(f"{part}." for part in ours[:-common]), "".join(f"{part}." for part in theirs[:-common])
 
 
 def _origin(removed: str) -> str:
@@ -299,6 +338,51 @@ def _safetensors(path: Path) -> dict[str, StoredWeight]:
     return weights
 
 
+def read_weights(folder: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """Return name -> weight for those of `names` that a folder's `.safetensors` hold, as they are stored.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        if path.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(path, framework="pt") as opened:
+                weights |= {name: opened.get_tensor(name) for name in opened.keys() if name in names}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: not a readable safetensors file: {error}\n  fix: copy it again, whole") from None
+    return weights
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Return True if two models' folders hold the same weights, whatever their files; in another precision too.
+
+    Only `.safetensors` are compared, one weight at a time.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    ours, theirs = stored_weights(first), stored_weights(second)
+    if not ours or {name: weight.shape for name, weight in ours.items()} != {
+        name: weight.shape for name, weight in theirs.items()
+    }:
+        return False
+    compared = False
+    for name in sorted(ours, key=lambda name: ours[name].size):  # different models part at the first small weight
+        pair = [read_weights(folder, {name}).get(name) for folder in (first, second)]
+        if pair[0] is None or pair[1] is None:
+            return False
+        coarser = min((tensor for tensor in pair if tensor is not None), key=lambda tensor: tensor.element_size()).dtype
+        if not torch.equal(pair[0].to(coarser), pair[1].to(coarser)):
+            return False
+        compared = True
+    return compared
+
+
 def _pickled(path: Path) -> dict[str, StoredWeight]:
     """Return the weights in a pickled file; its tensors alone are read (`weights_only`), without their numbers."""
     content = _if_possible(lambda: torch.load(path, map_location="meta", weights_only=True)) or {}
@@ -312,29 +396,114 @@ def _pickled(path: Path) -> dict[str, StoredWeight]:
 # -- what the class has ----------------------------------------------------------------------------------------------
 
 
-def folder_report(folder: Path, auto: Any, *, head: bool = True) -> WeightsReport | None:
+def folder_report(folder: Path, auto: Any, *, head: bool = True, code: bool = False) -> WeightsReport | None:
     """Compare the headers of a folder's weight files with the class that `auto` makes of its config.json.
 
     transformers itself compares, with weights that have a shape and no numbers, so renamed, fused and tied weights are
-    known to it as in loading. With `head` False a missing LM head is no difference. Return None where that is not
-    possible: for a class that is not transformers' own, or without weight files.
+    known to it as in loading. With `head` False a missing LM head is no difference; `code` runs the model's own code
+    where its class is in it. Return None where that is not possible, or without weight files.
 
     Raises:
-        ModelError: a file is missing or damaged.
+        ModelError: a file is missing or damaged, or transformers cannot make a model of the config.json.
     """
-    from transformers import AutoConfig
-
     if (generation := folder / "generation_config.json").is_file():
         read_json(generation)  # transformers leaves out a damaged one, and with it the ids that end an answer
     stored = stored_weights(folder)
-    if not stored:
+    config = read_model_config(folder, code=code)
+    if config is None or not stored or not _has_class(auto, config, code):
         return None
-    pair = _if_possible(lambda: meta_model(auto, AutoConfig.from_pretrained(folder, trust_remote_code=False), stored))
+    blank = require_buildable(auto, config, str(folder), code=code)
+    pair = _if_possible(lambda: meta_model(_class_of(auto, config) or type(blank), config, stored))
     if pair is None:
         return None
     model, info = pair
     report = _report(model, auto, info, stored)
     return report if head else without_head(report, model)
+
+
+def read_model_config(folder: Path, *, code: bool = False) -> Any | None:
+    """Return the configuration of a model's folder; None if it has none, or needs code of its own that may not run.
+
+    Raises:
+        ModelError: transformers cannot read its config.json.
+    """
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=code)
+    except Exception as error:  # a library may raise anything on a file that is no model's
+        if not code and read_json(folder / "config.json").get("auto_map"):
+            return None
+        raise ModelError(config_message(str(folder), error, read_json(folder / "config.json"))) from error
+
+
+def _class_of(auto: Any, config: Any) -> Any | None:
+    """Return transformers' own class that `auto` loads for a configuration; None if it has none."""
+    mapping = auto._model_mapping
+    if type(config) in mapping:
+        return mapping[type(config)]
+    return None
+
+
+def _has_class(auto: Any, config: Any, code: bool) -> bool:
+    """Return True if there is a class that `auto` may load: transformers' own, or with `code` the model's."""
+    own = (getattr(config, "auto_map", None) or {}).get(auto.__name__)
+    return own is not None if code and own is not None else _class_of(auto, config) is not None
+
+
+def require_buildable(auto: Any, config: Any, place: str, *, code: bool = False) -> PreTrainedModel:
+    """Return the model that `auto` makes of a configuration, with shapes and no numbers.
+
+    Raises:
+        ModelError: its class refuses the configuration. `place` is the model's folder or name, for the message.
+    """
+    try:
+        return blank_model(auto, config, code=code)
+    except Exception as error:  # a library may raise anything on settings that are wrong
+        # The loader makes the model in a context of its own, in which more of them can be made without numbers.
+        kind = _class_of(auto, config)
+        pair = None if kind is None else _if_possible(lambda: meta_model(kind, config, {}))
+        if pair is None:
+            raise ModelError(config_message(place, error, config.to_dict())) from error
+        return pair[0]
+
+
+def config_message(place: str, error: Exception, settings: Mapping[str, Any]) -> str:
+    """Return the message for a config.json of which transformers can make no model; `settings` are what it holds.
+
+    It names the keys whose values the error quotes.
+    """
+    if isinstance(error, ImportError):
+        return f"{place}: {library_reason(error, 300)}\n  fix: install that package into trueup's environment"
+    quoted = [
+        f"{key}: {value!r}"
+        for key, value in _leaves(settings)
+        if isinstance(value, str) and len(value) > 1 and any(f"{mark}{value}{mark}" in str(error) for mark in "'\"`")
+    ]
+    keys = f" ({named(quoted)})" if quoted else ""
+    return (
+        f"{place}: transformers can make no model of its config.json{keys}: {library_reason(error, 300)}\n"
+        "  fix: correct that value, or take the config.json that belongs to these weights; or another version of "
+        "transformers, if the model is newer than this one"
+    )
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of everything in nested settings that is no mapping itself."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def library_reason(error: Exception, limit: int) -> str:
+    """Return a library's error as one line of at most `limit` characters, with its class unless that says nothing."""
+    is_plain = isinstance(error, OSError | ValueError | RuntimeError)
+    message = masked(f"{'' if is_plain else type(error).__name__ + ': '}{error}")
+    return excerpt(" ".join(message.split()), limit)[1:-1]
 
 
 def _if_possible(work: Callable[[], T]) -> T | None:
@@ -345,11 +514,14 @@ def _if_possible(work: Callable[[], T]) -> T | None:
         return None
 
 
-def meta_model(auto: Any, config: Any, stored: Mapping[str, StoredWeight]) -> tuple[Any, dict[str, Any]]:
-    """Return a model with shapes and no numbers, and transformers' report of loading weights of such shapes into it."""
+def meta_model(kind: Any, config: Any, stored: Mapping[str, StoredWeight]) -> tuple[Any, dict[str, Any]]:
+    """Return a model with shapes and no numbers, and transformers' report of loading weights of such shapes into it.
+
+    `kind` is the model's class.
+    """
     weights = {name: torch.empty(weight.shape, device="meta") for name, weight in stored.items()}
     with torch.random.fork_rng(devices=[]):  # the numbers that training draws do not depend on a check
-        return auto._model_mapping[type(config)].from_pretrained(
+        return kind.from_pretrained(
             None, config=config, state_dict=weights, device_map="meta", dtype=torch.float32,
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
@@ -389,8 +561,9 @@ def _report(model: Any, auto: Any, info: Mapping[str, Any], stored: Mapping[str,
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     shapes = sorted((name, tuple(ours), tuple(theirs)) for name, ours, theirs in info["mismatched_keys"])
     return WeightsReport(
-        type(model).__name__, auto.__name__, frozenset(expected), tuple(sorted(missing)), tuple(sorted(unexpected)),
+        type(model).__name__, frozenset(expected), tuple(sorted(missing)), tuple(sorted(unexpected)),
         tuple(shapes), wrong, tuple(sorted(left_out)), stored, layers if isinstance(layers, int) else None,
+        tuple((name, source) for name, source in tied.items() if name in stored and source in stored),
     )  # fmt: skip
 
 
@@ -464,24 +637,28 @@ class AdapterReport(NamedTuple):
 
 
 def skeleton(model: str) -> PreTrainedModel | None:
-    """Return the causal language model of a folder, or of an adapter's base, with shapes and no numbers.
+    """Return the causal language model of a folder, or of an adapter's base, with its settings and without numbers.
 
     Return None for a name on the hub, a `.gguf` file, or a class that is not transformers' own.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     folder = Path(adapter_base(Path(model)) if is_adapter(Path(model)) else model)
     if not (folder / "config.json").is_file():
         return None
-    return _if_possible(
+    trunk = _if_possible(
         lambda: blank_model(AutoModelForCausalLM, AutoConfig.from_pretrained(folder, trust_remote_code=False))
     )
+    if trunk is not None and (folder / "generation_config.json").is_file():
+        with suppress(Exception):  # as in loading: a file that is no such configuration is left out
+            trunk.generation_config = GenerationConfig.from_pretrained(folder)
+    return trunk
 
 
-def blank_model(auto: Any, config: Any) -> Any:
-    """Return the model that `auto` makes of a configuration, with shapes and no numbers."""
+def blank_model(auto: Any, config: Any, *, code: bool = False) -> Any:
+    """Return the model that `auto` makes of a configuration, with shapes and no numbers; `code` runs its own code."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        return auto.from_config(config)
+        return auto.from_config(copy.deepcopy(config), trust_remote_code=code)
 
 
 def meta_base(base: PreTrainedModel) -> PreTrainedModel:
@@ -496,15 +673,17 @@ def adapter_report(folder: Path, base: PreTrainedModel) -> AdapterReport | None:
     `base` needs shapes only (`meta_base`), and gets the adapter. Return None where PEFT cannot make it without numbers.
 
     Raises:
-        ModelError: the file is missing or damaged, or the base has none of the adapter's target modules.
+        ModelError: the file is missing or damaged, its settings are not PEFT's, or the base has none of the adapter's
+            target modules.
     """
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 
-    path = folder / "adapter_model.safetensors"
+    check_adapter_settings(folder)
+    path = folder / _ADAPTER
     if not path.is_file():
         if (folder / "adapter_model.bin").is_file():
             return None
-        raise ModelError(f"{folder}: has no {path.name}, the adapter's weights\n  fix: copy the adapter again, whole")
+        raise ModelError(_no_adapter_weights(folder))
     stored = _safetensors(path)
     weights = {name: torch.empty(weight.shape, device="meta") for name, weight in stored.items()}
 
@@ -540,6 +719,60 @@ def adapter_report(folder: Path, base: PreTrainedModel) -> AdapterReport | None:
     return AdapterReport(tuple(missing), tuple(unexpected), mismatched, tuple(expected), vocabulary)
 
 
+def _no_adapter_weights(folder: Path) -> str:
+    """Return the message for an adapter's folder without the file that PEFT reads."""
+    parts = sorted(path.name for path in folder.glob(f"{_ADAPTER.removesuffix('.safetensors')}-*.safetensors"))
+    if not parts:
+        return f"{folder}: has no {_ADAPTER}, the adapter's weights\n  fix: copy the adapter again, whole"
+    return (
+        f"{folder}: its weights are in {len(parts)} parts ({named(parts)}), and PEFT reads only {_ADAPTER}\n"
+        '  fix: join them: python -c "from pathlib import Path; from safetensors.torch import load_file, save_file; '
+        f"f = Path({str(folder)!r}); w = {{}}; "
+        "[w.update(load_file(p)) for p in f.glob('adapter_model-*.safetensors')]; "
+        f"save_file(w, f / '{_ADAPTER}', {{'format': 'pt'}})\""
+    )
+
+
+_FACTOR = re.compile(r"(?:alpha|scaling)$")
+"""Settings that multiply an adapter: a value that is missing or wrong changes what it computes, not its shapes."""
+
+
+def check_adapter_settings(folder: Path) -> None:
+    """Check that PEFT reads every setting in an adapter's adapter_config.json, and takes no factor from its defaults.
+
+    Raises:
+        ModelError: PEFT does not know a key and would ignore it, or the adapter's factor is missing or no number.
+    """
+    import peft
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    path = folder / "adapter_config.json"
+    settings = read_json(path)
+    types: dict[Any, Any] = dict(PEFT_TYPE_TO_CONFIG_MAPPING)
+    kind = types.get(settings.get("peft_type"))
+    if kind is None:
+        return
+    known = {field.name: field.default for field in dataclasses.fields(kind)}
+    for key, value in settings.items():
+        if key not in known and value:  # a later version writes its new settings even where they change nothing
+            close = nearest(key, [name for name in known if name not in settings])
+            raise ModelError(
+                f"{path}: {excerpt(key)[1:-1]} is no setting of {kind.__name__} in peft {peft.__version__}, which "
+                f"would ignore it{f' (did you mean {close}?)' if close else ''}\n"
+                "  fix: correct the key, or take it out; or install the version of peft that wrote it"
+            )
+    for key, default in known.items():
+        if not _FACTOR.search(key) or isinstance(default, bool) or not isinstance(default, int | float):
+            continue
+        value = settings.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            state = f"is {excerpt(value)}, not a number above 0" if key in settings else f"is missing (PEFT: {default})"
+            raise ModelError(
+                f"{path}: {key} {state}; the strength of the adapter depends on it\n"
+                "  fix: write the value that it was trained with"
+            )
+
+
 _SHAPES = re.compile(r"- (\S+): found shape torch\.Size\((\[.*?\])\) in the checkpoint and torch\.Size\((\[.*?\])\)")
 
 
@@ -570,13 +803,12 @@ def adapter_problem(report: AdapterReport, folder: Path, base: str) -> tuple[str
         return None
     text = f"{folder}: this adapter does not fit {base}: {'; '.join(parts)}"
     expected = [name.replace(".default", "") for name in report.expected]
-    if (removal := removable(report.unexpected, missing, expected)) is not None:
-        pattern, removed = removal
-        path = str(folder / "adapter_model.safetensors")
+    if (renaming := renaming_of(report.unexpected, missing, expected)) is not None:
+        path = str(folder / _ADAPTER)
         return text, (
-            f"the names hold {removed}{_origin(removed)}; take it out of them: "
+            f"{renaming.text}; rename them: "
             'python -c "import re; from safetensors.torch import load_file, save_file; '
-            f"save_file({{re.sub(r'{pattern}', r'\\1', name): value.clone() "
+            f"save_file({{{renaming.call('name')}: value.clone() "
             f"for name, value in load_file({path!r}).items()}}, {path!r}, {{'format': 'pt'}})\""
         )
     if (tokens := _trained_vocabulary(report)) is not None:

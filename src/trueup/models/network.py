@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from trueup.algorithms.tensors import token_logps
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ConfigError, ModelError
-from trueup.models.adapters import adapter_config, restored_config
+from trueup.models.adapters import adapter_config, refused_targets, restored_config
 from trueup.models.attention import PACKED, use_attention
 from trueup.models.batching import Batch, Branch, Example, Layout, collate
 from trueup.models.positions import table_size
@@ -254,8 +254,7 @@ class Network(nn.Module):
                 self._peft.append(cast("PeftModel", get_peft_model(trunk, lora, adapter_name=name)))
         except ValueError as error:
             wanted = getattr(asked, "targets", None) or lora.target_modules
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(f"lora.targets: {wanted!r} cannot be had in this model: {reason}") from error
+            raise ModelError(refused_targets(wanted, error)) from error
         self._selected, self._deterministic = None, []
         self._restore_flags()
 

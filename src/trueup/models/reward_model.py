@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trueup.config.paths import trust_of
 from trueup.data.rendering.messages import Conversation, Message
+from trueup.errors import ModelError
 from trueup.models.batching import Branch, Example
 from trueup.models.forward import forward_all
 from trueup.models.loading import load_classifier, load_tokenizer, matching_reward_adapter
@@ -38,6 +39,23 @@ def model_reward(network: Network, *, role: str = "reward", max_tokens: int) -> 
     return reward
 
 
+def require_varied(reward: Reward, name: str) -> Reward:
+    """Return a reward model's function after checking that it gives different answers different scores.
+
+    Raises:
+        ModelError: all of a few made-up answers have the same score, such as that of a score head of zeros.
+    """
+    asked = Message("user", "What is the capital of France?")
+    texts = ("Paris.", "I do not know.", "It is Rome, the largest town of Italy, and nothing else.", "7 * 6 = 42")
+    scores = reward([Conversation((asked, Message("assistant", text))) for text in texts])
+    if bool((scores == scores[0]).all()):
+        raise ModelError(
+            f"{name}: it gives every answer the same score ({float(scores[0]):.4g}), which teaches nothing\n"
+            "  fix: train the reward model, or copy it whole again"
+        )
+    return reward
+
+
 def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *, role: str) -> tuple[Reward, bool]:
     """Open the reward that a configuration names: a model or a Python function.
 
@@ -49,20 +67,24 @@ def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *,
 
     Returns:
         The reward function, and True if it is an adapter of `network`.
+
+    Raises:
+        ModelError: the model cannot be loaded, or gives every answer the same score.
     """
     if ".py:" in source:
         return score_on_main(reward_from_file(source), network.runtime), False
     adapter = matching_reward_adapter(Path(source), network) if config.lora is not None else None
     if adapter is not None:
         network.add_scorer(role, adapter, trainable=False)
-        return model_reward(network, role=role, max_tokens=config.max_tokens), True
+        return require_varied(model_reward(network, role=role, max_tokens=config.max_tokens), f"reward: {source}"), True
     folder = classifier_source(source)
     code, pickles, ignored = trust_of(config)
     classifier = load_classifier(
         folder, network.runtime, trust_remote_code=code, pickles=pickles, ignored_weights=ignored
     )
     tokenizer = load_tokenizer(folder, trust_remote_code=code)
-    return classifier_reward(classifier, tokenizer, network.runtime, max_tokens=config.max_tokens), False
+    reward = classifier_reward(classifier, tokenizer, network.runtime, max_tokens=config.max_tokens)
+    return require_varied(reward, f"reward: {source}"), False
 
 
 def score_on_main(reward: Reward, runtime: Runtime) -> Reward:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -117,23 +118,39 @@ def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[i
     counts if it is a special token: it may be no more than the default of the configuration's class.
 
     Raises:
-        ModelError: `eos_token_id` is neither an id nor a list of ids.
+        ModelError: `eos_token_id` is neither an id of the vocabulary nor a list of them.
     """
-    config, generation = cast("Any", model).config, getattr(model, "generation_config", None)
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    written = not getattr(generation, "_from_model_config", False)
     ids: set[int] = set()
-    files = {"generation_config.json": [generation], "config.json": [config, config.get_text_config()]}
-    for file, part in ((file, part) for file, parts in files.items() for part in parts):
-        named = getattr(part, "eos_token_id", None)
-        listed = set(_token_ids(named, file))
-        ids |= listed if isinstance(named, list) or (part is generation and written) else special & listed
+    for listed, is_certain in _named_ends(model):
+        ids |= listed if is_certain else special & listed
     return frozenset(ids)
 
 
-def _token_ids(value: object, file: str) -> list[int]:
+def check_end_ids(model: nn.Module) -> None:
+    """Raise ModelError if a model's own settings name an end token that is none of its tokens."""
+    for _ in _named_ends(model):
+        pass
+
+
+def _named_ends(model: nn.Module) -> Iterator[tuple[set[int], bool]]:
+    """Yield the end ids of each of a model's settings, and False if they may be no more than their class's default."""
+    config, generation = cast("Any", model).config, getattr(model, "generation_config", None)
+    vocabulary = input_embeddings(model).shape[0]
+    written = not getattr(generation, "_from_model_config", False)
+    files = {"generation_config.json": [generation], "config.json": [config, config.get_text_config()]}
+    for file, part in ((file, part) for file, parts in files.items() for part in parts):
+        named = getattr(part, "eos_token_id", None)
+        is_certain = isinstance(named, list) or (part is generation and written)
+        yield set(_token_ids(named, file, vocabulary)), is_certain
+
+
+def _token_ids(value: object, file: str, vocabulary: int) -> list[int]:
     values = value if isinstance(value, list) else [] if value is None else [value]
-    ids = [index for index in values if isinstance(index, int) and not isinstance(index, bool) and index >= 0]
-    if len(ids) != len(values):
-        raise ModelError(f"{file}: eos_token_id is {excerpt(value)}\n  fix: write a token's id, or a list of ids")
+    ids = [index for index in values if isinstance(index, int) and not isinstance(index, bool)]
+    if len(ids) != len(values) or not all(0 <= index < vocabulary for index in ids):
+        raise ModelError(
+            f"{file}: eos_token_id is {excerpt(value)}\n"
+            f"  fix: write a token's id (0 to {vocabulary - 1}: the model has {vocabulary:,} tokens), or a list of ids"
+        )
     return ids

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trueup.config import DpoConfig, PpoConfig, StageConfig
+from trueup.config.functions import UserFunction
 from trueup.config.paths import adapter_base, is_adapter, trust_of
 from trueup.config.untrusted import refusal
 from trueup.data.tokens.findings import Finding, fault
 from trueup.errors import ModelError
 from trueup.models.family import check_family
 from trueup.models.loading import kind_problem
-from trueup.models.matching import adapter_problem, adapter_report, folder_report, skeleton
+from trueup.models.matching import (
+    WeightsReport,
+    adapter_problem,
+    adapter_report,
+    folder_report,
+    read_weights,
+    same_weights,
+    skeleton,
+)
 from trueup.models.positions import position_limit
 from trueup.models.reward_model import classifier_source
 from trueup.models.targets import target_problem
+from trueup.models.weights import check_end_ids
+from trueup.system.text import listed
 
 if TYPE_CHECKING:
     from trueup.data.tokens.prepare import Prepared
@@ -34,11 +47,11 @@ def check_models(config: StageConfig, progress: Progress) -> None:
     Raises:
         ModelError: a model's weights are not those of its class, or an adapter's not those for its base.
     """
-    findings = [*weight_findings(config), *target_findings(config)]
+    findings = [*model_findings(config)]
     if errors := [finding for finding in findings if finding.level == "error"]:
         raise ModelError("\n".join(finding.in_words() for finding in errors[:3]))
     for finding in findings:
-        show = progress.warn if finding.level == "allowed" else progress.note
+        show = progress.note if finding.level == "note" else progress.warn
         show(finding.in_words())
 
 
@@ -49,6 +62,14 @@ def family_findings(config: StageConfig) -> Iterator[Finding]:
     except ModelError as error:
         text, _, fix = str(error).partition("\n  fix: ")
         yield Finding("unusable", "error", "model", text.removeprefix("model: "), fix)
+
+
+def model_findings(config: StageConfig) -> Iterator[Finding]:
+    """Yield the findings on a stage's models that their configurations and files tell, for its model's family apart."""
+    yield from weight_findings(config)
+    yield from reward_findings(config)
+    yield from end_findings(config)
+    yield from target_findings(config)
 
 
 def weight_findings(config: StageConfig) -> Iterator[Finding]:
@@ -81,18 +102,22 @@ def _weights(section: str, model: str, auto: Any, config: StageConfig, *, head: 
     try:
         if is_adapter(folder):
             yield from _weights(section, adapter_base(folder), auto, config, head=head)
+            if others := sorted(path.parent.name for path in folder.glob("*/adapter_config.json")):
+                text = f"{model}: the adapters in folders of it are not used: {listed(others, 5)}"
+                yield Finding("other-adapters", "note", section, text)
             base = skeleton(model)
             report = None if base is None else adapter_report(folder, base)
             if report is not None and (problem := adapter_problem(report, folder, adapter_base(folder))):
                 yield Finding("unmatched-weights", "error", section, *problem)
             return
-        report = folder_report(folder, auto, head=head)
+        report = folder_report(folder, auto, head=head, code=trust.code)
     except ModelError as error:
         text, _, fix = str(error).partition("\n  fix: ")
         yield Finding("unmatched-weights", "error", section, text, fix)
         return
     if report is None:
         return
+    yield from _value_findings(section, folder, auto, report)
     if report.left_out:
         text = f"{report.model} leaves out {report.ignored(report.left_out)}; a model trained from it is without them"
         yield Finding("ignored-weights", "note", section, f"{model}: {text}")
@@ -101,6 +126,65 @@ def _weights(section: str, model: str, auto: Any, config: StageConfig, *, head: 
         yield fault("ignored-weights", section, text, "", config.allow)
     elif problem := report.problem(model):
         yield Finding("unmatched-weights", "error", section, *problem)
+
+
+def _value_findings(section: str, folder: Path, auto: Any, report: WeightsReport) -> Iterator[Finding]:
+    """Yield findings on the numbers of single weights: a score head of zeros, an LM head tied by config.json alone."""
+    heads = [name for name in report.stored if name == "score.weight"]
+    if auto.__name__ == "AutoModelForSequenceClassification" and heads:
+        if not any(bool(weight.any()) for weight in read_weights(folder, heads).values()):
+            text = f"{folder}: its score head (score.weight) is all zeros: every answer has the same score"
+            yield Finding("constant-reward", "error", section, text, "train the reward model, or copy it whole again")
+    elif report.tied:
+        weights = read_weights(folder, {name for pair in report.tied for name in pair})
+        differing = [(name, source) for name, source in report.tied if not _equal(weights, name, source)]
+        if differing:
+            name, source = differing[0]
+            text = (
+                f"{folder}: config.json ties {name} to {source}, but the files hold other numbers for it; these are "
+                "used, and tools that tie (transformers 4) would compute something else"
+            )
+            yield Finding("untied-head", "warning", section, text, "set tie_word_embeddings=false in its config.json")
+
+
+def _equal(weights: Mapping[str, Tensor], name: str, other: str) -> bool:
+    return name not in weights or other not in weights or torch.equal(weights[name], weights[other])
+
+
+def reward_findings(config: StageConfig) -> Iterator[Finding]:
+    """Yield a finding for a reward of an ensemble that is another one again: the same weights, or the same code."""
+    rewards = config.rewards if isinstance(config, PpoConfig) else []
+    for index, reward in enumerate(rewards):
+        for first, other in enumerate(rewards[:index]):
+            if _same_reward(other, reward):
+                text = f"{reward} is a copy of reward[{first}] ({other}), and one model twice disagrees on nothing"
+                yield Finding("repeated-reward", "error", "reward", text, "name it once, or a model of another seed")
+                break
+
+
+def _same_reward(first: str, second: str) -> bool:
+    functions = [UserFunction.parse(first), UserFunction.parse(second)]
+    if functions[0] and functions[1]:
+        codes = [(f.file.expanduser().read_bytes(), f.name, f.settings) for f in functions if f is not None]
+        return codes[0] == codes[1]
+    folders = [Path(classifier_source(reward)) for reward in (first, second)]
+    if any(functions) or not all(folder.is_dir() for folder in folders):
+        return False
+    try:
+        return same_weights(*folders)
+    except ModelError:
+        return False  # a file that cannot be read is a finding of its own
+
+
+def end_findings(config: StageConfig) -> Iterator[Finding]:
+    """Yield a finding if the settings of the stage's model name an end token that is none of its tokens."""
+    trunk = skeleton(config.model)
+    try:
+        if trunk is not None:
+            check_end_ids(trunk)
+    except ModelError as error:
+        text, _, fix = str(error).partition("\n  fix: ")
+        yield Finding("unusable", "error", "model", f"{config.model}: {text}", fix)
 
 
 def target_findings(config: StageConfig) -> Iterator[Finding]:

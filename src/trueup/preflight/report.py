@@ -20,7 +20,7 @@ from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
 from trueup.models.loading import code_problem, load_renderer, read_config
 from trueup.preflight.check import examine, other_models
-from trueup.preflight.models import family_findings, target_findings, weight_findings
+from trueup.preflight.models import family_findings, model_findings
 from trueup.system.console import Progress, make_console
 from trueup.system.text import clean
 
@@ -111,7 +111,7 @@ def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
         prepared = _prepared(config, renderer, progress)
         result.stages[name or config.method] = prepared.counts
         before, fingerprints = set(reported), prepared.fingerprints
-        of_model = [*family_findings(config), *weight_findings(config), *target_findings(config)]
+        of_model = [*family_findings(config), *model_findings(config)]
         if is_new_model:
             of_model[:0] = _model_findings(config, renderer)
         for finding in [*prepared.findings, *of_model]:
@@ -176,7 +176,7 @@ def non_finite(path: Path) -> str | None:
                 if tensor.dtype.is_floating_point and tensor.element_size() > 1 and not bool(tensor.isfinite().all()):
                     return name
     except SafetensorError as error:
-        raise ModelError(f"{path}: not a readable safetensors file: {error}") from None
+        raise ModelError(f"{path}: not a readable safetensors file: {error}\n  fix: copy it again, whole") from None
     return None
 
 
