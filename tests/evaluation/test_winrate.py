@@ -267,7 +267,7 @@ def test_difficulties_are_the_mode_by_a_general_optimiser() -> None:
     won, longer, _ = world(4, 12, 0)
     term, weights = np.tanh(longer / longer.std(1)[:, None]), np.ones_like(longer)
     weights[0, 3] = 0
-    effect = difficulties(won, term, weights)
+    effect, used = difficulties(won, term, weights)
 
     def cost(parts: np.ndarray, variance: float) -> float:
         quality, length, easy = parts[:4], parts[4:8], parts[8:]
@@ -284,13 +284,14 @@ def test_difficulties_are_the_mode_by_a_general_optimiser() -> None:
 
     variance = float(optimize.brentq(lambda at: searched(at)[1] - at, 0.05, 2.0, xtol=0.02))  # pyright: ignore[reportArgumentType]
     assert effect == pytest.approx(searched(variance)[0], abs=0.03)
+    assert 0 < used < 1
 
 
 def test_each_models_fit_is_scipys() -> None:
     """Three coefficients with the difficulties held fixed, and the mean prediction at equal lengths."""
     won, longer, _ = world(3, 60, 1)
     term = np.tanh(longer / longer.std(1)[:, None])
-    easy = difficulties(won, term, np.ones_like(won))
+    easy = difficulties(won, term, np.ones_like(won))[0]
     for m, result in enumerate(jointly(won, longer)):
 
         def cost(parts: np.ndarray, m: int = m) -> float:
@@ -335,9 +336,10 @@ def test_joint_rates_cover_the_truth() -> None:
 @pytest.mark.parametrize("prompts", [50, 100, 300])
 @pytest.mark.parametrize("models", [3, 10])
 def test_joint_rates_cover_the_truth_everywhere(models: int, prompts: int) -> None:
-    covered = joint_covered(models, prompts, 1500 // models)
+    """Measured at 50, 100, 300 prompts: 0.941, 0.940, 0.932 with 3 models, 0.957, 0.956, 0.948 with 10."""
+    covered = joint_covered(models, prompts, 900 // models)
     print(models, prompts, covered)
-    assert 0.9 < covered < 0.985
+    assert 0.915 < covered < 0.985
 
 
 def test_missing_verdicts_of_one_model_are_counted_and_move_little() -> None:
