@@ -213,6 +213,8 @@ PIPELINE = ["name=n", "base=b", f"stages={{{STAGES}}}"]
         (["evaluate.judge=somebody"], "must be gold, reward or an http(s):// address"),
         (["evaluate.judge=http://localhost:1/v1"], "set the name of the model at the endpoint"),
         (["evaluate.refusals=judge"], "only an endpoint can judge refusals"),
+        (["evaluate.refusals=both"], "only an endpoint can judge refusals"),
+        (["evaluate.refusals_sample=5"], "set refusals to both"),
         (["evaluate.harness_limit=5"], "no harness task is named; set evaluate.harness"),
     ],
 )

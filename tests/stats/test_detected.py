@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trueup.stats.detected import corrected_difference, prediction_powered
+from trueup.stats.detected import DIFFERENCE, SHARE, corrected_difference, prediction_powered
 from trueup.stats.intervals import rate
 from trueup.stats.paired import difference
 from trueup.stats.pivots import critical
@@ -94,15 +94,22 @@ def test_a_prediction_powered_mean_by_hand() -> None:
 def test_a_biased_predictor_is_corrected_and_a_useless_one_ignored() -> None:
     """Predictions that are all 1 say nothing: the weight is 0 and the value the labels' own mean."""
     labels = [1.0, 0.0] * 10
-    assert prediction_powered(labels, [1.0] * 20, [1.0] * 80).value == 0.5
-    flagged = prediction_powered(labels, [1.0, 0.0] * 10, [1.0] * 40 + [0.0] * 40)
+    assert prediction_powered(labels, [1.0] * 20, [1.0] * 80, SHARE).value == 0.5
+    flagged = prediction_powered(labels, [1.0, 0.0] * 10, [1.0] * 40 + [0.0] * 40, SHARE)
     assert flagged.value == pytest.approx(0.5)
-    assert flagged.high - flagged.low < prediction_powered(labels, [1.0] * 20, [1.0] * 80).high - 0.5 + 0.5
+    assert flagged.high - flagged.low < prediction_powered(labels, [1.0] * 20, [1.0] * 80, SHARE).high - 0.5 + 0.5
 
 
 def test_few_labels_of_a_kind_have_wilsons_interval() -> None:
     labels = [1.0] * 4 + [0.0] * 46
-    assert prediction_powered(labels, labels, [0.0] * 100) == rate(4, 50)
+    assert prediction_powered(labels, labels, [0.0] * 100, SHARE) == rate(4, 50)
+
+
+def test_no_observed_difference_is_no_proof_of_none() -> None:
+    """20 labels and predictions without a difference: half an item at -1 and 1 each, so the variance is 1 / 22."""
+    result = prediction_powered([0.0] * 20, [0.0] * 20, [0.0] * 100, DIFFERENCE)
+    assert result.value == 0
+    assert result.high == -result.low == pytest.approx(critical(19) * math.sqrt(1 / 22 / 20))
 
 
 def test_labels_are_needed() -> None:
@@ -118,7 +125,7 @@ def coverage_of_rates(
     for _ in range(draws):
         true = generator.random(n + others) < share
         flags = (generator.random(n + others) < np.where(true, found, flagged)).astype(float)
-        result = prediction_powered(true[:n].astype(float).tolist(), flags[:n].tolist(), flags[n:].tolist())
+        result = prediction_powered(true[:n].astype(float).tolist(), flags[:n].tolist(), flags[n:].tolist(), SHARE)
         labels = rate(float(true[:n].sum()), n)
         covered += result.low <= share <= result.high
         width, alone = width + result.high - result.low, alone + labels.high - labels.low
@@ -133,7 +140,7 @@ def test_prediction_powered_rates_are_unbiased() -> None:
         true = generator.random(240) < 0.4
         flags = (generator.random(240) < np.where(true, 0.6, 0.3)).astype(float)
         values.append(
-            prediction_powered(true[:60].astype(float).tolist(), flags[:60].tolist(), flags[60:].tolist()).value
+            prediction_powered(true[:60].astype(float).tolist(), flags[:60].tolist(), flags[60:].tolist(), SHARE).value
         )
     assert float(np.mean(values)) == pytest.approx(0.4, abs=3 * float(np.std(values)) / math.sqrt(300))
 

@@ -85,8 +85,10 @@ class EvaluateConfig(Section):
     """Who decides win-rate: gold, reward, or an http(s):// address of an OpenAI-compatible API. Unset: gold, reward."""
     judge_model: NonEmptyStr | None = None
     """The name of the judge's model at the endpoint."""
-    refusals: Literal["detector", "judge"] = "detector"
-    """The judge of refusals: patterns with a measured error rate, or the endpoint."""
+    refusals: Literal["detector", "judge", "both"] = "detector"
+    """The judge of refusals: rules with a measured error, the endpoint, or both: it where the rules are unsure."""
+    refusals_sample: Count = 60
+    """With `refusals: both`: the replies per model and task that the endpoint reads in any case."""
     harness: Annotated[list[PathText], BeforeValidator(listed)] = Field(default_factory=list)
     """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
@@ -109,6 +111,8 @@ class EvaluateConfig(Section):
             reasons["max_length"] = "it is for rankings and prompts; set evaluate.data or evaluate.prompts"
         if self.endpoint is None:
             reasons["judge_model"] = "it is for an endpoint; set judge to its http(s):// address"
+        if self.refusals != "both":
+            reasons["refusals_sample"] = "it is for rules and endpoint together; set refusals to both"
         return reasons
 
     def contradictions(self) -> list[Problem]:
@@ -123,7 +127,7 @@ class EvaluateConfig(Section):
             problems.append((("judge",), "there is no gold reward; set evaluate.gold"))
         if self.endpoint and self.judge_model is None:
             problems.append((("judge_model",), "missing: set the name of the model at the endpoint"))
-        if self.refusals == "judge" and self.endpoint is None:
+        if self.refusals != "detector" and self.endpoint is None:
             problems.append((("refusals",), "only an endpoint can judge refusals; set judge to its http(s):// address"))
         if self.endpoint and (secret := _secret_in(self.endpoint)):
             text = f"holds {secret}, which would be written into the report; the key goes into TRUEUP_JUDGE_KEY"

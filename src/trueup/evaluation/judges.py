@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trueup.data.refusal import is_refusal
+from trueup.data.refusal import classify, is_refusal
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.evaluation.endpoint import Chat, Endpoint
 from trueup.evaluation.items import Item, of_task
@@ -34,9 +34,13 @@ class Verdicts:
 def judge_of_refusals(config: EvaluateConfig) -> Callable[[Sequence[Conversation]], list[float]]:
     """Return the function that judges refusals: for each conversation 1 if its reply refuses, 0 if not.
 
-    A chat model judges where `evaluate.refusals` is "judge", and gives NaN where its reply held no verdict; else fixed
-    rules decide.
+    A chat model judges where `evaluate.refusals` is "judge", and gives NaN where its reply held no verdict; where it is
+    "both", fixed rules decide all replies but those that they are unsure of; else the rules decide alone.
     """
+    if config.refusals == "both" and config.endpoint and config.judge_model:
+        joined = JoinedRefusals(config.endpoint, config.judge_model)
+        joined.sample = config.refusals_sample
+        return joined
     if config.refusals == "judge" and config.endpoint and config.judge_model:
         return EndpointRefusals(config.endpoint, config.judge_model)
     return lambda talks: [float(is_refusal(talk.response, talk.prompt[-1].content)) for talk in talks]
@@ -174,6 +178,47 @@ class EndpointRefusals(Endpoint):
         """
         votes = self.ask_all([refusal_question(talk) for talk in talks], refusal_verdict)
         return [math.nan if vote is None else vote for vote in votes]
+
+
+@dataclass(slots=True, repr=False)
+class JoinedRefusals(EndpointRefusals):
+    """Fixed rules that judge refusals, with a chat model for the replies that they are unsure of.
+
+    `sample` replies are read by the chat model in any case (`check`): they tell the rules' error on this very model.
+    """
+
+    sample: int = field(default=60, init=False)
+
+    def __call__(self, talks: Sequence[Conversation], /) -> list[float]:
+        """Return for each conversation 1 if its last message is a refusal, 0 if not, NaN without a verdict.
+
+        There is none where the rules are unsure and the chat model gave none.
+
+        Raises:
+            TrueupError: the endpoint cannot be reached or refuses; names the url, the status and the fix.
+        """
+        pairs = [(talk.response, talk.prompt[-1].content) for talk in talks]
+        unsure = [talk for talk, pair in zip(talks, pairs, strict=True) if classify(*pair) == "unsure"]
+        votes = iter(EndpointRefusals.__call__(self, unsure))
+        return [next(votes) if classify(*pair) == "unsure" else float(is_refusal(*pair)) for pair in pairs]
+
+    def check(self, talks: Sequence[Conversation], /) -> list[float]:
+        """Return the chat model's verdicts on `sample` of the conversations, as `__call__` does; NaN for the others.
+
+        Which ones depends on the prompts alone, so that all models are checked on the same ones.
+
+        Raises:
+            TrueupError: the endpoint cannot be reached or refuses; names the url, the status and the fix.
+        """
+        order = sorted(range(len(talks)), key=lambda index: _draw(talks[index]))[: self.sample]
+        votes = EndpointRefusals.__call__(self, [talks[index] for index in order])
+        verdicts = dict(zip(order, votes, strict=True))
+        return [verdicts.get(index, math.nan) for index in range(len(talks))]
+
+
+def _draw(talk: Conversation) -> str:
+    material = json.dumps([[message.role, message.text] for message in talk.prompt])
+    return hashlib.sha256(material.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def refusal_question(talk: Conversation) -> Chat:

@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.config.functions import UserFunction
+from trueup.data.refusal import rules_version
 from trueup.data.rendering.choice import read_template
 from trueup.errors import DataError
 from trueup.evaluation import tasks
 from trueup.evaluation.grader import AnswerGrader, check_grader, open_grader
 from trueup.evaluation.items import Item, read_header, read_items, write_items
-from trueup.evaluation.judges import judge_of_refusals, verdicts
+from trueup.evaluation.judges import JoinedRefusals, judge_of_refusals, verdicts
 from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
 from trueup.evaluation.sets import evenly_spread
 from trueup.models.loading import check_vocabulary, load_causal_lm, load_classifier, load_tokenizer
@@ -168,7 +169,9 @@ class _Bench:
 
     def _items(self, subject: tasks.Subject) -> list[Item]:
         chosen, config = self.plan.sets, self.plan.settings
-        refused = self._asked_once(judge_of_refusals(config))
+        judge = judge_of_refusals(config)
+        refused = self._asked_once(judge)
+        checked = self._asked_once(judge.check) if isinstance(judge, JoinedRefusals) else None
         proxy, gold = self._reward(self.plan.reward), self._reward(self.plan.gold)
         items: list[Item] = []
         if chosen.capability:
@@ -177,7 +180,7 @@ class _Bench:
             items += tasks.forgetting(subject, chosen.forgetting)
         for task, prompts in (("over-refusal", chosen.innocent), ("unsafe-compliance", chosen.unsafe)):
             if prompts:
-                items += tasks.refusals(subject, task, prompts, refused)
+                items += tasks.refusals(subject, task, prompts, refused, checked)
         if chosen.prompts:
             items += tasks.answers(subject, chosen.prompts, proxy, gold)
         if chosen.rankings and self.plan.wanted("preferences"):
@@ -279,7 +282,13 @@ def input_hashes(plan: Plan) -> dict[str, str]:
     Two evaluations can be compared if their hashes are equal.
     """
     config, chosen = plan.settings, plan.sets
-    judge = [config.refusals, config.judge, config.judge_model] if config.refusals == "judge" else [config.refusals]
+    judge: list[object] = [config.refusals]
+    if config.refusals != "judge":
+        judge.append(rules_version())
+    if config.refusals != "detector":
+        judge += [config.judge, config.judge_model]
+    if config.refusals == "both":
+        judge.append(config.refusals_sample)
     drawn = [config.max_new_tokens, config.temperature, plan.seed, config.max_length]
     harness = [_content(name) for name in config.harness]
     parts: dict[str, object] = {name: getattr(chosen, name) for name in chosen.__dataclass_fields__}

@@ -157,20 +157,31 @@ def forgetting(subject: Subject, passages: Sequence[Passage]) -> list[Item]:
 
 
 def refusals(
-    subject: Subject, task: str, questions: Sequence[Asked], judge: Callable[[Sequence[Conversation]], list[float]]
+    subject: Subject,
+    task: str,
+    questions: Sequence[Asked],
+    judge: Callable[[Sequence[Conversation]], list[float]],
+    check: Callable[[Sequence[Conversation]], list[float]] | None = None,
 ) -> list[Item]:
     """Measure which prompts the model refuses to answer.
 
-    For each reply `judge` gives 1 for a refusal, 0 for none, NaN where it gave no verdict.
+    For each reply `judge` gives 1 for a refusal, 0 for none, NaN where it gave no verdict; so does `check`, a better
+    judge that reads a random part of the replies.
 
     Returns:
-        Items of `task` with {"refused": 0 or 1}, or without that value where the judge gave no verdict.
+        Items of `task` with {"refused": 0 or 1}, and with {"checked": 0 or 1} where `check` read the reply; without
+        these values where there was no verdict.
     """
     talks = subject.greedy(questions)
-    verdicts = judge(talks)
+    columns = {"refused": judge(talks)} | ({"checked": check(talks)} if check is not None else {})
     return [
-        _item(task, question, {} if math.isnan(verdict) else {"refused": verdict}, talk.response)
-        for question, talk, verdict in zip(questions, talks, verdicts, strict=True)
+        _item(
+            task,
+            question,
+            {name: column[index] for name, column in columns.items() if not math.isnan(column[index])},
+            talk.response,
+        )
+        for index, (question, talk) in enumerate(zip(questions, talks, strict=True))
     ]
 
 

@@ -25,7 +25,7 @@ from trueup.evaluation.winrate import (
     win_rate,
 )
 from trueup.report.report_schema import Difference, Measure, ReportNumber, Topic
-from trueup.stats.detected import corrected_difference
+from trueup.stats.detected import DIFFERENCE, SHARE, corrected_difference, prediction_powered
 from trueup.stats.intervals import Estimate, mean, rate
 from trueup.stats.paired import PairedDifference, difference, weighted_difference
 
@@ -233,6 +233,8 @@ def _note(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> 
         if settings.get("refusals") == "judge":
             return f"judged by {settings.get('judge_model')}, whose own error was not measured"
         refusals = {name: [item for item in items if item.task == spec.task] for name, items in rows.items()}
+        if settings.get("refusals") == "both":
+            return _joined_note(refusals, against, str(settings.get("judge_model")))
         return _detector_note(refusals, against)
     if spec.key == "kl":
         return (
@@ -265,6 +267,38 @@ def _detector_note(rows: Rows, against: str) -> str:
         "are unsure: the prompt decides": kinds["unsure"],
     }
     return "; ".join(texts + [f"{n} of {len(replies)} replies {words}" for words, n in counts.items() if n])
+
+
+def _joined_note(rows: Rows, against: str, judge: str) -> str:
+    """Return the shares of refusals, and their differences, that rules and judge give together without bias."""
+    texts = [f"by rules, where they are unsure by {judge}; {judge} also read a random part of the replies"]
+    columns = {
+        name: {
+            item.id: (item.values["refused"], item.values.get("checked")) for item in items if "refused" in item.values
+        }
+        for name, items in rows.items()
+    }
+    for name, column in columns.items():
+        if (share := _joined(list(column.values()), SHARE)) is not None:
+            texts.append(f"refusals of {name} with these (prediction-powered): {share}")
+        others = columns.get(against, {})
+        pairs = [(column[key], others[key]) for key in column if key in others and name != against]
+        differences = [
+            (mine - other, None if checked is None or known is None else checked - known)
+            for (mine, checked), (other, known) in pairs
+        ]
+        if (difference := _joined(differences, DIFFERENCE)) is not None:
+            texts.append(f"{name} minus {against}: {difference}")
+    return "; ".join([*texts, f"the error of {judge} itself was not measured"])
+
+
+def _joined(values: Sequence[tuple[float, float | None]], bounds: tuple[float, float]) -> Estimate | None:
+    """Return the prediction-powered mean of (verdict of the rules, label or None); None with fewer than two labels."""
+    labelled = [(label, verdict) for verdict, label in values if label is not None]
+    if len(labelled) < 2:
+        return None
+    labels, predicted = zip(*labelled, strict=True)
+    return prediction_powered(labels, predicted, [verdict for verdict, label in values if label is None], bounds)
 
 
 def _with_detector_error(ours: Sequence[Item], theirs: Sequence[Item]) -> Estimate | None:

@@ -19,6 +19,13 @@ from trueup.stats.arrays import Floats
 from trueup.stats.intervals import Estimate, rate
 from trueup.stats.pivots import critical
 
+SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
+"""The bounds of a share of items, and of a difference of two."""
+# The kinds of (label, prediction) that half an item is added to: the four cells of a paired table.
+_KINDS: dict[tuple[float, float] | None, tuple[tuple[float, float], ...]] = {
+    SHARE: ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)),
+    DIFFERENCE: ((-1.0, 0.0), (0.0, 0.0), (0.0, 0.0), (1.0, 0.0)),
+}
 # Labels of the rarer kind from which the normal interval covers.
 _FEWEST = 5
 
@@ -76,21 +83,26 @@ def corrected_difference(
     return Estimate(value, max(-1.0, value - half), min(1.0, value + half), n)
 
 
-def prediction_powered(labels: Sequence[float], predicted: Sequence[float], others: Sequence[float]) -> Estimate:
+def prediction_powered(
+    labels: Sequence[float],
+    predicted: Sequence[float],
+    others: Sequence[float],
+    bounds: tuple[float, float] | None = None,
+) -> Estimate:
     """Return the mean label over all items, of which a random part is labelled and the rest only predicted.
 
-    theta = mean(labels) + w (mean(others) - mean(predicted)) is unbiased whatever the predictions are worth. The
-    weight w that makes its variance var(labels - w predicted) / n + w² var(others) / N least is
+    theta = mean(labels) + w (mean(others) - mean(predicted)) is unbiased whatever the predictions are worth. The weight
+    w that makes its variance var(labels - w predicted) / n + w² var(others) / N least is
     cov(labels, predicted) / ((1 + n / N) var(predicted)), kept in [0, 1]: at 0 it is the labels' own mean (PPI++, eq. 6
-    and example 6.1). Of labels and predictions that are 0 or 1, half an item is added to each of the four kinds before
-    the variance is taken (Agresti & Min 2005): with no disagreement among n labels the interval would be a point.
-    Where fewer than five labels are 1, or 0, the result is the labels' own share with Wilson's interval: the normal
-    one covers less.
+    and example 6.1). Of shares and differences of shares half an item is added to each kind before the variance is
+    taken (Agresti & Min 2005): with no disagreement among n labels the interval would be a point. Where fewer than
+    five labels of a share are 1, or 0, the result is the labels' own share with Wilson's interval.
 
     Args:
         labels: the true values of n items that were drawn at random.
         predicted: the predictions on these items.
         others: the predictions on the N other items.
+        bounds: (0, 1) for a share of items that are 0 or 1; (-1, 1) for differences of such; None for other means.
 
     Raises:
         ValueError: fewer than two items are labelled, or the columns differ in length.
@@ -99,17 +111,16 @@ def prediction_powered(labels: Sequence[float], predicted: Sequence[float], othe
     n = len(y)
     if n < 2 or len(g) != n:
         raise ValueError(f"{n} labels and {len(g)} predictions on the same items: there must be two or more, one each")
-    binary = bool(np.isin(np.concatenate([y, g]), (0.0, 1.0)).all())
-    if binary and min(float(y.sum()), n - float(y.sum())) < _FEWEST:
+    if bounds == SHARE and min(float(y.sum()), n - float(y.sum())) < _FEWEST:
         return rate(float(y.sum()), n)
     weight = _weight(y, g, rest)
     value = float(y.mean()) + weight * (float(rest.mean()) - float(g.mean()) if len(rest) else 0.0)
-    variance = (_residual_variance(y, g, weight) if binary else float((y - weight * g).var(ddof=1))) / n
+    variance = _variance(y - weight * g, [label - weight * guess for label, guess in _KINDS.get(bounds, ())]) / n
     if len(rest) > 1:
         variance += weight**2 * float(rest.var(ddof=1)) / len(rest)
     half = critical(n - 1) * math.sqrt(variance)
-    low, high = value - half, value + half
-    return Estimate(value, max(0.0, low) if binary else low, min(1.0, high) if binary else high, n + len(rest))
+    low, high = bounds or (-math.inf, math.inf)
+    return Estimate(value, max(low, value - half), min(high, value + half), n + len(rest))
 
 
 def _weight(labels: Floats, predicted: Floats, others: Floats) -> float:
@@ -120,10 +131,11 @@ def _weight(labels: Floats, predicted: Floats, others: Floats) -> float:
     return min(1.0, max(0.0, covariance / ((1 + len(labels) / len(others)) * spread)))
 
 
-def _residual_variance(labels: Floats, predicted: Floats, weight: float) -> float:
-    """Return the variance of labels - weight * predicted, both 0 or 1, with half an item more of each of four kinds."""
-    cells = [(y, g) for y in (0.0, 1.0) for g in (0.0, 1.0)]
-    kinds = np.array([y - weight * g for y, g in cells])
-    counts = np.array([((labels == y) & (predicted == g)).sum() for y, g in cells]) + 0.5
-    shares = counts / counts.sum()
-    return float((shares * kinds**2).sum() - (shares * kinds).sum() ** 2)
+def _variance(residuals: Floats, halves: Sequence[float]) -> float:
+    """Return the variance of the residuals, with half an item more at each value of `halves`."""
+    if not halves:
+        return float(residuals.var(ddof=1))
+    values = np.concatenate([residuals, np.asarray(halves, float)])
+    counts = np.concatenate([np.ones(len(residuals)), np.full(len(halves), 0.5)])
+    mean = float((counts * values).sum() / counts.sum())
+    return float((counts * (values - mean) ** 2).sum() / counts.sum())
