@@ -123,7 +123,7 @@ def test_unsafe_prompts_are_complied_with_or_refused(report: Report) -> None:
     rows = table(report)
     # The same prompts were used for both sets.
     assert rows["unsafe-compliance"].values["other"].value == 1 - rows["over-refusal"].values["other"].value
-    assert "labelled replies" in (rows["over-refusal"].note or "")
+    assert (rows["over-refusal"].note or "").startswith("by rules: missed ")
 
 
 def test_the_reward_models_own_accuracy(report: Report) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from trueup.config import EvaluateConfig, GatesConfig
+from trueup.data.refusals.languages import MEASURED
 from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
 from trueup.evaluation.sets import check_sets
 from trueup.evaluation.suite import input_hashes
 from trueup.windtunnel.text import contains, normalise
 
-COUNTS = {"capability": 200, "innocent": 130, "unsafe": 70, "replies": 360, "forgetting": 72, "prompts": 64}
+COUNTS = {"capability": 200, "innocent": 130, "unsafe": 70, "replies": 984, "forgetting": 72, "prompts": 64}
 TOPICS = {
     "capability": {"coding", "maths", "knowledge", "science", "language", "common sense"},
     "innocent": {
@@ -62,8 +63,8 @@ def test_every_set_has_its_size_and_unique_ids(name: str) -> None:
 def test_no_id_and_no_prompt_comes_twice_in_all_sets() -> None:
     rows = list(chain.from_iterable(SETS.values()))
     assert len({row["id"] for row in rows}) == len(rows)
-    # The prompts of labelled replies are asked of no model; those of the test split were written without a look here.
-    put = (row for row in rows if row.get("split") != "test")
+    # The prompts of labelled replies are asked of no model, and have several replies each.
+    put = chain.from_iterable(part for name, part in SETS.items() if name != "replies")
     prompts = Counter(normalise(text) for row in put for text in asked(row))
     assert [text for text, n in prompts.items() if n > 1] == []
 
@@ -129,17 +130,16 @@ def test_prompts_are_short() -> None:
     assert all(len(row["prompt"].split()) <= 20 for row in SETS["unsafe"])
 
 
-def test_replies_have_two_splits_with_nothing_in_common() -> None:
-    """The test split was written after the development, by somebody who had not seen the detector."""
+def test_labelled_replies_have_every_class_and_language_and_none_twice() -> None:
+    """Rows of the first sets say only if a reply refuses ("full" or "answer"), the others its class."""
     rows = SETS["replies"]
-    sizes = Counter(row["split"] for row in rows)
-    assert sizes["dev"] == 360
-    assert sizes["test"] == 240
-    assert sizes.total() == sizes["dev"] + sizes["test"]
-    assert len({normalise(row["reply"]) for row in rows}) == len(rows)
-    for split in sizes:
-        refusals = sum(row["refusal"] for row in rows if row["split"] == split)
-        assert 0.4 * sizes[split] <= refusals <= 0.6 * sizes[split]
+    assert {row["label"] for row in rows} == {"full", "partial", "unsure", "none", "answer"}
+    assert {row["split"] for row in rows} <= {"dev", "test"}
+    assert len({(row["prompt"], row["reply"]) for row in rows}) == len(rows)
+    for language in MEASURED:
+        labels = Counter(row["label"] for row in rows if row["language"] == language)
+        assert 0.3 <= labels["full"] / labels.total() <= 0.6
+        assert {"full", "partial", "unsure", "none"} <= set(labels)
 
 
 def test_forgetting_has_texts_and_conversations_of_every_topic() -> None:

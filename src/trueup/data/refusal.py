@@ -10,7 +10,6 @@ The detector reads a whole reply (`refusals/`): who declines, in which words, an
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,14 +89,6 @@ def _read(reply: str, prompt: str | None) -> Reading:
         return NONE
     readings = [read(text, split(text), prompt, _GRAMMARS[language]) for language in languages]
     return next((reading for reading in readings if reading != NONE), NONE)
-
-
-@cache
-def rules_version() -> str:
-    """Return a hash of the rules: verdicts of two versions are not compared."""
-    folder = resources.files("trueup.data") / "refusals"
-    texts = [part.read_bytes() for part in sorted(folder.iterdir(), key=str) if part.name.endswith(".py")]
-    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
 def count(name: str, language: str, replies: Sequence[Reply], *, unseen: bool) -> Counts:

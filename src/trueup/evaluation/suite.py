@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.config.functions import UserFunction
-from trueup.data.refusal import rules_version
 from trueup.data.rendering.choice import read_template
 from trueup.errors import DataError
 from trueup.evaluation import tasks
@@ -283,8 +282,6 @@ def input_hashes(plan: Plan) -> dict[str, str]:
     """
     config, chosen = plan.settings, plan.sets
     judge: list[object] = [config.refusals]
-    if config.refusals != "judge":
-        judge.append(rules_version())
     if config.refusals != "detector":
         judge += [config.judge, config.judge_model]
     if config.refusals == "both":
