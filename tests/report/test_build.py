@@ -106,6 +106,7 @@ def test_wins() -> None:
     assert made["win-rate-lc"].values["ppo"].n == 40
     assert made["win-rate-lc"].title == "Length-adjusted win rate of a lone pair"
     assert "not the length-controlled win rate of AlpacaEval" in (made["win-rate-lc"].note or "")
+    assert "without a verdict: 1 of 41 pairs of ppo" in (made["win-rate-lc"].note or "")
 
 
 def test_three_candidates_are_length_controlled_jointly() -> None:

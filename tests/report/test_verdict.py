@@ -52,6 +52,18 @@ def gate(verdict: Verdict, key: str) -> GateResult:
     return next(one for one in verdict.models["ppo"].gates if one.key == key)
 
 
+def test_ties_count_in_the_gate_as_in_the_interval() -> None:
+    """15 won, 70 tied, 15 lost: 0.5 [0.44, 0.56] with ties, [0.40, 0.60] without; the gate at 0.43 passes."""
+    outcomes = [1.0] * 15 + [0.5] * 70 + [0.0] * 15
+    items = [Item("win-rate", f"a{at}", {"outcome": outcome}) for at, outcome in enumerate(outcomes)]
+    verdict = judge(
+        GatesConfig.model_validate({"win_rate": 0.43}), {"sft": model(20), "ppo": model(20)}, "sft", {"ppo": items}, {},
+        ["ppo"],
+    )  # fmt: skip
+    assert gate(verdict, "win_rate").outcome == "pass"
+    assert verdict.verdict == "SHIP"
+
+
 def test_an_identical_model_ships() -> None:
     verdict = judged(model())
     assert verdict.verdict == "SHIP"

@@ -377,6 +377,13 @@ def _verdicts(items: Sequence[Item], prompts: Sequence[str]) -> tuple[list[float
 def _length_controlled(controlled: Mapping[str, LengthControlled]) -> Measure:
     methods: list[Method] = [result.method for result in controlled.values()]
     title, note = _AT_EQUAL_LENGTH[methods[0] if methods else "lone pair"]
+    unjudged = [
+        f"{part.unjudged} of {part.raw.n + part.unjudged} pairs of {name}"
+        for name, part in controlled.items()
+        if part.unjudged
+    ]
+    if unjudged:
+        note += f"; without a verdict: {', '.join(unjudged)}"
     result = Measure(
         key="win-rate-lc", title=title, unit="share of answers, ties as halves", better="higher", note=note
     )
