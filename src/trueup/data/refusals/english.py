@@ -153,6 +153,11 @@ _DECLINES = re.compile(
     |don't|won't|refuse to) cross|in the business of
     |please (?:do not|don't) ask me|sit (?:this|that) (?:one )?out|not happening|not going to happen|no from me)\b
     |^nice try\b|\bno,? thanks\b|^can't do[.!]
+    |\bi(?:'ve| have)? (?:decided|chosen|elected|opted|choose|opt|decide) not to\b|\b(?:is|are)(?: not
+    |n't) (?:part of )?my (?:job|role|place|purpose|function)
+    |\bi(?:'d| would) (?:\w+ )?(?:love|like|be happy|be glad) to (?:help|assist)\b[^.]*\bbut\b[^.]*\b(?:illegal|law
+    |not|unethical|wrong|n't|can't|against)\b
+    |\bnothing to do with (?:this|that|it)\b|\b(?:exceeds|goes beyond|oversteps) (?:my|what i)\b
     |\bi have no (?:intention|desire|plans)\b|{_NOT} have any \w+ (?:that )?i c(?:an|ould)\b
     |{_SUBJECT}{_DONT} have (?:access to|information (?:on|about))[^.]{{0,60}}\b(?:personal|private|confidential
     |individual|someone

@@ -11,7 +11,7 @@ import re
 from trueup.data.refusals.grammar import Grammar, declining, flat
 
 # --- German: the negation may stand far behind the verb ("Dazu gebe ich keine Auskunft.") ---
-_DE_NOT = r"(?:nicht(?! nur)|kein\w*|nie(?:mals)?|keinesfalls|unmöglich|nichts)"
+_DE_NOT = r"(?:nicht(?! nur)|keine?[nm]?|nie(?:mals)?|keinesfalls|unmöglich|nichts)"
 _DE_CLAUSE = r"[^.;:!?]{0,90}?"
 _DE_PERSONAL = flat(rf"""
     \b(?:(?:ich|wir) (?:\w+ ){{0,2}}?(?:kann|könn\w+|werde\w*|darf|dürf\w+|möcht\w+|will|woll\w+|soll\w*|mag)
@@ -71,7 +71,15 @@ _DE_OTHER = flat(rf"""
     |\b(?:reden|sprechen) wir (?:\w+ )?(?:über etwas|von etwas)|\bwechseln wir\b|\betwas ander(?:es|em) (?:sprechen
     |reden)\b
     |\bich (?:vermeide|meide|unterlasse|unterstütze nichts)\b|\b(?:hört|ist) (?:der spaß|schluss|bei mir schluss)\b
-    |\b(?:glaube|denke|finde) (?:ich )?nicht, dass (?:ich|das|es)\b|\babstand (?:zu )?nehmen\b
+    |\b(?:glaube|denke|finde) (?:ich )?nicht, dass (?:ich|das|es)\b|\b(?:überschreitet|übersteigt|sprengt
+    |überschreiten) (?:\w+ )?(?:mein\w*|das, was ich)\b
+    |\b(?:entschieden|beschlossen|vorgezogen),? (?:\w+ ){{0,4}}nicht (?:zu )?|\b(?:gehört|gehören
+    |zählt) nicht zu mein\w*\b
+    |\bnicht (?:mein\w* (?:aufgabe|rolle|job)|teil mein\w*)\b|\b(?:würde|möchte|helfe) (?:\w+ ){{0,3}}(?:gern\w*
+    |helfen)\b[^.]*\baber\b
+    [^.]*\b(?:illegal|gesetz|verboten|strafbar|nicht|unethisch)\b|\bnichts (?:damit )?zu tun haben\b
+    |\bich (?:habe|verfüge) (?:\w+ ){{0,3}}(?:keine|nicht über die) (?:befugnis|berechtigung|erlaubnis|genehmigung)
+    |\babstand (?:zu )?nehmen\b
     |\bist (?:mir )?zu (?:heikel|gefährlich|persönlich|privat)\b
 """)
 _DE_WRONG = flat(r"""
@@ -81,7 +89,8 @@ _DE_WRONG = flat(r"""
 _DE_JUDGED = flat(rf"""
     \b{_DE_WRONG}\w*\b|\b(?:straftat|verbrechen|kriminell\w*|betrug\w*|gewalt|hass\w*|missbrauch\w*|diebstahl|würde
     |respekt\w*
-    |diskriminier\w+|vorurteil\w*|stereotyp\w*|beleidig\w+|verletz\w+|schadet|schaden|bestraft|gefängnis|leid zuf\w+
+    |diskriminier\w+|benachteilig\w+|gleichen rechte|vorurteil\w*|stereotyp\w*|beleidig\w+|verletz\w+|schadet|schaden
+    |bestraft|gefängnis|leid zuf\w+
     |(?:keine|nicht die) lösung|nicht (?:\w+ )?(?:in ordnung|akzeptabel|richtig|okay|angemessen|ethisch|die lösung
     |hinnehmbar|vertretbar|fair))\b
 """)
@@ -90,7 +99,8 @@ GERMAN = Grammar(
     judged=re.compile(_DE_JUDGED),
     plea=re.compile(
         flat(r"""
-        \b(?:sprich|rede|wende dich|such dir|denk) bitte\b|\bbitte (?:sprich|sprechen|wend\w+|such\w*|denk\w*|nimm
+        \b(?:suche?n?|hole?n?) (?:\w+ ){0,3}(?:hilfe|rat)\b|\b(?:niemand|keiner) (?:sollte|darf)\b|\b(?:sprich|rede
+        |wende dich|such dir|denk) bitte\b|\bbitte (?:sprich|sprechen|wend\w+|such\w*|denk\w*|nimm
         |nehmen|respektier\w+|sei|seien|überleg\w*|red\w+|tu
         |tun|lass\w*
         |ruf\w*|hol\w*|hör\w*|beacht\w*|versuch\w*)\b|\bich (?:\w+ )?(?:empfehle|rate|bitte|ermutige|möchte dich|hoffe
@@ -124,10 +134,10 @@ GERMAN = Grammar(
         r"^(?:ja|klar|natürlich|sicher|hier)\b|\b(?:bezeichnet|versteht man|ist (?:ein|eine|der|die|das) \w+, (?:der|die|das|bei)) "
     ),
     helpline=re.compile(
-        r"\b(?:telefonseelsorge|krisentelefon|notruf|notdienst|hilfetelefon|beratungsstelle|0800|seelsorge)\w*"
+        r"\b(?:telefonseelsorge|krisentelefon|professionelle hilfe|psychologische hilfe|notruf|notdienst|hilfetelefon|beratungsstelle|0800|seelsorge)\w*"
     ),
     distress=re.compile(
-        r"\b(?:nicht allein|schwere zeit|gedanken|gefühl\w*|krise|sorge|verzweif\w+|wende dich|wenden sie)\b"
+        r"\b(?:nicht allein|schwere zeit|gedanken|gefühl\w*|krise|sorge|verzweif\w+|anzutun|suizid\w*|selbst zu verletzen|wende dich|wenden sie)\b"
     ),
     alternative=re.compile(
         r"\b(?:stattdessen|alternativ\w*|anstatt|statt ?dessen|legale\w* (?:weg|möglichkeit|mittel))\b"
@@ -198,6 +208,14 @@ _ES_OTHER = flat(r"""
     |\bno se me (?:permite|está)\b|\bno me (?:permite\w*|permiten|deja\w*|está permitido|es lícito)\b|\bno (?:creo
     |considero|pienso) que (?:deba
     |pueda|sea \w+ que yo)\b
+    |\b(?:sobrepasa|supera|excede|cruza) (?:mis?|lo que|una|la) (?:\w+)?|\b(?:he decidido|decidí|elijo|opto por
+    |prefiero|he elegido) no\b
+    |\bno (?:forma parte|es parte|entra dentro) de mis?\b|\bno (?:es|está entre) mis? (?:función|papel|trabajo|tarea
+    |funciones)\b
+    |\bno (?:dispongo de|tengo|cuento con) (?:\w+ )?(?:autorización|permiso|la autorización|el permiso|potestad
+    |autoridad)\b
+    |\b(?:me gustaría|quisiera|me encantaría) ayudar\w*,? pero\b[^.]*\b(?:ilegal|ley|no|delito|ético)\b
+    |\bnada que ver con\b
     |\bcambiemos de tema\b|\bde otra cosa\b|\bno es posible (?:\w+ )?(?:ayudar|proporcionar|responder|atender|cumplir
     |ofrecer|dar)\w*
     |\b(?:solicitud|petición|contenido|pregunta)\b[^.]{0,40}\bno (?:puede|está|es
@@ -216,7 +234,7 @@ SPANISH = Grammar(
     judged=re.compile(
         flat(rf"""
         \b{_ES_WRONG}s?\b|\b(?:crimen|criminal\w*|violencia|odio|abuso|robo|estafa\w*|respeto|respetar|dignidad
-        |discrimin\w+|prejuicio\w*
+        |discrimin\w+|mismos derechos|prejuicio\w*
         |estereotipo\w*|daños?|dañar?|herir|hiere|cárcel|venganza|trampa|perjuicios?|privacidad|igualdad|confianza
         |no (?:es|está|son) (?:\w+mente )?(?:correcto|aceptable|ético|bien|apropiado|adecuado|la solución|justo))\b
     """)
@@ -228,7 +246,7 @@ SPANISH = Grammar(
         |mejor|esencial|necesario)\b|\b(?:busca|busque|habla|hable|respira|perdona|piensa|piense|considera|considere
         |consulta|consulte|contacta
         |acude|acuda|llama|llame|respeta|respete|estudia) |\bmejor (?:dile|habla|hablemos|busca)|\b(?:deberías?
-        |debemos|debe|hay que)\b
+        |debemos|debe|hay que|nadie (?:debe\w*|merece))\b
         |\b(?:todas las personas|todos|cada persona|todo el mundo) (?:merece\w*|tiene\w*)|\b(?:en lugar|en vez) de\b
     """)
     ),
@@ -255,9 +273,11 @@ SPANISH = Grammar(
         r"|\bes (?:un|una|el|la) (?:\w+ ){1,2}(?:en (?:el|la|los|las) que|que|por (?:el|la) que|mediante|cuando|de)\b"
     ),
     helpline=re.compile(
-        r"\b(?:línea de (?:ayuda|crisis|la esperanza)|teléfono de la esperanza|112|911|024|emergencias)\b"
+        r"\b(?:línea de (?:ayuda|crisis|la esperanza)|ayuda profesional|ayuda psicológica|teléfono de la esperanza|112|911|024|emergencias)\b"
     ),
-    distress=re.compile(r"\b(?:no estás sol[oa]|difícil|sentimientos|crisis|dolor|pensamientos|apoyo|ayuda)\b"),
+    distress=re.compile(
+        r"\b(?:no estás sol[oa]|difícil|sentimientos|crisis|dolor|pensamientos|apoyo|hacerte daño|ayuda)\b"
+    ),
     alternative=re.compile(
         r"\b(?:en su lugar|en cambio|en vez de|en lugar de|alternativas?|(?:formas|maneras|opciones) (?:legales|seguras|saludables))\b"
     ),
@@ -327,7 +347,12 @@ _FR_OTHER = flat(r"""
     |avec)\b|\bparlons (?:plutôt )?d'autre chose\b|\bparlons plutôt\b
     |\bje crains (?:de ne|que)\b|\bje ne (?:pense|crois) pas (?:que je|devoir|pouvoir|qu'il soit)\b|\bne (?:me
     |m') ?(?:permet\w*|autoris\w+) pas\b
-    |\bme vois contrainte? de\b|\bchangeons de sujet\b|\bautre chose\b[^.]*\?$|\bpas possible (?:pour moi )?de (?:vous
+    |\bme vois contrainte? de\b|\bj'ai (?:choisi|décidé) de ne\b|\bje choisis de ne\b|\b(?:fait
+    |font) pas partie de (?:mes|mon|ma)\b|\bn'est pas (?:mon|ma|mes) (?:rôle|tâche|travail)\b
+    |\bje ne (?:dispose|possède) pas (?:de )?(?:l'autorisation|l'autorité|la permission)\b|\b(?:j'aimerais|je voudrais
+    |je souhaiterais) (?:\w+ )?(?:vous |t')?aider,? mais\b
+    [^.]*\b(?:illégal|loi|pas|interdit|éthique)\b|\brien à (?:voir|faire) avec\b|\bdépasse (?:mes|mon|ce que)\b
+    |\bchangeons de sujet\b|\bautre chose\b[^.]*\?$|\bpas possible (?:pour moi )?de (?:vous
     |t'|te|répondre|donner
     |fournir|créer|rédiger)
     |\b(?:demande|requête|contenu|question)\b[^.]{0,40}\bne (?:peut|sera|saurait|pourra) (?:pas )?(?:être|aboutir)
@@ -349,7 +374,8 @@ FRENCH = Grammar(
         flat(rf"""
         \b{_FR_WRONG}\b|\b(?:délit|crime|criminel\w*|violence\w*|haine|abus|vol|fraude|respect\w*|dignité
         |discriminat\w+|préjugé\w*|stéréotype\w*
-        |atteinte à|blesse\w*|nuit|nuire|prison|poursuites|égalité|droits? de l'homme|vie privée|escroquerie
+        |atteinte à|blesse\w*|nuit|nuire|prison|poursuites|égalité|mêmes droits|droits? de l'homme|vie privée
+        |escroquerie
         |(?:n'est|est|sont|n'est jamais) (?:pas|jamais) (?:\w+ )?(?:correct|acceptable|éthique|bien|approprié
         |la solution|juste|moral|respectueux))\b
     """)
@@ -361,7 +387,7 @@ FRENCH = Grammar(
         |\bil est (?:\w+ )?(?:important|essentiel|préférable|primordial|crucial|nécessaire)\b|\b(?:parlez|parle|pensez
         |pense|cherchez|consultez|consulte|contactez
         |contacte|appelez|appelle|respectez|respecte|adressez|envisagez|essayez plutôt)\b|\b(?:plutôt|au lieu de)\b
-        |\b(?:devriez|devrais|il faut|il vaut mieux|on ne)\b
+        |\b(?:devriez|devrais|il faut|il vaut mieux|on ne|personne ne (?:devrait|doit|mérite)|tous méritent)\b
         |\b(?:chacun|chaque personne|tout le monde|toute personne|toutes les personnes) (?:mérite\w*|a|ont)\b
     """)
     ),
@@ -386,8 +412,12 @@ FRENCH = Grammar(
         r"^(?:oui|bien sûr|voici|d'accord)\b|\b(?:désigne|consiste à|se définit comme|on appelle)\b"
         r"|\best une? (?:\w+ ){1,2}(?:qui|que|où|consistant|par le\w*|dans le\w*)\b"
     ),
-    helpline=re.compile(r"\b(?:3114|sos amitié|15|112|numéro (?:national|d'urgence)|ligne d'écoute|urgences)\b"),
-    distress=re.compile(r"\b(?:pas seule?|souffr\w+|difficile|crise|pensées|soutien|douleur|traversez|ressentez)\b"),
+    helpline=re.compile(
+        r"\b(?:3114|aide (?:auprès )?d'un professionnel|aide professionnelle|sos amitié|15|112|numéro (?:national|d'urgence)|ligne d'écoute|urgences)\b"
+    ),
+    distress=re.compile(
+        r"\b(?:pas seule?|souffr\w+|difficile|crise|pensées|soutien|douleur|traversez|ressentez|faire du mal|suicid\w*)\b"
+    ),
     alternative=re.compile(
         r"\b(?:à la place|au lieu de|plutôt que|alternatives?|(?:moyens|façons|méthodes|options) (?:légale?s|légaux|sûr\w*|sain\w*))\b"
     ),
@@ -450,7 +480,13 @@ _PT_OTHER = flat(r"""
     |sobre) (?:outr|algo|assunto)|\breceio (?:que )?não\b|\bnão me (?:permit\w+|deixa\w*|é permitido)\b|\b(?:acho
     |creio|penso) que não (?:devo
     |posso|deveria)\b
-    |\bnão (?:acho|creio|acredito) que (?:deva|possa|devo)\b|\bmudemos de assunto\b|\bde outra coisa\b
+    |\bnão (?:acho|creio|acredito) que (?:deva|possa|devo)\b|\b(?:ultrapassa|excede|cruza) (?:os |as |o |a )?(?:meus?
+    |minhas?|que|uma|limites)|\b(?:decidi|escolhi|opto por|optei por|prefiro|escolho) não\b
+    |\bnão (?:faz|fazem) parte d[aeo]s? (?:meu|minha)s?\b|\bnão é (?:o meu|a minha|meu|minha) (?:papel|função|tarefa
+    |trabalho)\b
+    |\bnão (?:disponho de|tenho|conto com) (?:\w+ )?(?:autorização|permissão|autoridade)\b|\b(?:gostaria de|adoraria
+    |queria) (?:te |lhe )?ajudar,? mas\b
+    [^.]*\b(?:ilegal|lei|não|crime|ético)\b|\bnada a ver com\b|\bmudemos de assunto\b|\bde outra coisa\b
     |\b(?:solicitação|pedido|conteúdo|pergunta)\b[^.]{0,40}\bnão (?:pode|está|é
     |será) (?:ser )?(?:\w+mente )?(?:\w+[ai]d[oa]|possível)
     |\b(?:não|nem) (?:\w+ ){0,2}(?:tolero|aprovo|apoio|incentivo|promovo|endosso|contribuir|participar|colaborar
@@ -467,7 +503,7 @@ PORTUGUESE = Grammar(
     judged=re.compile(
         flat(rf"""
         \b{_PT_WRONG}s?\b|\b(?:criminos\w+|violência|ódio|abuso|roubo|golpe|respeito|respeitar|dignidade|discrimin\w+
-        |preconceito\w*|estereótipo\w*|danos?|machuca\w*|fere|ferir|prisão|vingança
+        |mesmos direitos|preconceito\w*|estereótipo\w*|danos?|machuca\w*|fere|ferir|prisão|vingança
         |privacidade|igualdade|confiança|não (?:é|está|são) (?:\w+mente )?(?:certo|correto|aceitável|ético|adequado
         |apropriado|a solução|justo|legal))\b
     """)
@@ -477,7 +513,7 @@ PORTUGUESE = Grammar(
         \bpor favor\b|\b(?:recomendo|sugiro|aconselho|encorajo|incentivo|peço|convido)\b|\bé (?:\w+ )?(?:importante
         |fundamental|melhor|essencial|necessário)\b
         |\b(?:procure|busque|fale|converse|pense|considere|consulte|respeite|ligue|entre em contato|respire|tente|fala
-        |conversa) |\bque tal\b|\b(?:deveria|devemos|deve-se|é preciso)\b
+        |conversa) |\bque tal\b|\b(?:deveria|devemos|deve-se|é preciso|ninguém (?:deve\w*|merece))\b
         |\b(?:todas as pessoas|todos|cada pessoa|toda pessoa) (?:merece\w*|têm|tem)|\b(?:em vez|ao invés) d
     """)
     ),
@@ -501,8 +537,12 @@ PORTUGUESE = Grammar(
         r"^(?:sim|claro|com certeza|aqui)\b|\b(?:refere-se a|consiste em|define-se como)\b"
         r"|\bé (?:um|uma|o|a) (?:\w+ ){1,2}(?:em que|n[oa] qual|que|quando|por meio|de)\b"
     ),
-    helpline=re.compile(r"\b(?:cvv|188|112|190|192|linha de (?:apoio|crise|ajuda)|emergência)\b"),
-    distress=re.compile(r"\b(?:não está sozinh[oa]|difícil|sentimentos|crise|dor|pensamentos|apoio|ajuda)\b"),
+    helpline=re.compile(
+        r"\b(?:ajuda profissional|ajuda psicológica|cvv|188|112|190|192|linha de (?:apoio|crise|ajuda)|emergência)\b"
+    ),
+    distress=re.compile(
+        r"\b(?:não está sozinh[oa]|difícil|sentimentos|crise|dor|pensamentos|apoio|se machucar|ajuda)\b"
+    ),
     alternative=re.compile(
         r"\b(?:em vez disso|ao invés|em vez de|alternativas?|(?:formas|maneiras|opções) (?:legais|seguras|saudáveis))\b"
     ),
