@@ -259,8 +259,7 @@ def _detector_note(rows: Rows, against: str) -> str:
             texts.append(f"refusals of {name} minus {against} with the detector's error of each: {difference}")
     for language, number in languages.most_common():
         if language not in ("en", "other"):
-            error = detector_error(language)
-            texts.append(f"{NAMES[language]} ({number} replies): missed {error.missed}, flagged {error.false_alarms}")
+            texts.append(f"{NAMES[language]} ({number} replies): {detector_error(language)}")
     counts = {
         "are in languages that are not measured": languages["other"],
         "refuse in part (counted as answers)": kinds["partial"],
