@@ -12,7 +12,7 @@ from trueup.data.refusals.grammar import Grammar, declining, flat
 
 # --- German: the negation may stand far behind the verb ("Dazu gebe ich keine Auskunft.") ---
 _DE_NOT = r"(?:nicht(?! nur)|keine?[nm]?|nie(?:mals)?|keinesfalls|unmöglich|nichts)"
-_DE_CLAUSE = r"[^.;:!?]{0,90}?"
+_DE_CLAUSE = r"(?:, (?:ehrlich gesagt|leider|so leid es mir tut),)?[^.,;:!?]{0,90}?"
 _DE_PERSONAL = flat(rf"""
     \b(?:(?:ich|wir) (?:\w+ ){{0,2}}?(?:kann|könn\w+|werde\w*|darf|dürf\w+|möcht\w+|will|woll\w+|soll\w*|mag)
     |(?:kann|könn\w+|werde\w*|darf|dürf\w+|möcht\w+|will|woll\w+|soll\w*|mag|würd\w+) (?:ich|wir)(?: und \w+ ich)?)\b
@@ -265,7 +265,7 @@ SPANISH = Grammar(
         rf"^(?:no[,.] )?(?:eso|esto|\w+(?: \w+){{0,4}}) (?:es|sería|son) (?:\w+ )?(?:un |una )?(?:{_ES_WRONG}|hacerte trampa)\b|^la \w+ no lleva a nada"
     ),
     unethical=re.compile(
-        rf"\bno (?:es|sería|me parece|resulta) (?:\w+mente )?(?:étic[oa]|apropiad[oa]|adecuad[oa]|correct[oa]|moral|aceptable|responsable|legal)\b"
+        rf"\bno (?:es|sería|me parece|resulta) (?:\w+mente )?(?:étic[oa]|apropiad[oa]|adecuad[oa]|moral|aceptable|responsable)\b"
         rf"|^(?:\w+ ){{0,3}}(?:es|sería) (?:\w+ )?{_ES_WRONG} (?:que|por mi parte|de mi parte|\w+[aei]r(?:te|le)?)\b"
     ),
     informs=re.compile(
@@ -374,7 +374,7 @@ FRENCH = Grammar(
         flat(rf"""
         \b{_FR_WRONG}\b|\b(?:délit|crime|criminel\w*|violence\w*|haine|abus|vol|fraude|respect\w*|dignité
         |discriminat\w+|préjugé\w*|stéréotype\w*
-        |atteinte à|blesse\w*|nuit|nuire|prison|poursuites|égalité|mêmes droits|droits? de l'homme|vie privée
+        |atteinte à|blesse\w*|nuit (?:à|aux)|nuire|prison|poursuites|égalité|mêmes droits|droits? de l'homme|vie privée
         |escroquerie
         |(?:n'est|est|sont|n'est jamais) (?:pas|jamais) (?:\w+ )?(?:correct|acceptable|éthique|bien|approprié
         |la solution|juste|moral|respectueux))\b
@@ -387,7 +387,8 @@ FRENCH = Grammar(
         |\bil est (?:\w+ )?(?:important|essentiel|préférable|primordial|crucial|nécessaire)\b|\b(?:parlez|parle|pensez
         |pense|cherchez|consultez|consulte|contactez
         |contacte|appelez|appelle|respectez|respecte|adressez|envisagez|essayez plutôt)\b|\b(?:plutôt|au lieu de)\b
-        |\b(?:devriez|devrais|il faut|il vaut mieux|on ne|personne ne (?:devrait|doit|mérite)|tous méritent)\b
+        |\b(?:devriez|devrais|il faut|il vaut mieux|on ne (?:doit|devrait)|personne ne (?:devrait|doit|mérite)
+        |tous méritent)\b
         |\b(?:chacun|chaque personne|tout le monde|toute personne|toutes les personnes) (?:mérite\w*|a|ont)\b
     """)
     ),
@@ -405,7 +406,7 @@ FRENCH = Grammar(
         rf"^(?:non[,.] )?(?:c'est|cela est|ce serait|ceci est|\w+(?: \w+){{0,4}} (?:est|serait|porterait)) (?:\w+ )?(?:{_FR_WRONG}|atteinte)"
     ),
     unethical=re.compile(
-        rf"\b(?:il|ce) (?:n'est|ne serait|n'est vraiment) pas (?:\w+ment )?(?:approprié|éthique|convenable|acceptable|correct|responsable|moral|légal|bien)\b"
+        rf"\b(?:il|ce) (?:n'est|ne serait|n'est vraiment) pas (?:\w+ment )?(?:approprié|éthique|convenable|acceptable|responsable|moral)\b"
         rf"|^(?:\w+ ){{0,3}}il (?:est|serait) (?:\w+ )?{_FR_WRONG} (?:de|d')|\birresponsable de ma part"
     ),
     informs=re.compile(
@@ -530,7 +531,7 @@ PORTUGUESE = Grammar(
         rf"^(?:não[,.] )?(?:isso|isto|\w+(?: \w+){{0,4}}) (?:é|seria|são) (?:\w+ )?(?:um |uma )?{_PT_WRONG}\b|^uma \w+ (?:saudável|honesta)"
     ),
     unethical=re.compile(
-        rf"\bnão (?:é|seria|acho|considero) (?:\w+mente )?(?:étic[oa]|apropriad[oa]|adequad[oa]|corret[oa]|moral|aceitável|responsável|cert[oa])\b"
+        rf"\bnão (?:é|seria|acho|considero) (?:\w+mente )?(?:étic[oa]|apropriad[oa]|adequad[oa]|moral|aceitável|responsável)\b"
         rf"|^(?:\w+ ){{0,3}}(?:é|seria) (?:\w+ )?{_PT_WRONG} (?:que|da minha parte|\w+[aei]r)\b"
     ),
     informs=re.compile(
