@@ -18,7 +18,7 @@ from trueup.data.rendering.messages import Origin, row_error
 from trueup.data.sources.formats import answers_beside, recognise
 from trueup.data.sources.parser import as_yaml, fix_of_names, suggested
 from trueup.data.sources.reader import open_reader
-from trueup.data.sources.records import rename_fields
+from trueup.data.sources.records import LABEL, rename_fields
 from trueup.errors import ConfigError, DataError
 from trueup.system.text import listed
 
@@ -107,7 +107,8 @@ def _kind(path: str, section: DataConfig) -> tuple[str, tuple[str, ...]]:
             broken = broken or row
             continue
         fields = rename_fields(row, section.columns or {}, origin)
-        fields = {key: value for key, value in fields.items() if key not in (section.ignore or ())}
+        unread = {*(section.ignore or ()), *(key for key in LABEL if fields.get(key) is None)}
+        fields = {key: value for key, value in fields.items() if key not in unread}
         row_format = recognise(fields, wanted, section.format or "auto")
         if row_format is None:
             raise _unknown(origin, fields)

@@ -123,7 +123,7 @@ FILES += [
         "a server's error in .json"),
     bad("it has: message, documentation_url", 1, rows({"message": "Not Found", "documentation_url": "x"}),
         "rows.jsonl", "another server's error"),
-    bad("another key follows the list of rows", 1, json.dumps({"rows": [PAIR], "num_rows": 1}).encode(), "rows.json",
+    bad("another list follows the list of rows", 1, json.dumps({"rows": [PAIR], "more": [PAIR]}).encode(), "rows.json",
         "rows within an object"),
     bad(("broken JSON", "a list of rows goes in a .json file"), 1, json.dumps([PAIR], indent=1).encode(), "rows.jsonl",
         "a pretty list in .jsonl"),

@@ -124,7 +124,7 @@ TURNS: list[tuple[str, object, str | tuple[str, ...]]] = [
      "messages[1].tool_calls names no tool"),
     ("the role tool", [U, A, {"role": "tool", "content": "4"}, A], "message 3 has role tool, expected user"),
     ("the role function", [U, {"role": "function", "content": "4"}, A], "message 2 has role tool, expected assistant"),
-    ("a role in upper case", [{"role": "USER", "content": "p"}, A], ('role "USER"', "fix: use one of: system, user")),
+    ("a role that is none", [{"role": "USR", "content": "p"}, A], ('role "USR"', "fix: use one of: system, user")),
     ("a role with escapes", [{"role": ESCAPED, "content": "p"}, A], r'role "\x1b[31mred'),
     ("a speaker of ShareGPT", [{"from": "narrator", "value": "p"}, A], 'unknown role "narrator"'),
     ("ShareGPT without value", [{"from": "human"}, A], 'messages[0]: "value" is missing'),

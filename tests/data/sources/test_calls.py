@@ -248,3 +248,75 @@ def test_names_of_arguments(key):
 def test_arguments_are_never_lost(call, problem):
     with pytest.raises(DataError, match=problem):
         messages(QUESTION, {"role": "assistant", "tool_calls": [call]})
+
+
+NULLABLE = {
+    "name": "look",
+    "parameters": {
+        "type": "object",
+        "properties": {"place": {"type": "string"}, "day": {"type": "string"}, "hour": {"type": ["integer", "null"]},
+                       "at": {"type": "object", "properties": {"lat": {"type": "number"}, "lon": {"type": "number"}}}},
+        "required": ["place"],
+    },
+}  # fmt: skip
+
+
+def test_nulls_of_a_table_are_left_out_of_a_call_unless_the_tool_takes_them() -> None:
+    """Parquet gives every call the arguments of all others, as null; these were trained."""
+    arguments = {"place": "Rome", "day": None, "hour": None, "at": {"lat": 1.5, "lon": None}, "other": None}
+    turn = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"function": {"name": "look", "arguments": arguments}}],
+    }
+    (_, _, call) = messages(QUESTION, turn, tools=[{"type": "function", "function": NULLABLE}])
+    assert json.loads(call.calls[0].arguments) == {"place": "Rome", "hour": None, "at": {"lat": 1.5}}
+    text = {**turn, "tool_calls": [{"function": {"name": "look", "arguments": json.dumps(arguments)}}]}
+    (_, _, exact) = messages(QUESTION, text, tools=[{"type": "function", "function": NULLABLE}])
+    assert json.loads(exact.calls[0].arguments) == arguments
+    with pytest.raises(DataError, match="is null, and its tool is not declared"):
+        messages(QUESTION, turn)
+    assert messages(QUESTION, text)[-1].calls == exact.calls
+
+
+def results(*ids: str) -> list[dict[str, Any]]:
+    calls = [
+        {"id": name, "type": "function", "function": {**CALL, "arguments": {"place": name}}} for name in ("x", "y")
+    ]
+    answers = [{"role": "tool", "tool_call_id": name, "content": f"of {name}"} for name in ids]
+    return [QUESTION, {"role": "assistant", "content": None, "tool_calls": calls}, *answers, ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [(("x", "z"), '"z" is none of the calls before it'), (("x", "x"), '"x" is answered already'),
+     (("y", "x", "y"), '"y" is answered already')],
+)  # fmt: skip
+def test_a_result_of_no_call_is_refused(ids: tuple[str, ...], problem: str) -> None:
+    """Such a result was taken for that of the first call that waits."""
+    with pytest.raises(DataError, match=problem):
+        messages(*results(*ids))
+
+
+def test_results_in_another_order_name_their_calls() -> None:
+    turns = messages(*results("y", "x"))
+    assert [(turn.call_id, turn.content) for turn in turns if turn.role == "tool"] == [("y", "of y"), ("x", "of x")]
+    calls = [{"name": "look", "arguments": {}}, {"name": "sum", "arguments": {}}]
+    named = [{"role": "tool", "name": "sum", "content": "3"}, {"role": "tool", "content": "dry"}]
+    turns = messages(QUESTION, {"role": "assistant", "content": "", "tool_calls": calls}, *named, ANSWER)
+    assert [turn.name for turn in turns if turn.role == "tool"] == ["sum", "look"]
+
+
+@pytest.mark.parametrize("tag", ["TOOLCALL", "tool_calls", "function_call"])
+def test_a_list_of_calls_in_the_tags_of_other_families(tag: str) -> None:
+    text = f"Let me look.<{tag}>{json.dumps([CALL, CALL])}</{tag}>"
+    message = messages(QUESTION, {"role": "assistant", "content": text}, tools=[DECLARED])[-1]
+    assert (message.content, [call.name for call in message.calls]) == ("Let me look.", ["look", "look"])
+
+
+@pytest.mark.parametrize("text", ["<functioncall> {'name': 'look'}", '[TOOL_CALLS] [{"name": "look"}]', "<tool_call>x"])
+def test_a_call_in_a_form_that_is_not_read_is_refused_where_tools_are_declared(text: str) -> None:
+    turns = [QUESTION, {"role": "assistant", "content": text}]
+    with pytest.raises(DataError, match="holds a call, at"):
+        messages(*turns, tools=[DECLARED])
+    assert messages(*turns)[-1].content == text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from casekit import load, refusal, section
-from public_sets import FIVE, chat
+from public_sets import FIVE, Row, chat
 
 from trueup.data.rendering.messages import Conversation
 from trueup.data.sources.reader import open_reader
@@ -48,7 +48,29 @@ def test_rows_of_one_field_are_rows(tmp_path: Path, field: str, count: int, end:
 def test_the_check_names_the_key() -> None:
     meta = {"format": "pair", "reason": "prompt", "keys": ["data"], "unread": {}, "holders": 0, "read": 1}
     findings = reading_findings("data", meta | {"hidden": [], "dropped": [], "note_counts": {}})
-    assert [finding.text for finding in findings][1:] == ["the rows are the list under the key data"]
+    (text,) = [finding.text for finding in findings][1:]
+    assert text.startswith("the rows are the list under the key data; ")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"version": "1.1"}, {}),
+        ({}, {"version": 2}),
+        ({"info": {"by": "us", "tags": ["a"]}, "n": 5}, {"license": None, "more": {"x": [{"y": 1}]}}),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_the_list_may_stand_beside_a_version(tmp_path: Path, before: Row, after: Row, indent: int | None) -> None:
+    path = lines(tmp_path / "x.json", json.dumps({**before, "data": ROWS, **after}, indent=indent))
+    assert [row.response for row in load(path, "conversation")] == [g for _, g, _ in FIVE]
+    assert open_reader(path, "train").keys == ("data",)
+
+
+def test_a_row_with_a_list_of_objects_stays_a_row(tmp_path: Path) -> None:
+    row = {"prompt": "q", "notes": [{"x": 1}], "completion": "a"}
+    (read,) = load(lines(tmp_path / "x.json", json.dumps(row)), "conversation")
+    assert read.response == "a"
 
 
 def test_a_row_of_messages_under_another_name_is_a_row(tmp_path: Path) -> None:
@@ -69,7 +91,8 @@ def test_rows_of_lists_of_other_objects_are_rows_where_they_stand_on_lines(tmp_p
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"data": [{"prompt": "a", "completion": "b"}], "more": 1}', "another key follows the list of rows"),
+        ('{"train": [{"prompt": "a", "completion": "b"}], "test": [{}]}', "another list follows the list of rows"),
+        ('{"v": 1, "data": [{"prompt": "a", "completion": "b"}], "more": }', "Expecting value"),
         ('{"data": [{"prompt": "a", "completion": "b"}]', "Expecting '}'"),
         ('{"data": [{"prompt": "a", "completion": "b"}', "Expecting ',' delimiter"),
         ('{"data": [{"prompt": "a", "completion": "b"}]} {}', "Extra data"),

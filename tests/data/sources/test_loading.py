@@ -364,7 +364,7 @@ BAD = [
     ("conversation", CHAT, {"messages": [U, {"role": 1, "content": "c"}]}, '"role" is a number'),
     ("conversation", CHAT, {"messages": [U, {"from": "gpt"}]}, '"value" is missing'),
     ("conversation", CHAT, {"messages": [U, {"role": "tool", "content": "c"}]}, "message 2 has role tool, expected as"),
-    ("conversation", CHAT, {"messages": [U, {"role": "Assistant", "content": "c"}]}, 'unknown role "Assistant"'),
+    ("conversation", CHAT, {"messages": [U, {"role": "Narrator", "content": "c"}]}, 'unknown role "Narrator"'),
     ("conversation", CHAT, {"messages": [U, U, X]}, "message 2 has role user, expected assistant"),
     ("conversation", CHAT, {"messages": [U, X, X]}, "message 3 has role assistant, expected user"),
     ("conversation", CHAT, {"messages": [U, S_, X]}, "message 2 has role system, expected assistant"),

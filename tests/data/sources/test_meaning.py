@@ -223,6 +223,35 @@ def test_a_better_score_of_the_rejected_answer_stops_or_is_left_out(tmp_path: Pa
         assert swapped == {"chosen": "rejected", "rejected": "chosen"}
 
 
+def test_scores_of_the_two_messages_are_compared_in_every_row(tmp_path: Path) -> None:
+    def row(better: float, worse: float) -> Row:
+        chosen, rejected = ({**chat("q", text)[1], "score": value} for text, value in (("a", better), ("b", worse)))
+        return {"prompt": "q", "chosen": [chosen], "rejected": rejected}
+
+    message = refusal(RowStream(section(write(tmp_path / "x.jsonl", row(3, 1), row(1, 2))), "preference"))
+    assert 'x.jsonl:2: "rejected[].score" is better than "chosen[].score"' in message
+    late = [RANKING, {**RANKING, "chosen_score": 1, "rejected_score": 2}]  # the first row decides the format
+    assert "x.jsonl:2: " in refusal(RowStream(section(write(tmp_path / "x.jsonl", *late)), "preference"))
+
+
+def test_messages_written_as_text_are_messages_or_refused(tmp_path: Path) -> None:
+    """An answer that was JSON text of one message, as CSV files hold it, was trained as that text."""
+    one, other = (chat("q", text)[1] for text in "ab")
+    (pair,) = load(write(tmp_path / "x.jsonl", {**RANKING, "chosen": json.dumps(one), "rejected": json.dumps([other])}),
+                   "preference")  # fmt: skip
+    assert [turns[0].content for turns in (pair.chosen, pair.rejected)] == ["a", "b"]
+    for value in (repr(one), repr([one])):
+        message = refusal(RowStream(section(write(tmp_path / "x.jsonl", {**RANKING, "chosen": value})), "preference"))
+        assert "messages as Python prints them" in message
+    (row,) = load(write(tmp_path / "x.jsonl", {**PAIR, "completion": '{"value": 3}'}), "conversation")
+    assert row.response == '{"value": 3}'  # an answer in JSON is an answer
+
+
+def test_roles_in_capitals_are_roles(tmp_path: Path) -> None:
+    turns = [{"role": "User", "content": "q"}, {"role": "ASSISTANT", "content": "a"}]
+    assert made(tmp_path, {"messages": turns}).messages == (Q, A)
+
+
 @pytest.mark.parametrize(
     ("fields", "margin"),
     [

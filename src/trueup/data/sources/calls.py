@@ -2,7 +2,8 @@
 
     OpenAI     tool_calls [{id, type, function {name, arguments}}], {role: tool, tool_call_id, content}; function_call
     ShareGPT   {from: function_call, value: JSON}, {from: observation, value}
-    Hermes     <tool_call>JSON</tool_call> in an assistant's text, <tool_response>…</tool_response> in a tool's
+    Hermes     <tool_call>JSON</tool_call> in an assistant's text (or <TOOLCALL>[…]</TOOLCALL>, <function_calls>…),
+               <tool_response>…</tool_response> in a tool's
 
 Arguments may be an object or its JSON text.
 """
@@ -36,7 +37,11 @@ CALL_ROLES = {"function_call": "assistant", "tool_call": "assistant"}
 """ShareGPT's roles of messages whose text is a call."""
 RESULT_ROLES = {"observation": "tool", "tool_response": "tool", "function": "tool", "ipython": "tool"}
 """Other names of the role tool."""
-_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
+_CALL = re.compile(
+    r"<(?P<tag>(?:tool|function)_?calls?)>\s*(?P<call>[{[].*?[}\]])\s*</(?P=tag)>", re.DOTALL | re.IGNORECASE
+)
+CALL_MARK = re.compile(r"<[|]?/?(?:tool|function)[_ ]?calls?[|]?>|\[TOOL_CALLS\]|<[|]python_tag[|]>", re.IGNORECASE)
+"""Marks of calls in the texts of several families."""
 _RESULT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
 
 Fail = Callable[..., DataError]
@@ -136,11 +141,11 @@ def from_hermes(message: Message, fail: Fail) -> Iterator[Message]:
     A text in <tool_call> that is no object with a name stays text. Objects may be written as Python writes them, as in
     Hermes' own data set: {'name': …}.
     """
-    if message.role == "assistant" and not message.calls and "<tool_call>" in message.content:
+    if message.role == "assistant" and not message.calls and CALL_MARK.search(message.content):
         found = list(_CALL.finditer(message.content))
         end = message.content.rstrip()
-        values = [_call_value(match[1]) for match in found]
-        if found and end.endswith("</tool_call>") and all(values):
+        values = [_call_value(match["call"]) for match in found]
+        if found and found[-1].end() == len(end) and all(values):
             calls = tuple(call for value in values for call in calls_of("<tool_call>", value, fail))
             between = [end[a.end() : b.start()] for a, b in pairwise(found)]
             if not any(text.strip() for text in between):
@@ -155,31 +160,134 @@ def from_hermes(message: Message, fail: Fail) -> Iterator[Message]:
 
 
 def _call_value(text: str) -> object:
-    """Return the call that a text writes in JSON or as a Python literal; None if it writes none."""
+    """Return the call, or list of calls, that a text writes in JSON or as a Python literal; None if it writes none."""
     value: object = None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = json.loads(json.dumps(ast.literal_eval(text)))  # None for bytes, sets and other things without JSON
-    return value if isinstance(value, dict) and isinstance(value.get("name"), str) else None
+    calls = value if isinstance(value, list) else [value]
+    named = all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls)
+    return value if calls and named else None
 
 
-def paired(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return a conversation whose tool results name their tool: that of the call with their id, else in order."""
+def paired(messages: Sequence[Message], fail: Fail) -> tuple[Message, ...]:
+    """Return a conversation whose tool results name their tool: that of the call with their id or name, else in order.
+
+    Raises:
+        DataError: a result's id is that of no call before it, or another result has answered the call.
+    """
     result: list[Message] = []
     waiting: list[ToolCall] = []
-    for message in messages:
+    ids: set[str] = set()
+    for number, message in enumerate(messages, 1):
         if message.calls:
             waiting = list(message.calls)
-        if message.role == "tool" and waiting:
-            call = next((call for call in waiting if message.call_id and call.id == message.call_id), waiting[0])
+            ids = {call.id for call in waiting if call.id}
+        if message.role == "tool" and (waiting or (message.call_id and ids)):
+            call = _answered(message, waiting)
+            if message.call_id and ids and (call is None or call.id != message.call_id):
+                state = "is answered already" if message.call_id in ids else "is none of the calls before it"
+                problem = f"message {number}: the result's tool_call_id {excerpt(message.call_id)} {state}"
+                raise fail(problem, f"name one of: {', '.join(sorted(ids))}", message.content, kind="tools")
+            assert call is not None
             waiting.remove(call)
-            named = replace(message, name=message.name or call.name, call_id=message.call_id or call.id)
-            result.append(named)
+            result.append(replace(message, name=message.name or call.name, call_id=message.call_id or call.id))
         else:
             result.append(message)
     return tuple(result)
+
+
+def _answered(message: Message, waiting: Sequence[ToolCall]) -> ToolCall | None:
+    """Return the call that a tool's result answers: that of its id, else of its name, else the first that waits."""
+    by_id = (call for call in waiting if message.call_id and call.id == message.call_id)
+    by_name = (call for call in waiting if message.name and call.name == message.name)
+    return next(by_id, None) or next(by_name, None) or next(iter(waiting), None)
+
+
+def without_nulls(
+    name: str, item: Mapping[str, object], schemas: Callable[[], Mapping[str, Any]], fail: Fail
+) -> tuple[Mapping[str, object], bool]:
+    """Return a message whose calls give no null that their tools do not take, and True if one was left out.
+
+    A table (Parquet) has one type for all rows, so that every call gets the arguments of all others, as null. Arguments
+    that are JSON text are exact and stay.
+
+    Args:
+        name: the message's name in errors, e.g. "messages[1]".
+        item: the message.
+        schemas: returns the schemas of the arguments of the declared tools, by the tool's name.
+        fail: makes the error of the row.
+
+    Raises:
+        DataError: an argument is null, and no declaration says if the tool takes that.
+    """
+    changed: dict[str, object] = {}
+    for key in CALLS:
+        value = item.get(key)
+        calls = [
+            _filled(f"{name}.{key}", call, schemas, fail) for call in (value if isinstance(value, list) else [value])
+        ]
+        if any(call is not None for call in calls):
+            whole = value if isinstance(value, list) else [value]
+            merged = [call if call is not None else old for call, old in zip(calls, whole, strict=True)]
+            changed[key] = merged if isinstance(value, list) else merged[0]
+    return {**item, **changed}, bool(changed)
+
+
+def _filled(name: str, call: object, schemas: Callable[[], Mapping[str, Any]], fail: Fail) -> dict[str, object] | None:
+    """Return a call without the nulls that its tool does not take; None if it has none."""
+    if not isinstance(call, dict):
+        return None
+    call = cast("dict[str, Any]", call)
+    function = call.get("function")
+    inner: dict[str, Any] = function if isinstance(function, dict) else call
+    key = next((key for key in ARGUMENTS if isinstance(inner.get(key), dict)), None)
+    if key is None or not _holds_null(inner[key]):
+        return None
+    schema = schemas().get(str(inner.get("name")))
+    if schema is None:
+        problem = f"{name}: an argument of {excerpt(str(inner.get('name')))} is null, and its tool is not declared"
+        fix = "declare it in tools, so that it is known if null is meant; or write the arguments as JSON text"
+        raise fail(problem, fix, as_json(inner[key]), kind="tools")
+    arguments = _taken(inner[key], schema)
+    if arguments == inner[key]:
+        return None
+    whole = {**inner, key: arguments}
+    return whole if inner is call else {**call, "function": whole}
+
+
+def _holds_null(value: object) -> bool:
+    if isinstance(value, dict | list):
+        return any(_holds_null(item) for item in (value.values() if isinstance(value, dict) else value))
+    return value is None
+
+
+def _taken(value: Any, schema: Any) -> Any:
+    """Return arguments without the nulls that their schema does not require or allow."""
+    schema = schema if isinstance(schema, dict) else {}
+    if isinstance(value, list):
+        return [_taken(item, schema.get("items")) for item in value]
+    if not isinstance(value, dict):
+        return value
+    properties = schema["properties"] if isinstance(schema.get("properties"), dict) else {}
+    required = schema["required"] if isinstance(schema.get("required"), list) else []
+    kept = {
+        key: item
+        for key, item in value.items()
+        if item is not None or key in required or _may_be_null(properties.get(key))
+    }
+    return {key: _taken(item, properties.get(key)) for key, item in kept.items()}
+
+
+def _may_be_null(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    choices = [part for key in ("anyOf", "oneOf") for part in (schema.get(key) or []) if isinstance(part, dict)]
+    kinds = schema.get("type")
+    named = kinds == "null" or (isinstance(kinds, list) and "null" in kinds)
+    return named or schema.get("nullable") is True or any(map(_may_be_null, choices))
 
 
 def declaring(row: Mapping[str, object]) -> list[str]:

@@ -36,6 +36,7 @@ from trueup.data.sources.records import (
     is_transcript,
     may_be_number,
     may_be_verdict,
+    says,
     twins,
     vocabulary,
     words_of,
@@ -575,19 +576,23 @@ def _margin(record: Record, keys: Keys) -> float | None:
     if not record.scored:
         return None
     scores: list[tuple[float, float, str, str]] = []
-    if keys["score_chosen"] and keys["score_rejected"]:
-        pairs = dict.fromkeys([(keys["score_chosen"], keys["score_rejected"]), *_scores(record.row)])
+    if "chosen" in words_of(cast("str", keys["chosen"])):
+        pairs = dict.fromkeys(_scores(record.row))
+        if keys["score_chosen"] and keys["score_rejected"]:
+            pairs = {(keys["score_chosen"], keys["score_rejected"]): None} | pairs
         scores = [(record.number(a), record.number(b), a, b) for a, b in pairs]
     ranks = twins({key: value for key, value in record.row.items() if may_be_number(value)}, *_SIDES, RANKS)
     ranked = [(-record.number(a), -record.number(b), a, b) for a, b in ranks]
+    ranked += _scores_of_messages(record, keys)
     for better, worse, first, second in (*scores, *ranked):
         if better < worse:
             problem = f"{excerpt(second)} is better than {excerpt(first)}: answers or numbers are swapped"
-            fix = f"correct the row; set ignore: [{first}, {second}] if they rate something else; if all rows are so, "
-            sides = f"set columns: {{chosen: {keys['rejected']}, rejected: {keys['chosen']}}}"
-            raise record.fail(
-                problem, fix + sides, as_json({key: record.row[key] for key in (first, second)}), kind="reversed"
-            )
+            fix = "correct the row"
+            if first in record.row:
+                fix += f", or set ignore: [{first}, {second}] if they rate something else"
+            fix += f"; if all rows are so, set columns: {{chosen: {keys['rejected']}, rejected: {keys['chosen']}}}"
+            values = {first: record.row.get(first, abs(better)), second: record.row.get(second, abs(worse))}
+            raise record.fail(problem, fix, as_json(values), kind="reversed")
         if better == worse:
             record.note(f"{first} and {second} are equal, and chosen is taken as the better answer")
     if keys["margin"]:
@@ -597,7 +602,29 @@ def _margin(record: Record, keys: Keys) -> float | None:
             fix = f"swap the answers, or set ignore: [{keys['margin']}] if it is no margin"
             raise record.fail(problem, fix, as_json(record.row[keys["margin"]]), kind="reversed")
         return margin
-    return scores[0][0] - scores[0][1] if scores else None
+    return scores[0][0] - scores[0][1] if scores and keys["score_chosen"] else None
+
+
+def _scores_of_messages(record: Record, keys: Keys) -> list[tuple[float, float, str, str]]:
+    """Return the scores (a rank is below 0) that the last messages of both answers hold, with their names."""
+    values = [record.row.get(key) for key in _sides(keys)]
+    last = [value[-1] if isinstance(value, list) and value else value for value in values]
+    if not all(isinstance(message, dict) for message in last):
+        return []
+    chosen, rejected = cast("list[dict[str, object]]", last)
+    names = [name for name in chosen if name in rejected and says(name, RATES, RANKS)]
+    names = [name for name in names if may_be_number(chosen[name]) and may_be_number(rejected[name])]
+    signs = {name: 1 if set(words_of(name)) & RATES else -1 for name in names}
+    first, second = (f"{key}[].{{}}" for key in _sides(keys))
+    return [
+        (
+            signs[name] * float(str(chosen[name])),
+            signs[name] * float(str(rejected[name])),
+            first.format(name),
+            second.format(name),
+        )
+        for name in names
+    ]
 
 
 def _prompt(record: Record, keys: Keys) -> Row:

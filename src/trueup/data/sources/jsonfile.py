@@ -1,6 +1,6 @@
 """Read JSON Lines files, and JSON lists one element at a time: memory holds one element of a list of any length.
 
-A list may be the only value of an object, as in {"data": [{…}, …]}.
+A list may stand in an object, as in {"version": 1, "data": [{…}, …]}: the object's only list.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ CHUNK = 2**16
 """Bytes of a JSON list that are read at a time."""
 MARGIN = 16  # the longest literal that a piece's end can cut: -Infinity, or an escape such as \ud83d
 SPACE = re.compile(r"[ \t\n\r]*")
-_LIST_OF_OBJECTS = re.compile(r'\s*\{\s*("(?:[^"\\]|\\.)*")\s*:\s*\[\s*(?=\{)')
+_KEY = re.compile(r'[{,]\s*("(?:[^"\\]|\\.)*")\s*:\s*')
+_LIST_OF_OBJECTS = re.compile(r"\[\s*(?=\{)")
 _SPEAKER = ("role", "from")
 LINES, LIST = "write one JSON object per line", "write a JSON list of objects"
 
@@ -171,12 +172,19 @@ class _Window:
         fix = "check that the file was written to the end" if _ends_early(self.text, pos, message) else LIST
         return Break(origin, _broken(origin, self.text[near : pos + 200], pos - near, column, message, fix))
 
-    def second_key(self) -> Break:
-        """Return the Break (end of reading) for a further key behind the list of rows."""
+    def key(self) -> object:
+        """Return a key of an object, and move behind its colon."""
+        self.skip_space()
+        key = self.value(1)
+        self.skip(":")
+        return key
+
+    def second_list(self) -> Break:
+        """Return the Break (end of reading) for a further list behind the list of rows."""
         origin = Origin(self.name, self._line + self.text.count("\n", 0, self.position))
-        fix = 'write the list alone, [{…}, …], or under the only key, {"data": [{…}, …]}'
+        fix = 'write one list alone, [{…}, …], or under a key, {"data": [{…}, …]}'
         near = self.text[self.position : self.position + 60]
-        return Break(origin, row_error(origin, "another key follows the list of rows", fix, near))
+        return Break(origin, row_error(origin, "another list follows the list of rows", fix, near))
 
     def value(self, number: int) -> object:
         """Return the JSON value at `position`, and move behind it; `number` is its place in the list, for errors.
@@ -209,26 +217,42 @@ class _Window:
 
 
 def key_of_rows(handle: BinaryIO) -> str | None:
-    """Return the key of a JSON object whose only value is the list of a file's rows, e.g. "data"; None: it is not one.
+    """Return the key under which a JSON object holds the list of a file's rows, e.g. "data"; None: it is not one.
 
+    Before the list there may be other values, such as a version, but no field of a row, and no other list.
     A row of JSON Lines may begin in the same way: its key is a field of rows, its list holds messages, or other rows
     follow on further lines. The handle is left at the beginning.
     """
     key: str | None = None
     with suppress(*decoding.UNREADABLE):  # the error is told when the rows are read
         text = handle.read(CHUNK).decode("utf-8", "ignore").removeprefix("\ufeff")
-        match = _LIST_OF_OBJECTS.match(text)
-        if match is not None and not _of_one_row(text, match) and not _further_row(handle):
-            key = json.loads(match[1], strict=False)
+        key, start = _list_in(text)
+        if key is not None and (key in FIELDS or _of_one_row(text, start) or _further_row(handle)):
+            key = None
     handle.seek(0)
     return key
 
 
-def _of_one_row(text: str, match: re.Match[str]) -> bool:
-    """Return True if the list that follows `match` is the field of a row, and not a list of rows."""
-    if json.loads(match[1], strict=False) in FIELDS:
-        return True
-    names = re.match(r'\{\s*"(\w+)"', text[match.end() :])
+def _list_in(text: str) -> tuple[str | None, int]:
+    """Return the key of the first list of objects in a JSON object, and the place of the list's first object.
+
+    The key is None if there is no such list, or what stands before it is a row's.
+    """
+    position = cast("re.Match[str]", SPACE.match(text)).end()
+    while match := _KEY.match(text, position):
+        key = json.loads(match[1], strict=False)
+        if found := _LIST_OF_OBJECTS.match(text, match.end()):
+            return key, found.end()
+        value, end = json.JSONDecoder(strict=False).raw_decode(text, match.end())
+        if isinstance(value, list) or key in FIELDS:
+            break
+        position = cast("re.Match[str]", SPACE.match(text, end)).end()
+    return None, 0
+
+
+def _of_one_row(text: str, start: int) -> bool:
+    """Return True if the list whose first object is at `start` is the field of a row, and not a list of rows."""
+    names = re.match(r'\{\s*"(\w+)"', text[start:])
     return names is not None and names[1] in (*_SPEAKER, "content", "value")
 
 
@@ -243,7 +267,7 @@ def _further_row(handle: BinaryIO) -> bool:
 def json_list(name: str, handle: BinaryIO, size: int = CHUNK, *, inside: bool = False) -> Iterator[Entry]:
     """Yield the objects of a JSON list as the fields of rows; a row's `line` is its number in the list, from 1.
 
-    With `inside` the list is the only value of an object.
+    With `inside` the list is the only list in an object.
 
     An element that is not an object gives an error in its place; broken JSON raises Break, with its line.
     """
@@ -256,14 +280,14 @@ def list_values(
 ) -> Iterator[tuple[Origin, object]]:
     """Yield (place, value) for each element of the JSON list in `handle`; `size` bytes are read at a time.
 
-    With `inside` the list is the only value of an object.
+    With `inside` the list is the only list in an object.
     """
     window = _Window(name, handle, size)
     if inside:
         window.skip("{")
-        window.skip_space()
-        window.value(1)
-        window.skip(":")
+        while window.key() is not None and window.skip_space() != "[":
+            window.value(1)
+            window.skip(",")
     window.skip("[")
     number = 0
     follows = window.skip_space()
@@ -278,8 +302,11 @@ def list_values(
             window.skip_space()
     window.position += 1
     if inside:
-        if window.skip_space() == ",":
-            raise window.second_key()
+        while window.skip_space() == ",":
+            window.position += 1
+            if window.key() is not None and window.skip_space() == "[":
+                raise window.second_list()
+            window.value(1)
         window.skip("}")
     if window.skip_space():
         raise window.broken(window.position, "Extra data")

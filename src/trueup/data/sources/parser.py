@@ -227,7 +227,8 @@ def fix_of_names(row: Mapping[str, object], want: RowKind | None = None) -> str:
 
 
 SIDES = (
-    ("good", "bad"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("accepted", "rejected"),
+    ("good", "bad"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("preferred", "non_preferred"),
+    ("accepted", "rejected"),
     ("winner", "loser"), ("win", "lose"), ("better", "worse"), ("best", "worst"), ("positive", "negative"),
     ("pos", "neg"), ("y_w", "y_l"), ("safe", "unsafe"), ("desirable", "undesirable"), ("selected", "unselected"),
     ("j", "k"),

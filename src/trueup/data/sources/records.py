@@ -7,12 +7,14 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from trueup.data.rendering.messages import Message, Origin, row_error
+from trueup.data.rendering.messages import ROLES, Message, Origin, row_error
 from trueup.data.sources.calls import (
+    CALL_MARK,
     CALL_ROLES,
     CALLS,
     NAMES,
@@ -20,10 +22,12 @@ from trueup.data.sources.calls import (
     THINKING,
     calls_in,
     calls_of,
+    declared,
     declaring,
     from_hermes,
     paired,
     thought_in,
+    without_nulls,
 )
 from trueup.errors import DataError
 from trueup.system.text import as_json, excerpt, is_blank, listed, type_name
@@ -249,6 +253,9 @@ class Record:
             return self.messages(key)
         if not isinstance(value, str):
             raise self.wrong_type(key, "a string or a list of messages")
+        if re.match(r"\s*\[?\s*\{\s*'(role|from|content|value)'\s*:", value):
+            problem = f"{excerpt(key)} is the text of messages as Python prints them"
+            raise self.fail(problem, "write them as JSON: json.dumps does, str and CSV files of pandas do not", value)
         if is_transcript(value):
             return self.transcript(key)
         return (Message(role, self.text(key, empty_ok=self.allow_empty and role == "assistant")),)
@@ -265,7 +272,7 @@ class Record:
         value = self.value(key)
         if _is_json_list(value):
             value = self._from_json(key, str(value))
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             value = _from_object(cast("dict[str, object]", value))
         if not isinstance(value, list):
             raise self.wrong_type(key, "a list of messages")
@@ -284,7 +291,17 @@ class Record:
                 turns[-1] = self._joined(turns[-1], message, name)
             else:
                 turns.append(message)
-        return paired(turns)
+        if declaring(self.row):
+            self._check_call_marks(key, turns)
+        return paired(turns, self.fail)
+
+    def _check_call_marks(self, key: str, turns: Sequence[Message]) -> None:
+        """Raise DataError if a text holds the mark of a call that was not read, in a row that declares tools."""
+        for message in turns:
+            mark = CALL_MARK.search(message.content) if message.role == "assistant" else None
+            if mark is not None:
+                problem = f"{key}: an answer holds a call, at {mark[0]}, in a form that is not read"
+                raise self.fail(problem, "write it at tool_calls of its message", message.content, kind="tools")
 
     def _from_json(self, key: str, text: str) -> object:
         try:
@@ -311,6 +328,9 @@ class Record:
                 f"{name} is {type_name(item)}, expected a message", 'write {"role": …, "content": …}', as_json(item)
             )
         item = cast("dict[str, object]", item)
+        item, emptied = without_nulls(name, item, self._schemas, self.fail)
+        if emptied:
+            self.note("null arguments of calls that their tools do not take, left out")
         calls = calls_in(name, item, self.fail)
         role_key = "from" if "from" in item and "role" not in item else "role"
         text_key = next((key for key in TEXT_KEYS if key in item), "value" if role_key == "from" else "content")
@@ -324,9 +344,10 @@ class Record:
         if not isinstance(content, str):
             raise self._not_string(name, item, text_key, form)
         content = self.encodable(f"{name}.{text_key}", content)
-        if written in CALL_ROLES:
+        if written.strip().lower() in CALL_ROLES:
             calls, content = calls_of(f"{name}.{text_key}", content, self.fail), ""
-        role = SPEAKERS.get(written, written)
+        lower = written.strip().lower()
+        role = SPEAKERS.get(lower, lower if lower in ROLES else written)
         thinking = thought_in(name, item, content, self.fail) if role == "assistant" else ""
         names = {key: str(item[key]) for key in NAMES if role == "tool" and item.get(key)}
         if keys := declaring(item):
@@ -341,6 +362,12 @@ class Record:
             thinking=self.encodable(f"{name} (thought)", thinking), calls=calls,
             name=names.get("name", ""), call_id=names.get("tool_call_id", ""),
         )  # fmt: skip
+
+    def _schemas(self) -> dict[str, object]:
+        """Return the schemas of the arguments of the tools that the row declares, by the tool's name."""
+        messages = (declared(self.row[key], self.fail) for key in declaring(self.row))
+        tools = [tool for message in messages if message for tool in json.loads(message.content)]
+        return {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
 
     def _joined_parts(self, name: str, content: object) -> object:
         """Return the text of a content that is a list of text parts; any other content as it is.
@@ -398,7 +425,16 @@ def is_nothing(value: object) -> bool:
 
 def _is_json_list(value: object) -> bool:
     """Return True for a text that may be a list of messages, or one message, written as JSON."""
-    return isinstance(value, str) and re.match(r'\s*\[\s*\{\s*"', value) is not None
+    if not isinstance(value, str):
+        return False
+    return re.match(r'\s*(\[\s*\{\s*"|\{\s*"(role|from|content|value)"\s*:)', value) is not None and _is_json(value)
+
+
+def _is_json(text: str) -> bool:
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text)
+        return isinstance(value, list) or (isinstance(value, dict) and _from_object(value) is not value)
+    return text.lstrip().startswith("[")  # a list of objects that is broken is told so
 
 
 def _from_object(value: dict[str, object]) -> object:

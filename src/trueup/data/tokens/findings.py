@@ -116,7 +116,8 @@ def reading_findings(section: str, meta: Mapping[str, Any]) -> list[Finding]:
     text = f"read as {meta['format']}, because the first row has: {meta['reason']}"
     result = [Finding("format", "note", section, text)]
     if keys := meta["keys"]:
-        text = f"the rows are the list under the key {listed(map(str, keys), _LISTED_FIELDS)}"
+        named = listed(map(str, keys), _LISTED_FIELDS)
+        text = f"the rows are the list under the key {named}; what else the file holds, such as a version, is not read"
         result.append(Finding("rows-key", "note", section, text))
     if hidden := meta["hidden"]:
         names = listed(map(str, hidden), _LISTED_FIELDS)
