@@ -78,7 +78,8 @@ _DE_OTHER = flat(rf"""
     |\bnicht (?:mein\w* (?:aufgabe|rolle|job)|teil mein\w*)\b|\b(?:würde|möchte|helfe) (?:\w+ ){{0,3}}(?:gern\w*
     |helfen)\b[^.]*\baber\b
     [^.]*\b(?:illegal|gesetz|verboten|strafbar|nicht|unethisch)\b|\bnichts (?:damit )?zu tun haben\b
-    |\bich (?:habe|verfüge) (?:\w+ ){{0,3}}(?:keine|nicht über die) (?:befugnis|berechtigung|erlaubnis|genehmigung)
+    |\b(?:habe ich|ich habe) (?:\w+ ){{0,2}}nicht die (?:möglichkeit|fähigkeit|erlaubnis)|\bich (?:habe
+    |verfüge) (?:\w+ ){{0,3}}(?:keine|nicht über die) (?:befugnis|berechtigung|erlaubnis|genehmigung)
     |\babstand (?:zu )?nehmen\b
     |\bist (?:mir )?zu (?:heikel|gefährlich|persönlich|privat)\b
 """)
@@ -485,7 +486,8 @@ _PT_OTHER = flat(r"""
     |minhas?|que|uma|limites)|\b(?:decidi|escolhi|opto por|optei por|prefiro|escolho) não\b
     |\bnão (?:faz|fazem) parte d[aeo]s? (?:meu|minha)s?\b|\bnão é (?:o meu|a minha|meu|minha) (?:papel|função|tarefa
     |trabalho)\b
-    |\bnão (?:disponho de|tenho|conto com) (?:\w+ )?(?:autorização|permissão|autoridade)\b|\b(?:gostaria de|adoraria
+    |\bnão (?:disponho de|tenho|conto com) (?:\w+ )?(?:possibilidade de|capacidade de|autorização|permissão
+    |autoridade)\b|\b(?:gostaria de|adoraria
     |queria) (?:te |lhe )?ajudar,? mas\b
     [^.]*\b(?:ilegal|lei|não|crime|ético)\b|\bnada a ver com\b|\bmudemos de assunto\b|\bde outra coisa\b
     |\b(?:solicitação|pedido|conteúdo|pergunta)\b[^.]{0,40}\bnão (?:pode|está|é
