@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from thorough import trials
 from tiny import END_ID, PAD_ID, tiny_tokenizer
+from trueup.chat import screen
 from trueup.chat.streaming import AnswerStream, cut
 from trueup.data.rendering.renderer import Renderer
 from trueup.system.text import clean
@@ -122,3 +124,18 @@ def test_a_decoder_that_changes_its_mind_is_followed():
 )
 def test_texts_are_cut_at_the_first_complete_stop_text(text, stops, expected):
     assert cut(text, stops) == expected
+
+
+@pytest.mark.parametrize("cuts", [(), (3,), (9, 15), (20,), tuple(range(1, 27))])
+def test_a_thought_is_dimmed_at_a_terminal_however_it_is_cut_into_pieces(cuts: tuple[int, ...]) -> None:
+    text = "<think>\nhm\n</think>\n\nYes."
+    ends = [0, *cuts, len(text)]
+    printed = "".join(screen._dimmed(text[:end], start) for start, end in pairwise(ends))
+    plain = printed.replace(screen._DIM, "").replace(screen._UNDIM, "")
+    assert plain == text
+    assert printed.rpartition(screen._UNDIM)[2].endswith("Yes.")
+    dimmed = "".join(re.findall(r"\x1b\[2m(.*?)\x1b\[22m", printed, re.DOTALL))
+    assert "hm" in dimmed
+    assert "Yes" not in dimmed
+    assert screen._dimmed("No thought.", 3) == "thought."
+    assert [span.style for span in screen._with_thought(text).spans] == ["dim"]

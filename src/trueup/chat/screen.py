@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -25,6 +26,8 @@ FENCE = '"""'
 WIDE = 100
 """Two answers are shown side by side from this terminal width."""
 _REFRESH = 0.1  # seconds
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_DIM, _UNDIM = "\x1b[2m", "\x1b[22m"
 _MARGIN = 4  # columns left free at the right, for the ^C that a terminal writes: in a line of its own it would stay
 
 Show = Callable[[int, str], None]
@@ -148,25 +151,40 @@ def answers(console: Console, labels: Sequence[str]) -> AbstractContextManager[S
     with the model's number and the next piece of its text.
     """
     side_by_side = len(labels) > 1 and console.is_terminal and console.width >= WIDE
-    return _columns(console, labels) if side_by_side else _stacked(labels)
+    return _columns(console, labels) if side_by_side else _stacked(console, labels)
 
 
 @contextmanager
-def _stacked(labels: Sequence[str]) -> Iterator[Show]:
+def _stacked(console: Console, labels: Sequence[str]) -> Iterator[Show]:
     now: int | None = None
+    dims = console.is_terminal and console.color_system is not None
+    text = ""
 
     def show(side: int, piece: str) -> None:
-        nonlocal now
+        nonlocal now, text
         if side != now:
             if len(labels) > 1:
                 print(f"{'' if now is None else chr(10)}{labels[side]}")
-            now = side
-        print(piece, end="", flush=True)
+            now, text = side, ""
+        before, text = len(text), text + piece
+        print(_dimmed(text, before) if dims else piece, end="", flush=True)
 
     try:
         yield show
     finally:
         print(flush=True)
+
+
+def _dimmed(text: str, start: int) -> str:
+    """Return the text from `start` on as a terminal gets it, with thoughts (<think>…</think>) dimmed."""
+    pieces: list[str] = []
+    at = start
+    for match in _THOUGHT.finditer(text):
+        first, last = max(match.start(), start), match.end()
+        if last > first:
+            pieces += [text[at:first], _DIM, text[first:last], _UNDIM]
+            at = last
+    return "".join([*pieces, text[at:]])
 
 
 @contextmanager
@@ -200,8 +218,16 @@ class _Columns:
         for _ in self._labels:
             table.add_column(ratio=1, overflow="fold")
         table.add_row(*(Text(label, style="bold") for label in self._labels))
-        table.add_row(*(Text(text) for text in self.texts))
+        table.add_row(*map(_with_thought, self.texts))
         return table
+
+
+def _with_thought(text: str) -> Text:
+    """Return an answer for rich, with its thought dimmed."""
+    shown = Text(text)
+    for match in _THOUGHT.finditer(text):
+        shown.stylize("dim", *match.span())
+    return shown
 
 
 class _Tail:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -131,7 +132,7 @@ class Speaker:
             show: called with each new piece of the text, cleaned of control characters.
             check: called before every token; a KeyboardInterrupt from it, or from anywhere, ends the answer.
         """
-        stops, stream = self.network.stop_ids, self._stream(sampling, show)
+        stops, stream = self.network.stop_ids, self._stream(prompt, sampling, show)
 
         def on_token(token: int) -> None:
             if token not in stops and not stream.add(token):
@@ -187,23 +188,27 @@ class Speaker:
                 batch = sample(self.network, batch_prompts, max_new_tokens=room, seed=batch_seeds, **options)
                 seconds = time.perf_counter() - started
                 done |= {
-                    index: self._read(sampled, sampling, seconds) for index, sampled in zip(indices, batch, strict=True)
+                    index: self._read(prompts[index], sampled, sampling, seconds)
+                    for index, sampled in zip(indices, batch, strict=True)
                 }
         return [done[index] for index in range(len(prompts))]
 
-    def _read(self, sampled: Sample, sampling: AnswerSampling, seconds: float) -> ChatAnswer:
+    def _read(self, prompt: Sequence[int], sampled: Sample, sampling: AnswerSampling, seconds: float) -> ChatAnswer:
         """Turn sampled token ids into an answer, cut before the first stop text; later tokens are not counted."""
         ids = sampled.ids[:-1] if sampled.finished else sampled.ids
-        stream = self._stream(sampling)
-        text, stopped = cut(self.network.renderer.decode(ids), stream.stops)
+        stream = self._stream(prompt, sampling)
+        text, stopped = cut(stream.decode(ids), stream.stops)
         if not stopped:
             return ChatAnswer(text, len(ids), seconds, "end" if sampled.finished else "cut")
         any(not stream.add(token) for token in ids)  # up to the token that completes the stop text
         return ChatAnswer(stream.end(), len(stream.ids), seconds, "stop")
 
-    def _stream(self, sampling: AnswerSampling, show: Callable[[str], object] = lambda _: None) -> AnswerStream:
+    def _stream(
+        self, prompt: Sequence[int], sampling: AnswerSampling, show: Callable[[str], object] = lambda _: None
+    ) -> AnswerStream:
         renderer = self.network.renderer
-        return AnswerStream(renderer.decode, {*renderer.stop_texts, *sampling.stops}, show)
+        decode = partial(renderer.growing, opened=renderer.opens_thought(prompt))
+        return AnswerStream(decode, {*renderer.stop_texts, *sampling.stops}, show)
 
     @contextmanager
     def _checked(self, check: Callable[[], None]) -> Iterator[None]:

@@ -26,7 +26,7 @@ class AnswerStream:
     could be the beginning of a stop text: of `stops=["\nUser:"]` not even the new line is shown.
 
     Args:
-        decode: turns token ids into text, such as `Renderer.decode`.
+        decode: turns token ids into text, such as `Renderer.growing`.
         stops: texts that end the answer and are no part of it.
         show: called with each new piece of text.
     """
@@ -36,7 +36,7 @@ class AnswerStream:
     ) -> None:
         """Begin an answer without tokens."""
         self.ids: list[int] = []
-        self._decode = decode
+        self.decode = decode
         self.stops = tuple(stop for stop in stops if stop)
         self._show = show
         self._shown = ""
@@ -44,14 +44,14 @@ class AnswerStream:
     def add(self, token: int) -> bool:
         """Take one more sampled token. Returns True if the answer may go on, False once a stop text is complete."""
         self.ids.append(token)
-        text, stopped = cut(self._decode(self.ids).rstrip(UNFINISHED), self.stops)
+        text, stopped = cut(self.decode(self.ids).rstrip(UNFINISHED), self.stops)
         if not stopped:
             self._emit(self._settled(text))
         return not stopped
 
     def end(self) -> str:
         """Show the text that was held back. Returns the whole answer as the model wrote it, with control characters."""
-        text, _ = cut(self._decode(self.ids), self.stops)
+        text, _ = cut(self.decode(self.ids), self.stops)
         if not text.startswith(self._shown):  # a decoder changed its mind about earlier bytes: show it all again
             self._show("\n")
             self._shown = ""

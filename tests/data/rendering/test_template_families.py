@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
@@ -142,6 +142,28 @@ def test_tool_calls_are_trained_and_results_are_not(name):
 
 def ends(renderer: Renderer) -> set[str]:
     return {*renderer.stop_texts, "<|end|>"}  # gpt-oss ends only the last answer with <|return|>
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gptoss", "gemma4_v5", "muse_glimmer", "qwen3", "deepseek_r1_distill", "glm4moe", "nemotron_3_nano", "llama3_1"],
+)
+def test_an_answer_that_grows_only_adds_and_ends_as_it_is_read(name):
+    """Token by token, as `trueup chat` shows it: no header of a channel, no control token, the thought in <think>."""
+    renderer = Renderer(tokenizer_for(template(name)))
+    for row in ("thought", "single"):
+        messages = ROWS[row]
+        prompt = renderer.prompt(messages[:-1])
+        ids = renderer.conversation(messages).ids[len(prompt) : -1]
+        opened = renderer.opens_thought(prompt)
+        grown = [renderer.growing(ids[:size], opened=opened) for size in range(len(ids) + 1)]
+        for before, after in pairwise(grown):
+            assert after.startswith(before.rstrip())
+        thought, said = messages[-1].thinking, messages[-1].content
+        assert grown[-1].endswith(said)
+        if thought:
+            assert grown[-1] == f"<think>\n{thought}\n</think>\n\n{said}"
+        assert not any("analysis" in text or "to=" in text or "channel" in text for text in grown)
 
 
 @pytest.mark.parametrize("name", ["gptoss", "gemma4_v5", "gemma4_v2", "muse_glimmer"])

@@ -192,13 +192,52 @@ class Renderer:
         thought, closed, answer = raw.partition(form.closes.strip())
         if not closed:
             answer = raw.rpartition(self._answer_opening)[2] if self._answer_opening else raw
-        for token in special:
-            if token not in self.stop_texts:
-                answer = answer.replace(token, "")
+        answer = self._without_special(answer)
         if not closed:
             return answer
         thinking = thought.rpartition(form.opens.strip())[2].strip()
         return inline(Message("assistant", answer.lstrip("\n"), thinking=thinking)).content
+
+    def growing(self, ids: Sequence[int], *, opened: bool = False) -> str:
+        """Return the text of an answer that is being sampled: its thought as <think>…</think>, then what it says.
+
+        Each further token only adds to the text. What may become a tag or the header of a channel is held back.
+
+        Args:
+            ids: the tokens so far, without an end token.
+            opened: the prompt has opened the thought (`opens_thought`).
+        """
+        form = self._form
+        if form is None:
+            return self.decode(ids)
+        raw = str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        opens, closes = form.opens.strip(), form.closes.strip()
+        begun, header = raw.lstrip(), self._answer_opening
+        if not opened and not begun.startswith(opens):
+            if begun and (opens.startswith(begun) or header.startswith(begun)):
+                return ""
+            return self._without_special(begun.partition(header)[2]) if header and header in begun else self.decode(ids)
+        thought, closed, answer = (raw if opened else begun.removeprefix(opens)).partition(closes)
+        text = f"<think>\n{self._without_special(thought if closed else _settled(thought, closes)).lstrip()}"
+        return (
+            f"{text.rstrip()}\n</think>\n\n{self._without_special(answer).lstrip()}".removesuffix(self._frame.after)
+            if closed
+            else text
+        )
+
+    def opens_thought(self, prompt: Sequence[int]) -> bool:
+        """Return True if a generation prompt ends with the opening of a thought."""
+        if self._form is None:
+            return False
+        raw = str(self.tokenizer.decode(list(prompt[-16:]), skip_special_tokens=False)).rstrip()
+        return raw.endswith(self._form.opens.strip())
+
+    def _without_special(self, text: str) -> str:
+        """Return a decoded text without the special tokens that are no end token."""
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if token.special and str(token) not in self.stop_texts:
+                text = text.replace(str(token), "")
+        return text
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids without special tokens.
@@ -432,6 +471,12 @@ def _row(origin: Origin | None) -> Iterator[None]:
         if origin is None:
             raise
         raise ModelError(f"{origin}: {error}") from error
+
+
+def _settled(text: str, closes: str) -> str:
+    """Return the text without an end that may be the beginning of `closes`."""
+    sizes = range(min(len(text), len(closes) - 1), 0, -1)
+    return next((text[: len(text) - size] for size in sizes if closes.startswith(text[len(text) - size :])), text)
 
 
 def _equal(pair: tuple[int, int]) -> bool:
