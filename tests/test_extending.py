@@ -216,17 +216,12 @@ WRONG_FUNCTIONS = [
     (
         "reward",
         "def f(talks): return [talk.answer for talk in talks]",
-        "'answer' .*\n  fix: .*other columns by its prompt",
+        "'answer' .*\n  fix: .*other columns by further parameters",
     ),
     (
         "reward",
         "def f(prompts, completions, answer): return [1.0]",
         r"\n  fix: def f\(conversations, \*, scale=1.0\): first",
-    ),
-    (
-        "reward",
-        "def f(talks, scale): return [1.0 for _ in talks]",
-        "reward: mine.py: f cannot be called with 1 argument",
     ),
     ("reward", "def f(talks): return talks[0].nothing", "raised AttributeError"),
 ]
@@ -323,7 +318,10 @@ def test_a_missing_file_of_an_old_run_does_not_stop_its_configuration_from_being
     assert not config.loss.needs_reference
 
 
-def test_a_reward_finds_another_column_by_the_prompt(here: Path) -> None:
-    tiny_data.write(here / "prompts.jsonl", [{"prompt": "2 + 2?", "answer": "4"}, {"prompt": "1 + 1?", "answer": "2"}])
-    talks = [Conversation((Message("user", q), Message("assistant", "It is 4"))) for q in ("2 + 2?", "1 + 1?")]
+def test_a_reward_takes_another_column_by_name(here: Path) -> None:
+    rows = {"2 + 2?": "4", "1 + 1?": "2"}
+    talks = [
+        Conversation((Message("user", question), Message("assistant", "It is 4")), columns={"answer": answer})
+        for question, answer in rows.items()
+    ]
     assert reward_from_file("mine.py:known_answer")(talks).tolist() == [1.0, 0.0]

@@ -259,6 +259,9 @@ def test_an_items_file_holds_what_was_asked_and_answered(folder: Path, tmp_path:
 # ------------------------------------------------------------------ the commands
 
 
+ALLOWED = {"allow": ["eval-overlap"]}  # the reward model was trained on the rows that are measured on
+
+
 def comparison_of(folder: Path, out: Path, *runs: str, **changes: Any) -> Report:
     config = ComparisonConfig.model_validate(settings(folder, limit=3, samples=4, **changes))
     return comparison.evaluate([str(folder / run) for run in runs], config, output=out, device="cpu", threads=1)
@@ -267,7 +270,12 @@ def comparison_of(folder: Path, out: Path, *runs: str, **changes: Any) -> Report
 def test_the_command_finds_the_proxy_among_the_runs(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = comparison_of(folder, tmp_path / "out", "base", "other", "rm")
+    with pytest.raises(
+        DataError, match=r"data: 12 of 12 rows \(100.0%\) are trained on: 12 word for word, 0 nearly; by rm"
+    ):
+        comparison_of(folder, tmp_path / "out", "base", "other", "rm")
+    report = comparison_of(folder, tmp_path / "out", "base", "other", "rm", **ALLOWED)
+    assert {missing.what for missing in report.not_measured} >= {"data as held-out rows"}
     assert report.models == ["base", "other"]
     assert report.against == "base"
     assert report.reward_model is not None
@@ -293,8 +301,8 @@ def test_the_command_needs_a_language_model(folder: Path, tmp_path: Path) -> Non
 
 
 def test_two_runs_in_one_report(folder: Path, tmp_path: Path) -> None:
-    comparison_of(folder, tmp_path / "a", "base", "copy", "rm")
-    comparison_of(folder, tmp_path / "b", "base", "other", "rm")
+    comparison_of(folder, tmp_path / "a", "base", "copy", "rm", **ALLOWED)
+    comparison_of(folder, tmp_path / "b", "base", "other", "rm", **ALLOWED)
     both = comparison.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     assert both.models == ["a/base", "a/copy", "b/base", "b/other"]
     assert both.against == "a/base"
@@ -319,7 +327,7 @@ def test_only_what_a_run_would_ship_is_judged_beside_another(folder: Path, tmp_p
 
 def test_files_of_an_earlier_evaluation_are_not_reused(folder: Path, tmp_path: Path) -> None:
     """Into the same folder: first with verdicts and a reward model, then without either."""
-    comparison_of(folder, tmp_path, "base", "other", "rm")
+    comparison_of(folder, tmp_path, "base", "other", "rm", **ALLOWED)
     assert (tmp_path / "evaluation" / "other.wins.jsonl").is_file()
     again = comparison_of(folder, tmp_path, "base", "other", tasks=["capability"])
     assert again.reward_model is None

@@ -32,13 +32,16 @@ def check(
 ) -> int:
     """Carry out `trueup check`: check data and models for faults, without training. Returns the exit code."""
     from trueup.config import PipelineConfig
+    from trueup.evaluation.sets import check_sets
     from trueup.preflight.early import read_pipeline, read_rows
 
     try:
         config = _load_target(target, settings, model, method)
         if isinstance(config, PipelineConfig):
             read_pipeline(config)
-            result = import_module("trueup.preflight.report").check_pipeline(config)
+            check_sets(config.evaluate, config.gates)
+            evaluated = import_module("trueup.recipes.held_out").evaluated_sets(config.evaluate, "evaluate.")
+            result = import_module("trueup.preflight.report").check_pipeline(config, evaluated)
         else:
             read_rows(config)
             result = import_module("trueup.preflight.report").check_stage(config)

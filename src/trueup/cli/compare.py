@@ -18,6 +18,7 @@ from trueup.evaluation.plan import FOLDER, Plan
 from trueup.evaluation.suite import measure
 from trueup.models.loading import compare_headers, read_config
 from trueup.models.reward_model import classifier_source
+from trueup.recipes.held_out import check_models_rows
 from trueup.report.build import Measured, build, compared, read_measured
 from trueup.report.publish import publish
 from trueup.report.report_schema import Report
@@ -55,6 +56,7 @@ def evaluate(
     Raises:
         ConfigError: a model is given twice, all are reward models, `against` is none of them, or a gate cannot be
             decided.
+        DataError: rows to measure on were trained on, as the run folders say, and `allow` lacks eval-overlap.
     """
     models = models_by_name([expanded(run) for run in runs])
     rewards = [name for name, model in models.items() if _is_reward(model)]
@@ -70,13 +72,15 @@ def evaluate(
     quiet_libraries()
     folder = output.expanduser() if output else DEFAULT_FOLDER
     trust = trust_in(config.allow)
+    where = runtime.init(device, dtype, threads, strategy)
+    progress = Progress(quiet=not where.is_main)
+    sources = [*models.values(), *(source for source in (proxy, config.gold) if source is not None)]
+    trained = where.from_first(lambda: check_models_rows(sources, config, progress))
     plan = Plan(
         folder=folder, models=writers, against=against, settings=config, reward=proxy, gold=config.gold,
         pickles=trust.pickles, ignored_weights=trust.ignored_weights, title=" and ".join(writers), gates=config.gates,
-        candidates=candidates, command=command_line(),
+        candidates=candidates, command=command_line(), trained=trained,
     )  # fmt: skip
-    where = runtime.init(device, dtype, threads, strategy)
-    progress = Progress(quiet=not where.is_main)
     _compare_headers(plan, trust, progress)
     measure(plan, where, progress.note)
     return publish(folder) if where.is_main else None

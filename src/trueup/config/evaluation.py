@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -13,7 +13,6 @@ from trueup.config.functions import functions_as_text
 from trueup.config.problems import Problem, suggestion
 from trueup.config.sections import (
     LARGEST,
-    AllowedWeights,
     Count,
     DataConfig,
     NonEmptyStr,
@@ -97,7 +96,8 @@ class EvaluateConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_settings(cls, value: object) -> object:
-        return functions_as_text(functions_as_text(value, ("reward", "gold")), ("grader",), takes=(1, 3))
+        value = functions_as_text(value, ("reward", "gold"), columns=True)
+        return functions_as_text(value, ("grader",), takes=(1, 3))
 
     @property
     def endpoint(self) -> str | None:
@@ -118,7 +118,8 @@ class EvaluateConfig(Section):
     def contradictions(self) -> list[Problem]:
         """Return the problems of a judge that cannot be asked, e.g. "gold" without a gold reward.
 
-        Also refused are a judge's URL with a secret in it, and a `capability` section with `use`, which has no effect.
+        Also refused are a judge's URL with a secret in it, and keys of the sections `capability` and `forgetting` that
+        have no effect, such as `format`.
         """
         problems: list[Problem] = []
         if self.judge and self.endpoint is None and self.judge not in ("gold", "reward"):
@@ -132,9 +133,23 @@ class EvaluateConfig(Section):
         if self.endpoint and (secret := _secret_in(self.endpoint)):
             text = f"holds {secret}, which would be written into the report; the key goes into TRUEUP_JUDGE_KEY"
             problems.append((("judge",), text))
-        if self.capability is not None and self.capability.use != "auto":
-            problems.append((("capability", "use"), "has no effect: questions are read as they stand; leave it out"))
+        for key, noun, uses in (("capability", "questions", ("auto",)), ("forgetting", "passages", ("auto", "text"))):
+            if (section := getattr(self, key)) is not None:
+                problems += [((key, *place), text) for place, text in _unread_keys(section, noun, uses)]
         return problems
+
+
+def _unread_keys(section: DataConfig, noun: str, uses: Sequence[str]) -> list[Problem]:
+    """Return a problem for each key of a data section that has no effect on questions and passages.
+
+    `noun` names the rows in the message; `uses` are the values of `use` that have one.
+    """
+    plain = DataConfig(path=section.path)
+    keys = [
+        key for key in ("format", "pairs", "identical_pairs", "tools") if getattr(section, key) != getattr(plain, key)
+    ]
+    keys += ["use"] if section.use not in uses else []
+    return [((key,), f"has no effect: {noun} are read as they stand; leave it out") for key in keys]
 
 
 def _secret_in(url: str) -> str | None:
@@ -268,5 +283,7 @@ class ComparisonConfig(EvaluateConfig):
 
     gates: GatesConfig | None = None
     """Limits that the models after the first must keep."""
-    allow: Annotated[list[AllowedWeights], BeforeValidator(listed)] = Field(default_factory=list)
-    """Weights of models to allow: pickled-weights, and ignored-weights, which the model's class has no use for."""
+    allow: Annotated[list[Literal["pickled-weights", "ignored-weights", "eval-overlap"]], BeforeValidator(listed)] = (
+        Field(default_factory=list)
+    )
+    """Faults to allow: pickled-weights, ignored-weights (that the model's class has no use for), eval-overlap."""

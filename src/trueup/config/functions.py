@@ -14,7 +14,7 @@ import math
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from pathlib import Path
@@ -58,7 +58,31 @@ class UserFunction:
         settings = _settings(match["settings"]) if match else None
         return None if match is None or settings is None else UserFunction(Path(match["file"]), match["name"], settings)
 
-    def parameters(self, takes: tuple[int, ...] = (1,), place: Place = ()) -> Parameters | None:
+    def columns(self) -> dict[str, bool]:
+        """Return the columns of its row that a reward takes: {name: the row must have it}; {} where none can be read.
+
+        They are its parameters behind the first, and those by keyword, that have no default and no setting; one with
+        the default None takes a column that rows may lack. A function written for TRL (completions, …) takes none.
+        """
+        try:
+            tree = ast.parse(self.file.expanduser().read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            return {}
+        function = _functions(tree).get(self.name)
+        if function is None:
+            return {}
+        positional = function.args.args[max(0, 1 - len(function.args.posonlyargs)) :]
+        defaults = [None] * len(positional) + list(function.args.defaults)
+        pairs = [*zip(positional, defaults[len(defaults) - len(positional) :], strict=True)]
+        pairs += zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+        if any(argument.arg in ("completions", "completion_ids") for argument, _ in pairs):
+            return {}
+        free = [(argument.arg, default) for argument, default in pairs if argument.arg not in self.settings]
+        return {name: default is None for name, default in free if default is None or _is_none(default)}
+
+    def parameters(
+        self, takes: tuple[int, ...] = (1,), place: Place = (), *, columns: bool = False
+    ) -> Parameters | None:
         """Return the function's keyword-only parameters with a number or boolean as default, or without a default.
 
         They are read from the file's source. The result is None where the file is missing or does not define the
@@ -67,6 +91,7 @@ class UserFunction:
         Args:
             takes: the numbers of positional arguments with which the function may be called.
             place: the path of configuration keys at which an error is reported.
+            columns: parameters behind the first may be columns (`columns`), and so may those without a default.
 
         Raises:
             PydanticCustomError: the function cannot be called with any number of arguments in `takes`.
@@ -81,6 +106,8 @@ class UserFunction:
         positional = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
         required = len(positional) - len(function.args.defaults)
         most = math.inf if function.args.vararg else len(positional)
+        if columns and positional:
+            required = min(required, 1)
         if not any(required <= count <= most for count in takes):
             text = f"{self.file}: {self.name}({', '.join(positional)}) must take {_arguments(takes)} by position"
             raise collected([(place, f"{text}; put its parameters after a *: def {self.name}(…, *, scale=1.0)")])
@@ -192,11 +219,13 @@ ADVANTAGES = FunctionTable("advantages.py", "ADVANTAGES")
 ESTIMATORS = FunctionTable("kl.py", "ESTIMATORS", takes=2)
 
 
-def functions_as_text(value: object, keys: tuple[str, ...], takes: tuple[int, ...] = (1,)) -> object:
+def functions_as_text(
+    value: object, keys: tuple[str, ...], takes: tuple[int, ...] = (1,), *, columns: bool = False
+) -> object:
     """Return a section in which the mappings such as `{name: file.py:function, scale: 2}` at `keys` became text.
 
     The text is `file.py:function(scale=2)`: a reward is named by a text everywhere, whether it is a folder, a model or
-    a function.
+    a function. With `columns` its parameters may be columns of the rows.
 
     Raises:
         PydanticCustomError: a mapping names no function, or the function has no such parameter.
@@ -207,13 +236,15 @@ def functions_as_text(value: object, keys: tuple[str, ...], takes: tuple[int, ..
     for key in keys:
         item = value.get(key)
         if isinstance(item, list):
-            changed[key] = [function_text(part, (key, index), takes) for index, part in enumerate(item)]
+            changed[key] = [
+                function_text(part, (key, index), takes, columns=columns) for index, part in enumerate(item)
+            ]
         elif item is not None:
-            changed[key] = function_text(item, (key,), takes)
+            changed[key] = function_text(item, (key,), takes, columns=columns)
     return {**value, **changed}
 
 
-def function_text(value: object, place: Place = (), takes: tuple[int, ...] = (1,)) -> object:
+def function_text(value: object, place: Place = (), takes: tuple[int, ...] = (1,), *, columns: bool = False) -> object:
     """Return `file.py:function(scale=2)` for the mapping `{name: file.py:function, scale: 2}`; other values unchanged.
 
     Raises:
@@ -231,12 +262,14 @@ def function_text(value: object, place: Place = (), takes: tuple[int, ...] = (1,
         text = "must be a function of yours, file.py:function; only a function has settings"
         raise collected([((*place, "name"), text)])
     settings |= function.settings
-    _check_settings(function, settings, place, takes)
+    _check_settings(function, settings, place, takes, columns=columns)
     return UserFunction(function.file, function.name, settings).spec
 
 
-def _check_settings(function: UserFunction, settings: dict[str, Any], place: Place, takes: tuple[int, ...]) -> None:
-    parameters = function.parameters(takes, place)
+def _check_settings(
+    function: UserFunction, settings: dict[str, Any], place: Place, takes: tuple[int, ...], *, columns: bool
+) -> None:
+    parameters = function.parameters(takes, place, columns=columns)
     problems: list[Problem] = []
     for key, item in settings.items():
         if parameters is not None and key not in parameters:
@@ -244,12 +277,15 @@ def _check_settings(function: UserFunction, settings: dict[str, Any], place: Pla
             problems.append(((*place, key), f"unknown key{suggestion(key, parameters) or ';'} {known}"))
         elif text := _value_problem((parameters or {}).get(key), item):
             problems.append(((*place, key), text))
-    problems += [((*place, *missing), text) for missing, text in _not_given(parameters or {}, settings)]
+    if not columns:
+        problems += [((*place, *missing), text) for missing, text in _not_given(parameters or {}, settings)]
     if problems:
         raise collected(problems)
 
 
-def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,), arguments: str = "…") -> Callable[..., Any]:
+def load_function(
+    spec: str, key: str, *, takes: tuple[int, ...] = (1,), arguments: str = "…", columns: Collection[str] = ()
+) -> Callable[..., Any]:
     """Import a user's file (which runs its code) and return the named function, with its settings bound.
 
     If the returned function raises an error or calls `sys.exit`, it raises TrainingError with the file and line.
@@ -259,6 +295,7 @@ def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,), argumen
         key: the configuration key that names the function, for messages.
         takes: the numbers of positional arguments with which it may be called.
         arguments: those arguments by name, for messages: "reply, accepted, question".
+        columns: names of further arguments, which it gets by keyword.
 
     Raises:
         ConfigError: the file or the function is missing, importing the file fails, the function is asynchronous or a
@@ -296,7 +333,7 @@ def load_function(spec: str, key: str, *, takes: tuple[int, ...] = (1,), argumen
         )
     if any(map(inspect.iscoroutinefunction, (function, getattr(function, "__call__", None)))):  # noqa: B004 -- its kind
         raise ConfigError(f"{key}: {file}: {name} is an `async def`, which nobody awaits\n  fix: {example}")
-    if arguments_taken(function, takes, settings) is None:
+    if arguments_taken(function, takes, settings | dict.fromkeys(columns)) is None:
         raise ConfigError(
             f"{key}: {file}: {name} cannot be called with {_arguments(takes)} by position and the settings it is given "
             f"({', '.join(settings) or 'none'})\n  fix: {example}: first what trueup passes, then settings after a *"
@@ -441,6 +478,10 @@ def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
         if isinstance(target, ast.Name) and target.id == name:
             return node.value
     return None
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _parameters(function: ast.FunctionDef) -> Parameters:

@@ -167,7 +167,7 @@ def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) ->
     for key, model in models:
         if Path(model).parent not in outputs and (message := _policy_problem(model, trust)):
             yield (key,), ModelError, message
-    for place, reward in _rewards(config):
+    for place, reward in rewards_of(config):
         if Path(reward) not in outputs and (message := _reward_problem(reward, trust)):
             yield place, ModelError, message
     for place, section in function_sections(config):
@@ -207,7 +207,7 @@ def function_files(config: StageConfig) -> dict[str, str]:
     """
     named = [(place, section.name) for place, section in function_sections(config)]
     files: dict[str, str] = {}
-    for place, name in [*named, *_rewards(config)]:
+    for place, name in [*named, *rewards_of(config)]:
         if function := UserFunction.parse(name):
             file = function.file.expanduser()
             content = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "missing"
@@ -215,7 +215,7 @@ def function_files(config: StageConfig) -> dict[str, str]:
     return files
 
 
-def _rewards(config: StageConfig) -> Iterator[tuple[Place, str]]:
+def rewards_of(config: StageConfig) -> Iterator[tuple[Place, str]]:
     """Yield the path of keys and the value of every setting of a stage that names a reward, such as `watch.gold`."""
     if isinstance(config, PpoConfig):
         several = not isinstance(config.reward, str)

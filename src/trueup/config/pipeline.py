@@ -99,7 +99,10 @@ class PipelineConfig(Section):
             return self.evaluate.reward
         ppo = [raw for raw in self.stages.values() if raw.get("method") == PpoConfig.method]
         optimized = [raw.get("reward") for raw in ppo]
-        named = [function_text(reward[0] if isinstance(reward, list) and reward else reward) for reward in optimized]
+        named = [
+            function_text(reward[0] if isinstance(reward, list) and reward else reward, columns=True)
+            for reward in optimized
+        ]
         named += [name for name, raw in reversed(self.stages.items()) if raw.get("method") == "reward"]
         return next((name for name in named if isinstance(name, str) and name != self.evaluate.gold), None)
 

@@ -248,7 +248,7 @@ class PpoConfig(StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _with_settings(cls, value: object) -> object:
-        return functions_as_text(value, ("reward",))
+        return functions_as_text(value, ("reward",), columns=True)
 
     @property
     def rewards(self) -> list[str]:

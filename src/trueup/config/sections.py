@@ -520,7 +520,7 @@ class WatchConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_settings(cls, value: object) -> object:
-        return functions_as_text(value, ("gold", "reward"))
+        return functions_as_text(value, ("gold", "reward"), columns=True)
 
     def inert(self) -> dict[str, str]:
         """Return the keys without effect, as key -> reason: `stop` if there is no gold reward to stop by."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trueup.data.sources.stream import RowStream
+from trueup.data.sources.account import Drop
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
 from trueup.system.files import atomic_write_text
@@ -49,6 +50,7 @@ class Plan:
         gates: the limits that decide the report's verdict (ship or not).
         candidates: the names of the models that might be shipped.
         command: the command line that repeats the evaluation.
+        trained: "<set> as held-out rows" -> which of its rows were trained on.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Plan:
     gates: GatesConfig | None = None
     candidates: tuple[str, ...] = ()
     command: str | None = None
+    trained: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> Path:
@@ -87,6 +90,15 @@ class Plan:
     @cached_property
     def sets(self) -> Sets:
         """The rows to measure on (questions, prompts, passages, rankings), read from their files at the first use."""
+        return self._read[0]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Rows that the sets' own keys leave out: "3 rows of evaluate.prompts" -> the reasons with their numbers."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[Sets, dict[str, str]]:
         return _read_sets(self)
 
 
@@ -102,18 +114,37 @@ class Sets:
     rankings: Sequence[Preference] = ()
 
 
-def _read_sets(plan: Plan) -> Sets:
+def _read_sets(plan: Plan) -> tuple[Sets, dict[str, str]]:
     config, limit = plan.settings, plan.settings.limit
     answered = plan.wanted("answers") or plan.wanted("win-rate")
     ranked = config.data is not None and (plan.wanted("preferences") or plan.wanted("reward-model"))
-    return Sets(
-        sets.questions(config.capability, limit) if plan.wanted("capability") else [],
-        sets.passages(config.forgetting, limit) if plan.wanted("forgetting") else [],
-        sets.prompts("innocent", config.innocent, limit) if plan.wanted("over-refusal") else [],
-        sets.prompts("unsafe", config.unsafe, limit) if plan.wanted("unsafe-compliance") else [],
-        sets.prompts("prompts", config.prompts, None if config.max_length else config.samples) if answered else [],
-        list(RowStream(config.data, "preference")) if ranked and config.data is not None else (),
+    dropped: dict[str, list[Drop]] = {
+        key: [] for key in ("capability", "forgetting", "innocent", "unsafe", "prompts", "data")
+    }
+
+    def asked(name: sets.SetName, task: str) -> list[sets.Asked]:
+        return sets.prompts(name, getattr(config, name), limit, dropped=dropped[name]) if plan.wanted(task) else []
+
+    capability = (
+        sets.questions(config.capability, limit, dropped=dropped["capability"]) if plan.wanted("capability") else []
     )
+    forgetting = (
+        sets.passages(config.forgetting, limit, dropped=dropped["forgetting"]) if plan.wanted("forgetting") else []
+    )
+    innocent, unsafe = asked("innocent", "over-refusal"), asked("unsafe", "unsafe-compliance")
+    samples = None if config.max_length else config.samples
+    prompts = sets.prompts("prompts", config.prompts, samples, dropped=dropped["prompts"]) if answered else []
+    rankings = sets.rankings(config.data, dropped=dropped["data"]) if ranked and config.data is not None else ()
+    left_out = {f"{len(drops)} rows of evaluate.{key}": _reasons(drops) for key, drops in dropped.items() if drops}
+    return Sets(capability, forgetting, innocent, unsafe, prompts, rankings), left_out
+
+
+def _reasons(drops: Sequence[Drop]) -> str:
+    """Return why rows were left out, the commonest reason first, each with its number and first places."""
+    reasons = Counter(drop.reason for drop in drops)
+    places = {drop.reason: drop.origin for drop in reversed(drops)}
+    listed = [f"{count} {reason} (first {places[reason]})" for reason, count in reasons.most_common(3)]
+    return "left out: " + "; ".join([*listed, *(["…"] if len(reasons) > 3 else [])])
 
 
 def counts(chosen: Sets) -> str:

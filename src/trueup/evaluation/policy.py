@@ -54,7 +54,7 @@ def answers_to(network: Network, prompts: Sequence[PromptRow], sampling: Samplin
 def conversations(network: Network, prompts: Sequence[PromptRow], samples: Sequence[Sample]) -> list[Conversation]:
     """Join each prompt and its sampled answer to a Conversation, the form that a reward scores."""
     return [
-        Conversation((*prompt.messages, Message("assistant", answer_text(network, answer))))
+        Conversation((*prompt.messages, Message("assistant", answer_text(network, answer))), columns=prompt.columns)
         for prompt, answer in zip(prompts, samples, strict=True)
     ]
 

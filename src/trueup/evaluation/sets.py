@@ -7,17 +7,20 @@ measured).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from trueup.config.evaluation import TASK_OF
+from trueup.config.functions import UserFunction
 from trueup.config.problems import suggestion
-from trueup.data.rendering.messages import Message, Origin, check
+from trueup.data.rendering.messages import Message, Origin, Preference, Prompt, check
+from trueup.data.sources.account import Drop
 from trueup.data.sources.records import MESSAGES, PROMPT, Record
-from trueup.data.sources.stream import RowStream, load_records
-from trueup.errors import ConfigError
+from trueup.data.sources.stream import RowStream, read_records
+from trueup.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from trueup.config import DataConfig, EvaluateConfig, GatesConfig
@@ -40,6 +43,8 @@ class Asked:
         choices: the options of a multiple-choice question: the model writes nothing, its likeliest option is its
             answer.
         level: the row's difficulty, if it has one.
+        origin: the row's file and line.
+        fields: all fields of the row, of which a reward may take some.
     """
 
     id: str
@@ -48,11 +53,14 @@ class Asked:
     answers: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     level: str | None = None
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+    fields: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """Return the row as text for the fingerprint: rows without a level give that of earlier versions."""
-        names = [name for name in self.__dataclass_fields__ if name != "level" or self.level is not None]
-        return f"Asked({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+        named = {name: getattr(self, name) for name, shown in self.__dataclass_fields__.items() if shown.repr}
+        shown = {name: value for name, value in named.items() if name != "level" or value is not None}
+        return f"Asked({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
     def text(self) -> str:
@@ -68,9 +76,10 @@ class Passage:
     topic: str | None
     text: str | None = None
     messages: tuple[Message, ...] = ()
+    origin: Origin | None = field(default=None, repr=False, compare=False)
 
 
-def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
+def questions(data: DataConfig | None, limit: int | None = None, *, dropped: list[Drop] | None = None) -> list[Asked]:
     """Return capability questions, from rows {question, answer, accept} or {question, choices, answer}.
 
     The question is under any name that a prompt has (question, prompt, instruction, …) or in `messages`, whose last
@@ -80,37 +89,60 @@ def questions(data: DataConfig | None, limit: int | None = None) -> list[Asked]:
     Args:
         data: the user's rows; None for the set that comes with trueup.
         limit: at most this many rows, spread evenly over all.
+        dropped: a list to which the rows that the section leaves out are appended.
 
     Raises:
         DataError: a row lacks its answer, or its answer is not one of its choices.
     """
-    return evenly_spread(_read("capability", data, _question), limit)
+    return evenly_spread(_read("capability", data, _question, dropped), limit)
 
 
-def prompts(name: SetName, data: DataConfig | None, limit: int | None = None) -> list[Asked]:
+def prompts(
+    name: SetName, data: DataConfig | None, limit: int | None = None, *, dropped: list[Drop] | None = None
+) -> list[Asked]:
     """Return the prompts of the set `name`, to be answered by each model.
 
     They come from `data`, a user's rows (of rankings and conversations only the prompts are used), or if it is None
-    from the set that comes with trueup. At most `limit` are returned, spread evenly.
+    from the set that comes with trueup. At most `limit` are returned, spread evenly; rows that the section leaves out
+    are appended to `dropped`.
     """
     if data is None:
         return evenly_spread(_read(name, data, _prompt), limit)
-    records = {str(record.origin): record for record in load_records(data)}
-    rows = RowStream(data, "prompt")
-    return evenly_spread([_from_user(name, row.messages, records[str(row.origin)]) for row in rows], limit)
+    stream = RowStream(data, "prompt")
+    rows = list(stream)
+    if dropped is not None:
+        dropped += [*stream.reader.left_out, *stream.account.dropped]
+    entries = stream.reader.entries()
+    fields = {str(origin): row for origin, row in entries if not isinstance(row, DataError)}
+    return evenly_spread([_from_user(name, row, fields[str(row.origin)]) for row in rows], limit)
 
 
-def _from_user(name: str, messages: tuple[Message, ...], record: Record) -> Asked:
-    return Asked(_id(record, f"{name}-{record.origin.line}"), messages, _topic(record), level=_topic(record, "level"))
+def _from_user(name: str, row: Prompt, fields: Mapping[str, object]) -> Asked:
+    assert row.origin is not None
+    record = Record(fields, row.origin)
+    return Asked(
+        _id(record, f"{name}-{row.origin.line}"), row.messages, _topic(record), level=_topic(record, "level"),
+        origin=row.origin, fields=fields,
+    )  # fmt: skip
 
 
-def passages(data: DataConfig | None, limit: int | None = None) -> list[Passage]:
+def passages(data: DataConfig | None, limit: int | None = None, *, dropped: list[Drop] | None = None) -> list[Passage]:
     """Return texts and conversations outside of the fine-tuning domain, from rows {text} or {messages}.
 
     They come from `data`, or if it is None from the set that comes with trueup. At most `limit` are returned, spread
-    evenly.
+    evenly; rows that the section leaves out are appended to `dropped`.
     """
-    return evenly_spread(_read("forgetting", data, _passage), limit)
+    as_text = data is not None and data.use == "text"
+    return evenly_spread(_read("forgetting", data, partial(_passage, as_text=as_text), dropped), limit)
+
+
+def rankings(data: DataConfig, *, dropped: list[Drop] | None = None) -> list[Preference]:
+    """Return the held-out rankings of a section; rows that it leaves out are appended to `dropped`."""
+    stream = RowStream(data, "preference")
+    rows = list(stream)
+    if dropped is not None:
+        dropped += [*stream.reader.left_out, *stream.account.dropped]
+    return rows
 
 
 def check_sets(config: EvaluateConfig, gates: GatesConfig | None = None) -> None:
@@ -130,8 +162,14 @@ def check_sets(config: EvaluateConfig, gates: GatesConfig | None = None) -> None
     for name, data in named.items():
         if data is not None:
             prompts(name, data)
+    if config.tasks is None or {"answers", "win-rate"} & {*config.tasks}:
+        asked = prompts("prompts", config.prompts) if config.reward or config.gold else []
+        for key, reward in (("reward", config.reward), ("gold", config.gold)):
+            if reward is not None and (problem := lacking_column(reward, asked)):
+                fix = "give prompts with this column in evaluate.prompts, or another reward"
+                raise DataError(f"evaluate.{key}: {problem}\n  fix: {fix}")
     if config.data is not None:
-        list(RowStream(config.data, "preference"))
+        rankings(config.data)
     for gate, parts in ({} if gates is None else gates.slices).items():
         _check_slices(config, gate, parts)
 
@@ -158,9 +196,29 @@ def _check_slices(config: EvaluateConfig, gate: str, parts: Collection[str]) -> 
             raise ConfigError(f"gates.slices.{gate}.{part}: no row has this topic or level{near} (the rows {have})")
 
 
-def _read(name: SetName, data: DataConfig | None, make: Callable[[Record, str], T]) -> list[T]:
-    records = _written(name) if data is None else load_records(data)
-    return [make(record, f"{name}-{record.origin.line}") for record in records]
+def lacking_column(reward: str, asked: Sequence[Asked]) -> str | None:
+    """Return what is wrong where a user's reward takes a column that prompts lack, as a message; None if nothing is."""
+    function = UserFunction.parse(reward)
+    for name, needed in function.columns().items() if function else ():
+        places = [row.origin for row in asked if needed and name not in row.fields]
+        if places:
+            number = f"{len(places)} of {len(asked)} prompts"
+            return f"{reward} takes the column {name}, which {number} lack (first {places[0]})"
+    return None
+
+
+def _read(
+    name: SetName, data: DataConfig | None, make: Callable[[Record, str], T], dropped: list[Drop] | None = None
+) -> list[T]:
+    def made(record: Record) -> T:
+        return make(record, f"{name}-{record.origin.line}")
+
+    if data is None:
+        return [made(record) for record in _written(name)]
+    rows, account = read_records(data, made)
+    if dropped is not None:
+        dropped += account.dropped
+    return rows
 
 
 def _written(name: SetName) -> list[Record]:
@@ -181,13 +239,16 @@ def _question(record: Record, name: str) -> Asked:
     if "answer" in record.row:
         answer = record.text("answer")
     elif answer is None:
-        raise record.fail("the question has no answer", 'add "answer", or end messages with the assistant\'s')
+        fix = 'add "answer", or end messages with the assistant\'s'
+        raise record.fail("the question has no answer", fix, kind="no-answer")
     choices = _texts(record, "choices")
     if choices and answer not in choices:
         raise record.fail("the answer is not one of the choices", "write the right choice's text as answer", answer)
     expected = answer if choices else _final(answer)
     answers = (expected, *_texts(record, "accept"))
-    return Asked(_id(record, name), prompt, _topic(record), answers, choices, _topic(record, "level"))
+    return Asked(
+        _id(record, name), prompt, _topic(record), answers, choices, _topic(record, "level"), record.origin, record.row
+    )
 
 
 def _final(answer: str) -> str:
@@ -196,16 +257,21 @@ def _final(answer: str) -> str:
 
 
 def _prompt(record: Record, name: str) -> Asked:
-    return Asked(_id(record, name), _messages(record)[0], _topic(record), level=_topic(record, "level"))
+    return Asked(
+        _id(record, name), _messages(record)[0], _topic(record), level=_topic(record, "level"), origin=record.origin,
+        fields=record.row,
+    )  # fmt: skip
 
 
-def _passage(record: Record, name: str) -> Passage:
-    if "text" in record.row:
-        return Passage(_id(record, name), _topic(record), text=record.text("text"))
+def _passage(record: Record, name: str, *, as_text: bool = False) -> Passage:
+    if as_text or "text" in record.row:
+        return Passage(_id(record, name), _topic(record), text=record.text("text"), origin=record.origin)
     prompt, answer = _messages(record)
     if answer is None:
-        raise record.fail("neither a text nor an answered conversation", "add text, or messages that end answered")
-    return Passage(_id(record, name), _topic(record), messages=(*prompt, Message("assistant", answer)))
+        fix = "add text, or messages that end answered"
+        raise record.fail("neither a text nor an answered conversation", fix, kind="no-answer")
+    messages = (*prompt, Message("assistant", answer))
+    return Passage(_id(record, name), _topic(record), messages=messages, origin=record.origin)
 
 
 def _messages(record: Record) -> tuple[tuple[Message, ...], str | None]:

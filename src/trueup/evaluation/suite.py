@@ -31,7 +31,7 @@ from trueup.evaluation.grader import AnswerGrader, check_grader, open_grader
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judges import JoinedRefusals, judge_of_refusals, verdicts
 from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
-from trueup.evaluation.sets import evenly_spread
+from trueup.evaluation.sets import evenly_spread, lacking_column
 from trueup.models.loading import check_vocabulary, load_causal_lm, load_classifier, load_tokenizer
 from trueup.models.network import Network
 from trueup.models.reward_model import classifier_source, model_reward, require_varied, score_on_main
@@ -40,6 +40,7 @@ from trueup.system.files import MODEL_CARD, fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
     from trueup.data.rendering.messages import Conversation
     from trueup.runtime import Runtime
@@ -54,12 +55,16 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
     Raises:
         TrueupError: a set cannot be read, a model cannot be loaded, or a judge's endpoint cannot be reached.
     """
+    plan, unscored = _scorable(plan)
+    if plan.settings.chat_template or plan.settings.template:  # a wrong template stops before any model loads
+        for source in plan.models.values():
+            _tokenizer(plan, source)
     # From here on the folder holds files of two evaluations: without plan.json no report is made of them.
     runtime.from_first(lambda: (plan.place / PLAN_FILE).unlink(missing_ok=True))
     bench = _Bench(plan, runtime)
     if bench.grader is not None and plan.sets.capability:
         check_grader(bench.grader, plan.sets.capability)
-    missing = unmeasurable(plan) | bench.leave_out_long()
+    missing = unmeasurable(plan) | unscored | dict(plan.trained) | plan.left_out | bench.leave_out_long()
     note(f"evaluation: {counts(plan.sets)}; models: {', '.join(plan.models)}")
     if "reward-model" not in missing and plan.sets.rankings:
         bench.measure_reward_model(note)
@@ -73,6 +78,32 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
             wins.append(name)
             missing |= unjudged
     runtime.from_first(lambda: write_plan(plan, missing, wins, bench.hashes))
+
+
+def _scorable(plan: Plan) -> tuple[Plan, dict[str, str]]:
+    """Return the plan without a proxy reward that takes a column which its prompts lack, and "reward" -> that reason.
+
+    Only a proxy that `evaluate.reward` does not name, so that the stages' reward is used: another one is an error.
+
+    Raises:
+        DataError: a reward that the section names takes such a column.
+    """
+    for key in ("reward", "gold"):
+        source = getattr(plan, key)
+        if source is not None and plan.sets.prompts and (problem := lacking_column(source, plan.sets.prompts)):
+            if key == "reward" and plan.settings.reward is None:
+                return replace(plan, reward=None), {"reward": problem}
+            raise DataError(f"evaluate.{key}: {problem}\n  fix: give prompts with this column in evaluate.prompts")
+    return plan, {}
+
+
+def _tokenizer(plan: Plan, source: str) -> PreTrainedTokenizerBase:
+    """Return a model's tokenizer, with the chat template and variables of the evaluation."""
+    settings = plan.settings
+    return load_tokenizer(
+        source, trust_remote_code=plan.trust_remote_code, chat_template=settings.chat_template,
+        template=settings.template,
+    )  # fmt: skip
 
 
 class _Bench:
@@ -219,10 +250,7 @@ class _Bench:
             source, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles,
             ignored_weights=self.plan.ignored_weights,
         )  # fmt: skip
-        settings = self.plan.settings
-        tokenizer = load_tokenizer(
-            source, trust_remote_code=trust, chat_template=settings.chat_template, template=settings.template
-        )
+        tokenizer = _tokenizer(self.plan, source)
         check_vocabulary(trunk, tokenizer, source)
         network = Network(trunk, tokenizer, self.runtime)
         network.add_frozen("policy")

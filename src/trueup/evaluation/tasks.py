@@ -55,7 +55,7 @@ class Subject:
 
     def rows(self, questions: Sequence[Asked]) -> list[PromptRow]:
         """Return the prompts of `questions` rendered to token ids by the model's chat template."""
-        return [PromptRow(row.prompt, self.network.renderer.prompt(row.prompt)) for row in questions]
+        return [PromptRow(row.prompt, self.network.renderer.prompt(row.prompt), row.fields) for row in questions]
 
     def sampling(self, temperature: float) -> Sampling:
         """Return the settings for sampling this model's answers at a temperature."""

@@ -5,13 +5,14 @@ PPO, evaluation and best-of-n use the same interface, for scalar-head models, Py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from trueup.config.functions import load_function
+from trueup.config.functions import UserFunction, load_function
 from trueup.data.rendering.messages import Conversation
 from trueup.errors import TrainingError
 from trueup.system.text import excerpt
@@ -31,23 +32,32 @@ class Reward(Protocol):
 def reward_from_file(spec: str, key: str = "reward") -> Reward:
     """Return the reward function named by "file.py:function": it takes a list of Conversations and returns N numbers.
 
-    The file is the user's own code and is run. `key` is the configuration key that names it, for messages.
+    Columns of the rows that it takes (`UserFunction.columns`) are passed by keyword, as lists of N values. The file is
+    the user's own code and is run. `key` is the configuration key that names it, for messages.
 
     Raises:
         ConfigError: the file or the function does not exist, or the function does not take one argument.
     """
-    return checked_reward(load_function(spec, key, arguments="conversations"), f"{key}: {spec}")
+    parsed = UserFunction.parse(spec)
+    columns = parsed.columns() if parsed else {}
+    required = [name for name, needed in columns.items() if needed]
+    function = load_function(spec, key, arguments=", ".join(["conversations", *required]), columns=columns)
+    return checked_reward(function, f"{key}: {spec}", columns)
 
 
-def checked_reward(function: Callable[[Sequence[Conversation]], object], name: str) -> Reward:
+def checked_reward(
+    function: Callable[..., object], name: str, columns: Mapping[str, bool] = MappingProxyType({})
+) -> Reward:
     """Return `function` as a reward: its result becomes a float32 tensor; `name` is for messages.
 
-    The reward raises TrainingError if the result is not one finite number per conversation.
+    `columns` are those of the conversations that it takes by keyword: {name: each must have it}. The reward raises
+    TrainingError if one lacks such a column, or the result is not one finite number per conversation.
     """
     fix = "\n  fix: return one finite number for each conversation"
 
     def reward(conversations: Sequence[Conversation], /) -> Tensor:
-        result = function([*conversations])  # a list of its own, which it may change
+        taken = {column: _column(conversations, column, needed, name) for column, needed in columns.items()}
+        result = function([*conversations], **taken)  # a list of its own, which it may change
         try:
             scores = torch.as_tensor(result, dtype=torch.float32).detach().cpu().flatten()
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -65,6 +75,19 @@ def checked_reward(function: Callable[[Sequence[Conversation]], object], name: s
         return scores
 
     return reward
+
+
+def _column(conversations: Sequence[Conversation], column: str, needed: bool, reward: str) -> list[object]:
+    """Return a column of the rows that the conversations answer; None for a row that lacks it, where none is needed."""
+    lacking = sum(column not in talk.columns for talk in conversations)
+    if needed and lacking:
+        fix = (
+            f"give rows with {column}; where no row stands behind an answer (trueup rank), give the parameter a default"
+        )
+        raise TrainingError(
+            f"{reward} takes the column {column}, which {lacking} of {len(conversations)} rows lack\n  fix: {fix}"
+        )
+    return [talk.columns.get(column) for talk in conversations]
 
 
 class Ensemble:

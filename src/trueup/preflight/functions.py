@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,15 +20,17 @@ from trueup.algorithms.preference import LOSSES, Completions, Pairs
 from trueup.config import DpoConfig, PpoConfig, PreferenceLossConfig, RolloutConfig, StageConfig
 from trueup.config.functions import UserFunction
 from trueup.config.sections import EstimatorConfig
+from trueup.data.prompts import Prompts
 from trueup.data.rendering.messages import Conversation, Message
+from trueup.data.sources.columns import Columns
 from trueup.data.tokens.select import Examples
 from trueup.errors import ConfigError, TrainingError
 from trueup.models.rewards import reward_from_file
 
 MADE_UP_ANSWER = "A made-up answer."
 _REWARD_FIX = (
-    "  fix: take a list of Conversations (.prompt and .response alone: find a row's other columns by its prompt, see "
-    "docs/extending.md), return a number for each"
+    "  fix: take a list of Conversations (.prompt and .response; a row's other columns by further parameters of their "
+    "names, see docs/extending.md), return a number for each"
 )
 _BRANCH_OF = (0, 0, 0, 1, 2, 2, 3, 3, 3, 3)
 
@@ -162,7 +165,9 @@ def _tensors(argument: Any, number: int) -> list[tuple[str, Tensor]]:
     return [(name, value) for name, value in named if isinstance(value, Tensor)]
 
 
-def check_rewards(config: StageConfig, train: Examples, held_out: Examples | None) -> None:
+def check_rewards(
+    config: StageConfig, train: Examples, held_out: Examples | None, columns: Columns = MappingProxyType({})
+) -> None:
     """Call each reward that is a user's own function on two prompts of the data, each with a made-up answer.
 
     Raises:
@@ -177,8 +182,11 @@ def check_rewards(config: StageConfig, train: Examples, held_out: Examples | Non
         if not UserFunction.parse(spec) or not len(rows):
             continue
         reward = reward_from_file(spec, key)
-        prompts = [rows.prompt(index) for index in range(min(2, len(rows)))]
-        conversations = [Conversation((*prompt, Message("assistant", MADE_UP_ANSWER))) for prompt in prompts]
+        prompts = Prompts(rows, columns)[: min(2, len(rows))]
+        conversations = [
+            Conversation((*prompt.messages, Message("assistant", MADE_UP_ANSWER)), columns=prompt.columns)
+            for prompt in prompts
+        ]
         try:
             reward(conversations)
         except TrainingError as error:

@@ -15,6 +15,7 @@ from rich.text import Text
 from trueup.config import PipelineConfig, PpoConfig, StageConfig
 from trueup.config.paths import is_adapter
 from trueup.data.rendering.renderer import Renderer
+from trueup.data.tokens.contamination import EvaluatedSet, HeldOutCheck
 from trueup.data.tokens.findings import Finding
 from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
@@ -68,15 +69,24 @@ def check_stage(config: StageConfig) -> CheckResult:
     return _check([("", config)])
 
 
-def check_pipeline(config: PipelineConfig) -> CheckResult:
+def check_pipeline(config: PipelineConfig, evaluated: Sequence[EvaluatedSet] = ()) -> CheckResult:
     """Run all checks of every stage of a pipeline, and return the findings.
 
     A stage that starts from a model which is not trained yet is checked with the tokenizer of the pipeline's base
-    model.
+    model. The rows of the sets `evaluated` must not be trained on.
     """
+    held_out = HeldOutCheck(evaluated)
+    result = _check(checkable_stages(config), held_out)
+    result.findings += held_out.findings(config.allow)
+    result.findings.sort(key=lambda finding: _ORDER.index(finding.level))
+    return result
+
+
+def checkable_stages(config: PipelineConfig) -> list[tuple[str, StageConfig]]:
+    """Return the name and the configuration of each stage, without models that earlier stages are yet to train."""
     stages = [(name, config.stage(name)[1]) for name in config.stages]
     outputs = {str(stage.output) for _, stage in stages}
-    return _check([(name, _without_untrained(stage, config.base, outputs)) for name, stage in stages])
+    return [(name, _without_untrained(stage, config.base, outputs)) for name, stage in stages]
 
 
 def _without_untrained(config: StageConfig, base: str, outputs: Collection[str]) -> StageConfig:
@@ -96,7 +106,7 @@ def _without_untrained(config: StageConfig, base: str, outputs: Collection[str])
     return config.model_copy(update=changed)
 
 
-def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
+def _check(stages: Sequence[tuple[str, StageConfig]], held_out: HeldOutCheck | None = None) -> CheckResult:
     result, progress = CheckResult(), Progress()
     renderers: dict[tuple[object, ...], Renderer] = {}
     models: set[str] = set()
@@ -109,6 +119,8 @@ def _check(stages: Sequence[tuple[str, StageConfig]]) -> CheckResult:
             renderers[rendering] = load_renderer(config)
         renderer = renderers[rendering]
         prepared = _prepared(config, renderer, progress)
+        if held_out is not None:
+            held_out.add(name, prepared.trained)
         result.stages[name or config.method] = prepared.counts
         before, fingerprints = set(reported), prepared.fingerprints
         of_model = [*family_findings(config), *model_findings(config)]

@@ -14,7 +14,7 @@ import torch
 from trueup.algorithms import preference
 from trueup.config.paths import trust_of
 from trueup.data.example import Example
-from trueup.data.prompts import PromptRow
+from trueup.data.prompts import PromptRow, Prompts
 from trueup.data.rendering.messages import Message
 from trueup.data.tokens.select import Examples
 from trueup.data.unpaired import mismatched, unpaired_examples
@@ -157,7 +157,8 @@ def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str,
     settings, rows = config.watch, stage.held_out
     if rows is None or not settings.samples:
         return dict
-    prompts = _prompts(rows, config.max_length - settings.max_new_tokens, settings.samples)
+    candidates = Prompts(rows, stage.prepared.columns)
+    prompts = _prompts(candidates, config.max_length - settings.max_new_tokens, settings.samples)
     if not prompts:
         raise DataError(
             f"eval: no prompt leaves room for watch.max_new_tokens={settings.max_new_tokens} within "
@@ -172,13 +173,12 @@ def _sampled_measures(stage: Stage, config: DpoConfig) -> Callable[[], dict[str,
     return lambda: measure_policy(stage.network, prompts, sampling, reward=reward, gold=gold)
 
 
-def _prompts(rows: Examples, room: int, count: int) -> list[PromptRow]:
+def _prompts(rows: Sequence[PromptRow], room: int, count: int) -> list[PromptRow]:
     """Return the first `count` different prompts of at most `room` tokens; longer ones leave no space for an answer."""
     by_messages: dict[tuple[Message, ...], PromptRow] = {}
-    for index in range(len(rows)):
-        ids = rows[index].trunk
-        if len(ids) <= room and (messages := rows.prompt(index)) not in by_messages:
-            by_messages[messages] = PromptRow(messages, ids)
+    for row in rows:
+        if len(row.ids) <= room:
+            by_messages.setdefault(row.messages, row)
         if len(by_messages) == count:
             break
     return list(by_messages.values())

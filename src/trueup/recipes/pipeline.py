@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from trueup import runtime
@@ -23,6 +25,7 @@ from trueup.errors import ConfigError
 from trueup.evaluation.plan import Plan
 from trueup.evaluation.suite import measure
 from trueup.recipes import dpo, ppo, reward, sft
+from trueup.recipes.held_out import check_pipeline_rows
 from trueup.recipes.stage import with_begun_lr
 from trueup.report.publish import publish
 from trueup.report.report_schema import Report
@@ -52,13 +55,14 @@ def run(
     """
     processes = _processes(config)
     progress = Progress(quiet=not processes.is_main)
+    trained = {} if dry_run else processes.from_first(lambda: check_pipeline_rows(config, progress))
     run_stages(config, progress, force=force, dry_run=dry_run)
     if dry_run:
         return None
     target = config.folder / "pipeline.yaml"
     if source is not None and source.resolve() != target.resolve():
         processes.from_first(lambda: shutil.copyfile(source, target))
-    return evaluate(config, progress, command_line())
+    return evaluate(config, progress, command_line(), trained=trained)
 
 
 def run_stages(config: PipelineConfig, progress: Progress, *, force: Sequence[str] = (), dry_run: bool = False) -> None:
@@ -227,15 +231,17 @@ def _reason(stage: StageConfig, upstream: str | None, *, forced: bool) -> str | 
 
 
 def evaluate(
-    config: PipelineConfig, progress: Progress, command: str | None = None, title: str | None = None
-) -> Report | None:
+    config: PipelineConfig, progress: Progress, command: str | None = None, title: str | None = None, *,
+    trained: Mapping[str, str] = MappingProxyType({}),
+) -> Report | None:  # fmt: skip
     """Measure the base model and every policy of the pipeline, publish the report and return it.
 
-    On ranks other than 0 the result is None.
+    `trained` says which rows are not held out, for the report. On ranks other than 0 the result is None.
     """
     processes = _processes(config)
     quiet_libraries()
-    measure(evaluation_plan(config, command, title), processes, progress.note)
+    plan = replace(evaluation_plan(config, command, title), trained=trained)
+    measure(plan, processes, progress.note)
     return publish(config.folder) if processes.is_main else None
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def run(config: PpoConfig) -> dict[str, Any]:
     """Train the policy against `config.reward` and export it; return the content of summary.json."""
     with open_stage(config) as stage:
-        prompts = Prompts(stage.train)
+        prompts = Prompts(stage.train, stage.prepared.columns)
         stage.network.add_trainable("policy", config.lora)
         stage.network.add_reference()
         reward = _reward_and_value(stage, config)
@@ -123,7 +123,7 @@ def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble) -> Evaluation
     """
     if stage.held_out is None:
         return None
-    prompts = Prompts(stage.held_out)
+    prompts = Prompts(stage.held_out, stage.prepared.columns)
     gold = None if config.watch.gold is None else open_reward(config.watch.gold, stage.network, config, role="gold")[0]
     sampling = Sampling(config.rollouts.max_new_tokens, config.max_tokens, config.rollouts.temperature, config.seed)
     watch = Watch(stage.run, ppo_rules(config.kl.target), stage.progress)

@@ -154,7 +154,7 @@ class Rollouts:
         settings, network = self._config.rollouts, self._network
         answers = [answer_text(network, sampled) for sampled in samples]
         conversations = [
-            Conversation((*prompt.messages, Message("assistant", text)))
+            Conversation((*prompt.messages, Message("assistant", text)), columns=prompt.columns)
             for prompt, text in zip(prompts, answers, strict=True)
         ]
         members = self._reward.scores(conversations)

@@ -307,7 +307,7 @@ def open_stage(config: StageConfig) -> Iterator[Stage]:
         prepared = runtime.first_then_all(
             processes, lambda: prepare_checked(config, renderer, progress, run, stores, report=processes.is_main)
         )
-        processes.from_first(lambda: check_rewards(config, prepared.train, prepared.held_out))
+        processes.from_first(lambda: check_rewards(config, prepared.train, prepared.held_out, prepared.columns))
         runtime.seed_everything(config.seed)  # a user's functions may have drawn numbers
         dtype = str(processes.dtype).removeprefix("torch.")
         progress.note(f"{config.method}: loading {config.model} on {processes.device} in {dtype}")

@@ -17,7 +17,7 @@ from tiny_votes import make_store, new_pair, undo, vote
 from trueup.config import DataConfig, DpoConfig, SftConfig, check_paths
 from trueup.data.rendering.messages import Message, Origin, Preference
 from trueup.data.sources.reader import open_reader, store_version
-from trueup.data.sources.stream import RowStream, load_records
+from trueup.data.sources.stream import RowStream, read_records
 from trueup.data.tokens.build import tokenize
 from trueup.data.votes.store import Store
 from trueup.errors import DataError
@@ -94,7 +94,7 @@ def test_chosen_answers_prompts_and_records(tmp_path: Path) -> None:
     chosen: list[Any] = list(load(path, want="conversation", use="chosen"))
     assert [row.response for row in chosen] == ["Hello.", "Five, I think."]
     assert [row.messages[0].content for row in load(path, want="prompt")] == ["Hi?", "What is two and two?"]
-    first = load_records(section(path))[0]
+    first = read_records(section(path), lambda record: record)[0][0]
     assert first.row["chosen"] == [{"role": "assistant", "content": "Hello."}]
 
 

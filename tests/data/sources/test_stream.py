@@ -19,7 +19,7 @@ from trueup.data.sources.account import Account
 from trueup.data.sources.jsonfile import list_values
 from trueup.data.sources.parser import Parser
 from trueup.data.sources.reader import open_reader
-from trueup.data.sources.stream import RowStream, load_records
+from trueup.data.sources.stream import RowStream, read_records
 from trueup.errors import DataError
 
 GOOD, SAME = ({"prompt": "p", "chosen": "a", "rejected": said} for said in ("b", " a\n"))
@@ -219,15 +219,17 @@ def test_rows_and_records_select_the_same_rows(tmp_path: Path, rows: str) -> Non
     start, _, stop = rows.partition(":")
     expected = [f"{number}" for number in range(5)][int(start) if start else None : int(stop) if stop else None]
     assert [row.text for row in load(path, want="text", rows=rows)] == expected
-    assert [record.row["text"] for record in load_records(section(path, rows=rows))] == expected
+    assert [
+        record.row["text"] for record in read_records(section(path, rows=rows), lambda record: record)[0]
+    ] == expected
 
 
 def test_records_say_what_selects_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", PAIR)
     with pytest.raises(DataError, match=r"rows: 3: selects nothing of 1 rows"):
-        load_records(section(path, rows="3:"))
+        read_records(section(path, rows="3:"), str)
     with pytest.raises(DataError, match="there are no rows in it"):
-        load_records(section(write(tmp_path / "y.jsonl")))
+        read_records(section(write(tmp_path / "y.jsonl")), str)
 
 
 # What is said of the unusable.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trueup.errors import DataError
@@ -101,10 +101,14 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A row to imitate (SFT): messages that end with an assistant's."""
+    """Messages that end with an assistant's: a row to imitate (SFT), or an answer to score.
+
+    `columns` has the other fields of the prompt's row that a reward takes, by name.
+    """
 
     messages: tuple[Message, ...]
     origin: Origin | None = None
+    columns: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def prompt(self) -> tuple[Message, ...]:

@@ -24,6 +24,7 @@ from trueup.data.sources.records import (
     Record,
     is_nothing,
     rename_fields,
+    without_ignored,
 )
 from trueup.data.sources.schemas import SCHEMAS, TIE, Pairs
 from trueup.errors import ConfigError, DataError
@@ -157,8 +158,7 @@ class Parser:
 
     def _fields(self, row: dict[str, object], origin: Origin) -> dict[str, object]:
         """Return the fields of an entry by trueup's names, without those to ignore."""
-        fields = rename_fields(row, self.columns, origin)
-        return {key: value for key, value in fields.items() if key not in self.ignore} if self.ignore else fields
+        return without_ignored(rename_fields(row, self.columns, origin), self.ignore)
 
     def parse(self, origin: Origin, fields: dict[str, object] | DataError, notes: list[tuple[Origin, str]]) -> Parsed:
         """Return the typed rows of one entry; oddities such as an empty response are appended to `notes`.

@@ -543,6 +543,11 @@ def rename_fields(row: dict[str, object], columns: Mapping[str, str], origin: Or
     return {**{k: v for k, v in row.items() if k not in taken}, **{k: row[source] for k, source in columns.items()}}
 
 
+def without_ignored(row: dict[str, object], ignored: Sequence[str]) -> dict[str, object]:
+    """Return the fields of a row without those that the key `ignore` names."""
+    return {key: value for key, value in row.items() if key not in ignored} if ignored else row
+
+
 def is_transcript(text: str) -> bool:
     """Return True if `text` is written as turns of Human and Assistant (Anthropic hh)."""
     return text.lstrip().startswith("Human:") and "\n\nAssistant:" in text

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Row
-from trueup.data.sources.account import Account
+from trueup.data.sources.account import Account, Drop
+from trueup.data.sources.meaning import check_meaning, other_split
 from trueup.data.sources.parser import Parser, RowKind
 from trueup.data.sources.reader import open_reader
-from trueup.data.sources.records import Record, rename_fields
+from trueup.data.sources.records import Record, rename_fields, without_ignored
 from trueup.errors import DataError
+from trueup.system.text import excerpt
 
+T = TypeVar("T")
 _CHECK_CLOCK_EVERY = 256  # entries
 
 
@@ -77,23 +80,36 @@ class RowStream:
         account.check()
 
 
-def load_records(section: DataConfig) -> list[Record]:
-    """Return the selected rows of a section with the fields of the file, for code that reads fields of its own.
+def read_records(section: DataConfig, make: Callable[[Record], T]) -> tuple[list[T], Account]:
+    """Return what `make` makes of the selected rows of a section, for code that reads its own fields, and the counts.
 
-    The section's setting `use` has no effect here.
+    The keys `rows`, `columns`, `split`, `ignore`, `skip`, `merge_turns` act as in a stage; the others have no effect.
 
     Raises:
-        DataError: a file or a line of it cannot be read, or `rows` selects nothing.
+        DataError: a row cannot be read, holds pictures or sound, or `make` refuses it; or no row is selected.
     """
     account = Account(section)
-    records: list[Record] = []
+    results: list[T] = []
     for index, (origin, fields) in enumerate(open_reader(section.path, section.split).entries()):
-        if isinstance(fields, DataError):
-            raise fields
         account.read += 1
-        record = Record(rename_fields(fields, section.columns or {}, origin), origin)
-        if account.selects(index):
-            records.append(record)
-    account.used = len(records)
+        selected = account.selects(index)
+        try:
+            if isinstance(fields, DataError):
+                raise fields
+            row = without_ignored(rename_fields(fields, section.columns or {}, origin), section.ignore or ())
+            if not selected:
+                continue
+            if (split := other_split(row, section.split)) is not None:
+                account.dropped.append(Drop(origin, f"of split {excerpt(split)}"))
+                continue
+            record = Record(row, origin, merge_turns=bool(section.merge_turns))
+            check_meaning(record, "prompt", judged=False, imitated=False)
+            results.append(make(record))
+        except DataError as error:
+            if not account.skips(error):
+                account.refuse(origin, error)
+            elif selected:
+                account.leave_out(origin, error)
+    account.used = len(results)
     account.check()
-    return records
+    return results, account

@@ -69,7 +69,12 @@ def alike(a: str, b: str) -> bool:
 
     "13 plus 14" and "13 plus 15" are different questions, however similar.
     """
-    return _NUMBER.findall(a) == _NUMBER.findall(b) and similarity(a, b) >= NEAR
+    return numbers_of(a) == numbers_of(b) and similarity(a, b) >= NEAR
+
+
+def numbers_of(text: str) -> list[str]:
+    """Return the numbers in a text, in their order."""
+    return _NUMBER.findall(text)
 
 
 def content_hash(text: str) -> int:
@@ -77,15 +82,20 @@ def content_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
+def rolling_hashes(raw: NDArray[np.uint8]) -> Words:
+    """Return a 64-bit hash of each window of 8 bytes, (len(raw) - 7,); of fewer bytes none."""
+    data = raw.astype(np.uint64)
+    windows = np.zeros(max(0, len(data) - SHINGLE + 1), dtype=np.uint64)
+    for offset, factor in enumerate(_POLYNOMIAL):
+        windows += data[offset : offset + len(windows)] * factor
+    return windows ^ (windows >> np.uint64(29))
+
+
 def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
     """Return the MinHash signatures of n normalised texts, (n, 32); similar texts agree in many of the 32 places."""
     raw = [text.encode("utf-8", "surrogatepass").ljust(SHINGLE, b"\0") for text in texts]
     lengths = np.array([len(text) for text in raw])
-    data = np.frombuffer(b"".join(raw), dtype=np.uint8).astype(np.uint64)
-    windows = np.zeros(len(data) - SHINGLE + 1, dtype=np.uint64)
-    for offset, factor in enumerate(_POLYNOMIAL):
-        windows += data[offset : offset + len(windows)] * factor
-    windows ^= windows >> np.uint64(29)
+    windows = rolling_hashes(np.frombuffer(b"".join(raw), dtype=np.uint8))
     ends = np.cumsum(lengths)
     starts = ends - lengths
     # A window that reaches into the next text is no shingle: it gets the value of the first window of its text.

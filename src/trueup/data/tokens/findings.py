@@ -409,6 +409,35 @@ def overlapping(
     return [fault("eval-overlap", section, text, "remove them, or hold out by data.holdout", allow, shown)]
 
 
+def trained_on(
+    section: str, level: Literal["fault", "warning", "note"], counts: Mapping[str, int], stages: Mapping[str, int],
+    shown: Sequence[str], allow: Sequence[str], *, ours: bool,
+) -> Finding:  # fmt: skip
+    """Return the finding that rows of the evaluation's set `section` are trained on.
+
+    Args:
+        section: the key of the set, e.g. "evaluate.prompts".
+        level: "fault" stops unless `allow` has the word eval-overlap.
+        counts: "exact": rows that occur word for word in training rows; "near": those that do nearly; "rows": all.
+        stages: the number of these rows that each stage trains on.
+        shown: the first places.
+        allow: the faults to allow.
+        ours: the set comes with trueup.
+    """
+    exact, near, rows = counts["exact"], counts["near"], counts["rows"]
+    share = (exact + near) / max(rows, 1)
+    text = (
+        f"{exact + near:,} of {'our ' if ours else ''}{rows:,} rows ({share:.1%}) are trained on: {exact:,} word for "
+    )
+    text += f"word, {near:,} nearly; by {', '.join(f'{name} ({count:,})' for name, count in stages.items())}"
+    numbers: dict[str, float | int | list[list[int]]] = {**counts, "share": share}
+    if level == "fault":
+        fix = "take them out of the training data or out of the set (rows, other files)"
+        return replace(fault("eval-overlap", section, text, fix, allow, shown), numbers=numbers)
+    fix = "what is measured on them is not held out: take them out of the training data, or measure on a set of yours"
+    return Finding("eval-overlap", level, section, text, fix if level == "warning" else "", tuple(shown), numbers)
+
+
 def raise_errors(findings: Sequence[Finding]) -> None:
     """Raise DataError if any finding has the level "error", with these findings in at most six lines.
 

@@ -6,7 +6,7 @@ This needs the tokenizer but no weights: a wrong row is reported before the mode
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueup.config import DataConfig, PpoConfig, StageConfig, TrainDataConfig
+from trueup.config import DataConfig, DpoConfig, PpoConfig, StageConfig, TrainDataConfig
 from trueup.data.rendering.messages import Message, Origin
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.row_kinds import section_kinds
 from trueup.data.sources.calls import call_problems
+from trueup.data.sources.columns import Columns, read_columns, taken
 from trueup.data.tokens.build import Ticker, tokenize
 from trueup.data.tokens.findings import (
     Finding,
@@ -58,6 +59,7 @@ class Prepared:
         counts: {section: {"read", "used", "dropped" and so on: counts of its rows, which add up}}.
         findings: results of the data check.
         collect: record rows that are too long as a finding, and do not raise.
+        columns: the fields of rows that the stage's rewards take, by the rows' places.
     """
 
     train: Examples
@@ -67,6 +69,12 @@ class Prepared:
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     collect: bool = False
+    columns: Columns = field(default_factory=dict)
+
+    @property
+    def trained(self) -> list[Examples]:
+        """The rows that train: the stage's own, and those of `mix`."""
+        return [self.train] if self.mix is None else [self.train, self.mix]
 
     @property
     def longest(self) -> int:
@@ -139,6 +147,8 @@ def prepare(
     if result.mix is not None:
         learned.append((others["mix"], result.mix.rows[0]))
     result.findings += _overlaps(config, result.held_out, measured, learned)
+    result.columns = read_columns(config)
+    result.findings += _column_findings(config, result.columns, result.train, result.held_out)
     return result
 
 
@@ -186,14 +196,14 @@ def _use(
     if numbers.flags[Flag.UNTRAINED] and trains:
         place = numbers.places[Flag.UNTRAINED][0]
         raise DataError(f"{place}: no token of this row is trained; give the row an answer that is not empty")
-    result.counts[name] = _counts(sections, examples, used) | long_rows
+    result.counts[name] = _counts(config, sections, examples, used) | long_rows
     result.counts[name]["fingerprint"] = "+".join(section.rows.fingerprint for section in sections)
     if trains:
         result.counts[name] |= {"trained_tokens": numbers.trained, "end_trained": numbers.flags[Flag.ENDS]}
     spelled = _details(used, numbers, renderer)
     for section in sections:
         if name != "eval" or not isinstance(section.config, TrainDataConfig):
-            result.findings += reading_findings(section.name, section.rows.meta)
+            result.findings += reading_findings(section.name, _unread(section.rows.meta, config))
     result.findings += row_findings(name, numbers, config.allow, trains=trains, spelled=spelled)
     result.findings += template_findings(
         name, numbers, train_thinking=renderer.train_thinking, variables=renderer.thinking_variables
@@ -202,6 +212,12 @@ def _use(
         if name != "eval" or not isinstance(section.config, TrainDataConfig):  # of a holdout, its section has reported
             result.findings += _repeated(section)
     return used
+
+
+def _unread(meta: Mapping[str, Any], config: StageConfig) -> dict[str, Any]:
+    """Return the counts of a source without the fields that the stage's rewards read."""
+    read = {name for _, _, columns in taken(config) for name in columns}
+    return {**meta, "unread": {key: count for key, count in meta["unread"].items() if key not in read}}
 
 
 def _details(examples: Examples, numbers: Survey, renderer: Renderer) -> dict[Flag, str]:
@@ -242,14 +258,14 @@ def _fit(config: StageConfig, name: str, examples: Examples) -> tuple[Examples, 
     return fit_examples(name, examples, config.max_length, config.over_length)
 
 
-def _counts(sections: Sequence[_Section], examples: Examples, used: Examples) -> dict[str, Any]:
+def _counts(config: StageConfig, sections: Sequence[_Section], examples: Examples, used: Examples) -> dict[str, Any]:
     """Return counts of the rows of one or more sections, for the report on the data.
 
     `read` is the sum of `used`, `dropped`, `unselected` and the rows left out as too long. Other keys are blank lines,
     notes, fields that nothing reads with the number of rows that hold them, the events of vote stores and the number of
     held-out rows.
     """
-    metas = [section.rows.meta for section in sections]
+    metas = [_unread(section.rows.meta, config) for section in sections]
     read = sum(meta["read"] for meta in metas)
     dropped = [drop for meta in metas for drop in meta["dropped"]]
     counts: dict[str, Any] = {
@@ -351,6 +367,30 @@ def _same_row(held_out: Origin, trained: Origin) -> str:
     if a == b and held_out.file != trained.file:
         return f"{held_out} = {trained}"
     return f"{a}:{held_out.line} = {b}:{trained.line}" if a != b else f"{a}:{held_out.line} = line {trained.line}"
+
+
+def _column_findings(
+    config: StageConfig, columns: Columns, train: Examples, held_out: Examples | None
+) -> Iterator[Finding]:
+    """Yield an error for each reward that takes a column which rows that it scores lack."""
+    for key, spec, named in taken(config):
+        sides = [(config.data_fields[0], train)] if isinstance(config, PpoConfig) and key.startswith("reward") else []
+        sides += [("eval", held_out)] if held_out is not None and isinstance(config, PpoConfig | DpoConfig) else []
+        required = {name for name, needed in named.items() if needed}
+        for section, rows in sides:
+            places = [str(rows.origin(index)) for index in range(len(rows))]
+            lacking = {place: names for place in places if (names := required - columns.get(place, {}).keys())}
+            if lacking:
+                names = sorted(set[str]().union(*lacking.values()))
+                yield _lacks(section, f"{key}: {spec}", names, [*lacking], len(places))
+
+
+def _lacks(section: str, reward: str, names: Sequence[str], lacking: Sequence[str], rows: int) -> Finding:
+    plural = "s" * (len(names) > 1)
+    text = f"{reward} takes the column{plural} {' and '.join(names)}, which {len(lacking):,} of {rows:,} rows lack"
+    fix = f"add {' and '.join(names)} to these rows; or give the parameter{plural} a default: a number for a setting, "
+    fix += "None where rows may lack it"
+    return Finding("missing-column", "error", section, text, fix, tuple(lacking[:10]), {"rows": len(lacking)})
 
 
 def _silent(_rows: int, _share: float) -> None:

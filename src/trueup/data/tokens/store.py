@@ -187,7 +187,24 @@ class Tokenized:
     def parts(self, row: int) -> list[list[list[Any]]]:
         """Return the messages of a row as they are stored (`Message.stored`): first the prompt, then each answer."""
         record = self.record(row)
-        raw = self._read("texts.json", int(record["text_at"]), int(record["text_size"]))
+        return self._decoded(self._read("texts.json", int(record["text_at"]), int(record["text_size"])))
+
+    def all_parts(self, selected: NDArray[np.int64]) -> Iterator[tuple[int, list[list[list[Any]]]]]:
+        """Yield (row, its `parts`) for the selected rows, ascending; a megabyte is read at once."""
+        for start, records in self.records():
+            first, last = np.searchsorted(selected, [start, start + len(records)])
+            rows = selected[first:last]
+            at = records["text_at"][rows - start].astype(np.int64)
+            ends = at + records["text_size"][rows - start].astype(np.int64)
+            index = 0
+            while index < len(rows):
+                stop = max(index + 1, int(np.searchsorted(ends, at[index] + (1 << 20), side="right")))
+                raw = self._read("texts.json", int(at[index]), int(ends[stop - 1] - at[index]))
+                for number in range(index, stop):
+                    yield int(rows[number]), self._decoded(raw[at[number] - at[index] : ends[number] - at[index]])
+                index = stop
+
+    def _decoded(self, raw: bytes) -> list[list[list[Any]]]:
         try:
             return json.loads(raw.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError):
