@@ -412,7 +412,7 @@ def test_models_of_the_hub_are_looked_at_likewise(tmp_path: Path, marker: Path) 
     cached(tmp_path, evil.adapter(tmp_path / "adapter", tmp_path / "good"), "owner/adapter")
     refused = {
         "pickled": ASKED, "index": ASKED, "code": "trust_remote_code=true", "kernel": "is code from the hub",
-        "adapter": "tokenizer", "missing": "cannot load",
+        "adapter": "tokenizer", "missing": "is not in the cache of the hub",
     }  # fmt: skip
     untrusted = ("good", *refused)
     told = from_hub(tmp_path, marker, [*((f"owner/{name}", False) for name in untrusted), ("owner/again", True)])

@@ -14,7 +14,7 @@ from tiny import EOS_ID, tiny_folder, tiny_network
 from trueup import runtime
 from trueup.chat.speaker import Speaker
 from trueup.errors import ModelError
-from trueup.preflight.models import end_findings
+from trueup.preflight.models import setting_findings
 from trueup.sampling import sample
 
 LETTER = 40
@@ -91,9 +91,9 @@ def test_they_stand_in_the_exported_folder_and_go_on_from_there(tmp_path: Path) 
 @pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
 def test_an_end_token_beyond_the_vocabulary_is_known_before_weights_load(file: str, tmp_path: Path) -> None:
     folder = base(tmp_path / "base", [2, 264], file)
-    [finding] = end_findings(tiny_data.stage("sft", tmp_path, model=folder))
+    [finding] = setting_findings(tiny_data.stage("sft", tmp_path, model=folder))
     assert finding.text == f"{folder}: {file}: eos_token_id is [2, 264]"
     assert "0 to 263" in finding.fix
     with pytest.raises(ModelError, match=f"{folder}: {file}: eos_token_id is"):
         Speaker(folder, runtime.init("cpu", "float32"))
-    assert not list(end_findings(tiny_data.stage("sft", tmp_path, model=base(tmp_path / "base", [2, 263], file))))
+    assert not list(setting_findings(tiny_data.stage("sft", tmp_path, model=base(tmp_path / "base", [2, 263], file))))

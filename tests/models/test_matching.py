@@ -27,7 +27,7 @@ from trueup.config import SftConfig
 from trueup.config.paths import find_policy
 from trueup.config.untrusted import Trust
 from trueup.errors import ModelError
-from trueup.models.forward import check_causal, check_training_mode
+from trueup.models.forward import check_causal, check_lm_head, check_training_mode
 from trueup.models.loading import compare_headers, load_causal_lm, load_classifier, load_tokenizer
 from trueup.models.matching import renaming_of, stored_weights
 from trueup.preflight.models import check_models, family_findings, model_findings, reward_findings, weight_findings
@@ -646,6 +646,71 @@ def test_a_head_that_only_config_json_ties_is_a_warning(untied: str, tmp_path: P
     assert not list(weight_findings(tiny_data.stage("sft", tmp_path, model=tied)))
 
 
+def in_parts(model: str, folder: Path) -> list[Path]:
+    """Write a model's weights in two parts with an index; return the paths of the parts."""
+    weights = load_file(Path(model, "model.safetensors"))
+    names = sorted(weights)
+    parts = [folder / f"model-{number:05}-of-00002.safetensors" for number in (1, 2)]
+    for path, chosen in zip(parts, (names[:9], names[9:]), strict=True):
+        save_file({name: weights[name] for name in chosen}, path, {"format": "pt"})
+    named = {name: parts[index >= 9].name for index, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": named}))
+    return parts
+
+
+def test_weights_that_are_there_twice_are_refused(tiny_base: str, untied: str, tmp_path: Path) -> None:
+    both = Path(damaged(tiny_base, tmp_path / "both"))
+    parts = in_parts(tiny_base, both)
+    [text] = errors_of(str(both), tmp_path)
+    assert "its weights are there twice, in model.safetensors and in parts (model-00001-of-00002.safetensors" in text
+    (both / "model.safetensors").unlink()
+    assert not errors_of(str(both), tmp_path)
+    first, second = map(load_file, parts)
+    name = sorted(second)[0]
+    save_file({**first, name: second[name] * 3}, parts[0], {"format": "pt"})
+    [text] = errors_of(str(both), tmp_path)
+    assert f"holds 1 weights that another part of the model holds too ({name}); only one of each" in text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_named(name: str, tiny_base: str, tmp_path: Path) -> None:
+    folder = Path(damaged(tiny_base, tmp_path / "model"))
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n")
+    with pytest.raises(ModelError, match=f"{name}: is a pointer of Git LFS.*\n  fix: run `git lfs pull`"):
+        find_policy(str(folder))
+
+
+@pytest.mark.parametrize("key", ["eos_token", "bos_token"])
+def test_a_token_that_the_tokenizers_file_does_not_hold_is_refused(key: str, tiny_base: str, tmp_path: Path) -> None:
+    """transformers would add it as token 260, behind the 260 of the file, and the embedding has 264 rows."""
+    folder = Path(damaged(tiny_base, tmp_path / "model"))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: "<|ende|>"}))
+    with pytest.raises(ModelError, match=f"{key} is .*ende.*it would be a new token, 260, whose embedding"):
+        load_tokenizer(str(folder))
+
+
+def test_rotary_frequencies_are_known_before_weights_load(untied: str, tmp_path: Path) -> None:
+    rope = {"rope_type": "linear", "rope_theta": 1e4, "factor": 0.0}
+    folder = damaged(untied, tmp_path / "rope", rope_parameters=rope)
+    assert ["rotary frequencies model.rotary_emb.inv_freq" in text for text in errors_of(folder, tmp_path)] == [True]
+    assert not errors_of(damaged(untied, tmp_path / "right", rope_parameters={**rope, "factor": 2.0}), tmp_path)
+
+
+def test_a_norm_that_computes_nan_is_named_as_such(untied: str, tmp_path: Path) -> None:
+    network = tiny_network(damaged(untied, tmp_path / "eps", rms_norm_eps=-1e3))
+    network.add_trainable("policy", None)
+    with pytest.raises(ModelError, match="computes is NaN or infinity, although its weights are finite"):
+        check_lm_head(network)
+
+
+def test_an_adapter_that_nothing_has_trained_is_a_warning(adapter: str, tmp_path: Path) -> None:
+    zeros = lambda weights: {name: w * (0 if "lora_B" in name else 1) for name, w in weights.items()}  # noqa: E731
+    folder = damaged(adapter, tmp_path / "adapter", zeros, "adapter_model.safetensors")
+    [finding] = weight_findings(tiny_data.stage("sft", tmp_path, model=folder))
+    assert (finding.level, finding.code) == ("warning", "untrained-adapter")
+
+
 # -- rewards that teach nothing ----------------------------------------------------------------------------------------
 
 
@@ -682,6 +747,18 @@ def test_a_reward_whose_score_is_constant_is_refused(scorer: str, tiny_base: str
     assert not list(weight_findings(config))
     with pytest.raises(ModelError, match="it gives every answer the same score"):
         tiny_data.run(config)
+
+
+def test_a_reward_of_another_vocabulary_is_known_before_weights_load(
+    scorer: str, tiny_base: str, tmp_path: Path
+) -> None:
+    """The value model starts from it: it was found when both models had loaded."""
+    other = damaged(scorer, tmp_path / "other", vocab_size=300)
+    config = tiny_data.stage("ppo", tmp_path, model=tiny_base, reward=other)
+    [finding] = reward_findings(config)
+    assert "has another vocabulary (300)" in finding.text
+    free = tiny_data.stage("ppo", tmp_path, model=tiny_base, reward=other, lora={"r": 2})
+    assert not list(reward_findings(free))
 
 
 # -- permissions of `evaluate` and `chat` ------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ PathProblem = tuple[Place, type[TrueupError], str]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
+_POINTER, _POINTER_SIZE = b"version https://git-lfs.github.com/", 1024
 _CHAIN = 8  # the most adapters on top of one another; more are taken for a circle
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -276,11 +277,22 @@ def _folder_problem(path: Path, trust: Trust) -> str | None:
         if is_adapter(path):
             return _adapter_problem(path, trust)
         return f"{path}: not a model folder: it has no config.json{_models_in(path)}"
+    if pointer := _pointer(path):
+        return f"{pointer}: is a pointer of Git LFS, not the file itself\n  fix: run `git lfs pull` in its folder"
     if not has_tokenizer(path):
         return f"{path}: has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy it from the base model"
     if not any(next(path.glob(pattern), None) for pattern in WEIGHT_PATTERNS):
         return f"{path}: has no weights ({', '.join(WEIGHT_PATTERNS)})"
     return _refused(path, trust) or quantization_problem(path)
+
+
+def _pointer(path: Path) -> Path | None:
+    """Return the first file of a model's folder that is only a pointer of Git LFS, left by a clone without it."""
+    for pattern in (*WEIGHT_PATTERNS, *TOKENIZER_FILES):
+        for file in sorted(path.glob(pattern)):
+            if file.is_file() and file.stat().st_size < _POINTER_SIZE and file.read_bytes().startswith(_POINTER):
+                return file
+    return None
 
 
 def _models_in(path: Path) -> str:

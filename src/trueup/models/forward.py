@@ -109,11 +109,20 @@ def check_lm_head(network: Network, role: str = "policy") -> None:
     theirs = logits.log_softmax(-1).gather(-1, tokens[1:, None]).squeeze(-1).cpu()
     tolerance = 1e-3 if network.runtime.dtype == torch.float32 else 0.2
     worst = float((ours - theirs).abs().max())
+    if not bool(theirs.isfinite().all()):
+        raise ModelError(_not_finite(name))
     if not worst < tolerance:
         raise ModelError(
             f"{name}: its logits are not its last hidden states times its LM head (the difference is "
             f"up to {worst:.2g} nats), so trueup cannot train it"
         )
+
+
+def _not_finite(name: str) -> str:
+    return (
+        f"{name}: what it computes is NaN or infinity, although its weights are finite\n"
+        "  fix: take the config.json that belongs to these weights, or set dtype=float32"
+    )
 
 
 @torch.no_grad()
@@ -147,10 +156,7 @@ def check_causal(network: Network) -> None:
                 "  fix: lower max_length, with over_length=drop or cut"
             ) from error
         if not (bool(first.isfinite().all()) and bool(second.isfinite().all())):
-            raise ModelError(
-                f"{name}: what it computes is NaN or infinity, although its weights are finite\n"
-                "  fix: take the config.json that belongs to these weights, or set dtype=float32"
-            )
+            raise ModelError(_not_finite(name))
         if not float((first - second).norm()) <= limit * float(first.norm()):
             raise ModelError(
                 f"{name}: tokens change the probabilities of tokens before them, so this "

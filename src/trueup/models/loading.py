@@ -27,6 +27,7 @@ from trueup.models.matching import (
     AdapterReport,
     adapter_report,
     folder_report,
+    frequencies_message,
     library_reason,
     loaded_report,
     meta_base,
@@ -37,6 +38,7 @@ from trueup.models.matching import (
 )
 from trueup.models.network import Network
 from trueup.models.weights import check_end_ids, input_embeddings, weights_fingerprint
+from trueup.system.text import excerpt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -105,10 +107,7 @@ def _require_finite(module: Any, model: str) -> Any:
     """
     for name, buffer in module.named_buffers():
         if "inv_freq" in name and not bool(buffer.isfinite().all()):
-            raise ModelError(
-                f"{model}: the rotary frequencies {name}, which follow from its config.json, hold NaN or infinity\n"
-                "  fix: correct rope_parameters (rope_theta, factor) there, or take the model's own config.json"
-            )
+            raise ModelError(frequencies_message(model, name))
     for name, weight in module.state_dict().items():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
             raise ModelError(f"{model}: the weights {name} hold NaN or infinity\n  fix: take an earlier checkpoint")
@@ -234,6 +233,7 @@ def load_tokenizer(
         )
     trust = Trust(trust_remote_code, pickles=True)  # tokenizers have no pickles
     tokenizer = _from_pretrained(AutoTokenizer, model, trust)[0]
+    _require_known_tokens(tokenizer, model)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{model}: the tokenizer has neither a pad nor an end token; add an eos_token to it")
@@ -242,6 +242,35 @@ def load_tokenizer(
         raise ModelError(f"{model}: tokenizer_config.json's model_max_length is not a number; correct or remove it")
     choose_template(tokenizer, chat_template, template)
     return tokenizer
+
+
+def _require_known_tokens(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+    """Check that the tokens that begin and end texts are those of the tokenizer's file.
+
+    transformers adds one that is not there as a new token, behind all others, whose embedding nothing has trained.
+
+    Raises:
+        ModelError: one of them is not there.
+    """
+    path = Path(model) / "tokenizer.json"
+    if not path.is_file():
+        return
+    content = read_json(path)
+    vocabulary = (content.get("model") or {}).get("vocab")
+    if not isinstance(vocabulary, dict):
+        return
+    known = vocabulary.keys() | {token.get("content") for token in content.get("added_tokens") or ()}
+    settings = path.with_name("tokenizer_config.json")
+    declared = read_json(settings).get("added_tokens_decoder") if settings.is_file() else None
+    known |= {token.get("content") for token in (declared or {}).values() if isinstance(token, dict)}
+    for key in ("bos_token", "eos_token"):
+        token = getattr(tokenizer, key, None)
+        if token is not None and str(token) not in known:
+            raise ModelError(
+                f"{settings}: {key} is {excerpt(str(token))}, which tokenizer.json does not hold; it would be a new "
+                f"token, {tokenizer.convert_tokens_to_ids(str(token))}, whose embedding nothing has trained\n"
+                "  fix: name a token of tokenizer.json, or copy the tokenizer again, whole"
+            )
 
 
 def load_classifier(
@@ -437,6 +466,11 @@ def load_error_message(model: str, error: Exception, part: str) -> str:
     text = str(error)
     if "trust_remote_code" in text:
         return _custom_code_message(model, part)
+    if "outgoing traffic has been disabled" in text or type(error).__name__ == "OfflineModeIsEnabled":
+        return (
+            f"model: {model} is not in the cache of the hub, and HF_HUB_OFFLINE forbids to download it\n"
+            f"  fix: unset HF_HUB_OFFLINE, or name a folder; with a network: hf download {model} --local-dir FOLDER"
+        )
     if "use_safetensors" in text or "no file named model.safetensors" in text:
         return pickle_message(f"{model}: has no .safetensors")
     return f"model: cannot load the {part} of {model}: {library_reason(error, 300)}"

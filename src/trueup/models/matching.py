@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trueup.config.paths import adapter_base, is_adapter
 from trueup.config.problems import nearest
@@ -288,7 +288,13 @@ def stored_weights(folder: Path) -> dict[str, StoredWeight]:
     """
     stored: dict[str, StoredWeight] = {}
     for path in weight_files(folder):
-        stored |= _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+        weights = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+        if twice := sorted(weights.keys() & stored.keys()):
+            raise ModelError(
+                f"{path}: holds {len(twice)} weights that another part of the model holds too ({named(twice)}); only "
+                "one of each would be read\n  fix: copy or save the model again, whole"
+            )
+        stored |= weights
     return stored
 
 
@@ -296,18 +302,25 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the files of a model's folder from which transformers reads its weights; empty if there are none.
 
     Raises:
-        ModelError: a file that an index names is missing, or the index of the parts itself.
+        ModelError: a file that an index names is missing, or the index itself, or there is a whole file beside the
+            parts.
     """
     settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     given = settings.get("transformers_weights")
     for name in (given,) if isinstance(given, str) else _FILES:
         stem = name.removesuffix(_INDEX)
-        if (folder / stem).is_file():
-            return [folder / stem]
         index = folder / f"{stem}{_INDEX}"
+        weights = read_json(index).get("weight_map") if index.is_file() else None
+        names = sorted(set(map(str, weights.values()))) if isinstance(weights, dict) else []
+        if (folder / stem).is_file():
+            if parts := [part for part in names if part != stem and (folder / part).is_file()]:
+                raise ModelError(
+                    f"{folder}: its weights are there twice, in {stem} and in parts ({named(parts)}), of which "
+                    f"only {stem} would be read\n"
+                    "  fix: remove what is not the model's: that file, or the parts and their index"
+                )
+            return [folder / stem]
         if index.is_file():
-            weights = read_json(index).get("weight_map")
-            names = sorted(set(map(str, weights.values()))) if isinstance(weights, dict) else []
             if absent := [part for part in names if not (folder / part).is_file()]:
                 raise ModelError(
                     f"{index}: names {len(absent)} files that are not there ({named(absent)})\n"
@@ -356,6 +369,22 @@ def read_weights(folder: Path, names: Collection[str]) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path}: not a readable safetensors file: {error}\n  fix: copy it again, whole") from None
     return weights
+
+
+def read_adapter(folder: Path) -> dict[str, Tensor]:
+    """Return name -> weight of an adapter's `.safetensors`; empty if it has none.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / _ADAPTER
+    try:
+        return load_file(path) if path.is_file() else {}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file: {error}\n  fix: copy it again, whole") from None
 
 
 def same_weights(first: Path, second: Path) -> bool:
@@ -488,6 +517,34 @@ def config_message(place: str, error: Exception, settings: Mapping[str, Any]) ->
         "  fix: correct that value, or take the config.json that belongs to these weights; or another version of "
         "transformers, if the model is newer than this one"
     )
+
+
+def frequencies_message(place: str, name: str) -> str:
+    """Return the message for rotary frequencies of NaN or infinity, in the buffer `name`."""
+    return (
+        f"{place}: the rotary frequencies {name}, which follow from its config.json, hold NaN or infinity\n"
+        "  fix: correct rope_parameters (rope_theta, factor) there, or take the model's own config.json"
+    )
+
+
+def endless_frequencies(blank: nn.Module) -> str | None:
+    """Return the name of the first rotary frequencies that are NaN or infinity; `blank` is a model without numbers.
+
+    Their modules are made again, with numbers. One that is not made of the configuration alone is left out.
+    """
+    config = cast("Any", blank).config.get_text_config()
+
+    def remade(module: nn.Module) -> nn.Module | None:
+        return _if_possible(lambda: cast("Any", type(module))(config=config))
+
+    for name, module in blank.named_modules():
+        if not any("inv_freq" in buffer for buffer, _ in module.named_buffers(recurse=False)):
+            continue
+        with_numbers = remade(module)
+        for buffer, value in with_numbers.named_buffers() if with_numbers is not None else ():
+            if "inv_freq" in buffer and not value.is_meta and not bool(value.isfinite().all()):
+                return f"{name}.{buffer}"
+    return None
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -24,7 +24,11 @@ from trueup.models.matching import (
     WeightsReport,
     adapter_problem,
     adapter_report,
+    endless_frequencies,
     folder_report,
+    frequencies_message,
+    read_adapter,
+    read_model_config,
     read_weights,
     same_weights,
     skeleton,
@@ -68,7 +72,7 @@ def model_findings(config: StageConfig) -> Iterator[Finding]:
     """Yield the findings on a stage's models that their configurations and files tell, for its model's family apart."""
     yield from weight_findings(config)
     yield from reward_findings(config)
-    yield from end_findings(config)
+    yield from setting_findings(config)
     yield from target_findings(config)
 
 
@@ -107,6 +111,9 @@ def _weights(section: str, model: str, auto: Any, config: StageConfig, *, head: 
                 yield Finding("other-adapters", "note", section, text)
             base = skeleton(model)
             report = None if base is None else adapter_report(folder, base)
+            if report is not None and _is_untrained(folder):
+                text = f"{model}: all of its lora_B are zeros, so it changes nothing: this is its base"
+                yield Finding("untrained-adapter", "warning", section, text, "name the base, or a trained adapter")
             if report is not None and (problem := adapter_problem(report, folder, adapter_base(folder))):
                 yield Finding("unmatched-weights", "error", section, *problem)
             return
@@ -147,6 +154,14 @@ def _value_findings(section: str, folder: Path, auto: Any, report: WeightsReport
             yield Finding("untied-head", "warning", section, text, "set tie_word_embeddings=false in its config.json")
 
 
+def _is_untrained(adapter: Path) -> bool:
+    """Return True if a LoRA adapter is as it was made, before any training: the second matrix of each layer is zero."""
+    weights = read_adapter(adapter)
+    seconds = [weight for name, weight in weights.items() if ".lora_B." in name]
+    others = any(".lora_" not in name or "magnitude" in name for name in weights)
+    return bool(seconds) and not others and not any(bool(weight.any()) for weight in seconds)
+
+
 def _equal(weights: Mapping[str, Tensor], name: str, other: str) -> bool:
     return name not in weights or other not in weights or torch.equal(weights[name], weights[other])
 
@@ -154,12 +169,32 @@ def _equal(weights: Mapping[str, Tensor], name: str, other: str) -> bool:
 def reward_findings(config: StageConfig) -> Iterator[Finding]:
     """Yield a finding for a reward of an ensemble that is another one again: the same weights, or the same code."""
     rewards = config.rewards if isinstance(config, PpoConfig) else []
+    if isinstance(config, PpoConfig) and (problem := _value_problem(config)) is not None:
+        yield Finding("unusable", "error", "reward", *problem)
     for index, reward in enumerate(rewards):
         for first, other in enumerate(rewards[:index]):
             if _same_reward(other, reward):
                 text = f"{reward} is a copy of reward[{first}] ({other}), and one model twice disagrees on nothing"
                 yield Finding("repeated-reward", "error", "reward", text, "name it once, or a model of another seed")
                 break
+
+
+def _value_problem(config: PpoConfig) -> tuple[str, str] | None:
+    """Return (text, fix) if the value model cannot start from the first reward, of another vocabulary; else None."""
+    source, model = Path(classifier_source(config.rewards[0])), Path(config.model)
+    if config.lora is not None or not config.rollouts.advantage.needs_values:
+        return None
+    try:
+        kinds = [read_model_config(folder) if folder.is_dir() else None for folder in (source, model)]
+    except ModelError:
+        return None  # a finding of its own
+    sizes = [getattr(kind.get_text_config(), "vocab_size", None) for kind in kinds if kind is not None]
+    if len(sizes) < 2 or sizes[0] == sizes[1]:
+        return None
+    text = (
+        f"{source} has another vocabulary ({sizes[0]}) than {model} ({sizes[1]}), so no value model can start from it"
+    )
+    return text, "use a reward model of the same family, or rollouts.advantage=rloo, which needs no values"
 
 
 def _same_reward(first: str, second: str) -> bool:
@@ -176,15 +211,19 @@ def _same_reward(first: str, second: str) -> bool:
         return False  # a file that cannot be read is a finding of its own
 
 
-def end_findings(config: StageConfig) -> Iterator[Finding]:
-    """Yield a finding if the settings of the stage's model name an end token that is none of its tokens."""
+def setting_findings(config: StageConfig) -> Iterator[Finding]:
+    """Yield a finding if the stage's model has an end token beyond its vocabulary, or rotary frequencies of NaN."""
     trunk = skeleton(config.model)
+    if trunk is None:
+        return
     try:
-        if trunk is not None:
-            check_end_ids(trunk)
+        check_end_ids(trunk)
     except ModelError as error:
         text, _, fix = str(error).partition("\n  fix: ")
         yield Finding("unusable", "error", "model", f"{config.model}: {text}", fix)
+    if name := endless_frequencies(trunk):
+        text, _, fix = frequencies_message(config.model, name).partition("\n  fix: ")
+        yield Finding("unusable", "error", "model", text, fix)
 
 
 def target_findings(config: StageConfig) -> Iterator[Finding]:
