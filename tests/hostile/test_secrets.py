@@ -64,6 +64,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     with serving(answer) as server:
         pipeline = {
             "name": "p", "base": tiny.tiny_folder(folder / "base"), "device": "cpu", "threads": 1,
+            "allow": ["eval-overlap"],
             "stages": {"sft": {
                 "method": "sft", "data": tiny_data.data(folder, "conversations", 8), "log": ["tensorboard"],
                 "optim": {"lr": 0.01, "steps": 2, "batch_size": 4}, "save": {"every": 1},

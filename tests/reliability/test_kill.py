@@ -196,7 +196,7 @@ def pipeline(folder: Path) -> Path:
     }
     told = {
         "name": "p", "base": tiny_data.tiny_folder(folder / "base"), "runs": str(folder / "runs"),
-        "device": "cpu", "threads": 1, "evaluate": evaluate,
+        "device": "cpu", "threads": 1, "evaluate": evaluate, "allow": ["eval-overlap"],
         "stages": {name: stage | common for name, stage in stages.items()},
     }  # fmt: skip
     path = folder / "pipeline.yaml"
