@@ -22,6 +22,7 @@ from trueup.data.tokens.findings import (
     overlapping,
     raise_errors,
     row_findings,
+    template_findings,
 )
 from trueup.data.tokens.prepare import prepare
 from trueup.data.tokens.record import Flag
@@ -273,3 +274,25 @@ class TestWords:
 
     def test_neither_warnings_nor_what_is_allowed_is_raised(self) -> None:
         raise_errors([duplicates("data", 90, 1, 100), fault("special-text", "data", "Text", "", ["special-text"])])
+
+
+LAST_ALONE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{{ '<|im_end|>\n' if m.role != 'assistant' or loop.last else '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_answers_that_a_template_ends_only_at_last_are_told(tmp_path: Path) -> None:
+    """Of two answers the first is followed by a line break alone; the same rows under ChatML have no such finding."""
+    turns = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, "abcd", strict=True)]
+    rows = [{"messages": turns}, {"messages": turns[:2]}]
+    for name, template, expected in (("last", LAST_ALONE, [1]), ("all", None, [])):
+        examples = making.tokens(tmp_path / f"{name}.jsonl", rows, by=making.renderer(template))
+        flags = [int(examples.record(index)["flags"]) & Flag.OPEN for index in range(2)]
+        assert [index + 1 for index, flag in enumerate(flags) if flag] == expected
+    counted = Survey(rows=2)
+    counted.flags[Flag.OPEN], counted.places[Flag.OPEN] = 1, ["x.jsonl:1"]
+    (finding,) = template_findings("data", counted, train_thinking=True)
+    assert (finding.code, finding.level) == ("open-answers", "warning")
+    assert finding.text.startswith("1 of 2 rows (50%) have an earlier answer that the chat template ends without")

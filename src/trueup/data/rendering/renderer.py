@@ -69,6 +69,7 @@ class Renderer:
         self.end_id, self.writes_end = self._frame.end_id, bool(self._frame.ends)
         ends = {self.end_id, self._eos_id, self._template.call_end}
         self.stop_ids: frozenset[int] = frozenset(end for end in ends if end is not None)
+        self._controls = frozenset(tokenizer.added_tokens_decoder)
         self.stop_texts = {str(tokenizer.eos_token), *self._frame.end_texts(self._encoder.added)}
         self._form = self._template.written_form()
         self._answer_opening = self._template.answer_opening()
@@ -254,6 +255,15 @@ class Renderer:
         """
         held = [text for m in messages for text in self._encoder.held(m.content, assistant=m.role == "assistant")]
         return list(dict.fromkeys(held))
+
+    def leaves_open(self, ids: Sequence[int], mask: Sequence[bool]) -> bool:
+        """Return True if trained tokens that others follow end with no end token, nor with another control token.
+
+        Then the template writes none behind an earlier answer, and what is learned there is to go on.
+        """
+        pairs = zip(ids, mask, mask[1:], strict=False)
+        ends = {token for token, trained, next_trained in pairs if trained and not next_trained}
+        return not ends <= self.stop_ids | self._controls
 
     def may_be_unknown(self, ids: Sequence[int]) -> bool:
         """Return True if `ids` have a token that stands for characters which the vocabulary lacks."""

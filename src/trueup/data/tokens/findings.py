@@ -222,6 +222,12 @@ def template_findings(
             "have an answer that begins otherwise than the generation prompt ends: it will not be sampled behind that",
             f"set the template's variables as these rows need them{switch}, or give them a thought",
         ),
+        Flag.OPEN: (
+            "open-answers",
+            "warning",
+            "have an earlier answer that the chat template ends without an end token: it is trained to go on there",
+            "give a chat_template that ends every answer (chatml), or split the conversations so that each is the last",
+        ),
         Flag.SYSTEM_DROPPED: (
             "dropped-system",
             "warning",

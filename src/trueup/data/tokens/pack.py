@@ -193,6 +193,9 @@ def _pack_row(renderer: Renderer, row: Row, *, judged: bool, decoded: bool) -> _
     flags = _flags_of(renderer, row, example, parts, decoded=decoded)
     for remark in remarks:
         flags |= _REMARKED[remark]
+    if isinstance(row, Conversation) and sum(message.role == "assistant" for message in row.messages) > 1:
+        leaves_open = any(renderer.leaves_open(branch.ids, branch.mask) for branch in example.branches)
+        flags |= int(Flag.OPEN) if leaves_open else 0
     answers = ["\n".join(map(_text, part)) for part in parts[1:]]
     if len(answers) == 2 and answers[0] <= answers[1]:
         flags |= int(Flag.SORTED)

@@ -78,6 +78,8 @@ class Flag(IntFlag):
     """The texts were compared with their tokens decoded (for large data, in a sample of rows)."""
     UNKNOWN = 1048576
     """The tokens of an answer hold no letter of it: all are unknown, or dropped."""
+    OPEN = 4194304
+    """An answer before the last is trained without an end token behind it."""
 
 
 SCRIPTS = ("none", "Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Thai", "Hangul", "Kana", "Han")
