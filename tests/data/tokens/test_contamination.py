@@ -211,3 +211,9 @@ def test_no_rows_or_blank_ones_find_nothing(tmp_path: Path) -> None:
     trained = examples(tmp_path / "train.jsonl", making.pairs(3))
     assert Contamination([]).search(trained) == []
     assert Contamination([Evaluated(Origin("a", 1), "???"), Evaluated(Origin("a", 2), " ")]).search(trained) == []
+
+
+def test_of_very_many_rows_fewer_windows_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contamination, "_ALL_SEEDS", 0)
+    assert found(tmp_path, LONG, [{"prompt": f"{LONG} Now.", "completion": "Yes."}])
+    assert len(Contamination([Evaluated(Origin("held.jsonl", 1), LONG)])._keys) == 8

@@ -108,3 +108,13 @@ def test_half_a_surrogate_pair_in_tags_and_origin_does_not_cost_the_prompt(tmp_p
         assert opened.add_prompts([new_prompt(1, tags=("a\ud83d", "😀"), origin="\udcff.jsonl:1")]) == AddedCounts(1, 0)
         (one,) = opened.prompts()
         assert (one.tags, one.origin) == (("a�", "😀"), "�.jsonl:1")
+
+
+@pytest.mark.parametrize(
+    ("message", "what"),
+    [(Message("tools", "[]"), "tools or tool calls"), (Message("assistant", "Hm.", thinking="So."), "thoughts")],
+)
+def test_a_prompt_that_raters_cannot_read_is_refused_with_its_place(tmp_path, message, what):
+    asked = NewPrompt((message, Message("user", "Look.")), origin="p.jsonl:4")
+    with make_store(tmp_path, 0) as opened, pytest.raises(DataError, match=rf"p\.jsonl:4: a prompt holds {what}, and"):
+        opened.add_prompts([asked])

@@ -36,6 +36,7 @@ from trueup.data.tokens.store import Tokenized, read_sealed, write_sealed
 CONTAINED = 2 * NEAR / (1 + NEAR)
 """The share of an evaluated text's shingles that a trained text must have."""
 _WINDOW, _SEEDS = 3 * SHINGLE, 64
+_FEWEST_SEEDS, _ALL_SEEDS = 8, 2_000_000  # of a text, of all: 150 bytes each
 _LIKELY = 0.4  # of a text's windows that must occur before the texts are compared
 _OWNERS = 16  # texts that share a window before it says nothing about any of them
 _COMPARED = 200_000_000  # characters of trained texts that are compared (a minute); then the windows decide
@@ -337,12 +338,11 @@ def _seeds(texts: Sequence[str]) -> tuple[NDArray[np.uint64], list[list[int]], l
     """
     by_hash: dict[int, list[int]] = {}
     chosen: list[list[int]] = []
+    most = max(_FEWEST_SEEDS, min(_SEEDS, _ALL_SEEDS // max(1, len(texts))))
     for number, text in enumerate(texts):
         raw = text.encode("utf-8", "surrogatepass")
         count = len(raw) - _WINDOW + 1
-        places = (
-            np.unique(np.linspace(0, count - 1, min(_SEEDS, count)).astype(int)) if count > 0 else np.array([], int)
-        )
+        places = np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)) if count > 0 else np.array([], int)
         keys = np.unique(_window_hashes(raw)[places]).tolist() if count > 0 else []
         chosen.append(keys)
         for key in keys:

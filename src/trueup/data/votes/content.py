@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Select, Table, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from trueup.data.rendering.messages import Message
+from trueup.data.rendering.messages import TOOLS, Message
 from trueup.data.votes.ballots import mend_surrogates
 from trueup.data.votes.database import now_utc
 from trueup.data.votes.tables import levels, pairs, prompts, shares, tallies
@@ -105,7 +105,11 @@ def prompt_digest(prompt: NewPrompt) -> bytes:
     if not prompt.messages or prompt.messages[-1].role != "user":
         raise DataError(f"{_place(prompt)}a prompt must end with a user's message\n  fix: leave out the answer")
     if any(message.extra or message.role not in ("system", "user", "assistant") for message in prompt.messages):
-        problem = "a prompt has thoughts or tools, and a store of rankings holds texts of system, user and assistant"
+        with_tools = any(message.calls or message.role in (TOOLS, "tool") for message in prompt.messages)
+        problem = (
+            f"a prompt holds {'tools or tool calls' if with_tools else 'thoughts'}, and a store of rankings holds only "
+        )
+        problem += "texts of system, user and assistant, which raters can read"
         raise DataError(f"{_place(prompt)}{problem}\n  fix: leave such rows out, or train on the file itself")
     return _digest([[message.role, message.content] for message in prompt.messages], prompt)
 
