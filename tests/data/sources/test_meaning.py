@@ -500,6 +500,8 @@ SUGGESTED: list[tuple[str, Row, str]] = [
     ("conversation", {"prompt": "p", "num_responses": 7}, "{field: its name in the file}"),
     ("conversation", {"prompt": "p", "response_1": "a", "response_2": "b"}, "{response: response_1}"),
     ("conversation", {"good": chat("q", "a"), "bad": chat("q", "b")}, "{messages: good}"),
+    ("conversation", {"question": "q", "solution": "4", "attempt": "It is 4."}, "{response: attempt}"),
+    ("conversation", {"prompt": "q", "model_answer": "a", "answer_id": "7"}, "{response: model_answer}"),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import Literal, cast
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, Prompt, Row, row_error
 from trueup.data.sources.calls import declaring, read_tools
-from trueup.data.sources.formats import PARSERS, Format, LeftOut, recognise, untrained
+from trueup.data.sources.formats import PARSERS, Format, LeftOut, answers_beside, recognise, untrained
 from trueup.data.sources.meaning import check_meaning, is_tie, other_split
 from trueup.data.sources.records import (
     COMPLETION,
@@ -259,6 +259,12 @@ def suggested(row: Mapping[str, object], want: RowKind | None) -> dict[str, str]
             group = next((names for names in (MESSAGES, PROMPT, COMPLETION, SYSTEM, LABEL) if name in names), (name,))
             if not any(other in pairs or other in row for other in group):
                 pairs[name] = key
+    asked = any(name in row or name in pairs for name in PROMPT)
+    answered = any(name in pairs or (name in row and name != "solution") for name in (*COMPLETION, *MESSAGES))
+    if want in ("conversation", "labelled") and asked and not answered:
+        answers = (key for key in answers_beside(row, pairs.values()) if key in keys and _may_be("response", row[key]))
+        answer = next(answers, None)
+        pairs |= {"response": answer} if answer else {}
     return {name: key for key in keys for name, given in pairs.items() if given == key}
 
 
