@@ -27,7 +27,8 @@ _ANSWER_BAD = vocabulary(
     "inaccurate hallucinated hallucination untruthful offensive downvoted poor low truncated incomplete unhelpful "
     "unacceptable nsfw dangerous"
 )
-_TIES = {"tie", "tied", "draw"}
+_GOOD, _BAD = _ROW_GOOD | _ANSWER_GOOD, _ROW_BAD | _ANSWER_BAD
+_TIES = frozenset({"tie", "tied", "draw"})
 _STATES = vocabulary(
     "status state verdict judgement judgment outcome result decision review quality grade moderation safety evaluation "
     "label feedback annotation correctness validity assessment check tag vote flag mark winner preference"
@@ -94,7 +95,7 @@ def _is_bad(key: str, value: object, *, of_answer: bool) -> bool:
 
     With `of_answer` the field may also say that the row's answer is bad: is_safe: false, quality: poor.
     """
-    good, bad = (_ROW_GOOD, _ROW_BAD) if not of_answer else (_ROW_GOOD | _ANSWER_GOOD, _ROW_BAD | _ANSWER_BAD)
+    good, bad = (_GOOD, _BAD) if of_answer else (_ROW_GOOD, _ROW_BAD)
     verdict = _verdict(value)
     if verdict is not None and says(key, good, bad):
         words = set(words_of(key))

@@ -7,9 +7,10 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import cast
 
 from trueup.data.rendering.messages import ROLES, Message, Origin, row_error
@@ -76,12 +77,14 @@ ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value", "text")
 TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
-def words_of(name: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def words_of(name: str) -> tuple[str, ...]:
     """Return the words of a field's name in small letters: of isSafe, is_safe and Is-Safe they are "is" and "safe"."""
-    return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+    return tuple(re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
 
 
-def says(name: str, *vocabularies: Collection[str]) -> bool:
+@lru_cache(maxsize=16384)
+def says(name: str, *vocabularies: frozenset[str]) -> bool:
     """Return True if a name consists of words about rows and answers, and of at least one word of `vocabularies`."""
     words, known = set(words_of(name)), {word for vocabulary in vocabularies for word in vocabulary}
     return bool(words & known) and words <= known | ABOUT | ANSWER
@@ -99,15 +102,17 @@ def may_be_verdict(value: object) -> bool:
     return value is None or isinstance(value, bool) or str(value).strip().lower() in ("true", "false", "0", "1", "")
 
 
-def twins(row: Mapping[str, object], first: str, second: str, *vocabularies: Collection[str]) -> list[tuple[str, str]]:
+def twins(row: Mapping[str, object], first: str, second: str, *vocabularies: frozenset[str]) -> list[tuple[str, str]]:
     """Return pairs of keys whose names differ in one word, `first` in one and `second` in the other.
 
     E.g. (score_chosen, score_rejected) for chosen and rejected. Their other words are about answers, or in
     `vocabularies`, of which one must be in them if any are given.
     """
-    by_words = {tuple(words_of(key)): key for key in row}
+    by_words = {words_of(key): key for key in row}
     pairs: list[tuple[str, str]] = []
     for words, key in by_words.items():
+        if first not in words:
+            continue
         other = tuple(second if word == first else word for word in words)
         rest = "_".join(word for word in words if word != first)
         if words.count(first) == 1 and other in by_words and (says(rest, *vocabularies) if vocabularies else not (
