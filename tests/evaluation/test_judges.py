@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from stand_in_judges import Answer, Server, answers_in, longer, said, serving
 from trueup.config import EvaluateConfig
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import ConfigError, TrueupError
@@ -30,74 +30,6 @@ from trueup.evaluation.judges import (
 
 PROMPT = (Message("user", "Name a prime."),)
 KEY = "sk-very-secret"
-Answer = tuple[int, str | dict[str, Any], dict[str, str]]
-
-
-def said(text: Any) -> Answer:
-    return 200, {"choices": [{"message": {"role": "assistant", "content": text}}]}, {}
-
-
-def answers_in(body: dict[str, Any]) -> tuple[str, str]:
-    """The two answers in a request."""
-    text = body["messages"][1]["content"]
-    return tuple(re.search(rf"<<<ANSWER {x} \w+>>>\n(.*?)\n<<<END ANSWER {x}", text, re.DOTALL)[1] for x in "AB")
-
-
-def longer(body: dict[str, Any]) -> Answer:
-    a, b = answers_in(body)
-    return said(json.dumps({"verdict": "tie" if len(a) == len(b) else "A" if len(a) > len(b) else "B"}))
-
-
-class Listening(ThreadingHTTPServer):
-    request_queue_size = 64  # with 5 some of many connections at once would be tried again after a second
-
-
-class Server:
-    """The requests that arrived, and their paths; `answer` is called for one request at a time."""
-
-    def __init__(self, answer: Callable[[dict[str, Any]], Answer]) -> None:
-        self.answer, self.bodies, self.headers, self.paths = answer, [], [], []
-        self.lock, self.url = threading.Lock(), ""
-
-    def handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with server.lock:
-                    server.bodies.append(body)
-                    server.headers.append(dict(self.headers))
-                    server.paths.append(self.path)
-                    status, reply, headers = server.answer(body)
-                data = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
-                try:
-                    self.send_response(status)
-                    for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(data)
-                except OSError:
-                    pass  # who asked has gone away
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        return Handler
-
-
-@contextmanager
-def serving(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Server]:
-    server = Server(answer)
-    with Listening(("127.0.0.1", 0), server.handler()) as listening:
-        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        server.url = f"http://127.0.0.1:{listening.server_address[1]}/v1"
-        try:
-            yield server
-        finally:
-            listening.shutdown()
-            thread.join()
 
 
 def in_turn(*answers: Answer) -> Callable[[dict[str, Any]], Answer]:
@@ -397,3 +329,114 @@ def test_an_answer_cannot_close_its_own_marker() -> None:
 )
 def test_verdicts_are_read_as_they_are_said(text: str, expected: float | None) -> None:
     assert verdict(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Response B is better", 0.0),
+        ('{"winner": "tie"}', 0.5),
+        ("```json\n{\n  \"winner\": \"Response B\"\n}\n```\nI hope this helps.", 0.0),
+        ("A seems right. The verdict is A.\n</think>\n\nB", 0.0),  # the prompt ended with the opening tag
+        ("[THINK]The winner is A.[/THINK]{\"verdict\": \"B\"}", 0.0),
+        ("<thinking>Answer A is better.</thinking>\nVerdict: B", 0.0),
+        ("<|channel|>analysis<|message|>A wins?<|end|><|start|>assistant<|channel|>final<|message|>B<|return|>", 0.0),
+        ("Both have merits, and both are polite.\n\n**B**", 0.0),
+        ("I would choose Response A.", 1.0),
+        ("Answer A is worse.", 0.0),
+        ("Overall, B is the better answer.", 0.0),
+        ("[[A>>B]]", 1.0),
+        ("[[B>A]]", 0.0),
+        ("[[A=B]]", 0.5),
+        ("Answer A is not better than answer B.", None),
+        ("A better answer would say why.", None),
+        ("Answer A is better on style, answer B is better on facts.", None),
+        ("I cannot compare A and B.", None),
+    ],
+)  # fmt: skip
+def test_verdicts_in_other_words(text: str, expected: float | None) -> None:
+    assert verdict(text) == expected
+
+
+PAIRS = [(f"{'long ' * (index % 3)}answer {index}", f"answer {index} of another") for index in range(12)]
+
+
+def asked(server: Server, **settings: Any) -> EndpointJudge:
+    """A judge that was asked about 12 pairs of different answers."""
+    one = judge(server, **settings)
+    one([PROMPT] * len(PAIRS), [a for a, _ in PAIRS], [b for _, b in PAIRS])
+    return one
+
+
+def test_junk_is_counted_with_an_example() -> None:
+    with serving(lambda _: said("Great question!\n")) as server:
+        one = asked(server, retries=1)
+    assert (one.judged, one.not_judged) == (0, 12)
+    assert (one.usage.questions, one.usage.requests, one.usage.unread, one.usage.failed) == (24, 48, 24, 0)
+    assert one.usage.unread_example == '"Great question!\\n"'
+
+
+def test_an_echoed_key_is_not_kept_as_an_example() -> None:
+    with serving(lambda body: said(f"your key is {KEY}")) as server:
+        assert KEY not in str(asked(server, retries=0).usage.as_dict())
+
+
+def test_both_orders_of_a_judge_of_places_are_kept() -> None:
+    with serving(lambda _: said('{"verdict": "A"}')) as server:
+        replies = judge(server).replies([PROMPT] * 2, ["7", "5"], ["8", "5"])
+    assert [reply.values for reply in replies] == [{"shown_first": 1.0, "shown_second": 0.0}, {}]
+    assert [reply.turned for reply in replies] == [True, False]
+    assert [reply.outcome for reply in replies] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("trouble", [(400, "context length exceeded", {}), (500, "out of memory", {})])
+def test_a_question_without_a_reply_is_counted_and_the_others_judged(trouble: Answer) -> None:
+    """One pair is too much for the endpoint: its verdict is missing, and the other eleven are not lost with it."""
+    with serving(lambda body: trouble if "answer 9" in answers_in(body) else longer(body)) as server:
+        one = asked(server, retries=1, concurrency=1)
+    assert (one.judged, one.not_judged) == (11, 1)
+    assert (one.usage.failed, one.usage.unread) == (2, 0)
+    assert f"HTTP status {trouble[0]}" in one.usage.failure_example
+
+
+def test_a_timeout_is_counted() -> None:
+    free = threading.Event()
+
+    def slow(body: dict[str, Any]) -> Answer:
+        if "answer 3" in answers_in(body):
+            free.wait(20)
+        return longer(body)
+
+    with serving(slow) as server:
+        server.lock = contextlib.nullcontext()  # pyright: ignore[reportAttributeAccessIssue] - one slow reply must not hold up the others
+        try:
+            one = asked(server, timeout=0.3, retries=0, concurrency=12)
+        finally:
+            free.set()
+    assert (one.judged, one.not_judged, one.usage.failed) == (11, 1, 2)
+    assert "timed out" in one.usage.failure_example
+
+
+def test_an_endpoint_that_breaks_down_half_way_is_an_error() -> None:
+    left = [20]
+
+    def failing(body: dict[str, Any]) -> Answer:
+        left[0] -= 1
+        return longer(body) if left[0] > 0 else (503, "overloaded", {})
+
+    with serving(failing) as server, pytest.raises(TrueupError, match="HTTP status 503: overloaded"):
+        judge(server, retries=0, concurrency=1)([PROMPT] * 40, [f"a{index}" for index in range(40)], ["b"] * 40)
+    assert 19 + 8 <= len(server.bodies) <= 19 + 8 + 2  # two may be on their way when the eighth failure is seen
+
+
+def test_tokens_are_added_up_unless_a_reply_has_no_count() -> None:
+    def counted(body: dict[str, Any]) -> Answer:
+        status, reply, headers = longer(body)
+        assert isinstance(reply, dict)
+        return status, {**reply, "usage": {"prompt_tokens": 100, "completion_tokens": 7}}, headers
+
+    with serving(counted) as server:
+        usage = asked(server).usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.uncounted) == (2400, 168, 0)
+    with serving(longer) as server:
+        assert asked(server).usage.uncounted == 24

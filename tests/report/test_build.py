@@ -96,17 +96,23 @@ def test_wins() -> None:
         Item("win-rate", str(at), {"outcome": float(at < 30), "ours": 10.0 + at % 3, "theirs": 11.0})
         for at in range(40)
     ]
-    unjudged = Item("win-rate", "x", {"ours": 3.0, "theirs": 3.0})
-    made = {
-        one.key: one
-        for one in measures(rows(sft=[1.0], ppo=[1.0]), "sft", {"ppo": [*won, unjudged]}, {"ppo": "gold"}, {})
-    }
-    assert made["win-rate"].values["ppo"].model_dump() == rate(30, 40).as_dict()
-    assert made["win-rate"].note == "judged by gold; 0.5 is a draw"
-    assert made["win-rate-lc"].values["ppo"].n == 40
-    assert made["win-rate-lc"].title == "Length-adjusted win rate of a lone pair"
-    assert "not the length-controlled win rate of AlpacaEval" in (made["win-rate-lc"].note or "")
-    assert "without a verdict: 1 of 41 pairs of ppo" in (made["win-rate-lc"].note or "")
+    unjudged = [Item("win-rate", f"x{at}", {"ours": 11.0, "theirs": 10.0}) for at in range(10)]
+
+    def table(items: list[Item]) -> dict[str, Measure]:
+        made = measures(rows(sft=[1.0], ppo=[1.0]), "sft", {"ppo": items}, {"ppo": "gold"}, {})
+        return {measure.key: measure for measure in made}
+
+    whole, part = table(won), table([*won, *unjudged])
+    assert whole["win-rate"].values["ppo"].model_dump() == rate(30, 40).as_dict()
+    assert whole["win-rate"].note == "judged by gold; 0.5 is a draw"
+    assert whole["win-rate-lc"].values["ppo"].n == 40
+    assert whole["win-rate-lc"].title == "Length-adjusted win rate of a lone pair"
+    assert "not the length-controlled win rate of AlpacaEval" in (whole["win-rate-lc"].note or "")
+    # Ten verdicts are missing: 30 of 50 if all were lost, 40 of 50 if all were won.
+    number = part["win-rate"].values["ppo"]
+    assert (number.value, number.low, number.high, number.n) == (0.75, rate(30, 50).low, rate(40, 50).high, 50)
+    assert "10 of 50 verdicts on ppo are missing" in (part["win-rate"].note or "")
+    assert "left out (no gate uses this): 10 of 50 pairs of ppo" in (part["win-rate-lc"].note or "")
 
 
 def test_three_candidates_are_length_controlled_jointly() -> None:
@@ -132,6 +138,25 @@ def test_three_candidates_are_length_controlled_jointly() -> None:
         assert made.values[name].model_dump() == pytest.approx(result.rate.as_dict())
     del wins["ppo"][0].values["outcome"]
     assert at_equal_length(wins)["ppo"].unjudged == 1
+
+
+def test_missing_verdicts_widen_a_share_and_its_difference() -> None:
+    """Ours: 4 of 8 judged prompts refused, 2 not judged, so 0.4 to 0.6 of 10; theirs: 0 of 10."""
+
+    def asked(refused: list[float | None]) -> list[Item]:
+        return prepared([
+            Item("over-refusal", str(at), {} if value is None else {"refused": value})
+            for at, value in enumerate(refused)
+        ])  # fmt: skip
+
+    ours, theirs = asked([1.0] * 4 + [0.0] * 4 + [None] * 2), asked([0.0] * 10)
+    table = {measure.key: measure for measure in measures({"sft": theirs, "ppo": ours}, "sft", {}, {}, {})}
+    number = table["over-refusal"].values["ppo"]
+    assert (number.value, number.low, number.high, number.n) == (0.5, rate(4, 10).low, rate(6, 10).high, 10)
+    change = table["over-refusal"].differences["ppo"]
+    low, high = (difference([1.0] * 4 + [0.0] * 4 + [fill] * 2, [0.0] * 10) for fill in (0.0, 1.0))
+    assert (change.value, change.low, change.high, change.n) == (0.5, low.low, high.high, 10)
+    assert "2 of 10 verdicts on ppo are missing" in str(table["over-refusal"].note)
 
 
 def test_answers_that_differ_by_one_length_have_no_controlled_rate() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Strict, ValidationError, model_validator
@@ -18,9 +18,11 @@ from trueup.config.sections import (
     NonEmptyStr,
     NonNegative,
     PathText,
+    Positive,
     Section,
     Share,
     Temperature,
+    Whole,
     listed,
     no_speck,
     zero_or_more,
@@ -37,6 +39,35 @@ TaskName = Literal[
     "preferences",
     "reward-model",
 ]
+
+
+class JudgingConfig(Section):
+    """Settings for asking the judge's endpoint, its prices, and the size of the measurement of the judge itself."""
+
+    timeout: Positive = 60.0
+    """Seconds without a byte from the endpoint after which a request has failed; a whole reply may take five times."""
+    retries: Whole = 3
+    """Tries after the first, for a timeout, a network error, a status 408, 409, 429 or 5xx, or no verdict."""
+    concurrency: Count = 8
+    """Requests that may run at the same time."""
+    rankings: Whole = 64
+    """The number of held-out rankings (evaluate.data) that it also judges, to measure its agreement; 0: none."""
+    input_price: NonNegative | None = None
+    """The price of a million tokens of questions; with output_price, the report gives the cost."""
+    output_price: NonNegative | None = None
+    """The price of a million tokens of replies, in the same currency."""
+
+    @property
+    def requests(self) -> dict[str, Any]:
+        """The keyword arguments of an `Endpoint`: timeout, retries and concurrency."""
+        return {"timeout": self.timeout, "retries": self.retries, "concurrency": self.concurrency}
+
+    def contradictions(self) -> list[Problem]:
+        """Return a problem if one of the two prices is missing."""
+        if (self.input_price is None) == (self.output_price is None):
+            return []
+        missing = "output_price" if self.output_price is None else "input_price"
+        return [((missing,), "missing: the cost needs both prices")]
 
 
 class EvaluateConfig(Section):
@@ -84,6 +115,8 @@ class EvaluateConfig(Section):
     """Who decides win-rate: gold, reward, or an http(s):// address of an OpenAI-compatible API. Unset: gold, reward."""
     judge_model: NonEmptyStr | None = None
     """The name of the judge's model at the endpoint."""
+    judging: JudgingConfig = Field(default_factory=JudgingConfig)
+    """Settings for asking the endpoint and for measuring the judge itself."""
     refusals: Literal["detector", "judge", "both"] = "detector"
     """The judge of refusals: rules with a measured error, the endpoint, or both: it where the rules are unsure."""
     refusals_sample: Count = 60
@@ -111,6 +144,7 @@ class EvaluateConfig(Section):
             reasons["max_length"] = "it is for rankings and prompts; set evaluate.data or evaluate.prompts"
         if self.endpoint is None:
             reasons["judge_model"] = "it is for an endpoint; set judge to its http(s):// address"
+            reasons["judging"] = "it is for an endpoint; set judge to its http(s):// address"
         if self.refusals != "both":
             reasons["refusals_sample"] = "it is for rules and endpoint together; set refusals to both"
         return reasons

@@ -18,11 +18,11 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeGuard, TypeVar
 
 from trueup.errors import ConfigError, TrueupError
-from trueup.system.text import clean
+from trueup.system.text import clean, excerpt
 
 T = TypeVar("T")
 Chat = list[dict[str, str]]
@@ -34,13 +34,47 @@ PATIENCE = 5
 """Times the timeout that a whole reply may take: byte by byte, none of them late, it could come for years."""
 LONGEST_WAIT = 30.0
 """Seconds between two tries, at most, whatever the endpoint asks for."""
+OF_ONE_REQUEST = {400, 413, 422}
+"""Statuses that may be about one request alone, such as a prompt that is longer than the model's context."""
+GIVE_UP = 8
+"""Questions in a row that found no reply after all their tries: the endpoint is then taken to be out of order."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """Counts of all that was sent to an endpoint and came back; they add up over calls.
+
+    Attributes:
+        questions: the chats to be answered.
+        requests: HTTP requests sent; each try is one.
+        failed: questions that found no reply: every try ended with a network error, a timeout or an error status.
+        unread: questions whose replies held nothing that could be read, in every try.
+        prompt_tokens, completion_tokens: as the endpoint counts them (`usage` in its replies).
+        uncounted: replies that came without such counts.
+        unread_example: the beginning of the first reply that could not be read.
+        failure_example: the reason why the first question found no reply.
+    """
+
+    questions: int = 0
+    requests: int = 0
+    failed: int = 0
+    unread: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    uncounted: int = 0
+    unread_example: str = ""
+    failure_example: str = ""
+
+    def as_dict(self) -> dict[str, int | str]:
+        """Return the counts and the examples by name, for JSON."""
+        return asdict(self)
 
 
 @dataclass(slots=True, repr=False)
 class Endpoint:
     """The address of a chat model, with the timeout, the retries and the concurrency for asking it.
 
-    Replies are sampled at temperature 0.
+    Replies are sampled at temperature 0. `usage` counts what was sent and what came back.
 
     Args:
         url: up to and with the version, "https://api.openai.com/v1" or "http://localhost:8000/v1".
@@ -64,6 +98,10 @@ class Endpoint:
     concurrency: int = 8
     pause: float = 0.5
     """Seconds before the second try; it doubles with each further one, unless the endpoint says how long."""
+    usage: Usage = field(default_factory=Usage, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _answered: int = field(default=0, init=False)
+    _failures_in_a_row: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         try:
@@ -85,48 +123,89 @@ class Endpoint:
         return f"{type(self).__name__}({_shown(self.url)!r}, {self.model!r})"
 
     def ask_all(self, chats: Sequence[Chat], read: Callable[[str], T | None]) -> list[T | None]:
-        """Send each chat to the model and return the value parsed from each reply; None where no reply was readable.
+        """Send each chat to the model and return the value parsed from each reply.
+
+        A value is None where no reply could be read, or where none came although other questions were answered (a
+        prompt that is too long, a timeout); `usage` counts both.
 
         Args:
             chats: for each request, its messages ({"role", "content"}).
             read: parses a reply's text; returns None where the text does not hold the wanted value.
 
         Raises:
-            TrueupError: the endpoint cannot be reached or refuses; names the url, the status and the fix.
+            TrueupError: the endpoint cannot be reached, refuses, or has answered nothing, or 8 questions in a row found
+                no reply; names the url, the status and the fix.
         """
         stop = threading.Event()
         with ThreadPoolExecutor(self.concurrency) as pool:
             futures = [pool.submit(self._ask, chat, read, stop) for chat in chats]
             try:
-                return [future.result() for future in futures]
+                values = [future.result() for future in futures]
             except BaseException:
                 # What is still waiting, for its turn or for another try, would only fail the same way.
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if chats and not self._answered:
+            raise TrueupError(self.usage.failure_example)
+        return values
 
     def _ask(self, chat: Chat, read: Callable[[str], T | None], stop: threading.Event) -> T | None:
         body = json.dumps({"model": self.model, "temperature": 0, "messages": chat}).encode()
+        text = ""
+        if stop.is_set():
+            return None
+        with self._lock:
+            self.usage.questions += 1
         for attempt in range(self.retries + 1):
             last = attempt == self.retries or stop.is_set()
+            with self._lock:
+                self.usage.requests += 1
             try:
-                value = read(self._post(body))
+                text = self._post(body)
             except _Failure as failure:
-                if last or not failure.again:
+                if failure.for_all:
                     raise TrueupError(failure.message) from None
+                if last or not failure.again:
+                    self._note_failure(failure.message)
+                    return None
                 stop.wait(min(LONGEST_WAIT, failure.after or self.pause * 2**attempt))
                 continue
-            if value is not None or last:
+            with self._lock:
+                self._answered, self._failures_in_a_row = self._answered + 1, 0
+            value = read(text)
+            if value is not None:
                 return value
+            if last:
+                break
+        with self._lock:
+            self.usage.unread += 1
+            self.usage.unread_example = self.usage.unread_example or excerpt(_without(text, self._key()), 80)
         return None
+
+    def _note_failure(self, message: str) -> None:
+        """Count a question that found no reply.
+
+        Raises:
+            TrueupError: nothing was answered so far in two questions, or 8 questions in a row found no reply.
+        """
+        with self._lock:
+            self.usage.failed += 1
+            self.usage.failure_example = self.usage.failure_example or message
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= (GIVE_UP if self._answered else 2):
+                raise TrueupError(message)
 
     def _post(self, body: bytes) -> str:
         """Send a JSON request and return the text of the model's reply; empty where the response has no such text."""
         with _cut_after(PATIENCE * self.timeout):
             return self._send(body)
 
+    def _key(self) -> str:
+        return os.environ.get(self.api_key_env, "").strip()
+
     def _send(self, body: bytes) -> str:
-        key = os.environ.get(self.api_key_env, "").strip()
+        key = self._key()
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "trueup"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
@@ -134,7 +213,7 @@ class Endpoint:
         request = urllib.request.Request(address, data=body, headers=headers, method="POST")  # noqa: S310 - the scheme is checked
         try:
             with _OPENER.open(request, timeout=self.timeout) as reply:
-                return _content(reply.read(LARGEST_REPLY))
+                return self._content(reply.read(LARGEST_REPLY))
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refused(error, key) from None
@@ -146,13 +225,34 @@ class Endpoint:
         except ValueError:
             # Its message is not passed on: it quotes the header that could not be sent, with the key in it.
             fix = f"fix: look for characters that are not ASCII in the url and in {self.api_key_env}"
-            raise _Failure(f"judge {_shown(self.url)}: the request cannot be sent; {fix}") from None
+            raise _Failure(f"judge {_shown(self.url)}: the request cannot be sent; {fix}", for_all=True) from None
+
+    def _content(self, reply: bytes) -> str:
+        """Return the text of the model's message in a response, "" where it has none; count the tokens used."""
+        response: Any = None
+        with suppress(ValueError, RecursionError):
+            response = json.loads(reply)
+        used = response.get("usage") if isinstance(response, dict) else None
+        used = used if isinstance(used, dict) else {}
+        sent, received = used.get("prompt_tokens"), used.get("completion_tokens")
+        with self._lock:
+            if _is_count(sent) and _is_count(received):
+                self.usage.prompt_tokens += sent
+                self.usage.completion_tokens += received
+            else:
+                self.usage.uncounted += 1
+        try:
+            content = response["choices"][0]["message"]["content"]
+        except (LookupError, TypeError):
+            return ""
+        return content if isinstance(content, str) else ""
 
     def _refused(self, error: urllib.error.HTTPError, key: str) -> _Failure:
         message = f"judge {_shown(self.url)}: HTTP status {error.code}"
         if error.code in {401, 403}:
             state = "is not accepted" if key else "is not set"
-            return _Failure(f"{message}; the key in {self.api_key_env} {state}; fix: export {self.api_key_env}=...")
+            fix = f"fix: export {self.api_key_env}=..."
+            return _Failure(f"{message}; the key in {self.api_key_env} {state}; {fix}", for_all=True)
         try:
             detail = clean(error.read(2000).decode("utf-8", "replace"), one_line=True)
         except (OSError, http.client.HTTPException):
@@ -162,15 +262,19 @@ class Endpoint:
             after = error.headers.get("Retry-After", "")
             fix = "fix: lower concurrency or try later"
             return _Failure(f"{message}; {fix}", again=True, after=float(after) if after.isdecimal() else None)
-        return _Failure(f"{message}; fix: check url and model ({self.model}); url ends before /chat/completions")
+        fix = f"fix: check url and model ({self.model}); url ends before /chat/completions"
+        return _Failure(f"{message}; {fix}", for_all=error.code not in OF_ONE_REQUEST)
 
 
 class _Failure(Exception):  # noqa: N818 - it never leaves this module
-    """A failed HTTP request: the error message, whether to try again, and after how many seconds."""
+    """A failed HTTP request, with the error message.
 
-    def __init__(self, message: str, *, again: bool = False, after: float | None = None) -> None:
+    `again`: another try may help, after `after` seconds. `for_all`: every request would fail like this one.
+    """
+
+    def __init__(self, message: str, *, again: bool = False, after: float | None = None, for_all: bool = False) -> None:
         super().__init__(message)
-        self.message, self.again, self.after = message, again, after
+        self.message, self.again, self.after, self.for_all = message, again, after, for_all
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -230,12 +334,8 @@ def _cut_after(seconds: float) -> Iterator[None]:
 _OPENER = urllib.request.build_opener(_NoRedirect, _Http, _Https)
 
 
-def _content(reply: bytes) -> str:
-    try:
-        content = json.loads(reply)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
-    return content if isinstance(content, str) else ""
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < LARGEST_REPLY
 
 
 def _address(url: str) -> str:

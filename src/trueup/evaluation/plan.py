@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FOLDER = "evaluation"
 REWARD_FILE = "reward-model.jsonl"
+JUDGE_FILE = "judge.jsonl"
 PLAN_FILE = "plan.json"
 
 
@@ -117,7 +118,8 @@ class Sets:
 def _read_sets(plan: Plan) -> tuple[Sets, dict[str, str]]:
     config, limit = plan.settings, plan.settings.limit
     answered = plan.wanted("answers") or plan.wanted("win-rate")
-    ranked = config.data is not None and (plan.wanted("preferences") or plan.wanted("reward-model"))
+    checked = config.endpoint is not None and plan.wanted("win-rate") and config.judging.rankings > 0
+    ranked = config.data is not None and (plan.wanted("preferences") or plan.wanted("reward-model") or checked)
     dropped: dict[str, list[Drop]] = {
         key: [] for key in ("capability", "forgetting", "innocent", "unsafe", "prompts", "data")
     }
@@ -181,7 +183,9 @@ def unmeasurable(plan: Plan) -> dict[str, str]:
     return missing
 
 
-def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], hashes: dict[str, str]) -> None:
+def write_plan(
+    plan: Plan, missing: dict[str, str], wins: Collection[str], hashes: dict[str, str], *, judged: bool = False
+) -> None:
     """Write plan.json, the list of all files that belong to the evaluation. The report reads only files named in it.
 
     It is written last, so a stopped evaluation has no plan.json.
@@ -191,10 +195,12 @@ def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], hashe
         missing: name of a measurement that was not made -> reason.
         wins: names of the models that have a file of verdicts.
         hashes: name of a set -> hash of its rows, and "reference" -> hash of the reference model.
+        judged: True if an endpoint also judged held-out rankings (judge.jsonl).
     """
     models = {name: {"source": source, "file": plan.file(name).name, "wins": name in wins}
               for name, source in plan.models.items()}  # fmt: skip
     reward_file = REWARD_FILE if "reward-model" not in missing and plan.sets.rankings else None
+    judge_file = JUDGE_FILE if judged else None
     content = {
         "against": plan.against,
         "models": models,
@@ -202,6 +208,7 @@ def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], hashe
         "reward": plan.reward,
         "gold": plan.gold,
         "reward_file": reward_file,
+        "judge_file": judge_file,
         "asked": hashes,
         "settings": plan.settings.model_dump(mode="json", exclude={"gates"}),
         "title": plan.title or plan.folder.name,
@@ -209,16 +216,16 @@ def write_plan(plan: Plan, missing: dict[str, str], wins: Collection[str], hashe
         "gates": None if plan.gates is None else plan.gates.model_dump(mode="json", exclude_none=True),
         "command": plan.command,
         "not_measured": missing,
-        "seconds": round(sum(_seconds(path) for path in _files(plan, wins, reward_file)), 2),
+        "seconds": round(sum(_seconds(path) for path in _files(plan, wins, reward_file, judge_file)), 2),
     }
     atomic_write_text(
         plan.place / PLAN_FILE, terminal_safe_json(json.dumps(content, indent=2, ensure_ascii=False)) + "\n"
     )
 
 
-def _files(plan: Plan, wins: Collection[str], reward_file: str | None) -> list[Path]:
+def _files(plan: Plan, wins: Collection[str], *more: str | None) -> list[Path]:
     files = [plan.file(name) for name in plan.models] + [plan.wins_file(name) for name in wins]
-    return files if reward_file is None else [*files, plan.place / reward_file]
+    return files + [plan.place / name for name in more if name is not None]
 
 
 def _seconds(path: Path) -> float:

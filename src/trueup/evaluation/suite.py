@@ -4,6 +4,7 @@
     evaluation/<model>.jsonl      one row per item (items.py), and the fingerprint of all that it depends on
     evaluation/<model>.wins.jsonl verdicts on pairs of answers: the model's and the reference's
     evaluation/reward-model.jsonl margins of the reward model on held-out rankings
+    evaluation/judge.jsonl        an endpoint's verdicts on held-out rankings, to measure the judge itself
 
 A model whose file has the same fingerprint is not measured again, so a stopped evaluation continues from there.
 
@@ -17,7 +18,7 @@ import gc
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,10 +28,11 @@ from trueup.config.functions import UserFunction
 from trueup.data.rendering.choice import read_template
 from trueup.errors import DataError
 from trueup.evaluation import tasks
+from trueup.evaluation.endpoint import Endpoint
 from trueup.evaluation.grader import AnswerGrader, check_grader, open_grader
 from trueup.evaluation.items import Item, read_header, read_items, write_items
-from trueup.evaluation.judges import JoinedRefusals, judge_of_refusals, verdicts
-from trueup.evaluation.plan import PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
+from trueup.evaluation.judges import JoinedRefusals, agreement, judge_of_refusals, verdicts
+from trueup.evaluation.plan import JUDGE_FILE, PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
 from trueup.evaluation.sets import evenly_spread, lacking_column
 from trueup.models.loading import check_vocabulary, load_causal_lm, load_classifier, load_tokenizer
 from trueup.models.network import Network
@@ -77,7 +79,8 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
         if unjudged is not None:
             wins.append(name)
             missing |= unjudged
-    runtime.from_first(lambda: write_plan(plan, missing, wins, bench.hashes))
+    judged = bool(wins) and runtime.from_first(partial(_judge_rankings, plan, note))
+    runtime.from_first(lambda: write_plan(plan, missing, wins, bench.hashes, judged=judged))
 
 
 def _scorable(plan: Plan) -> tuple[Plan, dict[str, str]]:
@@ -175,10 +178,13 @@ class _Bench:
         is_reference = name == self.plan.against
         network = self.reference() if is_reference else self._policy(source)
         subject, missing = self._subject(name, network, is_reference=is_reference)
-        items = self._items(subject) + self._harness(source)
-        missing |= _unjudged(name, items)
+        refused = judge_of_refusals(self.plan.settings)
+        items = self._items(subject, refused) + self._harness(source)
+        usage = refused.usage.as_dict() if isinstance(refused, Endpoint) else {}
+        missing |= _unjudged(name, items, usage)
         seconds = round(time.perf_counter() - clock, 2)
-        self._write(path, items, source, {"model": name, "source": source, "missing": missing, "seconds": seconds})
+        header = {"model": name, "source": source, "missing": missing, "seconds": seconds, "usage": usage}
+        self._write(path, items, source, header)
         del network, subject
         gc.collect()
         return missing
@@ -197,10 +203,8 @@ class _Bench:
             (f"KL of {name}", f"entropy of {name}", f"preferences of {name}"), why
         ) if other else {}
 
-    def _items(self, subject: tasks.Subject) -> list[Item]:
-        chosen, config = self.plan.sets, self.plan.settings
-        judge = judge_of_refusals(config)
-        refused = self._asked_once(judge)
+    def _items(self, subject: tasks.Subject, judge: Callable[[Sequence[Conversation]], list[float]]) -> list[Item]:
+        chosen, refused = self.plan.sets, self._asked_once(judge)
         checked = self._asked_once(judge.check) if isinstance(judge, JoinedRefusals) else None
         proxy, gold = self._reward(self.plan.reward), self._reward(self.plan.gold)
         items: list[Item] = []
@@ -293,14 +297,18 @@ class _Bench:
         return lambda talks: self.runtime.from_first(lambda: judge(talks))
 
 
-def _unjudged(name: str, items: list[Item]) -> dict[str, str]:
+def _unjudged(name: str, items: list[Item], usage: Mapping[str, Any]) -> dict[str, str]:
     """Count the replies on which the refusal judge gave no readable verdict.
 
     Returns:
-        "<count> refusals of <model>" -> reason; empty where all were judged.
+        "<count> of <number> replies of <model> (<task>)" -> reason; empty where all were judged.
     """
-    silent = [item for item in items if item.task in ("over-refusal", "unsafe-compliance") and not item.values]
-    return {f"{len(silent)} refusals of {name}": "the judge's replies could not be read"} if silent else {}
+    missing: dict[str, str] = {}
+    for task in ("over-refusal", "unsafe-compliance"):
+        replies = [item for item in items if item.task == task]
+        if silent := sum("refused" not in item.values for item in replies):
+            missing[f"{silent} of {len(replies)} replies of {name} ({task})"] = _why_unjudged(usage)
+    return missing
 
 
 def input_hashes(plan: Plan) -> dict[str, str]:
@@ -338,7 +346,7 @@ def _decide_wins(plan: Plan, name: str, note: Callable[[str], None]) -> dict[str
     """Decide for each prompt if the model's answer or the reference model's is better; write the model's wins file.
 
     Returns:
-        "<count> verdicts on <model>" -> reason, for pairs without a verdict; None where there is no judge.
+        "<count> of <number> verdicts on <model>" -> reason, for pairs without a verdict; None where there is no judge.
     """
     ours, theirs = read_items(plan.file(name)), read_items(plan.file(plan.against))
     keys = [read_header(plan.file(model)).get("key") for model in (name, plan.against)]
@@ -351,6 +359,35 @@ def _decide_wins(plan: Plan, name: str, note: Callable[[str], None]) -> dict[str
         if decided is None:
             return None
         seconds = round(time.perf_counter() - clock, 2)
-        write_items(path, decided.items, {"model": name, "key": key, "judge": decided.judge, "seconds": seconds})
-    unjudged = sum("outcome" not in item.values for item in read_items(path))
-    return {f"{unjudged} verdicts on {name}": "the judge's replies could not be read"} if unjudged else {}
+        header = {"model": name, "key": key, "judge": decided.judge, "seconds": seconds, "usage": decided.usage}
+        write_items(path, decided.items, header)
+    items, usage = read_items(path), read_header(path).get("usage") or {}
+    unjudged = sum("outcome" not in item.values for item in items)
+    again = f"; delete {path.name} to ask again"
+    return {f"{unjudged} of {len(items)} verdicts on {name}": _why_unjudged(usage) + again} if unjudged else {}
+
+
+def _why_unjudged(usage: Mapping[str, Any]) -> str:
+    """Return why an endpoint gave no verdict, with an example, from its `Usage` as a dict."""
+    reasons: list[str] = []
+    if usage.get("unread"):
+        reasons.append(f"{usage['unread']} replies held no verdict, such as {usage['unread_example']}")
+    if usage.get("failed"):
+        reasons.append(f"{usage['failed']} questions found no reply ({usage['failure_example']})")
+    return "; ".join(reasons) or "the judge's replies could not be read"
+
+
+def _judge_rankings(plan: Plan, note: Callable[[str], None]) -> bool:
+    """Let the endpoint judge held-out rankings and write judge.jsonl; return False where it is not to."""
+    path, config = plan.place / JUDGE_FILE, plan.settings
+    asked = [config.judge, config.judge_model, config.judging.rankings, plan.sets.rankings]
+    key = hashlib.sha256(repr(asked).encode()).hexdigest()
+    if read_header(path).get("key") == key:
+        return True
+    clock = time.perf_counter()
+    decided = agreement(config, plan.sets.rankings, note)
+    if decided is None:
+        return False
+    seconds = round(time.perf_counter() - clock, 2)
+    write_items(path, decided.items, {"key": key, "judge": decided.judge, "seconds": seconds, "usage": decided.usage})
+    return True

@@ -15,8 +15,9 @@ from trueup.errors import DataError
 from trueup.evaluation.items import Item, of_task, read_header
 from trueup.evaluation.plan import FOLDER
 from trueup.report import reading
+from trueup.report.judge_card import add_self_preference, judge_card, lines
 from trueup.report.reading import usable
-from trueup.report.report_schema import FrontierPoint, Report, ReportMissing
+from trueup.report.report_schema import FrontierPoint, JudgeCard, Report, ReportMissing
 from trueup.report.rewardmodel import reward_card
 from trueup.report.samples import samples
 from trueup.report.scorecard import at_equal_length, measures, prepared, withheld
@@ -64,6 +65,7 @@ def _built(folder: Path, measured: Measured) -> Report:
     report = compared(measured, gates, title=plan["title"], kind="pipeline" if stages else "comparison")
     report.command = plan["command"]
     report.reward_model = None if reward_path is None else reward_card(reward_name, reading.items(reward_path))
+    report.judge = _judge(folder / FOLDER, measured)
     report.frontier = [point for name, path in stages.items() for point in points(name, path, plan)] + report.frontier
     report.curves = [curve for name, path in stages.items() for curve in curves(name, path)]
     report.alarms = [alarm for name, path in stages.items() for alarm in alarms(name, path)]
@@ -74,6 +76,26 @@ def _built(folder: Path, measured: Measured) -> Report:
     report.alarms += [alarm for alarm in ended if (alarm.stage, alarm.name) not in known]
     report.seconds = _seconds(stages, measured)
     return report
+
+
+def _judge(folder: Path, measured: Measured) -> JudgeCard | None:
+    """Return the card of the endpoint that judged; None where none did."""
+    plan, settings = measured.plan, measured.plan["settings"]
+    name = settings.get("judge_model")
+    if not name:
+        return None
+    wins = {model: items for model, items in measured.wins.items() if measured.judges[model] == name}
+    paths = [folder / plan["models"][model]["file"] for model in plan["models"]]
+    paths += [(folder / plan["models"][model]["file"]).with_suffix(".wins.jsonl") for model in wins]
+    rankings: list[Item] = []
+    if plan.get("judge_file"):
+        paths.append(folder / plan["judge_file"])
+        rankings = reading.items(paths[-1])
+    card = judge_card(name, wins, rankings, [read_header(path) for path in paths], settings)
+    sources = {model: entry["source"] for model, entry in plan["models"].items()}
+    add_self_preference(card, sources, plan["against"], wins, measured.rows)
+    card.lines = lines(card)
+    return card
 
 
 def compared(

@@ -122,6 +122,8 @@ class Verdict(ReportPart):
     model: str | None = None
     """The model that the verdict is about."""
     models: dict[str, ModelVerdict] = Field(default_factory=dict)
+    search: str | None = None
+    """How the choice of the best of several candidates is allowed for; None where there is no choice."""
 
 
 class FrontierPoint(ReportPart):
@@ -178,6 +180,48 @@ class RewardModelCard(ReportPart):
     calibration: list[Bin] = Field(default_factory=list)
     calibration_error: float | None = None
     """Expected calibration error: mean |observed - predicted|, weighted by bin size."""
+
+
+class JudgeCard(ReportPart):
+    """The judge's own quality: position and length bias, agreement with people and with itself, and its cost."""
+
+    name: str
+    pairs: int
+    """Pairs of answers it was to judge; identical answers are ties without being sent."""
+    identical: int = 0
+    unjudged: int = 0
+    """Pairs without a verdict: a reply without one, or no reply."""
+    undecided: str | None = None
+    """The reason why its verdicts decide nothing, such as that they follow the places of the answers."""
+    first: ReportNumber | None = None
+    """Share of the places it named that were the first one; 0.5 without position bias."""
+    consistent: ReportNumber | None = None
+    """Share of pairs on which its two replies, in both orders, agree."""
+    longer: ReportNumber | None = None
+    """Share of decided pairs of unequal length that the longer answer won."""
+    agreement: ReportNumber | None = None
+    """Share of held-out rankings on which it prefers the answer that people chose, ties as halves."""
+    length_bias: Difference | None = None
+    """How much more often it prefers the longer answer of a held-out ranking than people do."""
+    self_preference: Difference | None = None
+    """Its win rate for its own model's answers less the gold reward's, on the same prompts."""
+    self_note: str | None = None
+    """Which model is the judge itself; None if none is, by name."""
+    questions: int | None = None
+    requests: int | None = None
+    unread: int = 0
+    """Questions whose replies held no verdict."""
+    failed: int = 0
+    """Questions that found no reply."""
+    unread_example: str | None = None
+    prompt_tokens: int | None = None
+    """As the endpoint counted them; None where it did not for every reply."""
+    completion_tokens: int | None = None
+    seconds: float = 0.0
+    cost: float | None = None
+    """In the currency of evaluate.judging's prices; None without prices or counts."""
+    lines: list[str] = Field(default_factory=list)
+    """All of it in sentences, for people."""
 
 
 class ReportAnswer(ReportPart):
@@ -249,6 +293,8 @@ class Report(ReportPart):
     """In the order of the pipeline; `against` is one of them."""
     measures: list[Measure]
     reward_model: RewardModelCard | None = None
+    judge: JudgeCard | None = None
+    """The judge of win rates or refusals, if it is an endpoint."""
     frontier: list[FrontierPoint] = Field(default_factory=list)
     curves: list[Curve] = Field(default_factory=list)
     lengths: dict[str, list[int]] = Field(default_factory=dict)

@@ -1,6 +1,7 @@
 """Compute the report's measures from evaluated items: values with n and interval, and paired differences.
 
-Two models are compared on the items that both have a number for, matched by id.
+Two models are compared on the items that both have a number for, matched by id. Items that a judge gave no verdict on
+are not left out: the interval spans every verdict that they could have had.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from trueup.evaluation.winrate import (
     Method,
     jointly_length_controlled,
     length_controlled,
-    win_rate,
 )
+from trueup.report.judge_card import Wins
 from trueup.report.report_schema import Difference, Measure, ReportNumber, Topic
 from trueup.stats.detected import DIFFERENCE, SHARE, corrected_difference, prediction_powered
 from trueup.stats.intervals import Estimate, mean, rate
@@ -31,6 +32,10 @@ from trueup.stats.paired import PairedDifference, difference, weighted_differenc
 
 Rows = Mapping[str, Sequence[Item]]
 """Model -> its items, in the order of the report."""
+
+
+JUDGED_TASKS = ("over-refusal", "unsafe-compliance")
+"""Tasks whose values are verdicts, 0 or 1, which a judge may fail to give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,11 @@ def _with_derived(item: Item) -> Item:
     return replace(item, values=values)
 
 
+def completed(items: Sequence[Item], task: str, value: str, missing: float) -> dict[str, float]:
+    """Return item id -> value for all items of a task, with `missing` for those that have no such value."""
+    return {item.id: item.values.get(value, missing) for item in items if item.task == task}
+
+
 def measures(
     rows: Rows,
     against: str,
@@ -125,6 +135,11 @@ def measure(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -
     result.differences = differences(spec, rows, against)
     result.topics = _topics(spec, rows, against)
     result.note = _note(spec, rows, against, settings) if values else None
+    for name, items in rows.items():
+        if values and (missing := _missing(spec, items)):
+            total = sum(item.task == spec.task for item in items)
+            text = f"{missing} of {total} verdicts on {name} are missing: its interval spans all they could be"
+            result.note = f"{result.note}; {text}" if result.note else text
     return result
 
 
@@ -148,11 +163,31 @@ def paired(spec: Spec, ours: Sequence[Item], theirs: Sequence[Item]) -> Differen
     shared = [key for key in mine if key in other]
     if not shared:
         return None
+    if _missing(spec, ours) or _missing(spec, theirs):
+        return _spanning(spec, ours, theirs)
     a, b = ([column[key][0] for key in shared] for column in (mine, other))
     if spec.kind == "ratio":
         weights = ([column[key][1] for key in shared] for column in (mine, other))
         return as_difference(weighted_difference(a, b, *weights))
     return as_difference(difference(a, b))
+
+
+def _spanning(spec: Spec, ours: Sequence[Item], theirs: Sequence[Item]) -> Difference | None:
+    """Return the paired difference of a judged share, with an interval that spans all the missing verdicts could be."""
+    ends: list[PairedDifference] = []
+    for missing in (0.0, 1.0):
+        mine, other = (
+            completed(items, spec.task, spec.value, fill) for items, fill in ((ours, missing), (theirs, 1 - missing))
+        )
+        shared = [key for key in mine if key in other]
+        ends.append(difference([mine[key] for key in shared], [other[key] for key in shared]))
+    mine, other = (of_task(items, spec.task, spec.value) for items in (ours, theirs))
+    judged = [key for key in mine if key in other]
+    value = math.fsum(mine[key] - other[key] for key in judged) / len(judged)
+    low, high = min(value, ends[0].low), max(value, ends[1].high)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    return Difference(value=value, low=low, high=high, n=ends[0].n, shown=low > 0 or high < 0)
 
 
 def as_difference(result: PairedDifference) -> Difference | None:
@@ -192,13 +227,28 @@ def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
     columns = _columns(spec, items).values()
     values, weights = [value for value, _ in columns], [weight for _, weight in columns]
     if spec.kind == "share":
-        return rate(sum(values), len(values))
+        return _share(sum(values), len(values), _missing(spec, items))
     if spec.kind == "ratio":
         ratio = weighted_difference(values, [0.0] * len(values), weights)
         if not math.isfinite(ratio.low):  # fewer than six texts of one likelihood a token: the same as their mean's
             return mean([value / weight for value, weight in zip(values, weights, strict=True)])
         return Estimate(ratio.value, ratio.low, ratio.high, ratio.n)
     return mean(values)
+
+
+def _missing(spec: Spec, items: Sequence[Item]) -> int:
+    """Return the number of items on which a judge gave no verdict."""
+    if spec.task not in JUDGED_TASKS:
+        return 0
+    return sum(item.task == spec.task and spec.value not in item.values for item in items)
+
+
+def _share(successes: float, judged: int, missing: int) -> Estimate:
+    """Return the share of the judged items, with an interval that spans all that the missing verdicts could be."""
+    if not missing:
+        return rate(successes, judged)
+    low, high = rate(successes, judged + missing).low, rate(successes + missing, judged + missing).high
+    return Estimate(successes / judged, low, high, judged + missing)
 
 
 def _topics(spec: Spec, rows: Rows, against: str) -> list[Topic]:
@@ -318,11 +368,17 @@ def _with_detector_error(ours: Sequence[Item], theirs: Sequence[Item]) -> Estima
 
 def _win_rate(wins: Rows, judges: Mapping[str, str]) -> Measure:
     result = Measure(key="win-rate", title="Win rate", unit="share of answers, ties as halves", better="higher")
+    notes = [f"judged by {', '.join(sorted(set(judges.values())))}; 0.5 is a draw"] if judges else []
     for name, items in wins.items():
-        outcomes = list(of_task(items, "win-rate", "outcome").values())
-        if outcomes:
-            result.values[name] = ReportNumber.of(win_rate(outcomes))
-    result.note = f"judged by {', '.join(sorted(set(judges.values())))}; 0.5 is a draw" if judges else None
+        counted = Wins.of(items)
+        if counted.estimate is not None:
+            result.values[name] = counted.estimate
+        if counted.missing:
+            missing = (
+                f"{counted.missing} of {counted.n} verdicts on {name} are missing: its interval spans all they could be"
+            )
+            notes.append(f"{missing} ({counted.undecided})" if counted.undecided else missing)
+    result.note = "; ".join(notes) or None
     return result
 
 
@@ -346,9 +402,14 @@ _AT_EQUAL_LENGTH: dict[Method, tuple[str, str]] = {
 def at_equal_length(wins: Rows) -> dict[str, LengthControlled]:
     """Return model -> its win rate at equal length, for each model with a verdict.
 
-    Three or more models are estimated jointly, on the prompts of any of them; fewer, each as a lone pair.
+    Three or more models are estimated jointly, on the prompts of any of them; fewer, each as a lone pair. Verdicts of a
+    judge that decides nothing are left out.
     """
-    judged = {name: items for name, items in wins.items() if of_task(items, "win-rate", "outcome")}
+    judged = {
+        name: items
+        for name, items in wins.items()
+        if of_task(items, "win-rate", "outcome") and not Wins.of(items).undecided
+    }
     if len(judged) < FEWEST_MODELS:
         return {
             name: length_controlled(*_verdicts(items, [item.id for item in items])) for name, items in judged.items()
@@ -382,7 +443,7 @@ def _length_controlled(controlled: Mapping[str, LengthControlled]) -> Measure:
         if part.unjudged
     ]
     if unjudged:
-        note += f"; without a verdict: {', '.join(unjudged)}"
+        note += f"; without a verdict and left out (no gate uses this): {', '.join(unjudged)}"
     result = Measure(
         key="win-rate-lc", title=title, unit="share of answers, ties as halves", better="higher", note=note
     )

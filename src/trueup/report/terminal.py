@@ -33,6 +33,11 @@ def show(report: Report) -> None:
     if report.alarms:
         out.print()
     _models(out, report)
+    if report.judge is not None:
+        _say(out, f"the judge, {one_line(report.judge.name)}:")
+        for line in report.judge.lines:
+            _say(out, one_line(line), indent=2)
+        out.print()
     for missing in report.not_measured:
         _say(out, f"{NOT_MEASURED}: {one_line(missing.what)}: {one_line(missing.why)}")
 
@@ -47,6 +52,8 @@ def _verdict(out: Console, report: Report) -> None:
     about = f"  {one_line(verdict.model)}" if verdict.model else ""
     _say(out, f"{_SIGNS[verdict.verdict]} {verdict.verdict}{about}", style=f"bold {_COLOURS[verdict.verdict]}".strip())
     _say(out, verdict.sentence)
+    if verdict.search:
+        _say(out, verdict.search)
     out.print()
 
 

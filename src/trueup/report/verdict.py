@@ -4,9 +4,14 @@ A gate compares a cost with its limit. It *passes* when the 95% interval lies wi
 exceeds the limit at 2.5% after Holm's correction over all gates of the model, and is *not shown* in between. A check
 that did not run is *not run*: it counts for nothing, and without it nothing ships.
 
-Passing needs no correction: a model ships only when every gate passes, so the chance of shipping a bad one is at most
-that of the gate it fails (an intersection-union test, Berger 1982). That is for one model: where the best of k counts,
-it is up to k times that; `gates.model` names the one.
+Passing needs no correction over gates: a model ships only when every gate passes, so the chance of shipping a bad one
+is at most that of the gate it fails (an intersection-union test, Berger 1982). Where any of k candidates may ship, the
+search is corrected for: the p-value of a candidate is that of its least sure gate, and Holm's correction over the
+candidates keeps the chance that any bad one ships at 2.5%. `gates.model` names one candidate, which needs none.
+
+A verdict that a judge did not give is never left out: to pass, a gate must pass with every missing verdict at its
+worst, and to fail, it must fail with every one at its best. What decides nothing passes no gate: a reward that is the
+same for every answer, a judge that follows the places of the answers.
 """
 
 from __future__ import annotations
@@ -18,8 +23,10 @@ from typing import TYPE_CHECKING, Literal
 
 from trueup.errors import ConfigError
 from trueup.evaluation.items import Item, in_slice, of_task
+from trueup.report.judge_card import Wins
 from trueup.report.report_schema import GateResult, ModelVerdict, Outcome, ReportNumber, Verdict, VerdictWord
-from trueup.stats.intervals import informative, tied_rate
+from trueup.report.scorecard import JUDGED_TASKS, completed
+from trueup.stats.intervals import informative
 from trueup.stats.paired import difference, exceeds, holm, weighted_difference
 
 if TYPE_CHECKING:
@@ -73,18 +80,23 @@ class Tested:
     """Numbers of a gate whose check ran, from which its outcome is decided.
 
     Attributes:
-        estimate: the change, ratio or rate that is compared with the limit.
-        kept: the whole interval is within the limit.
+        estimate: the change, ratio or rate that is compared with the limit; None where no item was judged.
+        p_kept: p-value against the limit being broken: small is evidence that it is kept. At 2.5% or below exactly
+            where the whole interval is within the limit.
         p_broken: p-value against the limit being kept: small is evidence that it is broken.
         detectable: the change that so many items would show; None where that is unknown.
         seen: the measured values in words, such as "rose from 0.10 to 0.40".
+        obstacle: the reason why the check decides nothing, such as a constant reward; "" where it does.
+        caveat: the number of items without a verdict, in words; "" if there are none.
     """
 
-    estimate: ReportNumber
-    kept: bool
+    estimate: ReportNumber | None
+    p_kept: float
     p_broken: float
     detectable: float | None
     seen: str
+    obstacle: str = ""
+    caveat: str = ""
 
 
 def judge(
@@ -106,20 +118,57 @@ def judge(
     if not candidates:
         sentence = f"Nothing is shown: there is no model to compare with {against}."
         return Verdict(verdict="NOT SHOWN", sentence=sentence)
-    models = {name: model_verdict(gates, name, rows, against, wins, missing) for name in candidates}
+    tests = {name: _tests(gates, name, rows, against, wins, len(candidates)) for name in candidates}
+    levels = _levels({name: _least_sure(tested) for name, tested in tests.items()}, gates.model)
+    models = {name: model_verdict(gates, tested, missing, levels[name]) for name, tested in tests.items()}
     return _overall(gates, models, against)
 
 
-def model_verdict(
-    gates: GatesConfig, name: str, rows: Mapping[str, Sequence[Item]], against: str,
-    wins: Mapping[str, Sequence[Item]], missing: Mapping[str, str],
-) -> ModelVerdict:  # fmt: skip
-    """Return the verdict on the model `name`: the outcome of every gate, and the reasons.
+Level = tuple[float, int]
+"""The p-value at which each gate of a model passes, and the number of candidates that it allows for."""
 
-    The other arguments: see `judge`.
+
+def _tests(
+    gates: GatesConfig, name: str, rows: Mapping[str, Sequence[Item]], against: str,
+    wins: Mapping[str, Sequence[Item]], candidates: int,
+) -> dict[str, Tested | None]:  # fmt: skip
+    """Return gate -> its numbers for the model `name`. Tails for many candidates need more resamples."""
+    ours, theirs, compared = rows.get(name, ()), rows.get(against, ()), wins.get(name, ())
+    resamples = max(4000, 400 * candidates)
+    return {key: _test(key, limit, ours, theirs, compared, resamples) for key, limit in gates.limits.items()}
+
+
+def _least_sure(tested: Mapping[str, Tested | None]) -> float:
+    """Return the p-value against "this model breaks a limit": the largest of its gates' (Berger 1982)."""
+    return max((1.0 if test is None or test.obstacle else test.p_kept for test in tested.values()), default=1.0)
+
+
+def _levels(p_values: Mapping[str, float], named: str | None) -> dict[str, Level]:
+    """Return candidate -> the level at which its gates pass: Holm's over all candidates, uncorrected for the named one.
+
+    In the order of their p-values the i-th of k is tested at 2.5% / (k - i + 1), up to the first that is not rejected,
+    whose level holds for those after it.
     """
-    tested = {key: _test(key, limit, rows.get(name, ()), rows.get(against, ()), wins.get(name, ()))
-              for key, limit in gates.limits.items()}  # fmt: skip
+    levels: dict[str, Level] = {}
+    left, stopped = len(p_values), False
+    for name in sorted(p_values, key=lambda name: p_values[name]):
+        levels[name] = (LEVEL / left, left)
+        stopped = stopped or p_values[name] > LEVEL / left
+        left -= 0 if stopped else 1
+    return levels | ({named: (LEVEL, 1)} if named in levels else {})
+
+
+def model_verdict(
+    gates: GatesConfig, tested: Mapping[str, Tested | None], missing: Mapping[str, str], level: Level = (LEVEL, 1)
+) -> ModelVerdict:
+    """Return the verdict on a model: the outcome of every gate, and the reasons.
+
+    Args:
+        gates: the limits.
+        tested: gate -> its numbers; None where its check did not run.
+        missing: what was not measured -> why.
+        level: the p-value at which a gate passes, and the number of candidates that it allows for.
+    """
     adjusted = holm({key: test.p_broken for key, test in tested.items() if test is not None})
     results: list[GateResult] = []
     reasons: dict[Outcome, list[str]] = {"fail": [], "not run": [], "not shown": [], "pass": []}
@@ -128,15 +177,18 @@ def model_verdict(
         if test is None:
             result = _not_run(key, limit, missing)
         else:
-            outcome = "pass" if test.kept else "fail" if adjusted[key] <= LEVEL else "not shown"
-            result = _result(key, limit, test, outcome)
+            kept = not test.obstacle and test.p_kept <= level[0]
+            outcome = "pass" if kept else "fail" if adjusted[key] <= LEVEL else "not shown"
+            result = _result(key, limit, test, outcome, level)
         results.append(result)
         reasons[result.outcome].append(_reason(result, test))
     obstacles = [*reasons["fail"], *reasons["not run"], *reasons["not shown"]]
     return ModelVerdict(verdict=_word(results), reasons=obstacles or reasons["pass"], gates=results)
 
 
-def _test(key: str, limit: float, ours: Sequence[Item], theirs: Sequence[Item], wins: Sequence[Item]) -> Tested | None:
+def _test(
+    key: str, limit: float, ours: Sequence[Item], theirs: Sequence[Item], wins: Sequence[Item], resamples: int
+) -> Tested | None:
     """Return the numbers of the gate `key`, whose limit is `limit`; None if there are no items to run it on.
 
     `ours` and `theirs` are the items of the model and of the one compared with; `wins` are a judge's verdicts on its
@@ -146,14 +198,37 @@ def _test(key: str, limit: float, ours: Sequence[Item], theirs: Sequence[Item], 
     if gate.part:
         ours, theirs, wins = ([item for item in items if in_slice(item, gate.part)] for items in (ours, theirs, wins))
     if name == "win_rate":
-        return _test_wins(limit, list(of_task(wins, gate.task, gate.value).values()))
+        return _test_wins(limit, [item for item in wins if item.task == gate.task])
+    if gate.task in JUDGED_TASKS:
+        return _test_judged(limit, gate, ours, theirs)
     columns = _shared(ours, theirs, gate.task, gate.value)
     if not columns[0]:
         return None
     if name == "length_growth":
-        return _test_growth(limit, *columns)
+        return _test_growth(limit, *columns, resamples)
     weights = _shared(ours, theirs, gate.task, gate.per) if gate.per else None
-    return _test_difference(limit, columns, weights, rise_costs=gate.cost_is == "rise")
+    test = _test_difference(limit, columns, weights, rise_costs=gate.cost_is == "rise", resamples=resamples)
+    blind = _blind(ours, theirs, gate) if gate.value == "gold" else ""
+    return test if test is None or not blind else replace(test, obstacle=blind, p_broken=1.0)
+
+
+def _blind(ours: Sequence[Item], theirs: Sequence[Item], gate: Gate) -> str:
+    """Return the reason why a reward cannot tell any two answers apart, or "" where it can.
+
+    It cannot if it is the same number for all of them, or the same for both models' answers to each prompt although
+    the answers differ.
+    """
+    others = {item.id: item for item in theirs if item.task == gate.task and gate.value in item.values}
+    pairs = [(item, others[item.id]) for item in ours
+             if item.task == gate.task and gate.value in item.values and item.id in others]  # fmt: skip
+    scores = [(mine.values[gate.value], other.values[gate.value]) for mine, other in pairs]
+    if len({score for both in scores for score in both}) == 1:
+        return f"it is {scores[0][0]:g} for all {2 * len(scores)} answers, so it decides nothing"
+    differing = sum(mine.answer != other.answer for mine, other in pairs)
+    if differing and all(a == b for a, b in scores):
+        answers = f"although {differing} of {len(pairs)} answers differ"
+        return f"it is the same for both models' answers to every prompt, {answers}, so it decides nothing"
+    return ""
 
 
 def _shared(ours: Sequence[Item], theirs: Sequence[Item], task: str, value: str) -> Columns:
@@ -162,53 +237,107 @@ def _shared(ours: Sequence[Item], theirs: Sequence[Item], task: str, value: str)
     return [mine[key] for key in shared], [other[key] for key in shared]
 
 
-def _test_difference(limit: float, columns: Columns, weights: Columns | None, *, rise_costs: bool) -> Tested | None:
+def _test_judged(limit: float, gate: Gate, ours: Sequence[Item], theirs: Sequence[Item]) -> Tested | None:
+    """Test the rise of a share that a judge decides, with each missing verdict at its worst and at its best."""
+    worst = completed(ours, gate.task, gate.value, 1.0), completed(theirs, gate.task, gate.value, 0.0)
+    best = completed(ours, gate.task, gate.value, 0.0), completed(theirs, gate.task, gate.value, 1.0)
+    shared = [key for key in worst[0] if key in worst[1]]
+    if not shared:
+        return None
+    high, low = (([a[key] for key in shared], [b[key] for key in shared]) for a, b in (worst, best))
+    judged = _shared(ours, theirs, gate.task, gate.value)
+    missing = len(shared) - len(judged[0])
+    if not missing:
+        return _test_difference(limit, judged, None, rise_costs=True)
+    caveat = f"{missing} of {len(shared)} prompts without a verdict count as the worst case"
+    if not judged[0]:
+        return Tested(None, 1.0, 1.0, None, "was not judged", f"none of {len(shared)} prompts was judged", caveat)
+    tests = [_test_difference(limit, columns, None, rise_costs=True) for columns in (low, high)]
+    middle = difference(*judged)
+    at_best, at_worst = ((test, test.estimate) if test else (None, None) for test in tests)
+    if not (at_best[0] and at_best[1] and at_worst[0] and at_worst[1]):
+        return None
+    estimate = ReportNumber(
+        value=middle.value, low=min(middle.value, at_best[1].low), high=max(middle.value, at_worst[1].high),
+        n=len(shared),
+    )  # fmt: skip
+    seen = f"{_change(_mean(judged[1], None), _mean(judged[0], None))} on the {len(judged[0])} judged prompts"
+    return Tested(estimate, at_worst[0].p_kept, at_best[0].p_broken, None, seen, caveat=caveat)
+
+
+def _test_difference(
+    limit: float, columns: Columns, weights: Columns | None, *, rise_costs: bool, resamples: int = 4000
+) -> Tested | None:
     """Test a cost (the rise or drop of a mean) against the limit; the estimate is the change, signed as in the tables.
 
     `columns` holds the model's values and the baseline's on shared items, `weights` their weights (None: all 1).
     """
     ours, theirs = columns
-    change = difference(ours, theirs) if weights is None else weighted_difference(ours, theirs, *weights)
+    change = (
+        difference(ours, theirs, resamples=resamples)
+        if weights is None
+        else weighted_difference(ours, theirs, *weights, resamples=resamples)
+    )
     if not (math.isfinite(change.low) and math.isfinite(change.high)):
         return None
     more, less = (ours, theirs) if rise_costs else (theirs, ours)
     w_more, w_less = (None, None) if weights is None else weights if rise_costs else weights[::-1]
-    broken = exceeds(more, less, limit, weights=w_more, their_weights=w_less)
+    broken = exceeds(more, less, limit, weights=w_more, their_weights=w_less, resamples=resamples)
+    kept = exceeds(less, more, -limit, weights=w_less, their_weights=w_more, resamples=resamples)
     worst = change.high if rise_costs else -change.low
     estimate = ReportNumber(value=change.value, low=change.low, high=change.high, n=change.n)
     detectable = change.detectable if math.isfinite(change.detectable) else None
     before, after = _mean(theirs, weights and weights[1]), _mean(ours, weights and weights[0])
-    return Tested(estimate, worst <= limit, broken, detectable, _change(before, after))
+    return Tested(estimate, _agreeing(kept, worst <= limit, estimate), broken, detectable, _change(before, after))
 
 
-def _test_growth(limit: float, ours: list[float], theirs: list[float]) -> Tested | None:
+def _agreeing(p_kept: float, within: bool, estimate: ReportNumber) -> float:
+    """Return a p-value that agrees with the interval: at 2.5% or below exactly if it is `within` the limit.
+
+    Where all differences are equal, the interval is a single point, and the p-value that of the sign test.
+    """
+    if not within:
+        return max(p_kept, math.nextafter(LEVEL, 1.0))
+    return 0.5**estimate.n if estimate.low == estimate.high else min(p_kept, LEVEL)
+
+
+def _test_growth(limit: float, ours: list[float], theirs: list[float], resamples: int) -> Tested | None:
     """Test mean answer length over the baseline's mean against the limit.
 
     It is above `limit` where the mean of ours - limit x theirs is above 0.
     """
-    ratio = weighted_difference(ours, [0.0] * len(ours), theirs)
+    ratio = weighted_difference(ours, [0.0] * len(ours), theirs, resamples=resamples)
     if not math.isfinite(ratio.high):
         return None
-    broken = exceeds(ours, [limit * length for length in theirs], 0.0)
+    allowed = [limit * length for length in theirs]
+    broken, kept = (exceeds(a, b, 0.0, resamples=resamples) for a, b in ((ours, allowed), (allowed, ours)))
     estimate = ReportNumber(value=ratio.value, low=ratio.low, high=ratio.high, n=ratio.n)
-    return Tested(estimate, ratio.high <= limit, broken, None, f"grew to {ratio.value:.2f} times the baseline's")
+    seen = f"grew to {ratio.value:.2f} times the baseline's"
+    return Tested(estimate, _agreeing(kept, ratio.high <= limit, estimate), broken, None, seen)
 
 
-def _test_wins(limit: float, outcomes: list[float]) -> Tested | None:
-    """Test the win rate against the least that is required, `limit`.
+def _test_wins(limit: float, wins: Sequence[Item]) -> Tested | None:
+    """Test the win rate against the least that is required, `limit`; a missing verdict is lost, or won, as is worse.
 
-    `outcomes` are 1 for a win, 0.5 for a tie and 0 for a loss.
+    Verdicts of a judge that decides nothing count as missing.
     """
-    if not outcomes:
+    if not wins:
         return None
-    won = tied_rate(outcomes)
-    trials = won.n * informative(sum(outcomes), sum(outcome * (1 - outcome) for outcome in outcomes), won.n)
-    # Wilson's interval is the inverted score test, so this p-value and the interval agree.
-    spread = math.sqrt(limit * (1 - limit) / trials)
-    z = (limit - won.value) / spread if spread else math.copysign(math.inf, limit - won.value)
-    return Tested(
-        ReportNumber.of(won), won.low >= limit, 0.5 * math.erfc(z / math.sqrt(2)), None, f"is {won.value:.2f}"
-    )
+    counted, estimate = Wins.of(wins), Wins.of(wins).estimate
+    missing, n, why = counted.missing, counted.n, counted.undecided
+    caveat = f"{missing} of {n} pairs without a verdict count as lost" if missing else ""
+    if estimate is None:
+        return Tested(None, 1.0, 1.0, None, "was not judged", f"none of {n} pairs was judged", caveat)
+    p_kept, p_broken = _p_above(counted.filled(0.0), limit), 1 - _p_above(counted.filled(1.0), limit)
+    p_kept = _agreeing(p_kept, estimate.low >= limit, estimate)
+    return Tested(estimate, p_kept, p_broken, None, f"is {estimate.value:.2f}", why, caveat)
+
+
+def _p_above(outcomes: Sequence[float], limit: float) -> float:
+    """Return the p-value against "the win rate is at most `limit`". Wilson's interval is this score test inverted."""
+    n, won = len(outcomes), math.fsum(outcomes)
+    trials = n * informative(won, math.fsum(outcome * (1 - outcome) for outcome in outcomes), n)
+    return 0.5 * math.erfc((won / n - limit) / math.sqrt(2 * limit * (1 - limit) / trials))
 
 
 def _mean(values: Sequence[float], weights: Sequence[float] | None) -> float:
@@ -236,14 +365,28 @@ def _not_run(key: str, limit: float, missing: Mapping[str, str]) -> GateResult:
     )
 
 
-def _result(key: str, limit: float, test: Tested, outcome: Outcome) -> GateResult:
-    words = f"{_figure(key, test.estimate)}, {_limit(key, limit)}: {_OUTCOMES[outcome]}"
-    if outcome == "not shown" and test.detectable is not None:
+def _result(key: str, limit: float, test: Tested, outcome: Outcome, level: Level) -> GateResult:
+    figure = "no figure" if test.estimate is None else _figure(key, test.estimate)
+    words = f"{figure}, {_limit(key, limit)}: {_outcome_words(test, outcome, level)}"
+    if test.caveat:
+        words += f"; {test.caveat}"
+    if outcome == "not shown" and test.detectable is not None and test.estimate is not None and not test.obstacle:
         words += f"; with n = {test.estimate.n} a change of {test.detectable:.3f} could be seen"
     return GateResult(
         key=key, title=gate_of(key)[1].title, limit=limit, bound=_bound(key, limit), outcome=outcome, words=words,
         estimate=test.estimate, detectable=test.detectable,
     )  # fmt: skip
+
+
+def _outcome_words(test: Tested, outcome: Outcome, level: Level) -> str:
+    if outcome == "not shown" and test.obstacle:
+        return f"not shown, {test.obstacle}"
+    if outcome == "not shown" and test.p_kept <= LEVEL:
+        alone = f"p {test.p_kept:.2g} is above 0.025 / {level[1]}"
+        return (
+            f"not shown, within the limit by itself but not sure enough for a choice among candidates ({alone}, Holm)"
+        )
+    return _OUTCOMES[outcome]
 
 
 def _bound(key: str, limit: float) -> float:
@@ -291,9 +434,10 @@ def _reason(result: GateResult, test: Tested | None) -> str:
         return f"{title} was not measured"
     if result.outcome == "fail":
         return f"{title} {test.seen} ({_limit(result.key, result.limit)})"
-    return (
-        f"{title} is within its limit" if result.outcome == "pass" else f"{title} is not shown to be within its limit"
-    )
+    if result.outcome == "pass":
+        return f"{title} is within its limit"
+    why = f" ({test.obstacle})" if test.obstacle else ""
+    return f"{title} is not shown to be within its limit{why}"
 
 
 def _overall(gates: GatesConfig, models: Mapping[str, ModelVerdict], against: str) -> Verdict:
@@ -308,7 +452,17 @@ def _overall(gates: GatesConfig, models: Mapping[str, ModelVerdict], against: st
     if name not in models:
         raise ConfigError(f"gates.model: {name!r} is not among the models that are judged: {', '.join(models)}")
     return Verdict(
-        verdict=models[name].verdict, sentence=_sentence(name, models[name], against), model=name, models=dict(models)
+        verdict=models[name].verdict, sentence=_sentence(name, models[name], against), model=name, models=dict(models),
+        search=_search(len(models)) if gates.model is None and len(models) > 1 else None,
+    )  # fmt: skip
+
+
+def _search(candidates: int) -> str:
+    """Return how the verdict allows for the choice of the best of several candidates, for the page."""
+    return (
+        f"Any of {candidates} candidates may ship, so their gates pass at 2.5% / {candidates} for the surest one up to "
+        "2.5% for the last (Holm): the chance that any candidate ships wrongly is at most 2.5%. gates.model, set "
+        "before the run, names one candidate, and needs no correction."
     )
 
 
