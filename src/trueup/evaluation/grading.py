@@ -1,13 +1,30 @@
-"""Grade written answers without a model: an answer is right if it contains an accepted answer as whole words.
+"""Grade written answers without a model, by what they assert; measure a text's repetition and variety.
 
-The module also measures a text's repetition and the variety of its words.
+`is_right` reads a reply in steps, each in its own module: `plain` (one notation for LaTeX, Markdown, characters),
+`assertions` (the part that decides, and what of it is asserted), `quantities` (numbers, units, dates). The rules make
+errors; `answers.grader_error` measures them on labelled replies.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
+
+from trueup.evaluation.answers.assertions import normal, with_marks
+from trueup.evaluation.answers.choices import (
+    chosen_letter,
+    formula_stands,
+    is_formula,
+    is_letter,
+    is_symbolic,
+    polarity,
+    stated_polarity,
+    symbol_stands,
+)
+from trueup.evaluation.answers.names import names
+from trueup.evaluation.answers.numbers import as_quantities, gives_quantities
+from trueup.evaluation.answers.plain import own_answer, plain, without_thoughts
+from trueup.evaluation.answers.question import Question, with_sides, without_question
 
 _WORD = re.compile(r"\w+", re.UNICODE)
 
@@ -42,79 +59,41 @@ def distinct(texts: Iterable[str]) -> float:
     return len(set(runs)) / len(runs) if runs else 0.0
 
 
-_ARTICLES = {"the", "a", "an"}
-# A hyphen is a minus only where nothing stands before it: "COVID-19" and "1914-1918" hold no negative number.
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*|\d+(?:[.,]\d+)*")
-
-
 def is_right(reply: str, accepted: Sequence[str], question: str | None = None) -> bool:
-    """Return True if a reply gives one of the accepted answers.
+    """Return True if a reply asserts one of the accepted answers.
 
-    A number is right when it is the last number of the reply or of its first line: a model may work towards it, or
-    give it and go on. Any other answer is right when its words stand in the reply one after another; articles, case,
-    accents and punctuation do not count. The rule is lenient on purpose, as a base model does not stop when it is done;
-    every model is graded by the same rule.
+    The first assertion that answers the question decides, or what follows a final-answer mark ("#### 42", "the answer
+    is", a box) or a correction ("wait, no,"). Reasons, units, other facts and worked steps do not count against it;
+    what is denied, supposed, asked, or named beside another answer does not count for it. Numbers are compared as
+    values; of several numbers the one is taken that has the noun, the unit or the subject of the question.
 
     Args:
         reply: the text that the model wrote.
         accepted: the accepted answers.
-        question: the text of the question. A reply that only repeats the question gives no answer: the reply must also
-            be right with the repeated question taken out ("Is it tea or milk?" is no answer to itself). Without effect
-            where the question is itself an accepted answer, as when a word is to be translated into the same word.
+        question: the text of the question. A reply that only repeats it gives no answer.
     """
-    if question is not None and not any(words(answer) == words(question) for answer in accepted):
-        rest = _without_question(reply, question)
-        if rest != reply and not is_right(rest, accepted):
-            return False
-    return any(_has_number(reply, answer) if _is_number(answer) else _has_words(reply, answer) for answer in accepted)
+    asked = Question.of(plain(question or ""))
+    keys = [plain(key) for key in accepted]
+    text = plain(with_marks(own_answer(without_thoughts(reply))))
+    if asked.text and not any(normal(key) == normal(asked.text.rstrip("?")) for key in keys):
+        text = without_question(text, asked.text)
+    text = with_sides(text, asked)
+    if not text.strip(" \n⟦⟧"):
+        return False
+    return any(_asserts(text, key, keys, asked) for key in dict.fromkeys([*keys, *asked.counterparts(keys)]) if key)
 
 
-def _without_question(reply: str, question: str) -> str:
-    """Return the reply with every verbatim repetition of the question removed, ignoring case and punctuation."""
-    question_words = words(question)
-    if not question_words:
-        return reply
-    repeated = r"\b" + r"\W+".join(map(re.escape, question_words)) + r"\b\W?"
-    return re.sub(repeated, "\n", reply, flags=re.IGNORECASE)
-
-
-def _is_number(text: str) -> bool:
-    return _NUMBER.fullmatch(text.strip().strip("$%")) is not None
-
-
-def _has_number(reply: str, expected: str) -> bool:
-    wanted = _value(expected.strip().strip("$%"))
-    first_line = reply.strip().partition("\n")[0]
-    return any(numbers[-1] == wanted for text in (reply, first_line) if (numbers := _numbers(text)))
-
-
-def _numbers(text: str) -> list[float]:
-    return [_value(number) for number in _NUMBER.findall(text)]
-
-
-def _value(number: str) -> float:
-    """Return a written number as a float: "1,250" is 1250 (a comma before three digits groups), "2,5" is 2.5."""
-    plain = re.sub(r",(?=\d{3}(?:\D|$))", "", number).replace(",", ".")
-    head, *rest = plain.split(".")
-    return float(head + ("." + "".join(rest) if rest else ""))
-
-
-def _has_words(reply: str, expected: str) -> bool:
-    if re.fullmatch(r"[A-Za-z]", expected.strip()):  # the letter of a choice: "a" elsewhere is only an article
-        letter = expected.strip().upper()
-        return reply.strip(" .()*\n").upper() == letter or re.search(rf"\b{letter}\b", reply) is not None
-    wanted = _plain_words(expected)
-    articles = not wanted  # an answer that is an article, such as the letter of a choice: then they count
-    wanted, words = _plain_words(expected, articles=articles), _plain_words(reply, articles=articles)
-    if not wanted:  # an answer of symbols alone, such as "==": compared as it stands
-        return expected.strip() in reply
-    if any(unicodedata.category(char) == "Lo" for char in expected):  # a script that puts no spaces between words
-        return "".join(wanted) in "".join(words)
-    return any(words[start : start + len(wanted)] == wanted for start in range(len(words) - len(wanted) + 1))
-
-
-def _plain_words(text: str, *, articles: bool = False) -> list[str]:
-    """Return the lower-case words of a text in any script, without accents; articles only if `articles` is set."""
-    plain = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
-    plain = plain.replace("'", "").replace(chr(0x2019), "")
-    return [word for word in re.findall(r"\w+", plain.casefold()) if articles or word not in _ARTICLES]
+def _asserts(text: str, key: str, keys: Sequence[str], asked: Question) -> bool:
+    """Return True if a reply asserts one accepted answer, by the rules for answers of its kind."""
+    if polarity(key) is not None and asked.is_polar:
+        return stated_polarity(text, asked) == polarity(key)
+    if is_letter(key):
+        return chosen_letter(text, key, asked) == key.strip("() .").upper()
+    wanted = as_quantities(key)
+    if wanted is not None:
+        return gives_quantities(text, wanted, asked)
+    if is_symbolic(key):
+        return symbol_stands(text, key)
+    if is_formula(key):
+        return formula_stands(text, key, asked) or names(text, key, keys, asked)
+    return names(text, key, keys, asked) or symbol_stands(text, key)
