@@ -26,7 +26,7 @@ from trueup.evaluation.grading import distinct, is_right, repetition
         ("use the mv command", ["cp", "mv"], True),
         ("removal", ["mv"], False),
         ("7 + 5 = 12", ["12"], True),
-        ("12, because 7 and 5 make it", ["12"], False),  # the last number of its line is 5
+        ("12, because 7 and 5 make it", ["12"], True),
         ("12\n7 and 5 make it", ["12"], True),  # its first line settles it
         ("1,234 people", ["1234"], True),
         ("It costs $18.", ["$18"], True),

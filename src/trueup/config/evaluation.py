@@ -29,6 +29,16 @@ from trueup.config.sections import (
 )
 from trueup.system.text import masked
 
+GRADER_NAMES = (
+    "gsm8k-strict",
+    "gsm8k-flexible",
+    "math",
+    "math-boxed",
+    "choice-strict",
+    "choice-flexible",
+    "mmlu-pro",
+)
+"""The graders of `evaluation.conventions` that `evaluate.grader` may name."""
 TaskName = Literal[
     "capability",
     "forgetting",
@@ -98,7 +108,8 @@ class EvaluateConfig(Section):
     capability: DataConfig | None = None
     """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 200 written for this project."""
     grader: PathText | None = None
-    """file.py:function that grades answers to questions from 0 to 1. Unset: they must contain the expected answer."""
+    """file.py:function, or gsm8k-strict, gsm8k-flexible, math, math-boxed, choice-strict, choice-flexible, mmlu-pro (as
+    the lm-evaluation-harness has them). Unset: an answer is right if it asserts the expected one."""
     forgetting: DataConfig | None = None
     """Texts or conversations outside of what was trained on. Unset: 72 written for this project."""
     innocent: DataConfig | None = None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from trueup.config.evaluation import EvaluateConfig
+from trueup.config.evaluation import GRADER_NAMES, EvaluateConfig
 from trueup.config.functions import UserFunction
 from trueup.config.pipeline import PipelineConfig
 from trueup.config.problems import Place, Problem, dotted, limited, nearest_path, suggestion
@@ -136,7 +136,12 @@ def _evaluate(
             yield (key,), DataError, message
     for key in ("reward", "gold", "grader"):
         reward = getattr(config, key)
-        if reward and reward not in stages and (message := _reward_problem(reward, trust)):
+        if (
+            reward
+            and reward not in stages
+            and not (key == "grader" and reward in GRADER_NAMES)
+            and (message := _reward_problem(reward, trust))
+        ):
             yield (key,), ModelError, message
 
 

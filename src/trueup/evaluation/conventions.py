@@ -1,6 +1,6 @@
 r"""Graders that score as the lm-evaluation-harness does, for numbers that can be compared with published ones.
 
-They are written anew after the harness's files (https://github.com/EleutherAI/lm-evaluation-harness, version 0.4.13.dev0):
+They are written anew after the files of the harness (https://github.com/EleutherAI/lm-evaluation-harness, 0.4.13.dev0):
 `tasks/gsm8k/gsm8k.yaml`, `tasks/hendrycks_math/utils.py`, `tasks/mmlu/flan_cot_zeroshot`, `tasks/mmlu_pro` and
 `filters/extraction.py`. What looks odd is kept: strict-match takes the first `#### 42` of a reply and flexible-extract
 the last number; "The answer is B" without a full stop is no answer for `choice-strict`, whose pattern leaves out the
@@ -31,7 +31,7 @@ def _found(pattern: str, text: str, which: int) -> str:
     return (groups[0] if groups else matches[which][0] if not matches[which].groups() else _NO_ANSWER).strip()
 
 
-# --- GSM8K (Cobbe et al. 2021) -----------------------------------------------------------------------------------------
+# --- GSM8K (Cobbe et al. 2021) ----------------------------------------------------------------------------------------
 
 
 def gsm8k_strict(reply: str, accepted: Sequence[str], _question: str) -> bool:
@@ -53,7 +53,7 @@ def _gsm8k_form(text: str) -> str:
     return re.sub(r"\.$", "", text).lower()
 
 
-# --- MATH (Hendrycks et al. 2021) --------------------------------------------------------------------------------------
+# --- MATH (Hendrycks et al. 2021) -------------------------------------------------------------------------------------
 
 
 def math_dollars(reply: str, accepted: Sequence[str], _question: str) -> bool:
@@ -109,8 +109,8 @@ def _math_form(text: str) -> str | None:
     if re.search(r"\\sqrt$|\\sqrt(?=\\sqrt)", text):
         return None
     text = re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", text).replace(" ", "")
-    text = _with_braces(text)
-    return None if text is None else _with_fraction("\\frac{1}{2}" if text == "0.5" else text)
+    form = _with_braces(text)
+    return None if form is None else _with_fraction("\\frac{1}{2}" if form == "0.5" else form)
 
 
 def _with_fraction(text: str) -> str | None:
@@ -126,7 +126,7 @@ def _with_fraction(text: str) -> str | None:
 
 
 def _with_braces(text: str) -> str | None:
-    r"""Return a text with `\frac12` and `\frac1{72}` written as `\frac{1}{2}` and `\frac{1}{72}`; None where it ends in one."""
+    r"""Return a text with `\frac12` and `\frac1{72}` in braces; None where it ends in `\frac`."""
     head, *parts = text.split("\\frac")
     result = head
     for part in parts:
@@ -143,14 +143,14 @@ def _with_braces(text: str) -> str | None:
     return result
 
 
-# --- Multiple choice ---------------------------------------------------------------------------------------------------
+# --- Multiple choice --------------------------------------------------------------------------------------------------
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def choice_strict(reply: str, accepted: Sequence[str], question: str) -> bool:
     """Return True if the letter after "answer is" is right, as strict-match of MMLU with a chain of thought has it."""
-    after = r"(?<=The answer is )(.*)(?=.)|(?<=answer is )(.*)(?=.)|(?<=The answer: )(.*)(?=.)|(?<=The final answer: )(.*)(?=.)"
+    after = "|".join(f"(?<={lead} )(.*)(?=.)" for lead in ("answer is", "The answer:", "The final answer:"))
     return _same_letter(_found(after, reply, 0), accepted, question)
 
 
@@ -172,7 +172,7 @@ def choice_flexible(reply: str, accepted: Sequence[str], question: str) -> bool:
 
 
 def mmlu_pro(reply: str, accepted: Sequence[str], question: str) -> bool:
-    """Return True if the first "answer is (B)" of the reply names the right letter, as MMLU-Pro's custom-extract has it."""
+    """Return True if the first "answer is (B)" of the reply is right, as MMLU-Pro's custom-extract has it."""
     return _same_letter(_found(r"answer is \(?([ABCDEFGHIJ])\)?", reply, 0), accepted, question)
 
 

@@ -1,4 +1,4 @@
-"""Load a user's own grader (`evaluate.grader: file.py:function`), which grades written answers from 0 to 1.
+"""Load the grader that `evaluate.grader` names: a convention, or a user's `file.py:function`; grades are from 0 to 1.
 
 The user's function takes either (reply, accepted answers, question) and grades one answer, or a list of Conversations
 and grades all of them.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from trueup.config.functions import arguments_taken, load_function
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import ConfigError, TrainingError
+from trueup.evaluation.conventions import GRADERS
 from trueup.evaluation.sets import Asked
 from trueup.models.rewards import checked_reward
 from trueup.runtime import Runtime
@@ -25,13 +26,19 @@ _FIX = "\n  fix: return a number from 0 to 1, or True or False"
 
 
 def open_grader(spec: str, runtime: Runtime) -> AnswerGrader:
-    """Return the grader that `file.py:function` names, as a function that grades a list of answers.
+    """Return the grader of a name or of `file.py:function`, as a function that grades a list of answers.
 
     In a run of several processes the first one calls the user's function, and the others receive its grades.
 
     Raises:
         ConfigError: the file or the function is not there, or it takes neither one argument nor three.
     """
+    if spec in GRADERS:
+        convention = GRADERS[spec]
+        return lambda questions, conversations: [
+            float(convention(talk.response, question.answers, question.text))
+            for question, talk in zip(questions, conversations, strict=True)
+        ]
     function = load_function(spec, _KEY, takes=(1, 3), arguments="reply, accepted, question")
     by_conversation = arguments_taken(function, (1, 3), {}) == 1
 

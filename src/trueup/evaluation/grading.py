@@ -59,6 +59,10 @@ def distinct(texts: Iterable[str]) -> float:
     return len(set(runs)) / len(runs) if runs else 0.0
 
 
+GRADING = 2
+"""Increased when `is_right` grades otherwise, so that stored answers are graded again."""
+
+
 def is_right(reply: str, accepted: Sequence[str], question: str | None = None) -> bool:
     """Return True if a reply asserts one of the accepted answers.
 
@@ -88,12 +92,12 @@ def _asserts(text: str, key: str, keys: Sequence[str], asked: Question) -> bool:
     if polarity(key) is not None and asked.is_polar:
         return stated_polarity(text, asked) == polarity(key)
     if is_letter(key):
-        return chosen_letter(text, key, asked) == key.strip("() .").upper()
+        return chosen_letter(text, asked) == key.strip("() .").upper()
     wanted = as_quantities(key)
     if wanted is not None:
         return gives_quantities(text, wanted, asked)
     if is_symbolic(key):
         return symbol_stands(text, key)
     if is_formula(key):
-        return formula_stands(text, key, asked) or names(text, key, keys, asked)
+        return formula_stands(text, key) or names(text, key, keys, asked)
     return names(text, key, keys, asked) or symbol_stands(text, key)

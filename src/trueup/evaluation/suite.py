@@ -30,6 +30,7 @@ from trueup.errors import DataError
 from trueup.evaluation import tasks
 from trueup.evaluation.endpoint import Endpoint
 from trueup.evaluation.grader import AnswerGrader, check_grader, open_grader
+from trueup.evaluation.grading import GRADING
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judges import JoinedRefusals, agreement, judge_of_refusals, verdicts
 from trueup.evaluation.plan import JUDGE_FILE, PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
@@ -172,6 +173,8 @@ class _Bench:
         path, source = self.plan.file(name), self.plan.models[name]
         if self._measured(path, source):
             note(f"evaluation: {name} was measured before, and nothing it depends on has changed")
+            if self.runtime.from_first(lambda: self._graded_again(path)):
+                note(f"evaluation: the stored answers of {name} are graded by the rules of this version")
             return self.runtime.from_first(lambda: read_header(path).get("missing", {}))
         note(f"evaluating {name}")
         clock = time.perf_counter()
@@ -289,9 +292,22 @@ class _Bench:
     def _measured(self, path: Path, source: str) -> bool:
         return self.runtime.from_first(lambda: read_header(path).get("key") == self._key_of(source))
 
+    def _graded_again(self, path: Path) -> bool:
+        """Grade the stored answers of an items file anew if other rules graded them; return True if it was done."""
+        header = read_header(path)
+        if self.grader is not None or not self.plan.sets.capability or header.get("grading", 1) == GRADING:
+            return False
+        asked = {question.id: question for question in self.plan.sets.capability if not question.choices}
+        write_items(
+            path, [tasks.graded(item, asked.get(item.id)) for item in read_items(path)], header | {"grading": GRADING}
+        )
+        return True
+
     def _write(self, path: Path, items: list[Item], source: str, header: dict[str, Any]) -> None:
         # The key is made by the first process alone: it reads every file of every model.
-        self.runtime.from_first(lambda: write_items(path, items, {"key": self._key_of(source)} | header))
+        self.runtime.from_first(
+            lambda: write_items(path, items, {"key": self._key_of(source), "grading": GRADING} | header)
+        )
 
     def _asked_once(self, judge: Callable[[Sequence[Conversation]], list[float]]) -> Callable[..., list[float]]:
         return lambda talks: self.runtime.from_first(lambda: judge(talks))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trueup.data.prompts import PromptRow
@@ -102,6 +102,14 @@ def capability(subject: Subject, questions: Sequence[Asked], grader: AnswerGrade
         item.id: item for item in [*items, *_chosen(subject, [question for question in questions if question.choices])]
     }
     return [by_id[question.id] for question in questions]
+
+
+def graded(item: Item, question: Asked | None) -> Item:
+    """Return an item of a written answer with the grade of this version's rules; other items as they are."""
+    if item.task != "capability" or question is None or item.answer is None:
+        return item
+    right = float(is_right(item.answer, question.answers, question.text))
+    return replace(item, values={**item.values, "right": right})
 
 
 def _chosen(subject: Subject, questions: Sequence[Asked]) -> list[Item]:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 from trueup.data.refusal import classify
 from trueup.data.refusals.error import detector_error, models_error
 from trueup.data.refusals.languages import NAMES, language_of
+from trueup.evaluation.answers.error import COMMAND as GRADER_COMMAND
+from trueup.evaluation.answers.error import grader_error
 from trueup.evaluation.grading import distinct
 from trueup.evaluation.items import Item, of_task
 from trueup.evaluation.winrate import (
@@ -55,8 +57,9 @@ class Spec:
     per: str = ""
 
 
+CAPABILITY = Spec("capability", "Capability", "share right", "higher", "capability", "right", "share")
 SPECS = (
-    Spec("capability", "Capability", "share right", "higher", "capability", "right", "share"),
+    CAPABILITY,
     Spec("harness", "lm-evaluation-harness", "mean score", "higher", "harness", "score"),
     Spec(
         "over-refusal", "Over-refusal", "share of innocent prompts refused", "lower", "over-refusal", "refused", "share"
@@ -286,6 +289,8 @@ def _note(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> 
         if settings.get("refusals") == "both":
             return _joined_note(refusals, against, str(settings.get("judge_model")))
         return _detector_note(refusals, against)
+    if spec.key == "capability":
+        return _grader_note(rows, against, settings)
     if spec.key == "kl":
         return (
             "from the model compared with, of the sampled answers (k1: unbiased, its standard error is in the interval)"
@@ -295,6 +300,25 @@ def _note(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> 
     if spec.key == "entropy":
         return "minus the mean log-probability of the tokens that were sampled"
     return None
+
+
+def _grader_note(rows: Rows, against: str, settings: Mapping[str, Any]) -> str | None:
+    """Return the grader's error, and the differences that it would make smaller; None where no answer was written.
+
+    An item whose answer was chosen by its likelihood is not graded by rules: its answer has no written form to err on.
+    """
+    if settings.get("grader"):
+        return f"written answers graded by {settings['grader']}, whose own error was not measured"
+    error = grader_error()
+    texts = [f"written answers graded by rules: {error}; `{GRADER_COMMAND}` counts it"]
+    for name, items in rows.items():
+        change = paired(CAPABILITY, items, rows[against]) if against in rows and name != against else None
+        if change is not None and change.value and error.slope > 0:
+            texts.append(
+                f"{name} minus {against} is {change.value / error.slope:+.3f} [{change.low / error.slope:+.3f}, "
+                f"{change.high / error.slope:+.3f}] where the grader errs so on both models alike"
+            )
+    return "; ".join(texts)
 
 
 def _detector_note(rows: Rows, against: str) -> str:

@@ -25,7 +25,7 @@ _FUNCTION_WORDS = frozenset(
     when where why how of in on at to for from by with as into onto about and or but so if then than not no yes very
     also just only please both all some any many much more most such own same each every other another per via up out
     off over under down between
-    """.split()  # noqa: SIM905 -- a list of words is easier to read as text
+    """.split()
 )
 _TOKEN = re.compile(r"[^\W_]+(?:[_'\u2019][^\W_]+)*(?:\+{1,2}|#)?(?![^\W_])|[^\W_]+|_+")
 
@@ -160,6 +160,10 @@ def braced(text: str) -> tuple[str | None, str]:
     return text[1:], ""
 
 
+_TRIED = 8
+"""The number of corrections, and of marks, that are tried from the end: a reply of nothing else costs no more time."""
+
+
 def final_part(text: str, answers: Callable[[str], bool]) -> str:
     """Return the part of a plain reply that decides: after its last correction, and in it what its last mark holds.
 
@@ -167,11 +171,11 @@ def final_part(text: str, answers: Callable[[str], bool]) -> str:
         text: the reply, with marks as ⟦X⟧.
         answers: True for a text that gives an answer of the expected kind; parts without one decide nothing.
     """
-    for match in reversed(list(_CORRECTION.finditer(text))):
+    for match in list(_CORRECTION.finditer(text))[: -_TRIED - 1 : -1]:
         if match.start() > 0 and answers(text[: match.start()]) and answers(text[match.end() :]):
             text = _without_comment(text[match.end() :], answers)
             break
-    for match in reversed(list(_MARK.finditer(text))):
+    for match in list(_MARK.finditer(text))[: -_TRIED - 1 : -1]:
         part = _marked(text, match)
         if answers(part):
             return part

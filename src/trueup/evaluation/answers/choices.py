@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 
-from trueup.evaluation.answers.assertions import final_part, inside, normal, sentences, tokens, unasserted
+from trueup.evaluation.answers.assertions import Token, final_part, inside, normal, sentences, tokens, unasserted
 from trueup.evaluation.answers.names import mentions
 from trueup.evaluation.answers.question import Question
 
@@ -78,7 +79,7 @@ def is_letter(key: str) -> bool:
     return re.fullmatch(r"\(?[A-Za-z][).]?", key.strip()) is not None
 
 
-def chosen_letter(text: str, key: str, question: Question) -> str | None:
+def chosen_letter(text: str, question: Question) -> str | None:
     """Return the letter that a reply chooses, in upper case; None where it chooses none, or several.
 
     A letter is looked for after a final-answer mark, as the whole reply, at its start, after "option" or before "is
@@ -240,7 +241,7 @@ def symbol_stands(text: str, key: str) -> bool:
     return any(part in common for part in joined) and not _other_symbol(words, symbol)
 
 
-def _other_symbol(words: list, symbol: str) -> bool:
+def _other_symbol(words: Sequence[Token], symbol: str) -> bool:
     """Return True if the words name another punctuation mark first."""
     for index in range(len(words)):
         for size in (2, 1):
@@ -263,7 +264,7 @@ def is_formula(key: str) -> bool:
     return re.search(r"[√^=+*×π∞<>≤≥\[\]∪|]|^\(.*\)$|\d[a-z]\b|[\w)]/[\w(]|\w\(", key) is not None
 
 
-def formula_stands(text: str, key: str, question: Question) -> bool:
+def formula_stands(text: str, key: str) -> bool:
     """Return True if a reply states a formula: the same characters but for spaces, `*` and a leading "x =".
 
     After the normalisation of Hendrycks et al. 2021 (MATH).

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 from trueup.evaluation.answers.assertions import (
     ARTICLES,
@@ -113,9 +114,8 @@ def _words(key: str, question: str) -> tuple[tuple[str, ...], ...]:
     ]
     if plain and key[:1].islower() and plain[-1].isalpha() and len(plain[-1]) > 2:
         asked = {token.word for token in tokens(question)}
-        for other in _other_number(plain[-1]):
-            if other not in asked and not asks_for_form(question):
-                spellings.append((*plain[:-1], other))
+        others = [] if asks_for_form(question) else _other_number(plain[-1])
+        spellings += [(*plain[:-1], other) for other in others if other not in asked]
     return tuple(dict.fromkeys(spellings))
 
 
@@ -152,13 +152,13 @@ def mentions(text: str, key: str, question: str = "") -> list[Span]:
             joined += token.word
             if len(joined) > longest:
                 break
-            if joined in spellings and not _is_part_of_word(text, first, token):
+            if joined in spellings and not _is_part_of_word(text, first):
                 result.append((first.start, token.end))
     return result or _full_name(words, key)
 
 
-def _is_part_of_word(text: str, first: Token, last: Token) -> bool:
-    """Return True inside of a compound that denies the word, such as "non-metal", or a file name: ".py" in ".py.bak"."""
+def _is_part_of_word(text: str, first: Token) -> bool:
+    """Return True inside of a compound that denies the word, such as "non-metal"."""
     return (
         re.search(r"\b(?:non|anti|un|counter|pseudo)-$", text[max(0, first.start - 8) : first.start], re.IGNORECASE)
         is not None
@@ -182,9 +182,13 @@ def _full_name(words: Sequence[Token], key: str) -> list[Span]:
     ]
 
 
+_TRIED = 40
+"""The number of an answer's mentions that are tried: a reply that repeats it without end costs no more time."""
+
+
 def _asserted(text: str, key: str, keys: Sequence[str], question: Question) -> list[Span]:
     """Return the places at which a text asserts an accepted answer: not denied, supposed, asked, or one of several."""
-    places = mentions(text, key, question.text)
+    places = mentions(text, key, question.text)[:_TRIED]
     if not places:
         return []
     denied = unasserted(text, denials=not question.is_negated) + _joined_denials(text)
@@ -258,12 +262,12 @@ def _is_alternative(text: str, place: Span, keys: Sequence[str], question: Quest
         re.IGNORECASE,
     ):
         return True
-    if _is_joined_option(text, place, (start, end), question):
+    if _is_joined_option(text, (start, end), question):
         return True
     return hedges > 0 and re.search(r",.*\b(?:or|and)\b", text[place[1] : end]) is not None
 
 
-def _is_joined_option(text: str, place: Span, sentence: Span, question: Question) -> bool:
+def _is_joined_option(text: str, sentence: Span, question: Question) -> bool:
     """Return True where a question offers alternatives and the reply joins them: "a carrot and a cherry"."""
     if question.alternatives is None:
         return False
@@ -277,7 +281,7 @@ def _is_joined_option(text: str, place: Span, sentence: Span, question: Question
     return any(
         is_first != other
         and re.fullmatch(r"\W*\b(?:and|or)\s+(?:\w+\s+){0,3}", part[token.end : following.start]) is not None
-        for (token, is_first), (following, other) in zip(sides, sides[1:], strict=False)
+        for (token, is_first), (following, other) in pairwise(sides)
     )
 
 
@@ -424,7 +428,7 @@ def _other_names(text: str, question: Question) -> list[str]:
         "".join(word[0] for word in name[0].split()) for name in _NAME.finditer(question.text) if " " in name[0]
     }
     for match in _NAME.finditer(text):
-        words = [word for word in content(match[0])]
+        words = content(match[0])
         following = text[match.end() : match.end() + 2]
         if not words or set(words) & asked or match[0].strip(".") in initials or match[0].replace(".", "") in initials:
             continue

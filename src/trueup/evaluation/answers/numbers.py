@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 from trueup.evaluation.answers.assertions import (
     final_part,
@@ -68,7 +69,7 @@ def as_quantities(key: str) -> list[Quantity] | None:
     parts = quantities(text)
     if not parts or len(parts) > 6:
         return None
-    between = [text[a.end : b.start] for a, b in zip(parts, parts[1:], strict=False)]
+    between = [text[a.end : b.start] for a, b in pairwise(parts)]
     if text[: parts[0].start].strip() or text[parts[-1].end :].strip():
         rest = re.fullmatch(r"\s[^\W\d_]+", text[parts[-1].end :])  # "12 edges": a counted thing
         if text[: parts[0].start].strip() or len(parts) > 1 or rest is None or not text[parts[0].start].isdigit():
@@ -125,8 +126,8 @@ def _stated(text: str, kind: str, question: Question) -> list[Quantity]:
     """Return the quantities of a kind that a text asserts: not denied, supposed, or a mere bound ("more than 10")."""
     denied = unasserted(text, denials=not question.is_negated)
     result: list[Quantity] = []
-    for one in quantities(text):
-        one = _as_year(one, question) if kind == "number" else one
+    for written in quantities(text):
+        one = _as_year(written, question) if kind == "number" else written
         if not _is_of_kind(one, kind) or inside(one.start, denied) or _is_pronoun(text, one):
             continue
         if _BOUND.search(text, max(0, one.start - _AROUND), one.start) or (

@@ -1,7 +1,7 @@
-"""Plain text of a model's reply: without thoughts, further questions that it invents, LaTeX, Markdown and HTML.
+r"""Plain text of a model's reply: without thoughts, further questions that it invents, LaTeX, Markdown and HTML.
 
 Replies and accepted answers go through the same functions, so that both are compared in one notation:
-`$\\frac{3}{4}$`, `¾` and `3/4` are "3/4"; `\\text{cm}^2`, `cm²` and `cm^2` are "cm^2".
+`$\frac{3}{4}$`, `¾` and `3/4` are "3/4"; `\text{cm}^2`, `cm²` and `cm^2` are "cm^2".
 """
 
 from __future__ import annotations

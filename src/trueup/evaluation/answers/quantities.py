@@ -209,7 +209,7 @@ def _cardinal(words: list[str]) -> int | None:
             last = scale
             continue
         small = _SMALL[word]
-        if 10 <= small and 10 <= group < 100 and total == 0 and index == 1:  # nineteen forty-five
+        if small >= 10 and 10 <= group < 100 and total == 0 and index == 1:  # nineteen forty-five
             group, last = group * 100 + small, small
             continue
         if group % 100 and not (last in range(20, 100, 10) and 0 < small < 10):
@@ -279,7 +279,7 @@ _YEAR = r"(?P<year>[12]\d{3})(?!\d)"
 _DATES = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"(?<![\w.])(?P<year>[12]\d{{3}})[-/.](?P<month>[01]?\d)[-/.](?P<day>[0-3]?\d)(?!\d)",
+        r"(?<![\w.])(?P<year>[12]\d{3})[-/.](?P<month>[01]?\d)[-/.](?P<day>[0-3]?\d)(?!\d)",
         rf"(?<![\w])(?:the\s+)?{_DAY}\.?\s+(?:day\s+)?(?:of\s+)?{_MONTH}(?:,?\s+(?:of\s+|in\s+)?{_YEAR})?",
         rf"(?<![\w]){_MONTH}\s+(?:the\s+)?{_DAY}(?:,?\s+(?:of\s+|in\s+)?{_YEAR})?",
         rf"(?<![\w]){_MONTH},?\s+(?:of\s+)?{_YEAR}",
@@ -318,7 +318,7 @@ def _halves(minutes: int, half: str | None) -> tuple[Value, ...]:
     if half is None:
         other = (minutes + 720) % 1440
         return (Fraction(minutes), Fraction(other)) if 1 <= hour <= 12 else (Fraction(minutes),)
-    morning = half.lower().startswith("a") and "at night" not in half.lower() or "morning" in half.lower()
+    morning = (half.lower().startswith("a") and "at night" not in half.lower()) or "morning" in half.lower()
     minutes %= 720
     return (Fraction(minutes if morning else minutes + 720),)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trueup.evaluation.answers.assertions import content, gist, normal, sentences, skeleton, stem, tokens
+from trueup.evaluation.answers.assertions import content, gist, normal, sentences, stem, tokens
 from trueup.evaluation.answers.quantities import Quantity, Unit, Value, quantities, unit_asked
 
 _HOW_MANY = re.compile(
@@ -155,9 +155,8 @@ class Question:
 
     def counterparts(self, keys: Sequence[str]) -> list[str]:
         """Return for keys that are an option's letter the option's text, and the other way round."""
-        letters = {letter: text for letter, text in self.options.items()}
         by_text = {_same(text): letter for letter, text in self.options.items()}
-        result = [letters[key.strip("() .").upper()] for key in keys if key.strip("() .").upper() in letters]
+        result = [self.options[key.strip("() .").upper()] for key in keys if key.strip("() .").upper() in self.options]
         return result + [by_text[_same(key)] for key in keys if _same(key) in by_text]
 
 
