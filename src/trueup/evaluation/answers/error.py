@@ -20,7 +20,7 @@ COMMAND = "python scripts/answer_error.py"
 
 @dataclass(frozen=True, slots=True)
 class LabelledAnswer:
-    """A reply to a question, labelled by a person: `right` is True if it gives an accepted answer.
+    """A reply to a question, labelled by its author: `right` is True if it gives an accepted answer.
 
     `split` is "dev" or "test"; `kind` says what the case tries, such as "negation".
     """
@@ -56,7 +56,7 @@ class GraderError:
         seen = "which the rules were not written on" if self.split == "test" else "which the rules were developed on"
         return (
             f"graded wrong {self.rejected} of {self.rejected.n} right answers, right {self.accepted} of "
-            f"{self.accepted.n} wrong ones (labelled by a person, {seen})"
+            f"{self.accepted.n} wrong ones (labelled apart from the rules, {seen})"
         )
 
 
