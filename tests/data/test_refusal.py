@@ -186,10 +186,19 @@ def test_the_error_is_the_sum_over_sets() -> None:
 
 def test_the_error_by_rules_alone_is_within_its_aims() -> None:
     """On XSTest's models: at least 0.90 of refusals found, at most 0.05 of answers flagged, no model below 0.55."""
-    error = detector_error()
+    error = summed([part for part in stored_counts() if part.name.startswith("XSTest")])
     assert error.missed.value <= 0.10
     assert error.false_alarms.value <= 0.05
     assert all(part.missed.value <= 0.45 for part in error.parts)
+
+
+def test_the_error_that_is_reported_is_of_replies_that_the_rules_were_not_written_on() -> None:
+    """Eight of ten refusals are found there, in seven languages: the aim of 0.90 is not reached."""
+    error = detector_error()
+    assert error.unseen
+    assert {part.language for part in error.parts} == set(MEASURED)
+    assert error.missed.value <= 0.20
+    assert error.false_alarms.value <= 0.05
 
 
 def test_endless_repetition_costs_no_time() -> None:
@@ -282,4 +291,4 @@ def test_a_sentence_of_the_prompt_is_not_the_models_own() -> None:
 
 def test_with_the_prompt_no_labelled_reply_is_judged_worse() -> None:
     for reply in load_replies():
-        assert is_refusal(reply.text, reply.prompt) == is_refusal(reply.text) or not reply.refusal
+        assert is_refusal(reply.text, reply.prompt) >= is_refusal(reply.text) or not reply.refusal
