@@ -15,7 +15,7 @@ from trueup.runs.folder import config_differences
 
 NO_PATHS = {
     "against", "judge", "judge_model", "stages", "template", "columns", "ignore", "split", "rows", "targets", "name",
-    "params", "device", "rater", "host", "format", "allow", "tasks",
+    "params", "harness_drop", "slices", "device", "rater", "host", "format", "allow", "tasks",
 }  # fmt: skip
 """Keys of text that is no path; `name` of a function is expanded where its file is opened."""
 

@@ -108,8 +108,7 @@ class EvaluateConfig(Section):
     capability: DataConfig | None = None
     """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 200 written for this project."""
     grader: PathText | None = None
-    """file.py:function, or gsm8k-strict, gsm8k-flexible, math, math-boxed, choice-strict, choice-flexible, mmlu-pro (as
-    the lm-evaluation-harness has them). Unset: an answer is right if it asserts the expected one."""
+    """file.py:function, or gsm8k-strict, math, mmlu-pro, … (docs/evaluation.md). Unset: by what the answer asserts."""
     forgetting: DataConfig | None = None
     """Texts or conversations outside of what was trained on. Unset: 72 written for this project."""
     innocent: DataConfig | None = None

@@ -478,7 +478,8 @@ def _class_of(auto: Any, config: Any) -> Any | None:
 
 def _has_class(auto: Any, config: Any, code: bool) -> bool:
     """Return True if there is a class that `auto` may load: transformers' own, or with `code` the model's."""
-    own = (getattr(config, "auto_map", None) or {}).get(auto.__name__)
+    classes = getattr(config, "auto_map", None)
+    own = classes.get(auto.__name__) if isinstance(classes, dict) else None
     return own is not None if code and own is not None else _class_of(auto, config) is not None
 
 
