@@ -56,7 +56,7 @@ def add(path: Path, split: str) -> None:
     own = DATA / "replies.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     with own.open("a", encoding="utf-8") as handle:
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(rows, len(load_replies()) + 1):  # ids that no row has
             kept = {key: row[key] for key in ("language", "label", "prompt", "reply")}
             handle.write(
                 json.dumps({"id": f"reply-{split}-{number:03}", "split": split, **kept}, ensure_ascii=False) + "\n"

@@ -91,7 +91,7 @@ class TestProcesses:
         broken[20] = {"prompt": "forbidden", "completion": "a"}
         renderer = making.renderer(REFUSING)
         said = refused(path, broken, 1, renderer)
-        assert said.startswith("ModelError: the chat template refuses these messages")
+        assert said.startswith(f"ModelError: {path}:21: the chat template refuses these messages")
         assert "not that" in said
         assert refused(path, broken, 2, renderer) == said
         same = making.rankings(60)

@@ -71,14 +71,14 @@ sys.path.insert(0, {tests!r})
 from tiny_votes import vote
 from trueup.recipes import stage
 
-real = stage.checked
+real = stage.prepare_checked
 def checked(*args, **options):  # the first process has read its rows, the second will
     done = real(*args, **options)
-    print("rows:", done.fingerprints, len(done.train), flush=True)
+    print("rows:", done.counts, len(done.train), flush=True)
     if os.environ["RANK"] == "0":
         vote(Path({path!r}), 12, "1")
     return done
-stage.checked = checked
+stage.prepare_checked = checked
 from trueup.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -136,7 +136,7 @@ def test_a_broken_model_is_said_in_a_sentence(ahead, tmp_path):
     (folder / "model.safetensors").write_bytes(b"nonsense")
     child = ahead(model=[str(folder)])
     until(lambda: child.state() == "failed")
-    assert child.problem.startswith(f"model: cannot load the model of {folder}")
+    assert child.problem.startswith(f"{folder}/model.safetensors: not a readable safetensors file")
     assert len(child.problem.splitlines()) <= 2
     assert child.notes == []
 
