@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from trueup.config.ranking import RankConfig
-from trueup.data.rendering.messages import Message
+from trueup.data.rendering.messages import Message, ToolCall
 from trueup.data.votes.vote_types import StoredPrompt
 from trueup.system.text import excerpt, masked
 
@@ -256,7 +256,10 @@ def _json(line: Mapping[str, Any]) -> bytes:
 
 
 def _prompt(fields: Mapping[str, Any]) -> StoredPrompt:
-    messages = tuple(Message(**message) for message in fields["messages"])
+    messages = tuple(
+        Message(**message | {"calls": tuple(ToolCall(**call) for call in message["calls"])})
+        for message in fields["messages"]
+    )
     return StoredPrompt(fields["id"], messages, tuple(fields["tags"]), fields["origin"])
 
 
