@@ -257,7 +257,7 @@ def _json(line: Mapping[str, Any]) -> bytes:
 
 def _prompt(fields: Mapping[str, Any]) -> StoredPrompt:
     messages = tuple(
-        Message(**message | {"calls": tuple(ToolCall(**call) for call in message["calls"])})
+        Message(**message | {"calls": tuple(ToolCall(**call) for call in message.get("calls", ()))})
         for message in fields["messages"]
     )
     return StoredPrompt(fields["id"], messages, tuple(fields["tags"]), fields["origin"])
