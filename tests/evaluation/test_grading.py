@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_distinct_by_hand() -> None:
     assert distinct([]) == 0
 
 
-def rows(tmp_path: Path, *made: dict[str, object]) -> DataConfig:
+def rows(tmp_path: Path, *made: Mapping[str, object]) -> DataConfig:
     return DataConfig(path=tiny_data.write(tmp_path / "rows.jsonl", list(made)))
 
 
@@ -147,10 +148,6 @@ def test_every_named_set_is_read_before_any_model(tmp_path: Path) -> None:
             sets.check_sets(EvaluateConfig.model_validate({key: str(broken)}))
 
 
-def test_gsm8k_rows_are_questions() -> None:
-    """The project's reference data, where it lies beside a checkout."""
-    path = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
-    if not path.is_file():
-        pytest.skip("the reference data is not here")
-    asked = sets.questions(DataConfig(path=str(path), rows="0:50"))
+def test_gsm8k_rows_are_questions(gsm8k: Path) -> None:
+    asked = sets.questions(DataConfig(path=str(gsm8k), rows="0:50"))
     assert all(is_right(one.answers[0], one.answers) for one in asked)

@@ -17,8 +17,8 @@ from trueup.config import PpoConfig, RewardConfig, SftConfig
 from trueup.errors import ModelError
 from trueup.export import merged_state
 from trueup.models.adapters import adapter_config, reach
+from trueup.models.blank import blank_model
 from trueup.models.family import check_family
-from trueup.models.matching import blank_model
 from trueup.models.network import Network
 from trueup.preflight.models import family_findings
 from trueup.runtime import Runtime

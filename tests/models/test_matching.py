@@ -29,7 +29,8 @@ from trueup.config.untrusted import Trust
 from trueup.errors import ModelError
 from trueup.models.forward import check_causal, check_lm_head, check_training_mode
 from trueup.models.loading import compare_headers, load_causal_lm, load_classifier, load_tokenizer
-from trueup.models.matching import renaming_of, stored_weights
+from trueup.models.renaming import renaming_of
+from trueup.models.stored import stored_weights
 from trueup.preflight.models import check_models, family_findings, model_findings, reward_findings, weight_findings
 from trueup.preflight.report import check_stage
 from trueup.system.console import Progress
@@ -79,6 +80,14 @@ def prefixed(prefix: str) -> Callable[[Weights], Weights]:
     return lambda weights: {prefix + name: value for name, value in weights.items()}
 
 
+def keyed(old: str, new: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {name.replace(old, new): value for name, value in weights.items()}
+
+
+def plus(more: Weights) -> Callable[[Weights], Weights]:
+    return lambda weights: weights | more
+
+
 def quantized(dtype: torch.dtype) -> Callable[[Weights], Weights]:
     return lambda weights: {name: value.to(dtype) if "proj" in name else value for name, value in weights.items()}
 
@@ -109,7 +118,7 @@ DAMAGE: dict[str, tuple[Callable[[Weights], Weights] | None, dict[str, Any], str
         r"14 quantized, where it has floats.*1 unknown to it.*weight_scale_inv",
     ),
     "more": (
-        lambda weights: {**weights, "tower.0.w": torch.ones(9)},
+        plus({"tower.0.w": torch.ones(9)}),
         {},
         r"1 unknown to it, .*ignored \(tower.0.w; ",
     ),
@@ -154,13 +163,13 @@ def test_a_prefix_is_named_with_a_line_that_takes_it_away(prefix: str, tiny_base
 
 
 def test_a_wrapper_inside_of_the_names_is_named(tiny_base: str, tmp_path: Path) -> None:
-    inside = lambda weights: {name.replace("layers.1.", "layers.1._orig_mod."): w for name, w in weights.items()}  # noqa: E731
+    inside = keyed("layers.1.", "layers.1._orig_mod.")
     with pytest.raises(ModelError, match=r"the names hold _orig_mod. \(left by torch.compile\)"):
         loaded(damaged(tiny_base, tmp_path / "model", inside))
 
 
 def test_an_adapter_that_was_not_merged_before_saving_is_named(tiny_base: str, tmp_path: Path) -> None:
-    more = lambda weights: {**weights, "model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(4, 32)}  # noqa: E731
+    more = plus({"model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(4, 32)})
     with pytest.raises(ModelError, match="merge it before saving"):
         loaded(damaged(tiny_base, tmp_path / "model", more))
 
@@ -176,7 +185,7 @@ def test_an_untied_head_is_needed_but_for_a_reward_model(untied: str, tmp_path: 
 
 
 def test_parts_left_out_on_purpose_are_allowed_and_named(tiny_base: str, tmp_path: Path) -> None:
-    tower = lambda weights: {**weights, **{f"vision.{index}.w": torch.ones(900) for index in range(5)}}  # noqa: E731
+    tower = plus({f"vision.{index}.w": torch.ones(900) for index in range(5)})
     folder = damaged(tiny_base, tmp_path / "model", tower)
     with pytest.raises(ModelError, match=r"allow=\[ignored-weights\]"):
         loaded(folder)
@@ -236,6 +245,8 @@ def test_pickled_weights_are_compared_too(tiny_base: str, tmp_path: Path) -> Non
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"14 quantized without their scales"):
         loaded(str(folder), pickles=True)
+    torch.save([torch.ones(2)], folder / "pytorch_model.bin")
+    assert stored_weights(folder) == {}
 
 
 GGUF_NAMES = {
@@ -278,7 +289,7 @@ def test_a_gguf_file_is_compared_too(tiny_base: str, tmp_path: Path) -> None:
     assert loaded(gguf_file(tiny_base, tmp_path / "plain.gguf")).config.num_hidden_layers == 2
     with pytest.raises(ModelError, match=r"1 of 21 missing, which would be random \(model.layers.1.mlp.up_proj.weight"):
         loaded(gguf_file(tiny_base, tmp_path / "less.gguf", without("layers.1.mlp.up_proj")))
-    more = lambda weights: {**weights, "model.layers.2.mlp.up_proj.weight": torch.ones(64, 32)}  # noqa: E731
+    more = plus({"model.layers.2.mlp.up_proj.weight": torch.ones(64, 32)})
     with pytest.raises(ModelError, match=r"1 unknown to it, which would be ignored \(blk.2.ffn_up.weight; 7.0%"):
         loaded(gguf_file(tiny_base, tmp_path / "more.gguf", more))
     assert loaded(str(tmp_path / "more.gguf"), ignored_weights=True).config.num_hidden_layers == 2
@@ -313,7 +324,7 @@ def test_a_reward_model_without_its_head_is_refused(scorer: str, tmp_path: Path)
 
 
 def test_a_reward_model_may_keep_a_language_models_head(scorer: str, tmp_path: Path) -> None:
-    folder = damaged(scorer, tmp_path / "model", lambda weights: {**weights, "lm_head.weight": torch.ones(264, 32)})
+    folder = damaged(scorer, tmp_path / "model", plus({"lm_head.weight": torch.ones(264, 32)}))
     assert load_classifier(folder, runtime.init("cpu", "float32")).config.num_labels == 1
 
 
@@ -358,10 +369,6 @@ def adapter(tiny_base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     get_peft_model(loaded(tiny_base), lora).save_pretrained(str(folder))
     return str(folder)
-
-
-def keyed(old: str, new: str) -> Callable[[Weights], Weights]:
-    return lambda weights: {name.replace(old, new): value for name, value in weights.items()}
 
 
 ADAPTERS: dict[str, tuple[Callable[[Weights], Weights], str]] = {
@@ -525,8 +532,7 @@ def errors_of(model: str, tmp_path: Path, **settings: Any) -> list[str]:
 
 @pytest.mark.parametrize("prefix", ["transformer.", "gpt.decoder."])
 def test_another_prefix_is_named_with_a_line_that_renames(prefix: str, tiny_base: str, tmp_path: Path) -> None:
-    other = lambda weights: {name.replace("model.", prefix): weight for name, weight in weights.items()}  # noqa: E731
-    folder = damaged(tiny_base, tmp_path / "model", other)
+    folder = damaged(tiny_base, tmp_path / "model", keyed("model.", prefix))
     with pytest.raises(ModelError, match=f"names begin with {prefix} where the model's begin with model.") as caught:
         loaded(folder)
     run_code(str(caught.value))
@@ -641,7 +647,10 @@ def test_a_head_that_only_config_json_ties_is_a_warning(untied: str, tmp_path: P
         tiny_data.stage("sft", tmp_path, model=damaged(untied, tmp_path / "model", tie_word_embeddings=True))
     )
     assert (finding.level, finding.code) == ("warning", "untied-head")
-    copied = lambda weights: weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}  # noqa: E731
+
+    def copied(weights: Weights) -> Weights:
+        return weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}
+
     tied = damaged(untied, tmp_path / "tied", copied, tie_word_embeddings=True)
     assert not list(weight_findings(tiny_data.stage("sft", tmp_path, model=tied)))
 
@@ -705,8 +714,10 @@ def test_a_norm_that_computes_nan_is_named_as_such(untied: str, tmp_path: Path) 
 
 
 def test_an_adapter_that_nothing_has_trained_is_a_warning(adapter: str, tmp_path: Path) -> None:
-    zeros = lambda weights: {name: w * (0 if "lora_B" in name else 1) for name, w in weights.items()}  # noqa: E731
-    folder = damaged(adapter, tmp_path / "adapter", zeros, "adapter_model.safetensors")
+    def untrained(weights: Weights) -> Weights:
+        return {name: weight * (0 if "lora_B" in name else 1) for name, weight in weights.items()}
+
+    folder = damaged(adapter, tmp_path / "adapter", untrained, "adapter_model.safetensors")
     [finding] = weight_findings(tiny_data.stage("sft", tmp_path, model=folder))
     assert (finding.level, finding.code) == ("warning", "untrained-adapter")
 
@@ -720,7 +731,7 @@ def scored(scorer: str, folder: Path, change: Callable[[Weights], Weights]) -> s
 
 def random_head(seed: int) -> Callable[[Weights], Weights]:
     head = torch.randn(1, 32, generator=torch.Generator().manual_seed(seed))
-    return lambda weights: weights | {"score.weight": head}
+    return plus({"score.weight": head})
 
 
 def test_a_reward_that_is_a_copy_of_another_is_refused(scorer: str, tmp_path: Path) -> None:
@@ -739,10 +750,13 @@ def test_a_reward_that_is_a_copy_of_another_is_refused(scorer: str, tmp_path: Pa
 
 
 def test_a_reward_whose_score_is_constant_is_refused(scorer: str, tiny_base: str, tmp_path: Path) -> None:
-    zeros = scored(scorer, tmp_path / "zeros", lambda weights: weights | {"score.weight": torch.zeros(1, 32)})
+    zeros = scored(scorer, tmp_path / "zeros", plus({"score.weight": torch.zeros(1, 32)}))
     [finding] = weight_findings(tiny_data.stage("ppo", tmp_path, model=tiny_base, reward=zeros))
     assert (finding.code, finding.section) == ("constant-reward", "reward")
-    still = lambda weights: random_head(0)(weights) | {"model.norm.weight": torch.zeros(32)}  # noqa: E731
+
+    def still(weights: Weights) -> Weights:
+        return random_head(0)(weights) | {"model.norm.weight": torch.zeros(32)}
+
     config = tiny_data.stage("ppo", tmp_path, model=tiny_base, reward=scored(scorer, tmp_path / "still", still))
     assert not list(weight_findings(config))
     with pytest.raises(ModelError, match="it gives every answer the same score"):
@@ -767,7 +781,7 @@ def test_a_reward_of_another_vocabulary_is_known_before_weights_load(
 def test_ignored_weights_are_allowed_and_named_where_models_are_only_used(
     tiny_base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = damaged(tiny_base, tmp_path / "model", lambda weights: weights | {"tower.0.w": torch.ones(900)})
+    folder = damaged(tiny_base, tmp_path / "model", plus({"tower.0.w": torch.ones(900)}))
     assert main(["chat", folder, "--device", "cpu"]) == 4
     assert "--allow ignored-weights" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n"))

@@ -6,7 +6,7 @@ and `key.sub=value` overrides into these models.
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -284,7 +284,9 @@ def _source(reward: str) -> str:
     if function := UserFunction.parse(reward):
         return replace(function, file=function.file.expanduser().resolve()).spec
     path = Path(reward).expanduser()
-    return str((path / "model" if os.path.isdir(path / "model") else path).resolve())  # noqa: PTH112 -- False of a name that is too long
+    with suppress(OSError):  # of a name that is too long for a folder
+        path = path / "model" if (path / "model").is_dir() else path
+    return str(path.resolve())
 
 
 def _unwatched(config: DpoConfig | PpoConfig) -> dict[str, str]:

@@ -16,8 +16,8 @@ from trueup.config.paths import adapter_base, is_adapter, trust_of
 from trueup.config.untrusted import Trust, read_json, refusal
 from trueup.errors import ModelError
 from trueup.models.adapters import check_adapters
+from trueup.models.blank import config_message, require_buildable
 from trueup.models.loading import inspected_folder, load_error_message
-from trueup.models.matching import config_message, require_buildable
 from trueup.models.weights import score_head
 
 if TYPE_CHECKING:

@@ -23,19 +23,9 @@ from trueup.config.untrusted import Trust, pickle_message, read_json, refusal
 from trueup.data.rendering.choice import choose_template, two_templates
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import MissingExtraError, ModelError
-from trueup.models.matching import (
-    AdapterReport,
-    adapter_report,
-    folder_report,
-    frequencies_message,
-    library_reason,
-    loaded_report,
-    meta_base,
-    read_model_config,
-    require_adapter_match,
-    require_match,
-    with_layers_beyond,
-)
+from trueup.models.adapter_matching import AdapterReport, adapter_report, require_adapter_match
+from trueup.models.blank import frequencies_message, library_reason, meta_base, read_model_config
+from trueup.models.matching import folder_report, loaded_report, require_match, with_layers_beyond
 from trueup.models.network import Network
 from trueup.models.weights import check_end_ids, input_embeddings, weights_fingerprint
 from trueup.system.text import excerpt

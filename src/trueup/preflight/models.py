@@ -18,23 +18,14 @@ from trueup.config.paths import adapter_base, is_adapter, trust_of
 from trueup.config.untrusted import refusal
 from trueup.data.tokens.findings import Finding, fault
 from trueup.errors import ModelError
+from trueup.models.adapter_matching import adapter_problem, adapter_report
+from trueup.models.blank import endless_frequencies, frequencies_message, read_model_config, skeleton
 from trueup.models.family import check_family
 from trueup.models.loading import kind_problem
-from trueup.models.matching import (
-    WeightsReport,
-    adapter_problem,
-    adapter_report,
-    endless_frequencies,
-    folder_report,
-    frequencies_message,
-    read_adapter,
-    read_model_config,
-    read_weights,
-    same_weights,
-    skeleton,
-)
+from trueup.models.matching import WeightsReport, folder_report
 from trueup.models.positions import position_limit
 from trueup.models.reward_model import classifier_source
+from trueup.models.stored import read_adapter, read_weights, same_weights
 from trueup.models.targets import target_problem
 from trueup.models.weights import check_end_ids
 from trueup.system.text import listed
@@ -137,7 +128,7 @@ def _weights(section: str, model: str, auto: Any, config: StageConfig, *, head: 
 
 def _value_findings(section: str, folder: Path, auto: Any, report: WeightsReport) -> Iterator[Finding]:
     """Yield findings on the numbers of single weights: a score head of zeros, an LM head tied by config.json alone."""
-    heads = [name for name in report.stored if name == "score.weight"]
+    heads = {"score.weight"} & {*report.stored}
     if auto.__name__ == "AutoModelForSequenceClassification" and heads:
         if not any(bool(weight.any()) for weight in read_weights(folder, heads).values()):
             text = f"{folder}: its score head (score.weight) is all zeros: every answer has the same score"

@@ -20,6 +20,7 @@ from trueup.data.tokens.findings import Finding
 from trueup.data.tokens.prepare import Prepared
 from trueup.errors import DataError, ModelError
 from trueup.models.loading import code_problem, load_renderer, read_config
+from trueup.models.stored import non_finite
 from trueup.preflight.check import examine, other_models
 from trueup.preflight.models import family_findings, model_findings
 from trueup.system.console import Progress, make_console
@@ -171,25 +172,6 @@ def _model_findings(config: StageConfig, renderer: Renderer) -> Iterator[Finding
         if damaged is not None:
             text = f"{damaged[0]}: {damaged[1]} holds NaN or infinity"
             yield Finding("non-finite-weights", "error", section, text, "take an earlier checkpoint")
-
-
-def non_finite(path: Path) -> str | None:
-    """Return the name of the first tensor in a .safetensors file that holds NaN or infinity; None if there is none.
-
-    One tensor is read at a time.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
-                tensor = opened.get_tensor(name)
-                # torch cannot say of 8-bit floats; they are refused, or dequantized, when their model loads.
-                if tensor.dtype.is_floating_point and tensor.element_size() > 1 and not bool(tensor.isfinite().all()):
-                    return name
-    except SafetensorError as error:
-        raise ModelError(f"{path}: not a readable safetensors file: {error}\n  fix: copy it again, whole") from None
-    return None
 
 
 def show(result: CheckResult, *, as_json: bool) -> None:

@@ -306,7 +306,7 @@ _READ = {
 }
 """Logger -> patterns of messages that are read by checks of ours, or hold nothing about a model or its data."""
 _READ_WARNINGS = (
-    "Found missing adapter keys",  # models/matching.py
+    "Found missing adapter keys",  # models/adapter_matching.py
     "fan_in_fan_out is set to False but the target module is `Conv1D`",  # PEFT then sets it itself; export proves it
 )
 
