@@ -9,7 +9,7 @@ import pytest
 from data.sources.public_sets import FIVE, KTO, PREFERENCES, SAFE, TALKS, XLAM, Row
 from tiny_data import write
 from trueup.config import DpoConfig
-from trueup.data.sources.formats import PARSERS
+from trueup.data.sources.generic import PARSERS
 from trueup.data.sources.schemas import SCHEMAS
 from trueup.errors import ConfigError, DataError
 from trueup.preflight.early import read_rows

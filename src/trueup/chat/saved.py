@@ -125,7 +125,7 @@ def _check(path: Path, content: bytes, rows: Sequence[ChatRow], kind: SavedKind)
     form = recognise(existing[0][1] if existing else new[0][1], (kind,))
     for origin, row in [*existing, *new]:
         try:
-            parsed = form.parse(Record(row, origin), form.keys) if form else None
+            parsed = form.parse(Record(row, origin)) if form else None
         except DataError as error:
             problem = str(error).partition("\n")[0]
             raise DataError(f"{problem}\n  fix: /save the {kind}s to another file") from error

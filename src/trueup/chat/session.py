@@ -75,11 +75,8 @@ def run(
         ModelError: a model cannot be loaded, writes no text, or takes no system prompt.
         KeyboardInterrupt: Ctrl-C twice at the prompt.
     """
-    sampling = AnswerSampling(
-        parse_temperature(temperature),
-        parse_whole_number("max_new_tokens", max_new_tokens, 1),
-        tuple(map(parse_stop_text, stop)),
-    )
+    limit = parse_whole_number("max_new_tokens", max_new_tokens, 1)
+    sampling = AnswerSampling(parse_temperature(temperature), limit, tuple(map(parse_stop_text, stop)))
     if against is not None and Path(against).resolve() == Path(model).resolve():
         raise ConfigError(
             f"against: {spoken_name(against)} is the model itself\n  fix: name another one, or leave it out"
@@ -92,14 +89,23 @@ def run(
     reader = InputReader()
     speakers: list[Speaker] = []
     for name in [model] if against is None else [model, against]:
-        if ignored := compare_headers(name, trust):
-            say(f"allowed: {ignored}")
-        if reader.interactive:
-            say(f"loading {spoken_name(name)}")
+        _announce(name, trust, loading=reader.interactive)
         speakers.append(Speaker(name, where, chat_template=chat_template, template=variables, trust=trust))
     session = Session(speakers, sampling, seed, reader)
     session.set_system(system or "")
     session.talk()
+
+
+def _announce(model: str, trust: Trust, *, loading: bool) -> None:
+    """Print what is allowed to be left out of a model and, with `loading`, that it loads.
+
+    Raises:
+        ModelError: its weights are not those of its class.
+    """
+    if ignored := compare_headers(model, trust):
+        say(f"allowed: {ignored}")
+    if loading:
+        say(f"loading {spoken_name(model)}")
 
 
 def parse_variables(settings: Sequence[str]) -> dict[str, object]:

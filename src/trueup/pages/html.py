@@ -42,8 +42,6 @@ _ICON_OF_WORD = {"SHIP": "check", "HOLD": "cross", "NOT SHOWN": "question", "NOT
 def environment(package: str) -> Environment:
     """Return a jinja environment for the templates of a package and those of `trueup.pages`.
 
-    Values are escaped and an undefined name is an error. The caller adds its own filters and globals to the result.
-
     Values are escaped and an undefined name is an error. A room adds its own filters and globals to the result.
     """
     result = Environment(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+from markupsafe import Markup
+
 from trueup.pages.numbers import estimate, plain
 from trueup.pages.text import one_line
 from trueup.report.drawing import Look, finite
@@ -21,12 +23,12 @@ _SHAPES = [
 ]
 
 
-def glyph(look: Look) -> str:
+def glyph(look: Look) -> Markup:
     """Return a small SVG of a model's line and marker as they are in the pictures, for legends and tables."""
     dashes = " ".join(f"{part:g}" for part in look.dashes[1])
     index = look.index
     style = f"--this:var(--m{index % 8})"
-    return (
+    return Markup(
         f'<svg class="glyph" width="26" height="14" viewBox="0 0 26 14" style="{style}" aria-hidden="true" '
         f'focusable="false"><path d="M1 7h24" class="stroke" stroke-dasharray="{dashes or "none"}"/>'
         f"{_SHAPES[index % len(_SHAPES)]}</svg>"
@@ -36,11 +38,11 @@ def glyph(look: Look) -> str:
 _LEFT, _RIGHT, _Y = 8.0, 252.0, 15.0
 
 
-def strip(gate: GateResult) -> str:
+def strip(gate: GateResult) -> Markup:
     """Return a small SVG of a gate's interval on a line with its limit and zero; "" if the interval is not finite."""
     one = gate.estimate
     if one is None or not finite(one.value, one.low, one.high, gate.bound):
-        return ""
+        return Markup("")
     ends = (min(0.0, one.low, gate.bound), max(0.0, one.high, gate.bound))
     room = (ends[1] - ends[0]) * 0.06 or 1.0
     low, high = ends[0] - room, ends[1] + room
@@ -51,7 +53,7 @@ def strip(gate: GateResult) -> str:
     words = escape(f"{one_line(gate.title)}: {estimate(one)}, limit {plain(gate.bound)}: {gate.outcome}")
     zero = "" if abs(at(0) - at(gate.bound)) < 1 else f'<path d="M{at(0)} 8v14" class="zero"/>'
     hollow = "" if gate.outcome in ("pass", "fail") else " hollow"
-    return (
+    return Markup(
         f'<svg class="strip {gate.outcome.replace(" ", "-")}{hollow}" width="260" height="44" viewBox="0 0 260 44" '
         f'role="img" aria-label="{words}"><title>{words}</title><path d="M{_LEFT} {_Y}H{_RIGHT}" class="axis"/>{zero}'
         f'<path d="M{at(gate.bound)} 2v26" class="limit"/><path d="M{at(one.low)} {_Y}H{at(one.high)}" class="range"/>'

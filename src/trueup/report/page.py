@@ -13,9 +13,8 @@ from trueup.pages.numbers import memory, plain
 from trueup.pages.text import cleaned, one_line
 from trueup.report import view
 from trueup.report.charts import looks_of, pictures
-from trueup.report.drawing import Look
 from trueup.report.glyphs import glyph, strip
-from trueup.report.report_schema import GateResult, Report
+from trueup.report.report_schema import Report
 from trueup.system.text import short_count
 
 
@@ -41,7 +40,7 @@ def render(report: Report) -> str:
         tasks=sorted({sample.task for sample in report.samples}),
         longest=max(report.seconds.values(), default=0.0),
         made=_moment(report.made),
-        glyph=lambda model: _glyph(looks, model),
+        glyph=lambda model: glyph(looks[model]) if model in looks else "",
         judged_first=view.judged_first(report),
     )
 
@@ -49,7 +48,7 @@ def render(report: Report) -> str:
 @cache
 def _environment() -> Environment:
     environment = html.environment("trueup.report")
-    environment.globals |= {"strip": _strip, "view": view}
+    environment.globals |= {"strip": strip, "view": view}
     environment.filters |= {
         "inline": Markup,
         "memory": memory,
@@ -68,11 +67,3 @@ def _moment(made: str) -> str:
     except ValueError:
         return made
     return f"{time.day} {time:%B %Y, %H:%M} {time.tzname() or ''}".strip()
-
-
-def _glyph(looks: dict[str, Look], model: str) -> Markup:
-    return Markup(glyph(looks[model]) if model in looks else "")
-
-
-def _strip(gate: GateResult) -> Markup:
-    return Markup(strip(gate))

@@ -10,7 +10,7 @@ from casekit import load, refusal, section, write
 from public_sets import ALL, BAD, FIVE, GOOD, NECTAR, OASST_FLAT, PREFERENCES, QUESTIONS, TALKS, Pair, Row, arrow, chat
 
 from trueup.config.sections import RowFormat
-from trueup.data.sources.formats import PARSERS
+from trueup.data.sources.generic import PARSERS
 from trueup.data.sources.schemas import SCHEMAS
 from trueup.data.sources.stream import RowStream
 

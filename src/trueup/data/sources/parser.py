@@ -11,7 +11,8 @@ from typing import Literal, cast
 from trueup.config import DataConfig
 from trueup.data.rendering.messages import Conversation, Message, Origin, Preference, Prompt, Row, row_error
 from trueup.data.sources.calls import declaring, read_tools
-from trueup.data.sources.formats import PARSERS, Format, LeftOut, answers_beside, recognise, untrained
+from trueup.data.sources.formats import Format, LeftOut, answers_beside, recognise
+from trueup.data.sources.generic import PARSERS, untrained
 from trueup.data.sources.meaning import check_meaning, is_tie, other_split
 from trueup.data.sources.records import (
     COMPLETION,

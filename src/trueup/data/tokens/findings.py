@@ -182,6 +182,49 @@ def row_findings(
     return [_of_held_out(finding) if section == "eval" else finding for finding in result]
 
 
+TEMPLATE_EFFECTS: dict[Flag, tuple[str, FindingLevel, str, str]] = {
+    Flag.THOUGHT: ("thoughts", "note", "have a thought before an answer; it is {state}", ""),
+    Flag.CALLS: ("tool-calls", "note", "have tool calls; these are trained, results of tools are not", ""),
+    Flag.EMPTY_THOUGHT: (
+        "empty-thoughts",
+        "note",
+        "have an answer without a thought, written with an empty one as the model's family does; it is {state}",
+        "",
+    ),
+    Flag.LOST_THOUGHT: (
+        "lost-thoughts",
+        "warning",
+        "have thoughts in earlier answers that the chat template leaves out: these answers are trained without",
+        "split the conversations so that each answer is the last, or let the template keep thoughts{switch}",
+    ),
+    Flag.MOVED: (
+        "moved-history",
+        "warning",
+        "have earlier answers behind another text than that of their own prompts; they are trained as it stands",
+        "split the conversations so that each answer is the last",
+    ),
+    Flag.UNPROMPTED: (
+        "other-beginning",
+        "warning",
+        "have an answer that begins otherwise than the generation prompt ends: it will not be sampled behind that",
+        "set the template's variables as these rows need them{switch}, or give them a thought",
+    ),
+    Flag.OPEN: (
+        "open-answers",
+        "warning",
+        "have an earlier answer that the chat template ends without an end token: it is trained to go on there",
+        "give a chat_template that ends every answer (chatml), or split the conversations so that each is the last",
+    ),
+    Flag.SYSTEM_DROPPED: (
+        "dropped-system",
+        "warning",
+        "have a system message that the chat template leaves out: the model does not see it",
+        "move it into the first user message, or give a chat_template that writes it",
+    ),
+}
+"""What a chat template does with rows -> (code, level, text behind "n of N rows", fix)."""
+
+
 def template_findings(
     section: str, survey: Survey, *, train_thinking: bool, variables: Sequence[str] = ()
 ) -> list[Finding]:
@@ -195,53 +238,14 @@ def template_findings(
     """
     state = "trained" if train_thinking else "not trained (train_thinking: false)"
     switch = f" (template: {{{variables[0]}: …}})" if variables else ""
-    texts: dict[Flag, tuple[str, FindingLevel, str, str]] = {
-        Flag.THOUGHT: ("thoughts", "note", f"have a thought before an answer; it is {state}", ""),
-        Flag.CALLS: ("tool-calls", "note", "have tool calls; these are trained, results of tools are not", ""),
-        Flag.EMPTY_THOUGHT: (
-            "empty-thoughts",
-            "note",
-            f"have an answer without a thought, written with an empty one as the model's family does; it is {state}",
-            "",
-        ),
-        Flag.LOST_THOUGHT: (
-            "lost-thoughts",
-            "warning",
-            "have thoughts in earlier answers that the chat template leaves out: these answers are trained without",
-            f"split the conversations so that each answer is the last, or let the template keep thoughts{switch}",
-        ),
-        Flag.MOVED: (
-            "moved-history",
-            "warning",
-            "have earlier answers behind another text than that of their own prompts; they are trained as it stands",
-            "split the conversations so that each answer is the last",
-        ),
-        Flag.UNPROMPTED: (
-            "other-beginning",
-            "warning",
-            "have an answer that begins otherwise than the generation prompt ends: it will not be sampled behind that",
-            f"set the template's variables as these rows need them{switch}, or give them a thought",
-        ),
-        Flag.OPEN: (
-            "open-answers",
-            "warning",
-            "have an earlier answer that the chat template ends without an end token: it is trained to go on there",
-            "give a chat_template that ends every answer (chatml), or split the conversations so that each is the last",
-        ),
-        Flag.SYSTEM_DROPPED: (
-            "dropped-system",
-            "warning",
-            "have a system message that the chat template leaves out: the model does not see it",
-            "move it into the first user message, or give a chat_template that writes it",
-        ),
-    }
     result: list[Finding] = []
-    for flag, (code, level, text, fix) in texts.items():
+    for flag, (code, level, text, fix) in TEMPLATE_EFFECTS.items():
         if count := survey.flags[flag]:
             share = count / max(1, survey.rows)
-            words = f"{count:,} of {survey.rows:,} rows ({share:.0%}) {text}"
+            words = f"{count:,} of {survey.rows:,} rows ({share:.0%}) {text.format(state=state)}"
             places = tuple(survey.places[flag]) if level == "warning" else ()
-            result.append(Finding(code, level, section, words, fix, places, {"rows": count, "share": share}))
+            numbers: dict[str, Any] = {"rows": count, "share": share}
+            result.append(Finding(code, level, section, words, fix.format(switch=switch), places, numbers))
     return result
 
 

@@ -104,7 +104,7 @@ def pair_of(record: Record, first: str, second: str, models: tuple[str, str] | N
         SkipRecordError: an answer is more than one message, or calls a tool, or both are the same.
     """
     form = pair_format(record.row, first, second)
-    row = form.parse(record, form.keys)
+    row = form.parse(record)
     assert isinstance(row, Preference)
     return new_pair(record, row, models or (model_of(record.row, first), model_of(record.row, second)))
 

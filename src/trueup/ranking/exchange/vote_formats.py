@@ -298,7 +298,7 @@ def _ours(record: Record) -> list[PairVote]:
     by_model, by_sampling = (field if isinstance(field, dict) else {} for field in (models, sampling))
     pair = new_pair(
         record,
-        cast("Any", form.parse(record, form.keys)),
+        cast("Any", form.parse(record)),
         (_text(by_model.get("chosen")), _text(by_model.get("rejected"))),
         (by_sampling.get("chosen") or {}, by_sampling.get("rejected") or {}),
     )
