@@ -39,6 +39,7 @@ class Server:
     def __init__(self, answer: Callable[[dict[str, Any]], Answer]) -> None:
         self.answer, self.bodies, self.headers, self.paths = answer, [], [], []
         self.lock, self.url = threading.Lock(), ""
+        self.models: list[str] = []
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
@@ -60,6 +61,13 @@ class Server:
                     self.wfile.write(data)
                 except OSError:
                     pass  # who asked has gone away
+
+            def do_GET(self) -> None:
+                data = json.dumps({"object": "list", "data": [{"id": name} for name in server.models]}).encode()
+                self.send_response(200 if server.models else 404)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
 
             def log_message(self, *_: Any) -> None:
                 pass

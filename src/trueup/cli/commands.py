@@ -16,7 +16,7 @@ from trueup.cli.failures import OTHER_COMMANDS
 from trueup.errors import ConfigError, MissingExtraError, TrueupError
 
 if TYPE_CHECKING:
-    from trueup.config import PipelineConfig, StageConfig
+    from trueup.config import ComparisonConfig, PipelineConfig, StageConfig
 
 Job = Callable[[], int | None]
 """The work of a command, started after the command line is understood; it may return an exit code."""
@@ -170,20 +170,45 @@ def print_template(method: str) -> None:
 
 def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> int:
     """Carry out `trueup evaluate`: measure models side by side and write a report. Returns the exit code."""
-    from trueup.config import ComparisonConfig, find_model, load_config
-    from trueup.config.paths import trust_in
-    from trueup.evaluation.sets import check_sets
-
-    settings = [argument for argument in runs if "=" in argument and not Path(argument).exists()]
-    models = [argument for argument in runs if argument not in settings]
+    models, config = _compared("evaluate", runs, file)
     if not models:
         raise ConfigError("evaluate: no model given; name run folders, model folders, hub names or .gguf files first")
-    config = load_config(ComparisonConfig, file, settings, check_files=True)
-    for model in models:
-        find_model(model, trust_in(config.allow))
-    check_sets(config, config.gates)
     command = import_module("trueup.cli.compare")
     return _exit_code(command.evaluate(models, config, output=output, **where))
+
+
+def audit(runs: list[str], output: Path, file: Path | None, **where: Any) -> int:
+    """Carry out `trueup audit`: is B better than A, and what did it cost? Returns the exit code."""
+    from trueup.config.evaluation import audit_gates
+    from trueup.config.paths import is_address
+    from trueup.data.tokens.build import cache_root
+
+    models, config = _compared("audit", runs, file)
+    if len(models) < 2:
+        raise ConfigError("audit: name two models or more; the others are compared with the first: trueup audit A B")
+    if config.gates is None:
+        limits = audit_gates(config, only_texts=any(is_address(model) for model in models))
+        config = config.model_copy(update={"gates": limits})
+    command = import_module("trueup.cli.compare")
+    return _exit_code(command.evaluate(models, config, output=output, store=cache_root() / "measured", **where))
+
+
+def _compared(command: str, runs: list[str], file: Path | None) -> tuple[list[str], ComparisonConfig]:
+    """Return the models and the settings among the arguments of `evaluate` and `audit`, all checked without torch."""
+    from trueup.config import ComparisonConfig, find_model, load_config
+    from trueup.config.paths import address_problem, is_address, trust_in
+    from trueup.evaluation.sets import check_sets
+
+    settings = [word for word in runs if "=" in word and not is_address(word) and not Path(word).exists()]
+    models = [word for word in runs if word not in settings]
+    config = load_config(ComparisonConfig, file, settings, check_files=True)
+    for model in models:
+        if not is_address(model):
+            find_model(model, trust_in(config.allow))
+        elif problem := address_problem(model):
+            raise ConfigError(f"{command}: {problem}")
+    check_sets(config, config.gates)
+    return models, config
 
 
 def report(runs: list[Path], output: Path | None) -> int:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trueup import runtime
 from trueup.config import GatesConfig, gate_problems
-from trueup.config.paths import is_adapter, trust_in
+from trueup.config.paths import is_adapter, is_address, split_address, trust_in
 from trueup.config.sections import model_of_run
 from trueup.config.untrusted import Trust
 from trueup.errors import ConfigError, DataError
 from trueup.evaluation.items import Item
 from trueup.evaluation.plan import FOLDER, Plan
+from trueup.evaluation.remote import named
 from trueup.evaluation.suite import measure
 from trueup.models.loading import compare_headers, read_config
 from trueup.models.reward_model import classifier_source
@@ -34,7 +35,7 @@ DEFAULT_FOLDER = Path("runs/evaluation")
 
 def evaluate(
     runs: Sequence[str], config: ComparisonConfig, *, output: Path | None = None, device: str = "auto",
-    dtype: str = "auto", threads: int | None = None, strategy: str = "auto",
+    dtype: str = "auto", threads: int | None = None, strategy: str = "auto", store: Path | None = None,
 ) -> Report | None:  # fmt: skip
     """Measure models and write a report that compares them with one of them: `config.against`, or else the first.
 
@@ -42,23 +43,24 @@ def evaluate(
     `config.reward` names one.
 
     Args:
-        runs: run folders, model folders, hub ids or .gguf files.
+        runs: run folders, model folders, hub ids, .gguf files or addresses of endpoints (http://host/v1#name).
         config: the tasks and gates.
         output: the folder of the report; None: runs/evaluation.
         device: "auto", "cpu", "cuda" or the like, as in a stage's configuration.
         dtype: the type computed in, as in a stage's configuration.
         threads: number of CPU threads; None: torch decides.
         strategy: the sharing of work among processes, as in a stage's configuration.
+        store: a folder in which results are kept by content, for other evaluations; None: none.
 
     Returns:
         The report; None on all processes but the first.
 
     Raises:
-        ConfigError: a model is given twice, all are reward models, `against` is none of them, or a gate cannot be
-            decided.
+        ConfigError: a model is given twice, all are reward models, `against` is none of them, a gate cannot be decided,
+            or a setting has no effect on an endpoint.
         DataError: rows to measure on were trained on, as the run folders say, and `allow` lacks eval-overlap.
     """
-    models = models_by_name([expanded(run) for run in runs])
+    models = models_by_name(_named([expanded(run) for run in runs]))
     rewards = [name for name, model in models.items() if _is_reward(model)]
     writers = {name: model for name, model in models.items() if name not in rewards}
     if not writers:
@@ -69,6 +71,7 @@ def evaluate(
     proxy = config.reward or (models[rewards[-1]] if rewards else None)
     candidates = tuple(name for name in writers if name != against)
     _check_gates(config, candidates, proxy)
+    _check_remote(config, writers, against)
     quiet_libraries()
     folder = output.expanduser() if output else DEFAULT_FOLDER
     trust = trust_in(config.allow)
@@ -79,11 +82,32 @@ def evaluate(
     plan = Plan(
         folder=folder, models=writers, against=against, settings=config, reward=proxy, gold=config.gold,
         pickles=trust.pickles, ignored_weights=trust.ignored_weights, title=" and ".join(writers), gates=config.gates,
-        candidates=candidates, command=command_line(), trained=trained,
+        candidates=candidates, command=command_line(), trained=trained, store=store,
     )  # fmt: skip
     _compare_headers(plan, trust, progress)
     measure(plan, where, progress.note)
     return publish(folder) if where.is_main else None
+
+
+def _named(runs: Sequence[str]) -> list[str]:
+    """Return the models, with the name of the model in each address; each endpoint is asked for a first token."""
+    writers = [run for run in runs if is_address(run) or not _is_reward(_model(run))]
+    return [named(run, writers.index(run)) if is_address(run) else run for run in runs]
+
+
+def _check_remote(config: ComparisonConfig, models: Mapping[str, str], against: str) -> None:
+    """Raise ConfigError if a setting has no effect on an endpoint among the models."""
+    remote = [name for name, source in models.items() if is_address(source)]
+    for key in ("chat_template", "template") if remote else ():
+        if getattr(config, key):
+            raise ConfigError(
+                f"{key}: {remote[0]} is an endpoint, which uses its own chat template\n  fix: leave it out"
+            )
+    if config.max_length and against in remote:
+        raise ConfigError(
+            f"max_length: tokens are counted by {against}, which is an endpoint\n  fix: leave it out, or name a model "
+            "that is loaded here as `against`"
+        )
 
 
 def _compare_headers(plan: Plan, trust: Trust, progress: Progress) -> None:
@@ -94,7 +118,7 @@ def _compare_headers(plan: Plan, trust: Trust, progress: Progress) -> None:
     """
     rewards = [classifier_source(reward) for reward in (plan.reward, plan.gold) if reward and ".py:" not in reward]
     kinds = [
-        *((model, False) for model in plan.models.values()),
+        *((model, False) for model in plan.models.values() if not is_address(model)),
         *((reward, True) for reward in dict.fromkeys(rewards)),
     ]
     for model, is_reward in kinds:
@@ -171,6 +195,7 @@ def _merged(parts: dict[str, Measured]) -> Measured:
     """
     (first, base), *others = parts.items()
     rows = {f"{first}/{name}": items for name, items in base.rows.items()}
+    origins = {f"{run}/{name}": origin for run, part in parts.items() for name, origin in part.origins.items()}
     missing = {f"{first}: {measurement}": why for measurement, why in base.missing.items()}
     for name, part in others:
         lost = _incomparable(first, base, name, part)
@@ -193,7 +218,7 @@ def _merged(parts: dict[str, Measured]) -> Measured:
         if part.plan["asked"]["reference"] == base.plan["asked"]["reference"]:
             wins |= {f"{name}/{model}": items for model, items in part.wins.items()}
             judges |= {f"{name}/{model}": judge for model, judge in part.judges.items()}
-    return replace(base, plan=plan, rows=rows, wins=wins, judges=judges, missing=missing)
+    return replace(base, plan=plan, rows=rows, wins=wins, judges=judges, missing=missing, origins=origins)
 
 
 Incomparable = dict[str, tuple[tuple[str, str], str]]
@@ -237,6 +262,8 @@ def _without(items: Sequence[Item], lost: Incomparable) -> list[Item]:
 
 
 def _name(run: str) -> str:
+    if is_address(run):
+        return split_address(run)[1]
     path = Path(run)
     return path.parent.name if path.name == "model" else path.name
 

@@ -12,7 +12,8 @@ from trueup.errors import ConfigError, Interrupted, LostPeerError, TrueupError
 from trueup.system.files import is_disk_full
 
 _TRAINING = ("sft", "reward", "dpo", "ppo")
-_RESUMES = (*_TRAINING, "run", "quickstart", "experiment")  # run again, they continue where they stopped
+_RESUMES = (*_TRAINING, "run", "quickstart", "experiment", "evaluate", "audit")
+"""Commands that continue where they stopped when they are run again."""
 
 
 OTHER_COMMANDS = {
@@ -94,7 +95,7 @@ def _memory_advice(command: str) -> str:
 
     Settings that change no result come first, as the run may continue with them.
     """
-    if command in ("run", "evaluate"):
+    if command in ("run", "evaluate", "audit"):
         section = "evaluate." if command == "run" else ""
         return f": lower {section}max_tokens, which changes no result, or {section}max_new_tokens"
     if command not in _TRAINING:
@@ -117,7 +118,7 @@ def _usage_message(message: str, context: Any = None) -> str:
     text, _, near = message.partition(" (Possible options")
     text, path = text.rstrip(".").replace("Value error, ", ""), context.command_path if context else "trueup"
     takes_settings = context is None or any(
-        parameter.name in ("settings", "runs") for parameter in context.command.params
+        parameter.name in ("settings", "runs", "models") for parameter in context.command.params
     )
     if text.lower().startswith("no such option") and takes_settings:
         return f"{text}; settings are written without dashes: key=value (`{path} --help` lists options)"

@@ -175,6 +175,32 @@ def evaluate(
     )
 
 
+@app.command(rich_help_panel=USE)
+def audit(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B... key=value...",
+            help="Models, compared with the first: run folders, folders, adapters, .gguf files, hub names or endpoints "
+            "(http://host/v1#name); then settings: `trueup config evaluate`.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("runs/audit"),
+    config: Annotated[Path | None, typer.Option(help="A file of settings.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
+    strategy: Annotated[str, typer.Option(help="How several processes share work: auto, ddp, fsdp.")] = "auto",
+) -> Job:
+    """Say if B is as good as A, and what it lost: any two models, whoever trained them, with default sets and limits.
+
+    Exits with 0 (SHIP), 8 (HOLD) or 9 (NOT SHOWN).
+    """
+    return partial(
+        commands.audit, models, output, config, device=device, dtype=dtype, threads=threads, strategy=strategy
+    )
+
+
 app.add_typer(rank.app, name="rank", rich_help_panel=USE)
 
 

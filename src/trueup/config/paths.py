@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from trueup.config.evaluation import GRADER_NAMES, EvaluateConfig
+from trueup.config.evaluation import GRADER_NAMES, EvaluateConfig, secret_in
 from trueup.config.functions import UserFunction
 from trueup.config.pipeline import PipelineConfig
 from trueup.config.problems import Place, Problem, dotted, limited, nearest_path, suggestion
@@ -108,6 +109,32 @@ def is_hub_name(name: str) -> bool:
         return False
     owner = name.partition("/")[0]
     return owner != "runs" and not Path(owner).exists()
+
+
+def is_address(name: str) -> bool:
+    """Return True if a model is named by the address of an endpoint, `http://host/v1#name`."""
+    return re.match(r"https?://", name) is not None
+
+
+def address_problem(name: str) -> str | None:
+    """Return what is wrong with the address of a model's endpoint, such as a password in it; None if nothing is."""
+    url, _ = split_address(name)
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        return f"{masked(url)}: the address of a model is http(s)://HOST/v1#NAME"
+    if secret := secret_in(url):
+        return f"{masked(url)}: holds {secret}, which would be written into the report; keys go into TRUEUP_KEY_A, …"
+    return None
+
+
+def split_address(name: str) -> tuple[str, str]:
+    """Return the url of an endpoint and the model's name there ("" if it has none), of `http://host/v1#name`."""
+    url, _, model = name.partition("#")
+    return url, model
 
 
 def _pipeline(config: PipelineConfig, near: Path | None) -> Iterator[PathProblem]:

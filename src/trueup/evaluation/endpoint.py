@@ -1,4 +1,4 @@
-"""Ask a chat model behind an OpenAI-compatible HTTP endpoint, and parse its replies. It is used for model judges.
+"""Ask a chat model behind an OpenAI-compatible HTTP endpoint: a model that judges, or one that is measured.
 
 It uses the standard library's HTTP client, as a single kind of request needs no further dependency. Redirects are
 not followed, because they would carry the API key to another host. The API key is read from the environment with each
@@ -15,7 +15,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -70,11 +70,22 @@ class Usage:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The text of a model's message ("" where it has none), and why it ended: "stop", "length", or None if unsaid."""
+
+    text: str
+    finish: str | None = None
+    is_message: bool = True
+    """False where the response held no message at all."""
+
+
 @dataclass(slots=True, repr=False)
 class Endpoint:
     """The address of a chat model, with the timeout, the retries and the concurrency for asking it.
 
-    Replies are sampled at temperature 0. `usage` counts what was sent and what came back.
+    Replies are sampled at temperature 0, unless a call's options say otherwise. `usage` counts what was sent and what
+    came back.
 
     Args:
         url: up to and with the version, "https://api.openai.com/v1" or "http://localhost:8000/v1".
@@ -85,6 +96,8 @@ class Endpoint:
         retries: tries after the first: for network errors, for statuses 408, 409, 429 and 5xx, and for replies that
             cannot be parsed.
         concurrency: requests that may run at the same time.
+        pause: seconds before the second try; it doubles with each further one, unless the endpoint says how long.
+        role: the use of the model, for messages: "judge" or "model".
 
     Raises:
         ConfigError: the url is not http(s), or holds a password; a number is out of range.
@@ -97,7 +110,7 @@ class Endpoint:
     retries: int = 3
     concurrency: int = 8
     pause: float = 0.5
-    """Seconds before the second try; it doubles with each further one, unless the endpoint says how long."""
+    role: str = "judge"
     usage: Usage = field(default_factory=Usage, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _answered: int = field(default=0, init=False)
@@ -108,14 +121,18 @@ class Endpoint:
             parts = urllib.parse.urlsplit(self.url)
             usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         except ValueError:
-            raise ConfigError("judge url cannot be read; fix: url=https://HOST/v1") from None
+            raise ConfigError(f"{self.role} url cannot be read; fix: url=https://HOST/v1") from None
         if not usable:
-            raise ConfigError(f"judge url {_shown(self.url)!r} is not http(s)://HOST/...; fix: url=https://HOST/v1")
+            raise ConfigError(
+                f"{self.role} url {_shown(self.url)!r} is not http(s)://HOST/...; fix: url=https://HOST/v1"
+            )
         if parts.username is not None or parts.password is not None:
-            raise ConfigError(f"judge url {_shown(self.url)!r} holds a user or password; fix: set {self.api_key_env}")
+            raise ConfigError(
+                f"{self.role} url {_shown(self.url)!r} holds a user or password; fix: set {self.api_key_env}"
+            )
         if not (self.timeout > 0 and self.retries >= 0 and self.concurrency >= 1):
             raise ConfigError(
-                f"judge: timeout {self.timeout}, retries {self.retries}, concurrency {self.concurrency}; "
+                f"{self.role}: timeout {self.timeout}, retries {self.retries}, concurrency {self.concurrency}; "
                 "fix: timeout above 0, retries 0 or more, concurrency 1 or more"
             )
 
@@ -136,9 +153,61 @@ class Endpoint:
             TrueupError: the endpoint cannot be reached, refuses, or has answered nothing, or 8 questions in a row found
                 no reply; names the url, the status and the fix.
         """
+        return self._all(chats, [lambda reply: read(reply.text)] * len(chats), {})
+
+    def write_all(
+        self, chats: Sequence[Chat], options: Mapping[str, Any], keep: Callable[[int, Reply], None]
+    ) -> list[Reply | None]:
+        """Send each chat to the model and return its messages; None where none came, as `usage` counts.
+
+        Args:
+            chats: for each request, its messages ({"role", "content"}).
+            options: further keys of each request, such as {"temperature": 1.0, "max_tokens": 64}.
+            keep: called with the index of a chat and the reply to it as soon as it is there, from several threads.
+
+        Raises:
+            TrueupError: as for `ask_all`.
+        """
+
+        def reader(index: int) -> Callable[[Reply], Reply | None]:
+            def read(reply: Reply) -> Reply | None:
+                if not reply.is_message:
+                    return None
+                keep(index, reply)
+                return reply
+
+            return read
+
+        return self._all(chats, [reader(index) for index in range(len(chats))], options)
+
+    def models(self) -> list[str]:
+        """Return the names of the models that the endpoint lists; none where it has no such list.
+
+        Raises:
+            TrueupError: the endpoint cannot be reached, or refuses the key.
+        """
+        try:
+            with _cut_after(PATIENCE * self.timeout):
+                reply = self._send(None, "/models")
+        except _Failure as failure:
+            if failure.status in {404, 405}:
+                return []
+            raise TrueupError(failure.message) from None
+        response: Any = None
+        with suppress(ValueError, RecursionError):
+            response = json.loads(reply)
+        rows = response.get("data") if isinstance(response, dict) else None
+        names = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        return [name for name in names if isinstance(name, str)]
+
+    def _all(
+        self, chats: Sequence[Chat], reads: Sequence[Callable[[Reply], T | None]], options: Mapping[str, Any]
+    ) -> list[T | None]:
         stop = threading.Event()
         with ThreadPoolExecutor(self.concurrency) as pool:
-            futures = [pool.submit(self._ask, chat, read, stop) for chat in chats]
+            futures = [
+                pool.submit(self._ask, chat, read, stop, options) for chat, read in zip(chats, reads, strict=True)
+            ]
             try:
                 values = [future.result() for future in futures]
             except BaseException:
@@ -150,9 +219,11 @@ class Endpoint:
             raise TrueupError(self.usage.failure_example)
         return values
 
-    def _ask(self, chat: Chat, read: Callable[[str], T | None], stop: threading.Event) -> T | None:
-        body = json.dumps({"model": self.model, "temperature": 0, "messages": chat}).encode()
-        text = ""
+    def _ask(
+        self, chat: Chat, read: Callable[[Reply], T | None], stop: threading.Event, options: Mapping[str, Any]
+    ) -> T | None:
+        body = json.dumps({"model": self.model, "temperature": 0, **options, "messages": chat}).encode()
+        reply = Reply("")
         if stop.is_set():
             return None
         with self._lock:
@@ -162,7 +233,7 @@ class Endpoint:
             with self._lock:
                 self.usage.requests += 1
             try:
-                text = self._post(body)
+                reply = self._post(body)
             except _Failure as failure:
                 if failure.for_all:
                     raise TrueupError(failure.message) from None
@@ -173,14 +244,14 @@ class Endpoint:
                 continue
             with self._lock:
                 self._answered, self._failures_in_a_row = self._answered + 1, 0
-            value = read(text)
+            value = read(reply)
             if value is not None:
                 return value
             if last:
                 break
         with self._lock:
             self.usage.unread += 1
-            self.usage.unread_example = self.usage.unread_example or excerpt(_without(text, self._key()), 80)
+            self.usage.unread_example = self.usage.unread_example or excerpt(_without(reply.text, self._key()), 80)
         return None
 
     def _note_failure(self, message: str) -> None:
@@ -196,39 +267,40 @@ class Endpoint:
             if self._failures_in_a_row >= (GIVE_UP if self._answered else 2):
                 raise TrueupError(message)
 
-    def _post(self, body: bytes) -> str:
-        """Send a JSON request and return the text of the model's reply; empty where the response has no such text."""
+    def _post(self, body: bytes) -> Reply:
+        """Send a JSON request and return the model's message."""
         with _cut_after(PATIENCE * self.timeout):
-            return self._send(body)
+            return self._read(self._send(body, "/chat/completions"))
 
     def _key(self) -> str:
         return os.environ.get(self.api_key_env, "").strip()
 
-    def _send(self, body: bytes) -> str:
+    def _send(self, body: bytes | None, path: str) -> bytes:
+        """Return the response to a JSON request, or to a GET request where there is no body."""
         key = self._key()
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "trueup"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        address = _address(self.url)
-        request = urllib.request.Request(address, data=body, headers=headers, method="POST")  # noqa: S310 - the scheme is checked
+        address, method = _address(self.url, path), "GET" if body is None else "POST"
+        request = urllib.request.Request(address, data=body, headers=headers, method=method)  # noqa: S310 - the scheme is checked
         try:
             with _OPENER.open(request, timeout=self.timeout) as reply:
-                return self._content(reply.read(LARGEST_REPLY))
+                return reply.read(LARGEST_REPLY)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refused(error, key) from None
         except (OSError, http.client.HTTPException) as error:
             reason = clean(str(getattr(error, "reason", error)) or type(error).__name__, one_line=True)
             fix = f"fix: is it running, and is a timeout of {self.timeout:g} s enough?"
-            message = f"judge {_shown(self.url)}: no answer ({_without(reason, key)}); {fix}"
+            message = f"{self.role} {_shown(self.url)}: no answer ({_without(reason, key)}); {fix}"
             raise _Failure(message, again=True) from None
         except ValueError:
             # Its message is not passed on: it quotes the header that could not be sent, with the key in it.
             fix = f"fix: look for characters that are not ASCII in the url and in {self.api_key_env}"
-            raise _Failure(f"judge {_shown(self.url)}: the request cannot be sent; {fix}", for_all=True) from None
+            raise _Failure(f"{self.role} {_shown(self.url)}: the request cannot be sent; {fix}", for_all=True) from None
 
-    def _content(self, reply: bytes) -> str:
-        """Return the text of the model's message in a response, "" where it has none; count the tokens used."""
+    def _read(self, reply: bytes) -> Reply:
+        """Return the model's message in a response; count the tokens used."""
         response: Any = None
         with suppress(ValueError, RecursionError):
             response = json.loads(reply)
@@ -242,17 +314,20 @@ class Endpoint:
             else:
                 self.usage.uncounted += 1
         try:
-            content = response["choices"][0]["message"]["content"]
-        except (LookupError, TypeError):
-            return ""
-        return content if isinstance(content, str) else ""
+            choice = response["choices"][0]
+            content, finish = choice["message"]["content"], choice.get("finish_reason")
+        except (LookupError, TypeError, AttributeError):
+            return Reply("", is_message=False)
+        # A model that spends all its tokens on thinking has a message without content.
+        return Reply(content if isinstance(content, str) else "", finish if isinstance(finish, str) else None)
 
     def _refused(self, error: urllib.error.HTTPError, key: str) -> _Failure:
-        message = f"judge {_shown(self.url)}: HTTP status {error.code}"
+        message = f"{self.role} {_shown(self.url)}: HTTP status {error.code}"
         if error.code in {401, 403}:
             state = "is not accepted" if key else "is not set"
             fix = f"fix: export {self.api_key_env}=..."
-            return _Failure(f"{message}; the key in {self.api_key_env} {state}; {fix}", for_all=True)
+            text = f"{message}; the key in {self.api_key_env} {state}; {fix}"
+            return _Failure(text, for_all=True, status=error.code)
         try:
             detail = clean(error.read(2000).decode("utf-8", "replace"), one_line=True)
         except (OSError, http.client.HTTPException):
@@ -263,7 +338,7 @@ class Endpoint:
             fix = "fix: lower concurrency or try later"
             return _Failure(f"{message}; {fix}", again=True, after=float(after) if after.isdecimal() else None)
         fix = f"fix: check url and model ({self.model}); url ends before /chat/completions"
-        return _Failure(f"{message}; {fix}", for_all=error.code not in OF_ONE_REQUEST)
+        return _Failure(f"{message}; {fix}", for_all=error.code not in OF_ONE_REQUEST, status=error.code)
 
 
 class _Failure(Exception):  # noqa: N818 - it never leaves this module
@@ -272,9 +347,12 @@ class _Failure(Exception):  # noqa: N818 - it never leaves this module
     `again`: another try may help, after `after` seconds. `for_all`: every request would fail like this one.
     """
 
-    def __init__(self, message: str, *, again: bool = False, after: float | None = None, for_all: bool = False) -> None:
+    def __init__(
+        self, message: str, *, again: bool = False, after: float | None = None, for_all: bool = False,
+        status: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message)
-        self.message, self.again, self.after, self.for_all = message, again, after, for_all
+        self.message, self.again, self.after, self.for_all, self.status = message, again, after, for_all, status
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -338,9 +416,9 @@ def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < LARGEST_REPLY
 
 
-def _address(url: str) -> str:
+def _address(url: str, path: str) -> str:
     parts = urllib.parse.urlsplit(url)
-    path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+    path = parts.path.rstrip("/").removesuffix("/chat/completions") + path
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 

@@ -37,7 +37,8 @@ class Plan:
 
     Attributes:
         folder: the folder in which `evaluation/` is written: a pipeline's run folder, or any other.
-        models: name in the report -> folder, hub id or .gguf file of the model, in the order of the report.
+        models: name in the report -> folder, hub id, .gguf file or endpoint (http://host/v1#name) of the model, in the
+            order of the report.
         against: the name of the reference model, with which the others are compared (KL, win rate, differences).
         settings: the `evaluate` section of the configuration.
         reward: the proxy reward: a run folder, a classifier or file.py:function; None where there is none.
@@ -51,6 +52,7 @@ class Plan:
         gates: the limits that decide the report's verdict (ship or not).
         candidates: the names of the models that might be shipped.
         command: the command line that repeats the evaluation.
+        store: a folder in which results are kept by all that they depend on, for other evaluations; None: none.
         trained: "<set> as held-out rows" -> which of its rows were trained on.
     """
 
@@ -69,6 +71,7 @@ class Plan:
     gates: GatesConfig | None = None
     candidates: tuple[str, ...] = ()
     command: str | None = None
+    store: Path | None = None
     trained: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -6,7 +6,8 @@
     evaluation/reward-model.jsonl margins of the reward model on held-out rankings
     evaluation/judge.jsonl        an endpoint's verdicts on held-out rankings, to measure the judge itself
 
-A model whose file has the same fingerprint is not measured again, so a stopped evaluation continues from there.
+A model whose file has the same fingerprint is not measured again, so a stopped evaluation continues from there. With
+`Plan.store` that holds over evaluations: files are kept there by all that they depend on.
 
 In a run of several processes, each answers and scores its share of the prompts; the first process alone calls users'
 functions and endpoints, decides wins and writes files.
@@ -20,11 +21,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trueup.config.functions import UserFunction
+from trueup.config.paths import is_address
 from trueup.data.rendering.choice import read_template
 from trueup.errors import DataError
 from trueup.evaluation import tasks
@@ -34,12 +37,14 @@ from trueup.evaluation.grading import GRADING
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judges import JoinedRefusals, agreement, judge_of_refusals, verdicts
 from trueup.evaluation.plan import JUDGE_FILE, PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
+from trueup.evaluation.remote import NO_LOGPS, RemoteSubject, opened
 from trueup.evaluation.sets import evenly_spread, lacking_column
-from trueup.models.loading import check_vocabulary, load_causal_lm, load_classifier, load_tokenizer
+from trueup.models.loading import check_vocabulary, load_causal_lm, load_classifier, load_tokenizer, revision
 from trueup.models.network import Network
 from trueup.models.reward_model import classifier_source, model_reward, require_varied, score_on_main
 from trueup.models.rewards import Reward, reward_from_file
-from trueup.system.files import MODEL_CARD, fingerprint
+from trueup.models.weights import weights_sha256
+from trueup.system.files import MODEL_CARD, atomic_write_bytes, fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +66,8 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
     plan, unscored = _scorable(plan)
     if plan.settings.chat_template or plan.settings.template:  # a wrong template stops before any model loads
         for source in plan.models.values():
-            _tokenizer(plan, source)
+            if not is_address(source):
+                _tokenizer(plan, source)
     # From here on the folder holds files of two evaluations: without plan.json no report is made of them.
     runtime.from_first(lambda: (plan.place / PLAN_FILE).unlink(missing_ok=True))
     bench = _Bench(plan, runtime)
@@ -69,6 +75,8 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
         check_grader(bench.grader, plan.sets.capability)
     missing = unmeasurable(plan) | unscored | dict(plan.trained) | plan.left_out | bench.leave_out_long()
     note(f"evaluation: {counts(plan.sets)}; models: {', '.join(plan.models)}")
+    if plan.store is not None:
+        bench.compare_weights(note)
     if "reward-model" not in missing and plan.sets.rankings:
         bench.measure_reward_model(note)
     for name in sorted(plan.models, key=lambda name: name != plan.against):
@@ -117,6 +125,7 @@ class _Bench:
         self.plan, self.runtime = plan, runtime
         self._reference: Network | None = None
         self._rewards: dict[str, tuple[Reward, Network | None]] = {}
+        self._weights: dict[str, str] = {}
 
     @cached_property
     def grader(self) -> AnswerGrader | None:
@@ -171,58 +180,118 @@ class _Bench:
     def measure_model(self, name: str, note: Callable[[str], None]) -> dict[str, str]:
         """Run all tasks on one model and write its items file. Returns name of a measurement not made -> reason."""
         path, source = self.plan.file(name), self.plan.models[name]
-        if self._measured(path, source):
+        if self._measured(path, source) or self._recalled(name):
             note(f"evaluation: {name} was measured before, and nothing it depends on has changed")
             if self.runtime.from_first(lambda: self._graded_again(path)):
                 note(f"evaluation: the stored answers of {name} are graded by the rules of this version")
             return self.runtime.from_first(lambda: read_header(path).get("missing", {}))
         note(f"evaluating {name}")
         clock = time.perf_counter()
-        is_reference = name == self.plan.against
-        network = self.reference() if is_reference else self._policy(source)
-        subject, missing = self._subject(name, network, is_reference=is_reference)
         refused = judge_of_refusals(self.plan.settings)
-        items = self._items(subject, refused) + self._harness(source)
+        items, missing = (self._remote if is_address(source) else self._local)(name, refused)
         usage = refused.usage.as_dict() if isinstance(refused, Endpoint) else {}
         missing |= _unjudged(name, items, usage)
         seconds = round(time.perf_counter() - clock, 2)
         header = {"model": name, "source": source, "missing": missing, "seconds": seconds, "usage": usage}
+        header |= {"weights": self._weights.get(source), "date": date.today().isoformat()}
         self._write(path, items, source, header)
-        del network, subject
+        self.runtime.from_first(lambda: self._keep(name))
         gc.collect()
         return missing
 
+    def compare_weights(self, note: Callable[[str], None]) -> None:
+        """Say at once which models have the same weights; those that were not measured are loaded for it."""
+        by_hash: dict[str, str] = {}
+        for name, source in self.plan.models.items():
+            if is_address(source):
+                continue
+            path = self.plan.file(name)
+            header = read_header(path) if self._measured(path, source) or self._recalled(name) else {}
+            weights = header.get("weights") or self._hashed(name, source)
+            first = by_hash.setdefault(self.runtime.from_first(lambda value=weights: value), name)
+            if first != name:
+                note(f"identical weights: {name} and {first} are the same, tensor for tensor")
+
+    def _hashed(self, name: str, source: str) -> str:
+        if source not in self._weights:
+            self.reference() if name == self.plan.against else self._policy(source)
+            gc.collect()
+        return self._weights[source]
+
+    def _local(self, name: str, judge: Callable[..., list[float]]) -> tuple[list[Item], dict[str, str]]:
+        """Measure a model that is loaded here. Returns its items, and what was not measured -> why."""
+        source, is_reference = self.plan.models[name], name == self.plan.against
+        network = self.reference() if is_reference else self._policy(source)
+        subject, missing = self._subject(name, network, is_reference=is_reference)
+        return self._items(subject, judge) + self._harness(source), missing
+
+    def _remote(self, name: str, judge: Callable[..., list[float]]) -> tuple[list[Item], dict[str, str]]:
+        """Measure a model behind an endpoint. Returns its items, and what was not measured -> why."""
+        config, chosen, source = self.plan.settings, self.plan.sets, self.plan.models[name]
+        counter = self._counter()
+        subject = RemoteSubject(
+            opened(source, list(self.plan.models).index(name)), config.max_new_tokens, config.temperature,
+            self.plan.seed, self.plan.file(name).with_suffix(".replies.jsonl"), partial(tasks.text_size, counter),
+            self.runtime,
+        )  # fmt: skip
+        asked = [question for question in chosen.capability if not question.choices]
+        items = tasks.written(subject, asked, self.grader) if asked else []
+        items += self._refusals(subject, judge)
+        if chosen.prompts:
+            rewards = {"reward": self._reward(self.plan.reward), "gold": self._reward(self.plan.gold)}
+            items += subject.answers(chosen.prompts, rewards)
+        unknown = {"preferences": chosen.rankings and self.plan.wanted("preferences"), "forgetting": chosen.forgetting}
+        unknown |= {"KL": chosen.prompts, "entropy": chosen.prompts}
+        missing = {f"{task} of {name}": NO_LOGPS for task, rows in unknown.items() if rows}
+        if choices := len(chosen.capability) - len(asked):
+            missing[f"{choices} multiple-choice questions of {name}"] = NO_LOGPS
+        if config.harness:
+            missing[f"harness of {name}"] = "the harness runs models that are loaded here"
+        if chosen.prompts and not all("ended" in item.values for item in items if item.task == "answers"):
+            missing[f"ends by itself of {name}"] = "the endpoint gives no finish_reason"
+        return items, missing
+
+    def _counter(self) -> Network | None:
+        """The network whose tokens measure the length of answers; None where characters do: the reference is remote."""
+        return None if is_address(self.plan.models[self.plan.against]) else self.reference()
+
     def _subject(self, name: str, network: Network, *, is_reference: bool) -> tuple[tasks.Subject, dict[str, str]]:
         config, against = self.plan.settings, self.plan.against
-        reference = self.reference()
-        other = network.tokenizer.get_vocab() != reference.tokenizer.get_vocab()
+        reference = self._counter()
+        other = reference is None or network.tokenizer.get_vocab() != reference.tokenizer.get_vocab()
         subject = tasks.Subject(
             network, None if other else reference, is_reference, config.max_new_tokens, counter=reference,
             max_tokens=config.max_tokens, temperature=config.temperature, seed=self.plan.seed,
         )  # fmt: skip
         # With another tokenizer, tokens are counted in the reference's; KL, entropy and preferences have no meaning.
-        why = f"its tokenizer is not {against}'s"
+        why = f"its tokenizer is not {against}'s" if reference is not None else f"{against}: {NO_LOGPS}"
         return subject, dict.fromkeys(
             (f"KL of {name}", f"entropy of {name}", f"preferences of {name}"), why
         ) if other else {}
 
     def _items(self, subject: tasks.Subject, judge: Callable[[Sequence[Conversation]], list[float]]) -> list[Item]:
-        chosen, refused = self.plan.sets, self._asked_once(judge)
-        checked = self._asked_once(judge.check) if isinstance(judge, JoinedRefusals) else None
+        chosen = self.plan.sets
         proxy, gold = self._reward(self.plan.reward), self._reward(self.plan.gold)
         items: list[Item] = []
         if chosen.capability:
             items += tasks.capability(subject, chosen.capability, self.grader)
         if chosen.forgetting:
             items += tasks.forgetting(subject, chosen.forgetting)
-        for task, prompts in (("over-refusal", chosen.innocent), ("unsafe-compliance", chosen.unsafe)):
-            if prompts:
-                items += tasks.refusals(subject, task, prompts, refused, checked)
+        items += self._refusals(subject, judge)
         if chosen.prompts:
             items += tasks.answers(subject, chosen.prompts, proxy, gold)
         if chosen.rankings and self.plan.wanted("preferences"):
             reference = self.reference_rankings if subject.counts_alike and not subject.is_reference else None
             items += tasks.preferences(subject, chosen.rankings, reference)
+        return items
+
+    def _refusals(self, subject: tasks.Writer, judge: Callable[..., list[float]]) -> list[Item]:
+        chosen, refused = self.plan.sets, self._asked_once(judge)
+        checked = self._asked_once(judge.check) if isinstance(judge, JoinedRefusals) else None
+        items: list[Item] = []
+        for task, prompts in (("over-refusal", chosen.innocent), ("unsafe-compliance", chosen.unsafe)):
+            if prompts:
+                items += tasks.refusals(subject, task, prompts, refused, checked)
         return items
 
     def _harness(self, source: str) -> list[Item]:
@@ -257,6 +326,8 @@ class _Bench:
             source, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles,
             ignored_weights=self.plan.ignored_weights,
         )  # fmt: skip
+        if self.runtime.is_main:
+            self._weights[source] = weights_sha256(trunk)
         tokenizer = _tokenizer(self.plan, source)
         check_vocabulary(trunk, tokenizer, source)
         network = Network(trunk, tokenizer, self.runtime)
@@ -291,6 +362,35 @@ class _Bench:
 
     def _measured(self, path: Path, source: str) -> bool:
         return self.runtime.from_first(lambda: read_header(path).get("key") == self._key_of(source))
+
+    def _kept(self, name: str) -> Path | None:
+        """The file of `Plan.store` for a model's results; None where nothing is kept by content.
+
+        The address of an endpoint does not say which weights answer there.
+        """
+        source = self.plan.models[name]
+        if self.plan.store is None or is_address(source):
+            return None
+        parts = [self._key_of(source), name, name == self.plan.against, revision(source)]
+        return self.plan.store / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.jsonl"
+
+    def _recalled(self, name: str) -> bool:
+        """Copy a model's results from the store; return True if they were there."""
+        path = self.plan.file(name)
+
+        def recall() -> None:
+            kept = self._kept(name)
+            if kept is not None and kept.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write_bytes(path, kept.read_bytes())
+
+        self.runtime.from_first(recall)
+        return self._measured(path, self.plan.models[name])
+
+    def _keep(self, name: str) -> None:
+        if (kept := self._kept(name)) is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write_bytes(kept, self.plan.file(name).read_bytes())
 
     def _graded_again(self, path: Path) -> bool:
         """Grade the stored answers of an items file anew if other rules graded them; return True if it was done."""

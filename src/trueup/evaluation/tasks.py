@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from trueup.data.prompts import PromptRow
 from trueup.data.rendering.messages import Conversation, Message
@@ -38,7 +38,8 @@ class Subject:
         reference: the model to compare with (KL, preferences); None where its tokenizer differs, or there is none.
         is_reference: True if the measured model is the reference model itself.
         max_new_tokens: longest answer in tokens.
-        counter: the network whose tokenizer counts tokens, so that models with different tokenizers can be compared.
+        counter: the network whose tokenizer counts tokens, so that models with different tokenizers can be compared;
+            None: characters are counted, because the reference is an endpoint.
         max_tokens: micro-batch size in tokens.
         temperature: sampling temperature of free answers.
         seed: seed of free answers.
@@ -48,7 +49,7 @@ class Subject:
     reference: Network | None
     is_reference: bool
     max_new_tokens: int
-    counter: Network
+    counter: Network | None
     max_tokens: int
     temperature: float = 1.0
     seed: int = 0
@@ -67,13 +68,26 @@ class Subject:
         return self.is_reference or self.reference is not None
 
     def tokens(self, text: str) -> float:
-        """Return the number of tokens of a text and its end token, by the tokenizer of the network `counter`."""
-        return float(len(self.counter.renderer.text(text).ids))
+        """Return the length of a text, by the tokenizer of the network `counter`."""
+        return text_size(self.counter, text)
 
     def greedy(self, questions: Sequence[Asked]) -> list[Conversation]:
         """Answer each prompt greedily; return each prompt and its answer as a Conversation."""
         rows = self.rows(questions)
         return conversations(self.network, rows, answers_to(self.network, rows, self.sampling(0.0)))
+
+
+def text_size(counter: Network | None, text: str) -> float:
+    """Return the number of a text's tokens and its end token by a network's tokenizer; without one, of characters."""
+    return float(len(text) if counter is None else len(counter.renderer.text(text).ids))
+
+
+class Writer(Protocol):
+    """A model that answers prompts greedily: one that is loaded here, or one behind an endpoint."""
+
+    def greedy(self, questions: Sequence[Asked]) -> list[Conversation]:
+        """Answer each prompt greedily; return each prompt and its answer as a Conversation."""
+        ...
 
 
 def capability(subject: Subject, questions: Sequence[Asked], grader: AnswerGrader | None) -> list[Item]:
@@ -85,23 +99,27 @@ def capability(subject: Subject, questions: Sequence[Asked], grader: AnswerGrade
     Returns:
         Items in the order of `questions` with {"right": grade from 0 to 1}.
     """
-    written = [question for question in questions if not question.choices]
-    talks = subject.greedy(written) if written else []
-    if grader is not None:
-        scores = grader(written, talks) if talks else []
-    else:
-        scores = [
-            float(is_right(talk.response, question.answers, question.text))
-            for talk, question in zip(talks, written, strict=True)
-        ]
-    items = [
-        _item("capability", question, {"right": score}, talk.response)
-        for question, talk, score in zip(written, talks, scores, strict=True)
-    ]
+    items = written(subject, [question for question in questions if not question.choices], grader)
     by_id = {
         item.id: item for item in [*items, *_chosen(subject, [question for question in questions if question.choices])]
     }
     return [by_id[question.id] for question in questions]
+
+
+def written(subject: Writer, questions: Sequence[Asked], grader: AnswerGrader | None) -> list[Item]:
+    """Measure accuracy on questions without choices, as `capability` does."""
+    talks = subject.greedy(questions) if questions else []
+    if grader is not None:
+        scores = grader(questions, talks) if talks else []
+    else:
+        scores = [
+            float(is_right(talk.response, question.answers, question.text))
+            for talk, question in zip(talks, questions, strict=True)
+        ]
+    return [
+        asked_item("capability", question, {"right": score}, talk.response)
+        for question, talk, score in zip(questions, talks, scores, strict=True)
+    ]
 
 
 def graded(item: Item, question: Asked | None) -> Item:
@@ -133,7 +151,7 @@ def _chosen(subject: Subject, questions: Sequence[Asked]) -> list[Item]:
     for question, logps in zip(questions, sums.split([len(question.choices) for question in questions]), strict=True):
         per_byte = [float(logp) / len(choice.encode()) for logp, choice in zip(logps, question.choices, strict=True)]
         best = question.choices[per_byte.index(max(per_byte))]
-        items.append(_item("capability", question, {"right": float(best == question.answers[0])}, best))
+        items.append(asked_item("capability", question, {"right": float(best == question.answers[0])}, best))
     return items
 
 
@@ -153,7 +171,7 @@ def forgetting(subject: Subject, passages: Sequence[Passage]) -> list[Item]:
     )
     sizes = [single(tokens).branches[0].trained for tokens in rendered]
     counted = [float(size) for size in sizes]
-    if not subject.counts_alike:
+    if not subject.counts_alike and subject.counter is not None:
         counted = [subject.tokens(passage.text or passage.messages[-1].content) for passage in passages]
     return [
         Item(
@@ -165,7 +183,7 @@ def forgetting(subject: Subject, passages: Sequence[Passage]) -> list[Item]:
 
 
 def refusals(
-    subject: Subject,
+    subject: Writer,
     task: str,
     questions: Sequence[Asked],
     judge: Callable[[Sequence[Conversation]], list[float]],
@@ -183,7 +201,7 @@ def refusals(
     talks = subject.greedy(questions)
     columns = {"refused": judge(talks)} | ({"checked": check(talks)} if check is not None else {})
     return [
-        _item(
+        asked_item(
             task,
             question,
             {name: column[index] for name, column in columns.items() if not math.isnan(column[index])},
@@ -232,7 +250,7 @@ def answers(subject: Subject, questions: Sequence[Asked], reward: Reward | None,
 
 def _answers(questions: Sequence[Asked], talks: Sequence[Conversation], columns: dict[str, list[float]]) -> list[Item]:
     return [
-        _item("answers", question, {name: column[index] for name, column in columns.items()}, talk.response)
+        asked_item("answers", question, {name: column[index] for name, column in columns.items()}, talk.response)
         for index, (question, talk) in enumerate(zip(questions, talks, strict=True))
     ]
 
@@ -308,6 +326,7 @@ def _ranked(task: str, index: int, ranking: Preference, margin: float, **more: f
     return Item(task, f"ranking-{line}", {"margin": margin, **more}, prompt=ranking.prompt[-1].content)
 
 
-def _item(task: str, question: Asked, values: dict[str, float], answer: str) -> Item:
+def asked_item(task: str, question: Asked, values: dict[str, float], answer: str) -> Item:
+    """Return the Item of a question and the answer to it."""
     expected = question.answers[0] if question.answers else None
     return Item(task, question.id, values, question.topic, question.text, answer, expected, question.level)

@@ -411,6 +411,12 @@ def inspected_folder(model: str) -> Path | None:
     return path if path.is_dir() else _inspected_snapshot(model)
 
 
+def revision(model: str) -> str:
+    """Return the revision of a hub model that is loaded; "" for a folder or a file, whose contents can change."""
+    folder = inspected_folder(model)
+    return "" if folder is None or Path(model).exists() else folder.name
+
+
 @cache
 def _inspected_snapshot(model: str) -> Path:
     """Download the small configuration files of a hub model's current revision, for inspection; return their folder."""

@@ -111,6 +111,23 @@ def weights_fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+@torch.no_grad()
+def weights_sha256(module: nn.Module) -> str:
+    """Return the sha256 (hex) over the names, shapes and values of all weights; tied ones count once.
+
+    Floating-point values are hashed as float32, so a copy in a wider format, such as a `.gguf` file of type F32, has
+    the same hash.
+    """
+    digest, seen = hashlib.sha256(), set[int]()
+    for name, weight in sorted(module.state_dict(keep_vars=True).items()):
+        if id(weight) not in seen:
+            seen.add(id(weight))
+            value = weight.detach().to("cpu", torch.float32 if weight.is_floating_point() else None).contiguous()
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.numpy())
+    return digest.hexdigest()
+
+
 def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids at which a model's own settings end its answers, which may be several (Llama 3, Qwen, Gemma).
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 import datetime
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from trueup.config import GatesConfig
+from trueup.config.paths import is_address
 from trueup.errors import DataError
 from trueup.evaluation.items import Item, of_task, read_header
 from trueup.evaluation.plan import FOLDER
 from trueup.report import reading
 from trueup.report.judge_card import add_self_preference, judge_card, lines
 from trueup.report.reading import usable
-from trueup.report.report_schema import FrontierPoint, JudgeCard, Report, ReportMissing
+from trueup.report.report_schema import FrontierPoint, JudgeCard, ModelOrigin, Report, ReportMissing
 from trueup.report.rewardmodel import reward_card
 from trueup.report.samples import samples
 from trueup.report.scorecard import at_equal_length, measures, prepared, withheld
 from trueup.report.stages import alarms, curves, outcomes, points, stage_run
 from trueup.report.verdict import judge
+from trueup.system.text import masked
 
 _LIBRARIES = ("trueup", "torch", "transformers", "peft")
 
@@ -37,6 +39,7 @@ class Measured:
         wins: model -> a judge's verdicts on its answers, as items.
         judges: model -> name of that judge.
         missing: what was not measured -> why.
+        origins: model -> where it came from.
     """
 
     plan: dict[str, Any]
@@ -44,6 +47,7 @@ class Measured:
     wins: dict[str, list[Item]]
     judges: dict[str, str]
     missing: dict[str, str]
+    origins: dict[str, ModelOrigin] = field(default_factory=dict)
 
 
 def build(folder: Path) -> Report:
@@ -109,7 +113,7 @@ def compared(
     candidates, settings = measured.plan["candidates"], measured.plan["settings"]
     controlled = at_equal_length(measured.wins)
     missing = measured.missing | withheld(controlled)
-    return Report(
+    report = Report(
         title=title,
         kind=kind,
         made=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -122,7 +126,36 @@ def compared(
         lengths={name: _lengths(items) for name, items in rows.items() if _lengths(items)},
         samples=samples(rows, against),
         not_measured=[ReportMissing(what=what, why=why) for what, why in missing.items()],
+        origins=measured.origins,
     )
+    report.verdict.notes = origin_notes(measured.origins)
+    origin = measured.origins.get(against)
+    return _in_characters(report) if origin is not None and is_address(origin.source) else report
+
+
+def origin_notes(origins: Mapping[str, ModelOrigin]) -> list[str]:
+    """Return sentences on models with the same weights, and on endpoints, whose weights cannot be seen."""
+    notes: list[str] = []
+    by_hash: dict[str, list[str]] = {}
+    for name, origin in origins.items():
+        if origin.weights is not None:
+            by_hash.setdefault(origin.weights, []).append(name)
+        if is_address(origin.source):
+            notes.append(
+                f"{name} is an endpoint: which weights answered is not known. These are its answers of {origin.date}."
+            )
+    same = [" and ".join(names) for names in by_hash.values() if len(names) > 1]
+    return [f"Identical weights: {names} are the same, tensor for tensor." for names in same] + notes
+
+
+def _in_characters(report: Report) -> Report:
+    """Return a report whose reference is an endpoint: its lengths are numbers of characters."""
+    for measure in report.measures:
+        measure.unit = "characters per answer" if measure.key == "length" else measure.unit
+    for answer in (answer for sample in report.samples for answer in sample.answers.values()):
+        answer.tokens = None
+    report.lengths = {}
+    return report
 
 
 def read_measured(folder: Path) -> Measured:
@@ -137,17 +170,22 @@ def read_measured(folder: Path) -> Measured:
     rows: dict[str, list[Item]] = {}
     wins: dict[str, list[Item]] = {}
     judges: dict[str, str] = {}
+    origins: dict[str, ModelOrigin] = {}
     for name, entry in plan["models"].items():
         path = folder / entry["file"]
         if not path.is_file():
             raise DataError(f"{path}: missing, though plan.json names it; evaluate again")
         with usable(path):
             rows[name] = prepared(reading.items(path))
+            header = read_header(path)
+            origins[name] = ModelOrigin(
+                source=masked(entry["source"]), weights=header.get("weights"), date=header.get("date")
+            )
         wins_path = path.with_suffix(".wins.jsonl")
         if entry["wins"]:
             with usable(wins_path):
                 wins[name], judges[name] = reading.items(wins_path), str(read_header(wins_path)["judge"])
-    return Measured(plan, rows, wins, judges, plan["not_measured"])
+    return Measured(plan, rows, wins, judges, plan["not_measured"], origins)
 
 
 def _lengths(items: Sequence[Item]) -> list[int]:

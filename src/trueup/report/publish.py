@@ -1,4 +1,4 @@
-"""Write a run folder's report (report.json, report.html, the models' cards) and show it in the terminal."""
+"""Write a run folder's report (JSON, HTML, Markdown, a badge, the models' cards) and show it in the terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 from trueup.config.transformers4 import least_version
 from trueup.report import terminal
+from trueup.report.badge import badge
 from trueup.report.build import build
 from trueup.report.card import model_card
+from trueup.report.comment import comment
 from trueup.report.page import render
 from trueup.report.report_schema import Report
 from trueup.system.files import atomic_write_text
@@ -31,6 +33,8 @@ def publish(folder: Path, report: Report | None = None) -> Report:
     report = build(folder) if report is None else report
     atomic_write_text(folder / "report.json", json.dumps(report.model_dump(mode="json"), indent=1) + "\n")
     atomic_write_text(folder / "report.html", render(report))
+    atomic_write_text(folder / "report.md", comment(report))
+    atomic_write_text(folder / "badge.svg", badge(report))
     write_cards(folder, report)
     terminal.show(report)
     print(f"\nthe report: {clean(str(folder / 'report.html'), one_line=True)}")

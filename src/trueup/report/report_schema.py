@@ -122,6 +122,8 @@ class Verdict(ReportPart):
     model: str | None = None
     """The model that the verdict is about."""
     models: dict[str, ModelVerdict] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+    """What the reader must know beside it, such as that two models have the same weights."""
     search: str | None = None
     """How the choice of the best of several candidates is allowed for; None where there is no choice."""
 
@@ -269,6 +271,17 @@ class StageRun(ReportPart):
     command: str | None = None
 
 
+class ModelOrigin(ReportPart):
+    """The origin of a measured model, and the hash that tells its weights from others."""
+
+    source: str
+    """Folder, hub id, .gguf file, or the address of an endpoint with the model's name behind #."""
+    weights: str | None = None
+    """sha256 over all tensors as float32; None where they cannot be seen (an endpoint) or were not hashed."""
+    date: str | None = None
+    """ISO date of the measurement."""
+
+
 class ReportMissing(ReportPart):
     """A check that did not run, and why. It enters no verdict."""
 
@@ -292,6 +305,8 @@ class Report(ReportPart):
     models: list[str]
     """In the order of the pipeline; `against` is one of them."""
     measures: list[Measure]
+    origins: dict[str, ModelOrigin] = Field(default_factory=dict)
+    """Model -> where it came from."""
     reward_model: RewardModelCard | None = None
     judge: JudgeCard | None = None
     """The judge of win rates or refusals, if it is an endpoint."""

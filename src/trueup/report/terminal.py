@@ -52,6 +52,8 @@ def _verdict(out: Console, report: Report) -> None:
     about = f"  {one_line(verdict.model)}" if verdict.model else ""
     _say(out, f"{_SIGNS[verdict.verdict]} {verdict.verdict}{about}", style=f"bold {_COLOURS[verdict.verdict]}".strip())
     _say(out, verdict.sentence)
+    for note in verdict.notes:
+        _say(out, one_line(note))
     if verdict.search:
         _say(out, verdict.search)
     out.print()

@@ -50,8 +50,13 @@ def cache_folder() -> Path:
 
     It may be removed at any time; the data are then tokenized again.
     """
+    return cache_root() / "tokens"
+
+
+def cache_root() -> Path:
+    """Return the folder of all that may be computed again: $TRUEUP_CACHE or ~/.cache/trueup."""
     root = os.environ.get("TRUEUP_CACHE")
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "trueup") / "tokens"
+    return Path(root).expanduser() if root else Path.home() / ".cache" / "trueup"
 
 
 def tokenize(
