@@ -121,12 +121,14 @@ def run(config: PipelineConfig, *, force: Sequence[str] = (), dry_run: bool = Fa
         dry_run: only print which stages would run.
     """
     from trueup.config import check_paths
+    from trueup.evaluation.gate_power import pipeline_gates, require_passable
     from trueup.evaluation.sets import check_sets
     from trueup.preflight.early import read_pipeline
 
     check_paths(config)
     read_pipeline(config)
     check_sets(config.evaluate, config.gates)
+    require_passable(pipeline_gates(config), config.allow)
     import_module("trueup.recipes.pipeline").run(config, force=list(force), dry_run=dry_run, source=None)
     return config.folder
 

@@ -298,6 +298,8 @@ def test_the_command_needs_a_language_model(folder: Path, tmp_path: Path) -> Non
         comparison_of(folder, tmp_path, "base", "other", gates={"capability_drop": 0.1, "model": "base"})
     with pytest.raises(ConfigError, match=r"gates\.win_rate: cannot run: there is no judge"):
         comparison_of(folder, tmp_path, "base", "other", gates={"win_rate": 0.5})
+    with pytest.raises(ConfigError, match=r"gates\.capability_drop: limit 0\.1 cannot pass with 3 questions"):
+        comparison_of(folder, tmp_path, "base", "other", gates={"capability_drop": 0.1})
 
 
 def test_two_runs_in_one_report(folder: Path, tmp_path: Path) -> None:
@@ -315,8 +317,8 @@ def test_two_runs_in_one_report(folder: Path, tmp_path: Path) -> None:
 
 def test_only_what_a_run_would_ship_is_judged_beside_another(folder: Path, tmp_path: Path) -> None:
     gates = {"capability_drop": 0.99}
-    comparison_of(folder, tmp_path / "a", "base", "copy", gates=gates)
-    comparison_of(folder, tmp_path / "b", "other", "base", gates=gates)
+    comparison_of(folder, tmp_path / "a", "base", "copy", gates=gates, allow=["underpowered-gate"])
+    comparison_of(folder, tmp_path / "b", "other", "base", gates=gates, allow=["underpowered-gate"])
     both = comparison.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     assert set(both.verdict.models) == {"a/copy", "b/base"}
     # The second run's KL is from another model: it is not shown as if it were from the first run's.

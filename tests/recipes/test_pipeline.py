@@ -230,7 +230,7 @@ def whole(tmp_path: Path, **evaluate: Any) -> PipelineConfig:
     }
     base = settings(tmp_path).model_dump(by_alias=True)
     base["stages"]["ppo"] = ppo
-    base["allow"] = ["eval-overlap"]
+    base["allow"] = ["eval-overlap", "underpowered-gate"]
     gates = {"capability_drop": 0.05} | ({"gold_reward_drop": 0.1} if "gold" in evaluate else {})
     return PipelineConfig.model_validate(base | {"evaluate": settled | evaluate, "gates": gates})
 

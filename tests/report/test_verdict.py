@@ -115,7 +115,7 @@ def test_too_few_items_show_nothing() -> None:
     one = gate(verdict, "capability_drop")
     assert verdict.verdict == "NOT SHOWN"
     assert one.outcome == "not shown"
-    assert "with n = 20 a change of 0." in one.words
+    assert "it could not have passed with n = 20: give 339 questions (evaluate.capability), or set gates." in one.words
     assert one.detectable is not None
     assert one.detectable > 0.05
     assert EXIT[verdict.verdict] == 9
@@ -375,7 +375,7 @@ PIPELINE = ["name=n", "base=b", f"stages={{{STAGES}}}"]
     ("settings", "said"),
     [
         (["gates.capability_dorp=0.1"], "did you mean capability_drop?"),
-        (["gates={}"], "no gate is set; set one, such as capability_drop: 0.02"),
+        (["gates={}"], "no gate is set; set one, such as capability_drop: 0.05"),
         (["gates.length_growth=0.5"], "must be at least 1"),
         (["gates.capability_drop=0.1", "gates.model=dop"], "'dop' is not judged; did you mean dpo?"),
         (["gates.capability_drop=0.1", "gates.model=sft"], "'sft' is not judged; dpo"),

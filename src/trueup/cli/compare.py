@@ -13,6 +13,7 @@ from trueup.config.paths import is_adapter, is_address, split_address, trust_in
 from trueup.config.sections import model_of_run
 from trueup.config.untrusted import Trust
 from trueup.errors import ConfigError, DataError
+from trueup.evaluation.gate_power import announce, plan_gates, require_passable
 from trueup.evaluation.items import Item
 from trueup.evaluation.plan import FOLDER, Plan
 from trueup.evaluation.remote import named
@@ -57,7 +58,8 @@ def evaluate(
 
     Raises:
         ConfigError: a model is given twice, all are reward models, `against` is none of them, a gate cannot be decided,
-            or a setting has no effect on an endpoint.
+            or could not pass with so few items and `allow` lacks underpowered-gate, or a setting has no effect on an
+            endpoint.
         DataError: rows to measure on were trained on, as the run folders say, and `allow` lacks eval-overlap.
     """
     models = models_by_name(_named([expanded(run) for run in runs]))
@@ -72,6 +74,8 @@ def evaluate(
     candidates = tuple(name for name in writers if name != against)
     _check_gates(config, candidates, proxy)
     _check_remote(config, writers, against)
+    gates = plan_gates(config, config.gates, len(candidates))
+    require_passable(gates, config.allow)
     quiet_libraries()
     folder = output.expanduser() if output else DEFAULT_FOLDER
     trust = trust_in(config.allow)
@@ -84,6 +88,7 @@ def evaluate(
         pickles=trust.pickles, ignored_weights=trust.ignored_weights, title=" and ".join(writers), gates=config.gates,
         candidates=candidates, command=command_line(), trained=trained, store=store,
     )  # fmt: skip
+    announce(gates, progress.note, progress.warn)
     _compare_headers(plan, trust, progress)
     measure(plan, where, progress.note)
     return publish(folder) if where.is_main else None

@@ -111,6 +111,48 @@ def check(
 
 
 @app.command(rich_help_panel=START)
+def plan(
+    target: Annotated[
+        str | None, typer.Argument(metavar="CONFIG.yaml", help="A pipeline, or a configuration of `trueup evaluate`.")
+    ] = None,
+    settings: Settings = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GATE=LIMIT", help="A gate's limit, such as capability_drop=0.03; may be repeated."),
+    ] = None,
+    items: Annotated[
+        list[str] | None,
+        typer.Option("-n", "--items", metavar="GATE=N", help="A gate's number of items, if not the sets'; repeatable."),
+    ] = None,
+    discordance: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=1.0, help="The share of items that an unchanged model answers otherwise."),
+    ] = None,
+    spread: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GATE=VALUE",
+            help="What is expected of one gate: the standard deviation of paired differences, of lengths over their "
+            "mean, the share of ties; may be repeated.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="How many models of which any may ship.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> Job:
+    """Compute how many items each gate needs so that an unchanged model passes it, without any model.
+
+    Without a configuration it is for the sets of trueup and the limits given, or else those of `gates: default`.
+    Exits with 0, or with 2 if a gate cannot pass.
+    """
+    return partial(
+        commands.plan, target, settings or [], limits=limit or [], items=items or [], discordance=discordance,
+        spreads=spread or [], candidates=candidates, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command(rich_help_panel=START)
 def show(
     target: Annotated[str, typer.Argument(metavar="CONFIG.yaml|DATA", help="A configuration, or a data file.")],
     settings: Settings = None,

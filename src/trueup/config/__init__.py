@@ -20,7 +20,14 @@ Nothing here imports torch, so that a wrong key is reported at once.
 
 from __future__ import annotations
 
-from trueup.config.evaluation import ComparisonConfig, EvaluateConfig, GatesConfig, TaskName, gate_problems
+from trueup.config.evaluation import (
+    DEFAULT_LIMITS,
+    ComparisonConfig,
+    EvaluateConfig,
+    GatesConfig,
+    TaskName,
+    gate_problems,
+)
 from trueup.config.load import load_config, to_yaml
 from trueup.config.paths import check_paths, find_model, find_policy
 from trueup.config.pipeline import PipelineConfig, judged_models
@@ -44,6 +51,7 @@ from trueup.config.sections import (
 from trueup.config.template import describe, template
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "STAGES",
     "TEMPLATE_NAMES",
     "ComparisonConfig",

@@ -5,16 +5,43 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, JsonValue, ModelWrapValidatorHandler, StrictBool, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    JsonValue,
+    ModelWrapValidatorHandler,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 
-from trueup.config.evaluation import EvaluateConfig, GatesConfig, gate_problems
+from trueup.config.evaluation import EvaluateConfig, Gates, gate_problems, limits_by_name
 from trueup.config.explain import explain, keys_of, other_tools_key, unknown_key
 from trueup.config.functions import function_text
 from trueup.config.problems import Place, Problem, as_written, collected, nearest, suggestion
-from trueup.config.schema import STAGES, Device, PpoConfig, StageConfig, Strategy, TrainDtype
-from trueup.config.sections import Allows, FilePath, LoraConfig, ModelName, PathText, Section, Seed, Threads
+from trueup.config.schema import (
+    STAGES,
+    Device,
+    PpoConfig,
+    RewardConfig,
+    SftConfig,
+    StageConfig,
+    Strategy,
+    TrainDtype,
+)
+from trueup.config.sections import (
+    Allowed,
+    FilePath,
+    LoraConfig,
+    ModelName,
+    PathText,
+    Section,
+    Seed,
+    Threads,
+    listed,
+)
 from trueup.errors import ConfigError
 
 SHARED = (
@@ -24,6 +51,9 @@ SHARED = (
 
 LINKS = ("method", "from")
 """Keys of a stage in a pipeline that are not keys of its configuration."""
+
+OfGates = Literal["underpowered-gate"]
+"""The words of a pipeline's `allow` that are about its gates, not its stages."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -47,8 +77,8 @@ class PipelineConfig(Section):
     """Variables for the chat template in every stage and the report, e.g. `{enable_thinking: false}`."""
     train_thinking: StrictBool | None = None
     """Train the thoughts before answers, in every stage. Unset: they are trained."""
-    allow: Allows = Field(default_factory=list)
-    """Faults of data or models that are allowed in every stage; a stage's own `allow` replaces it."""
+    allow: Annotated[list[Allowed | OfGates], BeforeValidator(listed)] = Field(default_factory=list)
+    """Faults of data or models that are allowed in every stage (its own `allow` replaces it); underpowered-gate."""
     seed: Seed = 0
     """The stages' seed."""
     device: Device = "auto"
@@ -63,8 +93,8 @@ class PipelineConfig(Section):
     """Name to stage: `method`, `from` (an earlier stage; unset: the base), and the keys of the method."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """The report at the end."""
-    gates: GatesConfig | None = None
-    """Limits that the trained models must keep: they decide SHIP, HOLD or NOT SHOWN, and the exit code."""
+    gates: Gates | None = None
+    """Limits of the trained models, or default: they decide SHIP, HOLD or NOT SHOWN, and the exit code."""
 
     @property
     def folder(self) -> Path:
@@ -105,6 +135,18 @@ class PipelineConfig(Section):
         ]
         named += [name for name, raw in reversed(self.stages.items()) if raw.get("method") == "reward"]
         return next((name for name in named if isinstance(name, str) and name != self.evaluate.gold), None)
+
+    @property
+    def against(self) -> str:
+        """The stage (or "base") that the others are compared with: `evaluate.against`, else the first SFT stage."""
+        sft = (name for name, raw in self.stages.items() if raw.get("method") == SftConfig.method)
+        return self.evaluate.against or next(sft, "base")
+
+    @property
+    def candidates(self) -> list[str]:
+        """The names of the stages whose models might be shipped."""
+        trained = [name for name, raw in self.stages.items() if raw.get("method") != RewardConfig.method]
+        return judged_models(["base", *(name for name in trained if name != "base")], self.against)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -164,7 +206,7 @@ def _evaluate_problems(pipeline: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _section(pipeline: dict[str, Any], key: str) -> dict[str, Any]:
-    section = pipeline.get(key)
+    section = limits_by_name(pipeline.get(key)) if key == "gates" else pipeline.get(key)
     return section if isinstance(section, dict) else {}
 
 
@@ -299,6 +341,10 @@ def _resolve(pipeline: dict[str, Any], name: str, folder: Path) -> tuple[type[St
     model = pipeline.get("base", "base") if source is None else str(folder / str(source) / "model")
     defaults = {"model": model, "output": folder / name}
     defaults |= {key: pipeline[key] for key in SHARED if pipeline.get(key) is not None}
+    allowed = listed(defaults.get("allow"))
+    if isinstance(allowed, list):
+        # A change of what is allowed to gates is no change of the stages, which would run again.
+        defaults["allow"] = [word for word in allowed if word not in get_args(OfGates)]
     values = defaults | {key: item for key, item in raw.items() if key not in LINKS}
     path = pipeline.get("data")
     for key in cls.data_fields:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from trueup.config.evaluation import TASK_OF
 from trueup.config.functions import UserFunction
@@ -176,24 +176,26 @@ def check_sets(config: EvaluateConfig, gates: GatesConfig | None = None) -> None
 
 def _check_slices(config: EvaluateConfig, gate: str, parts: Collection[str]) -> None:
     """Raise ConfigError if no row of the set that `gate` is measured on has a topic or a level of that name."""
-    task = TASK_OF[gate]
-    rows: Sequence[Asked | Passage]
-    if task == "capability":
-        rows = questions(config.capability, config.limit)
-    elif task == "forgetting":
-        rows = passages(config.forgetting, config.limit)
-    else:
-        name, data, limit = {
-            "over-refusal": ("innocent", config.innocent, config.limit),
-            "unsafe-compliance": ("unsafe", config.unsafe, config.limit),
-        }.get(task, ("prompts", config.prompts, config.samples))
-        rows = prompts(cast("SetName", name), data, limit)
+    rows = measured_rows(config, TASK_OF[gate])
     names = dict.fromkeys(name for row in rows for name in (row.topic, getattr(row, "level", None)) if name)
     for part in parts:
         if not any(f"{name}/".startswith(f"{part}/") for name in names):
             have = f"have: {', '.join(names)}" if names else "have neither"
             near = suggestion(part, names)
             raise ConfigError(f"gates.slices.{gate}.{part}: no row has this topic or level{near} (the rows {have})")
+
+
+def measured_rows(config: EvaluateConfig, task: str) -> Sequence[Asked | Passage]:
+    """Return the rows that a task with a gate is measured on, except tasks of the lm-evaluation-harness."""
+    if task == "capability":
+        return questions(config.capability, config.limit)
+    if task == "forgetting":
+        return passages(config.forgetting, config.limit)
+    sources: dict[str, tuple[SetName, DataConfig | None, int | None]] = {
+        "over-refusal": ("innocent", config.innocent, config.limit),
+        "unsafe-compliance": ("unsafe", config.unsafe, config.limit),
+    }
+    return prompts(*sources.get(task, ("prompts", config.prompts, config.samples)))
 
 
 def lacking_column(reward: str, asked: Sequence[Asked]) -> str | None:

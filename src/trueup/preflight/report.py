@@ -18,7 +18,7 @@ from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.contamination import EvaluatedSet, HeldOutCheck
 from trueup.data.tokens.findings import Finding
 from trueup.data.tokens.prepare import Prepared
-from trueup.errors import DataError, ModelError
+from trueup.errors import ConfigError, DataError, ModelError
 from trueup.models.loading import code_problem, load_renderer, read_config
 from trueup.models.stored import non_finite
 from trueup.preflight.check import examine, other_models
@@ -50,12 +50,13 @@ class CheckResult:
     def exit_code(self, *, strict: bool) -> int:
         """Return the exit code: 0 without faults, 3 if rows would stop a training, 4 if only a model would.
 
-        With `strict` warnings count as faults too.
+        It is 2 if only a gate would, which cannot pass. With `strict` warnings count as faults too.
         """
         levels = ("error", "warning") if strict else ("error",)
-        sections = {finding.section.rpartition(".")[2] for finding in self.findings if finding.level in levels}
+        faults = [finding for finding in self.findings if finding.level in levels]
+        sections = {finding.section.rpartition(".")[2] for finding in faults if finding.code != "underpowered-gate"}
         if not sections:
-            return 0
+            return ConfigError.exit_code if faults else 0
         return ModelError.exit_code if sections <= {"model", "reward", "reference", "gold"} else DataError.exit_code
 
     def as_dict(self) -> dict[str, object]:
@@ -70,15 +71,17 @@ def check_stage(config: StageConfig) -> CheckResult:
     return _check([("", config)])
 
 
-def check_pipeline(config: PipelineConfig, evaluated: Sequence[EvaluatedSet] = ()) -> CheckResult:
+def check_pipeline(
+    config: PipelineConfig, evaluated: Sequence[EvaluatedSet] = (), gates: Sequence[Finding] = ()
+) -> CheckResult:
     """Run all checks of every stage of a pipeline, and return the findings.
 
     A stage that starts from a model which is not trained yet is checked with the tokenizer of the pipeline's base
-    model. The rows of the sets `evaluated` must not be trained on.
+    model. The rows of the sets `evaluated` must not be trained on. `gates` are findings on what the gates can decide.
     """
     held_out = HeldOutCheck(evaluated)
     result = _check(checkable_stages(config), held_out)
-    result.findings += held_out.findings(config.allow)
+    result.findings += [*held_out.findings(config.allow), *gates]
     result.findings.sort(key=lambda finding: _ORDER.index(finding.level))
     return result
 

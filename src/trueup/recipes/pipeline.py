@@ -17,11 +17,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from trueup import runtime
-from trueup.config import DpoConfig, PpoConfig, RewardConfig, SftConfig, judged_models, to_yaml
+from trueup.config import DpoConfig, PpoConfig, RewardConfig, to_yaml
 from trueup.config.functions import UserFunction
 from trueup.config.paths import function_sections, trust_of
 from trueup.data.sources.reader import store_version
 from trueup.errors import ConfigError
+from trueup.evaluation.gate_power import announce, pipeline_gates, require_passable
 from trueup.evaluation.plan import Plan
 from trueup.evaluation.suite import measure
 from trueup.recipes import dpo, ppo, reward, sft
@@ -55,6 +56,9 @@ def run(
     """
     processes = _processes(config)
     progress = Progress(quiet=not processes.is_main)
+    gates = pipeline_gates(config)
+    require_passable(gates, config.allow)
+    announce(gates, progress.note, progress.warn)
     trained = {} if dry_run else processes.from_first(lambda: check_pipeline_rows(config, progress))
     run_stages(config, progress, force=force, dry_run=dry_run)
     if dry_run:
@@ -256,7 +260,6 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
     settings = config.evaluate.model_copy(update=shared)
     methods = {name: config.stages[name]["method"] for name in config.stages}
     writers = [name for name, method in methods.items() if method != RewardConfig.method]
-    against = settings.against or next((name for name in writers if methods[name] == SftConfig.method), "base")
     trust = trust_of(*(config.stage(name)[1] for name in config.stages))
     models = {"base": config.base} | {name: str(folder / name / "model") for name in writers}
 
@@ -266,7 +269,7 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
     return Plan(
         folder=folder,
         models=models,
-        against=against,
+        against=config.against,
         settings=settings,
         reward=folder_of(config.proxy),
         gold=folder_of(settings.gold),
@@ -277,6 +280,6 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
         title=title or config.name,
         stages=tuple(config.stages),
         gates=config.gates,
-        candidates=tuple(judged_models(list(models), against)),
+        candidates=tuple(config.candidates),
         command=command,
     )

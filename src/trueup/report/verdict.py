@@ -22,11 +22,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from trueup.errors import ConfigError
+from trueup.evaluation.gate_power import EXPECTED, GatePower
 from trueup.evaluation.items import Item, in_slice, of_task
 from trueup.report.judge_card import Wins
 from trueup.report.report_schema import GateResult, ModelVerdict, Outcome, ReportNumber, Verdict, VerdictWord
 from trueup.report.scorecard import JUDGED_TASKS, completed
-from trueup.stats.intervals import informative
+from trueup.stats.intervals import tied_rate_exceeds
 from trueup.stats.paired import difference, exceeds, holm, weighted_difference
 
 if TYPE_CHECKING:
@@ -334,10 +335,9 @@ def _test_wins(limit: float, wins: Sequence[Item]) -> Tested | None:
 
 
 def _p_above(outcomes: Sequence[float], limit: float) -> float:
-    """Return the p-value against "the win rate is at most `limit`". Wilson's interval is this score test inverted."""
-    n, won = len(outcomes), math.fsum(outcomes)
-    trials = n * informative(won, math.fsum(outcome * (1 - outcome) for outcome in outcomes), n)
-    return 0.5 * math.erfc((won / n - limit) / math.sqrt(2 * limit * (1 - limit) / trials))
+    """Return the p-value against "the win rate is at most `limit`"."""
+    between = math.fsum(outcome * (1 - outcome) for outcome in outcomes)
+    return tied_rate_exceeds(math.fsum(outcomes), between, len(outcomes), limit)
 
 
 def _mean(values: Sequence[float], weights: Sequence[float] | None) -> float:
@@ -370,12 +370,31 @@ def _result(key: str, limit: float, test: Tested, outcome: Outcome, level: Level
     words = f"{figure}, {_limit(key, limit)}: {_outcome_words(test, outcome, level)}"
     if test.caveat:
         words += f"; {test.caveat}"
-    if outcome == "not shown" and test.detectable is not None and test.estimate is not None and not test.obstacle:
-        words += f"; with n = {test.estimate.n} a change of {test.detectable:.3f} could be seen"
+    if outcome == "not shown" and test.estimate is not None and not test.obstacle:
+        words += _power_words(key, limit, test, level[1])
     return GateResult(
         key=key, title=gate_of(key)[1].title, limit=limit, bound=_bound(key, limit), outcome=outcome, words=words,
         estimate=test.estimate, detectable=test.detectable,
     )  # fmt: skip
+
+
+def _power_words(key: str, limit: float, test: Tested, candidates: int) -> str:
+    """Return what so few items could have shown, as a part of a sentence: "" where that is not known.
+
+    It is said of an unchanged model, whose distance from the limit is the limit itself.
+    """
+    assert test.estimate is not None
+    name, n = gate_of(key)[0], test.estimate.n
+    power = GatePower(key, limit, n, EXPECTED.get(name), candidates)
+    if power.state == "cannot":
+        return f"; it could not have passed with n = {n}: {power.fix()}"
+    if power.asks_gain or not test.detectable:
+        return ""
+    # The detectable change is as many standard errors as an unchanged model needs to its limit to pass 8 times of 10.
+    needed = math.ceil(n * (test.detectable / limit) ** 2)
+    if needed <= n:
+        return f"; with n = {n} an unchanged model would pass 8 times of 10"
+    return f"; an unchanged model would pass 8 times of 10 from about n = {needed:,} at such a spread"
 
 
 def _outcome_words(test: Tested, outcome: Outcome, level: Level) -> str:

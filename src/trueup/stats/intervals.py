@@ -89,6 +89,19 @@ def informative(won: float, between: float, n: float) -> float:
     return coin / (coin - between / (n + z2))
 
 
+def tied_rate_exceeds(won: float, between: float, n: int, limit: float) -> float:
+    """Return the p-value against "the rate is at most `limit`": the score test of which `tied_rate` is the interval.
+
+    Args:
+        won: sum of the n outcomes y.
+        between: sum of y (1 - y).
+        n: number of outcomes.
+        limit: the rate, between 0 and 1.
+    """
+    trials = n * informative(won, between, n)
+    return 0.5 * math.erfc((won / n - limit) / math.sqrt(2 * limit * (1 - limit) / trials))
+
+
 def mean(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Estimate:
     """Return a mean with its 95% percentile bootstrap interval (Efron 1979), from seeded resamples.
 

@@ -141,7 +141,7 @@ def exceeds(
     """
     mine, other = _checked(ours, theirs)
     if weights is None and _binary(mine, other):
-        return _rate_exceeds(*_discordant(mine, other), len(mine), limit)
+        return rate_exceeds(*_discordant(mine, other), len(mine), limit)
     pivot, value, error, _ = pivot_of(_ratios(mine, other, weights, their_weights), mine - other, resamples, seed)
     return pivot.above(float(standardised(value - limit, error)))
 
@@ -232,7 +232,15 @@ def _of_rates(b: int, c: int, n: int) -> PairedDifference:
     return PairedDifference(value, low, high, n, p, "McNemar, exact", min(1.0, max(detectable, _fewest(0.8, 0.05) / n)))
 
 
-def _rate_exceeds(b: int, c: int, n: int, limit: float) -> float:
+def rate_exceeds(b: int, c: int, n: int, limit: float) -> float:
+    """Return the p-value of `exceeds` for 0/1 values, from counts.
+
+    Args:
+        b: number of items that only ours solved.
+        c: number of items that only theirs solved.
+        n: number of items.
+        limit: as for `exceeds`.
+    """
     if not -1 <= limit < 1:
         return 0.0 if limit < -1 else 1.0
     p = NormalDist().cdf(-_score(b, c, n, limit))

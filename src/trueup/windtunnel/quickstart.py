@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from trueup.config import PipelineConfig, load_config
+from trueup.evaluation.gate_power import announce, pipeline_gates, require_passable
 from trueup.recipes import pipeline
 from trueup.report.report_schema import Report
 from trueup.system.commandline import command
@@ -38,6 +39,9 @@ def run(folder: Path, seed: int = 0, settings: Sequence[str] = ()) -> Report | N
     progress.note(f"building the world in {folder / 'world'}")
     world = build(folder / "world", seed=seed)
     config = configure(world, folder, [f"seed={seed}", *settings])
+    gates = pipeline_gates(config)
+    require_passable(gates, config.allow)
+    announce(gates, progress.note, progress.warn)
     pipeline.run_stages(config, progress)
     report = pipeline.evaluate(config, progress, f"trueup quickstart {folder} --seed {seed}", TITLE)
     if report is not None:
