@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -39,6 +40,30 @@ GRADER_NAMES = (
     "mmlu-pro",
 )
 """The graders of `evaluation.conventions` that `evaluate.grader` may name."""
+PublishedSet = Literal[
+    "xstest",
+    "xstest-contrast",
+    "or-bench-hard",
+    "sorry-bench",
+    "strongreject",
+    "ifeval",
+    "gsm8k",
+    "mmlu",
+    "mmlu-pro",
+    "humaneval",
+    "truthfulqa",
+    "truthfulqa-mc",
+    "sycophancy-flip",
+    "rewardbench-2",
+    "rm-bench",
+]
+"""The published sets of `evaluation.published.table`, which `evaluate.sets` may name."""
+JUDGED_SETS = ("sorry-bench", "strongreject", "truthfulqa")
+"""The sets that only a judge model can score."""
+REWARD_SETS = ("rewardbench-2", "rm-bench")
+"""The sets that measure a reward model."""
+REFUSAL_SETS = ("xstest", "xstest-contrast", "or-bench-hard")
+"""The sets whose replies are classed as refusals or not: by rules, or with `refusals: judge` by a judge model."""
 TaskName = Literal[
     "capability",
     "forgetting",
@@ -78,6 +103,36 @@ class JudgingConfig(Section):
             return []
         missing = "output_price" if self.output_price is None else "input_price"
         return [((missing,), "missing: the cost needs both prices")]
+
+
+class SetConfig(Section):
+    """A published set: the place of its rows, and how they are measured. A bare text stands for `{path: ...}`."""
+
+    path: PathText | None = None
+    """A file in the set's own schema, or a hub id owner/name[:configuration]. Unset: the set's place on the hub."""
+    split: NonEmptyStr | None = None
+    """The split that is read. Unset: the set's test split on the hub, all rows of a file."""
+    columns: dict[str, str] | None = None
+    """Names of columns in the file, where they differ from the set's: `{prompt: text}` reads prompt from text."""
+    limit: Count | None = None
+    """The largest number of rows, balanced over the set's categories. Unset: all."""
+    max_new_tokens: Count | None = None
+    """The longest reply in tokens. Unset: the set's own (docs/sets.md), such as 512."""
+    judge_prompt: PathText | None = None
+    """A file with another question to the judge model, which holds {prompt} and {reply}, such as the paper's own."""
+    execute_code: Annotated[bool, Strict()] = False
+    """Allow running the programs that the model writes (humaneval); docs/sets.md says how they are confined."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: object) -> object:
+        return {} if value is None else {"path": str(value)} if isinstance(value, (str, Path)) else value
+
+
+def _by_name(value: object) -> object:
+    """Return `sets: [a, b]` and `sets: a` as the mapping {a: {}, b: {}}; a mapping is returned unchanged."""
+    names = listed(value)
+    return {str(name): {} for name in names} if isinstance(names, list) else value
 
 
 class EvaluateConfig(Section):
@@ -131,6 +186,8 @@ class EvaluateConfig(Section):
     """The judge of refusals: rules with a measured error, the endpoint, or both: it where the rules are unsure."""
     refusals_sample: Count = 60
     """With `refusals: both`: the replies per model and task that the endpoint reads in any case."""
+    sets: Annotated[dict[PublishedSet, SetConfig], BeforeValidator(_by_name)] = Field(default_factory=dict)
+    """Published sets, measured beside the tasks: [gsm8k, xstest], or {gsm8k: file.jsonl, mmlu: {limit: 500}}."""
     harness: Annotated[list[PathText], BeforeValidator(listed)] = Field(default_factory=list)
     """Tasks of the lm-evaluation-harness, by name or .yaml file (extra: harness)."""
     harness_limit: Count | None = None
@@ -177,9 +234,31 @@ class EvaluateConfig(Section):
         if self.endpoint and (secret := secret_in(self.endpoint)):
             text = f"holds {secret}, which would be written into the report; the key goes into TRUEUP_JUDGE_KEY"
             problems.append((("judge",), text))
+        problems += [(("sets", name, *place), text) for name in self.sets for place, text in self._set_problems(name)]
         for key, noun, uses in (("capability", "questions", ("auto",)), ("forgetting", "passages", ("auto", "text"))):
             if (section := getattr(self, key)) is not None:
                 problems += [((key, *place), text) for place, text in _unread_keys(section, noun, uses)]
+        return problems
+
+    def judges_set(self, name: str) -> bool:
+        """Return True if the endpoint scores the replies to a published set."""
+        refusals = name in REFUSAL_SETS and self.refusals == "judge"
+        return self.endpoint is not None and (name in JUDGED_SETS or refusals)
+
+    def _set_problems(self, name: PublishedSet) -> list[Problem]:
+        """Return the problems of the keys of one published set: those without effect, and code that may not be run."""
+        section, problems = self.sets[name], list[Problem]()
+        if name == "humaneval" and not section.execute_code:
+            text = "is not set: this set runs the programs that the model writes; allow it with execute_code: true"
+            problems.append((("execute_code",), text))
+        if name != "humaneval" and section.execute_code:
+            problems.append((("execute_code",), f"has no effect: {name} runs no program; leave it out"))
+        if section.judge_prompt is not None and not self.judges_set(name):
+            judged = name in (*JUDGED_SETS, *REFUSAL_SETS)
+            fix = f"set judge{', and refusals: judge' if name in REFUSAL_SETS else ''}" if judged else "leave it out"
+            problems.append((("judge_prompt",), f"has no effect: no judge model scores {name}; {fix}"))
+        if section.max_new_tokens is not None and name in ("mmlu", "truthfulqa-mc", *REWARD_SETS):
+            problems.append((("max_new_tokens",), f"has no effect: {name} needs no written reply; leave it out"))
         return problems
 
 
@@ -228,6 +307,8 @@ class GatesConfig(Section):
     """The largest growth of the answers' length, as a factor."""
     harness_drop: dict[NonEmptyStr, Share] | None = None
     """The largest drop of the mean score of tasks of the lm-evaluation-harness: {arc_easy: 0.02}."""
+    set_worsening: dict[NonEmptyStr, Share] | None = None
+    """The largest worsening of the score of published sets or of their categories: {gsm8k: 0.03, mmlu/law: 0.1}."""
     slices: dict[NonEmptyStr, dict[NonEmptyStr, JsonValue]] = Field(default_factory=dict)
     """Limits on the items of one topic or level, by gate: {capability_drop: {maths: 0.05, hard: 0.1}}."""
     model: NonEmptyStr | None = None
@@ -285,7 +366,7 @@ def limits_by_name(value: object) -> object:
 Gates = Annotated[GatesConfig, BeforeValidator(limits_by_name)]
 """The section `gates`, or the word default."""
 
-TASK_OF: Mapping[str, TaskName | Literal["harness"]] = {
+TASK_OF: Mapping[str, TaskName | Literal["harness", "sets"]] = {
     "capability_drop": "capability",
     "over_refusal_rise": "over-refusal",
     "unsafe_compliance_rise": "unsafe-compliance",
@@ -294,10 +375,11 @@ TASK_OF: Mapping[str, TaskName | Literal["harness"]] = {
     "win_rate": "win-rate",
     "length_growth": "answers",
     "harness_drop": "harness",
+    "set_worsening": "sets",
 }
 """Gate -> the task that it needs."""
-NAMED_GATES = ("harness_drop",)
-"""The gates whose limits are given by name, one for each task of the harness."""
+NAMED_GATES = ("harness_drop", "set_worsening")
+"""The gates whose limits are given by name, one for each task of the harness or published set."""
 
 
 def audit_gates(evaluate: EvaluateConfig, *, only_texts: bool) -> GatesConfig | None:
@@ -339,6 +421,8 @@ def _gate_problem(evaluate: EvaluateConfig, gate: str, part: str, limit: float, 
         near = suggestion(part, evaluate.harness)
         named = any(part.startswith(name) or name.endswith((".yaml", ".yml")) for name in evaluate.harness)
         return f"is not among evaluate.harness ({', '.join(evaluate.harness)}){near}" if near and not named else None
+    if task == "sets":
+        return _set_gate_problem(evaluate, part.partition("/")[0])
     answered = evaluate.tasks is not None and task == "answers" and "win-rate" in evaluate.tasks
     if evaluate.tasks is not None and task not in evaluate.tasks and not answered:
         return f"cannot run: {task} is not among evaluate.tasks"
@@ -349,6 +433,18 @@ def _gate_problem(evaluate: EvaluateConfig, gate: str, part: str, limit: float, 
         return f"{text}; set it from 1 to below {evaluate.max_new_tokens}"
     if gate == "win_rate" and evaluate.gold is None and evaluate.endpoint is None and proxy is None:
         return "cannot run: there is no judge; set evaluate.judge, gold or reward"
+    return None
+
+
+def _set_gate_problem(evaluate: EvaluateConfig, name: str) -> str | None:
+    """Return the reason why a gate on a published set cannot be decided, None if it can."""
+    if name not in evaluate.sets:
+        have = f"evaluate.sets has {', '.join(evaluate.sets)}" if evaluate.sets else "evaluate.sets is not set"
+        return f"cannot run: {name} is not among evaluate.sets{suggestion(name, evaluate.sets)} ({have})"
+    if name in REWARD_SETS:
+        return f"cannot run: {name} measures the reward model, which is compared with no other; leave it out"
+    if name in JUDGED_SETS and evaluate.endpoint is None:
+        return f"cannot run: a judge model scores {name}; set evaluate.judge to its http(s):// address"
     return None
 
 

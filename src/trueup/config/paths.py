@@ -161,6 +161,14 @@ def _evaluate(
         section = getattr(config, key)
         if section and (message := _data_problem(section, near)):
             yield (key,), DataError, message
+    for name, published in config.sets.items():
+        section = DataConfig(path=published.path) if published.path else None
+        hub = published.path is not None and is_hub_name(published.path.partition(":")[0])
+        if section and not hub and (message := _data_problem(section, near)):
+            yield ("sets", name, "path"), DataError, message
+        if published.judge_prompt and not Path(published.judge_prompt).is_file():
+            text = f"{published.judge_prompt}: no such file{nearest_path(Path(published.judge_prompt))}"
+            yield ("sets", name, "judge_prompt"), DataError, text
     for key in ("reward", "gold", "grader"):
         reward = getattr(config, key)
         if (

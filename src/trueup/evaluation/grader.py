@@ -12,7 +12,7 @@ from trueup.config.functions import arguments_taken, load_function
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import ConfigError, TrainingError
 from trueup.evaluation.conventions import GRADERS
-from trueup.evaluation.sets import Asked
+from trueup.evaluation.rows import Asked
 from trueup.models.rewards import checked_reward
 from trueup.runtime import Runtime
 from trueup.system.text import excerpt

@@ -18,7 +18,7 @@ from trueup.data.refusal import classify, is_refusal
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.evaluation.endpoint import Chat, Endpoint
 from trueup.evaluation.items import Item, of_task
-from trueup.evaluation.sets import evenly_spread
+from trueup.evaluation.rows import evenly_spread
 
 if TYPE_CHECKING:
     from trueup.config import EvaluateConfig

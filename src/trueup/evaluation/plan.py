@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 from trueup.data.sources.account import Drop
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
+from trueup.evaluation.published.table import PUBLISHED, Row, read_set, unscored
 from trueup.system.files import atomic_write_text
 from trueup.system.text import terminal_safe_json
 
 if TYPE_CHECKING:
     from trueup.config import EvaluateConfig, GatesConfig
+    from trueup.config.evaluation import PublishedSet
     from trueup.data.rendering.messages import Preference
 
 FOLDER = "evaluation"
@@ -116,6 +118,7 @@ class Sets:
     unsafe: list[sets.Asked] = field(default_factory=list)
     prompts: list[sets.Asked] = field(default_factory=list)
     rankings: Sequence[Preference] = ()
+    published: dict[PublishedSet, list[Row]] = field(default_factory=dict)
 
 
 def _read_sets(plan: Plan) -> tuple[Sets, dict[str, str]]:
@@ -140,8 +143,13 @@ def _read_sets(plan: Plan) -> tuple[Sets, dict[str, str]]:
     samples = None if config.max_length else config.samples
     prompts = sets.prompts("prompts", config.prompts, samples, dropped=dropped["prompts"]) if answered else []
     rankings = sets.rankings(config.data, dropped=dropped["data"]) if ranked and config.data is not None else ()
+    published = {
+        name: read_set(name, section)
+        for name, section in config.sets.items()
+        if name not in unscored(config, plan.reward)
+    }
     left_out = {f"{len(drops)} rows of evaluate.{key}": _reasons(drops) for key, drops in dropped.items() if drops}
-    return Sets(capability, forgetting, innocent, unsafe, prompts, rankings), left_out
+    return Sets(capability, forgetting, innocent, unsafe, prompts, rankings, published), left_out
 
 
 def _reasons(drops: Sequence[Drop]) -> str:
@@ -161,6 +169,7 @@ def counts(chosen: Sets) -> str:
         "unsafe": chosen.unsafe,
         "prompts": chosen.prompts,
         "rankings": chosen.rankings,
+        **chosen.published,
     }
     return ", ".join(f"{len(rows)} {name}" for name, rows in parts.items() if rows) or "nothing"
 
@@ -183,7 +192,13 @@ def unmeasurable(plan: Plan) -> dict[str, str]:
         missing["gold reward"] = "there is no independent reward; set evaluate.gold"
     if plan.settings.endpoint is None and plan.reward is None and plan.gold is None:
         missing.setdefault("win-rate", "there is no judge; set evaluate.judge, evaluate.gold or evaluate.reward")
-    return missing
+    return missing | unscored(plan.settings, plan.reward)
+
+
+def measures_reward(plan: Plan, missing: Mapping[str, str]) -> bool:
+    """Return True if a reward model is measured: on held-out rankings, or on a published set of answers to score."""
+    rankings = "reward-model" not in missing and bool(plan.sets.rankings)
+    return rankings or any(PUBLISHED[name].how == "ranked" for name in plan.sets.published)
 
 
 def write_plan(
@@ -202,7 +217,7 @@ def write_plan(
     """
     models = {name: {"source": source, "file": plan.file(name).name, "wins": name in wins}
               for name, source in plan.models.items()}  # fmt: skip
-    reward_file = REWARD_FILE if "reward-model" not in missing and plan.sets.rankings else None
+    reward_file = REWARD_FILE if measures_reward(plan, missing) else None
     judge_file = JUDGE_FILE if judged else None
     content = {
         "against": plan.against,

@@ -23,7 +23,7 @@ from trueup.evaluation.endpoint import Chat, Endpoint, Reply
 from trueup.evaluation.grading import repetition
 from trueup.evaluation.items import Item
 from trueup.evaluation.policy import require_finite
-from trueup.evaluation.sets import Asked
+from trueup.evaluation.rows import Asked
 from trueup.evaluation.tasks import asked_item
 from trueup.models.rewards import Reward
 from trueup.runtime import Runtime

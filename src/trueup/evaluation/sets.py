@@ -6,77 +6,27 @@ measured).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from importlib import resources
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from trueup.config.evaluation import TASK_OF
 from trueup.config.functions import UserFunction
 from trueup.config.problems import suggestion
-from trueup.data.rendering.messages import Message, Origin, Preference, Prompt, check
+from trueup.data.rendering.messages import Message, Preference, Prompt, check
 from trueup.data.sources.account import Drop
 from trueup.data.sources.records import MESSAGES, PROMPT, Record
 from trueup.data.sources.stream import RowStream, read_records
 from trueup.errors import ConfigError, DataError
+from trueup.evaluation.published.table import check_published
+from trueup.evaluation.rows import Asked, Passage, balanced, written_records
 
 if TYPE_CHECKING:
     from trueup.config import DataConfig, EvaluateConfig, GatesConfig
 
 T = TypeVar("T")
+Row = TypeVar("Row", Asked, Passage)
 SetName = Literal["capability", "forgetting", "innocent", "unsafe", "prompts"]
-
-
-# The repr of these two classes is part of an evaluation's fingerprint (suite.input_hashes): with other names of classes
-# or fields, finished evaluations would be measured again.
-@dataclass(frozen=True, slots=True, repr=False)
-class Asked:
-    """A question or prompt, and its expected answers.
-
-    Attributes:
-        id: unique within the set.
-        prompt: the conversation; its last message is the user's.
-        topic: the row's topic, if it has one.
-        answers: accepted answers, the first for display; empty where none is expected.
-        choices: the options of a multiple-choice question: the model writes nothing, its likeliest option is its
-            answer.
-        level: the row's difficulty, if it has one.
-        origin: the row's file and line.
-        fields: all fields of the row, of which a reward may take some.
-    """
-
-    id: str
-    prompt: tuple[Message, ...]
-    topic: str | None = None
-    answers: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    level: str | None = None
-    origin: Origin | None = field(default=None, repr=False, compare=False)
-    fields: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
-
-    def __repr__(self) -> str:
-        """Return the row as text for the fingerprint: rows without a level give that of earlier versions."""
-        named = {name: getattr(self, name) for name, shown in self.__dataclass_fields__.items() if shown.repr}
-        shown = {name: value for name, value in named.items() if name != "level" or value is not None}
-        return f"Asked({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
-
-    @property
-    def text(self) -> str:
-        """The text of the prompt's last message."""
-        return self.prompt[-1].content
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """A text, or a conversation, whose likelihood under each model measures forgetting."""
-
-    id: str
-    topic: str | None
-    text: str | None = None
-    messages: tuple[Message, ...] = ()
-    origin: Origin | None = field(default=None, repr=False, compare=False)
 
 
 def questions(data: DataConfig | None, limit: int | None = None, *, dropped: list[Drop] | None = None) -> list[Asked]:
@@ -88,13 +38,13 @@ def questions(data: DataConfig | None, limit: int | None = None, *, dropped: lis
 
     Args:
         data: the user's rows; None for the set that comes with trueup.
-        limit: at most this many rows, spread evenly over all.
+        limit: at most this many rows, balanced over topics and levels.
         dropped: a list to which the rows that the section leaves out are appended.
 
     Raises:
         DataError: a row lacks its answer, or its answer is not one of its choices.
     """
-    return evenly_spread(_read("capability", data, _question, dropped), limit)
+    return _balanced(_read("capability", data, _question, dropped), limit)
 
 
 def prompts(
@@ -103,18 +53,18 @@ def prompts(
     """Return the prompts of the set `name`, to be answered by each model.
 
     They come from `data`, a user's rows (of rankings and conversations only the prompts are used), or if it is None
-    from the set that comes with trueup. At most `limit` are returned, spread evenly; rows that the section leaves out
-    are appended to `dropped`.
+    from the set that comes with trueup. At most `limit` are returned, balanced over topics and levels; rows that the
+    section leaves out are appended to `dropped`.
     """
     if data is None:
-        return evenly_spread(_read(name, data, _prompt), limit)
+        return _balanced(_read(name, data, _prompt), limit)
     stream = RowStream(data, "prompt")
     rows = list(stream)
     if dropped is not None:
         dropped += [*stream.reader.left_out, *stream.account.dropped]
     entries = stream.reader.entries()
     fields = {str(origin): row for origin, row in entries if not isinstance(row, DataError)}
-    return evenly_spread([_from_user(name, row, fields[str(row.origin)]) for row in rows], limit)
+    return _balanced([_from_user(name, row, fields[str(row.origin)]) for row in rows], limit)
 
 
 def _from_user(name: str, row: Prompt, fields: Mapping[str, object]) -> Asked:
@@ -129,11 +79,11 @@ def _from_user(name: str, row: Prompt, fields: Mapping[str, object]) -> Asked:
 def passages(data: DataConfig | None, limit: int | None = None, *, dropped: list[Drop] | None = None) -> list[Passage]:
     """Return texts and conversations outside of the fine-tuning domain, from rows {text} or {messages}.
 
-    They come from `data`, or if it is None from the set that comes with trueup. At most `limit` are returned, spread
-    evenly; rows that the section leaves out are appended to `dropped`.
+    They come from `data`, or if it is None from the set that comes with trueup. At most `limit` are returned, balanced
+    over topics; rows that the section leaves out are appended to `dropped`.
     """
     as_text = data is not None and data.use == "text"
-    return evenly_spread(_read("forgetting", data, partial(_passage, as_text=as_text), dropped), limit)
+    return _balanced(_read("forgetting", data, partial(_passage, as_text=as_text), dropped), limit)
 
 
 def rankings(data: DataConfig, *, dropped: list[Drop] | None = None) -> list[Preference]:
@@ -172,6 +122,10 @@ def check_sets(config: EvaluateConfig, gates: GatesConfig | None = None) -> None
         rankings(config.data)
     for gate, parts in ({} if gates is None else gates.slices).items():
         _check_slices(config, gate, parts)
+    limited = [part.partition("/") for part in (gates.set_worsening or {} if gates else {})]
+    check_published(
+        config, {name: [part for set_name, _, part in limited if set_name == name and part] for name in config.sets}
+    )
 
 
 def _check_slices(config: EvaluateConfig, gate: str, parts: Collection[str]) -> None:
@@ -216,24 +170,15 @@ def _read(
         return make(record, f"{name}-{record.origin.line}")
 
     if data is None:
-        return [made(record) for record in _written(name)]
+        return [made(record) for record in written_records(name)]
     rows, account = read_records(data, made)
     if dropped is not None:
         dropped += account.dropped
     return rows
 
 
-def _written(name: SetName) -> list[Record]:
-    """Return the rows of the evaluation set `name` that comes with trueup."""
-    place = resources.files("trueup.evaluation") / "data" / f"{name}.jsonl"
-    lines = place.read_text(encoding="utf-8").splitlines()
-    return [Record(json.loads(line), Origin(f"{name}.jsonl", number)) for number, line in enumerate(lines, 1)]
-
-
-def evenly_spread(rows: Sequence[T], limit: int | None) -> list[T]:
-    """Return at most `limit` rows at equal distances over the whole list; all where `limit` is None."""
-    count = len(rows) if limit is None else min(limit, len(rows))
-    return [rows[index * len(rows) // count] for index in range(count)]
+def _balanced(rows: Sequence[Row], limit: int | None) -> list[Row]:
+    return balanced(rows, limit, lambda row: (row.topic, getattr(row, "level", None)))
 
 
 def _question(record: Record, name: str) -> Asked:

@@ -36,9 +36,21 @@ from trueup.evaluation.grader import AnswerGrader, check_grader, open_grader
 from trueup.evaluation.grading import GRADING
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judges import JoinedRefusals, agreement, judge_of_refusals, verdicts
-from trueup.evaluation.plan import JUDGE_FILE, PLAN_FILE, REWARD_FILE, Plan, counts, unmeasurable, write_plan
+from trueup.evaluation.plan import (
+    JUDGE_FILE,
+    PLAN_FILE,
+    REWARD_FILE,
+    Plan,
+    counts,
+    measures_reward,
+    unmeasurable,
+    write_plan,
+)
+from trueup.evaluation.published.measuring import Scorer, measure_rewards, measure_set
+from trueup.evaluation.published.table import PUBLISHED, judge_question
 from trueup.evaluation.remote import NO_LOGPS, RemoteSubject, opened
-from trueup.evaluation.sets import evenly_spread, lacking_column
+from trueup.evaluation.rows import evenly_spread
+from trueup.evaluation.sets import lacking_column
 from trueup.models.loading import check_vocabulary, load_causal_lm, load_classifier, load_tokenizer, revision
 from trueup.models.network import Network
 from trueup.models.reward_model import classifier_source, model_reward, require_varied, score_on_main
@@ -77,8 +89,8 @@ def measure(plan: Plan, runtime: Runtime, note: Callable[[str], None]) -> None:
     note(f"evaluation: {counts(plan.sets)}; models: {', '.join(plan.models)}")
     if plan.store is not None:
         bench.compare_weights(note)
-    if "reward-model" not in missing and plan.sets.rankings:
-        bench.measure_reward_model(note)
+    if measures_reward(plan, missing):
+        bench.measure_reward_model(note, with_rankings="reward-model" not in missing)
     for name in sorted(plan.models, key=lambda name: name != plan.against):
         missing |= bench.measure_model(name, note)
     bench.release()
@@ -165,15 +177,20 @@ class _Bench:
         chosen.rankings, chosen.prompts = rankings, evenly_spread(prompts, self.plan.settings.samples)
         return left_out
 
-    def measure_reward_model(self, note: Callable[[str], None]) -> None:
-        """Score the held-out rankings with the reward model and write the margins to reward-model.jsonl."""
+    def measure_reward_model(self, note: Callable[[str], None], *, with_rankings: bool = True) -> None:
+        """Score held-out rankings and published sets with the reward model and write the items to reward-model.jsonl.
+
+        `with_rankings` is False where the evaluation measures no reward model on its rankings.
+        """
         path, source = self.plan.place / REWARD_FILE, self.plan.reward
         if source is None or ".py:" in source or self._measured(path, source):
             return
         note("evaluating the reward model")
-        clock, judge = time.perf_counter(), self._open(source)[1]
+        clock, (reward, judge) = time.perf_counter(), self._open(source)
         assert judge is not None
-        items = tasks.reward_model(judge, self.plan.sets.rankings, self.plan.settings.max_tokens)
+        rankings = self.plan.sets.rankings if with_rankings else ()
+        items = tasks.reward_model(judge, rankings, self.plan.settings.max_tokens) if rankings else []
+        items += measure_rewards(reward, self.plan.sets.published)
         seconds = round(time.perf_counter() - clock, 2)
         self._write(path, items, source, {"seconds": seconds})
 
@@ -223,7 +240,8 @@ class _Bench:
         source, is_reference = self.plan.models[name], name == self.plan.against
         network = self.reference() if is_reference else self._policy(source)
         subject, missing = self._subject(name, network, is_reference=is_reference)
-        return self._items(subject, judge) + self._harness(source), missing
+        items = self._items(subject, judge) + self._harness(source)
+        return items + self._published(name, subject, judge, missing), missing
 
     def _remote(self, name: str, judge: Callable[..., list[float]]) -> tuple[list[Item], dict[str, str]]:
         """Measure a model behind an endpoint. Returns its items, and what was not measured -> why."""
@@ -249,7 +267,7 @@ class _Bench:
             missing[f"harness of {name}"] = "the harness runs models that are loaded here"
         if chosen.prompts and not all("ended" in item.values for item in items if item.task == "answers"):
             missing[f"ends by itself of {name}"] = "the endpoint gives no finish_reason"
-        return items, missing
+        return items + self._published(name, subject, judge, missing), missing
 
     def _counter(self) -> Network | None:
         """The network whose tokens measure the length of answers; None where characters do: the reference is remote."""
@@ -293,6 +311,27 @@ class _Bench:
             if prompts:
                 items += tasks.refusals(subject, task, prompts, refused, checked)
         return items
+
+    def _published(
+        self, name: str, subject: tasks.Subject | RemoteSubject, judge: Callable[..., list[float]],
+        missing: dict[str, str],
+    ) -> list[Item]:  # fmt: skip
+        """Return the items of the published sets; `missing` gets what was not measured, such as missing verdicts."""
+        scorer = Scorer(self.plan.settings, self._asked_once(judge), self.runtime.from_first)
+        result: list[Item] = []
+        for set_name, rows in self.plan.sets.published.items():
+            if PUBLISHED[set_name].how == "ranked":
+                continue
+            if PUBLISHED[set_name].how in ("letters", "answers") and isinstance(subject, RemoteSubject):
+                missing[f"{set_name} of {name}"] = NO_LOGPS
+                continue
+            items, endpoint = measure_set(subject, set_name, rows, scorer)
+            usage = endpoint.usage.as_dict() if endpoint else {}
+            judged = PUBLISHED[set_name].how in ("judged", "refused")
+            if silent := sum("score" not in item.values for item in items) if judged else 0:
+                missing[f"{silent} of {len(items)} replies of {name} ({set_name})"] = _why_unjudged(usage)
+            result += items
+        return result
 
     def _harness(self, source: str) -> list[Item]:
         config = self.plan.settings
@@ -440,7 +479,16 @@ def input_hashes(plan: Plan) -> dict[str, str]:
         judge.append(config.refusals_sample)
     drawn = [config.max_new_tokens, config.temperature, plan.seed, config.max_length]
     harness = [_content(name) for name in config.harness]
-    parts: dict[str, object] = {name: getattr(chosen, name) for name in chosen.__dataclass_fields__}
+    parts: dict[str, object] = {
+        name: getattr(chosen, name) for name in chosen.__dataclass_fields__ if name != "published"
+    }
+    if chosen.published:
+        sections = {name: config.sets[name] for name in chosen.published}
+        questions = [judge_question(name, section.judge_prompt) for name, section in sections.items()]
+        lengths = [section.max_new_tokens for section in sections.values()]
+        asked = [config.judge, config.judge_model] if any(map(config.judges_set, sections)) else []
+        graded = GRADING if "sycophancy-flip" in sections else 0
+        parts["published"] = [chosen.published, lengths, questions, asked, graded]
     parts |= {"refusals by": judge, "sampling": drawn, "harness": [harness, config.harness_limit]}
     parts |= {"tasks": config.tasks, "grader": config.grader and _content(config.grader)}
     parts |= {"reward": plan.reward and _content(plan.reward), "gold": plan.gold and _content(plan.gold)}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trueup.data.rendering.messages import Preference
     from trueup.evaluation.grader import AnswerGrader
-    from trueup.evaluation.sets import Asked, Passage
+    from trueup.evaluation.rows import Asked, Passage
     from trueup.models.network import Network
     from trueup.models.rewards import Reward
 

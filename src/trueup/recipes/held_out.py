@@ -17,6 +17,7 @@ from trueup.data.tokens.contamination import Evaluated, EvaluatedSet, HeldOutChe
 from trueup.data.tokens.findings import Finding, raise_errors
 from trueup.data.tokens.prepare import prepare
 from trueup.errors import DataError, TrueupError
+from trueup.evaluation.published.table import PUBLISHED, read_set
 from trueup.evaluation.sets import passages, prompts, questions, rankings
 from trueup.models.loading import load_renderer
 from trueup.preflight.check import processes
@@ -59,6 +60,15 @@ def evaluated_sets(config: EvaluateConfig, prefix: str = "") -> list[EvaluatedSe
         rows = passages(config.forgetting)
         texts = [(row.origin, row.text if row.text is not None else joined(row.messages)) for row in rows]
         add("forgetting", [Evaluated(origin, text) for origin, text in texts if origin is not None])
+    for name, section in config.sets.items():
+        rows = [
+            Evaluated(row.asked.origin, row.text) for row in read_set(name, section) if row.asked.origin is not None
+        ]
+        chosen.append(
+            EvaluatedSet(
+                f"{prefix}sets.{name}", rows, "fault" if PUBLISHED[name].hub else "warning", not PUBLISHED[name].hub
+            )
+        )
     return chosen
 
 

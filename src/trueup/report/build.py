@@ -19,7 +19,7 @@ from trueup.report import reading
 from trueup.report.judge_card import add_self_preference, judge_card, lines
 from trueup.report.reading import usable
 from trueup.report.report_schema import FrontierPoint, JudgeCard, ModelOrigin, Report, ReportMissing
-from trueup.report.rewardmodel import reward_card
+from trueup.report.rewardmodel import reward_card, reward_sets
 from trueup.report.samples import samples
 from trueup.report.scorecard import at_equal_length, measures, prepared, withheld
 from trueup.report.stages import alarms, curves, outcomes, points, stage_run
@@ -68,7 +68,11 @@ def _built(folder: Path, measured: Measured) -> Report:
     reward_name = Path(plan.get("reward") or "reward").name
     report = compared(measured, gates, title=plan["title"], kind="pipeline" if stages else "comparison")
     report.command = plan["command"]
-    report.reward_model = None if reward_path is None else reward_card(reward_name, reading.items(reward_path))
+    if reward_path is not None:
+        items = reading.items(reward_path)
+        rankings = [item for item in items if item.task == "reward-model"]
+        report.reward_model = reward_card(reward_name, rankings) if rankings else None
+        report.reward_sets = reward_sets(items)
     report.judge = _judge(folder / FOLDER, measured)
     report.frontier = [point for name, path in stages.items() for point in points(name, path, plan)] + report.frontier
     report.curves = [curve for name, path in stages.items() for curve in curves(name, path)]

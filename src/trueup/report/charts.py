@@ -45,6 +45,7 @@ def pictures(report: Report) -> tuple[list[Picture], list[ReportMissing]]:
         refusals(report, looks),
         tax(report, looks),
         reward_model(report),
+        reward_sets(report),
         learning(report),
     ]
     return [result for result in results if isinstance(result, Picture)], [
@@ -194,7 +195,13 @@ def reward_model(report: Report) -> Picture | ReportMissing:
         ("chosen longer", card.chosen_longer),
         ("chosen shorter", card.chosen_shorter),
     ]
-    panels = [_accuracy([(name, number) for name, number in rows if number is not None and drawable(number)])]
+    panels = [
+        _accuracy(
+            "reward-accuracy",
+            "Accuracy, and length",
+            [(name, number) for name, number in rows if number is not None and drawable(number)],
+        )
+    ]
     bins = [
         (number.predicted, number.observed)
         for number in card.calibration
@@ -210,6 +217,26 @@ def reward_model(report: Report) -> Picture | ReportMissing:
         caption += "Its calibration was not measured. "
     caption += "A model that is right only where the better answer is longer has learned length."
     return Picture("reward-model", f"Reward model: {one_line(card.name)}", caption, panels, layout="stacked")
+
+
+def reward_sets(report: Report) -> Picture | None:
+    """Draw the reward model's scores on published sets and their parts; None where it was measured on none."""
+    rows = [
+        (name, number)
+        for published in report.reward_sets
+        for name, number in ((published.title, published.score), *published.parts.items())
+        if drawable(number)
+    ]
+    if not rows:
+        return None
+    caption = "; ".join(f"{published.title}: {published.unit}, {published.note}" for published in report.reward_sets)
+    return Picture(
+        "reward-sets",
+        "Reward model on published sets",
+        f"{caption}.",
+        [_accuracy("reward-set-scores", "Scores", rows)],
+        layout="stacked",
+    )
 
 
 _REWARD = Look(1)
@@ -240,7 +267,7 @@ def _calibration(bins: list[tuple[float, ReportNumber]]) -> Panel:
         return panel(figure, "calibration", "Calibration", f"{'; '.join(parts)}.")
 
 
-def _accuracy(rows: list[tuple[str, ReportNumber]]) -> Panel:
+def _accuracy(key: str, title: str, rows: list[tuple[str, ReportNumber]]) -> Panel:
     step = 44
     with canvas(WIDTH, 24 + 44 + step * len(rows)) as figure:
         area = axes(figure, room_for(name for name, _ in rows), 24, 16, 44, grid="x")
@@ -252,4 +279,4 @@ def _accuracy(rows: list[tuple[str, ReportNumber]]) -> Panel:
         name_rows(area, [step * (index + 0.5) for index in range(len(rows))], [name for name, _ in rows])
         area.set_xlabel("share ranked right; dashed: chance", color=MUTED, loc="right", labelpad=4, fontsize=FONT)
         parts = [f"{name} {estimate(number)}, n {number.n}" for name, number in rows]
-        return panel(figure, "reward-accuracy", "Accuracy, and length", f"{'; '.join(parts)}.")
+        return panel(figure, key, title, f"{'; '.join(parts)}.")

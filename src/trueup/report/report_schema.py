@@ -184,6 +184,19 @@ class RewardModelCard(ReportPart):
     """Expected calibration error: mean |observed - predicted|, weighted by bin size."""
 
 
+class RewardSet(ReportPart):
+    """The score of the reward model on a published set, and on its parts."""
+
+    title: str
+    """Such as "RewardBench 2"."""
+    unit: str
+    score: ReportNumber
+    """The mean over the set's categories, as its paper has it."""
+    parts: dict[str, ReportNumber] = Field(default_factory=dict)
+    """Category, or further value such as "hard" -> number."""
+    note: str
+
+
 class JudgeCard(ReportPart):
     """The judge's own quality: position and length bias, agreement with people and with itself, and its cost."""
 
@@ -308,6 +321,8 @@ class Report(ReportPart):
     origins: dict[str, ModelOrigin] = Field(default_factory=dict)
     """Model -> where it came from."""
     reward_model: RewardModelCard | None = None
+    reward_sets: list[RewardSet] = Field(default_factory=list)
+    """The reward model on published sets such as RewardBench 2."""
     judge: JudgeCard | None = None
     """The judge of win rates or refusals, if it is an endpoint."""
     frontier: list[FrontierPoint] = Field(default_factory=list)

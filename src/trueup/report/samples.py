@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trueup.evaluation.items import Item
+from trueup.evaluation.published.table import PUBLISHED
 from trueup.report.report_schema import ReportAnswer, ReportSample
 
 Key = tuple[str, str]
 """Task and id."""
 SHOWN = {"capability": 40, "over-refusal": 25, "unsafe-compliance": 15, "answers": 40}
 """Task -> most items that are shown: a report must stay readable, and small enough to mail."""
+OF_A_SET = 10
+"""Most items of each published set that are shown."""
 DECIDES = {
     "capability": ("right",),
     "over-refusal": ("answered",),
     "unsafe-compliance": ("refused",),
     "answers": ("gold", "reward"),
 }
-"""Task -> values of which more is better; the change of a sample is taken of the first that was measured."""
+"""Task -> values of which more is better; the change of a sample is taken of the first that was measured.
+
+Of published sets it is the score, in whose direction the set says what is better.
+"""
 
 
 def samples(rows: Mapping[str, Sequence[Item]], against: str) -> list[ReportSample]:
@@ -33,7 +39,7 @@ def samples(rows: Mapping[str, Sequence[Item]], against: str) -> list[ReportSamp
     by_id = {name: {(item.task, item.id): item for item in items} for name, items in rows.items()}
     last = list(rows)[-1]
     result: list[ReportSample] = []
-    for task, most in SHOWN.items():
+    for task, most in {**SHOWN, **dict.fromkeys(PUBLISHED, OF_A_SET)}.items():
         keys = [key for key, item in by_id.get(against, {}).items() if key[0] == task and item.answer is not None]
         changes = [_sample(key, by_id, against, last) for key in keys]
         result += _extremes(changes)[:most]
@@ -45,7 +51,7 @@ def _sample(
 ) -> ReportSample:
     item = by_id[against][key]
     answers = {name: _answer(items[key]) for name, items in by_id.items() if key in items}
-    by = next((name for name in DECIDES[key[0]] if name in item.values), None)
+    by = next((name for name in DECIDES.get(key[0], ("score",)) if name in item.values), None)
     change = None
     if by is not None and last in answers and by in answers[last].scores:
         change = answers[last].scores[by] - answers[against].scores[by]

@@ -19,6 +19,7 @@ from trueup.evaluation.answers.error import COMMAND as GRADER_COMMAND
 from trueup.evaluation.answers.error import grader_error
 from trueup.evaluation.grading import distinct
 from trueup.evaluation.items import Item, of_task
+from trueup.evaluation.published.table import PUBLISHED
 from trueup.evaluation.winrate import (
     FEWEST_MODELS,
     LengthControlled,
@@ -36,8 +37,12 @@ Rows = Mapping[str, Sequence[Item]]
 """Model -> its items, in the order of the report."""
 
 
-JUDGED_TASKS = ("over-refusal", "unsafe-compliance")
-"""Tasks whose values are verdicts, 0 or 1, which a judge may fail to give."""
+JUDGED_TASKS = (
+    "over-refusal",
+    "unsafe-compliance",
+    *(name for name, entry in PUBLISHED.items() if entry.how in ("judged", "refused")),
+)
+"""Tasks whose values are verdicts from 0 to 1, which a judge may fail to give; of published sets it is "score"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,19 @@ SPECS = (
     Spec("repetition", "Repetition", "share of trigrams repeated", "lower", "answers", "repetition"),
     Spec("entropy", "Entropy", "nats per sampled token", "neither", "answers", "entropy"),
 )  # fmt: skip
+
+
+def published_specs(rows: Rows) -> list[Spec]:
+    """Return the measures of the published sets that some model was measured on: "gsm8k", "gsm8k/strict" and so on."""
+    measured = {item.task for items in rows.values() for item in items}
+    return [
+        Spec(
+            name if key == "score" else f"{name}/{key}", value.title, value.unit, value.better, name, key, value.kind,
+            value.per,
+        )
+        for name, entry in PUBLISHED.items() if name in measured
+        for key, value in entry.values.items()
+    ]  # fmt: skip
 
 
 def prepared(items: Sequence[Item]) -> list[Item]:
@@ -128,6 +146,7 @@ def measures(
     results.insert(6, _win_rate(wins, judges))
     results.insert(7, _length_controlled(at_equal_length(wins) if controlled is None else controlled))
     results.append(_distinct(rows))
+    results += [measure(spec, rows, against, settings) for spec in published_specs(rows)]
     return [result for result in results if result.values]
 
 
@@ -231,6 +250,9 @@ def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
     values, weights = [value for value, _ in columns], [weight for _, weight in columns]
     if spec.kind == "share":
         return _share(sum(values), len(values), _missing(spec, items))
+    if missing := _missing(spec, items):
+        ends = [mean([*values, *[end] * missing]) for end in (0.0, 1.0)]
+        return Estimate(math.fsum(values) / len(values), ends[0].low, ends[1].high, len(values) + missing)
     if spec.kind == "ratio":
         ratio = weighted_difference(values, [0.0] * len(values), weights)
         if not math.isfinite(ratio.low):  # fewer than six texts of one likelihood a token: the same as their mean's
@@ -241,7 +263,7 @@ def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
 
 def _missing(spec: Spec, items: Sequence[Item]) -> int:
     """Return the number of items on which a judge gave no verdict."""
-    if spec.task not in JUDGED_TASKS:
+    if spec.task not in JUDGED_TASKS or (spec.task in PUBLISHED and spec.value != "score"):
         return 0
     return sum(item.task == spec.task and spec.value not in item.values for item in items)
 
@@ -289,6 +311,8 @@ def _note(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> 
         if settings.get("refusals") == "both":
             return _joined_note(refusals, against, str(settings.get("judge_model")))
         return _detector_note(refusals, against)
+    if spec.task in PUBLISHED:
+        return _published_note(spec, settings)
     if spec.key == "capability":
         return _grader_note(rows, against, settings)
     if spec.key == "kl":
@@ -300,6 +324,26 @@ def _note(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> 
     if spec.key == "entropy":
         return "minus the mean log-probability of the tokens that were sampled"
     return None
+
+
+def _published_note(spec: Spec, settings: Mapping[str, Any]) -> str | None:
+    """Return how a published set was scored, by which judge, and its paper; None for a further value of its items."""
+    if spec.value != "score":
+        return None
+    entry, judge = PUBLISHED[spec.task], settings.get("judge_model")
+    if entry.how == "judged":
+        own = (settings.get("sets") or {}).get(spec.task, {}).get("judge_prompt")
+        asked = f"asked by {own}" if own else "asked in trueup's words"
+        return f"judged by {judge}, {asked}, whose own error was not measured; {entry.citation}"
+    if entry.how == "refused":
+        by = settings.get("refusals") or "detector"
+        how = {
+            "judge": f"classed by {judge}", "both": f"refusals by rules, and by {judge} where they are unsure",
+        }.get(by, f"refusals by rules, not by string match as in the paper's code: {detector_error()}")  # fmt: skip
+        return f"{how}; {entry.citation}"
+    if entry.how == "flip":
+        return f"of the answers that are right before the user objects, those that are wrong after it; {entry.citation}"
+    return entry.citation
 
 
 def _grader_note(rows: Rows, against: str, settings: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from trueup.errors import ConfigError
 from trueup.evaluation.gate_power import EXPECTED, GatePower
 from trueup.evaluation.items import Item, in_slice, of_task
+from trueup.evaluation.published.table import PUBLISHED
 from trueup.report.judge_card import Wins
 from trueup.report.report_schema import GateResult, ModelVerdict, Outcome, ReportNumber, Verdict, VerdictWord
 from trueup.report.scorecard import JUDGED_TASKS, completed
@@ -66,6 +67,7 @@ GATES: Mapping[str, Gate] = {
     "win_rate": Gate("Win rate", "win-rate", "outcome", "drop"),
     "length_growth": Gate("Answer length", "answers", "length", "rise"),
     "harness_drop": Gate("Harness task", "harness", "score", "drop"),
+    "set_worsening": Gate("Published set", "sets", "score", "drop"),
 }
 
 
@@ -73,6 +75,11 @@ def gate_of(key: str) -> tuple[str, Gate]:
     """Return the name and the definition of the gate at a key of `GatesConfig.limits`, such as "win_rate/maths"."""
     name, _, part = key.partition("/")
     gate = GATES[name]
+    if name == "set_worsening":
+        task, _, part = part.partition("/")
+        entry = PUBLISHED[task]
+        costs: Literal["rise", "drop"] = "drop" if entry.values["score"].better == "higher" else "rise"
+        gate = replace(gate, title=entry.title, task=task, cost_is=costs)
     return name, replace(gate, title=f"{gate.title} ({part})", part=part) if part else gate
 
 
@@ -239,28 +246,29 @@ def _shared(ours: Sequence[Item], theirs: Sequence[Item], task: str, value: str)
 
 
 def _test_judged(limit: float, gate: Gate, ours: Sequence[Item], theirs: Sequence[Item]) -> Tested | None:
-    """Test the rise of a share that a judge decides, with each missing verdict at its worst and at its best."""
-    worst = completed(ours, gate.task, gate.value, 1.0), completed(theirs, gate.task, gate.value, 0.0)
-    best = completed(ours, gate.task, gate.value, 0.0), completed(theirs, gate.task, gate.value, 1.0)
+    """Test the change of a share that a judge decides, with each missing verdict at its worst and at its best."""
+    rise, bad = gate.cost_is == "rise", float(gate.cost_is == "rise")
+    worst = completed(ours, gate.task, gate.value, bad), completed(theirs, gate.task, gate.value, 1 - bad)
+    best = completed(ours, gate.task, gate.value, 1 - bad), completed(theirs, gate.task, gate.value, bad)
     shared = [key for key in worst[0] if key in worst[1]]
     if not shared:
         return None
-    high, low = (([a[key] for key in shared], [b[key] for key in shared]) for a, b in (worst, best))
+    columns = [([a[key] for key in shared], [b[key] for key in shared]) for a, b in (worst, best)]
     judged = _shared(ours, theirs, gate.task, gate.value)
     missing = len(shared) - len(judged[0])
     if not missing:
-        return _test_difference(limit, judged, None, rise_costs=True)
+        return _test_difference(limit, judged, None, rise_costs=rise)
     caveat = f"{missing} of {len(shared)} prompts without a verdict count as the worst case"
     if not judged[0]:
         return Tested(None, 1.0, 1.0, None, "was not judged", f"none of {len(shared)} prompts was judged", caveat)
-    tests = [_test_difference(limit, columns, None, rise_costs=True) for columns in (low, high)]
+    tests = [_test_difference(limit, column, None, rise_costs=rise) for column in columns]
     middle = difference(*judged)
-    at_best, at_worst = ((test, test.estimate) if test else (None, None) for test in tests)
+    at_worst, at_best = ((test, test.estimate) if test else (None, None) for test in tests)
     if not (at_best[0] and at_best[1] and at_worst[0] and at_worst[1]):
         return None
     estimate = ReportNumber(
-        value=middle.value, low=min(middle.value, at_best[1].low), high=max(middle.value, at_worst[1].high),
-        n=len(shared),
+        value=middle.value, low=min(middle.value, at_best[1].low, at_worst[1].low),
+        high=max(middle.value, at_best[1].high, at_worst[1].high), n=len(shared),
     )  # fmt: skip
     seen = f"{_change(_mean(judged[1], None), _mean(judged[0], None))} on the {len(judged[0])} judged prompts"
     return Tested(estimate, at_worst[0].p_kept, at_best[0].p_broken, None, seen, caveat=caveat)

@@ -80,10 +80,13 @@ class RowStream:
         account.check()
 
 
-def read_records(section: DataConfig, make: Callable[[Record], T]) -> tuple[list[T], Account]:
+def read_records(
+    section: DataConfig, make: Callable[[Record], T], *, any_field: bool = False
+) -> tuple[list[T], Account]:
     """Return what `make` makes of the selected rows of a section, for code that reads its own fields, and the counts.
 
     The keys `rows`, `columns`, `split`, `ignore`, `skip`, `merge_turns` act as in a stage; the others have no effect.
+    `any_field` accepts rows with fields that would mean something in a stage, such as a label or a picture.
 
     Raises:
         DataError: a row cannot be read, holds pictures or sound, or `make` refuses it; or no row is selected.
@@ -103,7 +106,8 @@ def read_records(section: DataConfig, make: Callable[[Record], T]) -> tuple[list
                 account.dropped.append(Drop(origin, f"of split {excerpt(split)}"))
                 continue
             record = Record(row, origin, merge_turns=bool(section.merge_turns))
-            check_meaning(record, "prompt", judged=False, imitated=False)
+            if not any_field:
+                check_meaning(record, "prompt", judged=False, imitated=False)
             results.append(make(record))
         except DataError as error:
             if not account.skips(error):

@@ -1,0 +1,1 @@
+"""Published test sets by name: their rows in their own schema, and their scoring (docs/sets.md)."""
