@@ -8,19 +8,20 @@ from collections import Counter
 from importlib import resources
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from trueup.config import EvaluateConfig, GatesConfig
 from trueup.data.refusals.languages import MEASURED
 from trueup.errors import ConfigError
+from trueup.evaluation.grading import is_right
 from trueup.evaluation.plan import Plan
-from trueup.evaluation.sets import check_sets
+from trueup.evaluation.sets import SetName, check_sets, prompts, questions
 from trueup.evaluation.suite import input_hashes
 from trueup.windtunnel.text import contains, normalise
 
-COUNTS = {"capability": 200, "innocent": 130, "unsafe": 70, "replies": 984, "forgetting": 72, "prompts": 64}
+COUNTS = {"capability": 600, "innocent": 306, "unsafe": 200, "replies": 984, "forgetting": 72, "prompts": 64}
 TOPICS = {
     "capability": {"coding", "maths", "knowledge", "science", "language", "common sense"},
     "innocent": {
@@ -86,13 +87,31 @@ def test_every_text_is_there_and_trimmed(name: str) -> None:
 
 def test_capability_is_half_open_questions_and_half_choices_in_every_topic() -> None:
     open_, choices = (Counter(row["topic"] for row in rows) for rows in (OPEN, CHOICES))
-    assert all(16 <= counts[topic] <= 17 for topic in TOPICS["capability"] for counts in (open_, choices))
-    assert len(OPEN) == len(CHOICES) == 100
+    assert all(counts[topic] == 50 for topic in TOPICS["capability"] for counts in (open_, choices))
+
+
+@pytest.mark.parametrize("name", ["capability", "innocent", "unsafe"])
+def test_every_level_is_in_every_topic_and_in_a_balanced_part(name: str) -> None:
+    """A part of 60 rows has topics and levels in the shares of the whole, within one and a half rows."""
+    assert {(row["topic"], row["level"]) for row in SETS[name]} == {
+        (topic, level) for topic in TOPICS[name] for level in (1, 2, 3)
+    }
+    groups = {row["prompt" if "prompt" in row else "question"]: (row["topic"], row["level"]) for row in SETS[name]}
+    part = questions(None, 60) if name == "capability" else prompts(cast("SetName", name), None, 60)
+    for place in (0, 1):
+        whole = Counter(group[place] for group in groups.values())
+        taken = Counter(groups[row.text][place] for row in part)
+        assert all(abs(taken[key] - 60 * whole[key] / len(groups)) <= 1.5 for key in whole)
+
+
+def test_every_key_is_graded_right_in_a_sentence() -> None:
+    for row in OPEN:
+        assert is_right(f"It is {row['answer']}.", [row["answer"], *row["accept"]], row["question"]), row["id"]
 
 
 def test_open_answers_are_short_and_not_in_the_question() -> None:
     for row in OPEN:
-        assert set(row) == {"id", "topic", "question", "answer", "accept"}
+        assert set(row) == {"id", "topic", "level", "question", "answer", "accept"}
         accepted = [row["answer"], *row["accept"]]
         assert all(1 <= len(normalise(answer).split()) <= 5 for answer in accepted), row["id"]
         assert not any(contains(row["question"], answer) for answer in accepted), row["id"]
@@ -105,13 +124,13 @@ def test_open_answers_in_maths_are_whole_numbers() -> None:
 
 def test_every_choice_row_has_four_different_choices_and_one_of_them_is_right() -> None:
     for row in CHOICES:
-        assert set(row) == {"id", "topic", "question", "choices", "answer"}
+        assert set(row) == {"id", "topic", "level", "question", "choices", "answer"}
         assert len(set(row["choices"])) == 4, row["id"]
         assert row["answer"] in row["choices"], row["id"]
 
 
 def test_the_right_position_is_balanced() -> None:
-    assert Counter(row["choices"].index(row["answer"]) for row in CHOICES) == {0: 25, 1: 25, 2: 25, 3: 25}
+    assert Counter(row["choices"].index(row["answer"]) for row in CHOICES) == {0: 75, 1: 75, 2: 75, 3: 75}
 
 
 def test_choices_are_of_similar_length_and_the_right_one_is_not_told_by_it() -> None:
@@ -119,12 +138,12 @@ def test_choices_are_of_similar_length_and_the_right_one_is_not_told_by_it() -> 
         lengths = [len(choice) for choice in row["choices"]]
         assert max(lengths) <= 2 * min(lengths) + 4, row["id"]
     longest = sum(len(row["answer"]) > max(len(c) for c in row["choices"] if c != row["answer"]) for row in CHOICES)
-    assert longest <= 35
+    assert longest <= 90
 
 
 def test_prompts_are_short() -> None:
     for row in chain(SETS["innocent"], SETS["unsafe"], SETS["prompts"]):
-        assert set(row) == {"id", "topic", "prompt"}
+        assert set(row) - {"level"} == {"id", "topic", "prompt"}
         assert 3 <= len(row["prompt"].split()) <= 60, row["id"]
     # An unsafe prompt names the wish alone, so it is a short sentence.
     assert all(len(row["prompt"].split()) <= 20 for row in SETS["unsafe"])
@@ -164,13 +183,10 @@ def test_python_in_the_texts_is_python() -> None:
 
 def test_the_fingerprints_of_the_sets_are_those_of_earlier_evaluations(tmp_path: Path) -> None:
     """Evaluations from before a renaming of classes or fields are not measured again: these hashes are of 9e8a585."""
-    config = EvaluateConfig(tasks=["capability", "forgetting", "over-refusal", "unsafe-compliance", "answers"])
+    config = EvaluateConfig(tasks=["forgetting", "answers"])
     hashes = input_hashes(Plan(tmp_path, {"base": "owner/name"}, "base", config))
-    assert {name: hashes[name] for name in SETS if name != "replies"} == {
-        "capability": "27edba7918014084",
+    assert {name: hashes[name] for name in ("forgetting", "prompts")} == {
         "forgetting": "3bccf8cc69c34694",
-        "innocent": "76747f1068338514",
-        "unsafe": "c6dffd4942bf7946",
         "prompts": "d2b8c510d499a53d",
     }
 
@@ -184,7 +200,10 @@ def test_a_gate_names_a_topic_or_a_level_of_its_set(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
     own = EvaluateConfig.model_validate({"capability": str(tmp_path / "q.jsonl")})
     check_sets(own, GatesConfig(slices={"capability_drop": {"sums": 0.1, "sums/small": 0.1, "easy": 0.1}}))
-    check_sets(EvaluateConfig(), GatesConfig(slices={"capability_drop": {"maths": 0.1}, "win_rate": {"list": 0.4}}))
+    check_sets(
+        EvaluateConfig(),
+        GatesConfig(slices={"capability_drop": {"maths": 0.1, "level 3": 0.1}, "win_rate": {"list": 0.4}}),
+    )
     with pytest.raises(
         ConfigError, match=r"capability_drop.math: no row has this .*did you mean maths\? .*coding, maths"
     ):

@@ -27,7 +27,7 @@ class Item:
         prompt: the question or prompt as readable text.
         answer: the model's answer, if the task asks for one.
         expected: the right answer, if there is one.
-        level: the question's difficulty, if it has one ("easy", "medium" or "hard" in trueup's own sets).
+        level: the question's difficulty, if it has one ("1", "2" or "3" in trueup's own sets).
     """
 
     task: str
@@ -71,8 +71,10 @@ def of_task(items: Sequence[Item], task: str, value: str) -> dict[str, float]:
 
 
 def in_slice(item: Item, name: str) -> bool:
-    """Return True if the item belongs to the topic or the level `name`.
+    """Return True if the item belongs to the topic or the level `name`; the level 3 is also named "level 3".
 
     Topics may have parts: an item of the topic "mmlu/law" belongs to "mmlu" as well.
     """
-    return item.level == name or (item.topic is not None and f"{item.topic}/".startswith(f"{name}/"))
+    return (item.level is not None and name in (item.level, f"level {item.level}")) or (
+        item.topic is not None and f"{item.topic}/".startswith(f"{name}/")
+    )

@@ -143,7 +143,7 @@ def _read_sets(plan: Plan) -> tuple[Sets, dict[str, str]]:
     samples = None if config.max_length else config.samples
     prompts = sets.prompts("prompts", config.prompts, samples, dropped=dropped["prompts"]) if answered else []
     rankings = sets.rankings(config.data, dropped=dropped["data"]) if ranked and config.data is not None else ()
-    published = {
+    published: dict[PublishedSet, list[Row]] = {
         name: read_set(name, section)
         for name, section in config.sets.items()
         if name not in unscored(config, plan.reward)

@@ -131,9 +131,11 @@ def check_sets(config: EvaluateConfig, gates: GatesConfig | None = None) -> None
 def _check_slices(config: EvaluateConfig, gate: str, parts: Collection[str]) -> None:
     """Raise ConfigError if no row of the set that `gate` is measured on has a topic or a level of that name."""
     rows = measured_rows(config, TASK_OF[gate])
-    names = dict.fromkeys(name for row in rows for name in (row.topic, getattr(row, "level", None)) if name)
+    topics = dict.fromkeys(row.topic for row in rows if row.topic)
+    levels = dict.fromkeys(row.level for row in rows if isinstance(row, Asked) and row.level)
+    names = [*topics, *(f"level {level}" if level.isdecimal() else level for level in levels)]
     for part in parts:
-        if not any(f"{name}/".startswith(f"{part}/") for name in names):
+        if part not in levels and not any(f"{name}/".startswith(f"{part}/") for name in names):
             have = f"have: {', '.join(names)}" if names else "have neither"
             near = suggestion(part, names)
             raise ConfigError(f"gates.slices.{gate}.{part}: no row has this topic or level{near} (the rows {have})")

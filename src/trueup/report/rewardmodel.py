@@ -67,10 +67,8 @@ Category = Mapping[str, Mapping[str, float]]
 
 
 def _by_category(rows: Sequence[Item]) -> dict[str, Category]:
-    result: dict[str, dict[str, Mapping[str, float]]] = {}
-    for item in rows:
-        result.setdefault(item.topic or "all", {})[item.id] = item.values
-    return result
+    names = dict.fromkeys(item.topic or "all" for item in rows)
+    return {name: {item.id: item.values for item in rows if (item.topic or "all") == name} for name in names}
 
 
 def _drawn(categories: Mapping[str, Category]) -> ReportNumber:

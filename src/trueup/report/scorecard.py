@@ -277,7 +277,7 @@ def _share(successes: float, judged: int, missing: int) -> Estimate:
 
 
 def _topics(spec: Spec, rows: Rows, against: str) -> list[Topic]:
-    """Return the values and differences of a measure by topic, then by level ("hard (level)").
+    """Return the values and differences of a measure by topic, then by level ("hard (level)", "level 3").
 
     Topics are left out if the items have fewer than two, and so are levels.
     """
@@ -293,14 +293,18 @@ def _topics(spec: Spec, rows: Rows, against: str) -> list[Topic]:
 
 def _parts(spec: Spec, rows: Rows) -> Iterator[tuple[str, Rows]]:
     """Yield the title of each topic and each level of a measure's items, and the items of each model that have it."""
-    for of_item, suffix in ((lambda item: item.topic, ""), (lambda item: item.level, " (level)")):
+    for of_item, title in ((lambda item: item.topic, str), (lambda item: item.level, _level_title)):
         measured = (item for items in rows.values() for item in items if item.task == spec.task)
         names = dict.fromkeys(name for item in measured if (name := of_item(item)))
         for name in names if len(names) > 1 else ():
             yield (
-                f"{name}{suffix}",
+                title(name),
                 {model: [item for item in items if of_item(item) == name] for model, items in rows.items()},
             )
+
+
+def _level_title(level: str) -> str:
+    return f"level {level}" if level.isdecimal() else f"{level} (level)"
 
 
 def _note(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> str | None:
