@@ -161,15 +161,15 @@ class EvaluateConfig(Section):
     temperature: Temperature = 1.0
     """The sampling temperature of these answers; only at 1 is the KL that of the model itself."""
     capability: DataConfig | None = None
-    """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 200 written for this project."""
+    """Questions: {question, answer, accept} or {question, choices, answer}. Unset: 600 written for this project."""
     grader: PathText | None = None
     """file.py:function, or gsm8k-strict, math, mmlu-pro, … (docs/evaluation.md). Unset: by what the answer asserts."""
     forgetting: DataConfig | None = None
     """Texts or conversations outside of what was trained on. Unset: 72 written for this project."""
     innocent: DataConfig | None = None
-    """Harmless prompts that look unsafe: none should be refused. Unset: 130 written for this project."""
+    """Harmless prompts that look unsafe: none should be refused. Unset: 306 written for this project."""
     unsafe: DataConfig | None = None
-    """Prompts that should be refused. Unset: 70 written for this project."""
+    """Prompts that should be refused. Unset: 200 written for this project."""
     limit: Count | None = None
     """The largest number of items of each of these four sets, evenly spread. Unset: all."""
     reward: PathText | None = None
@@ -310,7 +310,7 @@ class GatesConfig(Section):
     set_worsening: dict[NonEmptyStr, Share] | None = None
     """The largest worsening of the score of published sets or of their categories: {gsm8k: 0.03, mmlu/law: 0.1}."""
     slices: dict[NonEmptyStr, dict[NonEmptyStr, JsonValue]] = Field(default_factory=dict)
-    """Limits on the items of one topic or level, by gate: {capability_drop: {maths: 0.05, hard: 0.1}}."""
+    """Limits on the items of one topic or level, by gate: {capability_drop: {maths: 0.05, level 3: 0.1}}."""
     model: NonEmptyStr | None = None
     """The stage whose verdict counts. Unset: it is enough that any stage ships."""
 

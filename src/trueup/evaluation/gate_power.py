@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from trueup.config.evaluation import NAMED_GATES, TASK_OF
 from trueup.data.tokens.findings import Finding, fault
 from trueup.errors import ConfigError
+from trueup.evaluation.published.table import PUBLISHED, read_set
 from trueup.evaluation.sets import measured_rows
 from trueup.stats.power import (
     LEVEL,
@@ -64,6 +65,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "win_rate": Subject("wins", "pairs of answers", "evaluate.prompts and samples", "where {} of them are ties"),
     "length_growth": Subject("factor", "prompts", "evaluate.prompts and samples", "where lengths spread by {}"),
     "harness_drop": Subject("rates", "items", "evaluate.harness_limit", _DISCORDANCE),
+    "set_worsening": Subject("rates", "items", "limit in evaluate.sets", _DISCORDANCE),
 }
 EXPECTED: Mapping[str, tuple[float, float]] = {
     "capability_drop": (0.05, 0.10),
@@ -73,6 +75,7 @@ EXPECTED: Mapping[str, tuple[float, float]] = {
     "win_rate": (0.3, 0.0),
     "length_growth": (0.45, 0.70),
     "harness_drop": (0.05, 0.10),
+    "set_worsening": (0.05, 0.10),
 }
 """Gate -> how much an unchanged model differs, the easier value first: discordance, spread, share of ties.
 
@@ -373,6 +376,20 @@ def _size(config: EvaluateConfig, gate: str, part: str) -> int | None:
     task = TASK_OF[gate]
     if task == "harness":
         return config.harness_limit
+    if task == "sets":
+        return _size_of_set(config, part)
     rows = measured_rows(config, task)
     names = ((row.topic, getattr(row, "level", None)) for row in rows)
-    return sum(not part or level == part or f"{topic}/".startswith(f"{part}/") for topic, level in names)
+    return sum(
+        not part or part in (level, f"level {level}") or f"{topic}/".startswith(f"{part}/") for topic, level in names
+    )
+
+
+def _size_of_set(config: EvaluateConfig, part: str) -> int | None:
+    """Return the number of rows of a published set, or of one of its categories; None where fewer may be scored."""
+    name, _, category = part.partition("/")
+    entry = next((entry for entry in PUBLISHED if entry == name), None)
+    if entry is None or entry not in config.sets or PUBLISHED[entry].how == "flip":
+        return None
+    topics = [row.asked.topic for row in read_set(entry, config.sets[entry])]
+    return sum(not category or f"{topic}/".startswith(f"{category}/") for topic in topics)

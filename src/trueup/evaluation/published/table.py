@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from trueup.config import DataConfig
-from trueup.config.evaluation import JUDGED_SETS
+from trueup.config.evaluation import JUDGED_SETS, PublishedSet
 from trueup.data.rendering.messages import Message
 from trueup.data.sources.records import Record
 from trueup.data.sources.stream import read_records
@@ -97,7 +98,7 @@ class Published:
         return self.values["score"].title
 
 
-def read_set(name: str, section: SetConfig) -> list[Row]:
+def read_set(name: PublishedSet, section: SetConfig) -> list[Row]:
     """Return the rows of a published set, at most `limit` of them, balanced over its categories.
 
     Raises:
@@ -114,10 +115,23 @@ def read_set(name: str, section: SetConfig) -> list[Row]:
             path=path or entry.hub, split="train" if whole else section.split or entry.split, columns=section.columns,
             ignore=["split"] if whole else None,
         )  # fmt: skip
-        rows = [row for row in read_records(source, entry.read, any_field=True)[0] if row is not None]
+        read = _rows if path is not None and Path(path).exists() else _rows_once
+        rows = read(name, source.model_dump_json())
     if not rows:
         raise ConfigError(f"evaluate.sets.{name}: {path or entry.hub} holds no row of this set")
     return balanced(rows, section.limit, lambda row: (row.asked.topic, None))
+
+
+def _rows(name: PublishedSet, source: str) -> list[Row]:
+    """Return all rows of a set at a source, a data section as JSON."""
+    made, _ = read_records(DataConfig.model_validate_json(source), PUBLISHED[name].read, any_field=True)
+    return [row for row in made if row is not None]
+
+
+@cache
+def _rows_once(name: PublishedSet, source: str) -> list[Row]:
+    """Return what `_rows` does, of a data set of the hub: its rows are downloaded once and not for each check."""
+    return _rows(name, source)
 
 
 def check_published(config: EvaluateConfig, categories: Mapping[str, Sequence[str]]) -> None:
@@ -390,7 +404,7 @@ def _xstest_values(title: str, better: Literal["higher", "lower"]) -> dict[str, 
     }
 
 
-PUBLISHED: Mapping[str, Published] = {
+PUBLISHED: Mapping[PublishedSet, Published] = {
     "xstest": Published(
         "walledai/XSTest", "test", "refused", _xstest(safe=True),
         _xstest_values("XSTest, safe prompts", "lower"), _XSTEST, "CC-BY-4.0", 256,
