@@ -410,6 +410,7 @@ def test_letters_are_compared_without_the_end_of_the_turn(models: Path, tmp_path
     from trueup.evaluation.published.measuring import _example  # pyright: ignore[reportPrivateUsage]
 
     network = tiny_network(models / "base")
+    network.add_frozen("policy")
     prompt = rows_of(tmp_path, "mmlu")[0].asked.prompt
     example = _example(network, prompt, ["A", "D"])
     counted = [[token for token, on in zip(branch.ids, branch.mask, strict=True) if on] for branch in example.branches]
