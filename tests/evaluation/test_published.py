@@ -164,7 +164,7 @@ CONFIGURATIONS: list[tuple[dict[str, Any], str]] = [
     ({"sets": {"gsm8k": {"judge_prompt": "q.txt"}}}, "no judge model scores gsm8k; leave it out"),
     ({"sets": {"xstest": {"judge_prompt": "q.txt"}}}, "no judge model scores xstest; set judge, and refusals: judge"),
     ({"sets": {"mmlu": {"max_new_tokens": 3}}}, "mmlu needs no written reply"),
-    ({"sets": ["gsm-8k"]}, "gsm8k"),
+    ({"sets": ["gsm-8k"]}, r"is no published set; did you mean gsm8k\? \(sets: xstest"),
 ]
 
 

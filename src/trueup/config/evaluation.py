@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Strict, ValidationError, model_validator
 
 from trueup.config.functions import functions_as_text
-from trueup.config.problems import Problem, suggestion
+from trueup.config.problems import Problem, collected, suggestion
 from trueup.config.sections import (
     LARGEST,
     Count,
@@ -132,7 +132,17 @@ class SetConfig(Section):
 def _by_name(value: object) -> object:
     """Return `sets: [a, b]` and `sets: a` as the mapping {a: {}, b: {}}; a mapping is returned unchanged."""
     names = listed(value)
-    return {str(name): {} for name in names} if isinstance(names, list) else value
+    sets = {str(name): {} for name in names} if isinstance(names, list) else value
+    known: tuple[str, ...] = get_args(PublishedSet)
+    names = sets if isinstance(sets, dict) else ()
+    problems: list[Problem] = [
+        ((str(name),), f"is no published set{suggestion(str(name), known)} (sets: {', '.join(known)})")
+        for name in names
+        if name not in known
+    ]
+    if problems:
+        raise collected(problems)
+    return sets
 
 
 class EvaluateConfig(Section):
@@ -171,7 +181,7 @@ class EvaluateConfig(Section):
     unsafe: DataConfig | None = None
     """Prompts that should be refused. Unset: 200 written for this project."""
     limit: Count | None = None
-    """The largest number of items of each of these four sets, evenly spread. Unset: all."""
+    """The largest number of items of each of these four sets, balanced over topics and levels. Unset: all."""
     reward: PathText | None = None
     """The proxy: a reward run, a classifier or file.py:function that scores answers. Unset: the last reward stage."""
     gold: PathText | None = None

@@ -186,12 +186,23 @@ def _method(cls: type[BaseModel]) -> str:
 def section_at(cls: type[BaseModel], place: Place) -> type[BaseModel] | None:
     """Return the class of the section at a path of keys: `("optim",)` -> OptimConfig; None if there is none."""
     section: type[BaseModel] | None = cls
+    named: type[BaseModel] | None = None
     for part in place:
         if isinstance(part, int):
             continue
+        if named is not None:  # the name of an entry, as of a set in `sets`
+            section, named = named, None
+            continue
         field = section.model_fields.get(str(part)) if section else None
         section = section_of(field) if field else None
+        named = _entries_of(field) if field and section is None else None
     return section
+
+
+def _entries_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the section class of a mapping's entries: `dict[str, SetConfig]` -> SetConfig; None if it is no such."""
+    kinds = [get_args(kind)[1] for kind in _members(field.annotation) if get_origin(kind) is dict]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _message(cls: type[BaseModel], place: Place, field: FieldInfo | None, details: ErrorDetails) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.evaluation.endpoint import Endpoint
 from trueup.evaluation.items import Item
+from trueup.evaluation.judges import without_thoughts
 from trueup.evaluation.published import scoring
 from trueup.evaluation.published.execution import passes
 from trueup.evaluation.published.instructions import counted
@@ -53,9 +54,9 @@ class Scorer:
     ) -> tuple[list[Values], Endpoint | None]:
         """Return the values of each reply to a set, and the endpoint that was asked, if one was.
 
-        A reply on which the judge model gave no verdict has no values.
+        A reply on which the judge model gave no verdict has no values. Thoughts before a reply are no part of it.
         """
-        how, replies = PUBLISHED[name].how, [talk.response for talk in talks]
+        how, replies = PUBLISHED[name].how, [without_thoughts(talk.response) for talk in talks]
         if self.settings.judges_set(name):
             endpoint = Endpoint(
                 str(self.settings.endpoint), str(self.settings.judge_model), **self.settings.judging.requests
