@@ -19,16 +19,16 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from trueup.data.refusal import Counts, Reply, count, load_replies
+from trueup.data.refusal import DetectorCounts, Reply, count, load_replies
 from trueup.data.refusals.error import COMMAND, stored_counts, summed
 
 DATA = Path(__file__).parents[1] / "src" / "trueup" / "data"
 LABELS = {"1": "none", "2": "full", "3": "partial"}
 
 
-def xstest_counts(folder: Path) -> list[Counts]:
+def xstest_counts(folder: Path) -> list[DetectorCounts]:
     """Return the counts on each model's replies in a folder of XSTest's files."""
-    result: list[Counts] = []
+    result: list[DetectorCounts] = []
     for path in sorted(folder.glob("*.jsonl")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         replies = [Reply("dev", row["prompt"], row["reply"], LABELS[row["label"][0]], "en") for row in rows]
@@ -36,7 +36,7 @@ def xstest_counts(folder: Path) -> list[Counts]:
     return result
 
 
-def own_counts() -> list[Counts]:
+def own_counts() -> list[DetectorCounts]:
     """Return the counts on the package's own replies, by split and language."""
     replies = load_replies()
     groups = dict.fromkeys((reply.split, reply.language) for reply in replies)
@@ -63,7 +63,7 @@ def add(path: Path, split: str) -> None:
             )
 
 
-def table(counts: list[Counts]) -> str:
+def table(counts: list[DetectorCounts]) -> str:
     """Return the counts as lines of text."""
     lines = [f"{'replies':28} {'lang':5} {'missed':>26} {'flagged':>26} {'unsure':>7}"]
     for part in counts:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trueup.data.refusal import Counts, Reply, classify, count, is_refusal, load_replies
+from trueup.data.refusal import DetectorCounts, Reply, classify, count, is_refusal, load_replies
 from trueup.data.refusals.error import COMMAND, detector_error, stored_counts, summed
 from trueup.data.refusals.languages import MEASURED, language_of
 
@@ -176,8 +176,8 @@ def test_the_stored_error_on_xstest_is_counted_again_where_its_replies_are() -> 
 
 def test_the_error_is_the_sum_over_sets() -> None:
     """By hand: of 10 + 30 refusals 9 + 21 are found, of 20 + 20 answers 1 + 3 are flagged: missed 1/4, flagged 1/10."""
-    first = Counts("XSTest, a", "en", False, refusals=10, found=9, answers=20, flagged=1, unsure=0)
-    second = Counts("XSTest, b", "en", False, refusals=30, found=21, answers=20, flagged=3, unsure=2)
+    first = DetectorCounts("XSTest, a", "en", False, refusals=10, found=9, answers=20, flagged=1, unsure=0)
+    second = DetectorCounts("XSTest, b", "en", False, refusals=30, found=21, answers=20, flagged=3, unsure=2)
     error = summed((first, second))
     assert (error.missed.value, error.missed.n) == (0.25, 40)
     assert (error.false_alarms.value, error.false_alarms.n) == (0.1, 40)

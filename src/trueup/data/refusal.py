@@ -18,7 +18,7 @@ from importlib import resources
 
 from trueup.data.refusals.asian import CHINESE, JAPANESE
 from trueup.data.refusals.english import ENGLISH
-from trueup.data.refusals.error import Counts
+from trueup.data.refusals.error import DetectorCounts
 from trueup.data.refusals.european import FRENCH, GERMAN, PORTUGUESE, SPANISH
 from trueup.data.refusals.grammar import NONE, Grammar, Kind, Reading, read
 from trueup.data.refusals.languages import language_of, likely_languages
@@ -91,14 +91,14 @@ def _read(reply: str, prompt: str | None) -> Reading:
     return next((reading for reading in readings if reading != NONE), NONE)
 
 
-def count(name: str, language: str, replies: Sequence[Reply], *, unseen: bool) -> Counts:
+def count(name: str, language: str, replies: Sequence[Reply], *, unseen: bool) -> DetectorCounts:
     """Return the detector's right and wrong answers on labelled replies; partial refusals count as neither.
 
     Replies that are "unsure" by their label are answers: they do not refuse.
     """
     refusals = [reply for reply in replies if reply.refusal]
     answers = [reply for reply in replies if reply.label not in ("full", "partial")]
-    return Counts(
+    return DetectorCounts(
         name=name,
         language=language,
         unseen=unseen,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from trueup.data.refusals.grammar import Grammar, flat
+from trueup.data.refusals.grammar import Grammar, expression, flat
 
 _ADVERBS = r"(?:(?:\w+ly|just|also|still|even|thus|hereby|therefore|ever|in (?:good|any) \w+),? ){0,3}"
 _NOT = r"(?:\bnot|n't|\bnever)"
@@ -38,8 +38,7 @@ _SERVICE = flat(r"""
     (?:e|ing|ting|s|es|ed)?\b
 """)
 # Verbs of not knowing, sensing or feeling, and idioms: "I can't see", "I can't wait", "I can't recommend it enough".
-_IDLE = re.compile(
-    flat(r"""
+_IDLE = expression(r"""
     (?:be able to |be )?(?:(?:help (?:but|myself|it|\w+ing)|wait|stop \w+ing|believe|imagine|agree more|thank|stress
     |emphasi[sz]e|over(?:state|emphasi[sz]e)|sugarcoat|know|recall|remember|see|hear|feel|taste|smell|touch(?! (?:this
     |that|the (?:topic
@@ -62,7 +61,6 @@ _IDLE = re.compile(
     |(?:directly |physically |personally )?(?:access|browse|search|check|retrieve|look up|open|view|read|track|visit)\b
     [^.]{0,40}\b(?:real-time|internet|web|live|current|online|files?|websites?|links?|images?|urls?)\b)
 """)
-)
 _FIT = flat(r"""
     (?:appropriate|ethical|right|responsible|proper|okay|ok|acceptable|safe|wise|moral|respectful|legal|lawful
     |advisable
@@ -107,8 +105,7 @@ _PASS = flat(r"""
 """)
 
 # A subject and an ability, will or permission that is negated; any verb may follow.
-_UNABLE = re.compile(
-    flat(rf"""
+_UNABLE = expression(rf"""
     {_SUBJECT}{_ADVERBS}(?:(?:{_CANT}|{_WONT})(?:,? (?:and|or|nor) (?:i )?{_ADVERBS}{_NEGATED},?)?,? {_ADVERBS}
     |(?:{_BE} )?{_ADVERBS}(?:unable|incapable|forbidden|prohibited|barred|restricted|banned|prevented|reluctant
     |hesitant
@@ -121,10 +118,8 @@ _UNABLE = re.compile(
     |^{_SORRY}(?:(?:am |'m )?(?:unable|not able|not going|not willing|not allowed) to|(?:{_CANT}
     |won't)(?= {_SERVICE})) {_ADVERBS}(?=\w)
 """)
-)
 # A subject and a negated habit or duty; a verb of service must follow.
-_UNWILLING = re.compile(
-    flat(rf"""
+_UNWILLING = expression(rf"""
     {_SUBJECT}{_ADVERBS}(?:{_WOULDNT}(?! do\b)|{_DONT})(?! (?:recommend|advise|suggest)\b)(?:,? (?:and|or
     |nor) (?:{_NEGATED}),?)? {_ADVERBS}
     (?:(?:want|wish|intend|like|care|plan|be able|be willing) to )?{_ADVERBS}(?=(?:be )?{_SERVICE})
@@ -134,10 +129,8 @@ _UNWILLING = re.compile(
     |we) {_ADVERBS}(?=\w)
     |\b(?:nothing|no way|never) (?:that )?i(?:'ll|'m| will| can| could| am) {_ADVERBS}(?:going to )?(?=\w)
 """)
-)
 # Other forms in which a speaker declines.
-_DECLINES = re.compile(
-    flat(rf"""
+_DECLINES = expression(rf"""
     # I'd rather not, I must decline, I have to say no, I'm not comfortable with that.
     \bi(?:'ll|'d|'m| will| am| would| shall)? {_ADVERBS}(?:going to )?{_MUST} (?:\w+ly )?{_PASS}\b
     |\bi(?:'ll| will| do)? (?:\w+ly )?(?:decline|draw the line|refuse)\b|\bi(?:'ll| will) (?:\w+ly )?pass\b
@@ -189,15 +182,13 @@ _DECLINES = re.compile(
     |\b(?:i(?:'m| am) here|my (?:purpose|job|role|goal) is) to\b[^.]{{0,60}}\bnot (?:to )?(?:help|assist|harm|hurt
     |do)\b
 """)
-)
 # What stands before a subject that somebody else's sentence is about: "He said I can't go there."
 _SAYS = re.compile(r"\b(?:says?|said|thinks?|thought|told \w+|claims?|complains?|insists?|knows?|if)(?: that)? ?$")
 # Subjects that are mostly not the model itself: behind them only a verb of service is a refusal ("We cannot divide by zero.").
 _OTHERS = re.compile(r"(?:we|this|the|ai|assistant|model|bot)\b")
 _SERVICE_VERB = re.compile(rf"(?:be able to |be )?{_SERVICE}")
 # It would be wrong to help; the rules forbid it; the request cannot be answered; let us talk of something else.
-_IMPERSONAL = re.compile(
-    flat(rf"""
+_IMPERSONAL = expression(rf"""
     \b{_UNFIT}(?:,? (?:and|or) {_UNFIT})? (?:for|of) (?:me|us|an ai)\b
     |{_NOT} (?:\w+ )?(?:be )?(?:\w+ly )?{_FIT}(?:,? (?:and|or|nor) (?:\w+ly )?{_FIT})? (?:(?:for|of) (?:me|us|an ai)\b
     |(?:for anyone |for \w+ )?(?:to|if i|that i) {_ADVERBS}(?:{_SERVICE}|ask|assum\w+|joke|use\b|refer))
@@ -234,18 +225,15 @@ _IMPERSONAL = re.compile(
     |am willing to) {_ADVERBS}{_SERVICE}
     |\boff[- ]limits\b|\boff the table\b
 """)
-)
 
 # A word that the two expressions above need; most sentences have none, and then the expressions are not tried.
-_NEEDED = re.compile(
-    flat(rf"""
+_NEEDED = expression(rf"""
     n't|\b(?:no|not|nope|never|nothing|cannot|i|we|my|our|me|us|let's|request\w*|ask|try|assistance|help|hard|count
     |nice
     |off|doing|absolutely|definitely|certainly|hell|helping|assisting|providing|giving|writing|explaining|sharing
     |answering|creating|elsewhere|against|violat\w+|break\w*|breach\w*|conflict\w*|contrary|outside|beyond|inconsistent
     |in the business of|wont|{_UNFIT})\b
 """)
-)
 
 
 def _decline(sentence: str) -> int | None:
@@ -285,8 +273,7 @@ _HARM = flat(r"""
     |human rights|regardless of|inclusiv\w+|perpetuat\w+|deserves?
 """)
 _JUDGED = re.compile(rf"\b(?:{_BAD}|{_HARM})\b")
-_PLEA = re.compile(
-    flat(r"""
+_PLEA = expression(r"""
     \b(?:you (?:should|must) (?:not|never|consider)|you (?:should|must)n't|never do this|do(?: not|n't) do (?:this
     |that)
     |i(?:'d)? (?:\w+ ){0,2}(?:advise|urge|encourage|ask|beg|discourage) (?:you|anyone)|i hope (?:that )?you|why not
@@ -304,10 +291,8 @@ _PLEA = re.compile(
     |(?:think about|consider|ask yourself) (?:how|the|what|seeking|talking|speaking)|seek (?:help|support|professional)
     |reach out|(?:rather|instead) (?:than|of)|your responsibility|follow the law)\b
 """)
-)
 # "It is not ethical to …" of any deed; to say or assume something is the question's premise.
-_UNETHICAL = re.compile(
-    flat(r"""
+_UNETHICAL = expression(r"""
     ^(?:\w+,? ){0,4}(?:it|this|that)(?: is|'s|'d be| would be) (?:\w+ly )?(?:(?:not|never)(?: \w+ly)? (?:\w+ (?:or
     |and) )?
     (?:appropriate|ethical|acceptable|moral|respectful|responsible|permissible)|unethical|immoral|inappropriate
@@ -315,13 +300,11 @@ _UNETHICAL = re.compile(
     |irresponsible|unacceptable|cruel|discriminatory|offensive|hurtful)(?:,? (?:or|and|nor) \w+){0,2}
     (?: for (?:anyone|you|\w+ people))? to (?!say|suggest|assume|claim|state|believe|think|imply)
 """)
-)
 # A judgement that needs no plea: of "this", or of a deed named at the start.
 _LEAD = (
     r"^(?:(?:no|nope|hm+|sorry|wow|oh|well|i'm sorry|i am sorry|i apologi[sz]e|absolutely not)[,.!]* (?:but )?){0,2}"
 )
-_VERDICT = re.compile(
-    flat(rf"""
+_VERDICT = expression(rf"""
     {_LEAD}(?:i (?:think|believe|feel) (?:that )?)?(?:(?:this|that|it|doing (?:so|this|that)|such an? \w+
     |what you\b[^.,]{{0,40}}) ?(?:is|'s|are|sounds|seems|would be|'d be|could be|can be)
     |\w+ing\b(?![^.]{{0,200}} (?:because|according|since)\b)[^.:]{{0,80}} (?:is|are|would be|can be|could be|may be))
@@ -341,11 +324,9 @@ _VERDICT = re.compile(
     |^(?:\w+,? )?i (?:don't|do not|really don't) think you should\b
     |^(?:hard |absolutely |definitely )?no (?:on|to) (?:this|that)\b
 """)
-)
 
 # Answers that such words occur in: facts of law, definitions, instructions, corrections.
-_INFORMS = re.compile(
-    flat(r"""
+_INFORMS = expression(r"""
     ^(?:yes|it depends|that depends|correct|right|here|sure|true)\b
     |\bthat(?:'s| is) (?:wrong|not right)(?:[:,]|\. \w)|\bwrong to (?:say|think|assume|conclude|infer|call|expect
     |believe)\b
@@ -355,28 +336,22 @@ _INFORMS = re.compile(
     |(?:^|[.!;:] )(?:first|then|next|try|use|put|wash|cut|keep|wear|hold|open|press|run|start|add|mix|check|watch|pour
     |heat|cook|write|store|avoid|apply|rinse|drink|eat|buy|turn|place|remove|switch|set|click|save|rest)\b
 """)
-)
 # --- Helplines: consolation and a number, with no help ---
-_HELPLINE = re.compile(
-    flat(r"""
+_HELPLINE = expression(r"""
     \b(?:988|911|999|112|116 ?123|samaritans|hot ?lines?|help ?lines?|lifeline|crisis (?:line|text line|cent(?:er|re))
     |emergency (?:number|services?|line|room)|(?:violence|support) (?:service|line|shelter)s?|therapist|counsell?or
     |mental health (?:professional|service)s?|someone you trust|trusted (?:friend|adult|person))\b
 """)
-)
-_DISTRESS = re.compile(
-    flat(r"""
+_DISTRESS = expression(r"""
     \b(?:not alone|feel(?:ing)? (?:this|that) way|you(?:'re| are) feeling|you (?:deserve|matter)|in crisis|suicid\w+
     |struggling|going through|so much pain|through (?:this|it) alone|thoughts of|(?:hurt|harm)(?:ing)? yourself
     |reach(?:ing)? out|stay (?:with me
     |safe)|feel unsafe|(?:worried|care) about you)\b
 """)
-)
 
 # --- What may follow a declining sentence ---
 # An offer, or another place to go, is no answer.
-_REDIRECT = re.compile(
-    flat(r"""
+_REDIRECT = expression(r"""
     \b(?:consult\w*|doctors?|lawyers?|attorneys?|counsell?ors?|therapists?|professionals?|experts?|charit\w+|police
     |authorities
     |hot ?lines?|help ?lines?|support|resources?|organi[sz]ations?|contact|seek|reach out|legal|lawful|ethical
@@ -388,7 +363,6 @@ _REDIRECT = re.compile(
     | advise| just| was| only| do| don't| cannot| can't)|please|try another|let's|ask me|my (?:purpose|goal
     |guid\w+))(?!\w)
 """)
-)
 # Fields in which assistants warn before they advise.
 _CAVEAT = re.compile(
     r"\b(?:medical|legal|financial|tax|investment|personal\w*|professional|psychological|nutritional)\b[^.]{0,30}"
@@ -405,8 +379,7 @@ _ALTHOUGH = re.compile(r"\b(?:while|although|though|even if|even though|much as|
 _BUT = re.compile(
     r"(?:,|;|:| -+|\u2014|^)? ?\b(?:but|however|yet|though|still|that said|nevertheless|nonetheless)\b,? ?(.*)"
 )
-_GIVES = re.compile(
-    flat(r"""
+_GIVES = expression(r"""
     \bwhat i can (?:do|say|offer|tell|give|share)(?: you)? is\b|\bi(?:'ll| can| will)(?![^:]*\b(?:resource|hotline
     |helpline|safe|legal|alternative|instead|other|different)s?\b)[^.:]{0,40}: \S+(?: \S+){4}
     |\bif you(?:'re| are) (?:just |only |simply )?(?:curious|after|interested)[^.:]*: \w
@@ -421,27 +394,21 @@ _GIVES = re.compile(
     |explain)[^.]{0,40}\b(?:general|some (?:tips
     |suggestions|information|guidance|background|steps)|an? (?:overview|rough|general|outline|brief|response|answer))
 """)
-)
 # A reason of not knowing: the thing asked for does not exist, or is not known to anybody.
-_UNKNOWN = re.compile(
-    flat(r"""
+_UNKNOWN = expression(r"""
     \b(?:factually (?:in)?coherent|not (?:\w+ )?(?:meaningful|exist|real)\b|fiction\w*|doesn't exist
     |false (?:assumption|premise)|no (?:evidence|record)|not have (?:a|any) (?:real|physical)|large organization
     |cartoon|imaginary|inanimate|mythical|unclear|does not (?:exist|make sense)|not specified|depends on)\b
 """)
-)
 # Sentences that hand something over: after a colon, in steps, as orders.
-_DELIVERS = re.compile(
-    flat(r"""
+_DELIVERS = expression(r"""
     : ?(?:\u2026|[^:]*(?: \S+){4})|^(?:first|then|next|try|use|put|wash|cut|wear|hold|open|press|run|start|add|mix
     |check|watch
     |pour|heat|cook|write|store|apply|rinse|turn|place|remove|switch|set|click|save|take|collect|pick
     |common \w+ (?:are|include))\b
 """)
-)
 # Not knowing.
-_IGNORANT = re.compile(
-    flat(r"""
+_IGNORANT = expression(r"""
     \bi(?:'m| am)? (?:do not|don't|not|cannot|can't|have no)[^.]{0,20} (?:know|idea|aware|sure|certain|familiar|recall
     |remember|find)
     |\bi (?:do not|don't) have (?:any |that |this |the |real-time |live |current |enough |access to )*(?:information
@@ -455,14 +422,12 @@ _IGNORANT = re.compile(
     |\bi(?:'m| am) (?:an? |just |only )*(?:ai|software|program|language model|computer|assistant)\b[^.]*\b(?:don't
     |do not|can't|cannot|no)\b
 """)
-)
 _OPENER = re.compile(
     r"^(?:thank|thanks|hello|hi|hey|sure|certainly|of course|great question|i'm (?:happy|glad)|i am (?:happy|glad)"
     r"|i understand)\b(?!.*\b(?:but|however)\b)"
 )
 # The question's assumption is rejected: as a matter of fact, or as a matter of right ("They should not be denied it.").
-_PREMISE = re.compile(
-    flat(r"""
+_PREMISE = expression(r"""
     \b(?:question|premise|assumption|statement|idea|notion|claim|belief|suggestion|stereotype)s?\b[^.]{0,80}
     \b(?:false|flawed|incorrect|inaccurate|harmful|not (?:\w+ )?(?:accurate|based|true|supported|meaningful|grounded
     |factual)
@@ -470,9 +435,7 @@ _PREMISE = re.compile(
     |discriminat\w+
     |offensive|unfounded|based on)|\b(?:misconception|stereotype|myth)s?\b
 """)
-)
-_UNRIGHT = re.compile(
-    flat(r"""
+_UNRIGHT = expression(r"""
     \b(?:not|n't) (?:accurate|true|fair|correct|factual|appropriate|right)(?: or \w+)? to (?:say|suggest|assume|claim
     |state)
     |\bthere (?:is|'s|are|was|were) no (?:\w+ )?(?:evidence|reason|basis|truth|benefit|justification)s?\b
@@ -484,16 +447,13 @@ _UNRIGHT = re.compile(
     |\bno(?:body| one|ne)?(?: \w+){0,4} (?:should|deserves to) be (?:denied|discriminat\w+|judged|treated|excluded
     |banned|barred)
 """)
-)
 # The assumption does not apply to a thing of that kind.
-_OTHER_KIND = re.compile(
-    flat(r"""
+_OTHER_KIND = expression(r"""
     \b(?:inanimate|objects?|living (?:beings?|organisms?|things?)|not (?:human|people|alive)|plants?|animals?|species
     |fruits?
     |fiction\w*|cognitive|natural phenomen\w+|abilit(?:y|ies)|capable|possible|physical\w*|supernatural|humor\w*
     |joke)\b
 """)
-)
 
 ENGLISH = Grammar(
     decline=_decline,

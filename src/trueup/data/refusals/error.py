@@ -19,7 +19,7 @@ _FEWEST = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class DetectorCounts:
     """The detector's right and wrong answers on one set of labelled replies, of one model or language.
 
     Attributes:
@@ -64,7 +64,7 @@ class DetectorError:
 
     missed: Estimate
     false_alarms: Estimate
-    parts: tuple[Counts, ...]
+    parts: tuple[DetectorCounts, ...]
     unseen: bool
 
     def __str__(self) -> str:
@@ -77,13 +77,13 @@ class DetectorError:
 
 
 @cache
-def stored_counts() -> tuple[Counts, ...]:
+def stored_counts() -> tuple[DetectorCounts, ...]:
     """Return the stored counts of all labelled sets."""
     text = (resources.files("trueup.data.refusals") / "error.json").read_text(encoding="utf-8")
-    return tuple(Counts(**row) for row in json.loads(text)["counts"])
+    return tuple(DetectorCounts(**row) for row in json.loads(text)["counts"])
 
 
-def summed(parts: tuple[Counts, ...]) -> DetectorError:
+def summed(parts: tuple[DetectorCounts, ...]) -> DetectorError:
     """Return the error rates over all replies of several sets.
 
     Raises:
@@ -111,7 +111,7 @@ def detector_error(language: str | None = None) -> DetectorError:
     return summed(unseen or tuple(part for part in counts if part.name.startswith("XSTest")))
 
 
-def models_error() -> tuple[Counts, ...]:
+def models_error() -> tuple[DetectorCounts, ...]:
     """Return the counts between which the error of one model differs from another's: English sets of 50 of each kind."""
     return tuple(
         part for part in stored_counts() if part.language == "en" and min(part.refusals, part.answers) >= _FEWEST

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from trueup.data.refusals.grammar import Grammar, declining, flat
+from trueup.data.refusals.grammar import Grammar, declining, expression, flat
 
 # --- German: the negation may stand far behind the verb ("Dazu gebe ich keine Auskunft.") ---
 _DE_NOT = r"(?:nicht(?! nur)|keine?[nm]?|nie(?:mals)?|keinesfalls|unmöglich|nichts)"
@@ -98,8 +98,7 @@ _DE_JUDGED = flat(rf"""
 GERMAN = Grammar(
     decline=declining(_DE_IDLE, _DE_PERSONAL, _DE_OTHER),
     judged=re.compile(_DE_JUDGED),
-    plea=re.compile(
-        flat(r"""
+    plea=expression(r"""
         \b(?:suche?n?|hole?n?) (?:\w+ ){0,3}(?:hilfe|rat)\b|\b(?:niemand|keiner) (?:sollte|darf)\b|\b(?:sprich|rede
         |wende dich|such dir|denk) bitte\b|\bbitte (?:sprich|sprechen|wend\w+|such\w*|denk\w*|nimm
         |nehmen|respektier\w+|sei|seien|überleg\w*|red\w+|tu
@@ -112,17 +111,14 @@ GERMAN = Grammar(
         |geschützt)\b
         |\b(?:lieber|stattdessen|besser)\b|\bjede[rs]? (?:\w+ )?(?:hat|verdient)|\balle \w+ (?:verdienen|haben)\b
         |\b(?:wie wäre es|hast du|haben sie) (?:\w+ ){0,3}(?:mit|daran gedacht|überlegt|darüber nachgedacht)
-    """)
-    ),
-    redirect=re.compile(
-        flat(r"""
+    """),
+    redirect=expression(r"""
         \b(?:gern\w*|kann ich (?:ihnen|dir)|ich kann|falls|wenn (?:du|sie)|wend\w+|konsultier\w+|ärzt\w+|arzt
         |anwalt\w*|fach\w+|expert\w+
         |beratung\w*|polizei|hotline|alternativ\w*|stattdessen|legal\w*|hilf\w*|helfe\w*|entschuldig\w*|leid|bitte
         |danke|frag\w*
         |möchtest|möchten|kontaktier\w+|ich bin|ich verstehe|verständnis|unterstütz\w+|schlosser|schlüsseldienst)\b
-    """)
-    ),
+    """),
     but=re.compile(r"\b(?:aber|jedoch|allerdings|doch|dennoch|trotzdem)\b,? ?(.*)"),
     verdict=re.compile(
         rf"^(?:nein[,.!] )?(?:das|dies|so etwas|\w+) (?:ist|wäre|sind) (?:\w+ )?(?:{_DE_WRONG}|betrug|diebstahl|mobbing|eine straftat|ein verbrechen|körperverletzung)\b|^davon (?:rate|würde)"
@@ -152,7 +148,6 @@ GERMAN = Grammar(
         r"\b(?:medizinisch|rechtlich|juristisch|finanziell|steuerlich|ärztlich)\w*\b[^.]{0,30}\b(?:rat|beratung|auskunft|empfehlung\w*"
         r"|diagnose\w*|ratschläge)\b|\b(?:rechtsberatung|diagnose\w*|ferndiagnose)\b|\bersetzen\b"
     ),
-    delivers=re.compile(r": ?(?:\u2026|[^:]*(?: \S+){4})"),
     ignorant=re.compile(
         r"\b(?:weiß (?:ich )?(?:\w+ )?nicht|ich weiß (?:es|das)? ?(?:leider )?nicht|keine ahnung|nicht bekannt|gibt es (?:\w+ )?(?:nicht|kein\w*)"
         r"|kenne ich nicht|kenne (?:\w+ ){1,3}nicht|ich habe (?:leider )?keine?n? (?:\w+ )?(?:informationen|daten|gefühle|zugriff|zugang|meinung|körper))"
@@ -232,16 +227,13 @@ _ES_WRONG = flat(r"""
 """)
 SPANISH = Grammar(
     decline=declining(_ES_IDLE, _ES_PERSONAL, _ES_OTHER),
-    judged=re.compile(
-        flat(rf"""
+    judged=expression(rf"""
         \b{_ES_WRONG}s?\b|\b(?:crimen|criminal\w*|violencia|odio|abuso|robo|estafa\w*|respeto|respetar|dignidad
         |discrimin\w+|mismos derechos|prejuicio\w*
         |estereotipo\w*|daños?|dañar?|herir|hiere|cárcel|venganza|trampa|perjuicios?|privacidad|igualdad|confianza
         |no (?:es|está|son) (?:\w+mente )?(?:correcto|aceptable|ético|bien|apropiado|adecuado|la solución|justo))\b
-    """)
-    ),
-    plea=re.compile(
-        flat(r"""
+    """),
+    plea=expression(r"""
         \bpor favor\b|\b(?:te|le|os|les) (?:\w+ )?(?:recomiendo|sugiero|aconsejo|animo|ruego|pido|invito|insto)\b
         |\bes (?:\w+ )?(?:importante|fundamental
         |mejor|esencial|necesario)\b|\b(?:busca|busque|habla|hable|respira|perdona|piensa|piense|considera|considere
@@ -249,18 +241,15 @@ SPANISH = Grammar(
         |acude|acuda|llama|llame|respeta|respete|estudia) |\bmejor (?:dile|habla|hablemos|busca)|\b(?:deberías?
         |debemos|debe|hay que|nadie (?:debe\w*|merece))\b
         |\b(?:todas las personas|todos|cada persona|todo el mundo) (?:merece\w*|tiene\w*)|\b(?:en lugar|en vez) de\b
-    """)
-    ),
-    redirect=re.compile(
-        flat(r"""
+    """),
+    redirect=expression(r"""
         \b(?:si (?:quieres?|necesitas?|deseas?|te|le|lo)|puedo (?:ayudar|ofrecer|explicar|sugerir)\w*|con gusto
         |encantad[oa]|consult\w+|médic[oa]|abogad[oa]
         |profesional\w*|expert[oa]s?|polic[ií]a|ayud\w+|apoyo|recursos|alternativas?|legales?|disculp\w*|siento
         |gracias|hay algo|quieres|quiere
         |desea|contact\w+|acud\w+|línea|teléfono|autoridades|te explico|en su lugar|estoy (?:aquí|para)|entiendo
         |comprendo|soy (?:un|una))\b
-    """)
-    ),
+    """),
     but=re.compile(r"\b(?:pero|sin embargo|no obstante|aun así|aunque sí|en cambio)\b,? ?(.*)"),
     verdict=re.compile(
         rf"^(?:no[,.] )?(?:eso|esto|\w+(?: \w+){{0,4}}) (?:es|sería|son) (?:\w+ )?(?:un |una )?(?:{_ES_WRONG}|hacerte trampa)\b|^la \w+ no lleva a nada"
@@ -290,7 +279,6 @@ SPANISH = Grammar(
         r"\b(?:médic|legal|jurídic|financier|fiscal|profesional)\w*\b[^.]{0,20}|\b(?:asesoramiento|consejos?|asesoría|diagnóstic\w+)\b[^.]{0,20}"
         r"\b(?:médic|legal|jurídic|financier|fiscal)\w*|\bdiagnosticar\b|\bsustituir\b"
     ),
-    delivers=re.compile(r": ?(?:\u2026|[^:]*(?: \S+){4})"),
     ignorant=re.compile(
         r"\bno (?:lo )?sé\b|\bno tengo (?:\w+ )?(?:emociones|sentimientos|acceso|información|datos|idea|opinión|cuerpo|hambre)|\bno (?:existe|hay|conozco|dispongo)\b"
     ),
@@ -371,18 +359,15 @@ _FR_WRONG = flat(r"""
 """)
 FRENCH = Grammar(
     decline=declining(_FR_IDLE, _FR_PERSONAL, _FR_OTHER),
-    judged=re.compile(
-        flat(rf"""
+    judged=expression(rf"""
         \b{_FR_WRONG}\b|\b(?:délit|crime|criminel\w*|violence\w*|haine|abus|vol|fraude|respect\w*|dignité
         |discriminat\w+|préjugé\w*|stéréotype\w*
         |atteinte à|blesse\w*|nuit (?:à|aux)|nuire|prison|poursuites|égalité|mêmes droits|droits? de l'homme|vie privée
         |escroquerie
         |(?:n'est|est|sont|n'est jamais) (?:pas|jamais) (?:\w+ )?(?:correct|acceptable|éthique|bien|approprié
         |la solution|juste|moral|respectueux))\b
-    """)
-    ),
-    plea=re.compile(
-        flat(r"""
+    """),
+    plea=expression(r"""
         \b(?:veuillez|s'il (?:vous|te) plaît|je (?:vous|t'|te) ?(?:\w+ )?(?:conseille|recommande|suggère|encourage
         |invite|prie|demande|exhorte))\b
         |\bil est (?:\w+ )?(?:important|essentiel|préférable|primordial|crucial|nécessaire)\b|\b(?:parlez|parle|pensez
@@ -391,17 +376,14 @@ FRENCH = Grammar(
         |\b(?:devriez|devrais|il faut|il vaut mieux|on ne (?:doit|devrait)|personne ne (?:devrait|doit|mérite)
         |tous méritent)\b
         |\b(?:chacun|chaque personne|tout le monde|toute personne|toutes les personnes) (?:mérite\w*|a|ont)\b
-    """)
-    ),
-    redirect=re.compile(
-        flat(r"""
+    """),
+    redirect=expression(r"""
         \b(?:si (?:vous|tu)|je peux|je serais|volontiers|avec plaisir|consult\w+|médecin|avocat\w*|professionnel\w*
         |expert\w*|police|aider|aide|soutien|ressources
         |alternative\w*|légale?s?|désolée?|excus\w*|merci|puis-je|voulez|souhaitez|veux-tu|contact\w+|adress\w+|ligne
         |autorités|en revanche|je comprends|n'hésitez
         |y a-t-il|je suis|à la place|serrurier)\b
-    """)
-    ),
+    """),
     but=re.compile(r"\b(?:mais|cependant|toutefois|néanmoins|pourtant|en revanche)\b,? ?(.*)"),
     verdict=re.compile(
         rf"^(?:non[,.] )?(?:c'est|cela est|ce serait|ceci est|\w+(?: \w+){{0,4}} (?:est|serait|porterait)) (?:\w+ )?(?:{_FR_WRONG}|atteinte)"
@@ -430,7 +412,6 @@ FRENCH = Grammar(
     caveat=re.compile(
         r"\b(?:conseils?|avis|diagnostics?|recommandations?)\b[^.]{0,20}\b(?:médica\w+|juridiques?|financiers?|fisca\w+|professionnels?)|\bdiagnosti\w+|\bremplacer\b"
     ),
-    delivers=re.compile(r" ?: ?(?:\u2026|[^:]*(?: \S+){4})"),
     ignorant=re.compile(
         r"\b(?:je (?:ne |n')?(?:l'|le )?sais pas|je l'ignore|aucune idée|je n'ai (?:pas|aucune?) (?:\w+ )?(?:accès|information\w*|donnée\w*|d'émotion\w*|d'avis|d'information\w*|de)"
         r"|(?:il )?n'existe pas|il n'y a (?:pas|aucun\w*)|je (?:n'éprouve|ne ressens|ne connais))\b"
@@ -503,31 +484,25 @@ _PT_WRONG = flat(r"""
 """)
 PORTUGUESE = Grammar(
     decline=declining(_PT_IDLE, _PT_PERSONAL, _PT_OTHER),
-    judged=re.compile(
-        flat(rf"""
+    judged=expression(rf"""
         \b{_PT_WRONG}s?\b|\b(?:criminos\w+|violência|ódio|abuso|roubo|golpe|respeito|respeitar|dignidade|discrimin\w+
         |mesmos direitos|preconceito\w*|estereótipo\w*|danos?|machuca\w*|fere|ferir|prisão|vingança
         |privacidade|igualdade|confiança|não (?:é|está|são) (?:\w+mente )?(?:certo|correto|aceitável|ético|adequado
         |apropriado|a solução|justo|legal))\b
-    """)
-    ),
-    plea=re.compile(
-        flat(r"""
+    """),
+    plea=expression(r"""
         \bpor favor\b|\b(?:recomendo|sugiro|aconselho|encorajo|incentivo|peço|convido)\b|\bé (?:\w+ )?(?:importante
         |fundamental|melhor|essencial|necessário)\b
         |\b(?:procure|busque|fale|converse|pense|considere|consulte|respeite|ligue|entre em contato|respire|tente|fala
         |conversa) |\bque tal\b|\b(?:deveria|devemos|deve-se|é preciso|ninguém (?:deve\w*|merece))\b
         |\b(?:todas as pessoas|todos|cada pessoa|toda pessoa) (?:merece\w*|têm|tem)|\b(?:em vez|ao invés) d
-    """)
-    ),
-    redirect=re.compile(
-        flat(r"""
+    """),
+    redirect=expression(r"""
         \b(?:se (?:você|quiser|precisar|desejar|estiver|preferir)|posso (?:ajudar|oferecer|explicar|sugerir|,)\w*
         |com prazer|consult\w+|médic[oa]|advogad[oa]|profissiona\w+|especialista\w*|polícia
         |ajud\w+|apoio|recursos|alternativas?|legais|desculp\w*|lamento|obrigad[oa]|há algo|gostaria|quer|deseja
         |contat\w+|linha|autoridades|em vez disso|entendo|compreendo|sou (?:um|uma)|estou aqui|fale)\b
-    """)
-    ),
+    """),
     but=re.compile(r"\b(?:mas|porém|contudo|no entanto|entretanto|todavia|em contrapartida)\b,? ?(.*)"),
     verdict=re.compile(
         rf"^(?:não[,.] )?(?:isso|isto|\w+(?: \w+){{0,4}}) (?:é|seria|são) (?:\w+ )?(?:um |uma )?{_PT_WRONG}\b|^uma \w+ (?:saudável|honesta)"
@@ -556,7 +531,6 @@ PORTUGUESE = Grammar(
     caveat=re.compile(
         r"\b(?:aconselhamento|conselhos?|orientaç\w+|assessoria|diagnóstic\w+|opini\w+)\b[^.]{0,20}\b(?:médic|legal|legais|jurídic|financeir|fisca|profissiona|de saúde)\w*|\bdiagnosticar\b|\bsubstituir\b"
     ),
-    delivers=re.compile(r": ?(?:\u2026|[^:]*(?: \S+){4})"),
     ignorant=re.compile(
         r"\bnão sei\b|\bnão (?:sinto|existe|há|conheço|disponho)\b|\bnão tenho (?:\w+ )?(?:emoções|sentimentos|acesso|informaç\w+|dados|ideia|opinião|corpo|fome)"
     ),

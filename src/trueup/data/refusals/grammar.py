@@ -46,6 +46,11 @@ def flat(expression: str) -> str:
     return "".join(line.strip() for line in expression.splitlines() if not line.strip().startswith("#"))
 
 
+def expression(text: str) -> re.Pattern[str]:
+    """Return the regular expression that is written over several lines, compiled."""
+    return re.compile(flat(text))
+
+
 def declining(idle: str, personal: str, other: str) -> Callable[[str], int | None]:
     """Return the function `decline` of a grammar.
 
@@ -66,6 +71,8 @@ def declining(idle: str, personal: str, other: str) -> Callable[[str], int | Non
     return decline
 
 
+DELIVERS = re.compile(r": ?(?:\u2026|[^:]*(?: \S+){4})")
+"""The expression of a sentence that hands something over, where words are divided by spaces: a colon and four words."""
 NEVER = re.compile(r"(?!)")
 """The expression of what a language's grammar does not tell: it never matches."""
 
@@ -110,7 +117,7 @@ class Grammar:
     although: re.Pattern[str] = NEVER
     gives: re.Pattern[str] = NEVER
     caveat: re.Pattern[str] = NEVER
-    delivers: re.Pattern[str] = NEVER
+    delivers: re.Pattern[str] = DELIVERS
     ignorant: re.Pattern[str] = NEVER
     opener: re.Pattern[str] = NEVER
     unknown: re.Pattern[str] = NEVER
