@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import tiny_data
+from trueup.config import DataConfig
 from trueup.config.functions import UserFunction
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import ConfigError, DataError, TrainingError
@@ -129,12 +130,10 @@ def test_rows_left_unused_need_no_column(tmp_path: Path) -> None:
 
 def test_an_evaluation_names_the_prompt_that_lacks_it(tmp_path: Path) -> None:
     spec = f"{reward(tmp_path)}:score"
-    from trueup.config import DataConfig
-
     with_answers = prompts("prompts", DataConfig(path=rows(tmp_path)))
     assert lacking_column(spec, with_answers) is None
-    problem = lacking_column(spec, [*with_answers, Asked("1", (Message("user", "Hm?"),))])
-    assert problem == f"{spec} takes the column answer, which 1 of 7 prompts lack (first None)"
+    problem = lacking_column(spec, [*with_answers, Asked("prompts-7", (Message("user", "Hm?"),))])
+    assert problem == f"{spec} takes the column answer, which 1 of 7 prompts lack (first prompts-7)"
     assert lacking_column("runs/reward", with_answers) is None
 
 

@@ -144,7 +144,7 @@ def test_self_preference_is_the_judge_less_the_gold_reward() -> None:
         assert card.self_preference is not None
         assert card.self_preference.value == expected
         assert card.self_preference.shown
-    assert "self-preference: it is none of the models, by name" in card_of(longer).lines
+    assert "self-preference: the judge is none of the models, by name" in card_of(longer).lines
 
 
 def test_cost_is_given_where_tokens_are_counted() -> None:

@@ -22,7 +22,7 @@ from trueup.evaluation.answers.question import Question
 _NO_ANSWER = "[invalid]"
 
 
-def _found(pattern: str, text: str, which: int) -> str:
+def _extracted(pattern: str, text: str, which: int) -> str:
     """Return the first (0) or last (-1) match of a pattern: its first group that is not empty, or all of it."""
     matches = list(re.finditer(pattern, text))
     if not matches:
@@ -36,12 +36,12 @@ def _found(pattern: str, text: str, which: int) -> str:
 
 def gsm8k_strict(reply: str, accepted: Sequence[str], _question: str) -> bool:
     """Return True if the reply's first `#### 42` is the accepted number (the harness's strict-match)."""
-    return _same_gsm8k(_found(r"#### (\-?[0-9\.\,]+)", reply, 0), accepted)
+    return _same_gsm8k(_extracted(r"#### (\-?[0-9\.\,]+)", reply, 0), accepted)
 
 
 def gsm8k_flexible(reply: str, accepted: Sequence[str], _question: str) -> bool:
     """Return True if the last number of the reply is the accepted one (the harness's flexible-extract)."""
-    return _same_gsm8k(_found(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", reply, -1), accepted)
+    return _same_gsm8k(_extracted(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", reply, -1), accepted)
 
 
 def _same_gsm8k(extracted: str, accepted: Sequence[str]) -> bool:
@@ -151,7 +151,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 def choice_strict(reply: str, accepted: Sequence[str], question: str) -> bool:
     """Return True if the letter after "answer is" is right, as strict-match of MMLU with a chain of thought has it."""
     after = "|".join(f"(?<={lead} )(.*)(?=.)" for lead in ("answer is", "The answer:", "The final answer:"))
-    return _same_letter(_found(after, reply, 0), accepted, question)
+    return _same_letter(_extracted(after, reply, 0), accepted, question)
 
 
 def choice_flexible(reply: str, accepted: Sequence[str], question: str) -> bool:
@@ -161,19 +161,19 @@ def choice_flexible(reply: str, accepted: Sequence[str], question: str) -> bool:
     """
     options = Question.of(plain(question)).options
     letters = "".join(options) or string.ascii_uppercase
-    extracted = _found(r"(\([A-Z]\))", reply, -1)
+    extracted = _extracted(r"(\([A-Z]\))", reply, -1)
     if extracted == _NO_ANSWER and options:
         texts = {_bare(text): letter for letter, text in options.items()}
-        extracted = _found("|".join(map(re.escape, texts)), _bare(reply), -1)
+        extracted = _extracted("|".join(map(re.escape, texts)), _bare(reply), -1)
         extracted = texts.get(extracted, extracted)
     if extracted == _NO_ANSWER:
-        extracted = _found(rf":[\s]*([{letters}])", reply, -1)
+        extracted = _extracted(rf":[\s]*([{letters}])", reply, -1)
     return _same_letter(extracted, accepted, question)
 
 
 def mmlu_pro(reply: str, accepted: Sequence[str], question: str) -> bool:
     """Return True if the first "answer is (B)" of the reply is right, as MMLU-Pro's custom-extract has it."""
-    return _same_letter(_found(r"answer is \(?([ABCDEFGHIJ])\)?", reply, 0), accepted, question)
+    return _same_letter(_extracted(r"answer is \(?([ABCDEFGHIJ])\)?", reply, 0), accepted, question)
 
 
 def _bare(text: str) -> str:

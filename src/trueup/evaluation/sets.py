@@ -158,7 +158,7 @@ def lacking_column(reward: str, asked: Sequence[Asked]) -> str | None:
     """Return what is wrong where a user's reward takes a column that prompts lack, as a message; None if nothing is."""
     function = UserFunction.parse(reward)
     for name, needed in function.columns().items() if function else ():
-        places = [row.origin for row in asked if needed and name not in row.fields]
+        places = [row.origin or row.id for row in asked if needed and name not in row.fields]
         if places:
             number = f"{len(places)} of {len(asked)} prompts"
             return f"{reward} takes the column {name}, which {number} lack (first {places[0]})"

@@ -154,11 +154,16 @@ def _agreement(card: JudgeCard, rankings: Sequence[Item]) -> None:
     if len(unequal) > 1:
         people = [float(values["chosen_longer"] > 0) for values in unequal]
         judge = [values["outcome"] if values["chosen_longer"] > 0 else 1 - values["outcome"] for values in unequal]
-        result = difference(judge, people)
-        card.length_bias = Difference(
-            value=result.value, low=max(-1.0, result.low), high=min(1.0, result.high), n=result.n, shown=result.shown,
-            p=result.p, test=result.test,
-        )  # fmt: skip
+        card.length_bias = _between_shares(judge, people)
+
+
+def _between_shares(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+    """Return the paired difference of two shares, ours minus theirs, with an interval inside [-1, 1]."""
+    result = difference(ours, theirs)
+    return Difference(
+        value=result.value, low=max(-1.0, result.low), high=min(1.0, result.high), n=result.n, shown=result.shown,
+        p=result.p, test=result.test,
+    )  # fmt: skip
 
 
 def add_self_preference(
@@ -193,11 +198,7 @@ def add_self_preference(
                 gold.append(better if name != against else 1 - better)
     card.self_note = f"the judge is {name}, one of the models that it judges"
     if len(judge) > 1 and len(set(gold)) > 1:
-        result = difference(judge, gold)
-        card.self_preference = Difference(
-            value=result.value, low=max(-1.0, result.low), high=min(1.0, result.high), n=result.n, shown=result.shown,
-            p=result.p, test=result.test,
-        )  # fmt: skip
+        card.self_preference = _between_shares(judge, gold)
 
 
 def _usage(card: JudgeCard, headers: Sequence[Mapping[str, Any]], prices: Mapping[str, Any]) -> None:
@@ -221,32 +222,32 @@ def _usage(card: JudgeCard, headers: Sequence[Mapping[str, Any]], prices: Mappin
 
 def lines(card: JudgeCard) -> list[str]:
     """Return what is known of the judge in sentences, the gravest first."""
-    said = [f"{card.undecided}; no gate passes by it"] if card.undecided else []
+    sentences = [f"{card.undecided}; no gate passes by it"] if card.undecided else []
     if card.unjudged:
-        said.append(f"{card.unjudged} of {card.pairs} pairs have no verdict; they count as the worst case")
+        sentences.append(f"{card.unjudged} of {card.pairs} pairs have no verdict; they count as the worst case")
     if card.unread:
-        said.append(f"{card.unread} of {card.questions} replies held no verdict, such as {card.unread_example}")
+        sentences.append(f"{card.unread} of {card.questions} replies held no verdict, such as {card.unread_example}")
     if card.failed:
-        said.append(f"{card.failed} of {card.questions} questions found no reply")
-    said.append(_line("position", card.first, "of the places that it named were the first (0.5: no bias)"))
-    said.append(_line("consistency", card.consistent, "of pairs have one verdict in both orders"))
-    said.append(_line("length", card.longer, "of decided pairs were won by the longer answer"))
-    said.append(
+        sentences.append(f"{card.failed} of {card.questions} questions found no reply")
+    sentences.append(_line("position", card.first, "of the places that it named were the first (0.5: no bias)"))
+    sentences.append(_line("consistency", card.consistent, "of pairs have one verdict in both orders"))
+    sentences.append(_line("length", card.longer, "of decided pairs were won by the longer answer"))
+    sentences.append(
         _line("agreement with people", card.agreement, "of held-out rankings", "no rankings; set evaluate.data")
     )
     if card.length_bias is not None:
-        said.append(
+        sentences.append(
             _signed("length bias", card.length_bias, "it prefers the longer answer more often than people do, by")
         )
     if card.self_preference is not None:
-        said.append(
+        sentences.append(
             _signed("self-preference", card.self_preference, f"{card.self_note}; its win rate less the gold reward's")
         )
     elif card.self_note:
-        said.append(f"self-preference: not measured: {card.self_note}, and no gold reward tells its answers apart")
+        sentences.append(f"self-preference: not measured: {card.self_note}, and no gold reward tells its answers apart")
     else:
-        said.append("self-preference: it is none of the models, by name")
-    return [*said, _cost(card)]
+        sentences.append("self-preference: the judge is none of the models, by name")
+    return [*sentences, _cost(card)]
 
 
 def _line(what: str, number: ReportNumber | None, words: str, absent: str = "no pair was decided") -> str:

@@ -31,7 +31,7 @@ _TOKEN = re.compile(r"[^\W_]+(?:[_'\u2019][^\W_]+)*(?:\+{1,2}|#)?(?![^\W_])|[^\W
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class WordToken:
     """A word of a text: its normal form (lower case, no accents, no possessive ending) and its place."""
 
     word: str
@@ -50,9 +50,9 @@ def normal(word: str) -> str:
 _LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 
 
-def tokens(text: str) -> list[Token]:
+def tokens(text: str) -> list[WordToken]:
     """Return the words of a text in any script, in order."""
-    return [Token(normal(match[0]), *match.span()) for match in _TOKEN.finditer(text)]
+    return [WordToken(normal(match[0]), *match.span()) for match in _TOKEN.finditer(text)]
 
 
 def stem(word: str) -> str:

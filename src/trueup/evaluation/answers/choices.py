@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
-from trueup.evaluation.answers.assertions import Token, final_part, inside, normal, sentences, tokens, unasserted
+from trueup.evaluation.answers.assertions import WordToken, final_part, inside, normal, sentences, tokens, unasserted
 from trueup.evaluation.answers.names import mentions
 from trueup.evaluation.answers.question import Question
 
@@ -241,7 +241,7 @@ def symbol_stands(text: str, key: str) -> bool:
     return any(part in common for part in joined) and not _other_symbol(words, symbol)
 
 
-def _other_symbol(words: Sequence[Token], symbol: str) -> bool:
+def _other_symbol(words: Sequence[WordToken], symbol: str) -> bool:
     """Return True if the words name another punctuation mark first."""
     for index in range(len(words)):
         for size in (2, 1):

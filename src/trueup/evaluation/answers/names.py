@@ -11,7 +11,7 @@ from itertools import pairwise
 from trueup.evaluation.answers.assertions import (
     ARTICLES,
     Span,
-    Token,
+    WordToken,
     comparisons,
     content,
     final_part,
@@ -54,10 +54,6 @@ _ALIAS = re.compile(
     re.IGNORECASE,
 )
 _PASSIVE = re.compile(r"\b(?:by|von|por|par|da)\s(?:the\s|an?\s)?(?:[a-z]+\s){0,3}$", re.IGNORECASE)
-_WHO = re.compile(
-    r"\bwho\b|\bwhose\b|\bby whom\b|\bwhich (?:\w+ )?(?:author|scientist|painter|artist|composer|writer|poet|president|king|queen|person|man|woman|general|explorer|inventor|philosopher)\b",
-    re.IGNORECASE,
-)
 _WHERE = re.compile(
     r"\bwhere\b|\b(?:in|on) (?:which|what)\b|\bwhich (?:american |european )?(?:city|country|state|continent|town)\b",
     re.IGNORECASE,
@@ -71,14 +67,9 @@ _GIVES = re.compile(
     r"\b(?:gave|gives?|giv(?:en|er|ing)|donat\w+|present(?:ed)?|s[eo]nd|sent|s[eo]ld?|sells?|lent|lends?|gifted|grant\w+|ced\w+|taught|offer\w+)\b",
     re.IGNORECASE,
 )
-_FROM = re.compile(
-    r"\b(?:from|by)\s(?:the\s)?(?:(?:people|government|king|queen|emperor|nation|country|state)s? of (?:the )?)?$",
-    re.IGNORECASE,
-)
-_TO = re.compile(
-    r"\b(?:to|for)\s(?:the\s)?(?:(?:people|government|king|queen|emperor|nation|country|state)s? of (?:the )?)?$",
-    re.IGNORECASE,
-)
+_PARTY = r"\s(?:the\s)?(?:(?:people|government|king|queen|emperor|nation|country|state)s? of (?:the )?)?$"
+_FROM = re.compile(rf"\b(?:from|by){_PARTY}", re.IGNORECASE)
+_TO = re.compile(rf"\b(?:to|for){_PARTY}", re.IGNORECASE)
 
 
 def names(text: str, key: str, keys: Sequence[str], question: Question) -> bool:
@@ -157,7 +148,7 @@ def mentions(text: str, key: str, question: str = "") -> list[Span]:
     return result or _full_name(words, key)
 
 
-def _is_part_of_word(text: str, first: Token) -> bool:
+def _is_part_of_word(text: str, first: WordToken) -> bool:
     """Return True inside of a compound that denies the word, such as "non-metal"."""
     return (
         re.search(r"\b(?:non|anti|un|counter|pseudo)-$", text[max(0, first.start - 8) : first.start], re.IGNORECASE)
@@ -165,7 +156,7 @@ def _is_part_of_word(text: str, first: Token) -> bool:
     )
 
 
-def _full_name(words: Sequence[Token], key: str) -> list[Span]:
+def _full_name(words: Sequence[WordToken], key: str) -> list[Span]:
     """Return the places of a person's name with a middle name: "Neil Alden Armstrong" for "Neil Armstrong"."""
     parts = [normal(part) for part in re.findall(r"[^\W\d_]+", key)]
     if len(parts) < 2 or not all(part[:1].isupper() for part in re.findall(r"[^\W\d_]+", key)):

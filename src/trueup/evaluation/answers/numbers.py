@@ -97,7 +97,9 @@ def gives_quantities(text: str, wanted: Sequence[Quantity], question: Question) 
     pool = stated(decisive)
     if len(wanted) > 1:
         rest = [
-            one for one in _preferred(pool, lambda one: not _is_operand(decisive, one)) if not question.is_given(one)
+            number
+            for number in _preferred(pool, lambda number: not _is_operand(decisive, number))
+            if not question.is_given(number)
         ]
         return _all_and_no_other(rest or pool, wanted, unit)
     answer = _answer(decisive, pool, question, unit)
@@ -110,15 +112,15 @@ def gives_quantities(text: str, wanted: Sequence[Quantity], question: Question) 
     return scaled is not None and equal(scaled, wanted[0], unit, rounded=not exact)
 
 
-def _scaled(one: Quantity, scale: int) -> Quantity | None:
+def _scaled(number: Quantity, scale: int) -> Quantity | None:
     """Return a number in the multiple that the question asks for: 4.54 billion years in billions of years."""
-    value = one.values[0]
-    return replace(one, values=(value / scale,)) if scale > 1 and isinstance(value, Fraction) else None
+    value = number.values[0]
+    return replace(number, values=(value / scale,)) if scale > 1 and isinstance(value, Fraction) else None
 
 
 def _all_and_no_other(given: Sequence[Quantity], wanted: Sequence[Quantity], unit: Unit | None) -> bool:
-    return all(any(equal(one, key, unit) for one in given) for key in wanted) and all(
-        any(equal(one, key, unit) for key in wanted) for one in given
+    return all(any(equal(number, key, unit) for number in given) for key in wanted) and all(
+        any(equal(number, key, unit) for key in wanted) for number in given
     )
 
 
@@ -127,43 +129,47 @@ def _stated(text: str, kind: str, question: Question) -> list[Quantity]:
     denied = unasserted(text, denials=not question.is_negated)
     result: list[Quantity] = []
     for written in quantities(text):
-        one = _as_year(written, question) if kind == "number" else written
-        if not _is_of_kind(one, kind) or inside(one.start, denied) or _is_pronoun(text, one):
+        number = _as_year(written, question) if kind == "number" else written
+        if not _is_of_kind(number, kind) or inside(number.start, denied) or _is_pronoun(text, number):
             continue
-        if _BOUND.search(text, max(0, one.start - _AROUND), one.start) or (
-            not question.is_negated and _denied_after(text, one)
+        if _BOUND.search(text, max(0, number.start - _AROUND), number.start) or (
+            not question.is_negated and _denied_after(text, number)
         ):
             continue
-        result.append(one)
+        result.append(number)
     return result
 
 
-def _is_of_kind(one: Quantity, kind: str) -> bool:
+def _is_of_kind(number: Quantity, kind: str) -> bool:
     if kind == "number":
-        return one.kind in ("number", "range") or (
-            one.kind == "date" and all(isinstance(v, tuple) and v[0] for v in one.values)
+        return number.kind in ("number", "range") or (
+            number.kind == "date" and all(isinstance(v, tuple) and v[0] for v in number.values)
         )
-    return one.kind == kind
+    return number.kind == kind
 
 
-def _as_year(one: Quantity, question: Question) -> Quantity:
+def _as_year(number: Quantity, question: Question) -> Quantity:
     """Return of "1914-1918" the year that the question asks for: the end's, or the beginning's."""
-    low, high = (one.values[0], one.values[-1])
-    if one.kind != "range" or not all(isinstance(v, Fraction) and 1000 <= v <= 2100 for v in (low, high)) or one.unit:
-        return one
+    low, high = (number.values[0], number.values[-1])
+    if (
+        number.kind != "range"
+        or not all(isinstance(v, Fraction) and 1000 <= v <= 2100 for v in (low, high))
+        or number.unit
+    ):
+        return number
     begins, ends = _BEGINS.search(question.asking), _ENDS.search(question.asking)
     if begins and not ends:
-        return Quantity("number", (low,), one.start, one.end)
-    return Quantity("number", (high,), one.start, one.end) if ends or not question.asking else one
+        return Quantity("number", (low,), number.start, number.end)
+    return Quantity("number", (high,), number.start, number.end) if ends or not question.asking else number
 
 
-def _is_pronoun(text: str, one: Quantity) -> bool:
+def _is_pronoun(text: str, number: Quantity) -> bool:
     """Return True for "one" and such words where they count nothing: "no one", "one of them", "the third"."""
-    if not one.written or " " in text[one.start : one.end].strip():
+    if not number.written or " " in text[number.start : number.end].strip():
         return False
-    word = text[one.start : one.end].lower()
-    before = text[max(0, one.start - 12) : one.start].lower()
-    after = text[one.end : one.end + 12].lower()
+    word = text[number.start : number.end].lower()
+    before = text[max(0, number.start - 12) : number.start].lower()
+    after = text[number.end : number.end + 12].lower()
     if word == "one":
         return re.search(r"\b(?:no|any|some|every|this|that|the|each|another|which)[ -]$", before) is not None or (
             re.match(r"\s(?:of|another|can|could|day|has to|by one|should|must|would|reason|way|might)\b", after)
@@ -171,14 +177,14 @@ def _is_pronoun(text: str, one: Quantity) -> bool:
         )
     if word in ("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "quarter"):
         return not re.search(r"\b(?:an?|one)\s$", before) and not re.fullmatch(
-            r"\W*", text[: one.start] + text[one.end :]
+            r"\W*", text[: number.start] + text[number.end :]
         )
     return False
 
 
-def _denied_after(text: str, one: Quantity) -> bool:
+def _denied_after(text: str, number: Quantity) -> bool:
     """Return True for "12 is wrong", "12 isn't the answer"."""
-    after = text[one.end : one.end + _AROUND]
+    after = text[number.end : number.end + _AROUND]
     return (
         re.match(
             r"[\"')]*\s(?:is|was|would be|are)(?:n't| not)? (?:wrong|incorrect|false|too (?:much|many|big|high|low|small|few)|(?<=not )(?:the )?(?:right|correct|answer))"
@@ -194,21 +200,23 @@ def _preferred(items: Sequence[Quantity], test: Callable[[Quantity], bool]) -> l
     return [item for item in items if test(item)] or list(items)
 
 
-def _is_operand(text: str, one: Quantity) -> bool:
-    if _OPERATOR_AFTER.match(text, one.end):
+def _is_operand(text: str, number: Quantity) -> bool:
+    if _OPERATOR_AFTER.match(text, number.end):
         return True
-    if "/" in text[one.start : one.end] and all(isinstance(v, Fraction) and v.denominator == 1 for v in one.values):
+    if "/" in text[number.start : number.end] and all(
+        isinstance(v, Fraction) and v.denominator == 1 for v in number.values
+    ):
         return True  # 144/16 is a division, not yet its result
-    before = text[max(0, one.start - _AROUND) : one.start]
-    return _OPERATOR_BEFORE.search(before) is not None and not _is_result(text, one)
+    before = text[max(0, number.start - _AROUND) : number.start]
+    return _OPERATOR_BEFORE.search(before) is not None and not _is_result(text, number)
 
 
-def _is_result(text: str, one: Quantity) -> bool:
-    return _RESULT_BEFORE.search(text, max(0, one.start - 15), one.start) is not None
+def _is_result(text: str, number: Quantity) -> bool:
+    return _RESULT_BEFORE.search(text, max(0, number.start - 15), number.start) is not None
 
 
-def _is_left_side(text: str, one: Quantity) -> bool:
-    return re.match(r"\s*[=≈]", text[one.end : one.end + 5]) is not None
+def _is_left_side(text: str, number: Quantity) -> bool:
+    return re.match(r"\s*[=≈]", text[number.end : number.end + 5]) is not None
 
 
 def _answer(text: str, pool: list[Quantity], question: Question, unit: Unit | None) -> Quantity | None:
@@ -217,20 +225,24 @@ def _answer(text: str, pool: list[Quantity], question: Question, unit: Unit | No
         return None
     explained = reasons(text)
     if unit is not None:
-        pool = _preferred(pool, lambda one: one.unit is None or one.unit.dimension == unit.dimension)
+        pool = _preferred(pool, lambda number: number.unit is None or number.unit.dimension == unit.dimension)
     asked = unit.dimension if unit else None
-    pool = _preferred(pool, lambda one: not _is_operand(text, one) or (asked == "percent" and one.unit is not None))
-    pool = _preferred(pool, lambda one: not inside(one.start, explained))
-    pool = _preferred(pool, lambda one: not question.is_given(one, noun_after(text, one.end)) or _is_result(text, one))
+    pool = _preferred(
+        pool, lambda number: not _is_operand(text, number) or (asked == "percent" and number.unit is not None)
+    )
+    pool = _preferred(pool, lambda number: not inside(number.start, explained))
+    pool = _preferred(
+        pool, lambda number: not question.is_given(number, noun_after(text, number.end)) or _is_result(text, number)
+    )
     if question.nouns and all(len(noun) == 1 for noun in question.nouns):  # "what is x?"
-        pool = [one for one in pool if _label_before(text, one) & question.nouns][-1:] or pool
-    pool = _preferred(pool, lambda one: not _is_left_side(text, one))
+        pool = [number for number in pool if _label_before(text, number) & question.nouns][-1:] or pool
+    pool = _preferred(pool, lambda number: not _is_left_side(text, number))
     if _differ(pool, unit):
         if _is_derivation(text, pool, question):
             pool = _conclusion(text, pool)
         else:
             if unit is not None:
-                pool = _preferred(pool, lambda one: one.unit is not None)
+                pool = _preferred(pool, lambda number: number.unit is not None)
             pool = _about_the_asked(text, pool, question)
     if not pool or _alternatives(text, pool, unit):
         return None
@@ -238,7 +250,7 @@ def _answer(text: str, pool: list[Quantity], question: Question, unit: Unit | No
 
 
 def _differ(pool: Sequence[Quantity], unit: Unit | None) -> bool:
-    return any(not equal(one, pool[0], unit) for one in pool[1:])
+    return any(not equal(number, pool[0], unit) for number in pool[1:])
 
 
 def _is_derivation(text: str, pool: Sequence[Quantity], question: Question) -> bool:
@@ -250,12 +262,13 @@ def _is_derivation(text: str, pool: Sequence[Quantity], question: Question) -> b
     first = pool[0]
     spans = sentences(text)
     start, end = next((span for span in spans if span[0] <= first.start < span[1]), (0, len(text)))
-    later = [one for one in pool if one.start >= end and not question.is_given(one)]
-    inside_first = [one for one in pool if one.start < end]
+    later = [number for number in pool if number.start >= end and not question.is_given(number)]
+    inside_first = [number for number in pool if number.start < end]
     if not later:
-        results = [one for one in inside_first if _is_result(text, one)]
+        results = [number for number in inside_first if _is_result(text, number)]
         return (
-            len(results) > 1 or _CONCLUDES.search(text[first.end : max(one.start for one in inside_first)]) is not None
+            len(results) > 1
+            or _CONCLUDES.search(text[first.end : max(number.start for number in inside_first)]) is not None
         )
     head = text[start:end]
     if _direct(head, first, start) and not (
@@ -267,7 +280,7 @@ def _is_derivation(text: str, pool: Sequence[Quantity], question: Question) -> b
         return question.overlap(text[slice(*last)]) >= 0.75 or _is_used(text[end:], first, later, question)
     if _CONCLUDES.search(text[end:].lstrip()) and not question.asks_core(head):
         return True
-    return question.is_calculation or sum(_is_result(text, one) for one in pool) > 1
+    return question.is_calculation or sum(_is_result(text, number) for number in pool) > 1
 
 
 def _direct(head: str, first: Quantity, start: int) -> bool:
@@ -280,22 +293,22 @@ def _direct(head: str, first: Quantity, start: int) -> bool:
 
 def _is_used(rest: str, first: Quantity, later: Sequence[Quantity], question: Question) -> bool:
     """Return True if the number is computed with in the rest of the text, so that it was not the answer yet."""
-    used = any(one.values == first.values and _is_operand(rest, one) for one in quantities(rest))
-    return used and any(not question.is_given(one) and one.values != first.values for one in later)
+    used = any(number.values == first.values and _is_operand(rest, number) for number in quantities(rest))
+    return used and any(not question.is_given(number) and number.values != first.values for number in later)
 
 
 def _conclusion(text: str, pool: Sequence[Quantity]) -> list[Quantity]:
     """Return the number of the last sentence that is no check: after "so", its last result, else its first number."""
-    spans = [span for span in sentences(text) if any(span[0] <= one.start < span[1] for one in pool)]
+    spans = [span for span in sentences(text) if any(span[0] <= number.start < span[1] for number in pool)]
     start, end = next((span for span in reversed(spans) if not _CHECKS.match(text, *span)), spans[-1])
-    last = _after_conclusion(text, [one for one in pool if start <= one.start < end], start, end)
-    results = [one for one in last if _is_result(text, one)]
+    last = _after_conclusion(text, [number for number in pool if start <= number.start < end], start, end)
+    results = [number for number in last if _is_result(text, number)]
     return [results[-1]] if results else last
 
 
 def _after_conclusion(text: str, last: list[Quantity], start: int, end: int) -> list[Quantity]:
     marks = list(_CONCLUDES.finditer(text[start:end]))
-    return [one for one in last if marks and one.start >= start + marks[-1].end()] or last
+    return [number for number in last if marks and number.start >= start + marks[-1].end()] or last
 
 
 def _about_the_asked(text: str, pool: Sequence[Quantity], question: Question) -> list[Quantity]:
@@ -305,41 +318,41 @@ def _about_the_asked(text: str, pool: Sequence[Quantity], question: Question) ->
     nouns: list[str] = []
     if _stands_alone(text, pool[0]):
         return list(pool[:1])
-    for previous, one in zip([None, *pool], pool, strict=False):
-        after = words_after(text, one.end)
-        modified = bool(question.modifiers & gist(" ".join(_up_to_next(text, one).split()[:3])))
+    for previous, number in zip([None, *pool], pool, strict=False):
+        after = words_after(text, number.end)
+        modified = bool(question.modifiers & gist(" ".join(_up_to_next(text, number).split()[:3])))
         counts = any(stem(normal(word)) in question.nouns for word in after)
         nouns = after if after and (counts or not modified) else nouns
         fits = any(stem(normal(word)) in question.nouns for word in nouns) * (3.0 if after else 2.2) + 2.0 * modified
-        fits = fits or 1.0 * bool(question.nouns & {stem(token.word) for token in tokens(_up_to_next(text, one))})
-        labelled = _label_before(text, one, previous) & (question.nouns | question.labels)
+        fits = fits or 1.0 * bool(question.nouns & {stem(token.word) for token in tokens(_up_to_next(text, number))})
+        labelled = _label_before(text, number, previous) & (question.nouns | question.labels)
         others += bool(after and not fits and not labelled)
-        first = one.start == pool[0].start and not (after and not fits) and _direct(text, one, 0)
-        scores.append(fits + 2.0 * bool(labelled) + 3.0 * first + _shared(text, one, question))
+        first = number.start == pool[0].start and not (after and not fits) and _direct(text, number, 0)
+        scores.append(fits + 2.0 * bool(labelled) + 3.0 * first + _shared(text, number, question))
     if question.nouns and others == len(pool):
         return []
     best = max(scores)
-    return [one for one, score in zip(pool, scores, strict=True) if score == best][:1] if best > 0 else list(pool)
+    return [number for number, score in zip(pool, scores, strict=True) if score == best][:1] if best > 0 else list(pool)
 
 
-def _up_to_next(text: str, one: Quantity) -> str:
-    return re.split(r"[\d.,;:!?\n]", text[one.end : one.end + _AROUND], maxsplit=1)[0]
+def _up_to_next(text: str, number: Quantity) -> str:
+    return re.split(r"[\d.,;:!?\n]", text[number.end : number.end + _AROUND], maxsplit=1)[0]
 
 
-def _stands_alone(text: str, one: Quantity) -> bool:
+def _stands_alone(text: str, number: Quantity) -> bool:
     """Return True if a reply begins with a sentence that is only a number: "42. She read …"."""
     return (
-        not text[: one.start].strip(" *\"'(")
-        and re.match(r"[*\"')]*(?:[.!:\n]\s|,? (?:because|since)\b)", text[one.end : one.end + 12]) is not None
+        not text[: number.start].strip(" *\"'(")
+        and re.match(r"[*\"')]*(?:[.!:\n]\s|,? (?:because|since)\b)", text[number.end : number.end + 12]) is not None
     )
 
 
-def _label_before(text: str, one: Quantity, previous: Quantity | None = None) -> set[str]:
+def _label_before(text: str, number: Quantity, previous: Quantity | None = None) -> set[str]:
     """Return the stem of the word that labels a number: "edges" of "edges: 12", "the area of it is 12"."""
-    begin = max(0, one.start - _AROUND)
+    begin = max(0, number.start - _AROUND)
     match = re.search(
         r"([^\W\d_][\w-]*)(?:\s(?:of|in|for) (?:the |a |an )?\w+)?\s*(?:=|:|\bis|\bare|\bwas|\()\s*(?:about|approximately|equal to)?\s*[$~]?$",
-        text[begin : one.start],
+        text[begin : number.start],
     )
     if match is None:
         return set()
@@ -348,12 +361,12 @@ def _label_before(text: str, one: Quantity, previous: Quantity | None = None) ->
     return {stem(normal(match[1]))}
 
 
-def _shared(text: str, one: Quantity, question: Question) -> float:
+def _shared(text: str, number: Quantity, question: Question) -> float:
     """Return how much of the question the clause around a number repeats: its words, the verb before the number."""
-    start = max((match.end() for match in _PART.finditer(text, max(0, one.start - 300), one.start)), default=0)
-    end = _PART.search(text, one.end, one.end + 300)
-    clause = gist(text[max(start, one.start - 300) : end.start() if end else one.end + 300])
-    near = gist(text[max(start, one.start - 25) : one.start])
+    start = max((match.end() for match in _PART.finditer(text, max(0, number.start - 300), number.start)), default=0)
+    end = _PART.search(text, number.end, number.end + 300)
+    clause = gist(text[max(start, number.start - 300) : end.start() if end else number.end + 300])
+    near = gist(text[max(start, number.start - 25) : number.start])
     counted = {skeleton(noun) for noun in question.nouns}
     subject, core = question.subject - counted, question.core - counted
     share = len(subject & clause) / max(1, len(subject))
@@ -365,10 +378,10 @@ def _alternatives(text: str, pool: Sequence[Quantity], unit: Unit | None) -> boo
     first = pool[0]
     if _is_left_side(text, first):  # "100/5 = 5A/5, or 20 = A": another form of the same
         return False
-    for one in quantities(text):
-        if one.start == first.start or equal(one, first, unit):
+    for number in quantities(text):
+        if number.start == first.start or equal(number, first, unit):
             continue
-        before, between = sorted((first, one), key=lambda item: item.start)
+        before, between = sorted((first, number), key=lambda item: item.start)
         gap = text[before.end : between.start]
         if (
             len(gap) < 40

@@ -112,7 +112,6 @@ _UNIT = re.compile(
     rf"[\s-]?\s?(?P<power>(?i:square|sq\.?|cubic|cu\.?)\s)?(?:{_ALTERNATIVES})"
     r"(?P<exponent>\^?[23](?!\d))?(?![A-Za-z0-9/])(?P<suffix>\s(?i:squared|cubed))?"
 )
-_CURRENCY = {"$": "$", "€": "€", "£": "£", "¥": "¥", "₹": "₹"}
 _BY_NAME = {unit.name: unit for _, unit in _LIST}
 
 
@@ -452,7 +451,7 @@ def _same_number(given: Quantity, key: Quantity, asked: Unit | None, *, rounded:
         return ours == theirs
     if unit.dimension != wanted.dimension:
         return False
-    a, b = (value * one.factor + one.offset for value, one in ((ours, unit), (theirs, wanted)))
+    a, b = (value * scale.factor + scale.offset for value, scale in ((ours, unit), (theirs, wanted)))
     return abs(a - b) <= abs(b) * Fraction(1, 500) if b else a == b
 
 
