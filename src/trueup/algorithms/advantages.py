@@ -207,12 +207,12 @@ class RunningNorm:
         self.mean += gap * n / total
         self.count = total
 
-    def normalize(self, x: Tensor, *, shift: bool = False) -> Tensor:
-        """Return `x` divided by the running standard deviation; with `shift`, the running mean is subtracted first.
+    def normalize(self, x: Tensor) -> Tensor:
+        """Return `x` divided by the running standard deviation.
 
-        By default it is not: shifting moves the reward's zero, which decides if longer responses gain or lose.
+        The mean stays: shifting would move the reward's zero, which decides if longer responses gain or lose.
         """
-        return (x - self.mean if shift else x) / self.std
+        return x / self.std
 
     def state_dict(self) -> dict[str, float]:
         """Return count, mean and sum of squared deviations, for `load_state_dict`."""

@@ -17,7 +17,7 @@ from data.tokens import making
 from trueup.data.rendering.messages import Message, Origin
 from trueup.data.sources.parser import Parser
 from trueup.data.sources.reader import open_reader
-from trueup.data.tokens.pack import compared, example_of, parts_of
+from trueup.data.tokens.pack import compared, parts_of, rendered_row
 from trueup.data.tokens.record import Flag
 from trueup.data.tokens.store import FILES, Tokenized, read_sealed, write_sealed
 from trueup.errors import DataError
@@ -63,7 +63,7 @@ def test_what_is_read_back_is_what_was_rendered(tmp_path: Path, kind: str) -> No
     rows, renderer = rows_of(path, kind), making.renderer()
     assert len(stored) == len(rows) == len(KINDS[kind])
     for at, row in enumerate(rows):
-        direct, found = example_of(renderer, row), stored.example(at)
+        direct, found = rendered_row(renderer, row)[0], stored.example(at)
         assert (found.trunk, found.branches) == (direct.trunk, direct.branches)
         assert found.row == at
         assert stored.origin(at) == row.origin == Origin(str(path), at + 1)

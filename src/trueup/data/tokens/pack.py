@@ -115,18 +115,15 @@ def _panics_named(origin: Origin) -> Iterator[None]:
         raise row_error(origin, f"the tokenizer's library fails on this row: {excerpt(str(error))}", fix) from error
 
 
-def example_of(renderer: Renderer, row: Row) -> Example:
-    """Return a row as token ids: the prompt, and a branch for each answer (for a prompt, one empty branch).
+def rendered_row(renderer: Renderer, row: Row) -> tuple[Example, frozenset[Remark]]:
+    """Return a row as token ids, and the remarks on its rendering.
+
+    The token ids are the prompt, and a branch for each answer (for a prompt, one empty branch).
 
     Raises:
         DataError: the row cannot be rendered; the message names its file and line.
         ModelError: the template refuses the messages, or its rendering cannot be masked exactly.
     """
-    return rendered_row(renderer, row)[0]
-
-
-def rendered_row(renderer: Renderer, row: Row) -> tuple[Example, frozenset[Remark]]:
-    """Return a row as token ids, as `example_of` does, and the remarks on its rendering."""
     if isinstance(row, Conversation):
         rendered = renderer.conversation(row.messages, origin=row.origin)
         return single(rendered), rendered.remarks
