@@ -67,6 +67,10 @@ _ORDER = _key(
 )
 _BEST = _key("save.keep_best", note="by the stage's own measure on held-out rows")
 _CALLBACKS = Meaning(note="no such thing here: metrics.jsonl in the run folder can be followed, log adds trackers")
+_TOKENIZER = _key("model", "base", note="the tokenizer is the one in the model's folder")
+_NEW_TOKENS = Meaning(note="no such key: add them to the tokenizer and the model's embeddings before training")
+_TRACKER = _key("log", note="tensorboard, wandb or trackio")
+_SFT_TERM = _key("mix", note="SFT rows as a second term of the loss")
 
 OTHER_NAMES: dict[str, Meaning] = {
     # length and steps
@@ -175,15 +179,13 @@ OTHER_NAMES: dict[str, Meaning] = {
     ),
     "model_revision": _key("model", "base", note="download that revision, and give its folder"),
     "model_init_kwargs": _key("model", "base", note="models load as their config says; dtype and device are keys"),
-    "tokenizer_name": _key("model", "base", note="the tokenizer is the one in the model's folder"),
-    "tokenizer_name_or_path": _key("model", "base", note="the tokenizer is the one in the model's folder"),
-    "processing_class": _key("model", "base", note="the tokenizer is the one in the model's folder"),
-    "tokenizer_config": _key("model", "base", note="the tokenizer is the one in the model's folder"),
-    "special_tokens": Meaning(note="no such key: add them to the tokenizer and the model's embeddings before training"),
-    "new_special_tokens": Meaning(
-        note="no such key: add them to the tokenizer and the model's embeddings before training"
-    ),
-    "resize_vocab": Meaning(note="no such key: add them to the tokenizer and the model's embeddings before training"),
+    "tokenizer_name": _TOKENIZER,
+    "tokenizer_name_or_path": _TOKENIZER,
+    "processing_class": _TOKENIZER,
+    "tokenizer_config": _TOKENIZER,
+    "special_tokens": _NEW_TOKENS,
+    "new_special_tokens": _NEW_TOKENS,
+    "resize_vocab": _NEW_TOKENS,
     "eos_token": _END,
     "pad_token": _END,
     "bos_token": _END,
@@ -300,7 +302,7 @@ OTHER_NAMES: dict[str, Meaning] = {
     "resume": _RESUME,
     "push_to_hub": _HUB,
     "hub_model_id": _HUB,
-    "report_to": _key("log", note="tensorboard, wandb or trackio"),
+    "report_to": _TRACKER,
     "wandb_project": _key("log", note="log: wandb; the project is WANDB_PROJECT in the environment"),
     "logging_steps": _EVERY_STEP,
     "logging_strategy": _EVERY_STEP,
@@ -363,8 +365,8 @@ OTHER_NAMES: dict[str, Meaning] = {
     "use_weighting": _OTHER_LOSS,
     "discopop_tau": _OTHER_LOSS,
     "alpha": _key("lora.alpha"),
-    "cpo_alpha": _key("mix", note="SFT rows as a second term of the loss"),
-    "rl_alpha": _key("mix", note="SFT rows as a second term of the loss"),
+    "cpo_alpha": _SFT_TERM,
+    "rl_alpha": _SFT_TERM,
     "ptx_coef": _key("mix.weight"),
     "sync_ref_model": _MOVING,
     "precompute_ref_batch_size": Meaning(
@@ -374,8 +376,8 @@ OTHER_NAMES: dict[str, Meaning] = {
     "desirable_weight": _key("loss.desirable_weight"),
     "beta": _key("loss.beta", "kl.coef"),
     "pref_beta": _key("loss.beta"),
-    "rpo_alpha": _key("mix", note="SFT rows as a second term of the loss"),
-    "pref_ftx": _key("mix", note="SFT rows as a second term of the loss"),
+    "rpo_alpha": _SFT_TERM,
+    "pref_ftx": _SFT_TERM,
     "label_smoothing_factor": _key("loss.label_smoothing"),
     "kto_chosen_weight": _key("loss.desirable_weight"),
     "kto_rejected_weight": _key("loss.undesirable_weight"),
@@ -490,7 +492,7 @@ OTHER_BEGINNINGS: dict[str, Meaning] = {
     "relora": _ADAPTER,
     "badam": _ADAM,
     "freeze_": _WHOLE_LAYERS,
-    "tokens": Meaning(note="no such key: add them to the tokenizer and the model's embeddings before training"),
+    "tokens": _NEW_TOKENS,
     "chat_template_": _key("chat_template"),
     "field_": _key("data.columns", "prompts.columns", note="{messages: YOUR_FIELD}"),
     "message_property_": _key("data.columns", "prompts.columns", note="roles and texts of messages are recognised"),
@@ -500,7 +502,7 @@ OTHER_BEGINNINGS: dict[str, Meaning] = {
     "loss_watchdog_": _key("optim.bad_steps", note="steps with a loss that is not finite"),
     "plugins": _COMPILE,
     "model_type": _key("model", "base", note="the class is the one that the model's config names"),
-    "tokenizer_": _key("model", "base", note="the tokenizer is the one in the model's folder"),
+    "tokenizer_": _TOKENIZER,
     "base_model_": _key("model", "base", note="the config is the one in the model's folder"),
     "is_llama_derived": _NOT_NEEDED,
     "shuffle_": _ORDER,
@@ -564,9 +566,9 @@ OTHER_BEGINNINGS: dict[str, Meaning] = {
     "report_": _key("log"),
     "wandb_": _key("log", note="log: wandb; its settings are WANDB_… in the environment"),
     "trackio_": _key("log", note="log: trackio; its settings are TRACKIO_… in the environment"),
-    "mlflow": _key("log", note="tensorboard, wandb or trackio"),
-    "swanlab": _key("log", note="tensorboard, wandb or trackio"),
-    "comet": _key("log", note="tensorboard, wandb or trackio"),
+    "mlflow": _TRACKER,
+    "swanlab": _TRACKER,
+    "comet": _TRACKER,
     "push_": _HUB,
     "include_": _NOT_NEEDED,
     "batch_eval_": _NOT_NEEDED,
