@@ -1,5 +1,6 @@
 # make quickstart    set up, then align a tiny model in a small world: no download of models or data, no GPU, minutes
 # make test          set up, then lint, types and tests (in two processes; WORKERS=8 for more)
+# make pictures      set up, run the quickstart if it has not run, then take the pictures of its report for README
 # make smollm2       set up, then get SmolLM2-135M-Instruct (98 MB) into models/ for examples/smollm2-hh.yaml
 # make test-slow     set up, then the tests that take minutes
 # make families      set up, then try every family of transformers (half an hour), and write the table of docs/models.md
@@ -26,7 +27,7 @@ export TOKENIZERS_PARALLELISM = false
 # The tests start hundreds of Python processes: compiled once, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help quickstart smollm2 test tests test-slow families transformers4 bench bench-quick lint types format clean
+.PHONY: help quickstart pictures smollm2 test tests test-slow families transformers4 bench bench-quick lint types format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +35,12 @@ help:
 
 quickstart: .venv/.installed
 	$(RUN) trueup quickstart
+
+runs/quickstart/stages/report.html: .venv/.installed
+	$(RUN) trueup quickstart
+
+pictures: .venv/.installed-dev runs/quickstart/stages/report.html
+	.venv/bin/python scripts/report_pictures.py runs/quickstart/stages/report.html
 
 smollm2: .venv/.installed
 	$(PIP) --editable '.[gguf]'
