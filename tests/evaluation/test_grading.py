@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_distinct_by_hand() -> None:
     assert distinct([]) == 0
 
 
-def rows(tmp_path: Path, *made: Mapping[str, object]) -> DataConfig:
+def rows(tmp_path: Path, *made: dict[str, Any]) -> DataConfig:
     return DataConfig(path=tiny_data.write(tmp_path / "rows.jsonl", list(made)))
 
 
