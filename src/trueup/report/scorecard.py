@@ -19,7 +19,7 @@ from trueup.evaluation.answers.error import COMMAND as GRADER_COMMAND
 from trueup.evaluation.answers.error import grader_error
 from trueup.evaluation.grading import distinct
 from trueup.evaluation.items import Item, of_task
-from trueup.evaluation.published.table import PUBLISHED
+from trueup.evaluation.published.table import PUBLISHED, entry_of
 from trueup.evaluation.winrate import (
     FEWEST_MODELS,
     LengthControlled,
@@ -334,7 +334,7 @@ def _published_note(spec: Spec, settings: Mapping[str, Any]) -> str | None:
     """Return how a published set was scored, by which judge, and its paper; None for a further value of its items."""
     if spec.value != "score":
         return None
-    entry, judge = PUBLISHED[spec.task], settings.get("judge_model")
+    entry, judge = entry_of(spec.task), settings.get("judge_model")
     if entry.how == "judged":
         own = (settings.get("sets") or {}).get(spec.task, {}).get("judge_prompt")
         asked = f"asked by {own}" if own else "asked in trueup's words"

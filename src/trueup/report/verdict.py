@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from trueup.errors import ConfigError
 from trueup.evaluation.gate_power import EXPECTED, GatePower
 from trueup.evaluation.items import Item, in_slice, of_task
-from trueup.evaluation.published.table import PUBLISHED
+from trueup.evaluation.published.table import entry_of
 from trueup.report.judge_card import Wins
 from trueup.report.report_schema import GateResult, ModelVerdict, Outcome, ReportNumber, Verdict, VerdictWord
 from trueup.report.scorecard import JUDGED_TASKS, completed
@@ -77,7 +77,7 @@ def gate_of(key: str) -> tuple[str, Gate]:
     gate = GATES[name]
     if name == "set_worsening":
         task, _, part = part.partition("/")
-        entry = PUBLISHED[task]
+        entry = entry_of(task)
         costs: Literal["rise", "drop"] = "drop" if entry.values["score"].better == "higher" else "rise"
         gate = replace(gate, title=entry.title, task=task, cost_is=costs)
     return name, replace(gate, title=f"{gate.title} ({part})", part=part) if part else gate

@@ -222,7 +222,7 @@ def _list(record: Record, key: str, kind: type = str) -> list[Any]:
 def _xstest(*, safe: bool) -> Callable[[Record], Row | None]:
     def read(record: Record) -> Row | None:
         kind, label = record.text("type"), record.row.get("label")
-        is_safe = label == "safe" if isinstance(label, str) else not kind.startswith("contrast")
+        is_safe = label == "safe" if label in ("safe", "unsafe") else not kind.startswith("contrast")
         return _row(record, record.text("prompt"), kind) if is_safe == safe else None
 
     return read
@@ -494,3 +494,8 @@ PUBLISHED: Mapping[PublishedSet, Published] = {
     ),
 }  # fmt: skip
 """Name in `evaluate.sets` -> published set."""
+
+
+def entry_of(name: str) -> Published:
+    """Return the published set whose items have the task `name`."""
+    return PUBLISHED[cast("PublishedSet", name)]
