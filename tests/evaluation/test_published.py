@@ -18,7 +18,7 @@ from trueup.config import EvaluateConfig, GatesConfig, gate_problems
 from trueup.config.evaluation import PublishedSet
 from trueup.errors import ConfigError, DataError
 from trueup.evaluation import suite
-from trueup.evaluation.items import Item, read_items
+from trueup.evaluation.items import Item, read_header, read_items
 from trueup.evaluation.plan import Plan
 from trueup.evaluation.published import scoring
 from trueup.evaluation.published.measuring import measure_rewards
@@ -379,6 +379,8 @@ def test_models_are_measured_on_sets_and_gates_decided(
         suite.measure(plan, runtime.init("cpu", threads=1), lambda _: None)
         assert len(server.bodies) == asked  # measured before
     report = build(plan.folder)
+    usage = read_header(plan.file("base"))["usage"]
+    assert (usage["questions"], usage["unread"]) == (5, 1)  # 2 of XSTest, 3 of StrongREJECT
     table = {measure.key: measure for measure in report.measures}
     assert {"xstest", "gsm8k", "gsm8k/strict", "mmlu", "humaneval", "ifeval", "ifeval/loose"} < set(table)
     assert table["xstest"].values["other"].value == 1.0

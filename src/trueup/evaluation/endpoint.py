@@ -69,6 +69,14 @@ class Usage:
         """Return the counts and the examples by name, for JSON."""
         return asdict(self)
 
+    def __add__(self, other: Usage) -> Usage:
+        """Return the counts of both together, with the first example of either kind."""
+        mine, theirs = asdict(self), asdict(other)
+        return Usage(**{
+            name: mine[name] or theirs[name] if isinstance(mine[name], str) else mine[name] + theirs[name]
+            for name in mine
+        })  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -89,11 +89,13 @@ def balanced(rows: Sequence[T], limit: int | None, groups_of: Callable[[T], tupl
     groups = [groups_of(row) for row in rows]
     if set(groups) == {(None, None)}:
         return evenly_spread(rows, limit)
-    return [rows[index] for index in sorted(balanced_order(groups, [repr(row) for row in rows])[:limit])]
+    return [rows[index] for index in sorted(balanced_order(groups, [repr(row) for row in rows], limit))]
 
 
-def balanced_order(groups: Sequence[tuple[str | None, str | None]], names: Sequence[str]) -> list[int]:
-    """Return all indices in an order whose every beginning is balanced over topics, levels and pairs of these.
+def balanced_order(
+    groups: Sequence[tuple[str | None, str | None]], names: Sequence[str], count: int | None = None
+) -> list[int]:
+    """Return indices in an order whose every beginning is balanced over topics, levels and pairs of these.
 
     The next row is always of the pair that lags furthest behind its shares: of its topic, of its level and its own.
     Within a pair the order is that of a hash of the names.
@@ -101,6 +103,7 @@ def balanced_order(groups: Sequence[tuple[str | None, str | None]], names: Seque
     Args:
         groups: the topic and the level of each row.
         names: a text for each row, such as its repr.
+        count: the length of the beginning that is wanted; None for all.
     """
     by_hash = sorted(
         range(len(names)), key=lambda index: hashlib.sha256(names[index].encode()).hexdigest(), reverse=True
@@ -111,7 +114,7 @@ def balanced_order(groups: Sequence[tuple[str | None, str | None]], names: Seque
     parts = [{("topic", pair[0]), ("level", pair[1]), ("pair", pair)} for pair in waiting]
     total = Counter(part for pair in groups for part in (("topic", pair[0]), ("level", pair[1]), ("pair", pair)))
     taken, order = Counter[object](), list[int]()
-    while len(order) < len(groups):
+    while len(order) < (len(groups) if count is None else count):
         step = (len(order) + 1) / len(groups)
         lags = [
             sum(total[part] * step - taken[part] for part in own) if waiting[pair] else -float("inf")

@@ -31,7 +31,7 @@ from trueup.config.paths import is_address
 from trueup.data.rendering.choice import read_template
 from trueup.errors import DataError
 from trueup.evaluation import tasks
-from trueup.evaluation.endpoint import Endpoint
+from trueup.evaluation.endpoint import Endpoint, Usage
 from trueup.evaluation.grader import AnswerGrader, check_grader, open_grader
 from trueup.evaluation.grading import GRADING
 from trueup.evaluation.items import Item, read_header, read_items, write_items
@@ -137,6 +137,7 @@ class _Bench:
         self.plan, self.runtime = plan, runtime
         self._reference: Network | None = None
         self._rewards: dict[str, tuple[Reward, Network | None]] = {}
+        self._asked: list[Usage] = []
         self._weights: dict[str, str] = {}
 
     @cached_property
@@ -205,9 +206,12 @@ class _Bench:
         note(f"evaluating {name}")
         clock = time.perf_counter()
         refused = judge_of_refusals(self.plan.settings)
+        self._asked.clear()
         items, missing = (self._remote if is_address(source) else self._local)(name, refused)
         usage = refused.usage.as_dict() if isinstance(refused, Endpoint) else {}
         missing |= _unjudged(name, items, usage)
+        if self._asked:  # of published sets, and of refusals
+            usage = sum(self._asked, refused.usage if isinstance(refused, Endpoint) else Usage()).as_dict()
         seconds = round(time.perf_counter() - clock, 2)
         header = {"model": name, "source": source, "missing": missing, "seconds": seconds, "usage": usage}
         header |= {"weights": self._weights.get(source), "date": date.today().isoformat()}
@@ -327,6 +331,7 @@ class _Bench:
                 continue
             items, endpoint = measure_set(subject, set_name, rows, scorer)
             usage = endpoint.usage.as_dict() if endpoint else {}
+            self._asked += [endpoint.usage] if endpoint else []
             judged = PUBLISHED[set_name].how in ("judged", "refused")
             if silent := sum("score" not in item.values for item in items) if judged else 0:
                 missing[f"{silent} of {len(items)} replies of {name} ({set_name})"] = _why_unjudged(usage)
