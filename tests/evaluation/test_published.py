@@ -270,13 +270,21 @@ def test_rm_bench_by_hand() -> None:
 
 
 def test_a_reward_models_sets_are_averaged_over_categories() -> None:
-    """RM-Bench: chat 1, the two safety domains 0 and 1 make .5: together .75, not 2 of 3."""
+    """RM-Bench: chat 1, the two safety domains 0 and 1 make .5: together .75, not 2 of 3.
+
+    Wilson's interval of 4 of 4 begins at 0.51, that of 0 of 4 ends at 0.49. With weights 1/2, 1/4 and 1/4 the mean's
+    ends are .75 - sqrt((.49 / 2)^2 + 0 + (.49 / 4)^2) = .476 and .75 + .49 / 4 = .872.
+    """
     scores = {"chat": 1.0, "safety-refuse": 0.0, "safety-response": 1.0}
     values = {name: {"score": score, "hard": score, "normal": 1.0, "easy": 1.0} for name, score in scores.items()}
     items = [Item("rm-bench", f"{name}{copy}", values[name], name) for name in scores for copy in range(4)]
     [card] = reward_sets(items)
     assert card.score.value == 0.75
-    assert card.score.n == 12
+    assert (card.score.low, card.score.high, card.score.n) == (
+        pytest.approx(0.476, abs=1e-3),
+        pytest.approx(0.872, abs=1e-3),
+        12,
+    )
     assert card.parts["hard"].value == pytest.approx(2 / 3)
     assert reward_sets([]) == []
 

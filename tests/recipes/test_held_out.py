@@ -151,7 +151,7 @@ def test_questions_of_ours_that_are_trained_on_are_a_warning(tmp_path: Path) -> 
     reported = check_pipeline_rows(PipelineConfig.model_validate(config), warned)
     assert list(reported) == ["evaluate.capability as held-out rows"]
     assert len(warned.warnings) == 1
-    assert "1 of our 200 rows (0.5%) are trained on: 1 word for word" in warned.warnings[0]
+    assert "1 of our 600 rows (0.2%) are trained on: 1 word for word" in warned.warnings[0]
     assert "capability.jsonl:1 = sft facts.jsonl:1" in warned.warnings[0]
 
 

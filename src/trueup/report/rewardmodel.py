@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 
 from trueup.evaluation.items import Item
 from trueup.evaluation.published.scoring import ties_score
 from trueup.evaluation.published.table import PUBLISHED
 from trueup.report.report_schema import Bin, ReportNumber, RewardModelCard, RewardSet
-from trueup.stats.intervals import mean, rate
+from trueup.stats.intervals import rate
 
 BINS = 10
-RESAMPLES = 1000
 
 
 def reward_card(name: str, items: Sequence[Item]) -> RewardModelCard:
@@ -41,68 +39,51 @@ def reward_sets(items: Sequence[Item]) -> list[RewardSet]:
     """Return the reward model's scores on the published sets that it was measured on.
 
     A set's score is the mean over its categories, as its paper has it: of RewardBench 2 over subsets, with the weighted
-    score of Ties; of RM-Bench over domains, those named alike before a dash together. Its interval is the bootstrap's,
-    over rows within each category.
+    score of Ties; of RM-Bench over domains, those named alike before a dash together. Intervals of categories are
+    Wilson's, and that of the mean joins them (MOVER, Zou & Donner 2008).
     """
     results: list[RewardSet] = []
     for name, entry in PUBLISHED.items():
         rows = [item for item in items if item.task == name]
-        if entry.how != "ranked" or len(rows) < 2:
+        if entry.how != "ranked" or not rows:
             continue
-        parts: dict[str, ReportNumber] = {}
-        for category, values in _by_category(rows).items():
-            parts[category] = _drawn({category: values})
-        for key in entry.values:
-            if key != "score":
-                parts[key] = ReportNumber.of(mean([item.values[key] for item in rows]))
-        score, note = _drawn(_by_category(rows)), f"mean over its categories; {entry.citation}"
+        categories = dict.fromkeys(item.topic or "all" for item in rows)
+        parts = {part: _category([item for item in rows if (item.topic or "all") == part]) for part in categories}
+        further = {
+            key: _share([item.values[key] for item in rows], len(rows)) for key in entry.values if key != "score"
+        }
         results.append(
-            RewardSet(title=entry.title, unit=entry.values["score"].unit, score=score, parts=parts, note=note)
-        )
+            RewardSet(
+                title=entry.title, unit=entry.values["score"].unit, score=_over_categories(parts),
+                parts=parts | further, note=f"mean over its categories; {entry.citation}",
+            )
+        )  # fmt: skip
     return results
 
 
-Category = Mapping[str, Mapping[str, float]]
-"""Id of a row -> its values."""
+def _category(rows: Sequence[Item]) -> ReportNumber:
+    """Return the score of a category; in Ties a row "tied:N" and its partner "ref:N" count as one."""
+    weighted = ties_score({item.id: item.values for item in rows}) if "gap" in rows[0].values else None
+    if weighted is None:
+        return _share([item.values["score"] for item in rows], len(rows))
+    n = len({item.id.partition(":")[2] for item in rows})
+    inner = rate(min(max(weighted, 0.0), 1.0) * n, n)
+    return ReportNumber(value=weighted, low=min(weighted, inner.low), high=max(weighted, inner.high), n=n)
 
 
-def _by_category(rows: Sequence[Item]) -> dict[str, Category]:
-    names = dict.fromkeys(item.topic or "all" for item in rows)
-    return {name: {item.id: item.values for item in rows if (item.topic or "all") == name} for name in names}
+def _share(scores: Sequence[float], n: int) -> ReportNumber:
+    return ReportNumber.of(rate(math.fsum(scores), n))
 
 
-def _drawn(categories: Mapping[str, Category]) -> ReportNumber:
-    """Return the mean over categories with its bootstrap interval; rows of Ties are drawn with their partners."""
-    generator = random.Random(0)
-    units = {name: _units(rows) for name, rows in categories.items()}
-    draws = sorted(
-        _over_categories({name: generator.choices(drawn, k=len(drawn)) for name, drawn in units.items()})
-        for _ in range(RESAMPLES)
-    )
-    cut = round(0.025 * RESAMPLES)
-    value, n = _over_categories(units), sum(map(len, categories.values()))
-    return ReportNumber(value=value, low=min(value, draws[cut]), high=max(value, draws[-cut - 1]), n=n)
-
-
-def _units(rows: Category) -> list[Category]:
-    """Return what is drawn at once: a row, or in Ties the row "tied:N" with its partner "ref:N"."""
-    units: dict[str, dict[str, Mapping[str, float]]] = {}
-    for row_id, values in rows.items():
-        units.setdefault(row_id.partition(":")[2] if "gap" in values else row_id, {})[row_id] = values
-    return list(units.values())
-
-
-def _over_categories(units: Mapping[str, Sequence[Category]]) -> float:
-    groups: dict[str, list[float]] = {}
-    for name, drawn in units.items():
-        groups.setdefault(name.partition("-")[0], []).append(_category_score(drawn))
-    return math.fsum(math.fsum(scores) / len(scores) for scores in groups.values()) / len(groups)
-
-
-def _category_score(drawn: Sequence[Category]) -> float:
-    rows = {f"{row_id}/{number}": dict(values) for number, unit in enumerate(drawn) for row_id, values in unit.items()}
-    weighted = ties_score(rows) if all("gap" in values for values in rows.values()) else None
-    return math.fsum(values["score"] for values in rows.values()) / len(rows) if weighted is None else weighted
+def _over_categories(parts: Mapping[str, ReportNumber]) -> ReportNumber:
+    groups: dict[str, list[ReportNumber]] = {}
+    for name, number in parts.items():
+        groups.setdefault(name.partition("-")[0], []).append(number)
+    weighted = [(1 / (len(groups) * len(numbers)), number) for numbers in groups.values() for number in numbers]
+    value = math.fsum(weight * number.value for weight, number in weighted)
+    below = math.hypot(*(weight * (number.value - number.low) for weight, number in weighted))
+    above = math.hypot(*(weight * (number.high - number.value) for weight, number in weighted))
+    return ReportNumber(value=value, low=value - below, high=value + above, n=sum(number.n for _, number in weighted))
 
 
 def calibration(margins: Sequence[float], bins: int = BINS) -> list[Bin]:
