@@ -230,8 +230,8 @@ def _texts(network: Network, messages: Sequence[Message]) -> list[dict[str, Any]
         text = str(tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=is_prompt))
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         trained = network.renderer.prompt(part) if is_prompt else None
-        told = {"messages": turns, "tools": tools, "prompt": is_prompt}
-        texts.append({**told, "text": text, "ids": ids, "trained": trained})
+        request = {"messages": turns, "tools": tools, "prompt": is_prompt}
+        texts.append({**request, "text": text, "ids": ids, "trained": trained})
     return texts
 
 

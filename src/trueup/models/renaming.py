@@ -74,7 +74,7 @@ def _heads(first: str, second: str) -> tuple[str, str] | None:
     """Return what two names begin with before their longest common end of whole parts; None if they have none."""
     ours, theirs = first.split("."), second.split(".")
     pairs = zip(reversed(ours), reversed(theirs), strict=False)
-    common = next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(ours), len(theirs)))
+    common = next((index for index, (part, other) in enumerate(pairs) if part != other), min(len(ours), len(theirs)))
     if not common:
         return None
     return "".join(f"{part}." for part in ours[:-common]), "".join(f"{part}." for part in theirs[:-common])

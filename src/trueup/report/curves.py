@@ -30,11 +30,11 @@ def series(curve: Curve) -> Series:
     ]
 
 
-def thinned(points: Series, most: int = _POINTS) -> Series:
-    """Return at most about `most` points of a curve: the smallest and largest of each stretch, so no spike is lost."""
-    if len(points) <= most:
+def thinned(points: Series) -> Series:
+    """Return at most about 240 points of a curve: the smallest and largest of each stretch, so no spike is lost."""
+    if len(points) <= _POINTS:
         return points
-    size = math.ceil(2 * len(points) / most)
+    size = math.ceil(2 * len(points) / _POINTS)
     kept: set[tuple[int, float]] = {points[0], points[-1]}
     for start in range(0, len(points), size):
         stretch = points[start : start + size]
@@ -45,11 +45,11 @@ def thinned(points: Series, most: int = _POINTS) -> Series:
 def smoothed(points: Series) -> Series:
     """Return the curve's running mean, centred, over a twentieth of its points; at the ends over those that exist."""
     half = max(1, len(points) // 40)
-    made: Series = []
+    means: Series = []
     for index, (step, _) in enumerate(points):
         part = [value for _, value in points[max(0, index - half) : index + half + 1]]
-        made.append((step, math.fsum(part) / len(part)))
-    return made
+        means.append((step, math.fsum(part) / len(part)))
+    return means
 
 
 def last_part(key: str) -> str:
@@ -89,38 +89,38 @@ def training(report: Report) -> Picture | ReportMissing:
     if not stages:
         return ReportMissing(what="proxy and gold reward over training", why="no stage recorded either")
     panels = [
-        _training_panel(f"training{index}", stage, found, [one for one in report.alarms if one.stage == stage])
-        for index, (stage, found) in enumerate(stages.items())
+        _training_panel(f"training{index}", stage, rewards, [alarm for alarm in report.alarms if alarm.stage == stage])
+        for index, (stage, rewards) in enumerate(stages.items())
     ]
     caption = "The reward that training pushed, and below it an independent score of the same answers, on one axis of "
     caption += "steps. Each has its own scale."
-    if any(one.stage in stages for one in report.alarms):
+    if any(alarm.stage in stages for alarm in report.alarms):
         caption += " Dotted upright lines: alarms."
-    absent = [stage for stage, found in stages.items() if len(found) < 2]
+    absent = [stage for stage, rewards in stages.items() if len(rewards) < 2]
     if absent:
         caption += f" Only one of the two was recorded in {', '.join(one_line(stage) for stage in absent)}."
     return Picture("training", "Proxy and gold while training", caption, panels)
 
 
-def _training_panel(key: str, stage: str, found: dict[str, Series], alarms: Sequence[ReportAlarm]) -> Panel:
-    kinds = [kind for kind in ("proxy", "gold") if kind in found]
+def _training_panel(key: str, stage: str, rewards: dict[str, Series], alarms: Sequence[ReportAlarm]) -> Panel:
+    kinds = [kind for kind in ("proxy", "gold") if kind in rewards]
     each, words = 150.0 if len(kinds) == 1 else 118.0, []
-    steps = [step for points in found.values() for step, _ in points]
+    steps = [step for points in rewards.values() for step, _ in points]
     limits = span([float(step) for step in steps], 0.02)
     with canvas(WIDTH, 26 + each * len(kinds) + 22) as figure:
         areas = [axes(figure, 50, 26 + each * at, 14, each * (len(kinds) - 1 - at) + 46) for at in range(len(kinds))]
         for kind, area in zip(kinds, areas, strict=True):
             area.set_xlim(*limits)
-            area.set_ylim(*span([value for _, value in found[kind]]))
-            _line(area, found[kind], _PROXY if kind == "proxy" else _GOLD)
+            area.set_ylim(*span([value for _, value in rewards[kind]]))
+            _line(area, rewards[kind], _PROXY if kind == "proxy" else _GOLD)
             for alarm in alarms:
                 area.axvline(alarm.step, color=MUTED, linewidth=1.4, linestyle=(0, (1.5, 2)))
             area.tick_params(labelbottom=area is areas[-1])
             note(area, 0, 1.09, f"{kind} reward")
-            words.append(_words(kind, found[kind]))
+            words.append(_words(kind, rewards[kind]))
         areas[-1].set_xlabel("step", color=MUTED, loc="right", labelpad=2)
         fit_numbers(figure, *areas)
-        words += [f"Alarm at step {one.step}: {one_line(one.name)}." for one in alarms]
+        words += [f"Alarm at step {alarm.step}: {one_line(alarm.name)}." for alarm in alarms]
         return panel(figure, key, one_line(stage), " ".join(words))
 
 
@@ -176,7 +176,7 @@ def _together(curves: list[Curve]) -> list[list[Curve]]:
 
 
 def _small(key: str, curves: list[Curve]) -> Panel:
-    drawn = [(one, series(one)) for one in curves]
+    drawn = [(curve, series(curve)) for curve in curves]
     with canvas(_SMALL, 168) as figure:
         area = axes(figure, 50, 10, 12, 42)
         area.set_xlim(*span([float(step) for _, points in drawn for step, _ in points], 0.03))
@@ -188,5 +188,5 @@ def _small(key: str, curves: list[Curve]) -> Panel:
             held_out = curve.key.startswith("eval/")
             _line(area, points, _HELD_OUT if held_out else _TRAIN, marked=held_out)
         area.set_xlabel("step", color=MUTED, loc="right", labelpad=2)
-        words = " ".join(_words(one.title, points) for one, points in drawn)
+        words = " ".join(_words(curve.title, points) for curve, points in drawn)
         return panel(figure, key, one_line(drawn[0][0].title), words, group=one_line(curves[0].stage))

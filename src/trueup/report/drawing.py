@@ -86,8 +86,8 @@ class Picture:
     @property
     def groups(self) -> list[tuple[str, list[Panel]]]:
         """The panels by the name of their group, in order."""
-        names = dict.fromkeys(one.group for one in self.panels)
-        return [(name, [one for one in self.panels if one.group == name]) for name in names]
+        names = dict.fromkeys(item.group for item in self.panels)
+        return [(name, [item for item in self.panels if item.group == name]) for name in names]
 
 
 @dataclass(frozen=True)
@@ -133,19 +133,19 @@ def axes(figure: Figure, left: float, top: float, right: float, bottom: float, *
     """
     width, height = figure.get_figwidth() * 72, figure.get_figheight() * 72
     box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
-    made = figure.add_axes(box)
-    made.patch.set_visible(False)
-    for side in made.spines.values():
+    area = figure.add_axes(box)
+    area.patch.set_visible(False)
+    for side in area.spines.values():
         side.set_visible(False)
-    made.tick_params(length=0, pad=5, labelcolor=MUTED, labelsize=FONT)
-    room = (("x", made.xaxis, box[2] * width / 50), ("y", made.yaxis, box[3] * height / 28))
+    area.tick_params(length=0, pad=5, labelcolor=MUTED, labelsize=FONT)
+    room = (("x", area.xaxis, box[2] * width / 50), ("y", area.yaxis, box[3] * height / 28))
     for name, axis, most in room:
         axis.set_major_locator(MaxNLocator(nbins=max(2, min(5, int(most))), steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
         if grid in (name, "both"):
             axis.grid(visible=True, color=RULE, linewidth=1)
-    made.set_axisbelow(True)
-    return made
+    area.set_axisbelow(True)
+    return area
 
 
 def tick(value: float) -> str:
@@ -161,11 +161,11 @@ def tick(value: float) -> str:
 
 def fit_numbers(figure: Figure, *areas: Axes) -> None:
     """Move the axes' left edge so that the longest number at the y axis has room; call it once limits are set."""
-    need = 12 + CHAR * max(len(tick(value)) for one in areas for value in one.get_yticks())
+    need = 12 + CHAR * max(len(tick(value)) for area in areas for value in area.get_yticks())
     left = need / (figure.get_figwidth() * 72)
-    for one in areas:
-        box = one.get_position()
-        one.set_position((left, box.y0, box.x1 - left, box.height))
+    for area in areas:
+        box = area.get_position()
+        area.set_position((left, box.y0, box.x1 - left, box.height))
 
 
 def note(where: Axes, x: float, y: float, text: str, *, align: str = "left", colour: str = MUTED) -> None:

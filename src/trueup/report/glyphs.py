@@ -40,24 +40,24 @@ _LEFT, _RIGHT, _Y = 8.0, 252.0, 15.0
 
 def strip(gate: GateResult) -> Markup:
     """Return a small SVG of a gate's interval on a line with its limit and zero; "" if the interval is not finite."""
-    one = gate.estimate
-    if one is None or not finite(one.value, one.low, one.high, gate.bound):
+    measured = gate.estimate
+    if measured is None or not finite(measured.value, measured.low, measured.high, gate.bound):
         return Markup("")
-    ends = (min(0.0, one.low, gate.bound), max(0.0, one.high, gate.bound))
+    ends = (min(0.0, measured.low, gate.bound), max(0.0, measured.high, gate.bound))
     room = (ends[1] - ends[0]) * 0.06 or 1.0
     low, high = ends[0] - room, ends[1] + room
 
     def at(value: float) -> float:
         return round(_LEFT + (value - low) / (high - low) * (_RIGHT - _LEFT), 1)
 
-    words = escape(f"{one_line(gate.title)}: {estimate(one)}, limit {plain(gate.bound)}: {gate.outcome}")
+    words = escape(f"{one_line(gate.title)}: {estimate(measured)}, limit {plain(gate.bound)}: {gate.outcome}")
     zero = "" if abs(at(0) - at(gate.bound)) < 1 else f'<path d="M{at(0)} 8v14" class="zero"/>'
     hollow = "" if gate.outcome in ("pass", "fail") else " hollow"
     return Markup(
         f'<svg class="strip {gate.outcome.replace(" ", "-")}{hollow}" width="260" height="44" viewBox="0 0 260 44" '
         f'role="img" aria-label="{words}"><title>{words}</title><path d="M{_LEFT} {_Y}H{_RIGHT}" class="axis"/>{zero}'
-        f'<path d="M{at(gate.bound)} 2v26" class="limit"/><path d="M{at(one.low)} {_Y}H{at(one.high)}" class="range"/>'
-        f'<circle cx="{at(one.value)}" cy="{_Y}" r="5"/>{_labels(at(gate.bound), at(0), gate.bound)}</svg>'
+        f'<path d="M{at(gate.bound)} 2v26" class="limit"/><path d="M{at(measured.low)} {_Y}H{at(measured.high)}" class="range"/>'
+        f'<circle cx="{at(measured.value)}" cy="{_Y}" r="5"/>{_labels(at(gate.bound), at(0), gate.bound)}</svg>'
     )
 
 

@@ -134,7 +134,7 @@ class Runtime:
         """
         kinds = [[item for item in parameters if is_sharded(item) is sharded] for sharded in (False, True)]
         norms = [
-            full_tensor(get_total_norm([one.grad for one in kind if one.grad is not None])) for kind in kinds if kind
+            full_tensor(get_total_norm([item.grad for item in kind if item.grad is not None])) for kind in kinds if kind
         ]
         total = norms[0] if len(norms) == 1 else torch.stack([norm.to(self.device) for norm in norms]).norm()
         for kind in kinds:

@@ -415,11 +415,11 @@ class Renderer:
             response = self._response(header, messages[: index + 1])
             if response is None:
                 return None
-            said, part = response
-            if not header.startswith(done) or not last.startswith(header + said):
+            answer, part = response
+            if not header.startswith(done) or not last.startswith(header + answer):
                 return None
             rendered += self._context(header[len(done) :], after=done)
-            done = header + said
+            done = header + answer
             if not self._frame.ends:  # the end token, if there is one, is written between turns, not at the end
                 if self._frame.between and last.startswith(self._frame.between, len(done)):
                     done += self._frame.between
@@ -456,11 +456,11 @@ class Renderer:
         answered = self._template.answered(messages, header)
         if answered is None:
             return None
-        said, end, end_ids = self._frame.split(answered)
-        if said.strip() != messages[-1].content.strip():
+        answer, end, end_ids = self._frame.split(answered)
+        if answer.strip() != messages[-1].content.strip():
             return None
-        ids = [*self._encoder.encode(said, after=header), *end_ids]
-        return said + end, Rendered(ids, [messages[-1].trained] * len(ids))
+        ids = [*self._encoder.encode(answer, after=header), *end_ids]
+        return answer + end, Rendered(ids, [messages[-1].trained] * len(ids))
 
     def _try(self) -> None:
         """Raise ModelError if the template cannot render a conversation of two turns so that its answers are kept."""

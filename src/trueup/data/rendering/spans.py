@@ -236,8 +236,8 @@ class Layout:
         """Raise DataError if a turn does not hold each of its calls, or its content is behind their results."""
         calls, text = messages[index].calls, piece.text
         names = [call.name for call in calls]
-        told = [(call.id and call.id in text) or text.count(call.name) >= names.count(call.name) for call in calls]
-        if lost := [name for name, is_told in zip(names, told, strict=True) if not is_told]:
+        written = [(call.id and call.id in text) or text.count(call.name) >= names.count(call.name) for call in calls]
+        if lost := [name for name, is_written in zip(names, written, strict=True) if not is_written]:
             problem = f"the chat template leaves out a tool call of {len(names)} in one message ({excerpt(lost[0])})"
             fix = "give one call a message, or another chat_template"
             raise row_error(origin, problem, fix, kind="tools")

@@ -191,9 +191,9 @@ class ChatTemplate:
         """
         places: dict[Place, tuple[int, int]] = {}
         for index in range(len(messages)):
-            one = read_marks(self._render(marked(messages, only=index), generate=generate))
-            if one.text == plain:
-                places |= one.places
+            alone = read_marks(self._render(marked(messages, only=index), generate=generate))
+            if alone.text == plain:
+                places |= alone.places
         generated = read_marks(self._render(messages, generate=generate, tagged=True)).generated
         return MarkedText(plain, located(plain, messages, places), frozenset(), generated)
 
@@ -482,9 +482,9 @@ class ChatTemplate:
         return "written"
 
     def _marked(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        one, two = self._render((_ASKED,), generate=False), self._render((_ASKED, _ANSWERED), generate=False)
-        asked, answered = one.rpartition(_PROBE)[2], two.rpartition(_PROBE)[2]
-        to_answer = self.header((_ASKED,)).removeprefix(one).strip()
+        question, exchange = (self._render(turns, generate=False) for turns in ((_ASKED,), (_ASKED, _ANSWERED)))
+        asked, answered = question.rpartition(_PROBE)[2], exchange.rpartition(_PROBE)[2]
+        to_answer = self.header((_ASKED,)).removeprefix(question).strip()
         between = self._render((_ASKED, _ANSWERED, _ASKED), generate=False).rsplit(_PROBE, 2)[1:-1]
         to_ask = between[0].removeprefix(answered).strip() if between else ""
         bos = str(self._tokenizer.bos_token or "")

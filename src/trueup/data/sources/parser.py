@@ -185,11 +185,11 @@ class Parser:
         judged = "undesirable" not in self.skip
         check_meaning(record, self.want, judged=judged, imitated=trains_all, read=cast("set[str]", read))
         pairs: Pairs = self.pairs if self.want in ("preference", "labelled") else "best-worst"
-        made = self._form.rows(record, "any" if self.want == "prompt" else pairs)
-        rows = [_converted(row, self.want, record) for row in made if not isinstance(row, LeftOut)]
+        typed = self._form.rows(record, "any" if self.want == "prompt" else pairs)
+        rows = [_converted(row, self.want, record) for row in typed if not isinstance(row, LeftOut)]
         if self.want == "prompt":
             rows = list(dict.fromkeys(rows))
-        left_out = tuple(item.reason for item in made if isinstance(item, LeftOut))
+        left_out = tuple(item.reason for item in typed if isinstance(item, LeftOut))
         unread = {key for key, value in row.items() if key not in record.read and not is_nothing(value)}
         return Parsed(rows, left_out, frozenset(unread | record.unread))
 

@@ -97,12 +97,12 @@ def export(
         edited = [
             vote for vote in store.votes(last_event) if vote.ballot.edit and (gold or not pairs[vote.ballot.pair].gold)
         ]
-    made = [row for outcome in outcomes for row in _rows(outcome, form, margin=margin)]
-    if not made and (edits is None or not edited):
+    ranked = [row for outcome in outcomes for row in _rows(outcome, form, margin=margin)]
+    if not ranked and (edits is None or not edited):
         raise _nothing(name, outcomes, edits=edits is not None)
     if margin:
         _refuse_without_strength(name, outcomes)
-    files = {_checked(Path(out), pairs, force=force): made}
+    files = {_checked(Path(out), pairs, force=force): ranked}
     if edits is not None:
         files[_checked(Path(edits), pairs, force=force)] = [_edit(pairs[vote.ballot.pair], vote) for vote in edited]
         if len(files) == 1:
@@ -114,7 +114,7 @@ def export(
     for outcome in outcomes:
         by_pair[outcome.reason or "ranked"] += 1
         by_vote[outcome.reason or "ranked"] += len(outcome.votes)
-    return Exported(str(out), last_event, len(made), by_pair, by_vote, None if edits is None else len(edited))
+    return Exported(str(out), last_event, len(ranked), by_pair, by_vote, None if edits is None else len(edited))
 
 
 def _nothing(name: str, outcomes: Sequence[VoteOutcome], *, edits: bool) -> DataError:

@@ -148,13 +148,13 @@ def plain(text: str) -> str:
 
 @cache
 def _parser() -> MarkdownIt:
-    made = MarkdownIt("commonmark", {"html": False, "maxNesting": 20}, renderer_cls=_Renderer)
-    made.enable(["table", "strikethrough"])
-    made.block.ruler.at("table", _small_table, {"alt": ["paragraph", "reference"]})
-    made.block.ruler.before("table", "time", _block_time, {"alt": ["paragraph", "reference", "blockquote", "list"]})
-    made.inline.ruler.before("text", "time", _inline_time)
-    made.validateLink = lambda url: len(url) <= MOST_LINK and _LINK.match(url) is not None
-    return made
+    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 20}, renderer_cls=_Renderer)
+    parser.enable(["table", "strikethrough"])
+    parser.block.ruler.at("table", _small_table, {"alt": ["paragraph", "reference"]})
+    parser.block.ruler.before("table", "time", _block_time, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    parser.inline.ruler.before("text", "time", _inline_time)
+    parser.validateLink = lambda url: len(url) <= MOST_LINK and _LINK.match(url) is not None
+    return parser
 
 
 def _inline_time(_state: StateInline, _silent: bool) -> bool:
