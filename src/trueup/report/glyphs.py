@@ -56,7 +56,8 @@ def strip(gate: GateResult) -> Markup:
     return Markup(
         f'<svg class="strip {gate.outcome.replace(" ", "-")}{hollow}" width="260" height="44" viewBox="0 0 260 44" '
         f'role="img" aria-label="{words}"><title>{words}</title><path d="M{_LEFT} {_Y}H{_RIGHT}" class="axis"/>{zero}'
-        f'<path d="M{at(gate.bound)} 2v26" class="limit"/><path d="M{at(measured.low)} {_Y}H{at(measured.high)}" class="range"/>'
+        f'<path d="M{at(gate.bound)} 2v26" class="limit"/>'
+        f'<path d="M{at(measured.low)} {_Y}H{at(measured.high)}" class="range"/>'
         f'<circle cx="{at(measured.value)}" cy="{_Y}" r="5"/>{_labels(at(gate.bound), at(0), gate.bound)}</svg>'
     )
 
