@@ -141,6 +141,7 @@ def test_a_broken_row_is_an_error_with_file_line_and_fix(
     tmp_path: Path, name: PublishedSet, change: dict[str, Any], message: str
 ) -> None:
     config = section(tmp_path, name, [ROWS[name][0], {**ROWS[name][0], **change}])
+    config = config.model_copy(update={"judge": "http://localhost:1/v1", "judge_model": "stub"})
     with pytest.raises(DataError, match=rf"{name}\.jsonl:2: .*\n?.*") as error:
         check_sets(config)
     assert message in str(error.value)
@@ -410,6 +411,7 @@ def test_without_a_judge_a_judged_set_is_not_measured_and_said(models: Path, tmp
     config = EvaluateConfig.model_validate({"sets": {"strongreject": "x.jsonl"}, "tasks": ["capability"], "limit": 1})
     plan = Plan(tmp_path, {"base": str(models / "base")}, "base", config)
     assert plan.sets.published == {}
+    check_sets(config)  # the file is not there, and is not looked for
     suite.measure(plan, runtime.init("cpu", threads=1), lambda _: None)
     [why] = [missing.why for missing in build(tmp_path).not_measured if missing.what == "strongreject"]
     assert why.startswith("a judge model scores its replies; set evaluate.judge")

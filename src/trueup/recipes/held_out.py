@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from trueup.config import STAGES, ComparisonConfig, EvaluateConfig, PipelineConfig, PpoConfig, StageConfig
+from trueup.config.evaluation import JUDGED_SETS
 from trueup.data.rendering.messages import Message, Origin
 from trueup.data.tokens.contamination import Evaluated, EvaluatedSet, HeldOutCheck, joined
 from trueup.data.tokens.findings import Finding, raise_errors
@@ -61,6 +62,8 @@ def evaluated_sets(config: EvaluateConfig, prefix: str = "") -> list[EvaluatedSe
         texts = [(row.origin, row.text if row.text is not None else joined(row.messages)) for row in rows]
         add("forgetting", [Evaluated(origin, text) for origin, text in texts if origin is not None])
     for name, section in config.sets.items():
+        if name in JUDGED_SETS and config.endpoint is None:
+            continue  # it is not measured
         rows = [
             Evaluated(row.asked.origin, row.text) for row in read_set(name, section) if row.asked.origin is not None
         ]

@@ -135,7 +135,7 @@ def _rows_once(name: PublishedSet, source: str) -> list[Row]:
 
 
 def check_published(config: EvaluateConfig, categories: Mapping[str, Sequence[str]]) -> None:
-    """Read all sets that `evaluate.sets` names, to report a broken row before any model loads.
+    """Read the sets that `evaluate.sets` names and that can be scored, to report a broken row before any model loads.
 
     Args:
         config: the `evaluate` section.
@@ -146,6 +146,8 @@ def check_published(config: EvaluateConfig, categories: Mapping[str, Sequence[st
         ConfigError: programs cannot be confined here, a judge's question lacks a place, or a category has no row.
     """
     for name, section in config.sets.items():
+        if name in JUDGED_SETS and config.endpoint is None:
+            continue  # it is not measured, and nothing is downloaded for it
         if name == "humaneval":
             check_confinement()
         judge_question(name, section.judge_prompt)
