@@ -33,7 +33,7 @@ def test_fixed(value: float, decimals: int, sign: bool, text: str) -> None:
 def test_decimals_follow_the_width_of_the_interval() -> None:
     assert estimate(Estimate(0.84212, 0.80123, 0.87599, 50)) == "0.842 [0.801, 0.876]"
     assert estimate(Estimate(12.3, 5.1, 19.4, 50)) == "12 [5, 19]"
-    assert estimate(Estimate(12.34, -math.inf, math.inf, 1)) == "12.34 [-inf, inf]"
+    assert estimate(Estimate(12.34, -math.inf, math.inf, 1)) == "12.34 […, …]"
     assert estimate(Estimate(12.3, 5.1, 19.4, 50), decimals=1, sign=True) == "+12.3 [+5.1, +19.4]"
 
 

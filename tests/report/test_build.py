@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 from trueup.errors import DataError
 from trueup.evaluation.items import Item, write_items
 from trueup.evaluation.winrate import jointly_length_controlled
+from trueup.pages.numbers import estimate
 from trueup.report.build import build, read_measured
-from trueup.report.report_schema import Measure, ReportNumber, StageRun
+from trueup.report.report_schema import Difference, Measure, ReportNumber, StageRun
 from trueup.report.rewardmodel import calibration, reward_card
 from trueup.report.samples import samples
-from trueup.report.scorecard import SPECS, Rows, at_equal_length, measures, paired, prepared, withheld
+from trueup.report.scorecard import SPECS, Rows, at_equal_length, corrected, measures, paired, prepared, withheld
 from trueup.report.stages import alarms, curves, outcomes, points, stage_run
 from trueup.stats.intervals import mean, rate
 from trueup.stats.paired import difference, weighted_difference
@@ -37,7 +39,7 @@ def test_a_share_and_its_paired_difference() -> None:
     ours, theirs = [1.0, 0.0, 1.0, 1.0] * 10, [1.0, 1.0, 0.0, 1.0] * 10
     [capability] = [one for one in measures(rows(sft=theirs, ppo=ours), "sft", {}, {}, {}) if one.key == "capability"]
     expected = rate(30, 40)
-    assert capability.values["ppo"].model_dump() == expected.as_dict()
+    assert capability.values["ppo"].model_dump(exclude={"withheld"}) == expected.as_dict()
     told = difference(ours, theirs)
     got = capability.differences["ppo"]
     assert (got.value, got.low, got.high, got.p, got.test) == (told.value, told.low, told.high, told.p, told.test)
@@ -103,7 +105,7 @@ def test_wins() -> None:
         return {measure.key: measure for measure in made}
 
     whole, part = table(won), table([*won, *unjudged])
-    assert whole["win-rate"].values["ppo"].model_dump() == rate(30, 40).as_dict()
+    assert whole["win-rate"].values["ppo"].model_dump(exclude={"withheld"}) == rate(30, 40).as_dict()
     assert whole["win-rate"].note == "judged by gold; 0.5 is a draw"
     assert whole["win-rate-lc"].values["ppo"].n == 40
     assert whole["win-rate-lc"].title == "Length-adjusted win rate of a lone pair"
@@ -135,7 +137,7 @@ def test_three_candidates_are_length_controlled_jointly() -> None:
     assert "Dubois" in (made.note or "")
     for name, result in zip(wins, expected, strict=True):
         assert result.rate is not None
-        assert made.values[name].model_dump() == pytest.approx(result.rate.as_dict())
+        assert made.values[name].model_dump(exclude={"withheld"}) == pytest.approx(result.rate.as_dict())
     del wins["ppo"][0].values["outcome"]
     assert at_equal_length(wins)["ppo"].unjudged == 1
 
@@ -309,4 +311,46 @@ def test_nothing_is_made_of_half_an_evaluation(tmp_path: Path) -> None:
 def test_means_have_the_bootstraps_interval() -> None:
     items = [Item("answers", str(at), {"reward": float(at % 5), "length": 1.0}) for at in range(50)]
     [reward] = [one for one in measures({"sft": items}, "sft", {}, {}, {}) if one.key == "reward"]
-    assert reward.values["sft"].model_dump() == mean([float(at % 5) for at in range(50)]).as_dict()
+    assert reward.values["sft"].model_dump(exclude={"withheld"}) == mean([float(at % 5) for at in range(50)]).as_dict()
+
+
+def comparison(p: float, value: float = 0.1) -> Difference:
+    """A difference whose interval excludes 0 where p is 5% or below."""
+    low = value / 2 if p <= 0.05 else -1.0
+    return Difference(value=value, low=low, high=1.0, n=50, shown=p <= 0.05, p=p, test="paired bootstrap")
+
+
+def table_of(*p_values: float) -> list[Measure]:
+    return [
+        Measure(key=f"m{at}", title="", unit="", better="higher", differences={"dpo": comparison(p)})
+        for at, p in enumerate(p_values)
+    ]
+
+
+def test_words_are_corrected_for_the_number_of_differences() -> None:
+    """Of 39 differences Holm needs 0.05 / 39 = 0.0013 for the first and 0.05 / 38 for the second."""
+    measures = corrected(table_of(0.001, 0.0014, 0.0012, *[0.04] * 36))
+    words = [measure.judgement(measure.differences["dpo"]) for measure in measures]
+    assert words == ["better", "not shown", "better", *["not shown"] * 36]
+    assert measures[0].differences["dpo"].adjusted == pytest.approx(0.039)
+    alone = corrected(table_of(0.04))[0]
+    assert alone.judgement(alone.differences["dpo"]) == "better"
+
+
+def test_a_page_without_any_difference_seldom_finds_one() -> None:
+    """Of 39 true null hypotheses 2 are shown alone; over 400 pages a word is on 5%, with an error of 1%."""
+    generator = random.Random(0)
+    pages = [corrected(table_of(*(generator.random() for _ in range(39)))) for _ in range(400)]
+    assert sum(any(m.differences["dpo"].sure for m in page) for page in pages) / 400 < 0.085
+
+
+def test_an_interval_that_is_withheld_is_null_with_the_reason() -> None:
+    """Three of 60 answers hold nearly all of the KL, so its tail tells nothing of the mean."""
+    values = [1.0 + 0.01 * at for at in range(57)] + [1000.0, 2000.0, 3000.0]
+    rows = {"ppo": [Item("answers", str(at), {"kl": value}) for at, value in enumerate(values)]}
+    [kl] = [one for one in measures(rows, "sft", {}, {}, {}) if one.key == "kl"]
+    written = kl.values["ppo"].model_dump(mode="json")
+    assert (written["low"], written["high"]) == (None, None)
+    assert "too skewed to say: 3 of 60" in written["withheld"]
+    assert ReportNumber.model_validate(written) == kl.values["ppo"]
+    assert estimate(kl.values["ppo"]).endswith("[…, …]")

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from trueup.stats.bradley_terry import logistic
-from trueup.stats.intervals import Z_95, Estimate, informative, tied_rate, wilson
-from trueup.stats.pivots import bisect, critical
+from trueup.stats.intervals import Estimate, informative, tied_rate, wilson
+from trueup.stats.pivots import Z_95, bisect, critical
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -195,7 +195,7 @@ def summarise(results: dict[int, dict[str, Course]]) -> dict[str, Any]:
     """Return statistics over the seeds, each as a dict with value, 95% interval and n.
 
     They are the shares of hacked runs, of hacked runs with a warning in time and of flagged sound runs (Wilson's
-    intervals), and the mean gold rewards lost and at equal KL (bootstrap intervals).
+    intervals), and the mean gold rewards lost and at equal KL.
     """
     hacking = [courses[HACKED] for courses in results.values()]
     sound = [courses[SOUND] for courses in results.values()]
@@ -216,7 +216,7 @@ def summarise(results: dict[int, dict[str, Course]]) -> dict[str, Any]:
     }
 
 
-def _loss(courses: Sequence[Course]) -> dict[str, float | int]:
+def _loss(courses: Sequence[Course]) -> dict[str, float | int | None]:
     """Return the mean over runs of the gold reward at the end less that at the start, as a dict with its interval."""
     return mean([course.points[-1].gold - course.points[0].gold for course in courses]).as_dict()
 
@@ -276,5 +276,6 @@ def _share(estimate: dict[str, float]) -> str:
     return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}] of {estimate['n']}"
 
 
-def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+def _interval(estimate: dict[str, float | None]) -> str:
+    low, high = ("…" if estimate[end] is None else f"{estimate[end]:.2f}" for end in ("low", "high"))
+    return f"{estimate['value']:.2f} [{low}, {high}]"

@@ -56,7 +56,10 @@ def places(number: WithInterval, most: int = 4) -> int:
 
 def interval(number: WithInterval, decimals: int, *, sign: bool = False) -> str:
     """Return the interval of a number as text, such as `[0.801, 0.876]`; an open end is an ellipsis."""
-    ends = ("…" if end is None else fixed(end, decimals, sign=sign) for end in (number.low, number.high))
+    ends = (
+        "…" if end is None or not math.isfinite(end) else fixed(end, decimals, sign=sign)
+        for end in (number.low, number.high)
+    )
     return f"[{', '.join(ends)}]"
 
 

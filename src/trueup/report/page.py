@@ -34,6 +34,7 @@ def render(report: Report) -> str:
         rows=view.rows(report),
         columns=view.columns(report),
         tests=view.tests(report),
+        words_corrected=view.words_corrected(report),
         pictures=drawn,
         left_out=left_out,
         samples=view.ordered(report.samples),

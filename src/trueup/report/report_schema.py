@@ -6,9 +6,10 @@ always paired, item by item, against `Report.against`.
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from trueup.stats.intervals import Estimate
 
@@ -22,18 +23,28 @@ class ReportPart(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
+_NULL = PlainSerializer(lambda end: end if math.isfinite(end) else None, return_type=float | None, when_used="json")
+LowEnd = Annotated[float, BeforeValidator(lambda end: -math.inf if end is None else end), _NULL]
+HighEnd = Annotated[float, BeforeValidator(lambda end: math.inf if end is None else end), _NULL]
+"""The ends of an interval; an infinite one is null in JSON."""
+
+
 class ReportNumber(ReportPart):
     """A value, its 95% interval and the number of items it was measured on."""
 
     value: float
-    low: float
-    high: float
+    low: LowEnd
+    high: HighEnd
     n: int
+    withheld: str | None = None
+    """The reason why no interval is given (its ends are null), such as "too skewed to say: …"; None where one is."""
 
     @classmethod
     def of(cls, estimate: Estimate) -> ReportNumber:
         """Return a statistical estimate (value, interval, n) as a part of the report."""
-        return ReportNumber(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
+        return ReportNumber(
+            value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n, withheld=estimate.withheld or None
+        )  # fmt: skip
 
 
 class Difference(ReportNumber):
@@ -47,6 +58,13 @@ class Difference(ReportNumber):
     """The test: "McNemar, exact" or "paired bootstrap"."""
     detectable: float | None = None
     """The smallest difference that this n would show with a power of 80%."""
+    adjusted: float | None = None
+    """The p-value corrected for all differences in its table (Holm 1979), which the words "better" and "worse" need."""
+
+    @property
+    def sure(self) -> bool:
+        """True if the difference is shown also after the correction for the number of differences in its table."""
+        return self.shown and (self.adjusted is None or self.adjusted <= 0.05)
 
 
 class Measure(ReportPart):
@@ -73,8 +91,8 @@ class Measure(ReportPart):
         return {"higher": "higher is better", "lower": "lower is better", "neither": ""}[self.better]
 
     def judgement(self, difference: Difference) -> str:
-        """Return "better", "worse", "higher" or "lower" if the difference is shown, else "not shown"."""
-        if not difference.shown:
+        """Return "better", "worse", "higher" or "lower" if the difference is sure, else "not shown"."""
+        if not difference.sure:
             return "not shown"
         if self.better == "neither":
             return "higher" if difference.value > 0 else "lower"

@@ -31,7 +31,7 @@ from trueup.report.judge_card import Wins
 from trueup.report.report_schema import Difference, Measure, ReportNumber, Topic
 from trueup.stats.detected import DIFFERENCE, SHARE, corrected_difference, prediction_powered
 from trueup.stats.intervals import Estimate, mean, rate
-from trueup.stats.paired import PairedDifference, difference, weighted_difference
+from trueup.stats.paired import PairedDifference, difference, holm, weighted_difference
 
 Rows = Mapping[str, Sequence[Item]]
 """Model -> its items, in the order of the report."""
@@ -60,8 +60,11 @@ class Spec:
     value: str
     kind: Literal["share", "mean", "ratio"] = "mean"
     per: str = ""
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    """The least and largest true value that a mean can have."""
 
 
+NOT_NEGATIVE, SHARE_OF_ALL = (0.0, math.inf), (0.0, 1.0)
 CAPABILITY = Spec("capability", "Capability", "share right", "higher", "capability", "right", "share")
 SPECS = (
     CAPABILITY,
@@ -79,11 +82,13 @@ SPECS = (
     Spec(
         "preferences", "Moved towards what people chose", "share of rankings", "higher", "preferences", "won", "share"
     ),
-    Spec("kl", "KL", "nats per answer", "neither", "answers", "kl"),
-    Spec("length", "Length", "tokens per answer", "neither", "answers", "length"),
+    Spec("kl", "KL", "nats per answer", "neither", "answers", "kl", bounds=NOT_NEGATIVE),
+    Spec("length", "Length", "tokens per answer", "neither", "answers", "length", bounds=NOT_NEGATIVE),
     Spec("ended", "Ends by itself", "share of answers", "higher", "answers", "ended", "share"),
-    Spec("repetition", "Repetition", "share of trigrams repeated", "lower", "answers", "repetition"),
-    Spec("entropy", "Entropy", "nats per sampled token", "neither", "answers", "entropy"),
+    Spec(
+        "repetition", "Repetition", "share of trigrams repeated", "lower", "answers", "repetition", bounds=SHARE_OF_ALL
+    ),
+    Spec("entropy", "Entropy", "nats per sampled token", "neither", "answers", "entropy", bounds=NOT_NEGATIVE),
 )  # fmt: skip
 
 
@@ -147,7 +152,28 @@ def measures(
     results.insert(7, _length_controlled(at_equal_length(wins) if controlled is None else controlled))
     results.append(_distinct(rows))
     results += [measure(spec, rows, against, settings) for spec in published_specs(rows)]
-    return [result for result in results if result.values]
+    return corrected([result for result in results if result.values])
+
+
+def corrected(results: list[Measure]) -> list[Measure]:
+    """Return the measures with p-values corrected for the number of differences in their table (Holm 1979).
+
+    All measures of all models are one table, the topics of each measure another. A difference without a p-value counts
+    as 0.05 where its interval excludes 0, else as 1.
+    """
+    tables = [
+        [cell for result in results for cell in result.differences.values()],
+        *([cell for topic in result.topics for cell in topic.differences.values()] for result in results),
+    ]
+    for table in tables:
+        p_values = {str(number): _p(cell) for number, cell in enumerate(table)}
+        for cell, p in zip(table, holm(p_values).values(), strict=True):
+            cell.adjusted = p
+    return results
+
+
+def _p(difference: Difference) -> float:
+    return difference.p if difference.p is not None else 0.05 if difference.shown else 1.0
 
 
 def measure(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> Measure:
@@ -215,9 +241,10 @@ def _spanning(spec: Spec, ours: Sequence[Item], theirs: Sequence[Item]) -> Diffe
 def as_difference(result: PairedDifference) -> Difference | None:
     """Return a computed paired difference as a part of the report.
 
-    None where so few items differ that the interval has no ends.
+    None where so few items differ that the interval has no ends. One that is withheld because the items are too skewed
+    is a part, with the reason.
     """
-    if not (math.isfinite(result.low) and math.isfinite(result.high)):
+    if not result.withheld and not (math.isfinite(result.low) and math.isfinite(result.high)):
         return None
     return Difference(
         value=result.value,
@@ -225,9 +252,10 @@ def as_difference(result: PairedDifference) -> Difference | None:
         high=result.high,
         n=result.n,
         shown=result.shown,
-        p=result.p,
-        test=result.test,
+        p=None if result.withheld else result.p,
+        test=None if result.withheld else result.test,
         detectable=result.detectable if math.isfinite(result.detectable) else None,
+        withheld=result.withheld or None,
     )
 
 
@@ -255,10 +283,10 @@ def _estimate(spec: Spec, items: Sequence[Item]) -> Estimate:
         return Estimate(math.fsum(values) / len(values), ends[0].low, ends[1].high, len(values) + missing)
     if spec.kind == "ratio":
         ratio = weighted_difference(values, [0.0] * len(values), weights)
-        if not math.isfinite(ratio.low):  # fewer than six texts of one likelihood a token: the same as their mean's
+        if not ratio.withheld and not math.isfinite(ratio.low):  # fewer than six texts of one likelihood a token
             return mean([value / weight for value, weight in zip(values, weights, strict=True)])
-        return Estimate(ratio.value, ratio.low, ratio.high, ratio.n)
-    return mean(values)
+        return Estimate(ratio.value, ratio.low, ratio.high, ratio.n, ratio.withheld)
+    return mean(values, bounds=spec.bounds)
 
 
 def _missing(spec: Spec, items: Sequence[Item]) -> int:

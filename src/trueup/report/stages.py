@@ -107,7 +107,7 @@ def outcomes(measures: Sequence[Measure], stages: Sequence[StageRun], against: s
         values = {key: measure.values.get(stage.name) for key, measure in by_key.items()}
         first = {key: measure.values.get(against) for key, measure in by_key.items()}
         kl, step = values.get("kl"), int(stage.steps or 0)
-        if kl is not None and stage.base == base and kl.low <= 0 <= kl.high:
+        if kl is not None and stage.base == base and not kl.withheld and kl.low <= 0 <= kl.high:
             text = f"the KL from {against}, where it started, is {kl.value:.2g} [{kl.low:.2g}, {kl.high:.2g}] nats"
             fix = "raise optim.lr (trueup config METHOD prints the defaults) or train for more steps"
             alarms.append(ReportAlarm(stage=stage.name, step=step, name="nothing-moved", message=text, fix=fix))

@@ -9,7 +9,7 @@ from rich.text import Text
 from trueup.pages.numbers import MINUS, NOT_MEASURED, fixed, interval
 from trueup.pages.text import cleaned, one_line
 from trueup.report.report_schema import Measure, ModelVerdict, Report
-from trueup.report.view import by_definition, columns, common_places, judged_first
+from trueup.report.view import by_definition, columns, common_places, judged_first, words_corrected
 from trueup.system.console import make_console, table
 
 _WIDTH = 80
@@ -82,6 +82,8 @@ def _models(out: Console, report: Report) -> None:
         part = report.measures[start : start + _AT_ONCE]
         rows = [[one_line(name), *(_cell(measure, name, report) for measure in part)] for name in names]
         table(f"value [95% interval]{against}", ["model", *(_heading(measure) for measure in part)], rows)
+    if words_corrected(report):
+        _say(out, words_corrected(report))
 
 
 def _heading(measure: Measure) -> str:
@@ -99,6 +101,8 @@ def _cell(measure: Measure, model: str, report: Report) -> str:
     if value is not None:
         decimals = min(_PLACES, common_places(measure.values))
         lines.append(f"{fixed(value.value, decimals)} {interval(value, decimals)}")
+        if value.withheld:
+            lines.append(value.withheld)
     if model == report.against:
         lines.append("baseline")
     if difference is not None:

@@ -366,7 +366,7 @@ def _not_run(key: str, limit: float, missing: Mapping[str, str]) -> GateResult:
     gate = gate_of(key)[1]
     names = ("gold reward", gate.task) if gate.value == "gold" else (gate.task,)
     reasons = [why for what, why in missing.items() if what.rpartition(": ")[2] in names]
-    few = "too few items were measured for an interval"
+    few = "too few items were measured for an interval, or they are too skewed"
     why = reasons[0] if reasons else f"{few} (topic, level or task {gate.part})" if gate.part else few
     return GateResult(
         key=key, title=gate.title, limit=limit, bound=_bound(key, limit), outcome="not run", words=f"not run: {why}"

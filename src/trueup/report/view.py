@@ -111,7 +111,8 @@ def _value(model: str, measure: Measure, value: ReportNumber | None, report: Rep
     baseline = model == report.against
     if value is not None:
         text = fixed(value.value, decimals)
-        return Cell(model, text, interval(value, decimals), value.n, word="baseline" if baseline else "")
+        detail = [value.withheld] if value.withheld else []
+        return Cell(model, text, interval(value, decimals), value.n, word="baseline" if baseline else "", detail=detail)
     known = by_definition(measure)
     if baseline and known is not None:
         return Cell(model, value=known, word="baseline", detail=["by definition"])
@@ -120,7 +121,13 @@ def _value(model: str, measure: Measure, value: ReportNumber | None, report: Rep
 
 def _compared(cell: Cell, measure: Measure, difference: Difference, decimals: int) -> Cell:
     change = f"{fixed(difference.value, decimals, sign=True)} {interval(difference, decimals, sign=True)}"
-    detail = [] if difference.p is None else [p_value(difference.p)]
+    detail = list(cell.detail)
+    if difference.withheld:
+        detail = list(dict.fromkeys([*detail, difference.withheld]))
+    elif difference.p is not None:
+        detail.append(p_value(difference.p))
+    if difference.shown and not difference.sure:
+        detail.append("shown alone, but not among all differences of the table")
     if not difference.shown and difference.detectable is not None:
         detail.append(f"could show {fixed(difference.detectable, decimals)}")
     word = measure.judgement(difference)
@@ -135,6 +142,17 @@ def _reason(missing: Sequence[ReportMissing], model: str, measure: Measure) -> l
         if model.lower() in what.split() and any(name in what for name in names):
             return [entry.why]
     return []
+
+
+def words_corrected(report: Report) -> str:
+    """Return the sentence under the table on the correction of its words; "" if it has fewer than two differences."""
+    number = sum(len(measure.differences) for measure in report.measures)
+    if number < 2:
+        return ""
+    return (
+        f"Better, worse, higher and lower are corrected for the {number} differences in the table (Holm): the chance "
+        "that any of these words is wrong is at most 5%. Tables by topic are corrected each for its own."
+    )
 
 
 def tests(report: Report) -> str:

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.stats.intervals import Z_95
-from trueup.stats.pivots import critical
+from trueup.stats.pivots import Z_95, critical
 
 if TYPE_CHECKING:
     from trueup.stats.arrays import Flags, Floats, Ints

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.stats.intervals import Z_95, Estimate, informative, wilson
-from trueup.stats.pivots import NORMAL_FROM, Student, critical
+from trueup.stats.intervals import Estimate, informative, wilson
+from trueup.stats.pivots import NORMAL_FROM, Z_95, Student, critical
 
 if TYPE_CHECKING:
     from trueup.stats.arrays import Floats, Ints

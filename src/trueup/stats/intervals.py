@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Z_95 = 1.959963984540054
-"""The 97.5% point of the standard normal."""
+import numpy as np
+
+from trueup.stats.pivots import Z_95, Ratio, Withheld, pivot_of
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Measured value with the low and high end of its 95% interval, and the number n of items it was measured on."""
+    """Measured value with the low and high end of its 95% interval, and the number n of items it was measured on.
+
+    `withheld` is the reason why there is no interval, whose ends are then infinite; "" where there is one.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    withheld: str = ""
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
-    def as_dict(self) -> dict[str, float | int]:
-        """Return value, low, high and n by name, for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return value, low, high and n by name, for JSON; an end that is withheld becomes None."""
+        low, high = (end if math.isfinite(end) else None for end in (self.low, self.high))
+        return {"value": self.value, "low": low, "high": high, "n": self.n}
 
 
 def rate(successes: float, n: int) -> Estimate:
@@ -102,16 +107,33 @@ def tied_rate_exceeds(won: float, between: float, n: int, limit: float) -> float
     return 0.5 * math.erfc((won / n - limit) / math.sqrt(2 * limit * (1 - limit) / trials))
 
 
-def mean(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Return a mean with its 95% percentile bootstrap interval (Efron 1979), from seeded resamples.
+def mean(
+    values: Sequence[float],
+    *,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Estimate:
+    """Return a mean with its 95% interval: the studentised bootstrap's or Student's t, as `pivots.pivot_of` chooses.
+
+    Args:
+        values: (N,) independent values.
+        bounds: the least and largest value that the true mean can have, such as 0 for a length.
+        resamples: bootstrap resamples, 100 or more.
+        seed: seed of the bootstrap.
 
     Raises:
         ValueError: there are no values: nothing was measured.
     """
-    if not values:
+    if not len(values):
         raise ValueError("cannot take a mean: there are no values")
-    n, generator = len(values), random.Random(seed)
-    centre = math.fsum(values) / n
-    means = sorted(math.fsum(generator.choices(values, k=n)) / n for _ in range(resamples))
-    low, high = means[round(0.025 * (resamples - 1))], means[round(0.975 * (resamples - 1))]
-    return Estimate(centre, low, high, n)
+    items = np.asarray(values, dtype=np.float64)
+    centre = math.fsum(values) / len(items)
+    if np.ptp(items) <= 1e-12 * np.abs(items).max():
+        return Estimate(centre, centre, centre, len(items))
+    pivot, _, error, _ = pivot_of([Ratio(items, np.ones(len(items)))], items, resamples, seed)
+    if isinstance(pivot, Withheld):
+        return Estimate(centre, -math.inf, math.inf, len(items), pivot.reason)
+    left, right = pivot.central()
+    low, high = max(bounds[0], centre - right * error), min(bounds[1], centre - left * error)
+    return Estimate(centre, min(low, centre), max(high, centre), len(items))

@@ -7,15 +7,12 @@ Every interval is an inverted test: it contains the limits L for which neither `
   McNemar's exact test rejects 0. Newcombe's hybrid score interval (1998, method 10) was not chosen: it covered the
   truth in 88% of cases, Tango's in 98% (n = 100, 2% discordant, all one way), and with no discordant pair among 50 it
   ends at 0.038, though with 5% discordance one sample in 13 shows none.
-* Other values: the studentised bootstrap over items (Efron & Tibshirani 1993, section 12.5; Hall 1988), which follows
-  skewness. If fewer than 10 items differ from the commonest difference, resamples tell too little about the spread, and
-  Student's t with that many degrees of freedom is used.
+* Other values: the studentised bootstrap over items as far as they are skewed, else Student's t with as many degrees of
+  freedom as items differ from the commonest difference; no interval where they are too skewed to say (`pivots.py`).
 * All differences equal, to rounding: there is no spread, so the sign test is used: with 6 items or more the interval is
   a single point, with fewer it is infinite.
 
-Coverage of the 95% intervals, by the simulations in tests/stats/test_paired.py: rates 0.92 to 1.00, high where
-few pairs are discordant; other values 0.94 to 1.00, but 0.88 to 0.90 for strongly skewed ones at 10 items or fewer;
-nats per token 0.93 to 0.95.
+docs/evaluation.md has the coverage of the 95% intervals, by `python scripts/coverage.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trueup.stats.intervals import Z_95
-from trueup.stats.pivots import Ratio, Student, bisect, pivot_of, standardised
+from trueup.stats.pivots import Z_95, Ratio, Student, Withheld, bisect, pivot_of, standardised
 
 if TYPE_CHECKING:
     from trueup.stats.arrays import Floats
@@ -41,6 +37,7 @@ class PairedDifference:
 
     `p` is the two-sided p-value of no difference, from the test named in `test`. `detectable` is the true difference
     that an experiment of this size shows in 80% of cases at a two-sided 5%; infinite if the spread is unknown.
+    `withheld` is the reason why there is no interval (its ends are infinite and p is 1); "" where there is one.
     """
 
     value: float
@@ -50,6 +47,7 @@ class PairedDifference:
     p: float
     test: str
     detectable: float
+    withheld: str = ""
 
     @property
     def shown(self) -> bool:
@@ -289,6 +287,8 @@ def _fewest(power: float, alpha: float) -> float:
 
 def _of_values(ratios: Sequence[Ratio], items: Floats, resamples: int, seed: int) -> PairedDifference:
     pivot, value, error, test = pivot_of(ratios, items, resamples, seed)
+    if isinstance(pivot, Withheld):
+        return PairedDifference(value, -math.inf, math.inf, len(items), 1.0, test, math.inf, pivot.reason)
     left, right = pivot.central()
     scale = error or 1.0
     t = float(standardised(value, error))
