@@ -74,7 +74,9 @@ class _Server:
             while True:
                 message = self._receive()
                 if "started" in message:
-                    return int(message["started"])
+                    pid = int(message["started"])
+                    self._codes.pop(pid, None)  # of an earlier process: the system gives numbers out again
+                    return pid
 
     def exit_code(self, pid: int, timeout: float | None) -> int | None:
         """Return a child's exit code (negative: the signal that ended it), or None where it still runs."""

@@ -36,18 +36,27 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo-lora": ("ppo", {"kl": {"target": 1.0, "horizon": 20}, "lora": LORA, "mix": MIX, "eval": EVAL}),
     "grpo-lora": ("ppo", {"lora": LORA, "rollouts": {"advantage": "grpo", "per_prompt": 4}}),
 }
+# Answers to a prompt differ in it from the first step on, where most have the same length: an advantage within a group
+# of equal rewards is 0, and one such step trains nothing.
+REWARDS = {
+    "grpo-lora": "def score(conversations):\n    return [sum(one.response.encode()) % 97 / 10 for one in conversations]\n"
+}
 # The guard is looked at before every step, micro-batch and sampled token: a few stops of each kind.
 STOPS = {"sft": (0, 9), "ppo": (0, 4, 23), "ppo-lora": (3, 19)}
 
 
 def config(name: str, folder: Path, output: str) -> Any:
     method, settings = RUNS[name]
-    extra: dict[str, Any] = {"optim": {"steps": 5}, "max_tokens": 100}
+    extra: dict[str, Any] = {"optim": {"steps": 5}, "max_tokens": 100} | reward(name, folder)
     if "mix" in settings:
         extra["mix"] = {"data": tiny_data.data(folder, "conversations", 7)}
     if "eval" in settings:
         extra |= {"eval": {"data": tiny_data.data(folder, tiny_data.KIND[method], 5)}, "allow": ["eval-overlap"]}
     return tiny_data.stage(method, folder, output, **tiny_data.merged(extra, settings))
+
+
+def reward(name: str, folder: Path) -> dict[str, str]:
+    return {"reward": tiny_data.reward_function(folder, REWARDS[name])} if name in REWARDS else {}
 
 
 FAST = {"sft": (9,), "sft-patience": (10,), "reward": (10,), "dpo-lora": (10,), "ppo": (23,), "ppo-lora": (19,)}
@@ -197,8 +206,9 @@ def test_a_finished_run_that_is_made_longer_is_the_long_run(
         optim = {"optim": {length: number, "schedule": "constant", "warmup": 0}}
         extra = {"eval": {"data": None, "every": None}} if "eval" in settings else {}
         mix = {"mix": {"data": tiny_data.data(tmp_path, "conversations", 7)}} if "mix" in settings else {}
-        return tiny_data.stage(method, tmp_path, output, **tiny_data.merged(settings, optim | extra | mix))
+        return tiny_data.stage(method, tmp_path, output, **tiny_data.merged(settings, optim | extra | mix | rewards))
 
+    rewards = reward(name, tmp_path)
     tiny_data.run(of("whole", 2))
     tiny_data.run(of("parts", 1))
     capsys.readouterr()
