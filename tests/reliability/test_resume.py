@@ -38,9 +38,11 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Answers to a prompt differ in it from the first step on, where most have the same length: an advantage within a group
 # of equal rewards is 0, and one such step trains nothing.
-REWARDS = {
-    "grpo-lora": "def score(conversations):\n    return [sum(one.response.encode()) % 97 / 10 for one in conversations]\n"
-}
+LETTERS = """
+def score(conversations):
+    return [sum(one.response.encode()) % 97 / 10 for one in conversations]
+"""
+REWARDS = {"grpo-lora": LETTERS}
 # The guard is looked at before every step, micro-batch and sampled token: a few stops of each kind.
 STOPS = {"sft": (0, 9), "ppo": (0, 4, 23), "ppo-lora": (3, 19)}
 

@@ -10,7 +10,7 @@ import pytest
 from report import sample_report as samples
 from trueup.pages.text import cleaned
 from trueup.report.charts import looks_of, pictures
-from trueup.report.curves import smoothed, thinned
+from trueup.report.curves import series, smoothed, thinned
 from trueup.report.drawing import Look, Panel, axes, canvas, panel
 from trueup.report.glyphs import strip
 from trueup.report.report_schema import Curve, FrontierPoint, Measure, Topic
@@ -117,7 +117,7 @@ def test_what_cannot_be_drawn_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [math.nan, *(pytest.param(one, marks=pytest.mark.slow) for one in (math.inf, -math.inf))]
+    "bad", [math.nan, *(pytest.param(one, marks=pytest.mark.slow) for one in (math.inf, -math.inf, 1e308))]
 )
 def test_numbers_that_are_none_do_not_break_it(bad: float) -> None:
     report = samples.full()
@@ -133,6 +133,13 @@ def test_numbers_that_are_none_do_not_break_it(bad: float) -> None:
     drawn, _ = pictures(report)
     assert len(drawn) == 7
     assert strip(report.verdict.models["ppo"].gates[0]) == ""
+
+
+def test_a_value_around_which_no_margin_has_room_is_not_drawn() -> None:
+    """The range of -1e308 to 1e308 is infinite, and so are the axes' limits; a step is a whole number of any size."""
+    values = [-1e308, 1.0, 1e308, None, math.nan, 2.0]
+    curve = Curve(stage="s", key="loss", title="L", steps=[1, 2, 3, 4, 5, 10**400], values=values)
+    assert series(curve) == [(2, 1.0)]
 
 
 def test_one_point_everywhere() -> None:

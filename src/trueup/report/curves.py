@@ -9,7 +9,21 @@ from matplotlib.axes import Axes
 
 from trueup.pages.numbers import plain
 from trueup.pages.text import one_line
-from trueup.report.drawing import LINE, MUTED, WIDTH, Look, Panel, Picture, axes, canvas, fit_numbers, note, panel, span
+from trueup.report.drawing import (
+    LINE,
+    MUTED,
+    WIDTH,
+    Look,
+    Panel,
+    Picture,
+    axes,
+    canvas,
+    finite,
+    fit_numbers,
+    note,
+    panel,
+    span,
+)
 from trueup.report.report_schema import Curve, Report, ReportAlarm, ReportMissing
 
 _POINTS = 240
@@ -22,11 +36,11 @@ Series = list[tuple[int, float]]
 
 
 def series(curve: Curve) -> Series:
-    """Return the points (step, value) of a curve whose value is finite."""
+    """Return the points (step, value) of a curve that can be drawn."""
     return [
         (step, value)
         for step, value in zip(curve.steps, curve.values, strict=False)
-        if value is not None and math.isfinite(value)
+        if value is not None and finite(step, value)
     ]
 
 

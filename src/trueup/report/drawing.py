@@ -7,7 +7,6 @@ print. Text stays text, in the page's font. The same input gives the same bytes.
 from __future__ import annotations
 
 import io
-import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,8 @@ WIDTH = 400.0
 FONT = 13.0
 CHAR = 7.4
 """A generous width of one character of `FONT`: the page's font is not known here."""
+LARGEST = 1e100
+"""The largest value that is drawn: the margins and grid lines around much larger ones are infinite."""
 
 INK, MUTED, RULE, PAPER, LINE = "#fe0001", "#fe0002", "#fe0003", "#fe0004", "#fe0005"
 MODELS = [f"#fe01{index:02x}" for index in range(8)]
@@ -181,8 +182,8 @@ def span(values: Sequence[float], pad: float = 0.08) -> tuple[float, float]:
 
 
 def finite(*values: float | None) -> bool:
-    """Return True if no value is None, infinite or NaN."""
-    return all(value is not None and math.isfinite(value) for value in values)
+    """Return True if no value is None, NaN, infinite or beyond `LARGEST`."""
+    return all(value is not None and abs(value) <= LARGEST for value in values)
 
 
 def panel(figure: Figure, key: str, heading: str, words: str, *, group: str = "") -> Panel:

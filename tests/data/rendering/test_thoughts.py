@@ -87,6 +87,23 @@ def test_an_answer_without_a_thought_is_the_family_s(template, text, remarks):
     assert renderer.conversation((ASKED, answer)).remarks == remarks
 
 
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (KNOWS, "<think>\nTwo.\n</think>\n\n<|im_end|>"),
+        (OPENS + KNOWS, "Two.\n</think>\n\n<|im_end|>"),
+        (PLAIN, "<think>\nTwo.\n</think>\n\n<|im_end|>"),
+        (DROPS, "Two.\n</think>\n\n<|im_end|>"),
+        (EMPTIES, "<think>Two.</think><|im_end|>"),
+    ],
+)
+def test_a_thought_with_an_empty_answer_ends_with_the_end_token(template, text):
+    """The tag that closes the thought is a token too, and was taken for the end."""
+    renderer = renderer_of(template)
+    for answer in (Message("assistant", "", thinking="Two."), Message("assistant", "<think>\nTwo.\n</think>\n\n")):
+        assert trained(renderer, ASKED, answer) == text
+
+
 @pytest.mark.parametrize("template", [KNOWS, OPENS + KNOWS, PLAIN, DROPS, EMPTIES])
 def test_thoughts_are_not_trained_if_that_is_asked_for(template):
     renderer, both = renderer_of(template, train_thinking=False), renderer_of(template)

@@ -358,6 +358,8 @@ class Layout:
         place = whole.places.get(("content", index))
         start = place[0] if place else at + len(header)
         body_end, end, ends = self._end(messages, index, whole, place[1] if place else start, last=True)
+        if place is None:  # no content: all that the template wrote, such as an empty thought, stands for this one
+            start = max(start, body_end - len(self._template.frame.after))
         opening = form.opens + thought + form.closes
         text = opening + whole.text[start:body_end]
         supplied = len(form.opens) if tail == header + form.opens else 0
@@ -390,14 +392,18 @@ class Layout:
         if messages[index].calls:
             return self._end_of_calls(messages, index, stop, tail, last=last)
         space = len(tail) - len(tail.lstrip())
-        if not whole.of(index):  # nothing of it is marked: what the template wrote for it stands before the end token
-            first = [at for end_text, _ in frame.ends if (at := tail.find(end_text)) >= 0]
+        empty = ("content", index) not in whole.places
+        if empty:  # what the template wrote for it, such as the closing tag of its thought, stands before the end token
+            first = [
+                at for end_text in (*dict(frame.ends), frame.between) if end_text and (at := tail.find(end_text)) >= 0
+            ]
             space = min(first, default=space)
         for end_text, ends in frame.ends:
             if tail.startswith(end_text, space):
                 return stop + space, stop + space + len(end_text), ends
         follows = encoder.token_at(tail, space)
-        if follows is not None and follows[0] not in frame.headers and (frame.ends or not space):
+        closes = empty and whole.of(index) and not frame.ends  # a token behind a thought closes it, and ends nothing
+        if follows is not None and follows[0] not in frame.headers and (frame.ends or not space) and not closes:
             return stop + space, stop + space + len(follows[1]), (follows[0],)
         if not frame.ends and frame.between and tail.startswith(frame.between, space):
             return stop + space, stop + space + len(frame.between), (frame.end_id,)
