@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from thorough import trials
@@ -576,6 +576,7 @@ TEXTS = st.one_of(
 
 @trials(50)
 @given(path=TEXTS, model=TEXTS, columns=st.dictionaries(TEXTS, TEXTS, max_size=3), lr=st.floats(1e-12, 10.0))
+@example(path="~0/d", model="~0", columns={}, lr=1.0)  # no user has that name: it stays, as in a shell
 def test_any_text_reads_back_equal(
     path: str, model: str, columns: dict[str, str], lr: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -37,7 +37,7 @@ MEMORY = 512 * 2**20
 """Bytes that this process may grow by for one input."""
 MESSAGE_LINES, MESSAGE_LENGTH = 6, 4000
 SOURCES = str(Path(errors.__file__).parent)
-FAMILY = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.TrueupError)}
+PUBLIC = tuple(error for error in errors.TrueupError.__subclasses__() if error.__module__ == errors.__name__)
 
 
 class Hang(BaseException):
@@ -153,7 +153,7 @@ def shrunk(campaign: Campaign, finding: Finding, seconds: float = 5.0) -> Case:
 def wrong_message(error: errors.TrueupError) -> str | None:
     """What is wrong with an error's message, if anything: every one is seen by a person, and in a terminal."""
     text = str(error)
-    if type(error) not in FAMILY:
+    if not isinstance(error, PUBLIC):  # what catches one of them catches a class derived from it
         return f"{type(error).__name__} is none of the family"
     if not text.strip():
         return "an empty message"
@@ -199,8 +199,8 @@ def patient() -> Iterator[None]:
 # -- files outside ---------------------------------------------------------------------------------------------------
 
 READABLE = tuple(
-    {*map(os.path.realpath, (sys.prefix, sys.base_prefix, SOURCES, Path(__file__).parent.parent)), sys.prefix,
-    "/usr", "/lib", "/proc",
+    {*(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, SOURCES, str(Path(__file__).parent.parent))),
+     sys.prefix, "/usr", "/lib", "/proc",
      "/sys", "/dev/null", "/dev/urandom", "/etc/localtime", "/etc/mime.types"}
 )  # fmt: skip
 CHANGING = {
@@ -245,7 +245,9 @@ _hooked: list[bool] = []
 def _watch(event: str, arguments: tuple[object, ...]) -> None:
     if not _allowed:
         return
-    if event == "subprocess.Popen" and probe._CHILD in arguments[1]:  # the child that tries a chat template
+    if (
+        event == "subprocess.Popen" and isinstance(arguments[1], list) and probe._CHILD in arguments[1]
+    ):  # the child that tries a chat template
         return
     if event in PROGRAMS:
         raise Breach(f"{event} {arguments[:2]!r}")

@@ -19,6 +19,7 @@ from trueup.data.sources.formats import recognise
 from trueup.data.sources.records import Record
 from trueup.errors import DataError
 from trueup.system.files import atomic_write_bytes
+from trueup.system.text import home_path
 
 SavedKind = Literal["conversation", "ranking"]
 _ESCAPED = frozenset({"Cc", "Cf", "Zl", "Zp"})
@@ -50,7 +51,7 @@ class ChatFile:
             DataError: the name does not end in .jsonl, the file cannot be written, it holds rows of another kind, or a
                 new row could not be read together with the file's.
         """
-        path = path.expanduser().resolve()  # a link stays a link
+        path = home_path(path).resolve()  # a link stays a link
         if path.suffix != ".jsonl":
             raise DataError(f"{path.name}: rows are saved as JSON lines\n  fix: end the name in .jsonl")
         try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from trueup.cli.failures import OTHER_COMMANDS
 from trueup.errors import ConfigError, MissingExtraError, TrueupError
+from trueup.system.text import home_path
 
 if TYPE_CHECKING:
     from trueup.config import ComparisonConfig, PipelineConfig, StageConfig
@@ -65,7 +66,7 @@ def plan(target: str | None, settings: list[str], **options: Any) -> int:
 
     if target is not None and "=" in target and not Path(target).exists():
         target, settings = None, [target, *settings]
-    path = None if target is None else Path(target).expanduser()
+    path = None if target is None else home_path(target)
     is_pipeline = path is not None and "stages" in read_yaml(path).data
     config = load_config(PipelineConfig if is_pipeline else ComparisonConfig, path, settings)
     return import_module("trueup.cli.plan").run(config, **options)
@@ -107,7 +108,7 @@ def _load_target(
     from trueup.config.yamlfile import read_yaml
     from trueup.preflight.method import stage_for
 
-    path, method = Path(target).expanduser(), method and method.lower()
+    path, method = home_path(target), method and method.lower()
     if path.suffix not in (".yaml", ".yml"):
         if model is None and (target in STAGES or ("=" in target and not path.exists())):
             raise ConfigError(
@@ -293,6 +294,6 @@ def export(run: Path, output: Path | None, **settings: Any) -> None:
     """Carry out `trueup export`: write a run's model as a Hugging Face folder, and verify it."""
     from trueup.config import find_model
 
-    run, output = run.expanduser(), output and output.expanduser()
+    run, output = home_path(run), output and home_path(output)
     find_model(str(run))
     import_module("trueup.export").run(run, output, **settings)

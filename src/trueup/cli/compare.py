@@ -26,7 +26,7 @@ from trueup.report.publish import publish
 from trueup.report.report_schema import Report
 from trueup.system.commandline import command_line
 from trueup.system.console import Progress, quiet_libraries
-from trueup.system.files import expanded
+from trueup.system.text import expanded, home_path
 
 if TYPE_CHECKING:
     from trueup.config import ComparisonConfig
@@ -77,7 +77,7 @@ def evaluate(
     gates = plan_gates(config, config.gates, len(candidates))
     require_passable(gates, config.allow)
     quiet_libraries()
-    folder = output.expanduser() if output else DEFAULT_FOLDER
+    folder = home_path(output) if output else DEFAULT_FOLDER
     trust = trust_in(config.allow)
     where = runtime.init(device, dtype, threads, strategy)
     progress = Progress(quiet=not where.is_main)

@@ -23,7 +23,7 @@ from typing import Any, cast
 from trueup.config.other_tools import meaning_of, meaning_of_value
 from trueup.config.problems import Place, Problem, as_written, collected, nearest, suggestion
 from trueup.errors import ConfigError, TrainingError, TrueupError
-from trueup.system.text import excerpt
+from trueup.system.text import excerpt, home_path
 
 ParameterValue = float | int | bool
 Parameters = dict[str, ParameterValue | None]
@@ -65,7 +65,7 @@ class UserFunction:
         the default None takes a column that rows may lack. A function written for TRL (completions, …) takes none.
         """
         try:
-            tree = ast.parse(self.file.expanduser().read_bytes())
+            tree = ast.parse(home_path(self.file).read_bytes())
         except (OSError, SyntaxError, ValueError):
             return {}
         function = _functions(tree).get(self.name)
@@ -97,7 +97,7 @@ class UserFunction:
             PydanticCustomError: the function cannot be called with any number of arguments in `takes`.
         """
         try:
-            tree = ast.parse(self.file.expanduser().read_bytes())
+            tree = ast.parse(home_path(self.file).read_bytes())
         except (OSError, SyntaxError, ValueError):
             return None
         function = _functions(tree).get(self.name)
@@ -149,7 +149,7 @@ class FunctionTable:
         if function is None:
             return name in _names(self.source, mark)
         try:
-            tree = ast.parse(function.file.expanduser().read_bytes())
+            tree = ast.parse(home_path(function.file).read_bytes())
         except (OSError, SyntaxError, ValueError):
             return False
         return function.name in _literals(_assigned(tree, mark))
@@ -303,7 +303,7 @@ def load_function(
     """
     parsed = UserFunction.parse(spec)
     file, _, name = (f"{parsed.file}:{parsed.name}" if parsed else spec).rpartition(":")
-    path = Path(file).expanduser()
+    path = home_path(file)
     if not path.is_file():
         raise ConfigError(f"{key}: no file {file or name!r}; give {key}=FILE.py:FUNCTION")
     module_spec = importlib.util.spec_from_file_location(f"trueup_{key.rpartition('.')[2]}_{path.stem}", path)

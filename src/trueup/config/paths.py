@@ -23,8 +23,8 @@ from trueup.config.schema import TEMPLATE_NAMES, DpoConfig, PpoConfig, StageConf
 from trueup.config.sections import DataConfig, FunctionConfig, model_of_run
 from trueup.config.untrusted import NO_TRUST, Trust, read_json, refusal
 from trueup.errors import ConfigError, DataError, ModelError, TrueupError
-from trueup.system.files import expanded, split_event
-from trueup.system.text import excerpt, listed, masked
+from trueup.system.files import split_event
+from trueup.system.text import excerpt, expanded, home_path, listed, masked
 
 PathProblem = tuple[Place, type[TrueupError], str]
 """The key that names the path, the class of the error, and the message."""
@@ -187,7 +187,7 @@ def _home(config: PipelineConfig, stage: str, place: Place, message: str) -> Pla
     default.
     """
     raw = config.stages[stage]
-    if config.data and message.startswith(f"{Path(config.data).expanduser()}: "):
+    if config.data and message.startswith(f"{home_path(config.data)}: "):
         return ("data",)
     if place == ("model",) and "model" not in raw and "from" not in raw:
         return ("base",)
@@ -220,7 +220,7 @@ def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) ->
 
 
 def _template_problem(chat_template: str) -> str | None:
-    path = Path(chat_template).expanduser()
+    path = home_path(chat_template)
     if chat_template in TEMPLATE_NAMES or path.is_file():
         return None
     names = f"give a template's file, or one of: {', '.join(TEMPLATE_NAMES)}"
@@ -250,7 +250,7 @@ def function_files(config: StageConfig) -> dict[str, str]:
     files: dict[str, str] = {}
     for place, name in [*named, *rewards_of(config)]:
         if function := UserFunction.parse(name):
-            file = function.file.expanduser()
+            file = home_path(function.file)
             content = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "missing"
             files[f"{dotted(place)}, {function.file}"] = content
     return files
@@ -268,11 +268,11 @@ def rewards_of(config: StageConfig) -> Iterator[tuple[Place, str]]:
 
 
 def _data_problem(section: DataConfig, near: Path | None) -> str | None:
-    if section.tools is not None and not Path(section.tools).expanduser().is_file():
-        return f"tools: {section.tools}: no such file{nearest_path(Path(section.tools).expanduser())}"
+    if section.tools is not None and not home_path(section.tools).is_file():
+        return f"tools: {section.tools}: no such file{nearest_path(home_path(section.tools))}"
     if _ADDRESS.match(section.path):
         return f"{masked(section.path)}: an address; data is read from files: download it and give the file"
-    path = Path(split_event(section.path)[0]).expanduser()
+    path = home_path(split_event(section.path)[0])
     if path.exists():
         return None if os.access(path, os.R_OK) else f"{path}: not readable; check its permissions"
     if is_hub_name(section.path):
@@ -285,7 +285,7 @@ def _data_problem(section: DataConfig, near: Path | None) -> str | None:
 def _model_problem(model: str, trust: Trust) -> str | None:
     if _ADDRESS.match(model):
         return f"{masked(model)}: an address; give the model's folder, or its name on the hub: owner/name"
-    path = Path(model).expanduser()
+    path = home_path(model)
     if path.is_dir():
         return _folder_problem(path, trust)
     if path.exists():
@@ -299,7 +299,7 @@ def _model_problem(model: str, trust: Trust) -> str | None:
 
 
 def _policy_problem(model: str, trust: Trust) -> str | None:
-    folder = Path(model).expanduser()
+    folder = home_path(model)
     problem = policy_problem(folder) if (folder / "config.json").is_file() else None
     return problem or _model_problem(model, trust)
 
@@ -401,7 +401,7 @@ def _reward_problem(reward: str, trust: Trust) -> str | None:
         return _model_problem(reward, trust)
     if function := UserFunction.parse(reward):
         return _function_problem(function)
-    path = Path(reward).expanduser()
+    path = home_path(reward)
     if path.suffix == ".py":
         return f"{path}: name the function too: {path}:my_reward"
     if path.is_dir():
@@ -486,7 +486,7 @@ def quantization_problem(folder: Path, name: object = None) -> str | None:
 
 
 def _function_problem(function: UserFunction) -> str | None:
-    path, name = function.file.expanduser(), function.name
+    path, name = home_path(function.file), function.name
     if not path.is_file():
         return f"{path}: no such file{nearest_path(path)}"
     try:
@@ -515,7 +515,7 @@ def _function_problem(function: UserFunction) -> str | None:
 def _output_problem(output: Path) -> str | None:
     if _ADDRESS.match(str(output)):
         return f"{masked(str(output))}: an address; give a folder for the run"
-    path = output.expanduser().absolute()
+    path = home_path(output).absolute()
     if path.exists() and not path.is_dir():
         return f"{output}: is a file; give a folder for the run"
     existing = next(folder for folder in (path, *path.parents) if folder.exists())

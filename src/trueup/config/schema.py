@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, ModelWrapValidatorHandler, Strict, StrictBool, model_validator
@@ -41,6 +40,7 @@ from trueup.config.sections import (
     WatchConfig,
     listed,
 )
+from trueup.system.text import home_path
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -282,8 +282,8 @@ class PpoConfig(StageConfig):
 def _source(reward: str) -> str:
     """Return a reward's source in one form, to find one that is named twice: a run folder is its model."""
     if function := UserFunction.parse(reward):
-        return replace(function, file=function.file.expanduser().resolve()).spec
-    path = Path(reward).expanduser()
+        return replace(function, file=home_path(function.file).resolve()).spec
+    path = home_path(reward)
     with suppress(OSError):  # of a name that is too long for a folder
         path = path / "model" if (path / "model").is_dir() else path
     return str(path.resolve())

@@ -36,7 +36,7 @@ from trueup.config.functions import (
     load_function,
 )
 from trueup.config.problems import Problem, as_written, collected, nearest, suggestion
-from trueup.system.files import expanded
+from trueup.system.text import expanded, home_path
 
 SMALLEST, LARGEST = 1e-12, 1e9
 """The range of numbers that can make a difference: a smaller one is 0 to float32's rounding, a larger one a mistake."""
@@ -87,7 +87,7 @@ FilePath = Annotated[Path, AfterValidator(lambda path: Path(expanded(str(path)))
 
 def model_of_run(name: str) -> str:
     """Return the model that `name` stands for: of a finished run's folder its `model` (or `adapter`), else `name`."""
-    folder = Path(name).expanduser()
+    folder = home_path(name)
     if (folder / "config.json").is_file():
         return name
     if (folder / "model" / "config.json").is_file():

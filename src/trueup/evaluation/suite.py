@@ -57,6 +57,7 @@ from trueup.models.reward_model import classifier_source, model_reward, require_
 from trueup.models.rewards import Reward, reward_from_file
 from trueup.models.weights import weights_sha256
 from trueup.system.files import MODEL_CARD, atomic_write_bytes, fingerprint
+from trueup.system.text import home_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -506,7 +507,7 @@ def input_hashes(plan: Plan) -> dict[str, str]:
 def _content(source: str) -> str:
     """Return a hash of the contents of a model folder or a function's file; the name itself for a model on the hub."""
     function = UserFunction.parse(source)
-    place = (function.file if function else Path(classifier_source(source))).expanduser()
+    place = home_path(function.file if function else classifier_source(source))
     settings = str(function.settings) if function and function.settings else ""
     return fingerprint([place], ignore=[MODEL_CARD]) + settings if place.exists() else source
 

@@ -28,7 +28,7 @@ from trueup.models.reward_model import classifier_source
 from trueup.models.stored import read_adapter, read_weights, same_weights
 from trueup.models.targets import target_problem
 from trueup.models.weights import check_end_ids
-from trueup.system.text import listed
+from trueup.system.text import home_path, listed
 
 if TYPE_CHECKING:
     from trueup.data.tokens.prepare import Prepared
@@ -191,7 +191,7 @@ def _value_problem(config: PpoConfig) -> tuple[str, str] | None:
 def _same_reward(first: str, second: str) -> bool:
     functions = [UserFunction.parse(first), UserFunction.parse(second)]
     if functions[0] and functions[1]:
-        codes = [(f.file.expanduser().read_bytes(), f.name, f.settings) for f in functions if f is not None]
+        codes = [(home_path(f.file).read_bytes(), f.name, f.settings) for f in functions if f is not None]
         return codes[0] == codes[1]
     folders = [Path(classifier_source(reward)) for reward in (first, second)]
     if any(functions) or not all(folder.is_dir() for folder in folders):

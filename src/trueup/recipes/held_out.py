@@ -25,6 +25,7 @@ from trueup.preflight.check import processes
 from trueup.preflight.report import checkable_stages
 from trueup.runs.folder import PlainLoader, RunFolder
 from trueup.system.console import Progress
+from trueup.system.text import home_path
 
 
 def evaluated_sets(config: EvaluateConfig, prefix: str = "") -> list[EvaluatedSet]:
@@ -160,7 +161,7 @@ def _run_folder(model: str, used_by: Path) -> Path | None:
 
     A model that the run `used_by` began from may have moved together with it.
     """
-    path = Path(model).expanduser()
+    path = home_path(model)
     places = [path, path.parent] if path.name in ("model", "adapter") else [path]
     if used_by != Path():
         places += [used_by.parent / place.name for place in places]

@@ -34,6 +34,7 @@ from trueup.runs.folder import RunFolder, config_differences, is_longer
 from trueup.system.commandline import command_line
 from trueup.system.console import Progress, quiet_libraries
 from trueup.system.files import MODEL_CARD, atomic_write_text, fingerprint
+from trueup.system.text import home_path
 
 if TYPE_CHECKING:
     from trueup.config import PipelineConfig, StageConfig
@@ -131,7 +132,7 @@ def inputs(stage: StageConfig) -> dict[str, str]:
     parts["model"] = _content(stage.model)
     for key, value in _other_sources(stage):
         function = UserFunction.parse(value)
-        parts[key] = _content(str(function.file.expanduser()) if function else value)
+        parts[key] = _content(str(home_path(function.file)) if function else value)
     return parts
 
 

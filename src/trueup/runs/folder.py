@@ -28,8 +28,8 @@ import yaml
 from filelock import lock_descriptor
 
 from trueup.errors import CheckpointError
-from trueup.system.files import atomic_write_bytes, atomic_write_text, expanded, explain_disk_errors, split_event
-from trueup.system.text import terminal_safe_json
+from trueup.system.files import atomic_write_bytes, atomic_write_text, explain_disk_errors, split_event
+from trueup.system.text import expanded, terminal_safe_json
 
 HARMLESS = frozenset(
     {"save", "log", "device", "threads", "strategy", "output", "max_tokens", "gradient_checkpointing", "allow"}

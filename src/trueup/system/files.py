@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trueup.errors import CheckpointError
+from trueup.system.text import home_path
 
 MODEL_CARD = "README.md"
 """File added to a model's folder after evaluation; a model's fingerprint leaves it out."""
@@ -52,18 +53,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def expanded(path: str) -> str:
-    """Return a path with the home folder for a `~` at its beginning; all else, such as a hub name, unchanged."""
-    return os.path.expanduser(path)  # noqa: PTH111 (a Path would change names that are no paths, and fail for ~nobody)
-
-
 def split_event(name: str) -> tuple[str, int | None]:
     """Split the name of a vote store with an event number: `votes.db@1200` becomes ("votes.db", 1200).
 
     The number means the store as it was after that event. Other names become (name, None).
     """
     path, mark, event = name.rpartition("@")
-    if not path or not mark or not re.fullmatch(r"[0-9]{1,15}", event) or Path(name).expanduser().exists():
+    if not path or not mark or not re.fullmatch(r"[0-9]{1,15}", event) or home_path(name).exists():
         return name, None
     return path, int(event)
 

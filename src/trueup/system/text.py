@@ -1,4 +1,4 @@
-"""Format text and numbers for people: safe on a terminal, without secrets, short."""
+"""Format text and numbers for people: safe on a terminal, without secrets, short; read `~` in paths."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ import reprlib
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+
+
+def expanded(path: str) -> str:
+    """Return a path with the home folder for a `~` at its beginning; all else, such as a hub name, unchanged."""
+    return os.path.expanduser(path)  # noqa: PTH111 (a Path would change names that are no paths, and fail for ~nobody)
+
+
+def home_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder for a `~` at its beginning.
+
+    `~name` stays where no user has that name, as in a shell: it may be a file, and one that is missing is said to be.
+    """
+    return Path(expanded(os.fspath(path)))
 
 
 def clean(text: str, *, one_line: bool = False) -> str:

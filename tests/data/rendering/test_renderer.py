@@ -313,6 +313,13 @@ def with_template(template: str, name: str = "chatml, another eos") -> PreTraine
 
 
 class TestOddTemplates:
+    def test_a_template_that_is_no_jinja_names_its_line(self):
+        """No other messages would help, so it is not said that these are refused."""
+        with pytest.raises(
+            ModelError, match=r", line 2, is no valid Jinja: \"expected token(.|\n)*another chat_template"
+        ):
+            Renderer(with_template("{% for m in messages %}\n{% if m m %}{% endif %}{% endfor %}"))
+
     def test_no_end_token_in_template_means_eos(self):
         renderer = Renderer(with_template("{% for m in messages %}{{ m.role + ': ' + m.content + '\n\n' }}{% endfor %}"
                                           "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"))  # fmt: skip

@@ -12,7 +12,7 @@ from trueup.config import TEMPLATE_NAMES
 from trueup.config.untrusted import read_json
 from trueup.data.rendering.template import PLAIN_CHATML, variables_of
 from trueup.errors import ConfigError, ModelError
-from trueup.system.text import excerpt, printable
+from trueup.system.text import excerpt, home_path, printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,7 +101,7 @@ def read_template(chat_template: str) -> str:
     """
     if chat_template in TEMPLATES:
         return TEMPLATES[chat_template]
-    path = Path(chat_template).expanduser()
+    path = home_path(chat_template)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

@@ -215,11 +215,13 @@ class ChatTemplate:
         return replace(apart(message), thinking="")
 
     def _render(self, messages: Sequence[Message], *, generate: bool, tagged: bool = False) -> str:
-        from jinja2 import TemplateError  # as light as it is, only rendering needs it
+        from jinja2 import TemplateError, TemplateSyntaxError  # as light as it is, only rendering needs it
 
         try:
             turns, tools = self._dicts(messages)
             return self._apply(turns, generate, tagged, tools)
+        except TemplateSyntaxError as error:  # no messages could change that
+            raise _failed(self._tokenizer, error) from error
         except TemplateError as error:
             roles = " ".join(m.role for m in messages)
             fix = "if it knows no system role, move that text into the first user message"
@@ -498,8 +500,14 @@ class ChatTemplate:
 
 def _failed(tokenizer: PreTrainedTokenizerBase, error: Exception) -> ModelError:
     """Return the ModelError for a chat template that breaks a limit or raises `error`."""
+    from jinja2 import TemplateSyntaxError
+
     name = excerpt(str(tokenizer.name_or_path), 200)
-    if isinstance(error, OverLimit):
+    if isinstance(error, TemplateSyntaxError):
+        problem = (
+            f"the chat template of {name} is no valid Jinja, line {error.lineno}: {excerpt(str(error.message), 120)}"
+        )
+    elif isinstance(error, OverLimit):
         problem = f"the chat template of {name} runs away: it takes {error}"
     else:
         problem = f"the chat template of {name} breaks: {type(error).__name__}: {excerpt(str(error), 120)}"

@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, cast
 
 from trueup.data.rendering.messages import TOOLS, Message, Origin, ToolCall, row_error
 from trueup.data.rendering.thoughts import split_inline
 from trueup.errors import DataError
-from trueup.system.text import as_json, excerpt, printable, type_name
+from trueup.system.text import as_json, excerpt, home_path, printable, type_name
 
 THINKING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message that hold an assistant's thought."""
@@ -330,7 +329,7 @@ def read_tools(file: str) -> object:
     Raises:
         DataError: the file cannot be read, or holds no list of tools.
     """
-    path = Path(file).expanduser()
+    path = home_path(file)
 
     def fail(problem: str, fix: str, value: object = None, **_: object) -> DataError:
         return row_error(Origin(printable(str(path)), 1), problem, fix, value)

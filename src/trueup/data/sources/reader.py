@@ -19,7 +19,7 @@ from trueup.data.sources.trees import joined
 from trueup.data.votes.header import is_store
 from trueup.errors import DataError
 from trueup.system.files import split_event
-from trueup.system.text import printable
+from trueup.system.text import home_path, printable
 
 
 class Reader:
@@ -123,7 +123,7 @@ class StoreReader(Reader):
 def store_version(spec: str) -> str:
     """Return a hash of the rows of the vote store that `spec` names; "" if it names another kind of source."""
     name, event = split_event(spec)
-    path = Path(name).expanduser()
+    path = home_path(name)
     return snapshot(spec, path, event).version if path.is_file() and looks_like_store(path) else ""
 
 
@@ -132,8 +132,8 @@ def store_events(specs: Iterable[str]) -> dict[str, str]:
 
     All processes that read these specs get the same rows, even if somebody votes meanwhile.
     """
-    stores = {spec for spec in specs if Path(spec).expanduser().is_file() and is_store(Path(spec).expanduser())}
-    return {spec: f"{spec}@{last_event(spec, Path(spec).expanduser())}" for spec in stores}
+    stores = {spec for spec in specs if home_path(spec).is_file() and is_store(home_path(spec))}
+    return {spec: f"{spec}@{last_event(spec, home_path(spec))}" for spec in stores}
 
 
 def _check_split(reader: FileReader, split: str, *, named: bool) -> FileReader:
@@ -166,7 +166,7 @@ def open_reader(spec: str, split: str) -> Reader:
     """
     try:
         name, event = split_event(spec)
-        path = Path(name).expanduser()
+        path = home_path(name)
         if path.is_file() and looks_like_store(path):
             return StoreReader(spec, path, event)
         if event is not None and path.exists():

@@ -29,7 +29,7 @@ from trueup.data.tokens.spread import Chunk, pack_in_processes
 from trueup.data.tokens.store import Tokenized, Writer
 from trueup.errors import DataError
 from trueup.system.files import file_sha256, fingerprint, free_space_text, is_disk_full
-from trueup.system.text import printable
+from trueup.system.text import home_path, printable
 
 CHUNK, _CHUNK_SIZE = 512, 1 << 20  # rows, and characters, of a chunk
 _ALONE = 16_384  # rows that this process tokenizes before it starts others for the rest
@@ -56,7 +56,7 @@ def cache_folder() -> Path:
 def cache_root() -> Path:
     """Return the folder of all that may be computed again: $TRUEUP_CACHE or ~/.cache/trueup."""
     root = os.environ.get("TRUEUP_CACHE")
-    return Path(root).expanduser() if root else Path.home() / ".cache" / "trueup"
+    return home_path(root) if root else Path.home() / ".cache" / "trueup"
 
 
 def tokenize(

@@ -28,7 +28,7 @@ from trueup.data.votes.vote_types import Pair, Side, Vote
 from trueup.errors import DataError
 from trueup.ranking.exchange.reading import counted
 from trueup.system.files import atomic_write_bytes, split_event
-from trueup.system.text import printable
+from trueup.system.text import home_path, printable
 
 Form = Literal["rankings", "verdicts"]
 _SIDES: dict[Side, str] = {"first": "first", "second": "second"}
@@ -90,7 +90,7 @@ def export(
         MissingExtraError: SQLAlchemy is not installed.
     """
     name, event = split_event(str(store_path))
-    with Store.open(Path(name).expanduser(), read_only=True) as store:
+    with Store.open(home_path(name), read_only=True) as store:
         last_event = resolve_event(store, event)
         outcomes = list(vote_outcomes(store, last_event, votes, gold=gold))
         pairs = {pair.id: pair for pair in store.pairs()}
@@ -179,7 +179,7 @@ def _checked(path: Path, pairs: Mapping[int, Pair], *, force: bool) -> Path:
         DataError: the file may not be written: it does not end in .jsonl, is a store, or has rows that this store
             did not export.
     """
-    name, path = printable(path), path.expanduser()
+    name, path = printable(path), home_path(path)
     path = path.resolve()  # a link stays a link
     if path.suffix != ".jsonl":
         raise DataError(f"{name}: rows are written as JSON lines\n  fix: end the name in .jsonl")
