@@ -245,9 +245,8 @@ _hooked: list[bool] = []
 def _watch(event: str, arguments: tuple[object, ...]) -> None:
     if not _allowed:
         return
-    if (
-        event == "subprocess.Popen" and isinstance(arguments[1], list) and probe._CHILD in arguments[1]
-    ):  # the child that tries a chat template
+    if event == "subprocess.Popen" and isinstance(arguments[1], list) and probe._CHILD in arguments[1]:
+        # The child that tries a chat template.
         return
     if event in PROGRAMS:
         raise Breach(f"{event} {arguments[:2]!r}")

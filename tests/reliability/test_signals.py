@@ -34,9 +34,9 @@ def written(folder: Path) -> tuple[Any, str]:
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: str, popen: type[subprocess.Popen[Any]] = warm.Popen) -> Iterator[subprocess.Popen[str]]:
     """`python -m trueup …`, killed at the end if it is still there."""
-    process = warm.Popen(
+    process = popen(
         [sys.executable, "-m", "trueup", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -52,11 +52,16 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def test_ctrl_c_while_libraries_load(tmp_path: Path) -> None:
     """A word and the code at every moment: an exception inside the libraries' C++ would abort, inside `exec` kill."""
     _, path = written(tmp_path)
+    with started("sft", path, "optim.steps=1", popen=subprocess.Popen) as process:  # how long loading takes here
+        begun = time.monotonic()
+        wait_for_lines(tmp_path / "run" / "metrics.jsonl", 1, process)
+        loading = time.monotonic() - begun
+        process.communicate()
     for at in range(1, 26):
-        with started("sft", path) as process:
-            time.sleep(0.1 * at)
+        with started("sft", path, f"output={tmp_path / str(at)}", popen=subprocess.Popen) as process:
+            time.sleep(loading * at / 25)
             process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=20)[0]
+            said = process.communicate(timeout=60)[0]
         assert process.returncode == INTERRUPTED, (at, said)
         assert "Traceback" not in said
         assert re.search("interrupted|saved. Go on with", said), (at, said)
