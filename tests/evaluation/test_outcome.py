@@ -78,7 +78,7 @@ def test_what_was_not_measured_is_not_judged(method: str) -> None:
 
 def test_a_model_that_fell_apart() -> None:
     """It repeats itself (0 to 0.5 for every prompt), or its KL is beyond 20 nats, or three times its target."""
-    fine, loops = {"repetition": [0.0] * 3, "reward": STILL}, {"repetition": [0.5] * 3, "reward": MOVED}
+    fine, loops = {"repetition": [0.0] * 5, "reward": STILL}, {"repetition": [0.5] * 5, "reward": MOVED}
     start, learned = {**fine, "kl": [0.0] * 3}, {"reward": MOVED}
     assert names("ppo", [], start, {**loops, "kl": MOVED}) == ["fell-apart"]
     assert names("ppo", [], start, {**fine, **learned, "kl": [30.0, 31.0, 29.0]}) == ["fell-apart"]

@@ -56,7 +56,11 @@ def test_hacking_is_a_falling_gold_reward_under_a_rising_proxy() -> None:
     rising = course({"gold": 0.5, "reward": 0.0}, {"gold": 0.6, "reward": 0.5}, {"gold": 0.4, "reward": 1.0})
     assert names(rising, [watch.gold_falls]) == ["gold-falls"]
     message = current_alarms(rising, [watch.gold_falls])[0].message
-    assert f"from {rising[1].mean('gold'):.2f} at step 1" in message  # its best, not its start
+    assert f"from {rising[1].mean('gold'):.2f} at step 1 to" in message  # its best, not its start
+    assert "(n = 100, measurement 2" in message
+    assert message.endswith("the reward is being hacked")
+    noisy = course({"gold": 0.6, "reward": 0.5}, {"gold": 0.4, "reward": 0.501})
+    assert current_alarms(noisy, [watch.gold_falls])[0].message.endswith("rose by 0.00, which may be chance")
     both_fall = course({"gold": 0.6, "reward": 0.5}, {"gold": 0.4, "reward": 0.1})
     assert names(both_fall, [watch.gold_falls]) == []
     [alone] = current_alarms(course({"gold": 0.6}, {"gold": 0.4}), [watch.gold_falls])
@@ -66,7 +70,7 @@ def test_hacking_is_a_falling_gold_reward_under_a_rising_proxy() -> None:
 
 
 def test_noise_raises_nothing() -> None:
-    """Ten looks at a run that goes nowhere, 100 times: hardly ever a warning."""
+    """Ten looks at a run that goes nowhere, 100 times: hardly ever a warning (tests/stats/test_looks.py has more)."""
     flat = {"gold": 0.5, "reward": 0.0, "length": 20.0, "repetition": 0.1, "kl": 0.1, "disagreement": 0.2}
     flagged = 0
     for seed in range(100):
@@ -108,13 +112,15 @@ def test_a_warning_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture
     run = RunFolder.create(tmp_path / "run", "a: 1\n")
     history = course({"length": 20.0}, {"length": 40.0}, {"length": 50.0})
     for one in history:
-        Watch(run, [watch.length_grows], Progress()).see(one.step, one.items)  # a new Watch each time, as after a stop
+        Watch(run, [watch.length_grows], Progress(), 200).see(
+            one.step, one.items
+        )  # a new Watch each time, as after a stop
     lines = (tmp_path / "run" / "alarms.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1]
     assert len((tmp_path / "run" / "watch.jsonl").read_text().splitlines()) == 3
     assert "warning: length-grows: answers grew 2.0x" in " ".join(capsys.readouterr().err.split())
     run.truncate_metrics(0)
-    assert Watch(run, [watch.length_grows], Progress()).see(1, history[1].items)[0].name == "length-grows"
+    assert Watch(run, [watch.length_grows], Progress(), 200).see(1, history[1].items)[0].name == "length-grows"
     run.close()
 
 
@@ -153,23 +159,82 @@ def test_ppo_measures_the_gold_reward_beside_the_proxy(tmp_path: Path) -> None:
     assert history[-1].mean("gold") == pytest.approx(log[-1]["eval/gold"])
 
 
-def test_best_gold_ends_the_run_and_keeps_its_weights(tmp_path: Path) -> None:
-    """The policy is paid for length, gold for brevity: the first measurement is the best that gold will ever see."""
-    import torch
-    from safetensors.torch import load_file
+COURSE = """
+from pathlib import Path
 
-    free = watched_ppo(tmp_path, "free", optim={"steps": 40, "warmup": 0})
-    tiny_data.run(free)
-    stopped = watched_ppo(tmp_path, "stopped", optim={"steps": 40, "warmup": 0}, watch={"stop": "best-gold"})
-    summary = tiny_data.run(stopped)
-    golds = {row["step"]: row["eval/gold"] for row in tiny_data.metrics(stopped) if "eval/gold" in row}
-    best = max(golds, key=lambda step: golds[step])
-    assert summary["stopped_early"]
-    assert summary["steps"] == best + 2 * watch.PATIENCE  # two measurements without a better one
-    assert summary["last"]["eval/gold"] == golds[best]
-    if best == 0:  # then the exported model is the one that it started from
-        ours, base = (load_file(tmp_path / place / "model.safetensors") for place in ("stopped/model", "base"))
-        assert all(torch.equal(ours[name], base[name]) for name in base)
+def score(conversations):
+    record = Path({record!r})
+    count = len(record.read_text().splitlines()) if record.exists() else 0
+    return [[0.2, 0.5, 0.9, 0.9, 0.85, 0.4, 0.1][min(count, 6)]] * len(conversations)
+"""
+
+
+def falling_ppo(tmp_path: Path, output: str, **settings: Any) -> Any:
+    """A run of eight measurements whose gold reward rises and falls again, the same for all of 24 prompts."""
+    gold = tmp_path / f"gold_{output}.py"
+    gold.write_text(COURSE.format(record=str(tmp_path / output / "watch.jsonl")))
+    options = {
+        "eval": {"data": tiny_data.data(tmp_path, "prompts", 24), "every": 1}, "optim": {"steps": 8, "warmup": 0},
+        "watch": {"gold": f"{gold}:score", "stop": "best-gold"},
+    }  # fmt: skip
+    return watched_ppo(tmp_path, output, **tiny_data.merged(options, settings))
+
+
+def test_best_gold_ends_a_run_once_gold_has_clearly_fallen(tmp_path: Path) -> None:
+    """Every prompt falls from step 2, the first of the best, to 4: p is 2^-24 x 6 comparisons x 8 looks / 0.8."""
+    config = falling_ppo(tmp_path, "run")
+    summary = tiny_data.run(config)
+    log = [row for row in tiny_data.metrics(config) if "eval/gold" in row]
+    assert [row["eval/gold"] for row in log] == pytest.approx([0.2, 0.5, 0.9, 0.9, 0.85])
+    assert log[-1][f"eval/{watch.GOLD_FALL}"] == pytest.approx(2**-24 * 6 * 8 / 0.8)
+    assert [row[f"eval/{watch.GOLD_FALL}"] for row in log[:-1]] == [1.0] * 4
+    assert (summary["stopped_early"], summary["steps"]) == (True, 4)
+    assert summary["last"]["eval/gold"] == pytest.approx(0.9)
+
+
+@pytest.mark.slow
+def test_best_gold_ends_a_stopped_run_at_the_same_step(tmp_path: Path) -> None:
+    whole, parts = falling_ppo(tmp_path, "whole"), falling_ppo(tmp_path, "parts")
+    tiny_data.run(whole)
+    stops = 0
+    while tiny_data.run_stopped(parts, 20):
+        stops += 1
+    assert stops >= 2
+    assert tiny_data.result(parts) == tiny_data.result(whole)
+    assert (tmp_path / "parts" / "watch.jsonl").read_bytes() == (tmp_path / "whole" / "watch.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_best_gold_with_patience_counts_measurements(tmp_path: Path) -> None:
+    config = falling_ppo(tmp_path, "patient", eval={"patience": 3})
+    assert tiny_data.run(config)["steps"] == 2 + 3
+    assert not any(watch.GOLD_FALL in key for row in tiny_data.metrics(config) for key in row)
+
+
+def test_too_few_prompts_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder.create(tmp_path / "run", "a: 1\n")
+    seen = Watch(run, [watch.gold_falls], Progress(), 25)
+    seen.see(0, {"gold": [1.0] * 15})
+    text = " ".join(capsys.readouterr().err.split())
+    assert "15 held-out prompts are too few" in text
+    assert "at least 16 rows in eval.data" in text
+    seen.see(1, {"gold": [0.0] * 15})
+    assert "too few" not in capsys.readouterr().err  # once
+    run.close()
+
+
+def test_a_longer_run_spends_what_is_left(tmp_path: Path) -> None:
+    """Three looks planned, then six: the record says so, and the later looks are judged more strictly."""
+    run = RunFolder.create(tmp_path / "run", "a: 1\n")
+    for step in range(4):
+        Watch(run, [], Progress(), 3).see(step, {"gold": [float(step)] * 30})
+    longer = Watch(run, [], Progress(), 6)
+    longer.see(4, {"gold": [2.0] * 30})
+    history = longer.history()
+    assert [measurement.planned for measurement in history] == [3, 3, 3, 3, 6]
+    strict, usual = watch._gold_fall(history), watch._gold_fall([Measurement(m.step, m.items, 6) for m in history])
+    assert strict.p == pytest.approx(usual.p * (0.04 / 6) / (0.005 / 3))
+    run.close()
 
 
 def test_a_stopped_run_watches_on_with_the_same_bits(tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ def course(golds: list[float], *, warned: int | None = None, base: float = 0.0, 
     return Course(points, [] if warned is None else [{"step": warned, "name": "x"}], base)
 
 
-def test_a_quarter_of_the_gain_over_the_base_model() -> None:
-    """Best 0.5 over a base of 0.1: the gain is 0.4, and 0.4 is where a quarter of it is lost."""
-    assert course([0.3, 0.5, 0.41], base=0.1).lost_at is None
-    assert course([0.3, 0.5, 0.41, 0.4], base=0.1).lost_at == 12
-    assert course([0.5, 0.2, 0.5]).lost_at == 4  # also where it comes back
+def test_a_share_of_the_gain_over_the_base_model() -> None:
+    """Best 0.5 over a base of 0.1: the gain is 0.4; a quarter of it is lost at 0.4, half of it at 0.3."""
+    assert course([0.3, 0.5, 0.31, 0.3], base=0.1).lost_at() == 12
+    assert course([0.3, 0.5, 0.41], base=0.1).lost_at(0.25) is None
+    assert course([0.3, 0.5, 0.41, 0.4], base=0.1).lost_at(0.25) == 12
+    assert course([0.5, 0.2, 0.5]).lost_at(0.25) == 4  # also where it comes back
 
 
 def test_hacked_in_time_and_sound() -> None:
@@ -31,7 +32,8 @@ def test_hacked_in_time_and_sound() -> None:
     assert not course(fallen, proxies=[1.0, 0.5, 0.2]).hacked  # the proxy fell too: that is no hacking
     assert not course([0.5, 0.45, 0.45]).hacked
     assert course(fallen, warned=4).in_time
-    assert not course(fallen, warned=8).in_time  # at that very measurement a quarter was lost
+    assert course(fallen, warned=8).in_time
+    assert not course([0.5, 0.5, 0.25], warned=8).in_time  # at that very measurement half was lost
     assert not course(fallen).in_time
     assert course([0.5, 0.5], warned=4).in_time
 

@@ -515,7 +515,8 @@ class WatchConfig(Section):
     gold: PathText | None = None
     """An independent reward that is never trained on: a reward run's folder, a classifier, or file.py:function."""
     stop: Literal["never", "best-gold"] = "never"
-    """best-gold: end when the gold reward no longer rises, and keep the weights of its best measurement."""
+    """best-gold: end when the gold reward has clearly fallen (with eval.patience: after so many measurements without a
+    better one), and keep the weights of its best measurement."""
 
     @model_validator(mode="before")
     @classmethod

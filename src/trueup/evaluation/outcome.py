@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from trueup.evaluation.watch import AlarmText, Measurement, change, far_away, repeats
 
@@ -133,7 +134,8 @@ def _apart(history: Sequence[Measurement], kl_target: float | None) -> AlarmText
     """Return the warning that the model fell apart: it repeats itself, or is far from where it started."""
     if not history:
         return None
-    found = [text for rule in (repeats, far_away(kl_target)) if (text := rule(history)) is not None]
+    ends = [replace(history[index], planned=1) for index in dict.fromkeys((0, len(history) - 1))]
+    found = [text for rule in (repeats, far_away(kl_target)) if (text := rule(ends)) is not None]
     if not found:
         return None
     return AlarmText(

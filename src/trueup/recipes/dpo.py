@@ -20,7 +20,7 @@ from trueup.data.tokens.select import Examples
 from trueup.data.unpaired import mismatched, unpaired_examples
 from trueup.errors import DataError
 from trueup.evaluation.policy import Sampling, means, measure_policy
-from trueup.evaluation.watch import Watch, dpo_rules, with_gold_stop
+from trueup.evaluation.watch import Watch, dpo_rules, planned_looks, with_gold_stop
 from trueup.models.forward import branch_logps
 from trueup.models.loading import load_causal_lm
 from trueup.models.reward_model import open_reward
@@ -43,8 +43,9 @@ def run(config: DpoConfig) -> dict[str, Any]:
             _add_reference(stage, config)
         stage.check_model()
         term, epoch = _unpaired_term(stage, config) if config.loss.unpaired else _paired_term(stage, config)
+        steps = stage.steps(epoch)
         fitted = stage.fit(
-            [term, *stage.mix_terms()], stage.steps(epoch), evaluation=_evaluation(stage, config),
+            [term, *stage.mix_terms()], steps, evaluation=_evaluation(stage, config, steps),
             headline=("loss", "dpo/rewards/accuracy", "dpo/rewards/margin"),
         )  # fmt: skip
         return stage.finish(fitted, "policy")
@@ -102,8 +103,8 @@ def _unpaired_term(stage: Stage, config: DpoConfig) -> tuple[Term, int]:
     return Term("dpo", source, objective), sampler.n
 
 
-def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
-    """Return the evaluation during training; None without held-out rankings.
+def _evaluation(stage: Stage, config: DpoConfig, steps: int) -> Evaluation | None:
+    """Return the evaluation during a training of `steps` steps; None without held-out rankings.
 
     It measures loss, accuracy and margin on held-out rankings, KL and length of sampled answers, and warns of drift.
     """
@@ -111,7 +112,7 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
         return None
     held_out = _pairs(stage, config, "eval", stage.held_out)
     sampled = _sampled_measures(stage, config)
-    watch = Watch(stage.run, dpo_rules(), stage.progress)
+    watch = Watch(stage.run, dpo_rules(), stage.progress, planned_looks(steps, config.eval.every))
     scalars = [branch.scalars for example in held_out for branch in example.branches]
     lengths = torch.tensor([float(branch.trained) for example in held_out for branch in example.branches])
     reference = torch.tensor([values["ref_logps"] for values in scalars]) if "ref_logps" in scalars[0] else None
@@ -144,7 +145,10 @@ def _evaluation(stage: Stage, config: DpoConfig) -> Evaluation | None:
     # Before the first step a policy equals its reference, so only its answers are worth measuring, for comparison.
     at_start = reference is None or config.reference is not None or config.watch.samples > 0
     return with_gold_stop(
-        Evaluation(compute, config.eval.every, config.eval.patience, *metric, at_start=at_start), config
+        Evaluation(compute, config.eval.every, config.eval.patience, *metric, at_start=at_start),
+        config,
+        watch,
+        is_main=stage.network.runtime.is_main,
     )
 
 

@@ -14,7 +14,7 @@ from trueup.config.paths import trust_of
 from trueup.data.prompts import Prompts
 from trueup.errors import ConfigError
 from trueup.evaluation.policy import Sampling, means, measure_policy
-from trueup.evaluation.watch import Watch, ppo_rules, with_gold_stop
+from trueup.evaluation.watch import Watch, planned_looks, ppo_rules, with_gold_stop
 from trueup.models.loading import load_classifier
 from trueup.models.reward_model import classifier_source, open_reward
 from trueup.models.rewards import Ensemble
@@ -43,9 +43,10 @@ def run(config: PpoConfig) -> dict[str, Any]:
         terms = [Term("ppo", source, objectives.policy(settings, config.kl))]
         if settings.advantage.needs_values:
             terms.append(Term("value", source, objectives.value(settings), settings.value_coef))
+        steps = _steps(config, sampler.n)
         fitted = stage.fit(
-            [*terms, *stage.mix_terms()], _steps(config, sampler.n),
-            evaluation=_evaluation(stage, config, reward), headline=("ppo/reward", "ppo/kl", "ppo/length"),
+            [*terms, *stage.mix_terms()], steps,
+            evaluation=_evaluation(stage, config, reward, steps), headline=("ppo/reward", "ppo/kl", "ppo/length"),
         )  # fmt: skip
         return stage.finish(fitted, "policy")
 
@@ -116,8 +117,8 @@ def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: boo
         network.add_trainable("value", config.lora, head=True)
 
 
-def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble) -> Evaluation | None:
-    """Return the evaluation during training; None without held-out prompts.
+def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble, steps: int) -> Evaluation | None:
+    """Return the evaluation during a training of `steps` steps; None without held-out prompts.
 
     It measures reward, gold reward, KL and length of sampled answers to them, and warns of reward hacking.
     """
@@ -126,7 +127,7 @@ def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble) -> Evaluation
     prompts = Prompts(stage.held_out, stage.prepared.columns)
     gold = None if config.watch.gold is None else open_reward(config.watch.gold, stage.network, config, role="gold")[0]
     sampling = Sampling(config.rollouts.max_new_tokens, config.max_tokens, config.rollouts.temperature, config.seed)
-    watch = Watch(stage.run, ppo_rules(config.kl.target), stage.progress)
+    watch = Watch(stage.run, ppo_rules(config.kl.target), stage.progress, planned_looks(steps, config.eval.every))
 
     def compute(step: int) -> dict[str, float]:
         items = measure_policy(stage.network, prompts, sampling, reward=reward, gold=gold)
@@ -135,5 +136,8 @@ def _evaluation(stage: Stage, config: PpoConfig, reward: Ensemble) -> Evaluation
         return means(items)
 
     return with_gold_stop(
-        Evaluation(compute, config.eval.every, config.eval.patience, "reward", better="higher"), config
+        Evaluation(compute, config.eval.every, config.eval.patience, "reward", better="higher"),
+        config,
+        watch,
+        is_main=stage.network.runtime.is_main,
     )

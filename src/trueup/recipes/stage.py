@@ -261,7 +261,8 @@ class Stage:
             raise TrainingError(
                 f"after {fitted.steps} steps no weight of the {role} differs from the model that it started from; it "
                 f"is kept in {self.run.path}\n  fix: in another output folder, raise optim.lr (now {lr:g}) or train "
-                "longer; with eval.patience the best measurement may have been the one before the first step"
+                "longer; with eval.patience or watch.stop=best-gold the best measurement may have been the one before "
+                "the first step"
             )
 
     def _weight_sums(self) -> list[int]:

@@ -152,6 +152,7 @@ def _training(stage: StageRun | None, report: Report) -> str:
         f"{memory(stage.peak_memory_bytes)} of memory at most" if stage.peak_memory_bytes is not None else "",
         f"seed {stage.seed}" if stage.seed is not None else "",
         "stopped early" if stage.stopped_early else "",
+        f"watched on {stage.watched}" if stage.watched else "",
         "" if stage.finished else "**not finished**",
     ]
     parts = ["## Training", ", ".join(fact for fact in facts if fact) + "."]

@@ -110,6 +110,9 @@ def training(report: Report) -> Picture | ReportMissing:
     caption += "steps. Each has its own scale."
     if any(alarm.stage in stages for alarm in report.alarms):
         caption += " Dotted upright lines: alarms."
+    watched = [f"{one_line(run.name)} on {run.watched}" for run in report.stages if run.watched and run.name in stages]
+    if watched:
+        caption += f" Watched: {'; '.join(watched)} (at most 5% false alarms of each kind over all of them)."
     absent = [stage for stage, rewards in stages.items() if len(rewards) < 2]
     if absent:
         caption += f" Only one of the two was recorded in {', '.join(one_line(stage) for stage in absent)}."

@@ -296,6 +296,8 @@ class StageRun(ReportPart):
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
     stopped_early: bool = False
+    watched: str = ""
+    """How much the warnings while training rest on: "200 held-out prompts, 25 measurements"; empty without any."""
     seed: int | None = None
     config: str = ""
     """config.yaml, resolved."""

@@ -134,10 +134,17 @@ def stage_run(name: str, folder: Path) -> StageRun:
     summary = reading.mapping(folder / "summary.json")
     kept = {key: summary[key] for key in _FROM_SUMMARY if key in summary}
     with usable(folder):
+        kept["watched"] = _watched(reading.rows(folder / "watch.jsonl"))
         return StageRun(
             name=name, method=summary.get("method", "?"), finished=bool(summary), base=str(config.get("model", "?")),
             data=_counts(config, reading.mapping(folder / "data.json")), seed=config.get("seed"), config=text, **kept,
         )  # fmt: skip
+
+
+def _watched(rows: Sequence[dict[str, Any]]) -> str:
+    """Return in words on how many prompts and measurements the warnings of a stage rest; "" without any."""
+    sizes = [len(values) for values in rows[0]["items"].values()] if rows else []
+    return f"{max(sizes)} held-out prompts, {len(rows)} measurements" if sizes else ""
 
 
 _FROM_SUMMARY = ("steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes", "stopped_early")

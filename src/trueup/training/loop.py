@@ -156,9 +156,11 @@ class Fit:
 
     @property
     def exhausted(self) -> bool:
-        """True if the last `patience` evaluations brought no better metric, so the run stops early."""
-        patience = self.evaluation.patience if self.evaluation is not None else None
-        return patience is not None and self.best is not None and self.best["misses"] >= patience
+        """True if the run stops early: the last `patience` evaluations were no better, or the newest one ends it."""
+        if self.evaluation is None or self.best is None:
+            return False
+        patience = self.evaluation.patience
+        return self.best.get("ended", False) or (patience is not None and self.best["misses"] >= patience)
 
     def evaluate(self) -> dict[str, float]:
         """Compute the evaluation's metrics and return them by name.
@@ -174,14 +176,17 @@ class Fit:
             numbers = self.runtime.gather([plan.compute(self.step)])[0]
         value = numbers[plan.metric] * (1 if plan.better == "lower" else -1)
         if self.best is None or _beats(value, self.best["value"]):
-            weights = {name: _copy_aside(weight) for name, weight in self.network.trainable()} if plan.patience else {}
+            kept = self.network.trainable() if plan.patience or plan.ends else ()
+            weights = {name: _copy_aside(weight) for name, weight in kept}
             self.best = {"value": value, "step": self.step, "misses": 0, "weights": weights, "row": numbers}
         else:
             self.best["misses"] += 1
+        if plan.ends is not None and plan.ends(numbers):
+            self.best["ended"] = True
         return numbers
 
     def use_best(self) -> None:
-        """Set the weights to those of the best evaluation, if early stopping (`patience`) kept them."""
+        """Set the weights to those of the best evaluation, if early stopping kept them."""
         if self.best is not None and self.best["weights"]:
             for name, parameter in self.network.trainable():
                 copy_into(parameter, self.best["weights"][name])
@@ -280,9 +285,9 @@ def fit(
         state.last |= {f"eval/{name}": value for name, value in state.best["row"].items()}
         progress.note(f"the weights are those of step {state.best['step']}, the best evaluation")
     if state.exhausted:
-        progress.note(
-            f"stopped early at step {state.step}: {evaluation.metric if evaluation else ''} no longer improves"
-        )
+        metric = evaluation.metric if evaluation else ""
+        reason = "has clearly fallen" if state.best is not None and state.best.get("ended") else "no longer improves"
+        progress.note(f"stopped early at step {state.step}: {metric} {reason}")
     seconds = time.perf_counter() - started
     progress.stop()
     memory = peak_memory_bytes(state.runtime.device)

@@ -122,7 +122,8 @@ class Term:
 class Evaluation:
     """Plan of the measurements during training: `compute` runs every `every` steps and at the end.
 
-    If `patience` is set, that many evaluations in a row without a better `metric` stop the run.
+    If `patience` is set, that many evaluations in a row without a better `metric` stop the run; if `ends` is, an
+    evaluation for whose numbers it is True. Both keep the weights of the best evaluation.
     """
 
     compute: Callable[[int], dict[str, float]]
@@ -133,3 +134,4 @@ class Evaluation:
     better: Literal["lower", "higher"] = "lower"
     at_start: bool = True
     """True also evaluates before the first step. False if the result is known: a zero head, a policy against itself."""
+    ends: Callable[[dict[str, float]], bool] | None = None
