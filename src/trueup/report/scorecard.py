@@ -324,6 +324,8 @@ def _parts(spec: Spec, rows: Rows) -> Iterator[tuple[str, Rows]]:
     for of_item, title in ((lambda item: item.topic, str), (lambda item: item.level, _level_title)):
         measured = (item for items in rows.values() for item in items if item.task == spec.task)
         names = dict.fromkeys(name for item in measured if (name := of_item(item)))
+        if all(name.isdecimal() for name in names):  # levels, and categories that are numbers
+            names = sorted(names, key=int)
         for name in names if len(names) > 1 else ():
             yield (
                 title(name),
