@@ -20,6 +20,7 @@ import tiny_data
 from hostile import evil
 from trueup import runtime
 from trueup.config import PpoConfig, SftConfig, check_paths, find_model
+from trueup.config.untrusted import Trust
 from trueup.errors import ModelError
 from trueup.models.loading import load_causal_lm, load_classifier, load_tokenizer
 
@@ -32,12 +33,12 @@ def marker(tmp_path: Path) -> Path:
     return tmp_path / "the code ran"
 
 
-def loaded(model: Path | str, **more: Any) -> Any:
-    return load_causal_lm(str(model), runtime.init("cpu", "float32"), **more)
+def loaded(model: Path | str, **permissions: bool) -> Any:
+    return load_causal_lm(str(model), runtime.init("cpu", "float32"), trust=Trust(**permissions))
 
 
-def scorer(model: Path | str, **more: Any) -> Any:
-    return load_classifier(str(model), runtime.init("cpu", "float32"), **more)
+def scorer(model: Path | str, **permissions: bool) -> Any:
+    return load_classifier(str(model), runtime.init("cpu", "float32"), trust=Trust(**permissions))
 
 
 def stage(tmp_path: Path, model: Path | str, **more: Any) -> SftConfig:
@@ -177,7 +178,7 @@ def test_pickles_beside_safetensors_are_not_looked_at(tmp_path: Path, marker: Pa
 
 
 def test_the_code_would_run(tmp_path: Path, marker: Path) -> None:
-    loaded(evil.with_code(tmp_path / "evil", marker), trust_remote_code=True)
+    loaded(evil.with_code(tmp_path / "evil", marker), code=True)
     assert marker.exists()
 
 
@@ -377,13 +378,14 @@ HUB = """
 import json, sys
 from pathlib import Path
 from trueup import runtime
+from trueup.config.untrusted import Trust
 from trueup.models.loading import load_causal_lm, load_tokenizer
 
 told, where = {}, runtime.init("cpu", "float32")
 for name, trust in json.loads(sys.argv[1]):
     try:
         load_tokenizer(name)
-        load_causal_lm(name, where, **({"trust_remote_code": True} if trust else {}))
+        load_causal_lm(name, where, **({"trust": Trust(code=True)} if trust else {}))
         told[name] = "LOADED"
     except Exception as error:
         told[name] = f"{type(error).__name__}: {error}"

@@ -179,7 +179,7 @@ class TestExitCodes:
         save_file(weights, path, metadata={"format": "pt"})
         code, report = check_json(capsys, "rankings.jsonl", "--model", own_base)
         assert (code, codes(report)) == (4, [("model", "non-finite-weights")])
-        assert f"{path}: {name} holds NaN or infinity" in report["findings"][0]["text"]
+        assert f"{own_base}: the weights {name} hold NaN or infinity" in report["findings"][0]["text"]
 
     def test_a_vocabulary_that_is_too_small(self, capsys: Capture, own_base: str) -> None:
         tokenizer = AutoTokenizer.from_pretrained(own_base)

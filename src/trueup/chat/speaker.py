@@ -86,7 +86,7 @@ class Speaker:
     ) -> None:  # fmt: skip
         """Load the model and its tokenizer."""
         self.name = spoken_name(model)
-        trunk = load_causal_lm(model, runtime, pickles=trust.pickles, ignored_weights=trust.ignored_weights)
+        trunk = load_causal_lm(model, runtime, trust=trust)
         tokenizer = load_tokenizer(model, chat_template=chat_template, template=template)
         check_vocabulary(trunk, tokenizer, model)
         self.network = Network(trunk, tokenizer, runtime)

@@ -85,8 +85,8 @@ def evaluate(
     trained = where.from_first(lambda: check_models_rows(sources, config, progress))
     plan = Plan(
         folder=folder, models=writers, against=against, settings=config, reward=proxy, gold=config.gold,
-        pickles=trust.pickles, ignored_weights=trust.ignored_weights, title=" and ".join(writers), gates=config.gates,
-        candidates=candidates, command=command_line(), trained=trained, store=store,
+        trust=trust, title=" and ".join(writers), gates=config.gates, candidates=candidates, command=command_line(),
+        trained=trained, store=store,
     )  # fmt: skip
     announce(gates, progress.note, progress.warn)
     _compare_headers(plan, trust, progress)

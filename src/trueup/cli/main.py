@@ -296,7 +296,7 @@ def chat(
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(metavar="FAULT", help="pickled-weights or ignored-weights; may be repeated."),
+        typer.Option(metavar="FAULT", help="pickled-weights, ignored-weights or constant-weights."),
     ] = None,
 ) -> Job:
     """Talk to a model, or to two side by side, and save conversations and rankings as data."""

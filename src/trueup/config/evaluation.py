@@ -14,6 +14,7 @@ from trueup.config.functions import functions_as_text
 from trueup.config.problems import Problem, collected, suggestion
 from trueup.config.sections import (
     LARGEST,
+    AllowedWeights,
     Count,
     DataConfig,
     NonEmptyStr,
@@ -463,8 +464,8 @@ class ComparisonConfig(EvaluateConfig):
 
     gates: Gates | None = None
     """Limits that the models after the first must keep; `gates: default` sets limits that can pass."""
-    allow: Annotated[
-        list[Literal["pickled-weights", "ignored-weights", "eval-overlap", "underpowered-gate"]],
-        BeforeValidator(listed),
-    ] = Field(default_factory=list)
-    """Faults to allow: pickled-weights, ignored-weights (no use in the model), eval-overlap, underpowered-gate."""
+    allow: Annotated[list[AllowedWeights | Literal["eval-overlap", "underpowered-gate"]], BeforeValidator(listed)] = (
+        Field(default_factory=list)
+    )
+    """Faults to allow: pickled-weights, ignored-weights (no use in the model), constant-weights (all numbers of a
+    matrix are equal), eval-overlap, underpowered-gate."""

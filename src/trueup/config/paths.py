@@ -93,14 +93,17 @@ def find_policy(name: str, trust: Trust = NO_TRUST) -> str:
 
 
 def trust_of(*stages: StageConfig) -> Trust:
-    """Return the permissions for models (remote code, pickled or ignored weights) that one of the stages gives."""
+    """Return the permissions for models (remote code, pickled weights and others) that one of the stages gives."""
     code = any(stage.trust_remote_code for stage in stages)
     return trust_in([word for stage in stages for word in stage.allow])._replace(code=code)
 
 
 def trust_in(allow: Collection[str]) -> Trust:
     """Return the permissions that the words of a setting `allow` give."""
-    return Trust(pickles="pickled-weights" in allow, ignored_weights="ignored-weights" in allow)
+    return Trust(
+        pickles="pickled-weights" in allow, ignored_weights="ignored-weights" in allow,
+        constant_weights="constant-weights" in allow,
+    )  # fmt: skip
 
 
 def is_hub_name(name: str) -> bool:

@@ -255,10 +255,11 @@ Allowed = Literal[
     "changed-data",
     "pickled-weights",
     "ignored-weights",
+    "constant-weights",
 ]
 """Faults that stop a training unless `allow` names them; described in `trueup.data.tokens.findings`."""
 Allows = Annotated[list[Allowed], BeforeValidator(listed)]
-AllowedWeights = Literal["pickled-weights", "ignored-weights"]
+AllowedWeights = Literal["pickled-weights", "ignored-weights", "constant-weights"]
 """The words of `Allowed` for models that are only used: measured, or talked to."""
 
 

@@ -25,7 +25,7 @@ _KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation
 
 
 class Trust(NamedTuple):
-    """The permissions that the user gave to a model: to run its code, to read pickles, and to leave weights out."""
+    """The permissions that the user gave to a model: its code, pickles, and weights left out or without sense."""
 
     code: bool = False
     """Run the model's own code: `trust_remote_code`."""
@@ -33,6 +33,8 @@ class Trust(NamedTuple):
     """Read pickled weights: `allow: [pickled-weights]`."""
     ignored_weights: bool = False
     """Leave out weights that the model's class has no use for: `allow: [ignored-weights]`."""
+    constant_weights: bool = False
+    """Accept matrices in which all numbers are equal: `allow: [constant-weights]`."""
 
 
 NO_TRUST = Trust()

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trueup.config.untrusted import NO_TRUST, Trust
 from trueup.data.sources.account import Drop
 from trueup.evaluation import sets
 from trueup.evaluation.items import read_header
@@ -46,9 +47,7 @@ class Plan:
         reward: the proxy reward: a run folder, a classifier or file.py:function; None where there is none.
         gold: an independent reward, in the same forms as `reward`.
         seed: the seed of sampled answers.
-        trust_remote_code: run code that comes with a model.
-        pickles: read weights that are pickled.
-        ignored_weights: leave out weights that a model's class has no use for.
+        trust: the user's permissions for the models.
         title: the report's title.
         stages: names of the pipeline stages whose run folders lie in `folder`.
         gates: the limits that decide the report's verdict (ship or not).
@@ -65,9 +64,7 @@ class Plan:
     reward: str | None = None
     gold: str | None = None
     seed: int = 0
-    trust_remote_code: bool = False
-    pickles: bool = False
-    ignored_weights: bool = False
+    trust: Trust = NO_TRUST
     title: str = ""
     stages: tuple[str, ...] = ()
     gates: GatesConfig | None = None

@@ -126,7 +126,7 @@ def _tokenizer(plan: Plan, source: str) -> PreTrainedTokenizerBase:
     """Return a model's tokenizer, with the chat template and variables of the evaluation."""
     settings = plan.settings
     return load_tokenizer(
-        source, trust_remote_code=plan.trust_remote_code, chat_template=settings.chat_template,
+        source, trust_remote_code=plan.trust.code, chat_template=settings.chat_template,
         template=settings.template,
     )  # fmt: skip
 
@@ -366,11 +366,7 @@ class _Bench:
         gc.collect()
 
     def _policy(self, source: str) -> Network:
-        trust = self.plan.trust_remote_code
-        trunk = load_causal_lm(
-            source, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles,
-            ignored_weights=self.plan.ignored_weights,
-        )  # fmt: skip
+        trunk = load_causal_lm(source, self.runtime, trust=self.plan.trust)
         if self.runtime.is_main:
             self._weights[source] = weights_sha256(trunk)
         tokenizer = _tokenizer(self.plan, source)
@@ -391,12 +387,9 @@ class _Bench:
     def _load_reward(self, source: str) -> tuple[Reward, Network | None]:
         if ".py:" in source:
             return score_on_main(reward_from_file(source), self.runtime), None
-        folder, trust = classifier_source(source), self.plan.trust_remote_code
-        classifier = load_classifier(
-            folder, self.runtime, trust_remote_code=trust, pickles=self.plan.pickles,
-            ignored_weights=self.plan.ignored_weights,
-        )  # fmt: skip
-        network = Network(classifier, load_tokenizer(folder, trust_remote_code=trust), self.runtime)
+        folder, trust = classifier_source(source), self.plan.trust
+        classifier = load_classifier(folder, self.runtime, trust=trust)
+        network = Network(classifier, load_tokenizer(folder, trust_remote_code=trust.code), self.runtime)
         network.add_classifier("reward", classifier, trainable=False)
         reward = model_reward(network, max_tokens=self.plan.settings.max_tokens)
         return require_varied(reward, f"reward: {source}"), network

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trueup.config.paths import classifier_problem
+from trueup.config.untrusted import Trust
 from trueup.data.rendering.messages import Message
 from trueup.errors import ModelError
 from trueup.export import proof_fresh
@@ -247,32 +248,32 @@ def record_folder(folder: Path, path: Path, *, trust_remote_code: bool = False) 
     Raises:
         ModelError: the folder, or an adapter's base, cannot be loaded.
     """
-    cpu = torch.device("cpu")
+    cpu, trust = torch.device("cpu"), Trust(trust_remote_code, constant_weights=True)
     if is_adapter(folder):
-        network, role = _load_adapter(folder, Runtime(cpu, torch.float32), trust_remote_code)
+        network, role = _load_adapter(folder, Runtime(cpu, torch.float32), trust)
     else:
         dtype = getattr(torch, dtype_of(folder), torch.float32)
-        network, role = _load_model(str(folder), Runtime(cpu, dtype), trust_remote_code)
+        network, role = _load_model(str(folder), Runtime(cpu, dtype), trust)
     examples = [single(network.renderer.conversation(_turns(*turns))) for turns in _CONVERSATIONS]
     record_outputs(network, role, examples, path, source=f"{folder}, as trueup loads it")
 
 
-def _load_model(folder: str, runtime: Runtime, trust: bool) -> tuple[Network, str]:
-    tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+def _load_model(folder: str, runtime: Runtime, trust: Trust) -> tuple[Network, str]:
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust.code)
     if classifier_problem(Path(folder)) is None:
-        classifier = load_classifier(folder, runtime, trust_remote_code=trust)
+        classifier = load_classifier(folder, runtime, trust=trust)
         network = Network(classifier, tokenizer, runtime)
         network.add_classifier("reward", classifier, trainable=False)
         return network, "reward"
-    network = Network(load_causal_lm(folder, runtime, trust_remote_code=trust), tokenizer, runtime)
+    network = Network(load_causal_lm(folder, runtime, trust=trust), tokenizer, runtime)
     network.add_frozen("policy")
     return network, "policy"
 
 
-def _load_adapter(folder: Path, runtime: Runtime, trust: bool) -> tuple[Network, str]:
+def _load_adapter(folder: Path, runtime: Runtime, trust: Trust) -> tuple[Network, str]:
     base, settings = base_of(folder), json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    trunk = load_causal_lm(base, runtime, trust_remote_code=trust)
-    network = Network(trunk, load_tokenizer(base, trust_remote_code=trust), runtime)
+    trunk = load_causal_lm(base, runtime, trust=trust)
+    network = Network(trunk, load_tokenizer(base, trust_remote_code=trust.code), runtime)
     if settings["task_type"] == "SEQ_CLS":
         network.add_scorer("reward", folder, trainable=False)
         return network, "reward"

@@ -154,7 +154,7 @@ def config_message(place: str, error: Exception, settings: Mapping[str, Any]) ->
         return f"{place}: {library_reason(error, 300)}\n  fix: install that package into trueup's environment"
     quoted = [
         f"{key}: {value!r}"
-        for key, value in _leaves(settings)
+        for key, value in leaves(settings)
         if isinstance(value, str) and len(value) > 1 and any(f"{mark}{value}{mark}" in str(error) for mark in "'\"`")
     ]
     keys = f" ({named(quoted)})" if quoted else ""
@@ -165,11 +165,11 @@ def config_message(place: str, error: Exception, settings: Mapping[str, Any]) ->
     )
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of everything in nested settings that is no mapping itself."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

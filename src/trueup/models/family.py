@@ -18,12 +18,11 @@ from trueup.errors import ModelError
 from trueup.models.adapters import check_adapters
 from trueup.models.blank import config_message, require_buildable
 from trueup.models.loading import inspected_folder, load_error_message
+from trueup.models.settings import DECODERS, encoder_message, sees_both_ways
 from trueup.models.weights import score_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
-
-_DECODERS = "use a decoder-only language model, such as Qwen, Llama, Gemma or SmolLM"
 
 
 def check_family(config: StageConfig) -> None:
@@ -42,19 +41,16 @@ def check_family(config: StageConfig) -> None:
     kind = family.model_type
     if type(family) not in cast("Any", AutoModelForCausalLM)._model_mapping and not getattr(family, "auto_map", None):
         raise ModelError(
-            f"model: {config.model}: transformers has no causal language model of {kind} models\n  fix: {_DECODERS}"
+            f"model: {config.model}: transformers has no causal language model of {kind} models\n  fix: {DECODERS}"
         )
     if family.is_encoder_decoder:
         raise ModelError(
             f"model: {config.model} is an encoder-decoder ({kind}); trueup trains decoder-only language models\n"
-            f"  fix: {_DECODERS}"
+            f"  fix: {DECODERS}"
         )
     trunk = _trunk(config.model, family, trust_of(config))
-    if trunk is not None and _sees_both_ways(trunk):
-        raise ModelError(
-            f"model: {config.model} is an encoder ({kind}), no causal language model: its tokens see those after them\n"
-            f"  fix: {_DECODERS}"
-        )
+    if trunk is not None and sees_both_ways(trunk):
+        raise ModelError(f"model: {encoder_message(config.model, kind)}")
     if config.method == "reward":
         _check_classifier(config.model, family, trunk)
     if config.lora is not None and trunk is not None:
@@ -79,15 +75,6 @@ def _trunk(model: str, family: PreTrainedConfig, trust: Trust) -> PreTrainedMode
         return require_buildable(AutoModelForCausalLM, family, model)
     except ModelError as error:
         raise ModelError(f"model: {error}") from error
-
-
-def _sees_both_ways(trunk: PreTrainedModel) -> bool:
-    """Return True for an encoder loaded as a language model, such as BERT without `is_decoder` in its config.json.
-
-    Its attention says so: no module of it is causal. Encoders that do not say it are found when they have loaded.
-    """
-    flags = {module.is_causal for module in trunk.modules() if isinstance(getattr(module, "is_causal", None), bool)}
-    return flags == {False} and getattr(trunk.config.get_text_config(), "is_decoder", None) is False
 
 
 def _family(model: str, trust: Trust) -> PreTrainedConfig | None:

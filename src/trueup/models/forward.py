@@ -13,10 +13,10 @@ from torch import Tensor
 from trueup.algorithms.tensors import segment_sum
 from trueup.errors import ModelError
 from trueup.models.batching import Branch, Example, Per, collate, micro_batches
+from trueup.models.network import Network, not_finite
 from trueup.models.positions import table_size
 
 if TYPE_CHECKING:
-    from trueup.models.network import Network
     from trueup.runtime import Runtime
 
 
@@ -110,19 +110,12 @@ def check_lm_head(network: Network, role: str = "policy") -> None:
     tolerance = 1e-3 if network.runtime.dtype == torch.float32 else 0.2
     worst = float((ours - theirs).abs().max())
     if not bool(theirs.isfinite().all()):
-        raise ModelError(_not_finite(name))
+        raise ModelError(not_finite(name))
     if not worst < tolerance:
         raise ModelError(
             f"{name}: its logits are not its last hidden states times its LM head (the difference is "
             f"up to {worst:.2g} nats), so trueup cannot train it"
         )
-
-
-def _not_finite(name: str) -> str:
-    return (
-        f"{name}: what it computes is NaN or infinity, although its weights are finite\n"
-        "  fix: take the config.json that belongs to these weights, or set dtype=float32"
-    )
 
 
 @torch.no_grad()
@@ -156,7 +149,7 @@ def check_causal(network: Network) -> None:
                 "  fix: lower max_length, with over_length=drop or cut"
             ) from error
         if not (bool(first.isfinite().all()) and bool(second.isfinite().all())):
-            raise ModelError(_not_finite(name))
+            raise ModelError(not_finite(name))
         if not float((first - second).norm()) <= limit * float(first.norm()):
             raise ModelError(
                 f"{name}: tokens change the probabilities of tokens before them, so this "

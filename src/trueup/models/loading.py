@@ -19,15 +19,16 @@ from trueup.config.paths import (
     quantization_problem,
     trust_of,
 )
-from trueup.config.untrusted import Trust, pickle_message, read_json, refusal
+from trueup.config.untrusted import NO_TRUST, Trust, pickle_message, read_json, refusal
 from trueup.data.rendering.choice import choose_template, two_templates
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import MissingExtraError, ModelError
 from trueup.models.adapter_matching import AdapterReport, adapter_report, require_adapter_match
-from trueup.models.blank import frequencies_message, library_reason, meta_base, read_model_config
+from trueup.models.blank import frequencies_message, library_reason, meta_base, read_model_config, skeleton
 from trueup.models.matching import folder_report, loaded_report, require_match, with_layers_beyond
 from trueup.models.network import Network
-from trueup.models.weights import check_end_ids, input_embeddings, weights_fingerprint
+from trueup.models.settings import encoder_message, sees_both_ways, setting_problems
+from trueup.models.weights import check_end_ids, input_embeddings, weight_problem, weights_fingerprint
 from trueup.system.text import excerpt
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 ROUNDING_FILE = "rounding.json"
 """File in a model's folder: the share of its training that half precision keeps, if that is too small."""
-_INSPECTED = ("config.json", "adapter_config.json", "tokenizer_config.json", "*.index.json")
+_INSPECTED = ("config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json", "*.index.json")
 
 
 def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | None = None) -> Network:
@@ -52,9 +53,8 @@ def load_network(config: StageConfig, runtime: Runtime, renderer: Renderer | Non
     _check_rounding(config, runtime)
     trust = trust_of(config)
     trunk = load_causal_lm(
-        config.model, runtime, trust_remote_code=trust.code, pickles=trust.pickles,
-        other_base="other-base" in config.allow, ignored_weights=trust.ignored_weights, head=config.method != "reward",
-    )  # fmt: skip
+        config.model, runtime, trust=trust, other_base="other-base" in config.allow, head=config.method != "reward"
+    )
     renderer = renderer or load_renderer(config)
     tokenizer = renderer.tokenizer
     check_vocabulary(trunk, tokenizer, config.model)
@@ -87,27 +87,27 @@ def _check_rounding(config: StageConfig, runtime: Runtime) -> None:
     )
 
 
-def _require_finite(module: Any, model: str) -> Any:
-    """Return the module after checking that its weights are finite, and the rotary frequencies of its config.json.
+def _require_sound(module: Any, model: str, trust: Trust) -> Any:
+    """Return the module after checking the numbers in its weights, and the rotary frequencies of its config.json.
 
     Attention hides frequencies of NaN: SDPA returns numbers for them.
 
     Raises:
-        ModelError: a weight or frequency is NaN or infinity.
+        ModelError: a weight or frequency is NaN or infinity, or a weight is absurdly large or a constant matrix.
     """
     for name, buffer in module.named_buffers():
         if "inv_freq" in name and not bool(buffer.isfinite().all()):
             raise ModelError(frequencies_message(model, name))
-    for name, weight in module.state_dict().items():
-        if weight.is_floating_point() and not bool(weight.isfinite().all()):
-            raise ModelError(f"{model}: the weights {name} hold NaN or infinity\n  fix: take an earlier checkpoint")
+    weights = {weight.data_ptr(): (name, weight) for name, weight in reversed(module.state_dict().items())}
+    problem = weight_problem(reversed(weights.values()), lambda: meta_base(module))
+    if problem is not None and not (trust.constant_weights and problem.code == "constant-weights"):
+        raise ModelError(f"{model}: {problem.text}\n  fix: {problem.fix}")
     return module
 
 
 def load_causal_lm(
-    model: str, runtime: Runtime, *, trust_remote_code: bool = False, pickles: bool = False, other_base: bool = False,
-    ignored_weights: bool = False, head: bool = True,
-) -> PreTrainedModel:  # fmt: skip
+    model: str, runtime: Runtime, *, trust: Trust = NO_TRUST, other_base: bool = False, head: bool = True
+) -> PreTrainedModel:
     """Load a causal language model in the compute dtype, on the device.
 
     For a PEFT adapter's folder this is its base with the adapter merged in.
@@ -115,10 +115,8 @@ def load_causal_lm(
     Args:
         model: a hub id, a folder or a `.gguf` file.
         runtime: device and compute dtype.
-        trust_remote_code: run code that comes with the model (or with an adapter's base).
-        pickles: accept pickled weights; only tensors are read from them, by torch's `weights_only`.
+        trust: the user's permissions for the model, or for an adapter and its base.
         other_base: accept a base with other weights than the adapter was trained over.
-        ignored_weights: accept weights in the files that the model's class has no use for.
         head: False accepts a model without its LM head, which a reward model does not need.
 
     Raises:
@@ -127,7 +125,6 @@ def load_causal_lm(
     """
     from transformers import AutoModelForCausalLM
 
-    trust = Trust(trust_remote_code, pickles, ignored_weights)
     if is_adapter(Path(model)):
         return _with_adapter(Path(model), runtime, trust, other_base=other_base)
     trunk = _load_model(AutoModelForCausalLM, model, trust, runtime.dtype, head=head)
@@ -139,7 +136,7 @@ def load_causal_lm(
         check_end_ids(trunk)
     except ModelError as error:
         raise ModelError(f"{model}: {error}") from None
-    return _require_finite(trunk, model).to(runtime.load_device)
+    return _require_sound(trunk, model, trust).to(runtime.load_device)
 
 
 def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: bool) -> PreTrainedModel:
@@ -153,9 +150,7 @@ def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: b
     name = adapter_base(folder)
     if problem := refusal(folder, trust):
         raise ModelError(problem)
-    base = load_causal_lm(
-        name, runtime, trust_remote_code=trust.code, pickles=trust.pickles, ignored_weights=trust.ignored_weights
-    )
+    base = load_causal_lm(name, runtime, trust=trust)
     origin = folder / "trueup.json"
     trained_over = read_json(origin).get("base_fingerprint") if origin.is_file() else None
     if trained_over is not None and trained_over != weights_fingerprint(base) and not other_base:
@@ -177,7 +172,7 @@ def _with_adapter(folder: Path, runtime: Runtime, trust: Trust, *, other_base: b
         raise
     except Exception as error:  # shapes of another model, or settings that peft rejects
         raise ModelError(f"{folder}: this adapter does not fit {name}: {library_reason(error, 200)}") from error
-    return cast("PreTrainedModel", _require_finite(merged, str(folder)))
+    return cast("PreTrainedModel", _require_sound(merged, str(folder), trust))
 
 
 def load_renderer(config: StageConfig, model: str | None = None) -> Renderer:
@@ -263,10 +258,7 @@ def _require_known_tokens(tokenizer: PreTrainedTokenizerBase, model: str) -> Non
             )
 
 
-def load_classifier(
-    model: str, runtime: Runtime, *, trust_remote_code: bool = False, pickles: bool = False,
-    ignored_weights: bool = False,
-) -> PreTrainedModel:  # fmt: skip
+def load_classifier(model: str, runtime: Runtime, *, trust: Trust = NO_TRUST) -> PreTrainedModel:
     """Load a reward model: a sequence classifier with a single label. Arguments are those of `load_causal_lm`.
 
     Raises:
@@ -277,9 +269,8 @@ def load_classifier(
 
     if Path(model).is_dir() and (problem := classifier_problem(Path(model))):
         raise ModelError(f"reward: {problem}")
-    trust = Trust(trust_remote_code, pickles, ignored_weights)
     classifier = _load_model(AutoModelForSequenceClassification, model, trust, runtime.dtype)
-    return _require_finite(classifier, model).to(runtime.load_device)
+    return _require_sound(classifier, model, trust).to(runtime.load_device)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -327,7 +318,7 @@ def compare_headers(model: str, trust: Trust, *, is_reward: bool = False, head: 
         when they have loaded (names on the hub, `.gguf` files).
 
     Raises:
-        ModelError: the weights are not those of the model's class.
+        ModelError: the weights are not those of the model's class, a setting makes no sense, or it is an encoder.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -335,15 +326,26 @@ def compare_headers(model: str, trust: Trust, *, is_reward: bool = False, head: 
     if is_adapter(place):
         return compare_headers(adapter_base(place), trust, head=head)
     if not place.is_dir():
+        if (folder := inspected_folder(model)) is not None and not refusal(folder, trust, weights=False):
+            _check_settings(folder, model, is_reward=is_reward)
         return None
     if problem := refusal(place, trust) or kind_problem(place, model, auto):
         raise ModelError(problem)
     report = folder_report(place, auto, head=head, code=trust.code)
+    _check_settings(place, model, is_reward=is_reward)
     if report is None:
         return None
     require_match(report, model, ignored_weights=trust.ignored_weights)
     ignored = report.unexpected
     return f"{model}: {report.model} has no use for {report.ignored(ignored)}" if ignored else None
+
+
+def _check_settings(folder: Path, model: str, *, is_reward: bool) -> None:
+    """Raise ModelError if a model's JSON files in `folder` hold a setting without sense, or it is an encoder."""
+    if (problem := next(setting_problems(folder, model), None)) is not None:
+        raise ModelError("{}\n  fix: {}".format(*problem))
+    if not is_reward and (trunk := skeleton(str(folder))) is not None and sees_both_ways(trunk):
+        raise ModelError(encoder_message(model, trunk.config.model_type))
 
 
 def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> tuple[Any, Path | None]:

@@ -567,23 +567,33 @@ class Network(nn.Module):
         """Check that the role's trunk computes last hidden states from token ids, positions and nothing else.
 
         Raises:
-            ModelError: it does not: its family needs more, or its code fails.
+            ModelError: it does not: its family needs more, or its code fails; or what it computes is NaN or infinity,
+                or the same for every token.
         """
         training = self.training
-        batch = collate([Example([1, 2, 3], (Branch([4], [True]),))], per="token", pad_id=0, layout="plain")
+        rows = [Example([1, 2, last], (Branch([4], [True]),)) for last in (3, 4)]
+        batches = [collate([row], per="token", pad_id=0, layout="plain").to(self.runtime.device) for row in rows]
+        name = type(self.trunk(role)).__name__
         self.eval()
         try:
-            self.states(batch.to(self.runtime.device), role)
+            first, second = (self.states(batch, role)[batch.predict_at] for batch in batches)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a family's own code may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ModelError(
-                f"{type(self.trunk(role)).__name__}: this family cannot be trained: it gives no last hidden states for "
+                f"{name}: this family cannot be trained: it gives no last hidden states for "
                 f"plain rows of tokens ({reason})"
             ) from error
         finally:
             self.train(training)
+        if not (bool(first.isfinite().all()) and bool(second.isfinite().all())):
+            raise ModelError(not_finite(name))
+        if torch.equal(first, second):
+            raise ModelError(
+                f"{name}: it computes the same whatever token it reads: its norms or multipliers are zero\n"
+                "  fix: copy the model again, whole, with the config.json that belongs to it"
+            )
 
     @torch.no_grad()
     def _agrees(self, layout: Layout, role: str) -> bool:
@@ -650,6 +660,14 @@ class Network(nn.Module):
         finally:
             self.train(training)
         return _relative_difference(ours, plain) < (2e-4 if self.runtime.dtype == torch.float32 else 5e-2)
+
+
+def not_finite(name: str) -> str:
+    """Return the message for a model, of the class `name`, that computes NaN or infinity."""
+    return (
+        f"{name}: what it computes is NaN or infinity, although its weights are finite\n"
+        "  fix: take the config.json that belongs to these weights, or set dtype=float32"
+    )
 
 
 _PROBED = 14

@@ -11,7 +11,8 @@ from torch import nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_KEYS = ("max_position_embeddings", "max_seq_len", "n_positions", "n_ctx")
+POSITION_KEYS = ("max_position_embeddings", "max_seq_len", "n_positions", "n_ctx")
+"""The names under which configurations give the number of positions."""
 _OFFSET = 8  # rows that a table may have in addition: OPT's has two for padding
 
 
@@ -48,7 +49,7 @@ def table_size(model: nn.Module) -> int | None:
 def _configured(model: nn.Module) -> int | None:
     """Return the number of positions in a model's configuration, under whatever name; None if it has none."""
     config: Any = cast("Any", model).config.get_text_config()
-    values = (getattr(config, key, None) for key in _KEYS)
+    values = (getattr(config, key, None) for key in POSITION_KEYS)
     return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 

@@ -78,11 +78,9 @@ def open_reward(source: str, network: Network, config: PpoConfig | DpoConfig, *,
         network.add_scorer(role, adapter, trainable=False)
         return require_varied(model_reward(network, role=role, max_tokens=config.max_tokens), f"reward: {source}"), True
     folder = classifier_source(source)
-    code, pickles, ignored = trust_of(config)
-    classifier = load_classifier(
-        folder, network.runtime, trust_remote_code=code, pickles=pickles, ignored_weights=ignored
-    )
-    tokenizer = load_tokenizer(folder, trust_remote_code=code)
+    trust = trust_of(config)
+    classifier = load_classifier(folder, network.runtime, trust=trust)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust.code)
     reward = classifier_reward(classifier, tokenizer, network.runtime, max_tokens=config.max_tokens)
     return require_varied(reward, f"reward: {source}"), False
 

@@ -134,19 +134,6 @@ def tensors_of(path: Path) -> Iterator[tuple[str, Tensor]]:
             yield name, file.get_tensor(name)
 
 
-def non_finite(path: Path) -> str | None:
-    """Return the name of the first tensor in a `.safetensors` file that holds NaN or infinity; None if there is none.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    for name, tensor in tensors_of(path):
-        # torch cannot say of 8-bit floats; they are refused, or dequantized, when their model loads.
-        if tensor.dtype.is_floating_point and tensor.element_size() > 1 and not bool(tensor.isfinite().all()):
-            return name
-    return None
-
-
 def read_weights(folder: Path, names: Set[str]) -> dict[str, Tensor]:
     """Return name -> weight for those of `names` that a folder's `.safetensors` hold, as they are stored.
 

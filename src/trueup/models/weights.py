@@ -1,15 +1,17 @@
-"""Parts that every `transformers` model has (embeddings, heads, dropout), and a fingerprint of all weights."""
+"""Parts that every `transformers` model has (embeddings, heads, dropout), and the numbers in its weights."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from trueup.errors import ModelError
+from trueup.models.stored import named
 from trueup.system.text import excerpt
 
 if TYPE_CHECKING:
@@ -84,6 +86,86 @@ def score_head(classifier: nn.Module) -> nn.Linear:
             f"a reward model has a single label, this classifier has {head.out_features}: set num_labels=1"
         )
     return head
+
+
+LARGEST_WEIGHT = 65504.0
+"""The largest number that float16 holds: no released model has a weight beyond it."""
+
+
+class WeightProblem(NamedTuple):
+    """A problem of the numbers in a model's weights: the code of its finding, the text and the fix."""
+
+    code: str
+    text: str
+    fix: str
+
+
+def weight_problem(
+    weights: Iterable[tuple[str, Tensor]], blank: Callable[[], PreTrainedModel | None]
+) -> WeightProblem | None:
+    """Return the worst problem of the numbers in weights: NaN or infinity, absurdly large ones, constant matrices.
+
+    A matrix in which all numbers are equal, such as zeros, tells nothing about what goes into it. One is accepted if
+    the model's class begins it so, as it does with some biases and gates.
+
+    Args:
+        weights: (name, weight); read one after the other.
+        blank: makes the model without numbers, or None where its class is not known.
+    """
+    no_numbers, absurd, equal = list[str](), list[str](), dict[str, float]()
+    for name, weight in weights:
+        if not (weight.is_floating_point() and weight.element_size() > 1 and weight.numel()):
+            continue  # torch cannot say of 8-bit floats; they are refused, or dequantized, when their model loads
+        low, high = (float(bound) for bound in weight.aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            no_numbers.append(name)
+        elif weight.ndim and max(-low, high) > LARGEST_WEIGHT:
+            absurd.append(f"{name}: {max(low, high, key=abs):.3g}")
+        elif low == high and _is_matrix(name, weight):
+            equal[name] = low + 0.0  # of -0 too
+    if no_numbers:
+        text = f"the weights {named(no_numbers)} hold NaN or infinity"
+        return WeightProblem("non-finite-weights", text, "take an earlier checkpoint")
+    if absurd:
+        text = f"{len(absurd)} weights hold numbers beyond {LARGEST_WEIGHT:,.0f} ({named(absurd)}), as no model does"
+        return WeightProblem("absurd-weights", text, "take an earlier checkpoint, or copy the model again, whole")
+    if equal and (model := blank()) is not None:
+        equal = {name: value for name, value in equal.items() if not _begins_so(model, name, value)}
+    if equal:
+        names = named([f"{name}: {value:.3g}" for name, value in equal.items()])
+        text = f"in {len(equal)} matrices all numbers are equal ({names}): they tell nothing of what goes into them"
+        fix = (
+            "copy or save the model again, whole; if they are meant to begin so (layers added to a model), set "
+            "allow=[constant-weights] (for chat: --allow constant-weights)"
+        )
+        return WeightProblem("constant-weights", text, fix)
+    return None
+
+
+def _is_matrix(name: str, weight: Tensor) -> bool:
+    """Return True for a weight that is multiplied with what goes through it: no bias, no vector, no adapter's half."""
+    parts = name.split(".")
+    is_other = parts[-1].endswith("bias") or any(part.startswith("lora_") for part in parts)
+    return not is_other and sum(size > 1 for size in weight.shape) > 1
+
+
+def _begins_so(blank: PreTrainedModel, name: str, value: float) -> bool:
+    """Return True if the class of a model starts the weight `name` with `value` everywhere.
+
+    A module's weights may also be started by a module around it, the innermost first.
+    """
+    place, _, part = name.rpartition(".")
+    parts = place.split(".")
+    try:
+        owner = blank.get_submodule(place).to_empty(device="cpu", recurse=False)
+        weight = cast("Tensor", getattr(owner, part))
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            weight.fill_(math.nan)
+            for depth in range(len(parts), -1, -1):
+                cast("Any", blank)._init_weights(blank.get_submodule(".".join(parts[:depth])))
+    except (AttributeError, RuntimeError, TypeError, ValueError, KeyError):  # the family's own code, without numbers
+        return False
+    return bool((weight == value).all())
 
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from trueup.config import DpoConfig, PpoConfig, StageConfig
+from trueup.config import PpoConfig, StageConfig
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.findings import Finding, fault, raise_errors
 from trueup.data.tokens.prepare import Prepared, prepare
 from trueup.models.loading import load_tokenizer
-from trueup.models.reward_model import classifier_source
-from trueup.preflight.models import position_findings
+from trueup.preflight.models import other_models, position_findings
 from trueup.system.files import atomic_write_text
 
 if TYPE_CHECKING:
@@ -119,16 +118,6 @@ def _template_findings(config: StageConfig, renderer: Renderer) -> list[Finding]
     text = f"the tokenizer of {config.model} has no chat template; ChatML would be used, and saved with the model"
     fix = "use the tokenizer of an instruct model of the same family"
     return [fault("missing-template", "model", text, fix, config.allow)]
-
-
-def other_models(config: StageConfig) -> list[tuple[str, str]]:
-    """Return (section, model) for the reference model and the reward models that a stage names."""
-    models: list[tuple[str, str]] = []
-    if isinstance(config, DpoConfig) and config.reference:
-        models.append(("reference", config.reference))
-    if isinstance(config, PpoConfig):
-        models += [("reward", classifier_source(reward)) for reward in config.rewards if ".py:" not in reward]
-    return models
 
 
 def _tokenizer_findings(config: StageConfig, renderer: Renderer) -> list[Finding]:

@@ -19,15 +19,15 @@ from trueup.config.untrusted import refusal
 from trueup.data.tokens.findings import Finding, fault
 from trueup.errors import ModelError
 from trueup.models.adapter_matching import adapter_problem, adapter_report
-from trueup.models.blank import endless_frequencies, frequencies_message, read_model_config, skeleton
+from trueup.models.blank import read_model_config, skeleton
 from trueup.models.family import check_family
-from trueup.models.loading import kind_problem
+from trueup.models.loading import inspected_folder, kind_problem
 from trueup.models.matching import WeightsReport, folder_report
 from trueup.models.positions import position_limit
 from trueup.models.reward_model import classifier_source
+from trueup.models.settings import setting_problems
 from trueup.models.stored import read_adapter, read_weights, same_weights
 from trueup.models.targets import target_problem
-from trueup.models.weights import check_end_ids
 from trueup.system.text import home_path, listed
 
 if TYPE_CHECKING:
@@ -202,19 +202,28 @@ def _same_reward(first: str, second: str) -> bool:
         return False  # a file that cannot be read is a finding of its own
 
 
+def other_models(config: StageConfig) -> list[tuple[str, str]]:
+    """Return (section, model) for the reference model and the reward models that a stage names."""
+    models: list[tuple[str, str]] = []
+    if isinstance(config, DpoConfig) and config.reference:
+        models.append(("reference", config.reference))
+    if isinstance(config, PpoConfig):
+        models += [("reward", classifier_source(reward)) for reward in config.rewards if ".py:" not in reward]
+    return models
+
+
 def setting_findings(config: StageConfig) -> Iterator[Finding]:
-    """Yield a finding if the stage's model has an end token beyond its vocabulary, or rotary frequencies of NaN."""
-    trunk = skeleton(config.model)
-    if trunk is None:
-        return
-    try:
-        check_end_ids(trunk)
-    except ModelError as error:
-        text, _, fix = str(error).partition("\n  fix: ")
-        yield Finding("unusable", "error", "model", f"{config.model}: {text}", fix)
-    if name := endless_frequencies(trunk):
-        text, _, fix = frequencies_message(config.model, name).partition("\n  fix: ")
-        yield Finding("unusable", "error", "model", text, fix)
+    """Yield a finding for each setting without sense of the stage's model, and of its reference and reward models."""
+    for section, model in [("model", config.model), *other_models(config)]:
+        base = adapter_base(Path(model)) if is_adapter(Path(model)) else model
+        try:
+            folder = inspected_folder(base)
+        except ModelError:
+            continue  # the hub has it not, which `check_family` or the loader says
+        if folder is None or refusal(folder, trust_of(config), weights=False):
+            continue
+        for text, fix in setting_problems(folder, base):
+            yield Finding("unusable", "error", section, text, fix)
 
 
 def target_findings(config: StageConfig) -> Iterator[Finding]:

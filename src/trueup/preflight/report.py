@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from trueup.config import PipelineConfig, PpoConfig, StageConfig
 from trueup.config.paths import is_adapter
 from trueup.data.rendering.renderer import Renderer
 from trueup.data.tokens.contamination import EvaluatedSet, HeldOutCheck
-from trueup.data.tokens.findings import Finding
+from trueup.data.tokens.findings import Finding, fault
 from trueup.data.tokens.prepare import Prepared
 from trueup.errors import ConfigError, DataError, ModelError
+from trueup.models.blank import skeleton
 from trueup.models.loading import code_problem, load_renderer, read_config
-from trueup.models.stored import non_finite
-from trueup.preflight.check import examine, other_models
-from trueup.preflight.models import family_findings, model_findings
+from trueup.models.stored import tensors_of
+from trueup.models.weights import weight_problem
+from trueup.preflight.check import examine
+from trueup.preflight.models import family_findings, model_findings, other_models
 from trueup.system.console import Progress, make_console
 from trueup.system.text import clean
 
@@ -170,11 +173,12 @@ def _model_findings(config: StageConfig, renderer: Renderer) -> Iterator[Finding
         text = "the start of a training checks that the adapter was trained over these weights of its base"
         yield Finding("other-base", "note", "model", text)
     for section, place in [("model", model), *other_models(config)]:
-        paths = sorted(Path(place).glob("*.safetensors"))
-        damaged = next(((path, name) for path in paths if (name := non_finite(path))), None)
-        if damaged is not None:
-            text = f"{damaged[0]}: {damaged[1]} holds NaN or infinity"
-            yield Finding("non-finite-weights", "error", section, text, "take an earlier checkpoint")
+        weights = (pair for path in sorted(Path(place).glob("*.safetensors")) for pair in tensors_of(path))
+        problem = weight_problem(weights, partial(skeleton, place))
+        if problem is not None and problem.code in config.allow:
+            yield fault("constant-weights", section, f"{place}: {problem.text}", "", config.allow)
+        elif problem is not None:
+            yield Finding(problem.code, "error", section, f"{place}: {problem.text}", problem.fix)
 
 
 def show(result: CheckResult, *, as_json: bool) -> None:

@@ -56,10 +56,7 @@ def _add_reference(stage: Stage, config: DpoConfig) -> None:
     if config.reference is None:
         stage.network.add_reference()
         return
-    code, pickles, ignored = trust_of(config)
-    other = load_causal_lm(
-        config.reference, stage.network.runtime, trust_remote_code=code, pickles=pickles, ignored_weights=ignored
-    )
+    other = load_causal_lm(config.reference, stage.network.runtime, trust=trust_of(config))
     stage.network.add_reference(other)
 
 

@@ -100,10 +100,7 @@ def _add_value(stage: Stage, config: PpoConfig, source: str, *, on_backbone: boo
         )
         network.add_scorer("value", Path(source) / "adapter", trainable=True)
     elif ".py:" not in source and config.lora is None:
-        code, pickles, ignored = trust_of(config)
-        classifier = load_classifier(
-            classifier_source(source), network.runtime, trust_remote_code=code, pickles=pickles, ignored_weights=ignored
-        )
+        classifier = load_classifier(classifier_source(source), network.runtime, trust=trust_of(config))
         if input_embeddings(classifier).shape[0] != network.vocabulary:
             raise ConfigError(
                 f"reward: {source} has another vocabulary than {config.model}, so no value model can start from it"

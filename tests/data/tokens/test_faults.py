@@ -18,7 +18,7 @@ from trueup.data.rendering.messages import Rendered
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import DataError
 
-OF_THE_WEIGHTS = {"other-base", "rounded-weights", "pickled-weights", "ignored-weights"}
+OF_THE_WEIGHTS = {"other-base", "rounded-weights", "pickled-weights", "ignored-weights", "constant-weights"}
 """For faults of the weights, see models/test_loading.py, models/test_matching.py, hostile/test_models.py."""
 Patch = pytest.MonkeyPatch
 
