@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Strict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    Strict,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 
 from trueup.config.functions import functions_as_text
 from trueup.config.problems import Problem, collected, suggestion
@@ -155,6 +164,8 @@ class EvaluateConfig(Section):
     """A chat template for all models, instead of their own: a file, chatml or chatml-tools."""
     template: dict[str, JsonValue] | None = None
     """Variables for the models' chat templates, e.g. `{enable_thinking: false}`."""
+    train_thinking: StrictBool | None = None
+    """Count the thoughts before answers in log-probabilities of rankings. Unset: they count; false: only the answers."""
     tasks: Annotated[list[TaskName], Field(min_length=1), BeforeValidator(listed)] | None = None
     """The tasks to measure. Unset: all that can be measured; the report names those that cannot."""
     data: DataConfig | None = None

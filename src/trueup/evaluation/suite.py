@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from trueup.config.functions import UserFunction
 from trueup.config.paths import is_address
 from trueup.data.rendering.choice import read_template
+from trueup.data.rendering.renderer import Renderer
 from trueup.errors import DataError
 from trueup.evaluation import tasks
 from trueup.evaluation.endpoint import Endpoint, Usage
@@ -371,7 +372,8 @@ class _Bench:
             self._weights[source] = weights_sha256(trunk)
         tokenizer = _tokenizer(self.plan, source)
         check_vocabulary(trunk, tokenizer, source)
-        network = Network(trunk, tokenizer, self.runtime)
+        renderer = Renderer(tokenizer, train_thinking=self.plan.settings.train_thinking is not False)
+        network = Network(trunk, tokenizer, self.runtime, renderer)
         network.add_frozen("policy")
         return network
 
@@ -494,6 +496,8 @@ def input_hashes(plan: Plan) -> dict[str, str]:
     parts["reference"] = _content(plan.models[plan.against])
     if config.chat_template or config.template:
         parts["template"] = [config.chat_template and read_template(config.chat_template), config.template]
+    if config.train_thinking is False:
+        parts["train_thinking"] = False
     return {name: hashlib.sha256(repr(part).encode()).hexdigest()[:16] for name, part in parts.items()}
 
 

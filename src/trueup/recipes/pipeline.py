@@ -256,7 +256,7 @@ def evaluation_plan(config: PipelineConfig, command: str | None = None, title: s
     It lists the models to measure, the rewards that score them, and the settings of the report.
     """
     folder = config.folder
-    unset = [key for key in ("chat_template", "template") if getattr(config.evaluate, key) is None]
+    unset = [key for key in ("chat_template", "template", "train_thinking") if getattr(config.evaluate, key) is None]
     shared = {key: getattr(config, key) for key in unset}
     settings = config.evaluate.model_copy(update=shared)
     methods = {name: config.stages[name]["method"] for name in config.stages}
