@@ -84,8 +84,10 @@ def serve(path: Path, config: RankConfig) -> None:
     closed = bool(config.rater or config.name) or not on_loopback(config.host)
     access = Access(config.host, config.port, token_needed=closed, owner=OWNER, names=tuple(config.name))
     files = StoreInput.read(config.prompts, config.pairs, config.gold)
+    is_new = not path.exists()
     with Store.open(path, create=True) as store:
-        _fill(store, _settings(store, config), files, writes=bool(config.model))
+        with store.discarded_on_error(is_new=is_new):
+            _fill(store, _settings(store, config), files, writes=bool(config.model))
         invited = [store.rater(name) for name in ([OWNER, *config.rater] if access.token_needed else [])]
         before = store.last_event()
         writer = None

@@ -400,3 +400,18 @@ def test_empty_messages_of_pairs(tmp_path: Path) -> None:
     assert count_empty_messages(pairs) == 2
     assert empty_message_note(count_empty_messages(pairs[:1])) == ""
     assert empty_message_note(1).startswith("1 message is empty")
+
+
+def test_an_import_that_fails_leaves_no_store(tmp_path: Path) -> None:
+    """A prompt with tools is refused when the store is open already; one that existed stays as it was."""
+    tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
+    good = write(tmp_path / "good.jsonl", RANKING)
+    bad = write(tmp_path / "bad.jsonl", RANKING, {**RANKING, "prompt": "And?", "tools": [tool]})
+    with pytest.raises(DataError, match="a prompt holds tools or tool calls"):
+        import_file(tmp_path / "new.db", bad)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "good.jsonl"]
+    import_file(tmp_path / "old.db", good)
+    with pytest.raises(DataError, match="a prompt holds tools or tool calls"):
+        import_file(tmp_path / "old.db", bad)
+    with Store.open(tmp_path / "old.db") as store:
+        assert len(store.votes()) == 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -70,6 +71,18 @@ class Store:
     def close(self) -> None:
         """Wait for the current write, then close the file. May be called twice."""
         self._database.close()
+
+    @contextmanager
+    def discarded_on_error(self, *, is_new: bool) -> Iterator[None]:
+        """Delete the store's file if the block fails and `is_new`: a store that was just made is not left empty."""
+        try:
+            yield
+        except BaseException:
+            if is_new:
+                self.close()
+                for end in ("", "-wal", "-shm"):
+                    Path(f"{self.path}{end}").unlink(missing_ok=True)
+            raise
 
     def __enter__(self) -> Store:
         """Return the store, for a `with` statement."""

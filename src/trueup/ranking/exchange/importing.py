@@ -114,7 +114,8 @@ def import_file(store_path: str | Path, file: str, *, rater: str | None = None) 
         )
     named = _named(read.votes, normalize_name(rater) if rater else _default_rater(file))
     last = _last_votes(named)
-    with Store.open(store_path, create=True) as store:
+    is_new = not Path(store_path).exists()
+    with Store.open(store_path, create=True) as store, store.discarded_on_error(is_new=is_new):
         _refuse_contradictions(store, last.values())
         added = store.import_votes([_imported(vote) for vote in last.values()])
     twice = len(named) - len(last) - (replaced := _replaced(named, last))
