@@ -165,7 +165,7 @@ class EvaluateConfig(Section):
     template: dict[str, JsonValue] | None = None
     """Variables for the models' chat templates, e.g. `{enable_thinking: false}`."""
     train_thinking: StrictBool | None = None
-    """Count the thoughts before answers in log-probabilities of rankings. Unset: they count; false: only the answers."""
+    """Count thoughts in the log-probabilities of rankings. Unset: they count; false: only the answers do."""
     tasks: Annotated[list[TaskName], Field(min_length=1), BeforeValidator(listed)] | None = None
     """The tasks to measure. Unset: all that can be measured; the report names those that cannot."""
     data: DataConfig | None = None

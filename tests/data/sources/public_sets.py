@@ -318,6 +318,20 @@ PREFERENCES: list[tuple[str, str, list[Row], list[Pair], int]] = [
     ("chat pairs", "ranking", ARGILLA_CHAT, ALL, 0),
     ("WebGPT", "webgpt", WEBGPT, [(g, b, 1.0) for _, g, b in FIVE[:4]], 1),
     ("summarize-from-feedback", "summarize-feedback", SUMMARIES, ALL, 0),
+    (
+        "OpenAI's preferences",
+        "openai-preference",
+        [
+            {
+                "input": {"messages": chat(q), "tools": [], "parallel_tool_calls": True},
+                "preferred_output": [{"role": "assistant", "content": g}],
+                "non_preferred_output": [{"role": "assistant", "content": b}],
+            }
+            for q, g, b in FIVE
+        ],
+        ALL,
+        0,
+    ),
     ("Chatbot Arena", "comparison", ARENA, DECIDED, 2),
     ("LMSYS 55k", "lmsys-55k", ARENA_55K, DECIDED, 2),
     ("hh-rlhf", "ranking", HH, ALL, 0),
@@ -442,6 +456,31 @@ DOLLY = [{"instruction": q, "context": "", "response": g, "category": "open_qa"}
 ULTRACHAT = [{"prompt": q, "prompt_id": "i", "messages": chat(q, g)} for q, g, _ in FIVE]
 ALPACA = [{"instruction": q, "input": "", "output": g, "history": []} for q, g, _ in FIVE]
 TALKS = [
+    (
+        "Gemini's tuning sets",
+        "gemini",
+        [
+            {
+                "systemInstruction": {"role": "system", "parts": [{"text": "Be brief."}]},
+                "contents": [
+                    {"role": "user", "parts": [{"text": q[:3]}, {"text": q[3:]}]},
+                    {"role": "model", "parts": [{"text": g}]},
+                ],
+            }
+            for q, g, _ in FIVE
+        ],
+    ),
+    (
+        "Glaive's function calls",
+        "glaive",
+        [
+            {
+                "system": "SYSTEM: You are a helpful assistant, with no access to external functions.",
+                "chat": f"USER: Hello.\n\n\nASSISTANT: Hello! <|endoftext|>\n\n\nUSER: {q}\n\n\nASSISTANT: {g}",
+            }
+            for q, g, _ in FIVE
+        ],
+    ),
     ("Tulu 3", "conversation", TULU),
     ("OpenHermes", "conversation", OPENHERMES),
     ("Capybara", "conversation", CAPYBARA),

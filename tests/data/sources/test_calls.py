@@ -320,3 +320,124 @@ def test_a_call_in_a_form_that_is_not_read_is_refused_where_tools_are_declared(t
     with pytest.raises(DataError, match="holds a call, at"):
         messages(*turns, tools=[DECLARED])
     assert messages(*turns)[-1].content == text
+
+
+# -- other tools' rows -------------------------------------------------------------------------------------------------
+
+SYSTEM = Message("system", "Be brief.")
+TOOLED = Message(TOOLS, json.dumps([DECLARED]))
+ASKED, CALLED, RESULT, SAID = EXPECTED
+
+
+def conversation(row: dict[str, Any]) -> tuple[Message, ...]:
+    made = parsed(row)
+    assert isinstance(made, Conversation)
+    return made.messages
+
+
+def test_anthropics_parts_are_calls_and_results() -> None:
+    """One message of the user may hold several results, and a text behind them."""
+    use = {"type": "tool_use", "id": "t1", "name": "look", "input": {"place": "Rome"}}
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "Rain?"}]},
+        {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "I must look.", "signature": "x"}, {"type": "text", "text": "One moment."},
+            use, {**use, "id": "t2", "input": {"place": "Bonn"}},
+        ]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "t2", "content": [{"type": "text", "text": "wet"}]},
+            {"type": "tool_result", "tool_use_id": "t1", "content": "dry"},
+        ]},
+        {"role": "assistant", "content": [{"type": "text", "text": "No."}]},
+    ]  # fmt: skip
+    schema = {"name": "look", "description": "Looks.", "input_schema": LOOK["parameters"]}
+    tools, system, asked, called, *results, said = conversation(
+        {"messages": turns, "system": "Be brief.", "tools": [schema]}
+    )
+    assert json.loads(tools.content) == [
+        {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": LOOK["parameters"]}}
+    ]
+    assert (system, asked, said) == (SYSTEM, ASKED, SAID)
+    assert (called.content, called.thinking) == ("One moment.", "I must look.")
+    assert called.calls == (ToolCall("look", '{"place": "Rome"}', "t1"), ToolCall("look", '{"place": "Bonn"}', "t2"))
+    assert results == [
+        Message("tool", "wet", name="look", call_id="t2"), Message("tool", "dry", name="look", call_id="t1")
+    ]  # fmt: skip
+
+
+def test_a_part_behind_anthropics_calls_is_refused() -> None:
+    """It would be trained in front of the call."""
+    use = {"type": "tool_use", "id": "t1", "name": "look", "input": {}}
+    turns = [QUESTION, {"role": "assistant", "content": [use, {"type": "text", "text": "Wait."}]}]
+    with pytest.raises(DataError, match=r"messages\[1\].content\[1\] follows a call, and calls end a message"):
+        parsed({"messages": turns})
+    turns[1]["content"] = [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "Wait."}]
+    with pytest.raises(DataError, match="holds a part that is no text"):
+        parsed({"messages": turns})
+
+
+def test_geminis_contents_are_messages_with_calls() -> None:
+    row = {
+        "contents": [
+            {"role": "user", "parts": [{"text": "Rain?"}]},
+            {"role": "model", "parts": [{"functionCall": {"name": "look", "args": {"place": "Rome"}}}]},
+            {"role": "function", "parts": [{"functionResponse": {"name": "look", "response": {"sky": "dry"}}}]},
+            {"role": "model", "parts": [{"text": "Hm.", "thought": True}, {"text": "No."}]},
+        ],
+        "system_instruction": "Be brief.",
+        "tools": [{"function_declarations": [LOOK]}],
+    }
+    answer = Message("assistant", "No.", thinking="Hm.")
+    result = Message("tool", '{"sky": "dry"}', name="look")
+    assert conversation(row) == (TOOLED, SYSTEM, ASKED, CALLED, result, answer)
+
+
+@pytest.mark.parametrize(("parts", "said"), [
+    ([{"inlineData": {"mimeType": "image/png", "data": "x"}}], "holds a part that is no text"),
+    ([{"functionCall": {"name": "look", "args": {}}}, {"text": "Wait."}], "follows a call"),
+    ([], "has no parts"),
+])  # fmt: skip
+def test_geminis_parts_that_cannot_be_read(parts: list[Any], said: str) -> None:
+    asked = {"role": "user", "parts": [{"text": "Rain?"}]}
+    with pytest.raises(DataError, match=rf"contents\[1\].* {said}"):
+        parsed({"contents": [asked, {"role": "model", "parts": parts}]})
+
+
+def test_openais_preferences_may_hold_tools_and_calls() -> None:
+    call = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": CALL}]}
+    made = parsed(
+        {
+            "input": {"messages": [QUESTION], "tools": [DECLARED]},
+            "preferred_output": [call],
+            "non_preferred_output": [ANSWER],
+        },
+        "preference",
+    )
+    assert isinstance(made, Preference)
+    assert made.prompt == (TOOLED, ASKED)
+    assert made.chosen[0].calls[0].name == "look"
+    assert made.rejected == (SAID,)
+
+
+GLAIVE = (
+    "SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\n"
+    + json.dumps(LOOK, indent=4) + "\n"
+)  # fmt: skip
+
+
+def glaive(call: str) -> dict[str, Any]:
+    return {
+        "system": GLAIVE,
+        "chat": f"USER: Rain?\n\n\nASSISTANT: {call} <|endoftext|>\n\n\nFUNCTION RESPONSE: dry\n\n\n"
+        "ASSISTANT: No. <|endoftext|>\n\n\n",
+    }
+
+
+@pytest.mark.parametrize("arguments", ['"arguments": \'{"place": "Rome"}\'', '"arguments": {"place": "Rome"}'])
+def test_glaives_calls_and_functions_are_read(arguments: str) -> None:
+    assert conversation(glaive(f'<functioncall> {{"name": "look", {arguments}}}')) == (TOOLED, *EXPECTED)
+
+
+def test_a_call_of_glaives_that_is_no_json_is_refused() -> None:
+    with pytest.raises(DataError, match='"chat" holds a call that cannot be read'):
+        parsed(glaive("<functioncall> look(Rome)"))

@@ -1,9 +1,12 @@
-"""Thoughts, tool calls and declared tools in rows, in the spellings of OpenAI, ShareGPT and Hermes.
+"""Thoughts, tool calls and declared tools in rows, in the spellings of OpenAI, ShareGPT, Hermes, Anthropic and Gemini.
 
     OpenAI     tool_calls [{id, type, function {name, arguments}}], {role: tool, tool_call_id, content}; function_call
     ShareGPT   {from: function_call, value: JSON}, {from: observation, value}
     Hermes     <tool_call>JSON</tool_call> in an assistant's text (or <TOOLCALL>[…]</TOOLCALL>, <function_calls>…),
                <tool_response>…</tool_response> in a tool's
+    Anthropic  parts of a content: {type: tool_use, id, name, input}, {type: tool_result, tool_use_id, content},
+               {type: thinking, thinking}; tools {name, input_schema}
+    Gemini     parts {functionCall {name, args}}, {functionResponse {name, response}}; tools {functionDeclarations}
 
 Arguments may be an object or its JSON text.
 """
@@ -85,6 +88,50 @@ def calls_of(name: str, value: object, fail: Fail) -> tuple[ToolCall, ...]:
     value = _from_json(name, value, fail) if isinstance(value, str) else value
     items = value if isinstance(value, list) else [value]
     return tuple(_call(name if len(items) == 1 else f"{name}[{i}]", item, fail) for i, item in enumerate(items))
+
+
+PART_KINDS = ("tool_use", "tool_result", "thinking")
+"""Types of the parts of a content that are no texts, in Anthropic's messages."""
+
+
+def from_parts(name: str, item: Mapping[str, object], fail: Fail) -> Iterator[Mapping[str, object]]:
+    """Yield the messages that a message with Anthropic's parts stands for, as OpenAI writes them.
+
+    Texts and thoughts of one message stay together with the calls that follow them; each result of a tool is a message
+    of its own. A message without such parts is yielded as it is.
+
+    Raises:
+        DataError: a text or thought follows a call, which ends a message.
+    """
+    content = item.get("content")
+    parts = cast("list[object]", content) if isinstance(content, list) else []
+    kinds = [part.get("type") if isinstance(part, dict) else None for part in parts]
+    if not set(kinds) & {*PART_KINDS}:
+        yield item
+        return
+    texts: list[object] = []
+    thoughts: list[str] = []
+    calls: list[dict[str, object]] = []
+    for index, (part, kind) in enumerate(zip(parts, kinds, strict=True)):
+        held = cast("dict[str, object]", part) if isinstance(part, dict) else {}
+        if calls and kind != "tool_use":
+            problem = f"{name}.content[{index}] follows a call, and calls end a message"
+            raise fail(problem, "write what follows as another message", as_json(part), kind="tools")
+        if kind == "tool_result":
+            if texts:
+                yield {**item, "content": texts}
+                texts = []
+            yield {"role": "tool", "tool_call_id": held.get("tool_use_id"), "content": held.get("content") or ""}
+        elif kind == "tool_use":
+            calls.append({"id": held.get("id"), "name": held.get("name"), "arguments": held.get("input") or {}})
+        elif kind == "thinking":
+            thoughts.append(str(held.get("thinking") or ""))
+        else:
+            texts.append(part)
+    if texts or thoughts or calls:
+        more: dict[str, object] = {"tool_calls": calls} if calls else {}
+        more |= {"thinking": "\n\n".join(thoughts)} if thoughts else {}
+        yield {**item, "content": texts or "", **more}
 
 
 def _call(name: str, item: object, fail: Fail) -> ToolCall:
@@ -311,10 +358,18 @@ def declared(value: object, fail: Fail) -> Message | None:
     value = [value] if isinstance(value, dict) else value
     if not isinstance(value, list):
         raise fail(f"tools is {type_name(value)}, expected a list", form, as_json(value), kind="tools")
+    nested = ("functionDeclarations", "function_declarations")  # Gemini's
+    value = [
+        inner
+        for item in cast("list[object]", value)
+        for inner in next((item[key] for key in nested if isinstance(item, dict) and key in item), [item])
+    ]
     tools: list[dict[str, Any]] = []
     for index, written in enumerate(cast("list[object]", value)):
         item = _from_json(f"tools[{index}]", written, fail, form) if isinstance(written, str) else written
         tool = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        if "input_schema" in tool:  # Anthropic's
+            tool = {("parameters" if key == "input_schema" else key): held for key, held in tool.items()}
         inner = tool.get("function", tool)
         if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
             raise fail(f"tools[{index}] names no tool", form, as_json(item), kind="tools")

@@ -68,8 +68,9 @@ class Format:
             return [self.parse(record)]
         record.read.update(self.schema.needs)
         if self.gives == "conversation" and self.schema.conversation is not None:
-            inner = _inner(record, {"messages": self.schema.conversation(record)})
-            return [PARSERS["conversation"](inner, {"messages": "messages", "system": None})]
+            fields: dict[str, object] = {"messages": self.schema.conversation(record)}
+            fields |= {} if self.schema.tools is None else {"tools": self.schema.tools(record)}
+            return [PARSERS["conversation"](_inner(record, fields), {"messages": "messages", "system": None})]
         ranked_of = self.schema.ranked or (lambda _: [])
         return [row for ranked in ranked_of(record) for row in _rankings(record, ranked, pairs)]
 
@@ -85,9 +86,9 @@ class Format:
 
 def _inner(record: Record, fields: Mapping[str, object]) -> Record:
     """Return fields that were made of a record as a record of the same place, which notes in the same lists."""
-    keys = declaring(record.row) or ["tools"]
-    fields = {**fields, **{key: record.row.get(key) for key in keys}}
-    record.read.update(keys)
+    keys = declaring(record.row)
+    fields = {"tools": None, **{key: record.row[key] for key in keys}, **fields}
+    record.read.update(("tools", *keys))
     return Record(
         fields, record.origin, record.notes, record.allow_empty, record.merge_turns, record.scored, unread=record.unread
     )
@@ -107,6 +108,7 @@ def _rankings(record: Record, ranked: Ranked, pairs: Pairs) -> list[Row | LeftOu
             keys["prompt"], fields[ranked.prompt[0]] = ranked.prompt
         if ranked.margins:
             keys["margin"], fields["margin"] = "margin", better.score - worse.score
+        fields |= {} if ranked.tools is None else {"tools": ranked.tools}
         rows.append(PARSERS["ranking"](_inner(record, fields), keys))
     return rows
 

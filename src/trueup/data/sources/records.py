@@ -26,6 +26,7 @@ from trueup.data.sources.calls import (
     declared,
     declaring,
     from_hermes,
+    from_parts,
     paired,
     thought_in,
     without_nulls,
@@ -288,7 +289,8 @@ class Record:
             raise self.fail(f"{excerpt(key)} is an empty list", "write its messages, or remove the row", kind="empty")
         turns: list[Message] = []
         named = _items(key, cast("list[object]", value))
-        read = ((name, from_hermes(self._message(key, name, item), self.fail)) for name, item in named)
+        items = ((name, part) for name, item in named for part in self._parts(name, item))
+        read = ((name, from_hermes(self._message(key, name, item), self.fail)) for name, item in items)
         for name, message in ((name, message) for name, messages in read for message in messages):
             if message.role == "system" and not turns and is_blank(message.content):
                 self.note(f"{key}: a system message without text, left out")
@@ -299,6 +301,9 @@ class Record:
         if declaring(self.row):
             self._check_call_marks(key, turns)
         return paired(turns, self.fail)
+
+    def _parts(self, name: str, item: object) -> Iterator[object]:
+        yield from from_parts(name, item, self.fail) if isinstance(item, dict) else (item,)
 
     def _check_call_marks(self, key: str, turns: Sequence[Message]) -> None:
         """Raise DataError if a text holds the mark of a call that was not read, in a row that declares tools."""

@@ -1,11 +1,14 @@
 """Schemas of public preference sets: each row as a prompt with ranked answers, and so as rankings (chosen, rejected).
 
     comparison          prompt, two answers (response_a and response_b, …) and winner (a, b, tie), or a rating of each
+    gemini              contents [{role: user or model, parts [{text}]}], systemInstruction
+    glaive              Glaive's function calls: system and chat as text, USER: …, ASSISTANT: … <functioncall> …
     helpsteer2          HelpSteer2-preference: response_1, response_2, preference_strength (-3 to 3)
     helpsteer3          HelpSteer3: context, response1, response2, overall_preference (-3 to 3)
     lmsys-55k           prompt, response_a, response_b as JSON lists; winner_model_a, winner_model_b, winner_tie
     nectar              prompt, answers [{answer, rank}]
     oasst               OpenAssistant: trees of messages, or its messages one a row, with the ranks of the replies
+    openai-preference   input {messages, tools}, preferred_output, non_preferred_output
     ranked-answers      prompt, answers [{text, score}]: objects with a text and a score or rank each (StackExchange)
     safe-rlhf           PKU-SafeRLHF by better_response_id (its other judgement, the safer: safe-rlhf-safety)
     shp                 Stanford human preferences: history, human_ref_A, human_ref_B, labels, scores
@@ -87,11 +90,13 @@ class Ranked:
     """A prompt (None: the answers are whole conversations that begin with it) and its answers.
 
     `margins` is True if differences of the scores say how much better an answer is, False if only their order counts.
+    `tools` are declarations of tools that do not stand in a field of the row.
     """
 
     prompt: tuple[str, object] | None
     answers: tuple[Answer, ...]
     margins: bool = False
+    tools: object = None
 
     def pairs(self, which: Pairs) -> list[tuple[Answer, Answer] | None]:
         """Return pairs (better answer, worse answer), the best first; None in place of each pair of equals.
@@ -118,6 +123,7 @@ class Schema:
         by_name_only: True if rows are never guessed to have this schema.
         keys: returns the row's keys, where they have several names; None if `needs` are all.
         look: a further condition on a row; None if the fields' names are enough.
+        tools: returns the declarations of tools that a text of the row holds; None if they stand in a field of it.
     """
 
     name: str
@@ -127,6 +133,7 @@ class Schema:
     by_name_only: bool = False
     keys: Callable[[Mapping[str, object]], dict[str, str]] | None = None
     look: Callable[[Mapping[str, object]], bool] | None = None
+    tools: Callable[[Record], object] | None = None
 
     @property
     def gives(self) -> tuple[Gives, ...]:
@@ -444,6 +451,144 @@ def _calls(record: Record) -> list[dict[str, object]]:
     return [asked, {"role": "assistant", "content": "", "tool_calls": record.value("answers")}]
 
 
+def _openai_preference(record: Record) -> list[Ranked]:
+    asked = record.value("input")
+    if not isinstance(asked, dict) or not isinstance(asked.get("messages"), list):
+        raise record.wrong_type("input", "an object with messages")
+    sides = (("preferred_output", 1.0), ("non_preferred_output", 0.0))
+    answers = tuple(Answer(key, record.value(key), score) for key, score in sides)
+    return [Ranked(("input.messages", asked["messages"]), answers, tools=asked.get("tools"))]
+
+
+_GEMINI_SYSTEM = ("systemInstruction", "system_instruction")
+
+
+def _gemini(record: Record) -> list[dict[str, object]]:
+    """Return the messages of a row of Gemini's: contents of parts, with the system instruction before them."""
+    key = next((key for key in _GEMINI_SYSTEM if record.holds(key)), None)
+    system: list[dict[str, object]] = []
+    if key is not None:
+        value = record.value(key)
+        texts = [text for _, text in _gemini_texts(record, key, value if isinstance(value, dict) else {"parts": value})]
+        system = [{"role": "system", "content": "".join(texts)}]
+    contents = _objects(record, "contents", 1)
+    return [
+        *system,
+        *(turn for i, item in enumerate(contents) for turn in _gemini_turns(record, f"contents[{i}]", item)),
+    ]
+
+
+def _gemini_parts(record: Record, name: str, item: Mapping[str, object]) -> list[dict[str, object]]:
+    parts = item.get("parts")
+    parts = [{"text": parts}] if isinstance(parts, str) else [parts] if isinstance(parts, dict) else parts
+    if not isinstance(parts, list) or not parts:
+        raise record.fail(
+            f"{name} has no parts", 'write {"role": …, "parts": [{"text": …}]}', as_json(item), kind="empty"
+        )
+    return [part if isinstance(part, dict) else {"text": part} for part in parts]
+
+
+def _gemini_texts(record: Record, name: str, item: Mapping[str, object]) -> Iterator[tuple[bool, str]]:
+    """Yield (True for a thought, text) for the parts of an item that holds texts alone."""
+    for part in _gemini_parts(record, name, item):
+        text = part.get("text")
+        if not isinstance(text, str):
+            fix = "take it out of the row: pictures, sound, files and code that ran cannot be trained on"
+            raise record.fail(f"{name} holds a part that is no text", fix, as_json(part), kind="media")
+        yield part.get("thought") is True, text
+
+
+def _gemini_turns(record: Record, name: str, item: Mapping[str, object]) -> Iterator[dict[str, object]]:
+    """Yield the messages of one of Gemini's contents: its texts and calls as one, each result of a call by itself."""
+    parts = _gemini_parts(record, name, item)
+    calls = [call for part in parts if isinstance(call := _first(part, "functionCall", "function_call"), dict)]
+    results = [
+        held for part in parts if isinstance(held := _first(part, "functionResponse", "function_response"), dict)
+    ]
+    for result in results:
+        value = result.get("response")
+        text = value if isinstance(value, str) else as_json(value)
+        yield {"role": "tool", "name": result.get("name"), "content": text}
+    kinds = ["call" if isinstance(_first(part, *_GEMINI_CALLS[0]), dict) else "text" for part in parts]
+    if "text" in kinds[kinds.index("call") if calls else len(kinds) :]:
+        problem = f"{name} holds a text that follows a call, and calls end a message"
+        raise record.fail(problem, "write what follows as another content", as_json(item), kind="tools")
+    rest = [part for part in parts if not any(isinstance(_first(part, *names), dict) for names in _GEMINI_CALLS)]
+    if not rest and not calls:
+        return
+    texts = [*_gemini_texts(record, name, {"parts": rest})] if rest else []
+    message: dict[str, object] = {
+        "role": item.get("role", "user"),
+        "content": "".join(t for own, t in texts if not own),
+    }
+    message |= {"thinking": "".join(t for own, t in texts if own)} if any(own for own, _ in texts) else {}
+    message |= (
+        {"tool_calls": [{"name": c.get("name"), "arguments": c.get("args") or {}} for c in calls]} if calls else {}
+    )
+    yield message
+
+
+_GLAIVE_TURN = re.compile(r"(?:\A|\n{2,})\s*(USER|ASSISTANT|FUNCTION RESPONSE):")
+_GLAIVE_CALL = re.compile(r"(.*?)<functioncall>\s*(\{.*\})\s*", re.DOTALL)
+_GLAIVE_QUOTED = re.compile(r"\{\s*\"name\":\s*\"([^\"]+)\",\s*\"arguments\":\s*'(.*)'\s*\}", re.DOTALL)
+_GLAIVE_TOOLS = "with access to the following functions"
+
+
+def _looks_glaive(row: Mapping[str, object]) -> bool:
+    return isinstance(row["system"], str) and isinstance(row["chat"], str) and bool(_GLAIVE_TURN.match(row["chat"]))
+
+
+def _glaive_tools(record: Record) -> list[object]:
+    """Return the declarations of functions that Glaive's system text holds, one JSON object after the other."""
+    text, tools = record.text("system"), list[object]()
+    start = text.find("{") if _GLAIVE_TOOLS in text else -1
+    while start >= 0 and text[start:].strip():
+        try:
+            tool, start = json.JSONDecoder().raw_decode(text, start)
+        except ValueError:
+            problem = '"system" holds a declaration of a function that is not JSON'
+            raise record.fail(problem, "correct it, or remove the row", text[start:], kind="tools") from None
+        tools.append(tool)
+        start += len(text[start:]) - len(text[start:].lstrip())
+    return tools
+
+
+def _glaive(record: Record) -> list[dict[str, object]]:
+    """Return the messages of Glaive's text; its system text is left out where the declared tools take its place."""
+    parts = _GLAIVE_TURN.split(record.text("chat"))[1:]
+    system = record.text("system").removeprefix("SYSTEM:").strip()
+    turns: list[dict[str, object]] = [] if _glaive_tools(record) else [{"role": "system", "content": system}]
+    roles = {"USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}
+    for speaker, written in zip(parts[::2], parts[1::2], strict=True):
+        text = written.strip().removesuffix("<|endoftext|>").strip()
+        turn: dict[str, object] = {"role": roles[speaker], "content": text}
+        if "<functioncall>" in text:
+            match = _GLAIVE_CALL.fullmatch(text)
+            call = match and _glaive_call(match[2])
+            if match is None or call is None:
+                fix = "correct it, or remove the row"
+                raise record.fail('"chat" holds a call that cannot be read', fix, text, kind="tools")
+            turn |= {"content": match[1].strip(), "tool_calls": [call]}
+        turns.append(turn)
+    return turns
+
+
+def _glaive_call(text: str) -> dict[str, object] | None:
+    """Return a call whose arguments are JSON in single quotes, or an object; None if they are neither."""
+    if quoted := _GLAIVE_QUOTED.fullmatch(text):
+        return {"name": quoted[1], "arguments": quoted[2].replace("\\'", "'")}
+    with suppress(ValueError):
+        return cast("dict[str, object]", json.loads(text))
+    return None
+
+
+_GEMINI_CALLS = (("functionCall", "function_call"), ("functionResponse", "function_response"))
+
+
+def _first(item: Mapping[str, object], *keys: str) -> object:
+    return next((item[key] for key in keys if key in item), None)
+
+
 def _replies(message: Mapping[str, object]) -> list[dict[str, object]]:
     """Return the replies to a message of an OpenAssistant tree that were not deleted, the best ranked first."""
     replies = message.get("replies")
@@ -505,6 +650,10 @@ def _ranked_replies(
 
 
 SCHEMAS: tuple[Schema, ...] = (
+    Schema("gemini", ("contents",), None, conversation=_gemini, look=_holds("contents", "parts")),
+    Schema("glaive", ("system", "chat"), None, conversation=_glaive, look=_looks_glaive, tools=_glaive_tools),
+    Schema("openai-preference", ("input", "preferred_output", "non_preferred_output"), _openai_preference,
+           look=_holds("input", "messages")),
     Schema("helpsteer2", ("prompt", "response_1", "response_2", "preference_strength"),
            _strength("prompt", ("response_1", "response_2"), "preference_strength")),
     Schema("helpsteer3", ("context", "response1", "response2", "overall_preference"),
