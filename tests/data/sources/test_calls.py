@@ -222,8 +222,8 @@ def test_tools_may_be_declared_as_functions():
 @pytest.mark.parametrize(
     ("part", "fix"),
     [
-        ({"type": "tool_use", "name": "look", "input": {}}, "calls at tool_calls"),
-        ({"type": "thinking", "thinking": "dry"}, "thoughts at reasoning_content"),
+        ({"type": "tool_call", "name": "look", "input": {}}, "calls at tool_calls"),
+        ({"type": "reasoning", "thinking": "dry"}, "thoughts at reasoning_content"),
         ({"type": "image_url", "image_url": {"url": "a.png"}}, "pictures and sound cannot be trained on"),
     ],
 )
