@@ -485,7 +485,7 @@ def _gemini_parts(record: Record, name: str, item: Mapping[str, object]) -> list
         raise record.fail(
             f"{name} has no parts", 'write {"role": …, "parts": [{"text": …}]}', as_json(item), kind="empty"
         )
-    return [part if isinstance(part, dict) else {"text": part} for part in parts]
+    return [cast("dict[str, object]", part) if isinstance(part, dict) else {"text": part} for part in parts]
 
 
 def _gemini_texts(record: Record, name: str, item: Mapping[str, object]) -> Iterator[tuple[bool, str]]:
