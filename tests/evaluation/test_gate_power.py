@@ -100,6 +100,20 @@ def test_gates_that_ask_for_a_gain_say_which_gain_passes() -> None:
     assert plan("win_rate", 0.5, 200).state == "gain"
 
 
+def test_a_gain_that_is_demanded_needs_a_larger_one() -> None:
+    gate = plan("task_gain", 0.03, 600)
+    gain = gate.gain()
+    assert gain is not None
+    assert rate_power(600, -0.03, max(0.1, gain), gain) >= 0.8 > rate_power(600, -0.03, max(0.1, gain), gain - 0.005)
+    assert gate.in_words().startswith("gain of 0.03, 600 questions: an unchanged model passes 1 time in 40 at most; a")
+    assert "one of 0.06 from 9" in gate.in_words()
+    few = plan("task_gain", 0.03, 3)
+    assert few.state == "cannot"
+    assert "not even a model that is better on all of them would pass" in few.in_words()
+    assert few.fix() == "give more questions (evaluate.capability)"
+    assert plan("gold_reward_gain", 0.1, 100).state == "gain"
+
+
 def test_what_is_not_known_is_said() -> None:
     assert "the number of items is not known" in plan("harness_drop/arc", 0.03, None).in_words()
     gold = plan("gold_reward_drop", 0.1, 100)

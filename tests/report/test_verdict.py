@@ -86,7 +86,7 @@ def test_an_identical_model_ships() -> None:
             {"length": 60.0},
             "length_growth",
             "length x 3.00",
-            "answer length grew to 3.00 times the baseline's (at most ",
+            "answer length grew to 3.00 times the baseline's (0.67 to 1.5 times",
         ),
     ],
 )
@@ -109,13 +109,61 @@ def test_a_lost_comparison_is_held() -> None:
     assert judged(model(), won=0.42).verdict == "NOT SHOWN"  # above 0.4, but the interval is not
 
 
+@pytest.mark.parametrize(("length", "outcome"), [(8.0, "fail"), (12.0, "fail"), (16.0, "pass"), (20.0, "pass")])
+def test_the_length_may_leave_its_limits_on_neither_side(length: float, outcome: str) -> None:
+    """The baseline has 20 tokens on average, 1.5 times allowed: from 13.3 to 30. Answers of 8 are 0.40 of it."""
+    verdict = judged(model(length=length), length_growth=1.5)
+    result = gate(verdict, "length_growth")
+    assert result.outcome == outcome
+    assert "0.67 to 1.5 times allowed" in result.words
+    assert result.bound == (1 / 1.5 if length < 20 else 1.5)
+    if length == 8.0:
+        assert verdict.models["ppo"].reasons == [
+            "answer length fell to 0.40 times the baseline's (0.67 to 1.5 times allowed)"
+        ]
+
+
+def test_a_gain_can_be_demanded() -> None:
+    better, same, hardly = model(right=0.8), model(), model(right=0.63)
+    assert judged(better, task_gain=0.1).verdict == "SHIP"
+    assert judged(better, task_gain=0.1).models["ppo"].reasons == ["score on the task rose by the gain required"]
+    verdict = judged(same, task_gain=0.1)
+    assert verdict.verdict == "HOLD"
+    assert verdict.models["ppo"].reasons == [
+        "score on the task stayed from 0.5900 to 0.5900 (a gain of 0.1 required)"
+    ]  # fmt: skip
+    assert gate(verdict, "task_gain").bound == 0.1
+    verdict = judged(hardly, task_gain=0.03)
+    assert gate(verdict, "task_gain").outcome == "not shown"
+    assert "is not shown to have risen by 0.03" in verdict.models["ppo"].reasons[0]
+    assert judged(model(gold=0.7), gold_reward_gain=0.1).verdict == "SHIP"
+    assert judged(model(gold=0.55), gold_reward_gain=0.1).verdict == "HOLD"
+
+
+def test_a_gain_can_be_demanded_of_one_topic_and_of_a_task_of_the_harness() -> None:
+    gates = GatesConfig.model_validate({"slices": {"task_gain": {"t1": 0.1}}, "harness_gain": {"arc": 0.1}})
+    harness = [
+        [Item("harness", f"h{at}", {"score": float(at % 10 < right)}, topic="arc") for at in range(300)]
+        for right in (8, 5)
+    ]
+    verdict = judge(
+        gates, {"sft": [*model(), *harness[1]], "ppo": [*model(right=0.85), *harness[0]]}, "sft", {}, {}, ["ppo"]
+    )
+    assert {one.key: one.outcome for one in verdict.models["ppo"].gates} == {
+        "task_gain/t1": "pass", "harness_gain/arc": "pass",
+    }  # fmt: skip
+
+
 def test_too_few_items_show_nothing() -> None:
     """The same luck: not one item differs; but 20 items could not have shown a drop of 0.05."""
     verdict = judged(model(20), model(20), capability_drop=0.05)
     one = gate(verdict, "capability_drop")
     assert verdict.verdict == "NOT SHOWN"
     assert one.outcome == "not shown"
-    assert "it could not have passed with n = 20: give 339 questions (evaluate.capability), or set gates." in one.words
+    assert (
+        "an unchanged model could not have passed with n = 20: give 339 questions (evaluate.capability), or set gates."
+        in one.words
+    )
     assert one.detectable is not None
     assert one.detectable > 0.05
     assert EXIT[verdict.verdict] == 9

@@ -308,6 +308,9 @@ def secret_in(url: str) -> str | None:
     return "a query" if parts.query else None
 
 
+Gain = Annotated[float, Strict(), Field(gt=0, lt=1), AfterValidator(no_speck)]
+
+
 class GatesConfig(Section):
     """Limits a model must keep to be shipped. Each is decided on the bound of a 95% interval, not on the point."""
 
@@ -326,11 +329,17 @@ class GatesConfig(Section):
     win_rate: Annotated[float, Strict(), Field(gt=0, lt=1), AfterValidator(no_speck)] | None = None
     """The smallest win rate; ties are halves."""
     length_growth: Annotated[float, Strict(), Field(ge=1, le=LARGEST, allow_inf_nan=False)] | None = None
-    """The largest growth of the answers' length, as a factor."""
+    """The largest growth of the answers' length, as a factor; they may become shorter by the same factor."""
     harness_drop: dict[NonEmptyStr, Share] | None = None
     """The largest drop of the mean score of tasks of the lm-evaluation-harness: {arc_easy: 0.02}."""
     set_worsening: dict[NonEmptyStr, Share] | None = None
     """The largest worsening of the score of published sets or of their categories: {gsm8k: 0.03, mmlu/law: 0.1}."""
+    task_gain: Gain | None = None
+    """The smallest rise of the share of capability questions that are answered right; for one topic, in slices."""
+    gold_reward_gain: Positive | None = None
+    """The smallest rise of the gold reward."""
+    harness_gain: dict[NonEmptyStr, Gain] | None = None
+    """The smallest rise of the mean score of tasks of the lm-evaluation-harness: {gsm8k: 0.03}."""
     slices: dict[NonEmptyStr, dict[NonEmptyStr, JsonValue]] = Field(default_factory=dict)
     """Limits on the items of one topic or level, by gate: {capability_drop: {maths: 0.05, level 3: 0.1}}."""
     model: NonEmptyStr | None = None
@@ -398,10 +407,15 @@ TASK_OF: Mapping[str, TaskName | Literal["harness", "sets"]] = {
     "length_growth": "answers",
     "harness_drop": "harness",
     "set_worsening": "sets",
+    "task_gain": "capability",
+    "gold_reward_gain": "answers",
+    "harness_gain": "harness",
 }
 """Gate -> the task that it needs."""
-NAMED_GATES = ("harness_drop", "set_worsening")
+NAMED_GATES = ("harness_drop", "harness_gain", "set_worsening")
 """The gates whose limits are given by name, one for each task of the harness or published set."""
+GAINS = ("task_gain", "gold_reward_gain", "harness_gain")
+"""The gates that demand a gain, of their limit at least."""
 
 
 def audit_gates(evaluate: EvaluateConfig, *, only_texts: bool) -> GatesConfig | None:
@@ -448,7 +462,7 @@ def _gate_problem(evaluate: EvaluateConfig, gate: str, part: str, limit: float, 
     answered = evaluate.tasks is not None and task == "answers" and "win-rate" in evaluate.tasks
     if evaluate.tasks is not None and task not in evaluate.tasks and not answered:
         return f"cannot run: {task} is not among evaluate.tasks"
-    if gate == "gold_reward_drop" and evaluate.gold is None:
+    if gate in ("gold_reward_drop", "gold_reward_gain") and evaluate.gold is None:
         return "cannot run: there is no independent reward; set evaluate.gold"
     if gate == "length_growth" and limit >= evaluate.max_new_tokens:
         text = f"always passes: answers have 1 to {evaluate.max_new_tokens} tokens (evaluate.max_new_tokens)"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from trueup.config.evaluation import NAMED_GATES, TASK_OF
+from trueup.config.evaluation import GAINS, NAMED_GATES, TASK_OF
 from trueup.data.tokens.findings import Finding, fault
 from trueup.errors import ConfigError
 from trueup.evaluation.published.table import PUBLISHED, read_set
@@ -66,6 +66,9 @@ SUBJECTS: Mapping[str, Subject] = {
     "length_growth": Subject("factor", "prompts", "evaluate.prompts and samples", "where lengths spread by {}"),
     "harness_drop": Subject("rates", "items", "evaluate.harness_limit", _DISCORDANCE),
     "set_worsening": Subject("rates", "items", "limit in evaluate.sets", _DISCORDANCE),
+    "task_gain": Subject("rates", "questions", "evaluate.capability", _DISCORDANCE),
+    "gold_reward_gain": Subject("means", "prompts", "evaluate.prompts and samples", "with a spread of {}"),
+    "harness_gain": Subject("rates", "items", "evaluate.harness_limit", _DISCORDANCE),
 }
 EXPECTED: Mapping[str, tuple[float, float]] = {
     "capability_drop": (0.05, 0.10),
@@ -76,6 +79,8 @@ EXPECTED: Mapping[str, tuple[float, float]] = {
     "length_growth": (0.45, 0.70),
     "harness_drop": (0.05, 0.10),
     "set_worsening": (0.05, 0.10),
+    "task_gain": (0.05, 0.10),
+    "harness_gain": (0.05, 0.10),
 }
 """Gate -> how much an unchanged model differs, the easier value first: discordance, spread, share of ties.
 
@@ -137,12 +142,17 @@ class GatePower:
     @property
     def asks_gain(self) -> bool:
         """True if an unchanged model is not meant to pass: no loss is allowed, or a gain demanded."""
-        return self.limit >= 0.5 if self.gate == "win_rate" else self.limit <= 0
+        return self.limit >= 0.5 if self.gate == "win_rate" else self.allowed <= 0
+
+    @property
+    def allowed(self) -> float:
+        """The largest loss that passes; below 0 for a gate that demands a gain."""
+        return -self.limit if self.gate in GAINS else self.limit
 
     @property
     def passable(self) -> float | None:
         """The limit nearest to this one at which an unchanged model passes 8 times of 10 with as many items."""
-        if self.n is None or self.expected is None:
+        if self.n is None or self.expected is None or self.gate in GAINS:
             return None
         n, hard = self.n, self.expected[1]
 
@@ -159,7 +169,8 @@ class GatePower:
     def state(self) -> State:
         """The quality of the plan: "sure" from 8 times of 10, "weak" below, "cannot", "gain", or "unknown"."""
         if self.asks_gain:
-            return "gain"
+            knowable = self.n is not None and self.expected is not None and self.subject.kind != "means"
+            return "cannot" if knowable and self.gain() is None else "gain"
         chances = self.chances
         if chances is None or self.n is None:
             return "unknown"
@@ -182,12 +193,12 @@ class GatePower:
         """
         kind = self.subject.kind
         if kind == "rates":
-            return rate_power(n, self.limit, spread, change, self.level)
+            return rate_power(n, self.allowed, spread, change, self.level)
         if kind == "wins":
             return win_power(n, self.limit, spread, change, self.level)
         if kind == "factor":
             return factor_power(n, self.limit, spread, self.level)
-        return mean_power(n, self.limit, spread, change, self.level)
+        return mean_power(n, self.allowed, spread, change, self.level)
 
     def at(self, multiple: float) -> float | None:
         """Return the chance that a model passes that is `multiple` times as far from the other one as is allowed.
@@ -219,7 +230,9 @@ class GatePower:
 
     def in_words(self) -> str:
         """Return what the gate can decide as one line, without the gate's name."""
-        limit = f"limit {self.limit:g}"
+        limit = f"{'gain of' if self.gate in GAINS else 'limit'} {self.limit:g}"
+        if self.asks_gain and self.state == "cannot":
+            return f"{limit} cannot pass with {self._items}: not even a model that is better on all of them would pass"
         if self.state == "gain":
             return f"{limit}, {self._items}: an unchanged model passes 1 time in 40 at most; {self._gain_words()}"
         if self.n is None:
@@ -239,6 +252,8 @@ class GatePower:
         """Return what to do so that an unchanged model passes 8 times of 10; "" where nothing has to be done."""
         if self.state not in ("weak", "cannot"):
             return ""
+        if self.gate in GAINS:
+            return f"give more {self._where} ({self.subject.source})"
         ways: list[str] = []
         if self.needed is not None:
             ways.append(f"give {self.needed:,} {self._where} ({self.subject.source})")
@@ -281,7 +296,14 @@ class GatePower:
 
     def _gain_words(self) -> str:
         gain = self.gain()
-        return "it asks for a gain" if gain is None else f"a true gain of {gain:.3f} passes 8 times of 10"
+        if gain is None:
+            return "it asks for a gain"
+        words = f"a true gain of {gain:.3f} passes 8 times of 10"
+        double = 2 * self.limit
+        if self.gate not in GAINS or self.expected is None or double >= 1 or gain <= double:
+            return words
+        spread = max(self.expected[1], double)
+        return f"{words}, one of {double:g} from {smallest_n(lambda n: self.power(n, spread, double)):,}"
 
 
 def percent(low: float, high: float) -> str:

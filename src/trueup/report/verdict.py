@@ -56,6 +56,8 @@ class Gate:
     per: str = ""
     part: str = ""
     """The topic, level or task whose items alone count; "" for all."""
+    gain: bool = False
+    """True if its limit is the smallest gain that is required, instead of the largest loss that is allowed."""
 
 
 GATES: Mapping[str, Gate] = {
@@ -68,6 +70,9 @@ GATES: Mapping[str, Gate] = {
     "length_growth": Gate("Answer length", "answers", "length", "rise"),
     "harness_drop": Gate("Harness task", "harness", "score", "drop"),
     "set_worsening": Gate("Published set", "sets", "score", "drop"),
+    "task_gain": Gate("Score on the task", "capability", "right", "drop", gain=True),
+    "gold_reward_gain": Gate("Gold reward", "answers", "gold", "drop", gain=True),
+    "harness_gain": Gate("Harness task", "harness", "score", "drop", gain=True),
 }
 
 
@@ -215,7 +220,8 @@ def _test(
     if name == "length_growth":
         return _test_growth(limit, *columns, resamples)
     weights = _shared(ours, theirs, gate.task, gate.per) if gate.per else None
-    test = _test_difference(limit, columns, weights, rise_costs=gate.cost_is == "rise", resamples=resamples)
+    allowed = -limit if gate.gain else limit
+    test = _test_difference(allowed, columns, weights, rise_costs=gate.cost_is == "rise", resamples=resamples)
     blind = _blind(ours, theirs, gate) if gate.value == "gold" else ""
     return test if test is None or not blind else replace(test, obstacle=blind, p_broken=1.0)
 
@@ -311,18 +317,21 @@ def _agreeing(p_kept: float, within: bool, estimate: ReportNumber) -> float:
 
 
 def _test_growth(limit: float, ours: list[float], theirs: list[float], resamples: int) -> Tested | None:
-    """Test mean answer length over the baseline's mean against the limit.
+    """Test mean answer length over the baseline's mean against the limit: from 1 / `limit` to `limit`.
 
-    It is above `limit` where the mean of ours - limit x theirs is above 0.
+    It is above `limit` where the mean of ours - limit x theirs is above 0, and below 1 / `limit` where that of theirs -
+    limit x ours is. Both have to be excluded (two one-sided tests, Schuirmann 1987); one of them at most is true.
     """
     ratio = weighted_difference(ours, [0.0] * len(ours), theirs, resamples=resamples)
     if not math.isfinite(ratio.high):
         return None
-    allowed = [limit * length for length in theirs]
-    broken, kept = (exceeds(a, b, 0.0, resamples=resamples) for a, b in ((ours, allowed), (allowed, ours)))
+    longest, longer = [limit * length for length in theirs], [limit * length for length in ours]
+    broken = min(exceeds(a, b, 0.0, resamples=resamples) for a, b in ((ours, longest), (theirs, longer)))
+    kept = max(exceeds(b, a, 0.0, resamples=resamples) for a, b in ((ours, longest), (theirs, longer)))
+    within = 1 / limit <= ratio.low and ratio.high <= limit
     estimate = ReportNumber(value=ratio.value, low=ratio.low, high=ratio.high, n=ratio.n)
-    seen = f"grew to {ratio.value:.2f} times the baseline's"
-    return Tested(estimate, _agreeing(kept, ratio.high <= limit, estimate), broken, None, seen)
+    seen = f"{'fell' if ratio.value < 1 else 'grew'} to {ratio.value:.2f} times the baseline's"
+    return Tested(estimate, _agreeing(kept, within, estimate), broken, None, seen)
 
 
 def _test_wins(limit: float, wins: Sequence[Item]) -> Tested | None:
@@ -375,13 +384,14 @@ def _not_run(key: str, limit: float, missing: Mapping[str, str]) -> GateResult:
 
 def _result(key: str, limit: float, test: Tested, outcome: Outcome, level: Level) -> GateResult:
     figure = "no figure" if test.estimate is None else _figure(key, test.estimate)
-    words = f"{figure}, {_limit(key, limit)}: {_outcome_words(test, outcome, level)}"
+    words = f"{figure}, {_limit(key, limit)}: {_outcome_words(key, test, outcome, level)}"
     if test.caveat:
         words += f"; {test.caveat}"
     if outcome == "not shown" and test.estimate is not None and not test.obstacle:
         words += _power_words(key, limit, test, level[1])
     return GateResult(
-        key=key, title=gate_of(key)[1].title, limit=limit, bound=_bound(key, limit), outcome=outcome, words=words,
+        key=key, title=gate_of(key)[1].title, limit=limit, bound=_bound(key, limit, test.estimate), outcome=outcome,
+        words=words,
         estimate=test.estimate, detectable=test.detectable,
     )  # fmt: skip
 
@@ -395,7 +405,7 @@ def _power_words(key: str, limit: float, test: Tested, candidates: int) -> str:
     name, n = gate_of(key)[0], test.estimate.n
     power = GatePower(key, limit, n, EXPECTED.get(name), candidates)
     if power.state == "cannot":
-        return f"; it could not have passed with n = {n}: {power.fix()}"
+        return f"; an unchanged model could not have passed with n = {n}: {power.fix()}"
     if power.asks_gain or not test.detectable:
         return ""
     # The detectable change is as many standard errors as an unchanged model needs to its limit to pass 8 times of 10.
@@ -405,27 +415,38 @@ def _power_words(key: str, limit: float, test: Tested, candidates: int) -> str:
     return f"; an unchanged model would pass 8 times of 10 from about n = {needed:,} at such a spread"
 
 
-def _outcome_words(test: Tested, outcome: Outcome, level: Level) -> str:
+def _outcome_words(key: str, test: Tested, outcome: Outcome, level: Level) -> str:
     if outcome == "not shown" and test.obstacle:
         return f"not shown, {test.obstacle}"
     if outcome == "not shown" and test.p_kept <= LEVEL:
         alone = f"p {test.p_kept:.2g} is above 0.025 / {level[1]}"
-        return (
-            f"not shown, within the limit by itself but not sure enough for a choice among candidates ({alone}, Holm)"
-        )
-    return _OUTCOMES[outcome]
+        enough = "enough" if gate_of(key)[1].gain else "within the limit"
+        return f"not shown, {enough} by itself but not sure enough for a choice among candidates ({alone}, Holm)"
+    return (_OUTCOMES_OF_GAINS if gate_of(key)[1].gain else _OUTCOMES)[outcome]
 
 
-def _bound(key: str, limit: float) -> float:
-    """Return a gate's limit on the axis of its estimate: a drop of 0.05 allowed is a change of -0.05."""
+def _bound(key: str, limit: float, estimate: ReportNumber | None = None) -> float:
+    """Return a gate's limit on the axis of its estimate: a drop of 0.05 allowed is a change of -0.05.
+
+    Of the two limits of a length it is that on the side of the estimate.
+    """
     name, gate = gate_of(key)
-    return -limit if name not in ("win_rate", "length_growth") and gate.cost_is == "drop" else limit
+    if name == "length_growth" and estimate is not None and estimate.value < 1:
+        return 1 / limit
+    return -limit if not gate.gain and name not in ("win_rate", "length_growth") and gate.cost_is == "drop" else limit
 
 
 _OUTCOMES: Mapping[Outcome, str] = {
     "pass": "passes, the whole interval is within the limit",
     "fail": "fails, beyond the limit",
     "not shown": "not shown, the interval crosses the limit",
+}
+
+
+_OUTCOMES_OF_GAINS: Mapping[Outcome, str] = {
+    "pass": "passes, the whole interval is a gain of that size",
+    "fail": "fails, the gain is smaller",
+    "not shown": "not shown, the interval crosses the gain required",
 }
 
 
@@ -442,7 +463,9 @@ def _limit(key: str, limit: float) -> str:
     if name == "win_rate":
         return f"at least {limit:g} required"
     if name == "length_growth":
-        return f"at most {limit:g} times allowed"
+        return f"{1 / limit:.2g} to {limit:g} times allowed"
+    if gate.gain:
+        return f"a gain of {limit:g} required"
     kind = "rise" if gate.cost_is == "rise" else "drop"
     return f"a {kind} of {limit:g} allowed" if limit else f"no {kind} allowed"
 
@@ -461,10 +484,11 @@ def _reason(result: GateResult, test: Tested | None) -> str:
         return f"{title} was not measured"
     if result.outcome == "fail":
         return f"{title} {test.seen} ({_limit(result.key, result.limit)})"
+    gain = gate_of(result.key)[1].gain
     if result.outcome == "pass":
-        return f"{title} is within its limit"
+        return f"{title} rose by the gain required" if gain else f"{title} is within its limit"
     why = f" ({test.obstacle})" if test.obstacle else ""
-    return f"{title} is not shown to be within its limit{why}"
+    return f"{title} is not shown to {f'have risen by {result.limit:g}' if gain else 'be within its limit'}{why}"
 
 
 def _overall(gates: GatesConfig, models: Mapping[str, ModelVerdict], against: str) -> Verdict:
