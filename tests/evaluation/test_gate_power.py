@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import yaml
 
 from trueup.config import DEFAULT_LIMITS, ComparisonConfig, EvaluateConfig, GatesConfig, PipelineConfig, load_config
 from trueup.config.evaluation import TASK_OF
@@ -24,9 +28,6 @@ from trueup.evaluation.gate_power import (
 from trueup.stats.power import rate_power
 
 ROOT = Path(__file__).parents[2]
-AIMED = {"capability_drop": 600, "over_refusal_rise": 300, "unsafe_compliance_rise": 200, "forgetting_rise": 72,
-         "length_growth": 64}  # fmt: skip
-"""Sizes of the sets that the default limits are made for."""
 
 
 def plan(key: str, limit: float, n: int | None, candidates: int = 1) -> GatePower:
@@ -140,7 +141,7 @@ def test_slices_count_their_own_rows(tmp_path: Path) -> None:
 
 
 def test_an_unchanged_model_ships_through_the_default_gates() -> None:
-    gates = [plan(key, limit, AIMED[key]) for key, limit in DEFAULT_LIMITS.items()]
+    gates = plan_gates(EvaluateConfig(), GatesConfig.model_validate(DEFAULT_LIMITS), 1)
     assert {gate.state for gate in gates} == {"sure"}
     together = ships(gates)
     assert together is not None
@@ -181,3 +182,45 @@ def test_every_example_passes_its_planning(path: Path, tmp_path: Path) -> None:
     gates = pipeline_gates(load_config(PipelineConfig, path, [f"data={data}"]))
     assert gates
     assert {gate.key: gate.state for gate in gates if gate.state in ("weak", "cannot")} == {}
+
+
+def test_the_gates_of_the_readme_can_pass() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    content = next(yaml.safe_load(block) for block in blocks if "stages:" in block)
+    content["evaluate"] = {}  # whose files are the reader's
+    gates = pipeline_gates(PipelineConfig.model_validate(content))
+    assert len(gates) > 3
+    assert {gate.state for gate in gates} == {"sure"}
+
+
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gate_power_script", ROOT / "scripts" / "gate_power.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_prints_its_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["gate_power.py", "--draws", "2"])
+    script().main()
+    printed = capsys.readouterr().out
+    assert all(f"| `{key}` | {limit:g} |" in printed for key, limit in DEFAULT_LIMITS.items())
+    assert "Unchanged models that ship: " in printed
+
+
+@pytest.mark.slow
+def test_simulated_verdicts_are_those_that_were_planned() -> None:
+    """The verdict's own code on drawn answers, 10% of which differ: unchanged, at a limit, at twice the limit."""
+    module = script()
+    plans = module.planned(0.1)
+    together = ships(plans)
+    assert together is not None
+    assert module.shipped(module.simulate(plans, {}, 300)) >= max(0.8, together[0]) - 0.05
+    for gate in plans:
+        draws = 2000 if gate.subject.kind == "rates" else 500
+        assert module.shipped(module.simulate([gate], {gate.key: 1.0}, draws)) <= (0.03 if draws == 2000 else 0.045)
+        assert module.shipped(module.simulate([gate], {gate.key: 2.0}, draws)) <= 0.001
+        if gate.subject.kind == "rates" and gate.chances:
+            assert module.shipped(module.simulate([gate], {}, draws)) == pytest.approx(gate.chances[0], abs=0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_an_identical_model_ships() -> None:
     ],
 )
 def test_a_damaged_model_is_held_for_its_damage_alone(
-    damage: dict[str, float], key: str, words: str, reason: str
+    damage: dict[str, Any], key: str, words: str, reason: str
 ) -> None:
     verdict = judged(model(**damage))
     assert verdict.verdict == "HOLD"

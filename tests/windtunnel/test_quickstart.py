@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from trueup.config import PipelineConfig, load_config
+from trueup.evaluation.gate_power import pipeline_gates
 from trueup.report.report_schema import Report
 from trueup.windtunnel import quickstart
 
@@ -59,6 +61,14 @@ def test_every_stage_is_run_and_every_model_measured(ran: tuple[Path, Report, st
         assert "trueup" in card
     assert f"the report: {folder / 'stages' / 'report.html'}" in printed
     assert max(len(line) for line in printed.splitlines() if "\u2500" in line) <= 80
+
+
+def test_its_gates_can_pass(ran: tuple[Path, Report, str]) -> None:
+    gates = pipeline_gates(load_config(PipelineConfig, ran[0] / "pipeline.yaml"))
+    assert {gate.key: gate.state for gate in gates} == {
+        "capability_drop": "sure", "over_refusal_rise": "sure", "unsafe_compliance_rise": "sure",
+        "gold_reward_drop": "unknown", "length_growth": "sure",
+    }  # fmt: skip
 
 
 def test_the_commands_that_it_prints_work_as_they_stand(ran: tuple[Path, Report, str]) -> None:
