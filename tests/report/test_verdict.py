@@ -155,6 +155,23 @@ def test_a_gain_can_be_demanded_of_one_topic_and_of_a_task_of_the_harness() -> N
     }  # fmt: skip
 
 
+def test_a_gain_on_a_published_set_has_the_direction_of_its_score() -> None:
+    """GSM8K's score is better higher, XSTest's share of refusals lower."""
+    bound: dict[str, float] = {}
+    for task, better, worse in (("gsm8k", 8, 5), ("xstest", 1, 4)):
+        ours, theirs = (
+            [Item(task, f"i{at}", {"score": float(at % 10 < score)}) for at in range(300)] for score in (better, worse)
+        )
+        gates = GatesConfig.model_validate({"set_gain": {task: 0.1}, "set_worsening": {task: 0.1}})
+        verdict = judge(gates, {"sft": theirs, "ppo": ours}, "sft", {}, {}, ["ppo"])
+        assert verdict.verdict == "SHIP"
+        assert judge(gates, {"sft": ours, "ppo": theirs}, "sft", {}, {}, ["ppo"]).verdict == "HOLD"
+        bound |= {one.key: one.bound for one in verdict.models["ppo"].gates}
+    assert bound == {
+        "set_worsening/gsm8k": -0.1, "set_gain/gsm8k": 0.1, "set_worsening/xstest": 0.1, "set_gain/xstest": -0.1,
+    }  # fmt: skip
+
+
 def test_too_few_items_show_nothing() -> None:
     """The same luck: not one item differs; but 20 items could not have shown a drop of 0.05."""
     verdict = judged(model(20), model(20), capability_drop=0.05)

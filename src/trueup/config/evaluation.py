@@ -340,6 +340,8 @@ class GatesConfig(Section):
     """The smallest rise of the gold reward."""
     harness_gain: dict[NonEmptyStr, Gain] | None = None
     """The smallest rise of the mean score of tasks of the lm-evaluation-harness: {gsm8k: 0.03}."""
+    set_gain: dict[NonEmptyStr, Gain] | None = None
+    """The smallest improvement of the score of published sets or of their categories: {gsm8k: 0.03}."""
     slices: dict[NonEmptyStr, dict[NonEmptyStr, JsonValue]] = Field(default_factory=dict)
     """Limits on the items of one topic or level, by gate: {capability_drop: {maths: 0.05, level 3: 0.1}}."""
     model: NonEmptyStr | None = None
@@ -410,11 +412,12 @@ TASK_OF: Mapping[str, TaskName | Literal["harness", "sets"]] = {
     "task_gain": "capability",
     "gold_reward_gain": "answers",
     "harness_gain": "harness",
+    "set_gain": "sets",
 }
 """Gate -> the task that it needs."""
-NAMED_GATES = ("harness_drop", "harness_gain", "set_worsening")
+NAMED_GATES = ("harness_drop", "harness_gain", "set_worsening", "set_gain")
 """The gates whose limits are given by name, one for each task of the harness or published set."""
-GAINS = ("task_gain", "gold_reward_gain", "harness_gain")
+GAINS = ("task_gain", "gold_reward_gain", "harness_gain", "set_gain")
 """The gates that demand a gain, of their limit at least."""
 
 

@@ -68,6 +68,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "set_worsening": Subject("rates", "items", "limit in evaluate.sets", _DISCORDANCE),
     "task_gain": Subject("rates", "questions", "evaluate.capability", _DISCORDANCE),
     "gold_reward_gain": Subject("means", "prompts", "evaluate.prompts and samples", "with a spread of {}"),
+    "set_gain": Subject("rates", "items", "limit in evaluate.sets", _DISCORDANCE),
     "harness_gain": Subject("rates", "items", "evaluate.harness_limit", _DISCORDANCE),
 }
 EXPECTED: Mapping[str, tuple[float, float]] = {
@@ -81,6 +82,7 @@ EXPECTED: Mapping[str, tuple[float, float]] = {
     "set_worsening": (0.05, 0.10),
     "task_gain": (0.05, 0.10),
     "harness_gain": (0.05, 0.10),
+    "set_gain": (0.05, 0.10),
 }
 """Gate -> how much an unchanged model differs, the easier value first: discordance, spread, share of ties.
 

@@ -122,7 +122,8 @@ def check_sets(config: EvaluateConfig, gates: GatesConfig | None = None) -> None
         rankings(config.data)
     for gate, parts in ({} if gates is None else gates.slices).items():
         _check_slices(config, gate, parts)
-    limited = [part.partition("/") for part in (gates.set_worsening or {} if gates else {})]
+    named_sets = [*(gates.set_worsening or ()), *(gates.set_gain or ())] if gates else []
+    limited = [part.partition("/") for part in named_sets]
     check_published(
         config, {name: [part for set_name, _, part in limited if set_name == name and part] for name in config.sets}
     )

@@ -73,6 +73,7 @@ GATES: Mapping[str, Gate] = {
     "task_gain": Gate("Score on the task", "capability", "right", "drop", gain=True),
     "gold_reward_gain": Gate("Gold reward", "answers", "gold", "drop", gain=True),
     "harness_gain": Gate("Harness task", "harness", "score", "drop", gain=True),
+    "set_gain": Gate("Published set", "sets", "score", "drop", gain=True),
 }
 
 
@@ -80,7 +81,7 @@ def gate_of(key: str) -> tuple[str, Gate]:
     """Return the name and the definition of the gate at a key of `GatesConfig.limits`, such as "win_rate/maths"."""
     name, _, part = key.partition("/")
     gate = GATES[name]
-    if name == "set_worsening":
+    if gate.task == "sets":
         task, _, part = part.partition("/")
         entry = entry_of(task)
         costs: Literal["rise", "drop"] = "drop" if entry.values["score"].better == "higher" else "rise"
@@ -212,15 +213,15 @@ def _test(
         ours, theirs, wins = ([item for item in items if in_slice(item, gate.part)] for items in (ours, theirs, wins))
     if name == "win_rate":
         return _test_wins(limit, [item for item in wins if item.task == gate.task])
+    allowed = -limit if gate.gain else limit
     if gate.task in JUDGED_TASKS:
-        return _test_judged(limit, gate, ours, theirs)
+        return _test_judged(allowed, gate, ours, theirs)
     columns = _shared(ours, theirs, gate.task, gate.value)
     if not columns[0]:
         return None
     if name == "length_growth":
         return _test_growth(limit, *columns, resamples)
     weights = _shared(ours, theirs, gate.task, gate.per) if gate.per else None
-    allowed = -limit if gate.gain else limit
     test = _test_difference(allowed, columns, weights, rise_costs=gate.cost_is == "rise", resamples=resamples)
     blind = _blind(ours, theirs, gate) if gate.value == "gold" else ""
     return test if test is None or not blind else replace(test, obstacle=blind, p_broken=1.0)
@@ -433,7 +434,9 @@ def _bound(key: str, limit: float, estimate: ReportNumber | None = None) -> floa
     name, gate = gate_of(key)
     if name == "length_growth" and estimate is not None and estimate.value < 1:
         return 1 / limit
-    return -limit if not gate.gain and name not in ("win_rate", "length_growth") and gate.cost_is == "drop" else limit
+    # A loss that is allowed lies where a drop or rise is a cost, a gain that is required on the other side of 0.
+    below = name not in ("win_rate", "length_growth") and (gate.cost_is == "drop") is not gate.gain
+    return -limit if below else limit
 
 
 _OUTCOMES: Mapping[Outcome, str] = {

@@ -155,7 +155,7 @@ def check_published(config: EvaluateConfig, categories: Mapping[str, Sequence[st
         for category in categories.get(name, ()):
             if not any(f"{topic}/".startswith(f"{category}/") for topic in topics):
                 have = f"they have: {', '.join(topics)}" if topics else "they have none"
-                raise ConfigError(f"gates.set_worsening.{name}/{category}: no row has this category ({have})")
+                raise ConfigError(f"gates: {name}/{category}: no row has this category ({have})")
 
 
 def judge_question(name: str, path: str | None) -> str | None:
