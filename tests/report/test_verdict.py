@@ -131,7 +131,7 @@ def test_a_gain_can_be_demanded() -> None:
     verdict = judged(same, task_gain=0.1)
     assert verdict.verdict == "HOLD"
     assert verdict.models["ppo"].reasons == [
-        "score on the task stayed from 0.5900 to 0.5900 (a gain of 0.1 required)"
+        "score on the task stayed from 0.5925 to 0.5925 (a gain of 0.1 required)"
     ]  # fmt: skip
     assert gate(verdict, "task_gain").bound == 0.1
     verdict = judged(hardly, task_gain=0.03)
