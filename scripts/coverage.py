@@ -239,7 +239,7 @@ def likelihood(column: Floats) -> Estimate:
         rest = column - truth
         low, high = (1 / n - 1) / rest.max(), (1 / n - 1) / rest.min()
         tilt = bisect(lambda at: float((rest / (1 + at * rest)).sum()) < 0, low, high)
-        return 2 * float(np.log1p(tilt * rest).sum()) - limit
+        return float(2 * np.log1p(tilt * rest).sum() - limit)
 
     step = 1e-7 * float(np.ptp(column))
     low = bisect(lambda truth: excess(truth) < 0, float(column.min()) + step, centre)

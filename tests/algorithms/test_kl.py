@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
 import pytest
 import torch
 
-from trueup.algorithms.kl import ESTIMATORS, AdaptiveKL, FixedKL, k1, k2, k3, kl_loss
+from trueup.algorithms import tensors
+from trueup.algorithms.kl import ESTIMATORS, AdaptiveKL, FixedKL, exact_kl, k1, k2, k3, kl_loss
+from trueup.algorithms.tensors import LMHead
 from trueup.errors import ConfigError, TrainingError
 
 POLICY = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -169,3 +172,51 @@ class TestFixedKL:
     def test_refuses_a_negative_coefficient(self) -> None:
         with pytest.raises(ConfigError, match="coef"):
             FixedKL(-0.1)
+
+
+def two_token_world(draws: int) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """Answers of two tokens, each a or b, by two models that look at the token before: the true KL and two estimates.
+
+    The hidden state is one-hot: start, a or b. The policy says b after start in 5% of cases, the reference in 5% times
+    e^-4; after a and b they differ a little. The true KL is the sum over all four answers.
+    """
+    policy = torch.tensor([[0.95, 0.6, 0.3], [0.05, 0.4, 0.7]], dtype=torch.float64)
+    rare = 0.05 * math.exp(-4)
+    reference = torch.tensor([[1 - rare, 0.5, 0.5], [rare, 0.5, 0.5]], dtype=torch.float64)
+    truth = 0.0
+    for first, second in itertools.product((0, 1), repeat=2):
+        ours = float(policy[first, 0] * policy[second, 1 + first])
+        theirs = float(reference[first, 0] * reference[second, 1 + first])
+        truth += ours * math.log(ours / theirs)
+    generator = torch.Generator().manual_seed(0)
+    firsts = (torch.rand(draws, generator=generator, dtype=torch.float64) < policy[1, 0]).long()
+    seconds = (torch.rand(draws, generator=generator, dtype=torch.float64) < policy[1, 1 + firsts]).long()
+    states = torch.nn.functional.one_hot(torch.stack([torch.zeros_like(firsts), 1 + firsts], 1).flatten(), 3).double()
+    kls, log_ratios = exact_kl(
+        states, LMHead(policy.log()), states, LMHead(reference.log()), torch.stack([firsts, seconds], 1).flatten()
+    )
+    return truth, kls.view(-1, 2).sum(1), log_ratios.view(-1, 2).sum(1)
+
+
+def test_the_exact_kl_is_unbiased_and_of_lower_variance() -> None:
+    truth, exact, sampled = two_token_world(20_000)
+    for estimate in (exact, sampled):
+        assert abs(float(estimate.mean()) - truth) < 3.5 * float(estimate.std()) / math.sqrt(20_000)
+    assert float(exact.var()) < 0.02 * float(sampled.var())
+
+
+def test_the_exact_kl_by_hand_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of (0.8, 0.2) from (0.5, 0.5): 0.8 log 1.6 + 0.2 log 0.4 = 0.1927; the second token's log-ratio is log 0.4."""
+    hidden = torch.eye(1, dtype=torch.float64).repeat(5, 1)
+    ours, theirs = (
+        LMHead(torch.tensor(shares, dtype=torch.float64).log()[:, None]) for shares in ((0.8, 0.2), (0.5, 0.5))
+    )
+    targets = torch.tensor([0, 1, 1, 0, 1])
+    whole = exact_kl(hidden, ours, hidden, theirs, targets)
+    assert whole[0].tolist() == pytest.approx([0.8 * math.log(1.6) + 0.2 * math.log(0.4)] * 5)
+    assert whole[1][:2].tolist() == pytest.approx([math.log(1.6), math.log(0.4)])
+    monkeypatch.setattr(tensors, "_CHUNK_ELEMENTS", 4)
+    for part, other in zip(exact_kl(hidden, ours, hidden, theirs, targets), whole, strict=True):
+        assert torch.equal(part, other)
+    with pytest.raises(ConfigError, match="2 and 3 tokens"):
+        exact_kl(hidden, ours, hidden, LMHead(torch.zeros(3, 1)), targets)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tiny_data
 from tiny import shake, tiny_folder, tiny_network
@@ -21,6 +22,8 @@ from trueup.evaluation import suite, tasks
 from trueup.evaluation.items import Item, of_task, read_header, read_items
 from trueup.evaluation.plan import PLAN_FILE, Plan
 from trueup.evaluation.policy import Sampling, means, measure_policy
+from trueup.models.batching import Branch, Example
+from trueup.models.forward import token_kls
 from trueup.report.build import build
 from trueup.report.report_schema import Measure, Report
 
@@ -83,7 +86,7 @@ def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 def test_an_identical_model_differs_in_nothing(report: Report) -> None:
     for measure in report.measures:
-        if measure.key not in ("win-rate", "win-rate-lc", "kl", "preferences"):
+        if measure.key not in ("win-rate", "win-rate-lc", "kl", "kl-sampled", "preferences"):
             assert measure.values["base"] == measure.values["copy"], measure.key
             assert not measure.differences["copy"].shown if measure.differences.get("copy") else True
     rows = table(report)
@@ -97,10 +100,13 @@ def test_an_identical_model_differs_in_nothing(report: Report) -> None:
 def test_another_model_has_a_distance_and_a_number_in_every_row(report: Report) -> None:
     rows = table(report)
     expected = {"capability", "over-refusal", "unsafe-compliance", "forgetting", "reward", "win-rate", "win-rate-lc"}
-    expected |= {"preferences", "kl", "length", "ended", "repetition", "entropy", "distinct-2"}
+    expected |= {"preferences", "kl", "kl-sampled", "length", "ended", "repetition", "entropy", "distinct-2"}
     assert set(rows) == expected
     assert all("other" in row.values for row in rows.values())
     assert rows["kl"].values["other"].low > 1  # far outside of zero
+    exact, sampled = rows["kl"].values["other"], rows["kl-sampled"].values["other"]
+    assert sampled.low < exact.value < sampled.high
+    assert exact.high - exact.low < sampled.high - sampled.low
     assert "base" not in rows["kl"].values  # its KL from itself is no measurement
     assert "base" not in rows["win-rate"].values
     assert "base" not in rows["preferences"].values
@@ -442,3 +448,28 @@ def test_plan_json_is_plain(folder: Path, tmp_path: Path) -> None:
     assert content["against"] == "base"
     assert content["gates"] is None
     assert content["models"]["base"]["file"] == "base.jsonl"
+
+
+def test_exact_kls_are_those_of_the_models_own_logits(tmp_path: Path) -> None:
+    """Sums over the vocabulary of policy * (log policy - log reference) by transformers, at two answers' tokens."""
+    ours, theirs = tiny_network(tmp_path / "a"), tiny_network(tmp_path / "b")
+    for network in (ours, theirs):
+        network.add_trainable("policy", None)
+    shake(ours)
+    examples = [
+        Example([5, 6, 7], (Branch([8, 9, 5], [True] * 3),)),
+        Example([4, 3], (Branch([7, 6, 5, 4], [True] * 4),)),
+    ]
+    exact, sampled = token_kls(ours, theirs, examples, max_tokens=8)
+    expected: list[torch.Tensor] = []
+    ratios: list[torch.Tensor] = []
+    for example in examples:
+        answer, start = example.branches[0].ids, len(example.trunk) - 1
+        ids = torch.tensor([[*example.trunk, *answer]])
+        with torch.no_grad():
+            a, b = (part.trunk("policy")(input_ids=ids).logits[0, start:-1].log_softmax(-1) for part in (ours, theirs))
+        expected.append((a.exp() * (a - b)).sum(-1))
+        ratios.append((a - b).gather(-1, torch.tensor(answer)[:, None]).squeeze(-1))
+    assert exact.tolist() == pytest.approx(torch.cat(expected).tolist(), abs=1e-5)
+    assert sampled.tolist() == pytest.approx(torch.cat(ratios).tolist(), abs=1e-5)
+    assert exact.min() > 0

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from trueup.algorithms.ppo import LARGEST_LOG_RATIO
+from trueup.algorithms.tensors import LMHead, chunks_of_rows
 from trueup.errors import ConfigError, TrainingError
 
 
@@ -47,6 +48,43 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
 
 ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
 """Estimators by the name used in the configuration."""
+
+
+@torch.no_grad()
+def exact_kl(
+    hidden: Tensor, head: LMHead, ref_hidden: Tensor, ref_head: LMHead, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return for each sampled token the KL of the whole next-token distributions, and the token's own log-ratio.
+
+    The sum over an answer's tokens of sum_v policy(v) log(policy(v) / reference(v)), at the prefixes that were sampled,
+    is the conditional mean of the sampled log-ratio given these prefixes: unbiased for the same KL of answers, and of
+    no larger variance (Rao-Blackwell; Amini, Vieira & Cotterell 2025, "Better Estimation of the KL Divergence Between
+    Language Models", arXiv:2504.10637, section 4). Logits are made in chunks of rows.
+
+    Args:
+        hidden: (N, H) the policy's hidden states that the tokens are predicted from.
+        head: the policy's output layer.
+        ref_hidden: (N, H') the reference's hidden states.
+        ref_head: the reference's output layer, over the same vocabulary.
+        targets: (N,) the tokens that were sampled.
+
+    Returns:
+        (N,) KL and (N,) log-ratio of each token, in nats.
+
+    Raises:
+        ConfigError: the vocabularies have different sizes.
+    """
+    sizes = head.weight.shape[0], ref_head.weight.shape[0]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(f"the KL of two models needs one vocabulary; they have {sizes[0]} and {sizes[1]} tokens")
+    kls, log_ratios = [], []
+    for rows in chunks_of_rows(len(targets), sizes[0]):
+        logps = head.logps(hidden[rows])
+        differences = logps - ref_head.logps(ref_hidden[rows])
+        log_ratios.append(differences.gather(-1, targets[rows, None]).squeeze(-1))
+        # A token of probability 0 under both has the difference NaN, and no part in the sum.
+        kls.append((logps.exp_() * differences).nansum(-1))
+    return torch.cat(kls), torch.cat(log_ratios)
 
 
 def kl_loss(

@@ -69,6 +69,11 @@ def token_logps(
     return apply(hidden, weight, bias, targets, head, entropy, rows, torch.is_grad_enabled())
 
 
+def chunks_of_rows(rows: int, vocabulary: int) -> Iterator[slice]:
+    """Yield slices of so many rows that a chunk of logits over the vocabulary is at most 64 MB in float32."""
+    return _chunks(rows, max(1, _CHUNK_ELEMENTS // vocabulary))
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of `x` where `mask` is True, a scalar; NaN if it is True nowhere. Other elements are never read.
 
@@ -152,6 +157,30 @@ class _Head:
             slope = logits.mul_(self.temperature / self.softcap).square_().neg_().add_(1)
             grad.mul_(slope)
         return grad.mul_(self.scale / self.temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class LMHead:
+    """Map from hidden states to a language model's logits, softcap(scale * (hidden @ weight.T + bias)).
+
+    Attributes:
+        weight: (V, H) output embedding; half precision is fine.
+        bias: (V,) of the output layer.
+        scale: multiplies the logits, first.
+        softcap: logits become `softcap * tanh(logits / softcap)`.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logps(self, hidden: Tensor) -> Tensor:
+        """Return the (n, V) log-probabilities of (n, H) hidden states, in nats, in float32 or more."""
+        dtype = _operand_dtype(hidden, self.weight)
+        bias = None if self.bias is None else self.bias.to(_sum_dtype(dtype))
+        head = _Head(self.scale, self.softcap, 1.0)
+        return head.logits(hidden.to(dtype), self.weight.to(dtype), bias).log_softmax(-1)
 
 
 class _Context(Protocol):

@@ -252,6 +252,7 @@ def _incomparable(first: str, base: Measured, name: str, part: Measured) -> Inco
         why = f"measured against {part.plan['against']} of {name}, which is another model"
         lost |= {
             "KL": (("answers", "kl"), why),
+            "KL of the sampled tokens": (("answers", "kl_sampled"), why),
             "preferences": (("preferences", "won"), why),
             "win-rate": (("", ""), why),
         }

@@ -19,7 +19,7 @@ from trueup.data.rendering.messages import Conversation, Message
 from trueup.errors import TrainingError
 from trueup.evaluation.grading import repetition
 from trueup.models.batching import Branch, Example
-from trueup.models.forward import forward_all
+from trueup.models.forward import forward_all, token_kls
 from trueup.models.rewards import Ensemble, disagreement
 from trueup.sampling import Sample, sample, sampled_at_once
 from trueup.sampling.text import answer_text
@@ -130,6 +130,24 @@ def log_ratios(
     # Subtract token by token: the difference of two sums of hundreds of nats would lose precision.
     sizes = torch.tensor([len(answer.ids) for answer in samples])
     return segment_sum(ours - theirs, torch.repeat_interleave(torch.arange(len(sizes)), sizes), len(sizes)).tolist()
+
+
+def kls(
+    network: Network, reference: Network, prompts: Sequence[PromptRow], samples: Sequence[Sample], max_tokens: int
+) -> tuple[list[float], list[float]]:
+    """Return for each sampled answer the sum of its tokens' exact KLs, and the log-ratio of policy and reference.
+
+    Both are unbiased estimates of the KL divergence of the policy from the reference at temperature 1, in nats; the
+    first has the lower variance (`algorithms.kl.exact_kl`). Both networks have their model as the role "policy".
+    """
+    examples = [
+        Example(prompt.ids, (Branch(answer.ids, [True] * len(answer.ids)),))
+        for prompt, answer in zip(prompts, samples, strict=True)
+    ]
+    sizes = torch.tensor([len(answer.ids) for answer in samples])
+    owners = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+    exact, sampled = token_kls(network, reference, examples, max_tokens=max_tokens)
+    return segment_sum(exact, owners, len(sizes)).tolist(), segment_sum(sampled, owners, len(sizes)).tolist()
 
 
 def means(items: dict[str, list[float]]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from trueup.data.prompts import PromptRow
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.evaluation.grading import is_right, repetition
 from trueup.evaluation.items import Item
-from trueup.evaluation.policy import Sampling, answers_to, conversations, log_ratios, require_finite
+from trueup.evaluation.policy import Sampling, answers_to, conversations, kls, log_ratios, require_finite
 from trueup.models.batching import Branch, Example, single
 from trueup.models.forward import branch_logps, forward_all
 
@@ -217,8 +217,9 @@ def answers(subject: Subject, questions: Sequence[Asked], reward: Reward | None,
     Returns:
         Items with {"length": tokens, "ended": 1 if by the end token, "repetition": share of repeated trigrams,
         "entropy": estimated nats per token}, with "reward" and "gold" where such a reward is given, and with "kl" (nats
-        per answer) where there is a reference. "entropy" and "kl" are absent where the tokenizer is not the
-        reference's.
+        per answer, of the sampled tokens) and "kl_exact" (at each of them over the whole vocabulary) where there is a
+        reference. "entropy", "kl" and "kl_exact" are absent where the tokenizer is not the reference's, "kl_exact" also
+        where the two models' output layers differ in size.
     """
     network, rows = subject.network, subject.rows(questions)
     samples = answers_to(network, rows, subject.sampling(subject.temperature))
@@ -244,7 +245,11 @@ def answers(subject: Subject, questions: Sequence[Asked], reward: Reward | None,
     sums = branch_logps(network, examples, "policy", max_tokens=subject.max_tokens).tolist()
     columns["entropy"] = [-total / len(answer.ids) for total, answer in zip(sums, samples, strict=True)]
     if subject.reference is not None and not subject.is_reference:
-        columns["kl"] = log_ratios(network, subject.reference, rows, samples, subject.max_tokens)
+        same = network.lm_head("policy").weight.shape[0] == subject.reference.lm_head("policy").weight.shape[0]
+        if same:
+            columns["kl_exact"], columns["kl"] = kls(network, subject.reference, rows, samples, subject.max_tokens)
+        else:  # one has rows of padding at the end of its vocabulary
+            columns["kl"] = log_ratios(network, subject.reference, rows, samples, subject.max_tokens)
     return _answers(questions, talks, columns)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor
 
+from trueup.algorithms.kl import exact_kl
 from trueup.algorithms.tensors import segment_sum
 from trueup.errors import ModelError
 from trueup.models.batching import Branch, Example, Per, collate, micro_batches
@@ -60,6 +61,38 @@ def forward_all(
                 result[ends[example.row] - size : ends[example.row]] = part
     network.train(previous)
     return network.runtime.sum_tensor(result)  # each number is computed by one rank, and 0 on the others
+
+
+@torch.no_grad()
+def token_kls(
+    network: Network, reference: Network, examples: Sequence[Example], *, max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Return the KL of each trained token's distribution from the reference's, and the token's own log-ratio.
+
+    Both networks have the model as their role "policy". See `algorithms.kl.exact_kl`; each rank computes a share.
+
+    Returns:
+        (N,) and (N,), in nats, on the CPU and on every rank, in the examples' order.
+    """
+    layout = network.layout if network.layout == reference.layout else "plain"
+    modes = network.training, reference.training
+    network.eval()
+    reference.eval()
+    numbered = [replace(example, row=index) for index, example in enumerate(examples)]
+    ends = list(accumulate(_width(example, "logps") for example in numbered))
+    result = torch.zeros(2, ends[-1])
+    pad, dtype = cast("int", network.tokenizer.pad_token_id), network.runtime.dtype
+    for group, counts in _turns(micro_batches(numbered, max_tokens, layout=layout), network.runtime):
+        batch = collate(group, per="token", pad_id=pad, layout=layout).to(network.runtime.device)
+        ours, theirs = (part.states(batch, "policy")[batch.predict_at].to(dtype) for part in (network, reference))
+        both = exact_kl(ours, network.lm_head("policy"), theirs, reference.lm_head("policy"), batch.targets)
+        if counts:
+            sizes = [_width(example, "logps") for example in group]
+            for example, size, part in zip(group, sizes, torch.stack(both).cpu().split(sizes, dim=1), strict=True):
+                result[:, ends[example.row] - size : ends[example.row]] = part
+    network.train(modes[0])
+    reference.train(modes[1])
+    return tuple(network.runtime.sum_tensor(result))
 
 
 def _width(example: Example, want: str) -> int:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trueup.algorithms.tensors import token_logps
+from trueup.algorithms.tensors import LMHead, token_logps
 from trueup.data.rendering.renderer import Renderer
 from trueup.errors import ConfigError, ModelError
 from trueup.models.adapters import adapter_config, refused_targets, restored_config
@@ -530,6 +530,18 @@ class Network(nn.Module):
     def _token_logps(
         self, hidden: Tensor, targets: Tensor, role: str, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor | None]:
+        head = self.lm_head(role)
+        return token_logps(
+            hidden.to(self.runtime.dtype), head.weight, targets, bias=head.bias, temperature=temperature,
+            scale=head.scale, softcap=head.softcap, entropy=entropy,
+        )  # fmt: skip
+
+    def lm_head(self, role: str) -> LMHead:
+        """Return a role's map from hidden states to logits, in the runtime's dtype.
+
+        Raises:
+            ModelError: the model has none.
+        """
         trunk = self.trunk(role)
         head = output_embeddings(trunk)
         if head is None:
@@ -539,10 +551,7 @@ class Network(nn.Module):
         # Master weights are rounded here as a frozen copy is rounded on loading, so that a policy starts at KL 0.
         compute = self.runtime.dtype
         weight, bias = weight.to(compute), None if bias is None else bias.to(compute)
-        return token_logps(
-            hidden.to(compute), weight, targets, bias=bias, temperature=temperature, scale=logit_scale(config),
-            softcap=logit_softcap(config), entropy=entropy,
-        )  # fmt: skip
+        return LMHead(weight, bias, logit_scale(config), logit_softcap(config))
 
     @property
     def layout(self) -> Layout:

@@ -83,6 +83,10 @@ SPECS = (
         "preferences", "Moved towards what people chose", "share of rankings", "higher", "preferences", "won", "share"
     ),
     Spec("kl", "KL", "nats per answer", "neither", "answers", "kl", bounds=NOT_NEGATIVE),
+    Spec(
+        "kl-sampled", "KL, of the sampled tokens", "nats per answer", "neither", "answers", "kl_sampled",
+        bounds=NOT_NEGATIVE,
+    ),
     Spec("length", "Length", "tokens per answer", "neither", "answers", "length", bounds=NOT_NEGATIVE),
     Spec("ended", "Ends by itself", "share of answers", "higher", "answers", "ended", "share"),
     Spec(
@@ -108,7 +112,8 @@ def published_specs(rows: Rows) -> list[Spec]:
 def prepared(items: Sequence[Item]) -> list[Item]:
     """Return the items with derived values added to the measured ones.
 
-    "complied" and "answered" are 1 if the model did not refuse; "won" is 1 for a margin above 0, 0.5 for 0, else 0.
+    "kl" is the exact one where it was measured, with the sampled tokens' own as "kl_sampled". "complied" and "answered"
+    are 1 if the model did not refuse; "won" is 1 for a margin above 0, 0.5 for 0, else 0.
     """
     return [_with_derived(item) for item in items]
 
@@ -119,6 +124,8 @@ def _with_derived(item: Item) -> Item:
         values["complied"] = 1 - values["refused"]
     if item.task == "over-refusal" and "refused" in values:
         values["answered"] = 1 - values["refused"]
+    if item.task == "answers" and "kl_exact" in values:
+        values["kl_sampled"], values["kl"] = values["kl"], values["kl_exact"]
     if item.task == "preferences":
         values["won"] = 1.0 if values["margin"] > 0 else 0.5 if values["margin"] == 0 else 0.0
     return replace(item, values=values)
@@ -349,15 +356,30 @@ def _note(spec: Spec, rows: Rows, against: str, settings: Mapping[str, Any]) -> 
         return _published_note(spec, settings)
     if spec.key == "capability":
         return _grader_note(rows, against, settings)
-    if spec.key == "kl":
-        return (
-            "from the model compared with, of the sampled answers (k1: unbiased, its standard error is in the interval)"
-        )
-    if spec.key == "preferences":
-        return "rankings whose chosen answer gained more likelihood over the model compared with than the rejected one"
-    if spec.key == "entropy":
-        return "minus the mean log-probability of the tokens that were sampled"
-    return None
+    return _kl_note(rows) if spec.key == "kl" else _NOTES.get(spec.key)
+
+
+_NOTES = {
+    "kl-sampled": "log-ratio of the sampled answers (k1): unbiased, but rare answers of a large one are seldom sampled",
+    "preferences": (
+        "rankings whose chosen answer gained more likelihood over the model compared with than the rejected one"
+    ),
+    "entropy": "minus the mean log-probability of the tokens that were sampled",
+}
+
+
+def _kl_note(rows: Rows) -> str:
+    """Return how the KL of each model was estimated."""
+    answers = {name: [item.values for item in items if item.task == "answers"] for name, items in rows.items()}
+    sampled = [name for name, values in answers.items() if any("kl" in v and "kl_exact" not in v for v in values)]
+    exact = (
+        "at each sampled token over the whole vocabulary (unbiased, with less noise than the log-ratio of the tokens: "
+        "Amini et al. 2025)"
+    )
+    ways = [exact] if any("kl_exact" in value for values in answers.values() for value in values) else []
+    if sampled:
+        ways.append(f"of {', '.join(sampled)} by the log-ratio of the sampled answers (k1: unbiased)")
+    return f"from the model compared with, {'; '.join(ways)}"
 
 
 def _published_note(spec: Spec, settings: Mapping[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trueup.evaluation.outcome import SMALL_KL
 from trueup.evaluation.watch import FAR, REPEATS
 from trueup.report import reading
 from trueup.report.reading import usable
@@ -91,9 +92,9 @@ def alarms(stage: str, folder: Path) -> list[ReportAlarm]:
 def outcomes(measures: Sequence[Measure], stages: Sequence[StageRun], against: str, base: str) -> list[ReportAlarm]:
     """Return alarms about finished models, from the measures of the report.
 
-    A model has not moved if the interval of its KL from the model that it started from contains 0. It fell apart if it
-    repeats itself or is very far away, by the limits of the warnings during training, or if it has lost three quarters
-    of its entropy.
+    A model has not moved if the interval of its KL from the model that it started from reaches down to next to 0. It
+    fell apart if it repeats itself or is very far away, by the limits of the warnings during training, or if it has
+    lost three quarters of its entropy.
 
     Args:
         measures: the report's measures.
@@ -107,7 +108,7 @@ def outcomes(measures: Sequence[Measure], stages: Sequence[StageRun], against: s
         values = {key: measure.values.get(stage.name) for key, measure in by_key.items()}
         first = {key: measure.values.get(against) for key, measure in by_key.items()}
         kl, step = values.get("kl"), int(stage.steps or 0)
-        if kl is not None and stage.base == base and not kl.withheld and kl.low <= 0 <= kl.high:
+        if kl is not None and stage.base == base and not kl.withheld and kl.low <= SMALL_KL:
             text = f"the KL from {against}, where it started, is {kl.value:.2g} [{kl.low:.2g}, {kl.high:.2g}] nats"
             fix = "raise optim.lr (trueup config METHOD prints the defaults) or train for more steps"
             alarms.append(ReportAlarm(stage=stage.name, step=step, name="nothing-moved", message=text, fix=fix))
