@@ -77,7 +77,8 @@ def exact_kl(
     sizes = head.weight.shape[0], ref_head.weight.shape[0]
     if sizes[0] != sizes[1]:
         raise ConfigError(f"the KL of two models needs one vocabulary; they have {sizes[0]} and {sizes[1]} tokens")
-    kls, log_ratios = [], []
+    kls: list[Tensor] = []
+    log_ratios: list[Tensor] = []
     for rows in chunks_of_rows(len(targets), sizes[0]):
         logps = head.logps(hidden[rows])
         differences = logps - ref_head.logps(ref_hidden[rows])
