@@ -150,6 +150,7 @@ BAD_ROWS: list[tuple[Row, str]] = [
     ({"correct": "no"}, "conversation"),
     ({"answer_correctness": "incorrect"}, "conversation"),
     ({"toxic": True}, "conversation"),
+    ({"response_harm_label": "harmful"}, "conversation"),
     ({"answer_score": 2}, "conversation"),
     ({"upvotes": "3"}, "conversation"),
 ]
@@ -310,6 +311,20 @@ def test_two_answers_to_a_prompt_stop_unless_one_is_named(tmp_path: Path) -> Non
     assert load(path, "conversation", ignore=["solution"])[0].response == "5"
     inside = write(tmp_path / "y.jsonl", {**row, "response": "It is 4.\n5", "answer": "5"})
     assert load(inside, "conversation")[0].response == "It is 4.\n5"
+
+
+def test_an_answer_beside_a_ranking_of_others_stops(tmp_path: Path) -> None:
+    """Step-DPO's rows have the key "4" at `answer`, which was trained in place of the solutions."""
+    row = {"prompt": "2 + 2?", "chosen": "Two and two: 4.", "rejected": "Two and two: 5.", "answer": "4"}
+    path = write(tmp_path / "x.jsonl", row)
+    message = refusal(RowStream(section(path), "conversation"))
+    assert '"answer" and a ranking (chosen, rejected) both hold an answer' in message
+    assert "set use: chosen" in message
+    assert load(path, "conversation", use="chosen")[0].response == "Two and two: 4."
+    assert load(path, "conversation", ignore=["chosen", "rejected"])[0].response == "4"
+    assert len(load(path, "preference")) == 1
+    same = write(tmp_path / "y.jsonl", {**row, "answer": row["chosen"]})
+    assert load(same, "conversation")[0].response == "Two and two: 4."
 
 
 IGNORABLE = [

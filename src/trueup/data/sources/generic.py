@@ -209,7 +209,25 @@ def untrained(record: Record, key: str) -> DataError:
 def _pair(record: Record, keys: Keys) -> Row:
     prompt = _opening(record, keys)
     check(prompt, origin=record.origin, ends_with="user")
-    return Conversation((*prompt, *_completion(record, keys, prompt)), record.origin)
+    answer = _completion(record, keys, prompt)
+    _check_sides(record, cast("str", keys["completion"]), (*prompt, *answer))
+    return Conversation((*prompt, *answer), record.origin)
+
+
+def _check_sides(record: Record, key: str, messages: Sequence[Message]) -> None:
+    """Check that a row with an answer holds no ranking of other answers: the field may be a key to grade by.
+
+    Raises:
+        DataError: it has a chosen and a rejected answer, and the one at `key` is not the chosen one.
+    """
+    if key in record.named or not (record.holds("chosen") and record.holds("rejected")):
+        return
+    written = "\n".join(message.content for message in messages)
+    if not all(text.strip() in written for text in _texts_of(record.row["chosen"])):
+        problem = f"{excerpt(key)} and a ranking (chosen, rejected) both hold an answer"
+        fix = f"set use: chosen to train on the chosen side, or ignore: [chosen, rejected] to train on {excerpt(key)}"
+        raise record.fail(problem, fix, written)
+    record.read.update(("chosen", "rejected"))
 
 
 def _completion(record: Record, keys: Keys, prompt: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -31,7 +31,8 @@ _GOOD, _BAD = _ROW_GOOD | _ANSWER_GOOD, _ROW_BAD | _ANSWER_BAD
 _TIES = frozenset({"tie", "tied", "draw"})
 _STATES = vocabulary(
     "status state verdict judgement judgment outcome result decision review quality grade moderation safety evaluation "
-    "label feedback annotation correctness validity assessment check tag vote flag mark winner preference"
+    "label feedback annotation correctness validity assessment check tag vote flag mark winner preference "
+    "harm harmfulness toxicity"
 )
 _SPLIT = re.compile(r"(train|test|valid|validation|val|dev|eval)([-_ ]?\w{0,10})", re.IGNORECASE)
 _MASKED_ROLES = ("user", "human", "prompter", "system", "prompt")
