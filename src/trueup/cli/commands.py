@@ -195,8 +195,10 @@ def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> 
     return _exit_code(command.evaluate(models, config, output=output, **where))
 
 
-def audit(runs: list[str], output: Path, file: Path | None, **where: Any) -> int:
+def audit(runs: list[str], output: Path, file: Path | None, *, workflow: bool = False, **where: Any) -> int:
     """Carry out `trueup audit`: is B better than A, and what did it cost? Returns the exit code."""
+    if workflow:
+        return _write_workflow(runs, file)
     from trueup.config.evaluation import audit_gates
     from trueup.config.paths import is_address
     from trueup.data.tokens.build import cache_root
@@ -212,14 +214,35 @@ def audit(runs: list[str], output: Path, file: Path | None, **where: Any) -> int
     return _exit_code(command.evaluate(models, config, output=output, store=cache_root() / "measured", **where))
 
 
+def _write_workflow(runs: list[str], file: Path | None) -> int:
+    """Write the workflow of `trueup audit --workflow`; the models need not be here, the settings are checked."""
+    from trueup.cli.workflow import write_workflow
+    from trueup.config import ComparisonConfig, load_config
+
+    models, settings = _sorted_out(runs)
+    load_config(ComparisonConfig, file, settings)
+    if len(models) < 2:
+        raise ConfigError("audit: name two models or more, as they are called in the repository: trueup audit A B")
+    named = [] if file is None else ["--config", str(file)]
+    print(f"written: {write_workflow([*named, *models, *settings])}")
+    return 0
+
+
+def _sorted_out(runs: list[str]) -> tuple[list[str], list[str]]:
+    """Return the models and the settings (key=value) among the arguments of `evaluate` and `audit`."""
+    from trueup.config.paths import is_address
+
+    settings = [word for word in runs if "=" in word and not is_address(word) and not Path(word).exists()]
+    return [word for word in runs if word not in settings], settings
+
+
 def _compared(command: str, runs: list[str], file: Path | None) -> tuple[list[str], ComparisonConfig]:
     """Return the models and the settings among the arguments of `evaluate` and `audit`, all checked without torch."""
     from trueup.config import ComparisonConfig, find_model, load_config
     from trueup.config.paths import address_problem, is_address, trust_in
     from trueup.evaluation.sets import check_sets
 
-    settings = [word for word in runs if "=" in word and not is_address(word) and not Path(word).exists()]
-    models = [word for word in runs if word not in settings]
+    models, settings = _sorted_out(runs)
     config = load_config(ComparisonConfig, file, settings, check_files=True)
     for model in models:
         if not is_address(model):

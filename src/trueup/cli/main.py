@@ -233,14 +233,18 @@ def audit(
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads.")] = None,
     strategy: Annotated[str, typer.Option(help="How several processes share work: auto, ddp, fsdp.")] = "auto",
+    workflow: Annotated[
+        bool, typer.Option("--workflow", help="Only write .github/workflows/trueup-audit.yml, which runs this in CI.")
+    ] = False,
 ) -> Job:
     """Say if B is as good as A, and what it lost: any two models, whoever trained them, with default sets and limits.
 
     Exits with 0 (SHIP), 8 (HOLD) or 9 (NOT SHOWN).
     """
     return partial(
-        commands.audit, models, output, config, device=device, dtype=dtype, threads=threads, strategy=strategy
-    )
+        commands.audit, models, output, config, device=device, dtype=dtype, threads=threads, strategy=strategy,
+        workflow=workflow,
+    )  # fmt: skip
 
 
 app.add_typer(rank.app, name="rank", rich_help_panel=USE)
