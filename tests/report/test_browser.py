@@ -33,16 +33,18 @@ def visit(browser: Browser, folder: Path) -> Iterator[Any]:
     complaints: list[str] = []
     contexts: list[Any] = []
 
-    def open_page(name: str, width: int = 1280, **settings: Any) -> Page:
+    def open_page(name: str, width: int = 1280, *, folded: bool = False, anchor: str = "", **settings: Any) -> Page:
         context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
         contexts.append(context)
         page = context.new_page()
-        address = (folder / f"{name}.html").as_uri()
+        address = (folder / f"{name}.html").as_uri() + anchor
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message) or dialog.dismiss())
         page.on("request", lambda request: None if request.url == address else complaints.append(request.url))
         page.goto(address)
+        if not folded:
+            page.evaluate("document.querySelectorAll('.fold').forEach(one => one.open = true)")
         return page
 
     yield open_page
@@ -165,7 +167,9 @@ def test_the_filter_opens_what_was_folded(visit, folder: Path) -> None:
 
 
 def test_without_javascript(visit) -> None:
-    page = visit("full", java_script_enabled=False)
+    page = visit("full", folded=True, java_script_enabled=False)
+    assert page.locator(".sample:visible").count() == 0
+    page.get_by_text("Samples", exact=True).last.click()
     assert page.locator(".sample").count() == 6
     assert page.locator(".sample").first.is_visible()
     assert not page.locator("#filter").is_visible()
@@ -187,6 +191,40 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(visit) -> None:
     assert page.evaluate("document.activeElement.getBoundingClientRect().width") > 20
     page.keyboard.press("Tab")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+HEIGHT = "document.documentElement.scrollHeight"
+
+
+@pytest.mark.parametrize(("width", "most"), [(1280, 2500), (400, 4000)])
+def test_the_closed_page_is_short_and_readable(visit, width: int, most: int) -> None:
+    page = visit("full", width, folded=True)
+    assert page.evaluate(HEIGHT) <= most
+    assert page.locator(".hero").bounding_box()["y"] < 450  # the verdict without scrolling
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(CONTRAST) == []
+    assert page.locator(".sample:visible").count() == page.locator("figure:visible").count() == 0
+
+
+@pytest.mark.parametrize("anchor", ["#models", "#not-measured", "#pictures", "#samples", "#run"])
+def test_an_address_opens_its_fold(visit, anchor: str) -> None:
+    page = visit("full", folded=True)
+    inside = page.locator(f"{anchor} .scroll, {anchor} figure, {anchor} .sample, {anchor} .stage, {anchor} li").first
+    assert not inside.is_visible()
+    page.locator(f"nav a[href='{anchor}']").click()
+    inside.wait_for(state="visible")
+    assert (
+        visit("full", folded=True, anchor=anchor).locator(f"{anchor} > *").last.is_visible()
+    )  # in a link from outside
+
+
+def test_print_shows_what_is_folded(visit) -> None:
+    page = visit("full", 1000, folded=True)
+    short = page.evaluate(HEIGHT)
+    page.emulate_media(media="print")
+    assert page.evaluate(HEIGHT) > 3 * short
+    assert page.locator(".sample:visible").count() == 6
+    assert page.locator("#models table").first.is_visible()
 
 
 @pytest.mark.parametrize("width", [700, 1000])

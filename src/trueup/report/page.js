@@ -31,6 +31,27 @@
     apply();
   }
 
+  // An address of something that is folded opens it; so does print, where the style alone does not.
+  const folds = [...document.querySelectorAll("details")];
+  const reveal = () => {
+    const id = decodeURIComponent(location.hash.slice(1));
+    const target = id ? document.getElementById(id) : null;
+    for (let one = target; one; one = one.parentElement) if (one.tagName === "DETAILS") one.open = true;
+    if (target) target.scrollIntoView();
+  };
+  addEventListener("hashchange", reveal);
+  for (const link of document.querySelectorAll('a[href^="#"]'))
+    link.addEventListener("click", () => setTimeout(reveal)); // the same address again is no change
+  reveal();
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = folds.filter((one) => !one.open);
+    for (const one of closed) one.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const one of closed) one.open = false;
+  });
+
   const select = (node) => {
     const range = document.createRange();
     range.selectNodeContents(node);
