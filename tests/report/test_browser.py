@@ -37,12 +37,17 @@ def visit(browser: Browser, folder: Path) -> Iterator[Any]:
         context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
         contexts.append(context)
         page = context.new_page()
-        address = (folder / f"{name}.html").as_uri() + anchor
+        address = (folder / f"{name}.html").as_uri()
+
+        def asked(url: str) -> None:
+            if url != address:
+                complaints.append(url)
+
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message) or dialog.dismiss())
-        page.on("request", lambda request: None if request.url == address else complaints.append(request.url))
-        page.goto(address)
+        page.on("request", lambda request: asked(request.url.partition("#")[0]))
+        page.goto(address + anchor)
         if not folded:
             page.evaluate("document.querySelectorAll('.fold').forEach(one => one.open = true)")
         return page
