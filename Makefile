@@ -18,8 +18,8 @@ RUN = .venv/bin/python -m
 PIP = $(RUN) pip --disable-pip-version-check install --quiet --constraint constraints.txt
 TESTS ?= tests
 WORKERS ?= 2
-# A file of tests stays in one process, so that what its tests share is made once.
-PYTEST = $(RUN) pytest -n $(WORKERS) --dist loadfile
+# A file of tests stays in one process, so that what its tests share is made once; long files first (tests/conftest.py).
+PYTEST = $(RUN) pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # More threads than cores make small tensors slower, and two test processes share the cores.
 export OMP_NUM_THREADS ?= 1

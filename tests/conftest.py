@@ -38,9 +38,35 @@ os.environ["TRUEUP_CACHE"] = tempfile.mkdtemp(prefix="trueup-tests-", dir=os.env
 atexit.register(shutil.rmtree, os.environ["TRUEUP_CACHE"], ignore_errors=True)
 
 
+LONG = (
+    "windtunnel/test_quickstart.py",
+    "ranking/page/test_browser.py",
+    "ranking/page/test_states.py",
+    "ranking/page/test_server.py",
+    "export/test_proof.py",
+    "distributed/test_equal.py",
+    "recipes/test_pipeline.py",
+    "hostile/test_secrets.py",
+    "hostile/test_models.py",
+    "recipes/test_held_out.py",
+    "test_families.py",
+    "recipes/test_rollouts.py",
+    "training/test_loop.py",
+    "export/test_writing.py",
+    "reliability/test_determinism.py",
+    "recipes/test_columns.py",
+)
+"""Files that take ten seconds or more. They are begun first, so that no process ends with one while the other waits."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark properties; leave comparisons with TRL out, counted as skipped, where TRL is not installed."""
+    """Put long files first and mark properties; leave comparisons with TRL out, as skipped, where it is not installed.
+
+    Processes take whole files in this order (`--dist loadfile --no-loadscope-reorder`).
+    """
+    ranks = {str(Path(__file__).parent / name): rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(str(item.path), len(LONG)))
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.properties)

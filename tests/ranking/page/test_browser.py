@@ -395,18 +395,23 @@ HOSTILE = [
 def test_hostile_answers_are_harmless(
     tmp_path: Path, start: Callable[..., Served], visit: Callable[..., Visit], width: int
 ) -> None:
-    """No dialog, no request, no complaint of the policy, and the page keeps its layout, plain and as Markdown."""
-    prompt = [
-        NewPrompt((Message("system", text), Message("user", f"{number} {text}"))) for number, text in enumerate(HOSTILE)
+    """No dialog, no request, no complaint of the policy, and the page keeps its layout, plain and as Markdown.
+
+    Each text is an answer once, and once in a prompt: two of them on a page.
+    """
+    couples = [(HOSTILE[index], HOSTILE[index - 1]) for index in range(0, len(HOSTILE), 2)]
+    prompts = [
+        NewPrompt((Message("system", other), Message("user", f"{number} {text}")))
+        for number, (text, other) in enumerate(couples)
     ]
     pairs = [
-        pair(0, prompt=prompt[index], first=Answer(text), second=Answer(HOSTILE[index - 1]))
-        for index, text in enumerate(HOSTILE)
+        pair(0, prompt=prompts[number], first=Answer(text), second=Answer(couples[number - 1][1]))
+        for number, (text, _) in enumerate(couples)
     ]
     path = store_of(tmp_path / "votes.db", pairs)
     ada = visit(start(path), width=width)
     page = ada.page
-    for _ in range(len(HOSTILE)):
+    for _ in pairs:
         for key in "pp":
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), (
                 ada.shown
@@ -422,7 +427,7 @@ def test_hostile_answers_are_harmless(
             page.keyboard.press(key)
         ada.press("3") if page.get_attribute("#main", "data-state") == "pair" else None
     assert page.get_attribute("#main", "data-state") == "done"
-    assert len(ballots(path)) == len(HOSTILE)
+    assert len(ballots(path)) == len(pairs)
 
 
 def test_direction_controls_of_an_answer_stay_inside_it(
