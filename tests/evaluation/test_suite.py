@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from trueup.config import ComparisonConfig, EvaluateConfig
 from trueup.data.prompts import PromptRow
 from trueup.errors import ConfigError, DataError, TrainingError
 from trueup.evaluation import suite, tasks
-from trueup.evaluation.items import Item, of_task, read_header, read_items
+from trueup.evaluation.items import Item, of_task, read_header, read_items, write_items
 from trueup.evaluation.plan import PLAN_FILE, Plan
 from trueup.evaluation.policy import Sampling, means, measure_policy
 from trueup.models.batching import Branch, Example
@@ -208,6 +209,21 @@ def test_a_model_that_was_measured_is_not_measured_again(folder: Path, tmp_path:
     assert first.measures == second.measures
     measured(plan(folder, tmp_path, "base", "other", limit=3, samples=3), notes.append)
     assert one.file("other").stat().st_mtime_ns != stamp
+
+
+def test_stored_replies_of_other_rules_are_graded_again(folder: Path, tmp_path: Path) -> None:
+    """A verdict of older rules does not stay: here every stored reply counts as a refusal, and none is one."""
+    one, notes = plan(folder, tmp_path, "base", limit=2, tasks=["over-refusal"], reward=None), list[str]()
+    measured(one)
+    path = one.file("base")
+    now = read_items(path)
+    assert {item.values["refused"] for item in now} == {0.0}
+    write_items(path, [replace(item, values={"refused": 1.0}) for item in now], read_header(path) | {"rules": "old"})
+    measured(one, notes.append)
+    assert "evaluation: the stored replies of base are graded by the rules of this version" in notes
+    assert "evaluating base" not in notes
+    assert read_items(path) == now
+    assert read_header(path)["rules"] == suite.rules()
 
 
 def test_a_stopped_evaluation_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,10 +59,6 @@ def distinct(texts: Iterable[str]) -> float:
     return len(set(runs)) / len(runs) if runs else 0.0
 
 
-GRADING = 2
-"""Increased when `is_right` grades otherwise, so that stored answers are graded again."""
-
-
 def is_right(reply: str, accepted: Sequence[str], question: str | None = None) -> bool:
     """Return True if a reply asserts one of the accepted answers.
 

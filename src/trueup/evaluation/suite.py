@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,6 @@ from trueup.errors import DataError
 from trueup.evaluation import tasks
 from trueup.evaluation.endpoint import Endpoint, Usage
 from trueup.evaluation.grader import AnswerGrader, check_grader, open_grader
-from trueup.evaluation.grading import GRADING
 from trueup.evaluation.items import Item, read_header, read_items, write_items
 from trueup.evaluation.judges import JoinedRefusals, agreement, judge_of_refusals, verdicts
 from trueup.evaluation.plan import (
@@ -203,7 +202,7 @@ class _Bench:
         if self._measured(path, source) or self._recalled(name):
             note(f"evaluation: {name} was measured before, and nothing it depends on has changed")
             if self.runtime.from_first(lambda: self._graded_again(path)):
-                note(f"evaluation: the stored answers of {name} are graded by the rules of this version")
+                note(f"evaluation: the stored replies of {name} are graded by the rules of this version")
             return self.runtime.from_first(lambda: read_header(path).get("missing", {}))
         note(f"evaluating {name}")
         clock = time.perf_counter()
@@ -433,20 +432,25 @@ class _Bench:
             atomic_write_bytes(kept, self.plan.file(name).read_bytes())
 
     def _graded_again(self, path: Path) -> bool:
-        """Grade the stored answers of an items file anew if other rules graded them; return True if it was done."""
-        header = read_header(path)
-        if self.grader is not None or not self.plan.sets.capability or header.get("grading", 1) == GRADING:
+        """Grade the stored replies of an items file anew if other rules graded them; return True if it was done."""
+        header, chosen = read_header(path), self.plan.sets
+        if header.get("rules") == rules():
             return False
-        asked = {question.id: question for question in self.plan.sets.capability if not question.choices}
-        write_items(
-            path, [tasks.graded(item, asked.get(item.id)) for item in read_items(path)], header | {"grading": GRADING}
-        )
-        return True
+        written = [question for question in chosen.capability if not question.choices] if self.grader is None else []
+        asked = {question.id: question for question in written}
+        by_rules = self.plan.settings.refusals == "detector"
+        prompts = {prompt.id: prompt for prompt in (*chosen.innocent, *chosen.unsafe) if by_rules}
+        items = [
+            tasks.refused_again(tasks.graded(item, asked.get(item.id)), prompts.get(item.id))
+            for item in read_items(path)
+        ]
+        write_items(path, items, header | {"rules": rules()})
+        return bool(asked or prompts)
 
     def _write(self, path: Path, items: list[Item], source: str, header: dict[str, Any]) -> None:
         # The key is made by the first process alone: it reads every file of every model.
         self.runtime.from_first(
-            lambda: write_items(path, items, {"key": self._key_of(source), "grading": GRADING} | header)
+            lambda: write_items(path, items, {"key": self._key_of(source), "rules": rules()} | header)
         )
 
     def _asked_once(self, judge: Callable[[Sequence[Conversation]], list[float]]) -> Callable[..., list[float]]:
@@ -476,8 +480,8 @@ def input_hashes(plan: Plan) -> dict[str, str]:
     judge: list[object] = [config.refusals]
     if config.refusals != "detector":
         judge += [config.judge, config.judge_model]
-    if config.refusals == "both":
-        judge.append(config.refusals_sample)
+    if config.refusals == "both":  # the rules choose what the endpoint reads, so other rules ask it again
+        judge += [config.refusals_sample, rules()]
     drawn = [config.max_new_tokens, config.temperature, plan.seed, config.max_length]
     harness = [_content(name) for name in config.harness]
     parts: dict[str, object] = {
@@ -488,10 +492,14 @@ def input_hashes(plan: Plan) -> dict[str, str]:
         questions = [judge_question(name, section.judge_prompt) for name, section in sections.items()]
         lengths = [section.max_new_tokens for section in sections.values()]
         asked = [config.judge, config.judge_model] if any(map(config.judges_set, sections)) else []
-        graded = GRADING if "sycophancy-flip" in sections else 0
+        by_rules = any(PUBLISHED[name].how in ("refused", "written", "flip") for name in sections)
+        graded = rules() if by_rules else ""
         parts["published"] = [chosen.published, lengths, questions, asked, graded]
     parts |= {"refusals by": judge, "sampling": drawn, "harness": [harness, config.harness_limit]}
-    parts |= {"tasks": config.tasks, "grader": config.grader and _content(config.grader)}
+    grader = config.grader and _content(config.grader)
+    if grader and ".py:" not in str(config.grader):  # a convention of ours, by name
+        grader += rules()
+    parts |= {"tasks": config.tasks, "grader": grader}
     parts |= {"reward": plan.reward and _content(plan.reward), "gold": plan.gold and _content(plan.gold)}
     parts["reference"] = _content(plan.models[plan.against])
     if config.chat_template or config.template:
@@ -499,6 +507,20 @@ def input_hashes(plan: Plan) -> dict[str, str]:
     if config.train_thinking is False:
         parts["train_thinking"] = False
     return {name: hashlib.sha256(repr(part).encode()).hexdigest()[:16] for name, part in parts.items()}
+
+
+@cache
+def rules() -> str:
+    """Return a hash of the rules by which written answers are graded and refusals are found, as they are in the code.
+
+    Replies that other rules judged are judged again: those of our own sets from the stored text, without the model.
+    """
+    package = Path(__file__).parents[1]
+    files = [package / "evaluation" / "grading.py", package / "evaluation" / "conventions.py"]
+    files += [package / "data" / "refusal.py"]
+    folders = (package / "evaluation" / "answers", package / "data" / "refusals")
+    files += [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    return fingerprint(files)[:16]
 
 
 def _content(source: str) -> str:

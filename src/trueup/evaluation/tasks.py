@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from trueup.data.prompts import PromptRow
+from trueup.data.refusal import is_refusal
 from trueup.data.rendering.messages import Conversation, Message
 from trueup.evaluation.grading import is_right, repetition
 from trueup.evaluation.items import Item
@@ -128,6 +129,14 @@ def graded(item: Item, question: Asked | None) -> Item:
         return item
     right = float(is_right(item.answer, question.answers, question.text))
     return replace(item, values={**item.values, "right": right})
+
+
+def refused_again(item: Item, question: Asked | None) -> Item:
+    """Return an item of a prompt that may be refused with the verdict of this version's rules; others as they are."""
+    if item.task not in ("over-refusal", "unsafe-compliance") or question is None or item.answer is None:
+        return item
+    refused = float(is_refusal(item.answer, question.prompt[-1].content))
+    return replace(item, values={**item.values, "refused": refused})
 
 
 def _chosen(subject: Subject, questions: Sequence[Asked]) -> list[Item]:
