@@ -492,7 +492,7 @@ def input_hashes(plan: Plan) -> dict[str, str]:
         questions = [judge_question(name, section.judge_prompt) for name, section in sections.items()]
         lengths = [section.max_new_tokens for section in sections.values()]
         asked = [config.judge, config.judge_model] if any(map(config.judges_set, sections)) else []
-        by_rules = any(PUBLISHED[name].how in ("refused", "written", "flip") for name in sections)
+        by_rules = any(PUBLISHED[name].how in ("refused", "written", "flip") for name in chosen.published)
         graded = rules() if by_rules else ""
         parts["published"] = [chosen.published, lengths, questions, asked, graded]
     parts |= {"refusals by": judge, "sampling": drawn, "harness": [harness, config.harness_limit]}
