@@ -166,10 +166,10 @@ def test_an_old_finished_pipeline_is_not_run_again(before: Path, capsys: pytest.
 
 
 def _report(path: Path) -> dict[str, Any]:
-    """Return a report's stages, measurements and curves: without what it says of itself, its wording, and its verdict.
+    """Return a report's stages, measured values and curves: without what it says of itself, its wording, its verdict.
 
-    Since then verdicts count missing judgements and constant rewards, win rates allow for ties, and a stage says on
-    how much its warnings rest.
+    Since then verdicts count missing judgements and constant rewards, intervals are others, and a stage says on how
+    much its warnings rest.
     """
     report = json.loads(path.read_text(encoding="utf-8"))
     report["alarms"] = [alarm for alarm in report["alarms"] if alarm["name"] != "nothing-moved"]
@@ -177,7 +177,8 @@ def _report(path: Path) -> dict[str, Any]:
         stage.pop("watched", None)
     for measure in report["measures"]:
         del measure["note"]
-        if measure["key"] == "win-rate":
-            measure["values"] = {name: value["value"] for name, value in measure["values"].items()}
-    later = ("made", "versions", "seconds", "command", "verdict", "not_measured", "judge")
+        for table in ("values", "differences"):
+            numbers = measure.get(table, {})
+            measure[table] = {name: (number["value"], number["n"]) for name, number in numbers.items()}
+    later = ("made", "versions", "seconds", "command", "verdict", "not_measured", "judge", "origins", "reward_sets")
     return {key: value for key, value in report.items() if key not in later}
