@@ -692,6 +692,18 @@ class TestAsTheTokenizerDoesIt:
         assert again.stop_ids == renderer.stop_ids
 
 
+def test_a_template_that_ends_a_question_otherwise_before_an_answer_is_refused():
+    """Only turns that others follow end in <|im_end|>, so a prompt ends otherwise than it does once it is answered."""
+    tokenizer = tiny_tokenizer(eos="<|endoftext|>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}"
+        "{{ '' if loop.last else '<|im_end|>' }}{% endfor %}"
+        "{{ '<|im_start|>assistant\\n' if add_generation_prompt else eos_token }}"
+    )
+    with pytest.raises(ModelError, match="an answered prompt does not begin with the prompt"):
+        Renderer(tokenizer).conversation(talk("q", "one", "r", "two"))
+
+
 def test_response_with_the_end_token_is_refused():
     renderer = Renderer(make_tokenizer("llama3"))
     for text in ("<|eot_id|>", "<|end_of_text|>"):

@@ -306,7 +306,7 @@ class Layout:
         limit = parts[0][0] if parts else whole.after(at)
         glue = whole.text[at:limit]
         if not glue.startswith(header):
-            if last:
+            if last or not self._template.answer_header:
                 raise not_appending(before.text)
             opens, headed, _ = glue.partition(self._template.answer_header)
             whole_header = headed.strip() and opens + headed  # the template wrote more, or less, below the question
