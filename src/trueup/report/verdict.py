@@ -533,8 +533,8 @@ def _reason(result: GateResult, test: Tested | None) -> str:
     if test is None:
         return f"{title} was not measured"
     if result.outcome == "fail":
-        values = (test.before, test.after)
-        damage = gate_of(result.key)[1].damage(*values) if values[0] is not None and values[1] is not None else ""
+        before, after = test.before, test.after
+        damage = "" if before is None or after is None else gate_of(result.key)[1].damage(before, after)
         return f"{damage or f'{title} {test.seen}'} ({_limit(result.key, result.limit)})"
     gain = gate_of(result.key)[1].gain
     if result.outcome == "pass":
