@@ -137,6 +137,16 @@ def test_truncate_metrics(run: RunFolder) -> None:
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 2, 3]
 
 
+def test_answers_of_a_step_that_is_not_evaluated_yet_are_kept(run: RunFolder) -> None:
+    """Its row is written after the evaluation, its answers before: they are not sampled again."""
+    for step in (1, 2, 3):
+        run.append_metrics({"step": step})
+        run.append_samples([{"step": step}])
+    run.truncate_metrics(1, sampled=2)
+    assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1]
+    assert [json.loads(line)["step"] for line in run.samples_path.read_text().splitlines()] == [1, 2]
+
+
 def test_a_full_disk_in_the_log_is_explained(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trueup.runs.folder.FileIO", _no_space)
     with pytest.raises(CheckpointError, match=r"metrics.jsonl: No space left on device \(.* free there\); free some"):

@@ -189,16 +189,21 @@ class RunFolder:
         """Append a warning of reward hacking or drift to `alarms.jsonl`. It needs an int "step"."""
         self._append(self.alarms_path, [alarm])
 
-    def truncate_metrics(self, step: int) -> None:
+    def truncate_metrics(self, step: int, sampled: int | None = None) -> None:
         """Cut the `.jsonl` files back to the lines of steps up to and including `step`.
 
         Incomplete lines of a killed process are removed too; lines without a step stay.
+
+        Args:
+            step: the last step whose row is written.
+            sampled: the last step whose answers were sampled, for `samples.jsonl`; None: `step`.
         """
         self._close_handles()
         with explain_disk_errors(f"cannot cut the logs in {self.path} back to step {step}", self.path):
             for path in (path for path in self._logs if path.exists()):
                 lines = path.read_bytes().splitlines(keepends=True)
-                kept = [line for line in lines if _belongs(line, step)]
+                last = sampled if sampled is not None and path == self.samples_path else step
+                kept = [line for line in lines if _belongs(line, last)]
                 if len(kept) < len(lines):
                     atomic_write_bytes(path, b"".join(kept))
 

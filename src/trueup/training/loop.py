@@ -312,9 +312,13 @@ def _resume(state: Fit) -> bool:
         if run.finished_at is not None:
             progress.note(_extended(run.finished_at, state.steps, state.config))
     if state.runtime.is_main:
-        # A step that is not evaluated yet has no row; a row from an earlier try would be written twice.
+        # A step that is not evaluated yet has no row; a row from an earlier try would be written twice. Its answers
+        # were sampled, and are not sampled again.
         recorded = state.step if state.pending is None else state.step - 1
-        run.truncate_metrics(-1 if checkpoint is None else recorded)
+        if checkpoint is None:
+            run.truncate_metrics(-1)
+        else:
+            run.truncate_metrics(recorded, sampled=state.step)
         _record_surroundings(state)
     state.runtime.barrier()
     return checkpoint is not None
