@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from trueup.cli import main as cli
-from trueup.cli.workflow import PATH
+from trueup.cli.workflow import PATH, workflow
 from trueup.report.comment import MARKER
 
+GIT = {"vcs_info": {"vcs": "git", "commit_id": "abc"}}
 ACTION = Path(__file__).parents[2] / "action.yml"
 
 
@@ -90,6 +91,18 @@ def test_the_workflow_runs_the_same_command(written: dict[str, Any], tmp_path: P
     assert (tmp_path / "GITHUB_OUTPUT").read_text() == "code=8\n"
     assert steps(written)["Comment"]["run"] == steps(yaml.safe_load(ACTION.read_text()))["Comment"]["run"]
     assert MARKER in steps(written)["Comment"]["run"]
+
+
+def test_the_workflow_installs_only_what_this_installation_came_from(
+    written: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests run from a folder, which no runner has: a variable must name the source, and no name is guessed."""
+    install = steps(written)["Install"]
+    assert install["env"]["TRUEUP"] == "${{ vars.TRUEUP || '' }}"
+    assert run(install["run"], tmp_path, stand_ins(tmp_path) | {"TRUEUP": ""}) == 1
+    assert "::error::set the repository variable TRUEUP" in capfd.readouterr().out
+    monkeypatch.setattr("trueup.system.commandline._origin", lambda: ("https://h/o/t", GIT))
+    assert "vars.TRUEUP || 'trueup[gguf] @ git+https://h/o/t@abc'" in workflow(["a", "b"])
 
 
 @pytest.mark.parametrize(

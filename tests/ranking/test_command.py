@@ -18,6 +18,7 @@ from trueup.cli import commands
 from trueup.cli import main as cli
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Ballot
+from trueup.system.commandline import install_command
 
 STARTED: list[subprocess.Popen[str]] = []
 
@@ -101,7 +102,7 @@ def test_a_package_that_is_not_there_is_named(
 ) -> None:
     monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "fastapi" else name)
     assert cli.main(["rank", "votes.db", "--pairs", "pairs.jsonl"]) == 7
-    assert capsys.readouterr().err == "error: rank needs fastapi\n  fix: pip install 'trueup[rank]'\n"
+    assert capsys.readouterr().err == f"error: rank needs fastapi\n  fix: {install_command('rank')}\n"
 
 
 def served(*options: str) -> tuple[subprocess.Popen[str], list[str], str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from trueup.cli.failures import OTHER_COMMANDS
 from trueup.errors import ConfigError, MissingExtraError, TrueupError
+from trueup.system.commandline import install_command, is_from_this_machine
 from trueup.system.text import home_path
 
 if TYPE_CHECKING:
@@ -225,6 +226,10 @@ def _write_workflow(runs: list[str], file: Path | None) -> int:
         raise ConfigError("audit: name two models or more, as they are called in the repository: trueup audit A B")
     named = [] if file is None else ["--config", str(file)]
     print(f"written: {write_workflow([*named, *models, *settings])}")
+    if is_from_this_machine():
+        example = "trueup[gguf] @ git+https://HOST/OWNER/trueup@COMMIT"
+        print("trueup was installed from this machine, which CI cannot reach: set the repository variable TRUEUP")
+        print(f"to what pip can install there, such as {example}")
     return 0
 
 
@@ -309,7 +314,7 @@ def rank_results(store: Path, **settings: Any) -> None:
 def _ranking() -> Any:
     missing = [name for name in ("sqlalchemy", "fastapi", "uvicorn", "markdown_it", "pygments") if not find_spec(name)]
     if missing:
-        raise MissingExtraError(f"rank needs {', '.join(missing)}\n  fix: pip install 'trueup[rank]'")
+        raise MissingExtraError(f"rank needs {', '.join(missing)}\n  fix: {install_command('rank')}")
     return import_module("trueup.ranking.command")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 
 from trueup.errors import ConfigError
+from trueup.system.commandline import is_from_this_machine, requirement
 from trueup.system.files import atomic_write_text
 
 PATH = Path(".github/workflows/trueup-audit.yml")
@@ -28,7 +29,7 @@ def write_workflow(words: Sequence[str], root: Path = Path()) -> Path:
 
 
 def workflow(words: Sequence[str]) -> str:
-    """Return the workflow's text.
+    """Return the workflow's text; it installs trueup from where this installation came, if a runner can reach that.
 
     Raises:
         ConfigError: a word holds a line break, or `${{`, which GitHub would replace.
@@ -39,4 +40,5 @@ def workflow(words: Sequence[str]) -> str:
                 f"--workflow: {word!r} cannot stand in a workflow: it holds `${{{{` or a control character"
             )
     template = resources.files("trueup.cli").joinpath("audit-workflow.yml").read_text(encoding="utf-8")
-    return template.replace("@@VERSION@@", metadata.version("trueup")).replace("@@WORDS@@", shlex.join(words))
+    source = "" if is_from_this_machine() else requirement("gguf")[0]
+    return template.replace("@@SOURCE@@", source.replace("'", "''")).replace("@@WORDS@@", shlex.join(words))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trueup.errors import ConfigError, MissingExtraError
 from trueup.evaluation.items import Item
+from trueup.system.commandline import install_command
 
 if TYPE_CHECKING:
     from trueup.runtime import Runtime
@@ -30,7 +31,7 @@ def run_harness(model: str, names: Sequence[str], limit: int | None, runtime: Ru
     try:
         evaluator: Any = import_module("lm_eval")
     except ImportError as error:
-        raise MissingExtraError("evaluate.harness needs the extra harness: pip install 'trueup[harness]'") from error
+        raise MissingExtraError(f"evaluate.harness needs the extra harness: {install_command('harness')}") from error
     arguments = {"pretrained": model, "dtype": str(runtime.dtype).removeprefix("torch.")}
     try:
         result = evaluator.simple_evaluate(

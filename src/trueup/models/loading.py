@@ -29,6 +29,7 @@ from trueup.models.matching import folder_report, loaded_report, require_match, 
 from trueup.models.network import Network
 from trueup.models.settings import encoder_message, sees_both_ways, setting_problems
 from trueup.models.weights import check_end_ids, input_embeddings, weight_problem, weights_fingerprint
+from trueup.system.commandline import install_command
 from trueup.system.text import excerpt
 
 if TYPE_CHECKING:
@@ -384,7 +385,7 @@ def _from_pretrained(auto: Any, model: str, trust: Trust, **options: Any) -> tup
         raise
     except ImportError as error:
         if path.suffix == ".gguf":
-            raise MissingExtraError("reading a .gguf file needs the extra gguf: pip install 'trueup[gguf]'") from error
+            raise MissingExtraError(f"reading a .gguf file needs the extra gguf: {install_command('gguf')}") from error
         raise
     except Exception as error:  # a library may raise anything on files that are not a model
         if is_tokenizer and folder is not None and (folder / "config.json").is_file():

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from trueup.errors import ConfigError, MissingExtraError
+from trueup.system.commandline import install_command
 from trueup.system.files import atomic_write_text
 
 _PROJECT = "trueup"
@@ -140,7 +141,7 @@ def _require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
-            f"log: {extra} needs a package that is not installed: pip install 'trueup[{extra}]'"
+            f"log: {extra} needs a package that is not installed: {install_command(extra)}"
         ) from error
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from trueup.system.text import masked
 
@@ -34,6 +38,36 @@ def command(arguments: Sequence[str], program: str = "trueup") -> str:
     else:
         start = [program] if found and Path(found).samefile(beside) else [_shown(beside)]
     return shlex.join([*start, *arguments])
+
+
+def install_command(extra: str) -> str:
+    """Return the command that adds an extra here, such as `.venv/bin/pip install --editable '.[rank]'`."""
+    return command(["install", *requirement(extra)], "pip")
+
+
+def requirement(extra: str) -> list[str]:
+    """Return pip's arguments for trueup with an extra, from where this installation came (PEP 610, direct_url.json).
+
+    A name on a package index may be somebody else's, so it is given only if trueup came from an index.
+    """
+    name, (url, details) = f"trueup[{extra}]", _origin()
+    if "vcs_info" in details:
+        return [f"{name} @ {details['vcs_info']['vcs']}+{url}@{details['vcs_info']['commit_id']}"]
+    if "dir_info" in details:
+        path = f"{_shown(unquote(urlsplit(url).path))}[{extra}]"
+        return ["--editable", path] if details["dir_info"].get("editable") else [path]
+    return [f"{name} @ {url}"] if url else [f"{name}=={metadata.version('trueup')}"]
+
+
+def is_from_this_machine() -> bool:
+    """Return True if trueup was installed from a folder or a file, so that no other machine can install it so."""
+    return _origin()[0].startswith("file:")
+
+
+def _origin() -> tuple[str, dict[str, Any]]:
+    """Return the URL that trueup was installed from, "" for an index, and PEP 610's details of it."""
+    details = json.loads(metadata.distribution("trueup").read_text("direct_url.json") or "{}")
+    return details.get("url", ""), details
 
 
 def _shown(path: str) -> str:

@@ -22,6 +22,7 @@ from trueup.data.tokens.build import tokenize
 from trueup.data.votes.store import Store
 from trueup.errors import DataError
 from trueup.preflight.method import stage_for
+from trueup.system.commandline import install_command
 from trueup.system.files import split_event
 
 
@@ -235,7 +236,7 @@ except MissingExtraError as error:
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert f"{path}: " in said
-    assert "pip install 'trueup[rank]'" in said
+    assert install_command("rank") in said
 
 
 # In configurations.

@@ -18,6 +18,7 @@ from trueup.data.votes.header import is_store
 from trueup.data.votes.store import Store
 from trueup.data.votes.vote_types import Ballot
 from trueup.errors import DataError
+from trueup.system.commandline import install_command
 
 
 def other_database(path: Path) -> None:
@@ -231,7 +232,7 @@ def test_what_is_a_store_is_known_without_sqlalchemy(tmp_path):
     make_store(tmp_path).close()
     asked = [sys.executable, "-c", LAZY, str(tmp_path / "votes.db")]
     done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
-    message = "a store of rankings needs the extra rank: pip install 'trueup[rank]'"
+    message = f"a store of rankings needs the extra rank: {install_command('rank')}"
     assert done.stdout == f"MissingExtraError {tmp_path / 'votes.db'}: {message}\n"
 
 

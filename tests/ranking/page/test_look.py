@@ -10,6 +10,7 @@ from importlib.resources import files
 import pytest
 
 from trueup.ranking.page.app import FILES
+from trueup.system.commandline import install_command
 
 VARIABLE = re.compile(r"(--[\w-]+):\s*([^;]+);")
 
@@ -51,4 +52,4 @@ except MissingExtraError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("needs the extra rank: pip install 'trueup[rank]'"), done.stderr
+    assert done.stdout.strip().endswith(f"needs the extra rank: {install_command('rank')}"), done.stderr

@@ -14,6 +14,7 @@ from typing import Any
 from trueup.data.sources.decoding import cannot_read
 from trueup.data.sources.reading import SUFFIXES, kind_of
 from trueup.errors import DataError, MissingExtraError
+from trueup.system.commandline import install_command
 from trueup.system.text import excerpt, listed, masked, printable
 
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
@@ -150,7 +151,7 @@ def _datasets(spec: str) -> ModuleType:
     try:
         import datasets  # here, because it takes seconds
     except ImportError as error:
-        fix = "pip install 'trueup[data]'"
+        fix = install_command("data")
         raise MissingExtraError(
             f"{printable(spec)}: hub and saved data sets need the datasets package\n  fix: {fix}"
         ) from error

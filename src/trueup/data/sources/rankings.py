@@ -20,6 +20,7 @@ from trueup.data.sources.decoding import Entry
 from trueup.data.votes.header import is_store
 from trueup.data.votes.rows import NO_ROW_REASONS, VoteOutcome, outcome_row, resolve_event, vote_outcomes
 from trueup.errors import DataError, MissingExtraError
+from trueup.system.commandline import install_command
 from trueup.system.text import printable
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _opened(spec: str, path: Path) -> Iterator[Store]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "sqlalchemy":
             raise
-        needs = "a store of rankings needs the extra rank: pip install 'trueup[rank]'"
+        needs = f"a store of rankings needs the extra rank: {install_command('rank')}"
         raise MissingExtraError(f"{printable(spec)}: {needs}") from error
     with Store.open(path, read_only=True) as store:
         yield store

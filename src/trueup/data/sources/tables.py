@@ -12,6 +12,7 @@ from trueup.data.rendering.messages import Origin, row_error
 from trueup.data.sources import decoding
 from trueup.data.sources.decoding import Break, Entry, Tally
 from trueup.errors import DataError, MissingExtraError
+from trueup.system.commandline import install_command
 from trueup.system.text import excerpt, printable
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def open_parquet(path: Path) -> ParquetFile:
     try:
         import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        fix = "pip install 'trueup[data]'"
+        fix = install_command("data")
         raise MissingExtraError(f"{printable(path)}: Parquet files need pyarrow\n  fix: {fix}") from error
     try:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**16)  # a row group may be the whole file

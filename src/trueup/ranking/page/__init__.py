@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from trueup.errors import MissingExtraError
+from trueup.system.commandline import install_command
 
 if TYPE_CHECKING:
     from trueup.ranking.page.access import Access
@@ -37,6 +38,6 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        raise MissingExtraError("the page to rank on needs the extra rank: pip install 'trueup[rank]'") from error
+        raise MissingExtraError(f"the page to rank on needs the extra rank: {install_command('rank')}") from error
     globals()[name] = value  # `serve` is also a submodule, which would hide the function
     return value
