@@ -15,7 +15,8 @@ from trueup.runs.folder import config_differences
 
 NO_PATHS = {
     "against", "judge", "judge_model", "stages", "template", "columns", "ignore", "split", "rows", "targets", "name",
-    "params", "harness_drop", "slices", "device", "rater", "host", "format", "allow", "tasks",
+    "params", "harness_drop", "harness_gain", "set_worsening", "set_gain", "slices",
+    "device", "rater", "host", "format", "allow", "tasks",
 }  # fmt: skip
 """Keys of text that is no path; `name` of a function is expanded where its file is opened."""
 

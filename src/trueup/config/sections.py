@@ -519,8 +519,7 @@ class WatchConfig(Section):
     gold: PathText | None = None
     """An independent reward that is never trained on: a reward run's folder, a classifier, or file.py:function."""
     stop: Literal["never", "best-gold"] = "never"
-    """best-gold: end when the gold reward has clearly fallen (with eval.patience: after so many measurements without a
-    better one), and keep the weights of its best measurement."""
+    """best-gold: end once the gold reward has clearly fallen (or by eval.patience); keep its best weights."""
 
     @model_validator(mode="before")
     @classmethod

@@ -68,7 +68,7 @@ def template(cls: type[Section]) -> str:
 
 def _rows(cls: type[Section], around: tuple[str, ...]) -> Iterator[KeyHelp]:
     for name, field in cls.model_fields.items():
-        place, text = (*around, name), field.description or ""
+        place, text = (*around, name), " ".join((field.description or "").split())
         section = section_of(field)
         if section is not None and issubclass(section, FunctionConfig):
             if field.default is None:

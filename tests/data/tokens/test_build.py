@@ -245,11 +245,12 @@ class TestCache:
         code = "import sys, trueup.data.tokens.pack; print(*(m for m in sys.modules if m.startswith('trueup.')))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         words = {"trueup.errors", "trueup.data"} | {
-            f"trueup.system{part}" for part in ("", ".console", ".text")
+            f"trueup.system{part}" for part in ("", ".commandline", ".console", ".text")
         }  # what is said of rows makes none
         words |= {"trueup.system.files"}  # nor does where they lie
         stores = {f"trueup.data.votes{part}" for part in ("", ".header", ".schema")}
-        modules = set(done.stdout.split()) - words - stores - {"trueup.stats", "trueup.stats.intervals"}
+        shares = {f"trueup.stats{part}" for part in ("", ".intervals", ".pivots")}
+        modules = set(done.stdout.split()) - words - stores - shares
         modules -= {name for name in modules if re.match(r"trueup\.config(?!\.sections)", name)}
         counted = [part.removesuffix(".py").replace("/", ".") for part in build.CODE]
         left = [one for one in modules if not any(f"{one}.".startswith(f"trueup.{part}.") for part in counted)]
