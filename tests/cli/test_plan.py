@@ -71,6 +71,16 @@ def test_a_plan_from_flags_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot run: there is no independent reward" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("gate", ["win_rate=0.4", "gold_reward_drop=0.1", "set_worsening.gsm8k=0.05"])
+def test_a_gate_with_its_number_of_items_needs_nothing_else(gate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    key = gate.partition("=")[0].replace(".", "/")
+    assert cli.main(["plan", "--limit", gate]) == 2
+    assert f"-n {key}=N" in capsys.readouterr().err
+    assert cli.main(["plan", "--limit", gate, "-n", f"{key}=200", "--json"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)["gates"]
+    assert (plan["gate"], plan["n"]) == (key, 200)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -148,6 +148,8 @@ def test_what_no_workflow_is_written_for(
 
 def test_another_workflow_is_kept(written: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert written
+    assert cli.main(["audit", "x", "y", "--workflow", "--output", "elsewhere"]) == 2
+    assert "--workflow: --output has no effect" in capsys.readouterr().err
     assert cli.main(["audit", "x", "y", "--workflow"]) == 2
     assert "exists already, with other contents" in capsys.readouterr().err
     assert "owner/b" in (tmp_path / PATH).read_text()

@@ -133,6 +133,7 @@ BROKEN: list[tuple[PublishedSet, dict[str, Any], str]] = [
     ("rm-bench", {"chosen": ["a"]}, "1 chosen and 3 rejected answers"),
     ("strongreject", {"forbidden_prompt": 3}, "expected a string"),
     ("xstest", {"type": None}, "is null"),
+    ("xstest", {"label": "Unsafe"}, "neither safe nor unsafe"),
 ]  # fmt: skip
 
 

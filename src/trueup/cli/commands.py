@@ -189,7 +189,7 @@ def print_template(method: str) -> None:
 
 def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> int:
     """Carry out `trueup evaluate`: measure models side by side and write a report. Returns the exit code."""
-    models, config = _compared("evaluate", runs, file)
+    models, config = _compared("evaluate", runs, file, output)
     if not models:
         raise ConfigError("evaluate: no model given; name run folders, model folders, hub names or .gguf files first")
     command = import_module("trueup.cli.compare")
@@ -199,12 +199,16 @@ def evaluate(runs: list[str], output: Path, file: Path | None, **where: Any) -> 
 def audit(runs: list[str], output: Path, file: Path | None, *, workflow: bool = False, **where: Any) -> int:
     """Carry out `trueup audit`: is B better than A, and what did it cost? Returns the exit code."""
     if workflow:
+        defaults = {"device": "auto", "dtype": "auto", "threads": None, "strategy": "auto"}
+        unused = ["output"] * (output != Path("runs/audit")) + [key for key in where if where[key] != defaults.get(key)]
+        if unused:
+            raise ConfigError(f"--workflow: --{unused[0]} has no effect on the workflow; leave it out")
         return _write_workflow(runs, file)
     from trueup.config.evaluation import audit_gates
     from trueup.config.paths import is_address
     from trueup.data.tokens.build import cache_root
 
-    models, config = _compared("audit", runs, file)
+    models, config = _compared("audit", runs, file, output)
     if len(models) < 2:
         raise ConfigError("audit: name two models or more; the others are compared with the first: trueup audit A B")
     if config.gates is None:
@@ -241,15 +245,21 @@ def _sorted_out(runs: list[str]) -> tuple[list[str], list[str]]:
     return [word for word in runs if word not in settings], settings
 
 
-def _compared(command: str, runs: list[str], file: Path | None) -> tuple[list[str], ComparisonConfig]:
+def _compared(command: str, runs: list[str], file: Path | None, output: Path) -> tuple[list[str], ComparisonConfig]:
     """Return the models and the settings among the arguments of `evaluate` and `audit`, all checked without torch."""
     from trueup.config import ComparisonConfig, find_model, load_config
-    from trueup.config.paths import address_problem, is_address, trust_in
+    from trueup.config.paths import address_problem, is_address, output_problem, trust_in
     from trueup.evaluation.sets import check_sets
 
     models, settings = _sorted_out(runs)
     config = load_config(ComparisonConfig, file, settings, check_files=True)
+    if problem := output_problem(output, "report"):
+        raise ConfigError(f"--output {problem}")
+    if any((home_path(output) / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ConfigError(f"--output {output}: is a model's folder; give a folder for the report alone")
     for model in models:
+        if not model.strip():
+            raise ConfigError(f"{command}: the name of a model is empty; is a shell variable not set?")
         if not is_address(model):
             find_model(model, trust_in(config.allow))
         elif problem := address_problem(model):

@@ -155,8 +155,8 @@ def models_by_name(runs: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: a model is given twice.
     """
-    if len(set(runs)) < len(runs):
-        raise ConfigError("evaluate: a model is given twice; give each once")
+    if twice := next((run for at, run in enumerate(runs) if run in runs[:at]), None):
+        raise ConfigError(f"{twice}: the model is given twice; give each once")
     names = [_name(run) for run in runs]
     unique = [run if not name or names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
     return {name: _model(run) for name, run in zip(unique, runs, strict=True)}

@@ -35,7 +35,7 @@ def run(
     Raises:
         ConfigError: an option names no gate, or its value is no number.
     """
-    plans = _plans(config, limits, candidates)
+    plans = _plans(config, limits, items, candidates)
     keys = [plan.key for plan in plans]
     sizes, expected = _numbers("--items", items, keys), _numbers("--spread", spreads, keys)
     if discordance is not None:
@@ -58,8 +58,13 @@ def run(
     return ConfigError.exit_code if any(finding.level == "error" for finding in findings) else 0
 
 
-def _plans(config: PipelineConfig | ComparisonConfig, limits: Sequence[str], candidates: int | None) -> list[GatePower]:
-    """Return the plans of the configuration's gates, with the limits given on the command line over its own."""
+def _plans(
+    config: PipelineConfig | ComparisonConfig, limits: Sequence[str], items: Sequence[str], candidates: int | None
+) -> list[GatePower]:
+    """Return the plans of the configuration's gates, with the limits given on the command line over its own.
+
+    A gate whose number of items is given needs no judge, reward or set in the configuration: it is only planned.
+    """
     gates = config.gates
     if limits:
         over = [*(f"{key}={value}" for key, value in _set(gates)), *(_slice_path(limit) for limit in limits)]
@@ -67,8 +72,18 @@ def _plans(config: PipelineConfig | ComparisonConfig, limits: Sequence[str], can
     gates = gates or GatesConfig.model_validate(DEFAULT_LIMITS)
     evaluate = config.evaluate if isinstance(config, PipelineConfig) else config
     proxy = config.proxy if isinstance(config, PipelineConfig) else config.reward
-    if problems := gate_problems(evaluate, gates, proxy):
-        raise ConfigError("\n".join(f"{'.'.join(map(str, place))}: {text}" for place, text in problems))
+    sized = {pair.partition("=")[0] for pair in items}
+    problems: list[str] = []
+    for place, text in gate_problems(evaluate, gates, proxy):
+        key = "/".join(str(part) for part in place[1:] if part != "slices")
+        if text.startswith("cannot run") and key in sized:
+            continue
+        hint = (
+            f"\n  fix: or only plan it, with its number of items: -n {key}=N" if text.startswith("cannot run") else ""
+        )
+        problems.append(f"{'.'.join(map(str, place))}: {text}{hint}")
+    if problems:
+        raise ConfigError("\n".join(problems))
     judged = len(config.candidates) if isinstance(config, PipelineConfig) else 1
     return plan_gates(evaluate, gates, candidates or judged)
 

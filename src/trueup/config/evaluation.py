@@ -363,7 +363,7 @@ class GatesConfig(Section):
         """Return a problem if no gate is set, and for each slice of a gate that is none or has no usable limit."""
         problems = [problem for key, parts in self.slices.items() for problem in self._slice_problems(key, parts)]
         if not self.limits and not problems:
-            problems.append((("gates",), "no gate is set; set one, such as capability_drop: 0.05, or `gates: default`"))
+            problems.append(((), "no gate is set; set one, such as capability_drop: 0.05, or `gates: default`"))
         return problems
 
     def _slice_problems(self, key: str, parts: Mapping[str, JsonValue]) -> list[Problem]:

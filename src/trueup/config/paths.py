@@ -218,7 +218,7 @@ def _stage(config: StageConfig, outputs: Collection[Path], near: Path | None) ->
         function = UserFunction.parse(section.name)
         if function and (message := _function_problem(function)):
             yield place, ConfigError, message
-    if message := _output_problem(config.output):
+    if message := output_problem(config.output):
         yield ("output",), ConfigError, message
 
 
@@ -515,12 +515,13 @@ def _function_problem(function: UserFunction) -> str | None:
     return f"{path}: has no function {name}; it has {', '.join(functions) or 'none'}"
 
 
-def _output_problem(output: Path) -> str | None:
+def output_problem(output: Path, purpose: str = "run") -> str | None:
+    """Return the reason why nothing can be written into the folder `output`, None if it can; nothing is created."""
     if _ADDRESS.match(str(output)):
-        return f"{masked(str(output))}: an address; give a folder for the run"
+        return f"{masked(str(output))}: an address; give a folder for the {purpose}"
     path = home_path(output).absolute()
     if path.exists() and not path.is_dir():
-        return f"{output}: is a file; give a folder for the run"
+        return f"{output}: is a file; give a folder for the {purpose}"
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     if not existing.is_dir():
         return f"{output}: cannot be made: {existing} is a file"

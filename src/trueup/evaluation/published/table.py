@@ -224,7 +224,10 @@ def _list(record: Record, key: str, kind: type = str) -> list[Any]:
 def _xstest(*, safe: bool) -> Callable[[Record], Row | None]:
     def read(record: Record) -> Row | None:
         kind, label = record.text("type"), record.row.get("label")
-        is_safe = label == "safe" if label in ("safe", "unsafe") else not kind.startswith("contrast")
+        if label not in ("safe", "unsafe", None, ""):
+            fix = 'write "safe" or "unsafe", or leave the column out: types that start with "contrast" are unsafe'
+            raise record.fail('"label" is neither safe nor unsafe', fix, str(label))
+        is_safe = label == "safe" if label else not kind.startswith("contrast")
         return _row(record, record.text("prompt"), kind) if is_safe == safe else None
 
     return read
