@@ -765,3 +765,9 @@ def test_a_slip_in_the_name_of_a_task_of_the_harness() -> None:
 def test_limits_have_the_slices_behind_the_gates() -> None:
     gates = GatesConfig(capability_drop=0.02, slices={"capability_drop": {"maths": 0.05}}, harness_drop={"arc": 0.1})
     assert gates.limits == {"capability_drop": 0.02, "harness_drop/arc": 0.1, "capability_drop/maths": 0.05}
+
+
+def test_a_model_whose_name_no_file_system_has_is_no_crash() -> None:
+    """It is told where the model is looked for."""
+    name = "b" + "[" * 5000
+    assert SftConfig.model_validate({"model": name, "data": "d.jsonl", "output": "o"}).model == name

@@ -147,7 +147,8 @@ def check_tokens(case: Case, folder: Path, renderer: Renderer) -> None:
     method = METHODS[case.words[0]]
     field = STAGES[method].data_fields[0]
     data = section(case, folder).model_dump(exclude_unset=True)
-    rest = {"reward": "score.py:score", "rollouts": {"max_new_tokens": 8}} if method == "ppo" else {}
+    (folder / "score.py").write_text("def score(conversations):\n    return [0.0 for _ in conversations]\n")
+    rest = {"reward": f"{folder}/score.py:score", "rollouts": {"max_new_tokens": 8}} if method == "ppo" else {}
     config = STAGES[method].model_validate(
         {"model": "m", "output": "o", "max_length": 64, "over_length": "drop", "allow": ["empty-response"], field: data}
         | rest

@@ -285,7 +285,7 @@ def test_a_finished_pipeline_reports_again_without_training(reported: Reported) 
 
 @pytest.mark.slow
 def test_rewards_may_be_stages_everywhere(tmp_path: Path) -> None:
-    base = whole(tmp_path, gold="gold", reward="reward").model_dump(by_alias=True)
+    base = whole(tmp_path, gold="gold", reward="reward").model_dump(by_alias=True, exclude_unset=True)
     ppo = base["stages"].pop("ppo")
     base["stages"]["gold"] = {**base["stages"]["reward"], "seed": 5}
     watch = {"eval": {"data": ppo["prompts"]}, "watch": {"gold": "gold"}, "allow": ["eval-overlap"]}

@@ -88,11 +88,14 @@ FilePath = Annotated[Path, AfterValidator(lambda path: Path(expanded(str(path)))
 def model_of_run(name: str) -> str:
     """Return the model that `name` stands for: of a finished run's folder its `model` (or `adapter`), else `name`."""
     folder = home_path(name)
-    if (folder / "config.json").is_file():
+    try:
+        if (folder / "config.json").is_file():
+            return name
+        if (folder / "model" / "config.json").is_file():
+            return str(Path(name) / "model")
+        is_run = (folder / "config.yaml").is_file() and (folder / "adapter" / "adapter_config.json").is_file()
+    except OSError:  # no file system has such a name, e.g. one of 1,000 letters: told where the model is looked for
         return name
-    if (folder / "model" / "config.json").is_file():
-        return str(Path(name) / "model")
-    is_run = (folder / "config.yaml").is_file() and (folder / "adapter" / "adapter_config.json").is_file()
     return str(Path(name) / "adapter") if is_run else name
 
 

@@ -96,6 +96,8 @@ def test_rows_of_lists_of_other_objects_are_rows_where_they_stand_on_lines(tmp_p
         ('{"data": [{"prompt": "a", "completion": "b"}]', "Expecting '}'"),
         ('{"data": [{"prompt": "a", "completion": "b"}', "Expecting ',' delimiter"),
         ('{"data": [{"prompt": "a", "completion": "b"}]} {}', "Extra data"),
+        ('{"v":', "Expecting value"),
+        ('{"v": ' + "[" * 20_000, "brackets nested"),
     ],
 )
 def test_what_follows_the_list_is_no_row_and_is_not_passed_over(tmp_path: Path, text: str, problem: str) -> None:

@@ -224,7 +224,7 @@ def key_of_rows(handle: BinaryIO) -> str | None:
     follow on further lines. The handle is left at the beginning.
     """
     key: str | None = None
-    with suppress(*decoding.UNREADABLE):  # the error is told when the rows are read
+    with suppress(*decoding.UNREADABLE, ValueError, RecursionError):  # the error is told when the rows are read
         text = handle.read(CHUNK).decode("utf-8", "ignore").removeprefix("\ufeff")
         key, start = _list_in(text)
         if key is not None and (key in FIELDS or _of_one_row(text, start) or _further_row(handle)):
