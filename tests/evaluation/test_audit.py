@@ -157,6 +157,7 @@ def test_replies_are_asked_for_once(folder: Path, tmp_path: Path, capsys: pytest
         (["base", "gone.gguf"], 4, "gone.gguf: no such file"),
         (["base"], 2, "audit: name two models or more"),
         (["base", "base"], 2, "base: the model is given twice"),
+        (["base", "./base/"], 2, "base: the model is given twice"),
         (["base", ""], 2, "the name of a model is empty"),
         (["base", "other", "--output", "questions.jsonl"], 2, "questions.jsonl: is a file; give a folder"),
         (["base", "other", "--output", "other"], 2, "--output other: is a model's folder"),
@@ -178,6 +179,15 @@ def test_one_message_for_what_cannot_be_audited(
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("error:") == 1
+
+
+def test_a_limit_that_needs_log_probabilities_is_refused_with_an_endpoint(
+    folder: Path, tmp_path: Path, endpoint: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "measure", lambda *_: pytest.fail("a model was loaded"))
+    words = ["audit", str(folder / "base"), endpoint.url, "gates.forgetting_rise=0.1", "--output", str(tmp_path)]
+    assert cli.main(words) == 2
+    assert "gates.forgetting_rise: cannot run: " in capsys.readouterr().err
 
 
 def test_the_endpoint_has_no_such_model(

@@ -270,9 +270,13 @@ def _compared(command: str, runs: list[str], file: Path | None, output: Path) ->
 
 def report(runs: list[Path], output: Path | None) -> int:
     """Carry out `trueup report`: write the report of finished evaluations again. Returns the exit code."""
+    from trueup.config.paths import output_problem
+
     for run in runs:
         if not (run / "evaluation" / "plan.json").is_file():
             raise ConfigError(f"{run}: nothing was evaluated here; run `trueup run` or `trueup evaluate` first")
+    if output is not None and (problem := output_problem(output, "report")):
+        raise ConfigError(f"--output {problem}")
     return _exit_code(import_module("trueup.cli.compare").report(runs, output))
 
 

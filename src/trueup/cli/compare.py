@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from trueup.errors import ConfigError, DataError
 from trueup.evaluation.gate_power import announce, plan_gates, require_passable
 from trueup.evaluation.items import Item
 from trueup.evaluation.plan import FOLDER, Plan
-from trueup.evaluation.remote import named
+from trueup.evaluation.remote import NO_LOGPS, named
 from trueup.evaluation.suite import measure
 from trueup.models.loading import compare_headers, read_config
 from trueup.models.reward_model import classifier_source
@@ -108,6 +109,11 @@ def _check_remote(config: ComparisonConfig, models: Mapping[str, str], against: 
             raise ConfigError(
                 f"{key}: {remote[0]} is an endpoint, which uses its own chat template\n  fix: leave it out"
             )
+    if remote and config.gates is not None and config.gates.forgetting_rise is not None:
+        raise ConfigError(
+            f"gates.forgetting_rise: cannot run: {remote[0]}: {NO_LOGPS}\n  fix: leave it out; "
+            "where it comes from `gates: default`, name the other limits instead"
+        )
     if config.max_length and against in remote:
         raise ConfigError(
             f"max_length: tokens are counted by {against}, which is an endpoint\n  fix: leave it out, or name a model "
@@ -155,7 +161,8 @@ def models_by_name(runs: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: a model is given twice.
     """
-    if twice := next((run for at, run in enumerate(runs) if run in runs[:at]), None):
+    places = [run if is_address(run) else os.path.normpath(run) for run in runs]  # folder/ is folder
+    if twice := next((place for at, place in enumerate(places) if place in places[:at]), None):
         raise ConfigError(f"{twice}: the model is given twice; give each once")
     names = [_name(run) for run in runs]
     unique = [run if not name or names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
