@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +16,14 @@ from tiny import tiny_folder
 from trueup import runtime
 from trueup.errors import ConfigError, MissingExtraError
 from trueup.evaluation.harness import run_harness
+from trueup.system.commandline import install_command
 
 CPU = runtime.init("cpu")
 
 
 def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'trueup\[harness\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("harness"))):
         run_harness("base", ["arc_easy"], None, CPU)
 
 
